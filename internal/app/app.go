@@ -1,0 +1,72 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Function is what the Lambda runs for each event.
+type Function struct {
+	handle func(context.Context, spot.Interruption) (spot.Outcome, error)
+	log    *slog.Logger
+}
+
+// New makes the function that the environment (in the form of os.Environ) describes. It makes no request.
+func New(ctx context.Context, environ []string, version string, log *slog.Logger) (*Function, error) {
+	cfg, err := ParseConfig(environ)
+	if err != nil {
+		return nil, err
+	}
+	login, err := cfg.Login("kops-spot/" + version)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := kube.New(login)
+	if err != nil {
+		return nil, err
+	}
+	aws, err := config.LoadDefaultConfig(ctx, config.WithAppID("kops-spot"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
+	}
+	h := &spot.Handler{Cluster: cluster, Cloud: awscloud.New(aws), Policy: spot.DefaultPolicy(cfg.Cluster), Log: log}
+	f := &Function{handle: h.Handle, log: log}
+	if cfg.Mode == Observe {
+		f.handle = h.Preview
+	}
+	return f, nil
+}
+
+// Handle handles one event as EventBridge hands it to a function. An error means that nothing was done.
+func (f *Function) Handle(ctx context.Context, event json.RawMessage) (spot.Outcome, error) {
+	out, err := f.outcome(ctx, event)
+	if err != nil {
+		f.log.Error("nothing was done", "error", err.Error())
+		return spot.Outcome{}, err
+	}
+	f.log.Info("outcome", "outcome", out)
+	return out, nil
+}
+
+func (f *Function) outcome(ctx context.Context, event json.RawMessage) (spot.Outcome, error) {
+	in, err := eventbridge.Decode(event)
+	var unknown *eventbridge.UnknownError
+	if errors.As(err, &unknown) {
+		return spot.Outcome{Version: spot.OutcomeVersion, Result: spot.Ignored, Reason: err.Error(),
+			Event: spot.EventTold{ID: unknown.ID, Type: unknown.DetailType}}, nil
+	}
+	if err != nil {
+		return spot.Outcome{}, err
+	}
+	return f.handle(ctx, in)
+}

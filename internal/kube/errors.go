@@ -1,0 +1,77 @@
+package kube
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// translate says in the domain's terms what an error of a read or of a node's change means; doing says what was tried.
+func translate(err error, doing string) error {
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+	case apierrors.IsUnauthorized(err):
+		return spot.Final(fmt.Errorf("%s: the API server does not accept the credential (401): "+
+			"it may have expired or belong to another cluster; renew it and see KOPS_SPOT_LOGIN: %w", doing, err))
+	case apierrors.IsForbidden(err):
+		return spot.Final(fmt.Errorf("%s: the credential is good but may not do this (403): "+
+			"apply deploy/rbac.yaml and log in as a subject that it binds: %w", doing, err))
+	case isCertificate(err):
+		return spot.Final(fmt.Errorf("%s: the API server's certificate is not what we were told to expect: "+
+			"see KOPS_SPOT_CA and KOPS_SPOT_TLS_SERVER_NAME: %w", doing, err))
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+func isCertificate(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname)
+}
+
+// refusal says what an answer to an eviction or a delete means. Whoever answers with a status code has refused it,
+// whatever the code: budgets say 429 or, where two guard one pod, 500, and an admission webhook says what it likes. Only
+// a credential that is not accepted (401) is not about the pod.
+func refusal(err error, doing string) error {
+	status := apierrors.APIStatus(nil)
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+	case apierrors.IsConflict(err):
+		return fmt.Errorf("%s: %w: %w", doing, spot.ErrChanged, err)
+	case !errors.As(err, &status) || status.Status().Code == http.StatusUnauthorized:
+		return translate(err, doing)
+	}
+	s := status.Status()
+	r := &spot.Refusal{Code: int(s.Code), Message: s.Message}
+	if s.Details != nil {
+		r.RetryAfter = time.Duration(s.Details.RetryAfterSeconds) * time.Second
+		r.Message = strings.Join(append([]string{s.Message}, causes(s.Details.Causes)...), " ")
+	}
+	return r
+}
+
+// causes are what the server adds to its message, such as which budget it was and how many pods it needs.
+func causes(cs []metav1.StatusCause) (messages []string) {
+	for _, c := range cs {
+		if c.Message != "" && c.Type != metav1.CauseTypeUnexpectedServerResponse {
+			messages = append(messages, c.Message+".")
+		}
+	}
+	return messages
+}

@@ -1,0 +1,151 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// pageSize is how many nodes the last resort reads at once, as kubectl does.
+const pageSize = 500
+
+// maxConflicts is how often a node's change is made again because somebody else wrote in between.
+const maxConflicts = 10
+
+// NodeNamed implements spot.Nodes.
+func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error) {
+	var n corev1.Node
+	err := do(ctx, readLimit, c.client.Get().Resource("nodes").Name(name), &n)
+	return nodeOf(&n), translate(err, "reading node "+name)
+}
+
+// NodeOf implements spot.Nodes.
+func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, error) {
+	doing := "searching the nodes for " + instanceID
+	for opts := (metav1.ListOptions{Limit: pageSize}); ; {
+		var page corev1.NodeList
+		err := do(ctx, readLimit, c.client.Get().Resource("nodes").VersionedParams(&opts, c.params), &page)
+		if err != nil {
+			return spot.Node{}, translate(err, doing)
+		}
+		for i := range page.Items {
+			if n := nodeOf(&page.Items[i]); n.IsInstance(instanceID) {
+				return n, nil
+			}
+		}
+		if opts.Continue = page.Continue; opts.Continue == "" {
+			return spot.Node{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+		}
+	}
+}
+
+// ChangeNode implements spot.Nodes with one merge patch that carries the version it was made for.
+func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.Node) spot.Node) (spot.Node, error) {
+	doing := "changing node " + n.Name
+	for range maxConflicts {
+		patch, err := patchOf(n, change(n))
+		if err != nil {
+			return n, fmt.Errorf("%s: %w", doing, err)
+		}
+		if patch == nil {
+			return n, nil
+		}
+		var after corev1.Node
+		err = do(ctx, writeLimit, c.client.Patch(types.MergePatchType).Resource("nodes").Name(n.Name).Body(patch), &after)
+		if err == nil {
+			return nodeOf(&after), nil
+		}
+		if !apierrors.IsConflict(err) {
+			return n, translate(err, doing)
+		}
+		now, err := c.NodeNamed(ctx, n.Name)
+		if err != nil {
+			return n, err
+		}
+		if now.UID != n.UID {
+			return n, fmt.Errorf("%s: another node has its name: %w", doing, spot.ErrNotFound)
+		}
+		n = now
+	}
+	return n, fmt.Errorf("%s: somebody else changed it in each of %d tries", doing, maxConflicts)
+}
+
+// patchOf is the merge patch that makes the node b of the node a; nil if they are alike.
+func patchOf(a, b spot.Node) ([]byte, error) {
+	meta := map[string]any{}
+	if labels := diff(a.Labels, b.Labels); len(labels) > 0 {
+		meta["labels"] = labels
+	}
+	if annotations := diff(a.Annotations, b.Annotations); len(annotations) > 0 {
+		meta["annotations"] = annotations
+	}
+	spec := map[string]any{}
+	if a.Unschedulable != b.Unschedulable {
+		spec["unschedulable"] = b.Unschedulable
+	}
+	if !slices.Equal(a.Taints, b.Taints) {
+		spec["taints"] = taintsOf(b.Taints)
+	}
+	if len(meta) == 0 && len(spec) == 0 {
+		return nil, nil
+	}
+	meta["resourceVersion"] = a.Version
+	meta["uid"] = a.UID
+	return json.Marshal(map[string]any{"metadata": meta, "spec": spec})
+}
+
+// diff is what a merge patch says to make b of a: null takes a key away.
+func diff(a, b map[string]string) map[string]any {
+	d := map[string]any{}
+	for k, v := range b {
+		if old, ok := a[k]; !ok || old != v {
+			d[k] = v
+		}
+	}
+	for k := range a {
+		if _, ok := b[k]; !ok {
+			d[k] = nil
+		}
+	}
+	return d
+}
+
+func nodeOf(n *corev1.Node) spot.Node {
+	out := spot.Node{Name: n.Name, UID: string(n.UID), Version: n.ResourceVersion, ProviderID: n.Spec.ProviderID,
+		Labels: maps.Clone(n.Labels), Annotations: maps.Clone(n.Annotations), Unschedulable: n.Spec.Unschedulable}
+	for _, a := range n.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			out.InternalIP = a.Address
+			break
+		}
+	}
+	for _, t := range n.Spec.Taints {
+		taint := spot.Taint{Key: t.Key, Value: t.Value, Effect: string(t.Effect)}
+		if t.TimeAdded != nil {
+			taint.TimeAdded = t.TimeAdded.Time
+		}
+		out.Taints = append(out.Taints, taint)
+	}
+	return out
+}
+
+func taintsOf(taints []spot.Taint) []corev1.Taint {
+	out := make([]corev1.Taint, len(taints))
+	for i, t := range taints {
+		out[i] = corev1.Taint{Key: t.Key, Value: t.Value, Effect: corev1.TaintEffect(t.Effect)}
+		if !t.TimeAdded.IsZero() {
+			at := metav1.NewTime(t.TimeAdded)
+			out[i].TimeAdded = &at
+		}
+	}
+	return out
+}

@@ -1,0 +1,135 @@
+package kube
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/klog/v2"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+const (
+	// defaultGrace is what the API server fills in for a pod that names no grace period.
+	defaultGrace = corev1.DefaultTerminationGracePeriodSeconds * time.Second
+
+	// systemCritical is the priority of system-cluster-critical; what is more important is so too.
+	systemCritical = 2_000_000_000
+)
+
+// ofNode selects a node's pods. Version "0" lets the server answer from its watch cache, which has an index of just
+// this; the watch that follows begins at the version of the answer, so nothing is missed.
+func ofNode(node string) metav1.ListOptions {
+	return metav1.ListOptions{FieldSelector: "spec.nodeName=" + node, ResourceVersion: "0"}
+}
+
+// PodsOn implements spot.Pods.
+func (c *Cluster) PodsOn(ctx context.Context, node string) ([]spot.Pod, error) {
+	pods, _, err := c.listPods(ctx, node)
+	return pods, err
+}
+
+func (c *Cluster) listPods(ctx context.Context, node string) ([]spot.Pod, string, error) {
+	opts := ofNode(node)
+	var list corev1.PodList
+	err := do(ctx, readLimit, c.client.Get().Resource("pods").VersionedParams(&opts, c.params), &list)
+	if err != nil {
+		return nil, "", translate(err, "listing the pods of node "+node)
+	}
+	pods := make([]spot.Pod, len(list.Items))
+	for i := range list.Items {
+		pods[i] = podOf(&list.Items[i])
+	}
+	return pods, list.ResourceVersion, nil
+}
+
+// FollowPods implements spot.Pods with one list and one watch.
+func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.PodChange)) error {
+	pods, version, err := c.listPods(ctx, node)
+	if err != nil {
+		return err
+	}
+	see(spot.PodChange{All: true, Pods: pods})
+	opts := ofNode(node)
+	opts.ResourceVersion, opts.Watch = version, true
+	w, err := c.client.Get().Resource("pods").VersionedParams(&opts, c.params).MaxRetries(0).Watch(ctx)
+	if err != nil {
+		return translate(err, "watching the pods of node "+node)
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		pod, ok := e.Object.(*corev1.Pod)
+		if !ok {
+			return nil // an error event: the version is too old by now; the caller begins again
+		}
+		see(spot.PodChange{Gone: e.Type == watch.Deleted, Pods: []spot.Pod{podOf(pod)}})
+	}
+	return nil
+}
+
+// Evict implements spot.Pods.
+func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
+	eviction := &policyv1.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
+		DeleteOptions: deleteOptions(p, grace, exact),
+	}
+	err := do(ctx, writeLimit, c.client.Post().Namespace(p.Namespace).Resource("pods").Name(p.Name).SubResource("eviction").Body(eviction), nil)
+	return refusal(err, "evicting "+p.ID())
+}
+
+// Delete implements spot.Pods.
+func (c *Cluster) Delete(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
+	err := do(ctx, writeLimit, c.client.Delete().Namespace(p.Namespace).Resource("pods").Name(p.Name).Body(deleteOptions(p, grace, exact)), nil)
+	return refusal(err, "deleting "+p.ID())
+}
+
+func deleteOptions(p spot.Pod, grace time.Duration, exact bool) *metav1.DeleteOptions {
+	seconds := int64(grace / time.Second)
+	uid := types.UID(p.UID)
+	pre := &metav1.Preconditions{UID: &uid}
+	if exact {
+		pre.ResourceVersion = &p.Version
+	}
+	return &metav1.DeleteOptions{GracePeriodSeconds: &seconds, Preconditions: pre}
+}
+
+func podOf(p *corev1.Pod) spot.Pod {
+	out := spot.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Version: p.ResourceVersion, Grace: defaultGrace,
+		Finished:        p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
+		Critical:        p.Spec.Priority != nil && *p.Spec.Priority >= systemCritical,
+		ToleratesCordon: toleratesCordon(p.Spec.Tolerations)}
+	if s := p.Spec.TerminationGracePeriodSeconds; s != nil {
+		out.Grace = time.Duration(*s) * time.Second
+	}
+	if p.DeletionTimestamp != nil {
+		out.Terminating, out.EndsBy = true, p.DeletionTimestamp.Time
+	}
+	_, out.Mirror = p.Annotations[corev1.MirrorPodAnnotationKey]
+	if o := metav1.GetControllerOfNoCopy(p); o != nil {
+		out.Owner = spot.Owner{Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
+	}
+	for _, v := range p.Spec.Volumes {
+		out.Volumes = out.Volumes || v.PersistentVolumeClaim != nil || v.Ephemeral != nil
+	}
+	return out
+}
+
+// toleratesCordon reports whether the scheduler could put a pod with these tolerations on a cordoned node.
+func toleratesCordon(ts []corev1.Toleration) bool {
+	for _, taint := range spot.CordonTaints() {
+		t := corev1.Taint{Key: taint.Key, Value: taint.Value, Effect: corev1.TaintEffect(taint.Effect)}
+		tolerated := false
+		for i := range ts {
+			tolerated = tolerated || ts[i].ToleratesTaint(klog.Background(), &t, false)
+		}
+		if !tolerated {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,441 @@
+package spot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// cordonFirst is how long the evictions wait for the cordon. They must come after it, or an evicted pod's successor
+	// may land on the same node; but pods that get no SIGTERM are worse.
+	cordonFirst = 5 * time.Second
+
+	// settle is how long an empty node is watched for pods that the scheduler bound to it before it saw the cordon.
+	settle = 2 * time.Second
+
+	// changedAgain is how long a pod that had changed when it was asked is left alone if the watch shows no change.
+	changedAgain = 2 * time.Second
+
+	// relist is the pause before the pods are listed again after a broken watch.
+	relist = 200 * time.Millisecond
+)
+
+// nodeDrain is what became of the node's half of an interruption.
+type nodeDrain struct {
+	Node     string
+	Cordon   CordonTold
+	Plan     *PlanTold
+	Times    TimesTold
+	Pods     []PodTold
+	Problems []string
+	Changed  bool // something was asked for that cannot be unasked
+	Listed   bool // the node's pods are known
+}
+
+func (d *nodeDrain) problem(format string, args ...any) {
+	d.Problems = append(d.Problems, fmt.Sprintf(format, args...))
+}
+
+// drainNode waits for the node, cordons it, and sees its pods off.
+func (c *call) drainNode(ctx context.Context) (told nodeDrain) {
+	select {
+	case <-c.node.done:
+	case <-ctx.Done():
+	}
+	node, _ := c.node.known()
+	if node == nil {
+		return told
+	}
+	told.Node = node.Name
+	told.Times.Located = since(c.in.Time, time.Now())
+	plan := c.plan()
+	ctx, cancel := context.WithDeadline(ctx, plan.Until)
+	defer cancel()
+	c.log("found the node", "node", node.Name, "deadline", plan.Deadline)
+
+	changes := make(chan podNews)
+	go c.follow(ctx, node.Name, changes)
+	cordoned := make(chan cordonEnd, 1)
+	go func() { cordoned <- c.cordon(ctx, *node, plan) }()
+
+	p := &podDrain{call: c, plan: plan, pods: map[string]*podState{}, losers: map[string]bool{}, answers: make(chan podAnswer, c.Policy.Parallel)}
+	p.run(ctx, changes, cordoned)
+	cancel() // the cordon and the watch have nothing left to do
+	p.tell(&told)
+	return told
+}
+
+// cordonEnd is what became of the cordon.
+type cordonEnd struct {
+	at      time.Time
+	changed bool
+	err     error
+}
+
+func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonEnd {
+	var end cordonEnd
+	end.err = backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+		after, err := c.Cluster.ChangeNode(ctx, n, func(n Node) Node { return Cordon(n, c.in, plan.Deadline) })
+		end.changed = err == nil && after.Version != n.Version
+		return err
+	})
+	if end.err == nil {
+		end.at = time.Now()
+		c.log("cordoned the node", "node", n.Name, "changed", end.changed)
+	}
+	return end
+}
+
+// follow hands on what the watch shows, and begins again with a list when it breaks.
+func (c *call) follow(ctx context.Context, node string, changes chan<- podNews) {
+	hand := func(news podNews) {
+		select {
+		case changes <- news:
+		case <-ctx.Done():
+		}
+	}
+	for {
+		err := c.Cluster.FollowPods(ctx, node, func(ch PodChange) { hand(podNews{PodChange: ch}) })
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			hand(podNews{err: err})
+		}
+		if errors.Is(err, ErrFinal) || !sleep(ctx, relist) {
+			return
+		}
+	}
+}
+
+// podNews is a look at the pods, or why there is none just now.
+type podNews struct {
+	PodChange
+	err error
+}
+
+// podDrain sees the pods of one node off. Its run is the only one that touches its state; requests are made beside it
+// and come back as answers.
+type podDrain struct {
+	*call
+	plan    Plan
+	pods    map[string]*podState // by UID
+	losers  map[string]bool      // UIDs of owners that have lost a pod here to us
+	answers chan podAnswer
+	asking  int // requests under way
+
+	cordon       cordonEnd
+	isCordoned   bool
+	listed       bool
+	listErr      error
+	lastChange   time.Time
+	lastEviction time.Time
+	empty        time.Time // when the last pod that had to leave had left
+	planned      *PlanTold
+}
+
+// podState is one pod's way off the node.
+type podState struct {
+	pod      Pod
+	fate     Fate
+	due      time.Time // when to ask; zero for not (any more)
+	asking   bool
+	told     bool // an eviction or delete of ours was accepted
+	forced   bool
+	gone     bool
+	grace    time.Duration
+	askedAt  time.Time
+	goneAt   time.Time
+	refusals int
+	refusal  string
+	held     string // the version that was refused as outdated: wait for another
+}
+
+// leaves reports whether the drain is not over while this pod is there.
+func (s *podState) leaves() bool { return s.fate.Verb != Leave && !s.gone }
+
+// podAnswer is what came of one request.
+type podAnswer struct {
+	uid     string
+	version string // of the pod that was asked
+	ask Ask
+	err error
+	at  time.Time
+}
+
+func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-chan cordonEnd) {
+	patience := time.NewTimer(cordonFirst)
+	defer patience.Stop()
+	open := false
+	for {
+		now := time.Now()
+		if open {
+			d.askDue(ctx, now)
+		}
+		quiet := d.quietAt()
+		if !quiet.IsZero() && !now.Before(quiet) && d.isCordoned && d.asking == 0 {
+			return
+		}
+		wake := time.NewTimer(d.nextWake(now, quiet, open))
+		select {
+		case <-ctx.Done():
+			wake.Stop()
+			for ; d.asking > 0; d.asking-- { // the requests end with ctx; what they have achieved counts
+				if a := <-d.answers; a.err == nil {
+					d.settle(a)
+				}
+			}
+			return
+		case end := <-cordoned:
+			d.cordon, d.isCordoned, open = end, true, true
+			d.lastChange = time.Now()
+		case <-patience.C:
+			open = true
+		case ch := <-changes:
+			d.see(ch)
+		case a := <-d.answers:
+			d.asking--
+			d.settle(a)
+		case <-wake.C:
+		}
+		wake.Stop()
+	}
+}
+
+// quietAt is when the node will have been empty for long enough; zero while it is not empty.
+func (d *podDrain) quietAt() time.Time {
+	if errors.Is(d.listErr, ErrFinal) {
+		return d.lastChange // the pods will never be known: there is nothing to wait for
+	}
+	if d.empty.IsZero() {
+		return time.Time{}
+	}
+	return d.lastChange.Add(settle)
+}
+
+// nextWake is how long nothing is due.
+func (d *podDrain) nextWake(now, quiet time.Time, open bool) time.Duration {
+	const idle = time.Hour // the context ends long before
+	next := now.Add(idle)
+	if !quiet.IsZero() && now.Before(quiet) {
+		next = quiet
+	}
+	if open && d.asking < cap(d.answers) {
+		for _, s := range d.pods {
+			if s.leaves() && !s.asking && !s.due.IsZero() {
+				next = earlier(next, s.due)
+			}
+		}
+	}
+	return next.Sub(now)
+}
+
+// see takes in what the watch shows.
+func (d *podDrain) see(ch podNews) {
+	now := time.Now()
+	d.lastChange = now
+	if ch.err != nil {
+		d.listErr = ch.err
+		d.log("watching the pods broke", "error", ch.err)
+		return
+	}
+	if ch.All {
+		d.listErr = nil
+		here := map[string]bool{}
+		for _, p := range ch.Pods {
+			here[p.UID] = true
+		}
+		for uid, s := range d.pods {
+			if !here[uid] {
+				d.markGone(s, now)
+			}
+		}
+		if !d.listed {
+			d.planned = d.plan.told(d.in, true, d.plan.Fates(ch.Pods, d.began))
+		}
+	}
+	for _, p := range ch.Pods {
+		d.seePod(p, ch.Gone, now)
+	}
+	d.listed = d.listed || ch.All
+	d.lookEmpty(now)
+}
+
+func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
+	s := d.pods[p.UID]
+	switch {
+	case gone && s != nil:
+		d.markGone(s, now)
+		return
+	case gone:
+		return
+	case s == nil:
+		s = &podState{due: now}
+		d.pods[p.UID] = s
+		s.fate = d.plan.Fate(p, now, d.listed && d.losers[p.Owner.UID])
+		if d.listed {
+			d.log("a pod came after the cordon", "pod", p.ID(), "fate", s.fate.Verb, "reason", s.fate.Reason)
+		}
+	case s.told:
+		// It is on its way; what it looks like meanwhile changes nothing.
+	case p.Terminating != s.pod.Terminating, p.Finished != s.pod.Finished:
+		s.fate = d.plan.Fate(p, now, false)
+	}
+	if s.held != "" && s.held != p.Version {
+		s.held, s.due = "", now
+	}
+	s.pod = p
+	if s.fate.Verb != Evict {
+		s.due = time.Time{}
+	}
+}
+
+func (d *podDrain) markGone(s *podState, now time.Time) {
+	if s.gone {
+		return
+	}
+	s.gone, s.goneAt = true, now
+	if s.fate.Verb != Leave {
+		d.log("a pod has gone", "pod", s.pod.ID(), "told", s.told)
+	}
+}
+
+func (d *podDrain) lookEmpty(now time.Time) {
+	left := false
+	for _, s := range d.pods {
+		left = left || s.leaves()
+	}
+	switch {
+	case left || !d.listed:
+		d.empty = time.Time{}
+	case d.empty.IsZero():
+		d.empty = now
+	}
+}
+
+// askDue sends the requests that are due, in the order of submission, as far as the bound allows.
+func (d *podDrain) askDue(ctx context.Context, now time.Time) {
+	var due []*podState
+	for _, s := range d.pods {
+		if s.leaves() && !s.asking && !s.due.IsZero() && !s.due.After(now) {
+			due = append(due, s)
+		}
+	}
+	slices.SortFunc(due, func(a, b *podState) int { return submissionOrder(a.pod, b.pod) })
+	for _, s := range due[:min(len(due), cap(d.answers)-d.asking)] {
+		ask := d.plan.Ask(s.pod, now, s.refusals)
+		s.asking, s.due = true, time.Time{}
+		d.asking++
+		go func(p Pod) {
+			request := d.Cluster.Evict
+			if ask.Delete {
+				request = d.Cluster.Delete
+			}
+			err := request(ctx, p, ask.Grace, ask.Exact)
+			d.answers <- podAnswer{p.UID, p.Version, ask, err, time.Now()}
+		}(s.pod)
+	}
+}
+
+// settle takes in what came of a request.
+func (d *podDrain) settle(a podAnswer) {
+	s := d.pods[a.uid]
+	s.asking = false
+	refused := func(after time.Duration) {
+		s.refusals++
+		s.refusal = a.err.Error()
+		if next, ok := d.plan.Again(s.pod, a.at, s.refusals, after); ok && s.fate.Verb == Evict {
+			s.due = next
+		}
+		d.log("an eviction was refused", "pod", s.pod.ID(), "times", s.refusals, "refusal", s.refusal)
+	}
+	var refusal *Refusal
+	switch {
+	case a.err == nil:
+		s.told, s.forced = true, a.ask.Delete
+		s.grace, s.askedAt = a.ask.Grace, a.at
+		if s.pod.Owner.UID != "" {
+			d.losers[s.pod.Owner.UID] = true
+		}
+		d.lastEviction = a.at
+		d.log("told a pod to end", "pod", s.pod.ID(), "grace", a.ask.Grace.String(), "past_its_budget", a.ask.Delete)
+	case errors.Is(a.err, ErrNotFound):
+		d.markGone(s, a.at)
+		d.lookEmpty(a.at)
+		d.lastChange = a.at
+	case errors.Is(a.err, ErrChanged):
+		switch {
+		case s.fate.Verb != Evict:
+		case s.pod.Version != a.version: // the watch was quicker than the answer
+			s.due = a.at
+		default:
+			s.held = a.version
+			refused(changedAgain)
+		}
+	case errors.As(a.err, &refusal):
+		refused(refusal.RetryAfter)
+	default:
+		refused(0)
+	}
+}
+
+// tell writes down what became of the pods.
+func (d *podDrain) tell(told *nodeDrain) {
+	event := d.in.Time
+	told.Plan, told.Listed = d.planned, d.listed
+	told.Times.Cordoned = since(event, d.cordon.at)
+	told.Times.LastEviction = since(event, d.lastEviction)
+	told.Times.Empty = since(event, d.empty)
+	told.Cordon.At = told.Times.Cordoned
+	switch {
+	case !d.isCordoned:
+		told.Cordon.Error = errUnasked.Error()
+	case d.cordon.err != nil:
+		told.Cordon.Error = d.cordon.err.Error()
+	}
+	if told.Cordon.Error != "" {
+		told.problem("cordoning the node: %s", told.Cordon.Error)
+	}
+	told.Changed = d.cordon.changed || !d.lastEviction.IsZero()
+	if d.listErr != nil {
+		told.problem("watching the pods of the node: %v", d.listErr)
+	}
+	states := make([]*podState, 0, len(d.pods))
+	for _, s := range d.pods {
+		states = append(states, s)
+	}
+	slices.SortFunc(states, func(a, b *podState) int { return strings.Compare(a.pod.ID(), b.pod.ID()) })
+	for _, s := range states {
+		told.Pods = append(told.Pods, s.outcome(event))
+	}
+}
+
+func (s *podState) outcome(event time.Time) PodTold {
+	t := PodTold{Namespace: s.pod.Namespace, Name: s.pod.Name, UID: s.pod.UID, Reason: s.fate.Reason,
+		Grace: seconds(s.grace), Asked: since(event, s.askedAt), Gone: since(event, s.goneAt),
+		Refusals: s.refusals, LastRefusal: s.refusal}
+	if s.pod.Owner.Kind != "" {
+		t.Owner = s.pod.Owner.Kind + "/" + s.pod.Owner.Name
+	}
+	switch {
+	case s.gone && s.forced:
+		t.End, t.Reason = PodForced, "it was deleted past what refused its eviction: the machine ends anyway"
+	case s.gone && s.told:
+		t.End = PodEvicted
+	case s.gone:
+		t.End = PodGone
+	case s.fate.Verb == Leave:
+		t.End = PodLeft
+	case s.told:
+		t.End, t.Reason = PodRemaining, "it had been told to end and was still ending"
+	case s.fate.Verb == Watch:
+		t.End, t.Reason = PodRemaining, "it was ending before we came and was still ending"
+	default:
+		t.End, t.Reason = PodRemaining, "every request to evict it was refused"
+	}
+	return t
+}

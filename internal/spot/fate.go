@@ -1,0 +1,157 @@
+package spot
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Verb is what is done about a pod.
+type Verb string
+
+const (
+	Leave Verb = "leave" // it stays on the node
+	Watch Verb = "watch" // it is going already; only watched
+	Evict Verb = "evict" // it is asked to go
+)
+
+// Fate is what becomes of one pod, and why in words for the operator.
+type Fate struct {
+	Verb    Verb
+	Reason  string
+	Grace   time.Duration // Evict: the grace period it is asked with
+	ForceAt time.Time     // Evict: when it is deleted past its budget if nothing else helps; zero for never
+}
+
+// Ask is one request about one pod.
+type Ask struct {
+	Delete bool // past every budget
+	Grace  time.Duration
+	// Exact binds the request to the pod as it was seen. A second request with a shorter grace period than the first
+	// would count from the first and kill the pod early, so one that asks for less than the pod's own grace period must
+	// not reach a pod that somebody else has just begun to end. Others are harmless, and the API server takes a
+	// budget's allowance before it looks at the version, so they are not bound.
+	Exact bool
+}
+
+const (
+	// minGrace is the shortest grace period asked for: with 0 the API server forgets the pod before its kubelet has
+	// stopped it, and a StatefulSet would start its twin.
+	minGrace = time.Second
+
+	retryFirst = 500 * time.Millisecond
+	retryMost  = 2 * time.Second
+)
+
+// Fate decides what becomes of a pod at the moment now. returned says that the pod came after the cordon and that its
+// owner has lost a pod on this node to us before.
+func (p Plan) Fate(pod Pod, now time.Time, returned bool) Fate {
+	switch {
+	case pod.Finished:
+		return Fate{Verb: Leave, Reason: "it has finished"}
+	case pod.Mirror:
+		return Fate{Verb: Leave, Reason: "it is a static pod: only the node's kubelet can end it"}
+	case pod.Owner.Kind == "DaemonSet":
+		return Fate{Verb: Leave, Reason: "its DaemonSet would bring it straight back"}
+	case pod.Terminating:
+		return Fate{Verb: Watch, Reason: "it is ending already: another request could only shorten its grace period"}
+	case returned && pod.ToleratesCordon:
+		return Fate{Verb: Leave, Reason: fmt.Sprintf("it tolerates the cordon and its %s %s put it straight back", pod.Owner.Kind, pod.Owner.Name)}
+	}
+	f := Fate{Verb: Evict, Grace: p.grace(pod, now)}
+	if p.force {
+		f.ForceAt = p.forceAt(pod)
+	}
+	switch {
+	case f.Grace < pod.Grace:
+		f.Reason = fmt.Sprintf("its grace period of %s is cut to what is left of the machine", pod.Grace)
+	case pod.Owner.Kind == "":
+		f.Reason = "it ends with the machine; it has no controller, so nothing starts it elsewhere"
+	default:
+		f.Reason = fmt.Sprintf("its %s %s starts another elsewhere", pod.Owner.Kind, pod.Owner.Name)
+	}
+	return f
+}
+
+// Ask is the next request about a pod that is to be evicted and has been asked for in vain so many times.
+func (p Plan) Ask(pod Pod, now time.Time, refusals int) Ask {
+	ask := Ask{Grace: p.grace(pod, now)}
+	if p.force && refusals > 0 && !now.Before(p.forceAt(pod)) {
+		ask.Delete = true
+		// A request may come a little late: the reserve is there to let the pod have its time all the same.
+		if whole := p.forceGrace(pod); !now.Add(whole).After(p.Deadline) {
+			ask.Grace = whole
+		}
+	}
+	ask.Exact = ask.Grace < pod.Grace
+	return ask
+}
+
+// Again is when to ask again after the refusals-th refusal, honouring the Retry-After that came with it (0 for none);
+// false for never.
+func (p Plan) Again(pod Pod, now time.Time, refusals int, after time.Duration) (time.Time, bool) {
+	if p.once {
+		return time.Time{}, false
+	}
+	if after <= 0 {
+		after = min(retryFirst<<min(refusals-1, 10), retryMost)
+	}
+	next := now.Add(after)
+	if force := p.forceAt(pod); p.force && now.Before(force) && next.After(force) {
+		next = force // no Retry-After is worth a pod's SIGTERM
+	}
+	return next, next.Before(p.Until)
+}
+
+// grace is the pod's own grace period, cut to what is left before the reserve.
+func (p Plan) grace(pod Pod, now time.Time) time.Duration {
+	own := pod.Grace
+	if !p.once {
+		left := p.Deadline.Sub(now) - p.policy.Reserve
+		own = min(own, left.Truncate(time.Second))
+	}
+	return max(own, minGrace)
+}
+
+func (p Plan) forceGrace(pod Pod) time.Duration {
+	return max(min(pod.Grace, p.policy.ForceGrace), minGrace)
+}
+
+// forceAt is the last moment at which the pod can be deleted past its budget and still have its time: SIGTERM, its grace
+// period (up to Policy.ForceGrace), and the reserve. An invocation that ends sooner forces it while it still can.
+func (p Plan) forceAt(pod Pod) time.Time {
+	return earlier(p.Deadline.Add(-p.policy.Reserve-p.forceGrace(pod)), p.Until.Add(-time.Second))
+}
+
+// submissionOrder sorts pods so that those whose successors wait longest are asked for first: those with volumes, which
+// must be detached before they can be attached elsewhere; and critical ones, which others may need to end well, last.
+// It is the order of asking only: no pod waits for another.
+func submissionOrder(a, b Pod) int {
+	rank := func(p Pod) int {
+		switch {
+		case p.Critical:
+			return 2
+		case p.Volumes:
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.ID(), b.ID()), cmp.Compare(a.UID, b.UID))
+}
+
+// Fates are the fates of all the pods of a node, in the order in which they are asked.
+func (p Plan) Fates(pods []Pod, now time.Time) []PodFate {
+	pods = slices.SortedFunc(slices.Values(pods), submissionOrder)
+	fates := make([]PodFate, len(pods))
+	for i, pod := range pods {
+		fates[i] = PodFate{pod, p.Fate(pod, now, false)}
+	}
+	return fates
+}
+
+// PodFate is a pod and its fate.
+type PodFate struct {
+	Pod  Pod
+	Fate Fate
+}

@@ -1,0 +1,80 @@
+package spot
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// nodeFirst is how long asking for a replacement waits for the first look at the node, whose labels and taints may say
+// that somebody else replaces it. An API server that cannot be reached must not keep the group from being asked.
+const nodeFirst = 3 * time.Second
+
+// replace asks the instance's group for another instance, if the plan wants it, and goes on asking until it is refused
+// for good or ctx ends.
+func (c *call) replace(ctx context.Context) ReplaceTold {
+	wait(ctx, c.node.first, nodeFirst)
+	for _, done := range []<-chan struct{}{c.instance.done, c.membership.done} {
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+		if !c.actsOn() {
+			break
+		}
+	}
+	plan := c.plan()
+	told := ReplaceTold{Action: plan.Replace.Action, Group: plan.Replace.Group, Reason: plan.Replace.Reason}
+	if told.Action != ReplaceDetach {
+		return told
+	}
+	b := backoff{200 * time.Millisecond, 3 * time.Second}
+	tags := map[string]string{TagDetached: plan.Replace.Group, TagInterruptedAt: c.in.Time.UTC().Format(time.RFC3339)}
+	// The tags come first, as with kOps: an instance that is detached without them is lost to kOps' tools.
+	err := b.persist(ctx, func(ctx context.Context) error { return c.Cloud.Tag(ctx, c.in.Instance, tags) })
+	if err != nil {
+		told.Action, told.Reason = ReplaceNone, "the instance could not be tagged: "+err.Error()
+		return told
+	}
+	err = b.persist(ctx, func(ctx context.Context) error { return c.Cloud.Detach(ctx, c.in.Instance, plan.Replace.Group) })
+	told.changed = true
+	if err == nil {
+		told.At = since(c.in.Time, time.Now())
+		told.SkippedHooks = plan.Replace.SkippedHooks
+		c.log("asked for a replacement", "group", told.Group)
+		return told
+	}
+	return c.detachRefused(ctx, told, err)
+}
+
+// detachRefused finds out what a refused detach means. The tags prove nothing; the membership does: if the instance is
+// on its way out, somebody else was quicker, and if it is still in its group, our tags would tell a lie.
+func (c *call) detachRefused(ctx context.Context, told ReplaceTold, refusal error) ReplaceTold {
+	b := backoff{200 * time.Millisecond, 3 * time.Second}
+	var m Membership
+	err := b.persist(ctx, func(ctx context.Context) (err error) {
+		m, err = c.Cloud.Membership(ctx, c.in.Instance)
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrNotFound), err == nil && m.LifecycleState != "InService" && m.LifecycleState != "Standby":
+		told.Action, told.Reason = ReplaceAlready, "somebody else has detached it in the same moment"
+		return told
+	case err != nil:
+		told.Action, told.Reason = ReplaceNone, "the group refused: "+refusal.Error()+"; what became of the instance could not be asked: "+err.Error()
+		return told
+	}
+	told.Action, told.Reason = ReplaceNone, "the group refused: "+refusal.Error()
+	if !errors.Is(refusal, ErrFinal) {
+		told.Reason += "; its tags are left for the next try"
+		return told
+	}
+	err = b.persist(ctx, func(ctx context.Context) error {
+		return c.Cloud.Untag(ctx, c.in.Instance, []string{TagDetached, TagInterruptedAt})
+	})
+	told.changed = err != nil
+	if err != nil {
+		told.Reason += "; and the tags that say it was detached could not be taken away: " + err.Error()
+	}
+	return told
+}

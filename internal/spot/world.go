@@ -1,0 +1,88 @@
+package spot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Nodes is what the handler asks of a cluster about its nodes.
+type Nodes interface {
+	// NodeNamed reads one node: ErrNotFound if there is none of that name.
+	NodeNamed(ctx context.Context, name string) (Node, error)
+	// NodeOf searches all nodes, page by page, for the instance's: ErrNotFound if there is none. It costs the more the
+	// larger the cluster, so it is asked last.
+	NodeOf(ctx context.Context, instanceID string) (Node, error)
+	// ChangeNode makes the node what change returns, in one write that is only taken if nobody else has written since n
+	// was read; if somebody has, it reads again and changes that. It writes nothing if change changes nothing. It
+	// returns the node as it then is, ErrNotFound if it is gone.
+	ChangeNode(ctx context.Context, n Node, change func(Node) Node) (Node, error)
+}
+
+// Pods is what the handler asks of a cluster about the pods of a node.
+type Pods interface {
+	// PodsOn lists the pods of a node.
+	PodsOn(ctx context.Context, node string) ([]Pod, error)
+	// FollowPods calls see with all the pods of the node, then with each change, until ctx ends or the stream breaks.
+	// It calls see from one goroutine only. After nil or an error that is not ErrFinal it may be called again.
+	FollowPods(ctx context.Context, node string, see func(PodChange)) error
+	// Evict asks for the eviction of that very pod (its UID). If exact, it is only taken if the pod is still as it was
+	// read. ErrNotFound: it is gone. ErrChanged: another pod has its name, or it has changed. A *Refusal: somebody
+	// said no. The grace period is rounded down to whole seconds.
+	Evict(ctx context.Context, p Pod, grace time.Duration, exact bool) error
+	// Delete deletes that very pod past every budget; otherwise as Evict.
+	Delete(ctx context.Context, p Pod, grace time.Duration, exact bool) error
+}
+
+// Cluster is the Kubernetes cluster that the handler works for.
+type Cluster interface {
+	Nodes
+	Pods
+}
+
+// PodChange is one look at a node's pods.
+type PodChange struct {
+	All  bool  // Pods are all there are; those not among them are gone
+	Gone bool  // Pods are gone
+	Pods []Pod // what there is, what has changed, or what is gone
+}
+
+// Cloud is what the handler asks of AWS.
+type Cloud interface {
+	// Instance reads an instance: ErrNotFound if EC2 knows none of that id.
+	Instance(ctx context.Context, id string) (Instance, error)
+	// Membership reads which Auto Scaling group the instance is in: ErrNotFound if it is in none.
+	Membership(ctx context.Context, id string) (Membership, error)
+	// Tag puts tags on an instance, Untag takes tags of these keys away; both may be repeated.
+	Tag(ctx context.Context, id string, tags map[string]string) error
+	Untag(ctx context.Context, id string, keys []string) error
+	// Detach takes the instance out of its group without lowering the desired capacity, so that the group launches
+	// another at once. ErrFinal: the group will not, or has done so already; the membership tells which.
+	Detach(ctx context.Context, id, group string) error
+}
+
+// What callers branch on. Every other error of Cluster and Cloud is worth another try while time is left.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrChanged  = errors.New("changed since it was read")
+	ErrFinal    = errors.New("asking again cannot help")
+)
+
+// Final marks an error as one that another try cannot mend. It says what err says.
+func Final(err error) error { return finalError{err} }
+
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error        { return e.error }
+func (e finalError) Is(target error) bool { return target == ErrFinal }
+
+// Refusal is the answer to an eviction or a delete that is neither yes nor gone: a budget (429, or 500 for two of
+// them), an admission webhook (any code). It is worth asking again.
+type Refusal struct {
+	Code       int
+	Message    string
+	RetryAfter time.Duration // what the server asks for; 0 if it does not say
+}
+
+func (r *Refusal) Error() string { return fmt.Sprintf("refused with %d: %s", r.Code, r.Message) }

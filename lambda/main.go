@@ -1,0 +1,32 @@
+// Command lambda is the function that EventBridge invokes: an event in, its outcome out.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/castai/kops-spot/internal/app"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// version is set by the build.
+var version = "dev"
+
+func main() {
+	lambda.Start(handler(context.Background(), os.Environ(), slog.New(slog.NewJSONHandler(os.Stdout, nil))))
+}
+
+// handler is the function, or where its configuration is wrong, one that tells so for each event: a function that only
+// exits at its start tells nobody but its log.
+func handler(ctx context.Context, environ []string, log *slog.Logger) func(context.Context, json.RawMessage) (spot.Outcome, error) {
+	f, err := app.New(ctx, environ, version, log)
+	if err != nil {
+		log.Error("the function cannot start", "error", err.Error())
+		return func(context.Context, json.RawMessage) (spot.Outcome, error) { return spot.Outcome{}, err }
+	}
+	return f.Handle
+}

@@ -155,8 +155,9 @@ type podState struct {
 	held     string // the version that was refused as outdated: wait for another
 }
 
-// leaves reports whether the drain is not over while this pod is there.
-func (s *podState) leaves() bool { return s.fate.Verb != Leave && !s.gone }
+// leaves reports whether the drain is not over while this pod is as it is. One whose containers have ended is nothing to
+// wait for, even if a finalizer keeps its object: the end of the machine cannot harm it.
+func (s *podState) leaves() bool { return s.fate.Verb != Leave && !s.gone && !s.pod.Finished }
 
 // podAnswer is what came of one request.
 type podAnswer struct {
@@ -280,8 +281,8 @@ func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
 		if d.listed {
 			d.log("a pod came after the cordon", "pod", p.ID(), "fate", s.fate.Verb, "reason", s.fate.Reason)
 		}
-	case s.told:
-		// It is on its way; what it looks like meanwhile changes nothing.
+	case s.told || s.fate.Verb != Evict:
+		// It is on its way or stays; what it looks like meanwhile changes nothing.
 	case p.Terminating != s.pod.Terminating, p.Finished != s.pod.Finished:
 		s.fate = d.plan.Fate(p, now, false)
 	}
@@ -430,6 +431,8 @@ func (s *podState) outcome(event time.Time) PodTold {
 		t.End = PodGone
 	case s.fate.Verb == Leave:
 		t.End = PodLeft
+	case s.pod.Finished:
+		t.End, t.Reason = PodStuck, "its containers have ended, but its object is still there: look at its finalizers"
 	case s.told:
 		t.End, t.Reason = PodRemaining, "it had been told to end and was still ending"
 	case s.fate.Verb == Watch:

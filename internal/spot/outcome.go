@@ -128,6 +128,7 @@ const (
 	PodEvicted   PodEnd = "evicted"   // it was evicted and has gone
 	PodForced    PodEnd = "forced"    // it was deleted past its budget and has gone
 	PodGone      PodEnd = "gone"      // it went without our asking
+	PodStuck     PodEnd = "stuck"     // its containers have ended, but a finalizer keeps its object
 	PodRemaining PodEnd = "remaining" // it was still there at the end
 )
 

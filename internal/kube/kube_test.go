@@ -1,0 +1,196 @@
+package kube
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/cert"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// stub is a Cluster on a server that answers everything with one status.
+func stub(t *testing.T, status metav1.Status) *Cluster {
+	t.Helper()
+	return against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
+			w.Header().Set("Retry-After", "1") // a client that obeys this by itself sleeps past the domain's clock
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(int(status.Code))
+		_ = json.NewEncoder(w).Encode(status)
+	}))
+}
+
+func against(t *testing.T, h http.Handler) *Cluster {
+	t.Helper()
+	srv := httptest.NewTLSServer(h)
+	t.Cleanup(srv.Close)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("very-secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	login, err := WithTokenFile(Endpoint{Server: srv.URL, CA: ca}, token, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(login)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func status(code int32, reason metav1.StatusReason, message string, details *metav1.StatusDetails) metav1.Status {
+	return metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+		Code: code, Reason: reason, Message: message, Details: details}
+}
+
+// TestWhatAnEvictionsAnswerMeans: any answer but yes, gone and changed is a refusal.
+func TestWhatAnEvictionsAnswerMeans(t *testing.T) {
+	budget := &metav1.StatusDetails{RetryAfterSeconds: 10, Causes: []metav1.StatusCause{{Type: "DisruptionBudget", Message: "The disruption budget web needs 2 healthy pods and has 2 currently"}}}
+	for _, c := range []struct {
+		name    string
+		answer  metav1.Status
+		is      error
+		refusal *spot.Refusal
+	}{
+		{name: "gone", answer: status(404, metav1.StatusReasonNotFound, "pods not found", nil), is: spot.ErrNotFound},
+		{name: "changed", answer: status(409, metav1.StatusReasonConflict, "Precondition failed", nil), is: spot.ErrChanged},
+		{name: "a budget", answer: status(429, metav1.StatusReasonTooManyRequests, "Cannot evict pod as it would violate the pod's disruption budget.", budget),
+			refusal: &spot.Refusal{Code: 429, RetryAfter: 10 * time.Second, Message: "Cannot evict pod as it would violate the pod's disruption budget. The disruption budget web needs 2 healthy pods and has 2 currently."}},
+		{name: "two budgets", answer: status(500, "", "This pod has more than one PodDisruptionBudget", nil), refusal: &spot.Refusal{Code: 500, Message: "This pod has more than one PodDisruptionBudget"}},
+		{name: "a webhook that says no", answer: status(403, metav1.StatusReasonForbidden, `admission webhook "x" denied the request`, nil), refusal: &spot.Refusal{Code: 403, Message: `admission webhook "x" denied the request`}},
+		{name: "a webhook that says bad", answer: status(400, metav1.StatusReasonBadRequest, "bad", nil), refusal: &spot.Refusal{Code: 400, Message: "bad"}},
+		{name: "a webhook that is down", answer: status(500, metav1.StatusReasonInternalError, "failed calling webhook", nil), refusal: &spot.Refusal{Code: 500, Message: "failed calling webhook"}},
+		{name: "a credential that is not accepted", answer: status(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil), is: spot.ErrFinal},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := stub(t, c.answer)
+			begun := time.Now()
+			for what, err := range map[string]error{
+				"evict":  k.Evict(t.Context(), spot.Pod{Namespace: "d", Name: "p"}, time.Second, false),
+				"delete": k.Delete(t.Context(), spot.Pod{Namespace: "d", Name: "p"}, time.Second, false),
+			} {
+				var refusal *spot.Refusal
+				switch is := errors.As(err, &refusal); {
+				case is != (c.refusal != nil), is && *refusal != *c.refusal, c.is != nil && !errors.Is(err, c.is):
+					t.Errorf("%s: got %v, want %v%v", what, err, c.is, c.refusal)
+				}
+			}
+			if d := time.Since(begun); d > 900*time.Millisecond {
+				t.Errorf("the client slept by itself: %s", d)
+			}
+		})
+	}
+}
+
+// TestErrorsSayWhatToDo, are final where another try cannot help, and never hold the token.
+func TestErrorsSayWhatToDo(t *testing.T) {
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	defer srv.Close()
+	anotherCA, _, err := cert.GenerateSelfSignedCertKey("api.internal.prod.example.com", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := New(&rest.Config{Host: srv.URL, TLSClientConfig: rest.TLSClientConfig{CAData: anotherCA}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name    string
+		cluster *Cluster
+		final   bool
+		want    string
+	}{
+		{"not accepted", stub(t, status(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil)), true, "KOPS_SPOT_LOGIN"},
+		{"forbidden", stub(t, status(403, metav1.StatusReasonForbidden, `User "x" cannot get nodes`, nil)), true, "apply deploy/rbac.yaml"},
+		{"another certificate", stranger, true, "KOPS_SPOT_CA"},
+		{"busy", stub(t, status(429, metav1.StatusReasonTooManyRequests, "busy", nil)), false, "busy"},
+		{"broken", stub(t, status(503, metav1.StatusReasonServiceUnavailable, "down", nil)), false, "down"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := c.cluster.NodeNamed(t.Context(), "n")
+			if err == nil || errors.Is(err, spot.ErrFinal) != c.final || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "reading node n: ") {
+				t.Errorf("got %v", err)
+			}
+			if strings.Contains(err.Error(), "very-secret") {
+				t.Error("the token stands in the error")
+			}
+		})
+	}
+}
+
+func TestLoginFiles(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{empty, empty + "-not"} {
+		if _, err := WithTokenFile(Endpoint{}, path, ""); err == nil || !strings.Contains(err.Error(), "reading the token to log in with") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, err := FromKubeconfig(empty+"-not", ""); err == nil || !strings.Contains(err.Error(), "reading the kubeconfig") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestPatchOf(t *testing.T) {
+	a := spot.Node{Version: "7", UID: "u", Labels: map[string]string{"keep": "1", "drop": "1"}, Taints: []spot.Taint{{Key: "other", Effect: "NoExecute", TimeAdded: time.Unix(0, 0).UTC()}}}
+	if p, err := patchOf(a, a); p != nil || err != nil {
+		t.Errorf("a node that does not change was patched: %s, %v", p, err)
+	}
+	b := a
+	b.Labels = map[string]string{"keep": "1", "new": ""}
+	b.Unschedulable = true
+	b.Taints = append(b.Taints, spot.Taint{Key: "ours", Value: "true", Effect: "NoSchedule"})
+	got, err := patchOf(a, b)
+	want := `{"metadata":{"labels":{"drop":null,"new":""},"resourceVersion":"7","uid":"u"},"spec":{"taints":[` +
+		`{"key":"other","effect":"NoExecute","timeAdded":"1970-01-01T00:00:00Z"},{"key":"ours","value":"true","effect":"NoSchedule"}],"unschedulable":true}}`
+	if err != nil || string(got) != want {
+		t.Errorf("got %s, %v\nwant %s", got, err, want)
+	}
+}
+
+func TestPodOf(t *testing.T) {
+	ten, critical := int64(10), int32(2_000_001_000)
+	yes := true
+	at := metav1.NewTime(time.Unix(100, 0).UTC())
+	full := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "u", ResourceVersion: "9", DeletionTimestamp: &at,
+			Annotations:     map[string]string{"kubernetes.io/config.mirror": "x"},
+			OwnerReferences: []metav1.OwnerReference{{Kind: "Other", Name: "o"}, {Kind: "StatefulSet", Name: "db", UID: "s", Controller: &yes}}},
+		Spec: corev1.PodSpec{TerminationGracePeriodSeconds: &ten, Priority: &critical,
+			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+			Volumes:     []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}}}},
+		Status: corev1.PodStatus{Phase: corev1.PodFailed},
+	}
+	want := spot.Pod{Namespace: "n", Name: "p", UID: "u", Version: "9", Grace: 10 * time.Second, Terminating: true, EndsBy: at.Time, Finished: true,
+		Mirror: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db", UID: "s"}, ToleratesCordon: true, Volumes: true, Critical: true}
+	if got := podOf(full); got != want {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if got, want := podOf(&corev1.Pod{}), (spot.Pod{Grace: 30 * time.Second}); got != want {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	unschedulable := corev1.Toleration{Key: "node.kubernetes.io/unschedulable", Operator: corev1.TolerationOpExists}
+	if toleratesCordon([]corev1.Toleration{unschedulable}) {
+		t.Error("a pod that does not tolerate the draining taint was taken to tolerate the cordon")
+	}
+	if !toleratesCordon([]corev1.Toleration{unschedulable, {Key: "autoscaling.cast.ai/draining", Value: "true"}}) {
+		t.Error("a pod that tolerates both taints was taken not to tolerate the cordon")
+	}
+}

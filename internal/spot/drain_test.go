@@ -1,0 +1,264 @@
+package spot_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+func TestBudgetRefusesThenAllows(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1")
+		w.pod("web-2")
+		w.guard("web", 1)
+		out := w.handle(spot.Emptied)
+		// The successor of the one that goes first is Ready after 5 s; until then the budget refuses the other.
+		first, second := w.cluster.Endings()[0], w.cluster.Endings()[1]
+		w.after("the first SIGTERM", first.SIGTERM, 0)
+		w.after("the second SIGTERM", second.SIGTERM, 6*time.Second)
+		name := strings.TrimPrefix(second.Pod, "default/")
+		if p := podTold(t, out, name); p.Refusals == 0 || p.LastRefusal == "" || p.End != spot.PodEvicted {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// TestForcedPastTheBudget: a pod whose budget never allows it gets SIGTERM and its time all the same.
+func TestForcedPastTheBudget(t *testing.T) {
+	for _, c := range []struct{ own, given, at time.Duration }{
+		{30 * time.Second, 30 * time.Second, 85 * time.Second},
+		{300 * time.Second, 60 * time.Second, 55 * time.Second},
+		{1 * time.Second, 1 * time.Second, 114 * time.Second},
+	} {
+		t.Run(c.own.String(), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.pod("db-0", func(p *sim.Pod) { p.Grace, p.Exit, p.Replacement = c.own, time.Hour, nil })
+				w.guard("db", 1)
+				out := w.handle(spot.Emptied)
+				e := w.ended("db-0")
+				if e.Grace != c.given {
+					t.Errorf("it got %s, want %s", e.Grace, c.given)
+				}
+				w.after("its SIGTERM", e.SIGTERM, c.at)
+				if end := e.SIGTERM.Add(e.Grace); end.After(w.event.Add(116 * time.Second)) {
+					t.Errorf("its grace period ends %s after the event, in the reserve", end.Sub(w.event))
+				}
+				if p := podTold(t, out, "db-0"); p.End != spot.PodForced {
+					t.Errorf("%+v", p)
+				}
+			})
+		})
+	}
+}
+
+func TestRefusalsOfOtherKinds(t *testing.T) {
+	for name, refuse := range map[string]func(w *world){
+		"two budgets":        func(w *world) { w.guard("db", 0); w.cluster.AddBudget(sim.Budget{Name: "second", Owner: "db"}) },
+		"a webhook's 400":    func(w *world) { w.webhook(400) },
+		"a webhook's 403":    func(w *world) { w.webhook(403) },
+		"a webhook's 500":    func(w *world) { w.webhook(500) },
+		"a long Retry-After": func(w *world) { w.cluster.AddBudget(sim.Budget{Owner: "db", Available: 1, RetryAfter: time.Hour}) },
+		"no answers":         func(w *world) { w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Err: errors.New("EOF")}) },
+		"changes without end": func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Err: fmt.Errorf("409: %w", spot.ErrChanged)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.pod("db-0", func(p *sim.Pod) { p.Replacement = nil })
+				w.pod("web-1")
+				refuse(w)
+				out := w.handle(spot.Emptied)
+				if e := w.ended("db-0"); e.Grace != 30*time.Second {
+					t.Errorf("%+v", e)
+				} else {
+					w.after("its SIGTERM", e.SIGTERM, 85*time.Second)
+				}
+				if p := podTold(t, out, "db-0"); p.End != spot.PodForced || p.LastRefusal == "" {
+					t.Errorf("%+v", p)
+				}
+			})
+		})
+	}
+}
+
+// webhook refuses the evictions of db-0.
+func (w *world) webhook(code int) {
+	w.cluster.OnEviction(func(p spot.Pod) *spot.Refusal {
+		if p.Name != "db-0" {
+			return nil
+		}
+		return &spot.Refusal{Code: code, Message: "denied the request"}
+	})
+}
+
+// TestEndingPodsAreOnlyWatched: whoever ended them, and however little they were given.
+func TestEndingPodsAreOnlyWatched(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("slow-1", func(p *sim.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, 100*time.Second })
+		w.pod("stuck-1", func(p *sim.Pod) { p.Terminating, p.Grace, p.Finalizer = true, 5*time.Second, true })
+		w.pod("endless-1", func(p *sim.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, time.Hour })
+		out := w.handle(spot.NotEmptied)
+		if n := w.cluster.Count("create", "pods/eviction") + w.cluster.Count("delete", "pods"); n != 0 {
+			t.Errorf("%d requests about pods that were ending already", n)
+		}
+		if p := podTold(t, out, "slow-1"); p.End != spot.PodGone {
+			t.Errorf("%+v", p)
+		}
+		if p := podTold(t, out, "stuck-1"); p.End != spot.PodStuck {
+			t.Errorf("%+v", p)
+		}
+		if p := podTold(t, out, "endless-1"); p.End != spot.PodRemaining {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// TestAnotherDrainer ends a guarded pod while we are being refused: from then on it is only watched.
+func TestAnotherDrainer(t *testing.T) {
+	inWorld(t, func(w *world) {
+		pod := w.pod("db-0", func(p *sim.Pod) { p.Grace, p.Exit, p.Replacement = 200*time.Second, 80*time.Second, nil })
+		w.guard("db", 1)
+		time.AfterFunc(10*time.Second, func() { _ = w.cluster.Delete(w.Context(), pod, 200*time.Second, false) })
+		out := w.handle(spot.Emptied)
+		w.after("its end", w.ended("db-0").Exited, 90*time.Second)
+		if n := w.cluster.Count("delete", "pods"); n != 1 {
+			t.Errorf("%d deletes; the other drainer's is the only one to be", n)
+		}
+		if p := podTold(t, out, "db-0"); p.End != spot.PodGone {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+func TestLateArrivals(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1")
+		time.AfterFunc(time.Second, func() { w.pod("late-1") })                 // bound before the scheduler saw the cordon
+		time.AfterFunc(5500*time.Millisecond, func() { w.pod("later-1") })      // when the node is empty already
+		time.AfterFunc(2*time.Second, func() { w.cluster.BreakFollowing(nil) }) // and the watch is closed meanwhile
+		out := w.handle(spot.Emptied)
+		for _, name := range []string{"late-1", "later-1"} {
+			if got := ends(out)[name]; got != spot.PodEvicted {
+				t.Errorf("%s: %s", name, got)
+			}
+		}
+	})
+}
+
+// TestBounce: the successor of a pod that tolerates the cordon comes straight back and is left alone, or it would be
+// ended again and again.
+func TestBounce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		back := func(p *sim.Pod) { p.ToleratesCordon, p.Replacement = true, &sim.Replacement{Node: instance} }
+		w.pod("agent-1", back)
+		w.pod("agent-2", back)
+		w.guard("agent", 1)
+		out := w.handle(spot.Emptied)
+		if n := len(w.cluster.Endings()); n != 2 {
+			t.Errorf("%d pods were ended, want the two that were there at first: %+v", n, w.cluster.Endings())
+		}
+		left := 0
+		for _, p := range out.Pods {
+			if p.End == spot.PodLeft {
+				left++
+			}
+		}
+		if left != 2 {
+			t.Errorf("%d pods were left, want the two that came back: %s", left, told(out))
+		}
+	})
+}
+
+func TestWatchBreaks(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1", func(p *sim.Pod) { p.Exit = 20 * time.Second })
+		time.AfterFunc(5*time.Second, func() { w.cluster.BreakFollowing(errors.New("connection reset")) })
+		end := w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Times: 4, Err: errors.New("connection refused")})
+		defer end()
+		out := w.handle(spot.Emptied)
+		if len(out.Problems) != 0 {
+			t.Errorf("a trouble that was overcome is told as a problem: %v", out.Problems)
+		}
+	})
+}
+
+func TestAnswerLost(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
+		w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Times: 1, Lost: true, Err: errors.New("EOF")})
+		w.handle(spot.Emptied)
+		w.after("its end", w.ended("web-1").Exited, 70*time.Second)
+	})
+}
+
+func TestCordon(t *testing.T) {
+	t.Run("conflict", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			hits := 0
+			w.cluster.BeforeNodeWrite(func(name string) {
+				if hits++; hits <= 3 {
+					w.cluster.WriteNode(name, func(n *spot.Node) { n.Taints = append(n.Taints, spot.Taint{Key: fmt.Sprint("other-", hits)}) })
+				}
+			})
+			w.handle(spot.Emptied)
+			if n, _ := w.cluster.Node(instance); !n.Unschedulable || len(n.Taints) != 5 {
+				t.Errorf("somebody else's taints were lost: %+v", n.Taints)
+			}
+		})
+	})
+	t.Run("denied", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.pod("web-1")
+			w.cluster.Disturb(sim.Disturbance{Verb: "patch", Err: spot.Final(errors.New("403"))})
+			out := w.handle(spot.Emptied)
+			if out.Cordon.Error == "" || len(out.Problems) == 0 {
+				t.Errorf("a node that is not cordoned is no success to be silent about: %s", told(out))
+			}
+		})
+	})
+	t.Run("late", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.pod("web-1")
+			end := w.cluster.Disturb(sim.Disturbance{Verb: "patch", Err: errors.New("EOF")})
+			time.AfterFunc(30*time.Second, end)
+			w.handle(spot.Emptied)
+			w.after("the eviction", w.ended("web-1").SIGTERM, 5*time.Second)
+			if n, _ := w.cluster.Node(instance); !n.Unschedulable {
+				t.Error("it gave the cordon up")
+			}
+		})
+	})
+	t.Run("by somebody else before", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.WriteNode(instance, func(n *spot.Node) {
+				n.Unschedulable = true
+				n.Taints = []spot.Taint{{Key: "node.kubernetes.io/unschedulable", Effect: "NoSchedule"}}
+			})
+			w.handle(spot.Emptied)
+			n, _ := w.cluster.Node(instance)
+			if got := n.Annotations["kops-spot.cast.ai/marks"]; got != "draining-taint,draining-label,exclude-from-load-balancers" {
+				t.Errorf("our marks are %q: what was there before is not ours", got)
+			}
+		})
+	})
+}
+
+func TestPodsBeyondTheBound(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Policy.Parallel = 2
+		for i := range 9 {
+			w.pod(fmt.Sprintf("web-%d", i))
+		}
+		w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Delay: time.Second})
+		out := w.handle(spot.Emptied)
+		if last := *out.Times.LastEviction; last < 4.9 || last > 5.1 {
+			t.Errorf("nine requests of a second each, two at once, ended after %v s", last)
+		}
+	})
+}

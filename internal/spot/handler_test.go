@@ -1,0 +1,371 @@
+package spot_test
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+func TestHandleEmptiesTheNode(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1")
+		w.pod("web-2")
+		w.pod("logs-1", func(p *sim.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
+		out := w.handle(spot.Emptied)
+
+		n, _ := w.cluster.Node(instance)
+		if !n.Unschedulable || n.Labels["autoscaling.cast.ai/draining"] != "spot-interruption" || len(n.Taints) != 2 {
+			t.Errorf("the node is not cordoned: %+v", n)
+		}
+		for name, end := range map[string]spot.PodEnd{"web-1": spot.PodEvicted, "web-2": spot.PodEvicted, "logs-1": spot.PodLeft} {
+			if got := ends(out)[name]; got != end {
+				t.Errorf("%s: %s, want %s", name, got, end)
+			}
+		}
+		if out.Replacement.Action != spot.ReplaceDetach || w.aws.Group(group).Desired != 2 {
+			t.Errorf("no replacement: %+v", out.Replacement)
+		}
+		inst, _ := w.aws.Instance(instance)
+		if inst.Tags[spot.TagDetached] != group || inst.Tags[spot.TagInterruptedAt] == "" {
+			t.Errorf("the instance was detached without its tags: %v", inst.Tags)
+		}
+		w.after("the node's emptiness", w.event.Add(time.Duration(float64(*out.Times.Empty)*1e9)), 3*time.Second)
+	})
+}
+
+// TestRequests counts what a node of N pods costs the API server, and in how many round trips it comes to the first
+// eviction.
+func TestRequests(t *testing.T) {
+	inWorld(t, func(w *world) {
+		for _, name := range []string{"a-1", "b-1", "c-1"} {
+			w.pod(name)
+		}
+		const roundTrip = 10 * time.Millisecond
+		w.cluster.Disturb(sim.Disturbance{Delay: roundTrip})
+		w.aws.Delay(sim.AnyOperation, time.Second) // the node must not wait for AWS
+		w.handle(spot.Emptied)
+		if n := len(w.cluster.Requests()); n > 3+4 {
+			t.Errorf("%d requests for a node of 3 pods: %+v", n, w.cluster.Requests())
+		}
+		var cordoned, evicting time.Time
+		for _, r := range w.cluster.Requests() {
+			switch {
+			case r.Verb == "patch":
+				cordoned = r.Answered
+			case r.Resource == "pods/eviction" && evicting.IsZero():
+				evicting = r.Asked
+			}
+		}
+		if evicting.Before(cordoned) {
+			t.Error("the first eviction was asked for before the cordon was in place")
+		}
+		if d := evicting.Sub(w.event); d > 3*roundTrip {
+			t.Errorf("the first eviction was sent after %s: that is more than two round trips", d)
+		}
+	})
+}
+
+func TestNodeNamedByAddress(t *testing.T) {
+	for name, lists := range map[string]int{"ip-10-0-1-2.ec2.internal": 0, "worker-7": 1} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.cluster.RemoveNode(instance)
+				w.cluster.AddNode(spot.Node{Name: name, ProviderID: "aws:///us-east-1a/" + instance})
+				if out := w.handle(spot.Emptied); out.Node != name {
+					t.Errorf("drained %s", out.Node)
+				}
+				if n := w.cluster.Count("list", "nodes"); n != lists {
+					t.Errorf("listed all nodes %d times, want %d", n, lists)
+				}
+			})
+		})
+	}
+}
+
+// TestReusedName: an address, and so a name made of it, may belong to another instance by now.
+func TestReusedName(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.cluster.RemoveNode(instance)
+		w.cluster.AddNode(spot.Node{Name: "ip-10-0-1-2.ec2.internal", ProviderID: "aws:///us-east-1a/i-0bbbbbbbbbbbbbbb0"})
+		out := w.handle(spot.NoNode)
+		if out.Replacement.Action != spot.ReplaceDetach {
+			t.Errorf("the instance was not detached: %+v", out.Replacement)
+		}
+		if n := w.cluster.Count("patch", "nodes"); n != 0 {
+			t.Error("another instance's node was changed")
+		}
+	})
+}
+
+func TestNodeWithoutProviderID(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.cluster.WriteNode(instance, func(n *spot.Node) { n.ProviderID, n.InternalIP = "", "10.0.1.2" })
+		w.handle(spot.Emptied)
+	})
+}
+
+func TestNodeRegistersLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.cluster.RemoveNode(instance)
+		time.AfterFunc(6*time.Second, func() {
+			w.cluster.AddNode(node(instance))
+			w.pod("web-1")
+		})
+		out := w.handle(spot.Emptied)
+		if *out.Times.Cordoned > 9 || ends(out)["web-1"] != spot.PodEvicted {
+			t.Errorf("cordoned after %v s: %s", *out.Times.Cordoned, told(out))
+		}
+		if *out.Replacement.At > 5 {
+			t.Errorf("the replacement waited for the node: %v s", *out.Replacement.At)
+		}
+	})
+}
+
+func TestForeignInstancesAreLeftAlone(t *testing.T) {
+	for name, tags := range map[string]map[string]string{
+		"another cluster's": {spot.TagCluster: "other.example.com"},
+		"none of kOps'":     {"Name": "jenkins"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.aws.AddInstance(sim.Instance{ID: "i-0cccccccccccccccc", Tags: tags, PrivateIP: "10.0.1.2"})
+				in := w.warning(spot.SpotTerminate)
+				in.Instance = "i-0cccccccccccccccc"
+				out := w.handleEvent(in, spot.ForeignOne)
+				w.wrote(0, 0)
+				if n := w.cluster.Count("list", "nodes"); n != 0 {
+					t.Error("all nodes were listed for an instance that is not ours")
+				}
+				if *out.Times.Ended > 1 {
+					t.Errorf("it took %v s", *out.Times.Ended)
+				}
+			})
+		})
+	}
+}
+
+func TestEventsOfThePastChangeNothing(t *testing.T) {
+	for name, change := range map[string]func(*spot.Interruption){
+		"a replay":          func(in *spot.Interruption) { in.Replayed = true },
+		"past its deadline": func(in *spot.Interruption) { in.Time = in.Time.Add(-2 * time.Minute) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.pod("web-1")
+				in := w.warning(spot.SpotTerminate)
+				change(&in)
+				w.handleEvent(in, spot.StaleOne)
+				w.wrote(0, 0)
+			})
+		})
+	}
+}
+
+func TestPreviewTellsTheSamePlanAndChangesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1")
+		w.pod("slow-1", func(p *sim.Pod) { p.Grace = 10 * time.Minute })
+		w.pod("logs-1", func(p *sim.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
+		in := w.warning(spot.SpotTerminate)
+		planned, err := w.handler.Preview(w.Context(), in)
+		if err != nil || planned.Result != spot.Planned {
+			t.Fatal(planned.Result, err)
+		}
+		w.wrote(0, 0)
+		roundTrip(t, planned)
+		done := w.handleEvent(in, spot.Emptied)
+		if !reflect.DeepEqual(planned.Plan, done.Plan) {
+			t.Errorf("observed and acted on plans differ:\n%s\n%s", told(planned), told(done))
+		}
+	})
+}
+
+func TestStopAndHibernate(t *testing.T) {
+	for _, kind := range []spot.Kind{spot.SpotStop, spot.SpotHibernate} {
+		t.Run(string(kind), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.pod("web-1")
+				w.pod("guarded-1")
+				w.pod("long-1", func(p *sim.Pod) { p.Grace = 300 * time.Second })
+				w.guard("guarded", 1)
+				result := spot.Emptied
+				if kind == spot.SpotHibernate {
+					result = spot.NotEmptied
+				}
+				out := w.handleEvent(w.warning(kind), result)
+				if n := len(w.aws.Calls("CreateTags", "DetachInstances")); n != 0 || out.Replacement.Action != spot.ReplaceNone {
+					t.Errorf("an instance that may come back was detached: %+v", out.Replacement)
+				}
+				if kind == spot.SpotStop {
+					if e := w.ended("guarded-1"); e.Grace != 30*time.Second {
+						t.Errorf("the guarded pod got %s", e.Grace)
+					}
+					return
+				}
+				if g := w.ended("long-1").Grace; g != 300*time.Second {
+					t.Errorf("a hibernating machine cut a grace period to %s", g)
+				}
+				if p := podTold(t, out, "guarded-1"); p.Refusals != 1 || p.End != spot.PodRemaining {
+					t.Errorf("the guarded pod was to be asked once: %+v", p)
+				}
+				if *out.Times.Ended > 21 {
+					t.Errorf("it stayed for %v s", *out.Times.Ended)
+				}
+			})
+		})
+	}
+}
+
+// TestOneSideUnreachable: either half goes on alone, and only where neither can is it an error.
+func TestOneSideUnreachable(t *testing.T) {
+	down := errors.New("connection refused")
+	t.Run("the API server", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Err: down})
+			out := w.handle(spot.NotEmptied)
+			if out.Replacement.Action != spot.ReplaceDetach || *out.Replacement.At > 5 {
+				t.Errorf("the instance was not detached in time: %+v", out.Replacement)
+			}
+			if !strings.Contains(strings.Join(out.Problems, " "), "connection refused") {
+				t.Errorf("the outcome does not say what failed: %v", out.Problems)
+			}
+		})
+	})
+	t.Run("the API server for a while", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.pod("web-1")
+			end := w.cluster.Disturb(sim.Disturbance{Err: down})
+			time.AfterFunc(20*time.Second, end)
+			if out := w.handle(spot.Emptied); *out.Times.Cordoned > 23 {
+				t.Errorf("cordoned after %v s", *out.Times.Cordoned)
+			}
+		})
+	})
+	t.Run("EC2", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.pod("web-1")
+			w.aws.Fail(sim.AnyOperation, -1, sim.Unreachable())
+			out := w.handle(spot.Emptied)
+			if *out.Times.Empty > 10 {
+				t.Errorf("the drain waited for EC2: %v s", *out.Times.Empty)
+			}
+			if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "EC2 could not be asked") {
+				t.Errorf("%+v", out.Replacement)
+			}
+		})
+	})
+	t.Run("EC2, and the node has another name", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.RemoveNode(instance)
+			w.cluster.AddNode(spot.Node{Name: "ip-10-0-1-2.ec2.internal", ProviderID: "aws:///us-east-1a/" + instance})
+			w.aws.Fail(sim.AnyOperation, -1, sim.Unreachable())
+			w.handle(spot.Emptied)
+		})
+	})
+	t.Run("both", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Err: down})
+			w.aws.Fail(sim.AnyOperation, -1, sim.Unreachable())
+			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
+			if err == nil || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), "asking EC2 for "+instance) {
+				t.Errorf("the error must name both: %v", err)
+			}
+			if d := time.Since(w.event); d < 110*time.Second || d > 121*time.Second {
+				t.Errorf("it gave up after %s", d)
+			}
+		})
+	})
+}
+
+// TestDenied: a credential that is not accepted will not be accepted in a second either.
+func TestDenied(t *testing.T) {
+	denied := spot.Final(errors.New("401"))
+	t.Run("by the cluster", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Err: denied})
+			out := w.handle(spot.NotEmptied)
+			if *out.Times.Ended > 5 || w.cluster.Count("get", "nodes") != 1 {
+				t.Errorf("it asked %d times in %v s", w.cluster.Count("get", "nodes"), *out.Times.Ended)
+			}
+		})
+	})
+	t.Run("by both", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Err: denied})
+			w.aws.Fail(sim.AnyOperation, -1, sim.Denied())
+			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
+			if err == nil || time.Since(w.event) > 5*time.Second {
+				t.Errorf("after %s: %v", time.Since(w.event), err)
+			}
+		})
+	})
+	t.Run("the pods", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: denied})
+			out := w.handle(spot.NotEmptied)
+			if out.Cordon.At == nil || len(out.Problems) == 0 || *out.Times.Ended > 5 {
+				t.Errorf("%s", told(out))
+			}
+		})
+	})
+}
+
+func TestInvocationEndsBeforeTheMachine(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1", func(p *sim.Pod) { p.Exit = time.Hour })
+		ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
+		defer cancel()
+		out, err := w.handler.Handle(ctx, w.warning(spot.SpotTerminate))
+		if err != nil || out.Result != spot.NotEmptied {
+			t.Fatal(out.Result, err)
+		}
+		if ctx.Err() != nil || *out.Times.Ended > 16 {
+			t.Errorf("no time was left to tell the outcome: it ended after %v s", *out.Times.Ended)
+		}
+	})
+}
+
+// TestTwice: the same event in two invocations, at once and one after the other.
+func TestTwice(t *testing.T) {
+	for name, apart := range map[string]time.Duration{"at once": 0, "a moment apart": 300 * time.Millisecond, "a minute apart": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.pod("web-1", func(p *sim.Pod) { p.Exit = 20 * time.Second })
+				w.pod("long-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
+				w.pod("guarded-1", func(p *sim.Pod) { p.Replacement = nil })
+				w.guard("guarded", 1)
+				outs := make([]spot.Outcome, 2)
+				go func() { outs[0] = w.handle(spot.Emptied) }()
+				time.Sleep(apart)
+				go func() { outs[1] = w.handle(spot.Emptied) }()
+				time.Sleep(2 * time.Minute)
+				synctest.Wait()
+				if n := w.cluster.Count("patch", "nodes"); n > 2 {
+					t.Errorf("%d changes of the node", n)
+				}
+				detached := 0
+				for _, c := range w.aws.Calls("DetachInstances") {
+					if c.Err == nil {
+						detached++
+					}
+				}
+				if detached != 1 || len(w.aws.Calls("DeleteTags")) != 0 {
+					t.Errorf("%d detaches: %v", detached, w.aws.Calls())
+				}
+				if len(w.cluster.Endings()) != 3 {
+					t.Errorf("%+v", w.cluster.Endings())
+				}
+				if !outs[0].Deadline.Equal(outs[1].Deadline) {
+					t.Errorf("two deadlines: %v, %v", outs[0].Deadline, outs[1].Deadline)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,113 @@
+package spot_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// TestDetachIsTriedAgain beside the drain, which it neither waits for nor holds up.
+func TestDetachIsTriedAgain(t *testing.T) {
+	for name, fault := range map[string]sim.Fault{"contention": sim.Contention(), "throttled": sim.Throttled(), "broken": sim.Broken()} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.pod("web-1")
+				w.aws.Fail("DetachInstances", 8, fault)
+				out := w.handle(spot.Emptied)
+				if out.Replacement.Action != spot.ReplaceDetach || *out.Times.Empty > 5 {
+					t.Errorf("%s", told(out))
+				}
+			})
+		})
+	}
+}
+
+func TestDetachRefusedForGood(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aws.Fail("DetachInstances", -1, sim.Denied())
+		out := w.handle(spot.Emptied)
+		if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "refused") {
+			t.Errorf("%+v", out.Replacement)
+		}
+		inst, _ := w.aws.Instance(instance)
+		if inst.Tags[spot.TagDetached] != "" || inst.Tags[spot.TagInterruptedAt] != "" {
+			t.Errorf("tags that tell a lie are left: %v", inst.Tags)
+		}
+	})
+}
+
+func TestTaggingRefused(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aws.Fail("CreateTags", -1, sim.Denied())
+		out := w.handle(spot.Emptied)
+		if out.Replacement.Action != spot.ReplaceNone || len(w.aws.Calls("DetachInstances")) != 0 {
+			t.Errorf("an instance that kOps could not find again was detached: %+v", out.Replacement)
+		}
+	})
+}
+
+// TestCrashBetweenTagAndDetach: the tag proves nothing.
+func TestCrashBetweenTagAndDetach(t *testing.T) {
+	inWorld(t, func(w *world) {
+		if err := w.aws.CreateTags(t.Context(), []string{instance}, map[string]string{spot.TagDetached: group}); err != nil {
+			t.Fatal(err)
+		}
+		if out := w.handle(spot.Emptied); out.Replacement.Action != spot.ReplaceDetach {
+			t.Errorf("%+v", out.Replacement)
+		}
+	})
+}
+
+// TestDetachAnswerLost: the second try is told that the instance is no member; it is on its way out, so it was the first
+// that did it.
+func TestDetachAnswerLost(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aws.Fail("DetachInstances", 1, sim.AnswerLost())
+		out := w.handle(spot.Emptied)
+		if out.Replacement.Action != spot.ReplaceAlready || len(w.aws.Calls("DeleteTags")) != 0 {
+			t.Errorf("%+v", out.Replacement)
+		}
+	})
+}
+
+func TestDetachOutOfTime(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aws.Fail("DetachInstances", -1, sim.Contention())
+		out := w.handle(spot.Emptied)
+		if out.Replacement.Action != spot.ReplaceNone || len(w.aws.Calls("DeleteTags")) != 0 {
+			t.Errorf("%+v: the next invocation may still detach it", out.Replacement)
+		}
+		if d := time.Since(w.event); d < 110*time.Second || d > 121*time.Second {
+			t.Errorf("it gave up after %s", d)
+		}
+	})
+}
+
+func TestFiftyInstancesOfOneGroup(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aws.Delay("DetachInstances", 200*time.Millisecond)
+		w.aws.Fail("DetachInstances", 200, sim.Contention())
+		var members []sim.Instance
+		for i := range 50 {
+			id := "i-0" + strings.Repeat("d", 14) + string(rune('0'+i/10)) + string(rune('0'+i%10))
+			members = append(members, sim.Instance{ID: id})
+			w.cluster.AddNode(node(id))
+		}
+		many := "spot." + cluster
+		w.aws.AddGroup(sim.Group{Name: many, Desired: 50, Max: 50, Tags: map[string]string{spot.TagCluster: cluster}}, members...)
+		done := make(chan spot.ReplaceAction)
+		for _, m := range members {
+			in := w.warning(spot.SpotTerminate)
+			in.Instance, in.EventID = m.ID, m.ID
+			go func() { done <- w.handleEvent(in, spot.Emptied).Replacement.Action }()
+		}
+		for range members {
+			if a := <-done; a != spot.ReplaceDetach {
+				t.Errorf("one was not detached: %s", a)
+			}
+		}
+	})
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+func logger() (*slog.Logger, *bytes.Buffer) {
+	var b bytes.Buffer
+	return slog.New(slog.NewJSONHandler(&b, nil)), &b
+}
+
+// TestWrongConfigurationIsToldForEachEvent, so that whoever invokes the function sees it.
+func TestWrongConfigurationIsToldForEachEvent(t *testing.T) {
+	log, logged := logger()
+	handle := handler(t.Context(), []string{"KOPS_SPOT_MODE=no"}, log)
+	for range 2 {
+		if _, err := handle(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "KOPS_SPOT_CLUSTER") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if !strings.Contains(logged.String(), "KOPS_SPOT_MODE") {
+		t.Errorf("nothing of it stands in the log: %s", logged)
+	}
+}
+
+// TestEventsWithoutARule are quiet successes, and bad ones errors, without a request to anybody.
+func TestEventsWithoutARule(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("very-secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, logged := logger()
+	handle := handler(t.Context(), []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=token-file:" + token,
+		"KOPS_SPOT_SERVER=https://127.0.0.1:1"}, log)
+	out, err := handle(t.Context(), json.RawMessage(`{"id":"e","source":"aws.ec2","detail-type":"EC2 AMI State Change"}`))
+	if err != nil || out.Result != spot.Ignored || out.Event.Type != "EC2 AMI State Change" {
+		t.Errorf("got %+v, %v", out, err)
+	}
+	if _, err = handle(t.Context(), json.RawMessage(`{}`)); err == nil {
+		t.Error("an event that is none was no error")
+	}
+	if strings.Contains(logged.String(), "very-secret") {
+		t.Error("the token stands in the log")
+	}
+}

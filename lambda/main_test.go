@@ -33,6 +33,7 @@ func TestWrongConfigurationIsToldForEachEvent(t *testing.T) {
 
 // TestEventsWithoutARule are quiet successes, and bad ones errors, without a request to anybody.
 func TestEventsWithoutARule(t *testing.T) {
+	t.Setenv("AWS_REGION", "us-east-1")
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("very-secret"), 0o600); err != nil {
 		t.Fatal(err)
@@ -49,5 +50,20 @@ func TestEventsWithoutARule(t *testing.T) {
 	}
 	if strings.Contains(logged.String(), "very-secret") {
 		t.Error("the token stands in the log")
+	}
+}
+
+func TestNoRegion(t *testing.T) {
+	t.Setenv("AWS_REGION", "")
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("very-secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, _ := logger()
+	handle := handler(t.Context(), []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=token-file:" + token,
+		"KOPS_SPOT_SERVER=https://127.0.0.1:1"}, log)
+	if _, err := handle(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
+		t.Errorf("got %v", err)
 	}
 }

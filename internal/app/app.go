@@ -39,6 +39,9 @@ func New(ctx context.Context, environ []string, version string, log *slog.Logger
 	if err != nil {
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 	}
+	if aws.Region == "" {
+		return nil, errors.New("reading the AWS configuration: AWS_REGION: set it to the cluster's region; Lambda sets it by itself")
+	}
 	h := &spot.Handler{Cluster: cluster, Cloud: awscloud.New(aws), Policy: spot.DefaultPolicy(cfg.Cluster), Log: log}
 	f := &Function{handle: h.Handle, log: log}
 	if cfg.Mode == Observe {

@@ -163,9 +163,9 @@ func (s *podState) leaves() bool { return s.fate.Verb != Leave && !s.gone && !s.
 type podAnswer struct {
 	uid     string
 	version string // of the pod that was asked
-	ask Ask
-	err error
-	at  time.Time
+	ask     Ask
+	err     error
+	at      time.Time
 }
 
 func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-chan cordonEnd) {
@@ -281,8 +281,8 @@ func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
 		if d.listed {
 			d.log("a pod came after the cordon", "pod", p.ID(), "fate", s.fate.Verb, "reason", s.fate.Reason)
 		}
-	case s.told || s.fate.Verb != Evict:
-		// It is on its way or stays; what it looks like meanwhile changes nothing.
+	case s.told || s.asking || s.fate.Verb != Evict:
+		// It is on its way or stays, or an answer that is under way tells whose doing this is.
 	case p.Terminating != s.pod.Terminating, p.Finished != s.pod.Finished:
 		s.fate = d.plan.Fate(p, now, false)
 	}
@@ -346,6 +346,9 @@ func (d *podDrain) askDue(ctx context.Context, now time.Time) {
 func (d *podDrain) settle(a podAnswer) {
 	s := d.pods[a.uid]
 	s.asking = false
+	if a.err != nil && (s.pod.Terminating || s.pod.Finished) {
+		s.fate = d.plan.Fate(s.pod, a.at, false) // it was not us
+	}
 	refused := func(after time.Duration) {
 		s.refusals++
 		s.refusal = a.err.Error()

@@ -55,7 +55,7 @@ type Plan struct {
 type Replace struct {
 	Action       ReplaceAction
 	Group        string
-	Reason       string
+	Reason       string   // why not, or what is not known about it
 	SkippedHooks []string // the user's terminate hooks of the group: a detach does not run them
 }
 
@@ -180,7 +180,11 @@ func (p Policy) replace(m meaning, t Target) Replace {
 	hooks := slices.DeleteFunc(slices.Clone(g.TerminateHooks), func(h string) bool {
 		return strings.HasSuffix(h, "-NTHLifecycleHook") // kOps' own, for a drainer that finds the node drained
 	})
-	return Replace{Action: ReplaceDetach, Group: g.Group, SkippedHooks: hooks}
+	plan := Replace{Action: ReplaceDetach, Group: g.Group, SkippedHooks: hooks}
+	if g.HooksErr != nil {
+		plan.Reason = fmt.Sprintf("whether the detach skips a lifecycle hook is not known: %v", g.HooksErr)
+	}
+	return plan
 }
 
 // hasRole reports whether kOps gave the instance or its node one of the roles.

@@ -109,6 +109,7 @@ type Membership struct {
 	GroupTags      map[string]string
 	Suspended      []string // processes that are suspended in the group
 	TerminateHooks []string // names of the group's lifecycle hooks for EC2_INSTANCE_TERMINATING
+	HooksErr       error    // why the hooks are not known; a detach does not depend on them
 }
 
 // Pod is a pod on the interrupted node.

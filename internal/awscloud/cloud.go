@@ -1,0 +1,70 @@
+package awscloud
+
+import (
+	"context"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// attemptLimit bounds one HTTP attempt, the credentials and the connection included. These calls take less than a second
+// as a rule; of a two-minute notice, a black hole may cost only a small part.
+const attemptLimit = 5 * time.Second
+
+// Cloud is spot.Cloud on the AWS APIs. It is safe for concurrent use.
+type Cloud struct {
+	ec2   *ec2.Client
+	scale *autoscaling.Client
+	limit time.Duration // of one attempt
+}
+
+var _ spot.Cloud = (*Cloud)(nil)
+
+// New makes a Cloud from region, credentials and endpoints of cfg. What cfg says of retries does not count.
+func New(cfg aws.Config) *Cloud {
+	return &Cloud{
+		ec2:   ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer = aws.NopRetryer{} }),
+		scale: autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) { o.Retryer = aws.NopRetryer{} }),
+		limit: attemptLimit,
+	}
+}
+
+// Operations says which operations of AWS each method calls, as IAM writes them: a role that may do these, and these
+// only, can run a Cloud.
+func Operations() map[string][]string {
+	return map[string][]string{
+		"Instance": {"ec2:DescribeInstances"},
+		"Membership": {
+			"autoscaling:DescribeAutoScalingInstances",
+			"autoscaling:DescribeAutoScalingGroups",
+			"autoscaling:DescribeLifecycleHooks",
+		},
+		"Tag":    {"ec2:CreateTags"},
+		"Untag":  {"ec2:DeleteTags"},
+		"Detach": {"autoscaling:DetachInstances"},
+	}
+}
+
+// attempt makes one call of operation op (as IAM writes it) within the limit. doing and on say in an error what was
+// going on, and which resource a permission is needed for.
+func attempt[In, Out, Opt any](ctx context.Context, c *Cloud, op, doing, on string,
+	call func(context.Context, In, ...func(Opt)) (Out, error), in In) (Out, error) {
+	bounded, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	out, err := call(bounded, in)
+	if err == nil {
+		return out, nil
+	}
+	var none Out
+	switch {
+	case ctx.Err() != nil:
+		return none, unanswered(doing, ctx.Err())
+	case bounded.Err() != nil:
+		return none, tooSlow(doing, c.limit)
+	}
+	return none, translate(op, doing, on, err)
+}

@@ -1,0 +1,68 @@
+package awscloud
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Instance reads an instance by its id. EC2 knows a terminated instance for about an hour.
+func (c *Cloud) Instance(ctx context.Context, id string) (spot.Instance, error) {
+	doing := "describing instance " + id
+	out, err := attempt(ctx, c, "ec2:DescribeInstances", doing, "", c.ec2.DescribeInstances,
+		&ec2.DescribeInstancesInput{InstanceIds: []string{id}})
+	if err != nil {
+		return spot.Instance{}, err
+	}
+	for _, r := range out.Reservations {
+		for _, i := range r.Instances {
+			if aws.ToString(i.InstanceId) == id {
+				return instance(i), nil
+			}
+		}
+	}
+	return spot.Instance{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+}
+
+func instance(i types.Instance) spot.Instance {
+	in := spot.Instance{
+		ID:             aws.ToString(i.InstanceId),
+		PrivateDNSName: aws.ToString(i.PrivateDnsName),
+		PrivateIP:      aws.ToString(i.PrivateIpAddress),
+		Spot:           i.InstanceLifecycle == types.InstanceLifecycleTypeSpot,
+		Tags:           map[string]string{},
+	}
+	if i.State != nil {
+		in.State = string(i.State.Name)
+	}
+	for _, t := range i.Tags {
+		in.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
+	}
+	return in
+}
+
+// Tag puts tags on an instance.
+func (c *Cloud) Tag(ctx context.Context, id string, tags map[string]string) error {
+	in := &ec2.CreateTagsInput{Resources: []string{id}}
+	for k, v := range tags {
+		in.Tags = append(in.Tags, types.Tag{Key: aws.String(k), Value: aws.String(v)})
+	}
+	_, err := attempt(ctx, c, "ec2:CreateTags", "tagging instance "+id, "instance "+id, c.ec2.CreateTags, in)
+	return err
+}
+
+// Untag takes the tags of these keys away, whatever their values: a tag sent with a value, an empty one too, would only
+// be deleted if it had that value (AWS documentation, DeleteTags).
+func (c *Cloud) Untag(ctx context.Context, id string, keys []string) error {
+	in := &ec2.DeleteTagsInput{Resources: []string{id}}
+	for _, k := range keys {
+		in.Tags = append(in.Tags, types.Tag{Key: aws.String(k)})
+	}
+	_, err := attempt(ctx, c, "ec2:DeleteTags", "untagging instance "+id, "instance "+id, c.ec2.DeleteTags, in)
+	return err
+}

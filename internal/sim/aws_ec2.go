@@ -1,0 +1,232 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Instance is an EC2 instance.
+type Instance struct {
+	ID             string // made up if empty
+	State          string // pending, running, stopping, stopped, shutting-down, terminated; running if empty
+	PrivateDNSName string // made of the IP address and the region if empty
+	PrivateIP      string // made up if empty
+	Zone           string // the region's a if empty
+	Spot           bool
+	Tags           map[string]string
+}
+
+func (i *Instance) clone() Instance {
+	c := *i
+	c.Tags = maps.Clone(i.Tags)
+	return c
+}
+
+// groupTag is the tag by which EC2 shows an instance's group. "When you detach an instance from an Auto Scaling group,
+// it removes only the aws:autoscaling:groupName tag" (Auto Scaling user guide, tagging life cycle); when in the course
+// of detaching that happens is unverified, here it is at the end.
+const groupTag = "aws:autoscaling:groupName"
+
+// maxTags is EC2's limit of tags on one resource; tags of AWS itself (aws:…) do not count.
+const maxTags = 50
+
+// AddInstance adds an instance that is in no group, and returns it with all that was left empty filled in.
+func (a *AWS) AddInstance(i Instance) Instance {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.addInstance(i).clone()
+}
+
+func (a *AWS) addInstance(i Instance) *Instance {
+	a.serial++
+	if i.ID == "" {
+		i.ID = fmt.Sprintf("i-%017x", a.firstID+a.serial)
+	}
+	awsMust(a.instances[i.ID] == nil, "there is an instance %s already", i.ID)
+	if i.State == "" {
+		i.State = "running"
+	}
+	mustBeState(i.State)
+	if i.PrivateIP == "" {
+		i.PrivateIP = fmt.Sprintf("172.20.%d.%d", a.serial/250, a.serial%250+4)
+	}
+	if i.PrivateDNSName == "" {
+		i.PrivateDNSName = privateDNSName(i.PrivateIP, a.region)
+	}
+	if i.Zone == "" {
+		i.Zone = a.region + "a"
+	}
+	i.Tags = maps.Clone(i.Tags)
+	if i.Tags == nil {
+		i.Tags = map[string]string{}
+	}
+	a.instances[i.ID] = &i
+	return &i
+}
+
+// privateDNSName is the name that EC2 gives by default; the oldest region has its own domain.
+func privateDNSName(ip, region string) string {
+	domain := region + ".compute.internal"
+	if region == "us-east-1" {
+		domain = "ec2.internal"
+	}
+	return "ip-" + strings.ReplaceAll(ip, ".", "-") + "." + domain
+}
+
+// Instance looks at an instance, past faults and log.
+func (a *AWS) Instance(id string) (Instance, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i, ok := a.instances[id]
+	if !ok {
+		return Instance{}, false
+	}
+	return i.clone(), true
+}
+
+// SetState sets the state of an instance. A terminated one has no name and address any more. A group learns of it by
+// its health check only.
+func (a *AWS) SetState(id, state string) {
+	mustBeState(state)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i := a.mustInstance(id)
+	i.State = state
+	if state == "terminated" {
+		i.PrivateDNSName, i.PrivateIP = "", ""
+	}
+	if state != "running" && state != "pending" {
+		a.healthCheckLater(id)
+	}
+}
+
+// Forget has EC2 forget an instance, as it does about an hour after its termination.
+func (a *AWS) Forget(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mustInstance(id)
+	delete(a.instances, id)
+}
+
+func (a *AWS) mustInstance(id string) *Instance {
+	i := a.instances[id]
+	awsMust(i != nil, "there is no instance %q", id)
+	return i
+}
+
+func mustBeState(state string) {
+	awsMust(slices.Contains([]string{"pending", "running", "stopping", "stopped", "shutting-down", "terminated"}, state),
+		"EC2 has no instance state %q", state)
+}
+
+// DescribeInstances answers the instances of these ids, or all; if one of them is unknown, an error and none.
+func (a *AWS) DescribeInstances(ctx context.Context, ids []string) ([]Instance, error) {
+	var found []Instance
+	err := a.call(ctx, AWSCall{Operation: "DescribeInstances", IDs: ids}, func() *AWSError {
+		if len(ids) == 0 {
+			for _, i := range awsSorted(a.instances) {
+				found = append(found, i.clone())
+			}
+			return nil
+		}
+		if err := a.checkIDs(ids); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			found = append(found, a.instances[id].clone())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// CreateTags adds or overwrites tags; all of them on all of the instances, or none.
+func (a *AWS) CreateTags(ctx context.Context, ids []string, tags map[string]string) error {
+	keys := slices.Sorted(maps.Keys(tags))
+	return a.call(ctx, AWSCall{Operation: "CreateTags", IDs: ids, Keys: keys}, func() *AWSError {
+		if err := a.checkTagging(ids, keys); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			after := maps.Clone(a.instances[id].Tags)
+			maps.Copy(after, tags)
+			maps.DeleteFunc(after, func(k, _ string) bool { return strings.HasPrefix(k, "aws:") })
+			if len(after) > maxTags {
+				return &AWSError{Code: "TagLimitExceeded", Message: fmt.Sprintf("The maximum number of Tags for a resource has been reached. Maximum tags: %d", maxTags),
+					HTTPStatus: 400, Means: spot.ErrFinal}
+			}
+		}
+		for _, id := range ids {
+			maps.Copy(a.instances[id].Tags, tags)
+		}
+		return nil
+	})
+}
+
+// DeleteTags deletes the tags of these keys, whatever their values. One that is not there is no error. What EC2 says of
+// an instance it does not know is unverified for this call; here it is what CreateTags says.
+func (a *AWS) DeleteTags(ctx context.Context, ids, keys []string) error {
+	keys = slices.Sorted(slices.Values(keys))
+	return a.call(ctx, AWSCall{Operation: "DeleteTags", IDs: ids, Keys: keys}, func() *AWSError {
+		if err := a.checkTagging(ids, keys); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			for _, k := range keys {
+				delete(a.instances[id].Tags, k)
+			}
+		}
+		return nil
+	})
+}
+
+func (a *AWS) checkTagging(ids, keys []string) *AWSError {
+	if len(ids) == 0 || len(keys) == 0 {
+		return &AWSError{Code: "MissingParameter", Message: "The request must contain resources and tags", HTTPStatus: 400, Means: spot.ErrFinal}
+	}
+	for _, k := range keys {
+		if strings.HasPrefix(k, "aws:") {
+			return &AWSError{Code: "InvalidParameterValue", Message: "Tag keys starting with 'aws:' are reserved for internal use",
+				HTTPStatus: 400, Means: spot.ErrFinal}
+		}
+	}
+	return a.checkIDs(ids)
+}
+
+// wellFormed tells the shape of an instance id, of today or of before 2016. An id that was added is good whatever its
+// shape.
+func wellFormed(id string) bool {
+	digits, ok := strings.CutPrefix(id, "i-")
+	return ok && (len(digits) == 8 || len(digits) == 17) && strings.Trim(digits, "0123456789abcdef") == ""
+}
+
+func (a *AWS) checkIDs(ids []string) *AWSError {
+	var unknown []string
+	for _, id := range ids {
+		if a.instances[id] != nil {
+			continue
+		}
+		if !wellFormed(id) {
+			return &AWSError{Code: "InvalidInstanceID.Malformed", Message: fmt.Sprintf("Invalid id: %q", id),
+				HTTPStatus: 400, Means: spot.ErrNotFound}
+		}
+		unknown = append(unknown, id)
+	}
+	switch len(unknown) {
+	case 0:
+		return nil
+	case 1:
+		return &AWSError{Code: "InvalidInstanceID.NotFound", Message: "The instance ID '" + unknown[0] + "' does not exist",
+			HTTPStatus: 400, Means: spot.ErrNotFound}
+	}
+	return &AWSError{Code: "InvalidInstanceID.NotFound", Message: "The instance IDs '" + strings.Join(unknown, ", ") + "' do not exist",
+		HTTPStatus: 400, Means: spot.ErrNotFound}
+}

@@ -1,0 +1,581 @@
+// Package simtest holds what spot.Cluster promises as tests that can be run on any of its implementations, so that the
+// cluster in memory is kept honest by the real API server.
+package simtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// World lets the contract arrange a cluster. Its methods end the test if they fail.
+type World interface {
+	// Cluster is what the contract is about.
+	Cluster() spot.Cluster
+	// AddNode adds a node of a name and instance of its own, with a working kubelet.
+	AddNode(t *testing.T) spot.Node
+	// AddPod adds a pod of a name of its own that nobody replaces, waits until it is Running and Ready, and returns it
+	// as it then is.
+	AddPod(t *testing.T, p PodSpec) spot.Pod
+	// AddBudget has a budget with that minAvailable guard the pods of the app that are there, until it is lifted.
+	AddBudget(t *testing.T, app string, minAvailable int) (lift func())
+	// SIGTERM is what the pod's kubelet has recorded; false if it has not sent it.
+	SIGTERM(p spot.Pod) (SIGTERM, bool)
+}
+
+// PodSpec is a pod to be added.
+type PodSpec struct {
+	Node  string
+	App   string        // what a budget knows it by; may be empty
+	Grace time.Duration // its terminationGracePeriodSeconds
+	Exit  time.Duration // from SIGTERM to its exit
+}
+
+// SIGTERM is how a pod was asked to exit.
+type SIGTERM struct {
+	At    time.Time
+	Grace time.Duration
+}
+
+const (
+	// patience is how long the contract waits for what others do: a kubelet, the disruption controller, a watch.
+	patience = 20 * time.Second
+
+	// slack is how far a deletion timestamp may be off: it has whole seconds, and a request takes its time.
+	slack = 2 * time.Second
+)
+
+// ClusterContract runs every point of the contract as a subtest. within has to call check once, with a World of its own
+// that ends with t; it may do so in a bubble of testing/synctest.
+func ClusterContract(t *testing.T, within func(t *testing.T, check func(*testing.T, World))) {
+	for _, point := range []struct {
+		name  string
+		check func(*testing.T, World)
+	}{
+		{"a node is found by its name and by its instance", nodesAreFound},
+		{"a change of a node is written once", nodeIsChangedOnce},
+		{"a change of a node goes on from what somebody else has written", nodeConflict},
+		{"a change of a node that is gone is not found", nodeGone},
+		{"the pods of a node are listed", podsAreListed},
+		{"an evicted pod ends with its grace period, and is followed to its end", evictedPodEnds},
+		{"a process that does not exit is killed at the end of its grace period", processIsKilled},
+		{"a grace period is rounded down to whole seconds", graceInSeconds},
+		{"a budget refuses an eviction until it is lifted", budgetRefuses},
+		{"a deletion goes past the budget", deletionPassesBudget},
+		{"two budgets refuse as an error of the server", twoBudgets},
+		{"another pod's UID is a change", otherUID},
+		{"a pod that is gone is not found", podGone},
+		{"an exact request for an old version is a change, and shortens nothing", exactShortensNothing},
+		{"an exact request for the present version is taken", exactIsTaken},
+		{"a request that is not exact shortens the grace period of a pod that is ending", inexactShortens},
+		{"a request for more time gives none", longerChangesNothing},
+		{"pods that arrive late are seen", lateArrivals},
+		{"following ends with its context", followingEnds},
+	} {
+		t.Run(strings.ReplaceAll(point.name, " ", "_"), func(t *testing.T) {
+			within(t, point.check)
+		})
+	}
+}
+
+// request is Evict or Delete.
+type request func(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error
+
+// both are the two ways to ask for a pod's end, for what is true of either.
+func both(w World) map[string]request {
+	return map[string]request{"Evict": w.Cluster().Evict, "Delete": w.Cluster().Delete}
+}
+
+func nodesAreFound(t *testing.T, w World) {
+	w.AddNode(t)
+	n := w.AddNode(t)
+	instance := n.ProviderID[strings.LastIndexByte(n.ProviderID, '/')+1:]
+
+	for how, find := range map[string]func() (spot.Node, error){
+		"NodeNamed": func() (spot.Node, error) { return w.Cluster().NodeNamed(t.Context(), n.Name) },
+		"NodeOf":    func() (spot.Node, error) { return w.Cluster().NodeOf(t.Context(), instance) },
+	} {
+		got, err := find()
+		if err != nil || got.Name != n.Name || got.UID != n.UID || got.ProviderID != n.ProviderID || got.Version == "" {
+			t.Errorf("%s: got %+v, %v; want %+v", how, got, err, n)
+		}
+	}
+	_, err := w.Cluster().NodeNamed(t.Context(), "no-such-node")
+	wantError(t, "NodeNamed of no node", err, spot.ErrNotFound)
+	_, err = w.Cluster().NodeOf(t.Context(), "i-0000000000000dead")
+	wantError(t, "NodeOf no node's instance", err, spot.ErrNotFound)
+}
+
+// closed is a change of a node that touches everything that may be changed.
+func closed(n spot.Node) spot.Node {
+	n.Unschedulable = true
+	n.Labels = with(n.Labels, "kops-spot.test/label", "a")
+	n.Annotations = with(n.Annotations, "kops-spot.test/annotation", "b")
+	if !slices.ContainsFunc(n.Taints, isTestTaint) {
+		n.Taints = append(slices.Clone(n.Taints), spot.Taint{Key: "kops-spot.test/taint", Value: "c", Effect: "NoSchedule"})
+	}
+	return n
+}
+
+func isTestTaint(t spot.Taint) bool {
+	return t.Key == "kops-spot.test/taint" && t.Value == "c" && t.Effect == "NoSchedule"
+}
+
+func isClosed(n spot.Node) bool {
+	return n.Unschedulable && n.Labels["kops-spot.test/label"] == "a" &&
+		n.Annotations["kops-spot.test/annotation"] == "b" && slices.ContainsFunc(n.Taints, isTestTaint)
+}
+
+func with(m map[string]string, key, value string) map[string]string {
+	out := map[string]string{key: value}
+	for k, v := range m {
+		if k != key {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+func nodeIsChangedOnce(t *testing.T, w World) {
+	added := w.AddNode(t)
+	n, err := w.Cluster().NodeNamed(t.Context(), added.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := w.Cluster().ChangeNode(t.Context(), n, closed)
+	if err != nil || !isClosed(first) || first.Version == n.Version {
+		t.Fatalf("got %+v, %v; want it closed and with a new version", first, err)
+	}
+	again, err := w.Cluster().ChangeNode(t.Context(), first, closed)
+	if err != nil || !isClosed(again) || again.Version != first.Version {
+		t.Errorf("the same change again: got %+v, %v; want nothing written", again, err)
+	}
+	opened, err := w.Cluster().ChangeNode(t.Context(), again, func(n spot.Node) spot.Node {
+		n.Unschedulable = false
+		n.Labels, n.Annotations = with(n.Labels, "kops-spot.test/label", ""), with(n.Annotations, "kops-spot.test/annotation", "")
+		delete(n.Labels, "kops-spot.test/label")
+		delete(n.Annotations, "kops-spot.test/annotation")
+		n.Taints = slices.DeleteFunc(slices.Clone(n.Taints), isTestTaint)
+		return n
+	})
+	_, label := opened.Labels["kops-spot.test/label"]
+	_, annotation := opened.Annotations["kops-spot.test/annotation"]
+	if err != nil || opened.Unschedulable || label || annotation || slices.ContainsFunc(opened.Taints, isTestTaint) {
+		t.Errorf("taking it all away: got %+v, %v", opened, err)
+	}
+}
+
+func nodeConflict(t *testing.T, w World) {
+	added := w.AddNode(t)
+	old, err := w.Cluster().NodeNamed(t.Context(), added.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	somebody := func(n spot.Node) spot.Node {
+		n.Labels = with(n.Labels, "kops-spot.test/somebody", "else")
+		return n
+	}
+	if _, err := w.Cluster().ChangeNode(t.Context(), old, somebody); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	got, err := w.Cluster().ChangeNode(ctx, old, closed)
+	if err != nil || !isClosed(got) || got.Labels["kops-spot.test/somebody"] != "else" {
+		t.Errorf("got %+v, %v; want both changes", got, err)
+	}
+}
+
+func nodeGone(t *testing.T, w World) {
+	n := w.AddNode(t)
+	n.Name += "-gone"
+	_, err := w.Cluster().ChangeNode(t.Context(), n, closed)
+	wantError(t, "ChangeNode", err, spot.ErrNotFound)
+}
+
+func podsAreListed(t *testing.T, w World) {
+	here, there := w.AddNode(t), w.AddNode(t)
+	a := w.AddPod(t, PodSpec{Node: here.Name, Grace: 30 * time.Second})
+	b := w.AddPod(t, PodSpec{Node: here.Name, Grace: 7 * time.Second})
+	w.AddPod(t, PodSpec{Node: there.Name})
+
+	for _, want := range []spot.Pod{a, b} {
+		got := listed(t, w, here.Name, want, anyState)
+		if got.ID() != want.ID() || got.Grace != want.Grace || got.Terminating || got.Finished || got.Version == "" {
+			t.Errorf("got %+v; want %+v", got, want)
+		}
+	}
+	pods, err := w.Cluster().PodsOn(t.Context(), here.Name)
+	if err != nil || len(pods) != 2 {
+		t.Errorf("got %+v, %v; want %s and %s", pods, err, a.ID(), b.ID())
+	}
+	if pods, err := w.Cluster().PodsOn(t.Context(), "no-such-node"); err != nil || len(pods) != 0 {
+		t.Errorf("of no node: got %+v, %v; want none", pods, err)
+	}
+}
+
+func evictedPodEnds(t *testing.T, w World) {
+	n := w.AddNode(t)
+	p := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second, Exit: time.Second})
+	f := follow(t, w, n.Name)
+
+	asked := time.Now()
+	if err := w.Cluster().Evict(t.Context(), p, 25*time.Second, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the pod is gone", func() bool { return f.gone(p) })
+	seen, ok := f.terminating(p)
+	if !ok {
+		t.Fatalf("it was gone and not terminating before: %+v", f.changes())
+	}
+	wantEndsBy(t, seen, asked.Add(25*time.Second))
+	term, ok := w.SIGTERM(p)
+	if !ok || term.Grace != 25*time.Second || term.At.Before(asked.Add(-slack)) || term.At.After(asked.Add(slack)) {
+		t.Errorf("SIGTERM: got %+v, %v; want it at %s with 25 s", term, ok, asked)
+	}
+}
+
+func processIsKilled(t *testing.T, w World) {
+	n := w.AddNode(t)
+	p := w.AddPod(t, PodSpec{Node: n.Name, Grace: time.Hour, Exit: time.Hour})
+	f := follow(t, w, n.Name)
+
+	asked := time.Now()
+	if err := w.Cluster().Delete(t.Context(), p, 5*time.Second, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the pod is gone", func() bool { return f.gone(p) })
+	if took := time.Since(asked); took < 5*time.Second-slack {
+		t.Errorf("it was gone after %s; want its 5 s", took)
+	}
+}
+
+func graceInSeconds(t *testing.T, w World) {
+	for name, ask := range both(w) {
+		n := w.AddNode(t)
+		p := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second, Exit: 4 * time.Second})
+		if err := ask(t.Context(), p, 9*time.Second+900*time.Millisecond, false); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		eventually(t, name+": SIGTERM", func() bool { _, ok := w.SIGTERM(p); return ok })
+		if term, _ := w.SIGTERM(p); term.Grace != 9*time.Second {
+			t.Errorf("%s with 9.9 s: SIGTERM with %s; want 9 s", name, term.Grace)
+		}
+	}
+}
+
+func budgetRefuses(t *testing.T, w World) {
+	n := w.AddNode(t)
+	p := w.AddPod(t, PodSpec{Node: n.Name, App: "guarded", Grace: 30 * time.Second})
+	lift := w.AddBudget(t, "guarded", 1)
+
+	var refusal *spot.Refusal
+	err := w.Cluster().Evict(t.Context(), p, 5*time.Second, false)
+	if !errors.As(err, &refusal) || refusal.Code != 429 || !strings.Contains(refusal.Message, "disruption budget") {
+		t.Fatalf("got %v; want a refusal with 429 that speaks of the disruption budget", err)
+	}
+	if got := listed(t, w, n.Name, p, anyState); got.Terminating {
+		t.Errorf("the pod is now %+v; want it untouched", got)
+	}
+	lift()
+	eventually(t, "the eviction is accepted", func() bool {
+		return w.Cluster().Evict(t.Context(), p, 5*time.Second, false) == nil
+	})
+}
+
+func deletionPassesBudget(t *testing.T, w World) {
+	n := w.AddNode(t)
+	p := w.AddPod(t, PodSpec{Node: n.Name, App: "guarded", Grace: 30 * time.Second, Exit: 2 * time.Second})
+	w.AddBudget(t, "guarded", 1)
+
+	asked := time.Now()
+	if err := w.Cluster().Delete(t.Context(), p, 10*time.Second, false); err != nil {
+		t.Fatal(err)
+	}
+	wantEndsBy(t, listed(t, w, n.Name, p, terminating), asked.Add(10*time.Second))
+}
+
+func twoBudgets(t *testing.T, w World) {
+	n := w.AddNode(t)
+	p := w.AddPod(t, PodSpec{Node: n.Name, App: "guarded", Grace: 30 * time.Second})
+	w.AddBudget(t, "guarded", 0)
+	w.AddBudget(t, "guarded", 0)
+
+	var refusal *spot.Refusal
+	if err := w.Cluster().Evict(t.Context(), p, 5*time.Second, false); !errors.As(err, &refusal) || refusal.Code != 500 {
+		t.Errorf("got %v; want a refusal with 500", err)
+	}
+}
+
+func otherUID(t *testing.T, w World) {
+	n := w.AddNode(t)
+	p := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second})
+	other := p
+	other.UID = "00000000-0000-0000-0000-00000000dead"
+	for name, ask := range both(w) {
+		wantError(t, name, ask(t.Context(), other, 5*time.Second, false), spot.ErrChanged)
+	}
+	if got := listed(t, w, n.Name, p, anyState); got.Terminating {
+		t.Errorf("the pod is now %+v; want it untouched", got)
+	}
+}
+
+func podGone(t *testing.T, w World) {
+	n := w.AddNode(t)
+	p := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second})
+	if err := w.Cluster().Delete(t.Context(), p, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is listed no more", func() bool { _, ok := find(t, w, n.Name, p); return !ok })
+	for name, ask := range both(w) {
+		wantError(t, name, ask(t.Context(), p, 5*time.Second, false), spot.ErrNotFound)
+		wantError(t, name+", exact", ask(t.Context(), p, 5*time.Second, true), spot.ErrNotFound)
+	}
+}
+
+func exactShortensNothing(t *testing.T, w World) {
+	n := w.AddNode(t)
+	p := w.AddPod(t, PodSpec{Node: n.Name, Grace: time.Hour, Exit: time.Minute})
+
+	asked := time.Now()
+	if err := w.Cluster().Evict(t.Context(), p, time.Hour, false); err != nil {
+		t.Fatal(err)
+	}
+	for name, ask := range both(w) {
+		wantError(t, name, ask(t.Context(), p, time.Second, true), spot.ErrChanged)
+	}
+	wantEndsBy(t, listed(t, w, n.Name, p, terminating), asked.Add(time.Hour))
+}
+
+func exactIsTaken(t *testing.T, w World) {
+	n := w.AddNode(t)
+	for name, ask := range both(w) {
+		p := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second, Exit: 2 * time.Second})
+		// A kubelet may still be reporting about a young pod.
+		eventually(t, name+" is taken", func() bool {
+			present, ok := find(t, w, n.Name, p)
+			return ok && ask(t.Context(), present, 10*time.Second, true) == nil
+		})
+		listed(t, w, n.Name, p, terminating)
+	}
+}
+
+// inexactShortens is why a request may be exact: a pod that its owner has begun to end with an hour is killed after
+// seconds by somebody who asks later with less, and gets less than was asked for, since that counts from the first
+// request.
+func inexactShortens(t *testing.T, w World) {
+	for name, ask := range both(w) {
+		n := w.AddNode(t)
+		p := w.AddPod(t, PodSpec{Node: n.Name, Grace: time.Hour, Exit: time.Hour})
+		f := follow(t, w, n.Name)
+
+		asked := time.Now()
+		if err := w.Cluster().Delete(t.Context(), p, time.Hour, false); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(slack)
+		if err := ask(t.Context(), p, 6*time.Second, false); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		endsBy := asked.Add(6 * time.Second)
+		shortened := listed(t, w, n.Name, p, func(p spot.Pod) bool { return p.EndsBy.Before(asked.Add(time.Minute)) })
+		wantEndsBy(t, shortened, endsBy)
+		eventually(t, name+": the pod is gone", func() bool { return f.gone(p) })
+		if time.Now().Before(endsBy.Add(-slack)) {
+			t.Errorf("%s: it is gone before %s", name, endsBy)
+		}
+	}
+}
+
+func longerChangesNothing(t *testing.T, w World) {
+	for name, ask := range both(w) {
+		n := w.AddNode(t)
+		p := w.AddPod(t, PodSpec{Node: n.Name, Grace: time.Hour, Exit: 10 * time.Second})
+		asked := time.Now()
+		for _, grace := range []time.Duration{20 * time.Second, time.Hour} {
+			if err := ask(t.Context(), p, grace, false); err != nil {
+				t.Fatalf("%s with %s: %v", name, grace, err)
+			}
+		}
+		wantEndsBy(t, listed(t, w, n.Name, p, terminating), asked.Add(20*time.Second))
+	}
+}
+
+func lateArrivals(t *testing.T, w World) {
+	here, there := w.AddNode(t), w.AddNode(t)
+	early := w.AddPod(t, PodSpec{Node: here.Name})
+	listed(t, w, here.Name, early, anyState)
+	f := follow(t, w, here.Name)
+	if first := f.changes()[0]; !first.All || len(first.Pods) != 1 || first.Pods[0].UID != early.UID {
+		t.Errorf("the first look is %+v; want all pods, which is %s", first, early.ID())
+	}
+	elsewhere := w.AddPod(t, PodSpec{Node: there.Name})
+	late := w.AddPod(t, PodSpec{Node: here.Name})
+	eventually(t, "the late pod is seen", func() bool { return f.seen(late) })
+	if f.seen(elsewhere) {
+		t.Error("a pod of another node was seen")
+	}
+}
+
+func followingEnds(t *testing.T, w World) {
+	n := w.AddNode(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	looks := make(chan spot.PodChange, 100)
+	go func() {
+		ended <- w.Cluster().FollowPods(ctx, n.Name, func(c spot.PodChange) { looks <- c })
+	}()
+	if first := <-looks; !first.All || len(first.Pods) != 0 {
+		t.Errorf("the first look at an empty node is %+v; want all of no pods", first)
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if errors.Is(err, spot.ErrFinal) {
+			t.Errorf("got %v; want an error after which it may be called again, or none", err)
+		}
+	case <-time.After(patience):
+		t.Error("it goes on")
+	}
+}
+
+// find looks for the pod in a list of its node's pods.
+func find(t *testing.T, w World, node string, p spot.Pod) (spot.Pod, bool) {
+	t.Helper()
+	pods, err := w.Cluster().PodsOn(t.Context(), node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(pods, func(other spot.Pod) bool { return other.UID == p.UID })
+	if i < 0 {
+		return spot.Pod{}, false
+	}
+	return pods[i], true
+}
+
+// listed is the pod as a list shows it once it is in that state: a list may be a moment behind, for it may come from the
+// API server's cache.
+func listed(t *testing.T, w World, node string, p spot.Pod, state func(spot.Pod) bool) (got spot.Pod) {
+	t.Helper()
+	eventually(t, p.ID()+" is listed in the state that is expected", func() (ok bool) {
+		got, ok = find(t, w, node, p)
+		return ok && state(got)
+	})
+	return got
+}
+
+func anyState(spot.Pod) bool      { return true }
+func terminating(p spot.Pod) bool { return p.Terminating }
+
+func wantError(t *testing.T, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: got %v; want %v", what, got, want)
+	}
+}
+
+func wantEndsBy(t *testing.T, p spot.Pod, want time.Time) {
+	t.Helper()
+	if !p.Terminating || p.EndsBy.Before(want.Add(-slack)) || p.EndsBy.After(want.Add(slack)) {
+		t.Errorf("the pod is %+v; want it to end by about %s", p, want)
+	}
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !is(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not after %s: %s", patience, what)
+		}
+	}
+}
+
+// follower follows a node's pods for a test and remembers each look.
+type follower struct {
+	mu    sync.Mutex
+	looks []spot.PodChange
+}
+
+// follow begins to follow a node's pods and returns when it has seen them once. The stream is opened again whenever it
+// breaks, until the test ends.
+func follow(t *testing.T, w World, node string) *follower {
+	t.Helper()
+	f := &follower{}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	var last error
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			last = w.Cluster().FollowPods(ctx, node, func(c spot.PodChange) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.looks = append(f.looks, c)
+			})
+			if errors.Is(last, spot.ErrFinal) {
+				last = fmt.Errorf("following must not be final: %w", last)
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		last = nil
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		if last != nil {
+			t.Error(last)
+		}
+	})
+	eventually(t, "the first look", func() bool { return len(f.changes()) > 0 })
+	return f
+}
+
+func (f *follower) changes() []spot.PodChange {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.looks)
+}
+
+func (f *follower) seen(p spot.Pod) bool {
+	seen, _ := f.fate(p)
+	return seen
+}
+
+func (f *follower) gone(p spot.Pod) bool {
+	seen, there := f.fate(p)
+	return seen && !there
+}
+
+// fate tells whether the pod was ever seen, and whether it is still there. It is gone, too, if a look at all pods that
+// follows on a broken stream has it no more.
+func (f *follower) fate(p spot.Pod) (seen, there bool) {
+	for _, look := range f.changes() {
+		has := slices.ContainsFunc(look.Pods, func(other spot.Pod) bool { return other.UID == p.UID })
+		if has || look.All {
+			there = has && !look.Gone
+		}
+		seen = seen || has
+	}
+	return seen, there
+}
+
+// terminating is the first look at the pod on its way to its end: the deletion with which a kubelet ends it brings its
+// deletionTimestamp forward.
+func (f *follower) terminating(p spot.Pod) (spot.Pod, bool) {
+	for _, look := range f.changes() {
+		for _, seen := range look.Pods {
+			if seen.UID == p.UID && seen.Terminating && !look.Gone {
+				return seen, true
+			}
+		}
+	}
+	return spot.Pod{}, false
+}

@@ -1,0 +1,300 @@
+// Package bed sets up what tests, benchmarks and the demo run against. It compiles quickly: whatever takes minutes to
+// compile is a program of its own that it builds and starts.
+package bed
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/castai/kops-spot/test/controlplane/protocol"
+)
+
+// Options are how a control plane is run. The zero value is one that behaves as a cluster's does, with its files in a
+// temporary directory.
+type Options struct {
+	// Dir is for the control plane's files: it is made if need be, and stays. Empty is a temporary directory that goes
+	// with Stop.
+	Dir string
+	// Log is told of a build that takes long, and why the control plane failed. May be nil.
+	Log io.Writer
+	// Port of the API server on 127.0.0.1. 0 is a free one.
+	Port int
+
+	// Zero leaves each of these at kube-controller-manager's default.
+	NodeGrace         time.Duration // without heartbeats until a node is NotReady: 50 s
+	PodGCPeriod       time.Duration // between two looks for pods of nodes that are gone: 20 s
+	PodGCQuarantine   time.Duration // from a Node's deletion until its pods are deleted: 40 s
+	MaxWaitForUnmount time.Duration // until a volume is detached from a node that does not let go of it: 6 min
+
+	// ManyNodes is for thousands of nodes: they are created without the not-ready taint, which the node lifecycle
+	// controller takes off about a hundred nodes in a second, and if NodeGrace is zero those without heartbeats are
+	// missed only after a day.
+	ManyNodes bool
+
+	// APIServerFlags are appended to kube-apiserver's own and win over them.
+	APIServerFlags []string
+}
+
+func (o Options) args() []string {
+	args := []string{"-until-stdin-closes", "-dir", o.Dir, "-port", strconv.Itoa(o.Port)}
+	if o.ManyNodes {
+		o.NodeGrace = cmp.Or(o.NodeGrace, 24*time.Hour)
+		args = append(args, "-apiserver-flag", "--disable-admission-plugins=TaintNodesByCondition")
+	}
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+	}{
+		{"-node-grace", o.NodeGrace},
+		{"-podgc-period", o.PodGCPeriod},
+		{"-podgc-quarantine", o.PodGCQuarantine},
+		{"-max-wait-for-unmount", o.MaxWaitForUnmount},
+	} {
+		if d.value != 0 {
+			args = append(args, d.flag, d.value.String())
+		}
+	}
+	for _, flag := range o.APIServerFlags {
+		args = append(args, "-apiserver-flag", flag)
+	}
+	return args
+}
+
+// ControlPlane is a running control plane. It ends with Stop, or with this process however that ends.
+type ControlPlane struct {
+	dir     string
+	tempDir string // to be removed; empty when the caller chose the directory
+	ready   protocol.Ready
+	admin   *rest.Config
+	client  kubernetes.Interface
+
+	cmd    *exec.Cmd
+	stdin  io.Closer
+	stderr tail
+	exited chan struct{} // closed once the process is gone; err is how
+	err    error
+	stop   func() error
+}
+
+// StartControlPlane builds the control plane if it is not built yet, which takes about five minutes once, starts it,
+// and returns when pods can be created, some four seconds later. ctx bounds the start, not what is started.
+func StartControlPlane(ctx context.Context, opts Options) (*ControlPlane, error) {
+	if opts.Log == nil {
+		opts.Log = io.Discard
+	}
+	program, err := buildControlPlane(ctx, opts.Log)
+	if err != nil {
+		return nil, fmt.Errorf("building the control plane: %w", err)
+	}
+	cp := &ControlPlane{exited: make(chan struct{})}
+	if opts.Dir == "" {
+		if cp.tempDir, err = os.MkdirTemp("", "controlplane-"); err != nil {
+			return nil, err
+		}
+		opts.Dir = cp.tempDir
+	}
+	cp.dir = opts.Dir
+	cp.stop = sync.OnceValue(cp.end)
+	if err := cp.start(ctx, program, opts); err != nil {
+		_ = cp.Stop() // err says more
+		return nil, fmt.Errorf("starting the control plane: %w", err)
+	}
+	return cp, nil
+}
+
+func (cp *ControlPlane) start(ctx context.Context, program string, opts Options) error {
+	cp.cmd = exec.Command(program, opts.args()...)
+	// Out of our process group, an interrupt at the terminal reaches us alone: what runs can still be told and undone
+	// before the control plane goes.
+	cp.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cp.cmd.Stderr = io.MultiWriter(&cp.stderr, opts.Log)
+	stdin, err := cp.cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	stdout, err := cp.cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cp.cmd.Start(); err != nil {
+		return err
+	}
+	cp.stdin = stdin
+	line := make(chan []byte, 1)
+	go func() {
+		defer close(cp.exited)
+		out := bufio.NewReader(stdout)
+		if first, err := out.ReadBytes('\n'); err == nil {
+			line <- first
+		}
+		io.Copy(io.Discard, out)
+		cp.err = cp.cmd.Wait()
+	}()
+	select {
+	case first := <-line:
+		if err := json.Unmarshal(first, &cp.ready); err != nil {
+			return fmt.Errorf("reading %q: %w", first, err)
+		}
+	case <-cp.exited:
+		return fmt.Errorf("it ended: %w: %s", cp.err, cp.stderr.text())
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(2 * time.Minute):
+		return errors.New("not ready after 2 min")
+	}
+	if cp.admin, err = clientcmd.BuildConfigFromFlags("", cp.ready.Kubeconfig); err != nil {
+		return err
+	}
+	cp.admin.QPS = -1
+	cp.client, err = kubernetes.NewForConfig(cp.admin)
+	return err
+}
+
+// Stop ends the control plane and returns when nothing of it runs, a second or two later. It is an error if it had
+// failed before, or had to be killed after ten seconds. Further calls return what the first did.
+func (cp *ControlPlane) Stop() error { return cp.stop() }
+
+func (cp *ControlPlane) end() error {
+	if cp.tempDir != "" {
+		defer os.RemoveAll(cp.tempDir)
+	}
+	if cp.cmd == nil || cp.cmd.Process == nil {
+		return nil
+	}
+	cp.stdin.Close()
+	select {
+	case <-cp.exited:
+	case <-time.After(10 * time.Second):
+		cp.cmd.Process.Kill()
+		<-cp.exited
+	}
+	if cp.err != nil {
+		return fmt.Errorf("control plane: %w: %s", cp.err, cp.stderr.text())
+	}
+	return nil
+}
+
+// PID returns the control plane's process.
+func (cp *ControlPlane) PID() int { return cp.cmd.Process.Pid }
+
+// Dir returns the directory of the control plane's files, server.log among them.
+func (cp *ControlPlane) Dir() string { return cp.dir }
+
+// Kubeconfig returns the path of the administrator's kubeconfig.
+func (cp *ControlPlane) Kubeconfig() string { return cp.ready.Kubeconfig }
+
+// ReadyAfter returns how long the control plane took from its start until it was ready.
+func (cp *ControlPlane) ReadyAfter() time.Duration {
+	return time.Duration(cp.ready.Seconds * float64(time.Second))
+}
+
+// AdminConfig returns the administrator's access, who may do everything, as fast as it likes.
+func (cp *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(cp.admin) }
+
+// Client returns a client with the administrator's access.
+func (cp *ControlPlane) Client() kubernetes.Interface { return cp.client }
+
+// TokenConfig returns the access of whoever holds the bearer token, without a limit on the client's own rate.
+func (cp *ControlPlane) TokenConfig(token string) *rest.Config {
+	cfg := rest.AnonymousClientConfig(cp.admin)
+	cfg.BearerToken = token
+	cfg.QPS = -1
+	return cfg
+}
+
+// ServiceAccountToken returns a token of the ServiceAccount that is valid for at least the duration. The API server
+// allows none under ten minutes.
+func (cp *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name string, valid time.Duration) (string, error) {
+	seconds := int64(valid.Seconds())
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
+	answer, err := cp.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("requesting a token for %s/%s: %w", namespace, name, err)
+	}
+	return answer.Status.Token, nil
+}
+
+// CreateNamespace creates a namespace and waits until pods can be created in it, which takes its ServiceAccount.
+func (cp *ControlPlane) CreateNamespace(ctx context.Context, name string) error {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := cp.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("creating namespace %s: %w", name, err)
+	}
+	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+		_, err := cp.client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for the service account of namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// readLines reads a file of JSON, one T to a line. The file may be growing: a last line that is not whole is left out.
+func readLines[T any](dir, name string) ([]T, error) {
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	data = data[:bytes.LastIndexByte(data, '\n')+1]
+	var all []T
+	for line := range bytes.Lines(data) {
+		var one T
+		if err := json.Unmarshal(line, &one); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// tail keeps the last of what is written to it.
+type tail struct {
+	mu   sync.Mutex
+	last []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	const most = 4096
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = append(t.last, p...)
+	if extra := len(t.last) - most; extra > 0 {
+		t.last = t.last[extra:]
+	}
+	return len(p), nil
+}
+
+func (t *tail) text() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(bytes.TrimSpace(t.last))
+}

@@ -1,0 +1,95 @@
+package bed
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/castai/kops-spot/test/controlplane/protocol"
+)
+
+// AdminUser is who AdminConfig's requests are from in the audit log.
+const AdminUser = protocol.AdminUser
+
+// AuditRecord is one request to the API server. Of a watch it says only that it has begun until it has ended.
+type AuditRecord struct {
+	ID          string
+	User        string // system:serviceaccount:<namespace>:<name> for a ServiceAccount
+	UserAgent   string
+	Verb        string // get, list, watch, create, update, patch, delete, deletecollection; an eviction is a create
+	Group       string // API group, empty for core
+	Resource    string // empty for a request that is not for a resource, such as /version
+	Subresource string // eviction, status, token, …
+	Namespace   string
+	Name        string // empty for a list, or a create whose URL has no name
+	URI         string // with the query
+	Code        int    // HTTP status; 0 while a request has none
+	Stage       string // ResponseStarted, ResponseComplete or Panic
+	Received    time.Time
+	Answered    time.Time // when Stage was reached
+}
+
+// auditEvent is the part of an audit.k8s.io/v1 Event that a record needs.
+type auditEvent struct {
+	AuditID    string `json:"auditID"`
+	Stage      string `json:"stage"`
+	RequestURI string `json:"requestURI"`
+	Verb       string `json:"verb"`
+	User       struct {
+		Username string `json:"username"`
+	} `json:"user"`
+	UserAgent string `json:"userAgent"`
+	ObjectRef struct {
+		APIGroup    string `json:"apiGroup"`
+		Resource    string `json:"resource"`
+		Subresource string `json:"subresource"`
+		Namespace   string `json:"namespace"`
+		Name        string `json:"name"`
+	} `json:"objectRef"`
+	ResponseStatus struct {
+		Code int `json:"code"`
+	} `json:"responseStatus"`
+	RequestReceivedTimestamp time.Time `json:"requestReceivedTimestamp"`
+	StageTimestamp           time.Time `json:"stageTimestamp"`
+}
+
+func (e auditEvent) record() AuditRecord {
+	return AuditRecord{
+		ID:          e.AuditID,
+		User:        e.User.Username,
+		UserAgent:   e.UserAgent,
+		Verb:        e.Verb,
+		Group:       e.ObjectRef.APIGroup,
+		Resource:    e.ObjectRef.Resource,
+		Subresource: e.ObjectRef.Subresource,
+		Namespace:   e.ObjectRef.Namespace,
+		Name:        e.ObjectRef.Name,
+		URI:         e.RequestURI,
+		Code:        e.ResponseStatus.Code,
+		Stage:       e.Stage,
+		Received:    e.RequestReceivedTimestamp,
+		Answered:    e.StageTimestamp,
+	}
+}
+
+// AuditLog returns every request so far of everyone but the control plane itself, in the order the API server received
+// them. A request appears a moment after its answer does: wait for the last one before counting.
+func (cp *ControlPlane) AuditLog() ([]AuditRecord, error) {
+	events, err := readLines[auditEvent](cp.dir, protocol.AuditLogFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the audit log: %w", err)
+	}
+	var records []AuditRecord
+	place := map[string]int{}
+	for _, e := range events {
+		i, known := place[e.AuditID]
+		if !known {
+			i = len(records)
+			place[e.AuditID] = i
+			records = append(records, AuditRecord{})
+		}
+		records[i] = e.record()
+	}
+	slices.SortStableFunc(records, func(a, b AuditRecord) int { return a.Received.Compare(b.Received) })
+	return records, nil
+}

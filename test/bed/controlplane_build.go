@@ -1,0 +1,141 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// KubernetesVersion is what the API server calls itself. It is the version of k8s.io/kubernetes in go.mod.
+const KubernetesVersion = "v1.37.2"
+
+// buildControlPlane returns the path of an up-to-date control plane. Go's own cache decides whether there is anything
+// to do: a second when there is not, ten for a change in this module, five minutes for the first time on a machine.
+func buildControlPlane(ctx context.Context, log io.Writer) (string, error) {
+	dir, err := moduleDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the test module: %w", err)
+	}
+	bin := filepath.Join(dir, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return "", err
+	}
+	unlock, err := lock(ctx, filepath.Join(bin, "controlplane.lock"), log)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+
+	program := filepath.Join(bin, "controlplane")
+	build := exec.CommandContext(ctx, "go", "build",
+		"-gcflags=all=-dwarf=false", // a quarter of the time; nobody debugs the API server
+		"-ldflags", versionFlags(KubernetesVersion),
+		"-o", program, "./cmd/controlplane")
+	build.Dir = dir
+	// A workspace would replace this module's pinned versions.
+	build.Env = append(os.Environ(), "GOWORK=off")
+	quiet := progress(log, "building the test control plane (the first time takes about five minutes, then it is cached)")
+	out, err := build.CombinedOutput()
+	quiet()
+	if err != nil {
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		return "", fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return program, nil
+}
+
+// versionFlags returns the linker's flags. Without them the API server would call itself v0.0.0-master, which is older
+// than any version that clients ask for.
+func versionFlags(version string) string {
+	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
+	flags := []string{"-s", "-w"}
+	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+		for _, v := range [][2]string{
+			{"gitVersion", version},
+			{"gitMajor", parts[0]},
+			{"gitMinor", parts[1]},
+			{"gitTreeState", "clean"},
+		} {
+			flags = append(flags, "-X", pkg+"."+v[0]+"="+v[1])
+		}
+	}
+	return strings.Join(flags, " ")
+}
+
+// moduleDir returns the directory of the module this file belongs to: where the compiler saw it, or, if its paths
+// were trimmed, where the go command finds it from here.
+func moduleDir() (string, error) {
+	if _, file, _, ok := runtime.Caller(0); ok {
+		dir := filepath.Dir(filepath.Dir(file))
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+	}
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/castai/kops-spot/test").Output()
+	if err != nil {
+		return "", fmt.Errorf("go list: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// lock waits until no other process holds the file's lock: two builds at once would both compile everything. The lock
+// goes with the process, so a crash leaves none behind.
+func lock(ctx context.Context, name string, log io.Writer) (unlock func(), err error) {
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	quiet := progress(log, "waiting for another process to build the test control plane")
+	defer quiet()
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { file.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			file.Close()
+			return nil, fmt.Errorf("locking %s: %w", name, err)
+		}
+		select {
+		case <-ctx.Done():
+			file.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// progress says what is going on if it goes on for more than three seconds, and every ten seconds from then on how long
+// it has taken, until quiet is called.
+func progress(log io.Writer, what string) (quiet func()) {
+	begin := time.Now()
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		next := time.NewTimer(3 * time.Second)
+		defer next.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-next.C:
+				fmt.Fprintf(log, "%s: %v\n", what, time.Since(begin).Round(time.Second))
+				next.Reset(10 * time.Second)
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}

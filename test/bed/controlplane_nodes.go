@@ -1,0 +1,152 @@
+package bed
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/castai/kops-spot/test/controlplane/protocol"
+)
+
+// Node is a worker node on a Spot instance as kOps makes it. Only InstanceID is required.
+type Node struct {
+	Name          string // empty is the instance id, as kOps names nodes since 1.29
+	InstanceID    string
+	Zone          string // empty is us-east-1a; the region is the zone without its last letter
+	InstanceGroup string // empty is nodes-<zone>
+	InstanceType  string // empty is m5.xlarge
+	PrivateIP     string // empty is none
+	CPU           int64  // cores to allocate; 0 is 4, with 4 GiB of memory to each
+	Silent        bool   // Ready from the start, without heartbeats: for the thousands of Options.ManyNodes
+	Labels        map[string]string
+	Annotations   map[string]string
+	Taints        []corev1.Taint
+}
+
+// Object returns the node as it is when its kubelet registers it. Labels and annotations of its own win over those that
+// every node has.
+func (n Node) Object() *corev1.Node {
+	or := func(value, otherwise string) string {
+		if value == "" {
+			return otherwise
+		}
+		return value
+	}
+	name := or(n.Name, n.InstanceID)
+	zone := or(n.Zone, "us-east-1a")
+	cpu := n.CPU
+	if cpu == 0 {
+		cpu = 4
+	}
+	labels := map[string]string{
+		corev1.LabelHostname:                  name,
+		corev1.LabelOSStable:                  "linux",
+		corev1.LabelArchStable:                "amd64",
+		corev1.LabelTopologyZone:              zone,
+		corev1.LabelTopologyRegion:            zone[:len(zone)-1],
+		corev1.LabelInstanceTypeStable:        or(n.InstanceType, "m5.xlarge"),
+		"kops.k8s.io/instancegroup":           or(n.InstanceGroup, "nodes-"+zone),
+		"node-role.kubernetes.io/node":        "",
+		"node-role.kubernetes.io/spot-worker": "true",
+	}
+	maps.Copy(labels, n.Labels)
+	// Without this one the attach-detach controller leaves the node's volumes to its kubelet, and says nothing.
+	annotations := map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
+	if n.Silent {
+		annotations[HeartbeatAnnotation] = protocol.Off
+	}
+	maps.Copy(annotations, n.Annotations)
+	capacity := corev1.ResourceList{
+		corev1.ResourceCPU:    *resource.NewQuantity(cpu, resource.DecimalSI),
+		corev1.ResourceMemory: *resource.NewQuantity(cpu<<32, resource.BinarySI),
+		corev1.ResourcePods:   *resource.NewQuantity(110, resource.DecimalSI),
+	}
+	addresses := []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: name}}
+	if n.PrivateIP != "" {
+		addresses = append(addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: n.PrivateIP})
+	}
+	status := corev1.NodeStatus{Capacity: capacity, Allocatable: capacity, Addresses: addresses}
+	if annotations[HeartbeatAnnotation] == protocol.Off {
+		// Ready from the start, it needs not one request of the kubelet.
+		now := metav1.Now()
+		status.Conditions = []corev1.NodeCondition{{
+			Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",
+			LastHeartbeatTime: now, LastTransitionTime: now,
+		}}
+	}
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations},
+		Spec:       corev1.NodeSpec{ProviderID: "aws:///" + zone + "/" + n.InstanceID, Taints: slices.Clone(n.Taints)},
+		Status:     status,
+	}
+}
+
+// SpotNodes returns n different nodes, spread over the zones in turn. No zones are us-east-1a, b and c.
+func SpotNodes(n int, zones ...string) []Node {
+	if len(zones) == 0 {
+		zones = []string{"us-east-1a", "us-east-1b", "us-east-1c"}
+	}
+	nodes := make([]Node, n)
+	for i := range nodes {
+		nodes[i] = Node{
+			InstanceID: fmt.Sprintf("i-%017x", 0xabc0000000000+i),
+			Zone:       zones[i%len(zones)],
+			PrivateIP:  fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255),
+		}
+	}
+	return nodes
+}
+
+// CreateNodes creates the nodes and waits until pods can be scheduled on all that are not tainted by themselves.
+func (cp *ControlPlane) CreateNodes(ctx context.Context, nodes ...Node) error {
+	var group errgroup.Group
+	group.SetLimit(32)
+	pending := map[string]bool{}
+	for _, node := range nodes {
+		object := node.Object()
+		pending[object.Name] = true
+		group.Go(func() error {
+			_, err := cp.client.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{})
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("creating nodes: %w", err)
+	}
+	// A list of thousands takes the API server a while: it is asked less often the more there are.
+	interval := 50*time.Millisecond + time.Duration(len(nodes))*time.Millisecond/4
+	err := wait.PollUntilContextTimeout(ctx, interval, 2*time.Minute, false, func(ctx context.Context) (bool, error) {
+		list, err := cp.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+		if err != nil {
+			return false, err
+		}
+		for _, node := range list.Items {
+			if NodeReady(&node) && !slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool {
+				return t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable
+			}) {
+				delete(pending, node.Name)
+			}
+		}
+		return len(pending) == 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for nodes %s: %w", strings.Join(slices.Sorted(maps.Keys(pending)), ", "), err)
+	}
+	return nil
+}
+
+// NodeReady says whether the node's Ready condition is true.
+func NodeReady(node *corev1.Node) bool {
+	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}

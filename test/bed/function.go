@@ -1,0 +1,67 @@
+package bed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/restmapper"
+)
+
+// BuildBootstrap has the Makefile build the Lambda's bootstrap for this machine, and returns its path.
+func BuildBootstrap(ctx context.Context) (string, error) {
+	test, err := moduleDir()
+	if err != nil {
+		return "", err
+	}
+	root := filepath.Dir(test)
+	if out, err := exec.CommandContext(ctx, "make", "-C", root, "build").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the bootstrap: %w\n%s", err, out)
+	}
+	return filepath.Join(root, "bin", "bootstrap"), nil
+}
+
+// Apply creates the objects of a manifest of YAML documents, or updates those that are there.
+func (cp *ControlPlane) Apply(ctx context.Context, manifest []byte) error {
+	d, err := discovery.NewDiscoveryClientForConfig(cp.AdminConfig())
+	if err != nil {
+		return fmt.Errorf("applying a manifest: %w", err)
+	}
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(d))
+	client, err := dynamic.NewForConfig(cp.AdminConfig())
+	if err != nil {
+		return fmt.Errorf("applying a manifest: %w", err)
+	}
+	for docs := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096); ; {
+		var o unstructured.Unstructured
+		switch err := docs.Decode(&o.Object); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading a manifest: %w", err)
+		case o.Object == nil:
+			continue
+		}
+		gvk := o.GroupVersionKind()
+		mapping, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+		if err != nil {
+			return fmt.Errorf("applying %s %s: %w", gvk.Kind, o.GetName(), err)
+		}
+		_, err = client.Resource(mapping.Resource).Namespace(o.GetNamespace()).
+			Apply(ctx, o.GetName(), &o, metav1.ApplyOptions{FieldManager: "bed", Force: true})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("applying %s %s: %w", gvk.Kind, o.GetName(), err)
+		}
+	}
+}

@@ -1,0 +1,33 @@
+// Command prepare builds the test control plane and starts it once, so that what comes next neither waits for it nor
+// fails on it: tests show nothing while they run, and the first build takes minutes.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/castai/kops-spot/test/bed"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "prepare:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, log io.Writer) error {
+	cp, err := bed.StartControlPlane(ctx, bed.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(log, "the control plane is built and was ready %v after its start\n", cp.ReadyAfter().Round(100*time.Millisecond))
+	return cp.Stop()
+}

@@ -1,0 +1,212 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/informers"
+	clientset "k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	restclient "k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/scale"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/controller-manager/pkg/informerfactory"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher"
+	"k8s.io/kubernetes/pkg/controller/clusterroleaggregation"
+	"k8s.io/kubernetes/pkg/controller/daemon"
+	"k8s.io/kubernetes/pkg/controller/deployment"
+	"k8s.io/kubernetes/pkg/controller/disruption"
+	"k8s.io/kubernetes/pkg/controller/garbagecollector"
+	"k8s.io/kubernetes/pkg/controller/namespace"
+	"k8s.io/kubernetes/pkg/controller/nodelifecycle"
+	"k8s.io/kubernetes/pkg/controller/podgc"
+	"k8s.io/kubernetes/pkg/controller/replicaset"
+	serviceaccountcontroller "k8s.io/kubernetes/pkg/controller/serviceaccount"
+	"k8s.io/kubernetes/pkg/controller/statefulset"
+	"k8s.io/kubernetes/pkg/controller/tainteviction"
+	"k8s.io/kubernetes/pkg/serviceaccount"
+)
+
+// controllers builds kube-controller-manager's controllers on shared informers: first all of them, then the informers
+// start, then they run. A controller built later would miss its informers' start.
+type controllers struct {
+	client   clientset.Interface
+	json     *restclient.Config // for clients of any type, which cannot speak protobuf
+	shared   informers.SharedInformerFactory
+	settings Config
+	runs     []func(context.Context)
+}
+
+// startControllers starts the controllers that matter to a node's end, and those that make the API server feel like
+// a cluster: namespaces that can be deleted and have a ServiceAccount, roles that aggregate.
+func startControllers(ctx context.Context, cfg *restclient.Config, creds *credentials, settings Config) error {
+	client, err := clientset.NewForConfig(protobuf(cfg))
+	if err != nil {
+		return fmt.Errorf("starting controllers: %w", err)
+	}
+	c := &controllers{
+		client:   client,
+		json:     cfg,
+		shared:   informers.NewSharedInformerFactory(client, 12*time.Hour),
+		settings: settings,
+	}
+	meta, err := metadata.NewForConfig(cfg)
+	if err != nil {
+		return fmt.Errorf("starting controllers: %w", err)
+	}
+	metaInformers := metadatainformer.NewSharedInformerFactory(meta, 12*time.Hour)
+	informersStarted := make(chan struct{})
+	for _, part := range []struct {
+		name string
+		add  func(context.Context) error
+	}{
+		{"workload controllers", c.addWorkloads},
+		{"disruption controller", c.addDisruption},
+		{"node controllers", c.addNodes},
+		{"volume controllers", c.addVolumes},
+		{"access controllers", func(ctx context.Context) error { return c.addAccess(ctx, creds) }},
+		{"garbage collector", func(ctx context.Context) error {
+			return c.addCollectors(ctx, meta, metaInformers, informersStarted)
+		}},
+	} {
+		if err := part.add(ctx); err != nil {
+			return fmt.Errorf("starting the %s: %w", part.name, err)
+		}
+	}
+	c.shared.Start(ctx.Done())
+	metaInformers.Start(ctx.Done())
+	close(informersStarted)
+	for _, run := range c.runs {
+		go run(ctx)
+	}
+	c.shared.WaitForCacheSync(ctx.Done())
+	return ctx.Err()
+}
+
+func (c *controllers) run(f func(context.Context)) { c.runs = append(c.runs, f) }
+
+// runWith starts a controller with the given number of workers.
+func (c *controllers) runWith(workers int, f func(context.Context, int)) {
+	c.run(func(ctx context.Context) { f(ctx, workers) })
+}
+
+func (c *controllers) addWorkloads(ctx context.Context) error {
+	core, apps := c.shared.Core().V1(), c.shared.Apps().V1()
+	deployments, err := deployment.NewDeploymentController(ctx, apps.Deployments(), apps.ReplicaSets(), core.Pods(), c.client)
+	if err != nil {
+		return err
+	}
+	daemonSets, err := daemon.NewDaemonSetsController(ctx, apps.DaemonSets(), apps.ControllerRevisions(), core.Pods(),
+		core.Nodes(), c.client, flowcontrol.NewBackOff(time.Second, 15*time.Minute))
+	if err != nil {
+		return err
+	}
+	c.runWith(5, deployments.Run)
+	c.runWith(5, daemonSets.Run)
+	c.runWith(5, replicaset.NewReplicaSetController(ctx, apps.ReplicaSets(), core.Pods(), c.client, replicaset.BurstReplicas).Run)
+	c.runWith(5, statefulset.NewStatefulSetController(ctx, core.Pods(), apps.StatefulSets(), core.PersistentVolumeClaims(),
+		apps.ControllerRevisions(), c.client).Run)
+	return nil
+}
+
+func (c *controllers) addDisruption(ctx context.Context) error {
+	core, apps := c.shared.Core().V1(), c.shared.Apps().V1()
+	discovery := c.client.Discovery()
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(discovery))
+	scales, err := scale.NewForConfig(c.json, mapper, dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(discovery))
+	if err != nil {
+		return err
+	}
+	c.runWith(5, disruption.NewDisruptionController(ctx, core.Pods(), c.shared.Policy().V1().PodDisruptionBudgets(),
+		core.ReplicationControllers(), apps.ReplicaSets(), apps.Deployments(), apps.StatefulSets(),
+		c.client, mapper, scales, discovery).Run)
+	return nil
+}
+
+// addNodes adds what acts on nodes that are not Ready. Without the node lifecycle controller, the taint that every new
+// node is created with would stay and no pod would ever be scheduled.
+func (c *controllers) addNodes(ctx context.Context) error {
+	core := c.shared.Core().V1()
+	grace := c.settings.NodeGrace
+	lifecycle, err := nodelifecycle.NewNodeLifecycleController(ctx, c.shared.Coordination().V1().Leases(), core.Pods(), core.Nodes(),
+		c.shared.Apps().V1().DaemonSets(), c.client,
+		min(grace/8, 5*time.Second), // how often it looks
+		grace, grace,                // a new node's time, and any node's
+		0.1, 0.01, 50, 0.55) // kube-controller-manager's defaults
+	if err != nil {
+		return err
+	}
+	evictions, err := tainteviction.New(ctx, c.client, core.Pods(), core.Nodes(), "taint-eviction-controller")
+	if err != nil {
+		return err
+	}
+	const finishedPodsKept = 12500 // kube-controller-manager's default
+	collector := podgc.NewPodGCInternal(ctx, c.client, core.Pods(), core.Nodes(), finishedPodsKept,
+		c.settings.PodGCPeriod, c.settings.PodGCQuarantine)
+	c.run(lifecycle.Run)
+	c.run(evictions.Run)
+	c.run(collector.Run)
+	return nil
+}
+
+// addAccess adds what gives every namespace its ServiceAccount, its root certificate and the tokens of Secrets that
+// ask for one, and what fills the roles admin, edit and view.
+func (c *controllers) addAccess(ctx context.Context, creds *credentials) error {
+	core := c.shared.Core().V1()
+	logger := klog.FromContext(ctx)
+	accounts, err := serviceaccountcontroller.NewServiceAccountsController(logger, core.ServiceAccounts(), core.Namespaces(), c.client,
+		serviceaccountcontroller.DefaultServiceAccountsControllerOptions())
+	if err != nil {
+		return err
+	}
+	generator, err := serviceaccount.JWTTokenGenerator(serviceaccount.LegacyIssuer, creds.serviceAccountKey)
+	if err != nil {
+		return err
+	}
+	tokens, err := serviceaccountcontroller.NewTokensController(logger, core.ServiceAccounts(), core.Secrets(), c.client,
+		serviceaccountcontroller.TokensControllerOptions{TokenGenerator: generator, RootCA: creds.caPEM})
+	if err != nil {
+		return err
+	}
+	roots, err := rootcacertpublisher.NewPublisher(core.ConfigMaps(), core.Namespaces(), c.client, creds.caPEM)
+	if err != nil {
+		return err
+	}
+	c.runWith(1, accounts.Run)
+	c.runWith(1, tokens.Run)
+	c.runWith(1, roots.Run)
+	c.runWith(1, clusterroleaggregation.NewClusterRoleAggregation(c.shared.Rbac().V1().ClusterRoles(), c.client.RbacV1()).Run)
+	return nil
+}
+
+// addCollectors adds the garbage collector, which deletes what an owner left behind, and the namespace controller.
+func (c *controllers) addCollectors(ctx context.Context, meta metadata.Interface, metaInformers metadatainformer.SharedInformerFactory, started <-chan struct{}) error {
+	discovery := memory.NewMemCacheClient(c.client.Discovery())
+	mapper := restmapper.NewDeferredDiscoveryRESTMapper(discovery)
+	gc, err := garbagecollector.NewGarbageCollector(ctx, c.client, meta, mapper, garbagecollector.DefaultIgnoredResources(),
+		informerfactory.NewInformerFactory(c.shared, metaInformers), started)
+	if err != nil {
+		return err
+	}
+	namespaces := namespace.NewNamespaceController(ctx, c.client, meta, c.client.Discovery().ServerPreferredNamespacedResources,
+		c.shared.Core().V1().Namespaces(), 5*time.Minute, corev1.FinalizerKubernetes)
+	c.runWith(5, namespaces.Run)
+	c.run(func(ctx context.Context) { gc.Run(ctx, 5, 2*time.Second) })
+	c.run(func(ctx context.Context) { gc.Sync(ctx, discovery, 30*time.Second) })
+	return nil
+}
+
+// protobuf returns cfg for a typed client: half the work for API server and client alike.
+func protobuf(cfg *restclient.Config) *restclient.Config {
+	cfg = restclient.CopyConfig(cfg)
+	cfg.ContentType = runtime.ContentTypeProtobuf
+	return cfg
+}

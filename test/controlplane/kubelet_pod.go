@@ -1,0 +1,262 @@
+package controlplane
+
+import (
+	"encoding/json"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/castai/kops-spot/test/controlplane/protocol"
+)
+
+// podRun is one pod on one machine, from its containers' start to the end. Static pods' mirrors are run like any other:
+// who evicts one is seen in the record.
+type podRun struct {
+	*machine
+	first   *corev1.Pod   // as it was first seen; its name, UID and node never change
+	changed chan struct{} // holds one signal at most: look again
+
+	volumes []corev1.UniqueVolumeName // in use by it
+	grace   int64                     // seconds, from the first deletion request on
+}
+
+func (r *podRun) nudge() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// now returns the pod as it is, or nil when it is gone.
+func (r *podRun) now() *corev1.Pod { return r.pod(r.first) }
+
+// wanted says whether the pod is to run: it is there, nobody has asked for its deletion, and it has not finished.
+func (r *podRun) wanted() bool {
+	pod := r.now()
+	return pod != nil && pod.DeletionTimestamp == nil && !finished(pod)
+}
+
+func finished(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+func (r *podRun) record(event protocol.KubeletEvent) {
+	if err := r.log.add(r.first, event, r.grace); err != nil {
+		klog.FromContext(r.ctx).Error(err, "fake kubelet cannot write its record")
+	}
+}
+
+// run plays the pod's life. Whenever power is cut it returns, and leaves everything as it is.
+func (r *podRun) run() {
+	started, ok := r.start()
+	if !ok {
+		return
+	}
+	for r.wanted() {
+		if !r.sleep(time.Hour, r.changed) {
+			return
+		}
+	}
+	pod := r.now()
+	if started {
+		switch {
+		case pod == nil: // deleted by force: its containers are killed as soon as the kubelet notices
+			r.record(protocol.SigKill)
+		case !finished(pod):
+			killed, ok := r.stop(pod)
+			if !ok {
+				return
+			}
+			if err := r.patchStatus(terminated(pod, killed)); err != nil && r.ctx.Err() != nil {
+				return
+			}
+		}
+	}
+	if len(r.volumes) > 0 {
+		r.reportVolumes(r.volumes, -1)
+	}
+	if pod != nil && pod.DeletionTimestamp != nil {
+		r.remove()
+	}
+}
+
+// start starts the pod once its volumes are attached, and makes it Ready. started is false when the pod was no longer
+// wanted before it came to that; ok is false when power was cut.
+func (r *podRun) start() (started, ok bool) {
+	const look = 50 * time.Millisecond
+	for {
+		if !r.wanted() {
+			return false, true
+		}
+		if volumes, bound := r.claimed(r.first); bound {
+			r.volumes = volumes
+			break
+		}
+		if !r.sleep(look, r.changed) {
+			return false, false
+		}
+	}
+	if len(r.volumes) > 0 {
+		r.reportVolumes(r.volumes, 1)
+		for !r.attached(r.volumes) {
+			if !r.wanted() {
+				return false, true
+			}
+			if !r.sleep(look, r.changed) {
+				return false, false
+			}
+		}
+	}
+	r.record(protocol.Started)
+	ready := time.Now().Add(duration(r.first, protocol.ReadyAfterAnnotation, protocol.DefaultReadyAfter))
+	for wait := time.Until(ready); wait > 0; wait = time.Until(ready) {
+		if !r.wanted() {
+			return true, true
+		}
+		if !r.sleep(wait, r.changed) {
+			return true, false
+		}
+	}
+	if r.wanted() && r.patchStatus(running(r.first)) == nil {
+		r.record(protocol.BecameReady)
+	}
+	return true, r.ctx.Err() == nil
+}
+
+// minimumGrace is what a kubelet gives every container, however little its pod was given.
+const minimumGrace = 2 * time.Second
+
+// stop sends SIGTERM and waits until the containers exit, or are killed because their time is up. killed says which; ok
+// is false when power was cut.
+//
+// A later deletion request may only shorten the grace period. A kubelet then stops the containers anew, with the
+// shorter time from that moment; so the pod dies sooner than whoever first asked had promised.
+func (r *podRun) stop(pod *corev1.Pod) (killed, ok bool) {
+	r.grace = deletionGrace(pod)
+	r.record(protocol.SigTerm)
+	term := time.Now()
+	exit := term.Add(duration(pod, protocol.ExitAfterAnnotation, protocol.DefaultExitAfter))
+	kill := term.Add(graceTime(r.grace))
+	for {
+		if pod = r.now(); pod == nil {
+			r.grace = 0
+			r.record(protocol.SigKill)
+			return true, true
+		}
+		if shorter := deletionGrace(pod); shorter < r.grace {
+			r.grace = shorter
+			r.record(protocol.GraceShortened)
+			kill = time.Now().Add(graceTime(shorter))
+		}
+		now := time.Now()
+		switch {
+		case !now.Before(kill) && kill.Before(exit):
+			r.record(protocol.SigKill)
+			return true, true
+		case !now.Before(exit):
+			r.record(protocol.Exited)
+			return false, true
+		}
+		next := exit
+		if kill.Before(exit) {
+			next = kill
+		}
+		if !r.sleep(time.Until(next), r.changed) {
+			return false, false
+		}
+	}
+}
+
+func deletionGrace(pod *corev1.Pod) int64 {
+	if pod.DeletionGracePeriodSeconds == nil {
+		return 0
+	}
+	return *pod.DeletionGracePeriodSeconds
+}
+
+func graceTime(seconds int64) time.Duration {
+	return max(time.Duration(seconds)*time.Second, minimumGrace)
+}
+
+func duration(pod *corev1.Pod, annotation string, otherwise time.Duration) time.Duration {
+	if d, err := time.ParseDuration(pod.Annotations[annotation]); err == nil {
+		return d
+	}
+	return otherwise
+}
+
+// remove deletes the finished pod from the API server, if it is still the same one.
+func (r *podRun) remove() {
+	var grace int64
+	err := r.call(r.ctx, "delete pod", func() error {
+		return r.client.CoreV1().Pods(r.first.Namespace).Delete(r.ctx, r.first.Name, metav1.DeleteOptions{
+			GracePeriodSeconds: &grace,
+			Preconditions:      &metav1.Preconditions{UID: &r.first.UID},
+		})
+	})
+	if err == nil {
+		r.record(protocol.Removed)
+	}
+}
+
+// patchStatus merges the given parts into the pod's status, if it is still the same pod.
+func (r *podRun) patchStatus(status map[string]any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": r.first.UID}, "status": status})
+	if err != nil {
+		return err
+	}
+	return r.call(r.ctx, "patch pod status", func() error {
+		_, err := r.client.CoreV1().Pods(r.first.Namespace).Patch(r.ctx, r.first.Name, types.StrategicMergePatchType, patch,
+			metav1.PatchOptions{}, "status")
+		return err
+	})
+}
+
+// running is the status of a pod whose containers run and are Ready.
+func running(pod *corev1.Pod) map[string]any {
+	now := metav1.Now()
+	status := podStatus(pod, true, corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}})
+	status["phase"] = corev1.PodRunning
+	status["startTime"] = now
+	return status
+}
+
+// terminated is the status of a pod whose containers have ended.
+func terminated(pod *corev1.Pod, killed bool) map[string]any {
+	end := &corev1.ContainerStateTerminated{Reason: "Completed", FinishedAt: metav1.Now()}
+	phase := corev1.PodSucceeded
+	if killed {
+		end.Reason, end.ExitCode, end.Signal = "Error", 137, 9
+		phase = corev1.PodFailed
+	}
+	status := podStatus(pod, false, corev1.ContainerState{Terminated: end})
+	status["phase"] = phase
+	return status
+}
+
+// podStatus returns conditions and containers that are all up, or all down. The containers replace what was said of
+// them before: merged, a container would be running and terminated at once.
+func podStatus(pod *corev1.Pod, up bool, state corev1.ContainerState) map[string]any {
+	now := metav1.Now()
+	ready := corev1.ConditionFalse
+	if up {
+		ready = corev1.ConditionTrue
+	}
+	containers := []any{map[string]string{"$patch": "replace"}}
+	for _, c := range pod.Spec.Containers {
+		containers = append(containers, corev1.ContainerStatus{
+			Name: c.Name, Image: c.Image, Ready: up, Started: &up, State: state,
+		})
+	}
+	return map[string]any{
+		"containerStatuses": containers,
+		"conditions": []corev1.PodCondition{
+			{Type: corev1.PodInitialized, Status: corev1.ConditionTrue, LastTransitionTime: now},
+			{Type: corev1.ContainersReady, Status: ready, LastTransitionTime: now},
+			{Type: corev1.PodReady, Status: ready, LastTransitionTime: now},
+		},
+	}
+}

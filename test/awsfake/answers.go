@@ -1,0 +1,112 @@
+package awsfake
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/castai/kops-spot/internal/sim"
+)
+
+// What is inside the answers, as far as the model knows it.
+
+// done is what EC2 answers to a change.
+func done() []element { return []element{text("return", "true")} }
+
+// states are EC2's codes for the states of an instance (API reference, InstanceState).
+func states() map[string]int {
+	return map[string]int{"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+}
+
+func describedInstances(found []sim.Instance) []element {
+	return []element{list("reservationSet", "item", found, func(i sim.Instance) []element {
+		return []element{group("instancesSet", group("item", instance(i)...))}
+	})}
+}
+
+func instance(i sim.Instance) []element {
+	es := []element{
+		text("instanceId", i.ID),
+		group("instanceState", text("code", strconv.Itoa(states()[i.State])), text("name", i.State)),
+		text("privateDnsName", i.PrivateDNSName),
+		group("placement", text("availabilityZone", i.Zone)),
+		list("tagSet", "item", slices.Sorted(maps.Keys(i.Tags)), func(k string) []element {
+			return []element{text("key", k), text("value", i.Tags[k])}
+		}),
+	}
+	if i.PrivateIP != "" {
+		es = append(es, text("privateIpAddress", i.PrivateIP))
+	}
+	if i.Spot { // an instance on demand has no lifecycle
+		es = append(es, text("instanceLifecycle", "spot"))
+	}
+	return es
+}
+
+func describedMembers(found []sim.Member) []element {
+	return []element{list("AutoScalingInstances", "member", found, func(m sim.Member) []element {
+		return append(member(m), text("AutoScalingGroupName", m.Group))
+	})}
+}
+
+// member is a member as a group lists it. The model knows nothing of health checks' results and scale-in protection.
+func member(m sim.Member) []element {
+	return []element{
+		text("InstanceId", m.ID),
+		text("AvailabilityZone", m.Zone),
+		text("LifecycleState", m.State),
+		text("HealthStatus", "Healthy"),
+		text("ProtectedFromScaleIn", "false"),
+	}
+}
+
+func describedGroups(found []sim.Group) []element {
+	return []element{list("AutoScalingGroups", "member", found, func(g sim.Group) []element {
+		return []element{
+			text("AutoScalingGroupName", g.Name),
+			text("MinSize", strconv.Itoa(g.Min)),
+			text("MaxSize", strconv.Itoa(g.Max)),
+			text("DesiredCapacity", strconv.Itoa(g.Desired)),
+			group("AvailabilityZones", texts("member", g.Zones)...),
+			list("Instances", "member", g.Members, member),
+			list("SuspendedProcesses", "member", g.Suspended, func(p string) []element {
+				return []element{text("ProcessName", p)}
+			}),
+			list("Tags", "member", slices.Sorted(maps.Keys(g.Tags)), func(k string) []element {
+				return []element{
+					text("Key", k), text("Value", g.Tags[k]), text("PropagateAtLaunch", "true"),
+					text("ResourceId", g.Name), text("ResourceType", "auto-scaling-group"),
+				}
+			}),
+		}
+	})}
+}
+
+// maxGlobalTimeout is how long AWS lets a hook wait in all: 48 hours, or 100 times the heartbeat, whichever is less
+// (API reference, LifecycleHook).
+const maxGlobalTimeout = 48 * time.Hour
+
+func describedHooks(of string, found []sim.Hook) []element {
+	seconds := func(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
+	return []element{list("LifecycleHooks", "member", found, func(h sim.Hook) []element {
+		return []element{
+			text("LifecycleHookName", h.Name),
+			text("AutoScalingGroupName", of),
+			text("LifecycleTransition", h.Transition),
+			text("HeartbeatTimeout", seconds(h.Heartbeat)),
+			text("GlobalTimeout", seconds(min(100*h.Heartbeat, maxGlobalTimeout))),
+		}
+	})}
+}
+
+func detached(from string, ids []string) []element {
+	return []element{list("Activities", "member", ids, func(id string) []element {
+		return []element{
+			text("ActivityId", "detach-"+id),
+			text("AutoScalingGroupName", from),
+			text("Description", "Detaching EC2 instance: "+id),
+			text("StatusCode", "InProgress"),
+		}
+	})}
+}

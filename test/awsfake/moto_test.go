@@ -1,0 +1,172 @@
+package awsfake_test
+
+import (
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	scaling "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// TestContractOnMoto runs the contract on somebody else's AWS, which knows nothing of ours: what holds on both is not
+// one mistake made twice. Where moto is further from AWS than the model, it is on the list, and held to that.
+func TestContractOnMoto(t *testing.T) {
+	t.Parallel()
+	w := motoWorld(t, startMoto(t))
+	w.deviates = map[string]error{
+		"code for a malformed id":       nil, // says NotFound
+		"tag on an unknown instance":    nil,
+		"untag of an unknown instance":  nil,
+		"tag that only AWS may set":     nil,
+		"detach of a non-member":        nil,
+		"detach of an unknown instance": nil,
+		"detach from an unknown group":  errAgain, // breaks, with HTTP status 500
+		"detach again":                  nil,
+		"detach long after":             nil,
+		"a suspended group launches":    nil,
+	}
+	contract(t, w)
+}
+
+// startMoto runs a moto server of its own and returns its URL.
+func startMoto(t *testing.T) string {
+	t.Helper()
+	if out, err := exec.Command("python3", "-c", "import moto.server").CombinedOutput(); err != nil {
+		t.Fatalf("importing moto: %v\n%sthis test needs it; install it with\npip install 'moto[server]==5.2.1' boto3", err, out)
+	}
+	log, err := os.Create(filepath.Join(t.TempDir(), "moto.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.CommandContext(t.Context(), "python3", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Wait() // the test's context has ended, so it is being killed
+		if t.Failed() {
+			t.Logf("moto's log:\n%s", said(t, log.Name()))
+		}
+	})
+	// It takes a port that is free and says which: a port chosen here could be somebody else's by then.
+	const where = "Running on "
+	var url string
+	eventually(t, "moto runs", func() bool {
+		_, after, _ := strings.Cut(said(t, log.Name()), where)
+		var whole bool
+		url, _, whole = strings.Cut(after, "\n")
+		return whole
+	})
+	return url
+}
+
+func said(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(b)
+}
+
+// motoWorld is the world of the contract in a moto server, made with the SDK.
+func motoWorld(t *testing.T, url string) *world {
+	t.Helper()
+	ctx, cfg := t.Context(), config(url, "AKIDFAKE")
+	e, s := ec2.NewFromConfig(cfg), autoscaling.NewFromConfig(cfg)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(onSpot bool) string {
+		t.Helper()
+		in := &ec2.RunInstancesInput{ImageId: aws.String("ami-12c6146b"), MinCount: aws.Int32(1), MaxCount: aws.Int32(1)}
+		if onSpot {
+			in.InstanceMarketOptions = &ec2types.InstanceMarketOptionsRequest{MarketType: ec2types.MarketTypeSpot}
+		}
+		out, err := e.RunInstances(ctx, in)
+		must(err)
+		return *out.Instances[0].InstanceId
+	}
+
+	_, err := e.CreateLaunchTemplate(ctx, &ec2.CreateLaunchTemplateInput{
+		LaunchTemplateName: aws.String(nodes),
+		LaunchTemplateData: &ec2types.RequestLaunchTemplateData{ImageId: aws.String("ami-12c6146b"), InstanceType: "t3.medium"},
+	})
+	must(err)
+	_, err = s.CreateAutoScalingGroup(ctx, &autoscaling.CreateAutoScalingGroupInput{
+		AutoScalingGroupName: aws.String(nodes), MinSize: aws.Int32(0), MaxSize: aws.Int32(3), DesiredCapacity: aws.Int32(0),
+		AvailabilityZones: []string{region + "a"},
+		LaunchTemplate:    &scaling.LaunchTemplateSpecification{LaunchTemplateName: aws.String(nodes)},
+		Tags: []scaling.Tag{{
+			Key: aws.String(spot.TagCluster), Value: aws.String(cluster), PropagateAtLaunch: aws.Bool(true),
+			ResourceId: aws.String(nodes), ResourceType: aws.String("auto-scaling-group"),
+		}},
+	})
+	must(err)
+	for name, transition := range map[string]string{"start": "autoscaling:EC2_INSTANCE_LAUNCHING", "drain": "autoscaling:EC2_INSTANCE_TERMINATING"} {
+		_, err = s.PutLifecycleHook(ctx, &autoscaling.PutLifecycleHookInput{
+			AutoScalingGroupName: aws.String(nodes), LifecycleHookName: aws.String(name), LifecycleTransition: aws.String(transition),
+		})
+		must(err)
+	}
+
+	w := &world{cloud: awscloud.New(cfg), spotted: run(true), plain: run(false), standby: run(false), loner: run(false)}
+	// Attached rather than launched: moto's groups launch no Spot instances.
+	_, err = s.AttachInstances(ctx, &autoscaling.AttachInstancesInput{AutoScalingGroupName: aws.String(nodes), InstanceIds: []string{w.spotted, w.plain, w.standby}})
+	must(err)
+	// On AWS the group's tags come with that; were it so here, the detour could go.
+	if i, err := w.cloud.Instance(ctx, w.spotted); err != nil || i.Tags[spot.TagCluster] != "" {
+		t.Errorf("an attached instance has its group's tags, or cannot be read: %+v, %v", i, err)
+	}
+	_, err = e.CreateTags(ctx, &ec2.CreateTagsInput{
+		Resources: []string{w.spotted, w.plain, w.standby},
+		Tags:      []ec2types.Tag{{Key: aws.String(spot.TagCluster), Value: aws.String(cluster)}},
+	})
+	must(err)
+	_, err = s.EnterStandby(ctx, &autoscaling.EnterStandbyInput{
+		AutoScalingGroupName: aws.String(nodes), InstanceIds: []string{w.standby}, ShouldDecrementDesiredCapacity: aws.Bool(true)})
+	must(err)
+
+	describe := func() scaling.AutoScalingGroup {
+		t.Helper()
+		out, err := s.DescribeAutoScalingGroups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{AutoScalingGroupNames: []string{nodes}})
+		must(err)
+		return out.AutoScalingGroups[0]
+	}
+	w.members = func() map[string]string {
+		states := map[string]string{}
+		for _, i := range describe().Instances {
+			states[*i.InstanceId] = string(i.LifecycleState)
+		}
+		return states
+	}
+	w.desired = func() int { return int(*describe().DesiredCapacity) }
+	w.suspend = func(processes ...string) {
+		_, err := s.ResumeProcesses(ctx, &autoscaling.ResumeProcessesInput{AutoScalingGroupName: aws.String(nodes)})
+		must(err)
+		if len(processes) > 0 {
+			_, err := s.SuspendProcesses(ctx, &autoscaling.SuspendProcessesInput{AutoScalingGroupName: aws.String(nodes), ScalingProcesses: processes})
+			must(err)
+		}
+	}
+	if got, want := slices.Sorted(maps.Keys(w.members())), slices.Sorted(slices.Values([]string{w.spotted, w.plain, w.standby})); !slices.Equal(got, want) {
+		t.Fatalf("members %v, want %v", got, want)
+	}
+	return w
+}

@@ -1,0 +1,95 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/sim/simtest"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/bed"
+)
+
+// TestClusterContract holds the real API server, and the client for it, to what the cluster in memory promises.
+func TestClusterContract(t *testing.T) {
+	simtest.ClusterContract(t, func(t *testing.T, check func(*testing.T, simtest.World)) {
+		r := newRig(t)
+		c, err := kube.New(r.cp.TokenConfig(shared.token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, &realWorld{rig: r, cluster: c})
+	})
+}
+
+// realWorld arranges the real cluster for the contract.
+type realWorld struct {
+	*rig
+	cluster *kube.Cluster
+	made    int
+}
+
+func (w *realWorld) Cluster() spot.Cluster { return w.cluster }
+
+func (w *realWorld) AddNode(t *testing.T) spot.Node {
+	t.Helper()
+	n, err := w.cluster.NodeNamed(t.Context(), w.node())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (w *realWorld) AddPod(t *testing.T, p simtest.PodSpec) spot.Pod {
+	t.Helper()
+	w.made++
+	name := fmt.Sprintf("pod-%d", w.made)
+	labels := map[string]string{"app": name, "of": p.App}
+	spec := w.template(app{name: name, grace: p.Grace, exit: p.Exit})
+	spec.Spec.NodeName, spec.Spec.NodeSelector = p.Node, nil
+	_, err := w.client.CoreV1().Pods(w.namespace).Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: spec.Annotations}, Spec: spec.Spec}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.waitReady(name, 1)
+	// What AddPod returns must be the pod as it is, not as it was a moment before it became Ready.
+	var found spot.Pod
+	w.eventually(name+" to be listed as it is", func() bool {
+		now, err := w.client.CoreV1().Pods(w.namespace).Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pods, err := w.cluster.PodsOn(t.Context(), p.Node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pod := range pods {
+			if pod.Name == name && pod.Version == now.ResourceVersion {
+				found = pod
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func (w *realWorld) AddBudget(t *testing.T, app string, minAvailable int) (lift func()) {
+	t.Helper()
+	w.made++
+	return w.guardPods(fmt.Sprintf("budget-%d", w.made), map[string]string{"of": app}, minAvailable)
+}
+
+func (w *realWorld) SIGTERM(p spot.Pod) (simtest.SIGTERM, bool) {
+	for _, rec := range w.kubelet(bed.PodSigTerm) {
+		if strings.EqualFold(rec.UID, p.UID) {
+			return simtest.SIGTERM{At: rec.Time, Grace: time.Duration(rec.Grace) * time.Second}, true
+		}
+	}
+	return simtest.SIGTERM{}, false
+}

@@ -1,0 +1,297 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/lambdalocal"
+)
+
+func kubernetesFor(cfg *rest.Config) (kubernetes.Interface, error) {
+	return kubernetes.NewForConfig(cfg)
+}
+
+// TestBudgetRefusesThenAllows with the API server's true 429.
+func TestBudgetRefusesThenAllows(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "web", replicas: 2, ready: 2 * time.Second})
+	r.guard("web", 1)
+	r.node() // where the successors go
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	refusals := 0
+	for _, p := range out.Pods {
+		refusals += p.Refusals
+		if p.End != spot.PodEvicted {
+			t.Errorf("%+v", p)
+		}
+		if p.Refusals > 0 && (!strings.Contains(p.LastRefusal, "429") || !strings.Contains(p.LastRefusal, "disruption budget web needs 1 healthy")) {
+			t.Errorf("the refusal is told as %q", p.LastRefusal)
+		}
+	}
+	if refusals == 0 {
+		t.Error("nothing was refused")
+	}
+	by429 := 0
+	for _, q := range r.requests(victim) {
+		if q.Subresource == "eviction" && q.Code == 429 {
+			by429++
+		}
+	}
+	if by429 != refusals {
+		t.Errorf("%d refusals are told, the API server says %d", refusals, by429)
+	}
+	r.waitReady("web", 2)
+}
+
+// TestForcedPastTheBudget: a pod that its budget never lets go gets SIGTERM and its whole grace period, and the forced
+// delete comes neither early nor late.
+func TestForcedPastTheBudget(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "db", replicas: 1, grace: 10 * time.Second, exit: 8 * time.Second})
+	r.guard("db", 1)
+	in := r.warning(spot.SpotTerminate, victim, 98*time.Second) // 22 s are left; to be forced 7 s from now
+	out := r.handle(in, spot.Emptied)
+	name := out.Pods[0].Name
+	term := r.record(name, bed.PodSigTerm)
+	if term.Grace != 10 {
+		t.Errorf("it got %d s of its 10 s", term.Grace)
+	}
+	if at := term.Time.Sub(in.Time); at < 104500*time.Millisecond || at > 107*time.Second {
+		t.Errorf("SIGTERM came %s after the event, want 105 s", at)
+	}
+	if exited := r.record(name, bed.PodExited); exited.Time.After(in.Time.Add(115 * time.Second)) {
+		t.Errorf("it exited in the reserve, %s after the event", exited.Time.Sub(in.Time))
+	}
+	if len(r.kubelet(bed.PodSigKill)) != 0 {
+		t.Error("a pod got SIGKILL")
+	}
+	if p := out.Pods[0]; p.End != spot.PodForced || p.Refusals == 0 {
+		t.Errorf("%+v", p)
+	}
+}
+
+// TestEndingPodIsOnlyWatched: somebody else has deleted it before, with more time than we would give.
+func TestEndingPodIsOnlyWatched(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "slow", replicas: 1, grace: 60 * time.Second, exit: 6 * time.Second})
+	name := r.pods("app=slow")[0].Name
+	r.delete(name)
+	r.record(name, bed.PodSigTerm)
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 90*time.Second), spot.Emptied)
+	if recs := r.kubelet(bed.PodGraceShortened); len(recs) != 0 {
+		t.Errorf("a grace period was shortened: %v", recs)
+	}
+	for _, p := range out.Pods {
+		if p.Name == name && p.End != spot.PodGone {
+			t.Errorf("%+v", p)
+		}
+	}
+	for _, q := range r.requests(victim) {
+		if q.Name == name && (q.Subresource == "eviction" || q.Verb == "delete") {
+			t.Errorf("a pod that was ending was asked again: %s %s", q.Verb, q.URI)
+		}
+	}
+}
+
+// TestTwice: the same event in two environments at once, and again later, does nothing twice.
+func TestTwice(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "web", replicas: 3, exit: 4 * time.Second}, app{name: "long", replicas: 2, grace: 4 * time.Minute, exit: 5 * time.Second},
+		app{name: "guarded", replicas: 1, grace: 3 * time.Second})
+	r.guard("guarded", 1)
+	s := r.service()
+	in := r.warning(spot.SpotTerminate, victim, 95*time.Second)
+	event := r.encode(in)
+	results := make(chan lambdalocal.Result)
+	for _, delay := range []time.Duration{0, 0, 2 * time.Second} {
+		go func() {
+			time.Sleep(delay)
+			results <- r.invoke(s, event)
+		}()
+	}
+	for range 3 {
+		out := r.outcome(<-results, spot.Emptied)
+		if !out.Deadline.Equal(in.Time.Add(2 * time.Minute)) {
+			t.Errorf("the deadline is %v", out.Deadline)
+		}
+	}
+	if recs := r.kubelet(bed.PodGraceShortened); len(recs) != 0 {
+		t.Errorf("grace periods were shortened: %v", recs)
+	}
+	if recs := r.kubelet(bed.PodSigKill); len(recs) != 0 {
+		t.Errorf("pods got SIGKILL: %v", recs)
+	}
+	detached := 0
+	for _, c := range r.aws.Calls("DetachInstances") {
+		if c.Err == nil {
+			detached++
+		}
+	}
+	if detached != 1 || len(r.aws.Calls("DeleteTags")) != 0 {
+		t.Errorf("%d detaches: %v", detached, r.aws.Calls("DetachInstances", "DeleteTags"))
+	}
+	patches := 0
+	for _, q := range r.requests(victim) {
+		if q.Verb == "patch" && q.Code == 200 {
+			patches++
+		}
+	}
+	if patches != 1 {
+		t.Errorf("the node was changed %d times", patches)
+	}
+}
+
+// TestTakenUpAfterACrash: the host of the first invocation is lost in the middle; Lambda's retry goes on from what it
+// finds.
+func TestTakenUpAfterACrash(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "web", replicas: 2, grace: 4 * time.Minute, exit: 6 * time.Second})
+	s := r.service()
+	if _, err := s.Invoke(t.Context(), function, lambdalocal.Event, r.encode(r.warning(spot.SpotTerminate, victim, 60*time.Second))); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("the pods to be told to end", func() bool { return len(r.kubelet(bed.PodSigTerm)) == 2 })
+	s.KillAll()
+	if err := s.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rec := r.onlyRecord()
+	if rec.RequestContext.Condition != lambdalocal.Success || rec.RequestContext.ApproximateInvokeCount != 2 {
+		t.Errorf("%+v", rec.RequestContext)
+	}
+	var out spot.Outcome
+	if err := json.Unmarshal(rec.ResponsePayload, &out); err != nil || out.Result != spot.Emptied {
+		t.Errorf("%s, %v", rec.ResponsePayload, err)
+	}
+	if recs := append(r.kubelet(bed.PodGraceShortened), r.kubelet(bed.PodSigKill)...); len(recs) != 0 {
+		t.Errorf("the retry cut what the first try had given: %v", recs)
+	}
+}
+
+func (r *rig) onlyRecord() lambdalocal.Record {
+	r.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.records) != 1 {
+		r.Fatalf("%d records: %+v", len(r.records), r.records)
+	}
+	return r.records[0]
+}
+
+// TestAsynchronousFailure: an error is tried again and then told to whoever listens for failures.
+func TestAsynchronousFailure(t *testing.T) {
+	r := newRig(t)
+	s := r.service()
+	if _, err := s.Invoke(t.Context(), function, lambdalocal.Event, []byte(`{"source":"aws.ec2"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rec := r.onlyRecord(); rec.RequestContext.Condition != lambdalocal.RetriesExhausted || !strings.Contains(string(rec.ResponsePayload), "detail-type") {
+		t.Errorf("%+v: %s", rec.RequestContext, rec.ResponsePayload)
+	}
+}
+
+// nobody is an address on which nobody listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// blackHole is an address that takes connections and says nothing.
+func blackHole(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+// TestOneSideUnreachable: either half of the work goes on alone; only where neither can is it an error, which names
+// both.
+func TestOneSideUnreachable(t *testing.T) {
+	for how, address := range map[string]func(*testing.T) string{"refused": nobody, "swallowed": blackHole} {
+		t.Run("the API server is "+how, func(t *testing.T) {
+			r := newRig(t)
+			victim := r.node()
+			r.env["KOPS_SPOT_SERVER"] = "https://" + address(t)
+			out := r.handle(r.warning(spot.SpotTerminate, victim, 105*time.Second), spot.NotEmptied)
+			if out.Replacement.Action != spot.ReplaceDetach || len(r.aws.Calls("DetachInstances")) != 1 {
+				t.Errorf("the instance was not detached: %+v", out.Replacement)
+			}
+			if !strings.Contains(strings.Join(out.Problems, " "), "finding the node of "+victim) {
+				t.Errorf("the outcome does not say what failed: %v", out.Problems)
+			}
+		})
+		t.Run("EC2 is "+how, func(t *testing.T) {
+			r := newRig(t)
+			victim := r.node()
+			r.deploy(app{name: "web", replicas: 2})
+			r.env["AWS_ENDPOINT_URL"] = "http://" + address(t)
+			out := r.handle(r.warning(spot.SpotTerminate, victim, 105*time.Second), spot.Emptied)
+			if drained := *out.Times.Empty - *out.Times.Began; drained > 5 || len(r.podsOn(victim)) != 0 {
+				t.Errorf("the drain waited for EC2: %v s", drained)
+			}
+			if !strings.Contains(out.Replacement.Reason, "EC2 could not be asked") {
+				t.Errorf("%+v", out.Replacement)
+			}
+		})
+		t.Run("both are "+how, func(t *testing.T) {
+			r := newRig(t)
+			r.env["KOPS_SPOT_SERVER"], r.env["AWS_ENDPOINT_URL"] = "https://"+address(t), "http://"+address(t)
+			said := r.failure(r.encode(r.warning(spot.SpotTerminate, "i-1234567890abcdef0", 105*time.Second)))
+			if !strings.Contains(said, "finding the node of i-1234567890abcdef0: ") || !strings.Contains(said, "asking EC2 for i-1234567890abcdef0: ") {
+				t.Errorf("it does not name both: %s", said)
+			}
+		})
+	}
+}
+
+// TestGroupInContention: the group is busy for a while; the detach gets through beside the drain.
+func TestGroupInContention(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "web", replicas: 1})
+	r.aws.Fail("DetachInstances", 4, sim.Contention())
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	if out.Replacement.Action != spot.ReplaceDetach || *out.Times.Empty > *out.Replacement.At {
+		t.Errorf("empty after %v s, detached after %v s", *out.Times.Empty, out.Replacement)
+	}
+}
+
+// TestBounce: pods that tolerate everything come straight back and are left alone.
+func TestBounce(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "agent", replicas: 2, tolerate: true})
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	ends := map[spot.PodEnd]int{}
+	for _, p := range out.Pods {
+		ends[p.End]++
+	}
+	if ends[spot.PodEvicted] != 2 || ends[spot.PodLeft] != 2 || len(r.kubelet(bed.PodSigTerm)) != 2 {
+		t.Errorf("%v, %d SIGTERMs; want two pods evicted once and their two successors left", ends, len(r.kubelet(bed.PodSigTerm)))
+	}
+}

@@ -1,0 +1,302 @@
+// Package e2e carries real events through the real binary to a real API server.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/castai/kops-spot/deploy"
+	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/awsfake"
+	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/lambdalocal"
+)
+
+const (
+	cluster  = "prod.example.com"
+	region   = "us-east-1"
+	function = "cast-spot-handler"
+
+	// handlerUser is who the shipped RBAC binds, and who every test's handler logs in as.
+	handlerUser = "system:serviceaccount:kube-system:kops-spot"
+)
+
+// shared is what all tests run on; each has its own namespace, nodes, AWS account and function.
+var shared struct {
+	cp        *bed.ControlPlane
+	bootstrap string
+	token     string
+}
+
+func TestMain(m *testing.M) {
+	code, err := runAll(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runAll(m *testing.M) (code int, err error) {
+	ctx := context.Background()
+	if shared.bootstrap, err = bed.BuildBootstrap(ctx); err != nil {
+		return 1, err
+	}
+	if shared.cp, err = bed.StartControlPlane(ctx, bed.Options{Log: os.Stderr}); err != nil {
+		return 1, err
+	}
+	defer func() {
+		if stopErr := shared.cp.Stop(); stopErr != nil {
+			code, err = 1, stopErr
+		}
+	}()
+	if err := shared.cp.Apply(ctx, deploy.RBAC); err != nil {
+		return 1, err
+	}
+	if shared.token, err = shared.cp.ServiceAccountToken(ctx, "kube-system", "kops-spot", time.Hour); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// rig is one test's cut of the world.
+type rig struct {
+	*testing.T
+	cp        *bed.ControlPlane
+	client    kubernetes.Interface
+	namespace string
+	aws       *sim.AWS
+	fake      *awsfake.Server
+	group     string            // of the newest instance
+	env       map[string]string // of the function
+	began     time.Time
+
+	logs    *lockedBuffer
+	mu      sync.Mutex
+	records []lambdalocal.Record
+	number  int // of the rig
+	nodes   int // so far
+}
+
+var rigs atomic.Int32
+
+// newRig makes a namespace, an empty Auto Scaling group and a function that acts. The group's instances become nodes.
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	t.Parallel()
+	n := rigs.Add(1)
+	r := &rig{T: t, cp: shared.cp, client: shared.cp.Client(), namespace: fmt.Sprintf("e2e-%02d", n), aws: sim.NewAWS(region),
+		began: time.Now(), logs: &lockedBuffer{}, number: int(n)}
+	r.aws.CountIDsFrom(r.number << 20)
+	var err error
+	if r.fake, err = awsfake.Start(r.aws, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.fake.Close() })
+	if err := r.cp.CreateNamespace(t.Context(), r.namespace); err != nil {
+		t.Fatal(err)
+	}
+	var registering sync.WaitGroup
+	r.aws.OnLaunch(func(i sim.Instance) {
+		if t.Context().Err() != nil {
+			return // the test is over: nobody needs the node any more
+		}
+		registering.Add(1)
+		defer registering.Done()
+		if err := r.register(i, i.ID); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(registering.Wait)
+	r.env = r.actingEnv()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the function's log:\n%s", r.logs)
+		}
+		if strings.Contains(r.logs.String(), shared.token) {
+			t.Error("the token stands in the function's log")
+		}
+	})
+	return r
+}
+
+// actingEnv is the function's environment: a token file, the API server, and AWS on loopback.
+func (r *rig) actingEnv() map[string]string {
+	env := map[string]string{
+		"KOPS_SPOT_CLUSTER":         cluster,
+		"KOPS_SPOT_MODE":            "act",
+		"KOPS_SPOT_LOGIN":           "token-file:" + r.file("token", shared.token),
+		"KOPS_SPOT_SERVER":          r.cp.AdminConfig().Host,
+		"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(r.cp.AdminConfig().CAData),
+		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
+	}
+	for _, kv := range r.fake.Env() {
+		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // Lambda sets those
+			env[name] = value
+		}
+	}
+	return env
+}
+
+func (r *rig) file(name, content string) string {
+	r.Helper()
+	path := filepath.Join(r.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		r.Fatal(err)
+	}
+	return path
+}
+
+// register makes the node of an instance. Pods of this test alone are scheduled on it.
+func (r *rig) register(i sim.Instance, name string) error {
+	return r.cp.CreateNodes(context.WithoutCancel(r.Context()), bed.Node{Name: name, InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
+		Labels: map[string]string{"e2e": r.namespace}})
+}
+
+// instance is a new instance in a group of its own that is at its maximum; change may make it another one.
+func (r *rig) instance(change ...func(*sim.Instance)) sim.Instance {
+	r.Helper()
+	r.nodes++
+	i := sim.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, r.nodes), PrivateIP: fmt.Sprintf("10.%d.0.%d", r.number, r.nodes),
+		Zone: region + "a", Spot: true}
+	for _, c := range change {
+		c(&i)
+	}
+	r.group = fmt.Sprintf("nodes-%d-%d.%s", r.number, r.nodes, cluster)
+	r.aws.AddGroup(sim.Group{Name: r.group, Min: 1, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster}, Spot: true,
+		LaunchTime: time.Second, DetachTime: time.Second}, i)
+	i, ok := r.aws.Instance(i.ID)
+	if !ok {
+		r.Fatal("the instance was not added")
+	}
+	return i
+}
+
+// node is an instance with its node, named by the instance id.
+func (r *rig) node() string {
+	r.Helper()
+	i := r.instance()
+	if err := r.register(i, i.ID); err != nil {
+		r.Fatal(err)
+	}
+	return i.ID
+}
+
+// service runs the function, with the environment as it then is.
+func (r *rig) service() *lambdalocal.Service {
+	r.Helper()
+	keep := func(rec lambdalocal.Record) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.records = append(r.records, rec)
+		return nil
+	}
+	one := 1
+	s, err := lambdalocal.New(lambdalocal.Options{Region: region,
+		Delays: lambdalocal.Delays{Retries: [2]time.Duration{time.Second, time.Second}, ThrottleMin: time.Second, ThrottleMax: time.Second},
+		Functions: []lambdalocal.Function{{Name: function, Bootstrap: shared.bootstrap, Environment: r.env, Timeout: 15 * time.Minute, MemorySize: 256, Logs: r.logs,
+			Async: lambdalocal.AsyncConfig{MaximumRetryAttempts: &one, OnSuccess: keep, OnFailure: keep}}}})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			r.Error(err)
+		}
+	})
+	return s
+}
+
+// warning is a Spot warning that EC2 sent so long ago.
+func (r *rig) warning(kind spot.Kind, instance string, age time.Duration) spot.Interruption {
+	return spot.Interruption{EventID: "event-" + r.namespace, Kind: kind, Instance: instance, Account: "123456789012", Region: region,
+		Time: time.Now().Add(-age).UTC().Truncate(time.Second)}
+}
+
+func (r *rig) encode(in spot.Interruption) []byte {
+	r.Helper()
+	event, err := eventbridge.Encode(in)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return event
+}
+
+// invoke runs the function on an event and waits for it.
+func (r *rig) invoke(s *lambdalocal.Service, event []byte) lambdalocal.Result {
+	r.Helper()
+	res, err := s.Invoke(r.Context(), function, lambdalocal.RequestResponse, event)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return res
+}
+
+// handle has a new function handle the event and demands the result.
+func (r *rig) handle(in spot.Interruption, want spot.Result) spot.Outcome {
+	r.Helper()
+	return r.outcome(r.invoke(r.service(), r.encode(in)), want)
+}
+
+func (r *rig) outcome(res lambdalocal.Result, want spot.Result) spot.Outcome {
+	r.Helper()
+	if res.FunctionError != "" {
+		r.Fatalf("the function failed: %s", res.Payload)
+	}
+	var out spot.Outcome
+	d := json.NewDecoder(bytes.NewReader(res.Payload))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&out); err != nil {
+		r.Fatal(err)
+	}
+	if out.Result != want {
+		r.Fatalf("the result is %s, want %s: %s", out.Result, want, res.Payload)
+	}
+	return out
+}
+
+// failure has a new function handle the event, demands that it fails, and returns what it says.
+func (r *rig) failure(event []byte) string {
+	r.Helper()
+	res := r.invoke(r.service(), event)
+	if res.FunctionError == "" {
+		r.Fatalf("no error: %s", res.Payload)
+	}
+	var e struct{ ErrorMessage string }
+	if err := json.Unmarshal(res.Payload, &e); err != nil {
+		r.Fatal(err)
+	}
+	return e.ErrorMessage
+}
+
+// lockedBuffer is a log that is written while it is read.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

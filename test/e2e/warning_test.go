@@ -1,0 +1,354 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/bed"
+)
+
+// TestTheWholeWay is one warning from EventBridge's JSON to pods that are Ready elsewhere and a new instance's node.
+func TestTheWholeWay(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "web", replicas: 3, exit: time.Second}, app{name: "db", replicas: 1, exit: 2 * time.Second})
+	r.daemon("logs")
+	r.mirror("proxy", victim)
+
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+
+	n := r.getNode(victim)
+	if !n.Spec.Unschedulable || n.Labels["autoscaling.cast.ai/draining"] != "spot-interruption" {
+		t.Errorf("the node is not cordoned: %v, %v", n.Spec, n.Labels)
+	}
+	if _, ok := n.Labels["node.kubernetes.io/exclude-from-external-load-balancers"]; !ok {
+		t.Error("load balancers still send to the node")
+	}
+	if left := r.podsOn(victim); len(left) != 2 || !slices.ContainsFunc(left, func(p string) bool { return strings.HasPrefix(p, "logs-") }) {
+		t.Errorf("on the node there are %v; want the DaemonSet's pod and the mirror pod", left)
+	}
+	if out.Replacement.Action != spot.ReplaceDetach || out.Replacement.Group != r.group {
+		t.Errorf("no replacement was asked for: %+v", out.Replacement)
+	}
+	inst, _ := r.aws.Instance(victim)
+	if inst.Tags[spot.TagDetached] != r.group || inst.Tags[spot.TagInterruptedAt] == "" {
+		t.Errorf("kOps could not find the instance again: %v", inst.Tags)
+	}
+	// There was no other node: the pods wait for the group's new instance.
+	r.waitReady("web", 3)
+	r.waitReady("db", 1)
+	if g := r.aws.Group(r.group); g.Desired != 1 || len(g.Members) != 1 || g.Members[0].ID == victim {
+		t.Errorf("the group has %+v", g)
+	}
+	for _, p := range r.pods("app in (web, db)") {
+		if p.Spec.NodeName == victim {
+			t.Errorf("%s is still on the node", p.Name)
+		}
+	}
+}
+
+// TestRequests: what a node of N pods costs the API server, by its own audit log.
+func TestRequests(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "web", replicas: 8})
+	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	reqs := r.requests(victim)
+	if len(reqs) > 8+6 || len(reqs) < 8+4 {
+		t.Errorf("%d requests for 8 pods", len(reqs))
+	}
+	var cordoned time.Time
+	for _, q := range reqs {
+		if q.Verb == "patch" && q.Resource == "nodes" {
+			cordoned = q.Answered
+		}
+		if q.Resource == "nodes" && q.Verb == "list" {
+			t.Error("all nodes were listed")
+		}
+	}
+	for _, q := range reqs {
+		if q.Subresource == "eviction" && q.Received.Before(cordoned) {
+			t.Error("an eviction came before the cordon was in place")
+		}
+	}
+}
+
+// TestNodeNames are the three ways in which kOps has named nodes.
+func TestNodeNames(t *testing.T) {
+	for name, c := range map[string]struct {
+		instance func(*sim.Instance)
+		node     func(sim.Instance) string
+	}{
+		"the instance id": {func(*sim.Instance) {}, func(i sim.Instance) string { return i.ID }},
+		"EC2's DNS name":  {func(*sim.Instance) {}, func(i sim.Instance) string { return i.PrivateDNSName }},
+		"made of the IP": {func(i *sim.Instance) { i.PrivateDNSName = i.ID + ".example.internal" }, func(i sim.Instance) string {
+			return "ip-" + strings.ReplaceAll(i.PrivateIP, ".", "-") + ".ec2.internal"
+		}},
+		"in no way of his": {func(*sim.Instance) {}, func(i sim.Instance) string { return "worker-" + i.ID }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			i := r.instance(c.instance)
+			victim := c.node(i)
+			if err := r.register(i, victim); err != nil {
+				t.Fatal(err)
+			}
+			r.deploy(app{name: "web", replicas: 2})
+			out := r.handle(r.warning(spot.SpotTerminate, i.ID, 0), spot.Emptied)
+			if out.Node != victim || !r.getNode(victim).Spec.Unschedulable || len(r.podsOn(victim)) != 0 {
+				t.Errorf("node %s was drained: %v", out.Node, r.podsOn(victim))
+			}
+			if out.Replacement.Action != spot.ReplaceDetach {
+				t.Errorf("%+v", out.Replacement)
+			}
+		})
+	}
+}
+
+// TestNotOurs: EventBridge gives every function in the region every event.
+func TestNotOurs(t *testing.T) {
+	for name, tags := range map[string]map[string]string{
+		"another cluster's": {spot.TagCluster: "other.example.com"},
+		"none of kOps'":     {"Name": "jenkins"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			victim := r.node()
+			r.deploy(app{name: "web", replicas: 1})
+			// It has the address of our node, too: a name made of it must not be taken for it.
+			ours, _ := r.aws.Instance(victim)
+			foreign := r.aws.AddInstance(sim.Instance{PrivateIP: ours.PrivateIP, Tags: tags})
+			r.aws.AddGroup(sim.Group{Name: "nodes.other.example.com", Tags: tags, LaunchTime: time.Second}, sim.Instance{Tags: tags})
+			out := r.handle(r.warning(spot.SpotTerminate, foreign.ID, 0), spot.ForeignOne)
+			r.nothingChanged(victim)
+			if took := float64(*out.Times.Ended - *out.Times.Began); took > 2 {
+				t.Errorf("it took %.1f s", took)
+			}
+		})
+	}
+}
+
+// nothingChanged demands that neither the node, nor its pods, nor the account have changed.
+func (r *rig) nothingChanged(node string) {
+	r.Helper()
+	if n := r.getNode(node); n.Spec.Unschedulable || len(n.Spec.Taints) != 0 || len(n.Annotations["kops-spot.cast.ai/event"]) != 0 {
+		r.Errorf("the node was changed: %+v", n.Spec)
+	}
+	if recs := r.kubelet(bed.PodSigTerm); len(recs) != 0 {
+		r.Errorf("pods got SIGTERM: %v", recs)
+	}
+	if calls := r.aws.Calls("CreateTags", "DeleteTags", "DetachInstances"); len(calls) != 0 {
+		r.Errorf("AWS was changed: %v", calls)
+	}
+	for _, q := range r.requests(node) {
+		if q.Verb != "get" && q.Verb != "list" && q.Verb != "watch" {
+			r.Errorf("the cluster was written to: %s %s", q.Verb, q.URI)
+		}
+	}
+}
+
+func TestNodeRegistersLate(t *testing.T) {
+	r := newRig(t)
+	i := r.instance()
+	in := r.warning(spot.SpotTerminate, i.ID, 0)
+	registered := make(chan error, 1)
+	go func() {
+		time.Sleep(6 * time.Second)
+		registered <- r.register(i, i.ID)
+	}()
+	out := r.handle(in, spot.Emptied)
+	if err := <-registered; err != nil {
+		t.Fatal(err)
+	}
+	if *out.Times.Cordoned < 5 || *out.Times.Cordoned > 12 || !r.getNode(i.ID).Spec.Unschedulable {
+		t.Errorf("cordoned %v s after the event", *out.Times.Cordoned)
+	}
+	if *out.Replacement.At > 5 {
+		t.Errorf("the replacement waited for the node: %v s", *out.Replacement.At)
+	}
+}
+
+func TestEventsOfThePast(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "web", replicas: 1})
+	s := r.service()
+	replay := r.warning(spot.SpotTerminate, victim, 0)
+	replay.Replayed = true
+	for name, in := range map[string]spot.Interruption{"stale": r.warning(spot.SpotTerminate, victim, 125*time.Second), "replayed": replay} {
+		t.Run(name, func(t *testing.T) {
+			r.outcome(r.invoke(s, r.encode(in)), spot.StaleOne)
+			r.nothingChanged(victim)
+		})
+	}
+}
+
+// TestObserve changes nothing and tells the plan that acting then carries out.
+func TestObserve(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "web", replicas: 2}, app{name: "slow", replicas: 1, grace: 10 * time.Minute})
+	r.daemon("logs")
+	in := r.warning(spot.SpotTerminate, victim, 0)
+	r.env["KOPS_SPOT_MODE"] = "observe"
+	observed := r.handle(in, spot.Planned)
+	r.nothingChanged(victim)
+	r.env["KOPS_SPOT_MODE"] = "act"
+	acted := r.handle(in, spot.Emptied)
+	if observed.Plan.Group != acted.Plan.Group || observed.Plan.Replace != spot.ReplaceDetach || acted.Plan.Replace != spot.ReplaceDetach || !observed.Plan.Cordon {
+		t.Errorf("the plans differ: %+v, %+v", observed.Plan, acted.Plan)
+	}
+	if !observed.Deadline.Equal(acted.Deadline) {
+		t.Errorf("the deadlines differ: %v, %v", observed.Deadline, acted.Deadline)
+	}
+	same := func(a, b spot.PodPlanned) bool { // a grace period that is cut is less a moment later
+		cut := a.Grace - b.Grace
+		a.Grace, b.Grace = 0, 0
+		if a.ForceAt == nil || b.ForceAt == nil {
+			return a.ForceAt == b.ForceAt && a == b
+		}
+		force := *a.ForceAt == *b.ForceAt
+		a.ForceAt, b.ForceAt = nil, nil
+		return force && a.Name == b.Name && a.Verb == b.Verb && cut >= 0 && cut < 20
+	}
+	if !slices.EqualFunc(observed.Plan.Pods, acted.Plan.Pods, same) || len(acted.Plan.Pods) != 4 {
+		t.Errorf("the pods' fates differ:\n%+v\n%+v", observed.Plan.Pods, acted.Plan.Pods)
+	}
+}
+
+// TestTheThreeActions differ as the table of what events mean says.
+func TestTheThreeActions(t *testing.T) {
+	for kind, c := range map[spot.Kind]struct {
+		detached bool
+		forced   bool
+		age      time.Duration
+		result   spot.Result
+	}{
+		spot.SpotTerminate: {detached: true, forced: true, age: 100 * time.Second, result: spot.Emptied},
+		spot.SpotStop:      {forced: true, age: 100 * time.Second, result: spot.Emptied},
+		spot.SpotHibernate: {age: 8 * time.Second, result: spot.NotEmptied},
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			r := newRig(t)
+			victim := r.node()
+			r.deploy(app{name: "guarded", replicas: 1, grace: 2 * time.Second}, app{name: "long", replicas: 1, grace: 5 * time.Minute})
+			r.guard("guarded", 1)
+			out := r.handle(r.warning(kind, victim, c.age), c.result)
+			if n := len(r.aws.Calls("DetachInstances")); (n == 1) != c.detached || (out.Replacement.Action == spot.ReplaceDetach) != c.detached {
+				t.Errorf("%d detaches: %+v", n, out.Replacement)
+			}
+			var forced, refused bool
+			for _, p := range out.Pods {
+				forced = forced || p.End == spot.PodForced
+				refused = refused || strings.HasPrefix(p.Name, "guarded-") && p.Refusals > 0
+			}
+			if forced != c.forced || !refused {
+				t.Errorf("forced %v, refused %v: %+v", forced, refused, out.Pods)
+			}
+			long := r.kubeletGrace("long-")
+			if cut := long < 300; cut == (kind == spot.SpotHibernate) {
+				t.Errorf("%s gave a pod %d s of its 300 s", kind, long)
+			}
+			if !r.getNode(victim).Spec.Unschedulable {
+				t.Error("the node is not cordoned")
+			}
+		})
+	}
+}
+
+// kubeletGrace is what the pod of that prefix got with its SIGTERM.
+func (r *rig) kubeletGrace(prefix string) int64 {
+	r.Helper()
+	for _, rec := range r.kubelet(bed.PodSigTerm) {
+		if strings.HasPrefix(rec.Pod, prefix) {
+			return rec.Grace
+		}
+	}
+	r.Fatalf("no pod %s… got SIGTERM", prefix)
+	return 0
+}
+
+// TestUnregisteredUser makes sure that the identity every test's handler has is bound by the shipped RBAC and nothing
+// else: without the binding it may not even read the node.
+func TestForbiddenAndExpired(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.aws.Fail(sim.AnyOperation, -1, sim.Denied())
+	event := r.encode(r.warning(spot.SpotTerminate, victim, 0))
+
+	other, err := r.cp.ServiceAccountToken(t.Context(), r.namespace, "default", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ token, want string }{
+		"forbidden": {other, "deploy/rbac.yaml"},
+		"expired":   {"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "KOPS_SPOT_LOGIN"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.env["KOPS_SPOT_LOGIN"] = "token-file:" + r.file(name, c.token)
+			said := r.failure(event)
+			if !strings.Contains(said, c.want) || !strings.Contains(said, "reading node "+victim) {
+				t.Errorf("it does not say what to do: %s", said)
+			}
+			if !strings.Contains(said, "DescribeInstances") {
+				t.Errorf("it does not name the denied action of AWS: %s", said)
+			}
+			if strings.Contains(said+r.logs.String(), c.token) {
+				t.Error("the token stands in the error or in the log")
+			}
+		})
+	}
+	r.env["KOPS_SPOT_LOGIN"] = "token-file:/nowhere"
+	if said := r.failure(event); !strings.Contains(said, "/nowhere") {
+		t.Errorf("%s", said)
+	}
+	r.nothingChanged(victim)
+}
+
+func TestBadEventsAndConfiguration(t *testing.T) {
+	r := newRig(t)
+	s := r.service()
+	out := r.outcome(r.invoke(s, []byte(`{"source":"aws.ec2","detail-type":"EC2 AMI State Change","id":"x","detail":{}}`)), spot.Ignored)
+	if out.Event.Type != "EC2 AMI State Change" {
+		t.Errorf("%+v", out)
+	}
+	for event, want := range map[string]string{
+		`{}`: "detail-type",
+		`{"source":"aws.ec2","detail-type":"EC2 Spot Instance Interruption Warning","id":"x","time":"2026-01-01T00:00:00Z","region":"us-east-1","detail":{"instance-id":"i-1","instance-action":"terminate"}}`: "no EC2 instance id",
+	} {
+		if said := r.failure([]byte(event)); !strings.Contains(said, want) {
+			t.Errorf("%s: %s", event, said)
+		}
+	}
+	r.env["KOPS_SPOT_MODE"], r.env["KOPS_SPOT_CLUSTR"] = "maybe", "x"
+	said := r.failure(r.encode(r.warning(spot.SpotTerminate, "i-1234567890abcdef0", 0)))
+	for _, want := range []string{"KOPS_SPOT_MODE: set it to observe", `"maybe"`, "KOPS_SPOT_CLUSTR: there is no such setting"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is not in: %s", want, said)
+		}
+	}
+	if len(r.aws.Calls()) != 0 {
+		t.Errorf("AWS was asked: %v", r.aws.Calls())
+	}
+}
+
+// TestRBACIsAllThereIs: the identity may do what the shipped manifest says and, for example, not read a secret.
+func TestRBACIsAllThereIs(t *testing.T) {
+	r := newRig(t)
+	handler, err := kubernetesFor(r.cp.TokenConfig(shared.token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := handler.CoreV1().Secrets("kube-system").List(t.Context(), metav1.ListOptions{}); err == nil {
+		t.Error("the handler may list secrets")
+	}
+	if _, err := handler.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{Limit: 1}); err != nil {
+		t.Error(err)
+	}
+}

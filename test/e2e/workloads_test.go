@@ -1,0 +1,225 @@
+package e2e
+
+import (
+	"net/url"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/castai/kops-spot/test/bed"
+)
+
+// app is a workload of a test's namespace: pods that run on the test's nodes only.
+type app struct {
+	name     string
+	replicas int32
+	grace    time.Duration // 30 s if zero
+	exit     time.Duration // from SIGTERM to its exit
+	ready    time.Duration // from its start until it is Ready
+	tolerate bool          // every taint
+}
+
+func (r *rig) template(a app) corev1.PodTemplateSpec {
+	grace := int64(30)
+	if a.grace > 0 {
+		grace = int64(a.grace / time.Second)
+	}
+	t := corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": a.name}, Annotations: map[string]string{}},
+		Spec: corev1.PodSpec{TerminationGracePeriodSeconds: &grace, NodeSelector: map[string]string{"e2e": r.namespace},
+			Containers: []corev1.Container{{Name: "main", Image: "example/" + a.name}}},
+	}
+	if a.exit > 0 {
+		t.Annotations[bed.ExitAfterAnnotation] = a.exit.String()
+	}
+	if a.ready > 0 {
+		t.Annotations[bed.ReadyAfterAnnotation] = a.ready.String()
+	}
+	if a.tolerate {
+		t.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	}
+	return t
+}
+
+// deploy creates Deployments and waits until all their pods are Ready.
+func (r *rig) deploy(apps ...app) {
+	r.Helper()
+	for _, a := range apps {
+		_, err := r.client.AppsV1().Deployments(r.namespace).Create(r.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: a.name},
+			Spec: appsv1.DeploymentSpec{Replicas: &a.replicas, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}}, Template: r.template(a)}}, metav1.CreateOptions{})
+		if err != nil {
+			r.Fatal(err)
+		}
+	}
+	for _, a := range apps {
+		r.waitReady(a.name, int(a.replicas))
+	}
+}
+
+// daemon creates a DaemonSet and waits until its pod on the only node is Ready.
+func (r *rig) daemon(name string) {
+	r.Helper()
+	_, err := r.client.AppsV1().DaemonSets(r.namespace).Create(r.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}, Template: r.template(app{name: name})}}, metav1.CreateOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.waitReady(name, 1)
+}
+
+// mirror creates the picture of a static pod on a node.
+func (r *rig) mirror(name, node string) {
+	r.Helper()
+	t := r.template(app{name: name})
+	t.Annotations[corev1.MirrorPodAnnotationKey] = "x"
+	t.Spec.NodeName = node
+	_, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name + "-" + node, Labels: t.Labels, Annotations: t.Annotations}, Spec: t.Spec}, metav1.CreateOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.waitReady(name, 1)
+}
+
+// guard creates a budget for an app.
+func (r *rig) guard(app string, available int) (lift func()) {
+	r.Helper()
+	return r.guardPods(app, map[string]string{"app": app}, available)
+}
+
+// guardPods creates a budget and waits until the disruption controller has seen it and every pod.
+func (r *rig) guardPods(name string, labels map[string]string, available int) (lift func()) {
+	r.Helper()
+	min := intstr.FromInt(available)
+	budgets := r.client.PolicyV1().PodDisruptionBudgets(r.namespace)
+	_, err := budgets.Create(r.Context(), &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: &min, Selector: &metav1.LabelSelector{MatchLabels: labels}}}, metav1.CreateOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.eventually("the budget of "+name+" to be observed", func() bool {
+		b, err := budgets.Get(r.Context(), name, metav1.GetOptions{})
+		return err == nil && b.Status.ObservedGeneration == b.Generation && b.Status.CurrentHealthy >= int32(available)
+	})
+	return func() {
+		if err := budgets.Delete(r.Context(), name, metav1.DeleteOptions{}); err != nil {
+			r.Error(err)
+		}
+	}
+}
+
+func (r *rig) pods(selector string) []corev1.Pod {
+	r.Helper()
+	l, err := r.client.CoreV1().Pods(r.namespace).List(r.Context(), metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return l.Items
+}
+
+// podsOn are the names of the pods on a node.
+func (r *rig) podsOn(node string) (names []string) {
+	r.Helper()
+	for _, p := range r.pods("") {
+		if p.Spec.NodeName == node {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+func (r *rig) waitReady(app string, n int) {
+	r.Helper()
+	r.eventually(app+" to be Ready", func() bool {
+		ready := 0
+		for _, p := range r.pods("app=" + app) {
+			for _, c := range p.Status.Conditions {
+				if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue && p.DeletionTimestamp == nil {
+					ready++
+				}
+			}
+		}
+		return ready >= n
+	})
+}
+
+func (r *rig) getNode(name string) *corev1.Node {
+	r.Helper()
+	n, err := r.client.CoreV1().Nodes().Get(r.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return n
+}
+
+// eventually waits for what others do.
+func (r *rig) eventually(what string, is func() bool) {
+	r.Helper()
+	for end := time.Now().Add(45 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.Fatalf("waiting for %s: it never came", what)
+		}
+	}
+}
+
+// record is what the kubelet noted of a pod's event; it must have happened.
+func (r *rig) record(pod string, event bed.KubeletEvent) bed.KubeletRecord {
+	r.Helper()
+	var found bed.KubeletRecord
+	r.eventually("the kubelet to note "+string(event)+" of "+pod, func() bool {
+		for _, rec := range r.kubelet(event) {
+			if rec.Pod == pod {
+				found = rec
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// kubelet is what the kubelets noted of this test's pods.
+func (r *rig) kubelet(event bed.KubeletEvent) (recs []bed.KubeletRecord) {
+	r.Helper()
+	all, err := r.cp.KubeletLog()
+	if err != nil {
+		r.Fatal(err)
+	}
+	for _, rec := range all {
+		if rec.Namespace == r.namespace && rec.Event == event {
+			recs = append(recs, rec)
+		}
+	}
+	return recs
+}
+
+// requests are the handler's requests to the API server that concern a node or this test's pods.
+func (r *rig) requests(node string) (reqs []bed.AuditRecord) {
+	r.Helper()
+	all, err := r.cp.AuditLog()
+	if err != nil {
+		r.Fatal(err)
+	}
+	for _, a := range all {
+		ours := a.Namespace == r.namespace || a.Name == node || a.Resource == "pods" && selects(a.URI, node)
+		if a.User == handlerUser && ours {
+			reqs = append(reqs, a)
+		}
+	}
+	return reqs
+}
+
+func selects(uri, node string) bool {
+	u, err := url.Parse(uri)
+	return err == nil && u.Query().Get("fieldSelector") == "spec.nodeName="+node
+}
+
+func (r *rig) delete(pod string) {
+	r.Helper()
+	if err := r.client.CoreV1().Pods(r.namespace).Delete(r.Context(), pod, metav1.DeleteOptions{}); err != nil {
+		r.Fatal(err)
+	}
+}

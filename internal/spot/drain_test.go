@@ -1,6 +1,7 @@
 package spot_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -175,16 +176,61 @@ func TestBounce(t *testing.T) {
 	})
 }
 
+// TestWatchBreaks: a pod goes while nobody sees it.
 func TestWatchBreaks(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1", func(p *sim.Pod) { p.Exit = 20 * time.Second })
-		time.AfterFunc(5*time.Second, func() { w.cluster.BreakFollowing(errors.New("connection reset")) })
-		end := w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Times: 4, Err: errors.New("connection refused")})
-		defer end()
+		time.AfterFunc(5*time.Second, func() {
+			end := w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: errors.New("connection refused")})
+			time.AfterFunc(25*time.Second, end)
+			w.cluster.BreakFollowing(errors.New("connection reset"))
+		})
 		out := w.handle(spot.Emptied)
 		if len(out.Problems) != 0 {
 			t.Errorf("a trouble that was overcome is told as a problem: %v", out.Problems)
 		}
+		if *out.Times.Ended > 35 {
+			t.Errorf("the pod that had gone was missed: it ended after %v s", *out.Times.Ended)
+		}
+	})
+}
+
+// slowAnswers is a cluster whose watch is quicker than its answers.
+type slowAnswers struct{ *sim.Cluster }
+
+const slowness = 100 * time.Millisecond
+
+func (c slowAnswers) Evict(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
+	err := c.Cluster.Evict(ctx, p, grace, exact)
+	time.Sleep(slowness)
+	return err
+}
+
+func TestWatchQuickerThanAnswers(t *testing.T) {
+	t.Run("our own eviction", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.handler.Cluster = slowAnswers{w.cluster}
+			w.pod("web-1")
+			out := w.handle(spot.Emptied)
+			if p := podTold(t, out, "web-1"); p.End != spot.PodEvicted || !strings.Contains(p.Reason, "ReplicaSet web") {
+				t.Errorf("%+v", p)
+			}
+		})
+	})
+	t.Run("somebody else's while we are refused", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.handler.Cluster = slowAnswers{w.cluster}
+			pod := w.pod("db-0", func(p *sim.Pod) { p.Exit, p.Replacement = 10*time.Second, nil })
+			w.guard("db", 1)
+			time.AfterFunc(slowness/2, func() { _ = w.cluster.Delete(w.Context(), pod, 30*time.Second, false) })
+			out := w.handle(spot.Emptied)
+			if n := w.cluster.Count("create", "pods/eviction"); n != 1 {
+				t.Errorf("%d evictions of a pod that was ending after the first", n)
+			}
+			if p := podTold(t, out, "db-0"); p.End != spot.PodGone {
+				t.Errorf("%+v", p)
+			}
+		})
 	})
 }
 

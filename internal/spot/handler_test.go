@@ -29,6 +29,9 @@ func TestHandleEmptiesTheNode(t *testing.T) {
 				t.Errorf("%s: %s, want %s", name, got, end)
 			}
 		}
+		if p := podTold(t, out, "web-1"); !strings.Contains(p.Reason, "ReplicaSet web") {
+			t.Errorf("why it was evicted is told as %q", p.Reason)
+		}
 		if out.Replacement.Action != spot.ReplaceDetach || w.aws.Group(group).Desired != 2 {
 			t.Errorf("no replacement: %+v", out.Replacement)
 		}

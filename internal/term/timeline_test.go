@@ -1,0 +1,262 @@
+package term
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+const (
+	instance = "i-0a1b2c3d4e5f60718"
+	web      = "its ReplicaSet web-5d9c8b7f starts another elsewhere"
+	daemon   = "its DaemonSet would bring it straight back"
+	refusal  = "refused with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently"
+)
+
+func sec(s float64) *spot.Seconds { return new(spot.Seconds(s)) }
+
+// outcome is one of a Spot warning, with everything an outcome of any result has.
+func outcome(r spot.Result, change func(*spot.Outcome)) spot.Outcome {
+	event := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	out := spot.Outcome{Version: 1, Result: r, Cluster: "prod.example.com", Deadline: event.Add(2 * time.Minute),
+		Event: spot.EventTold{ID: "e", Kind: spot.SpotTerminate, Instance: instance, Time: event},
+		Times: spot.TimesTold{Began: sec(0.46), Ended: sec(8.5)}}
+	change(&out)
+	return out
+}
+
+func pod(name, owner string, end spot.PodEnd, reason string, change ...func(*spot.PodTold)) spot.PodTold {
+	p := spot.PodTold{Namespace: "shop", Name: name, UID: name, Owner: owner, End: end, Reason: reason}
+	for _, c := range change {
+		c(&p)
+	}
+	return p
+}
+
+func gone(s float64) func(*spot.PodTold) { return func(p *spot.PodTold) { p.Gone = sec(s) } }
+
+func refused(n int) func(*spot.PodTold) {
+	return func(p *spot.PodTold) { p.Refusals, p.LastRefusal = n, refusal }
+}
+
+func emptied() spot.Outcome {
+	return outcome(spot.Emptied, func(o *spot.Outcome) {
+		o.Node = "ip-172-20-0-7.ec2.internal"
+		o.Cordon = &spot.CordonTold{At: sec(0.7)}
+		o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "nodes-us-east-1a.prod.example.com", At: sec(0.8), SkippedHooks: []string{"backup"}}
+		o.Times.Located, o.Times.Cordoned, o.Times.LastEviction, o.Times.Empty = sec(0.6), sec(0.7), sec(5.2), sec(6.5)
+		o.Pods = []spot.PodTold{
+			pod("web-5d9c8b7f-aaaaa", "ReplicaSet/web-5d9c8b7f", spot.PodEvicted, web, gone(3)),
+			pod("web-5d9c8b7f-bbbbb", "ReplicaSet/web-5d9c8b7f", spot.PodEvicted, web, gone(6.5), refused(2)),
+			pod("pay-1", "StatefulSet/pay", spot.PodForced, "it was deleted past what refused its eviction: the machine ends anyway", gone(70), refused(30)),
+			pod("tool", "", spot.PodEvicted, "it ends with the machine; it has no controller, so nothing starts it elsewhere", gone(1.25)),
+			pod("left-early", "Job/x", spot.PodGone, "it is ending already: another request could only shorten its grace period", gone(2)),
+			pod("logs-x", "DaemonSet/logs", spot.PodLeft, daemon),
+			pod("net-x", "DaemonSet/net", spot.PodLeft, daemon),
+		}
+	})
+}
+
+func TestTimeline(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		out  spot.Outcome
+		want string
+	}{
+		{"emptied", emptied(), `
+emptied  ip-172-20-0-7.ec2.internal: cordoned after 0.7 s, last eviction after 5.2 s, empty after 6.5 s, 113.5 s before the deadline
+
+     +0.0 s  event spot-terminate for i-0a1b2c3d4e5f60718
+     +0.5 s  got by the handler
+     +0.6 s  node found
+     +0.7 s  node cordoned
+     +0.8 s  replacement asked of nodes-us-east-1a.prod.example.com
+     +5.2 s  last pod told to end
+     +6.5 s  node empty
+   +120.0 s  deadline
+          -  the detach skips lifecycle hooks: backup
+
+  1 deleted past their budgets, and gone
+    shop/pay-1  +70.0 s  it was deleted past what refused its eviction: the machine ends anyway; refused 30 times, last with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
+
+  3 evicted, and gone
+    shop/web-5d9c8b7f ×2  +6.5 s  refused 2 times before
+    shop/tool             +1.2 s  it ends with the machine; it has no controller, so nothing starts it elsewhere
+
+  1 gone without our asking
+    shop/left-early  +2.0 s  it is ending already: another request could only shorten its grace period
+
+  2 left by rule
+    shop/logs-x, shop/net-x  it is a stand-in
+`},
+		{"not emptied", outcome(spot.NotEmptied, func(o *spot.Outcome) {
+			o.Node, o.Reason = instance, "2 of its pods were still there at the end"
+			o.Cordon = &spot.CordonTold{Error: "there was no answer in time"}
+			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceNone, Reason: "the process Launch is suspended in its group g: a detach would bring no replacement"}
+			o.Times.Located, o.Times.LastEviction, o.Times.Ended = sec(0.6), sec(5.7), sec(114.9)
+			o.Pods = []spot.PodTold{
+				pod("pay-0", "StatefulSet/pay", spot.PodRemaining, "every request to evict it was refused", refused(1)),
+				pod("slow", "Job/slow", spot.PodRemaining, "it had been told to end and was still ending"),
+				pod("kept", "Job/kept", spot.PodStuck, "its containers have ended, but its object is still there: look at its finalizers"),
+			}
+			o.Problems = []string{"cordoning the node: there was no answer in time"}
+		}), `
+not emptied  i-0a1b2c3d4e5f60718: 2 of its pods were still there at the end, not cordoned, last eviction after 5.7 s
+
+     +0.0 s  event spot-terminate
+     +0.5 s  got by the handler
+     +0.6 s  node found
+     +5.7 s  last pod told to end
+   +114.9 s  gave up
+   +120.0 s  deadline
+          -  no replacement asked: the process Launch is suspended in its group g: a detach would bring no replacement
+
+  2 still there at the end
+    shop/pay-0    every request to evict it was refused; refused once, last with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
+    shop/slow     it had been told to end and was still ending
+
+  1 ended, but their objects are still there
+    shop/kept    its containers have ended, but its object is still there: look at its finalizers
+
+  problems
+    cordoning the node: there was no answer in time
+`},
+		{"foreign", outcome(spot.ForeignOne, func(o *spot.Outcome) {
+			o.Reason, o.Times.Ended = "the instance belongs to the cluster staging.example.com", sec(0.6)
+		}), `
+foreign  i-0a1b2c3d4e5f60718: the instance belongs to the cluster staging.example.com
+
+     +0.0 s  event spot-terminate
+     +0.5 s  got by the handler
+   +120.0 s  deadline
+`},
+		{"ignored", spot.Outcome{Version: 1, Result: spot.Ignored, Reason: `no rule for events of type "X" from "aws.ec2"`, Event: spot.EventTold{ID: "e", Type: "X"}}, `
+ignored  X: no rule for events of type "X" from "aws.ec2"
+`},
+		{"planned", outcome(spot.Planned, func(o *spot.Outcome) {
+			o.Node = instance
+			o.Plan = &spot.PlanTold{Cordon: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PodPlanned{
+				{Namespace: "shop", Name: "web-a", Verb: spot.Evict, Reason: web, ForceAt: sec(85)},
+				{Namespace: "shop", Name: "web-b", Verb: spot.Evict, Reason: web, ForceAt: sec(85)},
+				{Namespace: "shop", Name: "old", Verb: spot.Watch, Reason: "it is ending already"},
+				{Namespace: "kube-system", Name: "logs-x", Verb: spot.Leave, Reason: daemon},
+			}}
+		}), `
+planned  i-0a1b2c3d4e5f60718: nothing was changed
+
+     +0.0 s  event spot-terminate
+     +0.5 s  got by the handler
+   +120.0 s  deadline
+
+  the node would be cordoned
+  a replacement would be asked of nodes.prod.example.com
+
+  2 would be evicted
+    shop/web-a, shop/web-b  its ReplicaSet web-5d9c8b7f starts another elsewhere; past its budget at +85.0 s
+
+  1 would be watched only
+    shop/old  it is ending already
+
+  1 would be left by rule
+    kube-system/logs-x  its DaemonSet would bring it straight back
+`},
+		{"planned without a node", outcome(spot.Planned, func(o *spot.Outcome) {
+			o.Reason = "no node of the instance has registered yet"
+			o.Plan = &spot.PlanTold{Replace: spot.ReplaceNone, Reason: "it is in no Auto Scaling group"}
+		}), `
+planned  i-0a1b2c3d4e5f60718: no node of the instance has registered yet, nothing was changed
+
+     +0.0 s  event spot-terminate
+     +0.5 s  got by the handler
+   +120.0 s  deadline
+
+  no replacement would be asked: it is in no Auto Scaling group
+`},
+		{"detached only", outcome(spot.NotEmptied, func(o *spot.Outcome) {
+			o.Reason = "the cluster could not be asked for the node"
+			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "nodes.prod.example.com", At: sec(3.6)}
+			o.Times.Ended = sec(115)
+			o.Problems = []string{"finding the node of " + instance + ": connection refused"}
+		}), `
+not emptied  i-0a1b2c3d4e5f60718: the cluster could not be asked for the node
+
+     +0.0 s  event spot-terminate
+     +0.5 s  got by the handler
+     +3.6 s  replacement asked of nodes.prod.example.com
+   +115.0 s  gave up
+   +120.0 s  deadline
+
+  problems
+    finding the node of i-0a1b2c3d4e5f60718: connection refused
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b strings.Builder
+			if err := Timeline(&b, c.out, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			if want := strings.TrimPrefix(c.want, "\n"); b.String() != want {
+				t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+			}
+		})
+	}
+}
+
+// TestLongLists are folded, and what is hidden is counted.
+func TestLongLists(t *testing.T) {
+	out := outcome(spot.Emptied, func(o *spot.Outcome) {
+		for i := range 30 {
+			name := fmt.Sprintf("job-%02d", i)
+			o.Pods = append(o.Pods, pod(name, "Job/"+name, spot.PodEvicted, "its Job "+name+" starts another elsewhere", gone(1)))
+			o.Pods = append(o.Pods, pod("daemon-"+name, "DaemonSet/d", spot.PodLeft, daemon), pod("daemon2-"+name, "DaemonSet/e", spot.PodLeft, daemon))
+		}
+	})
+	var b strings.Builder
+	if err := Timeline(&b, out, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	_, got, _ := strings.Cut(b.String(), "deadline\n\n")
+	want := "  30 evicted, and gone\n"
+	for i := range 9 {
+		want += fmt.Sprintf("    shop/job-%02d  +1.0 s\n", i)
+	}
+	want += "    and 21 more\n\n  60 left by rule\n    shop/daemon-job-00, shop/daemon2-job-00 and 58 more  " + daemon + "\n"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestColor(t *testing.T) {
+	var b, colored strings.Builder
+	if err := Timeline(&b, emptied(), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), "\x1b") {
+		t.Errorf("colour where none is wanted: %q", b.String())
+	}
+	if err := Timeline(&colored, emptied(), Options{Color: true}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(colored.String(), "\x1b[32memptied\x1b[0m  ip-172") {
+		t.Errorf("the verdict is not green: %q", colored.String()[:40])
+	}
+	bare := strings.NewReplacer("\x1b[32m", "", "\x1b[33m", "", "\x1b[2m", "", "\x1b[0m", "").Replace(colored.String())
+	if bare != b.String() {
+		t.Errorf("colour changes the text:\n%s\n%s", bare, b.String())
+	}
+}
+
+func TestWriteFails(t *testing.T) {
+	full := errors.New("no space left")
+	if err := Timeline(failing{full}, emptied(), Options{}); !errors.Is(err, full) {
+		t.Errorf("got %v, want %v", err, full)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }

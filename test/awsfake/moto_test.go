@@ -42,8 +42,8 @@ func TestContractOnMoto(t *testing.T) {
 // startMoto runs a moto server of its own and returns its URL.
 func startMoto(t *testing.T) string {
 	t.Helper()
-	if out, err := exec.Command("python3", "-c", "import moto.server").CombinedOutput(); err != nil {
-		t.Fatalf("importing moto: %v\n%sthis test needs it; install it with\npip install 'moto[server]==5.2.1' boto3", err, out)
+	if out, err := exec.Command("python3", "../../tools/python/check.py").CombinedOutput(); err != nil {
+		t.Fatalf("looking for moto: %v\n%s", err, out)
 	}
 	log, err := os.Create(filepath.Join(t.TempDir(), "moto.log"))
 	if err != nil {

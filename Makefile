@@ -1,0 +1,72 @@
+# Everything here runs with Go, make, bash and git; `make tools` tells what else the tests want.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Two cores are busy with one target; two at once would only mix their output.
+.NOTPARALLEL:
+.PHONY: help build test unit tools controlplane end-to-end lint demo bench dist reproducible clean
+
+VERSION := $(shell cat VERSION)
+
+# Lambda's custom runtime talks over HTTP alone: norpc leaves the old protocol's net/rpc out of the binary.
+LAMBDA := -tags lambda.norpc -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
+
+# What the environment may say about a processor or a C compiler must not reach what is shipped.
+SHIPPED := CGO_ENABLED=0 GOOS=linux GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off GOFLAGS= GOWORK=off
+
+STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# The test module without the two packages that link all of Kubernetes: to analyse them is to compile it once more, five
+# minutes for a few hundred lines that only wire it up. What they do is proven by every test that runs on them.
+LIGHT := $$(go list ./... | grep -v '/controlplane$$')
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the Lambda's binary for this machine: bin/bootstrap
+	go build $(LAMBDA) -o bin/bootstrap ./lambda
+
+test: tools unit controlplane end-to-end ## all tests: each package's own, then those on a real control plane
+
+unit: ## each package's own tests
+	go test -timeout 5m ./...
+
+tools: ## are the Python tools that tests need there? Says how to install what is not
+	@command -v python3 >/dev/null || { echo "python3 is missing: install Python 3.9 or later" >&2; exit 1; }
+	@python3 tools/python/check.py
+
+controlplane: ## the control plane that tests and demo run on: five minutes the first time, then cached
+	cd test && go run ./cmd/prepare
+
+# Go's test cache sees neither the programs these tests start nor the module above theirs: -count=1. Each of them has
+# clocks to keep, so packages take turns: -p 1. Only packages that have tests are named: to the others `go test ./...`
+# would compile all of Kubernetes a second time. Vetting is lint's.
+end-to-end: controlplane ## the tests of the test module
+	cd test && go test -count=1 -p 1 -vet=off -timeout 20m \
+		$$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...)
+
+lint: ## gofmt, go vet and staticcheck
+	@echo gofmt; found=$$(gofmt -l .); [ -z "$$found" ] || { printf 'to be formatted with gofmt -w:\n%s\n' "$$found" >&2; exit 1; }
+	go vet ./...
+	cd test && go vet $(LIGHT)
+	$(STATICCHECK) ./...
+	cd test && $(STATICCHECK) $(LIGHT)
+
+demo: ## one interrupted node on a real control plane, live
+	cd test && go run ./cmd/demo
+
+bench: ## the benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+dist: ## what Lambda runs: dist/<arch>/bootstrap and its zip, the same bytes every time
+	@rm -rf dist
+	@for arch in amd64 arm64; do \
+		$(SHIPPED) GOARCH=$$arch go build -trimpath -buildvcs=false $(LAMBDA) -o dist/$$arch/bootstrap ./lambda; \
+		go run ./tools/zip dist/kops-spot-$(VERSION)-$$arch.zip dist/$$arch/bootstrap LICENSE; \
+	done
+
+reproducible: ## dist, here and as another machine would build it: are the bytes the same?
+	@tools/reproducible
+
+clean: ## remove what was built here; Go's caches stay
+	rm -rf bin dist test/bin

@@ -39,7 +39,7 @@ func TestEventsWithoutARule(t *testing.T) {
 		t.Fatal(err)
 	}
 	log, logged := logger()
-	handle := handler(t.Context(), []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=token-file:" + token,
+	handle := handler(t.Context(), []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:" + token,
 		"KOPS_SPOT_SERVER=https://127.0.0.1:1"}, log)
 	out, err := handle(t.Context(), json.RawMessage(`{"id":"e","source":"aws.ec2","detail-type":"EC2 AMI State Change"}`))
 	if err != nil || out.Result != spot.Ignored || out.Event.Type != "EC2 AMI State Change" {
@@ -61,7 +61,7 @@ func TestNoRegion(t *testing.T) {
 		t.Fatal(err)
 	}
 	log, _ := logger()
-	handle := handler(t.Context(), []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=token-file:" + token,
+	handle := handler(t.Context(), []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:" + token,
 		"KOPS_SPOT_SERVER=https://127.0.0.1:1"}, log)
 	if _, err := handle(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
 		t.Errorf("got %v", err)

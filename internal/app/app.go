@@ -27,14 +27,6 @@ func New(ctx context.Context, environ []string, version string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	login, err := cfg.Login("kops-spot/" + version)
-	if err != nil {
-		return nil, err
-	}
-	cluster, err := kube.New(login)
-	if err != nil {
-		return nil, err
-	}
 	aws, err := config.LoadDefaultConfig(ctx, config.WithAppID("kops-spot"))
 	if err != nil {
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
@@ -42,7 +34,16 @@ func New(ctx context.Context, environ []string, version string, log *slog.Logger
 	if aws.Region == "" {
 		return nil, errors.New("reading the AWS configuration: AWS_REGION: set it to the cluster's region; Lambda sets it by itself")
 	}
-	h := &spot.Handler{Cluster: cluster, Cloud: awscloud.New(aws), Policy: spot.DefaultPolicy(cfg.Cluster), Log: log}
+	cloud := awscloud.New(aws)
+	login, err := cfg.logIn(aws, cloud, "kops-spot/"+version)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := kube.New(login)
+	if err != nil {
+		return nil, err
+	}
+	h := &spot.Handler{Cluster: cluster, Cloud: cloud, Policy: spot.DefaultPolicy(cfg.Cluster), Log: log}
 	f := &Function{handle: h.Handle, log: log}
 	if cfg.Mode == Observe {
 		f.handle = h.Preview

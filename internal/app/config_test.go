@@ -24,18 +24,31 @@ func TestParseConfig(t *testing.T) {
 		want Config
 	}{
 		"a token and a private CA": {
-			env: []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=token-file:/var/token",
+			env: []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:/var/token",
 				"KOPS_SPOT_SERVER=https://api.prod.example.com", "KOPS_SPOT_CA=" + ca, "PATH=/bin", "AWS_REGION=eu-west-1"},
-			want: Config{Cluster: "prod.example.com", Mode: Act, tokenFile: "/var/token"},
+			want: Config{Cluster: "prod.example.com", Mode: Act, login: place{inFile, "/var/token"}},
 		},
 		"a CA in base64": {
-			env: []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=observe", "KOPS_SPOT_LOGIN=token-file:/var/token",
+			env: []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=observe", "KOPS_SPOT_LOGIN=file:/var/token",
 				"KOPS_SPOT_SERVER=https://10.0.0.1", "KOPS_SPOT_CA=" + base64.StdEncoding.EncodeToString([]byte(ca)), "KOPS_SPOT_TLS_SERVER_NAME=localhost"},
-			want: Config{Cluster: "prod.example.com", Mode: Observe, tokenFile: "/var/token"},
+			want: Config{Cluster: "prod.example.com", Mode: Observe, login: place{inFile, "/var/token"}},
+		},
+		"aws-iam-authenticator": {
+			env:  []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=iam", "KOPS_SPOT_SERVER=https://api"},
+			want: Config{Cluster: "prod.example.com", Mode: Act, login: place{byIAM, "prod.example.com"}},
+		},
+		"a cluster id of its own": {
+			env:  []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=iam:prod", "KOPS_SPOT_SERVER=https://api"},
+			want: Config{Cluster: "prod.example.com", Mode: Act, login: place{byIAM, "prod"}},
+		},
+		"a secret": {
+			env: []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_SERVER=https://api",
+				"KOPS_SPOT_LOGIN=secretsmanager:arn:aws:secretsmanager:us-east-1:123456789012:secret:cast", "KOPS_SPOT_CA=ssm:/cast/ca"},
+			want: Config{Cluster: "prod.example.com", Mode: Act, login: place{inSecret, "arn:aws:secretsmanager:us-east-1:123456789012:secret:cast"}},
 		},
 		"a kubeconfig": {
 			env:  []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=observe", "KOPS_SPOT_LOGIN=kubeconfig:/root/.kube/config"},
-			want: Config{Cluster: "prod.example.com", Mode: Observe, kubeconfig: "/root/.kube/config"},
+			want: Config{Cluster: "prod.example.com", Mode: Observe, login: place{byKubeconfig, "/root/.kube/config"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -43,7 +56,7 @@ func TestParseConfig(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Cluster != c.want.Cluster || got.Mode != c.want.Mode || got.tokenFile != c.want.tokenFile || got.kubeconfig != c.want.kubeconfig {
+			if got.Cluster != c.want.Cluster || got.Mode != c.want.Mode || got.login != c.want.login {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
@@ -51,18 +64,19 @@ func TestParseConfig(t *testing.T) {
 }
 
 func TestTLSServerName(t *testing.T) {
-	base := []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=token-file:/t", "KOPS_SPOT_SERVER=https://nlb.elb.amazonaws.com"}
+	base := []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_SERVER=https://nlb.elb.amazonaws.com"}
 	for _, c := range []struct {
 		more []string
 		want string
 	}{
 		{[]string{"KOPS_SPOT_CA=" + testCA(t)}, "api.internal.prod.example.com"},
+		{[]string{"KOPS_SPOT_CA=ssm:/cast/ca"}, "api.internal.prod.example.com"},
 		{nil, ""}, // a public certificate has the host's name
 		{[]string{"KOPS_SPOT_TLS_SERVER_NAME=x"}, "x"},
 	} {
 		got, err := ParseConfig(append(base, c.more...))
-		if err != nil || got.Endpoint.TLSServerName != c.want {
-			t.Errorf("got %q, %v; want %q", got.Endpoint.TLSServerName, err, c.want)
+		if err != nil || got.TLSServerName != c.want {
+			t.Errorf("got %q, %v; want %q", got.TLSServerName, err, c.want)
 		}
 	}
 }
@@ -73,20 +87,24 @@ func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
 		env  []string
 		want []string
 	}{
-		"nothing is set": {nil, []string{"KOPS_SPOT_CLUSTER: set it to the kOps cluster's name", "KOPS_SPOT_MODE: set it to observe", "KOPS_SPOT_LOGIN: set it to token-file:"}},
+		"nothing is set": {nil, []string{"KOPS_SPOT_CLUSTER: set it to the kOps cluster's name", "KOPS_SPOT_MODE: set it to observe", "KOPS_SPOT_LOGIN: set it to iam or iam:<cluster id>"}},
 		"everything is wrong": {
-			[]string{"KOPS_SPOT_CLUSTER=prod", "KOPS_SPOT_MODE=dry-run", "KOPS_SPOT_LOGIN=token-file:/t", "KOPS_SPOT_SERVER=api.prod.example.com", "KOPS_SPOT_CA=%%%", "KOPS_SPOT_MOD=act"},
+			[]string{"KOPS_SPOT_CLUSTER=prod", "KOPS_SPOT_MODE=dry-run", "KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_SERVER=api.prod.example.com", "KOPS_SPOT_CA=%%%", "KOPS_SPOT_MOD=act"},
 			[]string{`KOPS_SPOT_CLUSTER: "prod" is no kOps cluster name`, `not "dry-run"`, "KOPS_SPOT_SERVER: set it to the API server's URL", "KOPS_SPOT_CA: set it to", "KOPS_SPOT_MOD: there is no such setting"},
 		},
+		"places without a name": {
+			[]string{"KOPS_SPOT_LOGIN=secretsmanager:", "KOPS_SPOT_CA=ssm:"},
+			[]string{"KOPS_SPOT_LOGIN: secretsmanager: is to be followed by a name", "KOPS_SPOT_CA: ssm: is to be followed"},
+		},
 		"a CA without a certificate": {
-			[]string{"KOPS_SPOT_LOGIN=token-file:/t", "KOPS_SPOT_CA=-----BEGIN CERTIFICATE-----"},
+			[]string{"KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_CA=-----BEGIN CERTIFICATE-----"},
 			[]string{"KOPS_SPOT_CA: there is no certificate in it"},
 		},
 		"a server beside a kubeconfig": {
 			[]string{"KOPS_SPOT_LOGIN=kubeconfig:/k", "KOPS_SPOT_SERVER=https://x"},
 			[]string{"KOPS_SPOT_SERVER: take it away"},
 		},
-		"http": {[]string{"KOPS_SPOT_LOGIN=token-file:/t", "KOPS_SPOT_SERVER=http://api"}, []string{"KOPS_SPOT_SERVER: set it to"}},
+		"http": {[]string{"KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_SERVER=http://api"}, []string{"KOPS_SPOT_SERVER: set it to"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ParseConfig(c.env)

@@ -7,6 +7,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -15,11 +18,14 @@ import (
 // as a rule; of a two-minute notice, a black hole may cost only a small part.
 const attemptLimit = 5 * time.Second
 
-// Cloud is spot.Cloud on the AWS APIs. It is safe for concurrent use.
+// Cloud is spot.Cloud on the AWS APIs, and what a log-in to the cluster needs of them. It is safe for concurrent use.
 type Cloud struct {
-	ec2   *ec2.Client
-	scale *autoscaling.Client
-	limit time.Duration // of one attempt
+	ec2        *ec2.Client
+	scale      *autoscaling.Client
+	secrets    *secretsmanager.Client
+	parameters *ssm.Client
+	sts        *sts.Client
+	limit      time.Duration // of one attempt
 }
 
 var _ spot.Cloud = (*Cloud)(nil)
@@ -27,9 +33,12 @@ var _ spot.Cloud = (*Cloud)(nil)
 // New makes a Cloud from region, credentials and endpoints of cfg. What cfg says of retries does not count.
 func New(cfg aws.Config) *Cloud {
 	return &Cloud{
-		ec2:   ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer = aws.NopRetryer{} }),
-		scale: autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) { o.Retryer = aws.NopRetryer{} }),
-		limit: attemptLimit,
+		ec2:        ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer = aws.NopRetryer{} }),
+		scale:      autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) { o.Retryer = aws.NopRetryer{} }),
+		secrets:    secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) { o.Retryer = aws.NopRetryer{} }),
+		parameters: ssm.NewFromConfig(cfg, func(o *ssm.Options) { o.Retryer = aws.NopRetryer{} }),
+		sts:        sts.NewFromConfig(cfg, func(o *sts.Options) { o.Retryer = aws.NopRetryer{} }),
+		limit:      attemptLimit,
 	}
 }
 
@@ -46,6 +55,10 @@ func Operations() map[string][]string {
 		"Tag":    {"ec2:CreateTags"},
 		"Untag":  {"ec2:DeleteTags"},
 		"Detach": {"autoscaling:DetachInstances"},
+
+		"Secret":    {"secretsmanager:GetSecretValue"},
+		"Parameter": {"ssm:GetParameter"},
+		"CallerARN": {"sts:GetCallerIdentity"}, // which needs no permission, and cannot be denied
 	}
 }
 

@@ -164,6 +164,9 @@ func TestOperations(t *testing.T) {
 		"DetachInstances":        `<R><DetachInstancesResult/></R>`,
 		"CreateTags":             `<R><return>true</return></R>`,
 		"DeleteTags":             `<R><return>true</return></R>`,
+		"GetCallerIdentity":      `<R><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/u</Arn></GetCallerIdentityResult></R>`,
+		"GetSecretValue":         `{"SecretString":"s"}`,
+		"GetParameter":           `{"Parameter":{"Value":"p"}}`,
 	}
 	var mu sync.Mutex
 	var called map[string]int
@@ -171,6 +174,9 @@ func TestOperations(t *testing.T) {
 		_, scope, _ := strings.Cut(r.Header.Get("Authorization"), "/eu-west-1/")
 		service, _, _ := strings.Cut(scope, "/")
 		action := r.FormValue("Action")
+		if target := r.Header.Get("X-Amz-Target"); target != "" { // the JSON protocol
+			_, action, _ = strings.Cut(target, ".")
+		}
 		mu.Lock()
 		called[service+":"+action]++
 		mu.Unlock()
@@ -182,8 +188,11 @@ func TestOperations(t *testing.T) {
 		"Tag":        func() error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) },
 		"Untag":      func() error { return c.Untag(t.Context(), id, []string{"a"}) },
 		"Detach":     func() error { return c.Detach(t.Context(), id, "g") },
+		"Secret":     func() error { _, err := c.Secret(t.Context(), "s", "k"); return err },
+		"Parameter":  func() error { _, err := c.Parameter(t.Context(), "p", "k"); return err },
+		"CallerARN":  func() error { _, err := c.CallerARN(t.Context()); return err },
 	}
-	for m := range reflect.TypeFor[spot.Cloud]().Methods() {
+	for m := range reflect.TypeFor[*Cloud]().Methods() {
 		call, ok := methods[m.Name]
 		if !ok {
 			t.Errorf("%s: not called here", m.Name)
@@ -201,7 +210,7 @@ func TestOperations(t *testing.T) {
 			t.Errorf("%s calls %v, the table says %v", m.Name, called, want)
 		}
 	}
-	if n := reflect.TypeFor[spot.Cloud]().NumMethod(); len(Operations()) != n {
-		t.Errorf("the table has %d methods, spot.Cloud has %d", len(Operations()), n)
+	if n := reflect.TypeFor[*Cloud]().NumMethod(); len(Operations()) != n {
+		t.Errorf("the table has %d methods, Cloud has %d", len(Operations()), n)
 	}
 }

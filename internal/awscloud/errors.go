@@ -37,7 +37,8 @@ func meaning(code string) answer {
 		"SignatureDoesNotMatch", "IncompleteSignature", "InvalidSignatureException",
 		"ExpiredToken", "ExpiredTokenException", "RequestExpired":
 		return credentials
-	case "ValidationError", "InvalidParameterValue", "MissingParameter", "TagLimitExceeded", "TagPolicyViolation", "OptInRequired":
+	case "ResourceNotFoundException", "ParameterNotFound", // a secret, a parameter: configured, so it must be there
+		"ValidationError", "ValidationException", "InvalidParameterValue", "MissingParameter", "TagLimitExceeded", "TagPolicyViolation", "OptInRequired":
 		return refused
 	}
 	return again
@@ -64,6 +65,10 @@ func translate(op, doing, on string, err error) error {
 		}
 		return fmt.Errorf("%s: %w: %s: %s; allow %s%s to %s", doing, spot.ErrFinal, code, said, op, where, principal(said))
 	case credentials:
+		// Of a clock that is too far off, STS says so in words that hold nothing but two dates.
+		if strings.HasPrefix(said, "Signature expired") || strings.HasPrefix(said, "Signature not yet current") {
+			return fmt.Errorf("%s: %w: AWS refuses our clock (%s: %s); set it right", doing, spot.ErrFinal, code, said)
+		}
 		return fmt.Errorf("%s: %w: AWS does not accept the credentials (%s); renew those this runs with, and check the clock",
 			doing, spot.ErrFinal, code)
 	case refused:

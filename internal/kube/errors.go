@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -22,9 +21,6 @@ func translate(err error, doing string) error {
 		return nil
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
-	case apierrors.IsUnauthorized(err):
-		return spot.Final(fmt.Errorf("%s: the API server does not accept the credential (401): "+
-			"it may have expired or belong to another cluster; renew it and see KOPS_SPOT_LOGIN: %w", doing, err))
 	case apierrors.IsForbidden(err):
 		return spot.Final(fmt.Errorf("%s: the credential is good but may not do this (403): "+
 			"apply deploy/rbac.yaml and log in as a subject that it binds: %w", doing, err))
@@ -43,8 +39,8 @@ func isCertificate(err error) bool {
 }
 
 // refusal says what an answer to an eviction or a delete means. Whoever answers with a status code has refused it,
-// whatever the code: budgets say 429 or, where two guard one pod, 500, and an admission webhook says what it likes. Only
-// a credential that is not accepted (401) is not about the pod.
+// whatever the code: budgets say 429 or, where two guard one pod, 500, and an admission webhook says what it likes. (A
+// credential that is not accepted has no status here: the log-in has made it an error that explains itself.)
 func refusal(err error, doing string) error {
 	status := apierrors.APIStatus(nil)
 	switch {
@@ -54,7 +50,7 @@ func refusal(err error, doing string) error {
 		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
 	case apierrors.IsConflict(err):
 		return fmt.Errorf("%s: %w: %w", doing, spot.ErrChanged, err)
-	case !errors.As(err, &status) || status.Status().Code == http.StatusUnauthorized:
+	case !errors.As(err, &status):
 		return translate(err, doing)
 	}
 	s := status.Status()

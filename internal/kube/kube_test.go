@@ -1,20 +1,18 @@
 package kube
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/cert"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -37,20 +35,17 @@ func against(t *testing.T, h http.Handler) *Cluster {
 	t.Helper()
 	srv := httptest.NewTLSServer(h)
 	t.Cleanup(srv.Close)
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("very-secret"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
-	login, err := WithTokenFile(Endpoint{Server: srv.URL, CA: ca}, token, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := New(login)
+	c, err := New(WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, text("very-secret"), "test"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func text(s string) Source { return func(context.Context) (string, error) { return s, nil } }
+
+func pemOf(srv *httptest.Server) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}))
 }
 
 func status(code int32, reason metav1.StatusReason, message string, details *metav1.StatusDetails) metav1.Status {
@@ -105,7 +100,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger, err := New(&rest.Config{Host: srv.URL, TLSClientConfig: rest.TLSClientConfig{CAData: anotherCA}})
+	stranger, err := New(WithToken(Endpoint{Server: srv.URL, CA: text(string(anotherCA))}, text("very-secret"), ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,21 +125,6 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 				t.Error("the token stands in the error")
 			}
 		})
-	}
-}
-
-func TestLoginFiles(t *testing.T) {
-	empty := filepath.Join(t.TempDir(), "empty")
-	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{empty, empty + "-not"} {
-		if _, err := WithTokenFile(Endpoint{}, path, ""); err == nil || !strings.Contains(err.Error(), "reading the token to log in with") {
-			t.Errorf("%s: %v", path, err)
-		}
-	}
-	if _, err := FromKubeconfig(empty+"-not", ""); err == nil || !strings.Contains(err.Error(), "reading the kubeconfig") {
-		t.Errorf("%v", err)
 	}
 }
 

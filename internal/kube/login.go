@@ -1,55 +1,59 @@
 package kube
 
 import (
+	"context"
 	"fmt"
-	"net"
-	"os"
-	"strings"
+	"net/http"
 	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// dialLimit bounds the opening of one connection, so that an address that swallows packets leaves time for another try.
-const dialLimit = 3 * time.Second
+// Source reads a text that may change while the function lives: a token, a CA bundle. It says in its error what it read
+// and from where, and never the text.
+type Source func(context.Context) (string, error)
 
 // Endpoint is where a cluster's API server is and how it proves that it is the one.
 type Endpoint struct {
 	Server        string // https://host[:port]
-	CA            []byte // PEM bundle; empty for the system's roots, as for a load balancer with a public certificate
+	CA            Source // PEM bundle; nil for the system's roots, as for a load balancer with a public certificate
 	TLSServerName string // the name in the certificate, where it is not the host's
 }
 
-// WithTokenFile logs in with the bearer token in a file, such as a ServiceAccount's. The file is read again as it
-// changes, about once a minute.
-func WithTokenFile(e Endpoint, path, userAgent string) (*rest.Config, error) {
-	token, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the token to log in with: %w", err)
-	}
-	if strings.TrimSpace(string(token)) == "" {
-		return nil, fmt.Errorf("reading the token to log in with: %s is empty", path)
-	}
-	return dialing(&rest.Config{
-		Host:            e.Server,
-		BearerTokenFile: path,
-		UserAgent:       userAgent,
-		TLSClientConfig: rest.TLSClientConfig{CAData: e.CA, ServerName: e.TLSServerName},
-	}), nil
+// WithToken logs in with a bearer token, such as a ServiceAccount's. The token and the CA bundle are read when they are
+// first needed, and again when the server does not accept them: a rotated one is taken up by itself.
+func WithToken(e Endpoint, token Source, userAgent string) *rest.Config {
+	return login(e, &storedToken{read: token}, userAgent)
 }
 
-// FromKubeconfig logs in as the current context of a kubeconfig file says.
+// WithIAM logs in to aws-iam-authenticator. It makes no network call for that.
+func WithIAM(e Endpoint, identity IAM, userAgent string) *rest.Config {
+	return login(e, &iamToken{IAM: identity}, userAgent)
+}
+
+func login(e Endpoint, t tokens, userAgent string) *rest.Config {
+	return &rest.Config{Host: e.Server, UserAgent: userAgent, Transport: &bearer{tokens: t, next: &trusting{endpoint: e}}}
+}
+
+// FromKubeconfig logs in as the current context of a kubeconfig file says; for people at a terminal.
 func FromKubeconfig(path, userAgent string) (*rest.Config, error) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the kubeconfig to log in with: %w", err)
 	}
 	cfg.UserAgent = userAgent
-	return dialing(cfg), nil
+	cfg.Dial = dialer().DialContext
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &explaining{next: next} })
+	return cfg, nil
 }
 
-func dialing(cfg *rest.Config) *rest.Config {
-	cfg.Dial = (&net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}).DialContext
-	return cfg
+// tokens are the bearer tokens of one log-in.
+type tokens interface {
+	// token is the one to send. rejected, if not empty, is one that the server has not accepted: another is wanted, if
+	// there is one.
+	token(ctx context.Context, rejected string) (string, error)
+	// explain says why a token may not have been accepted, and what to do; skew is how far our clock is ahead of the
+	// server's, zero if that is not known.
+	explain(ctx context.Context, token string, skew time.Duration) string
 }

@@ -139,7 +139,7 @@ func (r *rig) actingEnv() map[string]string {
 	env := map[string]string{
 		"KOPS_SPOT_CLUSTER":         cluster,
 		"KOPS_SPOT_MODE":            "act",
-		"KOPS_SPOT_LOGIN":           "token-file:" + r.file("token", shared.token),
+		"KOPS_SPOT_LOGIN":           "file:" + r.file("token", shared.token),
 		"KOPS_SPOT_SERVER":          r.cp.AdminConfig().Host,
 		"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(r.cp.AdminConfig().CAData),
 		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",

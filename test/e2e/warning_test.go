@@ -291,7 +291,7 @@ func TestForbiddenAndExpired(t *testing.T) {
 		"expired":   {"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "KOPS_SPOT_LOGIN"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r.env["KOPS_SPOT_LOGIN"] = "token-file:" + r.file(name, c.token)
+			r.env["KOPS_SPOT_LOGIN"] = "file:" + r.file(name, c.token)
 			said := r.failure(event)
 			if !strings.Contains(said, c.want) || !strings.Contains(said, "reading node "+victim) {
 				t.Errorf("it does not say what to do: %s", said)
@@ -304,7 +304,7 @@ func TestForbiddenAndExpired(t *testing.T) {
 			}
 		})
 	}
-	r.env["KOPS_SPOT_LOGIN"] = "token-file:/nowhere"
+	r.env["KOPS_SPOT_LOGIN"] = "file:/nowhere"
 	if said := r.failure(event); !strings.Contains(said, "/nowhere") {
 		t.Errorf("%s", said)
 	}

@@ -1,0 +1,49 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"k8s.io/client-go/rest"
+
+	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// logIn is the log-in that the configuration names. It makes no request; what it has to read it reads when it is first
+// used.
+func (c Config) logIn(cfg aws.Config, cloud *awscloud.Cloud, userAgent string) (*rest.Config, error) {
+	if c.login.in == byKubeconfig {
+		return kube.FromKubeconfig(c.login.name, userAgent)
+	}
+	e := kube.Endpoint{Server: c.Server, TLSServerName: c.TLSServerName}
+	if c.ca != (place{}) {
+		e.CA = source(cloud, c.ca, caKey)
+	}
+	if c.login.in == byIAM {
+		return kube.WithIAM(e, kube.IAM{ClusterID: c.login.name, Region: cfg.Region, Credentials: cfg.Credentials, WhoAmI: cloud.CallerARN}, userAgent), nil
+	}
+	return kube.WithToken(e, source(cloud, c.login, tokenKey), userAgent), nil
+}
+
+// source reads the text at a place; key is its name where the place holds several.
+func source(cloud *awscloud.Cloud, p place, key string) kube.Source {
+	switch p.in {
+	case inSecret:
+		return func(ctx context.Context) (string, error) { return cloud.Secret(ctx, p.name, key) }
+	case inParameter:
+		return func(ctx context.Context) (string, error) { return cloud.Parameter(ctx, p.name, key) }
+	case inFile:
+		return func(context.Context) (string, error) {
+			text, err := os.ReadFile(p.name)
+			if err != nil {
+				return "", spot.Final(fmt.Errorf("reading the %s: %w", key, err))
+			}
+			return string(text), nil
+		}
+	}
+	return func(context.Context) (string, error) { return p.name, nil }
+}

@@ -1,0 +1,80 @@
+package app
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awscloud"
+)
+
+// TestTheRoleMayDoWhatTheCodeCanCall, and nothing else: an action too many fails as one too few does.
+func TestTheRoleMayDoWhatTheCodeCanCall(t *testing.T) {
+	var called []string
+	for _, ops := range awscloud.Operations() {
+		for _, op := range ops {
+			if op != "sts:GetCallerIdentity" { // AWS: no permission is needed for it, and none can deny it
+				called = append(called, op)
+			}
+		}
+	}
+	var allowed []string
+	for _, s := range statements(t) {
+		allowed = append(allowed, s.Action...)
+	}
+	slices.Sort(called)
+	slices.Sort(allowed)
+	if !slices.Equal(called, allowed) {
+		t.Errorf("the code can call %v\nthe document allows %v", called, allowed)
+	}
+}
+
+// TestWritesAreTheClustersOnly: every action that changes something is bound to the cluster by its tag, on resources of
+// one account and region.
+func TestWritesAreTheClustersOnly(t *testing.T) {
+	for _, s := range statements(t) {
+		for _, action := range s.Action {
+			switch action {
+			case "ec2:CreateTags", "ec2:DeleteTags", "autoscaling:DetachInstances":
+				if s.Condition["StringEquals"]["aws:ResourceTag/KubernetesCluster"] != "<cluster>" {
+					t.Errorf("%s is not bound to the cluster", action)
+				}
+				if s.Resource == "*" {
+					t.Errorf("%s is allowed on everything", action)
+				}
+			case "secretsmanager:GetSecretValue", "ssm:GetParameter":
+				if s.Resource == "*" {
+					t.Errorf("%s is allowed on everything", action)
+				}
+			}
+		}
+	}
+}
+
+type statement struct {
+	Action    oneOrMany
+	Resource  string
+	Condition map[string]map[string]any
+}
+
+// oneOrMany is a list that IAM writes without brackets where it has one element.
+type oneOrMany []string
+
+func (o *oneOrMany) UnmarshalJSON(b []byte) error {
+	var one string
+	if err := json.Unmarshal(b, &one); err == nil {
+		*o = oneOrMany{one}
+		return nil
+	}
+	return json.Unmarshal(b, (*[]string)(o))
+}
+
+func statements(t *testing.T) []statement {
+	t.Helper()
+	var doc struct{ Statement []statement }
+	if err := json.Unmarshal(iam.Handler, &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc.Statement
+}

@@ -1,0 +1,312 @@
+package kube
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/cert"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// accepting is a server that accepts one token, and counts what it is asked.
+func accepting(t *testing.T, token string) (*httptest.Server, *atomic.Int32) {
+	t.Helper()
+	var asked atomic.Int32
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		if r.Method == http.MethodPost && len(body) == 0 {
+			http.Error(w, "the body is missing", http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
+	}))
+	t.Cleanup(srv.Close)
+	return srv, &asked
+}
+
+func clusterOf(t *testing.T, login *rest.Config) *Cluster {
+	t.Helper()
+	c, err := New(login)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// inTurn is a source that says one text after the other, and the last one for ever.
+func inTurn(texts ...string) (Source, *atomic.Int32) {
+	var read atomic.Int32
+	return func(context.Context) (string, error) {
+		return texts[min(int(read.Add(1)), len(texts))-1], nil
+	}, &read
+}
+
+func evict(c *Cluster, ctx context.Context) error {
+	return c.Evict(ctx, spot.Pod{Namespace: "d", Name: "p", UID: "u"}, time.Second, false)
+}
+
+// TestRotatedToken: the request that finds the token outdated succeeds with the new one, its body included.
+func TestRotatedToken(t *testing.T) {
+	srv, asked := accepting(t, "new")
+	source, read := inTurn("old\n", "new\n")
+	login := WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, "")
+	stored := login.Transport.(*bearer).tokens.(*storedToken)
+	if _, err := stored.token(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	stored.readAt = time.Now().Add(-time.Hour) // it was good for an hour
+	c := clusterOf(t, login)
+	for range 3 {
+		if err := evict(c, t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked.Load() != 4 || read.Load() != 2 {
+		t.Errorf("%d requests and %d reads of the token for three evictions and one rotation", asked.Load(), read.Load())
+	}
+}
+
+// TestTokenThatIsNotAccepted is not read again and again.
+func TestTokenThatIsNotAccepted(t *testing.T) {
+	srv, asked := accepting(t, "another")
+	source, read := inTurn("very-secret")
+	c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, ""))
+	for range 3 {
+		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrFinal) || strings.Contains(err.Error(), "very-secret") {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if asked.Load() != 3 || read.Load() != 1 {
+		t.Errorf("%d requests and %d reads of the token", asked.Load(), read.Load())
+	}
+}
+
+func TestTokensThatCannotBe(t *testing.T) {
+	srv, asked := accepting(t, "x")
+	for name, source := range map[string]Source{
+		"empty":      text(" \n"),
+		"two":        text("a b"),
+		"unreadable": func(context.Context) (string, error) { return "", spot.Final(errors.New("reading secret s: denied")) },
+	} {
+		c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, ""))
+		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrFinal) || !strings.Contains(err.Error(), "reading the token to log in with") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if asked.Load() != 0 {
+		t.Error("the server was asked without a token")
+	}
+}
+
+func TestExpiredTokenIsNamed(t *testing.T) {
+	srv, _ := accepting(t, "x")
+	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"exp":1767225600}`))
+	c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, text("h."+claims+".s"), ""))
+	if _, err := c.NodeNamed(t.Context(), "n"); err == nil || !strings.Contains(err.Error(), "the token expired on Thu, 01 Jan 2026 00:00:00 UTC") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRotatedCA: the request that finds the bundle outdated succeeds with the new one.
+func TestRotatedCA(t *testing.T) {
+	srv, _ := accepting(t, "t")
+	old, _, err := cert.GenerateSelfSignedCertKey("old", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, read := inTurn(string(old), pemOf(srv))
+	c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: source}, text("t"), ""))
+	for range 3 {
+		if err := evict(c, t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if read.Load() != 2 {
+		t.Errorf("the bundle was read %d times", read.Load())
+	}
+
+	source, read = inTurn(string(old))
+	c = clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: source}, text("t"), ""))
+	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrFinal) || read.Load() != 2 {
+		t.Errorf("got %v after %d reads", err, read.Load())
+	}
+	c = clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text("nothing")}, text("t"), ""))
+	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrFinal) || !strings.Contains(err.Error(), "no certificate in the CA bundle") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestServerName: a load balancer's name is not in the certificate; the name that is there is demanded instead.
+func TestServerName(t *testing.T) {
+	srv, _ := accepting(t, "t")
+	for name, good := range map[string]bool{"example.com": true, "api.internal.prod.example.org": false} {
+		c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv)), TLSServerName: name}, text("t"), ""))
+		if err := evict(c, t.Context()); (err == nil) != good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func iamOf(id aws.Credentials, whoAmI func(context.Context) (string, error)) IAM {
+	return IAM{ClusterID: "prod.example.com", Region: "eu-west-1", WhoAmI: whoAmI,
+		Credentials: credentials.NewStaticCredentialsProvider(id.AccessKeyID, id.SecretAccessKey, id.SessionToken)}
+}
+
+var lambdaRole = aws.Credentials{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "very-secret-key", SessionToken: "a-session-token"}
+
+// TestIAMToken has the form that aws-iam-authenticator reads, whatever endpoint the environment sets for our own calls.
+func TestIAMToken(t *testing.T) {
+	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+	for region, host := range map[string]string{"eu-west-1": "sts.eu-west-1.amazonaws.com", "us-east-1": "sts.us-east-1.amazonaws.com", "cn-north-1": "sts.cn-north-1.amazonaws.com.cn"} {
+		identity := iamOf(lambdaRole, nil)
+		identity.Region = region
+		token, err := (&iamToken{IAM: identity}).token(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		encoded, ok := strings.CutPrefix(token, "k8s-aws-v1.")
+		raw, err := base64.RawURLEncoding.DecodeString(encoded)
+		if !ok || err != nil {
+			t.Fatalf("%s: %v", token, err)
+		}
+		u, err := url.Parse(string(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := u.Query()
+		if u.Scheme != "https" || u.Host != host || u.Path != "/" || q.Get("Action") != "GetCallerIdentity" || q.Get("X-Amz-Expires") != "900" ||
+			q.Get("X-Amz-SignedHeaders") != "host;x-k8s-aws-id" || q.Get("X-Amz-Security-Token") != "a-session-token" {
+			t.Errorf("%s: %s", region, u)
+		}
+		if strings.Contains(string(raw), "very-secret-key") {
+			t.Error("the secret key stands in the token")
+		}
+	}
+}
+
+func TestIAMTokenIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := &iamToken{IAM: iamOf(lambdaRole, nil)}
+		get := func(rejected string) string {
+			t.Helper()
+			token, err := tokens.token(t.Context(), rejected)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return token
+		}
+		first := get("")
+		time.Sleep(9 * time.Minute)
+		if get("") != first {
+			t.Error("a token was made anew long before its end")
+		}
+		time.Sleep(2 * time.Minute)
+		second := get("")
+		if second == first {
+			t.Error("a token of eleven minutes was used again: it ends at fifteen")
+		}
+		if get(second) != second {
+			t.Error("a token that was just made was made again when it was not accepted")
+		}
+		time.Sleep(2 * time.Minute)
+		if get(second) == second {
+			t.Error("a token that was not accepted was not made again: the credentials may be others by now")
+		}
+	})
+}
+
+func TestIAMTokenTooLong(t *testing.T) {
+	long := lambdaRole
+	long.SessionToken = strings.Repeat("x", 3000)
+	c := clusterOf(t, WithIAM(Endpoint{Server: "https://127.0.0.1:1"}, iamOf(long, nil), ""))
+	if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrFinal) || !strings.Contains(err.Error(), "the authenticator reads 4096") || strings.Contains(err.Error(), "xxxx") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestWhyALoginIsRefused: the API server answers a wrong key, a role that is not mapped, a wrong cluster id and a wrong
+// clock alike. AWS is asked on a refusal, and only then, and once.
+func TestWhyALoginIsRefused(t *testing.T) {
+	const session = "arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/cast-spot-handler"
+	for _, c := range []struct {
+		name  string
+		date  time.Duration // what the server's clock is ahead of ours
+		arn   string
+		err   error
+		want  []string
+		asked int32
+	}{
+		{name: "our clock is ahead", date: -20 * time.Minute, want: []string{"our clock is 20m0s ahead of the API server's"}},
+		{name: "our clock is behind", date: 20 * time.Minute, want: []string{"our clock is 20m0s behind the API server's"}},
+		{name: "AWS does not know the key", err: fmt.Errorf("asking STS who we are: %w: InvalidClientTokenId", spot.ErrFinal), asked: 1,
+			want: []string{"AWS does not accept it either", "InvalidClientTokenId"}},
+		{name: "AWS cannot be asked", err: errors.New("connection refused"), asked: 2, want: []string{`cluster id "prod.example.com"`, "connection refused"}},
+		{name: "the cluster does not know it", arn: session, asked: 1,
+			want: []string{session, `cluster id "prod.example.com"`, "does not know one of the two", "map arn:aws:iam::123456789012:role/CastLambdaRoleForSpot", "KOPS_SPOT_LOGIN=iam:"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Date", time.Now().Add(c.date).UTC().Format(http.TimeFormat))
+				http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			}))
+			defer srv.Close()
+			var asked atomic.Int32
+			cluster := clusterOf(t, WithIAM(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, iamOf(lambdaRole, func(context.Context) (string, error) {
+				asked.Add(1)
+				return c.arn, c.err
+			}), ""))
+			for range 2 {
+				_, err := cluster.NodeNamed(t.Context(), "n")
+				if !errors.Is(err, spot.ErrFinal) || !strings.Contains(err.Error(), "(401)") {
+					t.Fatalf("got %v", err)
+				}
+				for _, want := range c.want {
+					if !strings.Contains(err.Error(), want) {
+						t.Errorf("%q is not in: %v", want, err)
+					}
+				}
+				if strings.Contains(err.Error(), "very-secret-key") || strings.Contains(err.Error(), "a-session-token") {
+					t.Error("a secret stands in the error")
+				}
+			}
+			if asked.Load() != c.asked {
+				t.Errorf("AWS was asked %d times, want %d", asked.Load(), c.asked)
+			}
+		})
+	}
+}
+
+func TestMappable(t *testing.T) {
+	for arn, want := range map[string]string{
+		"arn:aws:sts::1:assumed-role/R/s":            "arn:aws:iam::1:role/R",
+		"arn:aws-cn:sts::1:assumed-role/R/s":         "arn:aws-cn:iam::1:role/R",
+		"arn:aws:iam::1:user/cast/cast-kops-prod":    "arn:aws:iam::1:user/cast/cast-kops-prod",
+		"arn:aws:sts::1:federated-user/me":           "arn:aws:sts::1:federated-user/me",
+		"arn:aws:sts::1:assumed-role/R/with:colon/x": "arn:aws:iam::1:role/R",
+	} {
+		if got := mappable(arn); got != want {
+			t.Errorf("%s: got %s, want %s", arn, got, want)
+		}
+	}
+}

@@ -7,18 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/lambdalocal"
 )
-
-func kubernetesFor(cfg *rest.Config) (kubernetes.Interface, error) {
-	return kubernetes.NewForConfig(cfg)
-}
 
 // TestBudgetRefusesThenAllows with the API server's true 429.
 func TestBudgetRefusesThenAllows(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,6 +34,9 @@ const (
 
 	// handlerUser is who the shipped RBAC binds, and who every test's handler logs in as.
 	handlerUser = "system:serviceaccount:kube-system:kops-spot"
+
+	// probeAgent is the user agent of a test that asks for more than the handler does, as that ServiceAccount.
+	probeAgent = "e2e-probe"
 )
 
 // shared is what all tests run on; each has its own namespace, nodes, AWS account and function.
@@ -70,7 +74,13 @@ func runAll(m *testing.M) (code int, err error) {
 	if shared.token, err = shared.cp.ServiceAccountToken(ctx, "kube-system", "kops-spot", time.Hour); err != nil {
 		return 1, err
 	}
-	return m.Run(), nil
+	code = m.Run()
+	if all := flag.Lookup("test.run").Value.String() == ""; all && code == 0 {
+		if err := checkPermissions(); err != nil {
+			return 1, err
+		}
+	}
+	return code, nil
 }
 
 // rig is one test's cut of the world.

@@ -4,7 +4,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"log/slog"
+	"io"
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -17,15 +17,15 @@ import (
 var version = "dev"
 
 func main() {
-	lambda.Start(handler(context.Background(), os.Environ(), slog.New(slog.NewJSONHandler(os.Stdout, nil))))
+	lambda.Start(handler(context.Background(), os.Environ(), os.Stdout))
 }
 
 // handler is the function, or where its configuration is wrong, one that tells so for each event: a function that only
 // exits at its start tells nobody but its log.
-func handler(ctx context.Context, environ []string, log *slog.Logger) func(context.Context, json.RawMessage) (spot.Outcome, error) {
-	f, err := app.New(ctx, environ, version, log)
+func handler(ctx context.Context, environ []string, stdout io.Writer) func(context.Context, json.RawMessage) (spot.Outcome, error) {
+	f, err := app.New(ctx, environ, version, stdout)
 	if err != nil {
-		log.Error("the function cannot start", "error", err.Error())
+		app.Logger(stdout).Error("the function cannot start", "error", err.Error())
 		return func(context.Context, json.RawMessage) (spot.Outcome, error) { return spot.Outcome{}, err }
 	}
 	return f.Handle

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,15 +11,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-func logger() (*slog.Logger, *bytes.Buffer) {
-	var b bytes.Buffer
-	return slog.New(slog.NewJSONHandler(&b, nil)), &b
-}
-
 // TestWrongConfigurationIsToldForEachEvent, so that whoever invokes the function sees it.
 func TestWrongConfigurationIsToldForEachEvent(t *testing.T) {
-	log, logged := logger()
-	handle := handler(t.Context(), []string{"KOPS_SPOT_MODE=no"}, log)
+	logged := new(bytes.Buffer)
+	handle := handler(t.Context(), []string{"KOPS_SPOT_MODE=no"}, logged)
 	for range 2 {
 		if _, err := handle(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "KOPS_SPOT_CLUSTER") {
 			t.Errorf("got %v", err)
@@ -38,9 +32,9 @@ func TestEventsWithoutARule(t *testing.T) {
 	if err := os.WriteFile(token, []byte("very-secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log, logged := logger()
+	logged := new(bytes.Buffer)
 	handle := handler(t.Context(), []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:" + token,
-		"KOPS_SPOT_SERVER=https://127.0.0.1:1"}, log)
+		"KOPS_SPOT_SERVER=https://127.0.0.1:1"}, logged)
 	out, err := handle(t.Context(), json.RawMessage(`{"id":"e","source":"aws.ec2","detail-type":"EC2 AMI State Change"}`))
 	if err != nil || out.Result != spot.Ignored || out.Event.Type != "EC2 AMI State Change" {
 		t.Errorf("got %+v, %v", out, err)
@@ -60,9 +54,9 @@ func TestNoRegion(t *testing.T) {
 	if err := os.WriteFile(token, []byte("very-secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log, _ := logger()
+	logged := new(bytes.Buffer)
 	handle := handler(t.Context(), []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:" + token,
-		"KOPS_SPOT_SERVER=https://127.0.0.1:1"}, log)
+		"KOPS_SPOT_SERVER=https://127.0.0.1:1"}, logged)
 	if _, err := handle(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
 		t.Errorf("got %v", err)
 	}

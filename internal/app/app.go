@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 
@@ -15,14 +17,18 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
+// Logger writes a line of JSON for each step.
+func Logger(stdout io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(stdout, nil)) }
+
 // Function is what the Lambda runs for each event.
 type Function struct {
 	handle func(context.Context, spot.Interruption) (spot.Outcome, error)
+	stdout io.Writer // the function's log: lines of JSON
 	log    *slog.Logger
 }
 
 // New makes the function that the environment (in the form of os.Environ) describes. It makes no request.
-func New(ctx context.Context, environ []string, version string, log *slog.Logger) (*Function, error) {
+func New(ctx context.Context, environ []string, version string, stdout io.Writer) (*Function, error) {
 	cfg, err := ParseConfig(environ)
 	if err != nil {
 		return nil, err
@@ -43,8 +49,9 @@ func New(ctx context.Context, environ []string, version string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
+	log := Logger(stdout)
 	h := &spot.Handler{Cluster: cluster, Cloud: cloud, Policy: spot.DefaultPolicy(cfg.Cluster), Log: log}
-	f := &Function{handle: h.Handle, log: log}
+	f := &Function{handle: h.Handle, stdout: stdout, log: log}
 	if cfg.Mode == Observe {
 		f.handle = h.Preview
 	}
@@ -59,6 +66,9 @@ func (f *Function) Handle(ctx context.Context, event json.RawMessage) (spot.Outc
 		return spot.Outcome{}, err
 	}
 	f.log.Info("outcome", "outcome", out)
+	if err := writeMetrics(f.stdout, out, time.Now()); err != nil {
+		f.log.Error("the metrics could not be written", "error", err.Error())
+	}
 	return out, nil
 }
 

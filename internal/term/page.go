@@ -24,7 +24,8 @@ func (p *page) line(format string, args ...any) {
 	p.WriteString(strings.TrimRight(fmt.Sprintf(format, args...), " ") + "\n")
 }
 
-// table writes rows of cells in columns as wide as they need to be; the last column may be of any length.
+// table writes rows of cells in columns as wide as they need to be, and leaves out those that are empty in every row. The
+// last cell may be of any length, and of more lines than one.
 func (p *page) table(indent string, rows [][]string) {
 	var widths []int
 	for _, row := range rows {
@@ -36,14 +37,16 @@ func (p *page) table(indent string, rows [][]string) {
 		}
 	}
 	for _, row := range rows {
-		text := indent
-		for i, cell := range row {
-			text += cell
-			if i < len(row)-1 {
-				text += strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
+		before := indent
+		for i, cell := range row[:len(row)-1] {
+			if widths[i] > 0 {
+				before += cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
 			}
 		}
-		p.line("%s", text)
+		for text := range strings.SplitSeq(row[len(row)-1], "\n") {
+			p.line("%s%s", before, text)
+			before = strings.Repeat(" ", utf8.RuneCountInString(before))
+		}
 	}
 }
 

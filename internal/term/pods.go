@@ -21,9 +21,9 @@ type group struct {
 // groups are in the order of what is read first: what went wrong, then what went.
 var groups = []group{
 	{spot.PodRemaining, red, "still there at the end", true},
-	{spot.PodStuck, yellow, "ended, but their objects are still there", true},
-	{spot.PodForced, yellow, "deleted past their budgets, and gone", true},
-	{spot.PodEvicted, green, "evicted, and gone", false},
+	{spot.PodStuck, yellow, "ended, object still there", true},
+	{spot.PodForced, yellow, "deleted past a budget", true},
+	{spot.PodEvicted, green, "evicted", false},
 	{spot.PodGone, green, "gone without our asking", false},
 	{spot.PodLeft, faint, "left by rule", false},
 }
@@ -115,12 +115,12 @@ func (f fold) name() string {
 	}
 	const few = 3
 	if len(names) > few {
-		names = append(names[:few-1:few-1], fmt.Sprintf("%d more", len(names)-few+1))
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few-1], ", "), len(names)-few+1)
 	}
 	return strings.Join(names, ", ")
 }
 
-// times is when the last of them had gone.
+// times says when the last of them had gone.
 func (f fold) times() string {
 	var last *spot.Seconds
 	for _, pod := range f.pods {
@@ -131,7 +131,7 @@ func (f fold) times() string {
 	if last == nil {
 		return ""
 	}
-	return at(*last)
+	return "gone " + at(*last)
 }
 
 // note is why, and what stood in the way.
@@ -149,21 +149,13 @@ func (f fold) note(g group) string {
 	switch {
 	case refusals == 0:
 	case g.each:
-		reason = join(reason, "refused "+times(refusals)+", last with "+last(f.pods[0].LastRefusal))
+		reason += "\nrefused " + times(refusals) + ", last with " + strings.TrimPrefix(pod.LastRefusal, "refused with ")
+	case reason == "":
+		reason = "refused " + times(refusals) + " first"
 	default:
-		reason = join("refused "+times(refusals)+" before", reason)
+		reason += "; refused " + times(refusals) + " first"
 	}
 	return reason
-}
-
-func join(parts ...string) string {
-	var said []string
-	for _, part := range parts {
-		if part != "" {
-			said = append(said, part)
-		}
-	}
-	return strings.Join(said, "; ")
 }
 
 func times(n int) string {
@@ -172,9 +164,6 @@ func times(n int) string {
 	}
 	return fmt.Sprintf("%d times", n)
 }
-
-// last is a refusal without the words that every refusal begins with.
-func last(refusal string) string { return strings.TrimPrefix(refusal, "refused with ") }
 
 // verbs are what a plan says about pods, as a heading.
 var verbs = []struct {

@@ -52,25 +52,28 @@ func verdict(out spot.Outcome) string {
 		say("%s", out.Reason)
 	}
 	t := out.Times
-	switch {
-	case t.Cordoned != nil:
-		say("cordoned after %s", span(*t.Cordoned))
-	case out.Cordon != nil:
-		say("not cordoned")
-	}
-	if t.LastEviction != nil {
-		say("last eviction after %s", span(*t.LastEviction))
-	}
-	if out.Result == spot.Emptied && t.Empty != nil {
-		say("empty after %s", span(*t.Empty))
-		if !out.Deadline.IsZero() {
-			say("%s before the deadline", span(end(out)-*t.Empty))
+	var when []string
+	for _, m := range []struct {
+		what string
+		at   *spot.Seconds
+	}{{"cordoned", t.Cordoned}, {"last eviction", t.LastEviction}, {"empty", t.Empty}} {
+		if m.at != nil {
+			when = append(when, m.what+" after "+span(*m.at))
 		}
 	}
-	if out.Result == spot.Planned {
-		say("nothing was changed")
+	if out.Cordon != nil && t.Cordoned == nil {
+		when = append([]string{"not cordoned"}, when...)
 	}
-	return subject(out) + ": " + strings.Join(said, ", ")
+	if len(when) > 0 {
+		say("%s", strings.Join(when, ", "))
+	}
+	switch {
+	case out.Result == spot.Planned:
+		say("nothing was changed")
+	case out.Result == spot.Emptied && t.Empty != nil && !out.Deadline.IsZero():
+		say("%s were left", span(end(out)-*t.Empty))
+	}
+	return subject(out) + ": " + strings.Join(said, "; ")
 }
 
 // subject is what the outcome speaks of: the node, or as much as is known of it.
@@ -83,9 +86,9 @@ func end(out spot.Outcome) spot.Seconds {
 	return spot.Seconds(out.Deadline.Sub(out.Event.Time).Seconds())
 }
 
-func span(s spot.Seconds) string { return fmt.Sprintf("%.1f s", float64(s)) }
+func span(s spot.Seconds) string { return fmt.Sprintf("%.2f s", float64(s)) }
 
-func at(s spot.Seconds) string { return fmt.Sprintf("%+.1f s", float64(s)) }
+func at(s spot.Seconds) string { return fmt.Sprintf("%+.2f s", float64(s)) }
 
 // moment is something that happened, or will.
 type moment struct {
@@ -94,8 +97,9 @@ type moment struct {
 }
 
 func (p *page) moments(out spot.Outcome) {
-	if out.Event.Time.IsZero() {
-		return
+	switch out.Result {
+	case spot.Ignored, spot.ForeignOne, spot.StaleOne:
+		return // nothing happened
 	}
 	moments := []moment{{0, "event " + string(out.Event.Kind) + ifNot(out.Event.Instance, " for ", subject(out))}}
 	add := func(s *spot.Seconds, what string) {
@@ -121,7 +125,7 @@ func (p *page) moments(out spot.Outcome) {
 	}
 	p.line("")
 	for _, m := range moments {
-		p.line("  %s  %s", p.paint(faint, fmt.Sprintf("%9s", at(m.at))), m.what)
+		p.line("  %s  %s", p.paint(faint, fmt.Sprintf("%10s", at(m.at))), m.what)
 	}
 	p.replacement(out)
 }
@@ -140,7 +144,7 @@ func (p *page) replacement(out spot.Outcome) {
 	if r == nil {
 		return
 	}
-	note := func(text string) { p.line("  %9s  %s", "-", text) }
+	note := func(text string) { p.line("  %10s  %s", "-", text) }
 	switch {
 	case r.Action == spot.ReplaceNone:
 		note("no replacement asked: " + r.Reason)

@@ -68,30 +68,31 @@ func TestTimeline(t *testing.T) {
 		want string
 	}{
 		{"emptied", emptied(), `
-emptied  ip-172-20-0-7.ec2.internal: cordoned after 0.7 s, last eviction after 5.2 s, empty after 6.5 s, 113.5 s before the deadline
+emptied  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 5.20 s, empty after 6.50 s; 113.50 s were left
 
-     +0.0 s  event spot-terminate for i-0a1b2c3d4e5f60718
-     +0.5 s  got by the handler
-     +0.6 s  node found
-     +0.7 s  node cordoned
-     +0.8 s  replacement asked of nodes-us-east-1a.prod.example.com
-     +5.2 s  last pod told to end
-     +6.5 s  node empty
-   +120.0 s  deadline
-          -  the detach skips lifecycle hooks: backup
+     +0.00 s  event spot-terminate for i-0a1b2c3d4e5f60718
+     +0.46 s  got by the handler
+     +0.60 s  node found
+     +0.70 s  node cordoned
+     +0.80 s  replacement asked of nodes-us-east-1a.prod.example.com
+     +5.20 s  last pod told to end
+     +6.50 s  node empty
+   +120.00 s  deadline
+           -  the detach skips lifecycle hooks: backup
 
-  1 deleted past their budgets, and gone
-    shop/pay-1  +70.0 s  it was deleted past what refused its eviction: the machine ends anyway; refused 30 times, last with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
+  1 deleted past a budget
+    shop/pay-1  gone +70.00 s  it was deleted past what refused its eviction: the machine ends anyway
+                               refused 30 times, last with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
 
-  3 evicted, and gone
-    shop/web-5d9c8b7f ×2  +6.5 s  refused 2 times before
-    shop/tool             +1.2 s  it ends with the machine; it has no controller, so nothing starts it elsewhere
+  3 evicted
+    shop/web-5d9c8b7f ×2  gone +6.50 s  refused 2 times first
+    shop/tool             gone +1.25 s  it ends with the machine; it has no controller, so nothing starts it elsewhere
 
   1 gone without our asking
-    shop/left-early  +2.0 s  it is ending already: another request could only shorten its grace period
+    shop/left-early  gone +2.00 s  it is ending already: another request could only shorten its grace period
 
   2 left by rule
-    shop/logs-x, shop/net-x  it is a stand-in
+    shop/logs-x, shop/net-x  its DaemonSet would bring it straight back
 `},
 		{"not emptied", outcome(spot.NotEmptied, func(o *spot.Outcome) {
 			o.Node, o.Reason = instance, "2 of its pods were still there at the end"
@@ -105,22 +106,23 @@ emptied  ip-172-20-0-7.ec2.internal: cordoned after 0.7 s, last eviction after 5
 			}
 			o.Problems = []string{"cordoning the node: there was no answer in time"}
 		}), `
-not emptied  i-0a1b2c3d4e5f60718: 2 of its pods were still there at the end, not cordoned, last eviction after 5.7 s
+not emptied  i-0a1b2c3d4e5f60718: 2 of its pods were still there at the end; not cordoned, last eviction after 5.70 s
 
-     +0.0 s  event spot-terminate
-     +0.5 s  got by the handler
-     +0.6 s  node found
-     +5.7 s  last pod told to end
-   +114.9 s  gave up
-   +120.0 s  deadline
-          -  no replacement asked: the process Launch is suspended in its group g: a detach would bring no replacement
+     +0.00 s  event spot-terminate
+     +0.46 s  got by the handler
+     +0.60 s  node found
+     +5.70 s  last pod told to end
+   +114.90 s  gave up
+   +120.00 s  deadline
+           -  no replacement asked: the process Launch is suspended in its group g: a detach would bring no replacement
 
   2 still there at the end
-    shop/pay-0    every request to evict it was refused; refused once, last with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
-    shop/slow     it had been told to end and was still ending
+    shop/pay-0  every request to evict it was refused
+                refused once, last with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
+    shop/slow   it had been told to end and was still ending
 
-  1 ended, but their objects are still there
-    shop/kept    its containers have ended, but its object is still there: look at its finalizers
+  1 ended, object still there
+    shop/kept  its containers have ended, but its object is still there: look at its finalizers
 
   problems
     cordoning the node: there was no answer in time
@@ -129,10 +131,6 @@ not emptied  i-0a1b2c3d4e5f60718: 2 of its pods were still there at the end, not
 			o.Reason, o.Times.Ended = "the instance belongs to the cluster staging.example.com", sec(0.6)
 		}), `
 foreign  i-0a1b2c3d4e5f60718: the instance belongs to the cluster staging.example.com
-
-     +0.0 s  event spot-terminate
-     +0.5 s  got by the handler
-   +120.0 s  deadline
 `},
 		{"ignored", spot.Outcome{Version: 1, Result: spot.Ignored, Reason: `no rule for events of type "X" from "aws.ec2"`, Event: spot.EventTold{ID: "e", Type: "X"}}, `
 ignored  X: no rule for events of type "X" from "aws.ec2"
@@ -148,15 +146,15 @@ ignored  X: no rule for events of type "X" from "aws.ec2"
 		}), `
 planned  i-0a1b2c3d4e5f60718: nothing was changed
 
-     +0.0 s  event spot-terminate
-     +0.5 s  got by the handler
-   +120.0 s  deadline
+     +0.00 s  event spot-terminate
+     +0.46 s  got by the handler
+   +120.00 s  deadline
 
   the node would be cordoned
   a replacement would be asked of nodes.prod.example.com
 
   2 would be evicted
-    shop/web-a, shop/web-b  its ReplicaSet web-5d9c8b7f starts another elsewhere; past its budget at +85.0 s
+    shop/web-a, shop/web-b  its ReplicaSet web-5d9c8b7f starts another elsewhere; past its budget at +85.00 s
 
   1 would be watched only
     shop/old  it is ending already
@@ -168,11 +166,11 @@ planned  i-0a1b2c3d4e5f60718: nothing was changed
 			o.Reason = "no node of the instance has registered yet"
 			o.Plan = &spot.PlanTold{Replace: spot.ReplaceNone, Reason: "it is in no Auto Scaling group"}
 		}), `
-planned  i-0a1b2c3d4e5f60718: no node of the instance has registered yet, nothing was changed
+planned  i-0a1b2c3d4e5f60718: no node of the instance has registered yet; nothing was changed
 
-     +0.0 s  event spot-terminate
-     +0.5 s  got by the handler
-   +120.0 s  deadline
+     +0.00 s  event spot-terminate
+     +0.46 s  got by the handler
+   +120.00 s  deadline
 
   no replacement would be asked: it is in no Auto Scaling group
 `},
@@ -184,11 +182,11 @@ planned  i-0a1b2c3d4e5f60718: no node of the instance has registered yet, nothin
 		}), `
 not emptied  i-0a1b2c3d4e5f60718: the cluster could not be asked for the node
 
-     +0.0 s  event spot-terminate
-     +0.5 s  got by the handler
-     +3.6 s  replacement asked of nodes.prod.example.com
-   +115.0 s  gave up
-   +120.0 s  deadline
+     +0.00 s  event spot-terminate
+     +0.46 s  got by the handler
+     +3.60 s  replacement asked of nodes.prod.example.com
+   +115.00 s  gave up
+   +120.00 s  deadline
 
   problems
     finding the node of i-0a1b2c3d4e5f60718: connection refused
@@ -220,9 +218,9 @@ func TestLongLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, got, _ := strings.Cut(b.String(), "deadline\n\n")
-	want := "  30 evicted, and gone\n"
+	want := "  30 evicted\n"
 	for i := range 9 {
-		want += fmt.Sprintf("    shop/job-%02d  +1.0 s\n", i)
+		want += fmt.Sprintf("    shop/job-%02d  gone +1.00 s\n", i)
 	}
 	want += "    and 21 more\n\n  60 left by rule\n    shop/daemon-job-00, shop/daemon2-job-00 and 58 more  " + daemon + "\n"
 	if got != want {

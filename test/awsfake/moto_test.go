@@ -2,11 +2,7 @@ package awsfake_test
 
 import (
 	"maps"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -17,6 +13,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/awscloud"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/bed"
 )
 
 // TestContractOnMoto runs the contract on somebody else's AWS, which knows nothing of ours: what holds on both is not
@@ -42,44 +39,19 @@ func TestContractOnMoto(t *testing.T) {
 // startMoto runs a moto server of its own and returns its URL.
 func startMoto(t *testing.T) string {
 	t.Helper()
-	if out, err := exec.Command("python3", "../../tools/python/check.py").CombinedOutput(); err != nil {
-		t.Fatalf("looking for moto: %v\n%s", err, out)
-	}
-	log, err := os.Create(filepath.Join(t.TempDir(), "moto.log"))
+	moto, err := bed.StartMoto(t.Context(), t.TempDir())
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.CommandContext(t.Context(), "python3", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Wait() // the test's context has ended, so it is being killed
+		if err := moto.Stop(); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
-			t.Logf("moto's log:\n%s", said(t, log.Name()))
+			t.Logf("moto's log:\n%s", moto.Log())
 		}
 	})
-	// It takes a port that is free and says which: a port chosen here could be somebody else's by then.
-	const where = "Running on "
-	var url string
-	eventually(t, "moto runs", func() bool {
-		_, after, _ := strings.Cut(said(t, log.Name()), where)
-		var whole bool
-		url, _, whole = strings.Cut(after, "\n")
-		return whole
-	})
-	return url
-}
-
-func said(t *testing.T, file string) string {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Error(err)
-	}
-	return string(b)
+	return moto.URL
 }
 
 // motoWorld is the world of the contract in a moto server, made with the SDK.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +21,14 @@ const KubernetesVersion = "v1.37.2"
 // buildControlPlane returns the path of an up-to-date control plane. Go's own cache decides whether there is anything
 // to do: a second when there is not, ten for a change in this module, five minutes for the first time on a machine.
 func buildControlPlane(ctx context.Context, log io.Writer) (string, error) {
+	return buildProgram(ctx, log, "controlplane", "the test control plane (the first time takes about five minutes, then it is cached)",
+		"-gcflags=all=-dwarf=false", // a quarter of the time; nobody debugs the API server
+		"-ldflags", versionFlags(KubernetesVersion))
+}
+
+// buildProgram builds the command of this module that has the name, and returns its path. If that takes long, log is told
+// what takes so long. flags are for go build.
+func buildProgram(ctx context.Context, log io.Writer, name, what string, flags ...string) (string, error) {
 	dir, err := moduleDir()
 	if err != nil {
 		return "", fmt.Errorf("finding the test module: %w", err)
@@ -28,21 +37,18 @@ func buildControlPlane(ctx context.Context, log io.Writer) (string, error) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return "", err
 	}
-	unlock, err := lock(ctx, filepath.Join(bin, "controlplane.lock"), log)
+	unlock, err := lock(ctx, filepath.Join(bin, name+".lock"), log, "waiting for another process to build "+what)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
 
-	program := filepath.Join(bin, "controlplane")
-	build := exec.CommandContext(ctx, "go", "build",
-		"-gcflags=all=-dwarf=false", // a quarter of the time; nobody debugs the API server
-		"-ldflags", versionFlags(KubernetesVersion),
-		"-o", program, "./cmd/controlplane")
+	program := filepath.Join(bin, name)
+	build := exec.CommandContext(ctx, "go", slices.Concat([]string{"build"}, flags, []string{"-o", program, "./cmd/" + name})...)
 	build.Dir = dir
 	// A workspace would replace this module's pinned versions.
 	build.Env = append(os.Environ(), "GOWORK=off")
-	quiet := progress(log, "building the test control plane (the first time takes about five minutes, then it is cached)")
+	quiet := progress(log, "building "+what)
 	out, err := build.CombinedOutput()
 	quiet()
 	if err != nil {
@@ -90,12 +96,12 @@ func moduleDir() (string, error) {
 
 // lock waits until no other process holds the file's lock: two builds at once would both compile everything. The lock
 // goes with the process, so a crash leaves none behind.
-func lock(ctx context.Context, name string, log io.Writer) (unlock func(), err error) {
+func lock(ctx context.Context, name string, log io.Writer, waiting string) (unlock func(), err error) {
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	quiet := progress(log, "waiting for another process to build the test control plane")
+	quiet := progress(log, waiting)
 	defer quiet()
 	for {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

@@ -30,7 +30,7 @@ func checkPermissions() error {
 	var used, denied []string
 	for _, r := range log {
 		// The probe asks on purpose for what it may not do.
-		if r.User != handlerUser || strings.Contains(r.UserAgent, probeAgent) {
+		if r.User != handlerUser && r.User != iamUser || strings.Contains(r.UserAgent, probeAgent) {
 			continue
 		}
 		resource := r.Resource

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -42,6 +43,7 @@ const (
 // shared is what all tests run on; each has its own namespace, nodes, AWS account and function.
 var shared struct {
 	cp        *bed.ControlPlane
+	auth      *bed.Authenticator
 	bootstrap string
 	token     string
 }
@@ -60,11 +62,11 @@ func runAll(m *testing.M) (code int, err error) {
 	if shared.bootstrap, err = bed.BuildBootstrap(ctx); err != nil {
 		return 1, err
 	}
-	if shared.cp, err = bed.StartControlPlane(ctx, bed.Options{Log: os.Stderr}); err != nil {
+	if shared.cp, shared.auth, err = bed.StartWithAuthenticator(ctx, bed.Options{Log: os.Stderr}, authenticatorOptions()); err != nil {
 		return 1, err
 	}
 	defer func() {
-		if stopErr := shared.cp.Stop(); stopErr != nil {
+		if stopErr := errors.Join(shared.cp.Stop(), shared.auth.Stop()); stopErr != nil {
 			code, err = 1, stopErr
 		}
 	}()
@@ -108,6 +110,12 @@ var rigs atomic.Int32
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	t.Parallel()
+	return newSerialRig(t)
+}
+
+// newSerialRig is a rig of a test that runs alone, before those that run side by side.
+func newSerialRig(t *testing.T) *rig {
+	t.Helper()
 	n := rigs.Add(1)
 	r := &rig{T: t, cp: shared.cp, client: shared.cp.Client(), namespace: fmt.Sprintf("e2e-%02d", n), aws: sim.NewAWS(region),
 		began: time.Now(), logs: &lockedBuffer{}, number: int(n)}

@@ -81,6 +81,40 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestRoundTrips counts how often the handler has to wait for the API server before the first eviction is sent: over a way
+// so long that nothing else counts.
+func TestRoundTrips(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	r.deploy(app{name: "web", replicas: 3})
+	const roundTrip = 200 * time.Millisecond
+	host := strings.TrimPrefix(r.cp.AdminConfig().Host, "https://")
+	proxy, err := bed.StartProxy(host, roundTrip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := proxy.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r.env["KOPS_SPOT_SERVER"] = "https://" + proxy.Addr()
+	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	var asked, evicting time.Time
+	for _, q := range r.requests(victim) {
+		switch {
+		case q.Resource == "nodes" && q.Verb == "get":
+			asked = q.Received
+		case q.Subresource == "eviction" && evicting.IsZero():
+			evicting = q.Received
+		}
+	}
+	// The first request takes one round trip and so does each that has to wait for the one before it.
+	if trips := 1 + float64(evicting.Sub(asked))/float64(roundTrip); trips > 3.5 || asked.IsZero() {
+		t.Errorf("%.1f round trips to the first eviction, its own included; want three", trips)
+	}
+}
+
 // TestNodeNames are the three ways in which kOps has named nodes.
 func TestNodeNames(t *testing.T) {
 	for name, c := range map[string]struct {

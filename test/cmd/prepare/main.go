@@ -1,9 +1,10 @@
-// Command prepare builds the test control plane and starts it once, so that what comes next neither waits for it nor
+// Command prepare builds the test control plane and its authenticator and starts them once, so that what comes next neither waits for it nor
 // fails on it: tests show nothing while they run, and the first build takes minutes.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,10 +25,10 @@ func main() {
 }
 
 func run(ctx context.Context, log io.Writer) error {
-	cp, err := bed.StartControlPlane(ctx, bed.Options{Log: log})
+	cp, auth, err := bed.StartWithAuthenticator(ctx, bed.Options{Log: log}, bed.AuthenticatorOptions{ClusterID: "prod.example.com"})
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(log, "the control plane is built and was ready %v after its start\n", cp.ReadyAfter().Round(100*time.Millisecond))
-	return cp.Stop()
+	return errors.Join(cp.Stop(), auth.Stop())
 }

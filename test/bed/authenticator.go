@@ -1,0 +1,221 @@
+package bed
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/castai/kops-spot/test/authenticator/protocol"
+	"github.com/castai/kops-spot/test/sts"
+)
+
+// Where an authenticator takes its mappings from: the values of kOps' spec.authentication.aws.backendMode.
+const (
+	MountedFile  = protocol.MountedFile  // AuthenticatorOptions.Mappings, until it is restarted
+	EKSConfigMap = protocol.EKSConfigMap // the ConfigMap kube-system/aws-auth, live
+	CRD          = protocol.CRD          // objects of kind IAMIdentityMapping, live
+)
+
+// Mapping says who an IAM role or user is in the cluster.
+type Mapping = protocol.Mapping
+
+// AuthenticatorOptions are how an authenticator is run.
+type AuthenticatorOptions struct {
+	ClusterID string // that tokens must be made for; kOps' is the cluster's name
+	// Mode is one of the above, or several with commas between. Empty is MountedFile.
+	Mode       string
+	Mappings   []Mapping      // of MountedFile
+	Identities []sts.Identity // whom STS knows
+	// Kubeconfig is of the cluster that the other modes read.
+	Kubeconfig string
+	// Dir is for the authenticator's files: it is made if need be, and stays. Empty is a temporary directory that goes
+	// with Stop.
+	Dir string
+	// Log is told of a build that takes long. May be nil.
+	Log io.Writer
+}
+
+func (o AuthenticatorOptions) modes() []string {
+	return strings.Split(cmp.Or(o.Mode, MountedFile), ",")
+}
+
+// Authenticator is the server of aws-iam-authenticator, unmodified, that a control plane logs in through, and the STS
+// that it asks. It ends with Stop, or with this process however that ends.
+type Authenticator struct {
+	opts    AuthenticatorOptions
+	program string
+	tempDir string // to be removed; empty when the caller chose the directory
+	log     *os.File
+
+	sts      *sts.Server
+	endpoint *sts.Endpoint
+
+	ready   protocol.Ready
+	process *process
+	stop    func() error
+}
+
+// StartAuthenticator builds the authenticator if it is not built yet, which takes up to three minutes once, starts it, and
+// returns when it takes tokens. Its APIServerFlags are for the control plane, which is started after it: a mode that
+// reads a cluster therefore comes with Restart, or with StartWithAuthenticator, which does it all.
+func StartAuthenticator(ctx context.Context, opts AuthenticatorOptions) (*Authenticator, error) {
+	if opts.Log == nil {
+		opts.Log = io.Discard
+	}
+	program, err := buildProgram(ctx, opts.Log, "authenticator", "the test authenticator (the first time takes up to three minutes, then it is cached)",
+		"-ldflags", "-s -w")
+	if err != nil {
+		return nil, fmt.Errorf("building the authenticator: %w", err)
+	}
+	a := &Authenticator{opts: opts, program: program, sts: sts.New(opts.Identities...)}
+	a.stop = sync.OnceValue(a.end)
+	if err := a.prepare(); err != nil {
+		_ = a.Stop() // err says more
+		return nil, fmt.Errorf("starting the authenticator: %w", err)
+	}
+	if err := a.start(ctx); err != nil {
+		_ = a.Stop() // err says more
+		return nil, fmt.Errorf("starting the authenticator: %w", err)
+	}
+	return a, nil
+}
+
+// StartWithAuthenticator starts a control plane that logs in through an authenticator, in whichever mode.
+func StartWithAuthenticator(ctx context.Context, opts Options, auth AuthenticatorOptions) (*ControlPlane, *Authenticator, error) {
+	mode := auth.Mode
+	// The API server wants the authenticator's keys, which the authenticator makes at its first start; a mode that reads
+	// the API server wants that to be there.
+	auth.Mode = MountedFile
+	a, err := StartAuthenticator(ctx, auth)
+	if err != nil {
+		return nil, nil, err
+	}
+	opts.APIServerFlags = append(a.APIServerFlags(), opts.APIServerFlags...)
+	cp, err := StartControlPlane(ctx, opts)
+	if err != nil {
+		return nil, nil, errors.Join(err, a.Stop())
+	}
+	if mode == "" || mode == MountedFile {
+		return cp, a, nil
+	}
+	err = a.Restart(ctx, func(o *AuthenticatorOptions) { o.Mode, o.Kubeconfig = mode, cp.Kubeconfig() })
+	if err != nil {
+		return nil, nil, errors.Join(err, cp.Stop(), a.Stop())
+	}
+	return cp, a, nil
+}
+
+// prepare makes what lasts from one start of the program to the next.
+func (a *Authenticator) prepare() error {
+	var err error
+	if a.opts.Dir == "" {
+		if a.tempDir, err = os.MkdirTemp("", "authenticator-"); err != nil {
+			return err
+		}
+		a.opts.Dir = a.tempDir
+	}
+	if err := os.MkdirAll(a.opts.Dir, 0o700); err != nil {
+		return err
+	}
+	if a.log, err = os.OpenFile(a.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+		return err
+	}
+	a.endpoint, err = a.sts.Listen()
+	return err
+}
+
+func (a *Authenticator) start(ctx context.Context) error {
+	text, err := json.Marshal(protocol.Config{
+		Dir:        a.opts.Dir,
+		Port:       a.ready.Port,
+		ClusterID:  a.opts.ClusterID,
+		Modes:      a.opts.modes(),
+		Mappings:   a.opts.Mappings,
+		Kubeconfig: a.opts.Kubeconfig,
+		STSAddress: a.endpoint.TLSAddress,
+		STSRoots:   string(a.endpoint.CA),
+	})
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(a.opts.Dir, "config.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return err
+	}
+	a.process, err = startProcess(ctx, "authenticator", a.program, a.log, &a.ready, "-until-stdin-closes", "-config", file)
+	return err
+}
+
+// Restart stops the authenticator and starts it with its options changed, as a rollout of its DaemonSet does. Its
+// address, its keys and its STS stay as they are: so do Dir, Identities and Log.
+func (a *Authenticator) Restart(ctx context.Context, change func(*AuthenticatorOptions)) error {
+	if a.process != nil { // or an earlier restart failed
+		if err := a.process.stop(); err != nil {
+			return fmt.Errorf("stopping the authenticator: %w", err)
+		}
+	}
+	opts := a.opts
+	change(&opts)
+	opts.Dir, opts.Identities, opts.Log = a.opts.Dir, a.opts.Identities, a.opts.Log
+	a.opts = opts
+	if err := a.start(ctx); err != nil {
+		return fmt.Errorf("starting the authenticator again: %w", err)
+	}
+	return nil
+}
+
+// Stop ends the authenticator and its STS. It is an error if it had failed before. Further calls return what the first
+// did.
+func (a *Authenticator) Stop() error { return a.stop() }
+
+func (a *Authenticator) end() error {
+	if a.tempDir != "" {
+		defer os.RemoveAll(a.tempDir)
+	}
+	if a.log != nil {
+		defer a.log.Close()
+	}
+	if a.endpoint != nil {
+		defer a.endpoint.Close()
+	}
+	if a.process == nil {
+		return nil
+	}
+	return a.process.stop()
+}
+
+// WebhookKubeconfig returns the path of the kubeconfig by which an API server finds the authenticator.
+func (a *Authenticator) WebhookKubeconfig() string { return a.ready.Kubeconfig }
+
+// APIServerFlags returns what kube-apiserver needs to log in through the authenticator, for Options.
+func (a *Authenticator) APIServerFlags() []string {
+	return []string{
+		"--authentication-token-webhook-config-file=" + a.WebhookKubeconfig(),
+		// The only version that the authenticator speaks.
+		"--authentication-token-webhook-version=v1beta1",
+	}
+}
+
+// STS returns the STS that the authenticator asks: to make more identities known, to set its clock, to see who asked.
+func (a *Authenticator) STS() *sts.Server { return a.sts }
+
+// STSURL returns where STS is served in plain HTTP, for an SDK's AWS_ENDPOINT_URL_STS.
+func (a *Authenticator) STSURL() string { return a.endpoint.URL }
+
+// Log returns what the authenticator had to say so far: only there it gives its reasons for letting nobody in.
+func (a *Authenticator) Log() (string, error) {
+	text, err := os.ReadFile(a.logFile())
+	if err != nil {
+		return "", fmt.Errorf("reading the authenticator's log: %w", err)
+	}
+	return string(text), nil
+}
+
+func (a *Authenticator) logFile() string { return filepath.Join(a.opts.Dir, "authenticator.log") }

@@ -44,6 +44,7 @@ type Cluster struct {
 	followers   []*clusterFollower
 	endings     []*Ending
 	shortenings []Shortening
+	notes       []spot.Note
 
 	requests     []*KubeRequest
 	disturbances []*clusterDisturbance

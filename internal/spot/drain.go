@@ -62,10 +62,16 @@ func (c *call) drainNode(ctx context.Context) (told nodeDrain) {
 	cordoned := make(chan cordonEnd, 1)
 	go func() { cordoned <- c.cordon(ctx, *node, plan) }()
 
-	p := &podDrain{call: c, plan: plan, pods: map[string]*podState{}, losers: map[string]bool{}, answers: make(chan podAnswer, c.Policy.Parallel)}
+	p := &podDrain{call: c, plan: plan, node: node.Name, notes: newNotes(ctx, c.Cluster), pods: map[string]*podState{}, losers: map[string]bool{}, answers: make(chan podAnswer, c.Policy.Parallel)}
+	p.notes.add(cordonNote(*node, c.in, plan))
 	p.run(ctx, changes, cordoned)
 	cancel() // the cordon and the watch have nothing left to do
 	p.tell(&told)
+	p.notes.add(endNote(*node, told.Pods))
+	p.notes.release()
+	if problem := p.notes.end(); problem != "" {
+		told.problem("%s", problem)
+	}
 	return told
 }
 
@@ -123,6 +129,8 @@ type podNews struct {
 type podDrain struct {
 	*call
 	plan    Plan
+	node    string
+	notes   *notes
 	pods    map[string]*podState // by UID
 	losers  map[string]bool      // UIDs of owners that have lost a pod here to us
 	answers chan podAnswer
@@ -176,6 +184,9 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 		now := time.Now()
 		if open {
 			d.askDue(ctx, now)
+		}
+		if open && d.listed && d.asking == 0 {
+			d.notes.release() // every pod has been asked once
 		}
 		quiet := d.quietAt()
 		if !quiet.IsZero() && !now.Before(quiet) && d.isCordoned && d.asking == 0 {
@@ -366,6 +377,7 @@ func (d *podDrain) settle(a podAnswer) {
 			d.losers[s.pod.Owner.UID] = true
 		}
 		d.lastEviction = a.at
+		d.notes.add(podNote(s.pod, d.node, a.ask))
 		d.log("told a pod to end", "pod", s.pod.ID(), "grace", a.ask.Grace.String(), "past_its_budget", a.ask.Delete)
 	case errors.Is(a.err, ErrNotFound):
 		d.markGone(s, a.at)

@@ -39,6 +39,7 @@ type Pods interface {
 type Cluster interface {
 	Nodes
 	Pods
+	Teller
 }
 
 // PodChange is one look at a node's pods.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -42,6 +43,14 @@ func TestTheWholeWay(t *testing.T) {
 	if inst.Tags[spot.TagDetached] != r.group || inst.Tags[spot.TagInterruptedAt] == "" {
 		t.Errorf("kOps could not find the instance again: %v", inst.Tags)
 	}
+	told, err := r.client.EventsV1().Events(r.namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=SpotInterruption"})
+	if err != nil || len(told.Items) != 4 {
+		t.Errorf("%d Kubernetes Events about the four evicted pods, %v", len(told.Items), err)
+	}
+	onNode, err := r.client.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.name=" + victim})
+	if reasons := reasonsOf(onNode); err != nil || !reasons["SpotInterruption"] || !reasons["SpotDrained"] {
+		t.Errorf("about the node: %v, %v", reasons, err)
+	}
 	// There was no other node: the pods wait for the group's new instance.
 	r.waitReady("web", 3)
 	r.waitReady("db", 1)
@@ -55,13 +64,32 @@ func TestTheWholeWay(t *testing.T) {
 	}
 }
 
+func reasonsOf(l *eventsv1.EventList) map[string]bool {
+	reasons := map[string]bool{}
+	for _, e := range l.Items {
+		reasons[e.Reason] = true
+	}
+	return reasons
+}
+
 // TestRequests: what a node of N pods costs the API server, by its own audit log.
 func TestRequests(t *testing.T) {
 	r := newRig(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 8})
 	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
-	reqs := r.requests(victim)
+	var reqs []bed.AuditRecord
+	events := 0
+	for _, q := range r.requests(victim) {
+		if q.Resource == "events" {
+			events++
+		} else {
+			reqs = append(reqs, q)
+		}
+	}
+	if events > 8 { // and two about the node, in another namespace
+		t.Errorf("%d Kubernetes Events for 8 pods", events)
+	}
 	if len(reqs) > 8+6 || len(reqs) < 8+4 {
 		t.Errorf("%d requests for 8 pods", len(reqs))
 	}

@@ -1,0 +1,47 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+const (
+	// reporter is who Kubernetes Events say they are from.
+	reporter = "kops-spot"
+
+	// eventAction is what was done about the object, in the Events' terms.
+	eventAction = "Draining"
+)
+
+// Tell implements spot.Teller with an Event of the group events.k8s.io, which Kubernetes has had since 1.19.
+func (c *Cluster) Tell(ctx context.Context, n spot.Note) error {
+	e := eventOf(n, time.Now())
+	err := do(ctx, readLimit, c.client.Post().AbsPath("/apis/events.k8s.io/v1/namespaces/"+e.Namespace+"/events").Body(e), nil)
+	return translate(err, "sending an Event about "+e.Regarding.Name)
+}
+
+func eventOf(n spot.Note, now time.Time) *eventsv1.Event {
+	e := &eventsv1.Event{EventTime: metav1.NewMicroTime(now), ReportingController: reporter, ReportingInstance: reporter,
+		Action: eventAction, Reason: n.Reason, Note: n.Message, Type: corev1.EventTypeNormal}
+	if n.Warning {
+		e.Type = corev1.EventTypeWarning
+	}
+	if n.Node != nil {
+		// Events on nodes stand in the namespace default; the kubelet and kubectl take a node's name for its UID there.
+		e.Namespace = metav1.NamespaceDefault
+		e.Regarding = corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: n.Node.Name, UID: types.UID(n.Node.Name)}
+	} else {
+		e.Namespace = n.Pod.Namespace
+		e.Regarding = corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: n.Pod.Namespace, Name: n.Pod.Name, UID: types.UID(n.Pod.UID)}
+	}
+	e.Name = fmt.Sprintf("%s.%x", e.Regarding.Name, now.UnixNano()) // as client-go names them
+	return e
+}

@@ -1,0 +1,123 @@
+package spot
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// tellAtOnce is how many Kubernetes Events are sent at once: they must not crowd out what matters.
+	tellAtOnce = 8
+
+	// tellLimit is how long the end of a call waits for Kubernetes Events that are not sent yet.
+	tellLimit = 3 * time.Second
+)
+
+// Note is told where operators look first: as a Kubernetes Event on a node or a pod.
+type Note struct {
+	Node    *Node // what it is about: a node,
+	Pod     *Pod  // or a pod
+	Warning bool
+	Reason  string // in one word, as Kubernetes writes them
+	Message string
+}
+
+// Teller sends notes.
+type Teller interface {
+	// Tell sends one. It is tried once: what it tells stands in the outcome too.
+	Tell(ctx context.Context, n Note) error
+}
+
+// notes are the notes of one call. They are held back until release, so that no eviction waits behind them.
+type notes struct {
+	teller Teller
+	ctx    context.Context // outlives the plan's: the machine's end is no reason not to tell of it
+	stop   context.CancelFunc
+
+	mu      sync.Mutex
+	held    []Note
+	slots   chan struct{}
+	sending sync.WaitGroup
+	failed  int
+	err     error // the first
+}
+
+func newNotes(ctx context.Context, t Teller) *notes {
+	n := &notes{teller: t, slots: make(chan struct{}, tellAtOnce)}
+	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	return n
+}
+
+func (n *notes) add(note Note) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.held = append(n.held, note)
+}
+
+// release sends what is held, and returns at once.
+func (n *notes) release() {
+	n.mu.Lock()
+	held := n.held
+	n.held = nil
+	n.mu.Unlock()
+	for _, note := range held {
+		n.sending.Go(func() {
+			n.slots <- struct{}{}
+			defer func() { <-n.slots }()
+			ctx, cancel := context.WithTimeout(n.ctx, tellLimit)
+			defer cancel()
+			if err := n.teller.Tell(ctx, note); err != nil {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				if n.failed++; n.err == nil {
+					n.err = err
+				}
+			}
+		})
+	}
+}
+
+// end gives what is under way a little more time, and says what could not be told; empty if nothing.
+func (n *notes) end() (problem string) {
+	defer time.AfterFunc(tellLimit, n.stop).Stop()
+	n.sending.Wait()
+	n.stop()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.err == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d Kubernetes Events could not be sent: %v", n.failed, n.err)
+}
+
+// cordonNote tells what is going to happen to a node.
+func cordonNote(n Node, in Interruption, plan Plan) Note {
+	return Note{Node: &n, Warning: true, Reason: "SpotInterruption",
+		Message: fmt.Sprintf("%s at %s (event %s): cordoned, and its pods are asked to leave", in.Kind.Notice(), plan.Deadline.UTC().Format(time.RFC3339), in.EventID)}
+}
+
+// podNote tells why a pod ends.
+func podNote(p Pod, node string, ask Ask) Note {
+	n := Note{Pod: &p, Reason: "SpotInterruption", Message: fmt.Sprintf("EC2 takes the node %s back: evicted with %s to end", node, ask.Grace)}
+	if ask.Delete {
+		n.Warning = true
+		n.Message = fmt.Sprintf("EC2 takes the node %s back, and the eviction was refused to the last: deleted with %s to end", node, ask.Grace)
+	}
+	return n
+}
+
+// endNote tells how a node's drain ended.
+func endNote(n Node, pods []PodTold) Note {
+	remaining := 0
+	for _, p := range pods {
+		if p.End == PodRemaining {
+			remaining++
+		}
+	}
+	if remaining > 0 {
+		return Note{Node: &n, Warning: true, Reason: "SpotDrainIncomplete", Message: fmt.Sprintf("%d pods were still there at the end", remaining)}
+	}
+	return Note{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
+}

@@ -36,7 +36,8 @@ tools: ## are the Python tools that tests need there? Says how to install what i
 	@python3 tools/python/check.py
 
 controlplane: ## the control plane that tests and demo run on: five minutes the first time, then cached
-	cd test && go run ./cmd/prepare
+	@echo "compiling what starts the control plane (two or three minutes the first time, then it is cached)"
+	@cd test && go run ./cmd/prepare
 
 # Go's test cache sees neither the programs these tests start nor the module above theirs: -count=1. Each of them has
 # clocks to keep, so packages take turns: -p 1. Only packages that have tests are named: to the others `go test ./...`
@@ -53,10 +54,12 @@ lint: ## gofmt, go vet and staticcheck
 	cd test && $(STATICCHECK) $(LIGHT)
 
 demo: ## one interrupted node on a real control plane, live
-	cd test && go run ./cmd/demo
+	@echo "compiling the demo (two or three minutes the first time, then it is cached)"
+	@cd test && go run ./cmd/demo
 
-bench: ## the benchmarks
+bench: controlplane ## the benchmarks: half an hour; BENCH='-only growth' runs a part, BENCH='-write ../docs/benchmarks.md' keeps them
 	go test -run '^$$' -bench . -benchmem ./...
+	cd test && go run ./cmd/bench $(BENCH)
 
 dist: ## what Lambda runs: dist/<arch>/bootstrap and its zip, the same bytes every time
 	@rm -rf dist

@@ -117,7 +117,7 @@ func endNote(n Node, pods []PodTold) Note {
 		}
 	}
 	if remaining > 0 {
-		return Note{Node: &n, Warning: true, Reason: "SpotDrainIncomplete", Message: fmt.Sprintf("%d pods were still there at the end", remaining)}
+		return Note{Node: &n, Warning: true, Reason: "SpotDrainIncomplete", Message: "still there at the end: " + podCount(remaining)}
 	}
 	return Note{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
 }

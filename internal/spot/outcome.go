@@ -147,6 +147,13 @@ type PodTold struct {
 	LastRefusal string   `json:"last_refusal,omitempty"`
 }
 
+func podCount(n int) string {
+	if n == 1 {
+		return "1 pod"
+	}
+	return fmt.Sprintf("%d pods", n)
+}
+
 // end is the outcome of a call that acts on nothing.
 func (c *call) end(plan Plan) Outcome {
 	out := Outcome{Version: OutcomeVersion, Cluster: c.Policy.Cluster, Reason: plan.Reason,
@@ -211,7 +218,7 @@ func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 	case !d.Listed:
 		out.Result, out.Reason = NotEmptied, "the node's pods could not be listed"
 	case remaining > 0:
-		out.Result, out.Reason = NotEmptied, fmt.Sprintf("%d of its pods were still there at the end", remaining)
+		out.Result, out.Reason = NotEmptied, "still there at the end: "+podCount(remaining)
 	default:
 		out.Result = Emptied
 	}

@@ -95,7 +95,7 @@ emptied  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 
     shop/logs-x, shop/net-x  its DaemonSet would bring it straight back
 `},
 		{"not emptied", outcome(spot.NotEmptied, func(o *spot.Outcome) {
-			o.Node, o.Reason = instance, "2 of its pods were still there at the end"
+			o.Node, o.Reason = instance, "still there at the end: 2 pods"
 			o.Cordon = &spot.CordonTold{Error: "there was no answer in time"}
 			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceNone, Reason: "the process Launch is suspended in its group g: a detach would bring no replacement"}
 			o.Times.Located, o.Times.LastEviction, o.Times.Ended = sec(0.6), sec(5.7), sec(114.9)
@@ -106,7 +106,7 @@ emptied  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 
 			}
 			o.Problems = []string{"cordoning the node: there was no answer in time"}
 		}), `
-not emptied  i-0a1b2c3d4e5f60718: 2 of its pods were still there at the end; not cordoned, last eviction after 5.70 s
+not emptied  i-0a1b2c3d4e5f60718: still there at the end: 2 pods; not cordoned, last eviction after 5.70 s
 
      +0.00 s  event spot-terminate
      +0.46 s  got by the handler
@@ -173,6 +173,33 @@ planned  i-0a1b2c3d4e5f60718: no node of the instance has registered yet; nothin
    +120.00 s  deadline
 
   no replacement would be asked: it is in no Auto Scaling group
+`},
+		{"no node, and somebody else was quicker", outcome(spot.NoNode, func(o *spot.Outcome) {
+			o.Reason = "no node of the instance registered before the deadline"
+			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceAlready, Group: "nodes.prod.example.com", Reason: "it is detached from its group already"}
+			o.Times.Ended = sec(115)
+		}), `
+no node  i-0a1b2c3d4e5f60718: no node of the instance registered before the deadline
+
+     +0.00 s  event spot-terminate
+     +0.46 s  got by the handler
+   +115.00 s  gave up
+   +120.00 s  deadline
+           -  no replacement asked, somebody has before: it is detached from its group already
+`},
+		{"replaced, hooks unknown", outcome(spot.Emptied, func(o *spot.Outcome) {
+			o.Node = instance
+			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "g", At: sec(0.8), Reason: "whether the detach skips a lifecycle hook is not known: access denied"}
+			o.Times.Empty = sec(1)
+		}), `
+emptied  i-0a1b2c3d4e5f60718: empty after 1.00 s; 119.00 s were left
+
+     +0.00 s  event spot-terminate
+     +0.46 s  got by the handler
+     +0.80 s  replacement asked of g
+     +1.00 s  node empty
+   +120.00 s  deadline
+           -  the replacement: whether the detach skips a lifecycle hook is not known: access denied
 `},
 		{"detached only", outcome(spot.NotEmptied, func(o *spot.Outcome) {
 			o.Reason = "the cluster could not be asked for the node"

@@ -26,6 +26,16 @@ func buildControlPlane(ctx context.Context, log io.Writer) (string, error) {
 		"-ldflags", versionFlags(KubernetesVersion))
 }
 
+// buildCommand is a command that compiles. When ctx ends it is interrupted together with the compilers that it has
+// started, as Ctrl-C would, so that they take their temporary files with them.
+func buildCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
 // buildProgram builds the command of this module that has the name, and returns its path. If that takes long, log is told
 // what takes so long. flags are for go build.
 func buildProgram(ctx context.Context, log io.Writer, name, what string, flags ...string) (string, error) {
@@ -44,7 +54,7 @@ func buildProgram(ctx context.Context, log io.Writer, name, what string, flags .
 	defer unlock()
 
 	program := filepath.Join(bin, name)
-	build := exec.CommandContext(ctx, "go", slices.Concat([]string{"build"}, flags, []string{"-o", program, "./cmd/" + name})...)
+	build := buildCommand(ctx, "go", slices.Concat([]string{"build"}, flags, []string{"-o", program, "./cmd/" + name})...)
 	build.Dir = dir
 	// A workspace would replace this module's pinned versions.
 	build.Env = append(os.Environ(), "GOWORK=off")

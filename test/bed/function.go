@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"path/filepath"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,7 +25,7 @@ func BuildBootstrap(ctx context.Context) (string, error) {
 		return "", err
 	}
 	root := filepath.Dir(test)
-	if out, err := exec.CommandContext(ctx, "make", "-C", root, "build").CombinedOutput(); err != nil {
+	if out, err := buildCommand(ctx, "make", "-C", root, "build").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the bootstrap: %w\n%s", err, out)
 	}
 	return filepath.Join(root, "bin", "bootstrap"), nil

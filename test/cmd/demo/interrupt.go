@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/lambdalocal"
+)
+
+const function = "cast-spot-handler"
+
+// interrupt has EC2 take a machine away, and shows what happens until the dust has settled.
+func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, bootstrap string) error {
+	dir, err := os.MkdirTemp("", "demo-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	records := make(chan lambdalocal.Record, 1)
+	service, err := w.serve(ctx, dir, bootstrap, records)
+	if err != nil {
+		return err
+	}
+	defer service.Close()
+	defer w.out.begin(time.Time{}) // how the rest ends is no part of the show
+
+	// Events carry whole seconds: sent at the beginning of one, the seconds shown are the event's own.
+	if err := sleep(ctx, time.Until(time.Now().Truncate(time.Second).Add(time.Second))); err != nil {
+		return err
+	}
+	in := spot.Interruption{EventID: string(uuid.NewUUID()), Kind: kind, Instance: victim.id, Account: account, Region: region,
+		Time: time.Now().Truncate(time.Second)}
+	event, err := eventbridge.Encode(in)
+	if err != nil {
+		return err
+	}
+	w.out.line("\nthe event that EventBridge sends\n")
+	for _, line := range wrap(event, 90) {
+		w.out.line("  %s", line)
+	}
+	w.out.line("\nseconds after it\n")
+	w.out.begin(in.Time)
+	w.pods.begin(victim.node)
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	go w.watchGroup(watching, victim.group, w.groupMembers(victim.group))
+	w.out.live("ec2", "%s %s", kind.Notice(), short(victim.id))
+	if _, err := service.Invoke(ctx, function, lambdalocal.Event, event); err != nil {
+		return err
+	}
+
+	var told spot.Outcome
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case record := <-records:
+		if record.RequestContext.Condition != lambdalocal.Success {
+			return fmt.Errorf("running the function: %s: %s", record.RequestContext.Condition, record.ResponsePayload)
+		}
+		if err := json.Unmarshal(record.ResponsePayload, &told); err != nil {
+			return fmt.Errorf("reading the outcome: %w", err)
+		}
+	}
+	// What comes after is Kubernetes' work: the last pods become Ready. If they do not, the checks will say so.
+	patience := time.Minute
+	if told.Result != spot.Emptied {
+		patience = 5 * time.Second
+	}
+	_ = w.awaitReady(ctx, victim, patience)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	w.out.begin(time.Time{})
+	return w.ended(ctx, told, victim)
+}
+
+// serve runs the function in a Lambda service, logged in to the cluster as its shipped permissions allow.
+func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<- lambdalocal.Record) (*lambdalocal.Service, error) {
+	token, err := w.cp.ServiceAccountToken(ctx, system, "kops-spot", time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	tokenFile := filepath.Join(dir, "token")
+	if err := os.WriteFile(tokenFile, []byte(token), 0o600); err != nil {
+		return nil, err
+	}
+	admin := w.cp.AdminConfig()
+	env := map[string]string{
+		"KOPS_SPOT_CLUSTER":         cluster,
+		"KOPS_SPOT_MODE":            "act",
+		"KOPS_SPOT_LOGIN":           "file:" + tokenFile,
+		"KOPS_SPOT_SERVER":          admin.Host,
+		"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(admin.CAData),
+		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
+	}
+	for _, kv := range w.fake.Env() {
+		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // Lambda sets those
+			env[name] = value
+		}
+	}
+	keep := func(r lambdalocal.Record) error {
+		records <- r
+		return nil
+	}
+	return lambdalocal.New(lambdalocal.Options{Region: region, AccountID: account, Functions: []lambdalocal.Function{{
+		Name: function, Bootstrap: bootstrap, Environment: env, Timeout: 150 * time.Second, MemorySize: 256,
+		Logs:  &functionLog{out: w.out, refused: map[string]int{}},
+		Async: lambdalocal.AsyncConfig{MaximumRetryAttempts: new(0), OnSuccess: keep, OnFailure: keep},
+	}}})
+}
+
+// watchGroup shows what a group launches.
+func (w *world) watchGroup(ctx context.Context, group string, known map[string]bool) {
+	for sleep(ctx, 20*time.Millisecond) == nil {
+		for id := range w.groupMembers(group) {
+			if !known[id] {
+				known[id] = true
+				w.out.live("aws", "%s launches %s", group, short(id))
+			}
+		}
+	}
+}
+
+func (w *world) groupMembers(group string) map[string]bool {
+	ids := map[string]bool{}
+	for _, m := range w.aws.Group(group + "." + cluster).Members {
+		ids[m.ID] = true
+	}
+	return ids
+}
+
+// awaitReady waits until every workload has all its pods Ready, on other nodes than the victim's, and the victim's group
+// its machines.
+func (w *world) awaitReady(ctx context.Context, victim *machine, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		missing := w.missing(victim)
+		if len(missing) == 0 {
+			return nil
+		}
+		if sleep(ctx, 50*time.Millisecond) != nil {
+			return errors.New("not Ready in time: " + strings.Join(missing, ", "))
+		}
+	}
+}
+
+// missing names the workloads of which not all pods are Ready on other nodes than the victim's.
+func (w *world) missing(victim *machine) (missing []string) {
+	w.mu.Lock()
+	nodes, except := len(w.machines), ""
+	w.mu.Unlock()
+	if victim != nil {
+		nodes, except = nodes-1, victim.node
+	}
+	demand := func(a app, want int) {
+		if n := w.pods.ready(a, except); n < want {
+			missing = append(missing, fmt.Sprintf("%s %d of %d", a.name, n, want))
+		}
+	}
+	for _, a := range w.shop.apps() {
+		demand(a, a.replicas)
+	}
+	for _, d := range w.shop.daemons() {
+		demand(d, nodes)
+	}
+	return missing
+}

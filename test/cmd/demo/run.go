@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/castai/kops-spot/deploy"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/term"
+	"github.com/castai/kops-spot/test/bed"
+)
+
+// kinds are the three warnings that EC2 gives for a Spot instance.
+var kinds = map[string]spot.Kind{"terminate": spot.SpotTerminate, "stop": spot.SpotStop, "hibernate": spot.SpotHibernate}
+
+// settings are what the flags say.
+type settings struct {
+	kind spot.Kind
+	node string // empty: the busiest
+}
+
+func parse(args []string, stderr io.Writer) (settings, error) {
+	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	kind := fs.String("kind", "terminate", "what EC2 does to the instance: terminate, stop or hibernate")
+	node := fs.String("node", "", "the `name` of the node that is interrupted; the busiest one if empty")
+	if err := fs.Parse(args); err != nil {
+		return settings{}, err
+	}
+	set := settings{kind: kinds[*kind], node: *node}
+	names := nodeNames()
+	switch {
+	case fs.NArg() > 0:
+		return settings{}, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	case set.kind == "":
+		return settings{}, fmt.Errorf("-kind %s: it is terminate, stop or hibernate", *kind)
+	case set.node != "" && !slices.Contains(names, set.node):
+		return settings{}, fmt.Errorf("-node %s: there is no such node; there are %q", set.node, names)
+	}
+	return set, nil
+}
+
+// run is the whole demo. Its error says what did not work out; whatever it started is gone when it returns.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	set, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if ctx.Err() != nil { // everything that then fails fails for this reason
+			err = fmt.Errorf("interrupted: %w", context.Cause(ctx))
+		}
+	}()
+	out := newScreen(stdout)
+	out.text(intro)
+
+	bootstrap, err := buildFunction(ctx, out)
+	if err != nil {
+		return err
+	}
+	cp, err := bed.StartControlPlane(ctx, bed.Options{Log: stderr})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cp.Stop()) }()
+	out.line("control plane   Kubernetes %s, ready in %.1f s", bed.KubernetesVersion, cp.ReadyAfter().Seconds())
+
+	if err := cp.Apply(ctx, deploy.RBAC); err != nil {
+		return err
+	}
+	w, err := newWorld(ctx, cp, out)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	if err := w.fill(ctx, set.kind); err != nil {
+		return err
+	}
+	out.line("workloads       %s: all Ready", w.shop.summary())
+	victim := w.machines[set.node]
+	if set.node == "" {
+		victim = w.busiest()
+	}
+	w.show(set.kind, victim)
+	return w.interrupt(ctx, set.kind, victim, bootstrap)
+}
+
+// buildFunction builds the function's own binary, and says so if that takes a while: a minute or two the first time.
+func buildFunction(ctx context.Context, out *screen) (string, error) {
+	began := time.Now()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for wait := 3 * time.Second; ; wait = 10 * time.Second {
+			select {
+			case <-done:
+				return
+			case <-time.After(wait):
+				out.line("building the function (the first time takes a minute or two): %.0f s", time.Since(began).Seconds())
+			}
+		}
+	}()
+	path, err := bed.BuildBootstrap(ctx)
+	if err != nil {
+		return "", err
+	}
+	out.line("function        bin/bootstrap, as Lambda runs it, built in %.1f s", time.Since(began).Seconds())
+	return path, nil
+}
+
+// color says whether the text goes to a terminal whose user wants colour.
+func color(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// ended shows what was told and what is so, and demands that it is good.
+func (w *world) ended(ctx context.Context, told spot.Outcome, victim *machine) error {
+	w.out.line("\nthe function's own account\n")
+	if err := term.Timeline(w.out, told, term.Options{Color: w.out.color}); err != nil {
+		return err
+	}
+	w.out.line("\nseen from outside\n")
+	err := w.check(ctx, told, victim)
+	if err != nil && told.Event.Kind == spot.SpotHibernate {
+		w.out.text(hibernated)
+	}
+	w.out.text(next)
+	return err
+}

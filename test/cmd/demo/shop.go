@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/bed"
+)
+
+const (
+	store  = "shop"        // the namespace of the workloads
+	system = "kube-system" // the namespace of what every node has
+)
+
+// app is a workload: how many pods, how long one takes until it is Ready, and to end once it is told to.
+type app struct {
+	name        string
+	replicas    int // 0: a DaemonSet, one on every node
+	ready, exit time.Duration
+	grace       int64
+}
+
+// The workloads. Every node has as much of the first three; what lives in one group comes on top there, so that the
+// busiest node is one of its two.
+var (
+	web      = app{"web", 12, 1500 * time.Millisecond, 1500 * time.Millisecond, 30}
+	api      = app{"api", 6, 2 * time.Second, 3 * time.Second, 30}
+	worker   = app{"worker", 6, time.Second, 5 * time.Second, 60}
+	payments = app{"payments", 4, 3 * time.Second, time.Second, 30}
+	ordersDB = app{"orders-db", 2, 1500 * time.Millisecond, 2 * time.Second, 60}
+	cilium   = app{name: "cilium", grace: 30}
+	ebsNode  = app{name: "ebs-csi-node", grace: 30}
+)
+
+func (a app) labels() map[string]string { return map[string]string{"app": a.name} }
+
+func (a app) selector() *metav1.LabelSelector { return &metav1.LabelSelector{MatchLabels: a.labels()} }
+
+func (a app) template() corev1.PodTemplateSpec {
+	t := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: a.labels(), Annotations: map[string]string{}}}
+	t.Spec.Containers = []corev1.Container{{Name: "main", Image: "example/" + a.name}}
+	t.Spec.TerminationGracePeriodSeconds = &a.grace
+	if a.ready > 0 {
+		t.Annotations[bed.ReadyAfterAnnotation] = a.ready.String()
+	}
+	if a.exit > 0 {
+		t.Annotations[bed.ExitAfterAnnotation] = a.exit.String()
+	}
+	return t
+}
+
+// pinned has the pods in one group.
+func pinned(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
+	t.Spec.NodeSelector = map[string]string{"kops.k8s.io/instancegroup": pinnedGroup}
+	return t
+}
+
+// evenly has as many pods on one node as on the next, as long as both take pods.
+func (a app) evenly(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
+	honor := corev1.NodeInclusionPolicyHonor
+	t.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelHostname,
+		WhenUnsatisfiable: corev1.DoNotSchedule, NodeTaintsPolicy: &honor, LabelSelector: a.selector()}}
+	return t
+}
+
+// apart has no two pods on one node: the pod that must leave waits for a new node.
+func (a app) apart(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
+	t.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
+		{TopologyKey: corev1.LabelHostname, LabelSelector: a.selector()}}}}
+	return t
+}
+
+// shop is what runs in the cluster.
+type shop struct {
+	nodes int
+}
+
+func (shop) apps() []app { return []app{web, api, worker, payments, ordersDB} }
+
+func (shop) daemons() []app { return []app{cilium, ebsNode} }
+
+// summary names the workloads in a line.
+func (s shop) summary() string {
+	var names []string
+	for _, a := range s.apps() {
+		names = append(names, fmt.Sprintf("%s %d", a.name, a.replicas))
+	}
+	for _, d := range s.daemons() {
+		names = append(names, fmt.Sprintf("%s %d", d.name, s.nodes))
+	}
+	return strings.Join(names, ", ")
+}
+
+// fill creates the workloads and waits until every pod is Ready.
+func (w *world) fill(ctx context.Context, kind spot.Kind) error {
+	if err := w.cp.CreateNamespace(ctx, store); err != nil {
+		return err
+	}
+	if err := w.createDatabase(ctx, kind); err != nil {
+		return err
+	}
+	if err := w.createDeployment(ctx, payments, payments.evenly(pinned(payments.template()))); err != nil {
+		return err
+	}
+	one := intstr.FromInt32(1)
+	_, err := w.client.PolicyV1().PodDisruptionBudgets(store).Create(ctx, &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: payments.name},
+		Spec: policyv1.PodDisruptionBudgetSpec{MaxUnavailable: &one, Selector: payments.selector()}}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("creating the budget of %s: %w", payments.name, err)
+	}
+	for _, a := range []app{web, api, worker} {
+		if err := w.createDeployment(ctx, a, a.evenly(a.template())); err != nil {
+			return err
+		}
+	}
+	for _, d := range w.shop.daemons() {
+		_, err := w.client.AppsV1().DaemonSets(system).Create(ctx, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: d.name},
+			Spec: appsv1.DaemonSetSpec{Selector: d.selector(), Template: d.template()}}, metav1.CreateOptions{})
+		if err != nil {
+			return fmt.Errorf("creating the DaemonSet %s: %w", d.name, err)
+		}
+	}
+	if err := w.awaitReady(ctx, nil, time.Minute); err != nil {
+		return err
+	}
+	return w.awaitBudget(ctx, payments.name)
+}
+
+// awaitBudget waits until a budget knows its pods: until then the API server refuses for a reason of its own.
+func (w *world) awaitBudget(ctx context.Context, name string) error {
+	for {
+		b, err := w.client.PolicyV1().PodDisruptionBudgets(store).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return fmt.Errorf("reading the budget of %s: %w", name, err)
+		}
+		if b.Status.ObservedGeneration == b.Generation && b.Status.DisruptionsAllowed > 0 {
+			return nil
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *world) createDeployment(ctx context.Context, a app, t corev1.PodTemplateSpec) error {
+	n := int32(a.replicas)
+	_, err := w.client.AppsV1().Deployments(store).Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: a.name},
+		Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: a.selector(), Template: t}}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("creating the Deployment %s: %w", a.name, err)
+	}
+	return nil
+}
+
+// createDatabase creates a StatefulSet with a volume for each of its pods.
+func (w *world) createDatabase(ctx context.Context, kind spot.Kind) error {
+	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("8Gi")}
+	once := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
+	for i := range ordersDB.replicas {
+		name := fmt.Sprintf("%s-%d", ordersDB.name, i)
+		_, err := w.client.CoreV1().PersistentVolumes().Create(ctx, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: corev1.PersistentVolumeSpec{Capacity: size, AccessModes: once, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+				PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "ebs.csi.aws.com", VolumeHandle: name}}}}, metav1.CreateOptions{})
+		if err != nil {
+			return fmt.Errorf("creating the volume %s: %w", name, err)
+		}
+	}
+	t := pinned(ordersDB.template())
+	t.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+	if kind == spot.SpotTerminate {
+		t = ordersDB.apart(t)
+	} else {
+		t = ordersDB.evenly(t) // no machine comes in place of one that may come back: two must do on one node
+	}
+	n := int32(ordersDB.replicas)
+	_, err := w.client.AppsV1().StatefulSets(store).Create(ctx, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: ordersDB.name},
+		Spec: appsv1.StatefulSetSpec{Replicas: &n, ServiceName: ordersDB.name, PodManagementPolicy: appsv1.ParallelPodManagement, Selector: ordersDB.selector(), Template: t,
+			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"},
+				Spec: corev1.PersistentVolumeClaimSpec{AccessModes: once, StorageClassName: new(""), Resources: corev1.VolumeResourceRequirements{Requests: size}}}}}}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("creating the StatefulSet %s: %w", ordersDB.name, err)
+	}
+	return nil
+}
+
+// kubeProxy is the picture of a node's static pod, as its kubelet shows it to the API server.
+func kubeProxy(n *corev1.Node) *corev1.Pod {
+	t := app{name: "kube-proxy", grace: 30}.template()
+	t.Annotations[corev1.MirrorPodAnnotationKey] = "static"
+	t.Name = "kube-proxy-" + n.Name
+	t.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID, Controller: new(true)}}
+	t.Spec.NodeName = n.Name
+	t.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	return &corev1.Pod{ObjectMeta: t.ObjectMeta, Spec: t.Spec}
+}

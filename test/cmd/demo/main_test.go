@@ -141,7 +141,7 @@ func testHibernate(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the node was not emptied: payments-") || !strings.Contains(err.Error(), "payments 3 of 4") {
 		t.Errorf("the error does not say what is wrong: %v\n%s", err, out)
 	}
-	inOrder(t, out, []string{`i-04e2b8f +\d +3  <- taken away`, `found the node i-04e2b8f`, `(?m)^not emptied  i-04e2b8f7160d9c3a5: 1 of its pods`,
+	inOrder(t, out, []string{`i-04e2b8f +\d +3  <- taken away`, `found the node i-04e2b8f`, `(?m)^not emptied  i-04e2b8f7160d9c3a5: still there at the end: 1 pod`,
 		`1 still there at the end`, `NO  the node is empty`, `NO  every workload`, `ok  all \d pods that left`, `Hibernation begins at once`})
 }
 

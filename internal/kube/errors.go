@@ -21,8 +21,8 @@ func translate(err error, doing string) error {
 		return nil
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
-	case apierrors.IsForbidden(err):
-		return spot.Final(fmt.Errorf("%s: the credential is good but may not do this (403): "+
+	case apierrors.IsForbidden(err) && !strings.Contains(err.Error(), "admission webhook"):
+		return spot.Doubtful(fmt.Errorf("%s: the credential is good but may not do this (403): "+
 			"apply deploy/rbac.yaml and log in as a subject that it binds: %w", doing, err))
 	case isCertificate(err):
 		return spot.Final(fmt.Errorf("%s: the API server's certificate is not what we were told to expect: "+

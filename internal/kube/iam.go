@@ -53,6 +53,7 @@ type iamToken struct {
 	minted time.Time
 
 	explained  string
+	certain    bool
 	explaining time.Time
 }
 
@@ -67,7 +68,7 @@ func (t *iamToken) token(ctx context.Context, rejected string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("making a token for aws-iam-authenticator: %w", err)
 	}
-	t.value, t.minted = value, time.Now()
+	t.value, t.minted = value, wallClock()
 	return value, nil
 }
 
@@ -93,28 +94,29 @@ func (t *iamToken) mint(ctx context.Context) (string, error) {
 
 // explain finds out what the API server does not say: it answers a wrong key, a role that is not mapped, a wrong cluster
 // id and a wrong clock alike. AWS is asked once in a while only: its answer does not change from one second to the next.
-func (t *iamToken) explain(ctx context.Context, _ string, skew time.Duration) string {
-	if skew.Abs() >= tolerableSkew {
-		return clockOr(skew, "")
+func (t *iamToken) explain(ctx context.Context, _ string, skew time.Duration) (why string, certain bool) {
+	if why, certain = clockOr(skew, ""); certain {
+		return why, certain
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.explained != "" && time.Since(t.explaining) < iamRemint {
-		return t.explained
+		return t.explained, t.certain
 	}
 	arn, err := t.WhoAmI(ctx)
 	switch {
 	case errors.Is(err, spot.ErrFinal):
-		t.explained = fmt.Sprintf("AWS does not accept it either: %v", err)
+		t.explained, t.certain = fmt.Sprintf("AWS does not accept it either: %v", err), true
 	case err != nil:
-		return fmt.Sprintf("the cluster id %q was sent with it; AWS could not be asked whose it is: %v", t.ClusterID, err)
+		return fmt.Sprintf("the cluster id %q was sent with it; AWS could not be asked whose it is: %v", t.ClusterID, err), false
 	default:
+		t.certain = false
 		t.explained = fmt.Sprintf("AWS says that it is of %s, and the cluster id %q was sent with it: the cluster does not know one of the two; "+
 			"map %s to the group cast:spot-handler in the cluster's authenticator, or set KOPS_SPOT_LOGIN=iam:<the authenticator's cluster id>",
 			arn, t.ClusterID, mappable(arn))
 	}
-	t.explaining = time.Now()
-	return t.explained
+	t.explaining = wallClock()
+	return t.explained, t.certain
 }
 
 // mappable is the ARN by which an authenticator knows the identity: of a role's session, that of the role without its

@@ -2,11 +2,15 @@ package kube
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +129,61 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 				t.Error("the token stands in the error")
 			}
 		})
+	}
+}
+
+// TestNoRateLimitOfOurOwn: client-go's default of five requests a second is what makes other drainers late.
+func TestNoRateLimitOfOurOwn(t *testing.T) {
+	k := stub(t, status(404, metav1.StatusReasonNotFound, "not found", nil))
+	begun := time.Now()
+	for range 60 {
+		_, _ = k.NodeNamed(t.Context(), "n")
+	}
+	if d := time.Since(begun); d > 5*time.Second {
+		t.Errorf("60 requests took %s", d)
+	}
+}
+
+// TestWatchThatIsRefused is told at once, and not tried again behind the domain's back.
+func TestWatchThatIsRefused(t *testing.T) {
+	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Query().Get("watch") == "" {
+			_, _ = w.Write([]byte(`{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}`))
+			return
+		}
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(429)
+		_ = json.NewEncoder(w).Encode(status(429, metav1.StatusReasonTooManyRequests, "busy", nil))
+	}))
+	begun := time.Now()
+	err := k.FollowPods(t.Context(), "n", func(spot.PodChange) {})
+	if err == nil || time.Since(begun) > 900*time.Millisecond {
+		t.Errorf("after %s: %v", time.Since(begun), err)
+	}
+}
+
+// TestKubeconfig logs in as its current context says, and explains a 401.
+func TestKubeconfig(t *testing.T) {
+	for token, want := range map[string]error{"good": nil, "bad": spot.ErrFinal} {
+		srv, _ := accepting(t, "good")
+		path := filepath.Join(t.TempDir(), "kubeconfig")
+		config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
+			"clusters":[{"name":"c","cluster":{"server":%q,"certificate-authority-data":%q}}],"users":[{"name":"u","user":{"token":%q}}]}`,
+			srv.URL, base64.StdEncoding.EncodeToString([]byte(pemOf(srv))), token)
+		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		login, err := FromKubeconfig(path, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := evict(clusterOf(t, login), t.Context()); !errors.Is(err, want) || err != nil && !strings.Contains(err.Error(), "make a new kubeconfig") {
+			t.Errorf("%s: %v", token, err)
+		}
+	}
+	if _, err := FromKubeconfig("/nowhere", ""); err == nil || !strings.Contains(err.Error(), "reading the kubeconfig") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -53,7 +53,7 @@ type tokens interface {
 	// token is the one to send. rejected, if not empty, is one that the server has not accepted: another is wanted, if
 	// there is one.
 	token(ctx context.Context, rejected string) (string, error)
-	// explain says why a token may not have been accepted, and what to do; skew is how far our clock is ahead of the
-	// server's, zero if that is not known.
-	explain(ctx context.Context, token string, skew time.Duration) string
+	// explain says why a token may not have been accepted, and what to do, and whether that is certain; skew is how far
+	// our clock is ahead of the server's, zero if that is not known.
+	explain(ctx context.Context, token string, skew time.Duration) (why string, certain bool)
 }

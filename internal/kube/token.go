@@ -16,6 +16,10 @@ import (
 // readAgainAfter is how long a token that was not accepted is not read again: it would most likely be the same.
 const readAgainAfter = 5 * time.Second
 
+// wallClock is now by the wall. The monotonic clock, by which Go measures otherwise, stands still while Lambda has frozen
+// the execution environment, and what was made before would look young for ever.
+func wallClock() time.Time { return time.Now().Round(0) }
+
 // storedToken is a token that somebody else makes and keeps somewhere.
 type storedToken struct {
 	read Source
@@ -41,13 +45,13 @@ func (s *storedToken) token(ctx context.Context, rejected string) (string, error
 	if strings.ContainsAny(value, " \t\r\n") {
 		return "", spot.Final(errors.New("reading the token to log in with: there is white space within it: it must be the token and nothing else"))
 	}
-	s.value, s.readAt = value, time.Now()
+	s.value, s.readAt = value, wallClock()
 	return value, nil
 }
 
-func (s *storedToken) explain(_ context.Context, token string, skew time.Duration) string {
+func (s *storedToken) explain(_ context.Context, token string, skew time.Duration) (why string, certain bool) {
 	if expiry, ok := expiryOf(token); ok && time.Now().After(expiry) {
-		return fmt.Sprintf("the token expired on %s: make a new one and put it where KOPS_SPOT_LOGIN says", expiry.UTC().Format(time.RFC1123))
+		return fmt.Sprintf("the token expired on %s: make a new one and put it where KOPS_SPOT_LOGIN says", expiry.UTC().Format(time.RFC1123)), true
 	}
 	return clockOr(skew, "the token is none of this cluster's, or its ServiceAccount or Secret was deleted: make a new one and put it where KOPS_SPOT_LOGIN says")
 }

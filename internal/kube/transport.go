@@ -147,20 +147,26 @@ func (e *explaining) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, unauthorized(clockOr(skew, "it may have expired or belong to another cluster: make a new kubeconfig"))
 }
 
-func unauthorized(why string) error {
-	return spot.Final(fmt.Errorf("the API server does not accept the credential (401): %s", why))
+// unauthorized is a 401. Unless it is certain why, it may pass: the API server answers one, too, when AWS throttles the
+// authenticator, as it may when many nodes are taken at once.
+func unauthorized(why string, certain bool) error {
+	err := fmt.Errorf("the API server does not accept the credential (401): %s", why)
+	if certain {
+		return spot.Final(err)
+	}
+	return spot.Doubtful(err)
 }
 
-// clockOr says that our clock is wrong, or if it is not, something else.
-func clockOr(skew time.Duration, otherwise string) string {
+// clockOr says for certain that our clock is wrong, or if it is not, something else.
+func clockOr(skew time.Duration, otherwise string) (why string, certain bool) {
 	if skew.Abs() < tolerableSkew {
-		return otherwise
+		return otherwise, false
 	}
 	side := "behind"
 	if skew > 0 {
 		side = "ahead of"
 	}
-	return fmt.Sprintf("our clock is %s %s the API server's: set it right", skew.Abs().Round(time.Minute), side)
+	return fmt.Sprintf("our clock is %s %s the API server's: set it right", skew.Abs().Round(time.Minute), side), true
 }
 
 // skewOf is how far our clock is ahead of that of the server, which stands in every response; zero if it does not.

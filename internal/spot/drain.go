@@ -1,6 +1,7 @@
 package spot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,8 +21,9 @@ const (
 	// changedAgain is how long a pod that had changed when it was asked is left alone if the watch shows no change.
 	changedAgain = 2 * time.Second
 
-	// relist is the pause before the pods are listed again after a broken watch.
-	relist = 200 * time.Millisecond
+	// relistFirst and relistMost bound the pause before the pods are listed again after a broken watch.
+	relistFirst = 200 * time.Millisecond
+	relistMost  = 3 * time.Second
 )
 
 // nodeDrain is what became of the node's half of an interruption.
@@ -62,12 +64,11 @@ func (c *call) drainNode(ctx context.Context) (told nodeDrain) {
 	cordoned := make(chan cordonEnd, 1)
 	go func() { cordoned <- c.cordon(ctx, *node, plan) }()
 
-	p := &podDrain{call: c, plan: plan, node: node.Name, notes: newNotes(ctx, c.Cluster), pods: map[string]*podState{}, losers: map[string]bool{}, answers: make(chan podAnswer, c.Policy.Parallel)}
-	p.notes.add(cordonNote(*node, c.in, plan))
+	p := &podDrain{call: c, plan: plan, node: *node, notes: newNotes(ctx, c.Cluster), pods: map[string]*podState{}, losers: map[string]bool{}, answers: make(chan podAnswer, c.Policy.Parallel)}
 	p.run(ctx, changes, cordoned)
 	cancel() // the cordon and the watch have nothing left to do
 	p.tell(&told)
-	p.notes.add(endNote(*node, told.Pods))
+	p.notes.add(endNote(*node, told))
 	p.notes.release()
 	if problem := p.notes.end(); problem != "" {
 		told.problem("%s", problem)
@@ -86,7 +87,12 @@ func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonEnd {
 	var end cordonEnd
 	end.err = backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
 		after, err := c.Cluster.ChangeNode(ctx, n, func(n Node) Node { return Cordon(n, c.in, plan.Deadline) })
-		end.changed = err == nil && after.Version != n.Version
+		switch {
+		case err == nil:
+			end.changed = end.changed || after.Version != n.Version
+		case !errors.Is(err, ErrFinal) && !errors.Is(err, ErrNotFound):
+			end.changed = true // perhaps: the answer may have been lost
+		}
 		return err
 	})
 	if end.err == nil {
@@ -96,7 +102,8 @@ func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonEnd {
 	return end
 }
 
-// follow hands on what the watch shows, and begins again with a list when it breaks.
+// follow hands on what the watch shows, and begins again with a list when it breaks. Only pods that have never been listed
+// can be given up: of those that were, each still has to be asked, with or without a watch.
 func (c *call) follow(ctx context.Context, node string, changes chan<- podNews) {
 	hand := func(news podNews) {
 		select {
@@ -104,24 +111,37 @@ func (c *call) follow(ctx context.Context, node string, changes chan<- podNews) 
 		case <-ctx.Done():
 		}
 	}
+	listed := false
+	pause := relistFirst
+	var d doubts
 	for {
-		err := c.Cluster.FollowPods(ctx, node, func(ch PodChange) { hand(podNews{PodChange: ch}) })
+		began := time.Now()
+		err := c.Cluster.FollowPods(ctx, node, func(ch PodChange) {
+			listed = listed || ch.All
+			hand(podNews{PodChange: ch})
+		})
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			hand(podNews{err: err})
+		if time.Since(began) > relistMost {
+			pause = relistFirst // it held for a while: this is a new trouble
 		}
-		if errors.Is(err, ErrFinal) || !sleep(ctx, relist) {
+		givenUp := err != nil && d.final(err) && !listed
+		if err != nil {
+			hand(podNews{err: err, givenUp: givenUp})
+		}
+		if givenUp || !sleep(ctx, pause) {
 			return
 		}
+		pause = min(2*pause, relistMost)
 	}
 }
 
 // podNews is a look at the pods, or why there is none just now.
 type podNews struct {
 	PodChange
-	err error
+	err     error
+	givenUp bool // there never will be one
 }
 
 // podDrain sees the pods of one node off. Its run is the only one that touches its state; requests are made beside it
@@ -129,7 +149,7 @@ type podNews struct {
 type podDrain struct {
 	*call
 	plan    Plan
-	node    string
+	node    Node
 	notes   *notes
 	pods    map[string]*podState // by UID
 	losers  map[string]bool      // UIDs of owners that have lost a pod here to us
@@ -140,6 +160,7 @@ type podDrain struct {
 	isCordoned   bool
 	listed       bool
 	listErr      error
+	givenUp      bool // listErr is for ever
 	lastChange   time.Time
 	lastEviction time.Time
 	empty        time.Time // when the last pod that had to leave had left
@@ -201,10 +222,13 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 					d.settle(a)
 				}
 			}
+			if !d.isCordoned { // it ends with ctx too, and says why
+				d.seeCordon(<-cordoned)
+			}
 			return
 		case end := <-cordoned:
-			d.cordon, d.isCordoned, open = end, true, true
-			d.lastChange = time.Now()
+			d.seeCordon(end)
+			open = true
 		case <-patience.C:
 			open = true
 		case ch := <-changes:
@@ -218,9 +242,15 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 	}
 }
 
+func (d *podDrain) seeCordon(end cordonEnd) {
+	d.cordon, d.isCordoned = end, true
+	d.lastChange = time.Now()
+	d.notes.add(cordonNote(d.node, d.in, d.plan, end.err))
+}
+
 // quietAt is when the node will have been empty for long enough; zero while it is not empty.
 func (d *podDrain) quietAt() time.Time {
-	if errors.Is(d.listErr, ErrFinal) {
+	if d.givenUp {
 		return d.lastChange // the pods will never be known: there is nothing to wait for
 	}
 	if d.empty.IsZero() {
@@ -251,7 +281,7 @@ func (d *podDrain) see(ch podNews) {
 	now := time.Now()
 	d.lastChange = now
 	if ch.err != nil {
-		d.listErr = ch.err
+		d.listErr, d.givenUp = ch.err, ch.givenUp
 		d.log("watching the pods broke", "error", ch.err)
 		return
 	}
@@ -297,6 +327,12 @@ func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
 	case p.Terminating != s.pod.Terminating, p.Finished != s.pod.Finished:
 		s.fate = d.plan.Fate(p, now, false)
 	}
+	if s.gone { // a list from a server that lags had left it out
+		s.gone, s.goneAt = false, time.Time{}
+		if s.fate.Verb == Evict && !s.told && !s.asking {
+			s.due = now
+		}
+	}
 	if s.held != "" && s.held != p.Version {
 		s.held, s.due = "", now
 	}
@@ -337,12 +373,18 @@ func (d *podDrain) askDue(ctx context.Context, now time.Time) {
 			due = append(due, s)
 		}
 	}
-	slices.SortFunc(due, func(a, b *podState) int { return submissionOrder(a.pod, b.pod) })
+	slices.SortFunc(due, func(a, b *podState) int { return cmp.Or(a.due.Compare(b.due), submissionOrder(a.pod, b.pod)) })
 	for _, s := range due[:min(len(due), cap(d.answers)-d.asking)] {
 		ask := d.plan.Ask(s.pod, now, s.refusals)
 		s.asking, s.due = true, time.Time{}
 		d.asking++
+		end := d.plan.Until
+		if f := s.fate.ForceAt; !ask.Delete && now.Before(f) {
+			end = f // an answer that does not come must not cost the pod its time
+		}
 		go func(p Pod) {
+			ctx, cancel := context.WithDeadline(ctx, end)
+			defer cancel()
 			request := d.Cluster.Evict
 			if ask.Delete {
 				request = d.Cluster.Delete
@@ -377,7 +419,7 @@ func (d *podDrain) settle(a podAnswer) {
 			d.losers[s.pod.Owner.UID] = true
 		}
 		d.lastEviction = a.at
-		d.notes.add(podNote(s.pod, d.node, a.ask))
+		d.notes.add(podNote(s.pod, d.node.Name, a.ask))
 		d.log("told a pod to end", "pod", s.pod.ID(), "grace", a.ask.Grace.String(), "past_its_budget", a.ask.Delete)
 	case errors.Is(a.err, ErrNotFound):
 		d.markGone(s, a.at)
@@ -407,13 +449,8 @@ func (d *podDrain) tell(told *nodeDrain) {
 	told.Times.LastEviction = since(event, d.lastEviction)
 	told.Times.Empty = since(event, d.empty)
 	told.Cordon.At = told.Times.Cordoned
-	switch {
-	case !d.isCordoned:
-		told.Cordon.Error = errUnasked.Error()
-	case d.cordon.err != nil:
+	if d.cordon.err != nil {
 		told.Cordon.Error = d.cordon.err.Error()
-	}
-	if told.Cordon.Error != "" {
 		told.problem("cordoning the node: %s", told.Cordon.Error)
 	}
 	told.Changed = d.cordon.changed || !d.lastEviction.IsZero()
@@ -447,11 +484,13 @@ func (s *podState) outcome(event time.Time) PodTold {
 	case s.fate.Verb == Leave:
 		t.End = PodLeft
 	case s.pod.Finished:
-		t.End, t.Reason = PodStuck, "its containers have ended, but its object is still there: look at its finalizers"
+		t.End, t.Reason = PodStuck, "its containers have ended, but its object is still there: a finalizer or an unmount keeps it"
 	case s.told:
 		t.End, t.Reason = PodRemaining, "it had been told to end and was still ending"
 	case s.fate.Verb == Watch:
 		t.End, t.Reason = PodRemaining, "it was ending before we came and was still ending"
+	case s.refusals == 0:
+		t.End, t.Reason = PodRemaining, "there was no time left to ask it to end"
 	default:
 		t.End, t.Reason = PodRemaining, "every request to evict it was refused"
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -268,6 +269,19 @@ func TestCordon(t *testing.T) {
 			}
 		})
 	})
+	t.Run("never, and why", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.pod("web-1")
+			w.cluster.Disturb(sim.Disturbance{Verb: "patch", Err: errors.New("webhook x denied it")})
+			out := w.handle(spot.Emptied)
+			if !strings.Contains(out.Cordon.Error, "webhook x denied it") {
+				t.Errorf("why the cordon failed is told as %q", out.Cordon.Error)
+			}
+			if !slices.ContainsFunc(w.cluster.Notes(), func(n spot.Note) bool { return strings.Contains(n.Message, "could not be cordoned") }) {
+				t.Errorf("no Event says that it could not be cordoned: %+v", w.cluster.Notes())
+			}
+		})
+	})
 	t.Run("late", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("web-1")
@@ -292,6 +306,127 @@ func TestCordon(t *testing.T) {
 				t.Errorf("our marks are %q: what was there before is not ours", got)
 			}
 		})
+	})
+}
+
+// TestPodsAreAskedOnWhateverBecomesOfTheWatch: once they are known, none is forgotten.
+func TestPodsAreAskedOnWhateverBecomesOfTheWatch(t *testing.T) {
+	for name, disturb := range map[string]func(*world){
+		"the list is refused later": func(w *world) {
+			time.AfterFunc(5*time.Second, func() {
+				w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: spot.Final(errors.New("403"))})
+				w.cluster.BreakFollowing(nil)
+			})
+		},
+		"the watch is refused": func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Verb: "watch", Resource: "pods", Err: spot.Final(errors.New("403"))})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.pod("db-0", func(p *sim.Pod) { p.Replacement = nil })
+				w.guard("db", 1)
+				disturb(w)
+				if _, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate)); err != nil {
+					t.Fatal(err)
+				}
+				w.after("its SIGTERM", w.ended("db-0").SIGTERM, 85*time.Second)
+				if n := w.cluster.Count("list", "pods"); n > 100 {
+					t.Errorf("the pods were listed %d times", n)
+				}
+			})
+		})
+	}
+}
+
+// laggingServer lists, after the first watch broke, what there was before: it has not seen the newest pod yet.
+type laggingServer struct {
+	*sim.Cluster
+	lists int
+}
+
+func (c *laggingServer) FollowPods(ctx context.Context, node string, see func(spot.PodChange)) error {
+	c.lists++
+	lags := c.lists == 2
+	return c.Cluster.FollowPods(ctx, node, func(ch spot.PodChange) {
+		if !ch.All || !lags {
+			see(ch)
+			return
+		}
+		isLate := func(p spot.Pod) bool { return p.Name == "late-1" }
+		see(spot.PodChange{All: true, Pods: slices.DeleteFunc(slices.Clone(ch.Pods), isLate)})
+		see(spot.PodChange{Pods: slices.DeleteFunc(slices.Clone(ch.Pods), func(p spot.Pod) bool { return !isLate(p) })})
+	})
+}
+
+func TestListThatLags(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Cluster = &laggingServer{Cluster: w.cluster}
+		w.pod("web-1", func(p *sim.Pod) { p.Exit = 20 * time.Second })
+		time.AfterFunc(6*time.Second, w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Name: "default/late-1", Err: &spot.Refusal{Code: 429}}))
+		time.AfterFunc(time.Second, func() { w.pod("late-1") })
+		time.AfterFunc(1500*time.Millisecond, func() { w.cluster.BreakFollowing(nil) })
+		out := w.handle(spot.Emptied)
+		w.ended("late-1")
+		if p := podTold(t, out, "late-1"); p.End != spot.PodEvicted {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// hangingWebhook is a cluster whose evictions of some pods are never answered.
+type hangingWebhook struct {
+	*sim.Cluster
+	hangs string // prefix of their names
+}
+
+func (c hangingWebhook) Evict(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
+	if !strings.HasPrefix(p.Name, c.hangs) {
+		return c.Cluster.Evict(ctx, p, grace, exact)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	<-ctx.Done()
+	return errors.New("no answer")
+}
+
+// TestHangingEvictions cost neither the pod itself nor others their time.
+func TestHangingEvictions(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Cluster = hangingWebhook{w.cluster, "hung"}
+		w.handler.Policy.Parallel = 10
+		for i := range 20 {
+			w.pod(fmt.Sprintf("hung%02d-1", i))
+		}
+		w.pod("web-1")
+		out := w.handle(spot.Emptied)
+		if p := podTold(t, out, "web-1"); *p.Asked > 40 {
+			t.Errorf("a pod that nothing is wrong with was first asked after %v s", *p.Asked)
+		}
+		for _, e := range w.cluster.Endings() {
+			if e.Grace < 29*time.Second {
+				t.Errorf("%s got %s of its 30 s", e.Pod, e.Grace)
+			}
+		}
+	})
+}
+
+func TestOrderOfSubmission(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Policy.Parallel = 1
+		w.pod("a-1", func(p *sim.Pod) { p.Critical = true })
+		w.pod("b-1")
+		w.pod("c-1", func(p *sim.Pod) { p.Volumes = true })
+		w.handle(spot.Emptied)
+		var asked []string
+		for _, r := range w.cluster.Requests() {
+			if r.Resource == "pods/eviction" {
+				asked = append(asked, strings.TrimPrefix(r.Name, "default/"))
+			}
+		}
+		if got := strings.Join(asked, " "); got != "c-1 b-1 a-1" {
+			t.Errorf("asked in the order %s", got)
+		}
 	})
 }
 

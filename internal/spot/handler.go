@@ -74,6 +74,9 @@ func (h *Handler) Handle(ctx context.Context, in Interruption) (Outcome, error) 
 	}
 	if end, ok := ctx.Deadline(); ok {
 		c.limit = end.Add(-endMargin)
+		if !c.began.Before(c.limit) {
+			return Outcome{}, fmt.Errorf("the invocation ends in %s, and %s of that are kept for telling its outcome: set the function's timeout to 150 s or more", end.Sub(c.began).Round(time.Second), endMargin)
+		}
 	}
 	if deadline := c.plan().Deadline; !c.began.Before(deadline) {
 		ctx, cancel := context.WithTimeout(ctx, staleLimit)
@@ -111,7 +114,7 @@ func (h *Handler) open(in Interruption) *call {
 	c := &call{Handler: h, in: in, began: time.Now(),
 		node: newLookup[Node](), instance: newLookup[Instance](), membership: newLookup[Membership]()}
 	// EC2's clock and ours may differ: nobody is given more than the whole time.
-	c.in.Time = earlier(in.Time, c.began)
+	c.in.Time = earlier(in.Time, c.began).UTC().Round(0)
 	return c
 }
 
@@ -165,7 +168,13 @@ func (c *call) nodeFinder() func(context.Context) (Node, error) {
 	return func(ctx context.Context) (Node, error) {
 		round++
 		n, err := c.Cluster.NodeNamed(ctx, c.in.Instance)
-		if err == nil && n.IsInstance(c.in.Instance) || err != nil && !errors.Is(err, ErrNotFound) {
+		if err == nil && n.IsInstance(c.in.Instance) {
+			return n, nil
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			if inst, _ := c.instance.known(); inst != nil && c.Policy.notOurs(*inst) != "" && round > 2 {
+				return n, Final(err) // EC2 says that it is none of ours: not worth two minutes
+			}
 			return n, err
 		}
 		select {

@@ -97,7 +97,7 @@ func TestNodeNamedByAddress(t *testing.T) {
 func TestReusedName(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.cluster.RemoveNode(instance)
-		w.cluster.AddNode(spot.Node{Name: "ip-10-0-1-2.ec2.internal", ProviderID: "aws:///us-east-1a/i-0bbbbbbbbbbbbbbb0"})
+		w.cluster.AddNode(spot.Node{Name: "ip-10-0-1-2.ec2.internal", ProviderID: "aws:///us-east-1a/i-0bbbbbbbbbbbbbbb0", InternalIP: "10.0.1.2"})
 		out := w.handle(spot.NoNode)
 		if out.Replacement.Action != spot.ReplaceDetach {
 			t.Errorf("the instance was not detached: %+v", out.Replacement)
@@ -333,6 +333,112 @@ func TestInvocationEndsBeforeTheMachine(t *testing.T) {
 		if ctx.Err() != nil || *out.Times.Ended > 16 {
 			t.Errorf("no time was left to tell the outcome: it ended after %v s", *out.Times.Ended)
 		}
+	})
+}
+
+// TestEventFromTheFuture: EC2's clock and ours differ; nobody is given more than the whole time.
+func TestEventFromTheFuture(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("db-0", func(p *sim.Pod) { p.Replacement = nil })
+		w.guard("db", 1)
+		in := w.warning(spot.SpotTerminate)
+		in.Time = in.Time.Add(time.Minute)
+		out := w.handleEvent(in, spot.Emptied)
+		w.after("the deadline", out.Deadline, 2*time.Minute)
+		w.after("the forced delete", w.ended("db-0").SIGTERM, 85*time.Second)
+		if *out.Times.Began != 0 {
+			t.Errorf("it began %v s after the event", *out.Times.Began)
+		}
+	})
+}
+
+func TestTerminatedInstanceIsNotWaitedFor(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.cluster.RemoveNode(instance)
+		w.aws.SetState(instance, "terminated")
+		if out := w.handle(spot.NoNode); *out.Times.Ended > 5 {
+			t.Errorf("it waited %v s for a node of a machine that is no more", *out.Times.Ended)
+		}
+	})
+}
+
+// TestDoubtfulErrors pass: an authenticator that AWS throttles says no to a good credential.
+func TestDoubtfulErrors(t *testing.T) {
+	doubt := spot.Doubtful(errors.New("401"))
+	for name, d := range map[string]sim.Disturbance{
+		"reading the node":   {Verb: "get", Resource: "nodes", Err: doubt},
+		"cordoning it":       {Verb: "patch", Resource: "nodes", Err: doubt},
+		"listing its pods":   {Verb: "list", Resource: "pods", Err: doubt},
+		"evicting":           {Resource: "pods/eviction", Err: doubt},
+		"everything at once": {Err: doubt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.pod("web-1")
+				time.AfterFunc(3*time.Second, w.cluster.Disturb(d))
+				if out := w.handle(spot.Emptied); *out.Times.Empty > 12 || len(out.Problems) != 0 {
+					t.Errorf("%s", told(out))
+				}
+			})
+		})
+	}
+	t.Run("one that lasts is believed", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Err: doubt})
+			if out := w.handle(spot.NotEmptied); *out.Times.Ended < 5 || *out.Times.Ended > 10 {
+				t.Errorf("it ended after %v s", *out.Times.Ended)
+			}
+		})
+	})
+}
+
+// TestForeignWithoutTheAPIServer: another cluster's instance must not hold the function for two minutes.
+func TestForeignWithoutTheAPIServer(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aws.AddInstance(sim.Instance{ID: "i-0cccccccccccccccc", Tags: map[string]string{spot.TagCluster: "other.example.com"}})
+		in := w.warning(spot.SpotTerminate)
+		in.Instance = "i-0cccccccccccccccc"
+		w.cluster.Disturb(sim.Disturbance{Err: errors.New("connection refused")})
+		if out := w.handleEvent(in, spot.ForeignOne); *out.Times.Ended > 10 {
+			t.Errorf("it took %v s", *out.Times.Ended)
+		}
+	})
+}
+
+// TestErrorsNameAllThatFailed, and are none where something may have been done.
+func TestErrorsNameAllThatFailed(t *testing.T) {
+	t.Run("the replacement too", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Err: errors.New("connection refused")})
+			w.aws.Fail("CreateTags", -1, sim.Denied())
+			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
+			if err == nil || !strings.Contains(err.Error(), "CreateTags") || !strings.Contains(err.Error(), "connection refused") {
+				t.Errorf("got %v", err)
+			}
+		})
+	})
+	t.Run("tags whose answers were lost", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Err: errors.New("connection refused")})
+			w.aws.Fail("CreateTags", -1, sim.AnswerLost())
+			w.handle(spot.NotEmptied)
+		})
+	})
+	t.Run("a cordon whose answers were lost", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Verb: "patch", Lost: true, Err: errors.New("EOF")})
+			w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: errors.New("EOF")})
+			w.handleEvent(w.warning(spot.SpotStop), spot.NotEmptied)
+		})
+	})
+	t.Run("a timeout that leaves no time", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			ctx, cancel := context.WithTimeout(w.Context(), 3*time.Second)
+			defer cancel()
+			if _, err := w.handler.Handle(ctx, w.warning(spot.SpotTerminate)); err == nil || !strings.Contains(err.Error(), "set the function's timeout") {
+				t.Errorf("got %v", err)
+			}
+		})
 	})
 }
 

@@ -92,10 +92,18 @@ func (n *notes) end() (problem string) {
 	return fmt.Sprintf("%d Kubernetes Events could not be sent: %v", n.failed, n.err)
 }
 
-// cordonNote tells what is going to happen to a node.
-func cordonNote(n Node, in Interruption, plan Plan) Note {
+// cordonNote tells what is going to happen to a node, and what was done about it.
+func cordonNote(n Node, in Interruption, plan Plan, cordon error) Note {
+	when := " at " + plan.Deadline.UTC().Format(time.RFC3339)
+	if plan.once {
+		when = " now"
+	}
+	done := "cordoned"
+	if cordon != nil {
+		done = "could not be cordoned"
+	}
 	return Note{Node: &n, Warning: true, Reason: "SpotInterruption",
-		Message: fmt.Sprintf("%s at %s (event %s): cordoned, and its pods are asked to leave", in.Kind.Notice(), plan.Deadline.UTC().Format(time.RFC3339), in.EventID)}
+		Message: fmt.Sprintf("%s%s (event %s): %s, and its pods are asked to leave", in.Kind.Notice(), when, in.EventID, done)}
 }
 
 // podNote tells why a pod ends.
@@ -109,15 +117,21 @@ func podNote(p Pod, node string, ask Ask) Note {
 }
 
 // endNote tells how a node's drain ended.
-func endNote(n Node, pods []PodTold) Note {
+func endNote(n Node, told nodeDrain) Note {
 	remaining := 0
-	for _, p := range pods {
+	for _, p := range told.Pods {
 		if p.End == PodRemaining {
 			remaining++
 		}
 	}
-	if remaining > 0 {
-		return Note{Node: &n, Warning: true, Reason: "SpotDrainIncomplete", Message: "still there at the end: " + podCount(remaining)}
+	note := Note{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
+	switch {
+	case !told.Listed:
+		note.Message = "its pods could not be listed"
+	case remaining > 0:
+		note.Message = "still there at the end: " + podCount(remaining)
+	default:
+		note = Note{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
 	}
-	return Note{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
+	return note
 }

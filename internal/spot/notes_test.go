@@ -56,6 +56,20 @@ func TestNotes(t *testing.T) {
 	})
 }
 
+// TestNotesDoNotLie about a node whose pods nobody knows.
+func TestNotesDoNotLie(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1")
+		w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: spot.Final(errors.New("403"))})
+		w.handle(spot.NotEmptied)
+		for _, n := range w.cluster.Notes() {
+			if n.Reason == "SpotDrained" {
+				t.Errorf("an Event says %q", n.Message)
+			}
+		}
+	})
+}
+
 // TestNotesThatCannotBeTold cost the drain nothing, and stand in the outcome as what they are.
 func TestNotesThatCannotBeTold(t *testing.T) {
 	for name, d := range map[string]sim.Disturbance{

@@ -173,6 +173,11 @@ func (c *call) end(plan Plan) Outcome {
 	return out
 }
 
+// notReplaced is why a replacement that the plan wanted was not asked for.
+func notReplaced(plan Plan, r ReplaceTold) error {
+	return nilOr(plan.Replace.Action == ReplaceDetach && r.Action == ReplaceNone, "replacing the instance: %w", errors.New(r.Reason))
+}
+
 // outcome puts the two halves together. If nothing was done and something went wrong, it is an error.
 func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 	plan, t := c.plan(), c.target()
@@ -192,7 +197,7 @@ func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 		return out, nil
 	case t.Node == nil:
 		if !changed {
-			return Outcome{}, c.failure()
+			return Outcome{}, errors.Join(c.failure(), notReplaced(plan, r))
 		}
 		out.Result, out.Reason = NotEmptied, "the cluster could not be asked for the node"
 		out.Problems = append(out.Problems, c.failure().Error())
@@ -214,7 +219,7 @@ func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 	}
 	switch {
 	case !d.Listed && !changed:
-		return Outcome{}, fmt.Errorf("draining node %s: %s", out.Node, strings.Join(d.Problems, "; "))
+		return Outcome{}, errors.Join(fmt.Errorf("draining node %s: %s", out.Node, strings.Join(d.Problems, "; ")), notReplaced(plan, r))
 	case !d.Listed:
 		out.Result, out.Reason = NotEmptied, "the node's pods could not be listed"
 	case remaining > 0:

@@ -172,6 +172,20 @@ func TestPlanDeadline(t *testing.T) {
 	}
 }
 
+func TestIsInstance(t *testing.T) {
+	for providerID, want := range map[string]bool{
+		"aws:///us-east-1a/" + instance:             true,
+		"aws:///us-east-1a/" + instance + "1":       false,
+		"aws:///us-east-1a/x" + instance:            false,
+		"aws:///" + instance + "/i-0bbbbbbbbbbbbb0": false,
+		"": false,
+	} {
+		if got := (spot.Node{ProviderID: providerID}).IsInstance(instance); got != want {
+			t.Errorf("%q: %v", providerID, got)
+		}
+	}
+}
+
 func TestNodeNames(t *testing.T) {
 	for _, c := range []struct {
 		dns, ip, region string

@@ -34,6 +34,7 @@ func (c *call) replace(ctx context.Context) ReplaceTold {
 	err := b.persist(ctx, func(ctx context.Context) error { return c.Cloud.Tag(ctx, c.in.Instance, tags) })
 	if err != nil {
 		told.Action, told.Reason = ReplaceNone, "the instance could not be tagged: "+err.Error()
+		told.changed = !errors.Is(err, ErrFinal) && !errors.Is(err, ErrNotFound) // an answer may have been lost
 		return told
 	}
 	err = b.persist(ctx, func(ctx context.Context) error { return c.Cloud.Detach(ctx, c.in.Instance, plan.Replace.Group) })
@@ -46,6 +47,9 @@ func (c *call) replace(ctx context.Context) ReplaceTold {
 	}
 	return c.detachRefused(ctx, told, err)
 }
+
+// lag is how long Auto Scaling may go on to describe an instance as it was before a detach.
+const lag = 3 * time.Second
 
 // detachRefused finds out what a refused detach means. The tags prove nothing; the membership does: if the instance is
 // on its way out, somebody else was quicker, and if it is still in its group, our tags would tell a lie.
@@ -68,6 +72,25 @@ func (c *call) detachRefused(ctx context.Context, told ReplaceTold, refusal erro
 	if !errors.Is(refusal, ErrFinal) {
 		told.Reason += "; its tags are left for the next try"
 		return told
+	}
+	// Before a tag is taken away that kOps finds a detached instance by, make sure: it may have been detached by somebody
+	// else in this moment, and described a moment late.
+	if !sleep(ctx, lag) {
+		return told
+	}
+	err = b.persist(ctx, func(ctx context.Context) (err error) {
+		m, err = c.Cloud.Membership(ctx, c.in.Instance)
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrNotFound), err == nil && m.LifecycleState != "InService" && m.LifecycleState != "Standby":
+		told.Action, told.Reason = ReplaceAlready, "somebody else has detached it in the same moment"
+		return told
+	case err != nil:
+		return told
+	}
+	if t := c.target(); t.Instance != nil && t.Instance.Tags[TagDetached] != "" {
+		return told // it was there before us
 	}
 	err = b.persist(ctx, func(ctx context.Context) error {
 		return c.Cloud.Untag(ctx, c.in.Instance, []string{TagDetached, TagInterruptedAt})

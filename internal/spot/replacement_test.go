@@ -1,6 +1,8 @@
 package spot_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +73,64 @@ func TestDetachAnswerLost(t *testing.T) {
 			t.Errorf("%+v", out.Replacement)
 		}
 	})
+}
+
+// TestReplacementWaitsForTheNode, whose labels may say that somebody else replaces it; but not for ever.
+func TestReplacementWaitsForTheNode(t *testing.T) {
+	t.Run("slow", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.WriteNode(instance, func(n *spot.Node) { n.Labels = map[string]string{"karpenter.sh/nodepool": "spot"} })
+			w.cluster.Disturb(sim.Disturbance{Delay: 2 * time.Second})
+			if out := w.handle(spot.Emptied); out.Replacement.Action != spot.ReplaceNone {
+				t.Errorf("%+v", out.Replacement)
+			}
+		})
+	})
+	t.Run("silent", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Delay: time.Hour})
+			if out := w.handle(spot.NotEmptied); out.Replacement.Action != spot.ReplaceDetach || *out.Replacement.At > 5 {
+				t.Errorf("%+v", out.Replacement)
+			}
+		})
+	})
+}
+
+// TestMembershipThatLags: somebody else has just detached the instance, and Auto Scaling describes it as it was.
+func TestMembershipThatLags(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Cloud = &laggingCloud{Cloud: w.aws.Cloud()}
+		out := w.handle(spot.Emptied)
+		if out.Replacement.Action != spot.ReplaceAlready || len(w.aws.Calls("DeleteTags")) != 0 {
+			t.Errorf("%+v, %v", out.Replacement, w.aws.Calls("DeleteTags"))
+		}
+	})
+}
+
+// laggingCloud is one in which somebody else detaches the instance just before us, which shows two seconds later.
+type laggingCloud struct {
+	spot.Cloud
+	was      spot.Membership
+	detached time.Time
+}
+
+func (c *laggingCloud) Membership(ctx context.Context, id string) (spot.Membership, error) {
+	m, err := c.Cloud.Membership(ctx, id)
+	if !c.detached.IsZero() && time.Since(c.detached) < 2*time.Second {
+		return c.was, nil
+	}
+	if err == nil {
+		c.was = m
+	}
+	return m, err
+}
+
+func (c *laggingCloud) Detach(ctx context.Context, id, group string) error {
+	if err := c.Cloud.Detach(ctx, id, group); err != nil {
+		return err
+	}
+	c.detached = time.Now()
+	return spot.Final(errors.New("the instance is not part of the group"))
 }
 
 func TestDetachOutOfTime(t *testing.T) {

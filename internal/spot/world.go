@@ -73,6 +73,16 @@ var (
 // Final marks an error as one that another try cannot mend. It says what err says.
 func Final(err error) error { return finalError{err} }
 
+// Doubtful marks an error as one that another try most likely cannot mend, but that may pass: an authenticator that AWS
+// throttles says no to a good credential, and so does an API server that has just started. It is final only if it lasts.
+func Doubtful(err error) error { return doubtfulError{finalError{err}} }
+
+type doubtfulError struct{ finalError }
+
+func (e doubtfulError) Is(target error) bool { return target == errDoubtful || target == ErrFinal }
+
+var errDoubtful = errors.New("may pass")
+
 type finalError struct{ error }
 
 func (e finalError) Unwrap() error        { return e.error }

@@ -102,7 +102,7 @@ emptied  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 
 			o.Pods = []spot.PodTold{
 				pod("pay-0", "StatefulSet/pay", spot.PodRemaining, "every request to evict it was refused", refused(1)),
 				pod("slow", "Job/slow", spot.PodRemaining, "it had been told to end and was still ending"),
-				pod("kept", "Job/kept", spot.PodStuck, "its containers have ended, but its object is still there: look at its finalizers"),
+				pod("kept", "Job/kept", spot.PodStuck, "its containers have ended, but its object is still there: a finalizer or an unmount keeps it"),
 			}
 			o.Problems = []string{"cordoning the node: there was no answer in time"}
 		}), `
@@ -122,7 +122,7 @@ not emptied  i-0a1b2c3d4e5f60718: still there at the end: 2 pods; not cordoned, 
     shop/slow   it had been told to end and was still ending
 
   1 ended, object still there
-    shop/kept  its containers have ended, but its object is still there: look at its finalizers
+    shop/kept  its containers have ended, but its object is still there: a finalizer or an unmount keeps it
 
   problems
     cordoning the node: there was no answer in time

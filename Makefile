@@ -57,7 +57,7 @@ demo: ## one interrupted node on a real control plane, live
 	@echo "compiling the demo (two or three minutes the first time, then it is cached)"
 	@cd test && go run ./cmd/demo
 
-bench: controlplane ## the benchmarks: half an hour; BENCH='-only growth' runs a part, BENCH='-write ../docs/benchmarks.md' keeps them
+bench: controlplane ## the benchmarks: twenty minutes; BENCH='-only growth' runs a part, BENCH='-write ../docs/benchmarks.md' keeps them
 	go test -run '^$$' -bench . -benchmem ./...
 	cd test && go run ./cmd/bench $(BENCH)
 

@@ -85,7 +85,7 @@ func (e envelope) interruption(kind spot.Kind, instance string) (spot.Interrupti
 		return spot.Interruption{}, errors.New(`decoding the event: it has no "id"`)
 	}
 	if !instanceID.MatchString(instance) {
-		return spot.Interruption{}, fmt.Errorf(`decoding the event %s: %q is no EC2 instance id (i- and 8 or 17 hexadecimal digits)`, e.ID, instance)
+		return spot.Interruption{}, fmt.Errorf(`decoding the event %s: %q is no EC2 instance id (i- and 8 to 17 hexadecimal digits)`, e.ID, instance)
 	}
 	at, err := time.Parse(time.RFC3339, e.Time)
 	if err != nil {

@@ -71,7 +71,7 @@ func TestRequests(t *testing.T) {
 			t.Error("the first eviction was asked for before the cordon was in place")
 		}
 		if d := evicting.Sub(w.event); d > 3*roundTrip {
-			t.Errorf("the first eviction was sent after %s: that is more than two round trips", d)
+			t.Errorf("the first eviction was sent after %s: the third round trip is to be the eviction itself", d)
 		}
 	})
 }

@@ -41,8 +41,5 @@ var meanings = map[Kind]meaning{
 	SpotHibernate: {lead: 20 * time.Second, once: true, notice: "EC2 hibernates the Spot instance"},
 }
 
-// Known reports whether the handler has a rule for events of this kind.
-func (k Kind) Known() bool { _, ok := meanings[k]; return ok }
-
 // Notice says in words what the event announces.
 func (k Kind) Notice() string { return meanings[k].notice }

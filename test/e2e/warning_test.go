@@ -351,7 +351,8 @@ func TestForbiddenAndExpired(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ token, want string }{
 		"forbidden": {other, "deploy/rbac.yaml"},
-		"expired":   {"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "KOPS_SPOT_LOGIN"},
+		"foreign":   {"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "none of this cluster's"},
+		"expired":   {"eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjE3NjcyMjU2MDB9.c2ln", "the token expired on"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.env["KOPS_SPOT_LOGIN"] = "file:" + r.file(name, c.token)

@@ -3,7 +3,6 @@
 package bed
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -12,11 +11,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -90,12 +87,8 @@ type ControlPlane struct {
 	admin   *rest.Config
 	client  kubernetes.Interface
 
-	cmd    *exec.Cmd
-	stdin  io.Closer
-	stderr tail
-	exited chan struct{} // closed once the process is gone; err is how
-	err    error
-	stop   func() error
+	process *process
+	stop    func() error
 }
 
 // StartControlPlane builds the control plane if it is not built yet, which takes about five minutes once, starts it,
@@ -108,7 +101,7 @@ func StartControlPlane(ctx context.Context, opts Options) (*ControlPlane, error)
 	if err != nil {
 		return nil, fmt.Errorf("building the control plane: %w", err)
 	}
-	cp := &ControlPlane{exited: make(chan struct{})}
+	cp := &ControlPlane{}
 	if opts.Dir == "" {
 		if cp.tempDir, err = os.MkdirTemp("", "controlplane-"); err != nil {
 			return nil, err
@@ -125,44 +118,9 @@ func StartControlPlane(ctx context.Context, opts Options) (*ControlPlane, error)
 }
 
 func (cp *ControlPlane) start(ctx context.Context, program string, opts Options) error {
-	cp.cmd = exec.Command(program, opts.args()...)
-	// Out of our process group, an interrupt at the terminal reaches us alone: what runs can still be told and undone
-	// before the control plane goes.
-	cp.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cp.cmd.Stderr = io.MultiWriter(&cp.stderr, opts.Log)
-	stdin, err := cp.cmd.StdinPipe()
-	if err != nil {
+	var err error
+	if cp.process, err = startProcess(ctx, "control plane", program, opts.Log, &cp.ready, opts.args()...); err != nil {
 		return err
-	}
-	stdout, err := cp.cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cp.cmd.Start(); err != nil {
-		return err
-	}
-	cp.stdin = stdin
-	line := make(chan []byte, 1)
-	go func() {
-		defer close(cp.exited)
-		out := bufio.NewReader(stdout)
-		if first, err := out.ReadBytes('\n'); err == nil {
-			line <- first
-		}
-		io.Copy(io.Discard, out)
-		cp.err = cp.cmd.Wait()
-	}()
-	select {
-	case first := <-line:
-		if err := json.Unmarshal(first, &cp.ready); err != nil {
-			return fmt.Errorf("reading %q: %w", first, err)
-		}
-	case <-cp.exited:
-		return fmt.Errorf("it ended: %w: %s", cp.err, cp.stderr.text())
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(2 * time.Minute):
-		return errors.New("not ready after 2 min")
 	}
 	if cp.admin, err = clientcmd.BuildConfigFromFlags("", cp.ready.Kubeconfig); err != nil {
 		return err
@@ -180,24 +138,14 @@ func (cp *ControlPlane) end() error {
 	if cp.tempDir != "" {
 		defer os.RemoveAll(cp.tempDir)
 	}
-	if cp.cmd == nil || cp.cmd.Process == nil {
+	if cp.process == nil {
 		return nil
 	}
-	cp.stdin.Close()
-	select {
-	case <-cp.exited:
-	case <-time.After(10 * time.Second):
-		cp.cmd.Process.Kill()
-		<-cp.exited
-	}
-	if cp.err != nil {
-		return fmt.Errorf("control plane: %w: %s", cp.err, cp.stderr.text())
-	}
-	return nil
+	return cp.process.stop()
 }
 
 // PID returns the control plane's process.
-func (cp *ControlPlane) PID() int { return cp.cmd.Process.Pid }
+func (cp *ControlPlane) PID() int { return cp.process.cmd.Process.Pid }
 
 // Dir returns the directory of the control plane's files, server.log among them.
 func (cp *ControlPlane) Dir() string { return cp.dir }

@@ -30,7 +30,8 @@ type process struct {
 func startProcess(ctx context.Context, name, program string, log io.Writer, ready any, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(program, args...), exited: make(chan struct{})}
 	p.stop = sync.OnceValue(p.end)
-	// Out of our process group, an interrupt at the terminal reaches us alone, and we decide what ends when.
+	// Out of our process group, an interrupt at the terminal reaches us alone: what runs can still be told and undone
+	// before the process goes.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.Stderr = io.MultiWriter(&p.stderr, log)
 	stdin, err := p.cmd.StdinPipe()

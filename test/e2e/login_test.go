@@ -29,11 +29,12 @@ const (
 var (
 	mapped   = sts.RoleSession(account, "CastLambdaRoleForSpot", function)
 	unmapped = sts.RoleSession(account, "SomebodyElse", function)
+	forged   = sts.RoleSession(account, "Forged", function) // whose key is known and whose secret is not ours
 )
 
 // authenticatorOptions are those of the control plane that all tests share.
 func authenticatorOptions() bed.AuthenticatorOptions {
-	return bed.AuthenticatorOptions{ClusterID: cluster, Identities: []sts.Identity{mapped, unmapped},
+	return bed.AuthenticatorOptions{ClusterID: cluster, Identities: []sts.Identity{mapped, unmapped, forged},
 		Mappings: []bed.Mapping{{ARN: roleARN, Username: iamUser, Groups: []string{handlerGroup}}}}
 }
 
@@ -82,15 +83,15 @@ func TestIAMLogin(t *testing.T) {
 
 // TestIAMLoginRefused: the API server answers all of these with one and the same bare 401.
 func TestIAMLoginRefused(t *testing.T) {
-	wrongKey := mapped
-	wrongKey.SecretAccessKey = strings.Repeat("x", 40)
-	wrongKey.AccessKeyID = sts.RoleSession(account, "Nobody", "x").AccessKeyID
+	wrongSecret := forged
+	wrongSecret.SecretAccessKey = strings.Repeat("x", 40)
 	for name, c := range map[string]struct {
 		id    sts.Identity
 		login string
 		want  []string
 	}{
-		"a wrong key":        {wrongKey, "iam", []string{"AWS does not accept it either", "InvalidClientTokenId"}},
+		"a key that is none": {sts.RoleSession(account, "Nobody", "x"), "iam", []string{"AWS does not accept it either", "InvalidClientTokenId"}},
+		"a wrong secret":     {wrongSecret, "iam", []string{"AWS does not accept it either", "SignatureDoesNotMatch"}},
 		"an unmapped role":   {unmapped, "iam", []string{unmapped.ARN, `cluster id "` + cluster + `"`, "does not know one of the two", "map arn:aws:iam::" + account + ":role/SomebodyElse"}},
 		"a wrong cluster id": {mapped, "iam:another.example.com", []string{mapped.ARN, `cluster id "another.example.com"`, "does not know one of the two"}},
 	} {
@@ -113,6 +114,19 @@ func TestIAMLoginRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPublicCertificate: the API's load balancer has a certificate that the system's roots know, and for its own name.
+func TestPublicCertificate(t *testing.T) {
+	r := newRig(t)
+	victim := r.node()
+	delete(r.env, "KOPS_SPOT_CA")
+	delete(r.env, "KOPS_SPOT_TLS_SERVER_NAME")
+	if said := r.refused(victim); !strings.Contains(said, "KOPS_SPOT_CA") {
+		t.Errorf("it trusts whom it does not know: %s", said)
+	}
+	r.env["SSL_CERT_FILE"] = r.file("roots.pem", string(r.cp.AdminConfig().CAData))
+	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
 }
 
 // refused demands that the node could not be worked on, quickly, and returns why.

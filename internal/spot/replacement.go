@@ -51,24 +51,33 @@ func (c *call) replace(ctx context.Context) ReplaceTold {
 // lag is how long Auto Scaling may go on to describe an instance as it was before a detach.
 const lag = 3 * time.Second
 
-// detachRefused finds out what a refused detach means. The tags prove nothing; the membership does: if the instance is
-// on its way out, somebody else was quicker, and if it is still in its group, our tags would tell a lie.
-func (c *call) detachRefused(ctx context.Context, told ReplaceTold, refusal error) ReplaceTold {
-	b := backoff{200 * time.Millisecond, 3 * time.Second}
+// isMember asks whether the instance is still in a group that has not begun to let it go.
+func (c *call) isMember(ctx context.Context) (bool, error) {
 	var m Membership
-	err := b.persist(ctx, func(ctx context.Context) (err error) {
+	err := backoff{200 * time.Millisecond, 3 * time.Second}.persist(ctx, func(ctx context.Context) (err error) {
 		m, err = c.Cloud.Membership(ctx, c.in.Instance)
 		return err
 	})
-	switch {
-	case errors.Is(err, ErrNotFound), err == nil && m.LifecycleState != "InService" && m.LifecycleState != "Standby":
-		told.Action, told.Reason = ReplaceAlready, "somebody else has detached it in the same moment"
-		return told
-	case err != nil:
-		told.Action, told.Reason = ReplaceNone, "the group refused: "+refusal.Error()+"; what became of the instance could not be asked: "+err.Error()
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return m.LifecycleState == "InService" || m.LifecycleState == "Standby", err
+}
+
+// detachRefused finds out what a refused detach means. The tags prove nothing; the membership does: if the instance is
+// on its way out, somebody else was quicker, and if it is still in its group, our tags would tell a lie.
+func (c *call) detachRefused(ctx context.Context, told ReplaceTold, refusal error) ReplaceTold {
+	const quicker = "somebody else has detached it in the same moment"
+	member, err := c.isMember(ctx)
+	if err == nil && !member {
+		told.Action, told.Reason = ReplaceAlready, quicker
 		return told
 	}
 	told.Action, told.Reason = ReplaceNone, "the group refused: "+refusal.Error()
+	if err != nil {
+		told.Reason += "; what became of the instance could not be asked: " + err.Error()
+		return told
+	}
 	if !errors.Is(refusal, ErrFinal) {
 		told.Reason += "; its tags are left for the next try"
 		return told
@@ -78,21 +87,17 @@ func (c *call) detachRefused(ctx context.Context, told ReplaceTold, refusal erro
 	if !sleep(ctx, lag) {
 		return told
 	}
-	err = b.persist(ctx, func(ctx context.Context) (err error) {
-		m, err = c.Cloud.Membership(ctx, c.in.Instance)
-		return err
-	})
-	switch {
-	case errors.Is(err, ErrNotFound), err == nil && m.LifecycleState != "InService" && m.LifecycleState != "Standby":
-		told.Action, told.Reason = ReplaceAlready, "somebody else has detached it in the same moment"
-		return told
+	switch member, err := c.isMember(ctx); {
 	case err != nil:
+		return told
+	case !member:
+		told.Action, told.Reason = ReplaceAlready, quicker
 		return told
 	}
 	if t := c.target(); t.Instance != nil && t.Instance.Tags[TagDetached] != "" {
 		return told // it was there before us
 	}
-	err = b.persist(ctx, func(ctx context.Context) error {
+	err = backoff{200 * time.Millisecond, 3 * time.Second}.persist(ctx, func(ctx context.Context) error {
 		return c.Cloud.Untag(ctx, c.in.Instance, []string{TagDetached, TagInterruptedAt})
 	})
 	told.changed = err != nil

@@ -10,6 +10,9 @@ import (
 // that somebody else replaces it. An API server that cannot be reached must not keep the group from being asked.
 const nodeFirst = 3 * time.Second
 
+// scaling is how writes to AWS, and what is asked because of them, are tried again.
+var scaling = backoff{200 * time.Millisecond, 3 * time.Second}
+
 // replace asks the instance's group for another instance, if the plan wants it, and goes on asking until it is refused
 // for good or ctx ends.
 func (c *call) replace(ctx context.Context) ReplaceTold {
@@ -28,16 +31,15 @@ func (c *call) replace(ctx context.Context) ReplaceTold {
 	if told.Action != ReplaceDetach {
 		return told
 	}
-	b := backoff{200 * time.Millisecond, 3 * time.Second}
 	tags := map[string]string{TagDetached: plan.Replace.Group, TagInterruptedAt: c.in.Time.UTC().Format(time.RFC3339)}
 	// The tags come first, as with kOps: an instance that is detached without them is lost to kOps' tools.
-	err := b.persist(ctx, func(ctx context.Context) error { return c.Cloud.Tag(ctx, c.in.Instance, tags) })
+	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Tag(ctx, c.in.Instance, tags) })
 	if err != nil {
 		told.Action, told.Reason = ReplaceNone, "the instance could not be tagged: "+err.Error()
 		told.changed = !errors.Is(err, ErrFinal) && !errors.Is(err, ErrNotFound) // an answer may have been lost
 		return told
 	}
-	err = b.persist(ctx, func(ctx context.Context) error { return c.Cloud.Detach(ctx, c.in.Instance, plan.Replace.Group) })
+	err = scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Detach(ctx, c.in.Instance, plan.Replace.Group) })
 	told.changed = true
 	if err == nil {
 		told.At = since(c.in.Time, time.Now())
@@ -54,7 +56,7 @@ const lag = 3 * time.Second
 // isMember asks whether the instance is still in a group that has not begun to let it go.
 func (c *call) isMember(ctx context.Context) (bool, error) {
 	var m Membership
-	err := backoff{200 * time.Millisecond, 3 * time.Second}.persist(ctx, func(ctx context.Context) (err error) {
+	err := scaling.persist(ctx, func(ctx context.Context) (err error) {
 		m, err = c.Cloud.Membership(ctx, c.in.Instance)
 		return err
 	})
@@ -97,7 +99,7 @@ func (c *call) detachRefused(ctx context.Context, told ReplaceTold, refusal erro
 	if t := c.target(); t.Instance != nil && t.Instance.Tags[TagDetached] != "" {
 		return told // it was there before us
 	}
-	err = backoff{200 * time.Millisecond, 3 * time.Second}.persist(ctx, func(ctx context.Context) error {
+	err = scaling.persist(ctx, func(ctx context.Context) error {
 		return c.Cloud.Untag(ctx, c.in.Instance, []string{TagDetached, TagInterruptedAt})
 	})
 	told.changed = err != nil

@@ -6,29 +6,18 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/castai/kops-spot/test/authenticator"
 	"github.com/castai/kops-spot/test/authenticator/protocol"
+	"github.com/castai/kops-spot/test/program"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "authenticator:", err)
-		os.Exit(1)
-	}
+	program.Main("authenticator", func(ctx context.Context) error { return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr) })
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -51,14 +40,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return fmt.Errorf("reading %s: %w", *file, err)
 	}
 
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	if *untilEOF {
-		// A parent's death closes its end of a pipe, however it died.
-		go func() {
-			defer cancel()
-			io.Copy(io.Discard, stdin)
-		}()
+		var cancel context.CancelFunc
+		ctx, cancel = program.UntilClosed(ctx, stdin)
+		defer cancel()
 	}
 	return authenticator.Run(ctx, cfg, func(ready protocol.Ready) {
 		json.NewEncoder(stdout).Encode(ready)

@@ -1,0 +1,134 @@
+package castai
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// accepting answers with refusal to every key but one.
+func accepting(key string, refusal int) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(r.Body); len(body) == 0 {
+			http.Error(w, "the body is missing", http.StatusBadRequest)
+		} else if r.Header.Get("X-API-Key") != key {
+			http.Error(w, "not with "+r.Header.Get("X-API-Key"), refusal)
+		}
+	}
+}
+
+// TestAReplacedKey is taken up by the call that finds the old one refused.
+func TestAReplacedKey(t *testing.T) {
+	for _, refusal := range []int{401, 403} {
+		url, asked := serve(t, accepting("new", refusal))
+		key, read := inTurn("old", "new")
+		c := optioned(t, Options{URL: url, Key: key})
+		for range 3 {
+			if err := interrupted(t, c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if asked.Load() != 4 || read.Load() != 2 {
+			t.Errorf("%d: %d requests and %d reads of the key for three events and one new key", refusal, asked.Load(), read.Load())
+		}
+	}
+}
+
+// TestARefusedKey is not sent twice in one call, but read again in each: the next one may find another.
+func TestARefusedKey(t *testing.T) {
+	for refusal, want := range map[int]string{
+		401: "it answers 401 (not with [redacted]): it does not accept the API key: make a new one in CAST AI's console",
+		403: "it answers 403 (not with [redacted]): the API key may not do this: use a key with full access, of the organization that cluster " + clusterID,
+	} {
+		url, asked := serve(t, accepting("another", refusal))
+		key, read := inTurn(secret)
+		c := optioned(t, Options{URL: url, Key: key})
+		for n := int32(1); n <= 3; n++ {
+			expect(t, interrupted(t, c), doubtful, "telling CAST AI that "+providerID+" is interrupted", want)
+			if asked.Load() != n || read.Load() != n+1 {
+				t.Errorf("after call %d: %d requests and %d reads of the key", n, asked.Load(), read.Load())
+			}
+		}
+	}
+}
+
+// TestTwoRefusedKeys: a new key that is refused too is the last attempt of the call, and it stays out of the error as well.
+func TestTwoRefusedKeys(t *testing.T) {
+	url, asked := serve(t, accepting("another", 401))
+	key, _ := inTurn("old", secret, "third")
+	expect(t, interrupted(t, optioned(t, Options{URL: url, Key: key})), doubtful, "401 (not with [redacted])")
+	if asked.Load() != 2 {
+		t.Errorf("%d requests", asked.Load())
+	}
+}
+
+func TestAKeyThatCannotBe(t *testing.T) {
+	url, asked := serve(t, func(http.ResponseWriter, *http.Request) {})
+	for name, c := range map[string]struct{ key, want string }{
+		"empty":           {" \n", "it is empty"},
+		"two lines":       {secret + "\n" + secret, "that no key has"},
+		"two words":       {secret + " " + secret, "that no key has"},
+		"a control":       {secret + "\x00" + secret, "that no key has"},
+		"a byte mark":     {"\ufeff" + secret, "that no key has"},
+		"delete":          {secret + "\x7f" + secret, "that no key has"},
+		"no UTF-8 at all": {secret + "\xff" + secret, "that no key has"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key, _ := inTurn(c.key)
+			expect(t, interrupted(t, optioned(t, Options{URL: url, Key: key})), final, providerID, "reading the API key of CAST AI: ", c.want)
+		})
+	}
+	if asked.Load() != 0 {
+		t.Error("CAST AI was asked without a key")
+	}
+}
+
+// TestAKeyThatCannotBeRead: how final that is, its reader knows; once it can be read, all is well.
+func TestAKeyThatCannotBeRead(t *testing.T) {
+	url, _ := serve(t, accepting(secret, 401))
+	var says error
+	c := optioned(t, Options{URL: url, Key: func(context.Context) (string, error) { return secret, says }})
+	says = errors.New("Throttling")
+	expect(t, interrupted(t, c), again, "is interrupted: reading the API key of CAST AI: Throttling")
+	says = spot.Final(errors.New("denied"))
+	expect(t, interrupted(t, c), final, "is interrupted: reading the API key of CAST AI: denied")
+	if says = nil; interrupted(t, c) != nil {
+		t.Error("the key that can be read by now is not used")
+	}
+
+	// It is refused later, and cannot be read again.
+	url, _ = serve(t, accepting("another", 401))
+	first := true
+	c = optioned(t, Options{URL: url, Key: func(context.Context) (string, error) {
+		defer func() { first = false }()
+		if first {
+			return secret, nil
+		}
+		return "", errors.New("Throttling")
+	}})
+	expect(t, interrupted(t, c), doubtful, "it does not accept the API key", "; and reading the API key of CAST AI: Throttling")
+}
+
+// TestManyAtOnce: the key is read once for all of them, and one new key is read once.
+func TestManyAtOnce(t *testing.T) {
+	url, _ := serve(t, accepting("new", 401))
+	key, read := inTurn("old", "new")
+	c := optioned(t, Options{URL: url, Key: key})
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if err := c.Tell(t.Context(), "interrupted", "", providerID); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if read.Load() != 2 {
+		t.Errorf("the key was read %d times", read.Load())
+	}
+}

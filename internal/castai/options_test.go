@@ -1,0 +1,64 @@
+package castai
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	key, read := inTurn(secret)
+	for _, c := range []struct {
+		name string
+		o    Options
+		want []string // nil: nothing is wrong
+	}{
+		{"the least", Options{ClusterID: clusterID, Key: key}, nil},
+		{"another region", Options{ClusterID: clusterID, Key: key, URL: "https://api.eu.cast.ai"}, nil},
+		{"behind a gateway", Options{ClusterID: strings.ToUpper(clusterID), Key: key, URL: "https://gateway.example:8443/castai/"}, nil},
+		{"this machine", Options{ClusterID: clusterID, Key: key, URL: "http://127.0.0.1:8080"}, nil},
+		{"this machine, IPv6", Options{ClusterID: clusterID, Key: key, URL: "http://[::1]:8080"}, nil},
+		{"this machine by name", Options{ClusterID: clusterID, Key: key, URL: "http://localhost:8080"}, nil},
+		{"nothing", Options{}, []string{"is not a UUID: take it from the address", "there is no API key: make one"}},
+		{"a name for an id", Options{ClusterID: "prod.example.com", Key: key}, []string{"is not a UUID"}},
+		{"a path in the id", Options{ClusterID: clusterID + "/../x", Key: key}, []string{"is not a UUID"}},
+		{"a key for an id", Options{ClusterID: secret, Key: key}, []string{"is not a UUID"}},
+		{"a key for a URL", Options{ClusterID: clusterID, Key: key, URL: secret}, []string{"does not begin with https:// and a host: use https://api.cast.ai"}},
+		{"unencrypted", Options{ClusterID: clusterID, Key: key, URL: "http://api.cast.ai"}, []string{"would cross the network unencrypted"}},
+		{"almost this machine", Options{ClusterID: clusterID, Key: key, URL: "http://localhost.example.com"}, []string{"unencrypted"}},
+		{"another scheme", Options{ClusterID: clusterID, Key: key, URL: "ftp://api.cast.ai"}, []string{"does not begin with https://"}},
+		{"no scheme", Options{ClusterID: clusterID, Key: key, URL: "api.cast.ai"}, []string{"does not begin with https://"}},
+		{"no host", Options{ClusterID: clusterID, Key: key, URL: "https:///v1"}, []string{"does not begin with https:// and a host"}},
+		{"a password", Options{ClusterID: clusterID, Key: key, URL: "https://me:c4st@api.cast.ai"}, []string{"holds a user name or a password: take it out"}},
+		{"a query", Options{ClusterID: clusterID, Key: key, URL: "https://api.cast.ai?key=c4st"}, []string{"goes on after its path"}},
+		{"a fragment", Options{ClusterID: clusterID, Key: key, URL: "https://api.cast.ai/#c4st"}, []string{"goes on after its path"}},
+		{"unreadable", Options{ClusterID: clusterID, Key: key, URL: "https://c4st:port"}, []string{"cannot be read"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.o.Check()
+			if c.want == nil {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil {
+				t.Fatal("nothing is said to be wrong")
+			}
+			if got := len(strings.Split(err.Error(), "\n")); got != len(c.want) {
+				t.Errorf("%d lines: %v", got, err)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is not in: %v", want, err)
+				}
+			}
+			if strings.Contains(err.Error(), "c4st") {
+				t.Errorf("what may be a secret is in: %v", err)
+			}
+		})
+	}
+	if read.Load() != 0 {
+		t.Error("the key was read")
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -20,10 +19,6 @@ const (
 
 	// changedAgain is how long a pod that had changed when it was asked is left alone if the watch shows no change.
 	changedAgain = 2 * time.Second
-
-	// relistFirst and relistMost bound the pause before the pods are listed again after a broken watch.
-	relistFirst = 200 * time.Millisecond
-	relistMost  = 3 * time.Second
 )
 
 // nodeDrain is what became of the node's half of an interruption.
@@ -34,16 +29,19 @@ type nodeDrain struct {
 	Times    TimesTold
 	Pods     []PodTold
 	Problems []string
-	Changed  bool // something was asked for that cannot be unasked
-	Listed   bool // the node's pods are known
+	Others   []OtherTold
+	Attached []string // volumes that were still attached at the end
+	Changed  bool     // something was asked for that cannot be unasked
+	Listed   bool     // the node's pods are known
 }
 
 func (d *nodeDrain) problem(format string, args ...any) {
 	d.Problems = append(d.Problems, fmt.Sprintf(format, args...))
 }
 
-// drainNode waits for the node, cordons it, and sees its pods off.
-func (c *call) drainNode(ctx context.Context) (told nodeDrain) {
+// drainNode waits for the node, cordons it, and sees its pods off. ctx ends with the plan, or, where a lifecycle hook's
+// heartbeats move the plan's end, with the invocation.
+func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told nodeDrain) {
 	select {
 	case <-c.node.done:
 	case <-ctx.Done():
@@ -55,20 +53,30 @@ func (c *call) drainNode(ctx context.Context) (told nodeDrain) {
 	told.Node = node.Name
 	told.Times.Located = since(c.in.Time, time.Now())
 	plan := c.plan()
-	ctx, cancel := context.WithDeadline(ctx, plan.Until)
+	work, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.log("found the node", "node", node.Name, "deadline", plan.Deadline)
 
-	changes := make(chan podNews)
-	go c.follow(ctx, node.Name, changes)
 	cordoned := make(chan cordonEnd, 1)
-	go func() { cordoned <- c.cordon(ctx, *node, plan) }()
-
-	p := &podDrain{call: c, plan: plan, node: *node, notes: newNotes(ctx, c.Cluster), pods: map[string]*podState{}, losers: map[string]bool{}, answers: make(chan podAnswer, c.Policy.Parallel)}
-	p.run(ctx, changes, cordoned)
+	go func() { cordoned <- c.cordon(work, *node, plan) }()
+	p := &podDrain{call: c, plan: plan, node: *node, notes: newNotes(ctx, c.Cluster), pods: map[string]*podState{}, losers: map[string]bool{},
+		answers: make(chan podAnswer, c.Policy.Parallel), namespaces: namespaces{answers: make(chan namespaceAnswer)}}
+	if plan.Drain {
+		changes := make(chan podNews)
+		go c.follow(work, node.Name, changes)
+		p.run(work, changes, cordoned, moves)
+	} else {
+		p.seeCordon(<-cordoned)
+	}
 	cancel() // the cordon and the watch have nothing left to do
 	p.tell(&told)
-	p.notes.add(endNote(*node, told))
+	c.lookBack(ctx, *node, p, &told)
+	if c.in.Rehearsal {
+		c.unmark(ctx, *node, &told)
+	}
+	if plan.Drain {
+		p.notes.add(endNote(*node, told))
+	}
 	p.notes.release()
 	if problem := p.notes.end(); problem != "" {
 		told.problem("%s", problem)
@@ -86,7 +94,7 @@ type cordonEnd struct {
 func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonEnd {
 	var end cordonEnd
 	end.err = backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
-		after, err := c.Cluster.ChangeNode(ctx, n, func(n Node) Node { return Cordon(n, c.in, plan.Deadline) })
+		after, err := c.Cluster.ChangeNode(ctx, n, func(n Node) Node { return mark(n, c.in, plan) })
 		switch {
 		case err == nil:
 			end.changed = end.changed || after.Version != n.Version
@@ -100,48 +108,6 @@ func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonEnd {
 		c.log("cordoned the node", "node", n.Name, "changed", end.changed)
 	}
 	return end
-}
-
-// follow hands on what the watch shows, and begins again with a list when it breaks. Only pods that have never been listed
-// can be given up: of those that were, each still has to be asked, with or without a watch.
-func (c *call) follow(ctx context.Context, node string, changes chan<- podNews) {
-	hand := func(news podNews) {
-		select {
-		case changes <- news:
-		case <-ctx.Done():
-		}
-	}
-	listed := false
-	pause := relistFirst
-	var d doubts
-	for {
-		began := time.Now()
-		err := c.Cluster.FollowPods(ctx, node, func(ch PodChange) {
-			listed = listed || ch.All
-			hand(podNews{PodChange: ch})
-		})
-		if ctx.Err() != nil {
-			return
-		}
-		if time.Since(began) > relistMost {
-			pause = relistFirst // it held for a while: this is a new trouble
-		}
-		givenUp := err != nil && d.final(err) && !listed
-		if err != nil {
-			hand(podNews{err: err, givenUp: givenUp})
-		}
-		if givenUp || !sleep(ctx, pause) {
-			return
-		}
-		pause = min(2*pause, relistMost)
-	}
-}
-
-// podNews is a look at the pods, or why there is none just now.
-type podNews struct {
-	PodChange
-	err     error
-	givenUp bool // there never will be one
 }
 
 // podDrain sees the pods of one node off. Its run is the only one that touches its state; requests are made beside it
@@ -165,28 +131,8 @@ type podDrain struct {
 	lastEviction time.Time
 	empty        time.Time // when the last pod that had to leave had left
 	planned      *PlanTold
+	namespaces   namespaces
 }
-
-// podState is one pod's way off the node.
-type podState struct {
-	pod      Pod
-	fate     Fate
-	due      time.Time // when to ask; zero for not (any more)
-	asking   bool
-	told     bool // an eviction or delete of ours was accepted
-	forced   bool
-	gone     bool
-	grace    time.Duration
-	askedAt  time.Time
-	goneAt   time.Time
-	refusals int
-	refusal  string
-	held     string // the version that was refused as outdated: wait for another
-}
-
-// leaves reports whether the drain is not over while this pod is as it is. One whose containers have ended is nothing to
-// wait for, even if a finalizer keeps its object: the end of the machine cannot harm it.
-func (s *podState) leaves() bool { return s.fate.Verb != Leave && !s.gone && !s.pod.Finished }
 
 // podAnswer is what came of one request.
 type podAnswer struct {
@@ -197,12 +143,17 @@ type podAnswer struct {
 	at      time.Time
 }
 
-func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-chan cordonEnd) {
+func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-chan cordonEnd, moves <-chan time.Time) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	patience := time.NewTimer(cordonFirst)
 	defer patience.Stop()
 	open := false
 	for {
 		now := time.Now()
+		if !now.Before(d.plan.Until) {
+			stop() // the end has come without having been moved
+		}
 		if open {
 			d.askDue(ctx, now)
 		}
@@ -219,7 +170,7 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 			wake.Stop()
 			for ; d.asking > 0; d.asking-- { // the requests end with ctx; what they have achieved counts
 				if a := <-d.answers; a.err == nil {
-					d.settle(a)
+					d.settle(ctx, a)
 				}
 			}
 			if !d.isCordoned { // it ends with ctx too, and says why
@@ -235,7 +186,11 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 			d.see(ch)
 		case a := <-d.answers:
 			d.asking--
-			d.settle(a)
+			d.settle(ctx, a)
+		case a := <-d.namespaces.answers:
+			d.seeNamespace(a)
+		case deadline := <-moves:
+			d.move(deadline)
 		case <-wake.C:
 		}
 		wake.Stop()
@@ -261,19 +216,45 @@ func (d *podDrain) quietAt() time.Time {
 
 // nextWake is how long nothing is due.
 func (d *podDrain) nextWake(now, quiet time.Time, open bool) time.Duration {
-	const idle = time.Hour // the context ends long before
-	next := now.Add(idle)
+	next := d.plan.Until
 	if !quiet.IsZero() && now.Before(quiet) {
 		next = quiet
 	}
 	if open && d.asking < cap(d.answers) {
 		for _, s := range d.pods {
 			if s.leaves() && !s.asking && !s.due.IsZero() {
-				next = earlier(next, s.due)
+				next = earlier(next, later(s.due, d.turn(s, now)))
 			}
 		}
 	}
 	return next.Sub(now)
+}
+
+// turn is when a pod may be asked at the earliest: one that goes last waits for the others, as long as it can; one that
+// would be deleted past its budget waits a moment for what its namespace says about that.
+func (d *podDrain) turn(s *podState, now time.Time) time.Time {
+	if at := s.fate.Last; now.Before(at) {
+		for _, other := range d.pods {
+			if other.fate.Last.IsZero() && other.leaves() {
+				return at
+			}
+		}
+	}
+	if d.plan.Ask(s.pod, now, s.refusals).Delete {
+		return d.namespaces.wait(s.pod)
+	}
+	return time.Time{}
+}
+
+// move takes another end of the machine in.
+func (d *podDrain) move(deadline time.Time) {
+	d.plan = d.plan.Moved(deadline)
+	for _, s := range d.pods {
+		if s.fate.Verb == Evict && !s.told {
+			s.fate = d.plan.Fate(s.pod, time.Now(), false)
+		}
+	}
+	d.log("the end of the machine has moved", "deadline", deadline)
 }
 
 // see takes in what the watch shows.
@@ -308,6 +289,7 @@ func (d *podDrain) see(ch podNews) {
 }
 
 func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
+	p = d.namespaces.applied(p)
 	s := d.pods[p.UID]
 	switch {
 	case gone && s != nil:
@@ -369,7 +351,7 @@ func (d *podDrain) lookEmpty(now time.Time) {
 func (d *podDrain) askDue(ctx context.Context, now time.Time) {
 	var due []*podState
 	for _, s := range d.pods {
-		if s.leaves() && !s.asking && !s.due.IsZero() && !s.due.After(now) {
+		if s.leaves() && !s.asking && !s.due.IsZero() && !s.due.After(now) && !d.turn(s, now).After(now) {
 			due = append(due, s)
 		}
 	}
@@ -396,7 +378,7 @@ func (d *podDrain) askDue(ctx context.Context, now time.Time) {
 }
 
 // settle takes in what came of a request.
-func (d *podDrain) settle(a podAnswer) {
+func (d *podDrain) settle(ctx context.Context, a podAnswer) {
 	s := d.pods[a.uid]
 	s.asking = false
 	if a.err != nil && (s.pod.Terminating || s.pod.Finished) {
@@ -408,6 +390,7 @@ func (d *podDrain) settle(a podAnswer) {
 		if next, ok := d.plan.Again(s.pod, a.at, s.refusals, after); ok && s.fate.Verb == Evict {
 			s.due = next
 		}
+		d.askNamespace(ctx, s.pod)
 		d.log("an eviction was refused", "pod", s.pod.ID(), "times", s.refusals, "refusal", s.refusal)
 	}
 	var refusal *Refusal
@@ -419,7 +402,7 @@ func (d *podDrain) settle(a podAnswer) {
 			d.losers[s.pod.Owner.UID] = true
 		}
 		d.lastEviction = a.at
-		d.notes.add(podNote(s.pod, d.node.Name, a.ask))
+		d.notes.add(podNote(s.pod, d.node.Name, d.in, a.ask))
 		d.log("told a pod to end", "pod", s.pod.ID(), "grace", a.ask.Grace.String(), "past_its_budget", a.ask.Delete)
 	case errors.Is(a.err, ErrNotFound):
 		d.markGone(s, a.at)
@@ -439,60 +422,4 @@ func (d *podDrain) settle(a podAnswer) {
 	default:
 		refused(0)
 	}
-}
-
-// tell writes down what became of the pods.
-func (d *podDrain) tell(told *nodeDrain) {
-	event := d.in.Time
-	told.Plan, told.Listed = d.planned, d.listed
-	told.Times.Cordoned = since(event, d.cordon.at)
-	told.Times.LastEviction = since(event, d.lastEviction)
-	told.Times.Empty = since(event, d.empty)
-	told.Cordon.At = told.Times.Cordoned
-	if d.cordon.err != nil {
-		told.Cordon.Error = d.cordon.err.Error()
-		told.problem("cordoning the node: %s", told.Cordon.Error)
-	}
-	told.Changed = d.cordon.changed || !d.lastEviction.IsZero()
-	if d.listErr != nil {
-		told.problem("watching the pods of the node: %v", d.listErr)
-	}
-	states := make([]*podState, 0, len(d.pods))
-	for _, s := range d.pods {
-		states = append(states, s)
-	}
-	slices.SortFunc(states, func(a, b *podState) int { return strings.Compare(a.pod.ID(), b.pod.ID()) })
-	for _, s := range states {
-		told.Pods = append(told.Pods, s.outcome(event))
-	}
-}
-
-func (s *podState) outcome(event time.Time) PodTold {
-	t := PodTold{Namespace: s.pod.Namespace, Name: s.pod.Name, UID: s.pod.UID, Reason: s.fate.Reason,
-		Grace: seconds(s.grace), Asked: since(event, s.askedAt), Gone: since(event, s.goneAt),
-		Refusals: s.refusals, LastRefusal: s.refusal}
-	if s.pod.Owner.Kind != "" {
-		t.Owner = s.pod.Owner.Kind + "/" + s.pod.Owner.Name
-	}
-	switch {
-	case s.gone && s.forced:
-		t.End, t.Reason = PodForced, "it was deleted past what refused its eviction: the machine ends anyway"
-	case s.gone && s.told:
-		t.End = PodEvicted
-	case s.gone:
-		t.End = PodGone
-	case s.fate.Verb == Leave:
-		t.End = PodLeft
-	case s.pod.Finished:
-		t.End, t.Reason = PodStuck, "its containers have ended, but its object is still there: a finalizer or an unmount keeps it"
-	case s.told:
-		t.End, t.Reason = PodRemaining, "it had been told to end and was still ending"
-	case s.fate.Verb == Watch:
-		t.End, t.Reason = PodRemaining, "it was ending before we came and was still ending"
-	case s.refusals == 0:
-		t.End, t.Reason = PodRemaining, "there was no time left to ask it to end"
-	default:
-		t.End, t.Reason = PodRemaining, "every request to evict it was refused"
-	}
-	return t
 }

@@ -22,6 +22,7 @@ type Fate struct {
 	Reason  string
 	Grace   time.Duration // Evict: the grace period it is asked with
 	ForceAt time.Time     // Evict: when it is deleted past its budget if nothing else helps; zero for never
+	Last    time.Time     // Evict: it is asked when all others have gone, but not later than this; zero for at once
 }
 
 // Ask is one request about one pod.
@@ -52,32 +53,53 @@ func (p Plan) Fate(pod Pod, now time.Time, returned bool) Fate {
 		return Fate{Verb: Leave, Reason: "it has finished"}
 	case pod.Mirror:
 		return Fate{Verb: Leave, Reason: "it is a static pod: only the node's kubelet can end it"}
-	case pod.Owner.Kind == "DaemonSet":
+	}
+	turn, own := p.policy.turn(pod)
+	switch {
+	case turn == TurnNever && own:
+		return Fate{Verb: Leave, Reason: "its annotation " + AnnotationDrain + " asks to leave it until the machine ends"}
+	case pod.Owner.Kind == "DaemonSet" && pod.ToleratesCordon:
 		return Fate{Verb: Leave, Reason: "its DaemonSet would bring it straight back"}
+	case turn == TurnNever:
+		return Fate{Verb: Leave, Reason: "it belongs to a DaemonSet: the policy is to leave it until the machine ends"}
 	case pod.Terminating:
 		return Fate{Verb: Watch, Reason: "it is ending already: another request could only shorten its grace period"}
 	case returned && pod.ToleratesCordon:
 		return Fate{Verb: Leave, Reason: fmt.Sprintf("it tolerates the cordon and its %s %s put it straight back", pod.Owner.Kind, pod.Owner.Name)}
 	}
 	f := Fate{Verb: Evict, Grace: p.grace(pod, now)}
-	if p.force {
+	if p.forces(pod) {
 		f.ForceAt = p.forceAt(pod)
+	}
+	if turn == TurnLast && !p.once {
+		f.Last = p.forceAt(pod)
 	}
 	switch {
 	case f.Grace < pod.Grace:
 		f.Reason = fmt.Sprintf("its grace period of %s is cut to what is left of the machine", pod.Grace)
 	case pod.Owner.Kind == "":
 		f.Reason = "it ends with the machine; it has no controller, so nothing starts it elsewhere"
+	case pod.Owner.Kind == "DaemonSet":
+		f.Reason = "the machine ends, and the cordon keeps its DaemonSet from putting another there"
 	default:
 		f.Reason = fmt.Sprintf("its %s %s starts another elsewhere", pod.Owner.Kind, pod.Owner.Name)
+	}
+	if !f.Last.IsZero() {
+		f.Reason += "; it is asked after all others"
+	}
+	if p.forced && f.ForceAt.IsZero() {
+		f.Reason += "; it is never deleted past what refuses its eviction"
 	}
 	return f
 }
 
+// forces is whether the pod may be deleted past its budget: the event allows it, and so do its owners.
+func (p Plan) forces(pod Pod) bool { return p.forced && p.policy.force(pod) }
+
 // Ask is the next request about a pod that is to be evicted and has been asked for in vain so many times.
 func (p Plan) Ask(pod Pod, now time.Time, refusals int) Ask {
 	ask := Ask{Grace: p.grace(pod, now)}
-	if p.force && refusals > 0 && !now.Before(p.forceAt(pod)) {
+	if p.forces(pod) && refusals > 0 && !now.Before(p.forceAt(pod)) {
 		ask.Delete = true
 		// A request may come a little late: the reserve is there to let the pod have its time all the same.
 		if whole := p.forceGrace(pod); !now.Add(whole).After(p.Deadline) {
@@ -98,7 +120,7 @@ func (p Plan) Again(pod Pod, now time.Time, refusals int, after time.Duration) (
 		after = min(retryFirst<<min(refusals-1, 10), retryMost)
 	}
 	next := now.Add(after)
-	if force := p.forceAt(pod); p.force && now.Before(force) && next.After(force) {
+	if force := p.forceAt(pod); p.forces(pod) && now.Before(force) && next.After(force) {
 		next = force // no Retry-After is worth a pod's SIGTERM
 	}
 	return next, next.Before(p.Until)
@@ -107,7 +129,7 @@ func (p Plan) Again(pod Pod, now time.Time, refusals int, after time.Duration) (
 // grace is the pod's own grace period, cut to what is left before the reserve.
 func (p Plan) grace(pod Pod, now time.Time) time.Duration {
 	own := pod.Grace
-	if !p.once {
+	if !p.once && !p.open {
 		left := p.Deadline.Sub(now) - p.policy.Reserve
 		own = min(own, left.Truncate(time.Second))
 	}

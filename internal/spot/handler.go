@@ -26,7 +26,11 @@ type Handler struct {
 	Cluster Cluster
 	Cloud   Cloud
 	Policy  Policy
-	Log     *slog.Logger // one line a step; nil for none
+
+	// Autoscaler is CAST AI's autoscaler; nil if there is none. Policy.Autoscaler says the same.
+	Autoscaler Autoscaler
+
+	Log *slog.Logger // one line a step; nil for none
 }
 
 // Preview says what Handle would do now, and changes nothing.
@@ -37,12 +41,18 @@ func (h *Handler) Preview(ctx context.Context, in Interruption) (Outcome, error)
 	if in.Replayed {
 		return c.end(c.plan()), nil
 	}
-	c.ask(ctx, func() bool { return true })
+	c.ask(ctx, always)
 	for _, done := range []<-chan struct{}{c.node.done, c.instance.done, c.membership.done} {
 		wait(ctx, done, previewLimit)
 	}
 	plan := c.plan()
-	if plan.Verdict != Act {
+	switch plan.Verdict {
+	case Act:
+	case Noted:
+		out := c.end(plan)
+		out.Result = LeftAsIs
+		return out, nil
+	default:
 		return c.end(plan), nil
 	}
 	t := c.target()
@@ -68,6 +78,9 @@ func (h *Handler) Preview(ctx context.Context, in Interruption) (Outcome, error)
 // side, and returns when the node is empty, or when the machine or the invocation ends. An error means that nothing was
 // done and that another try may help; whatever was done stands in the Outcome.
 func (h *Handler) Handle(ctx context.Context, in Interruption) (Outcome, error) {
+	if in.Rehearsal && !h.Policy.Rehearse {
+		return h.Preview(ctx, in)
+	}
 	c := h.open(in)
 	if in.Replayed {
 		return c.end(c.plan()), nil
@@ -78,25 +91,63 @@ func (h *Handler) Handle(ctx context.Context, in Interruption) (Outcome, error) 
 			return Outcome{}, fmt.Errorf("the invocation ends in %s, and %s of that are kept for telling its outcome: set the function's timeout to 150 s or more", end.Sub(c.began).Round(time.Second), endMargin)
 		}
 	}
+	switch {
+	case meanings[in.Kind].after:
+		return c.aftermath(ctx)
+	case in.Kind == LifecycleTerminate:
+		return c.lifecycle(ctx)
+	}
 	if deadline := c.plan().Deadline; !c.began.Before(deadline) {
-		ctx, cancel := context.WithTimeout(ctx, staleLimit)
-		defer cancel()
-		c.ask(ctx, func() bool { return true })
-		wait(ctx, c.instance.first, staleLimit)
-		return c.end(c.plan()), nil
+		return c.stale(ctx)
 	}
 	ctx, cancel := context.WithDeadline(ctx, c.plan().Until)
 	defer cancel()
+	if c.plan().Verdict == Noted {
+		return c.note(ctx)
+	}
 	c.ask(ctx, c.nodeCannotCome)
 
-	replaced := make(chan ReplaceTold, 1)
-	go func() { replaced <- c.replace(ctx) }()
-	drained := c.drainNode(ctx)
+	following, stopFollowing := context.WithCancel(ctx)
+	defer stopFollowing()
+	replaced := make(chan []ReplaceTold, 1)
+	go func() { replaced <- c.replaceAll(ctx, following) }()
+	drained := c.drainNode(ctx, nil)
 	if drained.Node == "" && !c.actsOn() {
 		cancel() // nothing of ours: the other half has nothing to do either
 	}
+	defer time.AfterFunc(c.Policy.Follow, stopFollowing).Stop()
 	return c.outcome(drained, <-replaced)
 }
+
+// stale asks the one question that is worth asking about an event whose deadline has passed.
+func (c *call) stale(ctx context.Context) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, staleLimit)
+	defer cancel()
+	c.ask(ctx, always)
+	wait(ctx, c.instance.first, staleLimit)
+	return c.end(c.plan()), nil
+}
+
+// note finds out what an event hits that the policy is to leave alone, and tells the autoscaler if there is one to tell.
+func (c *call) note(ctx context.Context) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, previewLimit)
+	defer cancel()
+	c.ask(ctx, always)
+	for _, done := range []<-chan struct{}{c.node.done, c.instance.done} {
+		wait(ctx, done, previewLimit)
+	}
+	if t := c.target(); t.Node == nil && t.Instance == nil && c.plan().Verdict != Foreign {
+		return Outcome{}, c.failure()
+	}
+	out := c.end(c.plan())
+	if c.plan().Verdict == Noted {
+		out.Result = LeftAsIs
+		out.told(c.replaceAll(ctx, ctx))
+	}
+	return out, nil
+}
+
+func always() bool { return true }
 
 // call is one call of a handler.
 type call struct {
@@ -108,6 +159,8 @@ type call struct {
 	node       *lookup[Node]
 	instance   *lookup[Instance]
 	membership *lookup[Membership]
+	hook       *Hook
+	unlisted   bool // all nodes are not to be listed for the one that is looked for
 }
 
 func (h *Handler) open(in Interruption) *call {
@@ -130,6 +183,7 @@ func (c *call) target() (t Target) {
 	t.Node, t.NodeErr = c.node.known()
 	t.Instance, t.InstanceErr = c.instance.known()
 	t.Membership, t.MembershipErr = c.membership.known()
+	t.Hook = c.hook
 	return t
 }
 
@@ -143,12 +197,11 @@ func (c *call) actsOn() bool { return c.plan().Verdict == Act }
 // ask begins the three lookups, side by side, and returns at once. nodeCannotCome says whether a node that is not there
 // is worth waiting for.
 func (c *call) ask(ctx context.Context, nodeCannotCome func() bool) {
-	always := func() bool { return true }
 	go c.instance.run(ctx, backoff{250 * time.Millisecond, 4 * time.Second}, func(ctx context.Context) (Instance, error) {
 		return c.Cloud.Instance(ctx, c.in.Instance)
 	}, always)
 	go c.node.run(ctx, backoff{500 * time.Millisecond, time.Second}, c.nodeFinder(), nodeCannotCome)
-	if !meanings[c.in.Kind].detach {
+	if !meaningOf(c.in).detach {
 		c.membership.err = errors.New("not asked: the event does not call for a replacement")
 		close(c.membership.done)
 		return
@@ -196,7 +249,7 @@ func (c *call) nodeFinder() func(context.Context) (Node, error) {
 				}
 			}
 		}
-		if round%listEvery == 0 {
+		if round%listEvery == 0 && !c.unlisted {
 			return c.Cluster.NodeOf(ctx, c.in.Instance)
 		}
 		return n, fmt.Errorf("a node of %s: %w", c.in.Instance, ErrNotFound)

@@ -43,7 +43,12 @@ func (b backoff) persist(ctx context.Context, try func(context.Context) error) e
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}
-		if !sleep(ctx, rand.N(bound)+b.first/2) {
+		pause := rand.N(bound) + b.first/2
+		var asks interface{ RetryAfter() time.Duration }
+		if errors.As(err, &asks) {
+			pause = max(pause, asks.RetryAfter())
+		}
+		if !sleep(ctx, pause) {
 			return last
 		}
 	}
@@ -106,6 +111,13 @@ var errAbsentYet = errors.New("not there yet")
 var errUnasked = errors.New("there was no answer in time")
 
 func isUnasked(err error) bool { return errors.Is(err, errUnasked) }
+
+// note keeps an answer that may still change.
+func (l *lookup[T]) note(v T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.value, l.err = &v, nil
+}
 
 // known is the answer so far: a value, or nil and why there is none.
 func (l *lookup[T]) known() (*T, error) {

@@ -22,7 +22,17 @@ const (
 	markDrainingTaint   = "draining-taint"
 	markExcludeLB       = "exclude-from-load-balancers"
 	markUnschedTaintKey = "unschedulable-taint"
+	markOutOfService    = "out-of-service-taint"
+	taintOutOfService   = "node.kubernetes.io/out-of-service"
+	effectNoExecute     = "NoExecute"
+	annotationKind      = AnnotationPrefix + "kind"
 )
+
+// DrainingSelector is the label selector of the nodes that carry our mark.
+const DrainingSelector = labelDraining + "=" + drainingReason
+
+// AnnotationPrefix is what all annotations of ours begin with.
+const AnnotationPrefix = "kops-spot.cast.ai/"
 
 // Cordon returns the node as it has to be while it is drained for the event: closed to new pods, out of load balancers,
 // and marked with the event and its deadline, which is all the memory the handler has.
@@ -31,40 +41,73 @@ const (
 // later, and a scheduler works in that moment. The names of what was not there before stand in an annotation, so that a
 // restore takes away ours and only ours.
 func Cordon(n Node, in Interruption, deadline time.Time) Node {
+	return mark(n, in, Plan{Deadline: deadline, Drain: true})
+}
+
+func mark(n Node, in Interruption, plan Plan) Node {
 	n = n.clone()
-	var marks []string
-	if was := n.Annotations[annotationMarks]; was != "" {
-		marks = strings.Split(was, ",")
-	}
-	mark := func(name string) {
-		if !slices.Contains(marks, name) {
-			marks = append(marks, name)
-		}
-	}
+	m := marksOf(n)
 	if !n.Unschedulable {
 		n.Unschedulable = true
-		mark(markUnschedulable)
+		m.add(markUnschedulable)
 	}
-	if !n.hasTaint(taintUnschedulable) {
-		n.Taints = append(n.Taints, Taint{Key: taintUnschedulable, Effect: effectNoSchedule})
-		mark(markUnschedTaintKey)
+	taint := func(t Taint, name string) {
+		if !n.hasTaint(t.Key) {
+			n.Taints = append(n.Taints, t)
+			m.add(name)
+		}
 	}
-	if !n.hasTaint(labelDraining) {
-		n.Taints = append(n.Taints, Taint{Key: labelDraining, Value: "true", Effect: effectNoSchedule})
-		mark(markDrainingTaint)
+	label := func(key, value, name string) {
+		if !has(n.Labels, key) {
+			n.Labels[key] = value
+			m.add(name)
+		}
 	}
-	if _, ok := n.Labels[labelDraining]; !ok {
-		n.Labels[labelDraining] = drainingReason
-		mark(markDrainingLabel)
+	taint(Taint{Key: taintUnschedulable, Effect: effectNoSchedule}, markUnschedTaintKey)
+	taint(Taint{Key: labelDraining, Value: "true", Effect: effectNoSchedule}, markDrainingTaint)
+	label(labelDraining, drainingReason, markDrainingLabel)
+	if plan.Drain { // pods that stay go on to serve
+		label(labelExcludeLB, "", markExcludeLB)
 	}
-	if _, ok := n.Labels[labelExcludeLB]; !ok {
-		n.Labels[labelExcludeLB] = ""
-		mark(markExcludeLB)
+	m.write(n)
+	if n.sharper(in, plan.Deadline) {
+		return n
 	}
-	n.Annotations[annotationMarks] = strings.Join(marks, ",")
 	n.Annotations[annotationEvent] = in.EventID
-	n.Annotations[annotationDeadline] = deadline.UTC().Format(time.RFC3339)
+	n.Annotations[annotationKind] = string(in.Kind)
+	n.Annotations[annotationDeadline] = plan.Deadline.UTC().Format(time.RFC3339)
 	return n
+}
+
+// marks are the names of what we have put on a node that was not there before.
+type marks []string
+
+func marksOf(n Node) marks {
+	if was := n.Annotations[annotationMarks]; was != "" {
+		return strings.Split(was, ",")
+	}
+	return nil
+}
+
+func (m *marks) add(name string) {
+	if !slices.Contains(*m, name) {
+		*m = append(*m, name)
+	}
+}
+
+func (m marks) write(n Node) { n.Annotations[annotationMarks] = strings.Join(m, ",") }
+
+// sharper reports whether the node is marked for another event with an earlier deadline that had not passed when this
+// event was sent: what a Spot warning says is not blurred by a rebalance recommendation that comes after it.
+func (n Node) sharper(in Interruption, deadline time.Time) bool {
+	t, ok := n.deadlineMark()
+	return ok && n.Annotations[annotationEvent] != in.EventID && t.Before(deadline) && t.After(in.Time)
+}
+
+// deadlineMark is the deadline that is marked on the node, for whatever event.
+func (n Node) deadlineMark() (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339, n.Annotations[annotationDeadline])
+	return t, err == nil
 }
 
 // markedDeadline is the deadline that an earlier invocation for the same event wrote on the node.
@@ -72,8 +115,7 @@ func (n Node) markedDeadline(eventID string) (time.Time, bool) {
 	if eventID == "" || n.Annotations[annotationEvent] != eventID {
 		return time.Time{}, false
 	}
-	t, err := time.Parse(time.RFC3339, n.Annotations[annotationDeadline])
-	return t, err == nil
+	return n.deadlineMark()
 }
 
 // CordonTaints are the keys and values of the taints that a pod must tolerate to be put on a cordoned node.

@@ -95,23 +95,47 @@ func (n *notes) end() (problem string) {
 // cordonNote tells what is going to happen to a node, and what was done about it.
 func cordonNote(n Node, in Interruption, plan Plan, cordon error) Note {
 	when := " at " + plan.Deadline.UTC().Format(time.RFC3339)
-	if plan.once {
+	switch {
+	case plan.once:
 		when = " now"
+	case plan.open:
+		when = ""
 	}
 	done := "cordoned"
 	if cordon != nil {
 		done = "could not be cordoned"
 	}
-	return Note{Node: &n, Warning: true, Reason: "SpotInterruption",
-		Message: fmt.Sprintf("%s%s (event %s): %s, and its pods are asked to leave", in.Kind.Notice(), when, in.EventID, done)}
+	if plan.Drain {
+		done += ", and its pods are asked to leave"
+	}
+	return Note{Node: &n, Warning: true, Reason: noteReason(in), Message: fmt.Sprintf("%s%s (event %s): %s", notice(in), when, in.EventID, done)}
+}
+
+// noteReason is the reason of a Kubernetes Event, in one word.
+func noteReason(in Interruption) string {
+	switch {
+	case in.Rehearsal:
+		return "InterruptionRehearsal"
+	case in.Kind == SpotTerminate, in.Kind == SpotStop, in.Kind == SpotHibernate:
+		return "SpotInterruption"
+	}
+	return "InstanceInterruption"
+}
+
+// notice is the event in words.
+func notice(in Interruption) string {
+	if in.Rehearsal {
+		return "a rehearsal, nobody takes the machine: " + in.Kind.Notice()
+	}
+	return in.Kind.Notice()
 }
 
 // podNote tells why a pod ends.
-func podNote(p Pod, node string, ask Ask) Note {
-	n := Note{Pod: &p, Reason: "SpotInterruption", Message: fmt.Sprintf("EC2 takes the node %s back: evicted with %s to end", node, ask.Grace)}
+func podNote(p Pod, node string, in Interruption, ask Ask) Note {
+	n := Note{Pod: &p, Reason: noteReason(in), Message: fmt.Sprintf("of its node %s, %s: evicted with %s to end", node, notice(in), ask.Grace)}
 	if ask.Delete {
 		n.Warning = true
-		n.Message = fmt.Sprintf("EC2 takes the node %s back, and the eviction was refused to the last: deleted with %s to end", node, ask.Grace)
+		n.Message = fmt.Sprintf("of its node %s, %s, and the eviction was refused to the last: deleted with %s to end", node, notice(in), ask.Grace)
 	}
 	return n
 }

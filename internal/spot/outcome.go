@@ -22,6 +22,10 @@ const (
 	NoNode     Result = "no-node"     // the instance is ours, but no node of it registered in time
 	Emptied    Result = "emptied"     // every pod that had to leave the node has left it
 	NotEmptied Result = "not-emptied" // some pods were still there at the end, or the node could not be worked on
+	Cordoned   Result = "cordoned"    // the node was cordoned, and its pods were left, by policy
+	LeftAsIs   Result = "noted"       // the node is ours, and was left as it is, by policy
+	Released   Result = "released"    // after the machine's end: its pods and volumes were given free
+	Returned   Result = "returned"    // the instance is back, and our marks are gone
 )
 
 // Outcome is all that is told of an interruption: what was done, when, and what was left undone and why.
@@ -36,9 +40,20 @@ type Outcome struct {
 	Plan        *PlanTold    `json:"plan,omitempty"`
 	Cordon      *CordonTold  `json:"cordon,omitempty"`
 	Replacement *ReplaceTold `json:"replacement,omitempty"`
-	Times       TimesTold    `json:"times,omitzero"`
-	Pods        []PodTold    `json:"pods,omitempty"`
-	Problems    []string     `json:"problems,omitempty"`
+
+	// AlsoAsked is what became of asking others, where the policy lists more than one.
+	AlsoAsked []ReplaceTold `json:"also_asked,omitempty"`
+
+	Lifecycle *LifecycleTold `json:"lifecycle,omitempty"`
+	Release   *ReleaseTold   `json:"release,omitempty"`
+	Times     TimesTold      `json:"times,omitzero"`
+	Pods      []PodTold      `json:"pods,omitempty"`
+	Attached  []string       `json:"attached,omitempty"` // volumes that were still attached when the pods had gone
+	Others    []OtherTold    `json:"others,omitempty"`   // other programs that were draining the node
+	Problems  []string       `json:"problems,omitempty"`
+
+	// Each are the outcomes of an event about several instances, one each; what stands above is the gravest of them.
+	Each []Outcome `json:"each,omitempty"`
 }
 
 // EventTold is the event that an outcome is of.
@@ -103,9 +118,17 @@ type CordonTold struct {
 type ReplaceTold struct {
 	Action       ReplaceAction `json:"action"` // what was done: none, if it was refused or not wanted
 	Group        string        `json:"group,omitempty"`
+	Claim        string        `json:"claim,omitempty"` // the NodeClaim that was deleted
+	Told         string        `json:"told,omitempty"`  // what the autoscaler was told
 	At           *Seconds      `json:"at,omitempty"`
 	Reason       string        `json:"reason,omitempty"`
 	SkippedHooks []string      `json:"skipped_hooks,omitempty"`
+
+	Instance   string   `json:"instance,omitempty"`   // the instance that the group launches instead
+	Launched   *Seconds `json:"launched,omitempty"`   // when it began to
+	Node       string   `json:"node,omitempty"`       // its node
+	Registered *Seconds `json:"registered,omitempty"` // when the node had registered
+	Answer     string   `json:"answer,omitempty"`     // why there is no instance, in the group's own words
 
 	changed bool // the instance is not as it was
 }
@@ -129,6 +152,7 @@ const (
 	PodForced    PodEnd = "forced"    // it was deleted past its budget and has gone
 	PodGone      PodEnd = "gone"      // it went without our asking
 	PodStuck     PodEnd = "stuck"     // its containers have ended, but a finalizer keeps its object
+	PodReleased  PodEnd = "released"  // its object was deleted after its machine had stopped
 	PodRemaining PodEnd = "remaining" // it was still there at the end
 )
 
@@ -145,6 +169,9 @@ type PodTold struct {
 	Gone        *Seconds `json:"gone,omitempty"`     // when it had gone
 	Refusals    int      `json:"refusals,omitempty"` // how often the request failed
 	LastRefusal string   `json:"last_refusal,omitempty"`
+	EndedBy     string   `json:"ended_by,omitempty"`   // who began to end it, as Kubernetes names it in the condition DisruptionTarget
+	LocalData   bool     `json:"local_data,omitempty"` // it had an emptyDir on the node's disk, which ends with it
+	Finalizers  []string `json:"finalizers,omitempty"` // what keeps its object
 }
 
 func podCount(n int) string {
@@ -174,20 +201,32 @@ func (c *call) end(plan Plan) Outcome {
 }
 
 // notReplaced is why a replacement that the plan wanted was not asked for.
-func notReplaced(plan Plan, r ReplaceTold) error {
-	return nilOr(plan.Replace.Action == ReplaceDetach && r.Action == ReplaceNone, "replacing the instance: %w", errors.New(r.Reason))
+func notReplaced(plan Plan, r []ReplaceTold) error {
+	return nilOr(plan.Replace.Action != ReplaceNone && r[0].Action == ReplaceNone, "replacing the instance: %w", errors.New(r[0].Reason))
+}
+
+// told takes what became of asking for a replacement into the outcome, and says whether that has changed anything.
+func (o *Outcome) told(r []ReplaceTold) (changed bool) {
+	for i := range r {
+		changed = changed || r[i].changed
+		r[i].changed = false
+	}
+	o.Replacement = &r[0]
+	if len(r) > 1 {
+		o.AlsoAsked = r[1:]
+	}
+	return changed
 }
 
 // outcome puts the two halves together. If nothing was done and something went wrong, it is an error.
-func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
+func (c *call) outcome(d nodeDrain, r []ReplaceTold) (Outcome, error) {
 	plan, t := c.plan(), c.target()
 	out := c.end(plan)
 	if plan.Verdict != Act {
 		return out, nil
 	}
-	changed := d.Changed || r.changed
-	r.changed = false
-	out.Replacement, out.Problems = &r, d.Problems
+	changed := out.told(r) || d.Changed
+	out.Problems, out.Others, out.Attached = d.Problems, d.Others, d.Attached
 	switch {
 	case t.Node == nil && errors.Is(t.NodeErr, errAbsentYet), t.Node == nil && errors.Is(t.NodeErr, ErrNotFound):
 		if t.Instance == nil && !changed {
@@ -218,6 +257,12 @@ func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 		}
 	}
 	switch {
+	case !plan.Drain && d.Cordon.Error != "" && !changed:
+		return Outcome{}, fmt.Errorf("cordoning node %s: %s", out.Node, d.Cordon.Error)
+	case !plan.Drain && d.Cordon.Error != "":
+		out.Result, out.Reason = NotEmptied, "the node could not be cordoned"
+	case !plan.Drain:
+		out.Result, out.Reason = Cordoned, "the policy is to cordon the node and leave its pods"
 	case !d.Listed && !changed:
 		return Outcome{}, errors.Join(fmt.Errorf("draining node %s: %s", out.Node, strings.Join(d.Problems, "; ")), notReplaced(plan, r))
 	case !d.Listed:

@@ -2,7 +2,7 @@ package spot_test
 
 import (
 	"math/rand/v2"
-	"slices"
+	"reflect"
 	"testing"
 	"time"
 
@@ -111,7 +111,7 @@ func TestPropertyTheOrderOfPodsChangesNoFate(t *testing.T) {
 		}
 		want := plan.Fates(pods, now)
 		r.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })
-		if got := plan.Fates(pods, now); !slices.Equal(got, want) {
+		if got := plan.Fates(pods, now); !reflect.DeepEqual(got, want) {
 			t.Fatal("the fates of shuffled pods differ")
 		}
 	}

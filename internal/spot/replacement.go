@@ -3,6 +3,7 @@ package spot
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 )
 
@@ -13,9 +14,23 @@ const nodeFirst = 3 * time.Second
 // scaling is how writes to AWS, and what is asked because of them, are tried again.
 var scaling = backoff{200 * time.Millisecond, 3 * time.Second}
 
-// replace asks the instance's group for another instance, if the plan wants it, and goes on asking until it is refused
-// for good or ctx ends.
-func (c *call) replace(ctx context.Context) ReplaceTold {
+// replaceAll asks for another instance where the plan wants it, and goes on asking until it is refused for good or ctx
+// ends. What comes of it is followed as long as following. The first is the plan's own choice.
+func (c *call) replaceAll(ctx, following context.Context) []ReplaceTold {
+	c.waitForPlan(ctx)
+	plan := c.plan()
+	all := append([]Replace{plan.Replace}, plan.Also...)
+	told := make([]ReplaceTold, len(all))
+	var wg sync.WaitGroup
+	for i, r := range all {
+		wg.Go(func() { told[i] = c.replace(ctx, following, r) })
+	}
+	wg.Wait()
+	return told
+}
+
+// waitForPlan waits for what the choice depends on.
+func (c *call) waitForPlan(ctx context.Context) {
 	wait(ctx, c.node.first, nodeFirst)
 	for _, done := range []<-chan struct{}{c.instance.done, c.membership.done} {
 		select {
@@ -23,15 +38,30 @@ func (c *call) replace(ctx context.Context) ReplaceTold {
 		case <-ctx.Done():
 		}
 		if !c.actsOn() {
-			break
+			return
 		}
 	}
-	plan := c.plan()
-	told := ReplaceTold{Action: plan.Replace.Action, Group: plan.Replace.Group, Reason: plan.Replace.Reason}
-	if told.Action != ReplaceDetach {
-		return told
+}
+
+func (c *call) replace(ctx, following context.Context, r Replace) ReplaceTold {
+	told := ReplaceTold{Action: r.Action, Group: r.Group, Reason: r.Reason}
+	switch r.Action {
+	case ReplaceDetach:
+		told = c.detach(ctx, told, r)
+		if told.At != nil {
+			c.followLaunch(following, &told)
+		}
+	case ReplaceTell:
+		told = c.tellAutoscaler(ctx, told, r)
+	case ReplaceClaim:
+		told = c.deleteClaim(ctx, told, r)
 	}
-	tags := map[string]string{TagDetached: plan.Replace.Group, TagInterruptedAt: c.in.Time.UTC().Format(time.RFC3339)}
+	return told
+}
+
+// detach has the group launch another instance.
+func (c *call) detach(ctx context.Context, told ReplaceTold, r Replace) ReplaceTold {
+	tags := map[string]string{TagDetached: r.Group, TagInterruptedAt: c.in.Time.UTC().Format(time.RFC3339)}
 	// The tags come first, as with kOps: an instance that is detached without them is lost to kOps' tools.
 	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Tag(ctx, c.in.Instance, tags) })
 	if err != nil {
@@ -39,15 +69,46 @@ func (c *call) replace(ctx context.Context) ReplaceTold {
 		told.changed = !errors.Is(err, ErrFinal) && !errors.Is(err, ErrNotFound) // an answer may have been lost
 		return told
 	}
-	err = scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Detach(ctx, c.in.Instance, plan.Replace.Group) })
+	err = scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Detach(ctx, c.in.Instance, r.Group) })
 	told.changed = true
 	if err == nil {
 		told.At = since(c.in.Time, time.Now())
-		told.SkippedHooks = plan.Replace.SkippedHooks
+		told.SkippedHooks = r.SkippedHooks
 		c.log("asked for a replacement", "group", told.Group)
 		return told
 	}
 	return c.detachRefused(ctx, told, err)
+}
+
+// tellAutoscaler tells CAST AI's autoscaler what happens to the node.
+func (c *call) tellAutoscaler(ctx context.Context, told ReplaceTold, r Replace) ReplaceTold {
+	n := *c.target().Node
+	err := scaling.persist(ctx, func(ctx context.Context) error {
+		return c.Autoscaler.Tell(ctx, r.Tell, n.Labels[labelAutoscaler], toldProvider(n))
+	})
+	if err != nil {
+		told.Action, told.Reason = ReplaceNone, "CAST AI's autoscaler was not told: "+err.Error()
+		return told
+	}
+	told.At, told.Told, told.changed = since(c.in.Time, time.Now()), r.Tell, true
+	c.log("told the autoscaler", "what", r.Tell)
+	return told
+}
+
+// deleteClaim has Karpenter end the instance and launch what its pods need.
+func (c *call) deleteClaim(ctx context.Context, told ReplaceTold, r Replace) ReplaceTold {
+	told.Claim = r.Claim
+	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cluster.(Notables).DeleteClaim(ctx, r.Claim) })
+	switch {
+	case errors.Is(err, ErrNotFound):
+		told.Action, told.Reason = ReplaceAlready, "its NodeClaim is deleted already"
+	case err != nil:
+		told.Action, told.Reason = ReplaceNone, "its NodeClaim could not be deleted: "+err.Error()
+	default:
+		told.At, told.changed = since(c.in.Time, time.Now()), true
+		c.log("deleted the NodeClaim", "claim", r.Claim)
+	}
+	return told
 }
 
 // lag is how long Auto Scaling may go on to describe an instance as it was before a detach.

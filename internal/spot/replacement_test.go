@@ -81,7 +81,7 @@ func TestReplacementWaitsForTheNode(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.WriteNode(instance, func(n *spot.Node) { n.Labels = map[string]string{"karpenter.sh/nodepool": "spot"} })
 			w.cluster.Disturb(sim.Disturbance{Delay: 2 * time.Second})
-			if out := w.handle(spot.Emptied); out.Replacement.Action != spot.ReplaceNone {
+			if out := w.handle(spot.Emptied); out.Replacement.Action != spot.ReplacePending {
 				t.Errorf("%+v", out.Replacement)
 			}
 		})

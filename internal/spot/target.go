@@ -17,6 +17,10 @@ const (
 	karpenterKey     = "karpenter.sh/nodepool"          // Karpenter: label of its nodes and tag of its instances
 	taintCADeleting  = "ToBeDeletedByClusterAutoscaler" // cluster-autoscaler: it is removing the node and lowers the group
 	taintKarpenter   = "karpenter.sh/disrupted"         // Karpenter: it is removing the node
+	labelAutoscaler  = "provisioner.cast.ai/node-id"    // CAST AI: its autoscaler made the node, and calls it so
+
+	// CAST AI: what its autoscaler is told instead of the node's providerID.
+	annotationProvider = "provisioner.cast.ai/override-provider-id"
 )
 
 // Target is all that is known of what an interruption hits. A nil part is unknown or does not exist; which, and why, is
@@ -25,6 +29,8 @@ type Target struct {
 	Node       *Node
 	Instance   *Instance
 	Membership *Membership
+
+	Hook *Hook // LifecycleTerminate: the hook that holds the instance
 
 	NodeErr       error
 	InstanceErr   error
@@ -42,6 +48,9 @@ type Node struct {
 	Annotations   map[string]string
 	Taints        []Taint
 	Unschedulable bool
+	CordonedBy    string   // whose write made it unschedulable, by the API server's field managers; empty if not known
+	Claim         string   // the Karpenter NodeClaim that owns the node, or none
+	Attached      []string // volumes that the attach-detach controller has attached to it
 }
 
 // Taint is one taint of a node. The list on a node is atomic, so all of a taint is kept.
@@ -79,6 +88,8 @@ type Instance struct {
 	PrivateDNSName string // empty once the instance is terminated
 	PrivateIP      string
 	Spot           bool
+	Hibernates     bool      // it was launched so that it can hibernate: stopped may mean asleep, with its pods in memory
+	Launched       time.Time // when it was last started
 	Tags           map[string]string
 }
 
@@ -117,14 +128,18 @@ type Pod struct {
 	Namespace, Name, UID string
 	Version              string // resourceVersion
 	Grace                time.Duration
-	Terminating          bool      // it has a deletionTimestamp
-	EndsBy               time.Time // the deletionTimestamp: the kubelet kills what is left of it then
-	Finished             bool      // phase Succeeded or Failed
-	Mirror               bool      // a static pod's picture: only its kubelet can end it
-	Owner                Owner     // the controlling owner, or none
-	ToleratesCordon      bool      // neither the cordon nor the draining taint keeps it off the node
-	Volumes              bool      // it has persistent volumes: they must be detached before the next pod starts
-	Critical             bool      // priority of system-cluster-critical or above
+	Terminating          bool              // it has a deletionTimestamp
+	EndsBy               time.Time         // the deletionTimestamp: the kubelet kills what is left of it then
+	Finished             bool              // phase Succeeded or Failed
+	Mirror               bool              // a static pod's picture: only its kubelet can end it
+	Owner                Owner             // the controlling owner, or none
+	ToleratesCordon      bool              // neither the cordon nor the draining taint keeps it off the node
+	Volumes              bool              // it has persistent volumes: they must be detached before the next pod starts
+	EmptyDir             bool              // it has an emptyDir on the node's disk: what is in it ends with the pod
+	Critical             bool              // priority of system-cluster-critical or above
+	Finalizers           []string          // what keeps its object after its end
+	EndedBy              string            // reason of its condition DisruptionTarget: who began to end it, in Kubernetes' words
+	Annotations          map[string]string // those of ours: see AnnotationForce and AnnotationDrain
 }
 
 // ID is the pod's namespace/name.

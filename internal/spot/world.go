@@ -63,6 +63,77 @@ type Cloud interface {
 	Detach(ctx context.Context, id, group string) error
 }
 
+// Launch is an Auto Scaling group's try to launch an instance.
+type Launch struct {
+	Instance string    // empty while there is none
+	At       time.Time // when it began
+	Failed   bool
+	Reason   string // of a failure, in the group's own words
+}
+
+// Action is a lifecycle action: an instance of a group that a hook holds back from its end.
+type Action struct{ Group, Hook, Token, Instance string }
+
+// Hook is how long a lifecycle hook holds an instance.
+type Hook struct {
+	Heartbeat time.Duration // from its beginning or the last heartbeat
+	Global    time.Duration // from its beginning, whatever heartbeats there are
+}
+
+// Scaling is what the handler asks of Auto Scaling beside the membership.
+type Scaling interface {
+	// Launches are the group's tries to launch an instance that began at since or later, oldest first.
+	Launches(ctx context.Context, group string, since time.Time) ([]Launch, error)
+	// Hook reads a lifecycle hook: ErrNotFound if the group has none of that name.
+	Hook(ctx context.Context, group, hook string) (Hook, error)
+	// Heartbeat has the hook hold the instance for its whole time from now on. ErrFinal: the action is over.
+	Heartbeat(ctx context.Context, a Action) error
+	// Complete lets the group go on with the instance's end. It may be repeated. ErrFinal: the action is over.
+	Complete(ctx context.Context, a Action) error
+}
+
+// Leftovers is what is asked of a cluster and of EC2 about what an instance leaves behind.
+type Leftovers interface {
+	// Attachments are the names of the VolumeAttachments of a node.
+	Attachments(ctx context.Context, node string) ([]string, error)
+	// DeleteNode deletes that very node (its UID): ErrNotFound if it is gone, ErrChanged if another has its name.
+	DeleteNode(ctx context.Context, n Node) error
+}
+
+// Notables is what is asked of a cluster where a decision needs it.
+type Notables interface {
+	// NamespaceAnnotations reads those annotations of a namespace that are ours.
+	NamespaceAnnotations(ctx context.Context, namespace string) (map[string]string, error)
+	// DeleteClaim deletes a Karpenter NodeClaim, which makes Karpenter end the instance and launch what its pods need:
+	// ErrNotFound if it is gone or the cluster has no such kind.
+	DeleteClaim(ctx context.Context, name string) error
+}
+
+// Autoscaler is an autoscaler that replaces nodes when it is told of their interruption.
+type Autoscaler interface {
+	// Tell tells it what happens to a node: what is ToldInterrupted or ToldRebalance. nodeID is its own name of the node
+	// and may be empty. It is one try; an error may have a method RetryAfter() time.Duration.
+	Tell(ctx context.Context, what, nodeID, providerID string) error
+}
+
+// What an Autoscaler is told, in CAST AI's words.
+const (
+	ToldInterrupted = "interrupted"
+	ToldRebalance   = "rebalanceRecommendation"
+)
+
+// Marked is what a self-check asks of the cluster about its nodes.
+type Marked interface {
+	// MarkedNodes are the nodes that carry our draining label.
+	MarkedNodes(ctx context.Context) ([]Node, error)
+}
+
+// Ender ends instances that EC2 was to take back and has not.
+type Ender interface {
+	// Terminate terminates the instance. It may be repeated.
+	Terminate(ctx context.Context, id string) error
+}
+
 // What callers branch on. Every other error of Cluster and Cloud is worth another try while time is left.
 var (
 	ErrNotFound = errors.New("not found")

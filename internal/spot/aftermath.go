@@ -1,0 +1,324 @@
+package spot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// aftermathLimit bounds all of an aftermath.
+	aftermathLimit = 5 * time.Minute
+
+	// certainLimit is how long EC2 may go on to describe an instance as it was before the event.
+	certainLimit = time.Minute
+
+	// timestampLimit is how long pods are given to get a deletion timestamp from the taint-eviction controller. It deletes
+	// by name: a pod that is deleted before that, and whose StatefulSet has started the next, costs the next its life.
+	timestampLimit = 5 * time.Second
+
+	// detachLimit is how long volumes are waited for.
+	detachLimit = 2 * time.Minute
+)
+
+// ReleaseTold is when the parts of an aftermath were done, in seconds after the event.
+type ReleaseTold struct {
+	Tainted     *Seconds `json:"tainted,omitempty"`      // Kubernetes was told that the machine has stopped
+	PodsFreed   *Seconds `json:"pods_freed,omitempty"`   // the last pod's object was gone
+	VolumesFree *Seconds `json:"volumes_free,omitempty"` // the last volume could be attached elsewhere
+	NodeDeleted *Seconds `json:"node_deleted,omitempty"`
+}
+
+// aftermath sees to what an instance leaves behind, or to a node that is back.
+func (c *call) aftermath(ctx context.Context) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, aftermathLimit)
+	defer cancel()
+	if !c.limit.IsZero() {
+		ctx, cancel = context.WithDeadline(ctx, c.limit)
+		defer cancel()
+	}
+	switch c.in.State {
+	case stateRunning:
+		return c.welcomeBack(ctx)
+	case stateStopped, stateTerminated:
+		return c.release(ctx)
+	}
+	return c.nothing("the instance is only " + c.in.State + ": nothing is given free before its end is certain"), nil
+}
+
+// nothing is the outcome of an event that there is nothing to do about.
+func (c *call) nothing(why string) Outcome {
+	out := c.end(Plan{Reason: why})
+	out.Result = Ignored
+	return out
+}
+
+func (c *call) release(ctx context.Context) (Outcome, error) {
+	if err := c.seeInstance(ctx, func(i Instance) bool {
+		return i.State == stateStopped || i.State == stateTerminated || i.State == stateRunning
+	}); err != nil {
+		return Outcome{}, err
+	}
+	if out, done := c.foreign(); done {
+		return out, nil
+	}
+	if err := c.seeNode(ctx, true); err != nil {
+		return Outcome{}, err
+	}
+	t := c.target()
+	r := c.Policy.Release(t)
+	if !r.Free {
+		return c.nothing(r.Reason), nil
+	}
+	return c.giveFree(ctx, *t.Node, r)
+}
+
+// welcomeBack takes our marks off a node that has come back with its instance.
+func (c *call) welcomeBack(ctx context.Context) (Outcome, error) {
+	if err := c.seeInstance(ctx, func(Instance) bool { return true }); err != nil {
+		return Outcome{}, err
+	}
+	if out, done := c.foreign(); done {
+		return out, nil
+	}
+	if err := c.seeNode(ctx, false); err != nil {
+		return Outcome{}, err
+	}
+	t := c.target()
+	switch {
+	case t.Node == nil || !t.Node.cameBack(c.in):
+		return c.nothing("there are no marks to take off a node"), nil
+	case t.Instance == nil || t.Instance.State != stateRunning:
+		return c.nothing("the instance does not run any more"), nil
+	}
+	err := backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+		_, err := c.Cluster.ChangeNode(ctx, *t.Node, Restore)
+		return err
+	})
+	if err != nil {
+		return Outcome{}, fmt.Errorf("taking our marks off node %s, whose instance is back: %w", t.Node.Name, err)
+	}
+	c.log("took our marks off a node that is back", "node", t.Node.Name)
+	out := c.end(Plan{})
+	out.Result = Returned
+	return out, nil
+}
+
+// seeInstance asks EC2 until it says something certain of the instance, for as long as it may go on to describe it as it
+// was: that there is none, that it is not ours, or what is certain.
+func (c *call) seeInstance(ctx context.Context, certain func(Instance) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, certainLimit)
+	defer cancel()
+	c.instance.run(ctx, backoff{250 * time.Millisecond, 4 * time.Second}, func(ctx context.Context) (Instance, error) {
+		i, err := c.Cloud.Instance(ctx, c.in.Instance)
+		if err == nil && !certain(i) && c.Policy.notOurs(i) == "" {
+			c.instance.note(i)
+			return i, errUncertain
+		}
+		return i, err
+	}, always)
+	t := c.target()
+	if t.Instance == nil && !errors.Is(t.InstanceErr, ErrNotFound) {
+		return c.failure()
+	}
+	return nil
+}
+
+// errUncertain is an answer that may still change.
+var errUncertain = errors.New("on its way to another state")
+
+// seeNode looks for the node; listing says whether all nodes may be listed for it.
+func (c *call) seeNode(ctx context.Context, listing bool) error {
+	c.unlisted = !listing
+	c.node.run(ctx, backoff{250 * time.Millisecond, 4 * time.Second}, c.nodeFinder(), always)
+	if _, err := c.node.known(); err != nil && !errors.Is(err, ErrNotFound) {
+		return c.failure()
+	}
+	return nil
+}
+
+// foreign is the outcome where the instance is not ours, as far as EC2 knows it.
+func (c *call) foreign() (Outcome, bool) {
+	i, _ := c.instance.known()
+	if i == nil {
+		return Outcome{}, false
+	}
+	why := c.Policy.notOurs(*i)
+	if why == "" {
+		return Outcome{}, false
+	}
+	return c.end(Plan{Verdict: Foreign, Reason: why}), true
+}
+
+// giveFree has Kubernetes start what ran on the machine elsewhere. The order matters: the taint first, so that volumes
+// need not wait for a kubelet; then the pods' deletion timestamps, which come from that; only then their objects; and the
+// node last, since volumes of a node that is gone wait for minutes.
+func (c *call) giveFree(ctx context.Context, n Node, r Release) (Outcome, error) {
+	var told ReleaseTold
+	err := backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+		after, err := c.Cluster.ChangeNode(ctx, n, OutOfService)
+		if err == nil {
+			n = after
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return c.nothing("its node has gone already"), nil
+	case err != nil:
+		return Outcome{}, fmt.Errorf("marking node %s as out of service: %w", n.Name, err)
+	}
+	told.Tainted = since(c.in.Time, time.Now())
+	c.log("told Kubernetes that the machine has stopped", "node", n.Name)
+
+	out := c.end(Plan{})
+	out.Result, out.Release = Released, &told
+	problem := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
+	pods, err := c.leftPods(ctx, n.Name)
+	if err != nil {
+		problem("listing the pods that are left: %v", err)
+	}
+	out.Pods = c.freePods(ctx, pods)
+	if slices.ContainsFunc(out.Pods, func(p PodTold) bool { return p.End == PodRemaining }) {
+		problem("not every pod's object could be deleted")
+	} else {
+		told.PodsFreed = since(c.in.Time, time.Now())
+	}
+	attached, err := c.waitForVolumes(ctx, n.Name)
+	switch {
+	case err != nil:
+		problem("asking for the volumes of the node: %v", err)
+	case len(attached) > 0:
+		out.Attached = attached
+		problem("still attached after %s: %s", detachLimit, strings.Join(attached, ", "))
+	default:
+		told.VolumesFree = since(c.in.Time, time.Now())
+	}
+	if r.DeleteNode && told.VolumesFree != nil && told.PodsFreed != nil {
+		if err := c.deleteNode(ctx, n); err != nil {
+			problem("deleting the node: %v", err)
+		} else {
+			told.NodeDeleted = since(c.in.Time, time.Now())
+		}
+	}
+	out.Times.Ended = since(c.in.Time, time.Now())
+	return out, nil
+}
+
+// leftPods are the pods that the machine held, once each of them is marked for deletion or gone, or after timestampLimit.
+func (c *call) leftPods(ctx context.Context, node string) ([]Pod, error) {
+	waiting, cancel := context.WithTimeout(ctx, timestampLimit)
+	defer cancel()
+	pods := map[string]Pod{}
+	listed := false
+	var err error
+	for waiting.Err() == nil {
+		err = c.Cluster.FollowPods(waiting, node, func(ch PodChange) {
+			if ch.All {
+				clear(pods)
+				listed = true
+			}
+			for _, p := range ch.Pods {
+				if ch.Gone {
+					delete(pods, p.UID)
+				} else {
+					pods[p.UID] = p
+				}
+			}
+			for _, p := range pods {
+				if freed(p) && !p.Terminating {
+					return
+				}
+			}
+			cancel()
+		})
+		if err != nil && errors.Is(err, ErrFinal) {
+			break
+		}
+		sleep(waiting, relistFirst)
+	}
+	if !listed {
+		return nil, errors.Join(err, ctx.Err(), errUnlisted)
+	}
+	var left []Pod
+	for _, p := range pods {
+		if freed(p) {
+			left = append(left, p)
+		}
+	}
+	slices.SortFunc(left, submissionOrder)
+	return left, nil
+}
+
+var errUnlisted = errors.New("there was no list in time")
+
+// freed reports whether a pod's object is deleted after its machine's end. A static pod's is its kubelet's, and a
+// DaemonSet's has nowhere else to go: Kubernetes deletes both with the node.
+func freed(p Pod) bool { return !p.Mirror && p.Owner.Kind != "DaemonSet" }
+
+// freePods deletes the objects of pods whose machine has stopped: no kubelet will.
+func (c *call) freePods(ctx context.Context, pods []Pod) []PodTold {
+	told := make([]PodTold, len(pods))
+	slots := make(chan struct{}, max(c.Policy.Parallel, 1))
+	var wg sync.WaitGroup
+	for i, p := range pods {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			s := podState{pod: p, askedAt: time.Now()}
+			err := backoff{200 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+				err := c.Cluster.Delete(ctx, p, 0, false)
+				if errors.Is(err, ErrChanged) {
+					return ErrNotFound // another has its name: this one has gone
+				}
+				return err
+			})
+			told[i] = s.outcome(c.in.Time)
+			switch {
+			case err == nil || errors.Is(err, ErrNotFound):
+				told[i].End, told[i].Reason = PodReleased, "its machine has stopped: it can be started elsewhere"
+				told[i].Gone = since(c.in.Time, time.Now())
+			default:
+				told[i].End, told[i].Reason, told[i].LastRefusal = PodRemaining, "its object could not be deleted", err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	return told
+}
+
+// waitForVolumes waits until no volume is attached to the node, and returns those that are.
+func (c *call) waitForVolumes(ctx context.Context, node string) (attached []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, detachLimit)
+	defer cancel()
+	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		now, nowErr := c.Cluster.(Leftovers).Attachments(ctx, node)
+		if nowErr == nil || ctx.Err() == nil {
+			attached, err = now, nowErr
+		}
+		if err == nil && len(attached) == 0 || err != nil && errors.Is(err, ErrFinal) || !sleep(ctx, pause) {
+			return attached, err
+		}
+	}
+}
+
+// deleteNode deletes the node of a machine that never comes back, if it is still that machine's.
+func (c *call) deleteNode(ctx context.Context, n Node) error {
+	return backoff{200 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+		now, err := c.Cluster.NodeNamed(ctx, n.Name)
+		switch {
+		case errors.Is(err, ErrNotFound), err == nil && (now.UID != n.UID || !now.IsInstance(c.in.Instance)):
+			return nil // its machine's node has gone; what has its name is another's
+		case err != nil:
+			return err
+		}
+		if err = c.Cluster.(Leftovers).DeleteNode(ctx, now); errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged) {
+			return nil
+		}
+		return err
+	})
+}

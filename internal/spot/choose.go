@@ -1,0 +1,183 @@
+package spot
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Replace is who is asked for another instance, or why nobody is.
+type Replace struct {
+	Action       ReplaceAction
+	Group        string   // the Auto Scaling group
+	Claim        string   // the NodeClaim
+	Tell         string   // what the autoscaler is told
+	Reason       string   // why not, or what is not known about it
+	SkippedHooks []string // the user's terminate hooks of the group: a detach does not run them
+}
+
+// ReplaceAction is one way to a replacement.
+type ReplaceAction string
+
+const (
+	ReplaceDetach  ReplaceAction = "detach"       // the group launches another when this one is detached from it
+	ReplaceTell    ReplaceAction = "autoscaler"   // CAST AI's autoscaler is told, and replaces the node as it sees fit
+	ReplaceClaim   ReplaceAction = "node-claim"   // Karpenter launches what is needed when the NodeClaim is deleted
+	ReplacePending ReplaceAction = "pods-pending" // Karpenter launches a node for the pods that are left without one
+	ReplaceAlready ReplaceAction = "already"      // somebody has asked before
+	ReplaceNone    ReplaceAction = "none"
+)
+
+func notReplacedFor(format string, args ...any) Replace {
+	return Replace{Action: ReplaceNone, Reason: fmt.Sprintf(format, args...)}
+}
+
+// replacements chooses who is asked for another instance: exactly one, by the node, or those that the policy lists.
+func (p Policy) replacements(m meaning, t Target) (first Replace, also []Replace) {
+	ways := p.Replace
+	if len(ways) == 0 {
+		ways = []Replacer{replacerOf(t)}
+	}
+	for i, way := range ways {
+		r := p.replace(m, t, way)
+		if i == 0 {
+			first = r
+		} else {
+			also = append(also, r)
+		}
+	}
+	return first, also
+}
+
+// replacerOf chooses by what the node is.
+func replacerOf(t Target) Replacer {
+	switch {
+	case t.Node != nil && has(t.Node.Labels, labelAutoscaler):
+		return ReplacerAutoscaler
+	case isKarpenters(t):
+		return ReplacerKarpenter
+	}
+	return ReplacerGroup
+}
+
+func has(m map[string]string, key string) bool {
+	_, ok := m[key]
+	return ok
+}
+
+func (p Policy) replace(m meaning, t Target, way Replacer) Replace {
+	switch {
+	case way == ReplacerNobody:
+		return notReplacedFor("the policy is to ask nobody")
+	case way == ReplacerAutoscaler && m.tell != "":
+		return p.replaceByAutoscaler(m, t)
+	case !m.detach:
+		return notReplacedFor("%s", m.keep)
+	}
+	if why := p.keepsReplacement(t); why != "" {
+		return notReplacedFor("%s", why)
+	}
+	if way == ReplacerKarpenter {
+		return p.replaceByKarpenter(t)
+	}
+	return p.replaceByGroup(t)
+}
+
+// keepsReplacement says why nobody may be asked, whoever it would be; empty if somebody may.
+func (p Policy) keepsReplacement(t Target) string {
+	switch {
+	case hasRole(t, "control-plane", "master", "apiserver", "api-server"):
+		return "it runs the control plane: kOps never surges these nodes, and neither do we"
+	case t.Node != nil && t.Node.hasTaint(taintCADeleting):
+		return "cluster-autoscaler is removing the node and lowers its group"
+	case t.Node != nil && t.Node.hasTaint(taintKarpenter):
+		return "Karpenter is removing the node"
+	}
+	return ""
+}
+
+// replaceByAutoscaler tells CAST AI's autoscaler. It needs the node: what it is told is the node's providerID.
+func (p Policy) replaceByAutoscaler(m meaning, t Target) Replace {
+	switch {
+	case !p.Autoscaler:
+		return notReplacedFor("it is CAST AI's to replace, and there is no API key to tell it with")
+	case t.Node == nil:
+		return notReplacedFor("CAST AI's autoscaler is told of nodes, and the node is not known")
+	}
+	if why := p.keepsReplacement(t); why != "" {
+		return notReplacedFor("%s", why)
+	}
+	return Replace{Action: ReplaceTell, Tell: m.tell}
+}
+
+// replaceByKarpenter leaves it to the pods that are evicted, or, where the policy lists Karpenter, deletes the NodeClaim:
+// that makes Karpenter drain and end the instance too.
+func (p Policy) replaceByKarpenter(t Target) Replace {
+	switch {
+	case !slices.Contains(p.Replace, ReplacerKarpenter):
+		return Replace{Action: ReplacePending, Reason: "Karpenter launches a node for the pods that are left without one"}
+	case t.Node == nil || t.Node.Claim == "":
+		return notReplacedFor("no NodeClaim of Karpenter's owns the node")
+	}
+	return Replace{Action: ReplaceClaim, Claim: t.Node.Claim}
+}
+
+// replaceByGroup chooses whether the Auto Scaling group is asked for another instance. kOps itself replaces nodes by
+// tagging and detaching them without lowering the group, which works in a group at its maximum too.
+func (p Policy) replaceByGroup(t Target) Replace {
+	if t.Instance == nil {
+		return notReplacedFor("EC2 could not be asked whose instance it is: %v", t.InstanceErr)
+	}
+	if why := p.notOurs(*t.Instance); why != "" {
+		return notReplacedFor("%s", why)
+	}
+	if t.Membership == nil {
+		if from := t.Instance.Tags[TagDetached]; from != "" && errors.Is(t.MembershipErr, ErrNotFound) {
+			return Replace{Action: ReplaceAlready, Group: from, Reason: "it is detached from its group already"}
+		}
+		if errors.Is(t.MembershipErr, ErrNotFound) {
+			return notReplacedFor("it is in no Auto Scaling group")
+		}
+		return notReplacedFor("Auto Scaling could not be asked for its group: %v", t.MembershipErr)
+	}
+	g := *t.Membership
+	switch owner := g.GroupTags[TagCluster]; {
+	case owner != p.Cluster:
+		return notReplacedFor("its group %s does not carry the tag %s=%s", g.Group, TagCluster, p.Cluster)
+	case !strings.HasSuffix(g.Group, "."+p.Cluster):
+		return notReplacedFor("its group %s is not named as kOps names the groups of %s", g.Group, p.Cluster)
+	case strings.HasPrefix(g.LifecycleState, "Warmed:"):
+		return notReplacedFor("it is in the warm pool of its group %s: nothing runs on it that would need another", g.Group)
+	case g.LifecycleState != "InService" && g.LifecycleState != "Standby":
+		return Replace{Action: ReplaceAlready, Group: g.Group, Reason: "it is leaving its group already: " + g.LifecycleState}
+	case slices.Contains(g.Suspended, "Launch"):
+		return notReplacedFor("the process Launch is suspended in its group %s: a detach would bring no replacement", g.Group)
+	}
+	hooks := slices.DeleteFunc(slices.Clone(g.TerminateHooks), func(h string) bool {
+		return strings.HasSuffix(h, suffixNTHHook) // for a drainer that finds the node drained
+	})
+	plan := Replace{Action: ReplaceDetach, Group: g.Group, SkippedHooks: hooks}
+	if g.HooksErr != nil {
+		plan.Reason = fmt.Sprintf("whether the detach skips a lifecycle hook is not known: %v", g.HooksErr)
+	}
+	return plan
+}
+
+// suffixNTHHook ends the names of the lifecycle hooks that kOps makes for aws-node-termination-handler.
+const suffixNTHHook = "-NTHLifecycleHook"
+
+// hasRole reports whether kOps gave the instance or its node one of the roles.
+func hasRole(t Target, roles ...string) bool {
+	return slices.ContainsFunc(roles, func(role string) bool {
+		return t.Instance != nil && has(t.Instance.Tags, tagRolePrefix+role) || t.Node != nil && has(t.Node.Labels, labelRolePrefix+role)
+	})
+}
+
+func isKarpenters(t Target) bool {
+	return t.Instance != nil && has(t.Instance.Tags, karpenterKey) || t.Node != nil && has(t.Node.Labels, karpenterKey)
+}
+
+// toldProvider is what an autoscaler is told as the node's providerID.
+func toldProvider(n Node) string { return cmp.Or(n.Annotations[annotationProvider], n.ProviderID) }

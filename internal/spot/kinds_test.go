@@ -1,0 +1,188 @@
+package spot_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// TestWhatEachKindOfEventMeans is the table of the events: until when, by force or not, with whose help.
+func TestWhatEachKindOfEventMeans(t *testing.T) {
+	const hook = "drain"
+	limit := eventTime.Add(14 * time.Minute)
+	policy := spot.DefaultPolicy(cluster)
+	policy.Rebalance, policy.ScheduledChange, policy.Hooks, policy.Autoscaler = spot.RespondDrain, spot.RespondDrain, []string{hook}, true
+	for _, c := range []struct {
+		kind     spot.Kind
+		hook     *spot.Hook
+		deadline time.Duration
+		cut      bool // a grace period of three hours is cut
+		forced   bool // a pod whose budget refuses to the last is deleted past it
+		again    bool // a refusal is argued with
+		replace  spot.ReplaceAction
+		told     string // what CAST AI's autoscaler is told of a node that it made
+	}{
+		{kind: spot.SpotTerminate, deadline: 120 * time.Second, cut: true, forced: true, again: true, replace: spot.ReplaceDetach, told: "interrupted"},
+		{kind: spot.SpotStop, deadline: 120 * time.Second, cut: true, forced: true, again: true, replace: spot.ReplaceNone, told: "interrupted"},
+		{kind: spot.SpotHibernate, deadline: 20 * time.Second, replace: spot.ReplaceNone, told: "interrupted"},
+		{kind: spot.CapacityReservation, deadline: 120 * time.Second, cut: true, again: true, replace: spot.ReplaceNone, told: "interrupted"},
+		{kind: spot.LifecycleTerminate, deadline: 120 * time.Second, cut: true, forced: true, again: true, replace: spot.ReplaceNone},
+		{kind: spot.LifecycleTerminate, hook: &spot.Hook{Heartbeat: 5 * time.Minute, Global: time.Hour}, deadline: 5 * time.Minute, cut: true, forced: true, again: true, replace: spot.ReplaceNone},
+		{kind: spot.LifecycleTerminate, hook: &spot.Hook{Heartbeat: 5 * time.Minute, Global: time.Minute}, deadline: time.Minute, cut: true, forced: true, again: true, replace: spot.ReplaceNone},
+		{kind: spot.Rebalance, deadline: 14 * time.Minute, again: true, replace: spot.ReplaceNone, told: "rebalanceRecommendation"},
+		{kind: spot.ScheduledChange, deadline: 2 * time.Hour, cut: true, again: true, replace: spot.ReplaceNone},
+	} {
+		t.Run(string(c.kind), func(t *testing.T) {
+			in, target, now := warning(c.kind), ours(), eventTime.Add(time.Second)
+			in.Action.Hook, in.Start, target.Hook = hook, eventTime.Add(2*time.Hour), c.hook
+			plan := policy.Plan(in, target, now, limit)
+			if plan.Verdict != spot.Act || !plan.Drain {
+				t.Fatalf("the verdict is %s (drain %v): %s", plan.Verdict, plan.Drain, plan.Reason)
+			}
+			if got := plan.Deadline.Sub(eventTime); got != c.deadline {
+				t.Errorf("the deadline is %s after the event, want %s", got, c.deadline)
+			}
+			if plan.Until.After(limit) {
+				t.Errorf("the work goes on until %s, after the invocation's end", plan.Until)
+			}
+			long := spot.Pod{Namespace: "default", Name: "long", Grace: 3 * time.Hour}
+			if cut := plan.Fate(long, now, false).Grace < long.Grace; cut != c.cut {
+				t.Errorf("a grace period of 3 h is cut: %v, want %v", cut, c.cut)
+			}
+			if ask := plan.Ask(long, plan.Until.Add(-time.Second), 9); ask.Delete != c.forced {
+				t.Errorf("deleted past its budget: %v, want %v", ask.Delete, c.forced)
+			}
+			if _, again := plan.Again(long, now, 1, 0); again != c.again {
+				t.Errorf("asked again: %v, want %v", again, c.again)
+			}
+			if plan.Replace.Action != c.replace {
+				t.Errorf("replaced by %s (%s), want %s", plan.Replace.Action, plan.Replace.Reason, c.replace)
+			}
+			target.Node.Labels = map[string]string{"provisioner.cast.ai/node-id": "n1"}
+			if told := policy.Plan(in, target, now, limit).Replace.Tell; told != c.told {
+				t.Errorf("the autoscaler is told %q, want %q", told, c.told)
+			}
+			in.Rehearsal = true
+			plan = policy.Plan(in, target, now, limit)
+			if plan.Ask(long, plan.Until.Add(-time.Second), 9).Delete || plan.Replace.Action != spot.ReplaceNone {
+				t.Errorf("a rehearsal forces or replaces: %+v", plan.Replace)
+			}
+		})
+	}
+}
+
+// TestEventsThatThePolicyLeavesAlone: a recommendation and an announcement do nothing unless the operator says so.
+func TestEventsThatThePolicyLeavesAlone(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		kind    spot.Kind
+		policy  func(*spot.Policy)
+		want    spot.Verdict
+		drain   bool
+		because string
+	}{
+		{name: "a rebalance recommendation", kind: spot.Rebalance, want: spot.Noted, because: "policy"},
+		{name: "one that is to cordon", kind: spot.Rebalance, policy: func(p *spot.Policy) { p.Rebalance = spot.RespondCordon }, want: spot.Act},
+		{name: "one that is to drain", kind: spot.Rebalance, policy: func(p *spot.Policy) { p.Rebalance = spot.RespondDrain }, want: spot.Act, drain: true},
+		{name: "a scheduled change", kind: spot.ScheduledChange, want: spot.Noted, because: "policy"},
+		{name: "one that is to drain", kind: spot.ScheduledChange, policy: func(p *spot.Policy) { p.ScheduledChange = spot.RespondDrain }, want: spot.Act, drain: true},
+		{name: "a hook that nobody named", kind: spot.LifecycleTerminate, want: spot.Noted, drain: true, because: "the lifecycle hook drain of g is not one that is handled"},
+		{name: "a hook that is named", kind: spot.LifecycleTerminate, policy: func(p *spot.Policy) { p.Hooks = []string{"drain"} }, want: spot.Act, drain: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			policy := spot.DefaultPolicy(cluster)
+			if c.policy != nil {
+				c.policy(&policy)
+			}
+			in := warning(c.kind)
+			in.Start, in.Action = eventTime.Add(time.Hour), spot.Action{Group: "g", Hook: "drain"}
+			plan := policy.Plan(in, ours(), eventTime, time.Time{})
+			if plan.Verdict != c.want || plan.Drain != c.drain || !strings.Contains(plan.Reason, c.because) {
+				t.Errorf("got %s, drain %v, %q; want %s, %v, %q", plan.Verdict, plan.Drain, plan.Reason, c.want, c.drain, c.because)
+			}
+			if plan.Replace.Action != spot.ReplaceNone {
+				t.Errorf("replaced by %s", plan.Replace.Action)
+			}
+			in.Instance = "i-0eeeeeeeeeeeeeee1"
+			target := spot.Target{Instance: &spot.Instance{ID: in.Instance}}
+			if plan := policy.Plan(in, target, eventTime, time.Time{}); c.want == spot.Act && plan.Verdict != spot.Foreign {
+				t.Errorf("none of kOps' is %s", plan.Verdict)
+			}
+		})
+	}
+}
+
+// TestWhoIsAskedForAReplacement: exactly one, by the node; more only where they are listed.
+func TestWhoIsAskedForAReplacement(t *testing.T) {
+	castai := func(t *spot.Target) { t.Node.Labels = map[string]string{"provisioner.cast.ai/node-id": "n1"} }
+	karpenter := func(t *spot.Target) {
+		t.Node.Labels, t.Node.Claim = map[string]string{"karpenter.sh/nodepool": "spot"}, "spot-x7"
+		t.Membership, t.MembershipErr = nil, spot.ErrNotFound
+	}
+	for _, c := range []struct {
+		name   string
+		target func(*spot.Target)
+		list   []spot.Replacer
+		key    bool // of CAST AI's API
+		want   []spot.ReplaceAction
+		reason string // of the first
+	}{
+		{name: "a group's node", key: true, want: []spot.ReplaceAction{spot.ReplaceDetach}},
+		{name: "CAST AI's node", target: castai, key: true, want: []spot.ReplaceAction{spot.ReplaceTell}},
+		{name: "CAST AI's node, and no key", target: castai, want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "no API key"},
+		{name: "Karpenter's node", target: karpenter, key: true, want: []spot.ReplaceAction{spot.ReplacePending}},
+		{name: "Karpenter, by its NodeClaim", target: karpenter, list: []spot.Replacer{spot.ReplacerKarpenter}, want: []spot.ReplaceAction{spot.ReplaceClaim}},
+		{name: "Karpenter listed, a group's node", list: []spot.Replacer{spot.ReplacerKarpenter}, want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "no NodeClaim"},
+		{name: "nobody", list: []spot.Replacer{spot.ReplacerNobody}, want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "policy"},
+		{name: "the group alone, though the node is CAST AI's", target: castai, key: true, list: []spot.Replacer{spot.ReplacerGroup}, want: []spot.ReplaceAction{spot.ReplaceDetach}},
+		{name: "CAST AI alone, for a group's node", key: true, list: []spot.Replacer{spot.ReplacerAutoscaler}, want: []spot.ReplaceAction{spot.ReplaceTell}},
+		{name: "both", key: true, list: []spot.Replacer{spot.ReplacerGroup, spot.ReplacerAutoscaler}, want: []spot.ReplaceAction{spot.ReplaceDetach, spot.ReplaceTell}},
+		{name: "CAST AI, and the node is not known", key: true, list: []spot.Replacer{spot.ReplacerAutoscaler}, target: func(t *spot.Target) { t.Node = nil },
+			want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "the node is not known"},
+		{name: "CAST AI's control plane", key: true, list: []spot.Replacer{spot.ReplacerAutoscaler}, target: func(t *spot.Target) { t.Instance.Tags["k8s.io/role/master"] = "1" },
+			want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "control plane"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			policy, target := spot.DefaultPolicy(cluster), ours()
+			policy.Replace, policy.Autoscaler = c.list, c.key
+			if c.target != nil {
+				c.target(&target)
+			}
+			plan := policy.Plan(warning(spot.SpotTerminate), target, eventTime, time.Time{})
+			all := append([]spot.Replace{plan.Replace}, plan.Also...)
+			if len(all) != len(c.want) {
+				t.Fatalf("%d are asked: %+v", len(all), all)
+			}
+			for i, want := range c.want {
+				if all[i].Action != want {
+					t.Errorf("asked by %s (%s), want %s", all[i].Action, all[i].Reason, want)
+				}
+			}
+			if !strings.Contains(all[0].Reason, c.reason) {
+				t.Errorf("the reason is %q, want %q", all[0].Reason, c.reason)
+			}
+		})
+	}
+}
+
+// TestAHeartbeatMovesTheSums: with another end of the machine, what is forced is forced later.
+func TestAHeartbeatMovesTheSums(t *testing.T) {
+	policy, in, target := spot.DefaultPolicy(cluster), warning(spot.LifecycleTerminate), ours()
+	in.Action.Hook, policy.Hooks = "drain", []string{"drain"}
+	target.Hook = &spot.Hook{Heartbeat: 5 * time.Minute, Global: time.Hour}
+	limit := eventTime.Add(10 * time.Minute)
+	plan := policy.Plan(in, target, eventTime, limit)
+	pod := spot.Pod{Name: "web", Grace: 30 * time.Second}
+	if at := plan.Fate(pod, eventTime, false).ForceAt.Sub(eventTime); at != 265*time.Second {
+		t.Errorf("forced after %s, want 265 s", at)
+	}
+	plan = plan.Moved(eventTime.Add(7 * time.Minute))
+	if at := plan.Fate(pod, eventTime, false).ForceAt.Sub(eventTime); at != 385*time.Second {
+		t.Errorf("forced after %s, want 385 s", at)
+	}
+	if plan = plan.Moved(eventTime.Add(time.Hour)); !plan.Until.Equal(limit) {
+		t.Errorf("the work goes on until %s, past the invocation's end", plan.Until)
+	}
+}

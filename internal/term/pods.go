@@ -25,6 +25,7 @@ var groups = []group{
 	{spot.PodForced, yellow, "deleted past a budget", true},
 	{spot.PodEvicted, green, "evicted", false},
 	{spot.PodGone, green, "gone without our asking", false},
+	{spot.PodReleased, green, "released after their machine's end", false},
 	{spot.PodLeft, faint, "left by rule", false},
 }
 
@@ -189,6 +190,10 @@ func (p *page) planned(out spot.Outcome) {
 	switch {
 	case plan.Replace == spot.ReplaceDetach:
 		p.line("  a replacement would be asked of %s%s", plan.Group, ifNot(plan.Reason, "; ", ""))
+	case plan.Replace == spot.ReplaceTell:
+		p.line("  CAST AI's autoscaler would be told")
+	case plan.Replace == spot.ReplaceClaim:
+		p.line("  the NodeClaim would be deleted")
 	case plan.Reason != "":
 		p.line("  no replacement would be asked: %s", plan.Reason)
 	}

@@ -14,13 +14,19 @@ import (
 // became of them, and the problems.
 func Timeline(w io.Writer, out spot.Outcome, o Options) error {
 	p := &page{color: o.Color}
-	p.line("%s  %s", p.paint(resultColor(out.Result), strings.ReplaceAll(string(out.Result), "-", " ")), verdict(out))
+	result := p.paint(resultColor(out.Result), strings.ReplaceAll(string(out.Result), "-", " "))
+	if n := len(out.Each); n > 0 {
+		p.line("%s  one event about %d instances", result, n)
+		return p.flush(w, out.Each, o)
+	}
+	p.line("%s  %s", result, verdict(out))
 	p.moments(out)
 	if out.Result == spot.Planned {
 		p.planned(out)
 	} else {
 		p.ends(out)
 	}
+	p.aftersight(out)
 	if len(out.Problems) > 0 {
 		p.line("")
 		p.line("  %s", p.paint(red, "problems"))
@@ -28,15 +34,33 @@ func Timeline(w io.Writer, out spot.Outcome, o Options) error {
 			p.line("    %s", problem)
 		}
 	}
+	return p.flush(w, nil, o)
+}
+
+// flush writes the page, and the timelines of each below it.
+func (p *page) flush(w io.Writer, each []spot.Outcome, o Options) error {
+	if len(each) > 0 {
+		p.line("")
+	}
 	if _, err := w.Write(p.Bytes()); err != nil {
 		return fmt.Errorf("writing the timeline: %w", err)
+	}
+	for i, one := range each {
+		if i > 0 {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return fmt.Errorf("writing the timeline: %w", err)
+			}
+		}
+		if err := Timeline(w, one, o); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 func resultColor(r spot.Result) color {
 	switch r {
-	case spot.Emptied:
+	case spot.Emptied, spot.Released, spot.Returned:
 		return green
 	case spot.NotEmptied, spot.NoNode:
 		return red
@@ -60,6 +84,9 @@ func verdict(out spot.Outcome) string {
 		if m.at != nil {
 			when = append(when, m.what+" after "+span(*m.at))
 		}
+	}
+	if r := out.Release; r != nil && r.PodsFreed != nil {
+		when = append(when, "pods free after "+span(*r.PodsFreed))
 	}
 	if out.Cordon != nil && t.Cordoned == nil {
 		when = append([]string{"not cordoned"}, when...)
@@ -98,8 +125,10 @@ type moment struct {
 
 func (p *page) moments(out spot.Outcome) {
 	switch out.Result {
-	case spot.Ignored, spot.ForeignOne, spot.StaleOne:
-		return // nothing happened
+	case spot.Ignored, spot.ForeignOne, spot.StaleOne, spot.LeftAsIs:
+		if out.Replacement == nil || out.Replacement.At == nil {
+			return // nothing happened
+		}
 	}
 	moments := []moment{{0, "event " + string(out.Event.Kind) + ifNot(out.Event.Instance, " for ", subject(out))}}
 	add := func(s *spot.Seconds, what string) {
@@ -111,8 +140,19 @@ func (p *page) moments(out spot.Outcome) {
 	add(t.Began, "got by the handler")
 	add(t.Located, "node found")
 	add(t.Cordoned, "node cordoned")
-	if r := out.Replacement; r != nil && r.Action == spot.ReplaceDetach {
-		add(r.At, "replacement asked of "+r.Group)
+	for _, r := range replacements(out) {
+		add(r.At, asked(r))
+		add(r.Launched, "replacement "+r.Instance+" launched")
+		add(r.Registered, "replacement's node "+r.Node+" registered")
+	}
+	if l := out.Lifecycle; l != nil {
+		add(l.Completed, "lifecycle hook "+l.Hook+" completed")
+	}
+	if r := out.Release; r != nil {
+		add(r.Tainted, "node marked out of service")
+		add(r.PodsFreed, "pods free to start elsewhere")
+		add(r.VolumesFree, "volumes free to be attached elsewhere")
+		add(r.NodeDeleted, "node deleted")
 	}
 	add(t.LastEviction, "last pod told to end")
 	add(t.Empty, "node empty")
@@ -120,7 +160,7 @@ func (p *page) moments(out spot.Outcome) {
 		add(t.Ended, "gave up")
 	}
 	slices.SortStableFunc(moments, func(a, b moment) int { return cmp.Compare(a.at, b.at) })
-	if !out.Deadline.IsZero() {
+	if !out.Deadline.IsZero() && out.Release == nil {
 		moments = append(moments, moment{end(out), "deadline"})
 	}
 	p.line("")
@@ -138,22 +178,65 @@ func ifNot(value, before, there string) string {
 	return before + value
 }
 
+// replacements are all that were asked.
+func replacements(out spot.Outcome) []spot.ReplaceTold {
+	if out.Replacement == nil {
+		return nil
+	}
+	return append([]spot.ReplaceTold{*out.Replacement}, out.AlsoAsked...)
+}
+
+// asked says of whom a replacement was asked.
+func asked(r spot.ReplaceTold) string {
+	switch r.Action {
+	case spot.ReplaceTell:
+		return "CAST AI's autoscaler told: " + r.Told
+	case spot.ReplaceClaim:
+		return "NodeClaim " + r.Claim + " deleted"
+	}
+	return "replacement asked of " + r.Group
+}
+
 // replacement says what no moment can: why there is no replacement, or what is to be known of the one there is.
 func (p *page) replacement(out spot.Outcome) {
-	r := out.Replacement
-	if r == nil {
-		return
-	}
 	note := func(text string) { p.line("  %10s  %s", "-", text) }
-	switch {
-	case r.Action == spot.ReplaceNone:
-		note("no replacement asked: " + r.Reason)
-	case r.Action == spot.ReplaceAlready:
-		note("no replacement asked, somebody has before: " + r.Reason)
-	case r.Reason != "":
-		note("the replacement: " + r.Reason)
+	for _, r := range replacements(out) {
+		switch {
+		case r.Action == spot.ReplaceNone:
+			note("no replacement asked: " + r.Reason)
+		case r.Action == spot.ReplaceAlready:
+			note("no replacement asked, somebody has before: " + r.Reason)
+		case r.Action == spot.ReplacePending:
+			note("no replacement asked: " + r.Reason)
+		case r.Reason != "":
+			note("the replacement: " + r.Reason)
+		}
+		if r.Answer != "" {
+			note("the group says: " + r.Answer)
+		}
+		if len(r.SkippedHooks) > 0 {
+			note("the detach skips lifecycle hooks: " + strings.Join(r.SkippedHooks, ", "))
+		}
 	}
-	if len(r.SkippedHooks) > 0 {
-		note("the detach skips lifecycle hooks: " + strings.Join(r.SkippedHooks, ", "))
+	if l := out.Lifecycle; l != nil && l.Reason != "" {
+		note("lifecycle hook " + l.Hook + ": " + l.Reason)
+	}
+}
+
+// aftersight is what else there was on the node.
+func (p *page) aftersight(out spot.Outcome) {
+	if len(out.Others) > 0 {
+		p.line("")
+		p.line("  %s", p.paint(yellow, "others at work on the node"))
+		for _, o := range out.Others {
+			p.line("    %s: %s", o.Name, o.Sign)
+		}
+	}
+	if len(out.Attached) > 0 {
+		p.line("")
+		p.line("  %s", p.paint(yellow, "volumes still attached at the end"))
+		for _, v := range out.Attached {
+			p.line("    %s", v)
+		}
 	}
 }

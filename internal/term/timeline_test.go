@@ -231,6 +231,51 @@ not emptied  i-0a1b2c3d4e5f60718: the cluster could not be asked for the node
 	}
 }
 
+// TestTimelineOfTheRelatives: what other events bring is told in their own lines.
+func TestTimelineOfTheRelatives(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		out  spot.Outcome
+		want []string
+	}{
+		{"a replacement that came", outcome(spot.Emptied, func(o *spot.Outcome) {
+			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Instance: "i-new", Launched: sec(3), Node: "n-new", Registered: sec(61)}
+			o.AlsoAsked = []spot.ReplaceTold{{Action: spot.ReplaceTell, Told: "interrupted", At: sec(2)}}
+		}), []string{"+1.00 s  replacement asked of g", "+2.00 s  CAST AI's autoscaler told: interrupted", "+3.00 s  replacement i-new launched", "+61.00 s  replacement's node n-new registered"}},
+		{"one that did not", outcome(spot.Emptied, func(o *spot.Outcome) {
+			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Answer: "InsufficientInstanceCapacity"}
+		}), []string{"-  the group says: InsufficientInstanceCapacity"}},
+		{"a lifecycle hook", outcome(spot.Emptied, func(o *spot.Outcome) {
+			o.Lifecycle = &spot.LifecycleTold{Hook: "drain", Group: "g", Completed: sec(30)}
+		}), []string{"+30.00 s  lifecycle hook drain completed"}},
+		{"a hook that is left", outcome(spot.NotEmptied, func(o *spot.Outcome) {
+			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceNone, Reason: "why"}
+			o.Lifecycle = &spot.LifecycleTold{Hook: "drain", Reason: "the node is not empty"}
+		}), []string{"-  lifecycle hook drain: the node is not empty"}},
+		{"an aftermath", outcome(spot.Released, func(o *spot.Outcome) {
+			o.Release = &spot.ReleaseTold{Tainted: sec(1), PodsFreed: sec(2), VolumesFree: sec(3), NodeDeleted: sec(4)}
+			o.Pods = []spot.PodTold{pod("db-0", "StatefulSet/db", spot.PodReleased, "its machine has stopped", gone(2))}
+		}), []string{"pods free after 2.00 s", "+1.00 s  node marked out of service", "+3.00 s  volumes free", "+4.00 s  node deleted", "1 released after their machine's end"}},
+		{"others and volumes", outcome(spot.Emptied, func(o *spot.Outcome) {
+			o.Others, o.Attached = []spot.OtherTold{{Name: "kubectl", Sign: "it made the node unschedulable"}}, []string{"csi^vol-1"}
+		}), []string{"others at work on the node\n    kubectl: it made", "still attached at the end\n    csi^vol-1"}},
+		{"several instances", spot.Outcome{Result: spot.NotEmptied, Each: []spot.Outcome{emptied(), outcome(spot.NotEmptied, func(o *spot.Outcome) { o.Reason = "still there" })}},
+			[]string{"not emptied  one event about 2 instances\n\nemptied  ip-172", "\nnot emptied  " + instance + ": still there"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b strings.Builder
+			if err := Timeline(&b, c.out, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(b.String(), want) {
+					t.Errorf("nothing says %q in\n%s", want, b.String())
+				}
+			}
+		})
+	}
+}
+
 // TestLongLists are folded, and what is hidden is counted.
 func TestLongLists(t *testing.T) {
 	out := outcome(spot.Emptied, func(o *spot.Outcome) {

@@ -1,0 +1,175 @@
+package spot_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+func annotated(key, value string) func(*sim.Pod) {
+	return func(p *sim.Pod) { p.Annotations = map[string]string{key: value} }
+}
+
+func daemon(p *sim.Pod) {
+	p.Owner.Kind, p.Replacement = "DaemonSet", nil
+}
+
+// TestTheLastPodsWaitForTheOthers, as long as they can still have their own time.
+func TestTheLastPodsWaitForTheOthers(t *testing.T) {
+	t.Run("until these have gone", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.handler.Policy.DaemonSets = spot.TurnLast
+			w.pod("web-1", func(p *sim.Pod) { p.Exit = 20 * time.Second })
+			w.pod("logs-1", daemon)
+			w.pod("mesh-1", annotated(spot.AnnotationDrain, "last"))
+			out := w.handle(spot.Emptied)
+			w.after("the SIGTERM of web-1", w.ended("web-1").SIGTERM, 0)
+			w.after("the SIGTERM of the DaemonSet's pod", w.ended("logs-1").SIGTERM, 20*time.Second)
+			w.after("the SIGTERM of the annotated pod", w.ended("mesh-1").SIGTERM, 20*time.Second)
+			if p := podTold(t, out, "logs-1"); p.End != spot.PodEvicted {
+				t.Errorf("%+v", p)
+			}
+		})
+	})
+	t.Run("until their own time begins to run out", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.handler.Policy.DaemonSets = spot.TurnLast
+			w.pod("slow-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
+			w.pod("logs-1", daemon)
+			w.handle(spot.Emptied)
+			if e := w.ended("logs-1"); e.Grace != 30*time.Second {
+				t.Errorf("it got %s", e.Grace)
+			} else {
+				w.after("its SIGTERM", e.SIGTERM, 85*time.Second)
+			}
+		})
+	})
+	t.Run("and are forced like others", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.pod("db-0", annotated(spot.AnnotationDrain, "last"))
+			w.guard("db", 1)
+			w.pod("slow-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
+			out := w.handle(spot.Emptied)
+			w.after("its SIGTERM", w.ended("db-0").SIGTERM, 85*time.Second)
+			if p := podTold(t, out, "db-0"); p.End != spot.PodForced {
+				t.Errorf("%+v", p)
+			}
+		})
+	})
+}
+
+// TestDaemonSetsThatTolerateTheCordonStay, since they would be back at once, whatever the policy says.
+func TestDaemonSetsThatTolerateTheCordonStay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Policy.DaemonSets = spot.TurnLast
+		w.pod("net-1", daemon, func(p *sim.Pod) { p.ToleratesCordon = true })
+		if out := w.handle(spot.Emptied); podTold(t, out, "net-1").End != spot.PodLeft {
+			t.Error(told(out))
+		}
+		w.wrote(1, 2)
+	})
+}
+
+// TestAPodMayAskToStay until the machine ends.
+func TestAPodMayAskToStay(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("job-1", annotated(spot.AnnotationDrain, "never"))
+		w.pod("web-1")
+		out := w.handle(spot.Emptied)
+		if p := podTold(t, out, "job-1"); p.End != spot.PodLeft || !strings.Contains(p.Reason, spot.AnnotationDrain) {
+			t.Errorf("%+v", p)
+		}
+		if n := w.cluster.Count("create", "pods/eviction"); n != 1 {
+			t.Errorf("%d evictions", n)
+		}
+	})
+}
+
+// TestForceIsThePodsThenItsNamespacesThenThePolicys.
+func TestForceIsThePodsThenItsNamespacesThenThePolicys(t *testing.T) {
+	for _, c := range []struct {
+		policy    spot.Force
+		pod       string
+		namespace string
+		forced    bool
+	}{
+		{policy: spot.ForceAllow, forced: true},
+		{policy: spot.ForceNever},
+		{policy: spot.ForceAllow, pod: "never"},
+		{policy: spot.ForceNever, pod: "allow", forced: true},
+		{policy: spot.ForceAllow, namespace: "never"},
+		{policy: spot.ForceNever, namespace: "allow", forced: true},
+		{policy: spot.ForceAllow, namespace: "never", pod: "allow", forced: true},
+		{policy: spot.ForceNever, namespace: "allow", pod: "never"},
+		{policy: spot.ForceAllow, pod: "nevr", forced: true},
+	} {
+		t.Run(fmt.Sprintf("policy %s, namespace %q, pod %q", c.policy, c.namespace, c.pod), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.handler.Policy.Force = c.policy
+				if c.namespace != "" {
+					w.cluster.AnnotateNamespace("default", map[string]string{spot.AnnotationForce: c.namespace})
+				}
+				w.pod("db-0", func(p *sim.Pod) {
+					if c.pod != "" {
+						p.Annotations = map[string]string{spot.AnnotationForce: c.pod}
+					}
+				})
+				w.guard("db", 1)
+				want := spot.NotEmptied
+				if c.forced {
+					want = spot.Emptied
+				}
+				out := w.handle(want)
+				p := podTold(t, out, "db-0")
+				switch {
+				case c.forced && p.End != spot.PodForced:
+					t.Errorf("%+v", p)
+				case !c.forced && (p.End != spot.PodRemaining || w.cluster.Count("delete", "pods") != 0 || !strings.Contains(p.Reason, "not to be deleted")):
+					t.Errorf("%+v", p)
+				}
+				if misread := strings.Contains(strings.Join(out.Problems, "\n"), `"nevr" is neither`); misread != (c.pod == "nevr") {
+					t.Errorf("the problems are %q", out.Problems)
+				}
+				if n := w.cluster.Count("get", "namespaces"); n > 1 {
+					t.Errorf("the namespace was asked for %d times", n)
+				}
+			})
+		})
+	}
+}
+
+// TestANamespaceThatCannotBeReadCostsNoSIGTERM, and is told.
+func TestANamespaceThatCannotBeReadCostsNoSIGTERM(t *testing.T) {
+	for name, d := range map[string]sim.Disturbance{
+		"refused": {Resource: "namespaces", Err: spot.Final(fmt.Errorf("403"))},
+		"silent":  {Resource: "namespaces", Delay: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.cluster.Disturb(d)
+				w.pod("db-0")
+				w.guard("db", 1)
+				out := w.handle(spot.Emptied)
+				w.after("its SIGTERM", w.ended("db-0").SIGTERM, 85*time.Second)
+				if name == "refused" && !strings.Contains(strings.Join(out.Problems, "\n"), "namespace default") {
+					t.Errorf("the problems are %q", out.Problems)
+				}
+			})
+		})
+	}
+}
+
+// TestADrainThatGoesWellAsksForNoNamespace: it costs requests only where it matters.
+func TestADrainThatGoesWellAsksForNoNamespace(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1")
+		w.handle(spot.Emptied)
+		if n := w.cluster.Count("get", "namespaces"); n != 0 {
+			t.Errorf("%d namespaces were asked for", n)
+		}
+	})
+}

@@ -296,7 +296,7 @@ func (c *call) waitForVolumes(ctx context.Context, node string) (attached []stri
 	ctx, cancel := context.WithTimeout(ctx, detachLimit)
 	defer cancel()
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		now, nowErr := c.Cluster.(Leftovers).Attachments(ctx, node)
+		now, nowErr := c.Cluster.Attachments(ctx, node)
 		if nowErr == nil || ctx.Err() == nil {
 			attached, err = now, nowErr
 		}
@@ -316,7 +316,7 @@ func (c *call) deleteNode(ctx context.Context, n Node) error {
 		case err != nil:
 			return err
 		}
-		if err = c.Cluster.(Leftovers).DeleteNode(ctx, now); errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged) {
+		if err = c.Cluster.DeleteNode(ctx, now); errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged) {
 			return nil
 		}
 		return err

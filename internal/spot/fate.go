@@ -126,11 +126,12 @@ func (p Plan) Again(pod Pod, now time.Time, refusals int, after time.Duration) (
 	return next, next.Before(p.Until)
 }
 
-// grace is the pod's own grace period, cut to what is left before the reserve.
+// grace is the pod's own grace period, cut to what is left before the reserve. Under a lifecycle hook that is as much as
+// heartbeats can bring: a pod that was told to end with less could not be given more when they have.
 func (p Plan) grace(pod Pod, now time.Time) time.Duration {
 	own := pod.Grace
 	if !p.once && !p.open {
-		left := p.Deadline.Sub(now) - p.policy.Reserve
+		left := p.graces.Sub(now) - p.policy.Reserve
 		own = min(own, left.Truncate(time.Second))
 	}
 	return max(own, minGrace)

@@ -29,7 +29,7 @@ func TestWhatEachKindOfEventMeans(t *testing.T) {
 		{kind: spot.SpotHibernate, deadline: 20 * time.Second, replace: spot.ReplaceNone, told: "interrupted"},
 		{kind: spot.CapacityReservation, deadline: 120 * time.Second, cut: true, again: true, replace: spot.ReplaceNone, told: "interrupted"},
 		{kind: spot.LifecycleTerminate, deadline: 120 * time.Second, cut: true, forced: true, again: true, replace: spot.ReplaceNone},
-		{kind: spot.LifecycleTerminate, hook: &spot.Hook{Heartbeat: 5 * time.Minute, Global: time.Hour}, deadline: 5 * time.Minute, cut: true, forced: true, again: true, replace: spot.ReplaceNone},
+		{kind: spot.LifecycleTerminate, hook: &spot.Hook{Heartbeat: 5 * time.Minute, Global: 9 * time.Hour}, deadline: 5 * time.Minute, cut: true, forced: true, again: true, replace: spot.ReplaceNone},
 		{kind: spot.LifecycleTerminate, hook: &spot.Hook{Heartbeat: 5 * time.Minute, Global: time.Minute}, deadline: time.Minute, cut: true, forced: true, again: true, replace: spot.ReplaceNone},
 		{kind: spot.Rebalance, deadline: 14 * time.Minute, again: true, replace: spot.ReplaceNone, told: "rebalanceRecommendation"},
 		{kind: spot.ScheduledChange, deadline: 2 * time.Hour, cut: true, again: true, replace: spot.ReplaceNone},
@@ -181,6 +181,14 @@ func TestAHeartbeatMovesTheSums(t *testing.T) {
 	plan = plan.Moved(eventTime.Add(7 * time.Minute))
 	if at := plan.Fate(pod, eventTime, false).ForceAt.Sub(eventTime); at != 385*time.Second {
 		t.Errorf("forced after %s, want 385 s", at)
+	}
+	long := spot.Pod{Name: "slow", Grace: 12 * time.Minute}
+	if grace := plan.Fate(long, eventTime, false).Grace; grace != 12*time.Minute {
+		t.Errorf("a grace period that heartbeats can make room for is cut to %s", grace)
+	}
+	long.Grace = time.Hour
+	if grace := plan.Fate(long, eventTime, false).Grace; grace != 15*time.Minute-5*time.Second {
+		t.Errorf("an hour is cut to %s, want all that the last heartbeat leaves", grace)
 	}
 	if plan = plan.Moved(eventTime.Add(time.Hour)); !plan.Until.Equal(limit) {
 		t.Errorf("the work goes on until %s, past the invocation's end", plan.Until)

@@ -18,14 +18,11 @@ const (
 // the group's own reason why it cannot. Of several instances that a group launches at once nobody can say which replaces
 // which: the first that was begun since is told.
 func (c *call) followLaunch(ctx context.Context, told *ReplaceTold) {
-	if _, ok := c.Cloud.(Scaling); !ok {
-		return
-	}
 	asked := time.Now().UTC()
 	pause := launchFirst
 	for sleep(ctx, pause/2+rand.N(pause)) {
 		pause = min(2*pause, launchMost)
-		launches, err := c.Cloud.(Scaling).Launches(ctx, told.Group, asked)
+		launches, err := c.Cloud.Launches(ctx, told.Group, asked)
 		if errors.Is(err, ErrFinal) {
 			told.Answer = "what the group answers could not be asked: " + err.Error()
 			return

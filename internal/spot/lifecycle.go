@@ -73,7 +73,7 @@ func (c *call) seeHook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
 	return scaling.persist(ctx, func(ctx context.Context) error {
-		h, err := c.Cloud.(Scaling).Hook(ctx, c.in.Action.Group, c.in.Action.Hook)
+		h, err := c.Cloud.Hook(ctx, c.in.Action.Group, c.in.Action.Hook)
 		switch {
 		case err == nil:
 			c.hook = &h
@@ -91,7 +91,7 @@ func (c *call) hold(ctx context.Context, told *LifecycleTold, moves chan time.Ti
 	}
 	last := c.in.Time.Add(c.hook.Global)
 	for time.Now().Before(last) {
-		err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.(Scaling).Heartbeat(ctx, c.in.Action) })
+		err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Heartbeat(ctx, c.in.Action) })
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -123,7 +123,7 @@ func (c *call) complete(ctx context.Context, out *Outcome, held error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endMargin)
 	defer cancel()
-	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.(Scaling).Complete(ctx, c.in.Action) })
+	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Complete(ctx, c.in.Action) })
 	if err != nil {
 		out.Lifecycle.Reason = "completing the lifecycle action: " + err.Error()
 		out.Problems = append(out.Problems, out.Lifecycle.Reason)

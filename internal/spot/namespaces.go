@@ -65,10 +65,7 @@ func (d *podDrain) askNamespace(ctx context.Context, p Pod) {
 	go func() {
 		a := namespaceAnswer{name: p.Namespace}
 		a.err = backoff{250 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) (err error) {
-			if _, ok := d.Cluster.(Notables); !ok {
-				return nil
-			}
-			a.annotations, err = d.Cluster.(Notables).NamespaceAnnotations(ctx, p.Namespace)
+			a.annotations, err = d.Cluster.NamespaceAnnotations(ctx, p.Namespace)
 			return err
 		})
 		select {

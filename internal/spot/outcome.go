@@ -185,8 +185,10 @@ func podCount(n int) string {
 func (c *call) end(plan Plan) Outcome {
 	out := Outcome{Version: OutcomeVersion, Cluster: c.Policy.Cluster, Reason: plan.Reason,
 		Event:    EventTold{ID: c.in.EventID, Kind: c.in.Kind, Instance: c.in.Instance, Time: c.in.Time},
-		Deadline: plan.Deadline,
 		Times:    TimesTold{Began: since(c.in.Time, c.began), Ended: since(c.in.Time, time.Now())},
+	}
+	if !plan.Deadline.IsZero() {
+		out.Deadline = plan.Deadline.UTC().Round(0)
 	}
 	switch plan.Verdict {
 	case Stale:

@@ -33,6 +33,7 @@ type Plan struct {
 	open   bool
 	policy Policy
 	limit  time.Time
+	graces time.Time // until when grace periods may run: the deadline, or as far as heartbeats can move it
 }
 
 // openLimit is how long work goes on that neither a machine's end nor an invocation's ends.
@@ -50,6 +51,12 @@ func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
 	plan.Until = plan.Deadline
 	if !limit.IsZero() {
 		plan.Until = earlier(plan.Until, limit)
+	}
+	if plan.graces = plan.Deadline; t.Hook != nil {
+		plan.graces = in.Time.Add(t.Hook.Global)
+		if !limit.IsZero() { // the last heartbeat is sent by then
+			plan.graces = later(plan.Deadline, earlier(plan.graces, limit.Add(t.Hook.Heartbeat)))
+		}
 	}
 	plan.Verdict, plan.Reason = p.verdict(in, t, plan.Deadline, now)
 	if response, asked := p.response(in.Kind); asked {

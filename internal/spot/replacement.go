@@ -98,7 +98,7 @@ func (c *call) tellAutoscaler(ctx context.Context, told ReplaceTold, r Replace) 
 // deleteClaim has Karpenter end the instance and launch what its pods need.
 func (c *call) deleteClaim(ctx context.Context, told ReplaceTold, r Replace) ReplaceTold {
 	told.Claim = r.Claim
-	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cluster.(Notables).DeleteClaim(ctx, r.Claim) })
+	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cluster.DeleteClaim(ctx, r.Claim) })
 	switch {
 	case errors.Is(err, ErrNotFound):
 		told.Action, told.Reason = ReplaceAlready, "its NodeClaim is deleted already"

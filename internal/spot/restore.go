@@ -93,6 +93,8 @@ func (t trace) String() string {
 // removeFrom takes it away from the node if it is there as it was added; changed says that it is there in another form.
 func (t trace) removeFrom(n *Node) (removed, changed bool) {
 	switch {
+	case t.mark == markUnschedTaintKey && n.cordonedBySomebodyElse():
+		return false, false // it goes with the cordon: the node lifecycle controller would put it straight back
 	case t.taint.Key != "":
 		before := len(n.Taints)
 		n.Taints = slices.DeleteFunc(n.Taints, func(have Taint) bool {
@@ -109,9 +111,13 @@ func (t trace) removeFrom(n *Node) (removed, changed bool) {
 		}
 		return false, there
 	}
-	if n.CordonedBy != "" && !strings.HasPrefix(n.CordonedBy, managerOurs) {
-		return false, n.Unschedulable // somebody has opened the node since, and cordoned it again
+	if n.cordonedBySomebodyElse() {
+		return false, true // who has opened the node since, and cordoned it again
 	}
 	removed, n.Unschedulable = n.Unschedulable, false
 	return removed, false
+}
+
+func (n Node) cordonedBySomebodyElse() bool {
+	return n.Unschedulable && n.CordonedBy != "" && !strings.HasPrefix(n.CordonedBy, managerOurs)
 }

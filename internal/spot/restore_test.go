@@ -53,7 +53,7 @@ func TestRestore(t *testing.T) {
 		{name: "the cordon that the API server knows as ours goes", before: nothing, since: func(n *spot.Node) { n.CordonedBy = "kops-spot" },
 			removed: ours, stays: func(n spot.Node) bool { return !n.Unschedulable }},
 		{name: "a cordon of somebody else's since stays", before: nothing, since: func(n *spot.Node) { n.CordonedBy = "kubectl-cordon" },
-			removed: without(ours, "unschedulable"), changed: ours[:1], stays: func(n spot.Node) bool { return n.Unschedulable }},
+			removed: without(ours, ours[0], ours[1]), changed: ours[:1], stays: func(n spot.Node) bool { return n.Unschedulable && hasTaint(n, unschedulableKey) }},
 		{name: "a taint that was there before stays", before: func(n *spot.Node) {
 			n.Taints = append(n.Taints, spot.Taint{Key: drainingKey, Value: "true", Effect: "NoSchedule"})
 		}, since: nothing, removed: without(ours, ours[2]), stays: func(n spot.Node) bool { return hasTaint(n, drainingKey) }},

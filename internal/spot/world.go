@@ -39,6 +39,8 @@ type Pods interface {
 type Cluster interface {
 	Nodes
 	Pods
+	Leftovers
+	Notables
 	Teller
 }
 
@@ -61,6 +63,8 @@ type Cloud interface {
 	// Detach takes the instance out of its group without lowering the desired capacity, so that the group launches
 	// another at once. ErrFinal: the group will not, or has done so already; the membership tells which.
 	Detach(ctx context.Context, id, group string) error
+
+	Scaling
 }
 
 // Launch is an Auto Scaling group's try to launch an instance.

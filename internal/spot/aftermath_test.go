@@ -1,0 +1,239 @@
+package spot_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// TestRelease is the table of what is given free after the end of a machine, and what never is.
+func TestRelease(t *testing.T) {
+	marked := func(kind spot.Kind) func(*spot.Target) {
+		return func(t *spot.Target) {
+			n := spot.Cordon(*t.Node, spot.Interruption{EventID: "e1", Kind: kind}, eventTime)
+			t.Node = &n
+		}
+	}
+	state := func(s string) func(*spot.Target) { return func(t *spot.Target) { t.Instance.State = s } }
+	onDemand := func(t *spot.Target) { t.Instance.Spot = false }
+	for _, c := range []struct {
+		name    string
+		target  []func(*spot.Target)
+		free    bool
+		node    bool // deleted
+		because string
+	}{
+		{name: "a Spot instance that was terminated", target: []func(*spot.Target){state("terminated")}, free: true, node: true},
+		{name: "a warned one", target: []func(*spot.Target){onDemand, marked(spot.SpotTerminate), state("terminated")}, free: true, node: true},
+		{name: "one by its node's label", target: []func(*spot.Target){onDemand, state("terminated"), func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} }}, free: true, node: true},
+		{name: "Karpenter's", target: []func(*spot.Target){onDemand, state("terminated"), func(t *spot.Target) { t.Node.Labels = map[string]string{"karpenter.sh/capacity-type": "spot"} }}, free: true, node: true},
+		{name: "one that EC2 has forgotten", target: []func(*spot.Target){marked(spot.SpotTerminate), func(t *spot.Target) { t.Instance, t.InstanceErr = nil, fmt.Errorf("x: %w", spot.ErrNotFound) }}, free: true, node: true},
+		{name: "an on-demand one", target: []func(*spot.Target){onDemand, state("terminated")}, because: "no Spot instance"},
+		{name: "stopped after a warning", target: []func(*spot.Target){marked(spot.SpotStop), state("stopped")}, free: true},
+		{name: "stopped by an operator", target: []func(*spot.Target){onDemand, state("stopped")}, because: "without a warning"},
+		{name: "a Spot instance stopped by an operator", target: []func(*spot.Target){state("stopped")}, because: "without a warning"},
+		{name: "stopped after a mere recommendation", target: []func(*spot.Target){marked(spot.Rebalance), state("stopped")}, because: "does not stop machines"},
+		{name: "hibernated", target: []func(*spot.Target){marked(spot.SpotHibernate), state("stopped"), func(t *spot.Target) { t.Instance.Hibernates = true }}, because: "only sleep"},
+		{name: "hibernated and then terminated", target: []func(*spot.Target){marked(spot.SpotHibernate), state("terminated"), func(t *spot.Target) { t.Instance.Hibernates = true }}, free: true, node: true},
+		{name: "stopping", target: []func(*spot.Target){marked(spot.SpotStop), state("stopping")}, because: "is stopping"},
+		{name: "shutting down", target: []func(*spot.Target){marked(spot.SpotTerminate), state("shutting-down")}, because: "is shutting-down"},
+		{name: "running", target: []func(*spot.Target){marked(spot.SpotTerminate)}, because: "is running"},
+		{name: "one that EC2 cannot be asked about", target: []func(*spot.Target){marked(spot.SpotTerminate), func(t *spot.Target) { t.Instance, t.InstanceErr = nil, errors.New("timeout") }}, because: "not known"},
+		{name: "a control plane's", target: []func(*spot.Target){marked(spot.SpotTerminate), state("terminated"), func(t *spot.Target) { t.Instance.Tags["k8s.io/role/control-plane"] = "1" }}, because: "control-plane"},
+		{name: "one without a node", target: []func(*spot.Target){state("terminated"), func(t *spot.Target) { t.Node = nil }}, because: "no node"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			target := ours()
+			for _, change := range c.target {
+				change(&target)
+			}
+			got := spot.DefaultPolicy(cluster).Release(target)
+			if got.Free != c.free || got.DeleteNode != c.node || !strings.Contains(got.Reason, c.because) {
+				t.Errorf("got %+v, want free %v, node %v, %q", got, c.free, c.node, c.because)
+			}
+		})
+	}
+}
+
+func (w *world) changed(state string) spot.Interruption {
+	return spot.Interruption{EventID: "e5", Kind: spot.StateChange, State: state, Instance: instance, Region: "us-east-1", Time: time.Now().UTC().Truncate(time.Second)}
+}
+
+// lose ends the instance and its machine, and returns a StatefulSet's pod with a volume that was left on it.
+func (w *world) lose(state string) spot.Pod {
+	p := w.pod("db-0", func(p *sim.Pod) {
+		p.Owner.Kind, p.Volumes, p.Volume = "StatefulSet", true, "data-db-0"
+	})
+	w.pod("logs-1", daemon)
+	w.cluster.WriteNode(instance, func(n *spot.Node) {
+		n.Labels = maps.Clone(n.Labels)
+		if n.Labels == nil {
+			n.Labels = map[string]string{}
+		}
+		n.Labels["node-role.kubernetes.io/spot-worker"] = "true"
+	})
+	time.Sleep(time.Second)
+	w.cluster.PowerOff(instance)
+	w.aws.SetState(instance, state)
+	return p
+}
+
+// TestWhatAMachineLeavesIsGivenFree: the pod runs elsewhere with its volume, once, and the node is gone.
+func TestWhatAMachineLeavesIsGivenFree(t *testing.T) {
+	inWorld(t, func(w *world) {
+		old := w.lose("terminated")
+		out := w.handleEvent(w.changed("terminated"), spot.Released)
+		r := out.Release
+		if r == nil || r.Tainted == nil || r.PodsFreed == nil || r.VolumesFree == nil || r.NodeDeleted == nil {
+			t.Fatalf("%+v", r)
+		}
+		if *r.Tainted > *r.PodsFreed || *r.PodsFreed > *r.VolumesFree || *r.VolumesFree > *r.NodeDeleted {
+			t.Errorf("the order is wrong: %s", told(out))
+		}
+		if p := podTold(t, out, "db-0"); p.End != spot.PodReleased {
+			t.Errorf("%+v", p)
+		}
+		time.Sleep(time.Minute) // for whoever would still delete by name
+		p, ok := w.cluster.Pod("default/db-0")
+		if !ok || p.UID == old.UID || p.Terminating || p.Pending {
+			t.Errorf("its successor is %+v, %v", p, ok)
+		}
+		if n := len(w.cluster.Endings()); n != 0 {
+			t.Errorf("the successor was told to end: %+v", w.cluster.Endings())
+		}
+		if _, ok := w.cluster.Node(instance); ok {
+			t.Error("the node is still there")
+		}
+	})
+}
+
+// TestAStoppedInstanceKeepsItsNode, which is clean when it returns.
+func TestAStoppedInstanceKeepsItsNode(t *testing.T) {
+	inWorld(t, func(w *world) {
+		before, _ := w.cluster.Node(instance)
+		w.handleEvent(w.warning(spot.SpotStop), spot.Emptied)
+		w.lose("stopped")
+		out := w.handleEvent(w.changed("stopped"), spot.Released)
+		n, ok := w.cluster.Node(instance)
+		if !ok || out.Release.NodeDeleted != nil {
+			t.Fatal("the node of a stopped instance was deleted")
+		}
+		if !hasTaint(n, "node.kubernetes.io/out-of-service") {
+			t.Errorf("it is not marked: %+v", n.Taints)
+		}
+		if _, ok := w.cluster.Pod("default/logs-1"); !ok {
+			t.Error("a DaemonSet's pod was deleted from a node that may return")
+		}
+		w.aws.StartInstance(instance)
+		time.Sleep(20 * time.Second)
+		w.cluster.PowerOn(instance)
+		w.handleEvent(w.changed("running"), spot.Returned)
+		after, _ := w.cluster.Node(instance)
+		before.Version, after.Version = "", ""
+		delete(after.Labels, "node-role.kubernetes.io/spot-worker")
+		if fmt.Sprint(after) != fmt.Sprint(before) {
+			t.Errorf("it returned as %+v, was %+v", after, before)
+		}
+	})
+}
+
+// TestStatesThatReleaseNothing change nothing, whatever the event says.
+func TestStatesThatReleaseNothing(t *testing.T) {
+	for _, c := range []struct{ event, state string }{
+		{"stopping", "stopping"}, {"shutting-down", "shutting-down"},
+		{"terminated", "running"}, {"stopped", "running"}, {"stopped", "stopped"}, {"running", "running"},
+	} {
+		t.Run(c.event+" of one that is "+c.state, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.pod("web-1")
+				w.aws.SetState(instance, c.state)
+				w.handleEvent(w.changed(c.event), spot.Ignored)
+				w.wrote(0, 0)
+			})
+		})
+	}
+}
+
+// TestEC2IsAskedUntilItIsCertain: it may describe an instance as it was for a while.
+func TestEC2IsAskedUntilItIsCertain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.lose("shutting-down")
+		time.AfterFunc(30*time.Second, func() { w.aws.SetState(instance, "terminated") })
+		out := w.handleEvent(w.changed("terminated"), spot.Released)
+		if at := *out.Release.Tainted; at < 29 {
+			t.Errorf("the node was marked %v s after the event, before the end was certain", at)
+		}
+	})
+}
+
+// TestAWarnedMachineThatStillRunsKeepsItsMarks: "running" may be told late, of its beginning.
+func TestAWarnedMachineThatStillRunsKeepsItsMarks(t *testing.T) {
+	inWorld(t, func(w *world) {
+		running := w.changed("running")
+		time.Sleep(3 * time.Second)
+		w.event = time.Now().UTC().Truncate(time.Second)
+		w.handleEvent(w.warning(spot.SpotStop), spot.Emptied)
+		w.handleEvent(running, spot.Ignored)
+		if n, _ := w.cluster.Node(instance); !n.Unschedulable {
+			t.Error("the marks of a warning are gone")
+		}
+	})
+}
+
+// TestVolumesThatStayKeepTheNode: deleted first, it would make them wait for minutes.
+func TestVolumesThatStayKeepTheNode(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.lose("terminated")
+		w.cluster.Disturb(sim.Disturbance{Resource: "volumeattachments", Err: errors.New("EOF")})
+		out := w.handleEvent(w.changed("terminated"), spot.Released)
+		if out.Release.NodeDeleted != nil || len(out.Problems) == 0 {
+			t.Errorf("%+v, %q", out.Release, out.Problems)
+		}
+		if _, ok := w.cluster.Node(instance); !ok {
+			t.Error("the node was deleted")
+		}
+	})
+}
+
+// TestAnAftermathThatCanDoNothingIsAnError, so that it is tried again.
+func TestAnAftermathThatCanDoNothingIsAnError(t *testing.T) {
+	for name, harm := range map[string]func(w *world){
+		"EC2 cannot be asked": func(w *world) { w.aws.Fail("DescribeInstances", 1000, sim.Throttled()) },
+		"the cluster cannot be asked": func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Resource: "nodes", Err: spot.Final(errors.New("403"))})
+		},
+		"the node cannot be marked": func(w *world) {
+			w.cluster.Disturb(sim.Disturbance{Verb: "patch", Resource: "nodes", Err: spot.Final(errors.New("403"))})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.lose("terminated")
+				harm(w)
+				if out, err := w.handler.Handle(w.Context(), w.changed("terminated")); err == nil {
+					t.Errorf("no error: %s", told(out))
+				}
+			})
+		})
+	}
+}
+
+// TestForeignStateChanges are told apart without a list of nodes.
+func TestForeignStateChanges(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.aws.AddInstance(sim.Instance{ID: "i-0fffffffffffffff1", State: "terminated", Tags: map[string]string{spot.TagCluster: "other.example.com"}})
+		in := w.changed("terminated")
+		in.Instance = "i-0fffffffffffffff1"
+		w.handleEvent(in, spot.ForeignOne)
+		w.wrote(0, 0)
+		if n := w.cluster.Count("list", "nodes"); n != 0 {
+			t.Errorf("%d lists of nodes", n)
+		}
+	})
+}

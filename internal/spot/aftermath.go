@@ -50,6 +50,39 @@ func (c *call) aftermath(ctx context.Context) (Outcome, error) {
 	return c.nothing("the instance is only " + c.in.State + ": nothing is given free before its end is certain"), nil
 }
 
+// previewAftermath says what an aftermath would do now. What EC2 says is taken as it is: nothing is waited for.
+func (c *call) previewAftermath(ctx context.Context) (Outcome, error) {
+	c.ask(ctx, always)
+	for _, done := range []<-chan struct{}{c.instance.done, c.node.done} {
+		wait(ctx, done, previewLimit)
+	}
+	if out, done := c.foreign(); done {
+		return out, nil
+	}
+	t := c.target()
+	switch {
+	case t.Node == nil && !errors.Is(t.NodeErr, ErrNotFound), t.Instance == nil && !errors.Is(t.InstanceErr, ErrNotFound):
+		return Outcome{}, c.failure()
+	case c.in.State == stateRunning && t.Node != nil && t.Node.cameBack(c.in):
+		return c.planned("our marks would be taken off the node, whose instance is back"), nil
+	case c.in.State != stateStopped && c.in.State != stateTerminated:
+		return c.nothing("the instance is only " + c.in.State + ": nothing would be given free"), nil
+	}
+	switch r := c.Policy.Release(t); {
+	case !r.Free:
+		return c.nothing(r.Reason), nil
+	case r.DeleteNode:
+		return c.planned("its pods and volumes would be given free, and its node deleted"), nil
+	}
+	return c.planned("its pods and volumes would be given free"), nil
+}
+
+func (c *call) planned(what string) Outcome {
+	out := c.end(Plan{Reason: what})
+	out.Result = Planned
+	return out
+}
+
 // nothing is the outcome of an event that there is nothing to do about.
 func (c *call) nothing(why string) Outcome {
 	out := c.end(Plan{Reason: why})

@@ -237,3 +237,29 @@ func TestForeignStateChanges(t *testing.T) {
 		}
 	})
 }
+
+// TestPreviewOfAnAftermath says what would be given free, and changes nothing.
+func TestPreviewOfAnAftermath(t *testing.T) {
+	for _, c := range []struct {
+		event, state string
+		want         spot.Result
+		because      string
+	}{
+		{"terminated", "terminated", spot.Planned, "given free, and its node deleted"},
+		{"stopped", "stopped", spot.Ignored, "without a warning"},
+		{"terminated", "shutting-down", spot.Ignored, "is shutting-down"},
+		{"stopping", "stopping", spot.Ignored, "only stopping"},
+		{"running", "running", spot.Ignored, "only running"},
+	} {
+		t.Run(c.event+" of one that is "+c.state, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.lose(c.state)
+				out, err := w.handler.Preview(w.Context(), w.changed(c.event))
+				if err != nil || out.Result != c.want || !strings.Contains(out.Reason, c.because) {
+					t.Errorf("%v: %s", err, told(out))
+				}
+				w.wrote(0, 0)
+			})
+		})
+	}
+}

@@ -38,8 +38,15 @@ func (h *Handler) Preview(ctx context.Context, in Interruption) (Outcome, error)
 	ctx, cancel := context.WithTimeout(ctx, previewLimit)
 	defer cancel()
 	c := h.open(in)
-	if in.Replayed {
+	switch {
+	case in.Replayed:
 		return c.end(c.plan()), nil
+	case meanings[in.Kind].after:
+		return c.previewAftermath(ctx)
+	case in.Kind == LifecycleTerminate && c.plan().Verdict != Noted:
+		if err := c.seeHook(ctx); err != nil {
+			return Outcome{}, err
+		}
 	}
 	c.ask(ctx, always)
 	for _, done := range []<-chan struct{}{c.node.done, c.instance.done, c.membership.done} {

@@ -184,8 +184,8 @@ func podCount(n int) string {
 // end is the outcome of a call that acts on nothing.
 func (c *call) end(plan Plan) Outcome {
 	out := Outcome{Version: OutcomeVersion, Cluster: c.Policy.Cluster, Reason: plan.Reason,
-		Event:    EventTold{ID: c.in.EventID, Kind: c.in.Kind, Instance: c.in.Instance, Time: c.in.Time},
-		Times:    TimesTold{Began: since(c.in.Time, c.began), Ended: since(c.in.Time, time.Now())},
+		Event: EventTold{ID: c.in.EventID, Kind: c.in.Kind, Instance: c.in.Instance, Time: c.in.Time},
+		Times: TimesTold{Began: since(c.in.Time, c.began), Ended: since(c.in.Time, time.Now())},
 	}
 	if !plan.Deadline.IsZero() {
 		out.Deadline = plan.Deadline.UTC().Round(0)

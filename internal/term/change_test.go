@@ -1,0 +1,48 @@
+package term
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/change"
+)
+
+func TestPlanIsReadAtAGlance(t *testing.T) {
+	var b strings.Builder
+	err := Plan(&b, change.Plan{
+		{Verb: change.Keep, Kind: "IAM user", Name: "cast-kops-prod.example.com"},
+		{Verb: change.Update, Kind: "IAM policy", Name: "CASTKopsPolicyV2", Why: "it allows more than it should", Diff: []string{"- \"*\"", "+ \"x\""}},
+		{Verb: change.Create, Kind: "ConfigMap", Name: "kube-system/aws-auth"},
+	}, Options{})
+	want := `  = keep   IAM user    cast-kops-prod.example.com
+  ~ change IAM policy  CASTKopsPolicyV2            it allows more than it should
+      - "*"
+      + "x"
+  + create ConfigMap   kube-system/aws-auth
+
+1 to create, 1 to change, 1 to keep
+`
+	if err != nil || b.String() != want {
+		t.Errorf("%v: got\n%s\nwant\n%s", err, b.String(), want)
+	}
+	b.Reset()
+	if err := Plan(&b, change.Plan{{Verb: change.Keep, Kind: "a", Name: "b"}}, Options{}); err != nil || !strings.HasSuffix(b.String(), "\nnothing to change: all of it is as it should be\n") {
+		t.Errorf("%v: %s", err, b.String())
+	}
+}
+
+func TestFindingsEndInWhatToDo(t *testing.T) {
+	var b strings.Builder
+	err := Findings(&b, change.Findings{
+		{Level: change.OK, Name: "rule", Detail: "it is enabled"},
+		{Level: change.Fail, Name: "permission", Detail: "EventBridge may not invoke the function", Advice: "kops-spot install\nputs it back"},
+	}, Options{})
+	want := `✔ rule        it is enabled
+✗ permission  EventBridge may not invoke the function
+              -> kops-spot install
+              -> puts it back
+`
+	if err != nil || b.String() != want {
+		t.Errorf("%v: got\n%s\nwant\n%s", err, b.String(), want)
+	}
+}

@@ -1,0 +1,46 @@
+package term
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Restoring shows what a node is to lose, and what speaks against it.
+func Restoring(w io.Writer, node string, r spot.Restoration, now time.Time, o Options) error {
+	p := &page{color: o.Color}
+	event := ""
+	if r.Event != "" {
+		event = " for the event " + r.Event
+	}
+	p.line("node %s is marked%s", node, event)
+	left := r.Deadline.Sub(now)
+	switch {
+	case r.Deadline.IsZero():
+	case left > 0:
+		p.line("%s its deadline is in %s: EC2 is still to take the machine, and the pods that come to it end with it",
+			p.paint(Mind.color, Mind.sign), left.Round(time.Second))
+	default:
+		p.line("its deadline passed %s ago", (-left).Round(time.Second))
+	}
+	p.list("would be taken off", yellow, r.Removed)
+	p.list("would stay, since somebody has changed it", faint, r.Changed)
+	p.line("")
+	if _, err := w.Write(p.Bytes()); err != nil {
+		return fmt.Errorf("writing what is to be restored: %w", err)
+	}
+	return nil
+}
+
+func (p *page) list(heading string, c color, items []string) {
+	if len(items) == 0 {
+		return
+	}
+	p.line("")
+	p.line("  %s", p.paint(c, heading))
+	for _, item := range items {
+		p.line("    %s", item)
+	}
+}

@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Two cores are busy with one target; two at once would only mix their output.
 .NOTPARALLEL:
-.PHONY: help build test unit tools controlplane end-to-end lint demo bench dist reproducible clean
+.PHONY: help build test unit tools simulator controlplane end-to-end lint demo bench dist reproducible clean
 
 VERSION := $(shell cat VERSION)
 
@@ -23,17 +23,25 @@ LIGHT := $$(go list ./... | grep -v '/controlplane$$')
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the Lambda's binary for this machine: bin/bootstrap
+build: ## for this machine, the Lambda's binary and the command line: bin/bootstrap, bin/kops-spot
 	go build $(LAMBDA) -o bin/bootstrap ./lambda
+	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/kops-spot ./cmd/kops-spot
 
 test: tools unit controlplane end-to-end ## all tests: each package's own, then those on a real control plane
 
 unit: ## each package's own tests
 	go test -timeout 5m ./...
 
-tools: ## are the Python tools that tests need there? Says how to install what is not
+tools: ## are the tools there that tests need, of Python and Node.js? Says how to install what is not
 	@command -v python3 >/dev/null || { echo "python3 is missing: install Python 3.9 or later" >&2; exit 1; }
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "node or npm is missing: install Node.js 20 or later, with npm" >&2; exit 1; }
 	@python3 tools/python/check.py
+
+simulator: test/iam/node_modules/.package-lock.json ## the IAM policy simulator of the tests, by npm: seconds the first time, then kept
+
+test/iam/node_modules/.package-lock.json: test/iam/package-lock.json
+	npm ci --prefix test/iam --no-audit --no-fund
+	@touch $@
 
 controlplane: ## the control plane that tests and demo run on: five minutes the first time, then cached
 	@echo "compiling what starts the control plane (two or three minutes the first time, then it is cached)"
@@ -42,7 +50,7 @@ controlplane: ## the control plane that tests and demo run on: five minutes the 
 # Go's test cache sees neither the programs these tests start nor the module above theirs: -count=1. Each of them has
 # clocks to keep, so packages take turns: -p 1. Only packages that have tests are named: to the others `go test ./...`
 # would compile all of Kubernetes a second time. Vetting is lint's.
-end-to-end: controlplane ## the tests of the test module
+end-to-end: controlplane simulator ## the tests of the test module
 	cd test && go test -count=1 -p 1 -vet=off -timeout 20m \
 		$$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...)
 
@@ -72,4 +80,4 @@ reproducible: ## dist, here and as another machine would build it: are the bytes
 	@tools/reproducible
 
 clean: ## remove what was built here; Go's caches stay
-	rm -rf bin dist test/bin
+	rm -rf bin dist test/bin test/iam/node_modules

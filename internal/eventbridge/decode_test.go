@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -13,109 +14,166 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-func sample(t *testing.T, name string) []byte {
+const instance = "i-1234567890abcdef0"
+
+func sample(t testing.TB, name string) []byte {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", name))
+	b, err := os.ReadFile(filepath.Join("testdata", name+".json"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-func TestDecodeSpotWarnings(t *testing.T) {
+// changed is a sample with a change in it.
+func changed(t testing.TB, name string, change func(event, detail map[string]any)) []byte {
+	t.Helper()
+	var event map[string]any
+	if err := json.Unmarshal(sample(t, name), &event); err != nil {
+		t.Fatal(err)
+	}
+	detail, _ := event["detail"].(map[string]any)
+	change(event, detail)
+	b, err := json.Marshal(event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func decode(t testing.TB, event []byte) eventbridge.Event {
+	t.Helper()
+	e, err := eventbridge.Decode(event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// nothing demands that the event asks for nothing, and why.
+func nothing(t testing.TB, event []byte, want string) {
+	t.Helper()
+	e, err := eventbridge.Decode(event)
+	var unknown *eventbridge.UnknownError
+	if !errors.As(err, &unknown) || unknown.ID == "" || unknown.Source == "" || unknown.DetailType == "" {
+		t.Fatalf("got %+v, %v; want nothing to do", e, err)
+	}
+	if !strings.Contains(err.Error(), want) || (unknown.Reason == "") != strings.HasPrefix(err.Error(), "no rule for events of type") {
+		t.Errorf("got %q (reason %q), want %q", err, unknown.Reason, want)
+	}
+}
+
+// wrong demands that the event is refused as one that AWS does not send.
+func wrong(t testing.TB, event []byte, want string) {
+	t.Helper()
+	e, err := eventbridge.Decode(event)
+	var unknown *eventbridge.UnknownError
+	if err == nil || errors.As(err, &unknown) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %+v, %v; want %q", e, err, want)
+	}
+}
+
+// common is an interruption of what the samples have in common, and what they have not.
+func common(in spot.Interruption) spot.Interruption {
+	in.EventID, in.Instance, in.Account = "12345678-1234-1234-1234-123456789012", instance, "123456789012"
+	if in.Region == "" {
+		in.Region = "us-east-1"
+	}
+	if in.Time.IsZero() {
+		in.Time = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	return in
+}
+
+func TestEverySampleOfOneInstanceIsDecoded(t *testing.T) {
+	t.Parallel()
+	action := spot.Action{Group: "my-asg", Hook: "my-lifecycle-hook", Token: "87654321-4321-4321-4321-210987654321", Instance: instance}
 	for name, want := range map[string]spot.Interruption{
-		"spot-interruption-terminate.json": {Kind: spot.SpotTerminate, Region: "us-east-1"},
-		"spot-interruption-stop.json":      {Kind: spot.SpotStop, Region: "us-east-1"},
-		"spot-interruption-hibernate.json": {Kind: spot.SpotHibernate, Region: "us-east-1"},
-		"spot-interruption-doc-arn.json":   {Kind: spot.SpotTerminate, Region: "us-east-2"},
+		"spot-interruption-terminate":       {Kind: spot.SpotTerminate},
+		"spot-interruption-stop":            {Kind: spot.SpotStop},
+		"spot-interruption-hibernate":       {Kind: spot.SpotHibernate},
+		"spot-interruption-doc-arn":         {Kind: spot.SpotTerminate, Region: "us-east-2"},
+		"spot-interruption-replayed":        {Kind: spot.SpotTerminate, Replayed: true},
+		"capacity-reservation-interruption": {Kind: spot.CapacityReservation},
+		"rebalance-recommendation":          {Kind: spot.Rebalance},
+		"rehearsal-spot-terminate":          {Kind: spot.SpotTerminate, Rehearsal: true},
+		"rehearsal-capacity-reservation":    {Kind: spot.CapacityReservation, Rehearsal: true},
+		"rehearsal-rebalance":               {Kind: spot.Rebalance, Rehearsal: true},
+		"state-change-running":              {Kind: spot.StateChange, State: "running"},
+		"state-change-stopping":             {Kind: spot.StateChange, State: "stopping"},
+		"state-change-stopped":              {Kind: spot.StateChange, State: "stopped"},
+		"state-change-shutting-down":        {Kind: spot.StateChange, State: "shutting-down"},
+		"state-change-terminated":           {Kind: spot.StateChange, State: "terminated"},
+		"asg-terminate-lifecycle":           {Kind: spot.LifecycleTerminate, Action: action},
+		"asg-terminate-lifecycle-short":     {Kind: spot.LifecycleTerminate, Action: action},
+		"asg-from-warm-pool":                {Kind: spot.LifecycleTerminate, Action: action},
+		"asg-to-warm-pool": {Kind: spot.LifecycleTerminate, Action: action,
+			Time: time.Date(2026, 1, 1, 0, 0, 0, 214e6, time.UTC)},
+		"health-scheduled-change": {Kind: spot.ScheduledChange, Start: time.Date(2026, 1, 15, 7, 0, 0, 0, time.UTC)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := eventbridge.Decode(sample(t, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			want.EventID, want.Instance, want.Account = "12345678-1234-1234-1234-123456789012", "i-1234567890abcdef0", "123456789012"
-			want.Time = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-			if got != want {
+			want := common(want)
+			got := decode(t, sample(t, name))
+			if !reflect.DeepEqual(got, eventbridge.Event{ID: want.EventID, Interruptions: []spot.Interruption{want}}) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})
 	}
 }
 
-// TestEveryOtherSampleIsUnknown: what has no rule yet is told apart from what is malformed.
-func TestEveryOtherSampleIsUnknown(t *testing.T) {
-	files, _ := filepath.Glob("testdata/*.json")
-	others := 0
-	for _, f := range files {
-		if strings.HasPrefix(filepath.Base(f), "spot-interruption-") {
-			continue
-		}
-		others++
-		_, err := eventbridge.Decode(sample(t, filepath.Base(f)))
-		var unknown *eventbridge.UnknownError
-		if !errors.As(err, &unknown) || unknown.DetailType == "" || unknown.ID == "" {
-			t.Errorf("%s: %v", f, err)
-		}
+func TestEventsThatAskForNothingSayWhy(t *testing.T) {
+	t.Parallel()
+	as := func(source, detailType string) func(_, _ map[string]any) {
+		return func(e, _ map[string]any) { e["source"], e["detail-type"] = source, detailType }
 	}
-	if others == 0 {
-		t.Error("there are no other samples")
-	}
-}
-
-func TestThereAndBack(t *testing.T) {
-	for _, kind := range []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate} {
-		want := spot.Interruption{EventID: "e", Kind: kind, Instance: "i-1234567890abcdef0", Account: "123456789012",
-			Region: "eu-west-1", Time: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC), Replayed: kind == spot.SpotStop}
-		event, err := eventbridge.Encode(want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := eventbridge.Decode(event)
-		if err != nil || got != want {
-			t.Errorf("got %+v, %v; want %+v", got, err, want)
-		}
-	}
-	if _, err := eventbridge.Encode(spot.Interruption{Kind: "earthquake"}); err == nil {
-		t.Error("an event was made for a kind that has none")
-	}
-}
-
-func TestDecodeMalformed(t *testing.T) {
+	const spotType = "EC2 Spot Instance Interruption Warning"
 	for name, c := range map[string]struct {
-		change func(event map[string]any)
-		raw    string
+		of     string
+		change func(event, detail map[string]any)
 		want   string
 	}{
-		"no JSON":              {raw: "{", want: "not a JSON object"},
-		"a list":               {raw: "[]", want: "not a JSON object"},
-		"an SQS batch":         {raw: `{"Records":[{}]}`, want: "without an input transformer"},
-		"the detail alone":     {raw: `{"instance-id":"i-1234567890abcdef0"}`, want: "without an input transformer"},
-		"no instance":          {change: func(e map[string]any) { delete(e["detail"].(map[string]any), "instance-id") }, want: `"" is no EC2 instance id`},
-		"no EC2 instance":      {change: func(e map[string]any) { e["detail"].(map[string]any)["instance-id"] = "mi-1234" }, want: "no EC2 instance id"},
-		"a path for instance":  {change: func(e map[string]any) { e["detail"].(map[string]any)["instance-id"] = "i-1234567890abcdef0/../x" }, want: "no EC2 instance id"},
-		"an unknown action":    {change: func(e map[string]any) { e["detail"].(map[string]any)["instance-action"] = "explode" }, want: `"explode", not terminate`},
-		"a detail that is not": {change: func(e map[string]any) { e["detail"] = "x" }, want: "decoding the detail"},
-		"no detail":            {change: func(e map[string]any) { delete(e, "detail") }, want: "decoding the detail"},
-		"no id":                {change: func(e map[string]any) { delete(e, "id") }, want: `no "id"`},
-		"no time":              {change: func(e map[string]any) { delete(e, "time") }, want: `"time"`},
-		"another time":         {change: func(e map[string]any) { e["time"] = "Thu, 27 Aug 2026 13:19:03 GMT" }, want: `"time"`},
-		"no region":            {change: func(e map[string]any) { delete(e, "region") }, want: `"region"`},
+		"a type without a rule":               {"spot-interruption-stop", as("aws.ec2", "EC2 Spot Instance Request Fulfillment"), `no rule for events of type "EC2 Spot Instance Request Fulfillment" from "aws.ec2"`},
+		"a launch":                            {"asg-terminate-lifecycle", as("aws.autoscaling", "EC2 Instance-launch Lifecycle Action"), "no rule"},
+		"a Spot warning from somebody":        {"spot-interruption-stop", as("com.example", spotType), `no rule for events of type "` + spotType + `" from "com.example"`},
+		"a Spot warning from another service": {"spot-interruption-stop", as("aws.health", spotType), "no rule"},
+		"a lifecycle action from EC2":         {"asg-terminate-lifecycle", as("aws.ec2", "EC2 Instance-terminate Lifecycle Action"), "no rule"},
+		"a schedule of another name":          {"self-check-schedule", as("aws.events", "Scheduled Something"), "no rule"},
+		"a scheduled event from somebody":     {"self-check-schedule", as("com.example", "Scheduled Event"), "no rule"},
+		"a rehearsal by almost its name":      {"spot-interruption-stop", as("kops-spot.rehearsals", spotType), "no rule"},
+		"a rehearsed lifecycle action":        {"asg-terminate-lifecycle", as("kops-spot.rehearsal", "EC2 Instance-terminate Lifecycle Action"), "can be rehearsed"},
+		"a rehearsed scheduled change":        {"health-scheduled-change", as("kops-spot.rehearsal", "AWS Health Event"), "can be rehearsed"},
+		"a rehearsed state change":            {"state-change-terminated", as("kops-spot.rehearsal", "EC2 Instance State-change Notification"), "can be rehearsed"},
+		"a rehearsal of nothing known":        {"spot-interruption-stop", as("kops-spot.rehearsal", "Earthquake"), "can be rehearsed"},
+		"an instance that starts":             {"state-change-pending", nil, "starts"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			event := []byte(c.raw)
-			if c.change != nil {
-				var e map[string]any
-				if err := json.Unmarshal(sample(t, "spot-interruption-terminate.json"), &e); err != nil {
-					t.Fatal(err)
-				}
-				c.change(e)
-				event, _ = json.Marshal(e)
+			if c.change == nil {
+				c.change = func(_, _ map[string]any) {}
 			}
-			_, err := eventbridge.Decode(event)
-			var unknown *eventbridge.UnknownError
-			if err == nil || errors.As(err, &unknown) || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want %q", err, c.want)
+			nothing(t, changed(t, c.of, c.change), c.want)
+		})
+	}
+}
+
+func TestSelfChecksAreAskedByTheScheduleAndByName(t *testing.T) {
+	t.Parallel()
+	asked, err := eventbridge.EncodeSelfCheck("by-hand", "123456789012", "us-east-1", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		event []byte
+		id    string
+	}{
+		"the schedule":               {sample(t, "self-check-schedule"), "12345678-1234-1234-1234-123456789012"},
+		"somebody":                   {sample(t, "self-check-asked"), "12345678-1234-1234-1234-123456789012"},
+		"what is encoded":            {asked, "by-hand"},
+		"a schedule's fixed input":   {[]byte(`{"source":"kops-spot.self-check","detail-type":"Self-check"}`), ""},
+		"one with a detail of sorts": {[]byte(`{"source":"kops-spot.self-check","detail-type":"any","id":"x","detail":"text"}`), "x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := decode(t, c.event); !got.SelfCheck || got.ID != c.id || got.Interruptions != nil {
+				t.Errorf("got %+v", got)
 			}
 		})
 	}
@@ -123,16 +181,13 @@ func TestDecodeMalformed(t *testing.T) {
 
 // TestResourcesAreNotBelieved: what stands there differs from source to source, so nothing is read from it.
 func TestResourcesAreNotBelieved(t *testing.T) {
-	for _, resources := range []any{nil, []string{}, []string{"arn:aws:ec2:us-east-1b:instance/i-0fffffffffffffff0"}} {
-		var e map[string]any
-		if err := json.Unmarshal(sample(t, "spot-interruption-terminate.json"), &e); err != nil {
-			t.Fatal(err)
-		}
-		e["resources"] = resources
-		event, _ := json.Marshal(e)
-		got, err := eventbridge.Decode(event)
-		if err != nil || got.Instance != "i-1234567890abcdef0" {
-			t.Errorf("%v: got %s, %v", resources, got.Instance, err)
+	t.Parallel()
+	for _, name := range []string{"spot-interruption-terminate", "health-scheduled-change", "asg-terminate-lifecycle"} {
+		for _, resources := range []any{nil, []string{}, []string{"arn:aws:ec2:us-east-1b:instance/i-0fffffffffffffff0"}} {
+			got := decode(t, changed(t, name, func(e, _ map[string]any) { e["resources"] = resources }))
+			if len(got.Interruptions) != 1 || got.Interruptions[0].Instance != instance {
+				t.Errorf("%s with %v: got %+v", name, resources, got)
+			}
 		}
 	}
 }

@@ -4,13 +4,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/spot"
 )
 
-// FuzzDecode: whatever comes in is an interruption that can be told, a type without a rule, or an error; never a panic,
-// and never half of one.
+// FuzzDecode: whatever comes in is whole interruptions, a self-check, nothing to do, or an error; never a panic, and never
+// half of one.
 func FuzzDecode(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(files) == 0 {
@@ -24,12 +26,13 @@ func FuzzDecode(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add([]byte(`{"source":"aws.ec2","detail-type":"EC2 Spot Instance Interruption Warning","detail":null}`))
+	f.Add([]byte(`{"source":"kops-spot.self-check","detail-type":"Self-check"}`))
 	f.Fuzz(func(t *testing.T, event []byte) {
-		in, err := eventbridge.Decode(event)
+		got, err := eventbridge.Decode(event)
 		var unknown *eventbridge.UnknownError
 		switch {
 		case errors.As(err, &unknown):
-			if unknown.DetailType == "" {
+			if unknown.DetailType == "" || unknown.Source == "" {
 				t.Error("a type without a rule has no name")
 			}
 			return
@@ -38,18 +41,43 @@ func FuzzDecode(f *testing.F) {
 				t.Error("an error says nothing")
 			}
 			return
+		case got.SelfCheck != (len(got.Interruptions) == 0):
+			t.Fatalf("neither a self-check nor an interruption, or both: %+v", got)
 		}
-		if in.EventID == "" || in.Instance == "" || in.Region == "" || in.Time.IsZero() || in.Kind.Notice() == "" {
-			t.Fatalf("half an interruption: %+v", in)
-		}
-		back, err := eventbridge.Encode(in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := eventbridge.Decode(back)
-		in.Time = in.Time.Truncate(1e9) // events have whole seconds
-		if err != nil || again != in {
-			t.Fatalf("%+v became %+v, %v", in, again, err)
+		var seen []string
+		for _, in := range got.Interruptions {
+			if in.EventID == "" || in.EventID != got.ID || slices.Contains(seen, in.Instance) {
+				t.Fatalf("not one of each: %+v", got)
+			}
+			seen = append(seen, in.Instance)
+			whole(t, in)
+			again(t, in)
 		}
 	})
+}
+
+// whole demands what its handling needs of an interruption.
+func whole(t *testing.T, in spot.Interruption) {
+	t.Helper()
+	if len(in.Instance) < len("i-12345678") || in.Region == "" || in.Time.IsZero() || in.Kind.Notice() == "" ||
+		(in.Kind == spot.ScheduledChange) == in.Start.IsZero() ||
+		(in.Kind == spot.StateChange) == (in.State == "") ||
+		(in.Kind == spot.LifecycleTerminate) == (in.Action == spot.Action{}) ||
+		in.Kind == spot.LifecycleTerminate && (in.Action.Group == "" || in.Action.Hook == "" || in.Action.Instance != in.Instance) {
+		t.Fatalf("half an interruption: %+v", in)
+	}
+}
+
+// again demands that the interruption survives being an event.
+func again(t *testing.T, in spot.Interruption) {
+	t.Helper()
+	event, err := eventbridge.Encode(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := eventbridge.Decode(event)
+	in.Time, in.Start = in.Time.Truncate(1e9), in.Start.Truncate(1e9) // events have whole seconds
+	if err != nil || len(got.Interruptions) != 1 || got.Interruptions[0] != in {
+		t.Fatalf("%+v became %+v, %v", in, got, err)
+	}
 }

@@ -73,6 +73,10 @@ func (h *Handler) Preview(ctx context.Context, in Interruption) (Outcome, error)
 		out.Plan = plan.told(c.in, false, nil)
 		return out, nil
 	}
+	if !plan.Drain {
+		out.Plan = plan.told(c.in, true, nil)
+		return out, nil
+	}
 	pods, err := h.Cluster.PodsOn(ctx, t.Node.Name)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("listing the pods of node %s: %w", t.Node.Name, err)

@@ -82,10 +82,19 @@ func since(event, t time.Time) *Seconds {
 // PlanTold is what was decided at the beginning. It is the same whether the plan was then carried out or not.
 type PlanTold struct {
 	Cordon  bool          `json:"cordon"`
+	Drain   bool          `json:"drain"`
 	Replace ReplaceAction `json:"replace"`
 	Group   string        `json:"group,omitempty"`
 	Reason  string        `json:"reason,omitempty"` // why there is no replacement
+	Also    []AlsoPlanned `json:"also,omitempty"`   // others that are asked for a replacement
 	Pods    []PodPlanned  `json:"pods"`
+}
+
+// AlsoPlanned is another one that is asked for a replacement, where the policy lists more than one.
+type AlsoPlanned struct {
+	Replace ReplaceAction `json:"replace"`
+	Group   string        `json:"group,omitempty"`
+	Reason  string        `json:"reason,omitempty"`
 }
 
 // PodPlanned is what was decided about a pod.
@@ -100,12 +109,21 @@ type PodPlanned struct {
 
 // told is the plan in the outcome's words.
 func (p Plan) told(in Interruption, cordon bool, fates []PodFate) *PlanTold {
-	told := &PlanTold{Cordon: cordon, Replace: p.Replace.Action, Group: p.Replace.Group, Reason: p.Replace.Reason, Pods: []PodPlanned{}}
+	told := &PlanTold{Cordon: cordon, Drain: cordon && p.Drain, Pods: []PodPlanned{}}
+	told.replace(p)
 	for _, f := range fates {
 		told.Pods = append(told.Pods, PodPlanned{Namespace: f.Pod.Namespace, Name: f.Pod.Name, Verb: f.Fate.Verb,
 			Reason: f.Fate.Reason, Grace: seconds(f.Fate.Grace), ForceAt: since(in.Time, f.Fate.ForceAt)})
 	}
 	return told
+}
+
+// replace takes in who is asked for a replacement, as far as that is decided by now.
+func (t *PlanTold) replace(p Plan) {
+	t.Replace, t.Group, t.Reason, t.Also = p.Replace.Action, p.Replace.Group, p.Replace.Reason, nil
+	for _, r := range p.Also {
+		t.Also = append(t.Also, AlsoPlanned{r.Action, r.Group, r.Reason})
+	}
 }
 
 // CordonTold is what became of the cordon.
@@ -251,7 +269,7 @@ func (c *call) outcome(d nodeDrain, r []ReplaceTold) (Outcome, error) {
 	if out.Plan == nil { // the pods were never seen
 		out.Plan = plan.told(c.in, true, nil)
 	}
-	out.Plan.Replace, out.Plan.Group, out.Plan.Reason = plan.Replace.Action, plan.Replace.Group, plan.Replace.Reason
+	out.Plan.replace(plan)
 	remaining := 0
 	for _, p := range d.Pods {
 		if p.End == PodRemaining {

@@ -13,7 +13,7 @@ type Restoration struct {
 	Event    string    // the event that the node is marked for; empty if it does not say
 	Deadline time.Time // the end of its machine, by the mark; zero if it does not say
 	Removed  []string  // in words, as are those that stay; none: the node is not marked
-	Changed  []string  // added by us, and changed by somebody since
+	Changed  []string  // added by us, and changed by somebody since: as they are now
 }
 
 // Marked reports whether there is anything of ours on the node.
@@ -42,11 +42,11 @@ func restore(n Node) (Node, Restoration) {
 		if !slices.Contains(marks, t.mark) {
 			continue
 		}
-		switch removed, changed := t.removeFrom(&n); {
+		switch removed, now := t.removeFrom(&n); {
 		case removed:
 			told.Removed = append(told.Removed, t.String())
-		case changed:
-			told.Changed = append(told.Changed, t.String())
+		case now != "":
+			told.Changed = append(told.Changed, now)
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(n.Annotations)) {
@@ -77,47 +77,63 @@ var traces = []trace{
 }
 
 func (t trace) String() string {
-	name, value, effect := "label "+t.label, t.value, ""
 	switch {
 	case t.taint.Key != "":
-		name, value, effect = "taint "+t.taint.Key, t.taint.Value, ":"+t.taint.Effect
-	case t.label == "":
-		return "unschedulable"
+		return taintInWords(t.taint)
+	case t.label != "":
+		return labelInWords(t.label, t.value)
 	}
-	if value != "" {
-		value = "=" + value
-	}
-	return name + value + effect
+	return "unschedulable"
 }
 
-// removeFrom takes it away from the node if it is there as it was added; changed says that it is there in another form.
-func (t trace) removeFrom(n *Node) (removed, changed bool) {
+// removeFrom takes it away from the node if it is there as it was added; now is what else is there in its place.
+func (t trace) removeFrom(n *Node) (removed bool, now string) {
 	switch {
 	case t.mark == markUnschedTaintKey && n.cordonedBySomebodyElse():
-		return false, false // it goes with the cordon: the node lifecycle controller would put it straight back
+		return false, "" // it goes with the cordon: the node lifecycle controller would put it straight back
 	case t.taint.Key != "":
-		before := len(n.Taints)
-		n.Taints = slices.DeleteFunc(n.Taints, func(have Taint) bool {
+		rest := slices.DeleteFunc(slices.Clone(n.Taints), func(have Taint) bool {
 			have.TimeAdded = time.Time{} // who adds a taint may write when
 			return have == t.taint
 		})
-		removed = len(n.Taints) < before
-		return removed, !removed && n.hasTaint(t.taint.Key)
+		if len(rest) < len(n.Taints) {
+			n.Taints = rest
+			return true, ""
+		}
+		for _, have := range n.Taints {
+			if have.Key == t.taint.Key {
+				now = taintInWords(have)
+			}
+		}
+		return false, now
 	case t.label != "":
 		value, there := n.Labels[t.label]
-		if there && value == t.value {
-			delete(n.Labels, t.label)
-			return true, false
+		switch {
+		case !there:
+			return false, ""
+		case value != t.value:
+			return false, labelInWords(t.label, value)
 		}
-		return false, there
-	}
-	if n.cordonedBySomebodyElse() {
-		return false, true // who has opened the node since, and cordoned it again
+		delete(n.Labels, t.label)
+		return true, ""
+	case n.cordonedBySomebodyElse(): // who has opened the node since, and cordoned it again
+		return false, "unschedulable, by " + n.CordonedBy
 	}
 	removed, n.Unschedulable = n.Unschedulable, false
-	return removed, false
+	return removed, ""
 }
 
 func (n Node) cordonedBySomebodyElse() bool {
 	return n.Unschedulable && n.CordonedBy != "" && !strings.HasPrefix(n.CordonedBy, managerOurs)
+}
+
+func taintInWords(t Taint) string { return "taint " + pairInWords(t.Key, t.Value) + ":" + t.Effect }
+
+func labelInWords(key, value string) string { return "label " + pairInWords(key, value) }
+
+func pairInWords(key, value string) string {
+	if value == "" {
+		return key
+	}
+	return key + "=" + value
 }

@@ -53,7 +53,7 @@ func TestRestore(t *testing.T) {
 		{name: "the cordon that the API server knows as ours goes", before: nothing, since: func(n *spot.Node) { n.CordonedBy = "kops-spot" },
 			removed: ours, stays: func(n spot.Node) bool { return !n.Unschedulable }},
 		{name: "a cordon of somebody else's since stays", before: nothing, since: func(n *spot.Node) { n.CordonedBy = "kubectl-cordon" },
-			removed: without(ours, ours[0], ours[1]), changed: ours[:1], stays: func(n spot.Node) bool { return n.Unschedulable && hasTaint(n, unschedulableKey) }},
+			removed: without(ours, ours[0], ours[1]), changed: []string{"unschedulable, by kubectl-cordon"}, stays: func(n spot.Node) bool { return n.Unschedulable && hasTaint(n, unschedulableKey) }},
 		{name: "a taint that was there before stays", before: func(n *spot.Node) {
 			n.Taints = append(n.Taints, spot.Taint{Key: drainingKey, Value: "true", Effect: "NoSchedule"})
 		}, since: nothing, removed: without(ours, ours[2]), stays: func(n spot.Node) bool { return hasTaint(n, drainingKey) }},
@@ -63,9 +63,9 @@ func TestRestore(t *testing.T) {
 			return n.Labels[drainingKey] == "spot-interruption" && hasLabel(n, excludeLBKey)
 		}},
 		{name: "a label that somebody has changed since stays", before: nothing, since: func(n *spot.Node) { n.Labels[drainingKey] = "rebalancing" },
-			removed: without(ours, ours[3]), changed: ours[3:4], stays: func(n spot.Node) bool { return n.Labels[drainingKey] == "rebalancing" }},
+			removed: without(ours, ours[3]), changed: []string{"label " + drainingKey + "=rebalancing"}, stays: func(n spot.Node) bool { return n.Labels[drainingKey] == "rebalancing" }},
 		{name: "a taint that somebody has changed since stays", before: nothing, since: func(n *spot.Node) { n.Taints[2].Effect = "NoExecute" },
-			removed: without(ours, ours[2]), changed: ours[2:3], stays: func(n spot.Node) bool { return hasTaint(n, drainingKey) }},
+			removed: without(ours, ours[2]), changed: []string{"taint " + drainingKey + "=true:NoExecute"}, stays: func(n spot.Node) bool { return hasTaint(n, drainingKey) }},
 		{name: "what somebody has taken away since is not missed", before: nothing, since: func(n *spot.Node) {
 			n.Unschedulable, n.Taints, n.Labels = false, nil, nil
 		}, stays: func(n spot.Node) bool { return len(n.Taints) == 0 && len(n.Labels) == 0 }},

@@ -173,3 +173,50 @@ func TestADrainThatGoesWellAsksForNoNamespace(t *testing.T) {
 		}
 	})
 }
+
+// TestOnlyCordoned: a policy that only cordons asks no pod, and says so before.
+func TestOnlyCordoned(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Policy.Rebalance = spot.RespondCordon
+		w.pod("web-1")
+		planned, err := w.handler.Preview(w.Context(), w.warning(spot.Rebalance))
+		if err != nil || planned.Result != spot.Planned || !planned.Plan.Cordon || planned.Plan.Drain || len(planned.Plan.Pods) != 0 {
+			t.Errorf("%v: %s", err, told(planned))
+		}
+		w.wrote(0, 0)
+		out := w.handleEvent(w.warning(spot.Rebalance), spot.Cordoned)
+		w.wrote(1, 0)
+		n, _ := w.cluster.Node(instance)
+		if _, excluded := n.Labels["node.kubernetes.io/exclude-from-external-load-balancers"]; excluded || !n.Unschedulable || out.Times.Cordoned == nil {
+			t.Errorf("%+v: %s", n, told(out))
+		}
+	})
+}
+
+// TestARehearsal drains with respect, asks nobody, and leaves the node as it was.
+func TestARehearsal(t *testing.T) {
+	for _, act := range []bool{false, true} {
+		inWorld(t, func(w *world) {
+			w.handler.Policy.Rehearse = act
+			before, _ := w.cluster.Node(instance)
+			w.pod("web-1")
+			w.pod("db-0")
+			w.guard("db", 1)
+			in := w.warning(spot.SpotTerminate)
+			in.Rehearsal = true
+			want := map[bool]spot.Result{false: spot.Planned, true: spot.NotEmptied}[act]
+			out := w.handleEvent(in, want)
+			if n := len(w.aws.Calls("CreateTags", "DetachInstances")); n != 0 || w.cluster.Count("delete", "pods") != 0 {
+				t.Errorf("act %v: %d writes to AWS, %d forced", act, n, w.cluster.Count("delete", "pods"))
+			}
+			after, _ := w.cluster.Node(instance)
+			before.Version, after.Version = "", ""
+			if !same(before, after) && act || w.cluster.Count("patch", "nodes") != map[bool]int{false: 0, true: 2}[act] {
+				t.Errorf("act %v: the node was %+v, is %+v: %s", act, before, after, told(out))
+			}
+			if act {
+				w.after("the SIGTERM of web-1", w.ended("web-1").SIGTERM, 0)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package term
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,7 +60,7 @@ func (p *page) essentials(e Explanation) {
 	if e.Marks.Marked() {
 		rows = append(rows, []string{"marks", "it is marked for the event " + e.Marks.Event + " already, with the deadline " + e.Marks.Deadline.Format(time.RFC3339)})
 	}
-	rows = append(rows, []string{"policy", policyWords(e.Policy, out.Event.Kind) + ifNot(e.From, " ", "")})
+	rows = append(rows, []string{"policy", policyWords(e.Policy, out) + ifNot(e.From, " ", "")})
 	p.line("")
 	p.table("  ", rows)
 }
@@ -85,18 +86,24 @@ func replacementWords(plan spot.PlanTold, unasked string) string {
 // turns are the words for when DaemonSets' pods are asked.
 var turns = map[spot.Turn]string{spot.TurnFirst: "asked with all others", spot.TurnLast: "asked last", spot.TurnNever: "not asked"}
 
-// policyWords are the settings that matter for the kind of warning.
-func policyWords(p spot.Policy, k spot.Kind) string {
-	force := fmt.Sprintf("past budgets with at most %s of grace", duration(p.ForceGrace))
-	if p.Force == spot.ForceNever {
-		force = "never past budgets"
+// policyWords are the settings that matter for what would be done.
+func policyWords(p spot.Policy, out spot.Outcome) string {
+	words := []string{"reserve " + duration(p.Reserve)}
+	switch {
+	case p.Force == spot.ForceNever:
+		words = append(words, "never past budgets")
+	case slices.ContainsFunc(planned(out), func(p spot.PodPlanned) bool { return p.ForceAt != nil }):
+		words = append(words, fmt.Sprintf("past budgets with at most %s of grace", duration(p.ForceGrace)))
 	}
-	words := []string{"reserve " + duration(p.Reserve), force, "DaemonSets' pods " + turns[p.DaemonSets], fmt.Sprintf("%d evictions at once", p.Parallel)}
-	switch k {
+	words = append(words, "DaemonSets' pods "+turns[p.DaemonSets], fmt.Sprintf("%d evictions at once", p.Parallel))
+	switch out.Event.Kind {
 	case spot.Rebalance:
 		words = append(words, "rebalance recommendations: "+string(p.Rebalance))
 	case spot.ScheduledChange:
 		words = append(words, "scheduled changes: "+string(p.ScheduledChange))
+	}
+	for i, r := range p.Replace {
+		words = append(words, []string{"replacement by ", "and by "}[min(i, 1)]+string(r))
 	}
 	return strings.Join(words, ", ")
 }

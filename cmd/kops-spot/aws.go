@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/term"
+)
+
+// credentialsLimit bounds the search for credentials: outside of EC2, the last place to look does not answer.
+const credentialsLimit = 5 * time.Second
+
+// noCredentials is why AWS is not asked.
+const noCredentials = "no AWS credentials"
+
+// cloud is the region as the credentials of whoever runs this show it, where the AWS CLI would find them too. Without
+// any, it is one that answers every question with why it is not asked: the other half of an answer is one too.
+func (c *console) cloud(ctx context.Context, region string) (cloud spot.Cloud, whyNot string) {
+	ctx, cancel := context.WithTimeout(ctx, credentialsLimit)
+	defer cancel()
+	aws, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithAppID("kops-spot"))
+	if err == nil {
+		_, err = aws.Credentials.Retrieve(ctx)
+	}
+	if err == nil {
+		return awscloud.New(aws), ""
+	}
+	detail := ": " + err.Error()
+	if strings.Contains(detail, "no EC2 IMDS role found") { // the last place was looked into, so nothing was configured
+		detail = ""
+	}
+	c.say(term.Mind, "AWS is not asked: %s%s; log in as for the AWS CLI, with AWS_PROFILE for example, and run this again to see that half too", noCredentials, detail)
+	return unasked{why: spot.Final(errors.New(noCredentials))}, noCredentials
+}
+
+// unasked is a Cloud that says why it is not asked. A Preview asks these two questions and changes nothing, so nobody
+// calls the methods of the Cloud in it, which is none.
+type unasked struct {
+	spot.Cloud
+	why error
+}
+
+func (u unasked) Instance(context.Context, string) (spot.Instance, error) {
+	return spot.Instance{}, u.why
+}
+
+func (u unasked) Membership(context.Context, string) (spot.Membership, error) {
+	return spot.Membership{}, u.why
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/term"
+)
+
+func restoreCommand(c *console) *cobra.Command {
+	var p place
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "restore NODE",
+		Short: "takes the function's marks off a node, and only those",
+		Long: "restore opens a node again that the function has cordoned and that lives on: an instance that was stopped\n" +
+			"and has come back, a warning that came to nothing. It takes away what the function has added to the node,\n" +
+			"which the node's annotations name, and leaves what was there before or has been changed since.\n\n" +
+			"NODE is a node's name or its instance's id",
+		Example: "  kops-spot restore i-0a1b2c3d4e5f60718",
+		Args:    one("which node"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := c.connect(cmd.Context(), p)
+			if err != nil {
+				return err
+			}
+			return c.restore(cmd.Context(), k, args[0], yes)
+		},
+	}
+	p.flags(cmd.Flags())
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask: for scripts")
+	return cmd
+}
+
+func (c *console) restore(ctx context.Context, k cluster, name string, yes bool) error {
+	n, err := findNode(ctx, k, name, "")
+	if err != nil {
+		return err
+	}
+	shown := spot.Restoring(n)
+	if !shown.Marked() {
+		c.result(term.Good, "node %s of %s carries no marks of kops-spot: there is nothing to restore%s", n.Name, k.name, cordonedBySomebody(n))
+		return nil
+	}
+	if err := term.Restoring(c.stderr, n.Name+" of "+k.name, shown, time.Now(), options(c.environ, c.stderr)); err != nil {
+		return err
+	}
+	if err := c.ask(ctx, "take this off the node?", yes); err != nil {
+		return err
+	}
+	other := false
+	n, err = k.ChangeNode(ctx, n, func(n spot.Node) spot.Node {
+		// Somebody else may have written meanwhile. Marks of another event are not those that were shown.
+		if now := spot.Restoring(n); now.Marked() && now.Event != shown.Event {
+			other = true
+			return n
+		}
+		return spot.Restore(n)
+	})
+	switch {
+	case err != nil:
+		return err
+	case other:
+		return fmt.Errorf("nothing was changed: node %s has been marked for another event meanwhile: run this again to see", n.Name)
+	}
+	c.result(term.Good, "node %s of %s is restored%s", n.Name, k.name, cordonedBySomebody(n))
+	c.sayWhereAWSIs(n)
+	return nil
+}
+
+// cordonedBySomebody says what is to be known of a node that takes no pods though it has no marks of ours.
+func cordonedBySomebody(n spot.Node) string {
+	if !n.Unschedulable {
+		return ""
+	}
+	return fmt.Sprintf("; it is cordoned, by %s: kubectl uncordon %s opens it", cmp.Or(n.CordonedBy, "somebody else"), n.Name)
+}
+
+// sayWhereAWSIs tells where to look for the other half of the function's work, which restore does not touch.
+func (c *console) sayWhereAWSIs(n spot.Node) {
+	m, err := machineOf(n)
+	if err != nil {
+		return
+	}
+	region := ""
+	if m.region != "" {
+		region = " --region " + m.region
+	}
+	c.say(term.Mind, "nothing is changed in AWS: if its instance carries these tags, it was detached from its Auto Scaling group, which launched another:\n"+
+		"aws ec2 describe-tags%s --filters Name=resource-id,Values=%s Name=key,Values=%s,%s", region, m.id, spot.TagDetached, spot.TagInterruptedAt)
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// stub is an API server with one node. before, if not nil, is called before each write, and may change the node.
+type stub struct {
+	mu      sync.Mutex
+	node    map[string]any
+	version int
+	before  func(s *stub)
+	patched []string
+}
+
+func newStub(event string) *stub {
+	s := &stub{}
+	s.mark(event)
+	return s
+}
+
+// mark is what somebody writes who marks the node for an event.
+func (s *stub) mark(event string) {
+	s.version++
+	s.node = map[string]any{"kind": "Node", "apiVersion": "v1",
+		"metadata": map[string]any{"name": "n", "uid": "u", "resourceVersion": fmt.Sprint(s.version), "annotations": map[string]any{
+			"kops-spot.cast.ai/event": event, "kops-spot.cast.ai/marks": "unschedulable", "kops-spot.cast.ai/deadline": "2026-01-31T12:02:00Z"}},
+		"spec": map[string]any{"unschedulable": true, "providerID": "aws:///us-east-1a/i-0a1b2c3d"}}
+}
+
+func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answer := func(code int, v any) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_ = json.NewEncoder(w).Encode(v)
+	}
+	failure := func(code int, reason string) {
+		answer(code, map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
+	}
+	switch r.Method + " " + r.URL.Path {
+	case "GET /api/v1/namespaces/kube-system":
+		answer(200, map[string]any{"kind": "Namespace", "apiVersion": "v1", "metadata": map[string]any{"name": "kube-system"}})
+	case "GET /api/v1/nodes/n":
+		answer(200, s.node)
+	case "PATCH /api/v1/nodes/n":
+		if s.before != nil {
+			s.before(s)
+		}
+		var patch struct {
+			Metadata struct{ ResourceVersion string }
+			Spec     map[string]any
+		}
+		body, _ := io.ReadAll(r.Body)
+		_ = json.Unmarshal(body, &patch)
+		if patch.Metadata.ResourceVersion != fmt.Sprint(s.version) {
+			failure(409, "Conflict")
+			return
+		}
+		s.patched = append(s.patched, string(body))
+		s.node["spec"].(map[string]any)["unschedulable"] = patch.Spec["unschedulable"]
+		answer(200, s.node)
+	default:
+		failure(404, "NotFound")
+	}
+}
+
+// restore runs the command against the stub.
+func (s *stub) restore(t *testing.T) (stdout, stderr string, err error) {
+	t.Helper()
+	srv := httptest.NewServer(s)
+	t.Cleanup(srv.Close)
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],
+		"clusters":[{"name":"c","cluster":{"server":%q}}]}`, srv.URL)
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, said strings.Builder
+	err = run(t.Context(), []string{"KUBECONFIG=" + path}, []string{"restore", "n", "--cluster", "prod.example.com", "--yes"}, strings.NewReader(""), &out, &said)
+	return out.String(), said.String(), err
+}
+
+func TestRestoreIsMadeAgainWhenSomebodyElseHasWritten(t *testing.T) {
+	s := newStub("e1")
+	s.before = func(s *stub) { s.mark("e1"); s.before = nil }
+	out, said, err := s.restore(t)
+	if err != nil || out != "✔ node n of prod.example.com is restored\n" || len(s.patched) != 1 {
+		t.Errorf("%q, %q, %v; patched with %q", out, said, err, s.patched)
+	}
+}
+
+// TestRestoreLeavesTheMarksOfAnotherEvent: they came after what was shown, and nobody has said yes to that.
+func TestRestoreLeavesTheMarksOfAnotherEvent(t *testing.T) {
+	s := newStub("e1")
+	s.before = func(s *stub) { s.mark("e2"); s.before = nil }
+	out, _, err := s.restore(t)
+	if err == nil || !strings.Contains(err.Error(), "nothing was changed: node n has been marked for another event meanwhile") || out != "" || len(s.patched) != 0 {
+		t.Errorf("%q, %v; patched with %q", out, err, s.patched)
+	}
+}
+
+// TestAskIsOverWithTheContext, so that Ctrl-C ends a command that waits for an answer.
+func TestAskIsOverWithTheContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	in, w := io.Pipe()
+	t.Cleanup(func() { _ = w.Close() })
+	c := &console{stdin: in, stderr: io.Discard}
+	if err := c.answer(ctx, "really?"); err == nil || !strings.Contains(err.Error(), "nothing was changed: context canceled") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	for said, want := range map[string]bool{"y\n": true, "YES\n": true, " yes ": true, "n\n": false, "\n": false, "": false, "yeah\n": false} {
+		var asked strings.Builder
+		c := &console{stdin: strings.NewReader(said), stderr: &asked}
+		if err := c.answer(t.Context(), "really?"); (err == nil) != want || asked.String() != "really? [y/N] " {
+			t.Errorf("%q: %v after %q", said, err, asked.String())
+		}
+	}
+}

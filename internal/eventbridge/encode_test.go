@@ -1,0 +1,168 @@
+package eventbridge_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// one is an interruption of the kind, as an event can tell it.
+func one(kind spot.Kind) spot.Interruption {
+	in := spot.Interruption{EventID: "e", Kind: kind, Instance: instance, Account: "123456789012", Region: "eu-west-1",
+		Time: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)}
+	switch kind {
+	case spot.LifecycleTerminate:
+		in.Action = spot.Action{Group: "nodes.example.com", Hook: "drain", Token: "t-1", Instance: instance}
+	case spot.ScheduledChange:
+		in.Start = time.Date(2026, 2, 8, 4, 5, 6, 0, time.UTC)
+	case spot.StateChange:
+		in.State = "terminated"
+	}
+	return in
+}
+
+var rehearsed = []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate, spot.CapacityReservation, spot.Rebalance}
+
+func TestEveryKindThereAndBack(t *testing.T) {
+	t.Parallel()
+	kinds := append([]spot.Kind{spot.LifecycleTerminate, spot.ScheduledChange, spot.StateChange}, rehearsed...)
+	var all []spot.Interruption
+	for _, kind := range kinds {
+		in := one(kind)
+		all = append(all, in)
+		in.Replayed = true
+		all = append(all, in)
+		if slices.Contains(rehearsed, kind) {
+			in.Rehearsal = true
+			all = append(all, in)
+		}
+	}
+	for _, state := range []string{"running", "stopping", "stopped", "shutting-down"} {
+		in := one(spot.StateChange)
+		in.State = state
+		all = append(all, in)
+	}
+	tokenless := one(spot.LifecycleTerminate)
+	tokenless.Action.Token = ""
+	for _, want := range append(all, tokenless) {
+		event, err := eventbridge.Encode(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := decode(t, event)
+		if got.ID != want.EventID || len(got.Interruptions) != 1 || got.Interruptions[0] != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
+
+// TestWhatIsEncodedHasTheFormOfTheSamples: each field that a sample of AWS's own has, of the same JSON type, but for those
+// that AWS may leave out.
+func TestWhatIsEncodedHasTheFormOfTheSamples(t *testing.T) {
+	t.Parallel()
+	optional := []string{".detail.NotificationMetadata", ".detail.endTime", ".detail.eventMetadata", ".detail.personas", ".detail.actionability",
+		".detail.affectedEntities.lastUpdatedTime", ".detail.affectedEntities.tags"}
+	for name, kind := range map[string]spot.Kind{
+		"spot-interruption-terminate": spot.SpotTerminate, "spot-interruption-stop": spot.SpotStop, "spot-interruption-hibernate": spot.SpotHibernate,
+		"capacity-reservation-interruption": spot.CapacityReservation, "rebalance-recommendation": spot.Rebalance,
+		"state-change-terminated": spot.StateChange, "asg-terminate-lifecycle": spot.LifecycleTerminate, "health-scheduled-change": spot.ScheduledChange,
+	} {
+		event, err := eventbridge.Encode(one(kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, got := form(t, sample(t, name)), form(t, event)
+		for _, field := range optional {
+			delete(want, field)
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+	}
+}
+
+// form is the JSON type of each field of an event; of detail-type and source it is the value.
+func form(t *testing.T, event []byte) map[string]string {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal(event, &v); err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string]string{}
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for key, inner := range v {
+				walk(path+"."+key, inner)
+			}
+			if len(v) > 0 {
+				return
+			}
+		case []any:
+			for _, inner := range v {
+				walk(path, inner)
+			}
+			return
+		}
+		fields[path] = fmt.Sprintf("%T", v)
+		if path == ".detail-type" || path == ".source" {
+			fields[path] = v.(string)
+		} else if v == "" {
+			fields[path] = "nothing"
+		}
+	}
+	walk("", v)
+	return fields
+}
+
+func TestARehearsalIsNeverSentInAWSsName(t *testing.T) {
+	t.Parallel()
+	for _, kind := range rehearsed {
+		in := one(kind)
+		in.Rehearsal = true
+		event, err := eventbridge.Encode(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := form(t, event)[".source"]; got != eventbridge.SourceRehearsal {
+			t.Errorf("%s: sent by %s", kind, got)
+		}
+	}
+}
+
+func TestWhatNoEventCanTellIsNotEncoded(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		kind   spot.Kind
+		change func(*spot.Interruption)
+		want   string
+	}{
+		"a kind without an event":       {"earthquake", func(*spot.Interruption) {}, `no event for the kind "earthquake"`},
+		"no kind":                       {"", func(*spot.Interruption) {}, "no event"},
+		"a rehearsed lifecycle action":  {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Rehearsal = true }, "no rehearsal"},
+		"a rehearsed scheduled change":  {spot.ScheduledChange, func(in *spot.Interruption) { in.Rehearsal = true }, "no rehearsal"},
+		"a rehearsed state change":      {spot.StateChange, func(in *spot.Interruption) { in.Rehearsal = true }, "no rehearsal"},
+		"a change that never starts":    {spot.ScheduledChange, func(in *spot.Interruption) { in.Start = time.Time{} }, "the time of its start"},
+		"a change to no state":          {spot.StateChange, func(in *spot.Interruption) { in.State = "" }, `the state is ""`},
+		"an action without a hook":      {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Hook = "" }, "its hook"},
+		"an action without a group":     {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Group = "" }, "its group"},
+		"an action of another instance": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Instance = "i-0000000000000000f" }, "the lifecycle action is of"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := one(c.kind)
+			c.change(&in)
+			event, err := eventbridge.Encode(in)
+			if err == nil || !strings.HasPrefix(err.Error(), "encoding the event e: ") || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %s, %v; want %q", event, err, c.want)
+			}
+		})
+	}
+}

@@ -18,7 +18,8 @@ import (
 // as a rule; of a two-minute notice, a black hole may cost only a small part.
 const attemptLimit = 5 * time.Second
 
-// Cloud is spot.Cloud on the AWS APIs, and what a log-in to the cluster needs of them. It is safe for concurrent use.
+// Cloud is spot.Cloud, spot.Scaling and spot.Ender on the AWS APIs, and what a log-in to the cluster and a self-check need
+// of them. It is safe for concurrent use.
 type Cloud struct {
 	ec2        *ec2.Client
 	scale      *autoscaling.Client
@@ -28,16 +29,24 @@ type Cloud struct {
 	limit      time.Duration // of one attempt
 }
 
-var _ spot.Cloud = (*Cloud)(nil)
+var (
+	_ spot.Cloud   = (*Cloud)(nil)
+	_ spot.Scaling = (*Cloud)(nil)
+	_ spot.Ender   = (*Cloud)(nil)
+)
 
 // New makes a Cloud from region, credentials and endpoints of cfg. What cfg says of retries does not count.
 func New(cfg aws.Config) *Cloud {
 	return &Cloud{
-		ec2:        ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer = aws.NopRetryer{} }),
-		scale:      autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) { o.Retryer = aws.NopRetryer{} }),
-		secrets:    secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) { o.Retryer = aws.NopRetryer{} }),
-		parameters: ssm.NewFromConfig(cfg, func(o *ssm.Options) { o.Retryer = aws.NopRetryer{} }),
-		sts:        sts.NewFromConfig(cfg, func(o *sts.Options) { o.Retryer = aws.NopRetryer{} }),
+		ec2: ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient} }),
+		scale: autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) {
+			o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient}
+		}),
+		secrets: secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) {
+			o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient}
+		}),
+		parameters: ssm.NewFromConfig(cfg, func(o *ssm.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient} }),
+		sts:        sts.NewFromConfig(cfg, func(o *sts.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient} }),
 		limit:      attemptLimit,
 	}
 }
@@ -55,6 +64,15 @@ func Operations() map[string][]string {
 		"Tag":    {"ec2:CreateTags"},
 		"Untag":  {"ec2:DeleteTags"},
 		"Detach": {"autoscaling:DetachInstances"},
+
+		"Launches":  {"autoscaling:DescribeScalingActivities"},
+		"Hook":      {"autoscaling:DescribeLifecycleHooks"},
+		"Heartbeat": {"autoscaling:RecordLifecycleActionHeartbeat"},
+		"Complete":  {"autoscaling:CompleteLifecycleAction"},
+		"Terminate": {"ec2:TerminateInstances"},
+
+		"Readable":    {"ec2:DescribeInstances", "autoscaling:DescribeAutoScalingGroups"},
+		"InstancesOf": {"ec2:DescribeInstances"},
 
 		"Secret":    {"secretsmanager:GetSecretValue"},
 		"Parameter": {"ssm:GetParameter"},

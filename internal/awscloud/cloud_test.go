@@ -59,6 +59,12 @@ func TestErrors(t *testing.T) {
 	tag := func(c *Cloud) error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) }
 	untag := func(c *Cloud) error { return c.Untag(t.Context(), id, []string{"a"}) }
 	detach := func(c *Cloud) error { return c.Detach(t.Context(), id, "nodes.example.com") }
+	launches := func(c *Cloud) error { _, err := c.Launches(t.Context(), "nodes.example.com", time.Time{}); return err }
+	hook := func(c *Cloud) error { _, err := c.Hook(t.Context(), "nodes.example.com", "drain"); return err }
+	held := spot.Action{Group: "nodes.example.com", Hook: "drain", Token: "t-1", Instance: id}
+	heartbeat := func(c *Cloud) error { return c.Heartbeat(t.Context(), held) }
+	complete := func(c *Cloud) error { return c.Complete(t.Context(), held) }
+	terminate := func(c *Cloud) error { return c.Terminate(t.Context(), id) }
 
 	tests := []struct {
 		name   string
@@ -86,6 +92,24 @@ func TestErrors(t *testing.T) {
 		{"a header quoted", scaleError(400, "IncompleteSignature", "Authorization header requires a date. Authorization="+secret), detach, spot.ErrFinal, "(IncompleteSignature)"},
 		{"no member", scaleError(400, "ValidationError", "The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com."), detach, spot.ErrFinal,
 			"detaching instance i-0123456789abcdef0 from Auto Scaling group nodes.example.com: asking again cannot help: ValidationError: The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com"},
+		{"no such group", scaleError(400, "ValidationError", "AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), launches, spot.ErrFinal,
+			"describing scaling activities of Auto Scaling group nodes.example.com: asking again cannot help: ValidationError"},
+		{"no such group, so no hook", scaleError(400, "ValidationError", "AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), hook, spot.ErrNotFound,
+			"describing lifecycle hook drain of Auto Scaling group nodes.example.com: not found"},
+		{"no such hook", func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, `<R><DescribeLifecycleHooksResult><LifecycleHooks/></DescribeLifecycleHooksResult></R>`)
+		}, hook, spot.ErrNotFound, "describing lifecycle hook drain of Auto Scaling group nodes.example.com: not found"},
+		{"a hook that may not be read", scaleError(403, "AccessDenied", "no"), hook, spot.ErrFinal, "allow autoscaling:DescribeLifecycleHooks to the role this runs as"},
+		{"a hook asked for wrongly", scaleError(400, "ValidationError", "1 validation error detected"), hook, spot.ErrFinal, "1 validation error detected"},
+		{"an action that is over", scaleError(400, "ValidationError", "No active Lifecycle Action found with token t-1"), heartbeat, spot.ErrFinal,
+			"recording a heartbeat of lifecycle hook drain of Auto Scaling group nodes.example.com for instance i-0123456789abcdef0: asking again cannot help: ValidationError: No active Lifecycle Action found with token t-1"},
+		{"an action that is completed", scaleError(400, "ValidationError", "No active Lifecycle Action found with token t-1"), complete, spot.ErrFinal, "completing lifecycle hook drain of"},
+		{"Auto Scaling denies a completion", scaleError(403, "AccessDenied", "no"), complete, spot.ErrFinal,
+			"allow autoscaling:CompleteLifecycleAction on Auto Scaling group nodes.example.com to the role this runs as"},
+		{"contention at a heartbeat", scaleError(500, "ResourceContention", "You already have a pending update"), heartbeat, nil, "ResourceContention"},
+		{"terminating what is not there", ec2Error(400, "InvalidInstanceID.NotFound", "The instance ID 'i-0123456789abcdef0' does not exist"), terminate, spot.ErrNotFound, "terminating instance " + id},
+		{"EC2 denies a termination", ec2Error(403, "UnauthorizedOperation", "no"), terminate, spot.ErrFinal, "allow ec2:TerminateInstances on instance " + id + " to"},
+		{"protected from termination", ec2Error(400, "OperationNotPermitted", "The instance 'i-0123456789abcdef0' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again."), terminate, spot.ErrFinal, "may not be terminated"},
 		{"too many tags", ec2Error(400, "TagLimitExceeded", "The maximum number of tags has been reached."), tag, spot.ErrFinal, "TagLimitExceeded"},
 		{"EC2 throttles", ec2Error(503, "RequestLimitExceeded", "Request limit exceeded."), instance, nil,
 			"describing instance i-0123456789abcdef0: RequestLimitExceeded: Request limit exceeded"},
@@ -160,13 +184,18 @@ func TestOperations(t *testing.T) {
 			`</InstanceId><AutoScalingGroupName>g</AutoScalingGroupName></member></AutoScalingInstances></DescribeAutoScalingInstancesResult></R>`,
 		"DescribeAutoScalingGroups": `<R><DescribeAutoScalingGroupsResult><AutoScalingGroups><member><AutoScalingGroupName>g` +
 			`</AutoScalingGroupName></member></AutoScalingGroups></DescribeAutoScalingGroupsResult></R>`,
-		"DescribeLifecycleHooks": `<R><DescribeLifecycleHooksResult/></R>`,
-		"DetachInstances":        `<R><DetachInstancesResult/></R>`,
-		"CreateTags":             `<R><return>true</return></R>`,
-		"DeleteTags":             `<R><return>true</return></R>`,
-		"GetCallerIdentity":      `<R><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/u</Arn></GetCallerIdentityResult></R>`,
-		"GetSecretValue":         `{"SecretString":"s"}`,
-		"GetParameter":           `{"Parameter":{"Value":"p"}}`,
+		"DescribeLifecycleHooks": `<R><DescribeLifecycleHooksResult><LifecycleHooks><member><LifecycleHookName>h` +
+			`</LifecycleHookName></member></LifecycleHooks></DescribeLifecycleHooksResult></R>`,
+		"DetachInstances":                `<R><DetachInstancesResult/></R>`,
+		"CreateTags":                     `<R><return>true</return></R>`,
+		"DeleteTags":                     `<R><return>true</return></R>`,
+		"DescribeScalingActivities":      `<R><DescribeScalingActivitiesResult/></R>`,
+		"RecordLifecycleActionHeartbeat": `<R><RecordLifecycleActionHeartbeatResult/></R>`,
+		"CompleteLifecycleAction":        `<R><CompleteLifecycleActionResult/></R>`,
+		"TerminateInstances":             `<R/>`,
+		"GetCallerIdentity":              `<R><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/u</Arn></GetCallerIdentityResult></R>`,
+		"GetSecretValue":                 `{"SecretString":"s"}`,
+		"GetParameter":                   `{"Parameter":{"Value":"p"}}`,
 	}
 	var mu sync.Mutex
 	var called map[string]int
@@ -183,14 +212,21 @@ func TestOperations(t *testing.T) {
 		io.WriteString(w, answers[action])
 	})
 	methods := map[string]func() error{
-		"Instance":   func() error { _, err := c.Instance(t.Context(), id); return err },
-		"Membership": func() error { _, err := c.Membership(t.Context(), id); return err },
-		"Tag":        func() error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) },
-		"Untag":      func() error { return c.Untag(t.Context(), id, []string{"a"}) },
-		"Detach":     func() error { return c.Detach(t.Context(), id, "g") },
-		"Secret":     func() error { _, err := c.Secret(t.Context(), "s", "k"); return err },
-		"Parameter":  func() error { _, err := c.Parameter(t.Context(), "p", "k"); return err },
-		"CallerARN":  func() error { _, err := c.CallerARN(t.Context()); return err },
+		"Instance":    func() error { _, err := c.Instance(t.Context(), id); return err },
+		"Membership":  func() error { _, err := c.Membership(t.Context(), id); return err },
+		"Tag":         func() error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) },
+		"Untag":       func() error { return c.Untag(t.Context(), id, []string{"a"}) },
+		"Detach":      func() error { return c.Detach(t.Context(), id, "g") },
+		"Launches":    func() error { _, err := c.Launches(t.Context(), "g", time.Now()); return err },
+		"Hook":        func() error { _, err := c.Hook(t.Context(), "g", "h"); return err },
+		"Heartbeat":   func() error { return c.Heartbeat(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
+		"Complete":    func() error { return c.Complete(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
+		"Terminate":   func() error { return c.Terminate(t.Context(), id) },
+		"Readable":    func() error { return c.Readable(t.Context(), "example.com") },
+		"InstancesOf": func() error { _, err := c.InstancesOf(t.Context(), []string{id}); return err },
+		"Secret":      func() error { _, err := c.Secret(t.Context(), "s", "k"); return err },
+		"Parameter":   func() error { _, err := c.Parameter(t.Context(), "p", "k"); return err },
+		"CallerARN":   func() error { _, err := c.CallerARN(t.Context()); return err },
 	}
 	for m := range reflect.TypeFor[*Cloud]().Methods() {
 		call, ok := methods[m.Name]

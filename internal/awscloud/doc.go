@@ -1,4 +1,4 @@
-// Package awscloud is EC2 and EC2 Auto Scaling behind spot.Cloud.
+// Package awscloud is EC2 and EC2 Auto Scaling behind spot.Cloud and its relatives.
 //
 // A method asks once: the SDK's own retries are off, because the handler tries again by its own clock, and one attempt is
 // bounded in time, so that a connection that swallows everything leaves time for another. Errors are translated here

@@ -38,7 +38,8 @@ func meaning(code string) answer {
 		"ExpiredToken", "ExpiredTokenException", "RequestExpired":
 		return credentials
 	case "ResourceNotFoundException", "ParameterNotFound", // a secret, a parameter: configured, so it must be there
-		"ValidationError", "ValidationException", "InvalidParameterValue", "MissingParameter", "TagLimitExceeded", "TagPolicyViolation", "OptInRequired":
+		"ValidationError", "ValidationException", "InvalidParameterValue", "MissingParameter", "TagLimitExceeded", "TagPolicyViolation", "OptInRequired",
+		"OperationNotPermitted": // among others: the instance is protected from termination
 		return refused
 	}
 	return again

@@ -3,6 +3,7 @@ package awscloud
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -29,12 +30,47 @@ func (c *Cloud) Instance(ctx context.Context, id string) (spot.Instance, error) 
 	return spot.Instance{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
 }
 
+// idsAtOnce is how many instances are asked for in one call: as many values as EC2 lets one filter have.
+const idsAtOnce = 200
+
+// InstancesOf reads instances by their ids. Those that EC2 does not know are left out: it is asked by a filter, since
+// one unknown id in a list of ids would make it refuse them all.
+func (c *Cloud) InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error) {
+	found := map[string]spot.Instance{}
+	for some := range slices.Chunk(ids, idsAtOnce) {
+		in := &ec2.DescribeInstancesInput{Filters: filter("instance-id", some...), MaxResults: aws.Int32(idsAtOnce)}
+		for {
+			out, err := attempt(ctx, c, "ec2:DescribeInstances", fmt.Sprintf("describing %d instances", len(ids)), "", c.ec2.DescribeInstances, in)
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range out.Reservations {
+				for _, i := range r.Instances {
+					found[aws.ToString(i.InstanceId)] = instance(i)
+				}
+			}
+			// A page may hold less than it could, nothing even, and still not be the last.
+			if aws.ToString(out.NextToken) == "" {
+				break
+			}
+			in.NextToken = out.NextToken
+		}
+	}
+	return found, nil
+}
+
+func filter(name string, values ...string) []types.Filter {
+	return []types.Filter{{Name: aws.String(name), Values: values}}
+}
+
 func instance(i types.Instance) spot.Instance {
 	in := spot.Instance{
 		ID:             aws.ToString(i.InstanceId),
 		PrivateDNSName: aws.ToString(i.PrivateDnsName),
 		PrivateIP:      aws.ToString(i.PrivateIpAddress),
 		Spot:           i.InstanceLifecycle == types.InstanceLifecycleTypeSpot,
+		Hibernates:     i.HibernationOptions != nil && aws.ToBool(i.HibernationOptions.Configured),
+		Launched:       aws.ToTime(i.LaunchTime),
 		Tags:           map[string]string{},
 	}
 	if i.State != nil {
@@ -64,5 +100,13 @@ func (c *Cloud) Untag(ctx context.Context, id string, keys []string) error {
 		in.Tags = append(in.Tags, types.Tag{Key: aws.String(k)})
 	}
 	_, err := attempt(ctx, c, "ec2:DeleteTags", "untagging instance "+id, "instance "+id, c.ec2.DeleteTags, in)
+	return err
+}
+
+// Terminate terminates an instance, in a group or not. One that is terminated already is no error, as long as EC2 knows
+// it.
+func (c *Cloud) Terminate(ctx context.Context, id string) error {
+	_, err := attempt(ctx, c, "ec2:TerminateInstances", "terminating instance "+id, "instance "+id, c.ec2.TerminateInstances,
+		&ec2.TerminateInstancesInput{InstanceIds: []string{id}})
 	return err
 }

@@ -28,6 +28,12 @@ type AWS struct {
 	launched  func(Instance)
 	serial    int // of instances made so far
 	firstID   int // of the ids that are made up
+
+	times      InstanceTimes
+	activities []*Activity             // in the order in which they began
+	retries    map[string]*launchRetry // of launches that failed, by group
+	actions    map[string]*heldByHook  // lifecycle actions that go on, by token
+	actionNo   int                     // of lifecycle actions made so far
 }
 
 // NewAWS is an empty account.
@@ -37,6 +43,9 @@ func NewAWS(region string) *AWS {
 		instances: map[string]*Instance{},
 		groups:    map[string]*Group{},
 		latency:   map[string]time.Duration{},
+		times:     InstanceTimes{Start: 10 * time.Second, Stop: 20 * time.Second, ShutDown: 20 * time.Second},
+		retries:   map[string]*launchRetry{},
+		actions:   map[string]*heldByHook{},
 	}
 }
 
@@ -55,6 +64,7 @@ func (a *AWS) Region() string { return a.region }
 type AWSCall struct {
 	Operation string // as AWS spells it, e.g. DetachInstances
 	Group     string
+	Hook      string   // of a lifecycle action
 	IDs       []string // instances
 	Keys      []string // of tags, sorted
 	Time      time.Time

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -18,6 +19,8 @@ type Instance struct {
 	PrivateIP      string // made up if empty
 	Zone           string // the region's a if empty
 	Spot           bool
+	Hibernates     bool      // it was launched with hibernation configured
+	Launched       time.Time // when it was last started, to the second; now if zero
 	Tags           map[string]string
 }
 
@@ -61,6 +64,10 @@ func (a *AWS) addInstance(i Instance) *Instance {
 	if i.Zone == "" {
 		i.Zone = a.region + "a"
 	}
+	if i.Launched.IsZero() {
+		i.Launched = time.Now()
+	}
+	i.Launched = i.Launched.UTC().Truncate(time.Second)
 	i.Tags = maps.Clone(i.Tags)
 	if i.Tags == nil {
 		i.Tags = map[string]string{}
@@ -89,22 +96,6 @@ func (a *AWS) Instance(id string) (Instance, bool) {
 	return i.clone(), true
 }
 
-// SetState sets the state of an instance. A terminated one has no name and address any more. A group learns of it by
-// its health check only.
-func (a *AWS) SetState(id, state string) {
-	mustBeState(state)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	i := a.mustInstance(id)
-	i.State = state
-	if state == "terminated" {
-		i.PrivateDNSName, i.PrivateIP = "", ""
-	}
-	if state != "running" && state != "pending" {
-		a.healthCheckLater(id)
-	}
-}
-
 // Forget has EC2 forget an instance, as it does about an hour after its termination.
 func (a *AWS) Forget(id string) {
 	a.mu.Lock()
@@ -119,26 +110,57 @@ func (a *AWS) mustInstance(id string) *Instance {
 	return i
 }
 
-func mustBeState(state string) {
-	awsMust(slices.Contains([]string{"pending", "running", "stopping", "stopped", "shutting-down", "terminated"}, state),
-		"EC2 has no instance state %q", state)
+// Filter is a filter of DescribeInstances: an instance passes that has one of the values. The model knows instance-id
+// and tag:<key>.
+type Filter struct {
+	Name   string
+	Values []string
 }
 
-// DescribeInstances answers the instances of these ids, or all; if one of them is unknown, an error and none.
-func (a *AWS) DescribeInstances(ctx context.Context, ids []string) ([]Instance, error) {
+// IsFilter reports whether the model knows a filter of that name.
+func IsFilter(name string) bool {
+	return name == filterID || strings.HasPrefix(name, filterTag)
+}
+
+const (
+	filterID  = "instance-id"
+	filterTag = "tag:"
+)
+
+func (f Filter) passes(i *Instance) bool {
+	if f.Name == filterID {
+		return slices.Contains(f.Values, i.ID)
+	}
+	v, ok := i.Tags[strings.TrimPrefix(f.Name, filterTag)]
+	return ok && slices.Contains(f.Values, v)
+}
+
+// DescribeInstances answers the instances of these ids, or all; if one of them is unknown, an error and none. Of those,
+// it leaves out what does not pass all filters; an id that only a filter names may be anything.
+func (a *AWS) DescribeInstances(ctx context.Context, ids []string, filters ...Filter) ([]Instance, error) {
 	var found []Instance
-	err := a.call(ctx, AWSCall{Operation: "DescribeInstances", IDs: ids}, func() *AWSError {
-		if len(ids) == 0 {
-			for _, i := range awsSorted(a.instances) {
-				found = append(found, i.clone())
-			}
-			return nil
+	c := AWSCall{Operation: "DescribeInstances", IDs: ids}
+	for _, f := range filters {
+		awsMust(IsFilter(f.Name), "DescribeInstances has no filter %q here", f.Name)
+		if f.Name == filterID {
+			c.IDs = f.Values
 		}
+	}
+	err := a.call(ctx, c, func() *AWSError {
 		if err := a.checkIDs(ids); err != nil {
 			return err
 		}
-		for _, id := range ids {
-			found = append(found, a.instances[id].clone())
+		asked := awsSorted(a.instances)
+		if len(ids) > 0 {
+			asked = nil
+			for _, id := range ids {
+				asked = append(asked, a.instances[id])
+			}
+		}
+		for _, i := range asked {
+			if !slices.ContainsFunc(filters, func(f Filter) bool { return !f.passes(i) }) {
+				found = append(found, i.clone())
+			}
 		}
 		return nil
 	})

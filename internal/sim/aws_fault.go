@@ -30,9 +30,14 @@ func (e *AWSError) Unwrap() error { return e.Means }
 const AnyOperation = ""
 
 // The operations of the model, by service.
-func ec2Operations() []string { return []string{"DescribeInstances", "CreateTags", "DeleteTags"} }
+func ec2Operations() []string {
+	return []string{"DescribeInstances", "CreateTags", "DeleteTags", "TerminateInstances"}
+}
 func scalingOperations() []string {
-	return []string{"DescribeAutoScalingInstances", "DescribeAutoScalingGroups", "DescribeLifecycleHooks", "DetachInstances"}
+	return []string{
+		"DescribeAutoScalingInstances", "DescribeAutoScalingGroups", "DescribeLifecycleHooks", "DetachInstances",
+		"DescribeScalingActivities", "RecordLifecycleActionHeartbeat", "CompleteLifecycleAction",
+	}
 }
 
 // IsEC2 and IsAutoScaling tell which service an operation belongs to; neither means that the model does not have it.

@@ -1,49 +1,34 @@
 package sim
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/castai/kops-spot/internal/spot"
 )
 
 // Group is an Auto Scaling group.
 //
 // It keeps as many members as it desires: those Pending and InService count. Whenever there are fewer it launches, at
-// once, unless the process Launch is suspended or LaunchError is set. It never removes a member that is too many.
+// once, unless the process Launch is suspended or LaunchError is set. It never removes a member that is too many. What it
+// does stands in its Activities.
 type Group struct {
 	Name              string
 	Min, Max, Desired int
 	Tags              map[string]string // all are put on its instances
 	Suspended         []string          // processes, by a user or by AWS itself: Launch, Terminate, HealthCheck, …
-	Hooks             []Hook            // only described, never run: a detached instance skips those for its end anyway
+	Hooks             []Hook            // those for an instance's end run after EndMember; a detached instance skips them
 
 	Zones []string // it launches in turn in these; the region's a if empty
 	Spot  bool     // what it launches is Spot
 
 	LaunchTime  time.Duration // from pending to running and InService
-	LaunchError string        // not empty: launches fail with this code, e.g. InsufficientInstanceCapacity
+	LaunchError string        // not empty: launches fail with this code, e.g. "InsufficientInstanceCapacity - There is no Spot capacity available"
 	DetachTime  time.Duration // how long a member is Detaching; AWS: the load balancers' deregistration delay
 	HealthCheck time.Duration // how long after a member stopped running the group replaces it; 0: it never looks
 
 	Members []Member // what it is described with; not for AddGroup
 }
-
-// Hook is a lifecycle hook.
-type Hook struct {
-	Name       string
-	Transition string        // HookLaunching or HookTerminating
-	Heartbeat  time.Duration // whole seconds, 30 s to 2 h
-}
-
-// The transitions that hooks are for.
-const (
-	HookLaunching   = "autoscaling:EC2_INSTANCE_LAUNCHING"
-	HookTerminating = "autoscaling:EC2_INSTANCE_TERMINATING"
-)
 
 // Member is an instance's place in a group.
 type Member struct {
@@ -71,7 +56,7 @@ func (a *AWS) AddGroup(g Group, members ...Instance) Group {
 	awsMust(g.Name != "" && a.groups[g.Name] == nil, "no name, or there is a group %q already", g.Name)
 	awsMust(g.Members == nil, "group %s: members are given as instances", g.Name)
 	for _, h := range g.Hooks {
-		awsMust(h.Transition == HookLaunching || h.Transition == HookTerminating, "hook %s: AWS has no transition %q", h.Name, h.Transition)
+		h.mustBe()
 	}
 	g = g.clone()
 	if g.Tags == nil {
@@ -98,18 +83,31 @@ func (a *AWS) join(g *Group, i *Instance, state string) {
 	g.Members = append(g.Members, Member{ID: i.ID, Group: g.Name, Zone: i.Zone, State: state})
 }
 
-// launchMissing starts what the group lacks. A launch that fails is tried again when its cause is taken away; AWS tries
-// again by itself, ever more slowly.
+// launchMissing starts what the group lacks. A launch that fails is tried again after a while, and when SetGroup takes its
+// cause away.
 func (a *AWS) launchMissing(g *Group) {
-	if slices.Contains(g.Suspended, "Launch") || g.LaunchError != "" {
+	switch {
+	case slices.Contains(g.Suspended, "Launch") || g.capacity() >= g.Desired:
+		a.noRetry(g)
+		return
+	case g.LaunchError != "":
+		a.launchFailed(g)
 		return
 	}
-	for n := g.capacity(); n < g.Desired; n++ {
+	a.noRetry(g)
+	cause := g.missing()
+	for g.capacity() < g.Desired {
 		i := a.addInstance(Instance{State: "pending", Zone: g.Zones[a.serial%len(g.Zones)], Spot: g.Spot})
 		a.join(g, i, "Pending")
-		id := i.ID
-		time.AfterFunc(g.LaunchTime, func() { a.launchDone(id) })
+		act := a.begin(g.Name, activityLaunch, i.ID, "PreInService", cause)
+		time.AfterFunc(g.LaunchTime, func() { a.launchDone(g, i, act) })
 	}
+}
+
+// missing is why the group launches, in AWS's words.
+func (g *Group) missing() string {
+	return fmt.Sprintf("an instance was started in response to a difference between desired and actual capacity, increasing the capacity from %d to %d.",
+		g.capacity(), g.Desired)
 }
 
 // capacity counts what is set against the desired capacity.
@@ -123,18 +121,23 @@ func (g *Group) capacity() int {
 	return n
 }
 
-func (a *AWS) launchDone(id string) {
+// launchDone puts an instance into service. One that came to an end before is given up, and another is launched.
+func (a *AWS) launchDone(g *Group, i *Instance, act *Activity) {
 	a.mu.Lock()
-	m, i := a.member(id), a.instances[id]
-	if m == nil || i == nil || i.State != "pending" {
-		a.mu.Unlock()
+	defer a.mu.Unlock()
+	m := a.member(i.ID)
+	if m == nil || a.instances[i.ID] != i || i.State != "pending" {
+		act.fail("Cancelled", "Instance became unhealthy while waiting for instance to be in InService state.")
+		if m != nil && m.State == "Pending" {
+			a.leave(i.ID)
+		}
+		a.launchMissing(g)
 		return
 	}
 	m.State, i.State = "InService", "running"
-	f, c := a.launched, i.clone()
-	a.mu.Unlock()
-	if f != nil {
-		f(c)
+	act.end("Successful")
+	if a.launched != nil {
+		go a.launched(i.clone())
 	}
 }
 
@@ -161,7 +164,7 @@ func (a *AWS) leave(id string) {
 }
 
 // healthCheckLater has the instance's group replace it if it still does not run then, and if nobody suspended what that
-// takes.
+// takes. The hooks for its end, which AWS would run, are not run.
 func (a *AWS) healthCheckLater(id string) {
 	m := a.member(id)
 	if m == nil {
@@ -183,10 +186,9 @@ func (a *AWS) healthCheckLater(id string) {
 				return
 			}
 		}
-		a.leave(id)
-		if i != nil {
-			i.State, i.PrivateDNSName, i.PrivateIP = "terminated", "", ""
-		}
+		a.begin(g.Name, activityTerminate, id, "InProgress",
+			"an instance was taken out of service in response to an EC2 health check indicating it has been terminated or stopped.")
+		a.endMember(m, "Terminating")
 		a.launchMissing(g)
 	})
 }
@@ -225,120 +227,4 @@ func (a *AWS) mustGroup(name string) *Group {
 	g := a.groups[name]
 	awsMust(g != nil, "there is no group %q", name)
 	return g
-}
-
-// DescribeAutoScalingInstances answers the places of these instances, or of all; one that is in no group is left out.
-func (a *AWS) DescribeAutoScalingInstances(ctx context.Context, ids []string) ([]Member, error) {
-	var found []Member
-	err := a.call(ctx, AWSCall{Operation: "DescribeAutoScalingInstances", IDs: ids}, func() *AWSError {
-		for _, g := range awsSorted(a.groups) {
-			for _, m := range g.Members {
-				if len(ids) == 0 || slices.Contains(ids, m.ID) {
-					found = append(found, m)
-				}
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return found, nil
-}
-
-// DescribeAutoScalingGroups answers the groups of these names, or all; one that does not exist is left out.
-func (a *AWS) DescribeAutoScalingGroups(ctx context.Context, names []string) ([]Group, error) {
-	var found []Group
-	c := AWSCall{Operation: "DescribeAutoScalingGroups"}
-	if len(names) == 1 {
-		c.Group = names[0]
-	}
-	err := a.call(ctx, c, func() *AWSError {
-		for _, g := range awsSorted(a.groups) {
-			if len(names) == 0 || slices.Contains(names, g.Name) {
-				found = append(found, g.clone())
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return found, nil
-}
-
-// DescribeLifecycleHooks answers the hooks of a group. What AWS says of a group it does not know is unverified for this
-// call.
-func (a *AWS) DescribeLifecycleHooks(ctx context.Context, group string) ([]Hook, error) {
-	var found []Hook
-	err := a.call(ctx, AWSCall{Operation: "DescribeLifecycleHooks", Group: group}, func() *AWSError {
-		g := a.groups[group]
-		if g == nil {
-			return noGroup(group)
-		}
-		found = slices.Clone(g.Hooks)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return found, nil
-}
-
-// maxDetach is how many instances one call may detach. The documentation says 20 in one place and 19 in another.
-const maxDetach = 20
-
-// DetachInstances takes instances out of a group: all of them or, if one cannot be, none. Only a member that is
-// InService or Standby can be. With decrement the group desires so many fewer, but never fewer than its minimum;
-// without, it launches others for those that were InService (a Standby one did not count: that none is launched for it
-// is unverified).
-func (a *AWS) DetachInstances(ctx context.Context, group string, ids []string, decrement bool) error {
-	return a.call(ctx, AWSCall{Operation: "DetachInstances", Group: group, IDs: ids}, func() *AWSError {
-		g := a.groups[group]
-		if g == nil {
-			return noGroup(group)
-		}
-		if len(ids) > maxDetach {
-			return invalid("List exceeds the maximum number of instances to detach. Please retry your request with fewer instances.")
-		}
-		for _, id := range ids {
-			m := a.member(id)
-			if m == nil || m.Group != group {
-				return invalid("The instance %s is not part of Auto Scaling group %s.", id, group)
-			}
-			if m.State != "InService" && m.State != "Standby" {
-				return invalid("The instance %s is not in InService or Standby.", id)
-			}
-		}
-		if decrement {
-			if g.Desired-len(ids) < g.Min {
-				// AWS's words for EnterStandby; those for DetachInstances are unverified.
-				return invalid("AutoScalingGroup %s has min-size=%d, max-size=%d, and desired-size=%d. To detach %d instance, please update the AutoScalingGroup sizes appropriately.",
-					group, g.Min, g.Max, g.Desired, len(ids))
-			}
-			g.Desired -= len(ids)
-		}
-		for _, id := range ids {
-			a.member(id).State = "Detaching"
-			if g.DetachTime == 0 {
-				a.leave(id)
-				continue
-			}
-			time.AfterFunc(g.DetachTime, func() {
-				a.mu.Lock()
-				defer a.mu.Unlock()
-				a.leave(id)
-			})
-		}
-		a.launchMissing(g)
-		return nil
-	})
-}
-
-func invalid(format string, args ...any) *AWSError {
-	return &AWSError{Code: "ValidationError", Message: fmt.Sprintf(format, args...), HTTPStatus: 400, Means: spot.ErrFinal}
-}
-
-func noGroup(name string) *AWSError {
-	return invalid("AutoScalingGroup name not found - AutoScalingGroup %s not found", name)
 }

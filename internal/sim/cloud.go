@@ -12,10 +12,15 @@ import (
 // attemptLimit bounds one call, as the real Cloud bounds an HTTP attempt.
 const attemptLimit = 5 * time.Second
 
-// Cloud is spot.Cloud straight on an AWS, with the same calls in the same order as the real one makes.
+// Cloud is spot.Cloud, spot.Scaling and spot.Ender straight on an AWS, with the same calls in the same order as the real
+// one makes.
 type Cloud struct{ aws *AWS }
 
-var _ spot.Cloud = (*Cloud)(nil)
+var (
+	_ spot.Cloud   = (*Cloud)(nil)
+	_ spot.Scaling = (*Cloud)(nil)
+	_ spot.Ender   = (*Cloud)(nil)
+)
 
 // Cloud is the account as the handler sees it.
 func (a *AWS) Cloud() *Cloud { return &Cloud{aws: a} }
@@ -46,10 +51,15 @@ func (c *Cloud) Instance(ctx context.Context, id string) (spot.Instance, error) 
 	if err != nil {
 		return spot.Instance{}, err
 	}
-	i := found[0]
+	return found[0].seen(), nil
+}
+
+// seen is what the handler sees of an instance.
+func (i Instance) seen() spot.Instance {
 	return spot.Instance{
-		ID: i.ID, State: i.State, PrivateDNSName: i.PrivateDNSName, PrivateIP: i.PrivateIP, Spot: i.Spot, Tags: i.Tags,
-	}, nil
+		ID: i.ID, State: i.State, PrivateDNSName: i.PrivateDNSName, PrivateIP: i.PrivateIP,
+		Spot: i.Spot, Hibernates: i.Hibernates, Launched: i.Launched, Tags: i.Tags,
+	}
 }
 
 // Membership implements spot.Cloud.

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/castai/kops-spot/internal/sim"
@@ -19,17 +20,26 @@ func states() map[string]int {
 	return map[string]int{"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 }
 
+// timestamp is how both services write a time.
+const timestamp = "2006-01-02T15:04:05.000Z"
+
 func describedInstances(found []sim.Instance) []element {
 	return []element{list("reservationSet", "item", found, func(i sim.Instance) []element {
 		return []element{group("instancesSet", group("item", instance(i)...))}
 	})}
 }
 
+func state(name, of string) element {
+	return group(name, text("code", strconv.Itoa(states()[of])), text("name", of))
+}
+
 func instance(i sim.Instance) []element {
 	es := []element{
 		text("instanceId", i.ID),
-		group("instanceState", text("code", strconv.Itoa(states()[i.State])), text("name", i.State)),
+		state("instanceState", i.State),
 		text("privateDnsName", i.PrivateDNSName),
+		text("launchTime", i.Launched.Format(timestamp)),
+		group("hibernationOptions", text("configured", strconv.FormatBool(i.Hibernates))),
 		group("placement", text("availabilityZone", i.Zone)),
 		list("tagSet", "item", slices.Sorted(maps.Keys(i.Tags)), func(k string) []element {
 			return []element{text("key", k), text("value", i.Tags[k])}
@@ -42,6 +52,12 @@ func instance(i sim.Instance) []element {
 		es = append(es, text("instanceLifecycle", "spot"))
 	}
 	return es
+}
+
+func stateChanges(changes []sim.StateChange) []element {
+	return []element{list("instancesSet", "item", changes, func(c sim.StateChange) []element {
+		return []element{text("instanceId", c.ID), state("currentState", c.To), state("previousState", c.From)}
+	})}
 }
 
 func describedMembers(found []sim.Member) []element {
@@ -83,10 +99,6 @@ func describedGroups(found []sim.Group) []element {
 	})}
 }
 
-// maxGlobalTimeout is how long AWS lets a hook wait in all: 48 hours, or 100 times the heartbeat, whichever is less
-// (API reference, LifecycleHook).
-const maxGlobalTimeout = 48 * time.Hour
-
 func describedHooks(of string, found []sim.Hook) []element {
 	seconds := func(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 	return []element{list("LifecycleHooks", "member", found, func(h sim.Hook) []element {
@@ -94,19 +106,43 @@ func describedHooks(of string, found []sim.Hook) []element {
 			text("LifecycleHookName", h.Name),
 			text("AutoScalingGroupName", of),
 			text("LifecycleTransition", h.Transition),
-			text("HeartbeatTimeout", seconds(h.Heartbeat)),
-			text("GlobalTimeout", seconds(min(100*h.Heartbeat, maxGlobalTimeout))),
+			text("HeartbeatTimeout", seconds(h.Timeout())),
+			text("GlobalTimeout", seconds(h.Global())),
+			text("DefaultResult", h.Result()),
 		}
 	})}
 }
 
-func detached(from string, ids []string) []element {
-	return []element{list("Activities", "member", ids, func(id string) []element {
-		return []element{
-			text("ActivityId", "detach-"+id),
-			text("AutoScalingGroupName", from),
-			text("Description", "Detaching EC2 instance: "+id),
-			text("StatusCode", "InProgress"),
+func describedActivities(found []sim.Activity) []element {
+	return []element{list("Activities", "member", found, func(a sim.Activity) []element {
+		es := []element{
+			text("ActivityId", a.ID),
+			text("AutoScalingGroupName", a.Group),
+			text("Description", a.Description),
+			text("Cause", a.Cause),
+			text("StartTime", a.Start.Format(timestamp)),
+			text("StatusCode", a.Status),
 		}
+		if a.Message != "" {
+			es = append(es, text("StatusMessage", a.Message))
+		}
+		if a.End.IsZero() {
+			return append(es, text("Progress", "50"))
+		}
+		return append(es, text("EndTime", a.End.Format(timestamp)), text("Progress", "100"))
 	})}
+}
+
+// detaching are the last detaches of these instances.
+func detaching(all []sim.Activity, ids []string) []sim.Activity {
+	var found []sim.Activity
+	for _, id := range ids {
+		for _, a := range slices.Backward(all) {
+			if a.Instance == id && strings.HasPrefix(a.Description, "Detaching") {
+				found = append(found, a)
+				break
+			}
+		}
+	}
+	return found
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -21,17 +22,29 @@ const (
 	malformed = "i-nonsense"
 )
 
-// world is an AWS with a group of three: its tag KubernetesCluster, a hook for the end of an instance and one for its
-// launch; and an instance beside it. Its members are seen past the Cloud that is tested.
+// cloud is all that a Cloud promises.
+type cloud interface {
+	spot.Cloud
+	spot.Scaling
+	spot.Ender
+	Readable(ctx context.Context, cluster string) error
+	InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error)
+}
+
+// world is an AWS with a group of three: its tag KubernetesCluster, a hook of a minute for the end of an instance and one
+// for its launch; and two instances beside it. Its members are seen past the Cloud that is tested.
 type world struct {
-	cloud   spot.Cloud
+	cloud   cloud
+	made    time.Time                // when it was made
 	spotted string                   // a member, on Spot
 	plain   string                   // a member
 	standby string                   // a member on Standby
 	loner   string                   // in no group, on demand
+	sleeper string                   // in no group, and can hibernate
 	members func() map[string]string // instance to LifecycleState
 	desired func() int
-	suspend func(processes ...string) // these and no others
+	suspend func(processes ...string)       // these and no others
+	end     func(member string) spot.Action // has the group begin to end a member, which its hook holds back
 
 	// deviates names what this AWS does otherwise than the real one, with what it does instead: nil is success.
 	deviates map[string]error
@@ -66,7 +79,7 @@ func (w *world) differs(what string) bool {
 	return ok
 }
 
-// contract is what spot.Cloud promises, on an AWS that behaves.
+// contract is what a Cloud promises, on an AWS that behaves.
 func contract(t *testing.T, w *world) {
 	ctx := t.Context()
 	w.seen = map[string]bool{}
@@ -82,9 +95,39 @@ func contract(t *testing.T, w *world) {
 		if want := "ip-" + strings.ReplaceAll(i.PrivateIP, ".", "-") + "." + region + ".compute.internal"; i.PrivateIP == "" || i.PrivateDNSName != want {
 			t.Errorf("IP address %q, name %q, want %q", i.PrivateIP, i.PrivateDNSName, want)
 		}
+		if i.Launched.Before(w.made.Add(-time.Second)) || i.Launched.After(time.Now().Add(time.Second)) { // it is in whole seconds
+			t.Errorf("launched at %v, but it was made after %v", i.Launched, w.made)
+		}
 		i, err = w.cloud.Instance(ctx, w.loner)
-		if err != nil || i.Spot {
+		if err != nil || i.Spot || i.Hibernates {
 			t.Errorf("on demand: %+v, %v", i, err)
+		}
+		i, err = w.cloud.Instance(ctx, w.sleeper)
+		if err != nil || !i.Hibernates {
+			t.Errorf("one that can hibernate: %+v, %v", i, err)
+		}
+	})
+
+	t.Run("instances at once", func(t *testing.T) {
+		found, err := w.cloud.InstancesOf(ctx, []string{w.spotted, nowhere, w.loner, malformed})
+		if err != nil || len(found) != 2 {
+			t.Errorf("found %+v, %v", found, err)
+		}
+		for _, id := range []string{w.spotted, w.loner} {
+			if i, err := w.cloud.Instance(ctx, id); err != nil || !reflect.DeepEqual(found[id], i) {
+				t.Errorf("found %+v, by itself %+v, %v", found[id], i, err)
+			}
+		}
+		if found, err := w.cloud.InstancesOf(ctx, nil); err != nil || len(found) != 0 {
+			t.Errorf("of no ids: %+v, %v", found, err)
+		}
+	})
+
+	t.Run("readable", func(t *testing.T) {
+		for _, of := range []string{cluster, "nobody.example.com"} {
+			if err := w.cloud.Readable(ctx, of); err != nil {
+				t.Errorf("%s: %v", of, err)
+			}
 		}
 	})
 
@@ -160,6 +203,7 @@ func contract(t *testing.T, w *world) {
 		}
 	})
 
+	var other string // that was launched in the place of the detached one
 	t.Run("detach", func(t *testing.T) {
 		before, desired := w.members(), w.desired()
 		if err := w.cloud.Detach(ctx, w.spotted, nodes); err != nil {
@@ -175,6 +219,11 @@ func contract(t *testing.T, w *world) {
 			t.Errorf("desired capacity %d, before %d", w.desired(), desired)
 		}
 		eventually(t, "one other instance is in service", func() bool { return inService(w.members(), before) == 1 })
+		for id := range w.members() {
+			if _, old := before[id]; !old {
+				other = id
+			}
+		}
 
 		i, err := w.cloud.Instance(ctx, w.spotted)
 		if err != nil || i.State != "running" || i.Tags[spot.TagCluster] != cluster {
@@ -183,6 +232,75 @@ func contract(t *testing.T, w *world) {
 		if _, ok := i.Tags["aws:autoscaling:groupName"]; ok != w.differs("a detached instance keeps its group's name") {
 			t.Errorf("tags of the detached instance: %v", i.Tags)
 		}
+	})
+
+	t.Run("launches", func(t *testing.T) {
+		found, err := w.cloud.Launches(ctx, nodes, w.made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.differs("no activity is told of") {
+			if found != nil {
+				t.Errorf("got %+v", found)
+			}
+		} else {
+			l := found[len(found)-1] // the newest
+			if l.Instance != other || l.Failed || l.Reason != "" || l.At.Before(w.made.Add(-time.Second)) || l.At.After(time.Now().Add(time.Second)) {
+				t.Errorf("got %+v; %s was launched since %v", found, other, w.made)
+			}
+		}
+		if found, err := w.cloud.Launches(ctx, nodes, time.Now().Add(time.Minute)); err != nil || found != nil {
+			t.Errorf("in time to come: %+v, %v", found, err)
+		}
+		_, err = w.cloud.Launches(ctx, "x", w.made)
+		w.wants(t, "launches of an unknown group", err, spot.ErrFinal)
+	})
+
+	t.Run("hook", func(t *testing.T) {
+		h, err := w.cloud.Hook(ctx, nodes, "drain")
+		global := 100 * time.Minute
+		if w.differs("a hook's global timeout is always 48 hours") {
+			global = 48 * time.Hour
+		}
+		if err != nil || h != (spot.Hook{Heartbeat: time.Minute, Global: global}) {
+			t.Errorf("got %+v, %v", h, err)
+		}
+		_, err = w.cloud.Hook(ctx, nodes, "x")
+		w.wants(t, "unknown hook", err, spot.ErrNotFound)
+		_, err = w.cloud.Hook(ctx, "x", "drain")
+		w.wants(t, "hook of an unknown group", err, spot.ErrNotFound)
+	})
+
+	t.Run("lifecycle action", func(t *testing.T) {
+		act := w.end(other)
+		if m, err := w.cloud.Membership(ctx, other); err != nil || (m.LifecycleState == "Terminating:Wait") == w.differs("no hook holds an instance") {
+			t.Errorf("membership %+v, %v", m, err)
+		}
+		for range 2 { // as often as needed
+			w.wants(t, "heartbeat", w.cloud.Heartbeat(ctx, act), nil)
+		}
+		for what, change := range map[string]func(*spot.Action){
+			"token":    func(a *spot.Action) { a.Token = "00000000-0000-0000-0000-000000000000" },
+			"hook":     func(a *spot.Action) { a.Hook = "start" },
+			"instance": func(a *spot.Action) { a.Instance = nowhere },
+			"group":    func(a *spot.Action) { a.Group = "x" },
+		} {
+			bad := act
+			change(&bad)
+			w.wants(t, "heartbeat of an unknown "+what, w.cloud.Heartbeat(ctx, bad), spot.ErrFinal)
+			w.wants(t, "completion of an unknown "+what, w.cloud.Complete(ctx, bad), spot.ErrFinal)
+		}
+		w.wants(t, "completion", w.cloud.Complete(ctx, act), nil)
+		w.wants(t, "completion again", w.cloud.Complete(ctx, act), spot.ErrFinal)
+		w.wants(t, "heartbeat after the completion", w.cloud.Heartbeat(ctx, act), spot.ErrFinal)
+		if w.differs("no hook holds an instance") {
+			return
+		}
+		eventually(t, "the instance is in no group, and terminated", func() bool {
+			_, err := w.cloud.Membership(ctx, other)
+			i, _ := w.cloud.Instance(ctx, other)
+			return errors.Is(err, spot.ErrNotFound) && i.State == "terminated"
+		})
 	})
 
 	t.Run("detach from standby", func(t *testing.T) {
@@ -208,6 +326,30 @@ func contract(t *testing.T, w *world) {
 		time.Sleep(300 * time.Millisecond) // several times what a launch takes here
 		if n := inService(w.members(), before); n != want {
 			t.Errorf("%d new instances in service, want %d", n, want)
+		}
+	})
+
+	t.Run("terminate", func(t *testing.T) {
+		w.wants(t, "termination of an unknown instance", w.cloud.Terminate(ctx, nowhere), spot.ErrNotFound)
+		w.wants(t, "termination of a malformed id", w.cloud.Terminate(ctx, malformed), spot.ErrNotFound)
+		for range 2 { // it may be repeated
+			if err := w.cloud.Terminate(ctx, w.sleeper); err != nil {
+				t.Error(err)
+			}
+		}
+		var i spot.Instance
+		eventually(t, "the instance is terminated", func() (is bool) {
+			i, _ = w.cloud.Instance(ctx, w.sleeper)
+			return i.State == "terminated"
+		})
+		if err := w.cloud.Terminate(ctx, w.sleeper); err != nil {
+			t.Errorf("terminated already: %v", err)
+		}
+		if (i.PrivateDNSName == "" && i.PrivateIP == "") == w.differs("a terminated instance keeps its name and address") {
+			t.Errorf("terminated: %+v", i)
+		}
+		if i, err := w.cloud.Instance(ctx, w.loner); err != nil || i.State != "running" {
+			t.Errorf("another: %+v, %v", i, err)
 		}
 	})
 

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
@@ -32,6 +33,26 @@ func TestContractOnMoto(t *testing.T) {
 		"detach again":                  nil,
 		"detach long after":             nil,
 		"a suspended group launches":    nil,
+
+		"a terminated instance keeps its name and address": nil,
+		"a hook's global timeout is always 48 hours":       nil,
+		"no activity is told of":                           nil, // the list is always empty
+		"launches of an unknown group":                     nil,
+
+		// It has no operation for a heartbeat or a completion, and breaks with HTTP status 500.
+		"no hook holds an instance":         nil,
+		"heartbeat":                         errAgain,
+		"heartbeat of an unknown token":     errAgain,
+		"heartbeat of an unknown hook":      errAgain,
+		"heartbeat of an unknown instance":  errAgain,
+		"heartbeat of an unknown group":     errAgain,
+		"heartbeat after the completion":    errAgain,
+		"completion":                        errAgain,
+		"completion of an unknown token":    errAgain,
+		"completion of an unknown hook":     errAgain,
+		"completion of an unknown instance": errAgain,
+		"completion of an unknown group":    errAgain,
+		"completion again":                  errAgain,
 	}
 	contract(t, w)
 }
@@ -65,9 +86,13 @@ func motoWorld(t *testing.T, url string) *world {
 			t.Fatal(err)
 		}
 	}
-	run := func(onSpot bool) string {
+	made := time.Now()
+	run := func(onSpot, hibernates bool) string {
 		t.Helper()
 		in := &ec2.RunInstancesInput{ImageId: aws.String("ami-12c6146b"), MinCount: aws.Int32(1), MaxCount: aws.Int32(1)}
+		if hibernates {
+			in.HibernationOptions = &ec2types.HibernationOptionsRequest{Configured: aws.Bool(true)}
+		}
 		if onSpot {
 			in.InstanceMarketOptions = &ec2types.InstanceMarketOptionsRequest{MarketType: ec2types.MarketTypeSpot}
 		}
@@ -94,11 +119,13 @@ func motoWorld(t *testing.T, url string) *world {
 	for name, transition := range map[string]string{"start": "autoscaling:EC2_INSTANCE_LAUNCHING", "drain": "autoscaling:EC2_INSTANCE_TERMINATING"} {
 		_, err = s.PutLifecycleHook(ctx, &autoscaling.PutLifecycleHookInput{
 			AutoScalingGroupName: aws.String(nodes), LifecycleHookName: aws.String(name), LifecycleTransition: aws.String(transition),
+			HeartbeatTimeout: aws.Int32(60),
 		})
 		must(err)
 	}
 
-	w := &world{cloud: awscloud.New(cfg), spotted: run(true), plain: run(false), standby: run(false), loner: run(false)}
+	w := &world{cloud: awscloud.New(cfg), made: made,
+		spotted: run(true, false), plain: run(false, false), standby: run(false, false), loner: run(false, false), sleeper: run(false, true)}
 	// Attached rather than launched: moto's groups launch no Spot instances.
 	_, err = s.AttachInstances(ctx, &autoscaling.AttachInstancesInput{AutoScalingGroupName: aws.String(nodes), InstanceIds: []string{w.spotted, w.plain, w.standby}})
 	must(err)
@@ -136,6 +163,10 @@ func motoWorld(t *testing.T, url string) *world {
 			_, err := s.SuspendProcesses(ctx, &autoscaling.SuspendProcessesInput{AutoScalingGroupName: aws.String(nodes), ScalingProcesses: processes})
 			must(err)
 		}
+	}
+	// There is no way to end a member so that a hook holds it, so this action is made up.
+	w.end = func(member string) spot.Action {
+		return spot.Action{Group: nodes, Hook: "drain", Token: "11111111-1111-1111-1111-111111111111", Instance: member}
 	}
 	if got, want := slices.Sorted(maps.Keys(w.members())), slices.Sorted(slices.Values([]string{w.spotted, w.plain, w.standby})); !slices.Equal(got, want) {
 		t.Fatalf("members %v, want %v", got, want)

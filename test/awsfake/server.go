@@ -1,5 +1,5 @@
 // Package awsfake is EC2 and EC2 Auto Scaling on loopback: a sim.AWS behind the Query protocol, for programs that are
-// pointed at it with AWS_ENDPOINT_URL. It has the seven operations of the handler; everything else, an unknown parameter
+// pointed at it with AWS_ENDPOINT_URL. It has the operations that a Cloud calls; everything else, an unknown parameter
 // included, is a loud error, so that nothing seems to work that was never looked at.
 //
 // It does not check signatures, only which access key made one.

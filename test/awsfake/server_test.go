@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	scaling "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -55,6 +56,14 @@ func TestUnknownIsLoud(t *testing.T) {
 		"tag deleted by value":   {func() error { _, err := e.DeleteTags(ctx, byValue(w.plain)); return err }, "UnknownParameter"},
 		"dry run":                {func() error { _, err := e.CreateTags(ctx, dryRun(w.plain)); return err }, "UnknownParameter"},
 		"groups' filter":         {func() error { _, err := s.DescribeAutoScalingGroups(ctx, some()); return err }, "UnknownParameter"},
+		"activities' filter": {func() error {
+			_, err := s.DescribeScalingActivities(ctx, &autoscaling.DescribeScalingActivitiesInput{Filters: some().Filters})
+			return err
+		}, "UnknownParameter"},
+		"forced termination": {func() error {
+			_, err := e.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{w.plain}, Force: aws.Bool(true)})
+			return err
+		}, "UnknownParameter"},
 		"no signature":           {func() error { return post(cfg, "DescribeInstances", "") }, "MissingAuthenticationToken"},
 		"other service's action": {func() error { return post(cfg, "DescribeInstances", "autoscaling") }, "InvalidAction"},
 	} {
@@ -81,7 +90,7 @@ func dryRun(id string) *ec2.CreateTagsInput {
 }
 
 func some() *autoscaling.DescribeAutoScalingGroupsInput {
-	return &autoscaling.DescribeAutoScalingGroupsInput{MaxRecords: aws.Int32(1)}
+	return &autoscaling.DescribeAutoScalingGroupsInput{Filters: []scaling.Filter{{Name: aws.String("tag:x"), Values: []string{"y"}}}}
 }
 
 // post makes a call, signed for a service or not at all, and returns the answer as an error.

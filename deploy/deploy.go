@@ -7,3 +7,9 @@ import _ "embed"
 //
 //go:embed rbac.yaml
 var RBAC []byte
+
+// KarpenterRBAC is the manifest of what the handler may do beside that where it deletes Karpenter's NodeClaims. It is applied
+// only by who wants that.
+//
+//go:embed rbac-karpenter.yaml
+var KarpenterRBAC []byte

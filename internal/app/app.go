@@ -1,3 +1,4 @@
+// Package app makes the production handler of the environment's settings.
 package app
 
 import (
@@ -22,9 +23,11 @@ func Logger(stdout io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler
 
 // Function is what the Lambda runs for each event.
 type Function struct {
-	handle func(context.Context, spot.Interruption) (spot.Outcome, error)
-	stdout io.Writer // the function's log: lines of JSON
-	log    *slog.Logger
+	cluster string
+	handle  func(context.Context, spot.Interruption) (spot.Outcome, error)
+	check   func(context.Context) SelfCheck
+	stdout  io.Writer // the function's log: lines of JSON
+	log     *slog.Logger
 }
 
 // New makes the function that the environment (in the form of os.Environ) describes. It makes no request.
@@ -40,8 +43,8 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 	if aws.Region == "" {
 		return nil, errors.New("reading the AWS configuration: AWS_REGION: set it to the cluster's region; Lambda sets it by itself")
 	}
-	cloud := awscloud.New(aws)
-	login, err := cfg.logIn(aws, cloud, "kops-spot/"+version)
+	cloud, userAgent := awscloud.New(aws), "kops-spot/"+version
+	login, err := cfg.logIn(aws, cloud, userAgent)
 	if err != nil {
 		return nil, err
 	}
@@ -50,37 +53,71 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 		return nil, err
 	}
 	log := Logger(stdout)
-	h := &spot.Handler{Cluster: cluster, Cloud: cloud, Policy: spot.DefaultPolicy(cfg.Cluster), Log: log}
-	f := &Function{handle: h.Handle, stdout: stdout, log: log}
+	h := &spot.Handler{Cluster: cluster, Cloud: cloud, Policy: cfg.Policy, Autoscaler: cfg.castai.client(cloud, userAgent), Log: log}
+	f := &Function{cluster: cfg.Cluster, handle: h.Handle, stdout: stdout, log: log}
 	if cfg.Mode == Observe {
 		f.handle = h.Preview
 	}
+	f.check = selfChecker{cfg: cfg, cluster: cluster, cloud: cloud, texts: cfg.texts(cloud), log: log}.run
 	return f, nil
 }
 
-// Handle handles one event as EventBridge hands it to a function. An error means that nothing was done.
-func (f *Function) Handle(ctx context.Context, event json.RawMessage) (spot.Outcome, error) {
-	out, err := f.outcome(ctx, event)
-	if err != nil {
-		f.log.Error("nothing was done", "error", err.Error())
-		return spot.Outcome{}, err
+// Handle handles one event as EventBridge hands it to a function. What it returns is a spot.Outcome or, where the event
+// asks whether the function could act, a SelfCheck. An error means that nothing was done.
+func (f *Function) Handle(ctx context.Context, event json.RawMessage) (any, error) {
+	e, err := eventbridge.Decode(event)
+	var unknown *eventbridge.UnknownError
+	switch {
+	case errors.As(err, &unknown):
+		out := spot.Outcome{Version: spot.OutcomeVersion, Result: spot.Ignored, Reason: err.Error(), Cluster: f.cluster,
+			Event: spot.EventTold{ID: unknown.ID, Type: unknown.DetailType}}
+		f.log.Info("outcome", "outcome", out)
+		return out, nil
+	case err != nil:
+		return nil, f.failed(err)
+	case e.SelfCheck:
+		return f.selfCheck(ctx, e.ID), nil
 	}
-	f.log.Info("outcome", "outcome", out)
-	if err := writeMetrics(f.stdout, out, time.Now()); err != nil {
-		f.log.Error("the metrics could not be written", "error", err.Error())
+	out, err := f.interrupted(ctx, e.Interruptions)
+	if err != nil {
+		return nil, f.failed(err)
 	}
 	return out, nil
 }
 
-func (f *Function) outcome(ctx context.Context, event json.RawMessage) (spot.Outcome, error) {
-	in, err := eventbridge.Decode(event)
-	var unknown *eventbridge.UnknownError
-	if errors.As(err, &unknown) {
-		return spot.Outcome{Version: spot.OutcomeVersion, Result: spot.Ignored, Reason: err.Error(),
-			Event: spot.EventTold{ID: unknown.ID, Type: unknown.DetailType}}, nil
-	}
+func (f *Function) failed(err error) error {
+	f.log.Error("nothing was done", "error", err.Error())
+	return err
+}
+
+// interrupted handles an event about one instance or several.
+func (f *Function) interrupted(ctx context.Context, all []spot.Interruption) (spot.Outcome, error) {
+	out, err := f.handleAll(ctx, all)
 	if err != nil {
-		return spot.Outcome{}, err
+		return out, err
 	}
-	return f.handle(ctx, in)
+	f.log.Info("outcome", "outcome", out)
+	each := out.Each
+	if len(each) == 0 {
+		each = []spot.Outcome{out}
+	}
+	for i, one := range each {
+		f.measure(one.Cluster, string(one.Result), metricsOf(all[i], one))
+	}
+	return out, nil
+}
+
+// selfCheck says whether the function could act now. That it could not is what it was asked for, and no error: another
+// invocation would say the same, and the metric says it to whom it concerns.
+func (f *Function) selfCheck(ctx context.Context, event string) SelfCheck {
+	told := f.check(ctx)
+	f.log.Info("self-check", "event", event, "self_check", told)
+	f.measure(told.Cluster, "", told.metrics())
+	return told
+}
+
+func (f *Function) measure(cluster, result string, metrics []metric) {
+	if err := writeMetrics(f.stdout, cluster, result, metrics, time.Now()); err != nil {
+		f.log.Error("the metrics could not be written", "error", err.Error())
+	}
 }

@@ -1,4 +1,3 @@
-// Package app makes the production handler of the environment's settings.
 package app
 
 import (
@@ -7,23 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
+
+	"github.com/castai/kops-spot/internal/spot"
 )
-
-// The settings, all of them. README.md has the same table in words.
-const (
-	envCluster       = "KOPS_SPOT_CLUSTER"
-	envMode          = "KOPS_SPOT_MODE"
-	envLogin         = "KOPS_SPOT_LOGIN"
-	envServer        = "KOPS_SPOT_SERVER"
-	envCA            = "KOPS_SPOT_CA"
-	envTLSServerName = "KOPS_SPOT_TLS_SERVER_NAME"
-
-	prefix = "KOPS_SPOT_"
-)
-
-var settings = []string{envCluster, envMode, envLogin, envServer, envCA, envTLSServerName}
 
 // Mode is whether the function acts on what it decides.
 type Mode string
@@ -57,25 +43,19 @@ type Config struct {
 	Server        string // empty with a kubeconfig, which says it
 	TLSServerName string
 
-	login place // how, and with what: a cluster id, a path, a secret
-	ca    place // empty for the system's roots
+	Policy       spot.Policy
+	EndLeftovers bool // the self-check ends instances that EC2 was to take back and has not
+
+	login  place // how, and with what: a cluster id, a path, a secret
+	ca     place // empty for the system's roots
+	castai autoscaler
 }
 
 // ParseConfig reads the settings of an environment in the form of os.Environ. Its error joins one line for each setting
 // that is missing, malformed or unknown.
 func ParseConfig(environ []string) (Config, error) {
-	env := map[string]string{}
-	var errs []error
+	env, errs := environment(environ)
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for _, kv := range environ {
-		name, value, _ := strings.Cut(kv, "=")
-		switch {
-		case slices.Contains(settings, name):
-			env[name] = strings.TrimSpace(value)
-		case strings.HasPrefix(name, prefix):
-			bad("%s: there is no such setting; there are %s", name, strings.Join(settings, ", "))
-		}
-	}
 	c := Config{Cluster: env[envCluster], Mode: Mode(env[envMode]), Server: env[envServer], TLSServerName: env[envTLSServerName]}
 	switch {
 	case c.Cluster == "":
@@ -110,6 +90,7 @@ func ParseConfig(environ []string) (Config, error) {
 	default:
 		bad("%s: set it to %s", envLogin, loginWays)
 	}
+	errs = append(errs, c.readPolicy(env)...)
 	if len(errs) > 0 {
 		return Config{}, fmt.Errorf("reading the configuration: %w", errors.Join(errs...))
 	}

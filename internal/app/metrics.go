@@ -11,32 +11,32 @@ import (
 // metricsNamespace is where the function's metrics are found in CloudWatch.
 const metricsNamespace = "kops-spot"
 
-// metric is one measurement of an outcome.
+// metric is one measurement.
 type metric struct {
 	Name  string `json:"Name"`
 	Unit  string `json:"Unit"`
 	value float64
 }
 
-// writeMetrics writes an outcome's metrics as a line of CloudWatch's embedded metric format, which CloudWatch Logs takes
-// out of the function's log by itself: no call, no permission. Events that are not ours make none: every function in the
-// region gets every event, and a metric costs money.
-func writeMetrics(w io.Writer, out spot.Outcome, now time.Time) error {
-	metrics := metricsOf(out)
+// writeMetrics writes metrics as a line of CloudWatch's embedded metric format, which CloudWatch Logs takes out of the
+// function's log by itself: no call, no permission. They are found by cluster, and those of a result by that too.
+func writeMetrics(w io.Writer, cluster, result string, metrics []metric, now time.Time) error {
 	if len(metrics) == 0 {
 		return nil
 	}
-	line := map[string]any{
-		"Cluster": out.Cluster,
-		"Result":  out.Result,
-		"_aws": map[string]any{
-			"Timestamp": now.UnixMilli(),
-			"CloudWatchMetrics": []any{map[string]any{
-				"Namespace":  metricsNamespace,
-				"Dimensions": [][]string{{"Cluster"}, {"Cluster", "Result"}},
-				"Metrics":    metrics,
-			}},
-		},
+	line := map[string]any{"Cluster": cluster}
+	dimensions := [][]string{{"Cluster"}}
+	if result != "" {
+		line["Result"] = result
+		dimensions = append(dimensions, []string{"Cluster", "Result"})
+	}
+	line["_aws"] = map[string]any{
+		"Timestamp": now.UnixMilli(),
+		"CloudWatchMetrics": []any{map[string]any{
+			"Namespace":  metricsNamespace,
+			"Dimensions": dimensions,
+			"Metrics":    metrics,
+		}},
 	}
 	for _, m := range metrics {
 		line[m.Name] = m.value
@@ -49,38 +49,95 @@ func writeMetrics(w io.Writer, out spot.Outcome, now time.Time) error {
 	return err
 }
 
-// metricsOf are the measurements of an interruption that was acted on. A moment that never came has none: a zero would
-// look like the best of all.
-func metricsOf(out spot.Outcome) []metric {
+// metricsOf are the measurements of one outcome. Events that are not ours make none: every function in the region gets
+// every event, and a metric costs money. A rehearsal only counts as one: it must ring no alarm, and improve no average.
+func metricsOf(in spot.Interruption, out spot.Outcome) []metric {
+	var m measured
 	switch out.Result {
-	case spot.Emptied, spot.NotEmptied, spot.NoNode:
-	default:
-		return nil
+	case spot.Emptied, spot.NotEmptied, spot.NoNode, spot.Cordoned:
+		m.interruption(out)
+	case spot.LeftAsIs:
+		m.count("Noted", 1)
+		m.replacement(out)
+	case spot.Released:
+		m.release(out)
+	case spot.Returned:
+		m.count("Returned", 1)
 	}
-	var metrics []metric
-	count := func(name string, n int) { metrics = append(metrics, metric{name, "Count", float64(n)}) }
-	moment := func(name string, at *spot.Seconds) {
-		if at != nil {
-			metrics = append(metrics, metric{name, "Seconds", float64(*at)})
+	if in.Rehearsal && (len(m) > 0 || out.Result == spot.Planned) {
+		m = nil
+		m.count("Rehearsals", 1)
+	}
+	return m
+}
+
+type measured []metric
+
+func (m *measured) count(name string, n int) { *m = append(*m, metric{name, "Count", float64(n)}) }
+
+// moment leaves out what never came: a zero would look like the best of all.
+func (m *measured) moment(name string, at *spot.Seconds) {
+	if at != nil {
+		*m = append(*m, metric{name, "Seconds", float64(*at)})
+	}
+}
+
+func (m *measured) interruption(out spot.Outcome) {
+	ends := endsOf(out)
+	m.count("Interruptions", 1)
+	m.count("NotEmptied", one(out.Result == spot.NotEmptied))
+	m.replacement(out)
+	m.count("PodsMoved", ends[spot.PodEvicted]+ends[spot.PodGone])
+	m.count("PodsForced", ends[spot.PodForced])
+	m.count("PodsRemaining", ends[spot.PodRemaining])
+	m.moment("EventAge", out.Times.Began)
+	m.moment("TimeToCordon", out.Times.Cordoned)
+	m.moment("TimeToLastEviction", out.Times.LastEviction)
+	if out.Result == spot.Emptied {
+		m.moment("TimeToEmpty", out.Times.Empty)
+	}
+}
+
+// replacement measures what became of asking for another instance. It counts where we have asked, and not where somebody
+// else had, or Karpenter does by itself; and only a group says what it launches.
+func (m *measured) replacement(out spot.Outcome) {
+	var told []spot.ReplaceTold
+	if out.Replacement != nil {
+		told = append([]spot.ReplaceTold{*out.Replacement}, out.AlsoAsked...)
+	}
+	asked := false
+	for _, r := range told {
+		asked = asked || r.At != nil
+	}
+	m.count("Replaced", one(asked))
+	for _, r := range told {
+		if r.Action == spot.ReplaceDetach && r.At != nil {
+			m.count("ReplacementLaunched", one(r.Instance != ""))
+			m.moment("TimeToLaunch", r.Launched)
+			m.moment("TimeToReplacement", r.Registered)
+			return
 		}
 	}
+}
+
+func (m *measured) release(out spot.Outcome) {
+	var r spot.ReleaseTold
+	if out.Release != nil {
+		r = *out.Release
+	}
+	m.count("Released", 1)
+	m.count("ReleaseIncomplete", one(r.PodsFreed == nil || r.VolumesFree == nil))
+	m.count("PodsReleased", endsOf(out)[spot.PodReleased])
+	m.moment("TimeToPodsFreed", r.PodsFreed)
+	m.moment("TimeToVolumesFree", r.VolumesFree)
+}
+
+func endsOf(out spot.Outcome) map[spot.PodEnd]int {
 	ends := map[spot.PodEnd]int{}
 	for _, p := range out.Pods {
 		ends[p.End]++
 	}
-	count("Interruptions", 1)
-	count("NotEmptied", one(out.Result == spot.NotEmptied))
-	count("Replaced", one(out.Replacement != nil && out.Replacement.Action != spot.ReplaceNone))
-	count("PodsMoved", ends[spot.PodEvicted]+ends[spot.PodGone])
-	count("PodsForced", ends[spot.PodForced])
-	count("PodsRemaining", ends[spot.PodRemaining])
-	moment("EventAge", out.Times.Began)
-	moment("TimeToCordon", out.Times.Cordoned)
-	moment("TimeToLastEviction", out.Times.LastEviction)
-	if out.Result == spot.Emptied {
-		moment("TimeToEmpty", out.Times.Empty)
-	}
-	return metrics
+	return ends
 }
 
 func one(is bool) int {

@@ -7,13 +7,17 @@ package kube
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
 
@@ -32,9 +36,14 @@ const (
 type Cluster struct {
 	client rest.Interface
 	params runtime.ParameterCodec
+
+	oldEvictions atomic.Bool // the API server knows evictions by their old name only
 }
 
-var _ spot.Cluster = (*Cluster)(nil)
+var (
+	_ spot.Cluster = (*Cluster)(nil)
+	_ spot.Marked  = (*Cluster)(nil)
+)
 
 // New makes a Cluster of a log-in. It makes no request. The login's rate limit is taken away: a client lives for one
 // node, and the server has its own priority and fairness.
@@ -58,12 +67,16 @@ func New(login *rest.Config) (*Cluster, error) {
 // newScheme knows the types in use and no others.
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
-	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Node{}, &corev1.NodeList{}, &corev1.Pod{}, &corev1.PodList{})
-	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
-	s.AddKnownTypes(policyv1.SchemeGroupVersion, &policyv1.Eviction{})
-	metav1.AddToGroupVersion(s, policyv1.SchemeGroupVersion)
-	s.AddKnownTypes(eventsv1.SchemeGroupVersion, &eventsv1.Event{})
-	metav1.AddToGroupVersion(s, eventsv1.SchemeGroupVersion)
+	for group, types := range map[schema.GroupVersion][]runtime.Object{
+		corev1.SchemeGroupVersion:          {&corev1.Node{}, &corev1.NodeList{}, &corev1.Pod{}, &corev1.PodList{}, &corev1.Namespace{}},
+		policyv1.SchemeGroupVersion:        {&policyv1.Eviction{}},
+		eventsv1.SchemeGroupVersion:        {&eventsv1.Event{}},
+		storagev1.SchemeGroupVersion:       {&storagev1.VolumeAttachment{}, &storagev1.VolumeAttachmentList{}},
+		authorizationv1.SchemeGroupVersion: {&authorizationv1.SelfSubjectAccessReview{}},
+	} {
+		s.AddKnownTypes(group, types...)
+		metav1.AddToGroupVersion(s, group)
+	}
 	return s
 }
 

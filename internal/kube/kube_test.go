@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -209,20 +210,30 @@ func TestPodOf(t *testing.T) {
 	yes := true
 	at := metav1.NewTime(time.Unix(100, 0).UTC())
 	full := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "u", ResourceVersion: "9", DeletionTimestamp: &at,
-			Annotations:     map[string]string{"kubernetes.io/config.mirror": "x"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "u", ResourceVersion: "9", DeletionTimestamp: &at, Finalizers: []string{"example.com/hold"},
+			Annotations:     map[string]string{"kubernetes.io/config.mirror": "x", "kops-spot.cast.ai/force": "never", "kops-spot.cast.ai.example.com/force": "x"},
 			OwnerReferences: []metav1.OwnerReference{{Kind: "Other", Name: "o"}, {Kind: "StatefulSet", Name: "db", UID: "s", Controller: &yes}}},
 		Spec: corev1.PodSpec{TerminationGracePeriodSeconds: &ten, Priority: &critical,
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
-			Volumes:     []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}}}},
-		Status: corev1.PodStatus{Phase: corev1.PodFailed},
+			Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}},
+				{VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}},
+		Status: corev1.PodStatus{Phase: corev1.PodFailed, Conditions: []corev1.PodCondition{
+			{Type: corev1.PodReady, Status: corev1.ConditionTrue, Reason: "Ready"},
+			{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI"}}},
 	}
 	want := spot.Pod{Namespace: "n", Name: "p", UID: "u", Version: "9", Grace: 10 * time.Second, Terminating: true, EndsBy: at.Time, Finished: true,
-		Mirror: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db", UID: "s"}, ToleratesCordon: true, Volumes: true, Critical: true}
-	if got := podOf(full); got != want {
+		Mirror: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db", UID: "s"}, ToleratesCordon: true, Volumes: true, EmptyDir: true, Critical: true,
+		Finalizers: []string{"example.com/hold"}, EndedBy: "EvictionByEvictionAPI", Annotations: map[string]string{"kops-spot.cast.ai/force": "never"}}
+	if got := podOf(full); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
-	if got, want := podOf(&corev1.Pod{}), (spot.Pod{Grace: 30 * time.Second}); got != want {
+	spared := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"other": "x"}},
+		Spec: corev1.PodSpec{Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},
+			{VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}}}},
+		Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionFalse, Reason: "PreemptionByScheduler"}}},
+	}
+	if got, want := podOf(spared), (spot.Pod{Grace: 30 * time.Second}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 	unschedulable := corev1.Toleration{Key: "node.kubernetes.io/unschedulable", Operator: corev1.TolerationOpExists}

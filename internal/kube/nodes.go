@@ -15,7 +15,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// pageSize is how many nodes the last resort reads at once, as kubectl does.
+// pageSize is how many objects a long list brings at once, as kubectl asks for.
 const pageSize = 500
 
 // maxConflicts is how often a node's change is made again because somebody else wrote in between.
@@ -31,19 +31,48 @@ func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error)
 // NodeOf implements spot.Nodes.
 func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, error) {
 	doing := "searching the nodes for " + instanceID
-	for opts := (metav1.ListOptions{Limit: pageSize}); ; {
+	var found *spot.Node
+	err := c.eachNode(ctx, "", func(n spot.Node) (more bool) {
+		if n.IsInstance(instanceID) {
+			found = &n
+		}
+		return found == nil
+	})
+	switch {
+	case err != nil:
+		return spot.Node{}, translate(err, doing)
+	case found == nil:
+		return spot.Node{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+	}
+	return *found, nil
+}
+
+// MarkedNodes implements spot.Marked.
+func (c *Cluster) MarkedNodes(ctx context.Context) (marked []spot.Node, err error) {
+	err = c.eachNode(ctx, spot.DrainingSelector, func(n spot.Node) (more bool) {
+		marked = append(marked, n)
+		return true
+	})
+	if err != nil {
+		return nil, translate(err, "listing the nodes that we have marked")
+	}
+	return marked, nil
+}
+
+// eachNode shows the nodes of a label selector, page by page, until see wants no more.
+func (c *Cluster) eachNode(ctx context.Context, selector string, see func(spot.Node) (more bool)) error {
+	for opts := (metav1.ListOptions{LabelSelector: selector, Limit: pageSize}); ; {
 		var page corev1.NodeList
-		err := do(ctx, readLimit, c.client.Get().Resource("nodes").VersionedParams(&opts, c.params), &page)
-		if err != nil {
-			return spot.Node{}, translate(err, doing)
+		if err := do(ctx, readLimit, c.client.Get().Resource("nodes").VersionedParams(&opts, c.params), &page); err != nil {
+			return err
 		}
 		for i := range page.Items {
-			if n := nodeOf(&page.Items[i]); n.IsInstance(instanceID) {
-				return n, nil
+			if !see(nodeOf(&page.Items[i])) {
+				return nil
 			}
 		}
 		if opts.Continue = page.Continue; opts.Continue == "" {
-			return spot.Node{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+			return nil
 		}
 	}
 }
@@ -60,7 +89,7 @@ func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.
 			return n, nil
 		}
 		var after corev1.Node
-		err = do(ctx, writeLimit, c.client.Patch(types.MergePatchType).Resource("nodes").Name(n.Name).Body(patch), &after)
+		err = do(ctx, writeLimit, c.client.Patch(types.MergePatchType).Resource("nodes").Name(n.Name).Param("fieldManager", manager).Body(patch), &after)
 		if err == nil {
 			return nodeOf(&after), nil
 		}
@@ -121,7 +150,8 @@ func diff(a, b map[string]string) map[string]any {
 
 func nodeOf(n *corev1.Node) spot.Node {
 	out := spot.Node{Name: n.Name, UID: string(n.UID), Version: n.ResourceVersion, ProviderID: n.Spec.ProviderID,
-		Labels: maps.Clone(n.Labels), Annotations: maps.Clone(n.Annotations), Unschedulable: n.Spec.Unschedulable}
+		Labels: maps.Clone(n.Labels), Annotations: maps.Clone(n.Annotations), Unschedulable: n.Spec.Unschedulable,
+		CordonedBy: cordonedBy(n), Claim: claimOf(n.OwnerReferences)}
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			out.InternalIP = a.Address
@@ -134,6 +164,9 @@ func nodeOf(n *corev1.Node) spot.Node {
 			taint.TimeAdded = t.TimeAdded.Time
 		}
 		out.Taints = append(out.Taints, taint)
+	}
+	for _, v := range n.Status.VolumesAttached {
+		out.Attached = append(out.Attached, string(v.Name))
 	}
 	return out
 }

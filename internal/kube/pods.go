@@ -2,10 +2,11 @@ package kube
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -72,17 +73,8 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 	return nil
 }
 
-// Evict implements spot.Pods.
-func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
-	eviction := &policyv1.Eviction{
-		ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
-		DeleteOptions: deleteOptions(p, grace, exact),
-	}
-	err := do(ctx, writeLimit, c.client.Post().Namespace(p.Namespace).Resource("pods").Name(p.Name).SubResource("eviction").Body(eviction), nil)
-	return refusal(err, "evicting "+p.ID())
-}
-
-// Delete implements spot.Pods.
+// Delete implements spot.Pods. With a grace period under a second the API server forgets the pod at once, whatever its
+// kubelet does.
 func (c *Cluster) Delete(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
 	err := do(ctx, writeLimit, c.client.Delete().Namespace(p.Namespace).Resource("pods").Name(p.Name).Body(deleteOptions(p, grace, exact)), nil)
 	return refusal(err, "deleting "+p.ID())
@@ -102,7 +94,8 @@ func podOf(p *corev1.Pod) spot.Pod {
 	out := spot.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Version: p.ResourceVersion, Grace: defaultGrace,
 		Finished:        p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
 		Critical:        p.Spec.Priority != nil && *p.Spec.Priority >= systemCritical,
-		ToleratesCordon: toleratesCordon(p.Spec.Tolerations)}
+		ToleratesCordon: toleratesCordon(p.Spec.Tolerations),
+		Finalizers:      slices.Clone(p.Finalizers), EndedBy: endedBy(p.Status.Conditions), Annotations: ours(p.Annotations)}
 	if s := p.Spec.TerminationGracePeriodSeconds; s != nil {
 		out.Grace = time.Duration(*s) * time.Second
 	}
@@ -115,8 +108,34 @@ func podOf(p *corev1.Pod) spot.Pod {
 	}
 	for _, v := range p.Spec.Volumes {
 		out.Volumes = out.Volumes || v.PersistentVolumeClaim != nil || v.Ephemeral != nil
+		out.EmptyDir = out.EmptyDir || v.EmptyDir != nil && v.EmptyDir.Medium != corev1.StorageMediumMemory
 	}
 	return out
+}
+
+// endedBy is who began to end a pod. The eviction API, the taint eviction controller, the pod garbage collector, the
+// scheduler and the kubelet say so in a condition; who just deletes a pod says nothing.
+func endedBy(cs []corev1.PodCondition) string {
+	for _, c := range cs {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			return c.Reason
+		}
+	}
+	return ""
+}
+
+// ours are the annotations of ours among an object's.
+func ours(annotations map[string]string) map[string]string {
+	var found map[string]string
+	for k, v := range annotations {
+		if strings.HasPrefix(k, spot.AnnotationPrefix) {
+			if found == nil {
+				found = map[string]string{}
+			}
+			found[k] = v
+		}
+	}
+	return found
 }
 
 // toleratesCordon reports whether the scheduler could put a pod with these tolerations on a cordoned node.

@@ -2,9 +2,7 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -13,18 +11,9 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-const (
-	// clusterPage is how many nodes one request for a list brings.
-	clusterPage = 500
-
-	// clusterConflicts is how often ChangeNode tries. Without an end, a node that is always written in between would stop
-	// the clock of a synctest bubble.
-	clusterConflicts = 10
-)
-
-// Cluster is a Kubernetes cluster in memory: what the API server, the disruption controller, the kubelets and the
-// workloads' controllers would do about nodes and pods, as far as a handler of interruptions can tell. It answers as
-// spot.Cluster, and lets a test arrange the world, disturb it and read what was asked.
+// Cluster is a Kubernetes cluster in memory: what the API server, the kubelets, the workloads' controllers and those for
+// disruption, taint eviction, attaching and garbage collection would do about nodes and pods, as far as a handler of
+// interruptions can tell. It answers as spot.Cluster, and lets a test arrange the world, disturb it and read what was asked.
 //
 // Every method may be called at any time from any goroutine. It measures time with the time package alone and runs no
 // goroutine of its own, so it may live in a testing/synctest bubble; it must then be made in that bubble.
@@ -37,7 +26,16 @@ type Cluster struct {
 	off    map[string]bool // nodes without power
 	hurdle func(node string)
 
+	evicting    map[string]bool // nodes whose pods the taint eviction controller deletes
+	attachments []*clusterAttachment
+	unmountWait time.Duration // see ForceDetachAfter
+
+	namespaces map[string]map[string]string // annotations by namespace
+	claims     map[string]bool
+	forbidden  map[string]bool // see Forbid
+
 	pods        map[string]*clusterPod // by namespace/name
+	successors  map[string]int         // how many an owner has made of that name after another had gone
 	budgets     []*clusterBudget
 	evictHook   func(spot.Pod) *spot.Refusal
 	deleteHook  func(spot.Pod) *spot.Refusal
@@ -50,18 +48,23 @@ type Cluster struct {
 	disturbances []*clusterDisturbance
 }
 
-var _ spot.Cluster = (*Cluster)(nil)
+var (
+	_ spot.Cluster = (*Cluster)(nil)
+	_ spot.Marked  = (*Cluster)(nil)
+)
 
 // NewCluster returns a cluster without nodes and pods.
 func NewCluster() *Cluster {
-	return &Cluster{nodes: map[string]*spot.Node{}, off: map[string]bool{}, pods: map[string]*clusterPod{}}
+	return &Cluster{nodes: map[string]*spot.Node{}, off: map[string]bool{}, pods: map[string]*clusterPod{},
+		successors: map[string]int{}, evicting: map[string]bool{}, unmountWait: clusterUnmountWait,
+		namespaces: map[string]map[string]string{}, claims: map[string]bool{}, forbidden: map[string]bool{}}
 }
 
 // KubeRequest is a request to the API server.
 type KubeRequest struct {
 	Verb     string // get, list, watch, patch, create, delete
-	Resource string // nodes, pods, pods/eviction
-	Name     string // the node, or the pod's namespace/name; for pods that are listed or watched, their node
+	Resource string // nodes, pods, pods/eviction, namespaces, volumeattachments, nodeclaims, events
+	Name     string // the object's, a pod's with its namespace; of what is listed or watched for a node, that node
 	Asked    time.Time
 	Answered time.Time // zero while it is under way; for a watch, when it began to stream
 	Err      error     // why it failed
@@ -128,6 +131,8 @@ func (c *Cluster) request(ctx context.Context, verb, resource, name string, do f
 	case err != nil:
 	case hit.Err != nil && !hit.Lost:
 		err = hit.Err
+	case c.forbidden[verb+" "+resource]:
+		err = spot.Doubtful(fmt.Errorf("it is forbidden to %s %s", verb, resource))
 	default:
 		if err = do(); hit.Lost && hit.Err != nil {
 			err = hit.Err
@@ -170,164 +175,6 @@ func clusterSleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// AddNode adds a node and returns it as it then is. It gets a UID if it has none.
-func (c *Cluster) AddNode(n spot.Node) spot.Node {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.nodes[n.Name] != nil {
-		panic("sim: there is a node " + n.Name + " already")
-	}
-	n = cloneNode(n)
-	if n.UID == "" {
-		n.UID = c.uid()
-	}
-	n.Version = c.bump()
-	c.nodes[n.Name] = &n
-	return cloneNode(n)
-}
-
-// RemoveNode takes the Node object away. Its pods stay, as they do until the pod garbage collector finds them.
-func (c *Cluster) RemoveNode(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.nodes, name)
-	c.bump()
-}
-
-// Node is the node as it is now; false if there is none.
-func (c *Cluster) Node(name string) (spot.Node, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n, ok := c.nodes[name]
-	if !ok {
-		return spot.Node{}, false
-	}
-	return cloneNode(*n), true
-}
-
-// WriteNode changes a node as somebody else would: without a request of ours, and with a new version.
-func (c *Cluster) WriteNode(name string, change func(*spot.Node)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.nodes[name]
-	if n == nil {
-		panic("sim: there is no node " + name)
-	}
-	change(n)
-	n.Version = c.bump()
-}
-
-// BeforeNodeWrite calls hook in ChangeNode between the decision and each write, which is where a WriteNode causes a
-// conflict. The hook may call the cluster.
-func (c *Cluster) BeforeNodeWrite(hook func(node string)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.hurdle = hook
-}
-
-// PowerOff ends a node's machine: its kubelet does nothing from now on, what was ending there is dead, and its pods
-// stay as they are until somebody deletes them with a grace period of 0.
-func (c *Cluster) PowerOff(node string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.off[node] = true
-	for _, p := range c.pods {
-		if p.Node == node {
-			p.dead()
-		}
-	}
-}
-
-func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error) {
-	var n spot.Node
-	err := c.request(ctx, "get", "nodes", name, func() error {
-		have := c.nodes[name]
-		if have == nil {
-			return spot.ErrNotFound
-		}
-		n = cloneNode(*have)
-		return nil
-	})
-	if err != nil {
-		return spot.Node{}, fmt.Errorf("reading node %s: %w", name, err)
-	}
-	return n, nil
-}
-
-func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, error) {
-	for after := ""; ; {
-		var page []spot.Node
-		err := c.request(ctx, "list", "nodes", "", func() error {
-			for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
-				if name > after && len(page) < clusterPage {
-					page = append(page, cloneNode(*c.nodes[name]))
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return spot.Node{}, fmt.Errorf("listing nodes: %w", err)
-		}
-		if i := slices.IndexFunc(page, func(n spot.Node) bool { return n.IsInstance(instanceID) }); i >= 0 {
-			return page[i], nil
-		}
-		if len(page) < clusterPage {
-			return spot.Node{}, fmt.Errorf("looking for the node of %s: %w", instanceID, spot.ErrNotFound)
-		}
-		after = page[len(page)-1].Name
-	}
-}
-
-// ChangeNode takes a node of the same name but another UID for another node, as every write to Kubernetes should.
-func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.Node) spot.Node) (spot.Node, error) {
-	for range clusterConflicts {
-		want := change(cloneNode(n))
-		if sameNode(n, want) {
-			return n, nil
-		}
-		c.mu.Lock()
-		hurdle := c.hurdle
-		c.mu.Unlock()
-		if hurdle != nil {
-			hurdle(n.Name)
-		}
-		now, err := c.patchNode(ctx, n, want)
-		if err == nil {
-			return now, nil
-		}
-		if !errors.Is(err, spot.ErrChanged) {
-			return spot.Node{}, fmt.Errorf("changing node %s: %w", n.Name, err)
-		}
-		if now, err = c.NodeNamed(ctx, n.Name); err != nil {
-			return spot.Node{}, err
-		}
-		if now.UID != n.UID {
-			return spot.Node{}, fmt.Errorf("changing node %s, which is another now: %w", n.Name, spot.ErrNotFound)
-		}
-		n = now
-	}
-	return spot.Node{}, fmt.Errorf("changing node %s: somebody else wrote in between %d times", n.Name, clusterConflicts)
-}
-
-func (c *Cluster) patchNode(ctx context.Context, n, want spot.Node) (now spot.Node, err error) {
-	err = c.request(ctx, "patch", "nodes", n.Name, func() error {
-		have := c.nodes[n.Name]
-		switch {
-		case have == nil:
-			return spot.ErrNotFound
-		case have.Version != n.Version:
-			return spot.ErrChanged
-		}
-		want = cloneNode(want)
-		have.Labels, have.Annotations, have.Taints = want.Labels, want.Annotations, want.Taints
-		have.Unschedulable = want.Unschedulable
-		have.Version = c.bump()
-		now = cloneNode(*have)
-		return nil
-	})
-	return now, err
-}
-
 // bump gives the next resourceVersion. As in etcd, all objects share one count.
 func (c *Cluster) bump() string {
 	c.version++
@@ -337,17 +184,4 @@ func (c *Cluster) bump() string {
 func (c *Cluster) uid() string {
 	c.serial++
 	return fmt.Sprintf("uid-%04d", c.serial)
-}
-
-func cloneNode(n spot.Node) spot.Node {
-	n.Labels, n.Annotations, n.Taints = maps.Clone(n.Labels), maps.Clone(n.Annotations), slices.Clone(n.Taints)
-	return n
-}
-
-// sameNode compares what ChangeNode may write.
-func sameNode(a, b spot.Node) bool {
-	return a.Unschedulable == b.Unschedulable && maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
-		slices.EqualFunc(a.Taints, b.Taints, func(a, b spot.Taint) bool {
-			return a.Key == b.Key && a.Value == b.Value && a.Effect == b.Effect && a.TimeAdded.Equal(b.TimeAdded)
-		})
 }

@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -13,7 +14,10 @@ import (
 func TestClusterContract(t *testing.T) {
 	simtest.ClusterContract(t, func(t *testing.T, check func(*testing.T, simtest.World)) {
 		synctest.Test(t, func(t *testing.T) {
-			check(t, &world{cluster: sim.NewCluster()})
+			c := sim.NewCluster()
+			c.Forbid("create", "pods")
+			c.Forbid("delete", "namespaces")
+			check(t, &world{cluster: c})
 		})
 	})
 }
@@ -24,7 +28,7 @@ type world struct {
 	made    int
 }
 
-func (w *world) Cluster() spot.Cluster { return w.cluster }
+func (w *world) Cluster() simtest.Cluster { return w.cluster }
 
 func (w *world) name(prefix string) string {
 	w.made++
@@ -37,10 +41,14 @@ func (w *world) AddNode(*testing.T) spot.Node {
 }
 
 func (w *world) AddPod(_ *testing.T, p simtest.PodSpec) spot.Pod {
-	return w.cluster.AddPod(sim.Pod{
-		Pod:  spot.Pod{Name: w.name("pod"), Grace: p.Grace},
+	pod := sim.Pod{
+		Pod:  spot.Pod{Name: w.name("pod"), Grace: p.Grace, Volumes: p.Volume, EmptyDir: p.EmptyDir, Annotations: p.Annotations},
 		Node: p.Node, Labels: map[string]string{"app": p.App}, Exit: p.Exit,
-	})
+	}
+	if p.Finalizer != "" {
+		pod.Finalizers = []string{p.Finalizer}
+	}
+	return w.cluster.AddPod(pod)
 }
 
 func (w *world) AddBudget(_ *testing.T, app string, minAvailable int) (lift func()) {
@@ -59,4 +67,33 @@ func (w *world) SIGTERM(p spot.Pod) (simtest.SIGTERM, bool) {
 		}
 	}
 	return simtest.SIGTERM{}, false
+}
+
+func (w *world) Cordon(_ *testing.T, node, manager string) {
+	w.cluster.WriteNode(node, func(n *spot.Node) { n.Unschedulable, n.CordonedBy = true, manager })
+}
+
+func (w *world) PowerOff(_ *testing.T, node string) { w.cluster.PowerOff(node) }
+
+func (w *world) Release(_ *testing.T, p spot.Pod) {
+	w.cluster.ChangePod(p.ID(), func(p *sim.Pod) { p.Finalizers = nil })
+}
+
+func (w *world) AddNamespace(_ *testing.T, annotations map[string]string) string {
+	name := w.name("namespace")
+	w.cluster.AnnotateNamespace(name, annotations)
+	return name
+}
+
+func (w *world) AddClaim(_ *testing.T, node string) string {
+	name := w.name("claim")
+	w.cluster.AddClaim(name)
+	if node != "" {
+		w.cluster.WriteNode(node, func(n *spot.Node) { n.Claim = name })
+	}
+	return name
+}
+
+func (w *world) HasClaim(_ *testing.T, name string) bool {
+	return slices.Contains(w.cluster.Claims(), name)
 }

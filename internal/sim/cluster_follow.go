@@ -89,7 +89,7 @@ func (c *Cluster) BreakFollowing(err error) {
 func (c *Cluster) tell(p *clusterPod, gone bool) {
 	for _, f := range c.followers {
 		if f.node == p.Node && p.Node != "" {
-			f.queue = append(f.queue, spot.PodChange{Gone: gone, Pods: []spot.Pod{p.Pod.Pod}})
+			f.queue = append(f.queue, spot.PodChange{Gone: gone, Pods: []spot.Pod{p.seen()}})
 			f.rouse()
 		}
 	}

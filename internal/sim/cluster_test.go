@@ -365,6 +365,24 @@ func TestFinalizerKeepsThePod(t *testing.T) {
 	})
 }
 
+func TestEachFinalizerKeepsThePod(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *sim.Cluster, at func() time.Duration) {
+		p := web("web-1")
+		p.Finalizer, p.Finalizers = true, []string{"example.com/one", "example.com/two"}
+		asked := c.AddPod(p)
+		want(t, "finalizers", strings.Join(asked.Finalizers, " "), "example.com/one example.com/two example.com/finalizer")
+		c.PowerOff("a")
+		c.ChangePod("default/web-1", func(p *sim.Pod) { p.Finalizer = false })
+		must(t, c.Delete(t.Context(), asked, 0, false))
+		for _, left := range [][]string{{"example.com/one", "example.com/two"}, {"example.com/two"}} {
+			c.ChangePod("default/web-1", func(p *sim.Pod) { p.Finalizers = left })
+			want(t, "pods", names(c), "web-1@a terminating")
+		}
+		c.ChangePod("default/web-1", func(p *sim.Pod) { p.Finalizers = nil })
+		want(t, "pods", names(c), "")
+	})
+}
+
 func TestPowerOff(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *sim.Cluster, at func() time.Duration) {
 		p := c.AddPod(sim.Pod{Node: "a", Pod: spot.Pod{Name: "early"}, Exit: 20 * second})

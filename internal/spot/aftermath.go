@@ -17,9 +17,13 @@ const (
 	// certainLimit is how long EC2 may go on to describe an instance as it was before the event.
 	certainLimit = time.Minute
 
-	// timestampLimit is how long pods are given to get a deletion timestamp from the taint-eviction controller. It deletes
-	// by name: a pod that is deleted before that, and whose StatefulSet has started the next, costs the next its life.
+	// timestampLimit is how long the taint-eviction controller is given to delete the pods. It deletes by name, pods that
+	// are ending already too: one whose object is deleted before that, and whose StatefulSet has started the next, costs
+	// the next its life. It says on the pod that it deletes it, and does so some milliseconds after; timestampPause is for
+	// those. A pod that tolerates the taint is never deleted by it, and is waited for in vain.
 	timestampLimit = 5 * time.Second
+	timestampPause = 150 * time.Millisecond
+	byTaintManager = "DeletionByTaintManager"
 
 	// detachLimit is how long volumes are waited for.
 	detachLimit = 2 * time.Minute
@@ -242,7 +246,8 @@ func (c *call) giveFree(ctx context.Context, n Node, r Release) (Outcome, error)
 	return out, nil
 }
 
-// leftPods are the pods that the machine held, once each of them is marked for deletion or gone, or after timestampLimit.
+// leftPods are the pods that the machine held, once the taint-eviction controller has deleted each of them, or after
+// timestampLimit.
 func (c *call) leftPods(ctx context.Context, node string) ([]Pod, error) {
 	waiting, cancel := context.WithTimeout(ctx, timestampLimit)
 	defer cancel()
@@ -263,7 +268,7 @@ func (c *call) leftPods(ctx context.Context, node string) ([]Pod, error) {
 				}
 			}
 			for _, p := range pods {
-				if freed(p) && !p.Terminating {
+				if freed(p) && !(p.Terminating && p.EndedBy == byTaintManager) {
 					return
 				}
 			}
@@ -282,6 +287,9 @@ func (c *call) leftPods(ctx context.Context, node string) ([]Pod, error) {
 		if freed(p) {
 			left = append(left, p)
 		}
+	}
+	if len(left) > 0 {
+		sleep(ctx, timestampPause)
 	}
 	slices.SortFunc(left, submissionOrder)
 	return left, nil
@@ -344,12 +352,12 @@ func (c *call) deleteNode(ctx context.Context, n Node) error {
 	return backoff{200 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
 		now, err := c.Cluster.NodeNamed(ctx, n.Name)
 		switch {
-		case errors.Is(err, ErrNotFound), err == nil && (now.UID != n.UID || !now.IsInstance(c.in.Instance)):
+		case errors.Is(err, ErrNotFound), err == nil && !now.IsInstance(c.in.Instance):
 			return nil // its machine's node has gone; what has its name is another's
 		case err != nil:
 			return err
 		}
-		if err = c.Cluster.DeleteNode(ctx, now); errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged) {
+		if err = c.Cluster.DeleteNode(ctx, n); errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged) {
 			return nil
 		}
 		return err

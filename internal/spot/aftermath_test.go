@@ -104,11 +104,39 @@ func TestWhatAMachineLeavesIsGivenFree(t *testing.T) {
 		if !ok || p.UID == old.UID || p.Terminating || p.Pending {
 			t.Errorf("its successor is %+v, %v", p, ok)
 		}
-		if n := len(w.cluster.Endings()); n != 0 {
-			t.Errorf("the successor was told to end: %+v", w.cluster.Endings())
+		if n := w.cluster.Successors("default/db-0"); n != 1 {
+			t.Errorf("it had %d successors", n)
 		}
 		if _, ok := w.cluster.Node(instance); ok {
 			t.Error("the node is still there")
+		}
+	})
+}
+
+// TestAPodThatWasEndingWhenItsMachineDied costs its successor nothing: the taint-eviction controller deletes it by name all
+// the same.
+func TestAPodThatWasEndingWhenItsMachineDied(t *testing.T) {
+	inWorld(t, func(w *world) {
+		p := w.pod("db-0", func(p *sim.Pod) {
+			p.Owner.Kind, p.Volumes, p.Volume, p.Exit, p.Grace = "StatefulSet", true, "data-db-0", time.Hour, 2*time.Hour
+		})
+		if err := w.cluster.Evict(w.Context(), p, 2*time.Hour, false); err != nil {
+			t.Fatal(err)
+		}
+		told := len(w.cluster.Endings())
+		w.cluster.WriteNode(instance, func(n *spot.Node) { n.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} })
+		w.cluster.PowerOff(instance)
+		w.aws.SetState(instance, "terminated")
+		w.handleEvent(w.changed("terminated"), spot.Released)
+		time.Sleep(time.Minute)
+		if now, ok := w.cluster.Pod("default/db-0"); !ok || now.UID == p.UID || now.Terminating {
+			t.Errorf("its successor is %+v, %v", now, ok)
+		}
+		if n := len(w.cluster.Endings()); n != told {
+			t.Errorf("the successor was told to end: %+v", w.cluster.Endings())
+		}
+		if n := w.cluster.Successors("default/db-0"); n != 1 {
+			t.Errorf("it had %d successors", n)
 		}
 	})
 }
@@ -155,6 +183,13 @@ func TestStatesThatReleaseNothing(t *testing.T) {
 				w.aws.SetState(instance, c.state)
 				w.handleEvent(w.changed(c.event), spot.Ignored)
 				w.wrote(0, 0)
+				if c.event == "running" { // as every new instance is, before its node registers
+					w.cluster.RemoveNode(instance)
+					w.handleEvent(w.changed(c.event), spot.Ignored)
+					if n := w.cluster.Count("list", "nodes"); n != 0 {
+						t.Errorf("%d lists of nodes", n)
+					}
+				}
 			})
 		})
 	}

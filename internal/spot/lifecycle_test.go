@@ -85,8 +85,13 @@ func TestWithoutHeartbeatsTheHooksTimeoutIsTheDeadline(t *testing.T) {
 		w.aws.Fail("RecordLifecycleActionHeartbeat", 1000, sim.Denied())
 		w.pod("db-0", onHeld)
 		w.guard("db", 1)
-		out := w.handleEvent(in, spot.Emptied)
+		w.pod("mq-0", onHeld, annotated(spot.AnnotationForce, "never"))
+		w.guard("mq", 1)
+		out := w.handleEvent(in, spot.NotEmptied)
 		w.after("its SIGTERM", w.ended("db-0").SIGTERM, 180*time.Second-35*time.Second)
+		if at := *out.Times.Ended; at < 179 || at > 190 {
+			t.Errorf("the work went on until %v s, the machine ends after 180", at)
+		}
 		if !strings.Contains(strings.Join(out.Problems, "\n"), "putting the instance's end off") {
 			t.Errorf("the problems are %q", out.Problems)
 		}

@@ -220,3 +220,33 @@ func TestARehearsal(t *testing.T) {
 		})
 	}
 }
+
+// TestALateRefusalWaitsForTheNamespace: what it says comes before the forced delete, if it comes within a moment.
+func TestALateRefusalWaitsForTheNamespace(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.cluster.AnnotateNamespace("default", map[string]string{spot.AnnotationForce: "never"})
+		w.cluster.Disturb(sim.Disturbance{Resource: "namespaces", Delay: 900 * time.Millisecond})
+		w.pod("db-0")
+		w.guard("db", 1)
+		w.event = w.event.Add(-90 * time.Second)
+		w.handle(spot.NotEmptied)
+		if n := w.cluster.Count("delete", "pods"); n != 0 {
+			t.Errorf("%d pods were deleted past their budgets", n)
+		}
+	})
+}
+
+// TestAPodsOwnWordGoesBeforeItsNamespaces, also where another pod has had the namespace asked.
+func TestAPodsOwnWordGoesBeforeItsNamespaces(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.cluster.AnnotateNamespace("default", map[string]string{spot.AnnotationForce: "never"})
+		w.pod("db-0", annotated(spot.AnnotationForce, "allow"))
+		w.pod("mq-0")
+		w.guard("db", 1)
+		w.guard("mq", 1)
+		got := ends(w.handle(spot.NotEmptied))
+		if got["db-0"] != spot.PodForced || got["mq-0"] != spot.PodRemaining {
+			t.Errorf("%v", got)
+		}
+	})
+}

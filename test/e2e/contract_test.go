@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/sim/simtest"
@@ -34,7 +36,7 @@ type realWorld struct {
 	made    int
 }
 
-func (w *realWorld) Cluster() spot.Cluster { return w.cluster }
+func (w *realWorld) Cluster() simtest.Cluster { return w.cluster }
 
 func (w *realWorld) AddNode(t *testing.T) spot.Node {
 	t.Helper()
@@ -49,11 +51,23 @@ func (w *realWorld) AddPod(t *testing.T, p simtest.PodSpec) spot.Pod {
 	t.Helper()
 	w.made++
 	name := fmt.Sprintf("pod-%d", w.made)
-	labels := map[string]string{"app": name, "of": p.App}
 	spec := w.template(app{name: name, grace: p.Grace, exit: p.Exit})
 	spec.Spec.NodeName, spec.Spec.NodeSelector = p.Node, nil
-	_, err := w.client.CoreV1().Pods(w.namespace).Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: spec.Annotations}, Spec: spec.Spec}, metav1.CreateOptions{})
-	if err != nil {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name, "of": p.App}, Annotations: spec.Annotations}, Spec: spec.Spec}
+	for key, value := range p.Annotations {
+		pod.Annotations[key] = value
+	}
+	if p.Finalizer != "" {
+		pod.Finalizers = []string{p.Finalizer}
+	}
+	if p.EmptyDir {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+	}
+	if p.Volume {
+		claim := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.disk(name)}
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}})
+	}
+	if _, err := w.client.CoreV1().Pods(w.namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	w.waitReady(name, 1)
@@ -83,6 +97,40 @@ func (w *realWorld) AddBudget(t *testing.T, app string, minAvailable int) (lift 
 	t.Helper()
 	w.made++
 	return w.guardPods(fmt.Sprintf("budget-%d", w.made), map[string]string{"of": app}, minAvailable)
+}
+
+func (w *realWorld) Cordon(t *testing.T, node, manager string) {
+	t.Helper()
+	_, err := w.client.CoreV1().Nodes().Patch(t.Context(), node, types.StrategicMergePatchType, []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{FieldManager: manager})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *realWorld) PowerOff(t *testing.T, node string) {
+	t.Helper()
+	if err := w.cp.PowerOff(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second) // the kubelet has to see it
+}
+
+func (w *realWorld) Release(t *testing.T, p spot.Pod) {
+	t.Helper()
+	_, err := w.client.CoreV1().Pods(p.Namespace).Patch(context.WithoutCancel(t.Context()), p.Name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *realWorld) AddNamespace(t *testing.T, annotations map[string]string) string {
+	t.Helper()
+	w.made++
+	n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", w.namespace, w.made), Annotations: annotations}}
+	if _, err := w.client.CoreV1().Namespaces().Create(t.Context(), n, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return n.Name
 }
 
 func (w *realWorld) SIGTERM(p spot.Pod) (simtest.SIGTERM, bool) {

@@ -1,5 +1,5 @@
-// Package simtest holds what spot.Cluster promises as tests that can be run on any of its implementations, so that the
-// cluster in memory is kept honest by the real API server.
+// Package simtest holds what the domain's interfaces to a cluster promise as tests that can be run on any of their
+// implementations, so that the cluster in memory is kept honest by the real API server.
 package simtest
 
 import (
@@ -15,10 +15,18 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
+// Cluster is what the contract is about.
+type Cluster interface {
+	spot.Cluster
+	spot.Marked
+	// Allowed asks whether we may do something; reason is why, as far as it is known.
+	Allowed(ctx context.Context, verb, group, resource, subresource string) (allowed bool, reason string, err error)
+}
+
 // World lets the contract arrange a cluster. Its methods end the test if they fail.
 type World interface {
-	// Cluster is what the contract is about.
-	Cluster() spot.Cluster
+	// Cluster may do what deploy's manifests allow, and nothing else.
+	Cluster() Cluster
 	// AddNode adds a node of a name and instance of its own, with a working kubelet.
 	AddNode(t *testing.T) spot.Node
 	// AddPod adds a pod of a name of its own that nobody replaces, waits until it is Running and Ready, and returns it
@@ -28,6 +36,18 @@ type World interface {
 	AddBudget(t *testing.T, app string, minAvailable int) (lift func())
 	// SIGTERM is what the pod's kubelet has recorded; false if it has not sent it.
 	SIGTERM(p spot.Pod) (SIGTERM, bool)
+	// Cordon makes a node unschedulable as a program of that name does.
+	Cordon(t *testing.T, node, manager string)
+	// PowerOff ends a node's machine, and its kubelet with it.
+	PowerOff(t *testing.T, node string)
+	// Release takes a pod's finalizers away.
+	Release(t *testing.T, p spot.Pod)
+	// AddNamespace adds a namespace of a name of its own.
+	AddNamespace(t *testing.T, annotations map[string]string) (name string)
+	// AddClaim adds a NodeClaim of a name of its own, which owns the node if one is named.
+	AddClaim(t *testing.T, node string) (name string)
+	// HasClaim reports whether the NodeClaim is there.
+	HasClaim(t *testing.T, name string) bool
 }
 
 // PodSpec is a pod to be added.
@@ -36,6 +56,11 @@ type PodSpec struct {
 	App   string        // what a budget knows it by; may be empty
 	Grace time.Duration // its terminationGracePeriodSeconds
 	Exit  time.Duration // from SIGTERM to its exit
+
+	Volume      bool   // it mounts a volume that nobody else uses
+	EmptyDir    bool   // on the node's disk
+	Finalizer   string // may be empty
+	Annotations map[string]string
 }
 
 // SIGTERM is how a pod was asked to exit.
@@ -78,6 +103,20 @@ func ClusterContract(t *testing.T, within func(t *testing.T, check func(*testing
 		{"a request for more time gives none", longerChangesNothing},
 		{"pods that arrive late are seen", lateArrivals},
 		{"following ends with its context", followingEnds},
+		{"a pod tells what it loses and what holds it", podTells},
+		{"a pod tells who began to end it", podTellsWhoEndsIt},
+		{"a finalizer keeps a pod that has ended", finalizerKeeps},
+		{"without a grace period a pod is removed at once", noGraceRemoves},
+		{"a node tells who cordoned it", nodeTellsWhoCordoned},
+		{"a node tells the NodeClaim that owns it", nodeTellsClaim},
+		{"a NodeClaim is deleted", claimIsDeleted},
+		{"nodes that carry the draining label are listed", markedNodes},
+		{"a namespace tells the annotations of ours", namespaceTells},
+		{"it is told what is allowed", allowedIsTold},
+		{"the node that is meant is deleted", nodeIsDeleted},
+		{"a volume is attached until the pod has left", volumeDetaches},
+		{"without power a volume stays attached until the node is out of service", volumeStays},
+		{"a node that is out of service loses its pods", outOfService},
 	} {
 		t.Run(strings.ReplaceAll(point.name, " ", "_"), func(t *testing.T) {
 			within(t, point.check)

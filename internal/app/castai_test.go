@@ -1,0 +1,76 @@
+package app
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+func TestCASTAIMistakes(t *testing.T) {
+	const bare, cluster = "c4st-k3y:of-ours", "KOPS_SPOT_CASTAI_CLUSTER=" + castaiCluster
+	for name, c := range map[string]struct {
+		env  []string
+		want []string
+	}{
+		"no key":             {[]string{cluster}, []string{"KOPS_SPOT_CASTAI_KEY: set it to where the API key is kept"}},
+		"no cluster":         {[]string{"KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: set it to CAST AI's id of the cluster"}},
+		"only a URL":         {[]string{"KOPS_SPOT_CASTAI_URL=https://x"}, []string{"KOPS_SPOT_CASTAI_URL: take it away, or set KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"}},
+		"the key itself":     {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + bare}, []string{"KOPS_SPOT_CASTAI_KEY: what stands there is no place, and may be the key itself"}},
+		"a key without dots": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + strings.ReplaceAll(bare, ":", "")}, []string{"may be the key itself"}},
+		"a place, no name":   {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=secretsmanager:"}, []string{"KOPS_SPOT_CASTAI_KEY: secretsmanager: is to be followed by a name"}},
+		"the key for an id":  {[]string{"KOPS_SPOT_CASTAI_CLUSTER=" + bare, "KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: CAST AI's id of the cluster is not a UUID"}},
+		"the key for a URL": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=ssm:/k", "KOPS_SPOT_CASTAI_URL=" + bare},
+			[]string{"KOPS_SPOT_CASTAI_URL: the URL of CAST AI's API"}},
+		"all of them": {[]string{"KOPS_SPOT_CASTAI_CLUSTER=prod", "KOPS_SPOT_CASTAI_KEY=" + bare, "KOPS_SPOT_CASTAI_URL=http://castai.example"},
+			[]string{"KOPS_SPOT_CASTAI_CLUSTER: ", "KOPS_SPOT_CASTAI_KEY: ", "KOPS_SPOT_CASTAI_URL: the URL of CAST AI's API begins with http://"}},
+		"the key for a mode": {[]string{"KOPS_SPOT_CASTAI_KEYS=" + bare}, []string{"KOPS_SPOT_CASTAI_KEYS: there is no such setting"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := ParseConfig(complete(c.env...))
+			if err == nil {
+				t.Fatalf("no error: %+v", cfg)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("nothing says %q in:\n%v", want, err)
+				}
+			}
+			if strings.Contains(err.Error(), "c4st") || strings.Contains(err.Error(), "of-ours") {
+				t.Errorf("the key is repeated: %v", err)
+			}
+		})
+	}
+}
+
+// TestTheAutoscalerIsTold at its URL, with the key from its place; where nothing is configured there is none.
+func TestTheAutoscalerIsTold(t *testing.T) {
+	var asked, key string
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		asked, key = r.URL.Path+" "+string(body)+" "+r.UserAgent(), r.Header.Get("X-API-Key")
+	}))
+	defer server.Close()
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path, []byte("very-secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := ParseConfig(complete("KOPS_SPOT_CASTAI_CLUSTER="+castaiCluster, "KOPS_SPOT_CASTAI_KEY=file:"+path, "KOPS_SPOT_CASTAI_URL="+server.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.castai.client(nil, "kops-spot/1").Tell(t.Context(), spot.ToldInterrupted, "", "aws:///z/i-1"); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(asked, castaiCluster) || !strings.Contains(asked, `"interrupted"`) || !strings.Contains(asked, "kops-spot/1") || key != "very-secret" {
+		t.Errorf("CAST AI was told %s", asked)
+	}
+	if cfg, err = ParseConfig(complete()); err != nil || cfg.castai.client(nil, "") != nil {
+		t.Errorf("there is an autoscaler without a setting: %v", err)
+	}
+}

@@ -1,0 +1,123 @@
+package app
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+const castaiCluster = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+
+// complete is an environment without a mistake, and more.
+func complete(more ...string) []string {
+	return append([]string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_SERVER=https://api"}, more...)
+}
+
+// TestPolicySettings: what each setting changes, and that it changes nothing else.
+func TestPolicySettings(t *testing.T) {
+	castai := []string{"KOPS_SPOT_CASTAI_CLUSTER=" + castaiCluster, "KOPS_SPOT_CASTAI_KEY=ssm:/cast/key"}
+	for _, c := range []struct {
+		env    []string
+		change func(*spot.Policy)
+	}{
+		{[]string{"KOPS_SPOT_RESERVE=0s"}, func(p *spot.Policy) { p.Reserve = 0 }},
+		{[]string{"KOPS_SPOT_RESERVE=30s"}, func(p *spot.Policy) { p.Reserve = 30 * time.Second }},
+		{[]string{"KOPS_SPOT_FORCE=never"}, func(p *spot.Policy) { p.Force = spot.ForceNever }},
+		{[]string{"KOPS_SPOT_FORCE=allow"}, func(*spot.Policy) {}},
+		{[]string{"KOPS_SPOT_FORCE_GRACE=1s"}, func(p *spot.Policy) { p.ForceGrace = time.Second }},
+		{[]string{"KOPS_SPOT_FORCE_GRACE=1m50s"}, func(p *spot.Policy) { p.ForceGrace = 110 * time.Second }},
+		{[]string{"KOPS_SPOT_FORCE_GRACE=85s", "KOPS_SPOT_RESERVE=30s"}, func(p *spot.Policy) { p.ForceGrace, p.Reserve = 85*time.Second, 30*time.Second }},
+		{[]string{"KOPS_SPOT_PARALLEL=1"}, func(p *spot.Policy) { p.Parallel = 1 }},
+		{[]string{"KOPS_SPOT_PARALLEL=500"}, func(p *spot.Policy) { p.Parallel = 500 }},
+		{[]string{"KOPS_SPOT_DAEMONSETS=last"}, func(p *spot.Policy) { p.DaemonSets = spot.TurnLast }},
+		{[]string{"KOPS_SPOT_REBALANCE=cordon"}, func(p *spot.Policy) { p.Rebalance = spot.RespondCordon }},
+		{[]string{"KOPS_SPOT_REBALANCE=drain"}, func(p *spot.Policy) { p.Rebalance = spot.RespondDrain }},
+		{[]string{"KOPS_SPOT_SCHEDULED_CHANGE=drain"}, func(p *spot.Policy) { p.ScheduledChange = spot.RespondDrain }},
+		{[]string{"KOPS_SPOT_HOOKS= spot-drain , b/2"}, func(p *spot.Policy) { p.Hooks = []string{"spot-drain", "b/2"} }},
+		{[]string{"KOPS_SPOT_REPLACE=auto"}, func(*spot.Policy) {}},
+		{[]string{"KOPS_SPOT_REPLACE=none"}, func(p *spot.Policy) { p.Replace = []spot.Replacer{spot.ReplacerNobody} }},
+		{[]string{"KOPS_SPOT_REPLACE=karpenter, asg"}, func(p *spot.Policy) { p.Replace = []spot.Replacer{spot.ReplacerKarpenter, spot.ReplacerGroup} }},
+		{append([]string{"KOPS_SPOT_REPLACE=castai"}, castai...), func(p *spot.Policy) { p.Replace, p.Autoscaler = []spot.Replacer{spot.ReplacerAutoscaler}, true }},
+		{castai, func(p *spot.Policy) { p.Autoscaler = true }},
+		{[]string{"KOPS_SPOT_FOLLOW=0s"}, func(p *spot.Policy) { p.Follow = 0 }},
+		{[]string{"KOPS_SPOT_FOLLOW=10m"}, func(p *spot.Policy) { p.Follow = 10 * time.Minute }},
+		{[]string{"KOPS_SPOT_REHEARSALS=act"}, func(p *spot.Policy) { p.Rehearse = true }},
+		{[]string{"KOPS_SPOT_REHEARSALS=preview"}, func(*spot.Policy) {}},
+		{[]string{"KOPS_SPOT_END_LEFTOVERS=act"}, func(*spot.Policy) {}},
+		{[]string{"KOPS_SPOT_RESERVE=", "KOPS_SPOT_HOOKS= ", "KOPS_SPOT_CASTAI_KEY="}, func(*spot.Policy) {}},
+	} {
+		t.Run(strings.Join(c.env, " "), func(t *testing.T) {
+			want := spot.DefaultPolicy("prod.example.com")
+			c.change(&want)
+			cfg, err := ParseConfig(complete(c.env...))
+			if err != nil || !reflect.DeepEqual(cfg.Policy, want) {
+				t.Errorf("got %+v, %v\nwant %+v", cfg.Policy, err, want)
+			}
+			if wanted := strings.Contains(c.env[0], "LEFTOVERS"); cfg.EndLeftovers != wanted {
+				t.Errorf("leftovers are ended: %t", cfg.EndLeftovers)
+			}
+			// Who asks for the policy alone need not know how to log in.
+			alone, err := PolicyOf(append(c.env, "KOPS_SPOT_CLUSTER=prod.example.com"))
+			if err != nil || !reflect.DeepEqual(alone, want) {
+				t.Errorf("the policy alone: %+v, %v\nwant %+v", alone, err, want)
+			}
+		})
+	}
+}
+
+// TestPolicyMistakes: each is named, with what is wanted; a log-in and a policy that are both wrong, at once.
+func TestPolicyMistakes(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		want string
+	}{
+		{[]string{"KOPS_SPOT_RESERVE=31s"}, `KOPS_SPOT_RESERVE: set it to a duration from 0s to 30s (what is kept here no pod gets), not "31s"`},
+		{[]string{"KOPS_SPOT_RESERVE=-1s"}, `not "-1s"`},
+		{[]string{"KOPS_SPOT_RESERVE=5"}, `not "5"`},
+		{[]string{"KOPS_SPOT_FORCE=maybe"}, `KOPS_SPOT_FORCE: set it to allow or never, not "maybe"`},
+		{[]string{"KOPS_SPOT_FORCE_GRACE=0s"}, "KOPS_SPOT_FORCE_GRACE: set it to a duration from 1s to 1m50s"},
+		{[]string{"KOPS_SPOT_FORCE_GRACE=111s"}, `not "111s"`},
+		{[]string{"KOPS_SPOT_FORCE_GRACE=110s", "KOPS_SPOT_RESERVE=6s"}, "KOPS_SPOT_RESERVE and KOPS_SPOT_FORCE_GRACE: set them to 1m55s together at the most, not 1m56s"},
+		{[]string{"KOPS_SPOT_PARALLEL=0"}, `KOPS_SPOT_PARALLEL: set it to a number from 1 to 500 (no node has more pods), not "0"`},
+		{[]string{"KOPS_SPOT_PARALLEL=501"}, `not "501"`},
+		{[]string{"KOPS_SPOT_PARALLEL=many"}, `not "many"`},
+		{[]string{"KOPS_SPOT_DAEMONSETS=first"}, `KOPS_SPOT_DAEMONSETS: set it to never or last, not "first"`},
+		{[]string{"KOPS_SPOT_REBALANCE=notify"}, `KOPS_SPOT_REBALANCE: set it to ignore, cordon or drain, not "notify"`},
+		{[]string{"KOPS_SPOT_SCHEDULED_CHANGE=cordon"}, `KOPS_SPOT_SCHEDULED_CHANGE: set it to ignore or drain, not "cordon"`},
+		{[]string{"KOPS_SPOT_HOOKS=a,,b"}, "KOPS_SPOT_HOOKS: set it to the names of lifecycle hooks, separated by commas, with a name between any two commas"},
+		{[]string{"KOPS_SPOT_HOOKS=a,b,a"}, `and "a" once only`},
+		{[]string{"KOPS_SPOT_HOOKS=a b"}, `not "a b"`},
+		{[]string{"KOPS_SPOT_REPLACE=asg,auto"}, `not "asg,auto"`},
+		{[]string{"KOPS_SPOT_REPLACE=none,asg"}, `not "none,asg"`},
+		{[]string{"KOPS_SPOT_REPLACE=asg,asg"}, `and "asg" once only`},
+		{[]string{"KOPS_SPOT_REPLACE=asg,castai"}, "KOPS_SPOT_REPLACE: take castai out of it, or set KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"},
+		{[]string{"KOPS_SPOT_FOLLOW=11m"}, "KOPS_SPOT_FOLLOW: set it to a duration from 0s to 10m"},
+		{[]string{"KOPS_SPOT_REHEARSALS=drain"}, `KOPS_SPOT_REHEARSALS: set it to preview or act, not "drain"`},
+		{[]string{"KOPS_SPOT_END_LEFTOVERS=yes"}, `KOPS_SPOT_END_LEFTOVERS: set it to never or act, not "yes"`},
+		{[]string{"KOPS_SPOT_RESERV=5s"}, "KOPS_SPOT_RESERV: there is no such setting; there are KOPS_SPOT_CLUSTER, "},
+	} {
+		t.Run(strings.Join(c.env, " "), func(t *testing.T) {
+			for who, read := range map[string]func([]string) error{
+				"the function": func(env []string) error { _, err := ParseConfig(append(env, "KOPS_SPOT_MODE=no")); return err },
+				"the policy":   func(env []string) error { _, err := PolicyOf(env); return err },
+			} {
+				err := read(c.env)
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%s: nothing says %q in:\n%v", who, c.want, err)
+				}
+				if err != nil && who == "the function" && !strings.Contains(err.Error(), "KOPS_SPOT_MODE: set it to") {
+					t.Errorf("the other mistakes are not named: %v", err)
+				}
+			}
+		})
+	}
+	_, err := PolicyOf([]string{"KOPS_SPOT_RESERVE=1h", "KOPS_SPOT_FORCE=x", "KOPS_SPOT_CASTAI_URL=https://x"})
+	for _, want := range []string{"KOPS_SPOT_RESERVE:", "KOPS_SPOT_FORCE:", "KOPS_SPOT_CASTAI_URL:"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("nothing says %q in:\n%v", want, err)
+		}
+	}
+}

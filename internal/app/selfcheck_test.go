@@ -1,0 +1,273 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+const (
+	cluster = "prod.example.com"
+	group   = "nodes." + cluster
+	warned  = "i-0123456789abcdef0"
+)
+
+// checkWorld is a cluster, its account, and a self-check of the function for it. It lives in a bubble.
+type checkWorld struct {
+	*testing.T
+	cluster *sim.Cluster
+	aws     *sim.AWS
+	checker selfChecker
+	logged  *bytes.Buffer
+}
+
+func inCheckWorld(t *testing.T, test func(w *checkWorld)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &checkWorld{T: t, cluster: sim.NewCluster(), aws: sim.NewAWS("us-east-1"), logged: new(bytes.Buffer)}
+		w.aws.AddGroup(sim.Group{Name: group, Min: 1, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster}, Spot: true,
+			LaunchTime: 20 * time.Second, DetachTime: time.Second}, sim.Instance{ID: warned, Spot: true})
+		w.cluster.AddNode(spot.Node{Name: warned, ProviderID: "aws:///us-east-1a/" + warned})
+		w.checker = selfChecker{cfg: Config{Cluster: cluster, Mode: Act, Policy: spot.DefaultPolicy(cluster)},
+			cluster: w.cluster, cloud: w.aws.Cloud(), log: Logger(w.logged)}
+		test(w)
+	})
+}
+
+// run checks, and demands that it takes less than 30 s and that what it says of itself hangs together.
+func (w *checkWorld) run(want Readiness) SelfCheck {
+	w.Helper()
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(w.Context(), 15*time.Minute)
+	defer cancel()
+	told := w.checker.run(ctx)
+	if took := time.Since(began); took >= 29*time.Second {
+		w.Errorf("it took %s", took)
+	}
+	if told.Result != want || told.Version != 1 || told.Cluster != cluster {
+		w.Errorf("it is %s, want %s: %+v", told.Result, want, told)
+	}
+	for _, c := range told.Checks {
+		if c.Name == "" || c.Detail == "" || c.OK != (c.Advice == "") {
+			w.Errorf("a check is told without its reason, or one that failed without what to do: %+v", c)
+		}
+	}
+	return told
+}
+
+func (w *checkWorld) check(told SelfCheck, name string) Check {
+	w.Helper()
+	i := slices.IndexFunc(told.Checks, func(c Check) bool { return c.Name == name })
+	if i < 0 {
+		w.Fatalf("there is no check %q: %+v", name, told.Checks)
+	}
+	return told.Checks[i]
+}
+
+func failedChecks(told SelfCheck) (names []string) {
+	for _, c := range told.Checks {
+		if !c.OK {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+func kept(value string, err error) kube.Source {
+	return func(context.Context) (string, error) { return value, err }
+}
+
+// TestReady: everything is asked, nothing is changed, and a right that only Karpenter's replacement needs only where the
+// policy names it.
+func TestReady(t *testing.T) {
+	for name, replace := range map[string][]spot.Replacer{"by the node": nil, "by Karpenter": {spot.ReplacerGroup, spot.ReplacerKarpenter}} {
+		inCheckWorld(t, func(w *checkWorld) {
+			w.checker.cfg.Policy.Replace = replace
+			w.checker.texts = []text{{"token", envLogin, kept("t", nil), notEmpty}, {"ca", envCA, kept(testCA(w.T), nil), hasCertificate}}
+			told := w.run(Ready)
+			var names, want []string
+			for _, c := range told.Checks {
+				names = append(names, c.Name)
+			}
+			want = []string{"log-in", "aws", "token", "ca", "rbac: get nodes", "rbac: list nodes", "rbac: patch nodes", "rbac: delete nodes", "rbac: list pods",
+				"rbac: watch pods", "rbac: create pods/eviction", "rbac: delete pods", "rbac: get namespaces", "rbac: list volumeattachments.storage.k8s.io",
+				"rbac: create events.events.k8s.io"}
+			if replace != nil {
+				want = append(want, "rbac: delete nodeclaims.karpenter.sh")
+			}
+			if want = append(want, "marked nodes"); !slices.Equal(names, want) {
+				w.Errorf("replacement %s: checked\n%s\nwant\n%s", name, strings.Join(names, "\n"), strings.Join(want, "\n"))
+			}
+			if told.Overdue == nil || len(told.Overdue) != 0 {
+				w.Errorf("overdue are %v", told.Overdue)
+			}
+			for _, r := range w.cluster.Requests() {
+				if r.Verb != "get" && r.Verb != "list" && r.Resource != "selfsubjectaccessreviews" {
+					w.Errorf("%s %s changes something", r.Verb, r.Resource)
+				}
+			}
+			if n := len(w.aws.Calls("CreateTags", "DeleteTags", "DetachInstances", "TerminateInstances")); n != 0 {
+				w.Errorf("%d calls change something", n)
+			}
+		})
+	}
+}
+
+// TestNotReady: what is in the way is named, with what to do, and what is fine is not.
+func TestNotReady(t *testing.T) {
+	refused := errors.New("the API server does not accept the credential (401): the token expired")
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, noInstance, errors.New("no rule"))
+	for name, c := range map[string]struct {
+		disturb func(w *checkWorld)
+		failed  []string
+		detail  string // of the first
+		advice  string
+	}{
+		"a log-in that is refused": {
+			disturb: func(w *checkWorld) {
+				w.cluster.Disturb(sim.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Doubtful(refused)})
+			},
+			failed: []string{"log-in", "rbac", "marked nodes"}, detail: "the token expired", advice: "KOPS_SPOT_SERVER"},
+		"a log-in that may not read nodes": {
+			disturb: func(w *checkWorld) {
+				w.cluster.Disturb(sim.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Doubtful(forbidden)})
+				w.cluster.Forbid("get", "nodes")
+			},
+			failed: []string{"rbac: get nodes"}, detail: "finding the node by its name is not allowed", advice: "apply deploy/rbac.yaml"},
+		"a subresource": {
+			disturb: func(w *checkWorld) { w.cluster.Forbid("create", "pods/eviction") },
+			failed:  []string{"rbac: create pods/eviction"}, detail: "asking pods to leave is not allowed", advice: "apply deploy/rbac.yaml"},
+		"two rights, one Karpenter's": {
+			disturb: func(w *checkWorld) {
+				w.checker.cfg.Policy.Replace = []spot.Replacer{spot.ReplacerKarpenter}
+				w.cluster.Forbid("delete", "nodeclaims")
+				w.cluster.Forbid("watch", "pods")
+			},
+			failed: []string{"rbac: watch pods", "rbac: delete nodeclaims.karpenter.sh"}, detail: "is not allowed", advice: "apply deploy/rbac"},
+		"a right that nobody needs": {disturb: func(w *checkWorld) { w.cluster.Forbid("delete", "nodeclaims") }},
+		"rights that cannot be asked for": {
+			disturb: func(w *checkWorld) {
+				w.cluster.Forbid("watch", "pods")
+				w.checker.cluster = deaf{w.cluster}
+			},
+			failed: []string{"rbac: watch pods"}, detail: "503", advice: "apply deploy/rbac.yaml"},
+		"EC2 denied": {
+			disturb: func(w *checkWorld) { w.aws.Fail("DescribeInstances", -1, sim.Denied()) },
+			failed:  []string{"aws", "marked nodes"}, detail: "describing instances", advice: "iam/handler.json"},
+		"Auto Scaling denied": {
+			disturb: func(w *checkWorld) { w.aws.Fail("DescribeAutoScalingGroups", -1, sim.Denied()) },
+			failed:  []string{"aws", "marked nodes"}, detail: "describing Auto Scaling groups", advice: "iam/handler.json"},
+		"a secret that cannot be read": {
+			disturb: func(w *checkWorld) {
+				w.checker.texts = []text{{"castai key", envCASTAIKey, kept("", errors.New("reading secret x: denied")), notEmpty}}
+			},
+			failed: []string{"castai key"}, detail: "reading secret x: denied", advice: "KOPS_SPOT_CASTAI_KEY"},
+		"an empty secret": {
+			disturb: func(w *checkWorld) { w.checker.texts = []text{{"token", envLogin, kept(" \n", nil), notEmpty}} },
+			failed:  []string{"token"}, detail: "it is empty", advice: "KOPS_SPOT_LOGIN"},
+		"a CA that is none": {
+			disturb: func(w *checkWorld) {
+				w.checker.texts = []text{{"ca", envCA, kept("very-secret", nil), hasCertificate}}
+			},
+			failed: []string{"ca"}, detail: "there is no certificate in it", advice: "KOPS_SPOT_CA"},
+		"nodes that cannot be listed": {
+			disturb: func(w *checkWorld) {
+				w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "nodes", Err: errors.New("etcdserver: request timed out")})
+			},
+			failed: []string{"marked nodes"}, detail: "etcdserver", advice: "the cluster or EC2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCheckWorld(t, func(w *checkWorld) {
+				c.disturb(w)
+				want := NotReady
+				if len(c.failed) == 0 {
+					want = Ready
+				}
+				told := w.run(want)
+				if got := failedChecks(told); !slices.Equal(got, c.failed) {
+					w.Fatalf("failed have %q, want %q: %+v", got, c.failed, told.Checks)
+				}
+				if len(c.failed) > 0 {
+					if check := w.check(told, c.failed[0]); !strings.Contains(check.Detail, c.detail) || !strings.Contains(check.Advice, c.advice) {
+						w.Errorf("it says %+v", check)
+					}
+				}
+				if b, _ := json.Marshal(told); bytes.Contains(b, []byte("very-secret")) {
+					w.Errorf("a secret is told: %s", b)
+				}
+			})
+		})
+	}
+}
+
+// deaf is a cluster that cannot say what is forbidden.
+type deaf struct{ *sim.Cluster }
+
+func (d deaf) Allowed(ctx context.Context, verb, group, resource, subresource string) (bool, string, error) {
+	allowed, reason, err := d.Cluster.Allowed(ctx, verb, group, resource, subresource)
+	if err == nil && !allowed {
+		err = errors.New("asking what we may do: 503")
+	}
+	return allowed, reason, err
+}
+
+// TestWhatPassesIsNotBelieved: one answer lost or throttled is no reason to wake anybody.
+func TestWhatPassesIsNotBelieved(t *testing.T) {
+	inCheckWorld(t, func(w *checkWorld) {
+		w.aws.Fail("DescribeInstances", 2, sim.Throttled())
+		w.cluster.Disturb(sim.Disturbance{Times: 3, Err: spot.Doubtful(errors.New("does not accept the credential (401)"))})
+		w.run(Ready)
+	})
+}
+
+// TestWhatHangsIsNotReady, and does not keep a self-check from its end.
+func TestWhatHangsIsNotReady(t *testing.T) {
+	for name, c := range map[string]struct {
+		disturb func(w *checkWorld)
+		failed  []string
+	}{
+		"a cluster": {func(w *checkWorld) { w.cluster.Disturb(sim.Disturbance{Delay: time.Hour}) }, []string{"log-in", "rbac", "marked nodes"}},
+		"its reviews": {func(w *checkWorld) {
+			w.cluster.Disturb(sim.Disturbance{Resource: "selfsubjectaccessreviews", Delay: time.Hour})
+		}, nil},
+		"AWS": {func(w *checkWorld) { w.aws.Delay(sim.AnyOperation, time.Hour) }, []string{"aws", "marked nodes"}},
+		"what does not listen": {func(w *checkWorld) {
+			w.checker.texts = []text{{"token", envLogin, func(context.Context) (string, error) { time.Sleep(time.Hour); return "t", nil }, notEmpty}}
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCheckWorld(t, func(w *checkWorld) {
+				c.disturb(w)
+				if told := w.run(NotReady); c.failed != nil && !slices.Equal(failedChecks(told), c.failed) {
+					w.Errorf("failed have %q", failedChecks(told))
+				}
+				time.Sleep(time.Hour) // until all that hangs has ended
+			})
+		})
+	}
+}
+
+// TestAnInvocationThatEndsSoon is told of all the same.
+func TestAnInvocationThatEndsSoon(t *testing.T) {
+	inCheckWorld(t, func(w *checkWorld) {
+		w.aws.Delay(sim.AnyOperation, time.Hour)
+		ctx, cancel := context.WithTimeout(w.Context(), 6*time.Second)
+		defer cancel()
+		told := w.checker.run(ctx)
+		if ctx.Err() != nil || told.Result != NotReady || !slices.Contains(failedChecks(told), "aws") {
+			w.Errorf("got %+v, %v", told, ctx.Err())
+		}
+	})
+}

@@ -1,0 +1,232 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// functionOf is a function that handles each interruption as handle does, and its log.
+func functionOf(handle func(context.Context, spot.Interruption) (spot.Outcome, error)) (*Function, *bytes.Buffer) {
+	logged := new(bytes.Buffer)
+	return &Function{cluster: "prod.example.com", handle: handle, stdout: logged, log: Logger(logged)}, logged
+}
+
+// healthOf is an AWS Health event about these instances.
+func healthOf(t *testing.T, instances ...string) json.RawMessage {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "eventbridge", "testdata", "health-scheduled-change.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e map[string]any
+	if err := json.Unmarshal(b, &e); err != nil {
+		t.Fatal(err)
+	}
+	var entities []any
+	for _, i := range instances {
+		entities = append(entities, map[string]any{"entityValue": i})
+	}
+	e["detail"].(map[string]any)["affectedEntities"] = entities
+	if b, err = json.Marshal(e); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func instanceNamed(i int) string { return fmt.Sprintf("i-%017x", i+1) }
+
+// metricLines are the lines of a log that hold metrics.
+func metricLines(t *testing.T, logged *bytes.Buffer) (lines []map[string]any) {
+	t.Helper()
+	for text := range strings.Lines(logged.String()) {
+		var line map[string]any
+		if err := json.Unmarshal([]byte(text), &line); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if line["_aws"] != nil {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// TestOneEventAboutSeveralInstances: the gravest outcome stands above, with each of them in the event's order.
+func TestOneEventAboutSeveralInstances(t *testing.T) {
+	results := []spot.Result{spot.ForeignOne, spot.Emptied, spot.NotEmptied, spot.NoNode, spot.LeftAsIs, spot.StaleOne}
+	var instances []string
+	for i := range results {
+		instances = append(instances, instanceNamed(i))
+	}
+	f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
+		return spot.Outcome{Version: 1, Result: results[slices.Index(instances, in.Instance)], Cluster: "prod.example.com", Event: spot.EventTold{Instance: in.Instance}}, nil
+	})
+	told, err := f.Handle(t.Context(), healthOf(t, instances...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := told.(spot.Outcome)
+	if out.Result != spot.NotEmptied || out.Event.Instance != instances[2] {
+		t.Errorf("above stands %s of %s", out.Result, out.Event.Instance)
+	}
+	for i, one := range out.Each {
+		if one.Result != results[i] || one.Event.Instance != instances[i] || one.Each != nil {
+			t.Errorf("%d: %+v", i, one)
+		}
+	}
+	lines := metricLines(t, logged)
+	if len(out.Each) != len(results) || len(lines) != 4 {
+		t.Errorf("%d outcomes, and metrics of %d: %v", len(out.Each), len(lines), lines)
+	}
+	if n := strings.Count(logged.String(), `"msg":"outcome"`); n != 1 {
+		t.Errorf("%d outcomes are logged", n)
+	}
+}
+
+func TestTheGravestResult(t *testing.T) {
+	order := []spot.Result{spot.NotEmptied, spot.NoNode, spot.Emptied, spot.Cordoned, spot.Released, spot.Returned, spot.LeftAsIs, spot.Planned,
+		spot.StaleOne, spot.Ignored, spot.ForeignOne}
+	for i := range order[1:] {
+		pair := []spot.Result{order[i+1], order[i]}
+		f, _ := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
+			return spot.Outcome{Result: pair[map[string]int{"a": 0, "b": 1}[in.Instance]]}, nil
+		})
+		out, err := f.handleAll(t.Context(), []spot.Interruption{{Instance: "a"}, {Instance: "b"}})
+		if err != nil || out.Result != order[i] {
+			t.Errorf("of %v it is %s, %v", pair, out.Result, err)
+		}
+	}
+}
+
+// TestOneInstanceIsToldAsItIs, without a list of one.
+func TestOneInstanceIsToldAsItIs(t *testing.T) {
+	f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
+		return spot.Outcome{Result: spot.Emptied, Event: spot.EventTold{ID: in.EventID}}, nil
+	})
+	told, err := f.Handle(t.Context(), healthOf(t, instanceNamed(0)))
+	if out := told.(spot.Outcome); err != nil || out.Each != nil || out.Event.ID == "" {
+		t.Errorf("got %+v, %v", told, err)
+	}
+	if lines := metricLines(t, logged); len(lines) != 1 || lines[0]["Result"] != "emptied" {
+		t.Errorf("metrics: %v", lines)
+	}
+}
+
+// TestFailuresOfSome: the event fails, to come again, only if nothing of it was done.
+func TestFailuresOfSome(t *testing.T) {
+	down := errors.New("the API server does not answer")
+	for name, c := range map[string]struct {
+		results []spot.Result // empty: it fails
+		fails   bool
+		want    spot.Result
+	}{
+		"all fail":                   {results: []spot.Result{"", ""}, fails: true},
+		"the other is none of ours":  {results: []spot.Result{"", spot.ForeignOne}, fails: true},
+		"the other is past":          {results: []spot.Result{spot.StaleOne, ""}, fails: true},
+		"there is nothing to do":     {results: []spot.Result{spot.Ignored, ""}, fails: true},
+		"the other was emptied":      {results: []spot.Result{"", spot.Emptied}, want: spot.NotEmptied},
+		"the other was only noted":   {results: []spot.Result{spot.LeftAsIs, ""}, want: spot.NotEmptied},
+		"nobody fails, none is ours": {results: []spot.Result{spot.ForeignOne, spot.StaleOne}, want: spot.StaleOne},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
+				r := c.results[slices.Index([]string{instanceNamed(0), instanceNamed(1)}, in.Instance)]
+				if r == "" {
+					return spot.Outcome{}, down
+				}
+				return spot.Outcome{Result: r}, nil
+			})
+			told, err := f.Handle(t.Context(), healthOf(t, instanceNamed(0), instanceNamed(1)))
+			if c.fails {
+				if !errors.Is(err, down) || told != nil || len(metricLines(t, logged)) != 0 {
+					t.Fatalf("got %+v, %v, metrics %v", told, err, metricLines(t, logged))
+				}
+				if !strings.Contains(err.Error(), "instance "+instanceNamed(slices.Index(c.results, ""))) {
+					t.Errorf("it does not say whose: %v", err)
+				}
+				return
+			}
+			if err != nil || told.(spot.Outcome).Result != c.want {
+				t.Fatalf("got %+v, %v", told, err)
+			}
+			for i, one := range told.(spot.Outcome).Each {
+				if c.results[i] != "" {
+					continue
+				}
+				if one.Result != spot.NotEmptied || one.Cluster != "prod.example.com" || one.Event.Instance != instanceNamed(i) || one.Event.Kind != spot.ScheduledChange ||
+					len(one.Problems) != 1 || !strings.Contains(one.Problems[0], down.Error()) {
+					t.Errorf("the failure is told as %+v", one)
+				}
+			}
+		})
+	}
+}
+
+// TestManyInstancesAreHandledSideBySide, but not without bound.
+func TestManyInstancesAreHandledSideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now, most atomic.Int32
+		f, _ := functionOf(func(context.Context, spot.Interruption) (spot.Outcome, error) {
+			n := now.Add(1)
+			defer now.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			time.Sleep(time.Minute)
+			return spot.Outcome{Result: spot.ForeignOne}, nil
+		})
+		began := time.Now()
+		out, err := f.handleAll(t.Context(), make([]spot.Interruption, 120))
+		if err != nil || len(out.Each) != 120 {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 3*time.Minute || most.Load() != 50 {
+			t.Errorf("%d at once, in %s", most.Load(), took)
+		}
+	})
+}
+
+// TestARehearsalIsNoInterruption in the metrics.
+func TestARehearsalIsNoInterruption(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "eventbridge", "testdata", "rehearsal-spot-terminate.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
+		return spot.Outcome{Result: spot.NotEmptied, Cluster: "prod.example.com"}, nil
+	})
+	if _, err := f.Handle(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	lines := metricLines(t, logged)
+	if len(lines) != 1 || lines[0]["Rehearsals"] != 1.0 || lines[0]["NotEmptied"] != nil || lines[0]["Interruptions"] != nil {
+		t.Errorf("metrics: %v", lines)
+	}
+}
+
+// TestAnEventWithNothingToDo says why, and of which cluster's function.
+func TestAnEventWithNothingToDo(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "eventbridge", "testdata", "health-backup.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, logged := functionOf(nil)
+	told, err := f.Handle(t.Context(), b)
+	if out := told.(spot.Outcome); err != nil || out.Result != spot.Ignored || !strings.Contains(out.Reason, "backup") || out.Event.Type != "AWS Health Event" || out.Cluster != "prod.example.com" {
+		t.Errorf("got %+v, %v", told, err)
+	}
+	if len(metricLines(t, logged)) != 0 || !strings.Contains(logged.String(), `"msg":"outcome"`) {
+		t.Errorf("logged %s", logged)
+	}
+}

@@ -1,0 +1,196 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// TestTheManifestsAllowWhatIsAskedFor, each its own part, and nothing else: a rule too many fails as one too few does.
+func TestTheManifestsAllowWhatIsAskedFor(t *testing.T) {
+	manifests, err := filepath.Glob("../../deploy/rbac*.yaml")
+	if err != nil || len(manifests) == 0 {
+		t.Fatalf("no manifests: %v", err)
+	}
+	var allowed []string
+	for _, path := range manifests {
+		for _, rule := range clusterRules(t, path) {
+			for _, verb := range rule.Verbs {
+				allowed = append(allowed, filepath.Base(path)+": "+verb+" "+rule.APIGroups[0]+"/"+rule.Resources[0])
+			}
+			if len(rule.APIGroups) != 1 || len(rule.Resources) != 1 || len(rule.ResourceNames)+len(rule.NonResourceURLs) > 0 {
+				t.Errorf("%s: %+v: this test reads rules about one resource", path, rule)
+			}
+		}
+	}
+	var asked []string
+	for _, r := range Requests() {
+		asked = append(asked, r.Manifest+": "+r.String())
+		if r.For == "" {
+			t.Errorf("%s: nobody is told what it is for", r)
+		}
+	}
+	slices.Sort(allowed)
+	slices.Sort(asked)
+	if !slices.Equal(allowed, asked) {
+		t.Errorf("the manifests allow\n%s\nthe table says\n%s", strings.Join(allowed, "\n"), strings.Join(asked, "\n"))
+	}
+}
+
+// clusterRules are the rules of the ClusterRoles in a manifest.
+func clusterRules(t *testing.T, path string) (rules []rbacv1.PolicyRule) {
+	t.Helper()
+	manifest, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for docs := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096); ; {
+		var role rbacv1.ClusterRole
+		switch err := docs.Decode(&role); {
+		case errors.Is(err, io.EOF):
+			return rules
+		case err != nil:
+			t.Fatal(err)
+		case role.Kind == "ClusterRole":
+			rules = append(rules, role.Rules...)
+		}
+	}
+}
+
+// TestTheTableIsWhatIsSent by the methods that the domain calls: all of them, and no more.
+func TestTheTableIsWhatIsSent(t *testing.T) {
+	var mu sync.Mutex
+	var sent []string
+	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := requestOf(r)
+		mu.Lock()
+		defer mu.Unlock()
+		sent = append(sent, asked.String())
+		w.Header().Set("Content-Type", "application/json")
+		lists := map[string]string{"nodes": `"NodeList","apiVersion":"v1"`, "pods": `"PodList","apiVersion":"v1"`,
+			"volumeattachments": `"VolumeAttachmentList","apiVersion":"storage.k8s.io/v1"`}
+		if asked.Verb == "list" {
+			_, _ = io.WriteString(w, `{"kind":`+lists[asked.Resource]+`,"metadata":{"resourceVersion":"7"},"items":[]}`)
+			return
+		}
+		w.WriteHeader(404)
+		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404,"details":{"name":"x"}}`)
+	}))
+	ctx := t.Context()
+	pod, node := spot.Pod{Namespace: "n", Name: "p"}, spot.Node{Name: "n"}
+	calls := map[string]func(){
+		"NodeNamed": func() { _, _ = k.NodeNamed(ctx, "n") },
+		"NodeOf":    func() { _, _ = k.NodeOf(ctx, "i-1") },
+		"ChangeNode": func() {
+			_, _ = k.ChangeNode(ctx, node, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
+		},
+		"PodsOn":               func() { _, _ = k.PodsOn(ctx, "n") },
+		"FollowPods":           func() { _ = k.FollowPods(ctx, "n", func(spot.PodChange) {}) },
+		"Evict":                func() { _ = k.Evict(ctx, pod, time.Second, false) },
+		"Delete":               func() { _ = k.Delete(ctx, pod, time.Second, false) },
+		"Tell":                 func() { _ = k.Tell(ctx, spot.Note{Node: &node}); _ = k.Tell(ctx, spot.Note{Pod: &pod}) },
+		"Attachments":          func() { _, _ = k.Attachments(ctx, "n") },
+		"DeleteNode":           func() { _ = k.DeleteNode(ctx, node) },
+		"NamespaceAnnotations": func() { _, _ = k.NamespaceAnnotations(ctx, "n") },
+		"DeleteClaim":          func() { _ = k.DeleteClaim(ctx, "c") },
+		"MarkedNodes":          func() { _, _ = k.MarkedNodes(ctx) },
+	}
+	for _, domain := range []reflect.Type{reflect.TypeFor[spot.Cluster](), reflect.TypeFor[spot.Marked]()} {
+		for i := range domain.NumMethod() {
+			if name := domain.Method(i).Name; calls[name] == nil {
+				t.Errorf("%s is not called here", name)
+			}
+		}
+	}
+	for name, call := range calls {
+		before := len(sent)
+		if call(); len(sent) == before {
+			t.Errorf("%s sent nothing", name)
+		}
+	}
+	var table []string
+	for _, r := range Requests() {
+		table = append(table, r.String())
+	}
+	slices.Sort(sent)
+	slices.Sort(table)
+	if sent = slices.Compact(sent); !slices.Equal(sent, table) {
+		t.Errorf("sent\n%s\nthe table says\n%s", strings.Join(sent, "\n"), strings.Join(table, "\n"))
+	}
+}
+
+// requestOf is what RBAC sees in a request.
+func requestOf(r *http.Request) (asked Request) {
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	if parts[0] == "apis" {
+		asked.Group = parts[1]
+		parts = parts[1:]
+	}
+	parts = parts[2:]
+	if parts[0] == "namespaces" && len(parts) > 2 {
+		parts = parts[2:]
+	}
+	asked.Resource = parts[0]
+	if len(parts) > 2 {
+		asked.Subresource = parts[2]
+	}
+	switch {
+	case r.URL.Query().Get("watch") != "":
+		asked.Verb = "watch"
+	case r.Method == http.MethodGet && len(parts) == 1:
+		asked.Verb = "list"
+	default:
+		asked.Verb = map[string]string{"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}[r.Method]
+	}
+	return asked
+}
+
+// TestAllowed asks the server, and tells its reason.
+func TestAllowed(t *testing.T) {
+	answers := map[string]string{
+		"delete nodes":      `{"allowed":true,"reason":"RBAC: allowed by ClusterRoleBinding \"kops-spot\""}`,
+		"delete nodeclaims": `{"allowed":false}`,
+		"create eviction":   `{"allowed":false,"evaluationError":"no such role"}`,
+	}
+	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Content-Type", "application/json")
+		for what, answer := range answers {
+			verb, resource, _ := strings.Cut(what, " ")
+			if r.Method == http.MethodPost && r.URL.Path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" &&
+				bytes.Contains(body, []byte(verb)) && bytes.Contains(body, []byte(resource)) {
+				_, _ = io.WriteString(w, `{"kind":"SelfSubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":`+answer+`}`)
+				return
+			}
+		}
+		w.WriteHeader(503)
+	}))
+	for what, want := range map[[4]string]string{
+		{"delete", "", "nodes", ""}:                  `true RBAC: allowed by ClusterRoleBinding "kops-spot"`,
+		{"delete", "karpenter.sh", "nodeclaims", ""}: "false ",
+		{"create", "", "pods", "eviction"}:           "false no such role",
+	} {
+		allowed, reason, err := k.Allowed(t.Context(), what[0], what[1], what[2], what[3])
+		if got := map[bool]string{true: "true ", false: "false "}[allowed] + reason; got != want || err != nil {
+			t.Errorf("%s: got %q, %v; want %q", what, got, err, want)
+		}
+	}
+	if _, _, err := k.Allowed(context.Background(), "get", "", "secrets", ""); err == nil || !strings.HasPrefix(err.Error(), "asking what we may do: ") {
+		t.Errorf("a server that does not answer: %v", err)
+	}
+}

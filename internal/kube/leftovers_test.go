@@ -1,0 +1,145 @@
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// TestAttachmentsAreReadPageByPage, and only those of the node are told.
+func TestAttachmentsAreReadPageByPage(t *testing.T) {
+	var asked []string
+	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		asked = append(asked, r.URL.Path+" "+q.Get("limit")+" "+q.Get("continue"))
+		next, page := `"continue":"more"`, "1"
+		if q.Get("continue") == "more" {
+			next, page = `"resourceVersion":"7"`, "2"
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"kind":"VolumeAttachmentList","apiVersion":"storage.k8s.io/v1","metadata":{%s},"items":[
+			{"metadata":{"name":"a%[2]s"},"spec":{"nodeName":"here"}},{"metadata":{"name":"b%[2]s"},"spec":{"nodeName":"there"}}]}`, next, page)
+	}))
+	got, err := k.Attachments(t.Context(), "here")
+	if err != nil || !slices.Equal(got, []string{"a1", "a2"}) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	const path = "/apis/storage.k8s.io/v1/volumeattachments 500 "
+	if want := []string{path, path + "more"}; !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
+}
+
+// TestMarkedNodesAreSelectedByTheServer, page by page.
+func TestMarkedNodesAreSelectedByTheServer(t *testing.T) {
+	var asked []string
+	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		asked = append(asked, q.Get("labelSelector")+" "+q.Get("limit")+" "+q.Get("continue"))
+		next, name := `"continue":"more"`, "one"
+		if q.Get("continue") == "more" {
+			next, name = `"resourceVersion":"7"`, "two"
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"kind":"NodeList","apiVersion":"v1","metadata":{%s},"items":[{"metadata":{"name":%q}}]}`, next, name)
+	}))
+	nodes, err := k.MarkedNodes(t.Context())
+	if err != nil || len(nodes) != 2 || nodes[0].Name != "one" || nodes[1].Name != "two" {
+		t.Errorf("got %+v, %v", nodes, err)
+	}
+	const selector = "autoscaling.cast.ai/draining=spot-interruption 500 "
+	if want := []string{selector, selector + "more"}; !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
+}
+
+// TestWhatADeletionOfANodeMeans.
+func TestWhatADeletionOfANodeMeans(t *testing.T) {
+	for _, c := range []struct {
+		answer metav1.Status
+		is     error
+	}{
+		{metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: 200}, nil},
+		{status(404, metav1.StatusReasonNotFound, `nodes "n" not found`, &metav1.StatusDetails{Name: "n"}), spot.ErrNotFound},
+		{status(409, metav1.StatusReasonConflict, "the UID in the precondition does not match", nil), spot.ErrChanged},
+		{status(403, metav1.StatusReasonForbidden, `User "x" cannot delete nodes`, nil), spot.ErrFinal},
+	} {
+		err := stub(t, c.answer).DeleteNode(t.Context(), spot.Node{Name: "n", UID: "u"})
+		if !errors.Is(err, c.is) || err != nil && !strings.HasPrefix(err.Error(), "deleting node n: ") {
+			t.Errorf("%d: got %v, want %v", c.answer.Code, err, c.is)
+		}
+	}
+}
+
+// TestNamespaceAnnotations are those of ours.
+func TestNamespaceAnnotations(t *testing.T) {
+	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		annotations := map[string]string{"/api/v1/namespaces/shop": `"kops-spot.cast.ai/force":"never","other":"x"`, "/api/v1/namespaces/bare": `"other":"x"`}[r.URL.Path]
+		_, _ = io.WriteString(w, `{"kind":"Namespace","apiVersion":"v1","metadata":{"annotations":{`+annotations+`}}}`)
+	}))
+	for namespace, want := range map[string]map[string]string{"shop": {"kops-spot.cast.ai/force": "never"}, "bare": nil} {
+		got, err := k.NamespaceAnnotations(t.Context(), namespace)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %q, %v; want %q", namespace, got, err, want)
+		}
+	}
+}
+
+// TestDeleteClaim deletes it in the version that the server has, and knows a claim that is gone from a kind that is not there.
+func TestDeleteClaim(t *testing.T) {
+	gone := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404,"message":"nodeclaims.karpenter.sh \"c\" not found","details":{"name":"c","group":"karpenter.sh","kind":"nodeclaims"}}`
+	refused := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"nodeclaims.karpenter.sh \"c\" is forbidden"}`
+	const object = `{"kind":"NodeClaim","apiVersion":"karpenter.sh/v1","metadata":{"name":"c","finalizers":["karpenter.sh/termination"]}}`
+	for _, c := range []struct {
+		name    string
+		served  string // the version
+		code    int
+		answer  string
+		is      error
+		says    string
+		request string
+	}{
+		{name: "deleted", served: "v1", code: 200, answer: object, request: "v1"},
+		{name: "gone", served: "v1", code: 404, answer: gone, is: spot.ErrNotFound, request: "v1"},
+		{name: "deleted in the older version", served: "v1beta1", code: 200, answer: object, request: "v1 v1beta1"},
+		{name: "gone in the older version", served: "v1beta1", code: 404, answer: gone, is: spot.ErrNotFound, request: "v1 v1beta1"},
+		{name: "no such kind", is: spot.ErrNotFound, request: "v1 v1beta1"},
+		{name: "forbidden", served: "v1", code: 403, answer: refused, is: spot.ErrFinal, says: "apply deploy/rbac-karpenter.yaml", request: "v1"},
+		{name: "broken", served: "v1", code: 500, answer: `{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,"message":"etcd"}`, says: "etcd", request: "v1"},
+	} {
+		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
+			var versions []string
+			k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				parts := strings.Split(r.URL.Path, "/") // /apis/karpenter.sh/<version>/nodeclaims/c
+				if r.Method != http.MethodDelete || len(parts) != 6 || parts[2] != "karpenter.sh" || parts[4]+"/"+parts[5] != "nodeclaims/c" {
+					t.Errorf("asked %s %s", r.Method, r.URL.Path)
+				}
+				versions = append(versions, parts[3])
+				if parts[3] != c.served {
+					http.NotFound(w, r) // as the API server does, in plain text
+					return
+				}
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(c.code)
+				_, _ = io.WriteString(w, c.answer)
+			}))
+			err := k.DeleteClaim(t.Context(), "c")
+			if (err == nil) != (c.code == 200) || c.is != nil && !errors.Is(err, c.is) || err != nil && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v", err)
+			}
+			if got := strings.Join(versions, " "); got != c.request {
+				t.Errorf("asked in %s, want %s", got, c.request)
+			}
+		})
+	}
+}

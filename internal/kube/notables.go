@@ -1,0 +1,73 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Karpenter's kind for a node that it has asked for, or is about to.
+const (
+	claimGroup = "karpenter.sh"
+	claimKind  = "NodeClaim"
+)
+
+// NamespaceAnnotations implements spot.Notables.
+func (c *Cluster) NamespaceAnnotations(ctx context.Context, namespace string) (map[string]string, error) {
+	var n corev1.Namespace
+	if err := do(ctx, readLimit, c.client.Get().Resource("namespaces").Name(namespace), &n); err != nil {
+		return nil, translate(err, "reading the annotations of namespace "+namespace)
+	}
+	return ours(n.Annotations), nil
+}
+
+// DeleteClaim implements spot.Notables. Karpenter has served NodeClaims as v1 since its 1.0, and as v1beta1 from 0.32 on.
+func (c *Cluster) DeleteClaim(ctx context.Context, name string) (err error) {
+	doing := "deleting NodeClaim " + name
+	for _, version := range []string{"v1", "v1beta1"} {
+		err = do(ctx, writeLimit, c.client.Delete().AbsPath("/apis", claimGroup, version, "nodeclaims", name), nil)
+		if !isUnknownResource(err) {
+			break
+		}
+	}
+	if apierrors.IsForbidden(err) && !strings.Contains(err.Error(), "admission webhook") {
+		return spot.Doubtful(fmt.Errorf("%s: the credential is good but may not do this (403): apply deploy/rbac-karpenter.yaml: %w", doing, err))
+	}
+	return translate(err, doing)
+}
+
+// isUnknownResource reports whether a 404 is about the kind of the object, which the server does not know, and not about the
+// object: then it is plain text and no Status, and the client notes that.
+func isUnknownResource(err error) bool {
+	answer := apierrors.APIStatus(nil)
+	if !apierrors.IsNotFound(err) || !errors.As(err, &answer) {
+		return false
+	}
+	d := answer.Status().Details
+	if d == nil || d.Name == "" {
+		return true
+	}
+	for _, cause := range d.Causes {
+		if cause.Type == metav1.CauseTypeUnexpectedServerResponse {
+			return true
+		}
+	}
+	return false
+}
+
+// claimOf is the NodeClaim that owns a node.
+func claimOf(owners []metav1.OwnerReference) string {
+	for _, o := range owners {
+		if group, _, _ := strings.Cut(o.APIVersion, "/"); o.Kind == claimKind && group == claimGroup {
+			return o.Name
+		}
+	}
+	return ""
+}

@@ -1,0 +1,94 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/castai/kops-spot/deploy"
+)
+
+// nodeClaims is Karpenter's kind, as far as the API server needs it.
+const nodeClaims = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: nodeclaims.karpenter.sh
+spec:
+  group: karpenter.sh
+  scope: Cluster
+  names: {kind: NodeClaim, plural: nodeclaims, singular: nodeclaim}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}
+`
+
+const nodeClaim = `
+apiVersion: karpenter.sh/v1
+kind: NodeClaim
+metadata:
+  name: %s
+`
+
+// karpenter is installed once for all tests, and with it what the handler may do only where somebody wants it.
+var karpenter sync.Once
+
+func (w *realWorld) AddClaim(t *testing.T, node string) string {
+	t.Helper()
+	karpenter.Do(func() {
+		for _, manifest := range [][]byte{[]byte(nodeClaims), deploy.KarpenterRBAC} {
+			if err := w.cp.Apply(t.Context(), manifest); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	w.made++
+	name := fmt.Sprintf("%s-claim-%d", w.namespace, w.made)
+	w.eventually("a NodeClaim to be taken", func() bool { return w.cp.Apply(t.Context(), fmt.Appendf(nil, nodeClaim, name)) == nil })
+	if node == "" {
+		return name
+	}
+	uid := w.claimUID(t, name)
+	if uid == "" {
+		t.Fatalf("the NodeClaim %s is not there", name)
+	}
+	owner := metav1.OwnerReference{APIVersion: "karpenter.sh/v1", Kind: "NodeClaim", Name: name, UID: uid}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"ownerReferences": []metav1.OwnerReference{owner}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.client.CoreV1().Nodes().Patch(t.Context(), node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func (w *realWorld) HasClaim(t *testing.T, name string) bool {
+	t.Helper()
+	return w.claimUID(t, name) != ""
+}
+
+// claimUID is empty if there is no NodeClaim of that name.
+func (w *realWorld) claimUID(t *testing.T, name string) types.UID {
+	t.Helper()
+	body, err := w.client.CoreV1().RESTClient().Get().AbsPath("/apis/karpenter.sh/v1/nodeclaims", name).DoRaw(t.Context())
+	if apierrors.IsNotFound(err) {
+		return ""
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claim metav1.PartialObjectMetadata
+	if err := json.Unmarshal(body, &claim); err != nil {
+		t.Fatal(err)
+	}
+	return claim.UID
+}

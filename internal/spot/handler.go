@@ -56,9 +56,7 @@ func (h *Handler) Preview(ctx context.Context, in Interruption) (Outcome, error)
 	switch plan.Verdict {
 	case Act:
 	case Noted:
-		out := c.end(plan)
-		out.Result = LeftAsIs
-		return out, nil
+		return c.left(plan), nil
 	default:
 		return c.end(plan), nil
 	}
@@ -150,12 +148,20 @@ func (c *call) note(ctx context.Context) (Outcome, error) {
 	if t := c.target(); t.Node == nil && t.Instance == nil && c.plan().Verdict != Foreign {
 		return Outcome{}, c.failure()
 	}
-	out := c.end(c.plan())
-	if c.plan().Verdict == Noted {
-		out.Result = LeftAsIs
-		out.told(c.replaceAll(ctx, ctx))
+	plan := c.plan()
+	if plan.Verdict != Noted {
+		return c.end(plan), nil
 	}
+	out := c.left(plan)
+	out.told(c.replaceAll(ctx, ctx))
 	return out, nil
+}
+
+// left is the outcome of an event that the policy leaves alone.
+func (c *call) left(plan Plan) Outcome {
+	out := c.end(plan)
+	out.Result = LeftAsIs
+	return out
 }
 
 func always() bool { return true }

@@ -26,9 +26,7 @@ type LifecycleTold struct {
 // go on.
 func (c *call) lifecycle(ctx context.Context) (Outcome, error) {
 	if plan := c.plan(); plan.Verdict == Noted { // the event alone says so
-		out := c.end(plan)
-		out.Result = LeftAsIs
-		return out, nil
+		return c.left(plan), nil
 	}
 	if err := c.seeHook(ctx); err != nil {
 		return Outcome{}, err
@@ -46,6 +44,8 @@ func (c *call) lifecycle(ctx context.Context) (Outcome, error) {
 	wait(ctx, c.node.done, openLimit)
 	plan, t := c.plan(), c.target()
 	switch {
+	case plan.Verdict == Noted:
+		return c.left(plan), nil
 	case plan.Verdict != Act:
 		return c.end(plan), nil
 	case t.Node == nil && !errors.Is(t.NodeErr, ErrNotFound):

@@ -110,6 +110,28 @@ func TestAHookThatNobodyNamedIsLeftAlone(t *testing.T) {
 	})
 }
 
+// TestKOpsOwnHookIsLeftToItsDrainer where that is there, though it is named; and is ours where it is not.
+func TestKOpsOwnHookIsLeftToItsDrainer(t *testing.T) {
+	for _, managed := range []bool{true, false} {
+		inHeldWorld(t, 5*time.Minute, func(w *world, in spot.Interruption) {
+			in.Action.Hook = "nodes-NTHLifecycleHook"
+			w.handler.Policy.Hooks = []string{in.Action.Hook}
+			w.pod("web-1", onHeld)
+			want := spot.Emptied
+			if managed {
+				want = spot.LeftAsIs
+				if err := w.aws.CreateTags(w.Context(), []string{held}, map[string]string{"aws-node-termination-handler/managed": ""}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out := w.handleEvent(in, want)
+			if n := w.cluster.Count("create", "pods/eviction"); (n == 0) != managed {
+				t.Errorf("managed %v: %d evictions: %s", managed, n, told(out))
+			}
+		})
+	}
+}
+
 // TestANodeThatIsNotEmptyIsNotLetGo: until the hook's own timeout its pods have their time.
 func TestANodeThatIsNotEmptyIsNotLetGo(t *testing.T) {
 	inHeldWorld(t, time.Minute, func(w *world, in spot.Interruption) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -122,6 +123,9 @@ func (p Policy) verdict(in Interruption, t Target, deadline, now time.Time) (Ver
 	}
 	if in.Kind == LifecycleTerminate && !slices.Contains(p.Hooks, in.Action.Hook) {
 		return Noted, fmt.Sprintf("the lifecycle hook %s of %s is not one that is handled: it is left to whom it belongs", in.Action.Hook, in.Action.Group)
+	}
+	if in.Kind == LifecycleTerminate && strings.HasSuffix(in.Action.Hook, suffixNTHHook) && t.Instance != nil && has(t.Instance.Tags, tagNTH) {
+		return Noted, fmt.Sprintf("the lifecycle hook %s is aws-node-termination-handler's, which is there: the instance carries its tag %s", in.Action.Hook, tagNTH)
 	}
 	if t.Node == nil {
 		switch {

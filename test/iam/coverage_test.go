@@ -1,0 +1,248 @@
+package iam_test
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/iam"
+)
+
+// What every request tells, whatever the action: simulate.mjs has the same list.
+var everywhere = []string{"aws:principaltag/", "aws:requestedregion", "aws:sourceaccount", "lambda:sourcefunctionarn"}
+
+// generic is a condition key as AWS documents it: up to the slash, if a tag's key follows.
+func generic(key string) string {
+	key, _, tag := strings.Cut(strings.ToLower(key), "/")
+	if tag {
+		return key + "/"
+	}
+	return key
+}
+
+// knows says whether AWS documents the key for the action on a type of resource.
+func (a action) knows(key string, typ resourceType) bool {
+	return slices.Contains(slices.Concat(everywhere, a.Keys, typ.Keys), generic(key))
+}
+
+// typesFor are the action's types of resource that a Resource element of a policy can mean. An action on everything has
+// one without a name.
+func (a action) typesFor(pattern string) []resourceType {
+	if pattern == "*" || len(a.Types) == 0 {
+		return append(slices.Clone(a.Types), resourceType{})
+	}
+	var types []resourceType
+	for _, typ := range a.Types {
+		parts := strings.SplitN(typ.ARN, ":", 6)
+		template, _, _ := strings.Cut(parts[5], "$")
+		literal, _, _ := strings.Cut(last(pattern), "*")
+		if strings.HasPrefix(literal, template) || strings.HasPrefix(template, literal) {
+			types = append(types, typ)
+		}
+	}
+	return types
+}
+
+// vacuous says whether a condition holds of a request that does not tell its key at all.
+func vacuous(operator, value string) bool {
+	return strings.HasPrefix(operator, "ForAllValues:") || strings.HasSuffix(operator, "IfExists") || strings.Contains(operator, "Not") ||
+		operator == "Null" && value == "true"
+}
+
+// ourDocuments are the statements of a cluster's own identity documents, with their actions described.
+func ourDocuments(t *testing.T, documents ...iam.Document) (map[string][]statement, map[string]action) {
+	t.Helper()
+	all := map[string][]statement{}
+	var q question
+	for _, d := range documents {
+		statements := statementsOf(t, library(t)[named(clusterA.Cluster, d.Name)])
+		for _, s := range statements {
+			q.Expand = append(q.Expand, s.Action...)
+		}
+		all[d.Name] = statements
+	}
+	expanded := ask(t, q).Expanded
+	for name, statements := range all {
+		for i, s := range statements {
+			var actions []string
+			for _, pattern := range s.Action {
+				if len(expanded[pattern]) == 0 {
+					t.Errorf("%s, %s: %s is no action of IAM's", name, s.Sid, pattern)
+				}
+				actions = append(actions, expanded[pattern]...)
+			}
+			statements[i].Action = actions
+		}
+	}
+	describe := question{}
+	for _, statements := range all {
+		for _, s := range statements {
+			describe.Describe = append(describe.Describe, s.Action...)
+		}
+	}
+	return all, ask(t, describe).Actions
+}
+
+var identityDocuments = []iam.Document{iam.ManagedPolicy, iam.RestrictedPolicy, iam.Boundary, iam.HandlerPolicy, iam.RuntimePolicy,
+	iam.NetworkPolicy, iam.InstallerPolicy}
+
+// TestEveryConditionIsOneThatAWSCanAnswer: AWS does not complain of a condition key that an action does not know. The
+// condition is then never met, or, worse, always.
+func TestEveryConditionIsOneThatAWSCanAnswer(t *testing.T) {
+	t.Parallel()
+	documents, actions := ourDocuments(t, identityDocuments...)
+	for name, statements := range documents {
+		for _, s := range statements {
+			for operator, conditions := range s.Condition {
+				for key, value := range conditions {
+					known := 0
+					for _, a := range s.Action {
+						if !slices.ContainsFunc(s.Resource, func(pattern string) bool {
+							return slices.ContainsFunc(actions[a].typesFor(pattern), func(typ resourceType) bool { return actions[a].knows(key, typ) })
+						}) {
+							// One that only some actions of the statement need is true of the others: that must be meant.
+							if text, _ := value.(string); s.Effect == "Deny" || !vacuous(operator, text) {
+								t.Errorf("%s, %s: %s does not know %s", name, s.Sid, a, key)
+							}
+							continue
+						}
+						known++
+					}
+					if known == 0 {
+						t.Errorf("%s, %s: no action knows %s", name, s.Sid, key)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestTheTableKnowsEveryActionAndResourceOfTheDocuments: for each action and each element of Resource that a document
+// allows, the table has a request that needs it.
+func TestTheTableKnowsEveryActionAndResourceOfTheDocuments(t *testing.T) {
+	t.Parallel()
+	asked := map[string][]string{} // the resources of the table's allowed requests, by action
+	for _, s := range subjects(clusterA) {
+		for _, r := range s.rows {
+			for _, a := range r.actions {
+				asked[a] = append(asked[a], r.on.arn(thingOf(clusterA)))
+			}
+		}
+	}
+	documents, actions := ourDocuments(t, identityDocuments...)
+	delete(documents, iam.Boundary.Name) // it allows nothing by itself
+	for name, statements := range documents {
+		for _, s := range statements {
+			if s.Effect != "Allow" {
+				continue
+			}
+			for _, a := range s.Action {
+				for _, pattern := range s.Resource {
+					switch {
+					case pattern == "*":
+						if actions[a].Write {
+							t.Errorf("%s, %s: %s is allowed on everything", name, s.Sid, a)
+						}
+					case !live(actions[a], pattern, s):
+					case !slices.ContainsFunc(asked[a], func(resource string) bool { return covers(pattern, resource) }):
+						t.Errorf("%s, %s: the table has no row for %s on %s", name, s.Sid, a, pattern)
+					}
+				}
+			}
+		}
+	}
+}
+
+// live says whether a statement can allow an action on an element of its Resource: not if all that the action knows is of
+// another kind, or if AWS cannot tell there what a condition asks.
+func live(a action, pattern string, s statement) bool {
+	return slices.ContainsFunc(a.typesFor(pattern), func(typ resourceType) bool {
+		for operator, conditions := range s.Condition {
+			for key, value := range conditions {
+				if text, _ := value.(string); !vacuous(operator, text) && !a.knows(key, typ) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// covers says whether an element of Resource, in a document of cluster A, means a resource.
+func covers(pattern, resource string) bool {
+	for key, value := range userOf(clusterA).facts {
+		pattern = strings.ReplaceAll(pattern, "${"+key+"}", value.(string))
+	}
+	return regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*") + "$").MatchString(resource)
+}
+
+// TestEveryResourceIsPinned to partition and account, and to a region: by its ARN, or, in the policy that clusters of all
+// regions share, by the denial of every other region.
+func TestEveryResourceIsPinned(t *testing.T) {
+	t.Parallel()
+	documents, _ := ourDocuments(t, identityDocuments...)
+	for name, statements := range documents {
+		for _, s := range statements {
+			for _, resource := range s.Resource {
+				if resource == "*" {
+					continue // reads and denials, as other tests say
+				}
+				parts := strings.SplitN(resource, ":", 6)
+				in, owner := region, account
+				if name == iam.ManagedPolicy.Name {
+					in = "*"
+				}
+				switch {
+				case parts[2] == "iam":
+					in = ""
+				case parts[2] == "s3":
+					in, owner = "", ""
+				case strings.HasPrefix(parts[5], "image/"), strings.HasPrefix(parts[5], "snapshot/"):
+					owner = ""
+				}
+				if parts[1] != "aws" || parts[3] != in || parts[4] != owner {
+					t.Errorf("%s, %s: %s is not pinned", name, s.Sid, resource)
+				}
+			}
+		}
+	}
+}
+
+func TestTheBoundaryReadsOnly(t *testing.T) {
+	t.Parallel()
+	documents, actions := ourDocuments(t, iam.Boundary)
+	for _, s := range documents[iam.Boundary.Name] {
+		for _, a := range s.Action {
+			if actions[a].Write {
+				t.Errorf("%s writes", a)
+			}
+		}
+	}
+}
+
+// TestThePolicyThatUsersShareIsTheSameForAllOfThem: what differs is on the users.
+func TestThePolicyThatUsersShareIsTheSameForAllOfThem(t *testing.T) {
+	t.Parallel()
+	elsewhere := onboarded("prod.example.org", "Other", "0d")
+	elsewhere.Region = otherRegion
+	for _, v := range []iam.Values{clusterB, elsewhere} {
+		for _, d := range []iam.Document{iam.ManagedPolicy, iam.Boundary} {
+			a, errA := iam.Render(d, clusterA)
+			b, errB := iam.Render(d, v)
+			if errA != nil || errB != nil || !slices.Equal(a, b) {
+				t.Errorf("%s differs between %s and %s (%v, %v)", d.Name, clusterA.Cluster, v.Cluster, errA, errB)
+			}
+		}
+	}
+	tagsA, _ := iam.UserTags(clusterA)
+	tagsB, _ := iam.UserTags(clusterB)
+	delete(tagsA, iam.TagManagedBy)
+	delete(tagsA, iam.TagRegion)
+	for key := range maps.Keys(tagsA) {
+		if tagsA[key] == tagsB[key] {
+			t.Errorf("two clusters' users have the same %s", key)
+		}
+	}
+}

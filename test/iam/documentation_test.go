@@ -1,0 +1,73 @@
+package iam_test
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/iam"
+)
+
+func documentation(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/iam.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestTheDocumentationNamesEveryDocument(t *testing.T) {
+	t.Parallel()
+	text := documentation(t)
+	names := slices.Clone(iam.UserManaged)
+	for _, name := range iam.GuideRoleManaged {
+		names = append(names, strings.TrimPrefix(name, "service-role/"))
+	}
+	for _, d := range iam.Documents {
+		if d.Name != "" {
+			names = append(names, d.Name)
+		}
+	}
+	for _, name := range names {
+		if !strings.Contains(text, "`"+name+"`") {
+			t.Errorf("docs/iam.md does not name %s", name)
+		}
+	}
+}
+
+func TestTheDocumentationNamesEveryException(t *testing.T) {
+	t.Parallel()
+	lines := strings.Split(documentation(t), "\n")
+	for _, e := range exceptions {
+		if !slices.ContainsFunc(lines, func(line string) bool {
+			return strings.Contains(line, "`"+e.actions+"`") && strings.Contains(line, e.policy)
+		}) {
+			t.Errorf("docs/iam.md has no line about %s of %s", e.actions, e.policy)
+		}
+	}
+}
+
+// TestTheDocumentationNamesEveryConditionThatHoldsWithoutAnAnswer: such a condition is only as good as AWS's word that it
+// tells the key. A denial is the other way round: it does nothing where a key that it asks for is not told.
+func TestTheDocumentationNamesEveryConditionThatHoldsWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	text := documentation(t)
+	for name, document := range library(t) {
+		for _, s := range statementsOf(t, document) {
+			for operator, conditions := range s.Condition {
+				for key, value := range conditions {
+					value, _ := value.(string)
+					// A request that tags tells its keys, or the tag's value would not be there either.
+					if key == "aws:TagKeys" || vacuous(operator, value) != (s.Effect == "Allow") {
+						continue
+					}
+					if !strings.Contains(text, "`"+key+"`") {
+						t.Errorf("%s, %s: docs/iam.md does not name %s", name, s.Sid, key)
+					}
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package iam_test
+
+import (
+	"testing"
+
+	"github.com/castai/kops-spot/iam"
+)
+
+// TestTheFunctionMarksAndEndsOnlyWhatWasInterrupted, in both modes.
+func TestTheFunctionMarksAndEndsOnlyWhatWasInterrupted(t *testing.T) {
+	t.Parallel()
+	own, other, untagged, _ := someThings()
+	var calls []call
+	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).asTheGuideHasIt()} {
+		d := &denials{actor: function}
+		d.add("ending an instance that was not interrupted", function.does("ec2:TerminateInstances", anInstance.arn(own), own.facts()))
+		for _, th := range []thing{other, untagged} {
+			d.never(anInstance.arn(th), with(facts{"aws:ResourceTag/cast:interrupted-at": "2026-11-02T12:00:00Z"})(th), "ec2:TerminateInstances")
+			d.never(anInstance.arn(th), with(facts{"aws:TagKeys": []string{"KubernetesCluster"}, "aws:RequestTag/KubernetesCluster": "prod.example.com"})(th),
+				"ec2:CreateTags", "ec2:DeleteTags")
+		}
+		for _, key := range []string{"KubernetesCluster", "kubernetes.io/cluster/staging.example.com", "cast:cluster", "Name"} {
+			d.never(anInstance.arn(own), with(facts{"aws:TagKeys": []string{"cast:interrupted-at", key}, "aws:RequestTag/" + key: "x"})(own),
+				"ec2:CreateTags", "ec2:DeleteTags")
+		}
+		d.never(anInstance.arn(own), own.facts(), "ec2:DeleteTags", "ec2:StopInstances", "ec2:ModifyInstanceAttribute", "ec2:RunInstances")
+		calls = append(calls, d.calls...)
+	}
+	prove(t, calls)
+}
+
+// TestTheFunctionGainsNothingBySelfHelp: whoever may change its code has no more than its role has.
+func TestTheFunctionGainsNothingBySelfHelp(t *testing.T) {
+	t.Parallel()
+	own, other, _, _ := someThings()
+	var calls []call
+	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).asTheGuideHasIt()} {
+		d := &denials{actor: function}
+		for _, role := range []string{admin, aFunctionRole.arn(own), aFunctionRole.arn(other), aNodesRole.arn(own)} {
+			d.never(role, facts{"iam:PassedToService": "lambda.amazonaws.com"},
+				"iam:PassRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:UpdateAssumeRolePolicy", "sts:AssumeRole")
+		}
+		for _, user := range []string{clusterA.UserARN(), clusterB.UserARN()} {
+			d.never(user, nil, "iam:CreateAccessKey", "iam:TagUser", "iam:PutUserPolicy")
+		}
+		for _, th := range []thing{own, other} {
+			d.never(aFunction.arn(th), th.facts(), "lambda:UpdateFunctionCode", "lambda:UpdateFunctionConfiguration", "lambda:AddPermission")
+			d.never(aRule.arn(th), th.facts(), "events:PutRule", "events:PutTargets")
+			d.never(aSecret.arn(th), th.facts(), "secretsmanager:PutSecretValue")
+		}
+		d.never(own.arn("secretsmanager", "secret:cast-kops/prod.example.com/access-key-AbCdEf"), own.facts(), "secretsmanager:GetSecretValue")
+		calls = append(calls, d.calls...)
+	}
+	prove(t, calls)
+}
+
+func TestTheFunctionWritesItsOwnLogOnly(t *testing.T) {
+	t.Parallel()
+	d := &denials{actor: functionOf(clusterA, false)}
+	own := thingOf(clusterA)
+	for _, group := range []string{iam.LogGroup("prod.example.com") + "-2", iam.LogGroup("prod.example.com") + "_2", "/aws/lambda/payments", "/aws/lambda/"} {
+		d.never(own.arn("logs", "log-group:"+group), own.facts(), "logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy")
+		d.never(own.arn("logs", "log-group:"+group+":log-stream:1"), own.facts(), "logs:CreateLogStream", "logs:PutLogEvents")
+	}
+	d.never(aLogGroup.arn(own), own.facts(), "logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:PutSubscriptionFilter")
+	prove(t, d.calls)
+}
+
+// TestOnlyLambdaItselfUsesTheNetworkPermissions: an interface says only in which subnet it is, and a subnet may have many
+// functions' and clusters' interfaces.
+func TestOnlyLambdaItselfUsesTheNetworkPermissions(t *testing.T) {
+	t.Parallel()
+	own := thingOf(clusterA)
+	var calls []call
+	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).asTheGuideHasIt()} {
+		d := &denials{actor: function}
+		for _, r := range lambdaRows {
+			d.never(r.on.arn(own), own.facts(), r.actions...)
+		}
+		calls = append(calls, d.calls...)
+	}
+	prove(t, calls)
+}
+
+func TestAFunctionThatEndsNothingMayNot(t *testing.T) {
+	t.Parallel()
+	v := clusterA
+	v.EndLeftovers = false
+	text, err := iam.Render(iam.HandlerPolicy, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range statementsOf(t, text) {
+		for _, action := range s.Action {
+			if action == "ec2:TerminateInstances" {
+				t.Error("it may end instances, though nobody asked for it")
+			}
+		}
+	}
+}
+
+func TestOnlyLambdaOfTheAccountIsTheFunctionsRole(t *testing.T) {
+	t.Parallel()
+	assume := func(who string, f facts) request {
+		return request{Principal: who, Account: account, Action: "sts:AssumeRole", Resource: clusterA.FunctionRoleARN(),
+			ResourcePolicy: named("prod.example.com", trust), Facts: f}
+	}
+	ours, theirs := facts{"aws:SourceAccount": account}, facts{"aws:SourceAccount": otherAccount}
+	calls := []call{
+		{"Lambda, for our account", []request{assume("lambda.amazonaws.com", ours)}, true},
+		{"Lambda, for another account", []request{assume("lambda.amazonaws.com", theirs)}, false},
+		{"Lambda, for nobody", []request{assume("lambda.amazonaws.com", nil)}, false},
+	}
+	for _, service := range []string{"ec2", "states", "events", "apigateway"} {
+		calls = append(calls, call{service, []request{assume(service+".amazonaws.com", ours)}, false})
+	}
+	for _, who := range []string{clusterA.UserARN(), admin, "arn:aws:iam::" + otherAccount + ":user/somebody"} {
+		calls = append(calls, call{who, []request{assume(who, ours)}, false})
+	}
+	prove(t, calls)
+}

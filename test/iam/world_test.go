@@ -1,0 +1,162 @@
+package iam_test
+
+import (
+	"encoding/json"
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/castai/kops-spot/iam"
+)
+
+// Two clusters in one account and region, each with a VPC of its own.
+const (
+	account      = "123456789012"
+	otherAccount = "210987654321"
+	region       = "eu-west-1"
+	otherRegion  = "us-east-1"
+)
+
+var (
+	clusterA = onboarded("prod.example.com", iam.FunctionRole, "0a")
+	clusterB = onboarded("staging.example.com", iam.FunctionRoleName("staging.example.com"), "0b")
+)
+
+// onboarded is a cluster for which everything has been asked for that can be.
+func onboarded(cluster, functionRole, id string) iam.Values {
+	id = strings.Repeat(id, 4)
+	v := iam.Values{
+		Partition: "aws", Region: region, Account: account, Cluster: cluster, VPC: "vpc-" + id,
+		FunctionRole: functionRole, NodeRoles: []string{"nodes." + cluster},
+		Subnets: []string{"subnet-" + id}, SecurityGroups: []string{"sg-" + id},
+		EndLeftovers: true, StateStore: "state/kops",
+	}
+	own := func(service, resource string) []string {
+		return []string{strings.Join([]string{"arn:aws", service, region, account, resource}, ":")}
+	}
+	v.Secrets = own("secretsmanager", "secret:cast-kops/"+cluster+"/token-AbCdEf")
+	v.Parameters = own("ssm", "parameter/cast-kops/"+cluster+"/token")
+	v.Keys = own("kms", "key/"+id)
+	v.Queues = own("sqs", "cast-kops-"+iam.Name(cluster)+"-outcomes")
+	v.Topics = own("sns", "cast-kops-"+iam.Name(cluster)+"-outcomes")
+	return v
+}
+
+// named is the document in the library: of a cluster if it is rendered for one, and otherwise AWS's own.
+func named(cluster, document string) string { return cluster + " " + document }
+
+const (
+	trust = "trust"
+
+	// KMS asks a key's own policy too. This is the one that KMS gives a key: it leaves all to IAM.
+	keyPolicy = "key policy"
+)
+
+// library has every document for both clusters, as it would stand in IAM.
+func library(t *testing.T) map[string]json.RawMessage {
+	t.Helper()
+	documents, err := renderAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return documents
+}
+
+var renderAll = sync.OnceValues(func() (map[string]json.RawMessage, error) {
+	documents := maps.Clone(managedByAWS)
+	documents[keyPolicy] = json.RawMessage(`{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "kms:*", "Resource": "*",
+		"Principal": {"AWS": "arn:aws:iam::` + account + `:root"}}]}`)
+	for _, v := range []iam.Values{clusterA, clusterB} {
+		for _, d := range iam.Documents {
+			text, err := iam.Render(d, v)
+			if err != nil {
+				return nil, err
+			}
+			name := d.Name
+			if name == "" {
+				name = trust
+			}
+			documents[named(v.Cluster, name)] = text
+		}
+	}
+	return documents, nil
+})
+
+// An actor is somebody with policies.
+type actor struct {
+	name      string
+	principal string
+	cluster   iam.Values
+	documents []string
+	boundary  string
+	facts     facts // of the principal
+}
+
+// userOf is the cluster's IAM user, with the tags that its managed policy goes by.
+func userOf(v iam.Values) actor {
+	tags, err := iam.UserTags(v)
+	if err != nil {
+		panic(err)
+	}
+	a := actor{name: "the user of " + v.Cluster, principal: v.UserARN(), cluster: v, facts: facts{}}
+	for key, value := range tags {
+		a.facts["aws:PrincipalTag/"+key] = value
+	}
+	a.documents = append(a.ours(iam.ManagedPolicy, iam.RestrictedPolicy), iam.UserManaged...)
+	return a
+}
+
+// functionOf is the cluster's function at work: its code, unless Lambda itself acts with its role.
+func functionOf(v iam.Values, lambdaItself bool) actor {
+	a := actor{
+		name:      "the function of " + v.Cluster,
+		principal: "arn:aws:sts::" + account + ":assumed-role/" + v.FunctionRole + "/" + iam.FunctionName(v.Cluster),
+		cluster:   v,
+		facts:     facts{"lambda:SourceFunctionArn": v.FunctionARN()},
+	}
+	if lambdaItself {
+		a.name, a.facts = "Lambda for the function of "+v.Cluster, facts{}
+	}
+	a.documents = a.ours(iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy)
+	return a
+}
+
+// asTheGuideHasIt adds the policies of AWS's that the guide attaches to the function's role.
+func (a actor) asTheGuideHasIt() actor {
+	a.name += " with the guide's permissions"
+	a.documents = append(a.documents, iam.GuideRoleManaged...)
+	return a
+}
+
+// installerOf is the person who onboards the cluster, with nothing but the installer's policy.
+func installerOf(v iam.Values) actor {
+	a := actor{name: "the installer of " + v.Cluster, principal: v.UserARN() + "-installer", cluster: v, facts: facts{}}
+	a.documents = a.ours(iam.InstallerPolicy)
+	return a
+}
+
+// ours names documents of the actor's cluster.
+func (a actor) ours(documents ...iam.Document) []string {
+	var names []string
+	for _, d := range documents {
+		names = append(names, named(a.cluster.Cluster, d.Name))
+	}
+	return names
+}
+
+// does is the actor's request to do something to a resource, with what is so of that.
+func (a actor) does(action, resource string, of facts) request {
+	all := maps.Clone(a.facts)
+	maps.Copy(all, of)
+	owner := account // of what names none, too: an image, a bucket, everything
+	if parts := strings.Split(resource, ":"); len(parts) > 5 && parts[4] != "" {
+		owner = parts[4]
+	}
+	r := request{Documents: a.documents, Boundary: a.boundary, Principal: a.principal, Account: owner,
+		Action: action, Resource: resource, Facts: all}
+	if strings.HasPrefix(action, "kms:") {
+		r.ResourcePolicy = keyPolicy
+	}
+	return r
+}

@@ -38,6 +38,8 @@ func WarmKopsSpot() Contender {
 func kopsSpot(name string, warm bool) Contender {
 	return Contender{Name: name, Account: KopsSpotAccount, Prepare: func(ctx context.Context, p Place) (Drain, error) {
 		cloud := account(p)
+		policy := spot.DefaultPolicy(cluster)
+		policy.Follow = 0 // no other asks for a replacement whose answer it could wait for
 		handlers := make([]*spot.Handler, len(p.Nodes))
 		for i, n := range p.Nodes {
 			c, err := kube.New(kube.WithToken(kube.Endpoint{Server: p.Server, CA: fixed(string(p.CA))}, fixed(p.Token), p.UserAgent))
@@ -49,7 +51,7 @@ func kopsSpot(name string, warm bool) Contender {
 					return nil, err
 				}
 			}
-			handlers[i] = &spot.Handler{Cluster: c, Cloud: cloud, Policy: spot.DefaultPolicy(cluster)}
+			handlers[i] = &spot.Handler{Cluster: c, Cloud: cloud, Policy: policy}
 		}
 		return func(ctx context.Context, at time.Time) []error {
 			return each(len(handlers), len(handlers), func(i int) error {

@@ -21,7 +21,7 @@ func translate(err error, doing string) error {
 		return nil
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
-	case apierrors.IsForbidden(err) && !strings.Contains(err.Error(), "admission webhook"):
+	case apierrors.IsForbidden(err) && !isWebhook(err):
 		return spot.Doubtful(fmt.Errorf("%s: the credential is good but may not do this (403): "+
 			"apply deploy/rbac.yaml and log in as a subject that it binds: %w", doing, err))
 	case isCertificate(err):
@@ -30,6 +30,12 @@ func translate(err error, doing string) error {
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
+
+// webhookSays begins what the API server says where an admission webhook has denied a request. The code beside it is the
+// webhook's own: a 404 of one is no word about the pod, nor is a 401 about us.
+const webhookSays = "admission webhook"
+
+func isWebhook(err error) bool { return strings.Contains(err.Error(), webhookSays) }
 
 func isCertificate(err error) bool {
 	var verification *tls.CertificateVerificationError
@@ -46,9 +52,9 @@ func refusal(err error, doing string) error {
 	switch {
 	case err == nil:
 		return nil
-	case apierrors.IsNotFound(err):
+	case apierrors.IsNotFound(err) && !isWebhook(err):
 		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
-	case apierrors.IsConflict(err):
+	case apierrors.IsConflict(err) && !isWebhook(err):
 		return fmt.Errorf("%s: %w: %w", doing, spot.ErrChanged, err)
 	case !errors.As(err, &status):
 		return translate(err, doing)

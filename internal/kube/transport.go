@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -109,7 +110,7 @@ func (b *bearer) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := b.send(req, token)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+	if err != nil || !isUnauthorized(resp) {
 		return resp, err
 	}
 	fresh, err := b.tokens.token(req.Context(), token)
@@ -118,7 +119,7 @@ func (b *bearer) RoundTrip(req *http.Request) (*http.Response, error) {
 			discard(resp)
 			token = fresh
 			resp, err = b.send(rewound, token)
-			if err != nil || resp.StatusCode != http.StatusUnauthorized {
+			if err != nil || !isUnauthorized(resp) {
 				return resp, err
 			}
 		}
@@ -139,12 +140,28 @@ type explaining struct{ next http.RoundTripper }
 
 func (e *explaining) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := e.next.RoundTrip(req)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+	if err != nil || !isUnauthorized(resp) {
 		return resp, err
 	}
 	skew := skewOf(resp)
 	discard(resp)
 	return nil, unauthorized(clockOr(skew, "it may have expired or belong to another cluster: make a new kubeconfig"))
+}
+
+// isUnauthorized reports whether the API server does not accept the credential. A 401 of an admission webhook is an answer
+// to the request.
+func isUnauthorized(resp *http.Response) bool {
+	if resp.StatusCode != http.StatusUnauthorized {
+		return false
+	}
+	const enough = 64 << 10
+	body, err := io.ReadAll(io.LimitReader(resp.Body, enough))
+	rest := resp.Body
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(body), rest), rest}
+	return err != nil || !bytes.Contains(body, []byte(webhookSays))
 }
 
 // unauthorized is a 401. Unless it is certain why, it may pass: the API server answers one, too, when AWS throttles the

@@ -315,7 +315,7 @@ func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
 			s.due = now
 		}
 	}
-	if s.held != "" && s.held != p.Version {
+	if s.held != "" && s.held != p.Version && !s.asking {
 		s.held, s.due = "", now
 	}
 	s.pod = p
@@ -397,6 +397,7 @@ func (d *podDrain) settle(ctx context.Context, a podAnswer) {
 	switch {
 	case a.err == nil:
 		s.told, s.forced = true, a.ask.Delete
+		s.held, s.due = "", time.Time{} // nothing that the watch has shown meanwhile has it asked again
 		s.grace, s.askedAt = a.ask.Grace, a.at
 		if s.pod.Owner.UID != "" {
 			d.losers[s.pod.Owner.UID] = true

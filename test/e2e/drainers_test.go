@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/bench/contender"
+)
+
+// kubectlDrain begins to drain a node with kubectl's library, as its administrator would, and returns a function that waits
+// for its end. What it thinks of the end is its own matter: it asks by name, and so for the successors of pods, too.
+func (r *rig) kubectlDrain(node string) (wait func()) {
+	r.Helper()
+	admin := r.cp.AdminConfig()
+	drain, err := contender.Unlimited().Contender().Prepare(r.Context(), contender.Place{Nodes: []bed.Node{{InstanceID: node}},
+		Left: 12 * time.Second, Server: admin.Host, CA: admin.CAData, Token: admin.BearerToken, UserAgent: "kubectl-drain"})
+	if err != nil {
+		r.Fatal(err)
+	}
+	ended := make(chan []error, 1)
+	go func() { ended <- drain(r.Context(), time.Now()) }()
+	return func() {
+		for _, err := range <-ended {
+			r.Log("kubectl drain:", err)
+		}
+	}
+}
+
+// TestBesideKubectlDrain: two drainers at one node take no time from each other's pods.
+func TestBesideKubectlDrain(t *testing.T) {
+	t.Parallel()
+	for name, ahead := range map[string]bool{"that began a second before": true, "that began a second after": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			victim := r.node()
+			r.deploy(app{name: "web", replicas: 2, exit: 5 * time.Second}, app{name: "long", replicas: 1, grace: 5 * time.Minute, exit: 5 * time.Second},
+				app{name: "guarded", replicas: 1, grace: 6 * time.Second, exit: 5 * time.Second},
+				app{name: "slow", replicas: 1, grace: 5 * time.Minute, exit: 6 * time.Second})
+			r.statefulSet(app{name: "db", replicas: 1, grace: 6 * time.Second, exit: 5 * time.Second})
+			r.guard("guarded", 1)
+			r.guard("slow", 1)
+			r.guard("db", 1)
+			long, guarded, slow, all := r.only("long"), r.only("guarded"), r.only("slow"), r.pods("")
+			in := r.warning(spot.SpotTerminate, victim, 105*time.Second) // 15 s are left; to be forced 4 s from now
+			var other func()
+			if ahead {
+				other = r.kubectlDrain(victim)
+				time.Sleep(time.Second)
+			}
+			ours := r.start(r.service(), in)
+			if !ahead {
+				time.Sleep(time.Second)
+				other = r.kubectlDrain(victim)
+			}
+			out := r.outcome(<-ours, spot.Emptied)
+			other()
+
+			r.gracesStand()
+			r.askedOnce(victim)
+			r.neverTwice()
+			r.forcedInTime(in, guarded.Name, 6*time.Second)
+			r.forcedInTime(in, "db-0", 6*time.Second)
+			if ahead {
+				if term := r.record(long.Name, bed.PodSigTerm); term.Grace != 300 || r.told(out, long).End != spot.PodGone {
+					t.Errorf("it had been given 300 s, and got %d: %+v", term.Grace, r.told(out, long))
+				}
+				if !beside(out, "kubectl") {
+					t.Errorf("the other drainer is not named: %+v", out.Others)
+				}
+			} else {
+				r.cutToTheEnd(in, long.Name)
+			}
+			r.cutToTheEnd(in, slow.Name)
+			terms := map[string]int{}
+			for _, rec := range r.kubelet(bed.PodSigTerm) {
+				terms[rec.UID]++
+			}
+			for _, p := range all {
+				if n := terms[string(p.UID)]; n != 1 {
+					t.Errorf("%s got SIGTERM %d times", p.Name, n)
+				}
+			}
+		})
+	}
+}
+
+// beside is whether the outcome names another program as having been at work on the node.
+func beside(out spot.Outcome, name string) bool {
+	return slices.ContainsFunc(out.Others, func(o spot.OtherTold) bool { return o.Name == name })
+}
+
+// TestBesideAutoscalers: a node that an autoscaler is removing is drained as any other, and replaced by whoever removes it.
+func TestBesideAutoscalers(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		taint corev1.Taint
+		whose string
+	}{
+		"cluster-autoscaler": {corev1.Taint{Key: "ToBeDeletedByClusterAutoscaler", Value: "1785000000", Effect: corev1.TaintEffectNoSchedule}, "cluster-autoscaler is removing the node"},
+		"Karpenter":          {corev1.Taint{Key: "karpenter.sh/disrupted", Effect: corev1.TaintEffectNoSchedule}, "Karpenter is removing the node"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			victim := r.node()
+			r.deploy(app{name: "web", replicas: 2, exit: 2 * time.Second}, app{name: "guarded", replicas: 1, grace: 2 * time.Second, exit: time.Second})
+			r.guard("guarded", 1)
+			guarded := r.only("guarded")
+			n := r.getNode(victim)
+			n.Spec.Taints = append(n.Spec.Taints, c.taint)
+			if _, err := r.client.CoreV1().Nodes().Update(t.Context(), n, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			in := r.warning(spot.SpotTerminate, victim, 110*time.Second) // 10 s are left; to be forced 3 s from now
+			out := r.handle(in, spot.Emptied)
+			if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, c.whose) {
+				t.Errorf("%+v", out.Replacement)
+			}
+			if calls := r.aws.Calls("CreateTags", "DeleteTags", "DetachInstances"); len(calls) != 0 {
+				t.Errorf("a replacement was asked for: %v", calls)
+			}
+			taints := map[string]bool{}
+			for _, taint := range r.getNode(victim).Spec.Taints {
+				taints[taint.Key] = true
+			}
+			if !taints[c.taint.Key] || !taints["autoscaling.cast.ai/draining"] || !taints[corev1.TaintNodeUnschedulable] {
+				t.Errorf("the node's taints are %v", taints)
+			}
+			if !beside(out, name) {
+				t.Errorf("the autoscaler is not named: %+v", out.Others)
+			}
+			r.forcedInTime(in, guarded.Name, 2*time.Second)
+			r.gracesStand()
+		})
+	}
+}

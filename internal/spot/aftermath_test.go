@@ -22,6 +22,7 @@ func TestRelease(t *testing.T) {
 	}
 	state := func(s string) func(*spot.Target) { return func(t *spot.Target) { t.Instance.State = s } }
 	onDemand := func(t *spot.Target) { t.Instance.Spot = false }
+	forgotten := func(t *spot.Target) { t.Instance, t.InstanceErr = nil, fmt.Errorf("x: %w", spot.ErrNotFound) }
 	for _, c := range []struct {
 		name    string
 		target  []func(*spot.Target)
@@ -31,9 +32,11 @@ func TestRelease(t *testing.T) {
 	}{
 		{name: "a Spot instance that was terminated", target: []func(*spot.Target){state("terminated")}, free: true, node: true},
 		{name: "a warned one", target: []func(*spot.Target){onDemand, marked(spot.SpotTerminate), state("terminated")}, free: true, node: true},
-		{name: "one by its node's label", target: []func(*spot.Target){onDemand, state("terminated"), func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} }}, free: true, node: true},
-		{name: "Karpenter's", target: []func(*spot.Target){onDemand, state("terminated"), func(t *spot.Target) { t.Node.Labels = map[string]string{"karpenter.sh/capacity-type": "spot"} }}, free: true, node: true},
-		{name: "one that EC2 has forgotten", target: []func(*spot.Target){marked(spot.SpotTerminate), func(t *spot.Target) { t.Instance, t.InstanceErr = nil, fmt.Errorf("x: %w", spot.ErrNotFound) }}, free: true, node: true},
+		{name: "one by its node's label", target: []func(*spot.Target){forgotten, func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} }}, free: true, node: true},
+		{name: "one that EC2 has forgotten and nobody calls Spot", target: []func(*spot.Target){forgotten}, because: "no Spot instance"},
+		{name: "an on-demand one whose node is called Spot", target: []func(*spot.Target){onDemand, state("terminated"), func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} }}, because: "no Spot instance"},
+		{name: "Karpenter's", target: []func(*spot.Target){forgotten, func(t *spot.Target) { t.Node.Labels = map[string]string{"karpenter.sh/capacity-type": "spot"} }}, free: true, node: true},
+		{name: "one that EC2 has forgotten", target: []func(*spot.Target){marked(spot.SpotTerminate), forgotten}, free: true, node: true},
 		{name: "an on-demand one", target: []func(*spot.Target){onDemand, state("terminated")}, because: "no Spot instance"},
 		{name: "stopped after a warning", target: []func(*spot.Target){marked(spot.SpotStop), state("stopped")}, free: true},
 		{name: "stopped by an operator", target: []func(*spot.Target){onDemand, state("stopped")}, because: "without a warning"},

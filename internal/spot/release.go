@@ -58,10 +58,12 @@ func (p Policy) Release(t Target) Release {
 	return Release{Free: true}
 }
 
-// isSpot reports whether the instance is, or its node was, on Spot.
+// isSpot reports whether the instance is on Spot: EC2 knows it, and once it has forgotten the instance, the node's labels.
 func isSpot(t Target) bool {
-	return t.Instance != nil && t.Instance.Spot ||
-		t.Node != nil && (has(t.Node.Labels, labelSpotWorker) || t.Node.Labels[labelCapacityType] == "spot")
+	if t.Instance != nil {
+		return t.Instance.Spot
+	}
+	return has(t.Node.Labels, labelSpotWorker) || t.Node.Labels[labelCapacityType] == "spot"
 }
 
 // isMarked reports whether the node carries marks of ours.

@@ -30,7 +30,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 		w := &world{T: t, cluster: sim.NewCluster(), aws: sim.NewAWS("us-east-1"), event: time.Now().UTC().Truncate(time.Second)}
 		tags := map[string]string{spot.TagCluster: cluster}
 		w.aws.AddGroup(sim.Group{Name: group, Min: 2, Max: 2, Desired: 2, Tags: tags, Spot: true, LaunchTime: 20 * time.Second, DetachTime: time.Second},
-			sim.Instance{ID: instance, PrivateIP: "10.0.1.2"}, sim.Instance{ID: "i-0aaaaaaaaaaaaaaa0"})
+			sim.Instance{ID: instance, PrivateIP: "10.0.1.2", Spot: true}, sim.Instance{ID: "i-0aaaaaaaaaaaaaaa0"})
 		w.cluster.AddNode(node(instance))
 		w.cluster.AddNode(node("i-0aaaaaaaaaaaaaaa0"))
 		w.handler = &spot.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster)}

@@ -1,0 +1,306 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/lambdalocal"
+)
+
+// A volume that a dead machine holds is taken from it by force after six minutes: the control plane of these tests has
+// Kubernetes' own time for that. Whatever happens to volumes here in seconds is the handler's doing.
+
+// stateful creates a StatefulSet of one pod with a volume, and returns the pod once it is Ready.
+func (r *rig) stateful(a app, annotations ...string) corev1.Pod {
+	r.Helper()
+	(&realWorld{rig: r}).disk("data-" + a.name + "-0")
+	t := r.template(a)
+	for _, annotation := range annotations {
+		key, value, _ := strings.Cut(annotation, "=")
+		t.Annotations[key] = value
+	}
+	one := int32(1)
+	claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}}}
+	_, err := r.client.AppsV1().StatefulSets(r.namespace).Create(r.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: a.name},
+		Spec: appsv1.StatefulSetSpec{Replicas: &one, ServiceName: a.name, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}},
+			Template: t, VolumeClaimTemplates: []corev1.PersistentVolumeClaim{claim}}}, metav1.CreateOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.waitReady(a.name, 1)
+	return r.only(a.name)
+}
+
+// pinWithVolume puts a pod without an owner, and its volume, on a node.
+func (r *rig) pinWithVolume(name, node string) corev1.Pod {
+	r.Helper()
+	t := r.template(app{name: name})
+	t.Spec.NodeName = node
+	claim := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: (&realWorld{rig: r}).disk(name)}
+	t.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: t.Labels, Annotations: t.Annotations}, Spec: t.Spec}
+	pod, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(), pod, metav1.CreateOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return *pod
+}
+
+// attached are the volumes that are attached to a node, in order.
+func (r *rig) attached(node string) (volumes []string) {
+	r.Helper()
+	all, err := r.client.StorageV1().VolumeAttachments().List(r.Context(), metav1.ListOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	for _, a := range all.Items {
+		if on := func(a storagev1.VolumeAttachment) bool { return a.Spec.NodeName == node && a.Status.Attached }; on(a) {
+			volumes = append(volumes, *a.Spec.Source.PersistentVolumeName)
+		}
+	}
+	slices.Sort(volumes)
+	return volumes
+}
+
+// lose ends a machine without a word, and has EC2 say so.
+func (r *rig) lose(instance, state string) {
+	r.Helper()
+	if err := r.cp.PowerOff(r.Context(), instance); err != nil {
+		r.Fatal(err)
+	}
+	r.aws.SetState(instance, state)
+}
+
+// changed is EC2's event of an instance's new state.
+func (r *rig) changed(instance, state string) []byte {
+	r.Helper()
+	name := "state-change-" + state
+	return r.sample(name, 0, map[string]string{instancesIn(readSample(r.T, name))[0]: instance})
+}
+
+// runsElsewhere demands that the pod of an app runs on that node with its volume, in place of the one before, and that it
+// was started once and has been left in peace since.
+func (r *rig) runsElsewhere(before corev1.Pod, node string) {
+	r.Helper()
+	now := r.only(before.Labels["app"])
+	if now.UID == before.UID || now.Name != before.Name || now.Spec.NodeName != node || now.DeletionTimestamp != nil {
+		r.Errorf("%s runs on %s, ending at %v; want its successor on %s", now.Name, now.Spec.NodeName, now.DeletionTimestamp, node)
+	}
+	if volume := r.namespace + "-data-" + now.Name; !slices.Contains(r.attached(node), volume) {
+		r.Errorf("the volume of %s is not on %s: %v", now.Name, node, r.attached(node))
+	}
+	all, err := r.cp.KubeletLog()
+	if err != nil {
+		r.Fatal(err)
+	}
+	var seen []bed.KubeletEvent
+	for _, rec := range all {
+		if rec.Namespace == r.namespace && rec.Pod == before.Name && rec.UID != string(before.UID) {
+			seen = append(seen, rec.Event)
+		}
+	}
+	if !slices.Equal(seen, []bed.KubeletEvent{bed.PodStarted, bed.PodReady}) {
+		r.Errorf("the successors of %s were %v; want one that was started, and no more", before.Name, seen)
+	}
+}
+
+// byName is for whoever still deletes pods by their names: the taint-eviction controller does, and a moment late.
+const byName = 3 * time.Second
+
+// TestWhatADeadMachineHeldRunsElsewhere: a pod that ran and one that was just ending when the machine died, each with a
+// volume. Their successors run on another node, in seconds, and the node is gone.
+func TestWhatADeadMachineHeldRunsElsewhere(t *testing.T) {
+	r := newRig(t)
+	victim := r.machines(1)[0].id
+	pods := []corev1.Pod{r.stateful(app{name: "db"}), r.stateful(app{name: "queue", grace: 2 * time.Hour, exit: time.Hour})}
+	other := r.machines(1)[0].id
+	r.delete("queue-0")
+	r.record("queue-0", bed.PodSigTerm)
+	r.lose(victim, "terminated")
+	if held := r.attached(victim); len(held) != 2 {
+		t.Fatalf("the machine died with the volumes %v, want two", held)
+	}
+	out := r.outcome(r.invoke(r.service(), r.changed(victim, "terminated")), spot.Released)
+	for _, p := range pods {
+		if told := r.told(out, p); told.End != spot.PodReleased {
+			t.Errorf("%+v", told)
+		}
+	}
+	if rel := out.Release; out.Node != victim || rel.Tainted == nil || rel.PodsFreed == nil || rel.VolumesFree == nil || rel.NodeDeleted == nil || len(out.Problems) != 0 {
+		t.Errorf("%+v, %q", rel, out.Problems)
+	}
+	if _, err := r.client.CoreV1().Nodes().Get(t.Context(), victim, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the node is still there: %v", err)
+	}
+	if held := r.attached(victim); len(held) != 0 {
+		t.Errorf("the dead machine still has %v", held)
+	}
+	r.waitReady("db", 1)
+	r.waitReady("queue", 1)
+	time.Sleep(byName)
+	for _, p := range pods {
+		r.runsElsewhere(p, other)
+	}
+	var did []string
+	for _, q := range r.requests(victim) {
+		if q.Verb != "get" && q.Verb != "list" && q.Verb != "watch" && q.Resource != "events" {
+			did = append(did, q.Verb+" "+q.Resource)
+		}
+	}
+	if want := []string{"patch nodes", "delete pods", "delete pods", "delete nodes"}; !slices.Equal(did, want) {
+		t.Errorf("the handler did %q, want %q", did, want)
+	}
+}
+
+// TestAStoppedMachineComesBack: what it held runs elsewhere, its node waits for it and is as it was when it returns.
+func TestAStoppedMachineComesBack(t *testing.T) {
+	r := newRig(t)
+	i := r.aws.AddInstance(sim.Instance{Spot: true, Tags: map[string]string{spot.TagCluster: cluster}}) // no group has machines that stop
+	victim := machine{id: i.ID}
+	r.join(victim)
+	db := r.stateful(app{name: "db"}, "kops-spot.cast.ai/drain=never")
+	r.daemon("logs")
+	other := r.machines(1)[0].id
+	before := r.getNode(victim.id)
+	s := r.service()
+	r.outcome(r.invoke(s, r.encode(r.warning(spot.SpotStop, victim.id, 0))), spot.Emptied)
+	r.lose(victim.id, "stopped")
+	out := r.outcome(r.invoke(s, r.changed(victim.id, "stopped")), spot.Released)
+	if told := r.told(out, db); told.End != spot.PodReleased || out.Release.NodeDeleted != nil {
+		t.Errorf("%+v, %+v", told, out.Release)
+	}
+	stopped := r.getNode(victim.id)
+	outOfService := corev1.Taint{Key: "node.kubernetes.io/out-of-service", Value: "nodeshutdown", Effect: corev1.TaintEffectNoExecute}
+	if !slices.Contains(stopped.Spec.Taints, outOfService) || stopped.UID != before.UID || !stopped.Spec.Unschedulable {
+		t.Errorf("the node of a machine that may return is %+v", stopped.Spec)
+	}
+	if held := r.attached(victim.id); len(held) != 0 {
+		t.Errorf("the stopped machine still has %v", held)
+	}
+	r.waitReady("db", 1)
+
+	r.aws.SetInstanceTimes(sim.InstanceTimes{Start: time.Second})
+	r.aws.StartInstance(victim.id)
+	r.eventually("the instance to run", func() bool { now, _ := r.aws.Instance(victim.id); return now.State == "running" })
+	if err := r.cp.PowerOn(t.Context(), victim.id); err != nil {
+		t.Fatal(err)
+	}
+	r.outcome(r.invoke(s, r.changed(victim.id, "running")), spot.Returned)
+	after := r.getNode(victim.id)
+	what := func(n *corev1.Node) string {
+		return fmt.Sprint(n.UID, n.Labels, n.Annotations, n.Spec.Taints, n.Spec.Unschedulable)
+	}
+	if what(after) != what(before) {
+		t.Errorf("it returned as\n%s, was\n%s", what(after), what(before))
+	}
+	here := r.template(app{name: "here"})
+	here.Spec.NodeSelector = map[string]string{corev1.LabelHostname: victim.id}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "here", Labels: here.Labels}, Spec: here.Spec}
+	if _, err := r.client.CoreV1().Pods(r.namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.waitReady("here", 1)
+	r.waitReady("logs", 2)
+	r.runsElsewhere(db, other)
+}
+
+// spared is an end of a machine after which nothing is given free.
+type spared struct {
+	event, state string
+	warned       spot.Kind // before; empty: nobody was
+	instance     func(*sim.Instance)
+	label        string // of its node
+	because      string
+	machine
+}
+
+// TestWhatIsNotCertainIsNotGivenFree: neither the pod nor its volume nor the node, where the machine may still run or may
+// come back with its pods in memory, where whoever stopped it did not say why, and never a control plane's.
+func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
+	onDemand := func(i *sim.Instance) { i.Spot = false }
+	all := map[string]*spared{
+		"stopping":         {event: "stopping", state: "stopping", warned: spot.SpotStop, because: "only stopping"},
+		"shutting-down":    {event: "shutting-down", state: "shutting-down", warned: spot.SpotTerminate, because: "only shutting-down"},
+		"operators":        {event: "stopped", state: "stopped", instance: onDemand, because: "without a warning"},
+		"asleep":           {event: "stopped", state: "stopped", warned: spot.SpotHibernate, instance: func(i *sim.Instance) { i.Hibernates = true }, because: "only sleep"},
+		"ended-on-demand":  {event: "terminated", state: "terminated", instance: onDemand, because: "no Spot instance"},
+		"control-plane":    {event: "terminated", state: "terminated", warned: spot.SpotTerminate, instance: func(i *sim.Instance) { i.Tags = map[string]string{"k8s.io/role/control-plane": "1"} }, because: "control-plane node"},
+		"stopped-master":   {event: "stopped", state: "stopped", warned: spot.SpotStop, label: "node-role.kubernetes.io/control-plane", because: "control-plane node"},
+		"ended-api-server": {event: "terminated", state: "terminated", label: "node-role.kubernetes.io/apiserver", because: "control-plane node"},
+	}
+	r := newRig(t)
+	s := r.service()
+	warned := map[string]<-chan lambdalocal.Result{}
+	for name, c := range all {
+		change := func(*sim.Instance) {}
+		if c.instance != nil {
+			change = c.instance
+		}
+		c.machine = machine{r.instance(change).ID, r.group}
+		if i, _ := r.aws.Instance(c.id); i.Tags[spot.TagCluster] != cluster {
+			t.Fatalf("%s: the instance is not the cluster's: %v", name, i.Tags)
+		}
+	}
+	var machines []machine
+	for _, c := range all {
+		machines = append(machines, c.machine)
+	}
+	r.join(machines...)
+	for name, c := range all {
+		if c.label != "" {
+			r.label(c.id, c.label, "")
+		}
+		if i, _ := r.aws.Instance(c.id); !i.Spot {
+			r.patchNode(c.id, `{"metadata":{"labels":{"node-role.kubernetes.io/spot-worker":null}}}`)
+		}
+		if c.warned != "" {
+			warned[name] = r.send(s, r.encode(r.warning(c.warned, c.id, 0)))
+		}
+	}
+	for _, ended := range warned {
+		r.outcome(<-ended, spot.Emptied)
+	}
+	pods := map[string]corev1.Pod{}
+	for name, c := range all {
+		pods[name] = r.pinWithVolume(name, c.id)
+	}
+	for name := range all {
+		r.waitReady(name, 1)
+	}
+	nodes := map[string]*corev1.Node{}
+	for name, c := range all {
+		r.lose(c.id, c.state)
+		nodes[name] = r.getNode(c.id)
+	}
+	for name, c := range all {
+		if out := r.outcome(r.invoke(s, r.changed(c.id, c.event)), spot.Ignored); !strings.Contains(out.Reason, c.because) || out.Release != nil {
+			t.Errorf("%s: %q does not say %q: %+v", name, out.Reason, c.because, out.Release)
+		}
+	}
+	time.Sleep(byName)
+	for name, c := range all {
+		now, was := r.getNode(c.id), nodes[name]
+		if fmt.Sprint(now.UID, now.Labels, now.Annotations, now.Spec) != fmt.Sprint(was.UID, was.Labels, was.Annotations, was.Spec) {
+			t.Errorf("%s: the node is %+v, was %+v", name, now.Spec, was.Spec)
+		}
+		if p := r.only(name); p.UID != pods[name].UID || p.DeletionTimestamp != nil {
+			t.Errorf("%s: the pod was given up", name)
+		}
+		if held := r.attached(c.id); len(held) != 1 {
+			t.Errorf("%s: the machine has the volumes %v, want one", name, held)
+		}
+	}
+}

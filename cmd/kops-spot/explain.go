@@ -45,14 +45,14 @@ func explainCommand(c *console) *cobra.Command {
 	}
 	o.flags(cmd.Flags())
 	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "the `namespace` of the pod: what is explained is a pod then")
-	cmd.Flags().StringVar(&o.event, "event", string(spot.SpotTerminate), "the `kind` of warning: "+kinds())
+	cmd.Flags().StringVar(&o.event, "event", string(spot.SpotTerminate), "the `kind` of warning: "+listed(spot.Warnings()))
 	cmd.Flags().StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+", or "+asJSON+" for the outcome as the function tells it")
 	return cmd
 }
 
-func kinds() string {
+func listed(kinds []spot.Kind) string {
 	var names []string
-	for _, k := range spot.Warnings() {
+	for _, k := range kinds {
 		names = append(names, string(k))
 	}
 	return strings.Join(names, ", ")
@@ -62,7 +62,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	kind := spot.Kind(o.event)
 	switch {
 	case !slices.Contains(spot.Warnings(), kind):
-		return fmt.Errorf("--event %s: there is no such warning; there are %s", o.event, kinds())
+		return fmt.Errorf("--event %s: there is no such warning; there are %s", o.event, listed(spot.Warnings()))
 	case o.output != asText && o.output != asJSON:
 		return fmt.Errorf("--output %s: it is %s or %s", o.output, asText, asJSON)
 	}

@@ -13,6 +13,9 @@ import (
 func commands(c *console) []*cobra.Command {
 	return []*cobra.Command{
 		explainCommand(c),
+		offboardCommand(c),
+		onboardCommand(c),
+		rehearseCommand(c),
 		restoreCommand(c),
 		versionCommand(c),
 	}

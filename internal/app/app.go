@@ -74,19 +74,19 @@ func (f *Function) Handle(ctx context.Context, event json.RawMessage) (any, erro
 		f.log.Info("outcome", "outcome", out)
 		return out, nil
 	case err != nil:
-		return nil, f.failed(err)
+		return nil, f.failed("", err)
 	case e.SelfCheck:
 		return f.selfCheck(ctx, e.ID), nil
 	}
 	out, err := f.interrupted(ctx, e.Interruptions)
 	if err != nil {
-		return nil, f.failed(err)
+		return nil, f.failed(e.ID, err)
 	}
 	return out, nil
 }
 
-func (f *Function) failed(err error) error {
-	f.log.Error("nothing was done", "error", err.Error())
+func (f *Function) failed(event string, err error) error {
+	f.log.Error("nothing was done", "event", event, "error", err.Error())
 	return err
 }
 

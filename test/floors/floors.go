@@ -18,21 +18,25 @@ var house = map[string]room{
 	"internal/eventbridge": {floor: 1},
 	"internal/awscloud":    {floor: 1},
 	"internal/kube":        {floor: 1},
+	"internal/kubeadmin":   {floor: 1},
+	"internal/iamcloud":    {floor: 1},
 	"internal/castai":      {floor: 1},
 	"internal/sim":         {floor: 1, kind: testHelper},
 	"internal/sim/simtest": {floor: 1, kind: testHelper},
 	"deploy":               {floor: 1, kind: document},
-	"iam":                  {floor: 1, kind: document},
+	"iam":                  {floor: 1, kind: pure},
 
-	"internal/app":     {floor: 2},
-	"internal/onboard": {floor: 2},
-	"internal/term":    {floor: 2},
+	"internal/app":       {floor: 2},
+	"internal/rehearsal": {floor: 2},
+	"internal/onboard":   {floor: 2},
+	"internal/term":      {floor: 2},
 
 	"lambda":        {floor: 3},
 	"cmd/kops-spot": {floor: 3},
 
 	// Programs the house is built with stand outside: above everything, so that nothing can lean on them.
-	"tools/zip": {floor: 4},
+	"tools/schema": {floor: 4},
+	"tools/zip":    {floor: 4},
 }
 
 // A room is a package's place.

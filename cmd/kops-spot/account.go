@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/spf13/pflag"
+
+	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/kubeadmin"
+	"github.com/castai/kops-spot/internal/onboard"
+)
+
+// site says which cluster a command is for that changes something in AWS too.
+type site struct {
+	place
+	region string
+}
+
+func (s *site) flags(f *pflag.FlagSet) {
+	s.place.flags(f)
+	f.StringVar(&s.region, "region", "", "the AWS `region` of the cluster; else the one that its nodes are in")
+}
+
+// standing is a cluster and the account that it is in, both logged in to, and proven to belong together.
+type standing struct {
+	cluster   *kubeadmin.Client
+	account   *iamcloud.Account
+	ground    onboard.Ground
+	instances []iamcloud.Instance
+}
+
+// reach logs in to the cluster and to AWS, and does not compare them yet.
+func (c *console) reach(ctx context.Context, s site) (at standing, machines []onboard.Machine, m onboard.Meant, err error) {
+	k, err := c.connect(ctx, s.place)
+	if err != nil {
+		return at, nil, m, err
+	}
+	login, in, err := kube.Kubeconfig{File: s.kubeconfig, Files: c.kubeconfigs(), Context: s.context}.LogIn("kops-spot/" + version)
+	if err != nil {
+		return at, nil, m, err
+	}
+	m = onboard.Meant{Cluster: k.name, Context: in.Name}
+	if at.cluster, err = kubeadmin.New(login); err != nil {
+		return at, nil, m, err
+	}
+	if machines, err = onboard.Machines(ctx, at.cluster); err != nil {
+		return at, nil, m, err
+	}
+	region, err := onboard.RegionOf(machines, s.region, m)
+	if err != nil {
+		return at, nil, m, err
+	}
+	cfg, err := awsLogin(ctx, region)
+	if err != nil {
+		return at, nil, m, err
+	}
+	at.account = iamcloud.New(cfg)
+	return at, machines, m, nil
+}
+
+// stand reaches the cluster and its account, and makes sure that they belong together. It is the only way to an account.
+func (c *console) stand(ctx context.Context, s site) (standing, error) {
+	at, machines, m, err := c.reach(ctx, s)
+	if err != nil {
+		return at, err
+	}
+	if at.ground, at.instances, err = onboard.RightCluster(ctx, at.account, machines, m); err != nil {
+		return at, err
+	}
+	at.ground.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.instances)
+	return at, err
+}
+
+// awsLogin finds credentials where the AWS CLI would.
+func awsLogin(ctx context.Context, region string) (aws.Config, error) {
+	const advice = "log in as for the AWS CLI, with AWS_PROFILE for example"
+	bounded, cancel := context.WithTimeout(ctx, credentialsLimit)
+	defer cancel()
+	cfg, err := config.LoadDefaultConfig(bounded, config.WithRegion(region), config.WithAppID("kops-spot"))
+	if err != nil {
+		return cfg, fmt.Errorf("reading how to log in to AWS: %w: %s", err, advice)
+	}
+	if _, err = cfg.Credentials.Retrieve(bounded); err != nil {
+		detail := ": " + err.Error()
+		if strings.Contains(detail, "no EC2 IMDS role found") { // the last place was looked into, so nothing was configured
+			detail = ""
+		}
+		return cfg, fmt.Errorf("%s%s: %s", noCredentials, detail, advice)
+	}
+	return cfg, nil
+}

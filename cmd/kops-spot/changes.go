@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/internal/term"
+)
+
+// howToChange is how a command that changes something is told to go about it.
+type howToChange struct {
+	yes, export bool
+	output      string
+}
+
+func (h *howToChange) flags(f *pflag.FlagSet) {
+	f.BoolVarP(&h.yes, "yes", "y", false, "do not ask: for scripts")
+	f.BoolVar(&h.export, "export", false, "print the documents and the aws and kubectl commands that would do the same, and stop")
+	f.StringVarP(&h.output, "output", "o", asText, "the `form` of the result: "+asText+" or "+asJSON)
+}
+
+func (h howToChange) check() error {
+	if h.output != asText && h.output != asJSON {
+		return fmt.Errorf("--output %s: it is %s or %s", h.output, asText, asJSON)
+	}
+	return nil
+}
+
+// changed is what a command that changes something tells in the end.
+type changed struct {
+	Cluster     string           `json:"cluster"`
+	Account     string           `json:"account"`
+	Region      string           `json:"region"`
+	Plan        change.Plan      `json:"plan"`
+	Applied     bool             `json:"applied"`
+	AccessKeyID string           `json:"accessKeyId,omitempty"`
+	Findings    change.Findings  `json:"findings,omitempty"`
+	Credentials *iamcloud.NewKey `json:"credentials,omitempty"`
+}
+
+// errUnfinished is why a command fails that has shown already what is not as it should be.
+var errUnfinished = errors.New("not all of it is as it should be: see what is said above")
+
+// carryOut shows the plan, asks, has it applied, and checks.
+func (c *console) carryOut(ctx context.Context, r *onboard.Run, h howToChange, question string, make func(context.Context) (onboard.Planned, error)) (changed, error) {
+	g := r.Want.Ground
+	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region}
+	p, err := make(ctx)
+	if err != nil {
+		return told, toldWhoMay(err)
+	}
+	told.Plan = p.Changes
+	if h.export {
+		_, err := c.stdout.Write(onboard.Export(p, g))
+		return told, err
+	}
+	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
+	if err := term.Plan(c.stderr, p.Changes, options(c.environ, c.stderr)); err != nil {
+		return told, err
+	}
+	if p.Changes.Empty() {
+		return told, nil
+	}
+	if err := c.ask(ctx, question, h.yes); err != nil {
+		return told, err
+	}
+	if err := r.Apply(ctx, p); err != nil {
+		return told, fmt.Errorf("%w; what was done before stays, and the next run goes on from there", toldWhoMay(err))
+	}
+	told.Applied = true
+	told.Findings, err = r.Check(ctx, make)
+	return told, toldWhoMay(err)
+}
+
+// tell is the result, in the form that was asked for.
+func (c *console) tell(h howToChange, told changed, text string) error {
+	if h.output == asJSON {
+		out := json.NewEncoder(c.stdout)
+		out.SetIndent("", "  ")
+		if err := out.Encode(told); err != nil {
+			return err
+		}
+	} else {
+		if err := term.Findings(c.stdout, told.Findings, options(c.environ, c.stdout)); err != nil {
+			return err
+		}
+		if !told.Findings.Failed() {
+			c.result(term.Good, "%s", text)
+		}
+	}
+	if told.Findings.Failed() {
+		return errUnfinished
+	}
+	return nil
+}
+
+// toldWhoMay says what to do about a permission that is missing.
+func toldWhoMay(err error) error {
+	if errors.Is(err, iamcloud.ErrDenied) {
+		return fmt.Errorf("%w: kops-spot onboard --export-installer-policy prints all that whoever runs this needs", err)
+	}
+	return err
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/rehearsal"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/term"
+)
+
+type rehearseOptions struct {
+	place
+	event, bus, queue, function, logGroup, output string
+
+	wait time.Duration
+	yes  bool
+}
+
+// rehearsed are the warnings that can be rehearsed.
+var rehearsed = []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate, spot.CapacityReservation, spot.Rebalance}
+
+func rehearseCommand(c *console) *cobra.Command {
+	var o rehearseOptions
+	cmd := &cobra.Command{
+		Use:   "rehearse NODE",
+		Short: "sends a made-up warning the way that a real one takes, and shows what came of it",
+		Long: "rehearse has EventBridge send the function a warning of the node's instance that nobody has given, and follows it\n" +
+			"to its outcome. What is rehearsed is the whole chain: rule, permission, function, log-in, plan.\n\n" +
+			"The function only plans, unless it is configured with KOPS_SPOT_REHEARSALS=act: then it drains the node, with respect\n" +
+			"for every budget, asks nobody for a replacement, and takes its marks off the node again",
+		Example: "  kops-spot rehearse i-0a1b2c3d4e5f60718",
+		Args:    one("which node"),
+		RunE:    func(cmd *cobra.Command, args []string) error { return c.rehearse(cmd.Context(), o, args[0]) },
+	}
+	f := cmd.Flags()
+	o.flags(f)
+	f.StringVar(&o.event, "event", string(spot.SpotTerminate), "the `kind` of warning: "+listed(rehearsed))
+	f.StringVar(&o.bus, "bus", "default", "the event `bus`")
+	f.StringVar(&o.function, "function", "", "the function's `name`, in whose log the outcome is looked for; else the one of the cluster")
+	f.StringVar(&o.logGroup, "log-group", "", "the `name` of the log group to look in; else the one that Lambda gives the function")
+	f.StringVar(&o.queue, "queue", "", "the `URL` of the queue that the function's outcomes go to, to look there instead")
+	f.DurationVar(&o.wait, "wait", 3*time.Minute, "how `long` to wait for the outcome")
+	f.StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+", or "+asJSON)
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask: for scripts")
+	return cmd
+}
+
+func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) error {
+	kind := spot.Kind(o.event)
+	switch {
+	case !slices.Contains(rehearsed, kind):
+		return fmt.Errorf("--event %s: that cannot be rehearsed; what can is %s", o.event, listed(rehearsed))
+	case o.output != asText && o.output != asJSON:
+		return fmt.Errorf("--output %s: it is %s or %s", o.output, asText, asJSON)
+	case o.wait <= 0:
+		return fmt.Errorf("--wait %s: it is how long to wait, such as 3m", o.wait)
+	}
+	if o.queue != "" && (o.function != "" || o.logGroup != "") {
+		return errors.New("--queue: the outcome is looked for in a queue or in a log: say --function or --log-group without it")
+	}
+	k, err := c.connect(ctx, o.place)
+	if err != nil {
+		return err
+	}
+	n, err := findNode(ctx, k, name, "")
+	if err != nil {
+		return err
+	}
+	m, err := machineOf(n)
+	if err != nil {
+		return err
+	}
+	stage, err := c.stage(ctx, k.name, m)
+	if err != nil {
+		return err
+	}
+	if err := c.canFollow(ctx, stage, o, k.name); err != nil {
+		return fmt.Errorf("nothing was sent: %w", err)
+	}
+	c.say(term.Mind, "node %s of %s: EventBridge is going to send a rehearsal of %s for its instance %s; nobody takes the machine.\n"+
+		"The function plans, or with KOPS_SPOT_REHEARSALS=act drains the node, with respect for every budget", n.Name, k.name, kind, m.id)
+	if err := c.ask(ctx, "send it?", o.yes); err != nil {
+		return err
+	}
+	sent := time.Now()
+	id, err := stage.Send(ctx, spot.Interruption{Kind: kind, Instance: m.id, Region: m.region}, o.bus)
+	if err != nil {
+		return err
+	}
+	c.say(term.Good, "sent: event %s\nits outcome is waited for in the %s, for %s at most", id, o.where(k.name), o.wait)
+	out, err := c.followRehearsal(ctx, stage, o, k.name, id, sent)
+	if err != nil {
+		return err
+	}
+	return c.tellRehearsal(o, out)
+}
+
+// stage is the region of the machine, in an account that has just this machine for just this cluster.
+func (c *console) stage(ctx context.Context, cluster string, m machine) (*rehearsal.Stage, error) {
+	cfg, err := awsLogin(ctx, m.region)
+	if err != nil {
+		return nil, err
+	}
+	i, err := awscloud.New(cfg).Instance(ctx, m.id)
+	switch {
+	case errors.Is(err, spot.ErrNotFound):
+		return nil, fmt.Errorf("nothing was sent: the AWS credentials lead to an account that has no instance %s in %s: "+
+			"they or the kubeconfig point elsewhere: choose the account with AWS_PROFILE, or the cluster with --context", m.id, m.region)
+	case err != nil:
+		return nil, err
+	case i.Tags[spot.TagCluster] != cluster:
+		return nil, fmt.Errorf("nothing was sent: the instance %s has the tag %s=%s, and the kubeconfig leads to %s: "+
+			"the AWS credentials or the kubeconfig point elsewhere", m.id, spot.TagCluster, i.Tags[spot.TagCluster], cluster)
+	}
+	return rehearsal.New(cfg), nil
+}
+
+// group is the log group in which the outcome is looked for.
+func (o rehearseOptions) group(cluster string) string {
+	return cmp.Or(o.logGroup, "/aws/lambda/"+cmp.Or(o.function, iam.FunctionName(cluster)))
+}
+
+// where is the place in which the outcome is looked for, in words.
+func (o rehearseOptions) where(cluster string) string {
+	if o.queue != "" {
+		return "queue " + o.queue
+	}
+	return "log group " + o.group(cluster)
+}
+
+// canFollow makes sure, before anything is sent, that the outcome can be looked for.
+func (c *console) canFollow(ctx context.Context, stage *rehearsal.Stage, o rehearseOptions, cluster string) error {
+	if o.queue != "" {
+		return stage.CheckQueue(ctx, o.queue)
+	}
+	there, err := stage.HasLog(ctx, o.group(cluster))
+	if err == nil && !there {
+		c.say(term.Mind, "there is no log group %s yet: the function has never run, or is called otherwise (--function)", o.group(cluster))
+	}
+	return err
+}
+
+func (c *console) followRehearsal(ctx context.Context, stage *rehearsal.Stage, o rehearseOptions, cluster, id string, sent time.Time) (spot.Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.wait)
+	defer cancel()
+	if o.queue != "" {
+		out, err := stage.FromQueue(ctx, o.queue, id, cluster)
+		return out, whereBroken(err, "the queue is the one of its OnSuccess and OnFailure destinations, and nobody else takes the records first")
+	}
+	const early = 10 * time.Minute // the log's clock is not ours
+	out, err := stage.FromLog(ctx, o.group(cluster), id, sent.Add(-early), func(what string) { c.say(term.Good, "%s", what) })
+	return out, whereBroken(err, fmt.Sprintf("this is its log (--function, --log-group), it may write it, and can start: aws logs tail %s --since 1h shows what it says", o.group(cluster)))
+}
+
+// whereBroken says where a chain may be broken of which nothing was heard.
+func whereBroken(err error, last string) error {
+	if !errors.Is(err, rehearsal.ErrSilent) {
+		return err
+	}
+	return fmt.Errorf("%w. Look, in this order, whether a rule of the bus is enabled and matches the source kops-spot.rehearsal; its target is the function; "+
+		"the function's policy lets EventBridge invoke it; the function has been invoked and not throttled; and whether %s", err, last)
+}
+
+func (c *console) tellRehearsal(o rehearseOptions, out spot.Outcome) error {
+	if o.output == asJSON {
+		e := json.NewEncoder(c.stdout)
+		e.SetIndent("", "  ")
+		if err := e.Encode(out); err != nil {
+			return err
+		}
+	} else if err := term.Timeline(c.stdout, out, options(c.environ, c.stdout)); err != nil {
+		return err
+	}
+	switch out.Result {
+	case spot.Planned, spot.Emptied, spot.Cordoned, spot.LeftAsIs:
+		return nil
+	}
+	return fmt.Errorf("the rehearsal ended %s: %s", out.Result, cmp.Or(out.Reason, "see above"))
+}

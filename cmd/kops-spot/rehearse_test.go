@@ -1,0 +1,63 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/rehearsal"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// TestARehearsalFailsUnlessTheNodeWasEmptied, or would have been, or the policy is to leave it.
+func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
+	good := map[spot.Result]bool{spot.Planned: true, spot.Emptied: true, spot.Cordoned: true, spot.LeftAsIs: true}
+	for _, result := range []spot.Result{spot.Ignored, spot.ForeignOne, spot.StaleOne, spot.Planned, spot.NoNode, spot.Emptied, spot.NotEmptied,
+		spot.Cordoned, spot.LeftAsIs, spot.Released, spot.Returned} {
+		for _, form := range []string{asText, asJSON} {
+			var shown strings.Builder
+			c := &console{stdout: &shown, stderr: io.Discard}
+			err := c.tellRehearsal(rehearseOptions{output: form}, spot.Outcome{Result: result, Node: "n", Reason: "because"})
+			if good[result] != (err == nil) || err != nil && err.Error() != fmt.Sprintf("the rehearsal ended %s: because", result) {
+				t.Errorf("%s: %v", result, err)
+			}
+			var out spot.Outcome
+			if isJSON := json.Unmarshal([]byte(shown.String()), &out) == nil; isJSON != (form == asJSON) || isJSON && out.Result != result {
+				t.Errorf("%s as %s: %s", result, form, shown.String())
+			}
+		}
+	}
+}
+
+// TestOnlySilenceIsABrokenChain: an error of another kind says itself what to do.
+func TestOnlySilenceIsABrokenChain(t *testing.T) {
+	silent := whereBroken(fmt.Errorf("%w in the queue q", rehearsal.ErrSilent), "the queue is the right one")
+	for _, want := range []string{"nothing was heard of the rehearsal in the queue q", "enabled and matches the source kops-spot.rehearsal", "lets EventBridge invoke it", "whether the queue is the right one"} {
+		if !strings.Contains(silent.Error(), want) {
+			t.Errorf("%q is not in: %v", want, silent)
+		}
+	}
+	other := errors.New("another")
+	if err := whereBroken(other, "x"); err != other {
+		t.Errorf("got %v", err)
+	}
+	if err := whereBroken(nil, "x"); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhereTheOutcomeIsLookedFor(t *testing.T) {
+	for want, o := range map[string]rehearseOptions{
+		"log group /aws/lambda/cast-kops-prod-example-com-": {},
+		"log group /aws/lambda/handler":                     {function: "handler"},
+		"log group /mine":                                   {function: "handler", logGroup: "/mine"},
+		"queue https://q":                                   {queue: "https://q"},
+	} {
+		if got := o.where("prod.example.com"); got != want && !(strings.HasSuffix(want, "-") && strings.HasPrefix(got, want)) {
+			t.Errorf("%+v: got %q, want %q", o, got, want)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package castai
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// giveLimit bounds one attempt to hand over credentials; giveTries is how many there are, and givePause lies between them.
+const (
+	giveLimit = 15 * time.Second
+	giveTries = 3
+	givePause = time.Second
+)
+
+// Giving is where and how cloud credentials are handed to CAST AI.
+type Giving struct {
+	URL       string // of the cluster's credentials, as the console gives it
+	Token     string // an API access key
+	UserAgent string
+	HTTP      *http.Client // nil for one of its own; its redirects are refused in any case
+}
+
+// Check says what is wrong, without a request, and repeats no value.
+func (g Giving) Check() error {
+	var errs []error
+	if strings.TrimSpace(g.Token) == "" || strings.ContainsFunc(g.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		errs = append(errs, errors.New("the API access key of CAST AI is empty or holds what no key does: make one in the console"))
+	}
+	return errors.Join(append(errs, checkURL(g.URL))...)
+}
+
+// Give hands the credentials, a JSON text, to CAST AI. To do it twice does no harm, so what may pass is tried again. No error
+// holds anything of the credentials or the token.
+func (g Giving) Give(ctx context.Context, credentials []byte) error {
+	const doing = "handing the access key to CAST AI"
+	if err := g.Check(); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	body, err := json.Marshal(map[string]string{"credentials": string(credentials)})
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	client := http.Client{Transport: transport()}
+	if g.HTTP != nil {
+		client = *g.HTTP
+	}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for try := 1; ; try++ {
+		code, err := g.post(ctx, &client, body)
+		switch {
+		case err == nil && success(code):
+			return nil
+		case err == nil && !mayPass(code):
+			return fmt.Errorf("%s: it answers %d: %s", doing, code, adviceOf(code))
+		case err == nil:
+			err = fmt.Errorf("it answers %d", code)
+		}
+		if try == giveTries {
+			return fmt.Errorf("%s: %w: run this again", doing, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
+		case <-time.After(givePause):
+		}
+	}
+}
+
+// post makes one attempt. What the server says is not repeated: it may be what was sent.
+func (g Giving) post(ctx context.Context, client *http.Client, body []byte) (code int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, giveLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, g.URL, bytes.NewReader(body))
+	if err != nil {
+		return 0, errors.New("its URL cannot be used")
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", g.UserAgent)
+	req.Header.Set("X-API-Key", g.Token)
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, unanswered(err, g.Token)
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode, nil
+}
+
+func adviceOf(code int) string {
+	switch {
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return "make a new API access key in the console, with full access, and set CASTAI_API_TOKEN to it"
+	case code == http.StatusNotFound || code >= 300 && code < 400:
+		return "take CASTAI_API_URL from the console's page for this cluster"
+	}
+	return "take CASTAI_API_URL and CASTAI_API_TOKEN from the console's page for this cluster"
+}

@@ -1,0 +1,90 @@
+package iamcloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+)
+
+// Call is one call that changes something, as data: it can be carried out, and it can be shown as a line of the AWS CLI.
+type Call struct {
+	service, op string // as IAM writes them: "iam", "CreateUser"
+	on          string // the resource, as an ARN or a name
+	input       any    // the SDK's input
+	file        string // in which a shown command finds the document that the call writes; empty if it writes none
+	do          func(context.Context, *Account) error
+}
+
+// Action is the call as IAM writes it.
+func (c Call) Action() string { return c.service + ":" + c.op }
+
+// IAM's things are known everywhere a moment after they are made: one that a call refers to may not be known there yet.
+const (
+	settleTries = 6
+	settlePause = 2 * time.Second
+)
+
+// Do carries out a call. To take away what is not there is a success; something that was just made and is not known yet is
+// waited for.
+func (a *Account) Do(ctx context.Context, c Call) error {
+	for try := 1; ; try++ {
+		err := c.do(ctx, a)
+		if err == nil {
+			return nil
+		}
+		err = translate(c.Action(), "calling "+c.Action()+" on "+c.on, c.on, err)
+		switch {
+		case !errors.Is(err, ErrNotFound):
+			return err
+		case c.takesAway():
+			return nil
+		case try == settleTries:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("calling %s: %w", c.Action(), context.Cause(ctx))
+		case <-time.After(settlePause):
+		}
+	}
+}
+
+func (c Call) takesAway() bool {
+	for _, verb := range []string{"Delete", "Detach", "Remove", "Untag"} {
+		if strings.HasPrefix(c.op, verb) {
+			return true
+		}
+	}
+	return false
+}
+
+// operation is the name of the operation that an input of the SDK is for.
+func operation[In any]() string { return strings.TrimSuffix(reflect.TypeFor[In]().Name(), "Input") }
+
+func onIAM[In, Out any](on string, f func(*iam.Client, context.Context, *In, ...func(*iam.Options)) (Out, error), in *In) Call {
+	return Call{service: "iam", op: operation[In](), on: on, input: in,
+		do: func(ctx context.Context, a *Account) error { _, err := f(a.iam, ctx, in); return err }}
+}
+
+func onSecrets[In, Out any](on string, f func(*secretsmanager.Client, context.Context, *In, ...func(*secretsmanager.Options)) (Out, error), in *In) Call {
+	return Call{service: "secretsmanager", op: operation[In](), on: on, input: in,
+		do: func(ctx context.Context, a *Account) error { _, err := f(a.secrets, ctx, in); return err }}
+}
+
+func onLambda[In, Out any](on string, f func(*lambda.Client, context.Context, *In, ...func(*lambda.Options)) (Out, error), in *In) Call {
+	return Call{service: "lambda", op: operation[In](), on: on, input: in,
+		do: func(ctx context.Context, a *Account) error { _, err := f(a.lambda, ctx, in); return err }}
+}
+
+func onEvents[In, Out any](on string, f func(*eventbridge.Client, context.Context, *In, ...func(*eventbridge.Options)) (Out, error), in *In) Call {
+	return Call{service: "events", op: operation[In](), on: on, input: in,
+		do: func(ctx context.Context, a *Account) error { _, err := f(a.events, ctx, in); return err }}
+}

@@ -1,0 +1,55 @@
+package iamcloud
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/aws/smithy-go"
+)
+
+var (
+	// ErrDenied means that IAM does not allow a call to whoever runs this.
+	ErrDenied = errors.New("not allowed")
+
+	// ErrNotFound means that there is no such thing.
+	ErrNotFound = errors.New("there is none")
+)
+
+// translate makes an error of the SDK one of ours, which names the action that is missing where IAM says no.
+//
+// Of AWS's answer only the code and the first line of the message are repeated, and of what is said about credentials only
+// the code: what follows may quote the request.
+func translate(op, doing, on string, err error) error {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		var of *smithy.OperationError
+		if errors.As(err, &of) {
+			err = of.Err
+		}
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	code, said := api.ErrorCode(), firstLine(api.ErrorMessage())
+	switch code {
+	case "AccessDenied", "AccessDeniedException", "UnauthorizedOperation":
+		where := ""
+		if on != "" {
+			where = " on " + on
+		}
+		return fmt.Errorf("%s: %w: %s: %s: what is missing is %s%s", doing, ErrDenied, code, said, op, where)
+	case "NoSuchEntity", "ResourceNotFoundException", "NoSuchEntityException":
+		return fmt.Errorf("%s: %w: %s", doing, ErrNotFound, said)
+	case "AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException",
+		"RequestExpired", "InvalidSignatureException", "IncompleteSignature", "MissingAuthenticationToken":
+		return fmt.Errorf("%s: AWS does not accept the credentials (%s): log in again, and check the clock", doing, code)
+	}
+	return fmt.Errorf("%s: %s: %s", doing, code, said)
+}
+
+// firstLine is the first line of a message, without the encoded details of a denial: a thousand characters that only
+// sts:DecodeAuthorizationMessage can read.
+func firstLine(message string) string {
+	message, _, _ = strings.Cut(message, "\n")
+	message, _, _ = strings.Cut(message, "Encoded authorization failure message")
+	return strings.TrimRight(message, " .")
+}

@@ -1,0 +1,95 @@
+package iamcloud
+
+import (
+	"context"
+	"errors"
+	"path"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+)
+
+// Function is a Lambda function, and who invokes it.
+type Function struct {
+	Name, ARN string
+	Role      string // the name of its role
+}
+
+// Rule is an EventBridge rule.
+type Rule struct {
+	Name, Bus string
+	Targets   []Target
+}
+
+// Target is where a rule sends events.
+type Target struct{ ID, ARN string }
+
+// Function reads a function; nil if there is none.
+func (a *Account) Function(ctx context.Context, name string) (*Function, error) {
+	out, err := a.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &name})
+	if err != nil {
+		err = translate("lambda:GetFunction", "looking for function "+name, "function "+name, err)
+		if errors.Is(err, ErrNotFound) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	c := out.Configuration
+	return &Function{Name: name, ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role))}, nil
+}
+
+// Functions are all functions of the region.
+func (a *Account) Functions(ctx context.Context) (all []Function, err error) {
+	for pages := lambda.NewListFunctionsPaginator(a.lambda, &lambda.ListFunctionsInput{}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, translate("lambda:ListFunctions", "listing the region's functions", "", err)
+		}
+		for _, c := range page.Functions {
+			all = append(all, Function{aws.ToString(c.FunctionName), aws.ToString(c.FunctionArn), path.Base(aws.ToString(c.Role))})
+		}
+	}
+	return all, nil
+}
+
+// defaultBus is where AWS' own events are.
+const defaultBus = "default"
+
+// RulesFor are the rules that send events to a function.
+func (a *Account) RulesFor(ctx context.Context, functionARN string) (all []Rule, err error) {
+	in := &eventbridge.ListRuleNamesByTargetInput{TargetArn: &functionARN, EventBusName: aws.String(defaultBus)}
+	for {
+		page, err := a.events.ListRuleNamesByTarget(ctx, in)
+		if err != nil {
+			return nil, translate("events:ListRuleNamesByTarget", "looking for the rules of "+functionARN, "", err)
+		}
+		for _, name := range page.RuleNames {
+			rule, err := a.rule(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, rule)
+		}
+		if in.NextToken = page.NextToken; in.NextToken == nil {
+			return all, nil
+		}
+	}
+}
+
+func (a *Account) rule(ctx context.Context, name string) (Rule, error) {
+	r := Rule{Name: name, Bus: defaultBus}
+	in := &eventbridge.ListTargetsByRuleInput{Rule: &name, EventBusName: aws.String(defaultBus)}
+	for {
+		page, err := a.events.ListTargetsByRule(ctx, in)
+		if err != nil {
+			return r, translate("events:ListTargetsByRule", "reading the targets of rule "+name, "rule "+name, err)
+		}
+		for _, t := range page.Targets {
+			r.Targets = append(r.Targets, Target{aws.ToString(t.Id), aws.ToString(t.Arn)})
+		}
+		if in.NextToken = page.NextToken; in.NextToken == nil {
+			return r, nil
+		}
+	}
+}

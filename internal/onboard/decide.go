@@ -1,0 +1,289 @@
+package onboard
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/iamcloud"
+)
+
+// Kinds of things, as a plan names them.
+const (
+	kindPolicy   = "IAM policy"
+	kindUser     = "IAM user"
+	kindRole     = "IAM role"
+	kindKey      = "access key"
+	kindSecret   = "secret"
+	kindFunction = "Lambda function"
+	kindRule     = "EventBridge rule"
+)
+
+// decide says what to change in the account. In this order nothing that is half done is dangerous: the boundary is there
+// before the policy that relies on it, the tags with the user that the policy tells apart by them, the trust with the role;
+// and the key that all of it is for comes last.
+//
+// inCluster are the steps in the cluster: they come between, since the function's role may have to read a token of its. token
+// is that; nil if the function needs none.
+func decide(w Want, s State, inCluster []step, token *logIn) ([]step, error) {
+	if err := w.refusals(s); err != nil {
+		return nil, err
+	}
+	var steps []step
+	for _, part := range []func(Want, State) ([]step, error){boundary, managed, user} {
+		some, err := part(w, s)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, some...)
+	}
+	trusted, err := role(w, s)
+	if err != nil {
+		return nil, err
+	}
+	rights, err := roleRights(w, s, token)
+	if err != nil {
+		return nil, err
+	}
+	restricted, err := userRights(w, s)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := decideKey(w, s)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(steps, trusted, inCluster, token.steps(w, s), rights, restricted, keys), nil
+}
+
+func boundary(w Want, s State) ([]step, error) {
+	return managedPolicy(w, s, s.Boundary, iam.Boundary, "the most that roles can do which a cluster's user makes; one for the account",
+		"Bounds the roles that CAST AI makes for nodes of kOps clusters")
+}
+
+func managed(w Want, s State) ([]step, error) {
+	why := "what the users of all clusters may create; it tells them apart by their tags"
+	return managedPolicy(w, s, s.Managed, iam.ManagedPolicy, why, "What CAST AI may create for a kOps cluster, by the tags of its user")
+}
+
+func managedPolicy(w Want, s State, now *iamcloud.Policy, d iam.Document, why, description string) ([]step, error) {
+	text, err := w.document(d, s)
+	if err != nil {
+		return nil, err
+	}
+	tags := map[string]string{iam.TagManagedBy: iam.ManagedBy}
+	if now == nil {
+		return []step{create(kindPolicy, d.Name, why, iamcloud.CreatePolicy(d.Name, description, text, tags))}, nil
+	}
+	var steps []step
+	if sameDocument(now.Document, text) {
+		steps = append(steps, keep(kindPolicy, now.Name, why))
+	} else {
+		var calls []iamcloud.Call
+		if oldest := oldestVersion(now); len(now.Versions) >= iamcloud.MaxVersions {
+			calls = append(calls, iamcloud.DeletePolicyVersion(now.ARN, oldest))
+			why += fmt.Sprintf("; it has %d versions, so the oldest that does not count, %s, is deleted", len(now.Versions), oldest)
+		}
+		one := update(kindPolicy, now.Name, why, append(calls, iamcloud.CreatePolicyVersion(now.Name, now.ARN, text))...)
+		one.Diff = diffDocuments(now.Document, text)
+		if losers := s.Strangers; len(losers) > 0 && now == s.Managed {
+			one.Why += "; " + listed(losers) + " lose by that what they may do with it"
+		}
+		steps = append(steps, one)
+	}
+	return append(steps, retagged(kindPolicy, now.Name, now.Tags, tags, func(missing map[string]string) iamcloud.Call {
+		return iamcloud.TagPolicy(now.ARN, missing)
+	})...), nil
+}
+
+// oldestVersion is the oldest of a policy's versions that may be deleted.
+func oldestVersion(p *iamcloud.Policy) string {
+	oldest := iamcloud.Version{}
+	for _, v := range p.Versions {
+		if !v.Default && (oldest.ID == "" || older(v, oldest)) {
+			oldest = v
+		}
+	}
+	return oldest.ID
+}
+
+// older compares by time, and within one second by the number in the id: v2 came before v10.
+func older(a, b iamcloud.Version) bool {
+	if !a.Created.Equal(b.Created) {
+		return a.Created.Before(b.Created)
+	}
+	return len(a.ID) < len(b.ID) || len(a.ID) == len(b.ID) && a.ID < b.ID
+}
+
+// retagged adds tags that are missing, or say something else.
+func retagged(kind, name string, has, want map[string]string, tag func(map[string]string) iamcloud.Call) []step {
+	missing := map[string]string{}
+	var diff []string
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		if has[key] == want[key] {
+			continue
+		}
+		if was, ok := has[key]; ok {
+			diff = append(diff, "- "+key+"="+was)
+		}
+		missing[key] = want[key]
+		diff = append(diff, "+ "+key+"="+want[key])
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	why := "its tags"
+	if has[iam.TagManagedBy] != iam.ManagedBy {
+		why += ": it was there before kops-spot, and is taken over: offboarding takes it away"
+	}
+	one := update(kind, name, why, tag(missing))
+	one.Diff = diff
+	return []step{one}
+}
+
+func user(w Want, s State) ([]step, error) {
+	tags, err := iam.UserTags(w.Ground.Values)
+	if err != nil {
+		return nil, err
+	}
+	name := iam.UserName(w.Ground.Cluster)
+	if s.User == nil {
+		return []step{create(kindUser, name, "as whom CAST AI works on the cluster", iamcloud.CreateUser(name, tags))}, nil
+	}
+	steps := []step{keep(kindUser, s.User.Name, "as whom CAST AI works on the cluster")}
+	return append(steps, retagged(kindUser, s.User.Name, s.User.Tags, tags, func(missing map[string]string) iamcloud.Call {
+		return iamcloud.TagUser(s.User.Name, missing)
+	})...), nil
+}
+
+// userRights are the policies of the user: the inline one first, then those that are attached.
+func userRights(w Want, s State) ([]step, error) {
+	text, err := w.document(iam.RestrictedPolicy, s)
+	if err != nil {
+		return nil, err
+	}
+	name := iam.UserName(w.Ground.Cluster)
+	var has iamcloud.User
+	if s.User != nil {
+		has, name = *s.User, s.User.Name
+	}
+	steps := []step{inline(has.Inline, name, iam.RestrictedPolicy.Name, text, "what the user may do to what the cluster has", iamcloud.PutUserPolicy)}
+	arn := w.Ground.PolicyARN(iam.ManagedPolicy)
+	if s.Managed != nil {
+		arn = s.Managed.ARN // its name may differ in case
+	}
+	wanted := map[string]string{arn: "what the user may create"}
+	for _, policy := range iam.UserManaged {
+		wanted[w.Ground.AWSPolicyARN(policy)] = "of AWS' own: the user may read"
+	}
+	some := attachments(has.Attached, wanted, name, iamcloud.AttachUserPolicy)
+	for _, other := range has.Attached {
+		if _, ok := wanted[other]; !ok {
+			some = append(some, leave("policy of "+kindUser, last(other), "it is not ours, and gives the user more than the guide says: "+
+				"aws iam detach-user-policy --user-name "+name+" --policy-arn "+other+" takes it away"))
+		}
+	}
+	return append(steps, some...), nil
+}
+
+// inline is the step for an inline policy of a user or a role.
+func inline(has map[string]string, of, policy, text, why string, put func(of, policy, text string) iamcloud.Call) step {
+	kind := "inline policy"
+	old := written(slices.Sorted(maps.Keys(has)), policy)
+	switch {
+	case old == "":
+		return create(kind, of+"/"+policy, why, put(of, policy, text))
+	case sameDocument(has[old], text):
+		return keep(kind, of+"/"+old, why)
+	}
+	one := update(kind, of+"/"+old, why, put(of, old, text))
+	one.Diff = diffDocuments(has[old], text)
+	return one
+}
+
+// attachments are the steps for the managed policies that a user or a role is to have.
+func attachments(has []string, wanted map[string]string, of string, attach func(of, arn string) iamcloud.Call) (steps []step) {
+	for _, arn := range slices.Sorted(maps.Keys(wanted)) {
+		name, why := of+"/"+last(arn), wanted[arn]
+		if slices.Contains(has, arn) {
+			steps = append(steps, keep("attached policy", name, why))
+		} else {
+			steps = append(steps, create("attached policy", name, why, attach(of, arn)))
+		}
+	}
+	return steps
+}
+
+func last(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
+
+func listed(names []string) string {
+	if n := len(names); n > 1 {
+		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
+	}
+	return strings.Join(names, "")
+}
+
+func role(w Want, s State) ([]step, error) {
+	trust, err := w.document(iam.Trust, s)
+	if err != nil {
+		return nil, err
+	}
+	tags := iam.Tags(w.Ground.Cluster)
+	why := "as whom the function runs; Lambda alone may be it"
+	if s.Role == nil {
+		if s.RoleName != iam.FunctionRole {
+			why += "; " + iam.FunctionRole + " is another's in this account"
+		}
+		return []step{create(kindRole, s.RoleName, why, iamcloud.CreateRole(s.RoleName, "Handles the Spot interruptions of "+w.Ground.Cluster, trust, tags))}, nil
+	}
+	var steps []step
+	if sameDocument(s.Role.Trust, trust) {
+		steps = append(steps, keep(kindRole, s.Role.Name, why))
+	} else {
+		one := update(kindRole, s.Role.Name, why, iamcloud.UpdateTrust(s.Role.Name, trust))
+		one.Diff = diffDocuments(s.Role.Trust, trust)
+		steps = append(steps, one)
+	}
+	return append(steps, retagged(kindRole, s.Role.Name, s.Role.Tags, tags, func(missing map[string]string) iamcloud.Call {
+		return iamcloud.TagRole(s.Role.Name, missing)
+	})...), nil
+}
+
+// roleRights are the policies of the function's role.
+func roleRights(w Want, s State, l *logIn) ([]step, error) {
+	var has iamcloud.Role
+	if s.Role != nil {
+		has = *s.Role
+	}
+	text, err := w.document(iam.HandlerPolicy, s)
+	if err != nil {
+		return nil, err
+	}
+	one := inline(has.Inline, s.RoleName, iam.HandlerPolicy.Name, text, "what the function's code calls", iamcloud.PutRolePolicy)
+	if l != nil && s.LogInSecret == nil {
+		if one, err = l.readBy(w, s, has.Inline); err != nil {
+			return nil, err
+		}
+	}
+	steps := []step{one}
+	if text, err = w.document(iam.RuntimePolicy, s); err != nil {
+		return nil, err
+	}
+	steps = append(steps, inline(has.Inline, s.RoleName, iam.RuntimePolicy.Name, text, "what Lambda does for the function", iamcloud.PutRolePolicy))
+	guide := map[string]string{}
+	for _, policy := range iam.GuideRoleManaged {
+		guide[w.Ground.AWSPolicyARN(policy)] = "of AWS' own, as the guide says; it is not scoped to the cluster"
+	}
+	if w.Permissions == Guide {
+		return append(steps, attachments(has.Attached, guide, s.RoleName, iamcloud.AttachRolePolicy)...), nil
+	}
+	for _, arn := range slices.Sorted(slices.Values(has.Attached)) {
+		if _, ok := guide[arn]; ok {
+			steps = append(steps, remove("attached policy", s.RoleName+"/"+last(arn), "it is not scoped to the cluster; --permissions guide keeps it",
+				iamcloud.DetachRolePolicy(s.RoleName, arn)))
+		}
+	}
+	return steps, nil
+}

@@ -1,0 +1,122 @@
+package onboard
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/iamcloud"
+)
+
+// fakeRegion is an account's region with these instances.
+type fakeRegion []iamcloud.Instance
+
+func (fakeRegion) Region() string { return "eu-west-1" }
+
+func (fakeRegion) Caller(context.Context) (iamcloud.Caller, error) {
+	return iamcloud.Caller{Partition: "aws-cn", Account: "123456789012", ARN: "arn:aws-cn:iam::123456789012:user/operator"}, nil
+}
+
+func (r fakeRegion) Tagged(_ context.Context, key, value string) (found []iamcloud.Instance, err error) {
+	for _, i := range r {
+		if i.Tags[key] == value {
+			found = append(found, i)
+		}
+	}
+	return found, nil
+}
+
+func (r fakeRegion) Instances(_ context.Context, ids []string) (found []iamcloud.Instance, err error) {
+	for _, i := range r {
+		if slices.Contains(ids, i.ID) {
+			found = append(found, i)
+		}
+	}
+	return found, nil
+}
+
+func (fakeRegion) RolesOfProfile(_ context.Context, profile string) ([]string, error) {
+	if profile == "gone" {
+		return nil, iamcloud.ErrNotFound
+	}
+	if profile == "closed" {
+		return nil, iamcloud.ErrDenied
+	}
+	return []string{"role-of-" + profile}, nil
+}
+
+func of(cluster, id, vpc string) iamcloud.Instance {
+	return iamcloud.Instance{ID: id, VPC: vpc, Tags: map[string]string{"KubernetesCluster": cluster}}
+}
+
+func TestRightCluster(t *testing.T) {
+	const prod, dev = "prod.example.com", "dev.example.com"
+	nodes := []Machine{{"n1", "i-00000001", "eu-west-1"}, {"n2", "i-00000002", "eu-west-1"}}
+	for name, c := range map[string]struct {
+		has  fakeRegion
+		want string // in the error; empty: it is the right one
+	}{
+		"all nodes are there":                     {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "v")}, ""},
+		"a node's instance has ended":             {fakeRegion{of(prod, "i-00000002", "v")}, ""},
+		"another cluster is there too":            {fakeRegion{of(prod, "i-00000002", "v"), of(dev, "i-0000000a", "w")}, ""},
+		"the account has nothing of it":           {fakeRegion{of(dev, "i-0000000a", "v")}, "it is the credentials that lead elsewhere"},
+		"the account has another of the name":     {fakeRegion{of(prod, "i-0000000a", "v")}, "it is the kubeconfig that leads elsewhere"},
+		"the nodes are another cluster's":         {fakeRegion{of(dev, "i-00000001", "v")}, "say --cluster " + dev},
+		"the nodes are tagged as of nobody":       {fakeRegion{{ID: "i-00000001"}}, "without the tag KubernetesCluster"},
+		"the cluster's nodes are in two networks": {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "w")}, "more than one VPC: v, w"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, _, err := RightCluster(t.Context(), c.has, nodes, Meant{Cluster: prod, Context: "ctx"})
+			if c.want == "" {
+				if err != nil || g.VPC != "v" || g.Account != "123456789012" || g.Partition != "aws-cn" || g.Region != "eu-west-1" || g.Cluster != prod {
+					t.Errorf("%+v, %v", g, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestRegionIsTheNodes(t *testing.T) {
+	in := func(region string) Machine { return Machine{"n", "i-00000001", region} }
+	m := Meant{Cluster: "prod.example.com", Context: "ctx"}
+	for name, c := range map[string]struct {
+		nodes     []Machine
+		said      string
+		want, err string
+	}{
+		"nobody says":       {[]Machine{in("eu-west-1"), in("eu-west-1")}, "", "eu-west-1", ""},
+		"it is said":        {[]Machine{in("eu-west-1")}, "eu-west-1", "eu-west-1", ""},
+		"another is said":   {[]Machine{in("eu-west-1")}, "us-east-1", "", "the nodes of the kubeconfig's context ctx are in eu-west-1"},
+		"there are several": {[]Machine{in("eu-west-1"), in("us-east-1")}, "", "", "more than one region: eu-west-1, us-east-1"},
+		"there are none":    {nil, "eu-west-1", "", "no node says that it is an EC2 instance"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := RegionOf(c.nodes, c.said, m)
+			if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestNodeRolesAreTheWorkersAlone(t *testing.T) {
+	with := func(profile, role string) iamcloud.Instance {
+		return iamcloud.Instance{ID: "i", Profile: profile, Tags: map[string]string{"k8s.io/role/" + role: "1"}}
+	}
+	ended := with("old", "node")
+	ended.Ended = true
+	got, err := NodeRoles(t.Context(), fakeRegion{}, []iamcloud.Instance{with("nodes", "node"), with("nodes", "node"), with("spot", "node"), with("masters", "control-plane"),
+		with("apiservers", "apiserver"), with("bastions", "bastion"), with("old-masters", "master"), with("shared", "node"), with("shared", "master"), with("", "node"), with("gone", "node"), ended})
+	if want := []string{"role-of-nodes", "role-of-spot"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+	if _, err := NodeRoles(t.Context(), fakeRegion{}, []iamcloud.Instance{with("closed", "node")}); !errors.Is(err, iamcloud.ErrDenied) {
+		t.Error(err)
+	}
+}

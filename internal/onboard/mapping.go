@@ -1,0 +1,127 @@
+package onboard
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/kubeadmin"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Mapping is the part of onboarding that lets IAM identities into the cluster, and says what they may do there: Inspect,
+// Plan or PlanRemoval, Apply, Check.
+type Mapping struct {
+	Cluster    string     // the cluster's name, as kOps knows it
+	Identities []Identity // whom the cluster is to know
+
+	// Karpenter lets the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml beside deploy/rbac.yaml.
+	Karpenter bool
+}
+
+// Identity is an IAM role or user, and who it is to be in the cluster. Without groups it is to be nobody: what we have given
+// it before is taken away.
+type Identity struct {
+	Kind     IdentityKind
+	ARN      string
+	Username string
+	Groups   []string
+}
+
+// IdentityKind is what an ARN is of.
+type IdentityKind string
+
+const (
+	RoleIdentity IdentityKind = "role"
+	UserIdentity IdentityKind = "user"
+)
+
+// HandlerGroup is the group that rbac.yaml lets do what the function does.
+const HandlerGroup = "cast:spot-handler"
+
+// MappingPlan is what is to be changed in the cluster, and how the function logs in afterwards.
+type MappingPlan struct {
+	Changes change.Plan
+
+	// Backends say by ARN where the authenticator finds an identity. NoBackend is an identity that cannot log in as itself.
+	Backends map[string]Backend
+
+	// ClusterID is what the authenticator calls the cluster; empty if there is none.
+	ClusterID string
+
+	// NeedsToken says that the function has to log in with its ServiceAccount's token, which Apply returns.
+	NeedsToken bool
+
+	steps []mappingStep
+}
+
+// annotationMapped is where we note in an object what in it is ours.
+const annotationMapped = spot.AnnotationPrefix + "mapped"
+
+// Labels by which we know our own objects again.
+const (
+	labelManagedBy = "app.kubernetes.io/managed-by"
+	managedBy      = kubeadmin.Manager
+)
+
+// valid holds the identities to what an authenticator can map, and to what we promise.
+func (m Mapping) valid() error {
+	for _, id := range m.Identities {
+		kind, _, ok := strings.Cut(resourceOf(id.ARN), "/")
+		switch {
+		case !ok || kind != string(id.Kind):
+			return fmt.Errorf("mapping %s: it is not the ARN of an IAM %s", id.ARN, id.Kind)
+		case id.Username == "":
+			return fmt.Errorf("mapping %s: it has to have a name in the cluster", id.ARN)
+		case id.Kind == RoleIdentity && slices.ContainsFunc(id.Groups, isSystem):
+			return fmt.Errorf("mapping %s: the function's role gets the rights of rbac.yaml, and no group of Kubernetes' own: %s",
+				id.ARN, strings.Join(id.Groups, ", "))
+		}
+	}
+	return nil
+}
+
+func isSystem(group string) bool { return strings.HasPrefix(group, "system:") }
+
+// canonical is the ARN by which the authenticator knows an identity: STS tells it a session's role without the role's path,
+// and a user with the user's.
+func (id Identity) canonical() string {
+	head, last := id.ARN, ""
+	if i := strings.LastIndexByte(id.ARN, '/'); id.Kind == RoleIdentity && i >= 0 {
+		head, last = id.ARN[:strings.IndexByte(id.ARN, '/')], id.ARN[i:]
+	}
+	return head + last
+}
+
+// accountOf is the AWS account in an ARN.
+func accountOf(arn string) string {
+	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
+		return parts[4]
+	}
+	return ""
+}
+
+// resourceOf is what an IAM ARN is of: role/name, user/path/name; empty if it is none.
+func resourceOf(arn string) string {
+	parts := strings.SplitN(arn, ":", 6)
+	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iam" || parts[4] == "" {
+		return ""
+	}
+	return parts[5]
+}
+
+// known are the identities that the cluster is to know, and forgotten those that it is not to know any more.
+func (m Mapping) known() (known, forgotten []Identity) {
+	for _, id := range m.Identities {
+		if len(id.Groups) > 0 {
+			known = append(known, id)
+		} else {
+			forgotten = append(forgotten, id)
+		}
+	}
+	return known, forgotten
+}
+
+// title is the identity as a plan names it.
+func (id Identity) title() string { return "IAM " + string(id.Kind) }

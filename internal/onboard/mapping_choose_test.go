@@ -1,0 +1,98 @@
+package onboard
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/kubeadmin"
+)
+
+// TestWhereIdentitiesAreMapped: where the authenticator looks, live where that can be, and never behind a place that decides
+// before.
+func TestWhereIdentitiesAreMapped(t *testing.T) {
+	const roles = "server:\n  mapRoles:\n  - roleARN: arn:aws:iam::111122223333:role/Ours\n    username: x\n"
+	for name, c := range map[string]struct {
+		testCluster
+		role, user Backend
+		why        string // of some step of the plan
+	}{
+		"no authenticator":               {testCluster{awsAuth: map[string]string{}}, NoBackend, NoBackend, "there is no DaemonSet kube-system/aws-iam-authenticator"},
+		"aws-auth":                       {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), kops: "v1.30.1"}, EKSConfigMap, EKSConfigMap, "within seconds; it is not there yet"},
+		"aws-auth by its first name":     {testCluster{daemonSet: daemonSet("--backend-mode", "ConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds"},
+		"aws-auth of an old kOps":        {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), kops: "1.18.3"}, NoBackend, NoBackend, "kOps 1.18.3 does not let it read aws-auth"},
+		"aws-auth of the first that has": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), kops: "1.19.0-alpha.1"}, EKSConfigMap, EKSConfigMap, "within seconds"},
+		"objects":                        {testCluster{daemonSet: daemonSet("--backend-mode=CRD")}, CRD, CRD, "within seconds"},
+		"objects that are not known":     {testCluster{daemonSet: daemonSet("--backend-mode=CRD"), noMappings: true}, NoBackend, NoBackend, "does not know IAMIdentityMapping"},
+		"the default":                    {testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: x\n"}, MountedFile, MountedFile, "only when it starts"},
+		"the default, without a file":    {testCluster{daemonSet: daemonSet()}, NoBackend, NoBackend, "it is not told to read a file"},
+		"by its file":                    {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  backendMode: [CRD]\n"}, CRD, CRD, "within seconds"},
+		"by its file, in one word":       {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  BackendMode: CRD\n"}, CRD, CRD, "within seconds"},
+		"a flag over its file":           {testCluster{daemonSet: daemonSet("-c", "x", "--backend-mode=EKSConfigMap"), file: "server:\n  backendMode: [CRD]\n"}, EKSConfigMap, EKSConfigMap, "within seconds"},
+		"one that we do not know":        {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile")}, NoBackend, NoBackend, "the mode DynamicFile is not known"},
+		"several: the first that is live": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD,EKSConfigMap"), file: "clusterID: x\n"},
+			CRD, CRD, "backend mode is MountedFile,CRD,EKSConfigMap: it takes this up by itself"},
+		"several, in several flags": {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile", "--backend-mode=CRD"), noMappings: false}, CRD, CRD, "within seconds"},
+		"several, and the file knows one already": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: roles},
+			MountedFile, CRD, "this one knows it"},
+		"several, and the file lets in the whole account": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: "server:\n  mapAccounts: ['111122223333']\n"},
+			MountedFile, MountedFile, "this one knows it"},
+		"several, and aws-auth lets in another account": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap,CRD"), awsAuth: map[string]string{"mapAccounts": "- '444455556666'\n"}},
+			EKSConfigMap, EKSConfigMap, "within seconds"},
+		"several, and what knows one comes later": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=CRD,MountedFile"), file: roles}, CRD, CRD, "within seconds"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := testMapping.Plan(c.state())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if role, user := p.Backends[testRole.ARN], p.Backends[testUser.ARN]; role != c.role || user != c.user {
+				t.Errorf("role in %s, user in %s; want %s and %s", role, user, c.role, c.user)
+			}
+			for _, one := range p.Changes {
+				if one.Verb == change.Leave && one.Kind == "IAM role" && c.role == NoBackend {
+					t.Errorf("the function has a token, and yet: %v", one)
+				}
+			}
+			if p.NeedsToken != (c.role == NoBackend) {
+				t.Errorf("it needs a token: %v", p.NeedsToken)
+			}
+			if !slices.ContainsFunc(p.Changes, func(one change.Change) bool { return strings.Contains(one.Why, c.why) }) {
+				t.Errorf("nothing says %q: %v", c.why, p.Changes)
+			}
+		})
+	}
+}
+
+// TestClusterID is what tokens have to be made for: as the flag says, or the environment, or the file.
+func TestClusterID(t *testing.T) {
+	env := daemonSet(configFlag)
+	asMap(env.List("spec", "template", "spec", "containers")[0])["env"] = []any{map[string]any{"name": "KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID", "value": "by-env"}}
+	for want, o := range map[string]kubeadmin.Object{"by-flag": daemonSet(configFlag, "--cluster-id=by-flag"), "by-letter": daemonSet(configFlag, "-i", "by-letter"),
+		"by-env": env, "by-file": daemonSet(configFlag)} {
+		p, err := testMapping.Plan(testCluster{daemonSet: o, file: "clusterID: by-file\n"}.state())
+		if err != nil || p.ClusterID != want {
+			t.Errorf("%v: %q, want %q", err, p.ClusterID, want)
+		}
+	}
+}
+
+// TestIdentitiesThatAreRefused: above all, the function never gets Kubernetes' own groups.
+func TestIdentitiesThatAreRefused(t *testing.T) {
+	for want, id := range map[string]Identity{
+		"no group of Kubernetes' own":                {Kind: RoleIdentity, ARN: testRole.ARN, Username: "x", Groups: []string{"system:masters"}},
+		"is not the ARN of an IAM role":              {Kind: RoleIdentity, ARN: testUser.ARN, Username: "x", Groups: []string{"g"}},
+		"is not the ARN of an IAM user":              {Kind: UserIdentity, ARN: "arn:aws:sts::1:user/x", Username: "x", Groups: []string{"g"}},
+		"it has to have a name in the cluster":       {Kind: UserIdentity, ARN: testUser.ARN, Groups: []string{"g"}},
+		"mapping : it is not the ARN of an IAM user": {Kind: UserIdentity, Username: "x", Groups: []string{"g"}},
+	} {
+		m := Mapping{Identities: []Identity{id}}
+		if _, err := m.Plan(testCluster{}.state()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v; want %q", err, want)
+		}
+		if _, err := m.PlanRemoval(testCluster{}.state()); err == nil {
+			t.Errorf("removing it is planned: %q", want)
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package onboard
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/kubeadmin"
+)
+
+// daemonSet is the authenticator as kOps runs it, with the arguments that a mode brings.
+func daemonSet(args ...string) kubeadmin.Object {
+	o := authenticatorRef.New()
+	o.Set([]any{map[string]any{"name": "aws-iam-authenticator", "args": anys(append([]string{"server"}, args...))}}, "spec", "template", "spec", "containers")
+	return o
+}
+
+const configFlag = "--config=/etc/aws-iam-authenticator/config.yaml"
+
+// testCluster is what Inspect would have read.
+type testCluster struct {
+	daemonSet  kubeadmin.Object
+	kops       string
+	awsAuth    map[string]string
+	file       string
+	mappings   []kubeadmin.Object
+	noMappings bool // the cluster does not know the kind
+	secret     kubeadmin.Object
+}
+
+func (c testCluster) state() MappingState {
+	s := MappingState{KopsVersion: c.kops, mappings: c.mappings, knowsMapping: !c.noMappings, objects: map[kubeadmin.Ref]kubeadmin.Object{
+		awsAuthRef: configMap(awsAuthRef, c.awsAuth), tokenRef: c.secret}}
+	if c.daemonSet != nil {
+		s.objects[authenticatorRef] = c.daemonSet
+	}
+	if c.file != "" {
+		ref := configRef(c.daemonSet)
+		s.objects[ref] = configMap(ref, map[string]string{fileKey: c.file})
+	}
+	return s
+}
+
+func mappingObject(name, arn string, groups ...string) kubeadmin.Object {
+	ref := mappingsRef
+	ref.Name = name
+	o := ref.New()
+	o.Set(map[string]any{"arn": arn, "username": "theirs", "groups": anys(groups)}, "spec")
+	return o
+}
+
+var testMapping = Mapping{Cluster: "prod.example.com", Identities: bothOurs}
+
+// after is the cluster as a plan leaves it.
+func after(t *testing.T, s MappingState, p MappingPlan) MappingState {
+	t.Helper()
+	next := MappingState{KopsVersion: s.KopsVersion, knowsMapping: s.knowsMapping, objects: maps.Clone(s.objects), mappings: slices.Clone(s.mappings)}
+	for _, step := range p.steps {
+		o, _, err := step.edit.on(next.objectOf(step.ref))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if step.ref.Kind != mappingsRef.Kind {
+			next.objects[step.ref] = o
+			continue
+		}
+		next.mappings = slices.DeleteFunc(next.mappings, func(m kubeadmin.Object) bool { return m.Text("metadata", "name") == step.ref.Name })
+		if o != nil {
+			next.mappings = append(next.mappings, o)
+		}
+	}
+	return next
+}
+
+// TestPlansThereAndBack: carried out, a plan leaves nothing to do; its removal leaves what was there before, and then nothing
+// to do either.
+func TestPlansThereAndBack(t *testing.T) {
+	theirs := []kubeadmin.Object{mappingObject("ops", "arn:aws:iam::111122223333:role/Ours", "ops"), mappingObject("zed", "arn:aws:iam::111122223333:user/zed", "z")}
+	for name, c := range map[string]testCluster{
+		"none":         {},
+		"aws-auth":     {daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}},
+		"objects":      {daemonSet: daemonSet("--backend-mode=CRD")},
+		"their object": {daemonSet: daemonSet("--backend-mode=CRD"), mappings: theirs},
+		"a file":       {daemonSet: daemonSet(configFlag), file: "clusterID: c # c\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := c.state()
+			p, err := testMapping.Plan(s)
+			if err != nil || p.Changes.Empty() {
+				t.Fatal(err, p.Changes)
+			}
+			done := after(t, s, p)
+			again, err := testMapping.Plan(done)
+			if err != nil || !again.Changes.Empty() {
+				t.Errorf("a second run: %v, %v", err, again.Changes)
+			}
+			removal, err := testMapping.PlanRemoval(done)
+			if err != nil {
+				t.Fatal(err)
+			}
+			back := after(t, done, removal)
+			for ref, o := range back.objects {
+				if was := s.objects[ref]; !sameObject(o, was) {
+					t.Errorf("%s is left as %v and was %v", ref, o, was)
+				}
+			}
+			if len(back.mappings) != len(s.mappings) {
+				t.Errorf("%d objects are left of %d", len(back.mappings), len(s.mappings))
+			}
+			for _, o := range s.mappings {
+				ref := mappingsRef
+				ref.Name = o.Text("metadata", "name")
+				if is := back.objectOf(ref); !sameObject(is, o) {
+					t.Errorf("%s is left as %v and was %v", ref, is, o)
+				}
+			}
+			if again, err := testMapping.PlanRemoval(back); err != nil || !again.Changes.Empty() {
+				t.Errorf("a second removal: %v, %v", err, again.Changes)
+			}
+		})
+	}
+}
+
+// TestAnUnwantedIdentityIsForgotten wherever it was mapped, and the others stay.
+func TestAnUnwantedIdentityIsForgotten(t *testing.T) {
+	nobody := testUser
+	nobody.Groups = nil
+	for mode, ds := range map[string]kubeadmin.Object{"EKSConfigMap": daemonSet("--backend-mode=EKSConfigMap"), "CRD": daemonSet("--backend-mode=CRD"), "MountedFile": daemonSet(configFlag)} {
+		s := testCluster{daemonSet: ds}.state()
+		p, err := testMapping.Plan(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = after(t, s, p)
+		p, err = Mapping{Cluster: "prod.example.com", Identities: []Identity{testRole, nobody}}.Plan(s)
+		if err != nil || p.Changes.Empty() {
+			t.Errorf("%s: %v: %v", mode, err, p.Changes)
+		}
+		is := fmt.Sprint(after(t, s, p))
+		if strings.Contains(is, "cast-kops-prod") || !strings.Contains(is, "role/Ours") {
+			t.Errorf("%s: it is left as %s", mode, is)
+		}
+	}
+}
+
+// TestARolloutThatWasBrokenOff is made by the next run, though the file is as it should be by then; on the way back too.
+func TestARolloutThatWasBrokenOff(t *testing.T) {
+	s := testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: c\n"}.state()
+	brokenOff := func(s MappingState, p MappingPlan) MappingState {
+		p.steps = slices.DeleteFunc(slices.Clone(p.steps), func(s mappingStep) bool { return s.ref == authenticatorRef })
+		return after(t, s, p)
+	}
+	p, err := testMapping.Plan(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := brokenOff(s, p)
+	next, err := testMapping.Plan(half)
+	if err != nil || next.Changes.Count(change.Update) != 1 || !strings.Contains(fmt.Sprint(next.Changes), "{change DaemonSet") {
+		t.Errorf("%v: %v", err, next.Changes)
+	}
+	done := after(t, half, next)
+	removal, err := testMapping.PlanRemoval(done)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err = testMapping.PlanRemoval(brokenOff(done, removal))
+	if err != nil || next.Changes.Count(change.Update) != 1 || !strings.Contains(fmt.Sprint(next.Changes), "{change DaemonSet") {
+		t.Errorf("back: %v: %v", err, next.Changes)
+	}
+	byHand := testCluster{daemonSet: daemonSet(configFlag), file: "server:\n  mapRoles:\n    - roleARN: arn:aws:iam::111122223333:role/Ours\n      username: kops-spot\n      groups: [cast:spot-handler]\n"}
+	removal, err = testMapping.PlanRemoval(byHand.state())
+	if err != nil || !strings.Contains(fmt.Sprint(removal.Changes), "{change DaemonSet") {
+		t.Errorf("an entry of a person's goes, and the pods go on to know it: %v: %v", err, removal.Changes)
+	}
+	next, err = testMapping.PlanRemoval(after(t, byHand.state(), removal))
+	if err != nil || !next.Changes.Empty() {
+		t.Errorf("and a second time: %v: %v", err, next.Changes)
+	}
+}
+
+// TestPodsThatNobodyRestarts: the plan says who has to.
+func TestPodsThatNobodyRestarts(t *testing.T) {
+	ds := daemonSet(configFlag)
+	ds.Set("OnDelete", "spec", "updateStrategy", "type")
+	p, err := testMapping.Plan(testCluster{daemonSet: ds, file: "clusterID: c\n"}.state())
+	if err != nil || !strings.Contains(fmt.Sprint(p.Changes), "then delete them, one after another") {
+		t.Errorf("%v: %v", err, p.Changes)
+	}
+	if slices.ContainsFunc(p.steps, func(s mappingStep) bool { return s.rollout }) {
+		t.Error("it waits for pods that do not come by themselves")
+	}
+}
+
+// TestASecretOfSomethingElse stops everything, and a token of an earlier run is told of.
+func TestASecretOfSomethingElse(t *testing.T) {
+	if _, err := testMapping.Plan(testCluster{secret: tokenRef.New()}.state()); err == nil || !strings.Contains(err.Error(), "delete it and run this again") {
+		t.Errorf("got %v", err)
+	}
+	ours, _, err := tokenEdit{}.on(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := testMapping.Plan(testCluster{daemonSet: daemonSet("--backend-mode=CRD"), secret: ours}.state())
+	if err != nil || !strings.Contains(fmt.Sprint(p.Changes), "{leave Secret kube-system/kops-spot-token the function may still log in with it") {
+		t.Errorf("%v: %v", err, p.Changes)
+	}
+}
+
+// TestNothingIsBoundThatIsNotThere: roles and accounts are made before what binds them, and go after it.
+func TestNothingIsBoundThatIsNotThere(t *testing.T) {
+	m := Mapping{Karpenter: true}
+	p, err := m.Plan(testCluster{}.state())
+	if err != nil {
+		t.Fatal(err)
+	}
+	removal, err := m.PlanRemoval(after(t, testCluster{}.state(), p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, plan := range map[string]change.Plan{
+		"ServiceAccount ClusterRole ClusterRole ClusterRoleBinding ClusterRoleBinding ": p.Changes,
+		"ClusterRoleBinding ClusterRoleBinding ClusterRole ClusterRole ServiceAccount ": removal.Changes,
+	} {
+		got := ""
+		for _, c := range plan {
+			got += c.Kind + " "
+		}
+		if got != want {
+			t.Errorf("%s; want %s", got, want)
+		}
+	}
+}
+
+// TestWhatIsNotOursStays when all is taken away, and the plan says so.
+func TestWhatIsNotOursStays(t *testing.T) {
+	objects, err := manifestObjects()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := testCluster{}.state()
+	maps.Copy(s.objects, objects)
+	p, err := testMapping.PlanRemoval(s)
+	if err != nil || !p.Changes.Empty() || p.Changes.Count(change.Leave) != len(objects) {
+		t.Errorf("%v: %v", err, p.Changes)
+	}
+}

@@ -1,0 +1,132 @@
+package onboard
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// entry is what an authenticator's list says about one ARN.
+type entry struct {
+	arn, username string
+	groups        []string
+}
+
+// entryNode writes an entry; key is what the list calls the ARN.
+func entryNode(key, arn, username string, groups []string) *yaml.Node {
+	list := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, g := range groups {
+		list.Content = append(list.Content, yamlString(g))
+	}
+	return &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
+		yamlString(key), yamlString(arn), yamlString("username"), yamlString(username), yamlString("groups"), list}}
+}
+
+// readEntry reads an entry of a list as the authenticator does: whatever the case of its keys.
+func readEntry(n *yaml.Node) (e entry, ok bool) {
+	var fields map[string]any
+	if err := n.Decode(&fields); err != nil {
+		return entry{}, false
+	}
+	for key, value := range fields {
+		switch strings.ToLower(key) {
+		case "rolearn", "userarn":
+			e.arn, _ = value.(string)
+		case "username":
+			e.username = fmt.Sprint(value)
+		case "groups":
+			list, _ := value.([]any)
+			for _, g := range list {
+				e.groups = append(e.groups, fmt.Sprint(g))
+			}
+		}
+	}
+	return e, e.arn != ""
+}
+
+// grant is what we have given an ARN in one place, as far as it is noted there.
+type grant struct {
+	// Username is not empty if the whole entry is ours. If it is, somebody else had mapped the ARN already, and only these
+	// groups are ours.
+	Username string   `json:"username,omitempty"`
+	Groups   []string `json:"groups"`
+}
+
+// A turn is what becomes of an entry: which groups it has to get and lose, whether it has to go, and which groups it has from
+// somebody else.
+type turn struct {
+	add, drop, foreign []string
+	remove             bool  // the whole entry
+	grant              grant // to be noted
+}
+
+func (t turn) none() bool { return !t.remove && len(t.add)+len(t.drop) == 0 }
+
+// give decides how an ARN that has an entry gets the groups that are wanted. It has what it had from others: an entry that
+// somebody has made, and groups that somebody has added, were put there by people who may do so, and taking rights away
+// unasked breaks what they have built. It loses only what we have given it before and do not want any more.
+func (e entry) give(want Identity, noted *grant) turn {
+	var t turn
+	mine := noted
+	if mine == nil {
+		mine = &grant{}
+		if e.username == want.Username && sameSet(e.groups, want.Groups) {
+			mine = &grant{Username: want.Username, Groups: want.Groups} // as we would have made it: only the note is lost
+		}
+	}
+	t.add = without(want.Groups, e.groups)
+	t.drop = without(intersect(mine.Groups, e.groups), want.Groups)
+	t.foreign = without(without(e.groups, mine.Groups), want.Groups)
+	t.grant = grant{Username: mine.Username, Groups: want.Groups}
+	if mine.Username == "" {
+		// Of the groups that we want, those that somebody else has given are not ours to take away later.
+		t.grant.Groups = union(intersect(mine.Groups, want.Groups), t.add)
+	}
+	// An entry of ours whose name is another now is made anew, unless somebody else has changed it.
+	t.remove = mine.Username != "" && mine.Username != want.Username && e.username == mine.Username && len(t.foreign) == 0
+	if t.remove {
+		t.grant.Username = want.Username
+	}
+	return t
+}
+
+// take decides how an ARN loses what we have given it.
+func (e entry) take(want Identity, noted *grant) turn {
+	mine := noted
+	if mine == nil { // what we would have made, and nothing more, is ours even if the note is lost
+		mine = &grant{Username: want.Username, Groups: want.Groups}
+	}
+	t := turn{drop: intersect(e.groups, mine.Groups), foreign: without(e.groups, mine.Groups)}
+	if t.remove = mine.Username != "" && mine.Username == e.username && len(t.foreign) == 0; t.remove {
+		t.drop = nil
+	}
+	if noted == nil && !t.remove {
+		t.drop = nil
+	}
+	return t
+}
+
+// without is a without the members of b.
+func without(a, b []string) (rest []string) {
+	for _, s := range a {
+		if !slices.Contains(b, s) {
+			rest = append(rest, s)
+		}
+	}
+	return rest
+}
+
+func intersect(a, b []string) (both []string) {
+	for _, s := range a {
+		if slices.Contains(b, s) {
+			both = append(both, s)
+		}
+	}
+	return both
+}
+
+func union(a, b []string) []string { return append(slices.Clone(a), without(b, a)...) }
+
+func sameSet(a, b []string) bool { return len(without(a, b)) == 0 && len(without(b, a)) == 0 }

@@ -1,0 +1,276 @@
+package onboard
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/kubeadmin"
+)
+
+var (
+	testRole = Identity{Kind: RoleIdentity, ARN: "arn:aws:iam::111122223333:role/a/path/Ours", Username: "kops-spot", Groups: []string{HandlerGroup}}
+	testUser = Identity{Kind: UserIdentity, ARN: "arn:aws:iam::111122223333:user/a/path/cast-kops-prod", Username: "cast-kops", Groups: []string{"cast:console"}}
+	bothOurs = []Identity{testRole, testUser}
+)
+
+const (
+	roleEntry = "- rolearn: arn:aws:iam::111122223333:role/Ours\n  username: kops-spot\n  groups:\n    - cast:spot-handler\n"
+	userEntry = "- userarn: arn:aws:iam::111122223333:user/a/path/cast-kops-prod\n  username: cast-kops\n  groups:\n    - cast:console\n"
+)
+
+// configMap is one with texts, as it is read: nil for one that is not there.
+func configMap(ref kubeadmin.Ref, texts map[string]string) kubeadmin.Object {
+	if texts == nil {
+		return nil
+	}
+	o := ref.New()
+	o.Set("7", "metadata", "resourceVersion")
+	o.Set("theirs", "metadata", "annotations", "their/annotation")
+	for key, text := range texts {
+		o.Set(text, "data", key)
+	}
+	return o
+}
+
+// theirRoles is a list in the hand of somebody who likes blank lines and comments.
+const theirRoles = "# nodes\n\n- rolearn: arn:aws:iam::111122223333:role/nodes  # all\n  username: system:node:{{EC2PrivateDNSName}}\n\n  groups: [system:nodes]\n# the end\n"
+
+// TestAListIsEditedAndPutBack: whatever there is before, our entries come to it, a second time changes nothing, and afterwards
+// all is as it was to the byte.
+func TestAListIsEditedAndPutBack(t *testing.T) {
+	withRole := strings.Replace(theirRoles, "# the end\n", roleEntry+"# the end\n", 1)
+	file := func(list string) map[string]string {
+		return map[string]string{fileKey: "clusterID: c\nserver:\n" + list + "  port: 1\n"}
+	}
+	fileRole := strings.NewReplacer("- rolearn", "    - roleARN", "\n  ", "\n      ").Replace(strings.TrimSuffix(roleEntry, "\n")) + "\n"
+	fileUser := strings.NewReplacer("- userarn", "    - userARN", "\n  ", "\n      ").Replace(strings.TrimSuffix(userEntry, "\n")) + "\n"
+	fresh := map[string]string{"mapRoles": roleEntry, "mapUsers": userEntry}
+	awsAuth, mounted := awsAuthListing(), fileListing(configMapRef("aws-iam-authenticator"), "prod.example.com")
+	for name, c := range map[string]struct {
+		listing listing
+		before  map[string]string
+		want    map[string]string
+	}{
+		"no ConfigMap":         {awsAuth, nil, fresh},
+		"no data":              {awsAuth, map[string]string{}, fresh},
+		"other data":           {awsAuth, map[string]string{"mapAccounts": "- '000000000000'\n"}, map[string]string{"mapAccounts": "- '000000000000'\n", "mapRoles": roleEntry, "mapUsers": userEntry}},
+		"empty":                {awsAuth, map[string]string{"mapRoles": "", "mapUsers": " \n"}, map[string]string{"mapRoles": roleEntry, "mapUsers": " \n" + userEntry}},
+		"empty lists":          {awsAuth, map[string]string{"mapRoles": "[]", "mapUsers": "[]\n"}, fresh},
+		"null":                 {awsAuth, map[string]string{"mapRoles": "null", "mapUsers": "~\n"}, fresh},
+		"quotes":               {awsAuth, map[string]string{"mapRoles": "``", "mapUsers": `""`}, fresh},
+		"quotes of one kind":   {awsAuth, map[string]string{"mapRoles": "''\n"}, fresh},
+		"comments":             {awsAuth, map[string]string{"mapRoles": "# nobody\n"}, map[string]string{"mapRoles": "# nobody\n" + roleEntry, "mapUsers": userEntry}},
+		"others":               {awsAuth, map[string]string{"mapRoles": theirRoles}, map[string]string{"mapRoles": withRole, "mapUsers": userEntry}},
+		"no file":              {mounted, nil, map[string]string{fileKey: "clusterID: prod.example.com\nserver:\n  mapRoles:\n" + fileRole + "  mapUsers:\n" + fileUser}},
+		"a file without lists": {mounted, file(""), map[string]string{fileKey: "clusterID: c\nserver:\n  port: 1\n  mapRoles:\n" + fileRole + "  mapUsers:\n" + fileUser}},
+		"a file with a list": {mounted, file("  mapUsers:\n    - userARN: x # X\n      username: x\n"),
+			map[string]string{fileKey: "clusterID: c\nserver:\n  mapUsers:\n    - userARN: x # X\n      username: x\n" + fileUser + "  port: 1\n  mapRoles:\n" + fileRole}},
+		"a file without a server": {mounted, map[string]string{fileKey: "clusterID: c\n"}, map[string]string{fileKey: "clusterID: c\nserver:\n  mapRoles:\n" + fileRole + "  mapUsers:\n" + fileUser}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := configMap(c.listing.ref, c.before)
+			unchanged := before.Clone()
+			given, remarks, err := c.listing.give(before, bothOurs)
+			if err != nil || len(remarks) > 0 {
+				t.Fatal(err, remarks)
+			}
+			if got := given.Texts("data"); !reflect.DeepEqual(got, c.want) {
+				t.Errorf("it lists\n%q\nwant\n%q", got, c.want)
+			}
+			if !sameObject(before, unchanged) {
+				t.Error("what was read has been changed")
+			}
+			if again, _, err := c.listing.give(given, bothOurs); err != nil || !sameObject(again, given) {
+				t.Errorf("a second time makes of it %v: %v", again, err)
+			}
+			// One goes while the other stays, and then the other: that is no different from both at once.
+			one, _, err := c.listing.take(given, bothOurs[:1])
+			if err != nil || strings.Contains(fmt.Sprint(one["data"]), "role/Ours") || !strings.Contains(fmt.Sprint(one["data"]), "cast-kops-prod") {
+				t.Errorf("without the role: %v: %v", one["data"], err)
+			}
+			for how, from := range map[string]kubeadmin.Object{"at once": given, "one by one": one} {
+				taken, remarks, err := c.listing.take(from, bothOurs)
+				if err != nil || len(remarks) > 0 || !sameObject(taken, before) {
+					t.Errorf("%s: it is left as\n%v\nand was\n%v: %v %v", how, taken, before, err, remarks)
+				}
+			}
+		})
+	}
+}
+
+// TestWhatOthersHaveGivenStays: rights that somebody else has given are neither taken away nor taken for ours.
+func TestWhatOthersHaveGivenStays(t *testing.T) {
+	const arn = "arn:aws:iam::111122223333:role/Ours"
+	entryOf := func(arn, name string, groups ...string) string {
+		return fmt.Sprintf("- rolearn: %s\n  username: %s # by hand\n  groups: [%s]\n", arn, name, strings.Join(groups, ", "))
+	}
+	l := awsAuthListing()
+	for name, c := range map[string]struct {
+		before string
+		given  string
+		left   string // after taking; - is before
+		leave  []string
+	}{
+		"an administrator": {before: entryOf(arn, "boss", "system:masters"), given: entryOf(arn, "boss", "system:masters", `"cast:spot-handler"`),
+			left: "-", leave: []string{"system:masters"}},
+		"in another case": {before: entryOf(strings.ToUpper(arn), "boss", "a", "b"), given: entryOf(strings.ToUpper(arn), "boss", "a", "b", `"cast:spot-handler"`),
+			left: "-", leave: []string{"a, b"}},
+		"without groups": {before: "- rolearn: " + arn + "\n  username: boss\n", given: "- rolearn: " + arn + "\n  username: boss\n  groups:\n    - cast:spot-handler\n",
+			left: "-"},
+		"as we would, and under another name": {before: entryOf(arn, "boss", "cast:spot-handler"), given: entryOf(arn, "boss", "cast:spot-handler"), left: "-"},
+		"as we would":                         {before: roleEntry, given: roleEntry, left: ""},
+		"twice": {before: entryOf(arn, "a", "x") + entryOf(arn, "b"), given: entryOf(arn, "a", "x") + entryOf(arn, "b", `"cast:spot-handler"`),
+			left: "-", leave: []string{"2 entries"}},
+		"with a path, as nobody logs in": {before: entryOf(testRole.ARN, "a", "x"), given: entryOf(testRole.ARN, "a", "x") + roleEntry, left: "-"},
+		"what is no entry":               {before: "- just a word\n- {sso: {x: y}, username: z}\n", given: "- just a word\n- {sso: {x: y}, username: z}\n" + roleEntry, left: "-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := configMap(l.ref, map[string]string{"mapRoles": c.before})
+			given, remarks, err := l.give(before, bothOurs[:1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := given.Text("data", "mapRoles"); got != c.given {
+				t.Errorf("it lists\n%s\nwant\n%s", got, c.given)
+			}
+			if len(remarks) != len(c.leave) {
+				t.Fatalf("it remarks %v", remarks)
+			}
+			for i, want := range c.leave {
+				if remarks[i].Verb != change.Leave || !strings.Contains(remarks[i].Why, want) {
+					t.Errorf("it remarks %v; want %q", remarks[i], want)
+				}
+			}
+			if again, _, err := l.give(given, bothOurs[:1]); err != nil || !sameObject(again, given) {
+				t.Errorf("a second time makes of it %v: %v", again, err)
+			}
+			left := strings.Replace(c.left, "-", c.before, 1)
+			if c.left != "-" {
+				left = c.left
+			}
+			taken, _, err := l.take(given, bothOurs[:1])
+			if got := taken.Text("data", "mapRoles"); err != nil || got != left {
+				t.Errorf("it is left as\n%s\nwant\n%s: %v", got, left, err)
+			}
+			if taken.Text("metadata", "annotations", annotationMapped) != "" {
+				t.Error("a note is left")
+			}
+		})
+	}
+}
+
+// TestWhatWeHaveGivenFollowsWhatIsWanted: groups that were ours and are not wanted any more go, and what somebody has added by
+// hand since does not.
+func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
+	l := awsAuthListing()
+	masters := testUser
+	masters.Groups = []string{"system:masters", "cast:console"}
+	o, _, err := l.give(nil, []Identity{masters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Set(o.Text("data", "mapUsers")+"    - by-hand\n", "data", "mapUsers")
+
+	less, remarks, err := l.give(o, []Identity{testUser})
+	if got := less.Text("data", "mapUsers"); err != nil || strings.Contains(got, "masters") || !strings.Contains(got, "- cast:console\n    - by-hand\n") {
+		t.Errorf("%v\n%s", err, got)
+	}
+	if len(remarks) != 1 || !strings.Contains(remarks[0].Why, "by-hand") {
+		t.Errorf("it remarks %v", remarks)
+	}
+	nobody := testUser
+	nobody.Groups = nil
+	for name, id := range map[string]Identity{"offboarded": testUser, "not wanted any more": nobody} {
+		taken, remarks, err := l.take(less, []Identity{id})
+		if got := taken.Text("data", "mapUsers"); err != nil || strings.Contains(got, "console") || !strings.Contains(got, "by-hand") {
+			t.Errorf("%s: %v\n%s", name, err, got)
+		}
+		if len(remarks) != 1 || !strings.Contains(remarks[0].Why, "by-hand") {
+			t.Errorf("%s: it remarks %v", name, remarks)
+		}
+	}
+
+	renamed := testUser
+	renamed.Username = "another"
+	o, _, err = l.give(nil, []Identity{testUser})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, _, err = l.give(o, []Identity{renamed})
+	if got := o.Text("data", "mapUsers"); err != nil || got != strings.Replace(userEntry, "username: cast-kops", "username: another", 1) {
+		t.Errorf("renamed: %v\n%s", err, got)
+	}
+	if o, _, err = l.take(o, []Identity{renamed}); err != nil || o != nil {
+		t.Errorf("renamed and taken: %v, %v", o, err)
+	}
+}
+
+// TestALostNote: what is exactly as we make it is ours without one; anything else is not.
+func TestALostNote(t *testing.T) {
+	l := awsAuthListing()
+	forget := func(o kubeadmin.Object) kubeadmin.Object {
+		o = o.Clone()
+		o.Unset("metadata", "annotations", annotationMapped)
+		return o
+	}
+	given, _, err := l.give(configMap(l.ref, map[string]string{"mapRoles": theirRoles}), bothOurs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, _, err := l.take(forget(given), bothOurs)
+	if err != nil || taken.Text("data", "mapRoles") != theirRoles || taken.Text("data", "mapUsers") != "" {
+		t.Errorf("%v\n%v", err, taken)
+	}
+	for name, entry := range map[string]string{
+		"another group":  strings.Replace(roleEntry, "cast:spot-handler", "another", 1),
+		"a group more":   roleEntry + "    - another\n",
+		"another's name": strings.Replace(roleEntry, "kops-spot", "boss", 1),
+	} {
+		stranger := configMap(l.ref, map[string]string{"mapRoles": entry})
+		taken, remarks, err := l.take(stranger, bothOurs)
+		if err != nil || !sameObject(taken, stranger) || len(remarks) != 1 {
+			t.Errorf("%s: %v: %v\n%v", name, err, remarks, taken)
+		}
+	}
+	twice := configMap(l.ref, map[string]string{"mapRoles": roleEntry + theirRoles + roleEntry})
+	if taken, _, err = l.take(twice, bothOurs); err != nil || taken.Text("data", "mapRoles") != theirRoles {
+		t.Errorf("twice: %v\n%v", err, taken)
+	}
+	broken := configMap(l.ref, map[string]string{"mapRoles": roleEntry})
+	broken.Set("{", "metadata", "annotations", annotationMapped)
+	if _, _, err := l.give(broken, bothOurs); err == nil || !strings.Contains(err.Error(), annotationMapped) {
+		t.Errorf("a broken note: %v", err)
+	}
+}
+
+// TestATextThatCannotBeRead stops everything, says where, and what to do.
+func TestATextThatCannotBeRead(t *testing.T) {
+	for name, c := range map[string]struct {
+		listing listing
+		text    string
+		want    []string
+	}{
+		"no YAML":         {awsAuthListing(), "- rolearn: a\n  username: b: c\n", []string{"reading mapRoles of ConfigMap kube-system/aws-auth", "nothing has been changed", "line 2"}},
+		"no list":         {awsAuthListing(), "rolearn: a\n", []string{"line 1", "there is no list"}},
+		"an alias":        {awsAuthListing(), "- &a {rolearn: x, groups: &g [y]}\n- rolearn: arn:aws:iam::111122223333:role/Ours\n  groups: *g\n", []string{"by hand", `put in {rolearn: "arn:aws:iam::111122223333:role/Ours"`}},
+		"no YAML, a file": {fileListing(configMapRef("aws-iam-authenticator"), "c"), "server: {\n", []string{"reading config.yaml.server.mapRoles of ConfigMap kube-system/aws-iam-authenticator", "line"}},
+	} {
+		o := configMap(c.listing.ref, map[string]string{"mapRoles": c.text, fileKey: c.text})
+		_, _, err := c.listing.give(o, bothOurs)
+		if err == nil {
+			t.Errorf("%s: it is taken", name)
+			continue
+		}
+		for _, want := range c.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: it says %v; want %q", name, err, want)
+			}
+		}
+		if _, _, err := c.listing.take(o, bothOurs); name == "no list" && err != nil {
+			t.Errorf("%s: there is nothing of ours in it, and yet: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package onboard
+
+import (
+	"context"
+	"strings"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/iamcloud"
+)
+
+// original is the function that kops-spot replaces, with all that belongs to it alone. It was one for all clusters of a region.
+type original struct {
+	function *iamcloud.Function
+	rules    []iamcloud.Rule
+	role     *iamcloud.Role // what it runs as, if that is the original's too
+	policy   *iamcloud.Policy
+}
+
+// Original looks for the function that kops-spot replaces; nil if it is not there.
+func Original(ctx context.Context, aws *iamcloud.Account) (*iamcloud.Function, error) {
+	return aws.Function(ctx, originalFunction)
+}
+
+// PlanOriginal says what is to be deleted of the original.
+func (r *Run) PlanOriginal(ctx context.Context) (Planned, error) {
+	s, err := Inspect(ctx, r.AWS, r.Want.Ground.Cluster)
+	if err != nil {
+		return Planned{}, err
+	}
+	o := original{policy: s.Managed}
+	if o.function, err = Original(ctx, r.AWS); err != nil || o.function == nil {
+		return r.planned(s, o.steps(s, nil)), err
+	}
+	if o.rules, err = r.AWS.RulesFor(ctx, o.function.ARN); err != nil {
+		return Planned{}, err
+	}
+	if o.role, err = r.AWS.Role(ctx, o.function.Role); err != nil {
+		return Planned{}, err
+	}
+	functions, err := r.AWS.Functions(ctx)
+	return r.planned(s, o.steps(s, functions)), err
+}
+
+// steps takes the rules away first, so that nothing fails, and the function last: by it a run that was broken off finds the
+// rest.
+func (o original) steps(s State, functions []iamcloud.Function) (steps []step) {
+	if o.function != nil {
+		for _, rule := range o.rules {
+			steps = append(steps, o.ruleAway(rule)...)
+		}
+		steps = append(steps, o.roleAway(functions)...)
+		steps = append(steps, remove(kindFunction, o.function.Name, "the function that kops-spot replaces, for all clusters of the region",
+			iamcloud.DeleteFunction(o.function.Name)))
+	}
+	if p := o.policy; p != nil && p.Tags[iam.TagManagedBy] != iam.ManagedBy {
+		if used := append(named("user", p.Users), append(named("role", p.Roles), named("group", p.Groups)...)...); len(used) > 0 {
+			return append(steps, leave(kindPolicy, p.Name, "it is of "+listed(used)+": onboard takes it over"))
+		}
+		var calls []iamcloud.Call
+		for _, v := range p.Versions {
+			if !v.Default {
+				calls = append(calls, iamcloud.DeletePolicyVersion(p.ARN, v.ID))
+			}
+		}
+		steps = append(steps, remove(kindPolicy, p.Name, "nobody has it", append(calls, iamcloud.DeletePolicy(p.ARN))...))
+	}
+	return steps
+}
+
+// ruleAway takes the function out of a rule, and the rule away if that was all it was for.
+func (o original) ruleAway(rule iamcloud.Rule) []step {
+	var ids, others []string
+	for _, t := range rule.Targets {
+		if strings.HasPrefix(t.ARN, o.function.ARN) {
+			ids = append(ids, t.ID)
+		} else {
+			others = append(others, t.ARN)
+		}
+	}
+	calls := []iamcloud.Call{iamcloud.RemoveTargets(rule.Name, rule.Bus, ids)}
+	if len(others) > 0 {
+		return []step{update(kindRule, rule.Name, "the function is no target of its any more; "+listed(others)+" stays", calls...)}
+	}
+	return []step{remove(kindRule, rule.Name, "the function is its only target", append(calls, iamcloud.DeleteRule(rule.Name, rule.Bus))...)}
+}
+
+func (o original) roleAway(functions []iamcloud.Function) []step {
+	switch {
+	case o.role == nil:
+		return nil
+	case o.role.Tags[iam.TagManagedBy] == iam.ManagedBy:
+		return []step{leave(kindRole, o.role.Name, "it is kops-spot's: offboard takes it away")}
+	case !strings.EqualFold(o.role.Name, iam.FunctionRole):
+		return []step{leave(kindRole, o.role.Name, "the function runs with it, and it does not have the name of the original's: "+
+			"delete it if nobody needs it")}
+	}
+	return dropRole(o.role, functions, "as whom the function ran", o.function.Name)
+}

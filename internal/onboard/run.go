@@ -1,0 +1,132 @@
+package onboard
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/kubeadmin"
+)
+
+// Run is one onboarding, or offboarding, of a cluster: a plan is made of what is there, and then carried out. A run that was
+// broken off is repeated: its plan has what is left.
+type Run struct {
+	AWS     *iamcloud.Account
+	Cluster *kubeadmin.Client
+	Want    Want
+
+	// Made is the access key that was made, if one was.
+	Made *iamcloud.NewKey
+}
+
+// Planned is what is to be done, and was found.
+type Planned struct {
+	Changes change.Plan
+	State   State
+	steps   []step
+}
+
+// mapping is who is to be let into the cluster. The user is only where that was asked for: the guide's group may do
+// everything there.
+func (r *Run) mapping(s State) Mapping {
+	v := r.Want.Ground.Values
+	v.FunctionRole = s.RoleName
+	user := Identity{Kind: UserIdentity, ARN: v.UserARN(), Username: iam.UserName(v.Cluster)}
+	if r.Want.UserIsMaster {
+		user.Groups = []string{"system:masters"}
+	}
+	return Mapping{Cluster: v.Cluster, Identities: []Identity{
+		{Kind: RoleIdentity, ARN: v.FunctionRoleARN(), Username: "kops-spot", Groups: []string{HandlerGroup}}, user}}
+}
+
+// Plan says what onboarding would change.
+func (r *Run) Plan(ctx context.Context) (Planned, error) {
+	s, err := Inspect(ctx, r.AWS, r.Want.Ground.Cluster)
+	if err != nil {
+		return Planned{}, err
+	}
+	var inCluster []step
+	var token *logIn
+	if r.Cluster != nil {
+		m := r.mapping(s)
+		now, err := m.Inspect(ctx, r.Cluster)
+		if err != nil {
+			return Planned{}, err
+		}
+		plan, err := m.Plan(now)
+		if err != nil {
+			return Planned{}, err
+		}
+		inCluster = mappingSteps(plan)
+		if plan.NeedsToken {
+			token = &logIn{plan: plan, label: tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
+		}
+	}
+	steps, err := decide(r.Want, s, inCluster, token)
+	return r.planned(s, steps), err
+}
+
+func (r *Run) planned(s State, steps []step) Planned {
+	return Planned{State: s, steps: steps, Changes: planOf(steps, r.Want.Ground.Region)}
+}
+
+// mappingSteps are the changes in the cluster. The first that changes something carries all of them out: their order is the
+// mapping's own.
+func mappingSteps(p MappingPlan) (steps []step) {
+	first := true
+	for _, c := range p.Changes {
+		one := step{Change: c, part: func(context.Context, *Run) error { return nil }}
+		if c.Changes() && first {
+			one.part = func(ctx context.Context, r *Run) error { _, err := p.Apply(ctx, r.Cluster); return err }
+			first = false
+		}
+		steps = append(steps, one)
+	}
+	return steps
+}
+
+// Apply carries a plan out.
+func (r *Run) Apply(ctx context.Context, p Planned) error {
+	if err := apply(ctx, r, p.steps); err != nil {
+		return err
+	}
+	r.Want.RotateKey = false // it has been: a check must not ask for another
+	return nil
+}
+
+const (
+	// What was written in IAM is read by everybody within seconds, and not before.
+	checkLimit = 20 * time.Second
+	checkPause = 2 * time.Second
+)
+
+// Check looks whether all is as it should be, by asking what would still be changed.
+func (r *Run) Check(ctx context.Context, plan func(context.Context) (Planned, error)) (change.Findings, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	for {
+		p, err := plan(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if p.Changes.Empty() {
+			return change.Findings{{Level: change.OK, Name: "account " + r.Want.Ground.Account, Detail: "all of it is as planned"}}, nil
+		}
+		if pause(ctx, checkPause) != nil {
+			return left(p.Changes), nil
+		}
+	}
+}
+
+func left(plan change.Plan) (findings change.Findings) {
+	for _, c := range plan {
+		if c.Changes() {
+			findings = append(findings, change.Finding{Level: change.Fail, Name: c.Kind + " " + c.Name,
+				Detail: fmt.Sprintf("is still to %s: %s", c.Verb, c.Why), Advice: "run this again"})
+		}
+	}
+	return findings
+}

@@ -1,0 +1,159 @@
+package onboard
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/iamcloud"
+)
+
+// KeyStore is where the access key goes. What it cannot be asked it does not have to know: a key's id is remembered where it
+// is.
+type KeyStore interface {
+	// String is the store, as a sentence names it.
+	String() string
+
+	// Holds is the id of the key that it holds for a user; empty if none.
+	Holds(s State) (string, error)
+
+	// Ready makes sure that the store takes a key: after that, one is made.
+	Ready(ctx context.Context, r *Run) error
+
+	// Put stores a key.
+	Put(ctx context.Context, r *Run, k iamcloud.NewKey) error
+
+	// Commands do by hand what Ready and Put do: before and after the key is made, which is in the file key.json.
+	Commands(w Want, s State) (before, after []string)
+}
+
+// keyFile is where a command line that makes a key by hand puts it.
+const keyFile = "key.json"
+
+// InSecretsManager stores the key in the account itself.
+type InSecretsManager struct{ Cluster string }
+
+func (i InSecretsManager) name() string   { return iam.SecretName(i.Cluster, secretAccessKey) }
+func (i InSecretsManager) String() string { return "the secret " + i.name() + " of Secrets Manager" }
+
+func (i InSecretsManager) Holds(s State) (string, error) {
+	if s.KeySecret == nil {
+		return "", nil
+	}
+	return s.KeySecret.Label, nil
+}
+
+func (i InSecretsManager) make() iamcloud.Call {
+	return iamcloud.CreateSecret(i.name(), "Access key of CAST AI for "+i.Cluster, iam.Tags(i.Cluster))
+}
+
+func (i InSecretsManager) Ready(ctx context.Context, r *Run) error {
+	switch s, err := r.AWS.Secret(ctx, i.name()); {
+	case err != nil:
+		return err
+	case s != nil:
+		return nil
+	}
+	return r.AWS.Do(ctx, i.make())
+}
+
+func (i InSecretsManager) Put(ctx context.Context, r *Run, k iamcloud.NewKey) error {
+	return r.AWS.Store(ctx, i.name(), string(k.JSON()), k.ID)
+}
+
+func (i InSecretsManager) Commands(w Want, s State) (before, after []string) {
+	if s.KeySecret == nil {
+		before = append(before, i.make().Command(w.Ground.Region))
+	}
+	return before, []string{"aws secretsmanager put-secret-value --secret-id " + i.name() + " --secret-string file://" + keyFile +
+		` --version-stages AWSCURRENT "$(jq -r .accessKeyId ` + keyFile + `)" --region ` + w.Ground.Region, "rm " + keyFile}
+}
+
+// InFile stores the key in a file that only its owner reads.
+type InFile struct{ Path string }
+
+func (f InFile) String() string { return "the file " + f.Path }
+
+func (f InFile) Holds(State) (string, error) {
+	text, err := os.ReadFile(f.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading the credentials file: %w", err)
+	}
+	var k iamcloud.NewKey
+	if json.Unmarshal(text, &k) != nil || k.ID == "" {
+		return "", fmt.Errorf("the credentials file %s is there already, and holds no access key: it is not overwritten: choose another", f.Path)
+	}
+	return k.ID, nil
+}
+
+// Ready writes and removes an empty file beside it: so that a full disk or a directory that is not there is known before.
+func (f InFile) Ready(context.Context, *Run) error {
+	probe, err := os.CreateTemp(filepath.Dir(f.Path), ".kops-spot-*")
+	if err != nil {
+		return fmt.Errorf("preparing the credentials file: %w", err)
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// Put writes a new file and has it take the old one's place: nobody sees half a key, or one that others can read.
+func (f InFile) Put(_ context.Context, _ *Run, k iamcloud.NewKey) error {
+	doing := "writing the credentials file " + f.Path
+	next, err := os.CreateTemp(filepath.Dir(f.Path), ".kops-spot-*") // its mode is 0600
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	defer os.Remove(next.Name())
+	_, err = next.Write(append(k.JSON(), '\n'))
+	if err = errors.Join(err, next.Sync(), next.Close()); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	if err := os.Rename(next.Name(), f.Path); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}
+
+func (f InFile) Commands(Want, State) (before, after []string) {
+	return nil, []string{"mv " + keyFile + " " + f.Path}
+}
+
+// InConsole hands the key to CAST AI's console, which keeps it and does not tell. A tag of the user says which one it was.
+type InConsole struct {
+	Give func(ctx context.Context, credentials []byte) error
+}
+
+func (InConsole) String() string { return "CAST AI's console" }
+
+func (InConsole) Holds(s State) (string, error) {
+	if s.User == nil {
+		return "", nil
+	}
+	return s.User.Tags[tagHanded], nil
+}
+
+func (InConsole) Ready(context.Context, *Run) error { return nil }
+
+func (c InConsole) Put(ctx context.Context, r *Run, k iamcloud.NewKey) error {
+	if err := c.Give(ctx, k.JSON()); err != nil {
+		return err
+	}
+	return r.AWS.Do(ctx, iamcloud.TagUser(iam.UserName(r.Want.Ground.Cluster), map[string]string{tagHanded: k.ID}))
+}
+
+func (InConsole) Commands(Want, State) (before, after []string) {
+	return nil, []string{
+		"jq '{credentials: tojson}' " + keyFile + " >credentials.json",
+		// On curl's own command line, everybody on the machine could read the token.
+		`printf 'header = "X-API-Key: %s"\n' "$CASTAI_API_TOKEN" | ` +
+			`curl -sSf --config - --header 'Content-Type: application/json' --data @credentials.json "$CASTAI_API_URL"`,
+		"rm credentials.json " + keyFile,
+	}
+}

@@ -1,0 +1,84 @@
+package onboard
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/castai/kops-spot/iam"
+)
+
+// Permissions of the function's role.
+const (
+	Least = "least" // our own documents alone
+	Guide = "guide" // and what the guide attaches to it, which is not scoped to the cluster
+)
+
+// Want is what onboarding is to bring about.
+type Want struct {
+	Ground      Ground
+	Permissions string // Least or Guide
+	Store       KeyStore
+	RotateKey   bool
+
+	// ReplaceShared says that the account's managed policy may be written though users have it who lose rights by that.
+	ReplaceShared bool
+
+	// UserIsMaster has the user mapped to system:masters, as the guide implies; otherwise it is not let into the cluster at all.
+	UserIsMaster bool
+}
+
+// refusals are the reasons for which nothing is done at all.
+func (w Want) refusals(s State) error {
+	var errs []error
+	errs = append(errs, w.othersUser(s), w.othersPolicy(s))
+	for _, secret := range []struct {
+		is   bool
+		name string
+	}{{s.KeySecret != nil && s.KeySecret.Deleted, secretAccessKey}, {s.LogInSecret != nil && s.LogInSecret.Deleted, secretLogIn}} {
+		if name := iam.SecretName(w.Ground.Cluster, secret.name); secret.is {
+			errs = append(errs, fmt.Errorf("secret %s is scheduled to be deleted, and until then no other can have its name: "+
+				"aws secretsmanager restore-secret --secret-id %s --region %s brings it back", name, name, w.Ground.Region))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// othersUser refuses a user that is another cluster's: names of clusters are not unique in an account, but in a region.
+func (w Want) othersUser(s State) error {
+	if s.User == nil {
+		return nil
+	}
+	name, tags := s.User.Name, s.User.Tags
+	if c := tags[iam.TagCluster]; c != "" && c != w.Ground.Cluster {
+		return fmt.Errorf("user %s is tagged as of the cluster %s: it is not changed", name, c)
+	}
+	if r := tags[iam.TagRegion]; r != "" && r != w.Ground.Region {
+		return fmt.Errorf("user %s is of a cluster of the same name in %s: two clusters of one name cannot both be onboarded in one account", name, r)
+	}
+	return nil
+}
+
+// othersPolicy refuses to write the managed policy where that takes rights away from users that no tag gives them back.
+func (w Want) othersPolicy(s State) error {
+	if len(s.Strangers) == 0 || w.ReplaceShared {
+		return nil
+	}
+	want, err := w.document(iam.ManagedPolicy, s)
+	if err != nil || sameDocument(s.Managed.Document, want) {
+		return err
+	}
+	return fmt.Errorf("policy %s is to be written anew, and then allows nothing to %s, whose tags do not say which cluster they are of: "+
+		"these are of clusters that were onboarded in another way. Onboard those clusters too, in one go, with --replace-shared-policy, which "+
+		"leaves them without these rights until then", s.Managed.Name, listed(s.Strangers))
+}
+
+// document renders one of the documents for the cluster.
+func (w Want) document(d iam.Document, s State) (string, error) {
+	v := w.Ground.Values
+	v.FunctionRole = s.RoleName
+	if s.LogInSecret != nil && !s.LogInSecret.Deleted {
+		v.Secrets = []string{s.LogInSecret.ARN}
+	}
+	text, err := iam.Render(d, v)
+	return string(text), err
+}

@@ -1,0 +1,103 @@
+package rehearsal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// line is a line of the function's log.
+type line struct {
+	Level   string        `json:"level"`
+	Msg     string        `json:"msg"`
+	Event   string        `json:"event"`
+	Error   string        `json:"error"`
+	At      *spot.Seconds `json:"at"`
+	Pod     string        `json:"pod"`
+	Outcome *spot.Outcome `json:"outcome"`
+}
+
+// HasLog reports whether there is a log group, and is an error if it cannot be read.
+func (s *Stage) HasLog(ctx context.Context, group string) (bool, error) {
+	_, err := s.logs.FilterLogEvents(ctx, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(group), Limit: aws.Int32(1),
+		StartTime: aws.Int64(time.Now().UnixMilli())})
+	var none *types.ResourceNotFoundException
+	switch {
+	case errors.As(err, &none):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("reading the log group %s: %w", group, err)
+	}
+	return true, nil
+}
+
+// FromLog waits for the rehearsal's outcome in the function's log, which knows its event's id in every line, and calls step
+// for each step that the function has told of.
+func (s *Stage) FromLog(ctx context.Context, group, id string, since time.Time, step func(what string)) (spot.Outcome, error) {
+	seen := map[string]bool{}
+	for ctx.Err() == nil {
+		lines, err := s.lines(ctx, group, id, since, seen)
+		var none *types.ResourceNotFoundException
+		switch {
+		case errors.As(err, &none): // a function that has never run has no log yet
+		case err != nil && ctx.Err() == nil:
+			return spot.Outcome{}, fmt.Errorf("reading the log group %s: %w", group, err)
+		}
+		for _, l := range lines {
+			switch {
+			case l.Outcome != nil && l.Outcome.Event.ID == id:
+				return *l.Outcome, nil
+			case l.Event == id && l.Level == "ERROR":
+				return spot.Outcome{}, &FailedError{l.Error}
+			case l.Event == id:
+				step(l.String())
+			}
+		}
+		if !sleep(ctx, pause) {
+			break
+		}
+	}
+	return spot.Outcome{}, silence(ctx, "log group "+group)
+}
+
+func (l line) String() string {
+	text := l.Msg
+	if l.Pod != "" {
+		text += " " + l.Pod
+	}
+	if l.At != nil {
+		text = strconv.FormatFloat(float64(*l.At), 'f', 2, 64) + " s: " + text
+	}
+	return text
+}
+
+// lines are the lines that speak of the event and have not been seen, in their order.
+func (s *Stage) lines(ctx context.Context, group, id string, since time.Time, seen map[string]bool) (lines []line, err error) {
+	pages := cloudwatchlogs.NewFilterLogEventsPaginator(s.logs, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(group),
+		FilterPattern: aws.String(strconv.Quote(id)), StartTime: aws.Int64(since.UnixMilli())})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return lines, err
+		}
+		for _, e := range page.Events {
+			var l line
+			if key := aws.ToString(e.EventId); seen[key] || json.Unmarshal([]byte(aws.ToString(e.Message)), &l) != nil {
+				continue
+			} else if key != "" {
+				seen[key] = true
+			}
+			lines = append(lines, l)
+		}
+	}
+	return lines, nil
+}

@@ -1,0 +1,146 @@
+package onboarding
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/castai/kops-spot/internal/kubeadmin"
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/test/bed"
+)
+
+// meddler has somebody else change an object just before our first write of it arrives.
+type meddler struct {
+	next   http.RoundTripper
+	path   string
+	meddle func()
+	writes atomic.Int32
+}
+
+func (m *meddler) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodGet && strings.HasPrefix(r.URL.Path, m.path) && m.writes.Add(1) == 1 {
+		m.meddle()
+	}
+	return m.next.RoundTrip(r)
+}
+
+// TestConflict: what somebody else writes between our reading and our writing stays, and ours comes to it.
+func TestConflict(t *testing.T) {
+	for name, before := range map[string]map[string]string{"changed": {"mapUsers": theirUsers}, "created": nil, "deleted": {}} {
+		t.Run(name, func(t *testing.T) {
+			setUp(t, "aws-auth", before)
+			daemonSetThatRunsNothing(t, bed.EKSConfigMap)
+			maps := shared.cp.Client().CoreV1().ConfigMaps(kubeSystem)
+			theirs := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "aws-auth"}, Data: map[string]string{"mapUsers": theirUsers, "mapAccounts": "[]"}}
+			m := &meddler{path: "/api/v1/namespaces/kube-system/configmaps", meddle: func() {
+				var err error
+				switch name {
+				case "changed":
+					_, err = maps.Update(t.Context(), theirs, metav1.UpdateOptions{})
+				case "created":
+					_, err = maps.Create(t.Context(), theirs, metav1.CreateOptions{})
+				case "deleted":
+					err = maps.Delete(t.Context(), "aws-auth", metav1.DeleteOptions{})
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}}
+			cfg := shared.cp.AdminConfig()
+			cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+				m.next = next
+				return m
+			})
+			admin, err := kubeadmin.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := plan(t, mapping, false).Apply(t.Context(), admin); err != nil {
+				t.Fatal(err)
+			}
+			is := data(t, "aws-auth")
+			if n := m.writes.Load(); n != 2 {
+				t.Errorf("it was written %d times", n)
+			}
+			if !strings.Contains(is["mapRoles"], "role/CastLambdaRoleForSpot") || !strings.Contains(is["mapUsers"], user.ARN) {
+				t.Errorf("ours is not in\n%s\n%s", is["mapRoles"], is["mapUsers"])
+			}
+			if name != "deleted" && (!strings.HasPrefix(is["mapUsers"], theirUsers[:len(theirUsers)-len("# that is all\n")]) || is["mapAccounts"] != "[]") {
+				t.Errorf("theirs is not in\n%s", is["mapUsers"])
+			}
+			apply(t, plan(t, mapping, true))
+			if is := data(t, "aws-auth"); name != "deleted" && (is["mapUsers"] != theirUsers || len(is) != 2) || name == "deleted" && is != nil {
+				t.Errorf("they are left with %q", is)
+			}
+			checkGone(t)
+		})
+	}
+}
+
+// daemonSetThatRunsNothing says how an authenticator is run, on no node.
+func daemonSetThatRunsNothing(t *testing.T, mode string) {
+	t.Helper()
+	ref := kubeadmin.Ref{APIVersion: "apps/v1", Kind: "DaemonSet", Resource: "daemonsets", Namespace: kubeSystem, Name: daemonName}
+	o := ref.New()
+	labels := map[string]any{"k8s-app": daemonName}
+	o.Set(labels, "spec", "selector", "matchLabels")
+	o.Set(labels, "spec", "template", "metadata", "labels")
+	o.Set(map[string]any{"nowhere": ""}, "spec", "template", "spec", "nodeSelector")
+	o.Set([]any{map[string]any{"name": daemonName, "image": daemonName, "args": []any{"server", "--cluster-id", cluster, "--backend-mode", mode}}},
+		"spec", "template", "spec", "containers")
+	eventually(t, "the DaemonSet is made", func() error {
+		_, err := shared.admin.Create(t.Context(), ref, o)
+		return err
+	})
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		now, err := shared.admin.Get(ctx, ref)
+		if err == nil {
+			err = shared.admin.Delete(ctx, ref, now)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestABindingToAnotherRole is made anew, since nobody may change whom it binds to what; and rights that somebody has added to
+// our role are taken back.
+func TestABindingToAnotherRole(t *testing.T) {
+	rbac := shared.cp.Client().RbacV1()
+	theirs := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "kops-spot"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"}}
+	if _, err := rbac.ClusterRoleBindings().Create(t.Context(), theirs, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "kops-spot", Labels: map[string]string{"team": "a"}},
+		Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}}}
+	if _, err := rbac.ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	m := onboard.Mapping{Cluster: cluster, Karpenter: true}
+	apply(t, plan(t, m, false))
+	binding, err := rbac.ClusterRoleBindings().Get(t.Context(), "kops-spot", metav1.GetOptions{})
+	if err != nil || binding.RoleRef.Name != "kops-spot" || len(binding.Subjects) != 2 {
+		t.Errorf("%v: it binds %v to %v", err, binding.Subjects, binding.RoleRef)
+	}
+	role, err = rbac.ClusterRoles().Get(t.Context(), "kops-spot", metav1.GetOptions{})
+	if err != nil || role.Labels["team"] != "a" || slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "secrets") }) {
+		t.Errorf("%v: the role is %v %v", err, role.Labels, role.Rules)
+	}
+	if _, err := rbac.ClusterRoles().Get(t.Context(), "kops-spot-karpenter", metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+	if p := plan(t, m, false); !p.Changes.Empty() {
+		t.Errorf("a second run changes %v", p.Changes)
+	}
+	apply(t, plan(t, m, true))
+	checkGone(t)
+}

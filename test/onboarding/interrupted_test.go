@@ -1,0 +1,139 @@
+package onboarding
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/kubeadmin"
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/test/bed"
+)
+
+// breaker breaks the connection at one write and at all requests after it: before the server has it, or once it has answered.
+type breaker struct {
+	next     http.RoundTripper
+	at       int32
+	answered bool
+	writes   atomic.Int32
+	broken   atomic.Bool
+}
+
+func (b *breaker) RoundTrip(r *http.Request) (*http.Response, error) {
+	gone := errors.New("the network is gone")
+	if b.broken.Load() {
+		return nil, gone
+	}
+	if r.Method == http.MethodGet || b.writes.Add(1) != b.at {
+		return b.next.RoundTrip(r)
+	}
+	b.broken.Store(true)
+	if b.answered {
+		answer, err := b.next.RoundTrip(r)
+		if err != nil {
+			return nil, err
+		}
+		answer.Body.Close()
+	}
+	return nil, gone
+}
+
+// brokenOff carries a plan out until its nth write, and says whether there was one.
+func brokenOff(t *testing.T, p onboard.MappingPlan, n int32, answered bool) bool {
+	t.Helper()
+	b := &breaker{at: n, answered: answered}
+	cfg := shared.cp.AdminConfig()
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		b.next = next
+		return b
+	})
+	admin, err := kubeadmin.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Apply(t.Context(), admin)
+	if (err != nil) != b.broken.Load() {
+		t.Fatalf("broken off: %v; it says %v", b.broken.Load(), err)
+	}
+	return b.broken.Load()
+}
+
+// TestBrokenOffAnywhere: at whichever write a run ends, the next one brings about what one run would have; on the way back too.
+func TestBrokenOffAnywhere(t *testing.T) {
+	if err := shared.cp.Apply(t.Context(), []byte(mappingsCRD)); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"", bed.EKSConfigMap, bed.CRD, bed.MountedFile} {
+		t.Run("mode "+mode, func(t *testing.T) {
+			before := map[string]map[string]string{"aws-auth": {"mapUsers": theirUsers}, daemonName: {"config.yaml": theirFile}}
+			for name, texts := range before {
+				setUp(t, name, texts)
+			}
+			if mode != "" {
+				daemonSetThatRunsNothing(t, mode)
+			}
+			apply(t, plan(t, mapping, false))
+			want := contents(t)
+			apply(t, plan(t, mapping, true))
+			// There and back, the connection breaks before and after the server has the write; in the other modes, which share
+			// most writes, the other way round.
+			answered := mode == bed.EKSConfigMap || mode == ""
+			writes := 0
+			for n := int32(1); brokenOff(t, plan(t, mapping, false), n, answered); n++ {
+				writes++
+				apply(t, plan(t, mapping, false))
+				if got := contents(t); !maps.EqualFunc(got, want, maps.Equal) {
+					t.Errorf("broken off at write %d: it is\n%q\nand would be\n%q", n, got, want)
+				}
+				if p := plan(t, mapping, false); !p.Changes.Empty() {
+					t.Errorf("broken off at write %d: there is left %v", n, p.Changes)
+				}
+				brokenOff(t, plan(t, mapping, true), n, !answered)
+				apply(t, plan(t, mapping, true))
+				if got := contents(t); !maps.EqualFunc(got, before, maps.Equal) {
+					t.Errorf("broken off at write %d on the way back: it is\n%q\nand was\n%q", n, got, before)
+				}
+			}
+			if writes < 4 {
+				t.Errorf("it was broken off only %d times", writes)
+			}
+			apply(t, plan(t, mapping, true))
+			checkGone(t)
+		})
+	}
+}
+
+// contents are the texts of both ConfigMaps.
+func contents(t *testing.T) map[string]map[string]string {
+	t.Helper()
+	return map[string]map[string]string{"aws-auth": data(t, "aws-auth"), daemonName: data(t, daemonName)}
+}
+
+// TestTooMuch: a role that somebody has made an administrator is not narrowed, but told of, before and after.
+func TestTooMuch(t *testing.T) {
+	entry := fmt.Sprintf("- rolearn: arn:aws:iam::%s:role/CastLambdaRoleForSpot\n  username: boss\n  groups: [system:masters]\n", account)
+	setUp(t, "aws-auth", map[string]string{"mapRoles": entry})
+	authenticator(t, bed.EKSConfigMap)
+	p := plan(t, mapping, false)
+	if said := fmt.Sprint(p.Changes); !strings.Contains(said, "{leave IAM role "+roleIdentity.ARN+" somebody else has given it system:masters") {
+		t.Errorf("the plan says %s", said)
+	}
+	apply(t, p)
+	becomes(t, logIn(function), "boss", "system:masters", onboard.HandlerGroup)
+	findings, err := mapping.Check(t.Context(), shared.admin, map[string]onboard.LogIn{roleIdentity.ARN: logIn(function)})
+	if err != nil || !findings.Failed() || !strings.Contains(fmt.Sprint(findings), "may do everything") {
+		t.Errorf("%v: the check says %v", err, findings)
+	}
+	apply(t, plan(t, mapping, true))
+	if is := data(t, "aws-auth"); is["mapRoles"] != entry {
+		t.Errorf("their entry is %q", is["mapRoles"])
+	}
+	findings, err = mapping.Check(t.Context(), shared.admin, nil)
+	if err != nil || !findings.Failed() {
+		t.Errorf("%v: with nothing mapped, the check says %v", err, findings)
+	}
+}

@@ -1,0 +1,192 @@
+package onboarding
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/kubeadmin"
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/test/bed"
+)
+
+// theirs is what alice's people have written, in a hand of their own.
+const (
+	theirUsers = "# our people\n- userarn: " + "arn:aws:iam::" + account + ":user/people/alice # the admin\n  username:   \"alice\"\n\n  groups: ['people']\n# that is all\n"
+	theirFile  = "# keep this in git\nclusterID: " + cluster + "\nserver:\n  port: 21362\n\n  mapUsers:\n  - userARN: arn:aws:iam::" + account +
+		":user/people/alice\n    username: alice # the admin\n    groups: [people]\n\n  mapAccounts: []\n"
+)
+
+// TestBackends: in each way that a cluster may know IAM, identities are let in, may do what they are to and no more, and are
+// shut out again; whoever was there before stays as he is.
+func TestBackends(t *testing.T) {
+	if err := shared.cp.Apply(t.Context(), []byte(mappingsCRD)); err != nil {
+		t.Fatal(err)
+	}
+	aliceObject := kubeadmin.Ref{APIVersion: "iamauthenticator.k8s.aws/v1alpha1", Kind: "IAMIdentityMapping", Resource: "iamidentitymappings", Name: "alice"}
+	for _, c := range []struct {
+		mode    string
+		awsAuth map[string]string
+		file    map[string]string
+		object  bool
+		want    onboard.Backend
+	}{
+		{mode: bed.EKSConfigMap, want: onboard.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n", "mapAccounts": "- '000000000000'\n"}},
+		{mode: bed.CRD, want: onboard.CRD, object: true},
+		{mode: "", want: onboard.MountedFile, file: map[string]string{"config.yaml": theirFile}},
+		{mode: bed.MountedFile + "," + bed.EKSConfigMap, want: onboard.EKSConfigMap, file: map[string]string{"config.yaml": theirFile}},
+	} {
+		t.Run("mode "+c.mode, func(t *testing.T) {
+			setUp(t, "aws-auth", c.awsAuth)
+			setUp(t, daemonName, c.file)
+			if c.object {
+				o := aliceObject.New()
+				o.Set(map[string]any{"arn": alice.ARN, "username": "alice", "groups": []any{"people"}}, "spec")
+				eventually(t, "alice's object is made", func() error {
+					_, err := shared.admin.Create(t.Context(), aliceObject, o)
+					return err
+				})
+				t.Cleanup(func() {
+					o, err := shared.admin.Get(context.WithoutCancel(t.Context()), aliceObject)
+					if err == nil {
+						err = shared.admin.Delete(context.WithoutCancel(t.Context()), aliceObject, o)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			authenticator(t, c.mode)
+			becomes(t, logIn(alice), "alice", "people")
+			becomes(t, logIn(function), "")
+
+			p := plan(t, mapping, false)
+			for arn, b := range p.Backends {
+				if b != c.want {
+					t.Errorf("%s is to be mapped in %s, not in %s", arn, b, c.want)
+				}
+			}
+			if rollout := slices.ContainsFunc(p.Changes, func(c change.Change) bool {
+				return c.Kind == "DaemonSet" && strings.Contains(c.Why, "fail for some seconds")
+			}); rollout != (c.want == onboard.MountedFile) {
+				t.Errorf("a rollout is said aloud: %v", rollout)
+			}
+			if p.NeedsToken || p.ClusterID != cluster {
+				t.Errorf("the function is to log in to %q, with a token: %v", p.ClusterID, p.NeedsToken)
+			}
+			if apply(t, p) != nil {
+				t.Error("a token was made")
+			}
+			checkLetIn(t)
+			becomes(t, logIn(alice), "alice", "people")
+
+			before := versions(t)
+			again := plan(t, mapping, false)
+			apply(t, again)
+			if after := versions(t); !again.Changes.Empty() || after != before {
+				t.Errorf("a second run changes\n%v\nfrom\n%s\nto\n%s", again.Changes, before, after)
+			}
+
+			apply(t, plan(t, mapping, true))
+			settled(t)
+			becomes(t, logIn(function), "")
+			becomes(t, logIn(user), "")
+			becomes(t, logIn(alice), "alice", "people")
+			if is := data(t, "aws-auth"); !maps.Equal(is, c.awsAuth) {
+				t.Errorf("aws-auth was\n%q\nand is\n%q", c.awsAuth, is)
+			}
+			if is := data(t, daemonName); !maps.Equal(is, c.file) {
+				t.Errorf("the file was\n%q\nand is\n%q", c.file, is)
+			}
+			checkGone(t)
+		})
+	}
+}
+
+// checkLetIn logs in as both identities, and holds the function to what rbac.yaml allows.
+func checkLetIn(t *testing.T) {
+	t.Helper()
+	findings, err := mapping.Check(t.Context(), shared.admin, map[string]onboard.LogIn{roleIdentity.ARN: logIn(function), userIdentity.ARN: logIn(user)})
+	if err != nil || findings.Failed() || len(findings) != 3 {
+		t.Fatalf("%v: %+v", err, findings)
+	}
+	becomes(t, logIn(function), handlerName, onboard.HandlerGroup)
+	becomes(t, logIn(user), "cast-kops", "cast:console")
+	mayDoItsPart(t, logIn(function))
+}
+
+func mayDoItsPart(t *testing.T, login onboard.LogIn) {
+	t.Helper()
+	as := client(t, login).CoreV1()
+	if _, err := as.Nodes().List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Errorf("listing nodes: %v", err)
+	}
+	if _, err := as.Secrets(kubeSystem).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("listing secrets: %v; want it forbidden", err)
+	}
+}
+
+// checkGone finds nothing of ours in the cluster.
+func checkGone(t *testing.T) {
+	t.Helper()
+	for line := range strings.Lines(versions(t)) {
+		if strings.Contains(line, " kops-spot") || strings.Contains(line, " cast-") {
+			t.Errorf("there is still %s", line)
+		}
+	}
+	if p := plan(t, mapping, true); !p.Changes.Empty() {
+		t.Errorf("a second removal changes %v", p.Changes)
+	}
+}
+
+// TestNoAuthenticator: without one the function logs in with a token of its ServiceAccount, and the user not at all.
+func TestNoAuthenticator(t *testing.T) {
+	setUp(t, "aws-auth", map[string]string{"mapRoles": "in vain: nobody reads it"})
+	p := plan(t, mapping, false)
+	said := fmt.Sprint(p.Changes)
+	if !p.NeedsToken || !strings.Contains(said, "put into Secrets Manager") || !strings.Contains(said, "{leave IAM user "+user.ARN) {
+		t.Errorf("the plan is %s", said)
+	}
+	token := apply(t, p)
+	if token == nil {
+		t.Fatal("there is no token")
+	}
+	if said := fmt.Sprintf("%v %+v %#v %s %q", *token, token, *token, token, *token); strings.Contains(said, token.Token()) {
+		t.Error("printing the token shows it")
+	}
+	admin := shared.cp.AdminConfig()
+	ca := string(admin.CAData)
+	login := func() (*rest.Config, error) {
+		return kube.WithToken(kube.Endpoint{Server: admin.Host, CA: func(context.Context) (string, error) { return ca, nil }},
+			func(context.Context) (string, error) { return token.Token(), nil }, "kops-spot/test"), nil
+	}
+	findings, err := mapping.Check(t.Context(), shared.admin, map[string]onboard.LogIn{roleIdentity.ARN: login})
+	if err != nil || findings.Failed() {
+		t.Fatalf("%v: %+v", err, findings)
+	}
+	mayDoItsPart(t, login)
+
+	before := versions(t)
+	again := plan(t, mapping, false)
+	if same := apply(t, again); same == nil || *same != *token || !again.Changes.Empty() || versions(t) != before {
+		t.Errorf("a second run changes %v", again.Changes)
+	}
+	apply(t, plan(t, mapping, true))
+	eventually(t, "the token is refused", func() error {
+		_, err := client(t, login).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+		if err == nil || !strings.Contains(err.Error(), "401") {
+			return fmt.Errorf("it is answered %v", err)
+		}
+		return nil
+	})
+	checkGone(t)
+}

@@ -386,7 +386,9 @@ func (d *podDrain) settle(ctx context.Context, a podAnswer) {
 	}
 	refused := func(after time.Duration) {
 		s.refusals++
-		s.refusal = a.err.Error()
+		if s.refusal == "" || !errors.Is(a.err, context.DeadlineExceeded) { // one that we cut off says nothing of its own
+			s.refusal = a.err.Error()
+		}
 		if next, ok := d.plan.Again(s.pod, a.at, s.refusals, after); ok && s.fate.Verb == Evict {
 			s.due = next
 		}

@@ -93,7 +93,8 @@ func (r *rig) ends() map[string]metav1.Time {
 	r.Helper()
 	ends := map[string]metav1.Time{}
 	for _, p := range r.pods("") {
-		if p.DeletionTimestamp != nil {
+		// With 0 seconds it is the kubelet that deletes a pod whose containers have ended: for a moment that can be seen.
+		if p.DeletionTimestamp != nil && p.DeletionGracePeriodSeconds != nil && *p.DeletionGracePeriodSeconds > 0 {
 			ends[string(p.UID)] = *p.DeletionTimestamp
 		}
 	}

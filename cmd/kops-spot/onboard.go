@@ -141,7 +141,14 @@ func (c *console) keyStore(o onboardOptions) (onboard.KeyStore, error) {
 		return nil, errors.New("of CASTAI_API_TOKEN and CASTAI_API_URL one is set and the other is not: set both, or neither")
 	}
 	g := castai.Giving{URL: url, Token: token, UserAgent: "kops-spot/" + version}
-	return onboard.InConsole{Give: g.Give}, g.Check()
+	give := func(ctx context.Context, credentials []byte) error {
+		err := g.Give(ctx, credentials)
+		if errors.Is(err, castai.ErrRefused) {
+			return fmt.Errorf("%w: %w", onboard.ErrNotStored, err)
+		}
+		return err
+	}
+	return onboard.InConsole{Give: give}, g.Check()
 }
 
 // installerPolicy prints what whoever onboards needs. It asks AWS nothing that needs a permission, except for the roles' names:

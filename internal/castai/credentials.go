@@ -18,6 +18,9 @@ const (
 	givePause = time.Second
 )
 
+// ErrRefused means that CAST AI has surely not taken the credentials.
+var ErrRefused = errors.New("they are refused")
+
 // Giving is where and how cloud credentials are handed to CAST AI.
 type Giving struct {
 	URL       string // of the cluster's credentials, as the console gives it
@@ -40,7 +43,7 @@ func (g Giving) Check() error {
 func (g Giving) Give(ctx context.Context, credentials []byte) error {
 	const doing = "handing the access key to CAST AI"
 	if err := g.Check(); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w: %w", doing, ErrRefused, err)
 	}
 	body, err := json.Marshal(map[string]string{"credentials": string(credentials)})
 	if err != nil {
@@ -57,12 +60,12 @@ func (g Giving) Give(ctx context.Context, credentials []byte) error {
 		case err == nil && success(code):
 			return nil
 		case err == nil && !mayPass(code):
-			return fmt.Errorf("%s: it answers %d: %s", doing, code, adviceOf(code))
+			return fmt.Errorf("%s: %w: it answers %d: %s", doing, ErrRefused, code, adviceOf(code))
 		case err == nil:
 			err = fmt.Errorf("it answers %d", code)
 		}
 		if try == giveTries {
-			return fmt.Errorf("%s: %w: run this again", doing, err)
+			return fmt.Errorf("%s: %w", doing, err)
 		}
 		select {
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package castai
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -59,7 +60,7 @@ func TestCredentialsThatAreRefused(t *testing.T) {
 		"the address leads on":       {[]int{307}, "it answers 307: take CASTAI_API_URL", 1},
 		"the request is wrong":       {[]int{400}, "it answers 400", 1},
 		"it is down for a moment":    {[]int{503, 200}, "", 2},
-		"it is down for longer":      {[]int{500}, "it answers 500: run this again", giveTries},
+		"it is down for longer":      {[]int{500}, "it answers 500", giveTries},
 		"it has no time for a while": {[]int{429, 429, 200}, "", 3},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -78,6 +79,9 @@ func TestCredentialsThatAreRefused(t *testing.T) {
 				}
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Fatalf("%v; want %q", err, c.want)
+				}
+				if refused := c.codes[0] < 500; errors.Is(err, ErrRefused) != refused {
+					t.Errorf("that it is refused for good: %t; want %t", !refused, refused)
 				}
 				for _, secret := range []string{"secretsecret", g.Token} {
 					if strings.Contains(err.Error(), secret) {

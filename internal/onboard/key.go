@@ -2,10 +2,7 @@ package onboard
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/iamcloud"
@@ -194,93 +191,4 @@ func carry(w Want, s State, work keyWork, said []step) {
 			return
 		}
 	}
-}
-
-func (work keyWork) do(ctx context.Context, r *Run) error {
-	for _, id := range work.orphans {
-		if err := r.AWS.Do(ctx, iamcloud.DeleteKey(work.user, id)); err != nil {
-			return err
-		}
-	}
-	if work.make {
-		if err := work.renew(ctx, r); err != nil {
-			return err
-		}
-	}
-	if work.retire != "" {
-		for _, c := range []iamcloud.Call{iamcloud.DeactivateKey(work.user, work.retire), iamcloud.DeleteKey(work.user, work.retire)} {
-			if err := r.AWS.Do(ctx, c); err != nil {
-				return err
-			}
-		}
-	}
-	return r.AWS.Do(ctx, iamcloud.UntagUser(work.user, tagRenewing))
-}
-
-// renew makes a key and stores it. Whatever fails after the key is made takes it away again; and if that fails too, the
-// user's tag tells the next run.
-func (work keyWork) renew(ctx context.Context, r *Run) error {
-	if err := r.Want.Store.Ready(ctx, r); err != nil {
-		return err
-	}
-	replaces := replacesNone
-	if work.retire != "" {
-		replaces = work.retire
-	}
-	if err := r.AWS.Do(ctx, iamcloud.TagUser(work.user, map[string]string{tagRenewing: replaces})); err != nil {
-		return err
-	}
-	made, err := r.AWS.CreateKey(ctx, work.user)
-	if err != nil {
-		return err
-	}
-	if err := r.Want.Store.Put(ctx, r, made); err != nil {
-		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackLimit)
-		defer cancel()
-		return errors.Join(err, r.AWS.Do(back, iamcloud.DeleteKey(work.user, made.ID)))
-	}
-	r.Made = &made
-	return untilKnown(ctx, r.AWS, made)
-}
-
-const (
-	takeBackLimit = 10 * time.Second
-
-	// IAM says that a new key may take seconds until it is accepted everywhere.
-	knownLimit = time.Minute
-	knownPause = time.Second
-)
-
-// untilKnown waits until AWS accepts the key: before that, the old one must not go.
-func untilKnown(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) error {
-	ctx, cancel := context.WithTimeout(ctx, knownLimit)
-	defer cancel()
-	for {
-		err := aws.KeyWorks(ctx, k)
-		if err == nil {
-			return nil
-		}
-		if paused := pause(ctx, knownPause); paused != nil {
-			return fmt.Errorf("access key %s is stored, and AWS does not accept it yet: run this again in a minute: %w", k.ID, err)
-		}
-	}
-}
-
-// commands do the work by hand.
-func (work keyWork) commands(w Want, s State) (lines []string) {
-	region := w.Ground.Region
-	for _, id := range work.orphans {
-		lines = append(lines, iamcloud.DeleteKey(work.user, id).Command(region))
-	}
-	if work.make {
-		before, after := w.Store.Commands(w, s)
-		lines = append(lines, before...)
-		lines = append(lines, strings.Join([]string{"(umask 077; aws iam create-access-key --user-name", work.user,
-			"--query '{accessKeyId: AccessKey.AccessKeyId, secretAccessKey: AccessKey.SecretAccessKey}' --output json >" + keyFile + ")"}, " "))
-		lines = append(lines, after...)
-	}
-	if work.retire != "" {
-		lines = append(lines, iamcloud.DeactivateKey(work.user, work.retire).Command(region), iamcloud.DeleteKey(work.user, work.retire).Command(region))
-	}
-	return lines
 }

@@ -25,12 +25,15 @@ type KeyStore interface {
 	// Ready makes sure that the store takes a key: after that, one is made.
 	Ready(ctx context.Context, r *Run) error
 
-	// Put stores a key.
+	// Put stores a key. Any error but ErrNotStored leaves it open whether the store has it.
 	Put(ctx context.Context, r *Run, k iamcloud.NewKey) error
 
 	// Commands do by hand what Ready and Put do: before and after the key is made, which is in the file key.json.
 	Commands(w Want, s State) (before, after []string)
 }
+
+// ErrNotStored means that a store surely does not have the key: it can be taken back.
+var ErrNotStored = errors.New("the key is not stored")
 
 // keyFile is where a command line that makes a key by hand puts it.
 const keyFile = "key.json"
@@ -63,7 +66,17 @@ func (i InSecretsManager) Ready(ctx context.Context, r *Run) error {
 }
 
 func (i InSecretsManager) Put(ctx context.Context, r *Run, k iamcloud.NewKey) error {
-	return r.AWS.Store(ctx, i.name(), string(k.JSON()), k.ID)
+	err := r.AWS.Store(ctx, i.name(), string(k.JSON()), k.ID)
+	if err == nil {
+		return nil
+	}
+	switch now, asked := r.AWS.Secret(ctx, i.name()); {
+	case asked != nil:
+		return err
+	case now != nil && now.Label == k.ID: // the answer was lost
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrNotStored, err)
 }
 
 func (i InSecretsManager) Commands(w Want, s State) (before, after []string) {
@@ -108,15 +121,15 @@ func (f InFile) Put(_ context.Context, _ *Run, k iamcloud.NewKey) error {
 	doing := "writing the credentials file " + f.Path
 	next, err := os.CreateTemp(filepath.Dir(f.Path), ".kops-spot-*") // its mode is 0600
 	if err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w: %w", doing, ErrNotStored, err)
 	}
 	defer os.Remove(next.Name())
 	_, err = next.Write(append(k.JSON(), '\n'))
 	if err = errors.Join(err, next.Sync(), next.Close()); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w: %w", doing, ErrNotStored, err)
 	}
 	if err := os.Rename(next.Name(), f.Path); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w: %w", doing, ErrNotStored, err)
 	}
 	return nil
 }
@@ -127,6 +140,7 @@ func (f InFile) Commands(Want, State) (before, after []string) {
 
 // InConsole hands the key to CAST AI's console, which keeps it and does not tell. A tag of the user says which one it was.
 type InConsole struct {
+	// Give hands the credentials over; its errors are as Put's.
 	Give func(ctx context.Context, credentials []byte) error
 }
 

@@ -96,6 +96,7 @@ func cases() []benchCase {
 		{"cold", (*bench).cold},
 		{"drain", (*bench).drain},
 		{"guarded", (*bench).guarded},
+		{"aftermath", (*bench).aftermath},
 		{"latency", (*bench).latency},
 		{"growth", (*bench).growth},
 	}

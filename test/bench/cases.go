@@ -38,6 +38,7 @@ type sizes struct {
 	starts            int
 	zips              bool
 	guardedStop, left time.Duration
+	wreck             wreck
 }
 
 func full() sizes {
@@ -49,6 +50,7 @@ func full() sizes {
 		starts:      25,
 		zips:        true,
 		guardedStop: 5 * time.Second, left: 25 * time.Second,
+		wreck: wreck{unmount: 30 * time.Second, cloud: 10 * time.Second, others: true},
 	}
 }
 
@@ -59,6 +61,7 @@ func quick() sizes {
 		clusters:    []int{10},
 		starts:      1,
 		guardedStop: 100 * time.Millisecond, left: 4 * time.Second,
+		wreck: wreck{unmount: 2 * time.Second},
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/castai/kops-spot/internal/sim"
@@ -33,7 +33,8 @@ func (r *rig) stateful(a app, annotations ...string) corev1.Pod {
 	}
 	one := int32(1)
 	claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
-		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}}}
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}
 	_, err := r.client.AppsV1().StatefulSets(r.namespace).Create(r.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: a.name},
 		Spec: appsv1.StatefulSetSpec{Replicas: &one, ServiceName: a.name, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}},
 			Template: t, VolumeClaimTemplates: []corev1.PersistentVolumeClaim{claim}}}, metav1.CreateOptions{})
@@ -44,19 +45,37 @@ func (r *rig) stateful(a app, annotations ...string) corev1.Pod {
 	return r.only(a.name)
 }
 
-// pinWithVolume puts a pod without an owner, and its volume, on a node.
-func (r *rig) pinWithVolume(name, node string) corev1.Pod {
+// pinWithVolumes puts on each of the nodes a pod without an owner that has the name and a volume of it, and waits until all
+// are Ready. The claims are bound before there is a pod: the attach-detach controller, which may see a pod a moment before
+// its volume is bound, would look at it again only after minutes.
+func (r *rig) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod {
 	r.Helper()
-	t := r.template(app{name: name})
-	t.Spec.NodeName = node
-	claim := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: (&realWorld{rig: r}).disk(name)}
-	t.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}}}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: t.Labels, Annotations: t.Annotations}, Spec: t.Spec}
-	pod, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(), pod, metav1.CreateOptions{})
-	if err != nil {
-		r.Fatal(err)
+	for name := range nodes {
+		(&realWorld{rig: r}).disk(name)
 	}
-	return *pod
+	for name := range nodes {
+		r.eventually("the claim "+name+" to be bound", func() bool {
+			claim, err := r.client.CoreV1().PersistentVolumeClaims(r.namespace).Get(r.Context(), name, metav1.GetOptions{})
+			return err == nil && claim.Status.Phase == corev1.ClaimBound
+		})
+	}
+	pods := map[string]corev1.Pod{}
+	for name, node := range nodes {
+		t := r.template(app{name: name})
+		t.Spec.NodeName = node
+		claim := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}
+		t.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}}}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: t.Labels, Annotations: t.Annotations}, Spec: t.Spec}
+		pod, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(), pod, metav1.CreateOptions{})
+		if err != nil {
+			r.Fatal(err)
+		}
+		pods[name] = *pod
+	}
+	for name := range nodes {
+		r.waitReady(name, 1)
+	}
+	return pods
 }
 
 // attached are the volumes that are attached to a node, in order.
@@ -67,7 +86,7 @@ func (r *rig) attached(node string) (volumes []string) {
 		r.Fatal(err)
 	}
 	for _, a := range all.Items {
-		if on := func(a storagev1.VolumeAttachment) bool { return a.Spec.NodeName == node && a.Status.Attached }; on(a) {
+		if a.Spec.NodeName == node && a.Status.Attached {
 			volumes = append(volumes, *a.Spec.Source.PersistentVolumeName)
 		}
 	}
@@ -236,7 +255,7 @@ func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
 		"shutting-down":    {event: "shutting-down", state: "shutting-down", warned: spot.SpotTerminate, because: "only shutting-down"},
 		"operators":        {event: "stopped", state: "stopped", instance: onDemand, because: "without a warning"},
 		"asleep":           {event: "stopped", state: "stopped", warned: spot.SpotHibernate, instance: func(i *sim.Instance) { i.Hibernates = true }, because: "only sleep"},
-		"ended-on-demand":  {event: "terminated", state: "terminated", instance: onDemand, because: "no Spot instance"},
+		"ended-on-demand":  {event: "terminated", state: "terminated", instance: onDemand, because: "no Spot instance"}, // whatever its node's label says
 		"control-plane":    {event: "terminated", state: "terminated", warned: spot.SpotTerminate, instance: func(i *sim.Instance) { i.Tags = map[string]string{"k8s.io/role/control-plane": "1"} }, because: "control-plane node"},
 		"stopped-master":   {event: "stopped", state: "stopped", warned: spot.SpotStop, label: "node-role.kubernetes.io/control-plane", because: "control-plane node"},
 		"ended-api-server": {event: "terminated", state: "terminated", label: "node-role.kubernetes.io/apiserver", because: "control-plane node"},
@@ -263,9 +282,6 @@ func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
 		if c.label != "" {
 			r.label(c.id, c.label, "")
 		}
-		if i, _ := r.aws.Instance(c.id); !i.Spot {
-			r.patchNode(c.id, `{"metadata":{"labels":{"node-role.kubernetes.io/spot-worker":null}}}`)
-		}
 		if c.warned != "" {
 			warned[name] = r.send(s, r.encode(r.warning(c.warned, c.id, 0)))
 		}
@@ -273,13 +289,11 @@ func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
 	for _, ended := range warned {
 		r.outcome(<-ended, spot.Emptied)
 	}
-	pods := map[string]corev1.Pod{}
+	on := map[string]string{}
 	for name, c := range all {
-		pods[name] = r.pinWithVolume(name, c.id)
+		on[name] = c.id
 	}
-	for name := range all {
-		r.waitReady(name, 1)
-	}
+	pods := r.pinWithVolumes(on)
 	nodes := map[string]*corev1.Node{}
 	for name, c := range all {
 		r.lose(c.id, c.state)

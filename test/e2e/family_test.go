@@ -1,0 +1,264 @@
+package e2e
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// samples are the events that the decoder is tested with: AWS's own, and what people send.
+var samples = filepath.Join("..", "..", "internal", "eventbridge", "testdata")
+
+// What the samples name.
+const (
+	sampleGroup = "my-asg"
+	sampleHook  = "my-lifecycle-hook"
+	sampleToken = "87654321-4321-4321-4321-210987654321"
+)
+
+var (
+	sampleInstance = regexp.MustCompile(`i-[0-9a-f]{17}`)
+	sampleTime     = regexp.MustCompile(`"(time|startTime|endTime)": "([^"]+)"`)
+	sampleID       = regexp.MustCompile(`"id": "[^"]+"`)
+)
+
+func sampleNames(t *testing.T) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(samples, "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are no samples: %v", err)
+	}
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(f), ".json"))
+	}
+	return names
+}
+
+func readSample(t *testing.T, name string) []byte {
+	t.Helper()
+	event, err := os.ReadFile(filepath.Join(samples, name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return event
+}
+
+// instancesIn are the ids of the instances that a sample names, each once, in its order.
+func instancesIn(event []byte) (ids []string) {
+	for _, id := range sampleInstance.FindAll(event, -1) {
+		if !slices.Contains(ids, string(id)) {
+			ids = append(ids, string(id))
+		}
+	}
+	return ids
+}
+
+// sample is an event as it is in its file, with other names for what it names, sent so long ago. Whatever it announces
+// is moved with it. A second region, where there is one, stays another.
+func (r *rig) sample(name string, age time.Duration, names map[string]string) []byte {
+	r.Helper()
+	event := readSample(r.T, name)
+	replace := []string{"us-east-2", region}
+	for from, to := range names {
+		replace = append(replace, from, to)
+	}
+	event = []byte(strings.NewReplacer(replace...).Replace(string(event)))
+	event = sampleID.ReplaceAll(event, []byte(`"id": "`+r.namespace+"-"+name+`"`))
+	var envelope struct{ Time time.Time }
+	if err := json.Unmarshal(event, &envelope); err != nil {
+		r.Fatal(err)
+	}
+	move := time.Now().Add(-age).Truncate(time.Second).Sub(envelope.Time.Truncate(time.Second))
+	return sampleTime.ReplaceAllFunc(event, func(field []byte) []byte {
+		part := sampleTime.FindSubmatch(field)
+		for _, layout := range []string{time.RFC3339Nano, "Mon, 2 Jan 2006 15:04:05 GMT"} {
+			if at, err := time.Parse(layout, string(part[2])); err == nil {
+				return []byte(`"` + string(part[1]) + `": "` + at.UTC().Add(move).Format(layout) + `"`)
+			}
+		}
+		r.Fatalf("%s: there is no time in %s", name, field)
+		return nil
+	})
+}
+
+// handled are the events that the function acts on by itself, or once its settings say so; all others it leaves alone.
+// What becomes of these is TestFamilyActs' and TestFamilyLifecycle's.
+var handled = []string{"spot-interruption-terminate", "spot-interruption-doc-arn", "spot-interruption-stop", "spot-interruption-hibernate",
+	"capacity-reservation-interruption"}
+
+// leftAlone is what comes of the other events on a healthy node, if nothing is set: what AWS is asked, and what the API
+// server.
+var leftAlone = map[string]struct {
+	result   spot.Result
+	aws, api string
+}{
+	"asg-terminate-lifecycle":            {spot.LeftAsIs, "", ""},
+	"asg-terminate-lifecycle-short":      {spot.LeftAsIs, "", ""},
+	"asg-to-warm-pool":                   {spot.LeftAsIs, "", ""},
+	"asg-from-warm-pool":                 {spot.LeftAsIs, "", ""},
+	"rebalance-recommendation":           {spot.LeftAsIs, "DescribeInstances", "get nodes"},
+	"health-scheduled-change":            {spot.LeftAsIs, "DescribeInstances", "get nodes"},
+	"health-scheduled-change-arn-entity": {spot.LeftAsIs, "DescribeInstances", "get nodes"},
+	"health-organization":                {spot.LeftAsIs, "DescribeInstances", "get nodes"},
+	"health-page-1-of-2":                 {spot.LeftAsIs, "DescribeInstances", "get nodes"},
+	"health-page-2-of-2":                 {spot.LeftAsIs, "DescribeInstances", "get nodes"},
+	"health-backup":                      {spot.Ignored, "", ""},
+	"health-dedicated-host":              {spot.Ignored, "", ""},
+	"rehearsal-spot-terminate":           {spot.Planned, "DescribeInstances", "get nodes, list pods"},
+	"rehearsal-capacity-reservation":     {spot.Planned, "DescribeInstances", "get nodes, list pods"},
+	"rehearsal-rebalance":                {spot.LeftAsIs, "DescribeInstances", "get nodes"},
+	"spot-interruption-replayed":         {spot.StaleOne, "", ""},
+	"state-change-pending":               {spot.Ignored, "", ""},
+	"state-change-running":               {spot.Ignored, "DescribeInstances", "get nodes"},
+	"state-change-stopping":              {spot.Ignored, "", ""},
+	"state-change-shutting-down":         {spot.Ignored, "", ""},
+	"state-change-stopped":               {spot.Ignored, "DescribeInstances", "get nodes"}, // EC2 says that it runs
+	"state-change-terminated":            {spot.Ignored, "DescribeInstances", "get nodes"},
+}
+
+// TestFamilyIsWhole: there is no sample that nothing is demanded of.
+func TestFamilyIsWhole(t *testing.T) {
+	for _, name := range sampleNames(t) {
+		if _, left := leftAlone[name]; !left && !slices.Contains(handled, name) && !slices.Contains(checked, name) {
+			t.Errorf("what is to come of the sample %s?", name)
+		}
+	}
+}
+
+// TestFamilyLeftAlone: every event that is not one to act on, in one function, whose node, pods and account stay as they
+// are; and no more is asked than it takes to know.
+func TestFamilyLeftAlone(t *testing.T) {
+	r := newRig(t)
+	ours := r.machines(1)[0]
+	other := r.aws.AddInstance(sim.Instance{Tags: map[string]string{spot.TagCluster: "other.example.com"}})
+	r.pin(app{name: "web"}, ours.id)
+	r.waitReady("web", 1)
+	s := r.service()
+	asked := map[string]int{}
+	for name, want := range leftAlone {
+		names := map[string]string{sampleGroup: ours.group}
+		for n, id := range instancesIn(readSample(t, name)) {
+			if names[id] = ours.id; n > 0 {
+				names[id] = other.ID
+			}
+		}
+		before := len(r.aws.Calls())
+		out := r.outcome(r.invoke(s, r.sample(name, time.Second, names)), want.result)
+		if asks, changes := operations(r.aws.Calls()[before:]); asks != want.aws || changes != "" {
+			t.Errorf("%s: AWS was asked %q, want %q, and changed by %q", name, asks, want.aws, changes)
+		}
+		if out.Reason == "" && want.result != spot.Planned || strings.Contains(want.api, "get nodes") && out.Node != ours.id {
+			t.Errorf("%s: the outcome does not say why, or on which node: %+v", name, out)
+		}
+		if want.result == spot.Planned && (out.Plan.Replace != spot.ReplaceNone || len(out.Plan.Pods) != 1 || out.Plan.Pods[0].ForceAt != nil) {
+			t.Errorf("%s is a rehearsal, and plans %+v", name, out.Plan)
+		}
+		for _, request := range strings.Split(want.api, ", ") {
+			asked[request]++
+		}
+	}
+	r.auditSettles()
+	delete(asked, "")
+	seen := map[string]int{}
+	for _, q := range r.requests(ours.id) {
+		seen[q.Verb+" "+q.Resource]++
+	}
+	if !maps.Equal(seen, asked) {
+		t.Errorf("the API server was asked %v, want %v", seen, asked)
+	}
+	r.nothingChanged(ours.id)
+}
+
+// willing are the settings that have the function act on every event that it can act on.
+func (r *rig) willing() {
+	for name, value := range map[string]string{"REBALANCE": "drain", "SCHEDULED_CHANGE": "drain", "HOOKS": sampleHook, "REHEARSALS": "act"} {
+		r.env["KOPS_SPOT_"+name] = value
+	}
+}
+
+// TestFamilyOfOthers: EventBridge gives every function in the region every event. A function that would act on all of
+// them acts on none that names another cluster's instance.
+func TestFamilyOfOthers(t *testing.T) {
+	r := newRig(t)
+	other := r.instance()
+	if err := r.aws.CreateTags(t.Context(), []string{other.ID}, map[string]string{spot.TagCluster: "other.example.com"}); err != nil {
+		t.Fatal(err)
+	}
+	r.willing()
+	s := r.service()
+	for _, name := range sampleNames(t) {
+		if slices.Contains(checked, name) {
+			continue
+		}
+		want := spot.ForeignOne
+		if left := leftAlone[name]; left.aws == "" && !strings.HasPrefix(name, "asg-") && !slices.Contains(handled, name) {
+			want = left.result // no event that needs to know whose instance it is
+		}
+		names := map[string]string{sampleGroup: r.group}
+		for _, id := range instancesIn(readSample(t, name)) {
+			names[id] = other.ID
+		}
+		before := len(r.aws.Calls())
+		r.outcome(r.invoke(s, r.sample(name, time.Second, names)), want)
+		if _, changes := operations(r.aws.Calls()[before:]); changes != "" {
+			t.Errorf("%s: AWS was changed by %q", name, changes)
+		}
+	}
+	r.auditSettles()
+	for _, q := range r.requests(other.ID) {
+		if q.Verb != "get" {
+			t.Errorf("the API server was asked: %s %s", q.Verb, q.URI)
+		}
+	}
+}
+
+// TestFamilyOfThePast: whatever has a deadline is left alone once that has passed, by a function that would act on it.
+func TestFamilyOfThePast(t *testing.T) {
+	r := newRig(t)
+	ours := r.machines(1)[0]
+	r.pin(app{name: "web"}, ours.id)
+	r.waitReady("web", 1)
+	r.aws.SetGroup(ours.group, func(g *sim.Group) {
+		g.Hooks = []sim.Hook{{Name: sampleHook, Transition: sim.HookTerminating, Heartbeat: 30 * time.Second}}
+	})
+	r.willing()
+	s := r.service()
+	tried := 0
+	for _, name := range sampleNames(t) {
+		age := 125 * time.Second
+		switch {
+		case strings.HasPrefix(name, "health-"):
+			age = 365 * 24 * time.Hour // what is announced is months ahead
+		case strings.HasSuffix(name, "rebalance"), strings.HasPrefix(name, "rebalance"), strings.HasPrefix(name, "state-change"), slices.Contains(checked, name):
+			continue // they have no deadline
+		}
+		want := spot.StaleOne
+		if left := leftAlone[name]; left.result == spot.Ignored {
+			want = left.result
+		}
+		names := map[string]string{sampleGroup: ours.group}
+		for _, id := range instancesIn(readSample(t, name)) {
+			names[id] = ours.id
+		}
+		before := len(r.aws.Calls())
+		r.outcome(r.invoke(s, r.sample(name, age, names)), want)
+		if _, changes := operations(r.aws.Calls()[before:]); changes != "" {
+			t.Errorf("%s: AWS was changed by %q", name, changes)
+		}
+		tried++
+	}
+	if tried < 15 {
+		t.Errorf("only %d events of the past", tried)
+	}
+	r.auditSettles()
+	r.nothingChanged(ours.id)
+}

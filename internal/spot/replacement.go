@@ -131,18 +131,18 @@ func (c *call) isMember(ctx context.Context) (bool, error) {
 // on its way out, somebody else was quicker, and if it is still in its group, our tags would tell a lie.
 func (c *call) detachRefused(ctx context.Context, told ReplaceTold, refusal error) ReplaceTold {
 	const quicker = "somebody else has detached it in the same moment"
-	member, err := c.isMember(ctx)
-	if err == nil && !member {
-		told.Action, told.Reason = ReplaceAlready, quicker
+	told.Action, told.Reason = ReplaceNone, "the group refused: "+refusal.Error()
+	if !errors.Is(refusal, ErrFinal) { // the time is over
+		told.Reason += "; its tags are left for the next try"
 		return told
 	}
-	told.Action, told.Reason = ReplaceNone, "the group refused: "+refusal.Error()
-	if err != nil {
+	member, err := c.isMember(ctx)
+	switch {
+	case err != nil:
 		told.Reason += "; what became of the instance could not be asked: " + err.Error()
 		return told
-	}
-	if !errors.Is(refusal, ErrFinal) {
-		told.Reason += "; its tags are left for the next try"
+	case !member:
+		told.Action, told.Reason = ReplaceAlready, quicker
 		return told
 	}
 	// Before a tag is taken away that kOps finds a detached instance by, make sure: it may have been detached by somebody

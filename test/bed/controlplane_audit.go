@@ -24,6 +24,7 @@ type AuditRecord struct {
 	Name        string // empty for a list, or a create whose URL has no name
 	URI         string // with the query
 	Code        int    // HTTP status; 0 while a request has none
+	Forbidden   bool   // it was not authorized: a 403 may be an admission webhook's, too
 	Stage       string // ResponseStarted, ResponseComplete or Panic
 	Received    time.Time
 	Answered    time.Time // when Stage was reached
@@ -49,6 +50,9 @@ type auditEvent struct {
 	ResponseStatus struct {
 		Code int `json:"code"`
 	} `json:"responseStatus"`
+	Annotations struct {
+		Decision string `json:"authorization.k8s.io/decision"`
+	} `json:"annotations"`
 	RequestReceivedTimestamp time.Time `json:"requestReceivedTimestamp"`
 	StageTimestamp           time.Time `json:"stageTimestamp"`
 }
@@ -66,6 +70,7 @@ func (e auditEvent) record() AuditRecord {
 		Name:        e.ObjectRef.Name,
 		URI:         e.RequestURI,
 		Code:        e.ResponseStatus.Code,
+		Forbidden:   e.Annotations.Decision == "forbid",
 		Stage:       e.Stage,
 		Received:    e.RequestReceivedTimestamp,
 		Answered:    e.StageTimestamp,

@@ -193,7 +193,7 @@ func testServiceAccount(t *testing.T, w *world) {
 		var granted, refused bool
 		for _, r := range w.requests(user) {
 			granted = granted || r.Resource == "pods" && r.Verb == "list" && r.Namespace == w.namespace && r.Code == 200
-			refused = refused || r.Resource == "nodes" && r.Code == 403
+			refused = refused || r.Resource == "nodes" && r.Code == 403 && r.Forbidden
 		}
 		return granted && refused
 	})

@@ -46,7 +46,7 @@ func checkPermissions() error {
 			resource += "/" + r.Subresource
 		}
 		what := r.Verb + " " + r.Group + "/" + resource
-		if r.Code == 403 {
+		if r.Forbidden {
 			denied = append(denied, what)
 		} else {
 			used = append(used, what)

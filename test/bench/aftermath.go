@@ -18,6 +18,8 @@ import (
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/bench/contender"
+	"github.com/castai/kops-spot/test/bench/figures"
 	"github.com/castai/kops-spot/test/bench/report"
 )
 
@@ -25,13 +27,15 @@ import (
 type wreck struct {
 	unmount time.Duration // until the attach-detach controller takes a volume from a node by force; Kubernetes' own is 6 min
 	cloud   time.Duration // until the cloud controller, for which the benchmark stands in, deletes the Node
-	others  bool          // the others are looked at too: they take minutes
+	rounds  int           // of kops-spot
+	others  bool          // the others are looked at too, once each: they take minutes
 }
 
 // survivor is one way to see to what a machine that is no more has held.
 type survivor struct {
 	name   string
 	ending bool // the pod was told to end before its machine ended
+	rounds int
 	act    func(r *ruin, ctx context.Context) error
 }
 
@@ -45,24 +49,30 @@ func (b *bench) aftermath(ctx context.Context) (_ []report.Table, err error) {
 	if err := cp.Apply(ctx, deploy.RBAC); err != nil {
 		return nil, err
 	}
-	all := []survivor{{name: "kops-spot, told that the instance is terminated", act: (*ruin).handled},
-		{name: "the same, of a pod that was ending already", ending: true, act: (*ruin).handled}}
+	all := []survivor{{name: "kops-spot, told that the instance is terminated", rounds: b.wreck.rounds, act: (*ruin).handled},
+		{name: "the same, of a pod that was ending already", ending: true, rounds: b.wreck.rounds, act: (*ruin).handled}}
 	if b.wreck.others {
-		all = append(all, survivor{name: "the pod is deleted by force, as by kubectl delete --force", act: (*ruin).deletePod},
-			survivor{name: fmt.Sprintf("nothing is done; the Node is deleted after %s", b.wreck.cloud), act: func(r *ruin, ctx context.Context) error {
+		all = append(all, survivor{name: "the pod is deleted by force, as by kubectl delete --force", rounds: 1, act: (*ruin).deletePod},
+			survivor{name: fmt.Sprintf("nothing is done; the Node is deleted after %s", b.wreck.cloud), rounds: 1, act: func(r *ruin, ctx context.Context) error {
 				time.Sleep(b.wreck.cloud)
 				return r.deleteNode(ctx)
-			}}, survivor{name: "the Node is deleted at once", act: (*ruin).deleteNode})
+			}}, survivor{name: "the Node is deleted at once", rounds: 1, act: (*ruin).deleteNode})
 	}
 	t := report.Table{Title: fmt.Sprintf("a StatefulSet's pod with a volume, whose machine has ended; volumes are taken by force after %s, where Kubernetes' own is 6 min", b.wreck.unmount),
 		Columns: []report.Column{{Name: "the next one is Ready after", Unit: report.Seconds}}}
-	for i, s := range all {
-		took, err := (&ruin{cp: cp, name: fmt.Sprintf("ruin-%d", i), number: i, zone: "us-east-1a"}).play(ctx, s)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", s.name, err)
+	ruins := 0
+	for _, s := range all {
+		var times []float64
+		for range s.rounds {
+			took, err := (&ruin{cp: cp, name: fmt.Sprintf("ruin-%d", ruins), number: ruins, zone: "us-east-1a"}).play(ctx, s)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.name, err)
+			}
+			ruins++
+			fmt.Fprintf(b.log, "%s aftermath, %s: %.2f s\n", time.Now().Format(time.TimeOnly), s.name, took.Seconds())
+			times = append(times, took.Seconds())
 		}
-		fmt.Fprintf(b.log, "%s aftermath, %s: %.2f s\n", time.Now().Format(time.TimeOnly), s.name, took.Seconds())
-		t.Rows = append(t.Rows, report.Row{Name: s.name, Cells: []float64{took.Seconds()}})
+		t.Rows = append(t.Rows, report.Row{Name: s.name, Cells: []float64{figures.Median(times)}})
 	}
 	return []report.Table{t}, nil
 }
@@ -189,6 +199,7 @@ func (r *ruin) handled(ctx context.Context) error {
 	account := sim.NewAWS(region)
 	account.AddInstance(sim.Instance{ID: r.victim.InstanceID, Spot: true, Zone: r.zone, Tags: map[string]string{spot.TagCluster: name}})
 	account.SetState(r.victim.InstanceID, "terminated")
+	account.Delay(sim.AnyOperation, contender.AWSCall)
 	h := &spot.Handler{Cluster: cluster, Cloud: account.Cloud(), Policy: spot.DefaultPolicy(name)}
 	out, err := h.Handle(ctx, spot.Interruption{EventID: r.name, Kind: spot.StateChange, State: "terminated", Instance: r.victim.InstanceID, Region: region, Time: time.Now()})
 	if err == nil && out.Result != spot.Released {

@@ -50,7 +50,7 @@ func full() sizes {
 		starts:      25,
 		zips:        true,
 		guardedStop: 5 * time.Second, left: 25 * time.Second,
-		wreck: wreck{unmount: 30 * time.Second, cloud: 10 * time.Second, others: true},
+		wreck: wreck{unmount: 30 * time.Second, cloud: 10 * time.Second, rounds: 5, others: true},
 	}
 }
 
@@ -61,7 +61,7 @@ func quick() sizes {
 		clusters:    []int{10},
 		starts:      1,
 		guardedStop: 100 * time.Millisecond, left: 4 * time.Second,
-		wreck: wreck{unmount: 2 * time.Second},
+		wreck: wreck{unmount: 2 * time.Second, rounds: 1},
 	}
 }
 

@@ -15,8 +15,8 @@ const (
 	cluster = "prod.example.com"
 	region  = "us-east-1"
 
-	// awsCall is what each call of EC2 and Auto Scaling takes: they are not on this machine in truth either.
-	awsCall = 100 * time.Millisecond
+	// AWSCall is what each call of EC2 and Auto Scaling takes: they are not on this machine in truth either.
+	AWSCall = 100 * time.Millisecond
 
 	// invocation is Lambda's longest.
 	invocation = 15 * time.Minute
@@ -83,7 +83,7 @@ func account(p Place) *sim.Cloud {
 	}
 	a.AddGroup(sim.Group{Name: "nodes." + cluster, Min: 1, Tags: map[string]string{spot.TagCluster: cluster}, Spot: true,
 		LaunchTime: time.Minute, DetachTime: time.Second}, instances...)
-	a.Delay(sim.AnyOperation, awsCall)
+	a.Delay(sim.AnyOperation, AWSCall)
 	return a.Cloud()
 }
 

@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Two cores are busy with one target; two at once would only mix their output.
 .NOTPARALLEL:
-.PHONY: help build test unit tools simulator controlplane end-to-end lint demo bench dist reproducible clean
+.PHONY: help build test unit tools simulator controlplane end-to-end lint demo bench dist build-SpotHandlerFunction reproducible clean
 
 VERSION := $(shell cat VERSION)
 
@@ -54,12 +54,14 @@ end-to-end: controlplane simulator ## the tests of the test module
 	cd test && go test -count=1 -p 1 -vet=off -timeout 20m \
 		$$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...)
 
-lint: ## gofmt, go vet and staticcheck
+lint: ## gofmt, go vet and staticcheck, and cfn-lint on template.yaml
 	@echo gofmt; found=$$(gofmt -l .); [ -z "$$found" ] || { printf 'to be formatted with gofmt -w:\n%s\n' "$$found" >&2; exit 1; }
 	go vet ./...
 	cd test && go vet $(LIGHT)
 	$(STATICCHECK) ./...
 	cd test && $(STATICCHECK) $(LIGHT)
+	@python3 tools/python/check.py cfn-lint
+	cfn-lint template.yaml
 
 demo: ## one interrupted node on a real control plane, live
 	@echo "compiling the demo (two or three minutes the first time, then it is cached)"
@@ -75,6 +77,16 @@ dist: ## what Lambda runs: dist/<arch>/bootstrap and its zip, the same bytes eve
 		$(SHIPPED) GOARCH=$$arch go build -trimpath -buildvcs=false $(LAMBDA) -o dist/$$arch/bootstrap ./lambda; \
 		go run ./tools/zip dist/kops-spot-$(VERSION)-$$arch.zip dist/$$arch/bootstrap LICENSE; \
 	done
+
+# `sam build` asks for the function by its name in template.yaml, in a copy of this directory. ARCH is arm64 or amd64; the
+# template's parameter Architecture has to say the same.
+ARCH ?= arm64
+build-SpotHandlerFunction:
+	@[ -n "$(ARTIFACTS_DIR)" ] || { echo "ARTIFACTS_DIR is not set: run sam build, or name a directory for what is built" >&2; exit 1; }
+	@case "$(ARCH)" in arm64|amd64) ;; *) echo "ARCH: set it to arm64 or amd64, not $(ARCH)" >&2; exit 1;; esac
+	mkdir -p "$(ARTIFACTS_DIR)"
+	$(SHIPPED) GOARCH=$(ARCH) go build -trimpath -buildvcs=false $(LAMBDA) -o "$(ARTIFACTS_DIR)/bootstrap" ./lambda
+	cp LICENSE "$(ARTIFACTS_DIR)/"
 
 reproducible: ## dist, here and as another machine would build it: are the bytes the same?
 	@tools/reproducible

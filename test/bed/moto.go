@@ -28,7 +28,7 @@ func StartMoto(ctx context.Context, dir string) (*Moto, error) {
 		return nil, err
 	}
 	check := filepath.Join(filepath.Dir(test), "tools", "python", "check.py")
-	if out, err := exec.CommandContext(ctx, "python3", check).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "python3", check, "moto", "boto3").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("looking for moto: %w\n%s", err, out)
 	}
 	m := &Moto{log: filepath.Join(dir, "moto.log")}

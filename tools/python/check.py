@@ -1,13 +1,19 @@
-"""Tells which Python tools of the tests are missing, each with the command that installs it, and fails if any is."""
+"""Tells which Python tools of the tests are missing, each with the command that installs it, and fails if any is.
+
+Arguments name those that matter; without any, all do.
+"""
 
 import importlib
 import importlib.metadata
 import sys
 
-# What to install, the module that imports only if it is there with its extras, and the one version, if it matters.
+# What to install, the module that imports only if it is there with its extras (none if it has none: importing takes time), and
+# the one version, if it matters.
 TOOLS = [
     ("moto[server]", "moto.server", "5.2.1"),  # tests name what this version does unlike AWS
     ("boto3", "boto3", None),
+    ("aws-sam-translator", None, "1.110.0"),  # what CloudFormation makes of template.yaml
+    ("cfn-lint", None, "1.51.0"),  # each version has rules of its own
 ]
 
 
@@ -21,7 +27,8 @@ def problem(requirement, module, version):
     if version and found != version:
         return f"{name} is {found}; the tests know {version}"
     try:
-        importlib.import_module(module)
+        if module:
+            importlib.import_module(module)
     except ImportError as e:
         return f"{requirement} is not all there ({e})"
     print(f"{name} {found}")
@@ -30,6 +37,8 @@ def problem(requirement, module, version):
 
 failed = False
 for requirement, module, version in TOOLS:
+    if sys.argv[1:] and requirement.split("[")[0] not in sys.argv[1:]:
+        continue
     if what := problem(requirement, module, version):
         failed = True
         wanted = f"'{requirement}=={version}'" if version else requirement

@@ -1,0 +1,147 @@
+package template
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"math/big"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/test/bed"
+)
+
+const cluster = "prod.example.com"
+
+// The sets of parameters that the tests look at.
+const (
+	byDefault     = "by default"
+	everything    = "everything switched on"
+	nothing       = "everything switched off, with a role that is there"
+	inVPC         = "in a VPC"
+	ruleIsOn      = "ENABLED"
+	ruleIsOff     = "DISABLED"
+	secretARN     = "arn:aws:secretsmanager:" + Region + ":" + Account + ":secret:cast-kops/" + cluster + "/"
+	parameterARN  = "arn:aws:ssm:" + Region + ":" + Account + ":parameter/cast-kops/"
+	keyARN        = "arn:aws:kms:" + Region + ":" + Account + ":key/0f0e0d0c-1111-2222-3333-444455556666"
+	existingRole  = "arn:aws:iam::" + Account + ":role/kops-spot"
+	pager         = "arn:aws:sns:" + Region + ":" + Account + ":pager"
+	castaiCluster = "0b1c2d3e-0000-4000-8000-0123456789ab"
+)
+
+var sets = map[string]Parameters{
+	byDefault: needed(),
+	everything: with(switches(ruleIsOn), Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-2", "Login": "secretsmanager:" + secretARN + "token-a1B2c3",
+		"SecretArns": secretARN + "token-a1B2c3," + secretARN + "castai-d4E5f6", "ParameterArns": parameterARN + "ca", "KeyArns": keyARN,
+		"CA": "ssm:/cast-kops/ca", "Rebalance": "drain", "ScheduledChange": "drain", "Hooks": "drain,prod/drain", "Rehearsals": "act", "EndLeftovers": "act",
+		"CASTAICluster": castaiCluster, "CASTAIKey": "secretsmanager:" + secretARN + "castai-d4E5f6", "CASTAIURL": "https://api.eu.cast.ai",
+		"SubnetIds":        "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2",
+		"SecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1", "ReservedConcurrency": "5", "SelfCheckMinutes": "5",
+		"NotifyEmail": "people@example.com", "AlarmTopicArn": pager}),
+	nothing: with(switches(ruleIsOff), Parameters{"FunctionRoleArn": existingRole, "Architecture": "x86_64", "Mode": "observe", "Alarms": ruleIsOff, "Dashboard": ruleIsOff,
+		"Timeout": "300", "MemorySize": "512", "RetryAttempts": "0", "EventAge": "120", "LogRetentionDays": "7"}),
+	inVPC: with(Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-4", "SubnetIds": "subnet-01234567", "SecurityGroupIds": "sg-01234567",
+		"AlarmTopicArn": pager}, nil),
+}
+
+// needed is what has no default.
+func needed() Parameters {
+	return Parameters{"Cluster": cluster, "ShortName": iam.Name(cluster), "Server": "https://api." + cluster}
+}
+
+// with is what is needed, and more.
+func with(more ...Parameters) Parameters {
+	p := needed()
+	for _, m := range more {
+		maps.Copy(p, m)
+	}
+	return p
+}
+
+var ruleParameters = []string{"SpotWarningRule", "CapacityReservationRule", "RebalanceRule", "LifecycleRule", "HealthRule", "StateChangeRule",
+	"RehearsalRule", "SelfCheckRule"}
+
+func switches(state string) Parameters {
+	p := Parameters{}
+	for _, name := range ruleParameters {
+		p[name] = state
+	}
+	return p
+}
+
+// shared is what takes seconds to make.
+var shared struct {
+	*Transformed
+	moto *bed.Moto
+}
+
+func TestMain(m *testing.M) {
+	code, err := runAll(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "template:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runAll(m *testing.M) (code int, err error) {
+	folder, err := os.MkdirTemp("", "template")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(folder)
+	ctx := context.Background()
+	var notTransformed error
+	var both sync.WaitGroup
+	both.Go(func() { shared.Transformed, notTransformed = Transform(ctx, true, sets) })
+	shared.moto, err = bed.StartMoto(ctx, folder)
+	both.Wait()
+	if err != nil {
+		return 1, err
+	}
+	defer func() {
+		if stopped := shared.moto.Stop(); stopped != nil {
+			code, err = 1, stopped
+		}
+	}()
+	if notTransformed != nil {
+		return 1, notTransformed
+	}
+	return m.Run(), nil
+}
+
+// stack is what CloudFormation makes of the template for one of the sets.
+func stack(t *testing.T, set string) *Stack {
+	t.Helper()
+	tmpl := shared.Templates[set]
+	if why := tmpl.Refuses(sets[set]); len(why) > 0 {
+		t.Fatalf("the parameters are refused: %v", why)
+	}
+	return tmpl.Resolve(sets[set])
+}
+
+// asKOps is a CA as kOps makes it for a cluster, in base64.
+func asKOps(t *testing.T) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial, _ := new(big.Int).SetString("7000000000000000000", 10)
+	ca := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "kubernetes-ca"}, NotBefore: time.Now(),
+		NotAfter: time.Now().AddDate(10, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}

@@ -1,0 +1,126 @@
+package template
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/bridge/pattern"
+)
+
+// ruleOf is which rule brings which kind of event.
+var ruleOf = map[spot.Kind]string{
+	spot.SpotTerminate: "SpotWarning", spot.SpotStop: "SpotWarning", spot.SpotHibernate: "SpotWarning",
+	spot.CapacityReservation: "CapacityReservation", spot.Rebalance: "Rebalance", spot.LifecycleTerminate: "Lifecycle",
+	spot.ScheduledChange: "Health", spot.StateChange: "StateChange",
+}
+
+// patterns are those of the rules.
+func patterns(t *testing.T, s *Stack) map[string]*pattern.Pattern {
+	t.Helper()
+	all := map[string]*pattern.Pattern{}
+	for id, r := range s.Resources {
+		if r.Type != "AWS::Events::Rule" || r.Properties["EventPattern"] == nil {
+			continue
+		}
+		document, err := json.Marshal(r.Properties["EventPattern"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all[strings.TrimPrefix(id, "SpotHandlerFunction")], err = pattern.Parse(document); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	return all
+}
+
+// TestEachEventComesByOneRule, which is that of its kind, and events that there is nothing to do about come by none, where a
+// pattern can tell.
+func TestEachEventComesByOneRule(t *testing.T) {
+	rules := patterns(t, stack(t, byDefault))
+	if len(rules) != len(ruleNames)-1 { // the self-check has no pattern
+		t.Errorf("there are %d patterns, want %d", len(rules), len(ruleNames)-1)
+	}
+	samples, err := filepath.Glob(filepath.Join(Root(), "internal", "eventbridge", "testdata", "*.json"))
+	if err != nil || len(samples) == 0 {
+		t.Fatalf("no sample of an event was found: %v", err)
+	}
+	seen := map[string]bool{}
+	for _, path := range samples {
+		name := strings.TrimSuffix(filepath.Base(path), ".json")
+		t.Run(name, func(t *testing.T) {
+			event, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for rule, p := range rules {
+				wanted, err := p.Matches(event)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if wanted {
+					got = append(got, rule)
+					seen[rule] = true
+				}
+			}
+			want, must := expected(t, event)
+			if len(got) == 0 && !must {
+				return
+			}
+			if want == "" && len(got) > 0 || want != "" && !slices.Equal(got, []string{want}) {
+				t.Errorf("it comes by %q, want %q", got, want)
+			}
+		})
+	}
+	for rule := range rules {
+		if !seen[rule] {
+			t.Errorf("no sample comes by the rule %s", rule)
+		}
+	}
+}
+
+// expected is which rule should bring an event, and whether that must. The handler says what it means.
+func expected(t *testing.T, event []byte) (rule string, must bool) {
+	t.Helper()
+	e, err := eventbridge.Decode(event)
+	var unknown *eventbridge.UnknownError
+	var envelope struct {
+		Source     string
+		DetailType string `json:"detail-type"`
+	}
+	switch {
+	case errors.As(err, &unknown):
+		if err := json.Unmarshal(event, &envelope); err != nil {
+			t.Fatal(err)
+		}
+		if envelope.DetailType == "AWS Health Event" { // why there is nothing to do may stand where no pattern looks
+			return "Health", false
+		}
+		return "", true
+	case err != nil:
+		t.Fatal(err)
+	case e.SelfCheck:
+		if err := json.Unmarshal(event, &envelope); err != nil {
+			t.Fatal(err)
+		}
+		if envelope.Source == eventbridge.SourceSelfCheck {
+			return "Rehearsal", true
+		}
+		return "", true // the schedule hands it on without a pattern
+	}
+	in := e.Interruptions[0]
+	switch {
+	case in.Rehearsal:
+		return "Rehearsal", true
+	case in.State == "stopping", in.State == "shutting-down": // nothing is given free before the end is certain
+		return "", true
+	}
+	return ruleOf[in.Kind], true
+}

@@ -1,0 +1,145 @@
+package template
+
+import (
+	"encoding/json"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/castai/kops-spot/internal/app"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/bridge/pattern"
+	"github.com/castai/kops-spot/test/lambdalocal"
+)
+
+// acted are the results of which people are told: something was done, or should have been.
+var acted = []string{string(spot.Emptied), string(spot.NotEmptied), string(spot.NoNode), string(spot.Cordoned), string(spot.Released), string(spot.Returned)}
+
+// results are all that a function can answer with.
+func results(t *testing.T) []string {
+	t.Helper()
+	var schema struct {
+		Defs struct{ Result struct{ Enum []string } } `json:"$defs"`
+	}
+	b, err := os.ReadFile(filepath.Join(Root(), "docs", "outcome.schema.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &schema)
+	}
+	if err != nil || len(schema.Defs.Result.Enum) == 0 {
+		t.Fatalf("docs/outcome.schema.json says nothing of results: %v", err)
+	}
+	return append(schema.Defs.Result.Enum, string(app.Ready), string(app.NotReady))
+}
+
+// record is what Lambda tells a destination of an event with this result.
+func record(t *testing.T, result string) []byte {
+	t.Helper()
+	response, err := json.Marshal(map[string]any{"version": 1, "result": result, "cluster": cluster})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(lambdalocal.Record{Version: "1.0", Timestamp: "2026-01-01T00:00:00.000Z", RequestPayload: json.RawMessage(`{"source":"aws.ec2","detail":{}}`), ResponsePayload: response})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestPeopleAreToldOfWhatWasActedOn, and not of every event of the region: by the pattern's rules, and by moto's SNS, which
+// has a filter of its own.
+func TestPeopleAreToldOfWhatWasActedOn(t *testing.T) {
+	s := stack(t, everything)
+	people := s.Resources["OutcomesToPeople"].Properties
+	if people["Protocol"] != "email" || people["Endpoint"] != "people@example.com" || people["FilterPolicyScope"] != "MessageBody" {
+		t.Errorf("the people's subscription is %v", people)
+	}
+	filter, err := json.Marshal(people["FilterPolicy"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := pattern.Parse(filter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := results(t)
+	var told []string
+	for _, result := range all {
+		matches, err := p.Matches(record(t, result))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if matches {
+			told = append(told, result)
+		}
+	}
+	want := slices.Sorted(slices.Values(acted))
+	if slices.Sort(told); !slices.Equal(told, want) {
+		t.Errorf("people are told of %q, want %q", told, want)
+	}
+	if got := throughMoto(t, string(filter), all); !slices.Equal(got, want) {
+		t.Errorf("SNS hands on %q, want %q", got, want)
+	}
+}
+
+// throughMoto publishes a record of each result to a topic, and returns those that come out at a queue with the filter.
+func throughMoto(t *testing.T, filter string, all []string) []string {
+	t.Helper()
+	const region = "sa-east-1"
+	queues := sqs.NewFromConfig(settingsFor(region))
+	name := "people"
+	q, err := queues.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sns := func(action string, form url.Values) {
+		if err := query(t.Context(), "sns", region, action, form, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	topic := strings.ReplaceAll(arn("sns", name), Region, region)
+	sns("CreateTopic", url.Values{"Name": {name}})
+	sns("Subscribe", url.Values{"TopicArn": {topic}, "Protocol": {"sqs"}, "Endpoint": {strings.ReplaceAll(arn("sqs", name), Region, region)},
+		"Attributes.entry.1.key": {"RawMessageDelivery"}, "Attributes.entry.1.value": {"true"},
+		"Attributes.entry.2.key": {"FilterPolicyScope"}, "Attributes.entry.2.value": {"MessageBody"},
+		"Attributes.entry.3.key": {"FilterPolicy"}, "Attributes.entry.3.value": {filter}})
+	for _, result := range all {
+		sns("Publish", url.Values{"TopicArn": {topic}, "Message": {string(record(t, result))}})
+	}
+	got := map[string]bool{}
+	for {
+		out, err := queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: q.QueueUrl, MaxNumberOfMessages: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(out.Messages) == 0 {
+			return slices.Sorted(maps.Keys(got))
+		}
+		for _, m := range out.Messages {
+			var r struct{ ResponsePayload struct{ Result string } }
+			if err := json.Unmarshal([]byte(*m.Body), &r); err != nil {
+				t.Fatal(err)
+			}
+			got[r.ResponsePayload.Result] = true
+		}
+	}
+}
+
+// TestTheQueueGetsAllOutcomes also where they take the way over the topic, and as they are.
+func TestTheQueueGetsAllOutcomes(t *testing.T) {
+	queue := stack(t, everything).Resources["OutcomesToQueue"].Properties
+	if queue["Protocol"] != "sqs" || queue["RawMessageDelivery"] != true || queue["FilterPolicy"] != nil || queue["TopicArn"] != arn("sns", "cast-kops-prod-example-com-7405b025-outcomes") ||
+		queue["Endpoint"] != arn("sqs", "cast_kops-prod-example-com-7405b025-outcomes") {
+		t.Errorf("the queue's subscription is %v", queue)
+	}
+	for id, r := range stack(t, byDefault).Resources {
+		if strings.HasPrefix(r.Type, "AWS::SNS::") {
+			t.Errorf("nobody is to be told, and there is %s", id)
+		}
+	}
+}

@@ -1,0 +1,42 @@
+package template
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+
+	iamservice "github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"github.com/castai/kops-spot/iam"
+)
+
+// number is a number in a template, where it may stand as a text.
+func number(t testing.TB, v any) int {
+	t.Helper()
+	n, err := strconv.Atoi(fmt.Sprint(v))
+	if err != nil {
+		t.Fatalf("%v is no number", v)
+	}
+	return n
+}
+
+func texts(list []string) []any {
+	all := []any{}
+	for _, s := range list {
+		all = append(all, s)
+	}
+	return all
+}
+
+// makeRole makes a role that is there before the stack is.
+func makeRole(t *testing.T, name string) {
+	t.Helper()
+	trust, err := iam.Render(iam.Trust, iam.Values{Account: Account})
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := string(trust)
+	if _, err := iamservice.NewFromConfig(settingsFor(Region)).CreateRole(t.Context(), &iamservice.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &document}); err != nil {
+		t.Fatal(err)
+	}
+}

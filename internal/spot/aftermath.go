@@ -216,13 +216,13 @@ func (c *call) giveFree(ctx context.Context, n Node, r Release) (Outcome, error)
 	out.Result, out.Release = Released, &told
 	problem := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
 	pods, err := c.leftPods(ctx, n.Name)
-	if err != nil {
-		problem("listing the pods that are left: %v", err)
-	}
 	out.Pods = c.freePods(ctx, pods)
-	if slices.ContainsFunc(out.Pods, func(p PodTold) bool { return p.End == PodRemaining }) {
+	switch {
+	case err != nil:
+		problem("listing the pods that are left: %v", err)
+	case slices.ContainsFunc(out.Pods, func(p PodTold) bool { return p.End == PodRemaining }):
 		problem("not every pod's object could be deleted")
-	} else {
+	default:
 		told.PodsFreed = since(c.in.Time, time.Now())
 	}
 	attached, err := c.waitForVolumes(ctx, n.Name)
@@ -303,6 +303,9 @@ func freed(p Pod) bool { return !p.Mirror && p.Owner.Kind != "DaemonSet" }
 
 // freePods deletes the objects of pods whose machine has stopped: no kubelet will.
 func (c *call) freePods(ctx context.Context, pods []Pod) []PodTold {
+	if len(pods) == 0 {
+		return nil
+	}
 	told := make([]PodTold, len(pods))
 	slots := make(chan struct{}, max(c.Policy.Parallel, 1))
 	var wg sync.WaitGroup

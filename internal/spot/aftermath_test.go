@@ -239,6 +239,21 @@ func TestVolumesThatStayKeepTheNode(t *testing.T) {
 	})
 }
 
+// TestPodsThatAreNotKnownKeepTheNode, and are not told as free.
+func TestPodsThatAreNotKnownKeepTheNode(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.lose("terminated")
+		w.cluster.Disturb(sim.Disturbance{Resource: "pods", Err: errors.New("EOF")})
+		out := w.handleEvent(w.changed("terminated"), spot.Released)
+		if out.Release.PodsFreed != nil || out.Release.NodeDeleted != nil || len(out.Problems) == 0 {
+			t.Errorf("%+v, %q", out.Release, out.Problems)
+		}
+		if _, ok := w.cluster.Node(instance); !ok {
+			t.Error("the node was deleted")
+		}
+	})
+}
+
 // TestAnAftermathThatCanDoNothingIsAnError, so that it is tried again.
 func TestAnAftermathThatCanDoNothingIsAnError(t *testing.T) {
 	for name, harm := range map[string]func(w *world){

@@ -246,7 +246,7 @@ func (l *login) testEKSConfigMap(t *testing.T) {
 
 // testCRD changes who is who by objects while the authenticator runs.
 func (l *login) testCRD(t *testing.T) {
-	if err := l.cp.Apply(t.Context(), []byte(mappingsCRD)); err != nil {
+	if err := l.cp.Apply(t.Context(), []byte(bed.MappingsCRD)); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.auth.Restart(t.Context(), func(o *bed.AuthenticatorOptions) { o.Mode = bed.CRD }); err != nil {
@@ -263,40 +263,6 @@ func (l *login) testCRD(t *testing.T) {
 	}
 	l.becomes(t, l.handler, "two", handlerGroup)
 }
-
-// mappingsCRD is what kOps installs for the mode CRD, as far as the API server needs it
-// (https://github.com/kubernetes-sigs/aws-iam-authenticator/blob/v0.7.5/deploy/iamidentitymapping.yaml).
-const mappingsCRD = `
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata:
-  name: iamidentitymappings.iamauthenticator.k8s.aws
-spec:
-  group: iamauthenticator.k8s.aws
-  scope: Cluster
-  names: {kind: IAMIdentityMapping, plural: iamidentitymappings, singular: iamidentitymapping}
-  versions:
-    - name: v1alpha1
-      served: true
-      storage: true
-      subresources: {status: {}}
-      schema:
-        openAPIV3Schema:
-          type: object
-          properties:
-            spec:
-              type: object
-              required: [arn, username]
-              properties:
-                arn: {type: string}
-                username: {type: string}
-                groups: {type: array, items: {type: string}}
-            status:
-              type: object
-              properties:
-                canonicalARN: {type: string}
-                userID: {type: string}
-`
 
 const mappingObject = `
 apiVersion: iamauthenticator.k8s.aws/v1alpha1

@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/lambdalocal"
 )
 
@@ -144,15 +143,7 @@ func TestCastAIIsTold(t *testing.T) {
 func TestCastAIAndTheFamily(t *testing.T) {
 	r := newRig(t)
 	api := r.castai()
-	moto, err := bed.StartMoto(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := moto.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	moto := r.moto()
 	secrets := secretsmanager.NewFromConfig(motoConfig(moto.URL))
 	if _, err := secrets.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String("cast/key"), SecretString: aws.String(`{"castai":"an-older-key"}`)}); err != nil {
 		t.Fatal(err)

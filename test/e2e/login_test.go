@@ -173,15 +173,7 @@ func TestSecretIsTakenUp(t *testing.T) {
 			r := newRig(t)
 			victim := r.node()
 			r.deploy(app{name: "web", replicas: 1})
-			moto, err := bed.StartMoto(t.Context(), t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := moto.Stop(); err != nil {
-					t.Error(err)
-				}
-			})
+			moto := r.moto()
 			login, put := keep(t, moto.URL)
 			r.env["KOPS_SPOT_LOGIN"], r.env["KOPS_SPOT_CA"] = login, login
 			r.env["AWS_ENDPOINT_URL_SECRETS_MANAGER"], r.env["AWS_ENDPOINT_URL_SSM"] = moto.URL, moto.URL
@@ -259,15 +251,7 @@ func inParameterStore(t *testing.T, url string) (string, func(token, ca string))
 func TestSecretThatIsNotThere(t *testing.T) {
 	r := newRig(t)
 	victim := r.node()
-	moto, err := bed.StartMoto(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := moto.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	moto := r.moto()
 	r.env["KOPS_SPOT_LOGIN"], r.env["AWS_ENDPOINT_URL_SECRETS_MANAGER"] = "secretsmanager:cast/nowhere", moto.URL
 	if said := r.refused(victim); !strings.Contains(said, "reading secret cast/nowhere of Secrets Manager") || !strings.Contains(said, "ResourceNotFoundException") {
 		t.Errorf("it says %s", said)

@@ -221,6 +221,21 @@ func (r *rig) node() string {
 	return i.ID
 }
 
+// moto is a moto server of this test's own.
+func (r *rig) moto() *bed.Moto {
+	r.Helper()
+	moto, err := bed.StartMoto(r.Context(), r.TempDir())
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() {
+		if err := moto.Stop(); err != nil {
+			r.Error(err)
+		}
+	})
+	return moto
+}
+
 // service runs the function, with the environment as it then is.
 func (r *rig) service() *lambdalocal.Service {
 	r.Helper()

@@ -64,7 +64,7 @@ func brokenOff(t *testing.T, p onboard.MappingPlan, n int32, answered bool) bool
 
 // TestBrokenOffAnywhere: at whichever write a run ends, the next one brings about what one run would have; on the way back too.
 func TestBrokenOffAnywhere(t *testing.T) {
-	if err := shared.cp.Apply(t.Context(), []byte(mappingsCRD)); err != nil {
+	if err := shared.cp.Apply(t.Context(), []byte(bed.MappingsCRD)); err != nil {
 		t.Fatal(err)
 	}
 	for _, mode := range []string{"", bed.EKSConfigMap, bed.CRD, bed.MountedFile} {

@@ -29,7 +29,7 @@ const (
 // TestBackends: in each way that a cluster may know IAM, identities are let in, may do what they are to and no more, and are
 // shut out again; whoever was there before stays as he is.
 func TestBackends(t *testing.T) {
-	if err := shared.cp.Apply(t.Context(), []byte(mappingsCRD)); err != nil {
+	if err := shared.cp.Apply(t.Context(), []byte(bed.MappingsCRD)); err != nil {
 		t.Fatal(err)
 	}
 	aliceObject := kubeadmin.Ref{APIVersion: "iamauthenticator.k8s.aws/v1alpha1", Kind: "IAMIdentityMapping", Resource: "iamidentitymappings", Name: "alice"}

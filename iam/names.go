@@ -69,6 +69,26 @@ func RolePath(cluster string) string { return "/cast-kops/" + Name(cluster) + "/
 // SecretName returns the name in Secrets Manager of one of a cluster's secrets.
 func SecretName(cluster, secret string) string { return "cast-kops/" + cluster + "/" + secret }
 
+// QueueName returns the name of one of the queues of a cluster's function. kOps deletes every queue whose name begins with the
+// cluster's with dashes for dots when it deletes the cluster; an underscore is in no cluster's name.
+func QueueName(cluster, queue string) string { return "cast_kops-" + Name(cluster) + "-" + queue }
+
+// Queues and topics of a cluster's function that the function's role sends to; template.yaml makes them.
+const (
+	Outcomes = "outcomes" // the queue of what came of each event, or with people to tell the topic before it
+	Failures = "failures" // the queue of events that came to nothing
+)
+
+// QueueARN returns the ARN of one of the queues of the cluster's function.
+func (v Values) QueueARN(queue string) string {
+	return v.arn("sqs", v.Region, QueueName(v.Cluster, queue))
+}
+
+// TopicARN returns the ARN of one of the topics of the cluster's function.
+func (v Values) TopicARN(topic string) string {
+	return v.arn("sns", v.Region, FunctionName(v.Cluster)+"-"+topic)
+}
+
 // UserTags returns the tags of a cluster's user. Its managed policy means nothing without them.
 func UserTags(v Values) (map[string]string, error) {
 	for name, value := range map[string]string{"cluster": v.Cluster, "region": v.Region, "vpc": v.VPC} {

@@ -20,6 +20,8 @@ type onboardOptions struct {
 	permissions, credentialsFile        string
 	printCredentials, rotateKey         bool
 	userIsMaster, replaceShared, policy bool
+	karpenter, endLeftovers             bool
+	subnets, securityGroups             []string
 }
 
 func onboardCommand(c *console) *cobra.Command {
@@ -48,6 +50,10 @@ func onboardCommand(c *console) *cobra.Command {
 	f.BoolVar(&o.rotateKey, "rotate-key", false, "make a new access key, store it, and then delete the old one")
 	f.BoolVar(&o.userIsMaster, "user-is-master", false, "let the user into the cluster, to do everything there (system:masters), as the guide implies")
 	f.BoolVar(&o.replaceShared, "replace-shared-policy", false, "write the account's policy though users have it who lose rights by that")
+	f.BoolVar(&o.karpenter, "karpenter", false, "let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")
+	f.BoolVar(&o.endLeftovers, "end-leftovers", false, "let the function end interrupted instances that EC2 leaves running (KOPS_SPOT_END_LEFTOVERS=act)")
+	f.StringSliceVar(&o.subnets, "subnets", nil, "the `ids` of the subnets of a function in the VPC, with commas between them")
+	f.StringSliceVar(&o.securityGroups, "security-groups", nil, "the `ids` of its security groups")
 	f.BoolVar(&o.policy, "export-installer-policy", false, "print the IAM policy that whoever runs this needs, and stop")
 	return cmd
 }
@@ -83,7 +89,11 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	}
 	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{
 		Ground: at.ground, Permissions: o.permissions, Store: store,
-		RotateKey: o.rotateKey, UserIsMaster: o.userIsMaster, ReplaceShared: o.replaceShared}}
+		RotateKey: o.rotateKey, UserIsMaster: o.userIsMaster, ReplaceShared: o.replaceShared,
+		Karpenter: o.karpenter, EndLeftovers: o.endLeftovers, Subnets: o.subnets, SecurityGroups: o.securityGroups}}
+	if err := r.Want.Check(); err != nil {
+		return err
+	}
 	if o.userIsMaster && !o.export {
 		c.say(term.Mind, "the user is let into the cluster as system:masters: whoever has its access key may do everything there")
 	}

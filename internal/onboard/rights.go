@@ -87,6 +87,11 @@ func roleRights(w Want, s State, l *logIn) ([]step, error) {
 		return nil, err
 	}
 	steps = append(steps, inline(has.Inline, s.RoleName, iam.RuntimePolicy.Name, text, "what Lambda does for the function", iamcloud.PutRolePolicy))
+	network, err := networkRights(w, s, has)
+	if err != nil {
+		return nil, err
+	}
+	steps = append(steps, network...)
 	guide := map[string]string{}
 	for _, policy := range iam.GuideRoleManaged {
 		guide[w.Ground.AWSPolicyARN(policy)] = "of AWS' own, as the guide says; it is not scoped to the cluster"
@@ -101,4 +106,22 @@ func roleRights(w Want, s State, l *logIn) ([]step, error) {
 		}
 	}
 	return steps, nil
+}
+
+// networkRights are what Lambda needs for a function in the VPC. Without subnets they stay as they are: a function that is in
+// the VPC would lose its interfaces' keeper.
+func networkRights(w Want, s State, has iamcloud.Role) ([]step, error) {
+	name := iam.NetworkPolicy.Name
+	if len(w.Subnets) == 0 {
+		if old := written(slices.Sorted(maps.Keys(has.Inline)), name); old != "" {
+			return []step{leave("inline policy", s.RoleName+"/"+old, "no subnets were named this time; if the function is in the VPC no more: "+
+				"aws iam delete-role-policy --role-name "+s.RoleName+" --policy-name "+old+" takes it away")}, nil
+		}
+		return nil, nil
+	}
+	text, err := w.document(iam.NetworkPolicy, s)
+	if err != nil {
+		return nil, err
+	}
+	return []step{inline(has.Inline, s.RoleName, name, text, "the network interfaces that Lambda makes for a function in the VPC", iamcloud.PutRolePolicy)}, nil
 }

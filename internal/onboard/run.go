@@ -38,7 +38,7 @@ func (r *Run) mapping(s State) Mapping {
 	if r.Want.UserIsMaster {
 		user.Groups = []string{"system:masters"}
 	}
-	return Mapping{Cluster: v.Cluster, Identities: []Identity{
+	return Mapping{Cluster: v.Cluster, Karpenter: r.Want.Karpenter, Identities: []Identity{
 		{Kind: RoleIdentity, ARN: v.FunctionRoleARN(), Username: "kops-spot", Groups: []string{HandlerGroup}}, user}}
 }
 

@@ -25,6 +25,23 @@ type Want struct {
 
 	// UserIsMaster has the user mapped to system:masters, as the guide implies; otherwise it is not let into the cluster at all.
 	UserIsMaster bool
+
+	// Karpenter lets the function delete Karpenter's NodeClaims.
+	Karpenter bool
+
+	// EndLeftovers lets the function end interrupted instances that EC2 has left running: KOPS_SPOT_END_LEFTOVERS.
+	EndLeftovers bool
+
+	// Subnets and SecurityGroups are of a function in the VPC: both, or neither.
+	Subnets, SecurityGroups []string
+}
+
+// Check refuses what makes no sense, whatever the account has.
+func (w Want) Check() error {
+	if (len(w.Subnets) > 0) != (len(w.SecurityGroups) > 0) {
+		return errors.New("--subnets and --security-groups go together: a function in the VPC has both")
+	}
+	return nil
 }
 
 // refusals are the reasons for which nothing is done at all.
@@ -79,6 +96,9 @@ func (w Want) document(d iam.Document, s State) (string, error) {
 	if s.LogInSecret != nil && !s.LogInSecret.Deleted {
 		v.Secrets = []string{s.LogInSecret.ARN}
 	}
+	v.Queues = []string{v.QueueARN(iam.Outcomes), v.QueueARN(iam.Failures)}
+	v.Topics = []string{v.TopicARN(iam.Outcomes)}
+	v.EndLeftovers, v.Subnets, v.SecurityGroups = w.EndLeftovers, w.Subnets, w.SecurityGroups
 	text, err := iam.Render(d, v)
 	return string(text), err
 }

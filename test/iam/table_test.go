@@ -97,6 +97,7 @@ var functionRows = []row{
 	{actions: []string{"logs:CreateLogGroup"}, on: anEmptyLog},
 	{actions: []string{"logs:CreateLogStream", "logs:PutLogEvents"}, on: aLogStream},
 	{actions: []string{"sqs:SendMessage"}, on: aQueue},
+	{actions: []string{"sqs:SendMessage"}, on: aFailureQueue},
 	{actions: []string{"sns:Publish"}, on: aTopic},
 }
 

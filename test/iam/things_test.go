@@ -133,16 +133,17 @@ var (
 	aRole         = global("role of the user's", func(v iam.Values) string { return "role" + iam.RolePath(v.Cluster) + "cast-node-general" })
 	aProfile      = global("instance profile", func(v iam.Values) string { return "instance-profile" + iam.RolePath(v.Cluster) + "cast-node-general" })
 
-	aFunction  = regional("function", "lambda", func(v iam.Values) string { return last(v.FunctionARN()) })
-	aRule      = regional("rule", "events", func(v iam.Values) string { return "rule/" + iam.RuleName(v.Cluster, "interruption") })
-	aLogGroup  = regional("log group", "logs", func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) })
-	anEmptyLog = regional("log group", "logs", func(v iam.Values) string { return last(aLogGroup.arn(thingOf(v))) + ":log-stream:" }) // as errors name it
-	aLogStream = regional("log stream", "logs", func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) + ":log-stream:2026/11/02/1" })
-	aSecret    = regional("secret", "secretsmanager", func(v iam.Values) string { return last(v.Secrets[0]) })
-	aParameter = regional("parameter", "ssm", func(v iam.Values) string { return last(v.Parameters[0]) })
-	aKey       = regional("key", "kms", func(v iam.Values) string { return last(v.Keys[0]) })
-	aQueue     = regional("queue", "sqs", func(v iam.Values) string { return last(v.Queues[0]) })
-	aTopic     = regional("topic", "sns", func(v iam.Values) string { return last(v.Topics[0]) })
+	aFunction     = regional("function", "lambda", func(v iam.Values) string { return last(v.FunctionARN()) })
+	aRule         = regional("rule", "events", func(v iam.Values) string { return "rule/" + iam.RuleName(v.Cluster, "interruption") })
+	aLogGroup     = regional("log group", "logs", func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) })
+	anEmptyLog    = regional("log group", "logs", func(v iam.Values) string { return last(aLogGroup.arn(thingOf(v))) + ":log-stream:" }) // as errors name it
+	aLogStream    = regional("log stream", "logs", func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) + ":log-stream:2026/11/02/1" })
+	aSecret       = regional("secret", "secretsmanager", func(v iam.Values) string { return last(v.Secrets[0]) })
+	aParameter    = regional("parameter", "ssm", func(v iam.Values) string { return last(v.Parameters[0]) })
+	aKey          = regional("key", "kms", func(v iam.Values) string { return last(v.Keys[0]) })
+	aQueue        = regional("queue", "sqs", func(v iam.Values) string { return last(v.Queues[0]) })
+	aFailureQueue = regional("queue", "sqs", func(v iam.Values) string { return last(v.Queues[1]) })
+	aTopic        = regional("topic", "sns", func(v iam.Values) string { return last(v.Topics[0]) })
 
 	// The subnet and the security group that a function in a VPC is put into are known by their ids.
 	theSubnet        = regional("function's subnet", "ec2", func(v iam.Values) string { return "subnet/" + v.Subnets[0] })

@@ -38,8 +38,8 @@ func onboarded(cluster, functionRole, id string) iam.Values {
 	v.Secrets = own("secretsmanager", "secret:cast-kops/"+cluster+"/token-AbCdEf")
 	v.Parameters = own("ssm", "parameter/cast-kops/"+cluster+"/token")
 	v.Keys = own("kms", "key/"+id)
-	v.Queues = own("sqs", "cast-kops-"+iam.Name(cluster)+"-outcomes")
-	v.Topics = own("sns", "cast-kops-"+iam.Name(cluster)+"-outcomes")
+	v.Queues = []string{v.QueueARN(iam.Outcomes), v.QueueARN(iam.Failures)}
+	v.Topics = []string{v.TopicARN(iam.Outcomes)}
 	return v
 }
 

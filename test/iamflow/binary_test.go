@@ -120,6 +120,16 @@ func TestTheBinary(t *testing.T) {
 		t.Errorf("it is no script: %v\n%s", err, out)
 	}
 
+	if withKarpenter, _, err := w.command("onboard", "--cluster", clusterA, "--export", "--karpenter"); err != nil ||
+		!strings.Contains(withKarpenter, "kops-spot-karpenter") || strings.Contains(script, "kops-spot-karpenter") {
+		t.Errorf("what --karpenter asks for is not in the script, or there without it: %v", err)
+	}
+	_, stderr, err = w.command("onboard", "--cluster", clusterA, "--subnets", "subnet-01234567", "--yes")
+	if wrote := w.written(); err == nil || len(wrote) > 0 {
+		t.Errorf("subnets without security groups: %v, and has written %q", err, wrote)
+	}
+	said(stderr, "--subnets and --security-groups go together")
+
 	// The first run; the cluster has no authenticator, so the function logs in with a token.
 	first := w.told("onboard", "--cluster", clusterA, "--region", region)
 	if !first.Applied || first.AccessKeyID == "" || first.Credentials != nil || first.Findings.Failed() {

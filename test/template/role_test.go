@@ -12,27 +12,24 @@ import (
 // TestTheRoleMayWhatTheDocumentsSay: the statements in the template are those of iam/, for the same values. So what is proven
 // of those holds for a role that the template makes.
 func TestTheRoleMayWhatTheDocumentsSay(t *testing.T) {
-	queue := func(name string) string {
-		return "arn:aws:sqs:" + Region + ":" + Account + ":cast_kops-" + iam.Name(cluster) + "-" + name
-	}
 	bare := iam.Values{Partition: "aws", Region: Region, Account: Account, Cluster: cluster}
 	for set, c := range map[string]struct {
 		role      string
 		values    func(*iam.Values)
 		documents []iam.Document
 	}{
-		byDefault: {iam.FunctionRole, func(v *iam.Values) { v.Queues = []string{queue("outcomes"), queue("failures")} },
+		byDefault: {iam.FunctionRole, func(v *iam.Values) { v.Queues = []string{bare.QueueARN(iam.Outcomes), bare.QueueARN(iam.Failures)} },
 			[]iam.Document{iam.HandlerPolicy, iam.RuntimePolicy}},
 		everything: {"CastLambdaRoleForSpot-2", func(v *iam.Values) {
-			v.Queues = []string{queue("failures")}
-			v.Topics = []string{"arn:aws:sns:" + Region + ":" + Account + ":cast-kops-" + iam.Name(cluster) + "-outcomes"}
+			v.Queues = []string{bare.QueueARN(iam.Failures)}
+			v.Topics = []string{bare.TopicARN(iam.Outcomes)}
 			v.Secrets = []string{secretARN + "token-a1B2c3", secretARN + "castai-d4E5f6"}
 			v.Parameters, v.Keys, v.EndLeftovers = []string{parameterARN + "ca"}, []string{keyARN}, true
 			v.Subnets = []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1", "subnet-0123456789abcdef2"}
 			v.SecurityGroups = []string{"sg-0123456789abcdef0", "sg-0123456789abcdef1"}
 		}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy}},
 		inVPC: {"CastLambdaRoleForSpot-4", func(v *iam.Values) {
-			v.Queues = []string{queue("outcomes"), queue("failures")}
+			v.Queues = []string{bare.QueueARN(iam.Outcomes), bare.QueueARN(iam.Failures)}
 			v.Subnets, v.SecurityGroups = []string{"subnet-01234567"}, []string{"sg-01234567"}
 		}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy}},
 	} {

@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -102,6 +103,7 @@ func parse(args []string, getenv func(string) string, errOut io.Writer) (setting
 	set := settings{function: lambdalocal.Function{Environment: map[string]string{}}}
 	fn := &set.function
 	var concurrency, retries int
+	var envFile string
 	fs := flag.NewFlagSet("lambda-local", flag.ContinueOnError)
 	fs.SetOutput(errOut)
 	fs.StringVar(&fn.Bootstrap, "bootstrap", "./bootstrap", "the function's executable")
@@ -118,6 +120,7 @@ func parse(args []string, getenv func(string) string, errOut io.Writer) (setting
 		fn.Environment[name] = value
 		return nil
 	})
+	fs.StringVar(&envFile, "env-file", "", "`file` of environment variables, in the form of sam local's --env-vars; -env overrules it")
 	fs.IntVar(&retries, "retries", 2, "MaximumRetryAttempts of asynchronous events, 0 to 2")
 	fs.DurationVar(&fn.Async.MaximumEventAge, "max-age", 6*time.Hour, "MaximumEventAge of asynchronous events")
 	fs.StringVar(&set.onSuccess, "on-success", "", "`file` to append the records of successful events to, one a line")
@@ -129,6 +132,15 @@ func parse(args []string, getenv func(string) string, errOut io.Writer) (setting
 	}
 	if fs.NArg() > 0 {
 		return settings{}, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if envFile != "" {
+		variables, err := readVariables(envFile, fn.Name)
+		if err != nil {
+			return settings{}, err
+		}
+		maps.Copy(variables, fn.Environment)
+		withCredentials(variables, getenv)
+		fn.Environment = variables
 	}
 	if concurrency >= 0 {
 		fn.ReservedConcurrency = &concurrency

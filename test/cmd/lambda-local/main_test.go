@@ -86,7 +86,7 @@ func TestHelp(t *testing.T) {
 	if err := run(t.Context(), []string{"-h"}, noenv, io.Discard, &errOut); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("got %v", err)
 	}
-	for _, name := range []string{"bootstrap", "name", "addr", "timeout", "memory", "concurrency", "env", "retries", "max-age", "on-success", "on-failure"} {
+	for _, name := range []string{"bootstrap", "name", "addr", "timeout", "memory", "concurrency", "env", "env-file", "retries", "max-age", "on-success", "on-failure"} {
 		if !strings.Contains(errOut.String(), "\n  -"+name+" ") {
 			t.Errorf("the help does not tell of -%s", name)
 		}

@@ -3,12 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
 
 	"github.com/castai/kops-spot/iam"
@@ -107,22 +107,31 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 
 // stage is the region of the machine, in an account that has just this machine for just this cluster.
 func (c *console) stage(ctx context.Context, cluster string, m machine) (*rehearsal.Stage, error) {
+	cfg, err := ownMachine(ctx, cluster, m)
+	if err != nil {
+		return nil, fmt.Errorf("nothing was sent: %w", err)
+	}
+	return rehearsal.New(cfg), nil
+}
+
+// ownMachine logs in to the region of the machine, and makes sure that the account has just this machine for just this cluster.
+func ownMachine(ctx context.Context, cluster string, m machine) (aws.Config, error) {
 	cfg, err := awsLogin(ctx, m.region)
 	if err != nil {
-		return nil, err
+		return cfg, err
 	}
 	i, err := awscloud.New(cfg).Instance(ctx, m.id)
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		return nil, fmt.Errorf("nothing was sent: the AWS credentials lead to an account that has no instance %s in %s: "+
+		return cfg, fmt.Errorf("the AWS credentials lead to an account that has no instance %s in %s: "+
 			"they or the kubeconfig point elsewhere: choose the account with AWS_PROFILE, or the cluster with --context", m.id, m.region)
 	case err != nil:
-		return nil, err
+		return cfg, err
 	case i.Tags[spot.TagCluster] != cluster:
-		return nil, fmt.Errorf("nothing was sent: the instance %s has the tag %s=%s, and the kubeconfig leads to %s: "+
+		return cfg, fmt.Errorf("the instance %s has the tag %s=%s, and the kubeconfig leads to %s: "+
 			"the AWS credentials or the kubeconfig point elsewhere", m.id, spot.TagCluster, i.Tags[spot.TagCluster], cluster)
 	}
-	return rehearsal.New(cfg), nil
+	return cfg, nil
 }
 
 // group is the log group in which the outcome is looked for.
@@ -172,13 +181,7 @@ func whereBroken(err error, last string) error {
 }
 
 func (c *console) tellRehearsal(o rehearseOptions, out spot.Outcome) error {
-	if o.output == asJSON {
-		e := json.NewEncoder(c.stdout)
-		e.SetIndent("", "  ")
-		if err := e.Encode(out); err != nil {
-			return err
-		}
-	} else if err := term.Timeline(c.stdout, out, options(c.environ, c.stdout)); err != nil {
+	if err := c.tellOutcome(o.output, out); err != nil {
 		return err
 	}
 	switch out.Result {

@@ -13,6 +13,7 @@ import (
 func commands(c *console) []*cobra.Command {
 	return []*cobra.Command{
 		explainCommand(c),
+		invokeCommand(c),
 		offboardCommand(c),
 		onboardCommand(c),
 		rehearseCommand(c),

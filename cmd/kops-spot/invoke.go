@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/term"
+)
+
+type invokeOptions struct {
+	place
+	event, output string
+	now, yes      bool
+}
+
+func invokeCommand(c *console) *cobra.Command {
+	var o invokeOptions
+	cmd := &cobra.Command{
+		Use:   "invoke -e FILE",
+		Short: "does here, with your own credentials, what the function would do with an event",
+		Long: "invoke reads an event as EventBridge would send it, and says what the function would do with it now; it changes\n" +
+			"nothing. With --yes it does it: the node is cordoned and drained, and its instance replaced, as if the function had\n" +
+			"been invoked. That takes as long as the event leaves time.\n\n" +
+			"An event of the past is told as such: --now has it sent now. Where the function's settings are not the defaults, set\n" +
+			"them here too: KOPS_SPOT_FORCE and the like",
+		Example: "  kops-spot invoke -e events/spot-interruption.json\n" +
+			"  kops-spot invoke -e warning.json --now --output json",
+		Args: nothing,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.invoke(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	o.flags(f)
+	f.StringVarP(&o.event, "event", "e", "", "the `file` that the event is in; - for standard input")
+	f.BoolVar(&o.now, "now", false, "take the event for one that was sent now")
+	f.StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+", or "+asJSON+" for each outcome as the function tells it")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do it, and do not only say what would be done")
+	return cmd
+}
+
+func (c *console) invoke(ctx context.Context, o invokeOptions) error {
+	if o.output != asText && o.output != asJSON {
+		return fmt.Errorf("--output %s: it is %s or %s", o.output, asText, asJSON)
+	}
+	all, err := c.readEvent(o)
+	if err != nil {
+		return err
+	}
+	k, err := c.connect(ctx, o.place)
+	if err != nil {
+		return err
+	}
+	h := spot.Handler{Cluster: k.Cluster}
+	if h.Policy, _, err = c.policy(k.name); err != nil {
+		return err
+	}
+	handle := h.Preview
+	if o.yes {
+		for _, in := range all {
+			if _, err := ownMachine(ctx, k.name, machine{in.Instance, in.Region}); err != nil {
+				return fmt.Errorf("nothing was done: %w", err)
+			}
+		}
+		handle = h.Handle
+	}
+	h.Cloud, _ = c.cloud(ctx, all[0].Region)
+	for _, in := range all {
+		out, err := handle(ctx, in)
+		if err != nil {
+			return fmt.Errorf("handling the event for instance %s: nothing was done: %w", in.Instance, err)
+		}
+		if err := c.tellOutcome(o.output, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readEvent reads the interruptions that an event speaks of.
+func (c *console) readEvent(o invokeOptions) ([]spot.Interruption, error) {
+	var text []byte
+	var err error
+	switch o.event {
+	case "":
+		return nil, errors.New("say which event with -e: a file such as events/spot-interruption.json, or - for standard input")
+	case "-":
+		text, err = io.ReadAll(c.stdin)
+	default:
+		text, err = os.ReadFile(o.event)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the event: %w", err)
+	}
+	e, err := eventbridge.Decode(text)
+	var unknown *eventbridge.UnknownError
+	switch {
+	case errors.As(err, &unknown):
+		return nil, fmt.Errorf("the function would leave this event alone: %w", err)
+	case err != nil:
+		return nil, err
+	case e.SelfCheck:
+		return nil, errors.New("this event asks the function whether it could act: send it to the function itself, with aws lambda invoke")
+	}
+	if o.now {
+		for i := range e.Interruptions {
+			e.Interruptions[i].Time, e.Interruptions[i].Replayed = time.Now(), false
+		}
+	}
+	return e.Interruptions, nil
+}
+
+// tellOutcome is an outcome in the form that was asked for.
+func (c *console) tellOutcome(form string, out spot.Outcome) error {
+	if form != asJSON {
+		return term.Timeline(c.stdout, out, options(c.environ, c.stdout))
+	}
+	e := json.NewEncoder(c.stdout)
+	e.SetIndent("", "  ")
+	return e.Encode(out)
+}

@@ -389,7 +389,7 @@ func (d *podDrain) settle(ctx context.Context, a podAnswer) {
 		if s.refusal == "" || !errors.Is(a.err, context.DeadlineExceeded) { // one that we cut off says nothing of its own
 			s.refusal = a.err.Error()
 		}
-		if next, ok := d.plan.Again(s.pod, a.at, s.refusals, after); ok && s.fate.Verb == Evict {
+		if next, ok := d.plan.Again(s.pod, a.ask, a.at, s.refusals, after); ok && s.fate.Verb == Evict {
 			s.due = next
 		}
 		d.askNamespace(ctx, s.pod)

@@ -110,9 +110,9 @@ func (p Plan) Ask(pod Pod, now time.Time, refusals int) Ask {
 	return ask
 }
 
-// Again is when to ask again after the refusals-th refusal, honouring the Retry-After that came with it (0 for none);
-// false for never.
-func (p Plan) Again(pod Pod, now time.Time, refusals int, after time.Duration) (time.Time, bool) {
+// Again is when to ask again after the refusals-th refusal, of what was asked, honouring the Retry-After that came with it (0
+// for none); false for never.
+func (p Plan) Again(pod Pod, asked Ask, now time.Time, refusals int, after time.Duration) (time.Time, bool) {
 	if p.once {
 		return time.Time{}, false
 	}
@@ -120,8 +120,10 @@ func (p Plan) Again(pod Pod, now time.Time, refusals int, after time.Duration) (
 		after = min(retryFirst<<min(refusals-1, 10), retryMost)
 	}
 	next := now.Add(after)
-	if force := p.forceAt(pod); p.forces(pod) && now.Before(force) && next.After(force) {
-		next = force // no Retry-After is worth a pod's SIGTERM
+	// No Retry-After is worth a pod's SIGTERM, nor is one that came with an eviction's refusal when its time to be forced had
+	// come. Only a deletion that is refused is worth a pause.
+	if force := later(p.forceAt(pod), now); p.forces(pod) && (!asked.Delete || now.Before(force)) && next.After(force) {
+		next = force
 	}
 	return next, next.Before(p.Until)
 }

@@ -115,6 +115,7 @@ func TestAgain(t *testing.T) {
 		refusals int
 		after    int // Retry-After, seconds
 		want     float64
+		deleted  bool // what was refused was the deletion past a budget
 		never    bool
 	}{
 		{name: "soon at first", own: 30, now: 1, refusals: 1, want: 1.5},
@@ -122,8 +123,10 @@ func TestAgain(t *testing.T) {
 		{name: "never slower than this", own: 30, now: 1, refusals: 50, want: 3},
 		{name: "as the server asks", own: 30, now: 1, refusals: 1, after: 10, want: 11},
 		{name: "but not past the forced delete", own: 30, now: 80, refusals: 1, after: 10, want: 85},
-		{name: "after it, as usual", own: 30, now: 85, refusals: 9, want: 87},
-		{name: "not past the end", own: 1, now: 119, refusals: 9, never: true},
+		{name: "after it, as usual", own: 30, now: 85, refusals: 9, deleted: true, want: 87},
+		{name: "an eviction that is refused then is followed by it at once", own: 30, now: 85.01, refusals: 9, want: 85.01},
+		{name: "whatever came with the refusal", own: 30, now: 85.01, refusals: 1, after: 10, want: 85.01},
+		{name: "not past the end", own: 1, now: 119, refusals: 9, deleted: true, never: true},
 		{name: "hibernate asks once", kind: spot.SpotHibernate, own: 30, now: 1, refusals: 1, never: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -131,7 +134,7 @@ func TestAgain(t *testing.T) {
 				c.kind = spot.SpotTerminate
 			}
 			plan, _ := planAt(c.kind, 0)
-			got, ok := plan.Again(spot.Pod{Grace: time.Duration(c.own) * time.Second}, at(c.now), c.refusals, time.Duration(c.after)*time.Second)
+			got, ok := plan.Again(spot.Pod{Grace: time.Duration(c.own) * time.Second}, spot.Ask{Delete: c.deleted}, at(c.now), c.refusals, time.Duration(c.after)*time.Second)
 			if ok == c.never || ok && !got.Equal(at(c.want)) {
 				t.Errorf("got %v, %v; want %v, %v", got.Sub(eventTime), ok, c.want, !c.never)
 			}

@@ -54,7 +54,7 @@ func TestWhatEachKindOfEventMeans(t *testing.T) {
 			if ask := plan.Ask(long, plan.Until.Add(-time.Second), 9); ask.Delete != c.forced {
 				t.Errorf("deleted past its budget: %v, want %v", ask.Delete, c.forced)
 			}
-			if _, again := plan.Again(long, now, 1, 0); again != c.again {
+			if _, again := plan.Again(long, spot.Ask{}, now, 1, 0); again != c.again {
 				t.Errorf("asked again: %v, want %v", again, c.again)
 			}
 			if plan.Replace.Action != c.replace {

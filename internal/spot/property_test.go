@@ -93,8 +93,9 @@ func TestPropertyNothingIsAskedPastTheEnd(t *testing.T) {
 	for range tries {
 		plan, now := r.plan()
 		pod := r.pod()
-		next, ok := plan.Again(pod, now, 1+r.IntN(70), time.Duration(r.IntN(90))*time.Second)
-		if ok && (!next.Before(plan.Until) || !next.After(now)) {
+		asked := spot.Ask{Delete: r.IntN(2) == 0}
+		next, ok := plan.Again(pod, asked, now, 1+r.IntN(70), time.Duration(r.IntN(90))*time.Second)
+		if ok && (!next.Before(plan.Until) || next.Before(now) || asked.Delete && !next.After(now)) {
 			t.Fatalf("asked at %s: again at %s; the end is at %s", now.Sub(eventTime), next.Sub(eventTime), plan.Until.Sub(eventTime))
 		}
 	}

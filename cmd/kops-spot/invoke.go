@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/castai/kops-spot/internal/awscloud"
 	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/term"
@@ -58,10 +61,15 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	if err != nil {
 		return err
 	}
-	h := spot.Handler{Cluster: k.Cluster}
+	h := spot.Handler{Cluster: annotated{k.Cluster}}
 	if h.Policy, _, err = c.policy(k.name); err != nil {
 		return err
 	}
+	cfg, err := awsLogin(ctx, all[0].Region)
+	if err != nil {
+		return err
+	}
+	h.Cloud = awscloud.New(cfg)
 	handle := h.Preview
 	if o.yes {
 		for _, in := range all {
@@ -69,19 +77,33 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 				return fmt.Errorf("nothing was done: %w", err)
 			}
 		}
-		handle = h.Handle
+		h.Cluster, handle = k.Cluster, h.Handle
 	}
-	h.Cloud, _ = c.cloud(ctx, all[0].Region)
-	for _, in := range all {
-		out, err := handle(ctx, in)
-		if err != nil {
-			return fmt.Errorf("handling the event for instance %s: nothing was done: %w", in.Instance, err)
+	return c.handleAll(ctx, o, all, handle)
+}
+
+// handleAll handles the interruptions of one event side by side, since the time of all of them runs, and tells each.
+func (c *console) handleAll(ctx context.Context, o invokeOptions, all []spot.Interruption,
+	handle func(context.Context, spot.Interruption) (spot.Outcome, error)) error {
+	outs, errs := make([]spot.Outcome, len(all)), make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, in := range all {
+		wg.Go(func() { outs[i], errs[i] = handle(ctx, in) })
+	}
+	wg.Wait()
+	for i, in := range all {
+		switch {
+		case errs[i] != nil:
+			errs[i] = fmt.Errorf("instance %s: nothing was done for it: %w", in.Instance, errs[i])
+			continue
+		case outs[i].Result == spot.NotEmptied, outs[i].Result == spot.NoNode:
+			errs[i] = fmt.Errorf("instance %s: it ended %s: %s", in.Instance, outs[i].Result, cmp.Or(outs[i].Reason, "see above"))
 		}
-		if err := c.tellOutcome(o.output, out); err != nil {
+		if err := c.tellOutcome(o.output, outs[i]); err != nil {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // readEvent reads the interruptions that an event speaks of.

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -99,7 +100,7 @@ func serve(ctx context.Context, set settings, service *lambdalocal.Service, out 
 }
 
 func parse(args []string, getenv func(string) string, errOut io.Writer) (settings, error) {
-	region := getenv("AWS_REGION")
+	region := cmp.Or(getenv("AWS_REGION"), getenv("AWS_DEFAULT_REGION"))
 	set := settings{function: lambdalocal.Function{Environment: map[string]string{}}}
 	fn := &set.function
 	var concurrency, retries int
@@ -139,7 +140,10 @@ func parse(args []string, getenv func(string) string, errOut io.Writer) (setting
 			return settings{}, err
 		}
 		maps.Copy(variables, fn.Environment)
-		withCredentials(variables, getenv)
+		if !withCredentials(variables, getenv) {
+			fmt.Fprintln(errOut, "there are no AWS credentials in the environment: the function is served with made-up ones, which AWS refuses; "+
+				`eval "$(aws configure export-credentials --format env)" sets them`)
+		}
 		fn.Environment = variables
 	}
 	if concurrency >= 0 {

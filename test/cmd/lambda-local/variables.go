@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -26,8 +27,8 @@ func readVariables(file, function string) (map[string]string, error) {
 	}
 	own, ok := functions[function]
 	if !ok && functions["Parameters"] == nil {
-		return nil, fmt.Errorf("reading the function's variables: %s has none for %s, but for: %s", file, function,
-			strings.Join(slices.Sorted(maps.Keys(functions)), ", "))
+		return nil, fmt.Errorf("reading the function's variables: %s has none for %s; it has them for %s", file, function,
+			cmp.Or(strings.Join(slices.Sorted(maps.Keys(functions)), ", "), "no function"))
 	}
 	all := map[string]string{}
 	for _, some := range []map[string]any{functions["Parameters"], own} {
@@ -43,14 +44,17 @@ func readVariables(file, function string) (map[string]string, error) {
 	return all, nil
 }
 
-// withCredentials adds the shell's credentials to variables that have none of their own.
-func withCredentials(variables map[string]string, getenv func(string) string) {
-	if variables[credentials[0]] != "" {
-		return
+// withCredentials adds the shell's credentials to variables that have none of their own, and reports whether there are any.
+func withCredentials(variables map[string]string, getenv func(string) string) bool {
+	for _, name := range credentials { // those of two identities are none of either
+		if variables[name] != "" {
+			return true
+		}
 	}
 	for _, name := range credentials {
 		if value := getenv(name); value != "" {
 			variables[name] = value
 		}
 	}
+	return variables[credentials[0]] != ""
 }

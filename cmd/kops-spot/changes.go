@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -82,9 +81,7 @@ func (c *console) carryOut(ctx context.Context, r *onboard.Run, h howToChange, q
 // tell is the result, in the form that was asked for.
 func (c *console) tell(h howToChange, told changed, text string) error {
 	if h.output == asJSON {
-		out := json.NewEncoder(c.stdout)
-		out.SetIndent("", "  ")
-		if err := out.Encode(told); err != nil {
+		if err := c.json(told); err != nil {
 			return err
 		}
 	} else {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +43,13 @@ func (c *console) say(m term.Mark, format string, args ...any) {
 // result is what the command was run for.
 func (c *console) result(m term.Mark, format string, args ...any) {
 	term.Say(c.stdout, m, fmt.Sprintf(format, args...), options(c.environ, c.stdout))
+}
+
+// json is what the command was run for, for a program to read.
+func (c *console) json(result any) error {
+	e := json.NewEncoder(c.stdout)
+	e.SetIndent("", "  ")
+	return e.Encode(result)
 }
 
 func options(environ []string, w io.Writer) term.Options {

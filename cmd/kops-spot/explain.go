@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -95,9 +94,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	if plan := e.Outcome.Plan; plan != nil && pod != "" {
 		plan.Pods = slices.DeleteFunc(plan.Pods, func(p spot.PodPlanned) bool { return p.Namespace+"/"+p.Name != pod })
 	}
-	out := json.NewEncoder(c.stdout)
-	out.SetIndent("", "  ")
-	return out.Encode(e.Outcome)
+	return c.json(e.Outcome)
 }
 
 // findSubject finds the node that is meant and, if it is a pod that is meant, which: as namespace/name.

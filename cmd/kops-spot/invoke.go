@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -73,7 +72,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	handle := h.Preview
 	if o.yes {
 		for _, in := range all {
-			if _, err := ownMachine(ctx, k.name, machine{in.Instance, in.Region}); err != nil {
+			if err := ownMachine(ctx, h.Cloud, k.name, machine{in.Instance, in.Region}); err != nil {
 				return fmt.Errorf("nothing was done: %w", err)
 			}
 		}
@@ -141,10 +140,8 @@ func (c *console) readEvent(o invokeOptions) ([]spot.Interruption, error) {
 
 // tellOutcome is an outcome in the form that was asked for.
 func (c *console) tellOutcome(form string, out spot.Outcome) error {
-	if form != asJSON {
-		return term.Timeline(c.stdout, out, options(c.environ, c.stdout))
+	if form == asJSON {
+		return c.json(out)
 	}
-	e := json.NewEncoder(c.stdout)
-	e.SetIndent("", "  ")
-	return e.Encode(out)
+	return term.Timeline(c.stdout, out, options(c.environ, c.stdout))
 }

@@ -73,6 +73,11 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	if o.permissions != onboard.Least && o.permissions != onboard.Guide {
 		return fmt.Errorf("--permissions %s: it is %s or %s", o.permissions, onboard.Least, onboard.Guide)
 	}
+	want := onboard.Want{Permissions: o.permissions, RotateKey: o.rotateKey, UserIsMaster: o.userIsMaster, ReplaceShared: o.replaceShared,
+		Karpenter: o.karpenter, EndLeftovers: o.endLeftovers, Subnets: o.subnets, SecurityGroups: o.securityGroups}
+	if err := want.Check(); err != nil {
+		return err
+	}
 	if o.policy {
 		return c.installerPolicy(ctx, o.site)
 	}
@@ -87,13 +92,8 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	if store == nil {
 		store = onboard.InSecretsManager{Cluster: at.ground.Cluster}
 	}
-	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{
-		Ground: at.ground, Permissions: o.permissions, Store: store,
-		RotateKey: o.rotateKey, UserIsMaster: o.userIsMaster, ReplaceShared: o.replaceShared,
-		Karpenter: o.karpenter, EndLeftovers: o.endLeftovers, Subnets: o.subnets, SecurityGroups: o.securityGroups}}
-	if err := r.Want.Check(); err != nil {
-		return err
-	}
+	want.Ground, want.Store = at.ground, store
+	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: want}
 	if o.userIsMaster && !o.export {
 		c.say(term.Mind, "the user is let into the cluster as system:masters: whoever has its access key may do everything there")
 	}

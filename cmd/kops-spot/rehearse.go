@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
 
 	"github.com/castai/kops-spot/iam"
@@ -107,31 +106,30 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 
 // stage is the region of the machine, in an account that has just this machine for just this cluster.
 func (c *console) stage(ctx context.Context, cluster string, m machine) (*rehearsal.Stage, error) {
-	cfg, err := ownMachine(ctx, cluster, m)
+	cfg, err := awsLogin(ctx, m.region)
 	if err != nil {
+		return nil, err
+	}
+	if err := ownMachine(ctx, awscloud.New(cfg), cluster, m); err != nil {
 		return nil, fmt.Errorf("nothing was sent: %w", err)
 	}
 	return rehearsal.New(cfg), nil
 }
 
-// ownMachine logs in to the region of the machine, and makes sure that the account has just this machine for just this cluster.
-func ownMachine(ctx context.Context, cluster string, m machine) (aws.Config, error) {
-	cfg, err := awsLogin(ctx, m.region)
-	if err != nil {
-		return cfg, err
-	}
-	i, err := awscloud.New(cfg).Instance(ctx, m.id)
+// ownMachine makes sure that the account has just this machine for just this cluster.
+func ownMachine(ctx context.Context, cloud spot.Cloud, cluster string, m machine) error {
+	i, err := cloud.Instance(ctx, m.id)
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		return cfg, fmt.Errorf("the AWS credentials lead to an account that has no instance %s in %s: "+
+		return fmt.Errorf("the AWS credentials lead to an account that has no instance %s in %s: "+
 			"they or the kubeconfig point elsewhere: choose the account with AWS_PROFILE, or the cluster with --context", m.id, m.region)
 	case err != nil:
-		return cfg, err
+		return err
 	case i.Tags[spot.TagCluster] != cluster:
-		return cfg, fmt.Errorf("the instance %s has the tag %s=%s, and the kubeconfig leads to %s: "+
+		return fmt.Errorf("the instance %s has the tag %s=%s, and the kubeconfig leads to %s: "+
 			"the AWS credentials or the kubeconfig point elsewhere", m.id, spot.TagCluster, i.Tags[spot.TagCluster], cluster)
 	}
-	return cfg, nil
+	return nil
 }
 
 // group is the log group in which the outcome is looked for.

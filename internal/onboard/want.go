@@ -36,7 +36,7 @@ type Want struct {
 	Subnets, SecurityGroups []string
 }
 
-// Check refuses what makes no sense, whatever the account has.
+// Check refuses what makes no sense whatever the cluster and the account have.
 func (w Want) Check() error {
 	if (len(w.Subnets) > 0) != (len(w.SecurityGroups) > 0) {
 		return errors.New("--subnets and --security-groups go together: a function in the VPC has both")

@@ -171,9 +171,7 @@ func TestTheBinary(t *testing.T) {
 		t.Errorf("offboarding: %+v", away)
 	}
 	w.withinInstallerPolicy()
-	if d := difference(strings.Join(before, "\n"), strings.Join(w.snapshot(), "\n")); d != "" {
-		t.Errorf("offboarding does not leave the account as it was:\n%s", d)
-	}
+	w.isAsItWas(before)
 	if d := difference(beforeInCluster, inCluster(t)); d != "" {
 		t.Errorf("offboarding does not leave the cluster as it was:\n%s", d)
 	}
@@ -201,9 +199,7 @@ func TestTheBinary(t *testing.T) {
 		}
 		w.storesToken()
 		w.told("offboard", "--cluster", clusterA)
-		if d := difference(strings.Join(before, "\n"), strings.Join(w.snapshot(), "\n")); d != "" {
-			t.Errorf("offboarding does not leave the account as it was:\n%s", d)
-		}
+		w.isAsItWas(before)
 	})
 	t.Run("a missing permission is named", func(t *testing.T) {
 		w.reset()

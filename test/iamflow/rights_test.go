@@ -57,9 +57,7 @@ func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
 	has("subnet/"+subnet, true)
 
 	w.offboard(clusterA, node)
-	if d := difference(strings.Join(before, "\n"), strings.Join(w.snapshot(), "\n")); d != "" {
-		t.Errorf("offboarding does not leave the account as it was:\n%s", d)
-	}
+	w.isAsItWas(before)
 }
 
 func TestSubnetsGoWithSecurityGroups(t *testing.T) {

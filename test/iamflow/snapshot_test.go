@@ -123,3 +123,11 @@ func difference(a, b string) string {
 	}
 	return strings.Join(out, "\n")
 }
+
+// isAsItWas holds the account to a snapshot of it from before it was onboarded.
+func (w *world) isAsItWas(before []string) {
+	w.Helper()
+	if d := difference(strings.Join(before, "\n"), strings.Join(w.snapshot(), "\n")); d != "" {
+		w.Errorf("offboarding does not leave the account as it was:\n%s", d)
+	}
+}

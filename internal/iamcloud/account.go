@@ -1,5 +1,6 @@
 // Package iamcloud is an AWS account as somebody sees it who onboards a cluster into it: who has which rights, which
-// instances the cluster has, and where its secrets are kept. The function needs none of it; internal/awscloud is its AWS.
+// instances the cluster has, where its secrets are kept, and what of the function is deployed. The function needs none of
+// it; internal/awscloud is its AWS.
 package iamcloud
 
 import (
@@ -8,10 +9,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
@@ -24,6 +27,8 @@ type Account struct {
 	secrets *secretsmanager.Client
 	lambda  *lambda.Client
 	events  *eventbridge.Client
+	stacks  *cloudformation.Client
+	buckets *s3.Client
 	sts     *sts.Client
 }
 
@@ -32,7 +37,8 @@ func New(cfg aws.Config) *Account {
 	return &Account{
 		cfg: cfg,
 		iam: iam.NewFromConfig(cfg), ec2: ec2.NewFromConfig(cfg), secrets: secretsmanager.NewFromConfig(cfg),
-		lambda: lambda.NewFromConfig(cfg), events: eventbridge.NewFromConfig(cfg), sts: sts.NewFromConfig(cfg),
+		lambda: lambda.NewFromConfig(cfg), events: eventbridge.NewFromConfig(cfg),
+		stacks: cloudformation.NewFromConfig(cfg), buckets: s3.NewFromConfig(cfg), sts: sts.NewFromConfig(cfg),
 	}
 }
 

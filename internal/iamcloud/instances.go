@@ -17,6 +17,7 @@ type Instance struct {
 	Tags    map[string]string
 	Profile string // the name of its instance profile; empty if it has none
 	Ended   bool   // or about to
+	Spot    bool
 }
 
 // idsAtOnce is how many values EC2 takes in a filter.
@@ -56,7 +57,7 @@ func (a *Account) instances(ctx context.Context, filter string, values ...string
 }
 
 func instance(i types.Instance) Instance {
-	out := Instance{ID: aws.ToString(i.InstanceId), VPC: aws.ToString(i.VpcId), Tags: map[string]string{}}
+	out := Instance{ID: aws.ToString(i.InstanceId), VPC: aws.ToString(i.VpcId), Tags: map[string]string{}, Spot: i.InstanceLifecycle == types.InstanceLifecycleTypeSpot}
 	for _, t := range i.Tags {
 		out.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 	}

@@ -76,6 +76,21 @@ func (c *Client) List(ctx context.Context, r Ref) ([]Object, error) {
 	return all, nil
 }
 
+// Version is the API server's, such as v1.31.2.
+func (c *Client) Version(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var told struct{ GitVersion string }
+	body, err := c.client.Get().AbsPath("/version").Do(ctx).Raw()
+	if err == nil {
+		err = json.Unmarshal(body, &told)
+	}
+	if err != nil {
+		return "", fmt.Errorf("asking the API server for its version: %w", err)
+	}
+	return told.GitVersion, nil
+}
+
 // Create makes an object. That there is one already is ErrChanged.
 func (c *Client) Create(ctx context.Context, r Ref, o Object) (Object, error) {
 	return write(ctx, c.at(c.client.Post(), r).SetHeader("Content-Type", runtime.ContentTypeJSON), "creating", r, o)

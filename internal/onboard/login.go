@@ -76,8 +76,7 @@ const arnEnd = "-AbCdEf"
 // only then.
 func (l *logIn) readBy(w Want, s State, has map[string]string) (step, error) {
 	name := iam.SecretName(w.Ground.Cluster, secretLogIn)
-	g := w.Ground
-	arn := "arn:" + g.Partition + ":secretsmanager:" + g.Region + ":" + g.Account + ":secret:" + name + arnEnd
+	g, arn := w.Ground, w.secretARN(name)
 	s.LogInSecret = &iamcloud.Secret{ARN: arn}
 	text, err := w.document(iam.HandlerPolicy, s)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // Permissions of the function's role.
@@ -48,16 +49,18 @@ func (w Want) Check() error {
 func (w Want) refusals(s State) error {
 	var errs []error
 	errs = append(errs, w.othersUser(s), w.othersPolicy(s))
-	for _, secret := range []struct {
-		is   bool
-		name string
-	}{{s.KeySecret != nil && s.KeySecret.Deleted, secretAccessKey}, {s.LogInSecret != nil && s.LogInSecret.Deleted, secretLogIn}} {
-		if name := iam.SecretName(w.Ground.Cluster, secret.name); secret.is {
-			errs = append(errs, fmt.Errorf("secret %s is scheduled to be deleted, and until then no other can have its name: "+
-				"aws secretsmanager restore-secret --secret-id %s --region %s brings it back", name, name, w.Ground.Region))
-		}
-	}
+	errs = append(errs, w.goingAway(secretAccessKey, s.KeySecret), w.goingAway(secretLogIn, s.LogInSecret))
 	return errors.Join(errs...)
+}
+
+// goingAway refuses a secret of whose name no other can be made for days.
+func (w Want) goingAway(secret string, is *iamcloud.Secret) error {
+	if is == nil || !is.Deleted {
+		return nil
+	}
+	name := iam.SecretName(w.Ground.Cluster, secret)
+	return fmt.Errorf("secret %s is scheduled to be deleted, and until then no other can have its name: "+
+		"aws secretsmanager restore-secret --secret-id %s --region %s brings it back", name, name, w.Ground.Region)
 }
 
 // othersUser refuses a user that is another cluster's: names of clusters are not unique in an account, but in a region.

@@ -16,6 +16,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+
+	"github.com/castai/kops-spot/internal/sam"
 )
 
 // Parameters are what whoever deploys gives; what is left out has the template's default.
@@ -29,8 +31,8 @@ const (
 
 // A Template is the template without its transform. It holds JSON as encoding/json reads it.
 type Template struct {
-	Parameters map[string]Parameter
-	Rules      map[string]Rule
+	Parameters map[string]sam.Parameter
+	Rules      map[string]sam.Rule
 	Mappings   map[string]map[string]map[string]string
 	Conditions map[string]any
 	Resources  map[string]Resource

@@ -1,0 +1,141 @@
+package iamcloud
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+)
+
+// Bucket is an S3 bucket of the account's own.
+type Bucket struct {
+	Name    string
+	There   bool
+	Private bool // nobody can make anything in it public
+	TLSOnly bool // it has a policy
+	Ours    bool // it has the tag
+}
+
+// noSuch are the codes with which S3 says that there is none.
+var noSuch = map[string]bool{"NotFound": true, "NoSuchBucket": true, "NoSuchKey": true, "NoSuchPublicAccessBlockConfiguration": true,
+	"NoSuchBucketPolicy": true, "NoSuchTagSet": true}
+
+// there tells an answer that something is not there from an error.
+func there(op, doing, on string, err error) (bool, error) {
+	var api smithy.APIError
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.As(err, &api) && noSuch[api.ErrorCode()]:
+		return false, nil
+	}
+	var response *awshttp.ResponseError // to HEAD S3 says no more than a status
+	if errors.As(err, &response) && response.HTTPStatusCode() == http.StatusForbidden {
+		err = &smithy.GenericAPIError{Code: "AccessDenied", Message: "S3 says no more; another account may have the bucket"}
+	}
+	return false, translate(op, doing, on, err)
+}
+
+// Bucket looks at a bucket that is to be the account's. One of its name that another account has is an error.
+func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b Bucket, err error) {
+	b.Name = name
+	on, doing := "bucket "+name, "looking for bucket "+name
+	_, err = a.buckets.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &name, ExpectedBucketOwner: &owner})
+	if b.There, err = there("s3:ListBucket", doing, on, err); err != nil || !b.There {
+		return b, err
+	}
+	block, err := a.buckets.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: &name, ExpectedBucketOwner: &owner})
+	if b.Private, err = there("s3:GetBucketPublicAccessBlock", doing, on, err); err != nil {
+		return b, err
+	}
+	if b.Private {
+		c := block.PublicAccessBlockConfiguration
+		b.Private = c != nil && aws.ToBool(c.BlockPublicAcls) && aws.ToBool(c.BlockPublicPolicy) && aws.ToBool(c.IgnorePublicAcls) && aws.ToBool(c.RestrictPublicBuckets)
+	}
+	_, err = a.buckets.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: &name, ExpectedBucketOwner: &owner})
+	if b.TLSOnly, err = there("s3:GetBucketPolicy", doing, on, err); err != nil {
+		return b, err
+	}
+	tags, err := a.buckets.GetBucketTagging(ctx, &s3.GetBucketTaggingInput{Bucket: &name, ExpectedBucketOwner: &owner})
+	tagged, err := there("s3:GetBucketTagging", doing, on, err)
+	if err != nil || !tagged {
+		return b, err
+	}
+	for _, t := range tags.TagSet {
+		b.Ours = b.Ours || aws.ToString(t.Key) == tag && aws.ToString(t.Value) == value
+	}
+	return b, nil
+}
+
+// MakeBucket are the calls that make a bucket of b, or what is missing of it: for the account alone, and over TLS alone.
+func (a *Account) MakeBucket(b Bucket, owner, tag, value, policy string) (calls []Call) {
+	on, name := "bucket "+b.Name, &b.Name
+	if !b.There {
+		in := &s3.CreateBucketInput{Bucket: name}
+		if region := a.Region(); region != "us-east-1" { // which cannot be named
+			in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
+		}
+		calls = append(calls, onS3(on, (*s3.Client).CreateBucket, in))
+	}
+	if !b.Private {
+		calls = append(calls, onS3(on, (*s3.Client).PutPublicAccessBlock, &s3.PutPublicAccessBlockInput{Bucket: name, ExpectedBucketOwner: &owner,
+			PublicAccessBlockConfiguration: &types.PublicAccessBlockConfiguration{BlockPublicAcls: aws.Bool(true), BlockPublicPolicy: aws.Bool(true),
+				IgnorePublicAcls: aws.Bool(true), RestrictPublicBuckets: aws.Bool(true)}}))
+	}
+	if !b.TLSOnly {
+		calls = append(calls, onS3(on, (*s3.Client).PutBucketPolicy, &s3.PutBucketPolicyInput{Bucket: name, ExpectedBucketOwner: &owner, Policy: &policy}))
+	}
+	if !b.Ours {
+		calls = append(calls, onS3(on, (*s3.Client).PutBucketTagging, &s3.PutBucketTaggingInput{Bucket: name, ExpectedBucketOwner: &owner,
+			Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &tag, Value: &value}}}}))
+	}
+	return calls
+}
+
+// DeleteBucket deletes a bucket that is empty.
+func DeleteBucket(name, owner string) Call {
+	return onS3("bucket "+name, (*s3.Client).DeleteBucket, &s3.DeleteBucketInput{Bucket: &name, ExpectedBucketOwner: &owner})
+}
+
+// Objects are the keys of a bucket's objects that begin with the prefix.
+func (a *Account) Objects(ctx context.Context, bucket, owner, prefix string) (keys []string, err error) {
+	for pages := s3.NewListObjectsV2Paginator(a.buckets, &s3.ListObjectsV2Input{Bucket: &bucket, ExpectedBucketOwner: &owner, Prefix: &prefix}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, translate("s3:ListBucket", "listing bucket "+bucket, "bucket "+bucket, err)
+		}
+		for _, o := range page.Contents {
+			keys = append(keys, aws.ToString(o.Key))
+		}
+	}
+	return keys, nil
+}
+
+// PutObject stores content.
+func PutObject(bucket, owner, key string, content []byte) Call {
+	in := &s3.PutObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key}
+	c := onS3("object "+bucket+"/"+key, (*s3.Client).PutObject, in)
+	c.do = func(ctx context.Context, a *Account) error {
+		again := *in
+		again.Body = bytes.NewReader(content)
+		_, err := a.buckets.PutObject(ctx, &again)
+		return err
+	}
+	return c
+}
+
+// DeleteObject deletes an object.
+func DeleteObject(bucket, owner, key string) Call {
+	return onS3("object "+bucket+"/"+key, (*s3.Client).DeleteObject, &s3.DeleteObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key})
+}
+
+func onS3[In, Out any](on string, f func(*s3.Client, context.Context, *In, ...func(*s3.Options)) (Out, error), in *In) Call {
+	return Call{service: "s3", op: operation[In](), on: on, input: in,
+		do: func(ctx context.Context, a *Account) error { _, err := f(a.buckets, ctx, in); return err }}
+}

@@ -1,0 +1,175 @@
+package iamcloud
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+)
+
+// RuleState is a rule as EventBridge follows it.
+type RuleState struct {
+	Name, ARN string
+	Enabled   bool
+	Pattern   string // JSON; empty if it has a schedule
+	Schedule  string
+	Targets   []string // ARNs
+}
+
+// Rule reads a rule of the default bus; nil if there is none.
+func (a *Account) Rule(ctx context.Context, name string) (*RuleState, error) {
+	out, err := a.events.DescribeRule(ctx, &eventbridge.DescribeRuleInput{Name: &name, EventBusName: aws.String(defaultBus)})
+	if err != nil {
+		err = translate("events:DescribeRule", "looking for rule "+name, "rule "+name, err)
+		if errors.Is(err, ErrNotFound) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	r, err := a.rule(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	s := &RuleState{Name: name, ARN: aws.ToString(out.Arn), Enabled: out.State != "DISABLED", Pattern: aws.ToString(out.EventPattern),
+		Schedule: aws.ToString(out.ScheduleExpression)}
+	for _, t := range r.Targets {
+		s.Targets = append(s.Targets, t.ARN)
+	}
+	return s, nil
+}
+
+// FunctionState is a function as Lambda runs it.
+type FunctionState struct {
+	ARN, Role       string // ARNs
+	State, Reason   string // Active, or why not
+	Update, Problem string // Successful, or why the last change did not take effect
+	Architecture    string
+	Environment     map[string]string
+	InVPC           bool
+	Reserved        *int // concurrency
+}
+
+// FunctionState reads a function; nil if there is none.
+func (a *Account) FunctionState(ctx context.Context, name string) (*FunctionState, error) {
+	out, err := a.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &name})
+	if err != nil {
+		err = translate("lambda:GetFunction", "looking for function "+name, "function "+name, err)
+		if errors.Is(err, ErrNotFound) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	c := out.Configuration
+	s := &FunctionState{ARN: aws.ToString(c.FunctionArn), Role: aws.ToString(c.Role), State: string(c.State), Reason: aws.ToString(c.StateReason),
+		Update: string(c.LastUpdateStatus), Problem: aws.ToString(c.LastUpdateStatusReason), InVPC: c.VpcConfig != nil && len(c.VpcConfig.SubnetIds) > 0}
+	if c.Environment != nil {
+		s.Environment = c.Environment.Variables
+	}
+	if len(c.Architectures) > 0 {
+		s.Architecture = string(c.Architectures[0])
+	}
+	if out.Concurrency != nil && out.Concurrency.ReservedConcurrentExecutions != nil {
+		s.Reserved = aws.Int(int(*out.Concurrency.ReservedConcurrentExecutions))
+	}
+	return s, nil
+}
+
+// FunctionPolicy is who may invoke a function, as JSON; empty if nobody has been allowed to.
+func (a *Account) FunctionPolicy(ctx context.Context, name string) (string, error) {
+	out, err := a.lambda.GetPolicy(ctx, &lambda.GetPolicyInput{FunctionName: &name})
+	if err != nil {
+		err = translate("lambda:GetPolicy", "reading who may invoke function "+name, "function "+name, err)
+		if errors.Is(err, ErrNotFound) {
+			return "", nil
+		}
+		return "", err
+	}
+	return aws.ToString(out.Policy), nil
+}
+
+// Destinations are where a function's outcomes and failures go, as ARNs; empty if nowhere.
+func (a *Account) Destinations(ctx context.Context, name string) (success, failure string, err error) {
+	out, err := a.lambda.GetFunctionEventInvokeConfig(ctx, &lambda.GetFunctionEventInvokeConfigInput{FunctionName: &name})
+	if err != nil {
+		err = translate("lambda:GetFunctionEventInvokeConfig", "reading where the outcomes of function "+name+" go", "function "+name, err)
+		if errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		return "", "", err
+	}
+	if d := out.DestinationConfig; d != nil {
+		if d.OnSuccess != nil {
+			success = aws.ToString(d.OnSuccess.Destination)
+		}
+		if d.OnFailure != nil {
+			failure = aws.ToString(d.OnFailure.Destination)
+		}
+	}
+	return success, failure, nil
+}
+
+// Concurrency is how many invocations the account allows at once to functions for which none are reserved.
+func (a *Account) Concurrency(ctx context.Context) (int, error) {
+	out, err := a.lambda.GetAccountSettings(ctx, &lambda.GetAccountSettingsInput{})
+	if err != nil {
+		return 0, translate("lambda:GetAccountSettings", "reading how many invocations the account allows at once", "", err)
+	}
+	if out.AccountLimit == nil {
+		return 0, nil
+	}
+	return int(aws.ToInt32(out.AccountLimit.UnreservedConcurrentExecutions)), nil
+}
+
+// Invoke invokes a function and waits for it. said is what it has returned, or where it has failed its error.
+func (a *Account) Invoke(ctx context.Context, name string, event []byte) (said []byte, failed bool, err error) {
+	out, err := a.lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: &name, Payload: event, InvocationType: types.InvocationTypeRequestResponse})
+	if err != nil {
+		return nil, false, translate("lambda:InvokeFunction", "invoking function "+name, "function "+name, err)
+	}
+	return out.Payload, aws.ToString(out.FunctionError) != "", nil
+}
+
+// Trusted are the services that may take a role, by its trust policy.
+func (a *Account) Trusted(ctx context.Context, role string) (services []string, err error) {
+	out, err := a.iam.GetRole(ctx, &iam.GetRoleInput{RoleName: &role})
+	if err != nil {
+		return nil, translate("iam:GetRole", "reading role "+role, "role "+role, err)
+	}
+	text := aws.ToString(out.Role.AssumeRolePolicyDocument)
+	if decoded, err := url.QueryUnescape(text); err == nil {
+		text = decoded
+	}
+	var document struct {
+		Statement []struct {
+			Effect    string
+			Principal struct{ Service oneOrMore }
+		}
+	}
+	if json.Unmarshal([]byte(text), &document) != nil {
+		return nil, nil // a principal of another form is no service
+	}
+	for _, s := range document.Statement {
+		if s.Effect == "Allow" {
+			services = append(services, s.Principal.Service...)
+		}
+	}
+	return services, nil
+}
+
+// oneOrMore is a text or a list of them, as policies have both.
+type oneOrMore []string
+
+func (o *oneOrMore) UnmarshalJSON(b []byte) error {
+	var one string
+	if json.Unmarshal(b, &one) == nil {
+		*o = oneOrMore{one}
+		return nil
+	}
+	return json.Unmarshal(b, (*[]string)(o))
+}

@@ -1,0 +1,173 @@
+package iamcloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
+	"github.com/aws/smithy-go"
+)
+
+// Stack is a CloudFormation stack.
+type Stack struct {
+	Name, ID        string
+	Status          string // as CloudFormation writes it: CREATE_COMPLETE
+	Reason          string
+	Parameters      map[string]string
+	Outputs         map[string]string
+	Created, Change time.Time // Change is of its last update; zero if there was none
+}
+
+// Busy reports whether CloudFormation is at work on the stack.
+func (s Stack) Busy() bool {
+	return strings.HasSuffix(s.Status, "_IN_PROGRESS") && s.Status != string(types.StackStatusReviewInProgress)
+}
+
+// Proposed reports whether nobody has executed its first change set: it has no resources yet.
+func (s Stack) Proposed() bool { return s.Status == string(types.StackStatusReviewInProgress) }
+
+// Dead reports whether CloudFormation lets nothing be done with the stack but to delete it: its creation has failed.
+func (s Stack) Dead() bool {
+	return slices.Contains([]types.StackStatus{types.StackStatusRollbackComplete, types.StackStatusRollbackFailed, types.StackStatusCreateFailed,
+		types.StackStatusDeleteFailed}, types.StackStatus(s.Status))
+}
+
+// Stuck reports whether a person has to bring the stack back to where it was before its last update.
+func (s Stack) Stuck() bool { return s.Status == string(types.StackStatusUpdateRollbackFailed) }
+
+// Stack reads a stack by its name or id; nil if there is none. One that is deleted is found by its id only.
+func (a *Account) Stack(ctx context.Context, name string) (*Stack, error) {
+	out, err := a.stacks.DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &name})
+	if err != nil {
+		var api smithy.APIError
+		if errors.As(err, &api) && api.ErrorCode() == "ValidationError" && strings.Contains(api.ErrorMessage(), "does not exist") {
+			return nil, nil
+		}
+		return nil, translate("cloudformation:DescribeStacks", "looking for stack "+name, "stack "+name, err)
+	}
+	if len(out.Stacks) == 0 {
+		return nil, nil
+	}
+	one := out.Stacks[0]
+	s := &Stack{Name: aws.ToString(one.StackName), ID: aws.ToString(one.StackId), Status: string(one.StackStatus), Reason: aws.ToString(one.StackStatusReason),
+		Parameters: map[string]string{}, Outputs: map[string]string{}, Created: aws.ToTime(one.CreationTime), Change: aws.ToTime(one.LastUpdatedTime)}
+	for _, p := range one.Parameters {
+		s.Parameters[aws.ToString(p.ParameterKey)] = aws.ToString(p.ParameterValue)
+	}
+	for _, o := range one.Outputs {
+		s.Outputs[aws.ToString(o.OutputKey)] = aws.ToString(o.OutputValue)
+	}
+	return s, nil
+}
+
+// StackResource is something that a stack has.
+type StackResource struct {
+	LogicalID, Type string
+	Name            string // as its service calls it; empty if it is not made yet
+}
+
+// StackResources are what a stack has.
+func (a *Account) StackResources(ctx context.Context, stack string) (all []StackResource, err error) {
+	for pages := cloudformation.NewListStackResourcesPaginator(a.stacks, &cloudformation.ListStackResourcesInput{StackName: &stack}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, translate("cloudformation:ListStackResources", "listing what stack "+stack+" has", "stack "+stack, err)
+		}
+		for _, r := range page.StackResourceSummaries {
+			if r.ResourceStatus != types.ResourceStatusDeleteComplete {
+				all = append(all, StackResource{aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType), aws.ToString(r.PhysicalResourceId)})
+			}
+		}
+	}
+	return all, nil
+}
+
+// DeleteStack has CloudFormation take a stack and all that it has away. It returns when CloudFormation has begun.
+func (a *Account) DeleteStack(ctx context.Context, s Stack) error {
+	if _, err := a.stacks.DeleteStack(ctx, &cloudformation.DeleteStackInput{StackName: &s.ID}); err != nil {
+		return translate("cloudformation:DeleteStack", "deleting stack "+s.Name, "stack "+s.Name, err)
+	}
+	return nil
+}
+
+// StackEvent is one step of CloudFormation's.
+type StackEvent struct {
+	LogicalID, Type, Status, Reason string
+	At                              time.Time
+}
+
+// Ended reports whether the step is over.
+func (e StackEvent) Ended() bool { return !strings.HasSuffix(e.Status, "_IN_PROGRESS") }
+
+// Failed reports whether the step is why the others are taken back, and not one that was broken off for its sake.
+func (e StackEvent) Failed() bool {
+	return strings.HasSuffix(e.Status, "_FAILED") && !strings.Contains(strings.ToLower(e.Reason), "cancelled")
+}
+
+// stackPause is between two looks at a stack.
+const stackPause = 2 * time.Second
+
+// Follow waits until CloudFormation is no more at work on the stack, and says each step that it has made since a moment. The
+// stack that it returns may have failed.
+func (a *Account) Follow(ctx context.Context, s Stack, since time.Time, say func(StackEvent)) (Stack, error) {
+	seen := map[string]bool{}
+	for {
+		now, err := a.Stack(ctx, s.ID)
+		if err != nil {
+			return s, err
+		}
+		if err := a.newEvents(ctx, s, since, seen, say); err != nil {
+			return s, err
+		}
+		switch {
+		case now == nil: // it is deleted, and forgotten
+			s.Status = string(types.StackStatusDeleteComplete)
+			return s, nil
+		case !now.Busy():
+			return *now, nil
+		}
+		select {
+		case <-ctx.Done():
+			return *now, fmt.Errorf("following stack %s, at which CloudFormation works on: %w", s.Name, context.Cause(ctx))
+		case <-time.After(stackPause):
+		}
+	}
+}
+
+// newEvents says the events that were not seen before, the oldest first.
+func (a *Account) newEvents(ctx context.Context, s Stack, since time.Time, seen map[string]bool, say func(StackEvent)) error {
+	var fresh []StackEvent
+	for pages := cloudformation.NewDescribeStackEventsPaginator(a.stacks, &cloudformation.DescribeStackEventsInput{StackName: &s.ID}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			var api smithy.APIError
+			if errors.As(err, &api) && api.ErrorCode() == "ValidationError" { // a stack that is gone has none
+				return nil
+			}
+			return translate("cloudformation:DescribeStackEvents", "following stack "+s.Name, "stack "+s.Name, err)
+		}
+		old := false
+		for _, e := range page.StackEvents {
+			id, at := aws.ToString(e.EventId), aws.ToTime(e.Timestamp)
+			if old = at.Before(since) || seen[id]; old {
+				break // they come with the newest first
+			}
+			seen[id] = true
+			fresh = append(fresh, StackEvent{aws.ToString(e.LogicalResourceId), aws.ToString(e.ResourceType), string(e.ResourceStatus),
+				firstLine(aws.ToString(e.ResourceStatusReason)), at})
+		}
+		if old {
+			break
+		}
+	}
+	for _, e := range slices.Backward(fresh) {
+		say(e)
+	}
+	return nil
+}

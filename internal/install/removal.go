@@ -1,0 +1,102 @@
+package install
+
+import (
+	"context"
+	"strings"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
+)
+
+// Removal is what is to be taken away.
+type Removal struct {
+	Changes change.Plan
+	Role    string // the name of the role that the function ran with; empty if there is no stack
+
+	stack   *iamcloud.Stack
+	objects []string
+	bucket  bool
+}
+
+// PlanRemoval says what there is of a deployment: the stack with all that it has, and the code.
+func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
+	if p.stack, err = r.settled(ctx); err != nil {
+		return p, err
+	}
+	if s := p.stack; s != nil {
+		p.Role = roleOf(*s)
+		p.Changes = append(p.Changes, change.Change{Verb: change.Delete, Kind: kindStack, Name: s.Name, Why: "with all that it has, the queues and the log too"})
+		resources, err := r.AWS.StackResources(ctx, s.ID)
+		if err != nil {
+			return p, err
+		}
+		for _, one := range resources {
+			p.Changes = append(p.Changes, changeOf(iamcloud.StackChange{StackResource: one, Action: "Remove"}))
+		}
+	}
+	w := r.Want
+	b, err := r.AWS.Bucket(ctx, w.bucket(), w.Account, iam.TagManagedBy, iam.ManagedBy)
+	if err != nil || !b.There {
+		return p, err
+	}
+	all, err := r.AWS.Objects(ctx, w.bucket(), w.Account, "")
+	if err != nil {
+		return p, err
+	}
+	for _, key := range all {
+		if strings.HasPrefix(key, w.folder()) {
+			p.objects = append(p.objects, key)
+			p.Changes = append(p.Changes, change.Change{Verb: change.Delete, Kind: kindCode, Name: w.bucket() + "/" + key, Why: "the function's code"})
+		}
+	}
+	bucket := change.Change{Verb: change.Delete, Kind: kindBucket, Name: w.bucket(), Why: "no other cluster's function has its code there"}
+	switch {
+	case !b.Ours:
+		bucket.Verb, bucket.Why = change.Leave, "it does not carry the tag of kops-spot: somebody else has made it"
+	case len(p.objects) < len(all):
+		bucket.Verb, bucket.Why = change.Leave, "other clusters' functions have their code there"
+	default:
+		p.bucket = true
+	}
+	p.Changes = append(p.Changes, bucket)
+	return p, nil
+}
+
+// roleOf is the name of the role of a stack's function.
+func roleOf(s iamcloud.Stack) string {
+	if arn := s.Parameters["FunctionRoleArn"]; arn != "" {
+		return short(arn)
+	}
+	if name := s.Parameters["FunctionRoleName"]; name != "" {
+		return name
+	}
+	return iam.FunctionRole
+}
+
+// Role is the role that the deployed function runs with, and whether the stack has made it; empty if there is no stack, or none
+// that could be changed.
+func (r *Run) Role(ctx context.Context) (name string, made bool, err error) {
+	s, err := r.settled(ctx)
+	if err != nil || s == nil || s.Dead() {
+		return "", false, err
+	}
+	return roleOf(*s), s.Parameters["FunctionRoleArn"] == "", nil
+}
+
+// ApplyRemoval takes it away.
+func (r *Run) ApplyRemoval(ctx context.Context, p Removal) error {
+	if p.stack != nil {
+		if err := r.deleteStack(ctx, *p.stack); err != nil {
+			return err
+		}
+	}
+	var calls []iamcloud.Call
+	for _, key := range p.objects {
+		calls = append(calls, iamcloud.DeleteObject(r.Want.bucket(), r.Want.Account, key))
+	}
+	if p.bucket {
+		calls = append(calls, iamcloud.DeleteBucket(r.Want.bucket(), r.Want.Account))
+	}
+	return r.do(ctx, calls)
+}

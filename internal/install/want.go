@@ -1,0 +1,105 @@
+package install
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/sam"
+)
+
+// Want is what is to be deployed.
+type Want struct {
+	iam.Values // where; of the function nothing
+
+	Code  []byte            // the zip that Lambda runs
+	Given map[string]string // parameters that somebody has set
+	Found map[string]string // parameters that were found out; they count where nobody has ever said otherwise
+}
+
+// StackName is what a cluster's stack is called, by SAM's hand or by ours.
+func StackName(cluster string) string { return iam.FunctionName(cluster) }
+
+// bucket is where the code of an account's functions is kept, for one region. No cluster's name is at its beginning.
+func (w Want) bucket() string { return "cast-kops-code-" + w.Account + "-" + w.Region }
+
+// folder is where the bucket has the code of one cluster's function.
+func (w Want) folder() string { return iam.Name(w.Cluster) + "/" }
+
+// key is where the bucket has the code. Other code has another key: by that CloudFormation knows.
+func (w Want) key() string {
+	sum := sha256.Sum256(w.Code)
+	return w.folder() + hex.EncodeToString(sum[:8]) + ".zip"
+}
+
+// bucketPolicy lets nobody in without TLS.
+func (w Want) bucketPolicy() string {
+	on := "arn:" + w.Partition + ":s3:::" + w.bucket()
+	return `{"Version": "2012-10-17", "Statement": [{"Sid": "OverTLSAlone", "Effect": "Deny", "Principal": "*", "Action": "s3:*", ` +
+		`"Resource": ["` + on + `", "` + on + `/*"], "Condition": {"Bool": {"aws:SecureTransport": "false"}}}]}`
+}
+
+// parameters are the stack's: what was said now, before what was said or found out before, before what was found out now. A
+// stack keeps what it has been given until somebody says otherwise.
+func (w Want) parameters(t *sam.Template, before map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, from := range []map[string]string{w.Found, before, w.Given, {"Cluster": w.Cluster, "ShortName": iam.Name(w.Cluster)}} {
+		maps.Copy(all, from)
+	}
+	maps.DeleteFunc(all, func(name, value string) bool {
+		p, known := t.Parameters[name]
+		_, given := w.Given[name]
+		return !given && (!known || p.Default != nil && string(*p.Default) == value) // an older template's, or nothing said
+	})
+	return all
+}
+
+// Check refuses what CloudFormation would refuse, before anything is changed.
+func (w Want) check(t *sam.Template, parameters map[string]string) error {
+	for _, name := range []string{"Cluster", "ShortName"} {
+		if given, ok := w.Given[name]; ok && given != parameters[name] {
+			return fmt.Errorf("%s=%s: it is %s for this cluster: leave it out", name, given, parameters[name])
+		}
+	}
+	if why := t.Refuses(parameters); len(why) > 0 {
+		return fmt.Errorf("nothing was changed: the parameters are not right:\n  %s\n--set NAME=VALUE sets one; docs/deploying.md says what each is for",
+			strings.Join(why, "\n  "))
+	}
+	return nil
+}
+
+// Stays tells of what was found out and does not count, since the stack has been given something else.
+func (w Want) stays(before map[string]string) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(w.Found)) {
+		has, was := before[name]
+		if _, given := w.Given[name]; was && !given && has != w.Found[name] && cmp.Or(has, w.Found[name]) != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// ParseSet reads parameters in the form NAME=VALUE.
+func ParseSet(t *sam.Template, set []string) (map[string]string, error) {
+	given := map[string]string{}
+	var errs []error
+	for _, one := range set {
+		name, value, ok := strings.Cut(one, "=")
+		_, known := t.Parameters[name]
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("--set %s: it is NAME=VALUE", one))
+		case !known:
+			errs = append(errs, fmt.Errorf("--set %s: there is no such parameter: there are %s", name, strings.Join(slices.Sorted(maps.Keys(t.Parameters)), ", ")))
+		default:
+			given[name] = value
+		}
+	}
+	return given, errors.Join(errs...)
+}

@@ -1,0 +1,99 @@
+package onboard
+
+import (
+	"context"
+	"slices"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/iamcloud"
+)
+
+// FunctionLogIn is how a function logs in to its cluster.
+type FunctionLogIn struct {
+	Login     string // the setting KOPS_SPOT_LOGIN
+	SecretARN string // of what it reads for that; empty if nothing
+	Settled   bool   // the secret is there: its ARN is the one that it has
+}
+
+// functionMapping lets the function's role into the cluster, and touches nobody else's mapping.
+func (r *Run) functionMapping(role string) Mapping {
+	v := r.Want.Ground.Values
+	v.FunctionRole = role
+	return Mapping{Cluster: v.Cluster, Karpenter: r.Want.Karpenter, Identities: []Identity{
+		{Kind: RoleIdentity, ARN: v.FunctionRoleARN(), Username: "kops-spot", Groups: []string{HandlerGroup}}}}
+}
+
+// PlanLogIn says what has to be changed for a function with the role to log in to the cluster, and how it does then. It is the
+// part of onboarding that the function needs.
+func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogIn, error) {
+	var s State
+	var err error
+	if s.LogInSecret, err = r.AWS.Secret(ctx, iam.SecretName(r.Want.Ground.Cluster, secretLogIn)); err != nil {
+		return Planned{}, FunctionLogIn{}, err
+	}
+	if err := r.Want.goingAway(secretLogIn, s.LogInSecret); err != nil {
+		return Planned{}, FunctionLogIn{}, err
+	}
+	m := r.functionMapping(role)
+	now, err := m.Inspect(ctx, r.Cluster)
+	if err != nil {
+		return Planned{}, FunctionLogIn{}, err
+	}
+	plan, err := m.Plan(now)
+	if err != nil {
+		return Planned{}, FunctionLogIn{}, err
+	}
+	steps := mappingSteps(plan)
+	if !plan.NeedsToken {
+		how := FunctionLogIn{Login: "iam", Settled: true}
+		if plan.ClusterID != "" && plan.ClusterID != r.Want.Ground.Cluster {
+			how.Login += ":" + plan.ClusterID
+		}
+		return r.planned(s, steps), how, nil
+	}
+	name := iam.SecretName(r.Want.Ground.Cluster, secretLogIn)
+	how := FunctionLogIn{Login: "secretsmanager:" + name, SecretARN: r.Want.secretARN(name), Settled: s.LogInSecret != nil}
+	if how.Settled {
+		how.SecretARN = s.LogInSecret.ARN
+	}
+	token := &logIn{plan: plan, label: tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
+	return r.planned(s, append(steps, token.steps(r.Want, s)...)), how, nil
+}
+
+// PlanLogInRemoval says what is to be taken away for the cluster to forget a function with the role. Where onboarding has made
+// the role, that is offboarding's to do.
+func (r *Run) PlanLogInRemoval(ctx context.Context, role string) (Planned, error) {
+	cluster := r.Want.Ground.Cluster
+	s, err := Inspect(ctx, r.AWS, cluster)
+	if err != nil {
+		return Planned{}, err
+	}
+	if s.User != nil && isOurs(s.User.Tags, cluster) || s.Role != nil && isOurs(s.Role.Tags, cluster) {
+		return r.planned(s, []step{leave("cluster", cluster, "the cluster is onboarded: kops-spot offboard takes away what it knows of the function")}), nil
+	}
+	m := r.functionMapping(role)
+	now, err := m.Inspect(ctx, r.Cluster)
+	if err != nil {
+		return Planned{}, err
+	}
+	plan, err := m.PlanRemoval(now)
+	if err != nil {
+		return Planned{}, err
+	}
+	return r.planned(s, slices.Concat(mappingSteps(plan), secretsAway(r.Want, State{LogInSecret: s.LogInSecret}))), nil
+}
+
+// secretARN is the ARN of a secret that is not made yet: what AWS puts after its name is known only then.
+func (w Want) secretARN(name string) string {
+	g := w.Ground
+	return "arn:" + g.Partition + ":secretsmanager:" + g.Region + ":" + g.Account + ":secret:" + name + arnEnd
+}
+
+// FunctionRole is the role that a function of the cluster has or would have: the name, and whether onboarding has made it.
+func FunctionRole(ctx context.Context, aws *iamcloud.Account, cluster string) (name string, made bool, err error) {
+	var s State
+	if err := s.role(ctx, aws, cluster); err != nil {
+		return "", false, err
+	}
+	return s.RoleName, s.Role != nil, nil
+}

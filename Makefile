@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Two cores are busy with one target; two at once would only mix their output.
 .NOTPARALLEL:
-.PHONY: help build test unit tools simulator controlplane end-to-end lint demo local bench dist build-SpotHandlerFunction reproducible clean
+.PHONY: help build test unit tools simulator controlplane end-to-end lint demo local bench dist cli build-SpotHandlerFunction reproducible clean
 
 VERSION := $(shell cat VERSION)
 
@@ -88,6 +88,13 @@ dist: ## what Lambda runs: dist/<arch>/bootstrap and its zip, the same bytes eve
 		go run ./tools/zip dist/kops-spot-$(VERSION)-$$arch.zip dist/$$arch/bootstrap LICENSE; \
 	done
 
+# Lambda's names for the processors are not Go's.
+cli: dist ## the command line with the function in it, for this machine: dist/kops-spot
+	@mkdir -p deploy/code
+	@cp dist/kops-spot-$(VERSION)-arm64.zip deploy/code/arm64.zip
+	@cp dist/kops-spot-$(VERSION)-amd64.zip deploy/code/x86_64.zip
+	CGO_ENABLED=0 go build -trimpath -tags shipped -ldflags '-s -w -X main.version=$(VERSION)' -o dist/kops-spot ./cmd/kops-spot
+
 # `sam build` asks for the function by its name in template.yaml, in a copy of this directory. ARCH is arm64 or amd64; the
 # template's parameter Architecture has to say the same.
 ARCH ?= arm64
@@ -102,4 +109,4 @@ reproducible: ## dist, here and as another machine would build it: are the bytes
 	@tools/reproducible
 
 clean: ## remove what was built here; Go's caches stay
-	rm -rf bin dist test/bin test/iam/node_modules
+	rm -rf bin dist deploy/code test/bin test/iam/node_modules

@@ -1,7 +1,7 @@
 // Package deploy holds what is put into a cluster, so that the binary carries what it installs.
 package deploy
 
-import _ "embed"
+import _ "embed" // for the manifests
 
 // RBAC is the manifest of what the handler may do in the cluster.
 //
@@ -13,3 +13,12 @@ var RBAC []byte
 //
 //go:embed rbac-karpenter.yaml
 var KarpenterRBAC []byte
+
+// Code is the zip that Lambda runs on a processor, "arm64" or "x86_64"; nothing if this binary was built without it.
+func Code(architecture string) []byte {
+	content, err := code.ReadFile("code/" + architecture + ".zip")
+	if err != nil {
+		return nil
+	}
+	return content
+}

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/castai/kops-spot/internal/iamcloud"
-	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/kubeadmin"
 	"github.com/castai/kops-spot/internal/onboard"
 )
@@ -32,6 +31,7 @@ type standing struct {
 	account   *iamcloud.Account
 	ground    onboard.Ground
 	instances []iamcloud.Instance
+	nodes     map[string]bool // ids of instances that are nodes
 }
 
 // reach logs in to the cluster and to AWS, and does not compare them yet.
@@ -40,7 +40,7 @@ func (c *console) reach(ctx context.Context, s site) (at standing, machines []on
 	if err != nil {
 		return at, nil, m, err
 	}
-	login, in, err := kube.Kubeconfig{File: s.kubeconfig, Files: c.kubeconfigs(), Context: s.context}.LogIn("kops-spot/" + version)
+	login, in, err := c.logIn(s.place)
 	if err != nil {
 		return at, nil, m, err
 	}
@@ -71,6 +71,10 @@ func (c *console) stand(ctx context.Context, s site) (standing, error) {
 	}
 	if at.ground, at.instances, err = onboard.RightCluster(ctx, at.account, machines, m); err != nil {
 		return at, err
+	}
+	at.nodes = map[string]bool{}
+	for _, one := range machines {
+		at.nodes[one.ID] = true
 	}
 	at.ground.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.instances)
 	return at, err

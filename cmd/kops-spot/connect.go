@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 	_ "k8s.io/client-go/plugin/pkg/client/auth/oidc" // a way to log in that kubeconfigs may name, as for kubectl
+	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/kube"
 )
@@ -31,7 +32,7 @@ type cluster struct {
 
 // connect logs in to the cluster and makes sure that it is the one that is meant. It is the only way to a cluster.
 func (c *console) connect(ctx context.Context, p place) (cluster, error) {
-	login, in, err := kube.Kubeconfig{File: p.kubeconfig, Files: c.kubeconfigs(), Context: p.context}.LogIn("kops-spot/" + version)
+	login, in, err := c.logIn(p)
 	if err != nil {
 		return cluster{}, err
 	}
@@ -45,6 +46,11 @@ func (c *console) connect(ctx context.Context, p place) (cluster, error) {
 	}
 	name, err := rightCluster(cmp.Or(p.cluster, c.getenv("KOPS_SPOT_CLUSTER")), own, in)
 	return cluster{k, name}, err
+}
+
+// logIn logs in as the kubeconfig says. It makes no request.
+func (c *console) logIn(p place) (*rest.Config, kube.Context, error) {
+	return kube.Kubeconfig{File: p.kubeconfig, Files: c.kubeconfigs(), Context: p.context}.LogIn("kops-spot/" + version)
 }
 
 // kubeconfigs are the files in which kubectl would look.

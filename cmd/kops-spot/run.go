@@ -12,12 +12,16 @@ import (
 // commands are all there are: each has a file of its own, and a line here.
 func commands(c *console) []*cobra.Command {
 	return []*cobra.Command{
+		checkCommand(c),
 		explainCommand(c),
+		installCommand(c),
 		invokeCommand(c),
 		offboardCommand(c),
 		onboardCommand(c),
 		rehearseCommand(c),
 		restoreCommand(c),
+		statusCommand(c),
+		uninstallCommand(c),
 		versionCommand(c),
 	}
 }
@@ -32,7 +36,8 @@ func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, s
 		Use:   "kops-spot",
 		Short: "drains the nodes of kOps clusters that EC2 takes back",
 		Long: "kops-spot is the operator's side of the function that drains the nodes of a kOps cluster\n" +
-			"that EC2 takes back: it explains what the function would do, and mends what it has left",
+			"that EC2 takes back: it deploys the function and checks it, explains what it would do, and\n" +
+			"mends what it has left",
 		Version:           version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,

@@ -58,7 +58,8 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 	if cfg.Mode == Observe {
 		f.handle = h.Preview
 	}
-	f.check = selfChecker{cfg: cfg, cluster: cluster, cloud: cloud, texts: cfg.texts(cloud), log: log}.run
+	f.check = selfChecker{cfg: cfg, cluster: cluster, cloud: cloud, texts: cfg.texts(cloud), log: log, program: version,
+		reach: func(ctx context.Context) error { return kube.Reach(ctx, login.Host) }}.run
 	return f, nil
 }
 

@@ -101,6 +101,16 @@ func (s selfChecker) logIn() probe {
 		}}
 }
 
+// network tells a way that is closed from a log-in that is refused.
+func (s selfChecker) network() []probe {
+	if s.reach == nil {
+		return nil
+	}
+	return []probe{{"network", "let the function reach " + envServer + ": compare its subnets and security groups with who may reach the API's load balancer " +
+		"(kubernetesApiAccess in the kOps cluster), and the setting with where the API server is",
+		func(ctx context.Context) (string, error) { return "there is a way to the API server", s.reach(ctx) }}}
+}
+
 func (s selfChecker) aws() probe {
 	return probe{"aws", "allow the function's role what iam/handler.json says; if nothing answers, give the function a way to EC2 and Auto Scaling: " +
 		"out of a VPC's private subnet that is a NAT gateway or an interface endpoint for each",

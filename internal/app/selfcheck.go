@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -33,6 +34,7 @@ const (
 type SelfCheck struct {
 	Version int                `json:"version"`
 	Result  Readiness          `json:"result"`
+	Program string             `json:"program"` // the function's version
 	Cluster string             `json:"cluster"`
 	Checks  []Check            `json:"checks"`
 	Overdue []spot.OverdueTold `json:"overdue"` // nodes that we have marked and whose instances should have ended long ago
@@ -66,6 +68,10 @@ type selfChecker struct {
 	cloud   checkedCloud
 	texts   []text
 	log     *slog.Logger
+	program string
+
+	// reach looks whether there is a way to the API server; nil where nobody asks.
+	reach func(context.Context) error
 }
 
 // checkedCluster is what a self-check asks of the cluster.
@@ -95,8 +101,8 @@ func (s selfChecker) run(ctx context.Context) SelfCheck {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
-	told := SelfCheck{Version: selfCheckVersion, Result: Ready, Cluster: s.cfg.Cluster, Overdue: []spot.OverdueTold{}}
-	told.Checks = askAll(ctx, append([]probe{s.logIn(), s.aws()}, s.readTexts()...))
+	told := SelfCheck{Version: selfCheckVersion, Result: Ready, Program: s.program, Cluster: s.cfg.Cluster, Overdue: []spot.OverdueTold{}}
+	told.Checks = askAll(ctx, slices.Concat([]probe{s.logIn(), s.aws()}, s.network(), s.readTexts()))
 	loggedIn, aws := told.Checks[0].OK, told.Checks[1].OK
 	if loggedIn {
 		told.Checks = append(told.Checks, askAll(ctx, s.rights())...)

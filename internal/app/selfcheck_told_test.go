@@ -34,6 +34,7 @@ func TestASelfCheckIsAnswered(t *testing.T) {
 				var got struct {
 					Version int
 					Result  Readiness
+					Program string
 					Cluster string
 					Checks  []map[string]any
 					Overdue []any

@@ -47,7 +47,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	for _, key := range all {
 		if strings.HasPrefix(key, w.folder()) {
 			p.objects = append(p.objects, key)
-			p.Changes = append(p.Changes, change.Change{Verb: change.Delete, Kind: kindCode, Name: w.bucket() + "/" + key, Why: "the function's code"})
+			p.Changes = append(p.Changes, change.Change{Verb: change.Delete, Kind: kindCode, Name: key, Why: "the function's code"})
 		}
 	}
 	bucket := change.Change{Verb: change.Delete, Kind: kindBucket, Name: w.bucket(), Why: "no other cluster's function has its code there"}
@@ -72,16 +72,6 @@ func roleOf(s iamcloud.Stack) string {
 		return name
 	}
 	return iam.FunctionRole
-}
-
-// Role is the role that the deployed function runs with, and whether the stack has made it; empty if there is no stack, or none
-// that could be changed.
-func (r *Run) Role(ctx context.Context) (name string, made bool, err error) {
-	s, err := r.settled(ctx)
-	if err != nil || s == nil || s.Dead() {
-		return "", false, err
-	}
-	return roleOf(*s), s.Parameters["FunctionRoleArn"] == "", nil
 }
 
 // ApplyRemoval takes it away.

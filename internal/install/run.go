@@ -124,7 +124,7 @@ func (r *Run) planCode(ctx context.Context, p *Planned) (err error) {
 	case !b.Private || !b.TLSOnly || !b.Ours:
 		bucket.Verb = change.Update
 	}
-	code := change.Change{Verb: change.Keep, Kind: kindCode, Name: w.bucket() + "/" + w.key(), Why: fmt.Sprintf("the function's code, %d KB", (len(w.Code)+1023)/1024)}
+	code := change.Change{Verb: change.Keep, Kind: kindCode, Name: w.key(), Why: fmt.Sprintf("the function's code, %d KB", (len(w.Code)+1023)/1024)}
 	if !p.hasCode {
 		code.Verb = change.Create
 	}
@@ -322,4 +322,3 @@ func (e *FailedError) advice() string {
 	}
 	return "look at it in CloudFormation's console"
 }
-

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -32,6 +33,23 @@ const (
 )
 
 func dialer() *net.Dialer { return &net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second} }
+
+// Reach opens a connection to the API server of a URL and closes it: whether there is a way to it at all.
+func Reach(ctx context.Context, server string) error {
+	u, err := url.Parse(server)
+	if err != nil || u.Hostname() == "" {
+		return fmt.Errorf("connecting to %q: it is no URL", server)
+	}
+	port := u.Port()
+	if port == "" {
+		port = "443"
+	}
+	conn, err := dialer().DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		return fmt.Errorf("connecting to the API server: %w", err)
+	}
+	return conn.Close()
+}
 
 // trusting is a transport to a server whose CA bundle may change. When the server's certificate is not of a CA that we
 // know, the bundle is read again, and if it has changed the request is made once more.

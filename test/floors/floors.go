@@ -25,10 +25,14 @@ var house = map[string]room{
 	"internal/sim/simtest": {floor: 1, kind: testHelper},
 	"deploy":               {floor: 1, kind: document},
 	"iam":                  {floor: 1, kind: pure},
+	"internal/sam":         {floor: 1},
+	".":                    {floor: 1, kind: document},
 
 	"internal/app":       {floor: 2},
 	"internal/rehearsal": {floor: 2},
 	"internal/onboard":   {floor: 2},
+	"internal/install":   {floor: 2},
+	"internal/chain":     {floor: 2},
 	"internal/term":      {floor: 2},
 
 	"lambda":        {floor: 3},

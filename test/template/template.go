@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -69,7 +70,30 @@ type Transformed struct {
 // Transform has template.yaml transformed for each of the sets, and linted too if that is asked for. That the Python
 // packages for it are not installed is an error that says how to.
 func Transform(ctx context.Context, lint bool, sets map[string]Parameters) (*Transformed, error) {
-	request, err := json.Marshal(map[string]any{"template": filepath.Join(Root(), "template.yaml"), "code": Code, "region": Region, "lint": lint, "sets": sets})
+	return transform(ctx, filepath.Join(Root(), "template.yaml"), Code, lint, sets)
+}
+
+// TransformText has a template transformed as CloudFormation does when it is given one, for one set of parameters. code is
+// where the template says that the code is.
+func TransformText(ctx context.Context, text []byte, code string, given Parameters) (*Template, error) {
+	dir, err := os.MkdirTemp("", "template")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "template.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return nil, err
+	}
+	t, err := transform(ctx, file, code, false, map[string]Parameters{"": given})
+	if err != nil {
+		return nil, err
+	}
+	return t.Templates[""], nil
+}
+
+func transform(ctx context.Context, file, code string, lint bool, sets map[string]Parameters) (*Transformed, error) {
+	request, err := json.Marshal(map[string]any{"template": file, "code": code, "region": Region, "lint": lint, "sets": sets})
 	if err != nil {
 		return nil, err
 	}

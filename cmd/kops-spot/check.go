@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	kopsspot "github.com/castai/kops-spot"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/internal/sam"
+	"github.com/castai/kops-spot/internal/term"
+)
+
+type checkOptions struct {
+	deployment
+	pre    bool
+	output string
+}
+
+func checkCommand(c *console) *cobra.Command {
+	var o checkOptions
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "looks at every link between a warning and a drained node",
+		Long: "check looks at every link: rule, state, target, permission, function, role, network, log-in, rights in the cluster, and\n" +
+			"has the function plan what it would do about a made-up warning. It changes nothing. Mend the first one that is broken:\n" +
+			"what comes after may follow from it.\n\n" +
+			"With --pre it says, before anything is installed, what install has found out and would do",
+		Example: "  kops-spot check\n  kops-spot check --pre --set Mode=observe",
+		Args:    nothing,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	o.deployment.flags(f)
+	f.BoolVar(&o.pre, "pre", false, "before install: look whether it could do its work")
+	f.StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+" or "+asJSON)
+	return cmd
+}
+
+// checkTold is what check tells, for a program to read.
+type checkTold struct {
+	Cluster  string          `json:"cluster"`
+	Account  string          `json:"account"`
+	Region   string          `json:"region"`
+	OK       bool            `json:"ok"`
+	First    string          `json:"first,omitempty"` // the first link that is broken
+	Findings change.Findings `json:"findings"`
+}
+
+func (c *console) check(ctx context.Context, o checkOptions) error {
+	if err := (howToChange{output: o.output}).check(); err != nil {
+		return err
+	}
+	if o.pre {
+		return c.checkBefore(ctx, o)
+	}
+	if len(o.set) > 0 || o.code != "" {
+		return errors.New("--set and --code are for check --pre: what is installed is looked at as it is")
+	}
+	at, err := c.stand(ctx, o.site)
+	if err != nil {
+		return err
+	}
+	template, err := sam.Parse(kopsspot.Template)
+	if err != nil {
+		return err
+	}
+	found, err := chainOf(at, template).Check(ctx)
+	if err != nil {
+		return err
+	}
+	return c.tellFindings(o.output, at.ground, found, "an event goes all the way")
+}
+
+func (c *console) checkBefore(ctx context.Context, o checkOptions) error {
+	on, err := c.prepare(ctx, o.deployment)
+	if err != nil {
+		return err
+	}
+	g := on.ground
+	found := append(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf("%s in account %s, region %s, VPC %s, as %s", g.Cluster, g.Account, g.Region, g.VPC, g.Caller)}},
+		on.found.Findings...)
+	found = append(found, change.Finding{Level: change.OK, Name: "log-in", Detail: "the function is to log in by " + on.how.Login + ", as the role " + on.role})
+	if _, err := on.runner.Export("code.zip"); err != nil {
+		found = append(found, change.Finding{Level: change.Fail, Name: "parameters", Detail: err.Error(), Advice: "--set NAME=VALUE, as the detail says"})
+	}
+	limits, err := on.chain().Room(ctx)
+	if err != nil {
+		return err
+	}
+	found = append(found, limits...)
+	original, err := originalIsThere(ctx, &onboard.Run{AWS: on.account})
+	if err != nil {
+		return err
+	}
+	return c.tellFindings(o.output, g, append(found, original...), "kops-spot install could do its work")
+}
+
+// tellFindings is the result, in the form that was asked for.
+func (c *console) tellFindings(output string, g onboard.Ground, found change.Findings, good string) error {
+	told := checkTold{Cluster: g.Cluster, Account: g.Account, Region: g.Region, OK: !found.Failed(), First: found.First(), Findings: found}
+	if output == asJSON {
+		if err := c.json(told); err != nil {
+			return err
+		}
+	} else if err := term.Findings(c.stdout, found, options(c.environ, c.stdout)); err != nil {
+		return err
+	}
+	if !told.OK {
+		return fmt.Errorf("%s is broken: mend it first, as is said above, and check again", told.First)
+	}
+	if output == asText {
+		c.result(term.Good, "%s", good)
+	}
+	return nil
+}

@@ -1,0 +1,288 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	kopsspot "github.com/castai/kops-spot"
+	"github.com/castai/kops-spot/deploy"
+	"github.com/castai/kops-spot/internal/chain"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/install"
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/internal/sam"
+	"github.com/castai/kops-spot/internal/term"
+)
+
+// deployment is what install and check --pre are told of the stack.
+type deployment struct {
+	site
+	set       []string
+	code      string
+	karpenter bool
+}
+
+func (d *deployment) flags(f *pflag.FlagSet) {
+	d.site.flags(f)
+	f.StringArrayVar(&d.set, "set", nil, "a parameter of the stack, as `NAME=VALUE`; may be given several times: docs/deploying.md lists them")
+	f.StringVar(&d.code, "code", "", "the `file` with the function's code, a zip as make dist makes it; else the one that this program carries")
+	f.BoolVar(&d.karpenter, "karpenter", false, "let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")
+}
+
+type installOptions struct {
+	deployment
+	howToChange
+}
+
+func installCommand(c *console) *cobra.Command {
+	var o installOptions
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "deploys the function into the cluster's account, and checks it",
+		Long: "install finds out how the function can reach the cluster, lets it in, and has CloudFormation make the function and all\n" +
+			"that belongs to it: the same template that sam deploy takes. It shows what it would change and asks; what is as it\n" +
+			"should be already, it leaves. Broken off, it is run again. In the end it checks every link of the chain.\n\n" +
+			"A stack keeps the parameters that it has been given, until --set gives it others",
+		Example: "  kops-spot install --set Mode=observe\n" +
+			"  kops-spot install --set NotifyEmail=people@example.com --yes",
+		Args: nothing,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.install(cmd.Context(), o) },
+	}
+	o.deployment.flags(cmd.Flags())
+	o.howToChange.flags(cmd.Flags())
+	return cmd
+}
+
+// deploying is a deployment under way.
+type deploying struct {
+	standing
+	runner *install.Run
+	letIn  *onboard.Run
+	role   string // the function's, by name
+	found  install.Discovery
+
+	access onboard.Planned
+	how    onboard.FunctionLogIn
+	stack  install.Planned
+}
+
+// prepare finds out all that a deployment needs to know, and changes nothing.
+func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error) {
+	template, err := sam.Parse(kopsspot.Template)
+	if err != nil {
+		return nil, err
+	}
+	given, err := install.ParseSet(template, d.set)
+	if err != nil {
+		return nil, err
+	}
+	at, err := c.stand(ctx, d.site)
+	if err != nil {
+		return nil, err
+	}
+	g := at.ground
+	on := &deploying{standing: at,
+		letIn: &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{Ground: g, Permissions: onboard.Least, Karpenter: d.karpenter}},
+		runner: &install.Run{AWS: at.account, Template: template, Say: func(e iamcloud.StackEvent) { c.sayStep(e) },
+			Want: install.Want{Values: g.Values, Given: given}}}
+	login, _, err := c.logIn(d.place)
+	if err != nil {
+		return nil, err
+	}
+	if on.found, err = install.Discover(ctx, at.cluster, login); err != nil {
+		return nil, err
+	}
+	on.runner.Want.Found = on.found.Parameters
+	before, err := on.runner.Parameters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := on.chooseRole(ctx, before); err != nil {
+		return nil, err
+	}
+	architecture := cmp.Or(given["Architecture"], before["Architecture"], string(*template.Parameters["Architecture"].Default))
+	if on.runner.Want.Code, err = d.theCode(architecture); err != nil {
+		return nil, err
+	}
+	return on, on.letFunctionIn(ctx)
+}
+
+// chooseRole is the role that the function runs with: what was said, what the stack has, what onboarding has made, or one that
+// the stack makes.
+func (on *deploying) chooseRole(ctx context.Context, before map[string]string) error {
+	given := on.runner.Want.Given
+	if arn := cmp.Or(given["FunctionRoleArn"], before["FunctionRoleArn"]); arn != "" {
+		on.role = path.Base(arn)
+		return nil
+	}
+	if name := cmp.Or(given["FunctionRoleName"], before["FunctionRoleName"]); name != "" {
+		on.role = name
+		return nil
+	}
+	name, made, err := onboard.FunctionRole(ctx, on.account, on.ground.Cluster)
+	if err != nil {
+		return err
+	}
+	on.role = name
+	if before != nil { // its role is its own, with the name that the template gives it
+		on.role = string(*on.runner.Template.Parameters["FunctionRoleName"].Default)
+		return nil
+	}
+	v := on.ground.Values
+	v.FunctionRole = name
+	if made {
+		on.runner.Want.Found["FunctionRoleArn"] = v.FunctionRoleARN()
+	} else {
+		on.runner.Want.Found["FunctionRoleName"] = name
+	}
+	return nil
+}
+
+// letFunctionIn plans what the cluster and the secret need for the function to log in.
+func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
+	if on.access, on.how, err = on.letIn.PlanLogIn(ctx, on.role); err != nil {
+		return err
+	}
+	found := on.runner.Want.Found
+	found["Login"] = on.how.Login
+	delete(found, "SecretArns")
+	if on.how.SecretARN != "" {
+		found["SecretArns"] = on.how.SecretARN
+	}
+	return nil
+}
+
+// theCode is what Lambda is to run.
+func (d deployment) theCode(architecture string) ([]byte, error) {
+	code := deploy.Code(architecture)
+	if d.code != "" {
+		var err error
+		if code, err = os.ReadFile(d.code); err != nil {
+			return nil, fmt.Errorf("reading the function's code: %w", err)
+		}
+	}
+	if len(code) == 0 {
+		return nil, fmt.Errorf("this program was built without the function's code for %s: make dist builds one that carries it, "+
+			"and --code takes it from a file", architecture)
+	}
+	return code, install.CheckCode(code, architecture)
+}
+
+func (c *console) install(ctx context.Context, o installOptions) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	on, err := c.prepare(ctx, o.deployment)
+	if err != nil {
+		return err
+	}
+	if o.export {
+		return c.exportInstall(on, o)
+	}
+	if on.stack, err = on.runner.Plan(ctx); err != nil {
+		return err
+	}
+	forget := func() error { return on.runner.Discard(context.WithoutCancel(ctx), on.stack) }
+	g := on.ground
+	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: slices.Concat(on.access.Changes, on.stack.Changes)}
+	if err := c.showInstall(on, told.Plan); err != nil {
+		return errors.Join(err, forget())
+	}
+	if !told.Plan.Empty() {
+		if err := c.ask(ctx, "change this?", o.yes); err != nil {
+			return errors.Join(err, forget())
+		}
+		if err := on.apply(ctx, forget); err != nil {
+			return err
+		}
+		told.Applied = true
+	}
+	if told.Findings, err = on.chain().Check(ctx); err != nil {
+		return err
+	}
+	return c.tell(o.howToChange, told, fmt.Sprintf("%s is installed: %s", install.StackName(g.Cluster), modeWords(on.stack.Parameters)))
+}
+
+func modeWords(parameters map[string]string) string {
+	if parameters["Mode"] == "observe" {
+		return "it observes, and changes nothing until --set Mode=act"
+	}
+	return "it acts on the next warning"
+}
+
+// showInstall tells what was found out, and the plan.
+func (c *console) showInstall(on *deploying, plan change.Plan) error {
+	g := on.ground
+	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
+	if err := term.Findings(c.stderr, on.found.Findings, options(c.environ, c.stderr)); err != nil {
+		return err
+	}
+	for _, name := range on.stack.Stays {
+		c.say(term.Mind, "%s stays as the stack has it, and something else was found: --set %s=VALUE changes it", name, name)
+	}
+	return term.Plan(c.stderr, plan, options(c.environ, c.stderr))
+}
+
+// apply lets the function in first: it could do nothing before that.
+func (on *deploying) apply(ctx context.Context, forget func() error) error {
+	const goesOn = "; what was done before stays, and the next run goes on from there"
+	if err := on.letIn.Apply(ctx, on.access); err != nil {
+		return errors.Join(fmt.Errorf("%w"+goesOn, err), forget())
+	}
+	if !on.how.Settled { // AWS has made up the end of the secret's ARN
+		if err := forget(); err != nil {
+			return err
+		}
+		if err := on.letFunctionIn(ctx); err != nil {
+			return err
+		}
+		var err error
+		if on.stack, err = on.runner.Plan(ctx); err != nil {
+			return err
+		}
+	}
+	err := on.runner.Apply(ctx, on.stack)
+	var failed *install.FailedError
+	if err != nil && !errors.As(err, &failed) {
+		return fmt.Errorf("%w"+goesOn, err)
+	}
+	return err
+}
+
+func (on *deploying) chain() chain.Chain {
+	return chainOf(on.standing, on.runner.Template)
+}
+
+func chainOf(at standing, template *sam.Template) chain.Chain {
+	ch := chain.Chain{AWS: at.account, Template: template, Values: at.ground.Values, Instances: at.instances}
+	for _, i := range at.instances {
+		if at.nodes[i.ID] && !i.Ended && (ch.Node == "" || i.ID < ch.Node) {
+			ch.Node = i.ID
+		}
+	}
+	return ch
+}
+
+// sayStep tells of a step of CloudFormation's that is over.
+func (c *console) sayStep(e iamcloud.StackEvent) {
+	if !e.Ended() {
+		return
+	}
+	m := term.Good
+	what := strings.ToLower(strings.ReplaceAll(e.Status, "_", " "))
+	if strings.HasSuffix(e.Status, "_FAILED") {
+		m = term.Bad
+		what += ": " + e.Reason
+	}
+	c.say(m, "%s  %s", e.LogicalID, what)
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/install"
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/internal/term"
+)
+
+type uninstallOptions struct {
+	site
+	yes    bool
+	output string
+}
+
+func uninstallCommand(c *console) *cobra.Command {
+	var o uninstallOptions
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "takes away all that install has made for a cluster, and nothing else",
+		Long: "uninstall has CloudFormation delete the function and all that belongs to it, the queues and the log too, and takes\n" +
+			"away its code, its log-in, and what the cluster knows of it. It shows what it would take away and asks. Broken off,\n" +
+			"it is run again. Do it before kops delete cluster where the function is in the VPC",
+		Example: "  kops-spot uninstall",
+		Args:    nothing,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.uninstall(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	o.site.flags(f)
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask: for scripts")
+	f.StringVarP(&o.output, "output", "o", asText, "the `form` of the result: "+asText+" or "+asJSON)
+	return cmd
+}
+
+func (c *console) uninstall(ctx context.Context, o uninstallOptions) error {
+	how := howToChange{yes: o.yes, output: o.output}
+	if err := how.check(); err != nil {
+		return err
+	}
+	at, err := c.stand(ctx, o.site)
+	if err != nil {
+		return err
+	}
+	g := at.ground
+	r := &install.Run{AWS: at.account, Want: install.Want{Values: g.Values}, Say: func(e iamcloud.StackEvent) { c.sayStep(e) }}
+	l := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{Ground: g, Permissions: onboard.Least}}
+	stack, access, err := planUninstall(ctx, r, l)
+	if err != nil {
+		return err
+	}
+	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: slices.Concat(stack.Changes, access.Changes)}
+	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
+	if err := term.Plan(c.stderr, told.Plan, options(c.environ, c.stderr)); err != nil {
+		return err
+	}
+	if !told.Plan.Empty() {
+		if err := c.ask(ctx, "take this away?", o.yes); err != nil {
+			return err
+		}
+		if err := r.ApplyRemoval(ctx, stack); err != nil {
+			return fmt.Errorf("%w; what was taken away is gone, and the next run goes on from there", err)
+		}
+		if err := l.Apply(ctx, access); err != nil {
+			return fmt.Errorf("%w; what was taken away is gone, and the next run goes on from there", err)
+		}
+		told.Applied = true
+		if told.Findings, err = isGone(ctx, r, l); err != nil {
+			return err
+		}
+	}
+	return c.tell(how, told, fmt.Sprintf("nothing of the function for %s is left but what is said above", g.Cluster))
+}
+
+func planUninstall(ctx context.Context, r *install.Run, l *onboard.Run) (stack install.Removal, access onboard.Planned, err error) {
+	if stack, err = r.PlanRemoval(ctx); err != nil {
+		return stack, access, err
+	}
+	role, _, err := onboard.FunctionRole(ctx, l.AWS, l.Want.Ground.Cluster)
+	if err != nil {
+		return stack, access, err
+	}
+	access, err = l.PlanLogInRemoval(ctx, cmp.Or(stack.Role, role))
+	return stack, access, err
+}
+
+// isGone looks whether all of it is.
+func isGone(ctx context.Context, r *install.Run, l *onboard.Run) (change.Findings, error) {
+	stack, access, err := planUninstall(ctx, r, l)
+	if err != nil {
+		return nil, err
+	}
+	var left change.Findings
+	for _, one := range slices.Concat(stack.Changes, access.Changes) {
+		if one.Changes() {
+			left = append(left, change.Finding{Level: change.Fail, Name: one.Kind + " " + one.Name, Detail: "is still there", Advice: "run this again"})
+		}
+	}
+	return left, nil
+}

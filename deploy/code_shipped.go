@@ -1,0 +1,8 @@
+//go:build shipped
+
+package deploy
+
+import "embed"
+
+//go:embed code/*.zip
+var code embed.FS

@@ -1,0 +1,302 @@
+// Package chain looks at all that has to hold between an event and a drained node: rule, state, target, permission, function,
+// role, network, log-in, rights in the cluster, and a plan for a made-up event. It changes nothing.
+package chain
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/sam"
+)
+
+// Chain is a cluster's.
+type Chain struct {
+	AWS      *iamcloud.Account
+	Template *sam.Template
+	Values   iam.Values // where
+
+	Instances []iamcloud.Instance // the cluster's
+	Node      string              // an instance of the cluster that has a node, for the made-up event; empty if there is none
+}
+
+// The links, in the order in which an event goes through them.
+const (
+	Rule        = "rule"
+	State       = "state"
+	Target      = "target"
+	Permission  = "permission"
+	Function    = "function"
+	Role        = "role"
+	Network     = "network"
+	LogIn       = "log-in"
+	RBAC        = "rbac"
+	Preview     = "preview"
+	Outcomes    = "outcomes"
+	Concurrency = "concurrency"
+)
+
+// checked is a check under way.
+type checked struct {
+	Chain
+	parameters map[string]string // the stack's; the template's defaults where there is none
+	function   *iamcloud.FunctionState
+	findings   change.Findings
+	broken     string // the first link that has failed
+	self       *selfCheck
+}
+
+func (c *checked) ok(link, format string, args ...any) {
+	c.findings = append(c.findings, change.Finding{Level: change.OK, Name: link, Detail: fmt.Sprintf(format, args...)})
+}
+
+func (c *checked) warn(link, advice, format string, args ...any) {
+	c.findings = append(c.findings, change.Finding{Level: change.Warn, Name: link, Detail: fmt.Sprintf(format, args...), Advice: advice})
+}
+
+func (c *checked) fail(link, advice, format string, args ...any) {
+	if c.broken == "" {
+		c.broken = link
+	}
+	c.findings = append(c.findings, change.Finding{Level: change.Fail, Name: link, Detail: fmt.Sprintf(format, args...), Advice: advice})
+}
+
+// unasked tells of a link of which nothing can be known before another is mended.
+func (c *checked) unasked(link, needs string) {
+	c.warn(link, "", "not asked: it needs %q", needs)
+}
+
+// Check looks at every link. That one cannot be looked at is an error.
+func (c Chain) Check(ctx context.Context) (change.Findings, error) {
+	now := &checked{Chain: c, parameters: map[string]string{}}
+	for name, p := range c.Template.Parameters {
+		if p.Default != nil {
+			now.parameters[name] = string(*p.Default)
+		}
+	}
+	name := iam.FunctionName(c.Values.Cluster)
+	stack, err := c.AWS.Stack(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if stack != nil {
+		maps.Copy(now.parameters, stack.Parameters)
+	}
+	if now.function, err = c.AWS.FunctionState(ctx, name); err != nil {
+		return nil, err
+	}
+	for _, link := range []func(context.Context) error{now.rules, now.theFunction, now.inside, now.preview, now.outcomes, now.concurrency} {
+		if err := link(ctx); err != nil {
+			return now.findings, err
+		}
+	}
+	return now.findings, nil
+}
+
+// watched is a rule of the template, and as it is.
+type watched struct {
+	sam.Event
+	name string
+	is   *iamcloud.RuleState
+}
+
+// rules looks at the rules, each one's state and target, and whether it may invoke the function.
+func (c *checked) rules(ctx context.Context) error {
+	events, err := c.Template.Events()
+	if err != nil {
+		return err
+	}
+	var all []watched
+	for _, e := range events {
+		w := watched{Event: e, name: iam.RuleName(c.Values.Cluster, e.Name)}
+		if w.is, err = c.AWS.Rule(ctx, w.name); err != nil {
+			return err
+		}
+		all = append(all, w)
+	}
+	c.present(all)
+	c.states(all)
+	c.targets(all)
+	return c.permissions(ctx, all)
+}
+
+// install is what puts a whole thing back.
+const install = "kops-spot install"
+
+// put has a rule put back as the template has it: CloudFormation does not look whether somebody has changed it.
+func (c *checked) put(w watched, more string) string {
+	return "aws events put-rule --name " + w.name + " --region " + c.Values.Region + more
+}
+
+func (c *checked) present(all []watched) {
+	bad := false
+	for _, w := range all {
+		switch {
+		case w.is == nil && c.on(w):
+			c.fail(Rule, install+" makes it", "there is no rule %s", w.name)
+			bad = true
+		case w.is == nil || w.Schedule:
+		case !samePattern(w.is.Pattern, w.Pattern):
+			pattern, _ := json.Marshal(w.Pattern) // it has been read from JSON
+			c.fail(Rule, c.put(w, " --event-pattern '"+string(pattern)+"'"), "the pattern of rule %s is not the template's: %s", w.name, w.is.Pattern)
+			bad = true
+		}
+	}
+	if !bad {
+		c.ok(Rule, "all %d are there, with the template's patterns", len(all))
+	}
+}
+
+// on reports whether the stack has the rule enabled.
+func (c *checked) on(w watched) bool { return c.parameters[w.Switch] != "DISABLED" }
+
+func samePattern(is string, want any) bool {
+	var has any
+	if json.Unmarshal([]byte(is), &has) != nil {
+		return false
+	}
+	a, _ := json.Marshal(has) // keys come in their order
+	b, _ := json.Marshal(want)
+	return string(a) == string(b)
+}
+
+func (c *checked) states(all []watched) {
+	var off []string
+	bad := false
+	for _, w := range all {
+		switch {
+		case w.is == nil:
+		case !w.is.Enabled && c.on(w):
+			c.fail(State, "aws events enable-rule --name "+w.name+" --region "+c.Values.Region, "rule %s is disabled", w.name)
+			bad = true
+		case !w.is.Enabled:
+			off = append(off, w.Event.Name)
+		}
+	}
+	switch {
+	case slices.Contains(off, "spot-warning"):
+		c.warn(State, install+" --set SpotWarningRule=ENABLED", "the function is not told of Spot interruption warnings: SpotWarningRule is DISABLED")
+	case !bad && len(off) > 0:
+		c.ok(State, "enabled, but for those that are switched off: %s", strings.Join(off, ", "))
+	case !bad:
+		c.ok(State, "enabled")
+	}
+}
+
+func (c *checked) functionARN() string { return c.Values.FunctionARN() }
+
+func (c *checked) targets(all []watched) {
+	bad := false
+	for _, w := range all {
+		if w.is != nil && !slices.Contains(w.is.Targets, c.functionARN()) {
+			c.fail(Target, "aws events put-targets --rule "+w.name+" --targets Id=function,Arn="+c.functionARN()+" --region "+c.Values.Region,
+				"rule %s does not send its events to the function", w.name)
+			bad = true
+		}
+	}
+	if !bad {
+		c.ok(Target, "they send to %s", c.functionARN())
+	}
+}
+
+func (c *checked) permissions(ctx context.Context, all []watched) error {
+	if c.function == nil {
+		c.unasked(Permission, Function)
+		return nil
+	}
+	text, err := c.AWS.FunctionPolicy(ctx, iam.FunctionName(c.Values.Cluster))
+	if err != nil {
+		return err
+	}
+	bad := false
+	for _, w := range all {
+		if w.is != nil && !allows(text, w.is.ARN) {
+			c.fail(Permission, "aws lambda add-permission --function-name "+iam.FunctionName(c.Values.Cluster)+" --statement-id "+w.Event.Name+
+				" --action lambda:InvokeFunction --principal events.amazonaws.com --source-arn "+w.is.ARN+" --region "+c.Values.Region,
+				"the function does not let rule %s invoke it", w.name)
+			bad = true
+		}
+	}
+	if !bad {
+		c.ok(Permission, "the function lets them invoke it")
+	}
+	return nil
+}
+
+// allows reports whether a function's policy lets EventBridge invoke it for a rule.
+func allows(policy, rule string) bool {
+	var document struct {
+		Statement []struct {
+			Effect    string
+			Action    any
+			Principal any
+			Condition map[string]map[string]string
+		}
+	}
+	if json.Unmarshal([]byte(policy), &document) != nil {
+		return false
+	}
+	for _, s := range document.Statement {
+		principal, _ := s.Principal.(map[string]any)
+		if s.Effect != "Allow" || s.Action != "lambda:InvokeFunction" || principal["Service"] != "events.amazonaws.com" {
+			continue
+		}
+		if len(s.Condition) == 0 {
+			return true
+		}
+		for _, values := range s.Condition {
+			for key, value := range values {
+				if strings.EqualFold(key, "AWS:SourceArn") && value == rule {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// theFunction looks whether it is there and could run.
+func (c *checked) theFunction(ctx context.Context) error {
+	f, name := c.function, iam.FunctionName(c.Values.Cluster)
+	switch {
+	case f == nil:
+		c.fail(Function, install+" makes it", "there is no function %s", name)
+	case f.State != "" && f.State != "Active":
+		c.fail(Function, "mend what the reason says; a function that was idle for weeks becomes active again when it is invoked", "it is %s: %s", f.State, f.Reason)
+	case f.Update == "Failed":
+		c.fail(Function, "mend what the reason says, and deploy again", "its last change has failed: %s", f.Problem)
+	case f.Environment["KOPS_SPOT_CLUSTER"] != c.Values.Cluster:
+		c.fail(Function, install+" deploys it for this one", "it works for the cluster %q", f.Environment["KOPS_SPOT_CLUSTER"])
+	case f.Reserved != nil && *f.Reserved == 0:
+		c.fail(Function, "aws lambda delete-function-concurrency --function-name "+name+" --region "+c.Values.Region, "its reserved concurrency is 0: it is never invoked")
+	default:
+		if err := c.role(ctx, f); err != nil {
+			return err
+		}
+		return c.ask(ctx, name, f)
+	}
+	c.unasked(Role, Function)
+	return nil
+}
+
+// role looks whether the function can be its role.
+func (c *checked) role(ctx context.Context, f *iamcloud.FunctionState) error {
+	name := f.Role[strings.LastIndexByte(f.Role, '/')+1:]
+	services, err := c.AWS.Trusted(ctx, name)
+	switch {
+	case isNotFound(err):
+		c.fail(Role, "kops-spot onboard, or "+install+" without FunctionRoleArn, makes one", "there is no role %s, with which it is to run", name)
+		return nil
+	case err != nil:
+		return err
+	case !slices.Contains(services, "lambda.amazonaws.com"):
+		c.fail(Role, "let lambda.amazonaws.com take it, as iam/trust.json does", "Lambda may not take the role %s", name)
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+package install
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	kopsspot "github.com/castai/kops-spot"
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/sam"
+)
+
+const stackID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/cast-kops-prod-example-com-7405b025/1"
+
+// cloudFormation is a stub: a stack goes through statuses, one at each look, and has these events in the end. The code's bucket
+// is there, with everything in it.
+type cloudFormation struct {
+	statuses []string // of DescribeStacks, in turn; "" is that there is none
+	looks    int
+	executed bool
+	after    []string // once a change set is executed, or the stack deleted
+	events   string
+	code     string
+	calls    []string
+}
+
+func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
+	body := []byte{}
+	if r.Body != nil {
+		body, _ = io.ReadAll(r.Body)
+	}
+	form, _ := url.ParseQuery(string(body))
+	action := form.Get("Action")
+	if action != "" {
+		s.calls = append(s.calls, action)
+	}
+	status, answer := http.StatusOK, ""
+	switch {
+	case action == "DescribeStacks":
+		now := ""
+		if len(s.statuses) > 0 {
+			now = s.statuses[min(s.looks, len(s.statuses)-1)]
+		}
+		s.looks++
+		if now == "" {
+			status = http.StatusBadRequest
+			answer = `<ErrorResponse><Error><Code>ValidationError</Code><Message>Stack with id x does not exist</Message></Error></ErrorResponse>`
+			break
+		}
+		answer = `<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>cast-kops-prod-example-com-7405b025</StackName><StackId>` + stackID +
+			`</StackId><StackStatus>` + now + `</StackStatus><StackStatusReason>the reason</StackStatusReason><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`
+	case action == "CreateChangeSet":
+		answer = `<CreateChangeSetResponse><CreateChangeSetResult><Id>set</Id><StackId>` + stackID + `</StackId></CreateChangeSetResult></CreateChangeSetResponse>`
+	case action == "DescribeChangeSet":
+		answer = `<DescribeChangeSetResponse><DescribeChangeSetResult><Status>CREATE_COMPLETE</Status><Changes><member><Type>Resource</Type><ResourceChange><Action>Add</Action>` +
+			`<LogicalResourceId>SpotHandlerFunction</LogicalResourceId><ResourceType>AWS::Lambda::Function</ResourceType></ResourceChange></member></Changes></DescribeChangeSetResult></DescribeChangeSetResponse>`
+	case action == "ExecuteChangeSet", action == "DeleteStack":
+		s.statuses, s.looks = s.after, 0
+		if action == "DeleteStack" {
+			s.statuses = []string{""}
+		}
+		answer = "<" + action + "Response/>"
+	case action == "DescribeStackEvents":
+		answer = `<DescribeStackEventsResponse><DescribeStackEventsResult><StackEvents>` + s.events + `</StackEvents></DescribeStackEventsResult></DescribeStackEventsResponse>`
+	case action != "":
+		answer = "<" + action + "Response/>"
+	case r.Method == http.MethodGet && r.URL.Query().Has("publicAccessBlock"):
+		answer = `<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls><IgnorePublicAcls>true</IgnorePublicAcls><BlockPublicPolicy>true</BlockPublicPolicy><RestrictPublicBuckets>true</RestrictPublicBuckets></PublicAccessBlockConfiguration>`
+	case r.Method == http.MethodGet && r.URL.Query().Has("tagging"):
+		answer = `<Tagging><TagSet><Tag><Key>` + iam.TagManagedBy + `</Key><Value>` + iam.ManagedBy + `</Value></Tag></TagSet></Tagging>`
+	case r.Method == http.MethodGet && r.URL.Query().Has("list-type"):
+		answer = `<ListBucketResult><Contents><Key>` + s.code + `</Key></Contents></ListBucketResult>`
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"text/xml"}}, Body: io.NopCloser(bytes.NewBufferString(answer)), Request: r}, nil
+}
+
+func event(id, status, reason string) string {
+	return fmt.Sprintf(`<member><EventId>%s-%s</EventId><LogicalResourceId>%s</LogicalResourceId><ResourceType>AWS::X::Y</ResourceType><ResourceStatus>%s</ResourceStatus>`+
+		`<ResourceStatusReason>%s</ResourceStatusReason><Timestamp>2999-01-01T00:00:00Z</Timestamp></member>`, id, status, id, status, reason)
+}
+
+func newRun(t *testing.T, s *cloudFormation) (*Run, *[]string) {
+	t.Helper()
+	template, err := sam.Parse(kopsspot.Template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	r := &Run{Template: template, Say: func(e iamcloud.StackEvent) { said = append(said, e.LogicalID+" "+e.Status) },
+		AWS: iamcloud.New(aws.Config{Region: "eu-west-1", HTTPClient: s, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
+			Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}),
+		Want: Want{Values: iam.Values{Partition: "aws", Region: "eu-west-1", Account: "123456789012", Cluster: "prod.example.com"},
+			Code: []byte("code"), Found: map[string]string{"Server": "https://api.prod.example.com"}}}
+	s.code = r.Want.key()
+	return r, &said
+}
+
+// TestARollbackIsToldInPlainWords: what failed by itself, and not what was broken off for its sake; what there is now; what to do.
+func TestARollbackIsToldInPlainWords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &cloudFormation{after: []string{"CREATE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS", "ROLLBACK_COMPLETE"},
+			events: event("Rule", "CREATE_FAILED", "Resource creation cancelled") + event("SpotHandlerFunction", "CREATE_FAILED", "the role cannot be assumed") +
+				event("LogGroup", "CREATE_COMPLETE", "")}
+		r, said := newRun(t, s)
+		p, err := r.Plan(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = r.Apply(t.Context(), p)
+		var failed *FailedError
+		if !errors.As(err, &failed) {
+			t.Fatalf("%v", err)
+		}
+		want := "CloudFormation could not make the stack cast-kops-prod-example-com-7405b025, and has taken away again what it had made, because\n" +
+			"  SpotHandlerFunction (AWS::X::Y): the role cannot be assumed\nmend that, and run this again"
+		if err.Error() != want {
+			t.Errorf("it says\n%s\nwant\n%s", err, want)
+		}
+		if got := strings.Join(*said, ", "); got != "LogGroup CREATE_COMPLETE, SpotHandlerFunction CREATE_FAILED, Rule CREATE_FAILED" {
+			t.Errorf("the steps are told as %s", got)
+		}
+	})
+}
+
+// TestHowItEnded, of an update and of a removal.
+func TestHowItEnded(t *testing.T) {
+	for status, want := range map[string]string{
+		"UPDATE_ROLLBACK_COMPLETE": "has put it back as it was: the function runs as before",
+		"UPDATE_ROLLBACK_FAILED":   "aws cloudformation continue-update-rollback",
+		"DELETE_FAILED":            "could not delete all of the stack",
+		"IMPORT_COMPLETE":          "has left the stack s as IMPORT_COMPLETE",
+	} {
+		err := &FailedError{Stack: iamcloud.Stack{Name: "s", Status: status, Reason: "the reason"}}
+		if got := err.Error(); !strings.Contains(got, want) || !strings.Contains(got, "because\n  the reason\n") {
+			t.Errorf("%s: %s", status, got)
+		}
+	}
+}
+
+// TestAStackThatWasNeverMadeIsMadeAnew: CloudFormation lets nothing be done with it but to delete it.
+func TestAStackThatWasNeverMadeIsMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &cloudFormation{statuses: []string{"ROLLBACK_COMPLETE"}, after: []string{"CREATE_IN_PROGRESS", "CREATE_COMPLETE"}}
+		r, _ := newRun(t, s)
+		p, err := r.Plan(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var verbs []string
+		for _, c := range p.Changes {
+			verbs = append(verbs, string(c.Verb)+" "+c.Kind)
+		}
+		if got := strings.Join(verbs, ", "); got != "keep S3 bucket, keep S3 object, delete CloudFormation stack, create CloudFormation stack" {
+			t.Errorf("the plan is %s", got)
+		}
+		if err := r.Apply(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		var order []string
+		for _, call := range s.calls {
+			if !strings.HasPrefix(call, "Describe") {
+				order = append(order, call)
+			}
+		}
+		if got := strings.Join(order, ", "); got != "DeleteStack, CreateChangeSet, ExecuteChangeSet" {
+			t.Errorf("it calls %s", got)
+		}
+	})
+}
+
+// TestWhatCloudFormationIsAtIsWaitedFor, and what it has proposed to somebody who has left is forgotten.
+func TestWhatCloudFormationIsAtIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &cloudFormation{statuses: []string{"UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE"}}
+		r, _ := newRun(t, s)
+		began := time.Now()
+		if _, err := r.Plan(t.Context()); err != nil || time.Since(began) < 2*time.Second {
+			t.Errorf("it took %s: %v", time.Since(began), err)
+		}
+		s = &cloudFormation{statuses: []string{"REVIEW_IN_PROGRESS"}}
+		r, _ = newRun(t, s)
+		if _, err := r.Plan(t.Context()); err != nil || s.calls[1] != "DeleteStack" {
+			t.Errorf("%v: %v", s.calls, err)
+		}
+		s = &cloudFormation{statuses: []string{"UPDATE_ROLLBACK_FAILED"}}
+		r, _ = newRun(t, s)
+		if _, err := r.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "continue-update-rollback") {
+			t.Errorf("a stack that is stuck: %v", err)
+		}
+	})
+}
+
+func TestBadParametersAreRefusedBeforeAnythingIsAsked(t *testing.T) {
+	s := &cloudFormation{}
+	r, _ := newRun(t, s)
+	r.Want.Given = map[string]string{"Reserve": "31s", "Rebalance": "drain"}
+	_, err := r.Plan(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "Reserve: it does not match the pattern: it is from 0s to 30s") || strings.Join(s.calls, "") != "DescribeStacks" {
+		t.Errorf("%v: %v", s.calls, err)
+	}
+	r.Want.Given = map[string]string{"Rebalance": "drain"}
+	if _, err := r.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "RebalanceRule: set it to ENABLED") {
+		t.Errorf("%v", err)
+	}
+	r.Want.Given = map[string]string{"ShortName": "other-01234567"}
+	if _, err := r.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "ShortName=other-01234567: it is prod-example-com-7405b025") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestParseSet(t *testing.T) {
+	template, err := sam.Parse(kopsspot.Template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseSet(template, []string{"Mode=observe", "CA=abc="})
+	if err != nil || got["Mode"] != "observe" || got["CA"] != "abc=" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := ParseSet(template, []string{"Mode", "Mood=act"}); err == nil || !strings.Contains(err.Error(), "--set Mode: it is NAME=VALUE") ||
+		!strings.Contains(err.Error(), "there is no such parameter: there are AlarmTopicArn, ") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAStackKeepsWhatItWasGiven: what was found out counts where nobody has said otherwise, now or before.
+func TestAStackKeepsWhatItWasGiven(t *testing.T) {
+	template, err := sam.Parse(kopsspot.Template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := Want{Values: iam.Values{Cluster: "prod.example.com"}, Found: map[string]string{"Server": "https://found", "Login": "iam", "CA": "Zm91bmQ="},
+		Given: map[string]string{"CA": "Z2l2ZW4="}}
+	before := map[string]string{"Server": "https://before", "Login": "iam", "CA": "YmVmb3Jl", "Gone": "x", "Mode": "observe", "Force": "allow"}
+	got := w.parameters(template, before)
+	want := map[string]string{"Cluster": "prod.example.com", "ShortName": "prod-example-com-7405b025", "Server": "https://before", "CA": "Z2l2ZW4=", "Mode": "observe"}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if stays := w.stays(before); strings.Join(stays, ",") != "Server" {
+		t.Errorf("told to stay: %v", stays)
+	}
+}

@@ -1,0 +1,245 @@
+package install
+
+import (
+	"context"
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	names "github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// told is what install, uninstall and check tell as JSON.
+type told struct {
+	Applied  bool
+	Plan     change.Plan
+	First    string
+	OK       bool
+	Findings change.Findings
+}
+
+// asJSON runs the command line and reads what it tells; whether it has succeeded is the caller's to judge.
+func asJSON(t *testing.T, args ...string) (is told, stderr string, err error) {
+	t.Helper()
+	stdout, stderr, err := kopsSpot(t, append(args, "--output", "json")...)
+	if bad := json.Unmarshal([]byte(stdout), &is); bad != nil {
+		t.Fatalf("kops-spot %s tells %q: %v\n%s", strings.Join(args, " "), stdout, bad, stderr)
+	}
+	return is, stderr, err
+}
+
+// quiet waits until nothing is under way in the account any more.
+func quiet(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := world.bridge.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFromNothingToNothing is an operator's way, from the first look to the last; its parts follow one another.
+func TestFromNothingToNothing(t *testing.T) {
+	world.cut.begin(0)
+	before := snapshot(t)
+
+	is, _, err := asJSON(t, "check")
+	if err == nil || is.First != "rule" || is.OK {
+		t.Errorf("where nothing is installed the check says %+v, %v", is, err)
+	}
+	if is, _, err = asJSON(t, slices.Concat([]string{"check", "--pre"}, installed()[1:])...); err != nil || !is.OK {
+		t.Errorf("before: %+v, %v", is, err)
+	}
+	isTheSame(t, "after looks", snapshot(t), before)
+
+	// Nobody is asked where there is no terminal, and nothing stays of what was proposed.
+	_, stderr, err := kopsSpot(t, installed()...)
+	if err == nil || !strings.Contains(stderr, "add --yes") || !strings.Contains(stderr, "+ create Lambda Function") {
+		t.Errorf("without a yes: %v\n%s", err, stderr)
+	}
+	isTheSame(t, "without a yes", snapshot(t), before)
+
+	// What is wrong is refused before anything is written.
+	for _, wrong := range [][]string{{"--set", "Reserve=31s"}, {"--set", "Rebalance=drain"}, {"--set", "Mood=act"}, {"--set", "Mode"}, {"--set", "Architecture=arm64"}, {"--code", "/none"}} {
+		world.cut.begin(0)
+		if _, stderr, err := kopsSpot(t, installed(append(wrong, "--yes")...)...); err == nil || len(world.cut.written()) > 0 {
+			t.Errorf("%q: %v, written %q\n%s", wrong, err, world.cut.written(), stderr)
+		}
+	}
+
+	script, _, err := kopsSpot(t, installed("--export")...)
+	if err != nil || !strings.Contains(script, "aws cloudformation deploy --stack-name cast-kops-prod-example-com-7405b025") || !strings.Contains(script, "'Mode=") == strings.Contains(script, "'Server=https://127.0.0.1:") {
+		t.Errorf("--export: %v\n%.3000s", err, script)
+	}
+	isTheSame(t, "after --export", snapshot(t), before)
+
+	// The first run, and the second.
+	first, stderr, err := asJSON(t, installed("--yes")...)
+	if err != nil || !first.Applied || first.Findings.Failed() {
+		t.Fatalf("the first run: %v\n%+v\n%s", err, first.Findings, stderr)
+	}
+	after := snapshot(t)
+	world.cut.begin(0)
+	second, stderr, err := asJSON(t, installed("--yes")...)
+	if err != nil || second.Applied || !second.Plan.Empty() {
+		t.Errorf("the second run: %v\n%+v\n%s", err, second, stderr)
+	}
+	for _, w := range world.cut.written() {
+		if !strings.HasSuffix(w, "ChangeSet") { // by which CloudFormation is asked
+			t.Errorf("the second run has written %s", w)
+		}
+	}
+	isTheSame(t, "after the second run", snapshot(t), after)
+
+	// One parameter is changed, and the others stay.
+	changed, stderr, err := asJSON(t, installed("--yes", "--set", "Force=never")...)
+	if err != nil || !changed.Applied || !strings.Contains(stderr, "- Force=allow") || strings.Contains(stderr, "Server=") {
+		t.Errorf("a change: %v\n%s", err, stderr)
+	}
+	if _, stderr, err = asJSON(t, installed("--yes", "--set", "Force=allow")...); err != nil {
+		t.Errorf("a change back: %v\n%s", err, stderr)
+	}
+	isTheSame(t, "after a change and back", snapshot(t), after)
+
+	t.Run("an event goes all the way", anEvent)
+	t.Run("a link is broken", links)
+	t.Run("transcripts", transcripts)
+
+	quiet(t)
+	if is, stderr, err = asJSON(t, "uninstall", "--yes"); err != nil || !is.Applied {
+		t.Fatalf("uninstall: %v\n%s", err, stderr)
+	}
+	isTheSame(t, "after uninstall", snapshot(t), before)
+	if is, stderr, err = asJSON(t, "uninstall", "--yes"); err != nil || is.Applied || !is.Plan.Empty() {
+		t.Errorf("uninstall once more: %v\n%+v\n%s", err, is, stderr)
+	}
+}
+
+// anEvent is EC2's warning: the rule matches, the permission allows, the function runs, the node is drained, and the record is
+// where somebody looks for it.
+func anEvent(t *testing.T) {
+	node, err := newNode(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := world.cp.Client()
+	t.Cleanup(func() {
+		if err := client.CoreV1().Nodes().Delete(context.Background(), node, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	_, err = client.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.PodSpec{
+		NodeName: node, TerminationGracePeriodSeconds: new(int64(1)), Containers: []corev1.Container{{Name: "main", Image: "none"}}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err := eventbridge.NewFromConfig(world.aws).PutEvents(t.Context(), &eventbridge.PutEventsInput{Entries: []ebtypes.PutEventsRequestEntry{{
+		Source: aws.String("aws.ec2"), DetailType: aws.String("EC2 Spot Instance Interruption Warning"),
+		Resources: []string{"arn:aws:ec2:" + region + ":" + account + ":instance/" + node}, Detail: aws.String(`{"instance-id": "` + node + `", "instance-action": "terminate"}`)}}})
+	if err != nil || sent.FailedEntryCount > 0 {
+		t.Fatalf("%v %v", sent, err)
+	}
+	quiet(t)
+	n := get[*corev1.Node](t)(client.CoreV1().Nodes().Get(t.Context(), node, metav1.GetOptions{}))
+	if !n.Spec.Unschedulable {
+		t.Error("the node is not cordoned")
+	}
+	if _, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{}); err == nil {
+		t.Error("the pod is still there")
+	}
+	queues := sqs.NewFromConfig(world.aws)
+	url := get[*sqs.GetQueueUrlOutput](t)(queues.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String(names.QueueName(cluster, names.Outcomes))}))
+	for {
+		out := get[*sqs.ReceiveMessageOutput](t)(queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: url.QueueUrl, MaxNumberOfMessages: 10}))
+		if len(out.Messages) == 0 {
+			t.Fatal("there is no record of it")
+		}
+		for _, m := range out.Messages {
+			var record struct {
+				RequestPayload  struct{ ID string }
+				ResponsePayload spot.Outcome
+			}
+			if err := json.Unmarshal([]byte(*m.Body), &record); err != nil {
+				t.Fatal(err)
+			}
+			if record.RequestPayload.ID != *sent.Entries[0].EventId {
+				continue
+			}
+			if out := record.ResponsePayload; out.Result != spot.Emptied || out.Node != node {
+				t.Errorf("the record says %+v", out)
+			}
+			return
+		}
+	}
+}
+
+// TestBrokenOffAnywhere: after each write to the account, run again it converges; and so does its removal.
+func TestBrokenOffAnywhere(t *testing.T) {
+	world.cut.begin(0)
+	before := snapshot(t)
+	must(t, installed("--yes")...)
+	whole := snapshot(t)
+	quiet(t)
+	must(t, "uninstall", "--yes")
+	isTheSame(t, "after uninstall", snapshot(t), before)
+	for n, more := 1, true; more; n++ {
+		more = false
+		for _, run := range []struct {
+			args []string
+			want string
+		}{{installed("--yes"), whole}, {[]string{"uninstall", "--yes"}, before}} {
+			quiet(t)
+			world.cut.begin(n)
+			_, stderr, err := kopsSpot(t, run.args...)
+			writes, cut := world.cut.written(), world.cut.wasCut()
+			world.cut.begin(0)
+			if cut {
+				more = true
+				if err == nil {
+					t.Errorf("%s broken off after %s says nothing of it", run.args[0], writes[len(writes)-1])
+				}
+				must(t, run.args...)
+			} else if err != nil {
+				t.Fatalf("%s: %v\n%s", run.args[0], err, stderr)
+			}
+			quiet(t)
+			isTheSame(t, run.args[0]+" broken off after "+strings.Join(writes, ", "), snapshot(t), run.want)
+			if t.Failed() {
+				return
+			}
+		}
+	}
+}
+
+// TestNoSecretIsShown in anything that was said: the token is in the secret while it is installed.
+func TestNoSecretIsShown(t *testing.T) {
+	world.cut.begin(0)
+	stdout, stderr := must(t, installed("--yes")...)
+	script, _ := must(t, installed("--export")...)
+	checked, said := must(t, "check", "--output", "json")
+	out := get[*secretsmanager.GetSecretValueOutput](t)(secretsmanager.NewFromConfig(world.aws).GetSecretValue(t.Context(),
+		&secretsmanager.GetSecretValueInput{SecretId: aws.String(names.SecretName(cluster, "token"))}))
+	var held struct{ Token string }
+	if err := json.Unmarshal([]byte(*out.SecretString), &held); err != nil || len(held.Token) < 100 {
+		t.Fatalf("the secret holds no token: %v", err)
+	}
+	all := stdout + stderr + script + checked + said
+	quiet(t)
+	more, evenMore := must(t, "uninstall", "--yes")
+	if strings.Contains(all+more+evenMore, held.Token) || regexp.MustCompile(`eyJ[A-Za-z0-9_-]{20}`).MatchString(all+more+evenMore) {
+		t.Error("the token was shown")
+	}
+}

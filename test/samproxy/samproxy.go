@@ -1,0 +1,241 @@
+// Package samproxy stands before moto and does what moto's CloudFormation does not: it transforms a SAM template, as AWS
+// does, with AWS's own translator, refuses what the template's parameters and rules refuse, and makes of the stack what moto
+// leaves out of it (the settings for asynchronous invocation).
+//
+//	caller --AWS_ENDPOINT_URL--> Proxy --all else--> moto
+//	                               | CreateChangeSet: the template, transformed
+//	                               | ExecuteChangeSet: moto, and then what it leaves out
+//	                               | bucket policies: kept here. Moto carries them out without their conditions, and here is no TLS
+//	                               | Lambda's account settings: those of an account that has asked for nothing
+//
+// Not modelled: everything that takes time (a stack is complete when the call returns), rollback, drift, stack policies,
+// capabilities, and change sets' details.
+package samproxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+
+	"github.com/castai/kops-spot/internal/sam"
+	"github.com/castai/kops-spot/test/template"
+)
+
+// Proxy is an endpoint in front of moto. It ends with Close.
+type Proxy struct {
+	*httptest.Server
+	moto  *url.URL
+	to    *httputil.ReverseProxy
+	mu    sync.Mutex
+	plain map[[32]byte]*template.Template // by what was transformed
+	async map[string]async                // by the change set's id
+	rules map[string][]byte               // bucket policies, by bucket
+}
+
+// async is what moto leaves out of a stack.
+type async struct {
+	function, success, failure string
+	retries, age               int32
+}
+
+// Start serves on a free port of 127.0.0.1.
+func Start(moto string) (*Proxy, error) {
+	at, err := url.Parse(moto)
+	if err != nil {
+		return nil, fmt.Errorf("starting the proxy: %w", err)
+	}
+	p := &Proxy{moto: at, to: httputil.NewSingleHostReverseProxy(at), plain: map[[32]byte]*template.Template{}, async: map[string]async{}, rules: map[string][]byte{}}
+	p.Server = httptest.NewServer(p)
+	return p, nil
+}
+
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case strings.Contains(r.Header.Get("Authorization"), "/s3/aws4_request") && r.URL.Query().Has("policy"):
+		p.bucketPolicy(w, r)
+		return
+	case strings.Contains(r.Header.Get("Authorization"), "/s3/aws4_request") && r.Method == http.MethodDelete:
+		p.mu.Lock()
+		delete(p.rules, strings.Trim(r.URL.Path, "/")) // of a bucket; an object has none
+		p.mu.Unlock()
+	case strings.HasSuffix(strings.TrimRight(r.URL.Path, "/"), "/account-settings"):
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"AccountLimit": {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}}`)
+		return
+	}
+	if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
+		p.to.ServeHTTP(w, r)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	switch form.Get("Action") {
+	case "CreateChangeSet":
+		p.create(w, r, form)
+	case "ExecuteChangeSet":
+		p.execute(w, r, form)
+	default:
+		p.pass(w, r, form)
+	}
+}
+
+// bucketPolicy keeps what moto would carry out without its conditions.
+func (p *Proxy) bucketPolicy(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	bucket := strings.Trim(r.URL.Path, "/")
+	switch text, has := p.rules[bucket]; {
+	case r.Method == http.MethodPut:
+		text, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		p.rules[bucket] = text
+		w.WriteHeader(http.StatusNoContent)
+	case !has:
+		w.Header().Set("Content-Type", "text/xml")
+		w.WriteHeader(http.StatusNotFound)
+		io.WriteString(w, `<Error><Code>NoSuchBucketPolicy</Code><Message>The bucket policy does not exist</Message></Error>`)
+	default:
+		w.Write(text)
+	}
+}
+
+// pass hands a request on with the form.
+func (p *Proxy) pass(w http.ResponseWriter, r *http.Request, form url.Values) {
+	body := []byte(form.Encode())
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	p.to.ServeHTTP(w, r)
+}
+
+var codeIn = regexp.MustCompile(`(?m)^ +CodeUri: (s3://\S+)$`)
+
+func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) {
+	text, given := form.Get("TemplateBody"), template.Parameters{}
+	for i := 1; form.Get(fmt.Sprintf("Parameters.member.%d.ParameterKey", i)) != ""; i++ {
+		at := fmt.Sprintf("Parameters.member.%d.Parameter", i)
+		given[form.Get(at+"Key")] = form.Get(at + "Value")
+	}
+	code := codeIn.FindStringSubmatch(text)
+	if !strings.Contains(text, "AWS::Serverless") || code == nil {
+		refuse(w, "this is no SAM template with its code in a bucket")
+		return
+	}
+	source, err := sam.Parse([]byte(text))
+	if err != nil {
+		refuse(w, err.Error())
+		return
+	}
+	if why := source.Refuses(given); len(why) > 0 {
+		refuse(w, strings.Join(why, "; "))
+		return
+	}
+	t, err := p.transform(r.Context(), text, code[1], given)
+	if err != nil {
+		refuse(w, err.Error())
+		return
+	}
+	settled, err := t.Settled(given)
+	if err != nil {
+		refuse(w, err.Error())
+		return
+	}
+	form.Set("TemplateBody", string(settled))
+	answer := httptest.NewRecorder()
+	p.pass(answer, r, form)
+	if id := regexp.MustCompile(`<Id>([^<]+)</Id>`).FindStringSubmatch(answer.Body.String()); id != nil {
+		p.mu.Lock()
+		p.async[id[1]] = leftOut(t.Resolve(given))
+		p.mu.Unlock()
+	}
+	maps.Copy(w.Header(), answer.Header())
+	w.WriteHeader(answer.Code)
+	w.Write(answer.Body.Bytes())
+}
+
+// transform is slow, and gives the same for the same.
+func (p *Proxy) transform(ctx context.Context, text, code string, given template.Parameters) (*template.Template, error) {
+	key := text
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		key += "\x00" + name + "=" + given[name]
+	}
+	sum := sha256.Sum256([]byte(key))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.plain[sum]; t != nil {
+		return t, nil
+	}
+	t, err := template.TransformText(ctx, []byte(text), code, given)
+	if err == nil {
+		p.plain[sum] = t
+	}
+	return t, err
+}
+
+func leftOut(s *template.Stack) (a async) {
+	for _, r := range s.Resources {
+		if r.Type != "AWS::Lambda::EventInvokeConfig" {
+			continue
+		}
+		to := r.Properties["DestinationConfig"].(map[string]any)
+		number := func(name string) int32 {
+			n, _ := strconv.Atoi(fmt.Sprint(r.Properties[name]))
+			return int32(n)
+		}
+		return async{function: r.Properties["FunctionName"].(string),
+			success: to["OnSuccess"].(map[string]any)["Destination"].(string), failure: to["OnFailure"].(map[string]any)["Destination"].(string),
+			retries: number("MaximumRetryAttempts"), age: number("MaximumEventAgeInSeconds")}
+	}
+	return a
+}
+
+func (p *Proxy) execute(w http.ResponseWriter, r *http.Request, form url.Values) {
+	region := regexp.MustCompile(`/([a-z0-9-]+)/cloudformation/aws4_request`).FindStringSubmatch(r.Header.Get("Authorization"))
+	p.pass(w, r, form)
+	p.mu.Lock()
+	a := p.async[form.Get("ChangeSetName")]
+	p.mu.Unlock()
+	if a.function == "" || region == nil {
+		return
+	}
+	at := p.moto.String()
+	client := lambda.NewFromConfig(aws.Config{Region: region[1], BaseEndpoint: &at, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")})
+	_, err := client.PutFunctionEventInvokeConfig(context.WithoutCancel(r.Context()), &lambda.PutFunctionEventInvokeConfigInput{FunctionName: &a.function,
+		MaximumRetryAttempts: &a.retries, MaximumEventAgeInSeconds: &a.age, DestinationConfig: &types.DestinationConfig{
+			OnSuccess: &types.OnSuccess{Destination: &a.success}, OnFailure: &types.OnFailure{Destination: &a.failure}}})
+	if err != nil {
+		panic(fmt.Sprintf("what moto leaves out: %v", err))
+	}
+}
+
+// refuse answers as CloudFormation does.
+func refuse(w http.ResponseWriter, message string) {
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(http.StatusBadRequest)
+	fmt.Fprintf(w, `<ErrorResponse><Error><Type>Sender</Type><Code>ValidationError</Code><Message>%s</Message></Error></ErrorResponse>`,
+		strings.NewReplacer("&", "&amp;", "<", "&lt;").Replace(message))
+}

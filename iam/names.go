@@ -14,6 +14,7 @@ const (
 	TagName      = "cast:name" // Name of the cluster, which the names of its function, rules and roles are made of
 	TagRegion    = "cast:region"
 	TagVPC       = "cast:vpc"
+	TagStack     = "cast:stack" // of what template.yaml has made, and onboarding must leave to it
 
 	ManagedBy = "kops-spot" // the original's things say cast.ai
 )

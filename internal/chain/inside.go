@@ -37,7 +37,7 @@ func (c *checked) ask(ctx context.Context, name string, f *iamcloud.FunctionStat
 		c.ok(Function, "it is there, and works for this cluster")
 		return nil
 	}
-	event, err := json.Marshal(map[string]any{"version": "0", "id": "00000000-0000-0000-0000-000000000000", "source": "kops-spot.self-check",
+	event, err := json.Marshal(map[string]any{"version": "0", "id": eventbridge.MadeUp, "source": "kops-spot.self-check",
 		"detail-type": "kops-spot check", "account": c.Values.Account, "region": c.Values.Region, "time": time.Now().UTC().Format(time.RFC3339),
 		"resources": []string{}, "detail": map[string]any{}})
 	if err != nil {
@@ -128,7 +128,7 @@ func (c *checked) preview(ctx context.Context) error {
 		return nil
 	}
 	event, err := eventbridge.Encode(spot.Interruption{Kind: spot.SpotTerminate, Instance: c.Node, Region: c.Values.Region, Rehearsal: true,
-		EventID: "00000000-0000-0000-0000-000000000000", Time: time.Now()})
+		EventID: eventbridge.MadeUp, Time: time.Now()})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,9 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
+// MadeUp is the id of an event that EventBridge has never seen: a check asks the function what it would do.
+const MadeUp = "00000000-0000-0000-0000-000000000000"
+
 // Encode writes an interruption as the event that EventBridge would send for it; a rehearsal as one that a person sends.
 // Events have whole seconds.
 func Encode(in spot.Interruption) ([]byte, error) {

@@ -24,7 +24,8 @@ type Wanted struct {
 type Proposal struct {
 	Stack   Stack
 	ID      string
-	Changes []StackChange // none if the stack is as it is wanted
+	Empty   bool          // the stack is as it is wanted: there is nothing to execute or discard
+	Changes []StackChange // of its resources
 }
 
 // StackChange is what would be done about one thing of a stack.
@@ -88,6 +89,7 @@ func (a *Account) proposed(ctx context.Context, p Proposal) (Proposal, error) {
 				return p, err
 			}
 			if strings.Contains(reason, "didn't contain changes") || strings.Contains(reason, "No updates are to be performed") {
+				p.Empty = true
 				return p, nil
 			}
 			return p, fmt.Errorf("CloudFormation refuses what stack %s is to become: %s", p.Stack.Name, firstLine(reason))

@@ -143,7 +143,7 @@ func (r *Run) planStack(ctx context.Context, p *Planned, now *iamcloud.Stack) er
 	}
 	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: p.proposal.Stack.Name, Why: "the function and all that belongs to it"}
 	switch {
-	case len(p.proposal.Changes) == 0:
+	case p.proposal.Empty:
 		stack.Verb = change.Keep
 	case now != nil:
 		stack.Verb = change.Update
@@ -210,7 +210,7 @@ func cut(value string) string {
 
 // Discard forgets what CloudFormation has proposed.
 func (r *Run) Discard(ctx context.Context, p Planned) error {
-	if len(p.proposal.Changes) == 0 {
+	if p.proposal.ID == "" || p.proposal.Empty {
 		return nil
 	}
 	return r.AWS.Discard(ctx, p.proposal)
@@ -248,7 +248,7 @@ func (r *Run) Apply(ctx context.Context, p Planned) error {
 			return err
 		}
 	}
-	if len(p.proposal.Changes) == 0 {
+	if p.proposal.Empty {
 		return nil
 	}
 	began := time.Now().Add(-time.Second) // CloudFormation's clock is not ours

@@ -70,11 +70,11 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 		if action == "DeleteStack" {
 			s.statuses = []string{""}
 		}
-		answer = "<" + action + "Response/>"
+		answer = "<" + action + "Response><" + action + "Result/></" + action + "Response>"
 	case action == "DescribeStackEvents":
 		answer = `<DescribeStackEventsResponse><DescribeStackEventsResult><StackEvents>` + s.events + `</StackEvents></DescribeStackEventsResult></DescribeStackEventsResponse>`
 	case action != "":
-		answer = "<" + action + "Response/>"
+		answer = "<" + action + "Response><" + action + "Result/></" + action + "Response>"
 	case r.Method == http.MethodGet && r.URL.Query().Has("publicAccessBlock"):
 		answer = `<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls><IgnorePublicAcls>true</IgnorePublicAcls><BlockPublicPolicy>true</BlockPublicPolicy><RestrictPublicBuckets>true</RestrictPublicBuckets></PublicAccessBlockConfiguration>`
 	case r.Method == http.MethodGet && r.URL.Query().Has("tagging"):

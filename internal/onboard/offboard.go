@@ -43,7 +43,7 @@ func decideRemoval(w Want, s State, functions []iamcloud.Function, inCluster []s
 }
 
 func isOurs(tags map[string]string, cluster string) bool {
-	return tags[iam.TagManagedBy] == iam.ManagedBy && tags[iam.TagCluster] == cluster
+	return tags[iam.TagManagedBy] == iam.ManagedBy && tags[iam.TagCluster] == cluster && tags[iam.TagStack] == ""
 }
 
 const notMade = "it does not carry the tags of kops-spot for this cluster: somebody else has made it"

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 
+	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
@@ -26,14 +27,14 @@ type Checked struct {
 	Result, Program string
 }
 
-// Last are the last n outcomes of what was the cluster's concern, the latest first.
+// Last are the last n outcomes of what was the cluster's concern and no check's, the latest first.
 func (h Heard) Last(n int) []spot.Outcome {
 	last := []spot.Outcome{}
 	for i := len(h.Outcomes) - 1; i >= 0 && len(last) < n; i-- {
-		switch h.Outcomes[i].Result {
-		case spot.ForeignOne, spot.Ignored, spot.StaleOne:
-		default:
-			last = append(last, h.Outcomes[i])
+		out := h.Outcomes[i]
+		none := out.Result == spot.ForeignOne || out.Result == spot.Ignored || out.Result == spot.StaleOne
+		if !none && out.Event.ID != eventbridge.MadeUp {
+			last = append(last, out)
 		}
 	}
 	return last

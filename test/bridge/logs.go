@@ -21,6 +21,7 @@ type logGroup struct {
 	region      string
 	name        string
 	streamReady bool // used by one shipment at a time
+	again       bool // and so is this: the stream has just been made anew
 
 	mu       sync.Mutex
 	lines    []types.InputLogEvent // not sent yet
@@ -92,5 +93,11 @@ func (g *logGroup) send(ctx context.Context, lines []types.InputLogEvent) error 
 		g.streamReady = true
 	}
 	_, err := client.PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &g.name, LogStreamName: aws.String(logStream), LogEvents: lines})
+	var gone *types.ResourceNotFoundException
+	if errors.As(err, &gone) && !g.again { // somebody has deleted the group since, and with it the stream
+		g.streamReady, g.again = false, true
+		err = g.send(ctx, lines)
+		g.again = false
+	}
 	return err
 }

@@ -1,6 +1,6 @@
 // Package samproxy stands before moto and does what moto's CloudFormation does not: it transforms a SAM template, as AWS
 // does, with AWS's own translator, refuses what the template's parameters and rules refuse, and makes of the stack what moto
-// leaves out of it (the settings for asynchronous invocation).
+// leaves out of it (the settings for asynchronous invocation) or writes otherwise (the permissions).
 //
 //	caller --AWS_ENDPOINT_URL--> Proxy --all else--> moto
 //	                               | CreateChangeSet: the template, transformed
@@ -16,6 +16,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -224,12 +226,49 @@ func (p *Proxy) execute(w http.ResponseWriter, r *http.Request, form url.Values)
 	}
 	at := p.moto.String()
 	client := lambda.NewFromConfig(aws.Config{Region: region[1], BaseEndpoint: &at, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")})
-	_, err := client.PutFunctionEventInvokeConfig(context.WithoutCancel(r.Context()), &lambda.PutFunctionEventInvokeConfigInput{FunctionName: &a.function,
-		MaximumRetryAttempts: &a.retries, MaximumEventAgeInSeconds: &a.age, DestinationConfig: &types.DestinationConfig{
-			OnSuccess: &types.OnSuccess{Destination: &a.success}, OnFailure: &types.OnFailure{Destination: &a.failure}}})
-	if err != nil {
+	if err := errors.Join(a.settle(context.WithoutCancel(r.Context()), client), permit(context.WithoutCancel(r.Context()), client, a.function)); err != nil {
 		panic(fmt.Sprintf("what moto leaves out: %v", err))
 	}
+}
+
+func (a async) settle(ctx context.Context, client *lambda.Client) error {
+	_, err := client.PutFunctionEventInvokeConfig(ctx, &lambda.PutFunctionEventInvokeConfigInput{FunctionName: &a.function,
+		MaximumRetryAttempts: &a.retries, MaximumEventAgeInSeconds: &a.age, DestinationConfig: &types.DestinationConfig{
+			OnSuccess: &types.OnSuccess{Destination: &a.success}, OnFailure: &types.OnFailure{Destination: &a.failure}}})
+	return err
+}
+
+// permit writes a function's permissions as Lambda does. Moto writes those of a stack in a form that no policy has.
+func permit(ctx context.Context, client *lambda.Client, function string) error {
+	out, err := client.GetPolicy(ctx, &lambda.GetPolicyInput{FunctionName: &function})
+	if err != nil {
+		return err
+	}
+	var policy struct {
+		Statement []struct {
+			Sid, FunctionName string
+			Principal         any
+			Condition         map[string]map[string]string
+		}
+	}
+	if err := json.Unmarshal([]byte(aws.ToString(out.Policy)), &policy); err != nil {
+		return err
+	}
+	for _, s := range policy.Statement {
+		if s.FunctionName == "" {
+			continue
+		}
+		source := s.Condition["ArnLike"]["AWS:SourceArn"]
+		if _, err := client.RemovePermission(ctx, &lambda.RemovePermissionInput{FunctionName: &function, StatementId: &s.Sid}); err != nil {
+			return err
+		}
+		_, err := client.AddPermission(ctx, &lambda.AddPermissionInput{FunctionName: &function, StatementId: &s.Sid, Action: aws.String("lambda:InvokeFunction"),
+			Principal: aws.String("events.amazonaws.com"), SourceArn: &source})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refuse answers as CloudFormation does.

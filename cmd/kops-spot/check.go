@@ -57,8 +57,8 @@ func (c *console) check(ctx context.Context, o checkOptions) error {
 	if o.pre {
 		return c.checkBefore(ctx, o)
 	}
-	if len(o.set) > 0 || o.code != "" {
-		return errors.New("--set and --code are for check --pre: what is installed is looked at as it is")
+	if len(o.set) > 0 || o.code != "" || o.refresh || o.karpenter {
+		return errors.New("--set, --code, --refresh and --karpenter are for check --pre: what is installed is looked at as it is")
 	}
 	at, err := c.stand(ctx, o.site)
 	if err != nil {

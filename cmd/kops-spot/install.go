@@ -30,12 +30,14 @@ type deployment struct {
 	set       []string
 	code      string
 	karpenter bool
+	refresh   bool
 }
 
 func (d *deployment) flags(f *pflag.FlagSet) {
 	d.site.flags(f)
 	f.StringArrayVar(&d.set, "set", nil, "a parameter of the stack, as `NAME=VALUE`; may be given several times: docs/deploying.md lists them")
 	f.StringVar(&d.code, "code", "", "the `file` with the function's code, a zip as make dist makes it; else the one that this program carries")
+	f.BoolVar(&d.refresh, "refresh", false, "take endpoint, certificates and log-in as they are found now, where the stack has others")
 	f.BoolVar(&d.karpenter, "karpenter", false, "let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")
 }
 
@@ -52,7 +54,7 @@ func installCommand(c *console) *cobra.Command {
 		Long: "install finds out how the function can reach the cluster, lets it in, and has CloudFormation make the function and all\n" +
 			"that belongs to it: the same template that sam deploy takes. It shows what it would change and asks; what is as it\n" +
 			"should be already, it leaves. Broken off, it is run again. In the end it checks every link of the chain.\n\n" +
-			"A stack keeps the parameters that it has been given, until --set gives it others",
+			"A stack keeps the parameters that it has been given, until --set or --refresh gives it others",
 		Example: "  kops-spot install --set Mode=observe\n" +
 			"  kops-spot install --set NotifyEmail=people@example.com --yes",
 		Args: nothing,
@@ -94,7 +96,7 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 	on := &deploying{standing: at,
 		letIn: &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{Ground: g, Permissions: onboard.Least, Karpenter: d.karpenter}},
 		runner: &install.Run{AWS: at.account, Template: template, Say: func(e iamcloud.StackEvent) { c.sayStep(e) },
-			Want: install.Want{Values: g.Values, Given: given}}}
+			Want: install.Want{Values: g.Values, Given: given, Refresh: d.refresh}}}
 	login, _, err := c.logIn(d.place)
 	if err != nil {
 		return nil, err
@@ -172,8 +174,8 @@ func (d deployment) theCode(architecture string) ([]byte, error) {
 		}
 	}
 	if len(code) == 0 {
-		return nil, fmt.Errorf("this program was built without the function's code for %s: make dist builds one that carries it, "+
-			"and --code takes it from a file", architecture)
+		return nil, fmt.Errorf("this program was built without the function's code for %s: make cli builds one that carries it, "+
+			"and --code takes it from a file that make dist makes", architecture)
 	}
 	return code, install.CheckCode(code, architecture)
 }
@@ -228,7 +230,7 @@ func (c *console) showInstall(on *deploying, plan change.Plan) error {
 		return err
 	}
 	for _, name := range on.stack.Stays {
-		c.say(term.Mind, "%s stays as the stack has it, and something else was found: --set %s=VALUE changes it", name, name)
+		c.say(term.Mind, "%s stays as the stack has it, and something else was found now: --refresh takes that, --set %s=VALUE what you say", name, name)
 	}
 	return term.Plan(c.stderr, plan, options(c.environ, c.stderr))
 }

@@ -2,7 +2,6 @@ package iamcloud
 
 import (
 	"context"
-	"errors"
 	"path"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -27,16 +26,11 @@ type Target struct{ ID, ARN string }
 
 // Function reads a function; nil if there is none.
 func (a *Account) Function(ctx context.Context, name string) (*Function, error) {
-	out, err := a.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &name})
-	if err != nil {
-		err = translate("lambda:GetFunction", "looking for function "+name, "function "+name, err)
-		if errors.Is(err, ErrNotFound) {
-			return nil, nil
-		}
+	is, err := a.FunctionState(ctx, name)
+	if err != nil || is == nil {
 		return nil, err
 	}
-	c := out.Configuration
-	return &Function{Name: name, ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role))}, nil
+	return &Function{Name: name, ARN: is.ARN, Role: path.Base(is.Role)}, nil
 }
 
 // Functions are all functions of the region.

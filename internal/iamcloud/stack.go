@@ -80,7 +80,7 @@ func (a *Account) StackResources(ctx context.Context, stack string) (all []Stack
 			return nil, translate("cloudformation:ListStackResources", "listing what stack "+stack+" has", "stack "+stack, err)
 		}
 		for _, r := range page.StackResourceSummaries {
-			if r.ResourceStatus != types.ResourceStatusDeleteComplete && r.LogicalResourceId != nil {
+			if r.ResourceStatus != types.ResourceStatusDeleteComplete && aws.ToString(r.LogicalResourceId) != "" {
 				all = append(all, StackResource{aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType), aws.ToString(r.PhysicalResourceId)})
 			}
 		}

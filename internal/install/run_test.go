@@ -28,7 +28,6 @@ const stackID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/cast-kops-p
 type cloudFormation struct {
 	statuses []string // of DescribeStacks, in turn; "" is that there is none
 	looks    int
-	executed bool
 	after    []string // once a change set is executed, or the stack deleted
 	events   string
 	code     string
@@ -250,5 +249,9 @@ func TestAStackKeepsWhatItWasGiven(t *testing.T) {
 	}
 	if stays := w.stays(before); strings.Join(stays, ",") != "Server" {
 		t.Errorf("told to stay: %v", stays)
+	}
+	w.Refresh = true
+	if got := w.parameters(template, before); got["Server"] != "https://found" || got["CA"] != "Z2l2ZW4=" || got["Mode"] != "observe" || w.stays(before) != nil {
+		t.Errorf("refreshed: %v", got)
 	}
 }

@@ -21,6 +21,9 @@ type Want struct {
 	Code  []byte            // the zip that Lambda runs
 	Given map[string]string // parameters that somebody has set
 	Found map[string]string // parameters that were found out; they count where nobody has ever said otherwise
+
+	// Refresh says that what was found out counts also where the stack has something else.
+	Refresh bool
 }
 
 // StackName is what a cluster's stack is called, by SAM's hand or by ours.
@@ -48,8 +51,11 @@ func (w Want) bucketPolicy() string {
 // parameters are the stack's: what was said now, before what was said or found out before, before what was found out now. A
 // stack keeps what it has been given until somebody says otherwise.
 func (w Want) parameters(t *sam.Template, before map[string]string) map[string]string {
-	all := map[string]string{}
-	for _, from := range []map[string]string{w.Found, before, w.Given, {"Cluster": w.Cluster, "ShortName": iam.Name(w.Cluster)}} {
+	all, first, second := map[string]string{}, w.Found, before
+	if w.Refresh {
+		first, second = before, w.Found
+	}
+	for _, from := range []map[string]string{first, second, w.Given, {"Cluster": w.Cluster, "ShortName": iam.Name(w.Cluster)}} {
 		maps.Copy(all, from)
 	}
 	maps.DeleteFunc(all, func(name, value string) bool {
@@ -78,7 +84,7 @@ func (w Want) check(t *sam.Template, parameters map[string]string) error {
 func (w Want) stays(before map[string]string) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(w.Found)) {
 		has, was := before[name]
-		if _, given := w.Given[name]; was && !given && has != w.Found[name] && cmp.Or(has, w.Found[name]) != "" {
+		if _, given := w.Given[name]; was && !given && !w.Refresh && has != w.Found[name] && cmp.Or(has, w.Found[name]) != "" {
 			names = append(names, name)
 		}
 	}

@@ -71,16 +71,8 @@ func (r *Run) PlanLogInRemoval(ctx context.Context, role string) (Planned, error
 	if s.User != nil && isOurs(s.User.Tags, cluster) || s.Role != nil && isOurs(s.Role.Tags, cluster) {
 		return r.planned(s, []step{leave("cluster", cluster, "the cluster is onboarded: kops-spot offboard takes away what it knows of the function")}), nil
 	}
-	m := r.functionMapping(role)
-	now, err := m.Inspect(ctx, r.Cluster)
-	if err != nil {
-		return Planned{}, err
-	}
-	plan, err := m.PlanRemoval(now)
-	if err != nil {
-		return Planned{}, err
-	}
-	return r.planned(s, slices.Concat(mappingSteps(plan), secretsAway(r.Want, State{LogInSecret: s.LogInSecret}))), nil
+	steps, err := r.forget(ctx, r.functionMapping(role))
+	return r.planned(s, slices.Concat(steps, secretsAway(r.Want, State{LogInSecret: s.LogInSecret}))), err
 }
 
 // secretARN is the ARN of a secret that is not made yet: what AWS puts after its name is known only then.

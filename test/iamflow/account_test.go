@@ -14,11 +14,11 @@ func TestASecondRunChangesNothing(t *testing.T) {
 	node := w.cluster(clusterA)
 	before := w.snapshot()
 	w.onboard(clusterA, node, nil)
-	first := w.written()
+	first := w.Written()
 	if len(first) < 10 {
 		t.Errorf("the first run has written only %q: is the proxy in the way?", first)
 	}
-	w.reset()
+	w.Reset()
 	r := w.run(clusterA, node, nil)
 	p, err := r.Plan(t.Context())
 	if err != nil {
@@ -30,7 +30,7 @@ func TestASecondRunChangesNothing(t *testing.T) {
 	if err := r.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	if again := w.written(); len(again) > 0 {
+	if again := w.Written(); len(again) > 0 {
 		t.Errorf("the second run has written: %q", again)
 	}
 
@@ -47,10 +47,10 @@ func TestBrokenOffAnywhereItConverges(t *testing.T) {
 	node := w.cluster(clusterA)
 	before := alike(w.snapshot())
 	w.onboard(clusterA, node, nil)
-	want, writes := alike(w.snapshot()), w.written()
-	w.reset()
+	want, writes := alike(w.snapshot()), w.Written()
+	w.Reset()
 	w.offboard(clusterA, node)
-	takenAway := w.written()
+	takenAway := w.Written()
 	for n := range max(len(writes), len(takenAway)) {
 		if n < len(writes) {
 			w.brokenOff(n+1, clusterA, node, (*onboard.Run).Plan, writes[n])
@@ -76,12 +76,12 @@ func TestBrokenOffAnywhereItConverges(t *testing.T) {
 // brokenOff begins a run and cuts it off after its n-th write, which is to be the one that is named.
 func (w *world) brokenOff(n int, cluster, node string, plan func(*onboard.Run, context.Context) (onboard.Planned, error), named string) {
 	w.Helper()
-	w.reset()
-	w.cutOff(n)
+	w.Reset()
+	w.CutOff(n)
 	r := w.run(cluster, node, nil)
 	err := w.carryOut(r, func(ctx context.Context) (onboard.Planned, error) { return plan(r, ctx) })
-	if got := w.written(); err == nil || len(got) != n || got[n-1] != named {
+	if got := w.Written(); err == nil || len(got) != n || got[n-1] != named {
 		w.Fatalf("it was not broken off at write %d, %s, but has written %q: %v", n, named, got, err)
 	}
-	w.reset()
+	w.Reset()
 }

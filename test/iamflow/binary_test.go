@@ -34,7 +34,7 @@ func (w *world) commandWith(environ []string, args ...string) (stdout, stderr st
 	c := must(w.cfg.Credentials.Retrieve(w.Context()))
 	cmd := exec.CommandContext(w.Context(), shared.bin, args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.TempDir(), "KUBECONFIG=" + shared.cp.Kubeconfig(),
-		"AWS_ENDPOINT_URL=" + w.proxy.URL, "AWS_MAX_ATTEMPTS=1", "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_ENDPOINT_URL=" + w.Proxy.URL, "AWS_MAX_ATTEMPTS=1", "AWS_EC2_METADATA_DISABLED=true",
 		"AWS_ACCESS_KEY_ID=" + c.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey, "AWS_SESSION_TOKEN=" + c.SessionToken}, environ...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -98,7 +98,7 @@ func TestTheBinary(t *testing.T) {
 
 	// Nobody is asked where there is no terminal, and nothing is changed.
 	_, stderr, err := w.command("onboard", "--cluster", clusterA)
-	if wrote := w.written(); err == nil || len(wrote) > 0 {
+	if wrote := w.Written(); err == nil || len(wrote) > 0 {
 		t.Fatalf("without a yes it goes on and has written %q: %v", wrote, err)
 	}
 	said(stderr, "add --yes")
@@ -107,7 +107,7 @@ func TestTheBinary(t *testing.T) {
 
 	// What it would do, as commands, and nothing more.
 	script, stderr, err := w.command("onboard", "--cluster", clusterA, "--export")
-	if wrote := w.written(); err != nil || len(wrote) > 0 {
+	if wrote := w.Written(); err != nil || len(wrote) > 0 {
 		t.Fatalf("--export has written %q: %v\n%s", wrote, err, stderr)
 	}
 	for _, line := range []string{"cat >CASTKopsPolicyV2.json <<'EOF'", "aws iam create-user --user-name cast-kops-" + clusterA + " --tags Key=cast:cluster,Value=" + clusterA,
@@ -125,7 +125,7 @@ func TestTheBinary(t *testing.T) {
 		t.Errorf("what --karpenter asks for is not in the script, or there without it: %v", err)
 	}
 	_, stderr, err = w.command("onboard", "--cluster", clusterA, "--subnets", "subnet-01234567", "--yes")
-	if wrote := w.written(); err == nil || len(wrote) > 0 {
+	if wrote := w.Written(); err == nil || len(wrote) > 0 {
 		t.Errorf("subnets without security groups: %v, and has written %q", err, wrote)
 	}
 	said(stderr, "--subnets and --security-groups go together")
@@ -144,12 +144,12 @@ func TestTheBinary(t *testing.T) {
 	onboarded := w.snapshot()
 
 	// The second.
-	w.reset()
+	w.Reset()
 	changed := inCluster(t)
 	if second := w.told("onboard", "--cluster", clusterA); second.Applied || second.AccessKeyID != "" {
 		t.Errorf("the second run: %+v", second)
 	}
-	if wrote := w.written(); len(wrote) > 0 {
+	if wrote := w.Written(); len(wrote) > 0 {
 		t.Errorf("the second run has written %q", wrote)
 	}
 	if now := inCluster(t); now != changed {
@@ -166,7 +166,7 @@ func TestTheBinary(t *testing.T) {
 	}
 
 	// Away again, and all is as it was.
-	w.reset()
+	w.Reset()
 	if away := w.told("offboard", "--cluster", clusterA); !away.Applied || away.Findings.Failed() {
 		t.Errorf("offboarding: %+v", away)
 	}
@@ -175,16 +175,16 @@ func TestTheBinary(t *testing.T) {
 	if d := difference(beforeInCluster, inCluster(t)); d != "" {
 		t.Errorf("offboarding does not leave the cluster as it was:\n%s", d)
 	}
-	w.reset()
-	if again := w.told("offboard", "--cluster", clusterA); again.Applied || len(w.written()) > 0 {
-		t.Errorf("the second offboarding: %+v, %q", again, w.written())
+	w.Reset()
+	if again := w.told("offboard", "--cluster", clusterA); again.Applied || len(w.Written()) > 0 {
+		t.Errorf("the second offboarding: %+v, %q", again, w.Written())
 	}
 
 	t.Run("broken off again and again, it comes to its end", func(t *testing.T) {
 		const writesAtOnce = 5 // fewer would never make a key: it takes four, and what the run before has left one
 		for try := 1; ; try++ {
-			w.reset()
-			w.cutOff(writesAtOnce)
+			w.Reset()
+			w.CutOff(writesAtOnce)
 			_, stderr, err := w.command("onboard", "--cluster", clusterA, "--yes")
 			if err == nil {
 				break
@@ -193,7 +193,7 @@ func TestTheBinary(t *testing.T) {
 				t.Fatalf("it does not get any further:\n%s", stderr)
 			}
 		}
-		w.reset()
+		w.Reset()
 		if d := difference(variable(onboarded), variable(w.snapshot())); d != "" {
 			t.Errorf("it comes out otherwise than in one go:\n%s", d)
 		}
@@ -202,8 +202,8 @@ func TestTheBinary(t *testing.T) {
 		w.isAsItWas(before)
 	})
 	t.Run("a missing permission is named", func(t *testing.T) {
-		w.reset()
-		w.denies(func(action string, _ url.Values) bool { return action == "iam:CreateRole" })
+		w.Reset()
+		w.Denies(func(action string, _ url.Values) bool { return action == "iam:CreateRole" })
 		_, stderr, err := w.command("onboard", "--cluster", clusterA, "--yes")
 		if err == nil {
 			t.Fatal("it goes on")
@@ -282,7 +282,7 @@ func (w *world) withinInstallerPolicy() {
 		}
 		allowed = append(allowed, several...)
 	}
-	for _, action := range w.called() {
+	for _, action := range w.Called() {
 		if !slices.Contains(allowed, action) && !strings.HasPrefix(action, "sts:") { // GetCallerIdentity needs no permission
 			w.Errorf("the installer's policy does not allow %s, which was called", action)
 		}
@@ -304,7 +304,7 @@ func TestKubeconfigAndCredentialsOfTwoClustersAreRefused(t *testing.T) {
 			other.cluster(c.tagged)
 			for _, command := range []string{"onboard", "offboard"} {
 				_, stderr, err := other.command(command, "--cluster", clusterA, "--yes")
-				if wrote := other.written(); err == nil || len(wrote) > 0 || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, other.account) {
+				if wrote := other.Written(); err == nil || len(wrote) > 0 || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, other.account) {
 					t.Errorf("%s: %v, has written %q and said:\n%s", command, err, wrote, stderr)
 				}
 			}
@@ -312,8 +312,8 @@ func TestKubeconfigAndCredentialsOfTwoClustersAreRefused(t *testing.T) {
 	}
 	t.Run("another region is said", func(t *testing.T) {
 		_, stderr, err := w.command("onboard", "--cluster", clusterA, "--region", "us-east-1", "--yes")
-		if err == nil || !strings.Contains(stderr, "--region says us-east-1") || len(w.called()) > 0 {
-			t.Errorf("%v, has called %q and said:\n%s", err, w.called(), stderr)
+		if err == nil || !strings.Contains(stderr, "--region says us-east-1") || len(w.Called()) > 0 {
+			t.Errorf("%v, has called %q and said:\n%s", err, w.Called(), stderr)
 		}
 	})
 }

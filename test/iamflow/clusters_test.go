@@ -30,9 +30,9 @@ func TestTwoClustersInOneAccountLeaveEachOtherAlone(t *testing.T) {
 	before := w.snapshot()
 	w.onboard(clusterA, nodeA, nil)
 	a := of(w.snapshot(), ofA()...)
-	w.reset()
+	w.Reset()
 	w.onboard(clusterB, nodeB, func(want *onboard.Want) { want.Permissions = onboard.Guide })
-	for _, action := range w.written() {
+	for _, action := range w.Written() {
 		if action == "iam:CreatePolicy" || action == "iam:CreatePolicyVersion" {
 			t.Errorf("the second cluster's onboarding writes a policy that both have: %s", action)
 		}
@@ -57,9 +57,9 @@ func TestTwoClustersInOneAccountLeaveEachOtherAlone(t *testing.T) {
 		t.Errorf("A's offboarding leaves: %q", now)
 	}
 	// Its name has become free; B keeps the one it has.
-	w.reset()
+	w.Reset()
 	w.onboard(clusterB, nodeB, func(want *onboard.Want) { want.Permissions = onboard.Guide })
-	if again := w.written(); len(again) > 0 {
+	if again := w.Written(); len(again) > 0 {
 		t.Errorf("after A has gone, B's onboarding writes %q", again)
 	}
 	w.offboard(clusterB, nodeB)
@@ -75,7 +75,7 @@ func TestNothingOfAnotherClusterHasToBeReadable(t *testing.T) {
 	nodeA, nodeB := w.cluster(clusterA), w.cluster(clusterB)
 	w.onboard(clusterA, nodeA, nil)
 	before := of(w.snapshot(), ofA()...)
-	w.denies(func(_ string, form url.Values) bool {
+	w.Denies(func(_ string, form url.Values) bool {
 		return form.Get("RoleName") == iam.FunctionRole || form.Get("UserName") == iam.UserName(clusterA)
 	})
 	w.onboard(clusterB, nodeB, nil)
@@ -145,9 +145,9 @@ func TestNamesOfTheOriginalAreTakenOverAndFiveVersionsMakeRoom(t *testing.T) {
 	if _, kept := ids["v1"]; !kept || !ids["v6"] {
 		t.Errorf("of the versions, v1 counted, and v2 was the oldest that did not: left are %v", ids)
 	}
-	w.reset()
+	w.Reset()
 	w.onboard(clusterA, node, nil)
-	if again := w.written(); len(again) > 0 {
+	if again := w.Written(); len(again) > 0 {
 		t.Errorf("the second run writes %q", again)
 	}
 }

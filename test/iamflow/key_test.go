@@ -78,9 +78,9 @@ func TestOfTwoKeysNoneIsDeletedUnasked(t *testing.T) {
 	stored := w.keys()[0]
 	other := w.makeKey()
 	two := w.keys()
-	w.reset()
+	w.Reset()
 	r := w.onboard(clusterA, node, nil)
-	if wrote := w.written(); len(wrote) > 0 || r.Made != nil {
+	if wrote := w.Written(); len(wrote) > 0 || r.Made != nil {
 		t.Errorf("it has written %q", wrote)
 	}
 	p := must(r.Plan(t.Context()))
@@ -109,21 +109,21 @@ func TestARotationThatIsBrokenOffLosesNoKey(t *testing.T) {
 	w := newWorld(t)
 	node := w.cluster(clusterA)
 	w.onboard(clusterA, node, nil)
-	w.reset()
+	w.Reset()
 	w.onboard(clusterA, node, rotating)
-	writes := w.written()
+	writes := w.Written()
 	stored, retired := slices.Index(writes, "secretsmanager:PutSecretValue"), slices.Index(writes, "iam:UpdateAccessKey")
 	if made := slices.Index(writes, "iam:CreateAccessKey"); made < 0 || stored < made || retired < stored || writes[retired+1] != "iam:DeleteAccessKey" {
 		t.Fatalf("a rotation writes %q", writes)
 	}
 	for n, action := range writes {
-		w.reset()
-		w.cutOff(n + 1)
+		w.Reset()
+		w.CutOff(n + 1)
 		r := w.run(clusterA, node, rotating)
 		if err := w.carryOut(r, r.Plan); err == nil {
 			t.Fatalf("it was not broken off at %s", action)
 		}
-		w.reset()
+		w.Reset()
 		all := strings.Join(w.snapshot(), "\n")
 		if k := w.stored(clusterA); !strings.Contains(all, "key "+k.ID+" Active") {
 			t.Errorf("broken off at %s, the key that is stored is not one that works", action)
@@ -172,9 +172,9 @@ func TestAKeyThatTheConsoleDoesNotTake(t *testing.T) {
 	if now := w.keys(); !slices.Equal(now, []string{given.ID}) || given.Secret == "" {
 		t.Errorf("the console was given %s, and there are %q", given, now)
 	}
-	w.reset()
+	w.Reset()
 	w.onboard(clusterA, node, console)
-	if again := w.written(); len(again) > 0 {
+	if again := w.Written(); len(again) > 0 {
 		t.Errorf("what the console has is made again: %q", again)
 	}
 }
@@ -218,9 +218,9 @@ func TestAKeyInAFileIsItsOwnersAlone(t *testing.T) {
 	if mode := must(os.Stat(path)).Mode().Perm(); mode != 0o600 {
 		t.Errorf("its mode is %o", mode)
 	}
-	w.reset()
+	w.Reset()
 	w.onboard(clusterA, node, file)
-	if again := w.written(); len(again) > 0 {
+	if again := w.Written(); len(again) > 0 {
 		t.Errorf("what the file holds is made again: %q", again)
 	}
 	if err := os.WriteFile(path, []byte(`{"accessKeyId": "AKIAOFSOMEBODYELSE00"}`), 0o600); err != nil {

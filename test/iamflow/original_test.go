@@ -69,11 +69,11 @@ func TestTheOriginalIsTakenAwayOnlyWhenAsked(t *testing.T) {
 		t.Errorf("the rule that another uses too: %s", shared.Why)
 	}
 	find(t, p.Changes, change.Delete, "CastLambdaRoleForSpot")
-	w.reset()
+	w.Reset()
 	if err := r.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	if wrote := w.written(); wrote[len(wrote)-1] != "lambda:DeleteFunction" {
+	if wrote := w.Written(); wrote[len(wrote)-1] != "lambda:DeleteFunction" {
 		t.Errorf("the function by which the rest is found is not the last to go: %q", wrote)
 	}
 	events := eventbridge.NewFromConfig(w.direct)

@@ -45,9 +45,9 @@ func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
 	has(ends, true)
 	has("subnet/"+subnet, true)
 	has("security-group/"+group, true)
-	w.reset()
+	w.Reset()
 	w.onboard(clusterA, node, all)
-	if wrote := w.written(); len(wrote) > 0 {
+	if wrote := w.Written(); len(wrote) > 0 {
 		t.Errorf("the second time it writes %q", wrote)
 	}
 

@@ -23,6 +23,7 @@ import (
 	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/cutoff"
 )
 
 const (
@@ -94,7 +95,7 @@ func runAll(m *testing.M) (code int, err error) {
 // world is an account of its own, behind a proxy of its own.
 type world struct {
 	*testing.T
-	*proxy
+	*cutoff.Proxy
 	account string
 	cfg     aws.Config // through the proxy
 	direct  aws.Config // past it: what tests arrange and look at is not counted
@@ -104,7 +105,9 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	number := shared.accounts.Add(1)
 	moto := &shared.motos[number%int64(len(shared.motos))].URL
-	w := &world{T: t, proxy: newProxy(t, *moto), account: fmt.Sprintf("%012d", 200000000000+number)}
+	p := must(cutoff.Start(*moto, cutoff.Options{Asked: noteStored, Answered: noteSecrets}))
+	t.Cleanup(p.Close)
+	w := &world{T: t, Proxy: p, account: fmt.Sprintf("%012d", 200000000000+number)}
 	root := aws.Config{Region: region, BaseEndpoint: moto, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
 	out, err := sts.NewFromConfig(root).AssumeRole(t.Context(), &sts.AssumeRoleInput{
 		RoleArn: aws.String("arn:aws:iam::" + w.account + ":role/administrator"), RoleSessionName: aws.String("test")})
@@ -115,7 +118,7 @@ func newWorld(t *testing.T) *world {
 	w.direct = aws.Config{Region: region, BaseEndpoint: moto,
 		Credentials: credentials.NewStaticCredentialsProvider(*c.AccessKeyId, *c.SecretAccessKey, *c.SessionToken)}
 	w.cfg = w.direct.Copy()
-	w.cfg.BaseEndpoint = &w.proxy.URL
+	w.cfg.BaseEndpoint = &w.Proxy.URL
 	w.cfg.RetryMaxAttempts = 1 // a run that is broken off does not try again
 	return w
 }

@@ -54,7 +54,7 @@ func quiet(t *testing.T) {
 
 // TestFromNothingToNothing is an operator's way, from the first look to the last; its parts follow one another.
 func TestFromNothingToNothing(t *testing.T) {
-	world.cut.begin(0)
+	world.cut.Reset()
 	before := snapshot(t)
 
 	is, _, err := asJSON(t, "check")
@@ -76,9 +76,9 @@ func TestFromNothingToNothing(t *testing.T) {
 
 	// What is wrong is refused before anything is written.
 	for _, wrong := range [][]string{{"--set", "Reserve=31s"}, {"--set", "Rebalance=drain"}, {"--set", "Mood=act"}, {"--set", "Mode"}, {"--set", "Architecture=arm64"}, {"--code", "/none"}} {
-		world.cut.begin(0)
-		if _, stderr, err := kopsSpot(t, installed(append(wrong, "--yes")...)...); err == nil || len(world.cut.written()) > 0 {
-			t.Errorf("%q: %v, written %q\n%s", wrong, err, world.cut.written(), stderr)
+		world.cut.Reset()
+		if _, stderr, err := kopsSpot(t, installed(append(wrong, "--yes")...)...); err == nil || len(world.cut.Written()) > 0 {
+			t.Errorf("%q: %v, written %q\n%s", wrong, err, world.cut.Written(), stderr)
 		}
 	}
 
@@ -94,12 +94,12 @@ func TestFromNothingToNothing(t *testing.T) {
 		t.Fatalf("the first run: %v\n%+v\n%s", err, first.Findings, stderr)
 	}
 	after := snapshot(t)
-	world.cut.begin(0)
+	world.cut.Reset()
 	second, stderr, err := asJSON(t, installed("--yes")...)
 	if err != nil || second.Applied || !second.Plan.Empty() {
 		t.Errorf("the second run: %v\n%+v\n%s", err, second, stderr)
 	}
-	for _, w := range world.cut.written() {
+	for _, w := range world.cut.Written() {
 		if !strings.HasSuffix(w, "ChangeSet") { // by which CloudFormation is asked
 			t.Errorf("the second run has written %s", w)
 		}
@@ -108,7 +108,7 @@ func TestFromNothingToNothing(t *testing.T) {
 
 	// One parameter is changed, and the others stay.
 	changed, stderr, err := asJSON(t, installed("--yes", "--set", "Force=never")...)
-	if err != nil || !changed.Applied || !strings.Contains(stderr, "- Force=allow") || strings.Contains(stderr, "Server=") {
+	if err != nil || !changed.Applied || !strings.Contains(stderr, "- Force=allow") || strings.Contains(stderr, "- Server=") {
 		t.Errorf("a change: %v\n%s", err, stderr)
 	}
 	if _, stderr, err = asJSON(t, installed("--yes", "--set", "Force=allow")...); err != nil {
@@ -195,7 +195,7 @@ func anEvent(t *testing.T) {
 
 // TestBrokenOffAnywhere: after each write to the account, run again it converges; and so does its removal.
 func TestBrokenOffAnywhere(t *testing.T) {
-	world.cut.begin(0)
+	world.cut.Reset()
 	before := snapshot(t)
 	must(t, installed("--yes")...)
 	whole := snapshot(t)
@@ -209,10 +209,11 @@ func TestBrokenOffAnywhere(t *testing.T) {
 			want string
 		}{{installed("--yes"), whole}, {[]string{"uninstall", "--yes"}, before}} {
 			quiet(t)
-			world.cut.begin(n)
+			world.cut.Reset()
+			world.cut.CutOff(n)
 			_, stderr, err := kopsSpot(t, run.args...)
-			writes, cut := world.cut.written(), world.cut.wasCut()
-			world.cut.begin(0)
+			writes, cut := world.cut.Written(), world.cut.WasCut()
+			world.cut.Reset()
 			if cut {
 				more = true
 				if err == nil {
@@ -233,7 +234,7 @@ func TestBrokenOffAnywhere(t *testing.T) {
 
 // TestNoSecretIsShown in anything that was said: the token is in the secret while it is installed.
 func TestNoSecretIsShown(t *testing.T) {
-	world.cut.begin(0)
+	world.cut.Reset()
 	stdout, stderr := must(t, installed("--yes")...)
 	script, _ := must(t, installed("--export")...)
 	checked, said := must(t, "check", "--output", "json")

@@ -67,7 +67,7 @@ func transcripts(t *testing.T) {
 
 // TestTranscripts are of what makes one and takes it away, as somebody sees it who reads what is said.
 func TestTranscripts(t *testing.T) {
-	world.cut.begin(0)
+	world.cut.Reset()
 	stdout, stderr := must(t, append([]string{"check", "--pre"}, installed()[1:]...)...)
 	transcript(t, "check-pre", stderr+stdout)
 	stdout, stderr = must(t, installed("--yes")...)

@@ -26,6 +26,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bridge"
+	"github.com/castai/kops-spot/test/cutoff"
 	"github.com/castai/kops-spot/test/lambdalocal"
 	"github.com/castai/kops-spot/test/samproxy"
 )
@@ -42,7 +43,7 @@ var world struct {
 	moto   *bed.Moto
 	sam    *samproxy.Proxy
 	bridge *bridge.Bridge
-	cut    *cutter
+	cut    *cutoff.Proxy
 	aws    aws.Config // past what is counted
 	bin    string
 	code   string // the file with the function's code
@@ -96,7 +97,9 @@ func runAll(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, world.bridge.Close()) }()
-	world.cut = newCutter(world.bridge.URL)
+	if world.cut, err = cutoff.Start(world.bridge.URL, cutoff.Options{}); err != nil {
+		return 1, err
+	}
 	defer world.cut.Close()
 	world.aws = aws.Config{Region: region, BaseEndpoint: &world.bridge.URL, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
 	if world.node, err = newNode(ctx); err != nil {

@@ -32,6 +32,7 @@ type standing struct {
 	ground    onboard.Ground
 	instances []iamcloud.Instance
 	nodes     map[string]bool // ids of instances that are nodes
+	store     string          // kOps' state store; empty where the cluster does not say
 }
 
 // reach logs in to the cluster and to AWS, and does not compare them yet.
@@ -44,7 +45,7 @@ func (c *console) reach(ctx context.Context, s site) (at standing, machines []on
 	if err != nil {
 		return at, nil, m, err
 	}
-	m = onboard.Meant{Cluster: k.name, Context: in.Name}
+	m, at.store = onboard.Meant{Cluster: k.name, Context: in.Name}, k.store
 	if at.cluster, err = kubeadmin.New(login); err != nil {
 		return at, nil, m, err
 	}

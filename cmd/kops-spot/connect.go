@@ -27,7 +27,8 @@ func (p *place) flags(f *pflag.FlagSet) {
 // cluster is a kOps cluster that we are logged in to, and that is the one that was meant.
 type cluster struct {
 	*kube.Cluster
-	name string
+	name  string
+	store string // kOps' state store, where the cluster says it
 }
 
 // connect logs in to the cluster and makes sure that it is the one that is meant. It is the only way to a cluster.
@@ -44,8 +45,8 @@ func (c *console) connect(ctx context.Context, p place) (cluster, error) {
 	if err != nil {
 		return cluster{}, err
 	}
-	name, err := rightCluster(cmp.Or(p.cluster, c.getenv("KOPS_SPOT_CLUSTER")), own, in)
-	return cluster{k, name}, err
+	name, err := rightCluster(cmp.Or(p.cluster, c.getenv("KOPS_SPOT_CLUSTER")), own.Name, in)
+	return cluster{k, name, own.Store}, err
 }
 
 // logIn logs in as the kubeconfig says. It makes no request.

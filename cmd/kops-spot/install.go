@@ -101,12 +101,15 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 	if err != nil {
 		return nil, err
 	}
-	if on.found, err = install.Discover(ctx, at.cluster, login); err != nil {
+	if on.found, err = install.Discover(ctx, install.Site{Cluster: at.cluster, Login: login, AWS: at.account, Name: g.Cluster, VPC: g.VPC, Store: install.Store(at.store)}); err != nil {
 		return nil, err
 	}
 	on.runner.Want.Found = on.found.Parameters
 	before, err := on.runner.Parameters(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := onboard.InTheVPC(ctx, at.account, g, listOf(given["SubnetIds"]), listOf(given["SecurityGroupIds"])); err != nil {
 		return nil, err
 	}
 	if err := on.chooseRole(ctx, before); err != nil {
@@ -117,6 +120,11 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 		return nil, err
 	}
 	return on, on.letFunctionIn(ctx)
+}
+
+// listOf is a parameter that is a list.
+func listOf(value string) []string {
+	return slices.DeleteFunc(strings.Split(value, ","), func(s string) bool { return s == "" })
 }
 
 // chooseRole is the role that the function runs with: what was said, what the stack has, what onboarding has made, or one that

@@ -93,6 +93,9 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		store = onboard.InSecretsManager{Cluster: at.ground.Cluster}
 	}
 	want.Ground, want.Store = at.ground, store
+	if err := onboard.InTheVPC(ctx, at.account, at.ground, want.Subnets, want.SecurityGroups); err != nil {
+		return toldWhoMay(err)
+	}
 	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: want}
 	if o.userIsMaster && !o.export {
 		c.say(term.Mind, "the user is let into the cluster as system:masters: whoever has its access key may do everything there")
@@ -172,7 +175,8 @@ func (c *console) installerPolicy(ctx context.Context, s site) error {
 	if err != nil {
 		return err
 	}
-	v := iam.Values{Partition: who.Partition, Account: who.Account, Region: at.account.Region(), Cluster: m.Cluster, FunctionRole: iam.FunctionRole}
+	v := iam.Values{Partition: who.Partition, Account: who.Account, Region: at.account.Region(), Cluster: m.Cluster, FunctionRole: iam.FunctionRole,
+		StateStore: at.store}
 	if state, err := onboard.Inspect(ctx, at.account, m.Cluster); err == nil {
 		v.FunctionRole = state.RoleName
 	} else {

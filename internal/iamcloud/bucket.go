@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -115,6 +116,30 @@ func (a *Account) Objects(ctx context.Context, bucket, owner, prefix string) (ke
 		}
 	}
 	return keys, nil
+}
+
+// Object reads an object of any bucket, wherever that is; nil if there is none.
+func (a *Account) Object(ctx context.Context, bucket, key string) ([]byte, error) {
+	get := func(options ...func(*s3.Options)) ([]byte, error) {
+		out, err := a.buckets.GetObject(ctx, &s3.GetObjectInput{Bucket: &bucket, Key: &key}, options...)
+		if err != nil {
+			return nil, err
+		}
+		defer out.Body.Close()
+		return io.ReadAll(out.Body)
+	}
+	content, err := get()
+	var elsewhere *awshttp.ResponseError // S3 says where the bucket is
+	if errors.As(err, &elsewhere) && elsewhere.HTTPStatusCode() == http.StatusMovedPermanently {
+		if region := elsewhere.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
+			content, err = get(func(o *s3.Options) { o.Region = region })
+		}
+	}
+	on := "object " + bucket + "/" + key
+	if is, err := there("s3:GetObject", "reading "+on, on, err); err != nil || !is {
+		return nil, err
+	}
+	return content, nil
 }
 
 // PutObject stores content.

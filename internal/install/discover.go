@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/kubeadmin"
 )
 
@@ -25,18 +26,30 @@ type Discovery struct {
 	Findings   change.Findings
 }
 
+// Site is a cluster in its account, as somebody reaches it who installs.
+type Site struct {
+	Cluster *kubeadmin.Client
+	Login   *rest.Config
+	AWS     *iamcloud.Account
+	Name    string
+	VPC     string
+	Store   Store
+}
+
 // Discover finds out how the function can reach the cluster, by what whoever runs this reaches it with, and who else drains
 // its nodes.
-func Discover(ctx context.Context, cluster *kubeadmin.Client, login *rest.Config) (Discovery, error) {
+func Discover(ctx context.Context, s Site) (Discovery, error) {
 	d := Discovery{Parameters: map[string]string{}}
-	if err := d.endpoint(login); err != nil {
+	if err := d.endpoint(s.Login); err != nil {
 		return d, err
 	}
-	d.network(ctx, login.Host)
-	if err := d.version(ctx, cluster); err != nil {
+	if err := d.network(ctx, s); err != nil {
 		return d, err
 	}
-	return d, d.others(ctx, cluster)
+	if err := d.version(ctx, s.Cluster); err != nil {
+		return d, err
+	}
+	return d, d.others(ctx, s.Cluster)
 }
 
 func (d *Discovery) find(level change.Level, name, detail, advice string) {
@@ -72,24 +85,57 @@ func (d *Discovery) endpoint(login *rest.Config) error {
 	return nil
 }
 
-// network says whether a function outside of the VPC could reach the API server.
-func (d *Discovery) network(ctx context.Context, server string) {
-	u, err := url.Parse(server)
+// network says whether a function outside of the VPC could reach the API server: by the cluster's specification, else by the
+// addresses of its name.
+func (d *Discovery) network(ctx context.Context, s Site) error {
+	specified, err := s.Store.read(ctx, s.AWS, s.Name, d)
 	if err != nil {
-		return
+		return err
 	}
-	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
-	const inside = "put the function into the VPC: --set SubnetIds=… --set SecurityGroupIds=…; docs/deploying.md says which"
+	u, err := url.Parse(s.Login.Host)
+	if err != nil {
+		return fmt.Errorf("the kubeconfig's server: %w", err)
+	}
+	host := u.Hostname()
+	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	why := ""
 	switch {
+	case specified != nil && specified.inside() != "":
+		why = specified.inside()
 	case err != nil:
-		d.find(change.Warn, "network", u.Hostname()+" has no address here: the name may be in a private zone", inside)
+		why = host + " has no address here: the name may be in a private zone"
 	case slices.ContainsFunc(addresses, netip.Addr.IsLoopback):
-		d.find(change.Warn, "network", u.Hostname()+" is this machine: it is a tunnel, or a test", "--set Server=… with the address that the function is to use")
+		d.find(change.Warn, "network", host+" is this machine: it is a tunnel, or a test", "--set Server=… with the address that the function is to use")
+		return nil
 	case !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return !a.IsPrivate() }):
-		d.find(change.Warn, "network", fmt.Sprintf("%s has private addresses only: a function outside of the VPC cannot reach it", u.Hostname()), inside)
-	default:
-		d.find(change.OK, "network", u.Hostname()+" has a public address; whether it lets Lambda in, kops-spot check tells", "")
+		why = host + " has private addresses only"
 	}
+	if why == "" {
+		d.find(change.OK, "network", host+" has a public address; whether it lets Lambda in, kops-spot check tells", "")
+		return nil
+	}
+	subnets, err := s.AWS.Subnets(ctx, s.VPC)
+	if err != nil {
+		return err
+	}
+	d.find(change.Warn, "network", why, "put the function into the VPC: --set SubnetIds="+strings.Join(candidates(subnets), ",")+
+		" --set SecurityGroupIds=… with a group of its own, which the API's load balancer is to let in: docs/deploying.md says how")
+	return nil
+}
+
+// candidates are at most three private subnets, each in a zone of its own.
+func candidates(all []iamcloud.Subnet) (ids []string) {
+	zones := map[string]bool{}
+	for _, s := range all {
+		if s.Private && !zones[s.Zone] && len(ids) < 3 {
+			zones[s.Zone] = true
+			ids = append(ids, s.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return []string{"… (the VPC has no private subnet that kOps has tagged)"}
+	}
+	return ids
 }
 
 // oldest is the first minor version of Kubernetes 1 that has policy/v1.

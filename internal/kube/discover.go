@@ -21,43 +21,57 @@ const (
 	channelFile = "/addons/bootstrap-channel.yaml"
 )
 
-// KopsName is the name that kOps has given the cluster, by what it has left there; empty if it has left nothing, as in a
-// cluster that is not kOps'.
-func (c *Cluster) KopsName(ctx context.Context) (string, error) {
+// Kops is what kOps has left in a cluster of who made it.
+type Kops struct {
+	Name  string // empty if it has left nothing, as in a cluster that is not kOps'
+	Store string // where its state store is, as bucket or bucket/prefix; empty where it is in no S3 bucket
+}
+
+// KopsName is the name that kOps has given the cluster, and from which state store.
+func (c *Cluster) KopsName(ctx context.Context) (Kops, error) {
 	const doing = "reading the namespace kube-system, in which kOps has left the cluster's name"
 	var namespace corev1.Namespace
 	err := do(ctx, readLimit, c.client.Get().Resource("namespaces").Name(metav1.NamespaceSystem), &namespace)
 	switch {
 	case apierrors.IsForbidden(err):
-		return "", fmt.Errorf("%s: log in as somebody who may read it: %w", doing, err)
+		return Kops{}, fmt.Errorf("%s: log in as somebody who may read it: %w", doing, err)
 	case err != nil:
-		return "", translate(err, doing)
+		return Kops{}, translate(err, doing)
 	}
 	return kopsName(namespace.Annotations)
 }
 
 // kopsName finds the cluster's name in the annotations of kube-system. The state store may be in a folder of its bucket,
 // so it is the end of the channel's path that tells.
-func kopsName(annotations map[string]string) (string, error) {
+func kopsName(annotations map[string]string) (Kops, error) {
 	var names []string
+	bucket := ""
 	for key, value := range annotations {
 		var addon struct{ Channel string }
 		if !strings.HasPrefix(key, addonPrefix) || json.Unmarshal([]byte(value), &addon) != nil {
 			continue
 		}
 		store, ours := strings.CutSuffix(addon.Channel, channelFile)
-		if name := store[strings.LastIndexByte(store, '/')+1:]; ours && IsKopsName(name) && !slices.Contains(names, name) {
+		at := strings.LastIndexByte(store, '/') + 1
+		name := store[at:]
+		if !ours || !IsKopsName(name) {
+			continue
+		}
+		if path, inS3 := strings.CutPrefix(strings.TrimRight(store[:at], "/"), "s3://"); inS3 {
+			bucket = path
+		}
+		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
 	switch len(names) {
 	case 0:
-		return "", nil
+		return Kops{}, nil
 	case 1:
-		return names[0], nil
+		return Kops{Name: names[0], Store: bucket}, nil
 	}
-	return "", fmt.Errorf("the addons of this cluster are from more than one kOps cluster: %s: "+
+	return Kops{}, fmt.Errorf("the addons of this cluster are from more than one kOps cluster: %s: "+
 		"see the annotations of the namespace kube-system", strings.Join(names, ", "))
 }
 

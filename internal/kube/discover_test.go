@@ -17,15 +17,16 @@ func TestKopsName(t *testing.T) {
 		return `{"version":"1.0.0","channel":"` + channel + `","manifestHash":"f00"}`
 	}
 	for name, c := range map[string]struct {
-		annotations map[string]string
-		want, err   string
+		annotations      map[string]string
+		want, store, err string
 	}{
-		"the state store is a bucket":           {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
-		"the state store is a folder":           {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/kops/state/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
-		"the folder is named like a cluster":    {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store.example.com/dev.example.com/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
-		"a gossip cluster":                      {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/prod.k8s.local/addons/bootstrap-channel.yaml")}, want: "prod.k8s.local"},
-		"addons of the user's own do not count": {annotations: map[string]string{"addons.k8s.io/mine": addon("s3://store/other.example.com/addons/mine.yaml"), "addons.k8s.io/dns": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
-		"all addons agree":                      {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
+		"the state store is a bucket":           {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
+		"the state store is a folder":           {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/kops/state/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store/kops/state"},
+		"the folder is named like a cluster":    {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store.example.com/dev.example.com/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store.example.com/dev.example.com"},
+		"a gossip cluster":                      {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/prod.k8s.local/addons/bootstrap-channel.yaml")}, want: "prod.k8s.local", store: "store"},
+		"addons of the user's own do not count": {annotations: map[string]string{"addons.k8s.io/mine": addon("s3://store/other.example.com/addons/mine.yaml"), "addons.k8s.io/dns": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
+		"all addons agree":                      {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
+		"the state store is in no bucket of S3": {annotations: map[string]string{"addons.k8s.io/a": addon("gs://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
 		"addons do not agree":                   {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/dev.example.com/addons/bootstrap-channel.yaml")}, err: "more than one kOps cluster: dev.example.com, prod.example.com"},
 		"other annotations":                     {annotations: map[string]string{"example.com/addon": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}},
 		"an addon without a channel":            {annotations: map[string]string{"addons.k8s.io/a": `{"version":"1"}`}},
@@ -43,8 +44,8 @@ func TestKopsName(t *testing.T) {
 					"metadata": map[string]any{"name": "kube-system", "annotations": c.annotations}, "spec": map[string]any{}})
 			}))
 			got, err := k.KopsName(t.Context())
-			if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
-				t.Errorf("got %q, %v; want %q, %q", got, err, c.want, c.err)
+			if (got != Kops{c.want, c.store}) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("got %q, %v; want %q in %q, %q", got, err, c.want, c.store, c.err)
 			}
 		})
 	}

@@ -1,0 +1,40 @@
+package install
+
+import (
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/castai/kops-spot/internal/iamcloud"
+)
+
+// TestWhoMayReachTheAPI by the specification, in both of its versions.
+func TestWhoMayReachTheAPI(t *testing.T) {
+	for text, want := range map[string]string{
+		"spec: {kubernetesApiAccess: [0.0.0.0/0, '::/0'], api: {loadBalancer: {type: Public}}}": "",
+		"spec: {api: {dns: {}}}":                          "",
+		"spec: {api: {loadBalancer: {type: Internal}}}":   "the API's load balancer is internal",
+		"spec: {kubernetesApiAccess: [203.0.113.0/24]}":   "lets in 203.0.113.0/24 alone",
+		"spec: {api: {access: [10.0.0.0/8, 1.2.3.4/32]}}": "lets in 10.0.0.0/8, 1.2.3.4/32 alone",
+	} {
+		var s spec
+		if err := yaml.Unmarshal([]byte(text), &s); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.inside(); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestCandidates(t *testing.T) {
+	all := []iamcloud.Subnet{{ID: "s-public", Zone: "a"}, {ID: "s-1", Zone: "a", Private: true}, {ID: "s-2", Zone: "a", Private: true}, {ID: "s-3", Zone: "b", Private: true},
+		{ID: "s-4", Zone: "c", Private: true}, {ID: "s-5", Zone: "d", Private: true}}
+	if got := strings.Join(candidates(all), ","); got != "s-1,s-3,s-4" {
+		t.Errorf("they are %s", got)
+	}
+	if got := candidates(all[:1]); len(got) != 1 || !strings.Contains(got[0], "no private subnet") {
+		t.Errorf("where there is none: %q", got)
+	}
+}

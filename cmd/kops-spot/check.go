@@ -87,6 +87,9 @@ func (c *console) checkBefore(ctx context.Context, o checkOptions) error {
 	if _, err := on.runner.Export("code.zip"); err != nil {
 		found = append(found, change.Finding{Level: change.Fail, Name: "parameters", Detail: err.Error(), Advice: "--set NAME=VALUE, as the detail says"})
 	}
+	if on.noCode != nil {
+		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: on.noCode.Error(), Advice: "build it, or name it with --code"})
+	}
 	limits, err := on.chain().Room(ctx)
 	if err != nil {
 		return err

@@ -71,6 +71,7 @@ type deploying struct {
 	runner *install.Run
 	letIn  *onboard.Run
 	role   string // the function's, by name
+	noCode error  // why there is no code to deploy
 	found  install.Discovery
 
 	access onboard.Planned
@@ -116,9 +117,7 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 		return nil, err
 	}
 	architecture := cmp.Or(given["Architecture"], before["Architecture"], string(*template.Parameters["Architecture"].Default))
-	if on.runner.Want.Code, err = d.theCode(architecture); err != nil {
-		return nil, err
-	}
+	on.runner.Want.Code, on.noCode = d.theCode(architecture)
 	return on, on.letFunctionIn(ctx)
 }
 
@@ -193,6 +192,9 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 		return err
 	}
 	on, err := c.prepare(ctx, o.deployment)
+	if err == nil {
+		err = on.noCode
+	}
 	if err != nil {
 		return err
 	}

@@ -2,15 +2,19 @@ package install
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	apitypes "k8s.io/apimachinery/pkg/types"
+
+	"github.com/castai/kops-spot/internal/change"
 )
 
 // TestTheStateStoreIsRead, and says whether the function has to be in the VPC.
@@ -66,5 +70,38 @@ func TestTheStateStoreIsRead(t *testing.T) {
 	put("metadata: {name: staging.example.com}\n")
 	if _, stderr, err := kopsSpot(t, installed("--yes")...); err == nil || !strings.Contains(stderr, `is of the cluster "staging.example.com"`) {
 		t.Errorf("another cluster's specification: %v\n%s", err, stderr)
+	}
+}
+
+// TestOthersAreFound who drain nodes or make them, by the images of what the cluster runs.
+func TestOthersAreFound(t *testing.T) {
+	world.cut.Reset()
+	deployments := world.cp.Client().AppsV1().Deployments("kube-system")
+	for name, image := range map[string]string{"node-terminator": "public.ecr.aws/aws-ec2/aws-node-termination-handler:v1.25.5", "scaler": "registry.example.com/cluster-autoscaler:v1.31.0"} {
+		labels := map[string]string{"app": name}
+		_, err := deployments.Create(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DeploymentSpec{Replicas: new(int32(0)),
+			Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: image}}}}}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer deployments.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{})
+	}
+	is, stderr, err := asJSON(t, slices.Concat([]string{"check", "--pre"}, installed()[1:])...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	found := map[string]change.Finding{}
+	for _, f := range is.Findings {
+		found[f.Name] = f
+	}
+	if f := found["aws-node-termination-handler"]; f.Level != change.Warn || !strings.Contains(f.Detail, "Deployment kube-system/node-terminator") || !strings.Contains(f.Advice, "enabled: false") {
+		t.Errorf("%+v", f)
+	}
+	if f := found["cluster-autoscaler"]; f.Level != change.OK || !strings.Contains(f.Detail, "Deployment kube-system/scaler") {
+		t.Errorf("%+v", f)
+	}
+	if f, there := found["Karpenter"]; there {
+		t.Errorf("%+v", f)
 	}
 }

@@ -12,9 +12,26 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
+type restoreOptions struct {
+	place
+	yes    bool
+	output string
+}
+
+// restored is what restore tells, for a program to read.
+type restored struct {
+	Cluster       string    `json:"cluster"`
+	Node          string    `json:"node"`
+	Restored      bool      `json:"restored"` // false: it carried no marks
+	Event         string    `json:"event,omitempty"`
+	Deadline      time.Time `json:"deadline,omitzero"`
+	Removed       []string  `json:"removed"`
+	Changed       []string  `json:"changed,omitempty"` // by somebody since, and so left
+	Unschedulable bool      `json:"unschedulable"`     // by somebody else
+}
+
 func restoreCommand(c *console) *cobra.Command {
-	var p place
-	var yes bool
+	var o restoreOptions
 	cmd := &cobra.Command{
 		Use:   "restore NODE",
 		Short: "takes the function's marks off a node, and only those",
@@ -25,32 +42,40 @@ func restoreCommand(c *console) *cobra.Command {
 		Example: "  kops-spot restore i-0a1b2c3d4e5f60718",
 		Args:    one("which node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := c.connect(cmd.Context(), p)
+			if err := (howToChange{output: o.output}).check(); err != nil {
+				return err
+			}
+			k, err := c.connect(cmd.Context(), o.place)
 			if err != nil {
 				return err
 			}
-			return c.restore(cmd.Context(), k, args[0], yes)
+			return c.restore(cmd.Context(), k, args[0], o)
 		},
 	}
-	p.flags(cmd.Flags())
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask: for scripts")
+	o.flags(cmd.Flags())
+	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask: for scripts")
+	cmd.Flags().StringVarP(&o.output, "output", "o", asText, "the `form` of the result: "+asText+" or "+asJSON)
 	return cmd
 }
 
-func (c *console) restore(ctx context.Context, k cluster, name string, yes bool) error {
+func (c *console) restore(ctx context.Context, k cluster, name string, o restoreOptions) error {
 	n, err := findNode(ctx, k, name, "")
 	if err != nil {
 		return err
 	}
 	shown := spot.Restoring(n)
+	told := restored{Cluster: k.name, Node: n.Name, Removed: []string{}, Unschedulable: n.Unschedulable}
 	if !shown.Marked() {
+		if o.output == asJSON {
+			return c.json(told)
+		}
 		c.result(term.Good, "node %s of %s carries no marks of kops-spot: there is nothing to restore%s", n.Name, k.name, cordonedBySomebody(n))
 		return nil
 	}
 	if err := term.Restoring(c.stderr, n.Name+" of "+k.name, shown, time.Now(), options(c.environ, c.stderr)); err != nil {
 		return err
 	}
-	if err := c.ask(ctx, "take this off the node?", yes); err != nil {
+	if err := c.ask(ctx, "take this off the node?", o.yes); err != nil {
 		return err
 	}
 	other := false
@@ -67,6 +92,11 @@ func (c *console) restore(ctx context.Context, k cluster, name string, yes bool)
 		return err
 	case other:
 		return fmt.Errorf("nothing was changed: node %s has been marked for another event meanwhile: run this again to see", n.Name)
+	}
+	if o.output == asJSON {
+		told.Restored, told.Event, told.Deadline, told.Removed, told.Changed = true, shown.Event, shown.Deadline, shown.Removed, shown.Changed
+		told.Unschedulable = n.Unschedulable
+		return c.json(told)
 	}
 	c.result(term.Good, "node %s of %s is restored%s", n.Name, k.name, cordonedBySomebody(n))
 	c.sayWhereAWSIs(n)

@@ -77,7 +77,7 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // restore runs the command against the stub.
-func (s *stub) restore(t *testing.T) (stdout, stderr string, err error) {
+func (s *stub) restore(t *testing.T, more ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	srv := httptest.NewServer(s)
 	t.Cleanup(srv.Close)
@@ -88,7 +88,7 @@ func (s *stub) restore(t *testing.T) (stdout, stderr string, err error) {
 		t.Fatal(err)
 	}
 	var out, said strings.Builder
-	err = run(t.Context(), []string{"KUBECONFIG=" + path}, []string{"restore", "n", "--cluster", "prod.example.com", "--yes"}, strings.NewReader(""), &out, &said)
+	err = run(t.Context(), []string{"KUBECONFIG=" + path}, append([]string{"restore", "n", "--cluster", "prod.example.com", "--yes"}, more...), strings.NewReader(""), &out, &said)
 	return out.String(), said.String(), err
 }
 
@@ -98,6 +98,17 @@ func TestRestoreIsMadeAgainWhenSomebodyElseHasWritten(t *testing.T) {
 	out, said, err := s.restore(t)
 	if err != nil || out != "✔ node n of prod.example.com is restored\n" || len(s.patched) != 1 {
 		t.Errorf("%q, %q, %v; patched with %q", out, said, err, s.patched)
+	}
+}
+
+func TestRestoreTellsAProgram(t *testing.T) {
+	out, said, err := newStub("e1").restore(t, "--output", "json")
+	var told restored
+	if err != nil || json.Unmarshal([]byte(out), &told) != nil {
+		t.Fatalf("%q, %q, %v", out, said, err)
+	}
+	if !told.Restored || told.Node != "n" || told.Event != "e1" || told.Deadline.IsZero() || len(told.Removed) == 0 || told.Unschedulable {
+		t.Errorf("%+v", told)
 	}
 }
 

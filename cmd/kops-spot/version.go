@@ -7,13 +7,22 @@ import (
 )
 
 func versionCommand(c *console) *cobra.Command {
-	return &cobra.Command{
+	var output string
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "says which version this is",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if err := (howToChange{output: output}).check(); err != nil {
+				return err
+			}
+			if output == asJSON {
+				return c.json(map[string]string{"version": version})
+			}
 			_, err := fmt.Fprintln(c.stdout, version)
 			return err
 		},
 	}
+	cmd.Flags().StringVarP(&output, "output", "o", asText, "the `form`: "+asText+" or "+asJSON)
+	return cmd
 }

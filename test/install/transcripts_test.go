@@ -70,7 +70,7 @@ func TestTranscripts(t *testing.T) {
 	world.cut.Reset()
 	stdout, stderr := must(t, append([]string{"check", "--pre"}, installed()[1:]...)...)
 	transcript(t, "check-pre", stderr+stdout)
-	stdout, stderr = must(t, installed("--yes")...)
+	stdout, stderr = must(t, installed("--yes", "--set", "Mode=observe")...)
 	transcript(t, "install", stderr+stdout)
 	stdout, stderr = must(t, installed("--yes")...)
 	transcript(t, "install-again", stderr+stdout)

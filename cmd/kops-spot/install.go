@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -72,7 +73,9 @@ type deploying struct {
 	letIn  *onboard.Run
 	role   string // the function's, by name
 	noCode error  // why there is no code to deploy
-	found  install.Discovery
+
+	secrets string // SecretArns as they were given
+	found   install.Discovery
 
 	access onboard.Planned
 	how    onboard.FunctionLogIn
@@ -94,7 +97,7 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 		return nil, err
 	}
 	g := at.ground
-	on := &deploying{standing: at,
+	on := &deploying{standing: at, secrets: given["SecretArns"],
 		letIn: &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{Ground: g, Permissions: onboard.Least, Karpenter: d.karpenter}},
 		runner: &install.Run{AWS: at.account, Template: template, Say: func(e iamcloud.StackEvent) { c.sayStep(e) },
 			Want: install.Want{Values: g.Values, Given: given, Refresh: d.refresh}}}
@@ -129,12 +132,14 @@ func listOf(value string) []string {
 // chooseRole is the role that the function runs with: what was said, what the stack has, what onboarding has made, or one that
 // the stack makes.
 func (on *deploying) chooseRole(ctx context.Context, before map[string]string) error {
-	given := on.runner.Want.Given
-	if arn := cmp.Or(given["FunctionRoleArn"], before["FunctionRoleArn"]); arn != "" {
+	said := map[string]string{}
+	maps.Copy(said, before)
+	maps.Copy(said, on.runner.Want.Given)
+	if arn := said["FunctionRoleArn"]; arn != "" {
 		on.role = path.Base(arn)
 		return nil
 	}
-	if name := cmp.Or(given["FunctionRoleName"], before["FunctionRoleName"]); name != "" {
+	if name := said["FunctionRoleName"]; name != "" {
 		on.role = name
 		return nil
 	}
@@ -162,11 +167,19 @@ func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
 	if on.access, on.how, err = on.letIn.PlanLogIn(ctx, on.role); err != nil {
 		return err
 	}
-	found := on.runner.Want.Found
+	found, given := on.runner.Want.Found, on.runner.Want.Given
 	found["Login"] = on.how.Login
 	delete(found, "SecretArns")
-	if on.how.SecretARN != "" {
-		found["SecretArns"] = on.how.SecretARN
+	if on.how.SecretARN == "" {
+		return nil
+	}
+	found["SecretArns"] = on.how.SecretARN
+	// Whoever names other secrets, such as CAST AI's key, does not mean that the function is not to read its log-in.
+	if _, login := given["Login"]; on.secrets != "" && !login {
+		given["SecretArns"] = on.secrets
+		if !slices.Contains(listOf(on.secrets), on.how.SecretARN) {
+			given["SecretArns"] += "," + on.how.SecretARN
+		}
 	}
 	return nil
 }

@@ -113,23 +113,48 @@ func (e StackEvent) Failed() bool {
 // stackPause is between two looks at a stack.
 const stackPause = 2 * time.Second
 
-// Follow waits until CloudFormation is no more at work on the stack, and says each step that it has made since a moment. The
-// stack that it returns may have failed.
-func (a *Account) Follow(ctx context.Context, s Stack, since time.Time, say func(StackEvent)) (Stack, error) {
-	seen := map[string]bool{}
-	for {
+// Mark is the last step that CloudFormation had made on a stack at some moment.
+type Mark string
+
+// LastStep is the last step that CloudFormation has made on a stack.
+func (a *Account) LastStep(ctx context.Context, s Stack) (Mark, error) {
+	out, err := a.stacks.DescribeStackEvents(ctx, &cloudformation.DescribeStackEventsInput{StackName: &s.ID})
+	if err != nil {
+		return "", translate("cloudformation:DescribeStackEvents", "following stack "+s.Name, "stack "+s.Name, err)
+	}
+	if len(out.StackEvents) == 0 {
+		return "", nil
+	}
+	return Mark(aws.ToString(out.StackEvents[0].EventId)), nil
+}
+
+// beginsWithin is how long what CloudFormation was told to do may take to begin: until then the stack looks as before.
+const beginsWithin = time.Minute
+
+// Follow waits until CloudFormation has done what it was told after a step, and says each step since; without one, until it is
+// no more at work on the stack. The stack that it returns may have failed.
+func (a *Account) Follow(ctx context.Context, s Stack, after Mark, say func(StackEvent)) (Stack, error) {
+	seen, ended := map[Mark]bool{after: true}, after == ""
+	for began := time.Now(); ; {
 		now, err := a.Stack(ctx, s.ID)
 		if err != nil {
 			return s, err
 		}
-		if err := a.newEvents(ctx, s, since, seen, say); err != nil {
+		fresh, err := a.newEvents(ctx, s, seen)
+		if err != nil {
 			return s, err
+		}
+		for _, e := range fresh {
+			ended = ended || e.LogicalID == s.Name && e.Ended()
+			if after != "" {
+				say(e)
+			}
 		}
 		switch {
 		case now == nil: // it is deleted, and forgotten
 			s.Status = string(types.StackStatusDeleteComplete)
 			return s, nil
-		case !now.Busy():
+		case !now.Busy() && (ended || time.Since(began) > beginsWithin):
 			return *now, nil
 		}
 		select {
@@ -140,34 +165,31 @@ func (a *Account) Follow(ctx context.Context, s Stack, since time.Time, say func
 	}
 }
 
-// newEvents says the events that were not seen before, the oldest first.
-func (a *Account) newEvents(ctx context.Context, s Stack, since time.Time, seen map[string]bool, say func(StackEvent)) error {
-	var fresh []StackEvent
+// newEvents are the events that were not seen before, the oldest first.
+func (a *Account) newEvents(ctx context.Context, s Stack, seen map[Mark]bool) (fresh []StackEvent, err error) {
 	for pages := cloudformation.NewDescribeStackEventsPaginator(a.stacks, &cloudformation.DescribeStackEventsInput{StackName: &s.ID}); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
 			var api smithy.APIError
 			if errors.As(err, &api) && api.ErrorCode() == "ValidationError" { // a stack that is gone has none
-				return nil
+				break
 			}
-			return translate("cloudformation:DescribeStackEvents", "following stack "+s.Name, "stack "+s.Name, err)
+			return nil, translate("cloudformation:DescribeStackEvents", "following stack "+s.Name, "stack "+s.Name, err)
 		}
 		old := false
 		for _, e := range page.StackEvents {
-			id, at := aws.ToString(e.EventId), aws.ToTime(e.Timestamp)
-			if old = at.Before(since) || seen[id]; old {
+			id := Mark(aws.ToString(e.EventId))
+			if old = seen[id]; old {
 				break // they come with the newest first
 			}
 			seen[id] = true
 			fresh = append(fresh, StackEvent{aws.ToString(e.LogicalResourceId), aws.ToString(e.ResourceType), string(e.ResourceStatus),
-				firstLine(aws.ToString(e.ResourceStatusReason)), at})
+				firstLine(aws.ToString(e.ResourceStatusReason)), aws.ToTime(e.Timestamp)})
 		}
 		if old {
 			break
 		}
 	}
-	for _, e := range slices.Backward(fresh) {
-		say(e)
-	}
-	return nil
+	slices.Reverse(fresh)
+	return fresh, nil
 }

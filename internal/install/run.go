@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/change"
@@ -87,18 +86,13 @@ func (r *Run) settled(ctx context.Context) (*iamcloud.Stack, error) {
 	if err != nil || now == nil {
 		return nil, err
 	}
-	if now.Proposed() {
-		if err := r.AWS.DeleteStack(ctx, *now); err != nil {
+	switch {
+	case now.Proposed():
+		return nil, r.deleteStack(ctx, *now)
+	case now.Busy():
+		after, err := r.AWS.Follow(ctx, *now, "", r.Say)
+		if err != nil || after.Status == "DELETE_COMPLETE" {
 			return nil, err
-		}
-	}
-	if now.Proposed() || now.Busy() {
-		after, err := r.AWS.Follow(ctx, *now, time.Now(), r.Say)
-		if err != nil {
-			return nil, err
-		}
-		if after.Status == "DELETE_COMPLETE" || after.Proposed() {
-			return nil, nil
 		}
 		return &after, nil
 	}
@@ -251,39 +245,43 @@ func (r *Run) Apply(ctx context.Context, p Planned) error {
 	if p.proposal.Empty {
 		return nil
 	}
-	began := time.Now().Add(-time.Second) // CloudFormation's clock is not ours
+	before, err := r.AWS.LastStep(ctx, p.proposal.Stack)
+	if err != nil {
+		return err
+	}
 	if err := r.AWS.Execute(ctx, p.proposal); err != nil {
 		return err
 	}
-	_, err := r.follow(ctx, p.proposal.Stack, began)
-	return err
+	return r.follow(ctx, p.proposal.Stack, before)
 }
 
 // follow waits, and makes an error of what CloudFormation has taken back.
-func (r *Run) follow(ctx context.Context, s iamcloud.Stack, began time.Time) (iamcloud.Stack, error) {
+func (r *Run) follow(ctx context.Context, s iamcloud.Stack, before iamcloud.Mark) error {
 	var causes []string
-	after, err := r.AWS.Follow(ctx, s, began, func(e iamcloud.StackEvent) {
+	after, err := r.AWS.Follow(ctx, s, before, func(e iamcloud.StackEvent) {
 		if e.Failed() && e.LogicalID != s.Name && e.Reason != "" {
 			causes = append(causes, e.LogicalID+" ("+e.Type+"): "+e.Reason)
 		}
 		r.Say(e)
 	})
 	if err != nil {
-		return after, err
+		return err
 	}
 	if slices.Contains([]string{"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"}, after.Status) {
-		return after, nil
+		return nil
 	}
-	return after, &FailedError{Stack: after, Causes: causes}
+	return &FailedError{Stack: after, Causes: causes}
 }
 
 func (r *Run) deleteStack(ctx context.Context, s iamcloud.Stack) error {
-	began := time.Now().Add(-time.Second)
+	before, err := r.AWS.LastStep(ctx, s)
+	if err != nil {
+		return err
+	}
 	if err := r.AWS.DeleteStack(ctx, s); err != nil {
 		return err
 	}
-	_, err := r.follow(ctx, s, began)
-	return err
+	return r.follow(ctx, s, before)
 }
 
 // FailedError is told where CloudFormation could not do what it was to do.

@@ -28,8 +28,10 @@ const stackID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/cast-kops-p
 type cloudFormation struct {
 	statuses []string // of DescribeStacks, in turn; "" is that there is none
 	looks    int
+	executed bool
 	after    []string // once a change set is executed, or the stack deleted
-	events   string
+	events   string   // since then
+	late     int      // at so many looks there are none of them yet
 	code     string
 	calls    []string
 }
@@ -65,13 +67,17 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 		answer = `<DescribeChangeSetResponse><DescribeChangeSetResult><Status>CREATE_COMPLETE</Status><Changes><member><Type>Resource</Type><ResourceChange><Action>Add</Action>` +
 			`<LogicalResourceId>SpotHandlerFunction</LogicalResourceId><ResourceType>AWS::Lambda::Function</ResourceType></ResourceChange></member></Changes></DescribeChangeSetResult></DescribeChangeSetResponse>`
 	case action == "ExecuteChangeSet", action == "DeleteStack":
-		s.statuses, s.looks = s.after, 0
+		s.statuses, s.looks, s.executed = s.after, 0, true
 		if action == "DeleteStack" {
 			s.statuses = []string{""}
 		}
 		answer = "<" + action + "Response><" + action + "Result/></" + action + "Response>"
 	case action == "DescribeStackEvents":
-		answer = `<DescribeStackEventsResponse><DescribeStackEventsResult><StackEvents>` + s.events + `</StackEvents></DescribeStackEventsResult></DescribeStackEventsResponse>`
+		events := event("before", "CREATE_COMPLETE", "")
+		if s.executed && s.looks > s.late {
+			events = s.events + events
+		}
+		answer = `<DescribeStackEventsResponse><DescribeStackEventsResult><StackEvents>` + events + `</StackEvents></DescribeStackEventsResult></DescribeStackEventsResponse>`
 	case action != "":
 		answer = "<" + action + "Response><" + action + "Result/></" + action + "Response>"
 	case r.Method == http.MethodGet && r.URL.Query().Has("publicAccessBlock"):
@@ -88,6 +94,9 @@ func event(id, status, reason string) string {
 	return fmt.Sprintf(`<member><EventId>%s-%s</EventId><LogicalResourceId>%s</LogicalResourceId><ResourceType>AWS::X::Y</ResourceType><ResourceStatus>%s</ResourceStatus>`+
 		`<ResourceStatusReason>%s</ResourceStatusReason><Timestamp>2999-01-01T00:00:00Z</Timestamp></member>`, id, status, id, status, reason)
 }
+
+// ended is CloudFormation's word that it is done with the stack.
+func ended(status string) string { return event("cast-kops-prod-example-com-7405b025", status, "") }
 
 func newRun(t *testing.T, s *cloudFormation) (*Run, *[]string) {
 	t.Helper()
@@ -111,6 +120,7 @@ func TestARollbackIsToldInPlainWords(t *testing.T) {
 		s := &cloudFormation{after: []string{"CREATE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS", "ROLLBACK_COMPLETE"},
 			events: event("Rule", "CREATE_FAILED", "Resource creation cancelled") + event("SpotHandlerFunction", "CREATE_FAILED", "the role cannot be assumed") +
 				event("LogGroup", "CREATE_COMPLETE", "")}
+		s.events = ended("ROLLBACK_COMPLETE") + s.events
 		r, said := newRun(t, s)
 		p, err := r.Plan(t.Context())
 		if err != nil {
@@ -126,8 +136,25 @@ func TestARollbackIsToldInPlainWords(t *testing.T) {
 		if err.Error() != want {
 			t.Errorf("it says\n%s\nwant\n%s", err, want)
 		}
-		if got := strings.Join(*said, ", "); got != "LogGroup CREATE_COMPLETE, SpotHandlerFunction CREATE_FAILED, Rule CREATE_FAILED" {
+		if got := strings.Join(*said, ", "); got != "LogGroup CREATE_COMPLETE, SpotHandlerFunction CREATE_FAILED, Rule CREATE_FAILED, cast-kops-prod-example-com-7405b025 ROLLBACK_COMPLETE" {
 			t.Errorf("the steps are told as %s", got)
+		}
+	})
+}
+
+// TestTheEndIsNotTakenForTheBeginning: for a moment after CloudFormation was told to, the stack looks as before.
+func TestTheEndIsNotTakenForTheBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &cloudFormation{statuses: []string{"UPDATE_COMPLETE"}, late: 2, events: ended("UPDATE_ROLLBACK_COMPLETE"),
+			after: []string{"UPDATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"}}
+		r, _ := newRun(t, s)
+		p, err := r.Plan(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var failed *FailedError
+		if err := r.Apply(t.Context(), p); !errors.As(err, &failed) || failed.Stack.Status != "UPDATE_ROLLBACK_COMPLETE" {
+			t.Errorf("the update is said to have ended with %v", err)
 		}
 	})
 }
@@ -150,7 +177,8 @@ func TestHowItEnded(t *testing.T) {
 // TestAStackThatWasNeverMadeIsMadeAnew: CloudFormation lets nothing be done with it but to delete it.
 func TestAStackThatWasNeverMadeIsMadeAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &cloudFormation{statuses: []string{"ROLLBACK_COMPLETE"}, after: []string{"CREATE_IN_PROGRESS", "CREATE_COMPLETE"}}
+		s := &cloudFormation{statuses: []string{"ROLLBACK_COMPLETE"}, after: []string{"CREATE_IN_PROGRESS", "CREATE_COMPLETE"},
+			events: ended("CREATE_COMPLETE")}
 		r, _ := newRun(t, s)
 		p, err := r.Plan(t.Context())
 		if err != nil {
@@ -189,7 +217,7 @@ func TestWhatCloudFormationIsAtIsWaitedFor(t *testing.T) {
 		}
 		s = &cloudFormation{statuses: []string{"REVIEW_IN_PROGRESS"}}
 		r, _ = newRun(t, s)
-		if _, err := r.Plan(t.Context()); err != nil || s.calls[1] != "DeleteStack" {
+		if _, err := r.Plan(t.Context()); err != nil || s.calls[2] != "DeleteStack" {
 			t.Errorf("%v: %v", s.calls, err)
 		}
 		s = &cloudFormation{statuses: []string{"UPDATE_ROLLBACK_FAILED"}}
@@ -215,6 +243,15 @@ func TestBadParametersAreRefusedBeforeAnythingIsAsked(t *testing.T) {
 	r.Want.Given = map[string]string{"ShortName": "other-01234567"}
 	if _, err := r.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "ShortName=other-01234567: it is prod-example-com-7405b025") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestTheTemplateFitsIntoARequest, with the code's place in it: CloudFormation takes 51,200 bytes without a bucket.
+func TestTheTemplateFitsIntoARequest(t *testing.T) {
+	r, _ := newRun(t, &cloudFormation{})
+	text, err := r.Template.Packaged(r.Want.bucket(), r.Want.key())
+	if err != nil || len(text) > 51200 {
+		t.Errorf("%d bytes, %v", len(text), err)
 	}
 }
 

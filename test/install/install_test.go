@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -93,6 +94,7 @@ func TestFromNothingToNothing(t *testing.T) {
 	if err != nil || !first.Applied || first.Findings.Failed() {
 		t.Fatalf("the first run: %v\n%+v\n%s", err, first.Findings, stderr)
 	}
+	readsItsToken(t)
 	after := snapshot(t)
 	world.cut.Reset()
 	second, stderr, err := asJSON(t, installed("--yes")...)
@@ -128,6 +130,21 @@ func TestFromNothingToNothing(t *testing.T) {
 	if is, stderr, err = asJSON(t, "uninstall", "--yes"); err != nil || is.Applied || !is.Plan.Empty() {
 		t.Errorf("uninstall once more: %v\n%+v\n%s", err, is, stderr)
 	}
+}
+
+// readsItsToken holds the secret that the role may read to the one that is there: the end of its ARN AWS has made up.
+func readsItsToken(t *testing.T) {
+	t.Helper()
+	secret := get[*secretsmanager.DescribeSecretOutput](t)(secretsmanager.NewFromConfig(world.aws).DescribeSecret(t.Context(),
+		&secretsmanager.DescribeSecretInput{SecretId: aws.String(names.SecretName(cluster, "token"))}))
+	stacks := get[*cloudformation.DescribeStacksOutput](t)(cloudformation.NewFromConfig(world.aws).DescribeStacks(t.Context(),
+		&cloudformation.DescribeStacksInput{StackName: aws.String("cast-kops-prod-example-com-7405b025")}))
+	for _, p := range stacks.Stacks[0].Parameters {
+		if *p.ParameterKey == "SecretArns" && *p.ParameterValue == *secret.ARN {
+			return
+		}
+	}
+	t.Errorf("the role may not read %s: %v", *secret.ARN, stacks.Stacks[0].Parameters)
 }
 
 // anEvent is EC2's warning: the rule matches, the permission allows, the function runs, the node is drained, and the record is

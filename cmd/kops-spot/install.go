@@ -290,10 +290,16 @@ func (on *deploying) chain() chain.Chain {
 
 func chainOf(at standing, template *sam.Template) chain.Chain {
 	ch := chain.Chain{AWS: at.account, Template: template, Values: at.ground.Values, Instances: at.instances}
-	for _, i := range at.instances {
-		if at.nodes[i.ID] && !i.Ended && (ch.Node == "" || i.ID < ch.Node) {
-			ch.Node = i.ID
+	// Of those that have a node, a Spot instance before others.
+	all := slices.DeleteFunc(slices.Clone(at.instances), func(i iamcloud.Instance) bool { return !at.nodes[i.ID] || i.Ended })
+	slices.SortFunc(all, func(a, b iamcloud.Instance) int {
+		if a.Spot != b.Spot {
+			return map[bool]int{true: -1, false: 1}[a.Spot]
 		}
+		return cmp.Compare(a.ID, b.ID)
+	})
+	if len(all) > 0 {
+		ch.Node = all[0].ID
 	}
 	return ch
 }

@@ -46,6 +46,25 @@ func Start(upstream string, o Options) (*Proxy, error) {
 	return p, nil
 }
 
+// Cluster is an endpoint for a Kubernetes API server on the same line: its writes are counted with the others, and cut with
+// them. It takes plain HTTP from anybody, and speaks to the server with the log-in of the transport.
+func (p *Proxy) Cluster(server string, transport http.RoundTripper) (*httptest.Server, error) {
+	at, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+	to := httputil.NewSingleHostReverseProxy(at)
+	to.Transport = transport
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		action := "kubernetes:" + r.Method
+		if r.Method == http.MethodGet || strings.HasSuffix(r.URL.Path, "reviews") { // which ask, by a POST
+			action = "kubernetes:Get"
+		}
+		carryOut, answer, _ := p.see(action, nil)
+		handOn(w, r, to, carryOut, answer)
+	})), nil
+}
+
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -64,15 +83,19 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.options.Asked != nil {
 		p.options.Asked(action, body)
 	}
+	handOn(w, r, p.to, carryOut, answer)
+}
+
+// handOn carries a request out, or not, and answers, or not.
+func handOn(w http.ResponseWriter, r *http.Request, to http.Handler, carryOut, answer bool) {
 	switch {
 	case carryOut && answer:
-		p.to.ServeHTTP(w, r)
+		to.ServeHTTP(w, r)
+		return
 	case carryOut:
-		p.to.ServeHTTP(httptest.NewRecorder(), r)
-		panic(http.ErrAbortHandler)
-	default:
-		panic(http.ErrAbortHandler)
+		to.ServeHTTP(httptest.NewRecorder(), r)
 	}
+	panic(http.ErrAbortHandler)
 }
 
 func (p *Proxy) see(action string, form url.Values) (carryOut, answer, denied bool) {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/test/bed"
@@ -44,6 +46,20 @@ func (w *world) commandWith(environ []string, args ...string) (stdout, stderr st
 	}
 	noteOutput(errs.String())
 	return out.String(), errs.String(), err
+}
+
+// kubeconfig is how the binary logs in to the control plane through the line that can be cut.
+func (w *world) kubeconfig() []string {
+	w.Helper()
+	admin := shared.cp.AdminConfig()
+	line := must(w.Proxy.Cluster(admin.Host, must(rest.TransportFor(admin))))
+	w.Cleanup(line.Close)
+	file := filepath.Join(w.TempDir(), "kubeconfig")
+	text := fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c}}]\nclusters: [{name: c, cluster: {server: %q}}]\n", line.URL)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		w.Fatal(err)
+	}
+	return []string{"KUBECONFIG=" + file}
 }
 
 // node makes a node of the control plane for an instance.
@@ -181,25 +197,44 @@ func TestTheBinary(t *testing.T) {
 	}
 
 	t.Run("broken off again and again, it comes to its end", func(t *testing.T) {
-		const writesAtOnce = 5 // fewer would never make a key: it takes four, and what the run before has left one
-		for try := 1; ; try++ {
+		lines := w.kubeconfig() // through the line that is cut: what is written in the cluster counts too
+		const writesAtOnce = 5  // fewer would never make a key: it takes four, and what the run before has left one
+		var written []string
+		for first := 1; first <= writesAtOnce; first++ { // so that each write is the last one once
+			for try, n := 1, first; ; try, n = try+1, writesAtOnce {
+				w.Reset()
+				w.CutOff(n)
+				_, stderr, err := w.commandWith(lines, "onboard", "--cluster", clusterA, "--yes")
+				written = append(written, w.Written()...)
+				if err == nil {
+					break
+				}
+				if try == len(onboarded) {
+					t.Fatalf("it does not get any further:\n%s", stderr)
+				}
+			}
 			w.Reset()
-			w.CutOff(writesAtOnce)
-			_, stderr, err := w.command("onboard", "--cluster", clusterA, "--yes")
-			if err == nil {
-				break
+			if d := difference(variable(onboarded), variable(w.snapshot())); d != "" {
+				t.Errorf("it comes out otherwise than in one go:\n%s", d)
 			}
-			if try == len(onboarded) {
-				t.Fatalf("it does not get any further:\n%s", stderr)
+			w.storesToken()
+			for n := first; ; n = writesAtOnce {
+				w.Reset()
+				w.CutOff(n)
+				_, _, err := w.commandWith(lines, "offboard", "--cluster", clusterA, "--yes")
+				if err == nil {
+					break
+				}
+			}
+			w.Reset()
+			w.isAsItWas(before)
+			if d := difference(beforeInCluster, inCluster(t)); d != "" {
+				t.Errorf("offboarding that was broken off does not leave the cluster as it was:\n%s", d)
 			}
 		}
-		w.Reset()
-		if d := difference(variable(onboarded), variable(w.snapshot())); d != "" {
-			t.Errorf("it comes out otherwise than in one go:\n%s", d)
+		if !slices.Contains(written, "kubernetes:POST") || !slices.Contains(written, "iam:CreateRole") {
+			t.Errorf("one half of it went past the line: %q", written)
 		}
-		w.storesToken()
-		w.told("offboard", "--cluster", clusterA)
-		w.isAsItWas(before)
 	})
 	t.Run("a missing permission is named", func(t *testing.T) {
 		w.Reset()

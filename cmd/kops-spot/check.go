@@ -69,8 +69,8 @@ func (c *console) check(ctx context.Context, o checkOptions) error {
 		return err
 	}
 	found, err := chainOf(at, template).Check(ctx)
-	if err != nil {
-		return err
+	if err != nil { // of what was found before, all is true
+		return errors.Join(term.Findings(c.stderr, found, options(c.environ, c.stderr)), err)
 	}
 	return c.tellFindings(o.output, at.ground, found, "an event goes all the way")
 }

@@ -16,6 +16,7 @@ import (
 
 	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/deploy"
+	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/chain"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
@@ -74,7 +75,10 @@ type deploying struct {
 	role   string // the function's, by name
 	noCode error  // why there is no code to deploy
 
-	secrets string // SecretArns as they were given
+	architecture string
+
+	secrets string            // SecretArns as they were given
+	before  map[string]string // the stack's parameters; nil if there is none
 	found   install.Discovery
 
 	access onboard.Planned
@@ -109,18 +113,18 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 		return nil, err
 	}
 	on.runner.Want.Found = on.found.Parameters
-	before, err := on.runner.Parameters(ctx)
-	if err != nil {
+	if on.before, err = on.runner.Parameters(ctx); err != nil {
 		return nil, err
 	}
+	before := on.before
 	if err := onboard.InTheVPC(ctx, at.account, g, listOf(given["SubnetIds"]), listOf(given["SecurityGroupIds"])); err != nil {
 		return nil, err
 	}
 	if err := on.chooseRole(ctx, before); err != nil {
 		return nil, err
 	}
-	architecture := cmp.Or(given["Architecture"], before["Architecture"], string(*template.Parameters["Architecture"].Default))
-	on.runner.Want.Code, on.noCode = d.theCode(architecture)
+	on.architecture = cmp.Or(given["Architecture"], before["Architecture"], string(*template.Parameters["Architecture"].Default))
+	on.runner.Want.Code, on.noCode = d.theCode(on.architecture)
 	return on, on.letFunctionIn(ctx)
 }
 
@@ -162,24 +166,40 @@ func (on *deploying) chooseRole(ctx context.Context, before map[string]string) e
 	return nil
 }
 
-// letFunctionIn plans what the cluster and the secret need for the function to log in.
+// letFunctionIn plans what the cluster and the secret need for the function to log in. Where somebody has said how it logs in,
+// that is theirs to see to.
 func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
-	if on.access, on.how, err = on.letIn.PlanLogIn(ctx, on.role); err != nil {
+	w := &on.runner.Want
+	own := iam.SecretName(on.ground.Cluster, "token")
+	said, given := w.Given["Login"]
+	if !given && !w.Refresh {
+		said = on.before["Login"]
+	}
+	role := on.role
+	if said != "" && said != "iam" && !strings.HasPrefix(said, "iam:") && said != "secretsmanager:"+own {
+		role = ""
+	}
+	if on.access, on.how, err = on.letIn.PlanLogIn(ctx, role); err != nil || role == "" {
 		return err
 	}
-	found, given := on.runner.Want.Found, on.runner.Want.Given
-	found["Login"] = on.how.Login
-	delete(found, "SecretArns")
-	if on.how.SecretARN == "" {
+	w.Found["Login"] = on.how.Login
+	delete(w.Found, "SecretArns")
+	w.Late.Name, w.Late.ARN = "", ""
+	arn := on.how.SecretARN
+	if arn == "" {
 		return nil
 	}
-	found["SecretArns"] = on.how.SecretARN
-	// Whoever names other secrets, such as CAST AI's key, does not mean that the function is not to read its log-in.
-	if _, login := given["Login"]; on.secrets != "" && !login {
-		given["SecretArns"] = on.secrets
-		if !slices.Contains(listOf(on.secrets), on.how.SecretARN) {
-			given["SecretArns"] += "," + on.how.SecretARN
-		}
+	if !on.how.Settled {
+		w.Late.Name, w.Late.ARN = own, arn
+	}
+	// Other secrets, such as CAST AI's key, stay beside the log-in's.
+	with := func(others string) string {
+		list := slices.DeleteFunc(listOf(others), func(s string) bool { return strings.Contains(s, ":secret:"+own+"-") })
+		return strings.Join(append(list, arn), ",")
+	}
+	w.Found["SecretArns"] = with(on.before["SecretArns"])
+	if on.secrets != "" && !given {
+		w.Given["SecretArns"] = with(on.secrets)
 	}
 	return nil
 }

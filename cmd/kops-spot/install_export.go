@@ -9,7 +9,8 @@ import (
 
 // exportInstall prints the commands that would do the same.
 func (c *console) exportInstall(on *deploying, o installOptions) error {
-	script, err := on.runner.Export(cmp.Or(o.code, "kops-spot-"+version+"-arm64.zip"))
+	processor := map[string]string{"x86_64": "amd64"}[on.architecture] // as make dist names it
+	script, err := on.runner.Export(cmp.Or(o.code, "dist/kops-spot-"+version+"-"+cmp.Or(processor, on.architecture)+".zip"))
 	if err != nil {
 		return err
 	}

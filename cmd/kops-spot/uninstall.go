@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -65,18 +66,32 @@ func (c *console) uninstall(ctx context.Context, o uninstallOptions) error {
 		if err := c.ask(ctx, "take this away?", o.yes); err != nil {
 			return err
 		}
-		if err := r.ApplyRemoval(ctx, stack); err != nil {
-			return fmt.Errorf("%w; what was taken away is gone, and the next run goes on from there", err)
-		}
-		if err := l.Apply(ctx, access); err != nil {
+		full, err := takeAway(ctx, r, l, stack, access)
+		if err != nil {
 			return fmt.Errorf("%w; what was taken away is gone, and the next run goes on from there", err)
 		}
 		told.Applied = true
-		if told.Findings, err = isGone(ctx, r, l); err != nil {
+		if told.Findings, err = isGone(ctx, r, l, full); err != nil {
 			return err
 		}
 	}
 	return c.tell(how, told, fmt.Sprintf("nothing of the function for %s is left but what is said above", g.Cluster))
+}
+
+// takeAway takes the function away first, then the ways in, and the code last: nothing needs that to be gone. A bucket that is
+// full of what others have put there stays, and full says so.
+func takeAway(ctx context.Context, r *install.Run, l *onboard.Run, stack install.Removal, access onboard.Planned) (full error, err error) {
+	if err := r.RemoveStack(ctx, stack); err != nil {
+		return nil, err
+	}
+	if err := l.Apply(ctx, access); err != nil {
+		return nil, err
+	}
+	err = r.RemoveCode(ctx, stack)
+	if errors.Is(err, iamcloud.ErrNotEmpty) {
+		return err, nil
+	}
+	return nil, err
 }
 
 func planUninstall(ctx context.Context, r *install.Run, l *onboard.Run) (stack install.Removal, access onboard.Planned, err error) {
@@ -92,14 +107,18 @@ func planUninstall(ctx context.Context, r *install.Run, l *onboard.Run) (stack i
 }
 
 // isGone looks whether all of it is.
-func isGone(ctx context.Context, r *install.Run, l *onboard.Run) (change.Findings, error) {
+func isGone(ctx context.Context, r *install.Run, l *onboard.Run, full error) (change.Findings, error) {
 	stack, access, err := planUninstall(ctx, r, l)
 	if err != nil {
 		return nil, err
 	}
 	var left change.Findings
+	if full != nil {
+		left = append(left, change.Finding{Level: change.Warn, Name: "S3 bucket", Detail: "it stays: " + full.Error(),
+			Advice: "it has older versions of objects, or others' objects: empty it, and run this again"})
+	}
 	for _, one := range slices.Concat(stack.Changes, access.Changes) {
-		if one.Changes() {
+		if one.Changes() && (full == nil || one.Kind != "S3 bucket") {
 			left = append(left, change.Finding{Level: change.Fail, Name: one.Kind + " " + one.Name, Detail: "is still there", Advice: "run this again"})
 		}
 	}

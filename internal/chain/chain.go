@@ -144,13 +144,21 @@ func (c *checked) present(all []watched) {
 		case w.is == nil || w.Schedule:
 		case !samePattern(w.is.Pattern, w.Pattern):
 			pattern, _ := json.Marshal(w.Pattern) // it has been read from JSON
-			c.fail(Rule, c.put(w, " --event-pattern '"+string(pattern)+"'"), "the pattern of rule %s is not the template's: %s", w.name, w.is.Pattern)
+			c.fail(Rule, c.put(w, " --state "+c.state(w)+" --event-pattern '"+string(pattern)+"'"), "the pattern of rule %s is not the template's: %s", w.name, w.is.Pattern)
 			bad = true
 		}
 	}
 	if !bad {
 		c.ok(Rule, "all %d are there, with the template's patterns", len(all))
 	}
+}
+
+// state is what the stack says of a rule.
+func (c *checked) state(w watched) string {
+	if c.on(w) {
+		return "ENABLED"
+	}
+	return "DISABLED"
 }
 
 // on reports whether the stack has the rule enabled.
@@ -195,7 +203,8 @@ func (c *checked) targets(all []watched) {
 	bad := false
 	for _, w := range all {
 		if w.is != nil && !slices.Contains(w.is.Targets, c.functionARN()) {
-			c.fail(Target, "aws events put-targets --rule "+w.name+" --targets Id=function,Arn="+c.functionARN()+" --region "+c.Values.Region,
+			c.fail(Target, fmt.Sprintf(`aws events put-targets --rule %s --region %s --targets '[{"Id": "%s", "Arn": "%s", "RetryPolicy": {"MaximumEventAgeInSeconds": %d}, `+
+				`"DeadLetterConfig": {"Arn": "%s"}}]'`, w.name, c.Values.Region, w.TargetID, c.functionARN(), w.Age, c.Values.QueueARN("undelivered")),
 				"rule %s does not send its events to the function", w.name)
 			bad = true
 		}
@@ -276,8 +285,13 @@ func (c *checked) theFunction(ctx context.Context) error {
 	case f.Reserved != nil && *f.Reserved == 0:
 		c.fail(Function, "aws lambda delete-function-concurrency --function-name "+name+" --region "+c.Values.Region, "its reserved concurrency is 0: it is never invoked")
 	default:
-		if err := c.role(ctx, f); err != nil {
+		taken, err := c.role(ctx, f)
+		if err != nil {
 			return err
+		}
+		if !taken {
+			c.ok(Function, "it is there, and works for this cluster")
+			return nil
 		}
 		return c.ask(ctx, name, f)
 	}
@@ -286,17 +300,18 @@ func (c *checked) theFunction(ctx context.Context) error {
 }
 
 // role looks whether the function can be its role.
-func (c *checked) role(ctx context.Context, f *iamcloud.FunctionState) error {
+func (c *checked) role(ctx context.Context, f *iamcloud.FunctionState) (taken bool, err error) {
 	name := f.Role[strings.LastIndexByte(f.Role, '/')+1:]
 	services, err := c.AWS.Trusted(ctx, name)
 	switch {
 	case isNotFound(err):
 		c.fail(Role, "kops-spot onboard, or "+install+" without FunctionRoleArn, makes one", "there is no role %s, with which it is to run", name)
-		return nil
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	case !slices.Contains(services, "lambda.amazonaws.com"):
 		c.fail(Role, "let lambda.amazonaws.com take it, as iam/trust.json does", "Lambda may not take the role %s", name)
+		return false, nil
 	}
-	return nil
+	return true, nil
 }

@@ -33,19 +33,13 @@ type failed struct{ ErrorMessage, ErrorType string }
 
 // ask has the function check what only it can see.
 func (c *checked) ask(ctx context.Context, name string, f *iamcloud.FunctionState) error {
-	if c.broken == Role {
-		c.ok(Function, "it is there, and works for this cluster")
-		return nil
-	}
-	event, err := json.Marshal(map[string]any{"version": "0", "id": eventbridge.MadeUp, "source": "kops-spot.self-check",
-		"detail-type": "kops-spot check", "account": c.Values.Account, "region": c.Values.Region, "time": time.Now().UTC().Format(time.RFC3339),
-		"resources": []string{}, "detail": map[string]any{}})
+	event, err := eventbridge.EncodeSelfCheck(eventbridge.MadeUp, c.Values.Account, c.Values.Region, time.Now())
 	if err != nil {
 		return err
 	}
 	said, bad, err := c.AWS.Invoke(ctx, name, event)
 	if err != nil {
-		return err
+		return c.notInvoked(ctx, Function, err)
 	}
 	if bad {
 		var why failed
@@ -60,6 +54,16 @@ func (c *checked) ask(ctx context.Context, name string, f *iamcloud.FunctionStat
 	}
 	c.self = &told
 	c.ok(Function, "it runs: version %s, mode %s, %s", orUnknown(told.Program), orUnknown(f.Environment["KOPS_SPOT_MODE"]), f.Architecture)
+	return nil
+}
+
+// notInvoked tells of what Lambda says where it cannot run the function, such as for its role, its network or want of
+// concurrency, or does not let us.
+func (c *checked) notInvoked(ctx context.Context, link string, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	c.fail(link, "the detail is Lambda's: if it is about your own rights, allow lambda:InvokeFunction; else about the role, the subnets or the concurrency of the function", "%v", err)
 	return nil
 }
 
@@ -134,7 +138,7 @@ func (c *checked) preview(ctx context.Context) error {
 	}
 	said, bad, err := c.AWS.Invoke(ctx, iam.FunctionName(c.Values.Cluster), event)
 	if err != nil {
-		return err
+		return c.notInvoked(ctx, Preview, err)
 	}
 	var out spot.Outcome
 	var why failed

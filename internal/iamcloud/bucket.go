@@ -21,6 +21,7 @@ type Bucket struct {
 	Private bool // nobody can make anything in it public
 	TLSOnly bool // it has a policy
 	Ours    bool // it has the tag
+	Bare    bool // it has no tags at all: a run that makes it was broken off, or somebody else's has none
 }
 
 // noSuch are the codes with which S3 says that there is none.
@@ -65,8 +66,11 @@ func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b
 	}
 	tags, err := a.buckets.GetBucketTagging(ctx, &s3.GetBucketTaggingInput{Bucket: &name, ExpectedBucketOwner: &owner})
 	tagged, err := there("s3:GetBucketTagging", doing, on, err)
-	if err != nil || !tagged {
+	if err != nil {
 		return b, err
+	}
+	if b.Bare = !tagged || len(tags.TagSet) == 0; b.Bare {
+		return b, nil
 	}
 	for _, t := range tags.TagSet {
 		b.Ours = b.Ours || aws.ToString(t.Key) == tag && aws.ToString(t.Value) == value
@@ -74,8 +78,15 @@ func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b
 	return b, nil
 }
 
-// MakeBucket are the calls that make a bucket of b, or what is missing of it: for the account alone, and over TLS alone.
+// Foreign reports whether somebody else has made the bucket: it is there, with tags of theirs.
+func (b Bucket) Foreign() bool { return b.There && !b.Ours && !b.Bare }
+
+// MakeBucket are the calls that make a bucket of b, or what is missing of it: for the account alone, and over TLS alone. One that
+// somebody else has made stays as it is.
 func (a *Account) MakeBucket(b Bucket, owner, tag, value, policy string) (calls []Call) {
+	if b.Foreign() {
+		return nil
+	}
 	on, name := "bucket "+b.Name, &b.Name
 	if !b.There {
 		in := &s3.CreateBucketInput{Bucket: name}

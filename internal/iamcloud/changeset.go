@@ -139,10 +139,48 @@ func (a *Account) Execute(ctx context.Context, p Proposal) error {
 
 // Discard forgets a proposal. Of a stack that was not there before nothing is left.
 func (a *Account) Discard(ctx context.Context, p Proposal) error {
-	if p.Stack.Proposed() {
+	if !p.Stack.Proposed() {
+		return a.deleteChangeSet(ctx, p.Stack, p.ID)
+	}
+	now, err := a.Stack(ctx, p.Stack.ID) // somebody else may have made something of it meanwhile
+	if err != nil || now == nil {
+		return err
+	}
+	others, err := a.OthersProposals(ctx, p.Stack)
+	if err != nil {
+		return err
+	}
+	if now.Proposed() && len(others) == 0 {
 		return a.DeleteStack(ctx, p.Stack)
 	}
 	return a.deleteChangeSet(ctx, p.Stack, p.ID)
+}
+
+// OthersProposals are the names of a stack's change sets that somebody else has made and not executed.
+func (a *Account) OthersProposals(ctx context.Context, s Stack) (names []string, err error) {
+	all, err := a.changeSets(ctx, s)
+	for _, one := range all {
+		if name := aws.ToString(one.ChangeSetName); !strings.HasPrefix(name, changeSetPrefix) {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// changeSets are those of a stack that are not executed.
+func (a *Account) changeSets(ctx context.Context, s Stack) (all []types.ChangeSetSummary, err error) {
+	for pages := cloudformation.NewListChangeSetsPaginator(a.stacks, &cloudformation.ListChangeSetsInput{StackName: &s.ID}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, translate("cloudformation:ListChangeSets", "looking for what was proposed for stack "+s.Name, "stack "+s.Name, err)
+		}
+		for _, one := range page.Summaries {
+			if one.ExecutionStatus != types.ExecutionStatusExecuteComplete {
+				all = append(all, one)
+			}
+		}
+	}
+	return all, nil
 }
 
 func (a *Account) deleteChangeSet(ctx context.Context, s Stack, id string) error {
@@ -154,18 +192,16 @@ func (a *Account) deleteChangeSet(ctx context.Context, s Stack, id string) error
 
 // discardOld forgets what was proposed and never executed: a run was broken off.
 func (a *Account) discardOld(ctx context.Context, s Stack) error {
-	for pages := cloudformation.NewListChangeSetsPaginator(a.stacks, &cloudformation.ListChangeSetsInput{StackName: &s.ID}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return translate("cloudformation:ListChangeSets", "looking for what was proposed for stack "+s.Name, "stack "+s.Name, err)
+	all, err := a.changeSets(ctx, s)
+	if err != nil {
+		return err
+	}
+	for _, old := range all {
+		if !strings.HasPrefix(aws.ToString(old.ChangeSetName), changeSetPrefix) {
+			continue
 		}
-		for _, old := range page.Summaries {
-			if !strings.HasPrefix(aws.ToString(old.ChangeSetName), changeSetPrefix) || old.ExecutionStatus == types.ExecutionStatusExecuteComplete {
-				continue
-			}
-			if err := a.deleteChangeSet(ctx, s, aws.ToString(old.ChangeSetId)); err != nil {
-				return err
-			}
+		if err := a.deleteChangeSet(ctx, s, aws.ToString(old.ChangeSetId)); err != nil {
+			return err
 		}
 	}
 	return nil

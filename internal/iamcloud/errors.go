@@ -12,6 +12,9 @@ var (
 	// ErrDenied means that IAM does not allow a call to whoever runs this.
 	ErrDenied = errors.New("not allowed")
 
+	// ErrNotEmpty means that there is something in a bucket that is to be deleted.
+	ErrNotEmpty = errors.New("it is not empty")
+
 	// ErrNotFound means that there is no such thing.
 	ErrNotFound = errors.New("there is none")
 )
@@ -39,6 +42,8 @@ func translate(op, doing, on string, err error) error {
 		return fmt.Errorf("%s: %w: %s: %s: what is missing is %s%s", doing, ErrDenied, code, said, op, where)
 	case "NoSuchEntity", "ResourceNotFoundException", "NoSuchEntityException":
 		return fmt.Errorf("%s: %w: %s", doing, ErrNotFound, said)
+	case "BucketNotEmpty":
+		return fmt.Errorf("%s: %w: %s", doing, ErrNotEmpty, said)
 	case "AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException",
 		"RequestExpired", "InvalidSignatureException", "IncompleteSignature", "MissingAuthenticationToken":
 		return fmt.Errorf("%s: AWS does not accept the credentials (%s): log in again, and check the clock", doing, code)

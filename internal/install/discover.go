@@ -72,6 +72,7 @@ func (d *Discovery) endpoint(login *rest.Config) error {
 			"--set CA=… with the cluster's certificates in base64, if they are not public")
 		return nil
 	case len(ca) == 0:
+		d.Parameters["CA"], d.Parameters["TLSServerName"] = "", ""
 		d.find(change.OK, "endpoint", login.Host+", with a public certificate", "")
 		return nil
 	}

@@ -6,12 +6,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/castai/kops-spot/iam"
 )
 
-// Parameters are those that the stack has; nil if there is no stack, or none that could be changed.
+// Parameters are those that the stack has, or had when it could not be made; nil if there is no stack.
 func (r *Run) Parameters(ctx context.Context) (map[string]string, error) {
-	s, err := r.settled(ctx)
-	if err != nil || s == nil || s.Dead() {
+	s, err := r.AWS.Stack(ctx, StackName(r.Want.Cluster))
+	if err != nil || s == nil || s.Proposed() {
 		return nil, err
 	}
 	return s.Parameters, nil
@@ -35,7 +37,8 @@ func (r *Run) Export(code string) (string, error) {
 	if w.Region != "us-east-1" {
 		configuration = " --create-bucket-configuration LocationConstraint=" + w.Region
 	}
-	line("aws s3api create-bucket --bucket %s --region %s%s", w.bucket(), w.Region, configuration)
+	line("aws s3api head-bucket --bucket %s --region %s 2>/dev/null || aws s3api create-bucket --bucket %s --region %s%s", w.bucket(), w.Region, w.bucket(), w.Region, configuration)
+	line("aws s3api put-bucket-tagging --bucket %s --region %s --tagging 'TagSet=[{Key=%s,Value=%s}]'", w.bucket(), w.Region, iam.TagManagedBy, iam.ManagedBy)
 	line("aws s3api put-public-access-block --bucket %s --region %s --public-access-block-configuration "+
 		"BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true", w.bucket(), w.Region)
 	line("aws s3api put-bucket-policy --bucket %s --region %s --policy '%s'", w.bucket(), w.Region, w.bucketPolicy())
@@ -46,7 +49,12 @@ func (r *Run) Export(code string) (string, error) {
 		"--parameter-overrides \\", StackName(w.Cluster), StackName(w.Cluster), w.Region)
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
-		all = append(all, fmt.Sprintf("    '%s=%s'", name, strings.ReplaceAll(parameters[name], "'", `'\''`)))
+		one := "'" + name + "=" + strings.ReplaceAll(parameters[name], "'", `'\''`) + "'"
+		if w.Late.ARN != "" && name == "SecretArns" { // AWS makes up the end of the ARN when it makes the secret
+			one = `"` + name + "=" + strings.ReplaceAll(parameters[name], w.Late.ARN, "$(aws secretsmanager describe-secret --secret-id "+w.Late.Name+
+				" --query ARN --output text --region "+w.Region+")") + `"`
+		}
+		all = append(all, "    "+one)
 	}
 	line("%s", strings.Join(all, " \\\n"))
 	return b.String(), nil

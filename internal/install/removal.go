@@ -21,8 +21,17 @@ type Removal struct {
 
 // PlanRemoval says what there is of a deployment: the stack with all that it has, and the code.
 func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
-	if p.stack, err = r.settled(ctx); err != nil {
+	if p.stack, err = r.AWS.Stack(ctx, StackName(r.Want.Cluster)); err != nil {
 		return p, err
+	}
+	if s := p.stack; s != nil && s.Busy() {
+		after, err := r.AWS.Follow(ctx, *s, "", r.Say)
+		if err != nil {
+			return p, err
+		}
+		if p.stack = &after; after.Status == "DELETE_COMPLETE" {
+			p.stack = nil
+		}
 	}
 	if s := p.stack; s != nil {
 		p.Role = roleOf(*s)
@@ -74,13 +83,17 @@ func roleOf(s iamcloud.Stack) string {
 	return iam.FunctionRole
 }
 
-// ApplyRemoval takes it away.
-func (r *Run) ApplyRemoval(ctx context.Context, p Removal) error {
-	if p.stack != nil {
-		if err := r.deleteStack(ctx, *p.stack); err != nil {
-			return err
-		}
+// RemoveStack has CloudFormation take away what it has made.
+func (r *Run) RemoveStack(ctx context.Context, p Removal) error {
+	if p.stack == nil {
+		return nil
 	}
+	return r.deleteStack(ctx, *p.stack)
+}
+
+// RemoveCode takes the code away, and the bucket if nobody else needs it. That the bucket has older versions of objects, as
+// where somebody has switched versioning on, is iamcloud.ErrNotEmpty: it stays.
+func (r *Run) RemoveCode(ctx context.Context, p Removal) error {
 	var calls []iamcloud.Call
 	for _, key := range p.objects {
 		calls = append(calls, iamcloud.DeleteObject(r.Want.bucket(), r.Want.Account, key))

@@ -61,8 +61,11 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 		p.dead, now = now, nil
 	}
 	var before map[string]string
-	if now != nil {
+	switch {
+	case now != nil:
 		before = now.Parameters
+	case p.dead != nil:
+		before = p.dead.Parameters // which somebody has given once
 	}
 	p.Parameters, p.Stays = r.Want.parameters(r.Template, before), r.Want.stays(before)
 	if err := r.Want.check(r.Template, p.Parameters); err != nil {
@@ -88,6 +91,14 @@ func (r *Run) settled(ctx context.Context) (*iamcloud.Stack, error) {
 	}
 	switch {
 	case now.Proposed():
+		others, err := r.AWS.OthersProposals(ctx, *now)
+		if err != nil {
+			return nil, err
+		}
+		if len(others) > 0 {
+			return nil, fmt.Errorf("somebody else has proposed what stack %s is to be, and not decided yet: execute or delete the change set %s in CloudFormation, "+
+				"and run this again", now.Name, strings.Join(others, ", "))
+		}
 		return nil, r.deleteStack(ctx, *now)
 	case now.Busy():
 		after, err := r.AWS.Follow(ctx, *now, "", r.Say)
@@ -115,6 +126,8 @@ func (r *Run) planCode(ctx context.Context, p *Planned) (err error) {
 	switch b := p.bucket; {
 	case !b.There:
 		bucket.Verb = change.Create
+	case b.Foreign():
+		bucket.Why = "for the code; somebody else has made it, and it stays as it is"
 	case !b.Private || !b.TLSOnly || !b.Ours:
 		bucket.Verb = change.Update
 	}

@@ -2,11 +2,13 @@ package install
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,6 +19,7 @@ import (
 
 	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/sam"
 )
@@ -26,14 +29,16 @@ const stackID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/cast-kops-p
 // cloudFormation is a stub: a stack goes through statuses, one at each look, and has these events in the end. The code's bucket
 // is there, with everything in it.
 type cloudFormation struct {
-	statuses []string // of DescribeStacks, in turn; "" is that there is none
-	looks    int
-	executed bool
-	after    []string // once a change set is executed, or the stack deleted
-	events   string   // since then
-	late     int      // at so many looks there are none of them yet
-	code     string
-	calls    []string
+	statuses  []string // of DescribeStacks, in turn; "" is that there is none
+	looks     int
+	executed  bool
+	after     []string // once a change set is executed, or the stack deleted
+	events    string   // since then
+	proposals string   // change sets
+	owner     string   // the bucket's tag, if it is not ours
+	late      int      // at so many looks there are none of them yet
+	code      string
+	calls     []string
 }
 
 func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
@@ -60,7 +65,7 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 			break
 		}
 		answer = `<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>cast-kops-prod-example-com-7405b025</StackName><StackId>` + stackID +
-			`</StackId><StackStatus>` + now + `</StackStatus><StackStatusReason>the reason</StackStatusReason><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`
+			`</StackId><StackStatus>` + now + `</StackStatus><StackStatusReason>the reason</StackStatusReason><Parameters><member><ParameterKey>Mode</ParameterKey><ParameterValue>observe</ParameterValue></member></Parameters><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`
 	case action == "CreateChangeSet":
 		answer = `<CreateChangeSetResponse><CreateChangeSetResult><Id>set</Id><StackId>` + stackID + `</StackId></CreateChangeSetResult></CreateChangeSetResponse>`
 	case action == "DescribeChangeSet":
@@ -78,12 +83,14 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 			events = s.events + events
 		}
 		answer = `<DescribeStackEventsResponse><DescribeStackEventsResult><StackEvents>` + events + `</StackEvents></DescribeStackEventsResult></DescribeStackEventsResponse>`
+	case action == "ListChangeSets":
+		answer = `<ListChangeSetsResponse><ListChangeSetsResult><Summaries>` + s.proposals + `</Summaries></ListChangeSetsResult></ListChangeSetsResponse>`
 	case action != "":
 		answer = "<" + action + "Response><" + action + "Result/></" + action + "Response>"
 	case r.Method == http.MethodGet && r.URL.Query().Has("publicAccessBlock"):
 		answer = `<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls><IgnorePublicAcls>true</IgnorePublicAcls><BlockPublicPolicy>true</BlockPublicPolicy><RestrictPublicBuckets>true</RestrictPublicBuckets></PublicAccessBlockConfiguration>`
 	case r.Method == http.MethodGet && r.URL.Query().Has("tagging"):
-		answer = `<Tagging><TagSet><Tag><Key>` + iam.TagManagedBy + `</Key><Value>` + iam.ManagedBy + `</Value></Tag></TagSet></Tagging>`
+		answer = `<Tagging><TagSet><Tag><Key>` + iam.TagManagedBy + `</Key><Value>` + cmp.Or(s.owner, iam.ManagedBy) + `</Value></Tag></TagSet></Tagging>`
 	case r.Method == http.MethodGet && r.URL.Query().Has("list-type"):
 		answer = `<ListBucketResult><Contents><Key>` + s.code + `</Key></Contents></ListBucketResult>`
 	}
@@ -188,6 +195,9 @@ func TestAStackThatWasNeverMadeIsMadeAnew(t *testing.T) {
 		for _, c := range p.Changes {
 			verbs = append(verbs, string(c.Verb)+" "+c.Kind)
 		}
+		if p.Parameters["Mode"] != "observe" {
+			t.Errorf("what it was given is lost: %v", p.Parameters)
+		}
 		if got := strings.Join(verbs, ", "); got != "keep S3 bucket, keep S3 object, delete CloudFormation stack, create CloudFormation stack" {
 			t.Errorf("the plan is %s", got)
 		}
@@ -217,8 +227,13 @@ func TestWhatCloudFormationIsAtIsWaitedFor(t *testing.T) {
 		}
 		s = &cloudFormation{statuses: []string{"REVIEW_IN_PROGRESS"}}
 		r, _ = newRun(t, s)
-		if _, err := r.Plan(t.Context()); err != nil || s.calls[2] != "DeleteStack" {
+		if _, err := r.Plan(t.Context()); err != nil || s.calls[3] != "DeleteStack" {
 			t.Errorf("%v: %v", s.calls, err)
+		}
+		s = &cloudFormation{statuses: []string{"REVIEW_IN_PROGRESS"}, proposals: `<member><ChangeSetName>samcli-deploy1</ChangeSetName></member>`}
+		r, _ = newRun(t, s)
+		if _, err := r.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "change set samcli-deploy1") || slices.Contains(s.calls, "DeleteStack") {
+			t.Errorf("what somebody else has proposed: %v: %v", s.calls, err)
 		}
 		s = &cloudFormation{statuses: []string{"UPDATE_ROLLBACK_FAILED"}}
 		r, _ = newRun(t, s)
@@ -226,6 +241,43 @@ func TestWhatCloudFormationIsAtIsWaitedFor(t *testing.T) {
 			t.Errorf("a stack that is stuck: %v", err)
 		}
 	})
+}
+
+// TestABucketOfSomebodyElses is used as it is, and stays.
+func TestABucketOfSomebodyElses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &cloudFormation{owner: "terraform"}
+		r, _ := newRun(t, s)
+		p, err := r.Plan(t.Context())
+		if err != nil || p.Changes[0].Verb != change.Keep || !strings.Contains(p.Changes[0].Why, "somebody else has made it") {
+			t.Errorf("%v: %+v", err, p.Changes)
+		}
+		if calls := r.AWS.MakeBucket(p.bucket, "", "", "", ""); len(calls) > 0 {
+			t.Errorf("it is changed by %d calls", len(calls))
+		}
+		away, err := r.PlanRemoval(t.Context())
+		if last := away.Changes[len(away.Changes)-1]; err != nil || last.Verb != change.Leave || last.Kind != kindBucket {
+			t.Errorf("%v: %+v", err, away.Changes)
+		}
+	})
+}
+
+// TestANoLeavesWhatSomebodyElseHasMadeMeanwhile of the stack that was only proposed.
+func TestANoLeavesWhatSomebodyElseHasMadeMeanwhile(t *testing.T) {
+	s := &cloudFormation{}
+	r, _ := newRun(t, s)
+	p, err := r.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.statuses, s.looks = []string{"CREATE_COMPLETE"}, 0
+	if err := r.Discard(t.Context(), p); err != nil || slices.Contains(s.calls, "DeleteStack") {
+		t.Errorf("%v: %v", s.calls, err)
+	}
+	s.statuses, s.looks = []string{"REVIEW_IN_PROGRESS"}, 0
+	if err := r.Discard(t.Context(), p); err != nil || !slices.Contains(s.calls, "DeleteStack") {
+		t.Errorf("%v: %v", s.calls, err)
+	}
 }
 
 func TestBadParametersAreRefusedBeforeAnythingIsAsked(t *testing.T) {

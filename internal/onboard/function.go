@@ -24,7 +24,7 @@ func (r *Run) functionMapping(role string) Mapping {
 }
 
 // PlanLogIn says what has to be changed for a function with the role to log in to the cluster, and how it does then. It is the
-// part of onboarding that the function needs.
+// part of onboarding that the function needs. Without a role only what it may do in the cluster is seen to.
 func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogIn, error) {
 	var s State
 	var err error
@@ -35,6 +35,9 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 		return Planned{}, FunctionLogIn{}, err
 	}
 	m := r.functionMapping(role)
+	if role == "" {
+		m.Identities = nil
+	}
 	now, err := m.Inspect(ctx, r.Cluster)
 	if err != nil {
 		return Planned{}, FunctionLogIn{}, err
@@ -44,6 +47,9 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 		return Planned{}, FunctionLogIn{}, err
 	}
 	steps := mappingSteps(plan)
+	if role == "" {
+		return r.planned(s, steps), FunctionLogIn{Settled: true}, nil
+	}
 	if !plan.NeedsToken {
 		how := FunctionLogIn{Login: "iam", Settled: true}
 		if plan.ClusterID != "" && plan.ClusterID != r.Want.Ground.Cluster {

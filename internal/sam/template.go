@@ -29,6 +29,8 @@ type Event struct {
 	Switch   string // the parameter that enables and disables it
 	Pattern  any    // as encoding/json reads it; nil for a schedule
 	Schedule bool
+	TargetID string // what the transform calls the rule's target
+	Age      int    // how long EventBridge tries to deliver an event, in seconds
 }
 
 // Parse reads a template with CloudFormation's short forms, such as !Ref.
@@ -71,6 +73,7 @@ func (t *Template) Events() ([]Event, error) {
 						RuleName, Name map[string]string
 						State          struct{ Ref string }
 						Pattern        any
+						RetryPolicy    struct{ MaximumEventAgeInSeconds int }
 					}
 				}
 			}
@@ -81,11 +84,12 @@ func (t *Template) Events() ([]Event, error) {
 		return nil, fmt.Errorf("reading the template's rules: %w", err)
 	}
 	var all []Event
-	for _, r := range told.Resources {
-		for _, e := range r.Properties.Events {
+	for function, r := range told.Resources {
+		for id, e := range r.Properties.Events {
 			p := e.Properties
 			name := cmp.Or(p.RuleName["Fn::Sub"], p.Name["Fn::Sub"])
-			all = append(all, Event{Name: name[strings.LastIndexByte(name, '.')+1:], Switch: p.State.Ref, Pattern: p.Pattern, Schedule: e.Type == "Schedule"})
+			all = append(all, Event{Name: name[strings.LastIndexByte(name, '.')+1:], Switch: p.State.Ref, Pattern: p.Pattern, Schedule: e.Type == "Schedule",
+				TargetID: function + id + "LambdaTarget", Age: p.RetryPolicy.MaximumEventAgeInSeconds})
 		}
 	}
 	slices.SortFunc(all, func(a, b Event) int { return cmp.Compare(a.Name, b.Name) })

@@ -87,6 +87,17 @@ func TestFromNothingToNothing(t *testing.T) {
 	if err != nil || !strings.Contains(script, "aws cloudformation deploy --stack-name cast-kops-prod-example-com-7405b025") || !strings.Contains(script, "'Server=https://127.0.0.1:") {
 		t.Errorf("--export: %v\n%.3000s", err, script)
 	}
+	if !strings.Contains(script, `"SecretArns=$(aws secretsmanager describe-secret --secret-id cast-kops/prod.example.com/token --query ARN`) {
+		t.Errorf("the script does not ask for the end of the secret's ARN:\n%.3000s", script)
+	}
+	const castai = "arn:aws:secretsmanager:" + region + ":" + account + ":secret:castai-AbCdEf"
+	if script, _, err = kopsSpot(t, installed("--export", "--set", "SecretArns="+castai)...); err != nil || !strings.Contains(script, `"SecretArns=`+castai+`,$(aws `) {
+		t.Errorf("another secret pushes the log-in's out: %v\n%.3000s", err, script)
+	}
+	if script, _, err = kopsSpot(t, installed("--export", "--set", "Login=ssm:/my/login")...); err != nil || strings.Contains(script, "service-account-token") ||
+		!strings.Contains(script, "kind: ClusterRole") || !strings.Contains(script, "'Login=ssm:/my/login'") {
+		t.Errorf("a log-in that somebody sees to himself: %v\n%.3000s", err, script)
+	}
 	isTheSame(t, "after --export", snapshot(t), before)
 
 	// The first run, and the second.

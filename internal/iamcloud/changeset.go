@@ -82,7 +82,8 @@ func (a *Account) proposed(ctx context.Context, p Proposal) (Proposal, error) {
 		}
 		switch out.Status {
 		case types.ChangeSetStatusCreateComplete:
-			return p, a.changes(ctx, &p, out)
+			err := a.changes(ctx, &p, out) // which is to be over before p is returned
+			return p, err
 		case types.ChangeSetStatusFailed:
 			reason := aws.ToString(out.StatusReason)
 			if err := a.Discard(ctx, p); err != nil {

@@ -5,6 +5,7 @@ package chain
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -45,6 +46,7 @@ const (
 // checked is a check under way.
 type checked struct {
 	Chain
+	name       string            // the function's
 	parameters map[string]string // the stack's; the template's defaults where there is none
 	function   *iamcloud.FunctionState
 	findings   change.Findings
@@ -67,6 +69,13 @@ func (c *checked) fail(link, advice, format string, args ...any) {
 	c.findings = append(c.findings, change.Finding{Level: change.Fail, Name: link, Detail: fmt.Sprintf(format, args...), Advice: advice})
 }
 
+// fine tells that all is well with a link, unless something else has been said of it.
+func (c *checked) fine(link, format string, args ...any) {
+	if !slices.ContainsFunc(c.findings, func(f change.Finding) bool { return f.Name == link }) {
+		c.ok(link, format, args...)
+	}
+}
+
 // unasked tells of a link of which nothing can be known before another is mended.
 func (c *checked) unasked(link, needs string) {
 	c.warn(link, "", "not asked: it needs %q", needs)
@@ -74,21 +83,20 @@ func (c *checked) unasked(link, needs string) {
 
 // Check looks at every link. That one cannot be looked at is an error.
 func (c Chain) Check(ctx context.Context) (change.Findings, error) {
-	now := &checked{Chain: c, parameters: map[string]string{}}
+	now := &checked{Chain: c, name: iam.FunctionName(c.Values.Cluster), parameters: map[string]string{}}
 	for name, p := range c.Template.Parameters {
 		if p.Default != nil {
 			now.parameters[name] = string(*p.Default)
 		}
 	}
-	name := iam.FunctionName(c.Values.Cluster)
-	stack, err := c.AWS.Stack(ctx, name)
+	stack, err := c.AWS.Stack(ctx, now.name)
 	if err != nil {
 		return nil, err
 	}
 	if stack != nil {
 		maps.Copy(now.parameters, stack.Parameters)
 	}
-	if now.function, err = c.AWS.FunctionState(ctx, name); err != nil {
+	if now.function, err = c.AWS.FunctionState(ctx, now.name); err != nil {
 		return nil, err
 	}
 	for _, link := range []func(context.Context) error{now.rules, now.theFunction, now.inside, now.preview, now.outcomes, now.concurrency} {
@@ -129,28 +137,21 @@ func (c *checked) rules(ctx context.Context) error {
 // install is what puts a whole thing back.
 const install = "kops-spot install"
 
-// put has a rule put back as the template has it: CloudFormation does not look whether somebody has changed it.
-func (c *checked) put(w watched, more string) string {
-	return "aws events put-rule --name " + w.name + " --region " + c.Values.Region + more
-}
-
+// present looks at the rules themselves. The advice puts them back as the template has them: CloudFormation does not look whether
+// somebody has changed what it has made.
 func (c *checked) present(all []watched) {
-	bad := false
 	for _, w := range all {
 		switch {
 		case w.is == nil && c.on(w):
 			c.fail(Rule, install+" makes it", "there is no rule %s", w.name)
-			bad = true
 		case w.is == nil || w.Schedule:
 		case !samePattern(w.is.Pattern, w.Pattern):
 			pattern, _ := json.Marshal(w.Pattern) // it has been read from JSON
-			c.fail(Rule, c.put(w, " --state "+c.state(w)+" --event-pattern '"+string(pattern)+"'"), "the pattern of rule %s is not the template's: %s", w.name, w.is.Pattern)
-			bad = true
+			c.fail(Rule, fmt.Sprintf("aws events put-rule --name %s --region %s --state %s --event-pattern '%s'", w.name, c.Values.Region, c.state(w), pattern),
+				"the pattern of rule %s is not the template's: %s", w.name, w.is.Pattern)
 		}
 	}
-	if !bad {
-		c.ok(Rule, "all %d are there, with the template's patterns", len(all))
-	}
+	c.fine(Rule, "all %d are there, with the template's patterns", len(all))
 }
 
 // state is what the stack says of a rule.
@@ -176,13 +177,11 @@ func samePattern(is string, want any) bool {
 
 func (c *checked) states(all []watched) {
 	var off []string
-	bad := false
 	for _, w := range all {
 		switch {
 		case w.is == nil:
 		case !w.is.Enabled && c.on(w):
 			c.fail(State, "aws events enable-rule --name "+w.name+" --region "+c.Values.Region, "rule %s is disabled", w.name)
-			bad = true
 		case !w.is.Enabled:
 			off = append(off, w.Event.Name)
 		}
@@ -190,28 +189,23 @@ func (c *checked) states(all []watched) {
 	switch {
 	case slices.Contains(off, "spot-warning"):
 		c.warn(State, install+" --set SpotWarningRule=ENABLED", "the function is not told of Spot interruption warnings: SpotWarningRule is DISABLED")
-	case !bad && len(off) > 0:
-		c.ok(State, "enabled, but for those that are switched off: %s", strings.Join(off, ", "))
-	case !bad:
-		c.ok(State, "enabled")
+	case len(off) > 0:
+		c.fine(State, "enabled, but for those that are switched off: %s", strings.Join(off, ", "))
+	default:
+		c.fine(State, "enabled")
 	}
 }
 
-func (c *checked) functionARN() string { return c.Values.FunctionARN() }
-
 func (c *checked) targets(all []watched) {
-	bad := false
+	arn := c.Values.FunctionARN()
 	for _, w := range all {
-		if w.is != nil && !slices.Contains(w.is.Targets, c.functionARN()) {
+		if w.is != nil && !slices.Contains(w.is.Targets, arn) {
 			c.fail(Target, fmt.Sprintf(`aws events put-targets --rule %s --region %s --targets '[{"Id": "%s", "Arn": "%s", "RetryPolicy": {"MaximumEventAgeInSeconds": %d}, `+
-				`"DeadLetterConfig": {"Arn": "%s"}}]'`, w.name, c.Values.Region, w.TargetID, c.functionARN(), w.Age, c.Values.QueueARN("undelivered")),
+				`"DeadLetterConfig": {"Arn": "%s"}}]'`, w.name, c.Values.Region, w.TargetID, arn, w.Age, c.Values.QueueARN("undelivered")),
 				"rule %s does not send its events to the function", w.name)
-			bad = true
 		}
 	}
-	if !bad {
-		c.ok(Target, "they send to %s", c.functionARN())
-	}
+	c.fine(Target, "they send to %s", arn)
 }
 
 func (c *checked) permissions(ctx context.Context, all []watched) error {
@@ -219,22 +213,18 @@ func (c *checked) permissions(ctx context.Context, all []watched) error {
 		c.unasked(Permission, Function)
 		return nil
 	}
-	text, err := c.AWS.FunctionPolicy(ctx, iam.FunctionName(c.Values.Cluster))
+	text, err := c.AWS.FunctionPolicy(ctx, c.name)
 	if err != nil {
 		return err
 	}
-	bad := false
 	for _, w := range all {
 		if w.is != nil && !allows(text, w.is.ARN) {
-			c.fail(Permission, "aws lambda add-permission --function-name "+iam.FunctionName(c.Values.Cluster)+" --statement-id "+w.Event.Name+
+			c.fail(Permission, "aws lambda add-permission --function-name "+c.name+" --statement-id "+w.Event.Name+
 				" --action lambda:InvokeFunction --principal events.amazonaws.com --source-arn "+w.is.ARN+" --region "+c.Values.Region,
 				"the function does not let rule %s invoke it", w.name)
-			bad = true
 		}
 	}
-	if !bad {
-		c.ok(Permission, "the function lets them invoke it")
-	}
+	c.fine(Permission, "the function lets them invoke it")
 	return nil
 }
 
@@ -272,10 +262,10 @@ func allows(policy, rule string) bool {
 
 // theFunction looks whether it is there and could run.
 func (c *checked) theFunction(ctx context.Context) error {
-	f, name := c.function, iam.FunctionName(c.Values.Cluster)
+	f := c.function
 	switch {
 	case f == nil:
-		c.fail(Function, install+" makes it", "there is no function %s", name)
+		c.fail(Function, install+" makes it", "there is no function %s", c.name)
 	case f.State != "" && f.State != "Active":
 		c.fail(Function, "mend what the reason says; a function that was idle for weeks becomes active again when it is invoked", "it is %s: %s", f.State, f.Reason)
 	case f.Update == "Failed":
@@ -283,7 +273,7 @@ func (c *checked) theFunction(ctx context.Context) error {
 	case f.Environment["KOPS_SPOT_CLUSTER"] != c.Values.Cluster:
 		c.fail(Function, install+" deploys it for this one", "it works for the cluster %q", f.Environment["KOPS_SPOT_CLUSTER"])
 	case f.Reserved != nil && *f.Reserved == 0:
-		c.fail(Function, "aws lambda delete-function-concurrency --function-name "+name+" --region "+c.Values.Region, "its reserved concurrency is 0: it is never invoked")
+		c.fail(Function, "aws lambda delete-function-concurrency --function-name "+c.name+" --region "+c.Values.Region, "its reserved concurrency is 0: it is never invoked")
 	default:
 		taken, err := c.role(ctx, f)
 		if err != nil {
@@ -293,7 +283,7 @@ func (c *checked) theFunction(ctx context.Context) error {
 			c.ok(Function, "it is there, and works for this cluster")
 			return nil
 		}
-		return c.ask(ctx, name, f)
+		return c.ask(ctx, f)
 	}
 	c.unasked(Role, Function)
 	return nil
@@ -304,7 +294,7 @@ func (c *checked) role(ctx context.Context, f *iamcloud.FunctionState) (taken bo
 	name := f.Role[strings.LastIndexByte(f.Role, '/')+1:]
 	services, err := c.AWS.Trusted(ctx, name)
 	switch {
-	case isNotFound(err):
+	case errors.Is(err, iamcloud.ErrNotFound):
 		c.fail(Role, "kops-spot onboard, or "+install+" without FunctionRoleArn, makes one", "there is no role %s, with which it is to run", name)
 		return false, nil
 	case err != nil:

@@ -15,8 +15,6 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-func isNotFound(err error) bool { return errors.Is(err, iamcloud.ErrNotFound) }
-
 // selfCheck is what the function says of itself.
 type selfCheck struct {
 	Result  string
@@ -25,27 +23,17 @@ type selfCheck struct {
 		Name, Detail, Advice string
 		OK                   bool
 	}
-	Overdue []json.RawMessage
 }
 
-// failed is what a function's error says.
-type failed struct{ ErrorMessage, ErrorType string }
-
 // ask has the function check what only it can see.
-func (c *checked) ask(ctx context.Context, name string, f *iamcloud.FunctionState) error {
+func (c *checked) ask(ctx context.Context, f *iamcloud.FunctionState) error {
 	event, err := eventbridge.EncodeSelfCheck(eventbridge.MadeUp, c.Values.Account, c.Values.Region, time.Now())
 	if err != nil {
 		return err
 	}
-	said, bad, err := c.AWS.Invoke(ctx, name, event)
-	if err != nil {
-		return c.notInvoked(ctx, Function, err)
-	}
-	if bad {
-		var why failed
-		_ = json.Unmarshal(said, &why) // what is no JSON has no message
-		c.fail(Function, "its log says more: aws logs tail "+iam.LogGroup(c.Values.Cluster)+" --since 10m --region "+c.Values.Region, "it fails: %s", why.ErrorMessage)
-		return nil
+	said, err := c.invoke(ctx, Function, event)
+	if err != nil || said == nil {
+		return err
 	}
 	var told selfCheck
 	if json.Unmarshal(said, &told) != nil || told.Result == "" {
@@ -57,14 +45,23 @@ func (c *checked) ask(ctx context.Context, name string, f *iamcloud.FunctionStat
 	return nil
 }
 
-// notInvoked tells of what Lambda says where it cannot run the function, such as for its role, its network or want of
-// concurrency, or does not let us.
-func (c *checked) notInvoked(ctx context.Context, link string, err error) error {
-	if ctx.Err() != nil {
-		return err
+// invoke is what the function says to an event; nil if it fails, or Lambda cannot run it, such as for its role, its network or
+// want of concurrency, or does not let us: then the link is broken.
+func (c *checked) invoke(ctx context.Context, link string, event []byte) ([]byte, error) {
+	said, failed, err := c.AWS.Invoke(ctx, c.name, event)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, err
+	case err != nil:
+		c.fail(link, "the detail is Lambda's: if it is about your own rights, allow lambda:InvokeFunction; else about the role, the subnets or the concurrency of the function", "%v", err)
+		return nil, nil
+	case failed:
+		var why struct{ ErrorMessage string }
+		_ = json.Unmarshal(said, &why) // what is no JSON has no message
+		c.fail(link, "its log says more: aws logs tail "+iam.LogGroup(c.Values.Cluster)+" --since 10m --region "+c.Values.Region, "it fails: %s", why.ErrorMessage)
+		return nil, nil
 	}
-	c.fail(link, "the detail is Lambda's: if it is about your own rights, allow lambda:InvokeFunction; else about the role, the subnets or the concurrency of the function", "%v", err)
-	return nil
+	return said, nil
 }
 
 func orUnknown(s string) string {
@@ -98,21 +95,17 @@ func (c *checked) inside(context.Context) error {
 			}
 			continue
 		}
-		bad := false
 		for _, check := range c.self.Checks {
 			if !l.of(check.Name) || check.OK {
 				continue
 			}
-			bad = true
 			if strings.HasPrefix(check.Detail, "not asked") || l.link == LogIn && c.broken == Network && check.Name == "log-in" {
 				c.unasked(l.link, c.broken)
 				continue
 			}
 			c.fail(l.link, check.Advice, "%s: %s", check.Name, check.Detail)
 		}
-		if !bad {
-			c.ok(l.link, "%s", l.good)
-		}
+		c.fine(l.link, "%s", l.good)
 	}
 	return nil
 }
@@ -136,16 +129,12 @@ func (c *checked) preview(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	said, bad, err := c.AWS.Invoke(ctx, iam.FunctionName(c.Values.Cluster), event)
-	if err != nil {
-		return c.notInvoked(ctx, Preview, err)
+	said, err := c.invoke(ctx, Preview, event)
+	if err != nil || said == nil {
+		return err
 	}
 	var out spot.Outcome
-	var why failed
 	switch {
-	case bad:
-		_ = json.Unmarshal(said, &why) // what is no JSON has no message
-		c.fail(Preview, "its log says more: aws logs tail "+iam.LogGroup(c.Values.Cluster)+" --since 10m --region "+c.Values.Region, "it fails: %s", why.ErrorMessage)
 	case json.Unmarshal(said, &out) != nil:
 		c.fail(Preview, "deploy it again with "+install, "the outcome of a made-up warning is none that this version knows")
 	case out.Result != spot.Planned:
@@ -166,13 +155,12 @@ func (c *checked) outcomes(ctx context.Context) error {
 		c.unasked(Outcomes, Function)
 		return nil
 	}
-	name := iam.FunctionName(c.Values.Cluster)
-	success, failure, err := c.AWS.Destinations(ctx, name)
+	success, failure, err := c.AWS.Destinations(ctx, c.name)
 	switch {
 	case err != nil:
 		return err
 	case success == "" || failure == "":
-		c.warn(Outcomes, "aws lambda get-function-event-invoke-config --function-name "+name+" shows what there is; the template sets both destinations",
+		c.warn(Outcomes, "aws lambda get-function-event-invoke-config --function-name "+c.name+" shows what there is; the template sets both destinations",
 			"what comes of an event goes to the log only: it has no destination")
 	default:
 		c.ok(Outcomes, "they go to %s, failures to %s", success, failure)

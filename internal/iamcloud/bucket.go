@@ -170,8 +170,3 @@ func PutObject(bucket, owner, key string, content []byte) Call {
 func DeleteObject(bucket, owner, key string) Call {
 	return onS3("object "+bucket+"/"+key, (*s3.Client).DeleteObject, &s3.DeleteObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key})
 }
-
-func onS3[In, Out any](on string, f func(*s3.Client, context.Context, *In, ...func(*s3.Options)) (Out, error), in *In) Call {
-	return Call{service: "s3", op: operation[In](), on: on, input: in,
-		do: func(ctx context.Context, a *Account) error { _, err := f(a.buckets, ctx, in); return err }}
-}

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
 
@@ -69,22 +70,28 @@ func (c Call) takesAway() bool {
 // operation is the name of the operation that an input of the SDK is for.
 func operation[In any]() string { return strings.TrimSuffix(reflect.TypeFor[In]().Name(), "Input") }
 
+// callOf is a call of one of the services' clients.
+func callOf[C, In, Options, Out any](service, on string, client func(*Account) C, f func(C, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
+	return Call{service: service, op: operation[In](), on: on, input: in,
+		do: func(ctx context.Context, a *Account) error { _, err := f(client(a), ctx, in); return err }}
+}
+
 func onIAM[In, Out any](on string, f func(*iam.Client, context.Context, *In, ...func(*iam.Options)) (Out, error), in *In) Call {
-	return Call{service: "iam", op: operation[In](), on: on, input: in,
-		do: func(ctx context.Context, a *Account) error { _, err := f(a.iam, ctx, in); return err }}
+	return callOf("iam", on, func(a *Account) *iam.Client { return a.iam }, f, in)
 }
 
 func onSecrets[In, Out any](on string, f func(*secretsmanager.Client, context.Context, *In, ...func(*secretsmanager.Options)) (Out, error), in *In) Call {
-	return Call{service: "secretsmanager", op: operation[In](), on: on, input: in,
-		do: func(ctx context.Context, a *Account) error { _, err := f(a.secrets, ctx, in); return err }}
+	return callOf("secretsmanager", on, func(a *Account) *secretsmanager.Client { return a.secrets }, f, in)
 }
 
 func onLambda[In, Out any](on string, f func(*lambda.Client, context.Context, *In, ...func(*lambda.Options)) (Out, error), in *In) Call {
-	return Call{service: "lambda", op: operation[In](), on: on, input: in,
-		do: func(ctx context.Context, a *Account) error { _, err := f(a.lambda, ctx, in); return err }}
+	return callOf("lambda", on, func(a *Account) *lambda.Client { return a.lambda }, f, in)
 }
 
 func onEvents[In, Out any](on string, f func(*eventbridge.Client, context.Context, *In, ...func(*eventbridge.Options)) (Out, error), in *In) Call {
-	return Call{service: "events", op: operation[In](), on: on, input: in,
-		do: func(ctx context.Context, a *Account) error { _, err := f(a.events, ctx, in); return err }}
+	return callOf("events", on, func(a *Account) *eventbridge.Client { return a.events }, f, in)
+}
+
+func onS3[In, Out any](on string, f func(*s3.Client, context.Context, *In, ...func(*s3.Options)) (Out, error), in *In) Call {
+	return callOf("s3", on, func(a *Account) *s3.Client { return a.buckets }, f, in)
 }

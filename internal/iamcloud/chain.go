@@ -3,7 +3,6 @@ package iamcloud
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/url"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,29 +14,23 @@ import (
 
 // RuleState is a rule as EventBridge follows it.
 type RuleState struct {
-	Name, ARN string
-	Enabled   bool
-	Pattern   string // JSON; empty if it has a schedule
-	Schedule  string
-	Targets   []string // ARNs
+	ARN     string
+	Enabled bool
+	Pattern string   // JSON; empty if it has a schedule
+	Targets []string // ARNs
 }
 
 // Rule reads a rule of the default bus; nil if there is none.
 func (a *Account) Rule(ctx context.Context, name string) (*RuleState, error) {
 	out, err := a.events.DescribeRule(ctx, &eventbridge.DescribeRuleInput{Name: &name, EventBusName: aws.String(defaultBus)})
 	if err != nil {
-		err = translate("events:DescribeRule", "looking for rule "+name, "rule "+name, err)
-		if errors.Is(err, ErrNotFound) {
-			return nil, nil
-		}
-		return nil, err
+		return nil, unlessNone(translate("events:DescribeRule", "looking for rule "+name, "rule "+name, err))
 	}
 	r, err := a.rule(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	s := &RuleState{Name: name, ARN: aws.ToString(out.Arn), Enabled: out.State != "DISABLED", Pattern: aws.ToString(out.EventPattern),
-		Schedule: aws.ToString(out.ScheduleExpression)}
+	s := &RuleState{ARN: aws.ToString(out.Arn), Enabled: out.State != "DISABLED", Pattern: aws.ToString(out.EventPattern)}
 	for _, t := range r.Targets {
 		s.Targets = append(s.Targets, t.ARN)
 	}
@@ -51,7 +44,6 @@ type FunctionState struct {
 	Update, Problem string // Successful, or why the last change did not take effect
 	Architecture    string
 	Environment     map[string]string
-	InVPC           bool
 	Reserved        *int // concurrency
 }
 
@@ -59,15 +51,11 @@ type FunctionState struct {
 func (a *Account) FunctionState(ctx context.Context, name string) (*FunctionState, error) {
 	out, err := a.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &name})
 	if err != nil {
-		err = translate("lambda:GetFunction", "looking for function "+name, "function "+name, err)
-		if errors.Is(err, ErrNotFound) {
-			return nil, nil
-		}
-		return nil, err
+		return nil, unlessNone(translate("lambda:GetFunction", "looking for function "+name, "function "+name, err))
 	}
 	c := out.Configuration
 	s := &FunctionState{ARN: aws.ToString(c.FunctionArn), Role: aws.ToString(c.Role), State: string(c.State), Reason: aws.ToString(c.StateReason),
-		Update: string(c.LastUpdateStatus), Problem: aws.ToString(c.LastUpdateStatusReason), InVPC: c.VpcConfig != nil && len(c.VpcConfig.SubnetIds) > 0}
+		Update: string(c.LastUpdateStatus), Problem: aws.ToString(c.LastUpdateStatusReason)}
 	if c.Environment != nil {
 		s.Environment = c.Environment.Variables
 	}
@@ -84,11 +72,7 @@ func (a *Account) FunctionState(ctx context.Context, name string) (*FunctionStat
 func (a *Account) FunctionPolicy(ctx context.Context, name string) (string, error) {
 	out, err := a.lambda.GetPolicy(ctx, &lambda.GetPolicyInput{FunctionName: &name})
 	if err != nil {
-		err = translate("lambda:GetPolicy", "reading who may invoke function "+name, "function "+name, err)
-		if errors.Is(err, ErrNotFound) {
-			return "", nil
-		}
-		return "", err
+		return "", unlessNone(translate("lambda:GetPolicy", "reading who may invoke function "+name, "function "+name, err))
 	}
 	return aws.ToString(out.Policy), nil
 }
@@ -97,11 +81,7 @@ func (a *Account) FunctionPolicy(ctx context.Context, name string) (string, erro
 func (a *Account) Destinations(ctx context.Context, name string) (success, failure string, err error) {
 	out, err := a.lambda.GetFunctionEventInvokeConfig(ctx, &lambda.GetFunctionEventInvokeConfigInput{FunctionName: &name})
 	if err != nil {
-		err = translate("lambda:GetFunctionEventInvokeConfig", "reading where the outcomes of function "+name+" go", "function "+name, err)
-		if errors.Is(err, ErrNotFound) {
-			err = nil
-		}
-		return "", "", err
+		return "", "", unlessNone(translate("lambda:GetFunctionEventInvokeConfig", "reading where the outcomes of function "+name+" go", "function "+name, err))
 	}
 	if d := out.DestinationConfig; d != nil {
 		if d.OnSuccess != nil {

@@ -51,6 +51,14 @@ func translate(op, doing, on string, err error) error {
 	return fmt.Errorf("%s: %s: %s", doing, code, said)
 }
 
+// unlessNone is the error of a look, where it is an answer that there is none.
+func unlessNone(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
 // firstLine is the first line of a message, without the encoded details of a denial: a thousand characters that only
 // sts:DecodeAuthorizationMessage can read.
 func firstLine(message string) string {

@@ -2,7 +2,6 @@ package iamcloud
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,11 +23,7 @@ type Secret struct {
 func (a *Account) Secret(ctx context.Context, name string) (*Secret, error) {
 	out, err := a.secrets.DescribeSecret(ctx, &secretsmanager.DescribeSecretInput{SecretId: &name})
 	if err != nil {
-		err = translate("secretsmanager:DescribeSecret", "looking for secret "+name, "secret "+name, err)
-		if errors.Is(err, ErrNotFound) {
-			return nil, nil
-		}
-		return nil, err
+		return nil, unlessNone(translate("secretsmanager:DescribeSecret", "looking for secret "+name, "secret "+name, err))
 	}
 	s := &Secret{Name: name, ARN: aws.ToString(out.ARN), Deleted: out.DeletedDate != nil, Tags: map[string]string{}}
 	for _, t := range out.Tags {

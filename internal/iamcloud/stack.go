@@ -20,7 +20,6 @@ type Stack struct {
 	Status          string // as CloudFormation writes it: CREATE_COMPLETE
 	Reason          string
 	Parameters      map[string]string
-	Outputs         map[string]string
 	Created, Change time.Time // Change is of its last update; zero if there was none
 }
 
@@ -56,12 +55,9 @@ func (a *Account) Stack(ctx context.Context, name string) (*Stack, error) {
 	}
 	one := out.Stacks[0]
 	s := &Stack{Name: aws.ToString(one.StackName), ID: aws.ToString(one.StackId), Status: string(one.StackStatus), Reason: aws.ToString(one.StackStatusReason),
-		Parameters: map[string]string{}, Outputs: map[string]string{}, Created: aws.ToTime(one.CreationTime), Change: aws.ToTime(one.LastUpdatedTime)}
+		Parameters: map[string]string{}, Created: aws.ToTime(one.CreationTime), Change: aws.ToTime(one.LastUpdatedTime)}
 	for _, p := range one.Parameters {
 		s.Parameters[aws.ToString(p.ParameterKey)] = aws.ToString(p.ParameterValue)
-	}
-	for _, o := range one.Outputs {
-		s.Outputs[aws.ToString(o.OutputKey)] = aws.ToString(o.OutputValue)
 	}
 	return s, nil
 }
@@ -97,10 +93,7 @@ func (a *Account) DeleteStack(ctx context.Context, s Stack) error {
 }
 
 // StackEvent is one step of CloudFormation's.
-type StackEvent struct {
-	LogicalID, Type, Status, Reason string
-	At                              time.Time
-}
+type StackEvent struct{ LogicalID, Type, Status, Reason string }
 
 // Ended reports whether the step is over.
 func (e StackEvent) Ended() bool { return !strings.HasSuffix(e.Status, "_IN_PROGRESS") }
@@ -140,13 +133,13 @@ func (a *Account) Follow(ctx context.Context, s Stack, after Mark, say func(Stac
 		if err != nil {
 			return s, err
 		}
-		fresh, err := a.newEvents(ctx, s, seen)
-		if err != nil {
-			return s, err
-		}
-		for _, e := range fresh {
-			ended = ended || e.LogicalID == s.Name && e.Ended()
-			if after != "" {
+		if after != "" {
+			fresh, err := a.newEvents(ctx, s, seen)
+			if err != nil {
+				return s, err
+			}
+			for _, e := range fresh {
+				ended = ended || e.LogicalID == s.Name && e.Ended()
 				say(e)
 			}
 		}
@@ -184,7 +177,7 @@ func (a *Account) newEvents(ctx context.Context, s Stack, seen map[Mark]bool) (f
 			}
 			seen[id] = true
 			fresh = append(fresh, StackEvent{aws.ToString(e.LogicalResourceId), aws.ToString(e.ResourceType), string(e.ResourceStatus),
-				firstLine(aws.ToString(e.ResourceStatusReason)), aws.ToTime(e.Timestamp)})
+				firstLine(aws.ToString(e.ResourceStatusReason))})
 		}
 		if old {
 			break

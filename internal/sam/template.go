@@ -20,7 +20,8 @@ type Template struct {
 	Parameters map[string]Parameter
 	Rules      map[string]Rule
 
-	text []byte
+	text     []byte
+	document map[string]any // the whole of it, in JSON's terms
 }
 
 // An Event is a rule that has EventBridge invoke the function.
@@ -39,7 +40,7 @@ func Parse(text []byte) (*Template, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}
-	t := &Template{text: text}
+	t := &Template{text: text, document: document}
 	if err := into(document, t); err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}
@@ -59,10 +60,6 @@ func (t *Template) Packaged(bucket, key string) (string, error) {
 
 // Events are the rules of the template, in the order of their names.
 func (t *Template) Events() ([]Event, error) {
-	document, err := read(t.text)
-	if err != nil {
-		return nil, fmt.Errorf("reading the template's rules: %w", err)
-	}
 	var told struct {
 		Resources map[string]struct {
 			Type       string
@@ -79,8 +76,7 @@ func (t *Template) Events() ([]Event, error) {
 			}
 		}
 	}
-	document["Resources"] = functionsOf(document["Resources"])
-	if err := into(document, &told); err != nil {
+	if err := into(map[string]any{"Resources": functionsOf(t.document["Resources"])}, &told); err != nil {
 		return nil, fmt.Errorf("reading the template's rules: %w", err)
 	}
 	var all []Event

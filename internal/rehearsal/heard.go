@@ -2,13 +2,10 @@ package rehearsal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 
 	"github.com/castai/kops-spot/internal/eventbridge"
@@ -43,40 +40,25 @@ func (h Heard) Last(n int) []spot.Outcome {
 // Heard reads a function's log. One that there is not yet tells nothing.
 func (s *Stage) Heard(ctx context.Context, group string, since time.Time) (h Heard, err error) {
 	for _, what := range []string{"outcome", "self-check"} {
-		pages := cloudwatchlogs.NewFilterLogEventsPaginator(s.logs, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group,
-			FilterPattern: aws.String(`"` + what + `"`), StartTime: aws.Int64(since.UnixMilli())})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			var none *types.ResourceNotFoundException
-			switch {
-			case errors.As(err, &none):
-				return h, nil
-			case err != nil:
-				return h, fmt.Errorf("reading the log group %s: %w", group, err)
-			}
-			for _, e := range page.Events {
-				h.take(what, e)
-			}
+		err := s.read(ctx, group, what, since, func(_ string, l line) { h.take(what, l) })
+		var none *types.ResourceNotFoundException
+		switch {
+		case errors.As(err, &none):
+			return h, nil
+		case err != nil:
+			return h, fmt.Errorf("reading the log group %s: %w", group, err)
 		}
 	}
 	return h, nil
 }
 
 // take keeps a line if it is what it was looked for as.
-func (h *Heard) take(what string, e types.FilteredLogEvent) {
-	var l struct {
-		Msg       string
-		Time      time.Time
-		Outcome   *spot.Outcome
-		SelfCheck *struct{ Result, Program string } `json:"self_check"`
-	}
-	if json.Unmarshal([]byte(aws.ToString(e.Message)), &l) != nil || l.Msg != what {
-		return
-	}
-	if l.Outcome != nil {
+func (h *Heard) take(what string, l line) {
+	switch {
+	case l.Msg != what:
+	case l.Outcome != nil:
 		h.Outcomes = append(h.Outcomes, *l.Outcome)
-	}
-	if l.SelfCheck != nil {
+	case l.SelfCheck != nil:
 		h.Checked = &Checked{At: l.Time, Result: l.SelfCheck.Result, Program: l.SelfCheck.Program}
 	}
 }

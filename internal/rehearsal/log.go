@@ -24,6 +24,9 @@ type line struct {
 	At      *spot.Seconds `json:"at"`
 	Pod     string        `json:"pod"`
 	Outcome *spot.Outcome `json:"outcome"`
+
+	Time      time.Time                         `json:"time"`
+	SelfCheck *struct{ Result, Program string } `json:"self_check"`
 }
 
 // HasLog reports whether there is a log group, and is an error if it cannot be read.
@@ -82,22 +85,34 @@ func (l line) String() string {
 
 // lines are the lines that speak of the event and have not been seen, in their order.
 func (s *Stage) lines(ctx context.Context, group, id string, since time.Time, seen map[string]bool) (lines []line, err error) {
-	pages := cloudwatchlogs.NewFilterLogEventsPaginator(s.logs, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(group),
-		FilterPattern: aws.String(strconv.Quote(id)), StartTime: aws.Int64(since.UnixMilli())})
+	err = s.read(ctx, group, id, since, func(key string, l line) {
+		if seen[key] {
+			return
+		}
+		if key != "" {
+			seen[key] = true
+		}
+		lines = append(lines, l)
+	})
+	return lines, err
+}
+
+// read takes each line of a log since a moment that has the words in it, by the id that CloudWatch Logs has given it. What is no
+// line of ours it leaves out.
+func (s *Stage) read(ctx context.Context, group, words string, since time.Time, take func(key string, l line)) error {
+	pages := cloudwatchlogs.NewFilterLogEventsPaginator(s.logs, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group,
+		FilterPattern: aws.String(strconv.Quote(words)), StartTime: aws.Int64(since.UnixMilli())})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return lines, err
+			return err
 		}
 		for _, e := range page.Events {
 			var l line
-			if key := aws.ToString(e.EventId); seen[key] || json.Unmarshal([]byte(aws.ToString(e.Message)), &l) != nil {
-				continue
-			} else if key != "" {
-				seen[key] = true
+			if json.Unmarshal([]byte(aws.ToString(e.Message)), &l) == nil {
+				take(aws.ToString(e.EventId), l)
 			}
-			lines = append(lines, l)
 		}
 	}
-	return lines, nil
+	return nil
 }

@@ -8,8 +8,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/kubeadmin"
 	"github.com/castai/kops-spot/internal/onboard"
 )
@@ -33,6 +35,9 @@ type standing struct {
 	instances []iamcloud.Instance
 	nodes     map[string]bool // ids of instances that are nodes
 	store     string          // kOps' state store; empty where the cluster does not say
+
+	login *rest.Config // to the cluster
+	aws   aws.Config
 }
 
 // reach logs in to the cluster and to AWS, and does not compare them yet.
@@ -41,12 +46,13 @@ func (c *console) reach(ctx context.Context, s site) (at standing, machines []on
 	if err != nil {
 		return at, nil, m, err
 	}
-	login, in, err := c.logIn(s.place)
+	var in kube.Context
+	at.login, in, err = c.logIn(s.place)
 	if err != nil {
 		return at, nil, m, err
 	}
 	m, at.store = onboard.Meant{Cluster: k.name, Context: in.Name}, k.store
-	if at.cluster, err = kubeadmin.New(login); err != nil {
+	if at.cluster, err = kubeadmin.New(at.login); err != nil {
 		return at, nil, m, err
 	}
 	if machines, err = onboard.Machines(ctx, at.cluster); err != nil {
@@ -56,11 +62,10 @@ func (c *console) reach(ctx context.Context, s site) (at standing, machines []on
 	if err != nil {
 		return at, nil, m, err
 	}
-	cfg, err := awsLogin(ctx, region)
-	if err != nil {
+	if at.aws, err = awsLogin(ctx, region); err != nil {
 		return at, nil, m, err
 	}
-	at.account = iamcloud.New(cfg)
+	at.account = iamcloud.New(at.aws)
 	return at, machines, m, nil
 }
 

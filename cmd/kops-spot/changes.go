@@ -25,13 +25,6 @@ func (h *howToChange) flags(f *pflag.FlagSet) {
 	f.StringVarP(&h.output, "output", "o", asText, "the `form` of the result: "+asText+" or "+asJSON)
 }
 
-func (h howToChange) check() error {
-	if h.output != asText && h.output != asJSON {
-		return fmt.Errorf("--output %s: it is %s or %s", h.output, asText, asJSON)
-	}
-	return nil
-}
-
 // changed is what a command that changes something tells in the end.
 type changed struct {
 	Cluster     string           `json:"cluster"`
@@ -60,7 +53,7 @@ func (c *console) carryOut(ctx context.Context, r *onboard.Run, h howToChange, q
 		_, err := c.stdout.Write(onboard.Export(p, g))
 		return told, err
 	}
-	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
+	c.sayWhere(g)
 	if err := term.Plan(c.stderr, p.Changes, options(c.environ, c.stderr)); err != nil {
 		return told, err
 	}
@@ -76,6 +69,11 @@ func (c *console) carryOut(ctx context.Context, r *onboard.Run, h howToChange, q
 	told.Applied = true
 	told.Findings, err = r.Check(ctx, make)
 	return told, toldWhoMay(err)
+}
+
+// sayWhere tells what is going to be changed, and as whom, before the plan.
+func (c *console) sayWhere(g onboard.Ground) {
+	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
 }
 
 // tell is the result, in the form that was asked for.

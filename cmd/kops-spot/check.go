@@ -51,7 +51,7 @@ type checkTold struct {
 }
 
 func (c *console) check(ctx context.Context, o checkOptions) error {
-	if err := (howToChange{output: o.output}).check(); err != nil {
+	if err := checkForm(o.output); err != nil {
 		return err
 	}
 	if o.pre {
@@ -84,7 +84,7 @@ func (c *console) checkBefore(ctx context.Context, o checkOptions) error {
 	found := append(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf("%s in account %s, region %s, VPC %s, as %s", g.Cluster, g.Account, g.Region, g.VPC, g.Caller)}},
 		on.found.Findings...)
 	found = append(found, change.Finding{Level: change.OK, Name: "log-in", Detail: "the function is to log in by " + on.how.Login + ", as the role " + on.role})
-	if _, err := on.runner.Export("code.zip"); err != nil {
+	if err := on.runner.CheckParameters(on.before); err != nil {
 		found = append(found, change.Finding{Level: change.Fail, Name: "parameters", Detail: err.Error(), Advice: "--set NAME=VALUE, as the detail says"})
 	}
 	if on.noCode != nil {

@@ -52,6 +52,14 @@ func (c *console) json(result any) error {
 	return e.Encode(result)
 }
 
+// checkForm refuses a form that no command has for its result.
+func checkForm(output string) error {
+	if output != asText && output != asJSON {
+		return fmt.Errorf("--output %s: it is %s or %s", output, asText, asJSON)
+	}
+	return nil
+}
+
 func options(environ []string, w io.Writer) term.Options {
 	return term.Options{Color: isTerminal(w) && lookup(environ, "NO_COLOR") == "" && lookup(environ, "TERM") != "dumb"}
 }

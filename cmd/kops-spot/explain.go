@@ -59,11 +59,11 @@ func listed(kinds []spot.Kind) string {
 
 func (c *console) explain(ctx context.Context, o explainOptions, arg string) error {
 	kind := spot.Kind(o.event)
-	switch {
-	case !slices.Contains(spot.Warnings(), kind):
+	if !slices.Contains(spot.Warnings(), kind) {
 		return fmt.Errorf("--event %s: there is no such warning; there are %s", o.event, listed(spot.Warnings()))
-	case o.output != asText && o.output != asJSON:
-		return fmt.Errorf("--output %s: it is %s or %s", o.output, asText, asJSON)
+	}
+	if err := checkForm(o.output); err != nil {
+		return err
 	}
 	k, err := c.connect(ctx, o.place)
 	if err != nil {

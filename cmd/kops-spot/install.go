@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,7 +16,6 @@ import (
 
 	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/deploy"
-	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/chain"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
@@ -103,27 +102,22 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 	g := at.ground
 	on := &deploying{standing: at, secrets: given["SecretArns"],
 		letIn: &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{Ground: g, Permissions: onboard.Least, Karpenter: d.karpenter}},
-		runner: &install.Run{AWS: at.account, Template: template, Say: func(e iamcloud.StackEvent) { c.sayStep(e) },
+		runner: &install.Run{AWS: at.account, Template: template, Say: c.sayStep,
 			Want: install.Want{Values: g.Values, Given: given, Refresh: d.refresh}}}
-	login, _, err := c.logIn(d.place)
-	if err != nil {
-		return nil, err
-	}
-	if on.found, err = install.Discover(ctx, install.Site{Cluster: at.cluster, Login: login, AWS: at.account, Name: g.Cluster, VPC: g.VPC, Store: install.Store(at.store)}); err != nil {
+	if on.found, err = install.Discover(ctx, install.Site{Cluster: at.cluster, Login: at.login, AWS: at.account, Name: g.Cluster, VPC: g.VPC, Store: install.Store(at.store)}); err != nil {
 		return nil, err
 	}
 	on.runner.Want.Found = on.found.Parameters
 	if on.before, err = on.runner.Parameters(ctx); err != nil {
 		return nil, err
 	}
-	before := on.before
 	if err := onboard.InTheVPC(ctx, at.account, g, listOf(given["SubnetIds"]), listOf(given["SecurityGroupIds"])); err != nil {
 		return nil, err
 	}
-	if err := on.chooseRole(ctx, before); err != nil {
+	if err := on.chooseRole(ctx); err != nil {
 		return nil, err
 	}
-	on.architecture = cmp.Or(given["Architecture"], before["Architecture"], string(*template.Parameters["Architecture"].Default))
+	on.architecture = cmp.Or(given["Architecture"], on.before["Architecture"], string(*template.Parameters["Architecture"].Default))
 	on.runner.Want.Code, on.noCode = d.theCode(on.architecture)
 	return on, on.letFunctionIn(ctx)
 }
@@ -135,16 +129,12 @@ func listOf(value string) []string {
 
 // chooseRole is the role that the function runs with: what was said, what the stack has, what onboarding has made, or one that
 // the stack makes.
-func (on *deploying) chooseRole(ctx context.Context, before map[string]string) error {
+func (on *deploying) chooseRole(ctx context.Context) error {
 	said := map[string]string{}
-	maps.Copy(said, before)
+	maps.Copy(said, on.before)
 	maps.Copy(said, on.runner.Want.Given)
-	if arn := said["FunctionRoleArn"]; arn != "" {
-		on.role = path.Base(arn)
-		return nil
-	}
-	if name := said["FunctionRoleName"]; name != "" {
-		on.role = name
+	if on.before != nil || said["FunctionRoleArn"] != "" || said["FunctionRoleName"] != "" {
+		on.role = install.RoleOf(said)
 		return nil
 	}
 	name, made, err := onboard.FunctionRole(ctx, on.account, on.ground.Cluster)
@@ -152,10 +142,6 @@ func (on *deploying) chooseRole(ctx context.Context, before map[string]string) e
 		return err
 	}
 	on.role = name
-	if before != nil { // its role is its own, with the name that the template gives it
-		on.role = string(*on.runner.Template.Parameters["FunctionRoleName"].Default)
-		return nil
-	}
 	v := on.ground.Values
 	v.FunctionRole = name
 	if made {
@@ -170,16 +156,17 @@ func (on *deploying) chooseRole(ctx context.Context, before map[string]string) e
 // that is theirs to see to.
 func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
 	w := &on.runner.Want
-	own := iam.SecretName(on.ground.Cluster, "token")
+	own := onboard.LogInSecret(on.ground.Cluster)
 	said, given := w.Given["Login"]
 	if !given && !w.Refresh {
 		said = on.before["Login"]
 	}
-	role := on.role
 	if said != "" && said != "iam" && !strings.HasPrefix(said, "iam:") && said != "secretsmanager:"+own {
-		role = ""
+		on.how = onboard.FunctionLogIn{Login: said, Settled: true}
+		on.access, err = on.letIn.PlanRights(ctx)
+		return err
 	}
-	if on.access, on.how, err = on.letIn.PlanLogIn(ctx, role); err != nil || role == "" {
+	if on.access, on.how, err = on.letIn.PlanLogIn(ctx, on.role); err != nil {
 		return err
 	}
 	w.Found["Login"] = on.how.Login
@@ -221,7 +208,7 @@ func (d deployment) theCode(architecture string) ([]byte, error) {
 }
 
 func (c *console) install(ctx context.Context, o installOptions) error {
-	if err := o.check(); err != nil {
+	if err := checkForm(o.output); err != nil {
 		return err
 	}
 	on, err := c.prepare(ctx, o.deployment)
@@ -237,17 +224,16 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	if on.stack, err = on.runner.Plan(ctx); err != nil {
 		return err
 	}
-	forget := func() error { return on.runner.Discard(context.WithoutCancel(ctx), on.stack) }
 	g := on.ground
 	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: slices.Concat(on.access.Changes, on.stack.Changes)}
 	if err := c.showInstall(on, told.Plan); err != nil {
-		return errors.Join(err, forget())
+		return errors.Join(err, on.forget(ctx))
 	}
 	if !told.Plan.Empty() {
 		if err := c.ask(ctx, "change this?", o.yes); err != nil {
-			return errors.Join(err, forget())
+			return errors.Join(err, on.forget(ctx))
 		}
-		if err := on.apply(ctx, forget); err != nil {
+		if err := on.apply(ctx); err != nil {
 			return err
 		}
 		told.Applied = true
@@ -267,8 +253,7 @@ func modeWords(parameters map[string]string) string {
 
 // showInstall tells what was found out, and the plan.
 func (c *console) showInstall(on *deploying, plan change.Plan) error {
-	g := on.ground
-	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
+	c.sayWhere(on.ground)
 	if err := term.Findings(c.stderr, on.found.Findings, options(c.environ, c.stderr)); err != nil {
 		return err
 	}
@@ -278,14 +263,19 @@ func (c *console) showInstall(on *deploying, plan change.Plan) error {
 	return term.Plan(c.stderr, plan, options(c.environ, c.stderr))
 }
 
+// forget takes back what was proposed to CloudFormation, also where ctx has ended.
+func (on *deploying) forget(ctx context.Context) error {
+	return on.runner.Discard(context.WithoutCancel(ctx), on.stack)
+}
+
 // apply lets the function in first: it could do nothing before that.
-func (on *deploying) apply(ctx context.Context, forget func() error) error {
+func (on *deploying) apply(ctx context.Context) error {
 	const goesOn = "; what was done before stays, and the next run goes on from there"
 	if err := on.letIn.Apply(ctx, on.access); err != nil {
-		return errors.Join(fmt.Errorf("%w"+goesOn, err), forget())
+		return errors.Join(fmt.Errorf("%w"+goesOn, err), on.forget(ctx))
 	}
 	if !on.how.Settled { // AWS has made up the end of the secret's ARN
-		if err := forget(); err != nil {
+		if err := on.forget(ctx); err != nil {
 			return err
 		}
 		if err := on.letFunctionIn(ctx); err != nil {
@@ -312,14 +302,9 @@ func chainOf(at standing, template *sam.Template) chain.Chain {
 	ch := chain.Chain{AWS: at.account, Template: template, Values: at.ground.Values, Instances: at.instances}
 	// Of those that have a node, a Spot instance before others.
 	all := slices.DeleteFunc(slices.Clone(at.instances), func(i iamcloud.Instance) bool { return !at.nodes[i.ID] || i.Ended })
-	slices.SortFunc(all, func(a, b iamcloud.Instance) int {
-		if a.Spot != b.Spot {
-			return map[bool]int{true: -1, false: 1}[a.Spot]
-		}
-		return cmp.Compare(a.ID, b.ID)
-	})
 	if len(all) > 0 {
-		ch.Node = all[0].ID
+		rank := func(i iamcloud.Instance) string { return strconv.FormatBool(!i.Spot) + i.ID }
+		ch.Node = slices.MinFunc(all, func(a, b iamcloud.Instance) int { return cmp.Compare(rank(a), rank(b)) }).ID
 	}
 	return ch
 }

@@ -49,8 +49,8 @@ func invokeCommand(c *console) *cobra.Command {
 }
 
 func (c *console) invoke(ctx context.Context, o invokeOptions) error {
-	if o.output != asText && o.output != asJSON {
-		return fmt.Errorf("--output %s: it is %s or %s", o.output, asText, asJSON)
+	if err := checkForm(o.output); err != nil {
+		return err
 	}
 	all, err := c.readEvent(o)
 	if err != nil {

@@ -36,7 +36,7 @@ func offboardCommand(c *console) *cobra.Command {
 }
 
 func (c *console) offboard(ctx context.Context, o offboardOptions) error {
-	if err := o.check(); err != nil {
+	if err := checkForm(o.output); err != nil {
 		return err
 	}
 	at, err := c.stand(ctx, o.site)

@@ -67,7 +67,7 @@ func nothing(cmd *cobra.Command, args []string) error {
 }
 
 func (c *console) onboard(ctx context.Context, o onboardOptions) error {
-	if err := o.check(); err != nil {
+	if err := checkForm(o.output); err != nil {
 		return err
 	}
 	if o.permissions != onboard.Least && o.permissions != onboard.Guide {

@@ -56,12 +56,13 @@ func rehearseCommand(c *console) *cobra.Command {
 
 func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) error {
 	kind := spot.Kind(o.event)
-	switch {
-	case !slices.Contains(rehearsed, kind):
+	if !slices.Contains(rehearsed, kind) {
 		return fmt.Errorf("--event %s: that cannot be rehearsed; what can is %s", o.event, listed(rehearsed))
-	case o.output != asText && o.output != asJSON:
-		return fmt.Errorf("--output %s: it is %s or %s", o.output, asText, asJSON)
-	case o.wait <= 0:
+	}
+	if err := checkForm(o.output); err != nil {
+		return err
+	}
+	if o.wait <= 0 {
 		return fmt.Errorf("--wait %s: it is how long to wait, such as 3m", o.wait)
 	}
 	if o.queue != "" && (o.function != "" || o.logGroup != "") {

@@ -42,7 +42,7 @@ func restoreCommand(c *console) *cobra.Command {
 		Example: "  kops-spot restore i-0a1b2c3d4e5f60718",
 		Args:    one("which node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := (howToChange{output: o.output}).check(); err != nil {
+			if err := checkForm(o.output); err != nil {
 				return err
 			}
 			k, err := c.connect(cmd.Context(), o.place)

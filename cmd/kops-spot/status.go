@@ -40,7 +40,7 @@ func statusCommand(c *console) *cobra.Command {
 }
 
 func (c *console) status(ctx context.Context, o statusOptions) error {
-	if err := (howToChange{output: o.output}).check(); err != nil {
+	if err := checkForm(o.output); err != nil {
 		return err
 	}
 	if o.since <= 0 || o.last < 1 {
@@ -69,15 +69,11 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 		return fmt.Errorf("there is no function %s in account %s, region %s: kops-spot install makes it", s.Function, s.Account, s.Region)
 	}
 	s.State, s.Mode = f.State, f.Environment["KOPS_SPOT_MODE"]
-	cfg, err := awsLogin(ctx, s.Region)
+	heard, err := rehearsal.New(at.aws).Heard(ctx, iam.LogGroup(s.Cluster), time.Now().Add(-o.since))
 	if err != nil {
 		return err
 	}
-	heard, err := rehearsal.New(cfg).Heard(ctx, iam.LogGroup(s.Cluster), time.Now().Add(-o.since))
-	if err != nil {
-		return err
-	}
-	s.Looked = term.Looked{Back: o.since}
+	s.Looked.Back = o.since
 	if heard.Checked != nil {
 		s.Program, s.Ready, s.Checked = heard.Checked.Program, heard.Checked.Result, &heard.Checked.At
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +42,7 @@ func uninstallCommand(c *console) *cobra.Command {
 
 func (c *console) uninstall(ctx context.Context, o uninstallOptions) error {
 	how := howToChange{yes: o.yes, output: o.output}
-	if err := how.check(); err != nil {
+	if err := checkForm(o.output); err != nil {
 		return err
 	}
 	at, err := c.stand(ctx, o.site)
@@ -51,14 +50,14 @@ func (c *console) uninstall(ctx context.Context, o uninstallOptions) error {
 		return err
 	}
 	g := at.ground
-	r := &install.Run{AWS: at.account, Want: install.Want{Values: g.Values}, Say: func(e iamcloud.StackEvent) { c.sayStep(e) }}
+	r := &install.Run{AWS: at.account, Want: install.Want{Values: g.Values}, Say: c.sayStep}
 	l := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{Ground: g, Permissions: onboard.Least}}
 	stack, access, err := planUninstall(ctx, r, l)
 	if err != nil {
 		return err
 	}
 	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: slices.Concat(stack.Changes, access.Changes)}
-	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
+	c.sayWhere(g)
 	if err := term.Plan(c.stderr, told.Plan, options(c.environ, c.stderr)); err != nil {
 		return err
 	}
@@ -98,11 +97,7 @@ func planUninstall(ctx context.Context, r *install.Run, l *onboard.Run) (stack i
 	if stack, err = r.PlanRemoval(ctx); err != nil {
 		return stack, access, err
 	}
-	role, _, err := onboard.FunctionRole(ctx, l.AWS, l.Want.Ground.Cluster)
-	if err != nil {
-		return stack, access, err
-	}
-	access, err = l.PlanLogInRemoval(ctx, cmp.Or(stack.Role, role))
+	access, err = l.PlanLogInRemoval(ctx, stack.Role)
 	return stack, access, err
 }
 
@@ -114,11 +109,11 @@ func isGone(ctx context.Context, r *install.Run, l *onboard.Run, full error) (ch
 	}
 	var left change.Findings
 	if full != nil {
-		left = append(left, change.Finding{Level: change.Warn, Name: "S3 bucket", Detail: "it stays: " + full.Error(),
+		left = append(left, change.Finding{Level: change.Warn, Name: install.KindBucket, Detail: "it stays: " + full.Error(),
 			Advice: "it has older versions of objects, or others' objects: empty it, and run this again"})
 	}
 	for _, one := range slices.Concat(stack.Changes, access.Changes) {
-		if one.Changes() && (full == nil || one.Kind != "S3 bucket") {
+		if one.Changes() && (full == nil || one.Kind != install.KindBucket) {
 			left = append(left, change.Finding{Level: change.Fail, Name: one.Kind + " " + one.Name, Detail: "is still there", Advice: "run this again"})
 		}
 	}

@@ -13,7 +13,7 @@ func versionCommand(c *console) *cobra.Command {
 		Short: "says which version this is",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if err := (howToChange{output: output}).check(); err != nil {
+			if err := checkForm(output); err != nil {
 				return err
 			}
 			if output == asJSON {

@@ -1,7 +1,6 @@
 package install
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,15 +9,6 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// Parameters are those that the stack has, or had when it could not be made; nil if there is no stack.
-func (r *Run) Parameters(ctx context.Context) (map[string]string, error) {
-	s, err := r.AWS.Stack(ctx, StackName(r.Want.Cluster))
-	if err != nil || s == nil || s.Proposed() {
-		return nil, err
-	}
-	return s.Parameters, nil
-}
-
 // Export is a script of aws commands that would do what a first run does. code is the file with the function's code.
 func (r *Run) Export(code string) (string, error) {
 	w := r.Want
@@ -26,7 +16,8 @@ func (r *Run) Export(code string) (string, error) {
 	if err := w.check(r.Template, parameters); err != nil {
 		return "", err
 	}
-	template, err := r.Template.Packaged(w.bucket(), w.key())
+	key := w.key()
+	template, err := r.Template.Packaged(w.bucket(), key)
 	if err != nil {
 		return "", err
 	}
@@ -42,7 +33,7 @@ func (r *Run) Export(code string) (string, error) {
 	line("aws s3api put-public-access-block --bucket %s --region %s --public-access-block-configuration "+
 		"BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true", w.bucket(), w.Region)
 	line("aws s3api put-bucket-policy --bucket %s --region %s --policy '%s'", w.bucket(), w.Region, w.bucketPolicy())
-	line("aws s3 cp %s s3://%s/%s --region %s", code, w.bucket(), w.key(), w.Region)
+	line("aws s3 cp %s s3://%s/%s --region %s", code, w.bucket(), key, w.Region)
 	line("\n# The function and all that belongs to it.")
 	line("cat >%s.yaml <<'EOF'\n%sEOF", StackName(w.Cluster), template)
 	line("aws cloudformation deploy --stack-name %s --template-file %s.yaml --region %s --capabilities CAPABILITY_NAMED_IAM CAPABILITY_AUTO_EXPAND "+

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -21,20 +22,11 @@ type Removal struct {
 
 // PlanRemoval says what there is of a deployment: the stack with all that it has, and the code.
 func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
-	if p.stack, err = r.AWS.Stack(ctx, StackName(r.Want.Cluster)); err != nil {
+	if p.stack, err = r.atRest(ctx); err != nil {
 		return p, err
 	}
-	if s := p.stack; s != nil && s.Busy() {
-		after, err := r.AWS.Follow(ctx, *s, "", r.Say)
-		if err != nil {
-			return p, err
-		}
-		if p.stack = &after; after.Status == "DELETE_COMPLETE" {
-			p.stack = nil
-		}
-	}
 	if s := p.stack; s != nil {
-		p.Role = roleOf(*s)
+		p.Role = RoleOf(s.Parameters)
 		p.Changes = append(p.Changes, change.Change{Verb: change.Delete, Kind: kindStack, Name: s.Name, Why: "with all that it has, the queues and the log too"})
 		resources, err := r.AWS.StackResources(ctx, s.ID)
 		if err != nil {
@@ -59,7 +51,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 			p.Changes = append(p.Changes, change.Change{Verb: change.Delete, Kind: kindCode, Name: key, Why: "the function's code"})
 		}
 	}
-	bucket := change.Change{Verb: change.Delete, Kind: kindBucket, Name: w.bucket(), Why: "no other cluster's function has its code there"}
+	bucket := change.Change{Verb: change.Delete, Kind: KindBucket, Name: w.bucket(), Why: "no other cluster's function has its code there"}
 	switch {
 	case !b.Ours:
 		bucket.Verb, bucket.Why = change.Leave, "it does not carry the tag of kops-spot: somebody else has made it"
@@ -72,15 +64,12 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	return p, nil
 }
 
-// roleOf is the name of the role of a stack's function.
-func roleOf(s iamcloud.Stack) string {
-	if arn := s.Parameters["FunctionRoleArn"]; arn != "" {
+// RoleOf is the name of the role of a function whose stack has these parameters.
+func RoleOf(parameters map[string]string) string {
+	if arn := parameters["FunctionRoleArn"]; arn != "" {
 		return short(arn)
 	}
-	if name := s.Parameters["FunctionRoleName"]; name != "" {
-		return name
-	}
-	return iam.FunctionRole
+	return cmp.Or(parameters["FunctionRoleName"], iam.FunctionRole)
 }
 
 // RemoveStack has CloudFormation take away what it has made.

@@ -32,12 +32,13 @@ type Planned struct {
 	proposal iamcloud.Proposal
 	dead     *iamcloud.Stack // one that has to be deleted first
 	bucket   iamcloud.Bucket
+	key      string // of the code
 	hasCode  bool
 }
 
-// kinds of what is changed.
+// Kinds of what is changed.
 const (
-	kindBucket = "S3 bucket"
+	KindBucket = "S3 bucket"
 	kindCode   = "S3 object"
 	kindStack  = "CloudFormation stack"
 )
@@ -83,46 +84,59 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 	return p, r.planStack(ctx, &p, now)
 }
 
-// settled is the stack when CloudFormation is not at work on it; nil if there is none, or only a proposal, which is forgotten.
-func (r *Run) settled(ctx context.Context) (*iamcloud.Stack, error) {
-	now, err := r.AWS.Stack(ctx, StackName(r.Want.Cluster))
-	if err != nil || now == nil {
+// Parameters are those that the stack has, or had when it could not be made; nil if there is no stack.
+func (r *Run) Parameters(ctx context.Context) (map[string]string, error) {
+	s, err := r.AWS.Stack(ctx, StackName(r.Want.Cluster))
+	if err != nil || s == nil || s.Proposed() {
 		return nil, err
 	}
-	switch {
-	case now.Proposed():
-		others, err := r.AWS.OthersProposals(ctx, *now)
-		if err != nil {
-			return nil, err
-		}
-		if len(others) > 0 {
-			return nil, fmt.Errorf("somebody else has proposed what stack %s is to be, and not decided yet: execute or delete the change set %s in CloudFormation, "+
-				"and run this again", now.Name, strings.Join(others, ", "))
-		}
-		return nil, r.deleteStack(ctx, *now)
-	case now.Busy():
-		after, err := r.AWS.Follow(ctx, *now, "", r.Say)
-		if err != nil || after.Status == "DELETE_COMPLETE" {
-			return nil, err
-		}
-		return &after, nil
+	return s.Parameters, nil
+}
+
+// atRest is the stack when CloudFormation is not at work on it; nil if there is none.
+func (r *Run) atRest(ctx context.Context) (*iamcloud.Stack, error) {
+	now, err := r.AWS.Stack(ctx, StackName(r.Want.Cluster))
+	if err != nil || now == nil || !now.Busy() {
+		return now, err
 	}
-	return now, nil
+	after, err := r.AWS.Follow(ctx, *now, "", r.Say)
+	if err != nil || after.Status == "DELETE_COMPLETE" {
+		return nil, err
+	}
+	return &after, nil
+}
+
+// settled is the stack when CloudFormation is not at work on it; nil if there is none, or only a proposal, which is forgotten.
+func (r *Run) settled(ctx context.Context) (*iamcloud.Stack, error) {
+	now, err := r.atRest(ctx)
+	if err != nil || now == nil || !now.Proposed() {
+		return now, err
+	}
+	others, err := r.AWS.OthersProposals(ctx, *now)
+	if err != nil {
+		return nil, err
+	}
+	if len(others) > 0 {
+		return nil, fmt.Errorf("somebody else has proposed what stack %s is to be, and not decided yet: execute or delete the change set %s in CloudFormation, "+
+			"and run this again", now.Name, strings.Join(others, ", "))
+	}
+	return nil, r.deleteStack(ctx, *now)
 }
 
 func (r *Run) planCode(ctx context.Context, p *Planned) (err error) {
 	w := r.Want
+	p.key = w.key()
 	if p.bucket, err = r.AWS.Bucket(ctx, w.bucket(), w.Account, iam.TagManagedBy, iam.ManagedBy); err != nil {
 		return err
 	}
 	if p.bucket.There {
-		keys, err := r.AWS.Objects(ctx, w.bucket(), w.Account, w.key())
+		keys, err := r.AWS.Objects(ctx, w.bucket(), w.Account, p.key)
 		if err != nil {
 			return err
 		}
-		p.hasCode = slices.Contains(keys, w.key())
+		p.hasCode = slices.Contains(keys, p.key)
 	}
-	bucket := change.Change{Verb: change.Keep, Kind: kindBucket, Name: w.bucket(), Why: "for the code, private"}
+	bucket := change.Change{Verb: change.Keep, Kind: KindBucket, Name: w.bucket(), Why: "for the code, private"}
 	switch b := p.bucket; {
 	case !b.There:
 		bucket.Verb = change.Create
@@ -131,7 +145,7 @@ func (r *Run) planCode(ctx context.Context, p *Planned) (err error) {
 	case !b.Private || !b.TLSOnly || !b.Ours:
 		bucket.Verb = change.Update
 	}
-	code := change.Change{Verb: change.Keep, Kind: kindCode, Name: w.key(), Why: fmt.Sprintf("the function's code, %d KB", (len(w.Code)+1023)/1024)}
+	code := change.Change{Verb: change.Keep, Kind: kindCode, Name: p.key, Why: fmt.Sprintf("the function's code, %d KB", (len(w.Code)+1023)/1024)}
 	if !p.hasCode {
 		code.Verb = change.Create
 	}
@@ -141,7 +155,7 @@ func (r *Run) planCode(ctx context.Context, p *Planned) (err error) {
 
 // planStack has CloudFormation propose.
 func (r *Run) planStack(ctx context.Context, p *Planned, now *iamcloud.Stack) error {
-	template, err := r.Template.Packaged(r.Want.bucket(), r.Want.key())
+	template, err := r.Template.Packaged(r.Want.bucket(), p.key)
 	if err != nil {
 		return err
 	}
@@ -223,12 +237,12 @@ func (r *Run) Discard(ctx context.Context, p Planned) error {
 	return r.AWS.Discard(ctx, p.proposal)
 }
 
-// Upload puts the code where the stack takes it from.
-func (r *Run) Upload(ctx context.Context, p Planned) error {
+// upload puts the code where the stack takes it from.
+func (r *Run) upload(ctx context.Context, p Planned) error {
 	w := r.Want
 	calls := r.AWS.MakeBucket(p.bucket, w.Account, iam.TagManagedBy, iam.ManagedBy, w.bucketPolicy())
 	if !p.hasCode {
-		calls = append(calls, iamcloud.PutObject(w.bucket(), w.Account, w.key(), w.Code))
+		calls = append(calls, iamcloud.PutObject(w.bucket(), w.Account, p.key, w.Code))
 	}
 	return r.do(ctx, calls)
 }
@@ -244,7 +258,7 @@ func (r *Run) do(ctx context.Context, calls []iamcloud.Call) error {
 
 // Apply carries a plan out, and waits until CloudFormation is done. That it has taken everything back is a *FailedError.
 func (r *Run) Apply(ctx context.Context, p Planned) error {
-	if err := r.Upload(ctx, p); err != nil {
+	if err := r.upload(ctx, p); err != nil {
 		return err
 	}
 	if p.dead != nil {

@@ -256,7 +256,7 @@ func TestABucketOfSomebodyElses(t *testing.T) {
 			t.Errorf("it is changed by %d calls", len(calls))
 		}
 		away, err := r.PlanRemoval(t.Context())
-		if last := away.Changes[len(away.Changes)-1]; err != nil || last.Verb != change.Leave || last.Kind != kindBucket {
+		if last := away.Changes[len(away.Changes)-1]; err != nil || last.Verb != change.Leave || last.Kind != KindBucket {
 			t.Errorf("%v: %+v", err, away.Changes)
 		}
 	})

@@ -69,7 +69,7 @@ func (w Want) parameters(t *sam.Template, before map[string]string) map[string]s
 	return all
 }
 
-// Check refuses what CloudFormation would refuse, before anything is changed.
+// check refuses what CloudFormation would refuse, before anything is changed.
 func (w Want) check(t *sam.Template, parameters map[string]string) error {
 	for _, name := range []string{"Cluster", "ShortName"} {
 		if given, ok := w.Given[name]; ok && given != parameters[name] {
@@ -83,7 +83,12 @@ func (w Want) check(t *sam.Template, parameters map[string]string) error {
 	return nil
 }
 
-// Stays tells of what was found out and does not count, since the stack has been given something else.
+// CheckParameters refuses parameters as a plan would, and asks nobody.
+func (r *Run) CheckParameters(before map[string]string) error {
+	return r.Want.check(r.Template, r.Want.parameters(r.Template, before))
+}
+
+// stays tells of what was found out and does not count, since the stack has been given something else.
 func (w Want) stays(before map[string]string) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(w.Found)) {
 		has, was := before[name]

@@ -1,10 +1,10 @@
 package onboard
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
-	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
@@ -24,32 +24,22 @@ func (r *Run) functionMapping(role string) Mapping {
 }
 
 // PlanLogIn says what has to be changed for a function with the role to log in to the cluster, and how it does then. It is the
-// part of onboarding that the function needs. Without a role only what it may do in the cluster is seen to.
+// part of onboarding that the function needs.
 func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogIn, error) {
 	var s State
 	var err error
-	if s.LogInSecret, err = r.AWS.Secret(ctx, iam.SecretName(r.Want.Ground.Cluster, secretLogIn)); err != nil {
+	name := LogInSecret(r.Want.Ground.Cluster)
+	if s.LogInSecret, err = r.AWS.Secret(ctx, name); err != nil {
 		return Planned{}, FunctionLogIn{}, err
 	}
 	if err := r.Want.goingAway(secretLogIn, s.LogInSecret); err != nil {
 		return Planned{}, FunctionLogIn{}, err
 	}
-	m := r.functionMapping(role)
-	if role == "" {
-		m.Identities = nil
-	}
-	now, err := m.Inspect(ctx, r.Cluster)
-	if err != nil {
-		return Planned{}, FunctionLogIn{}, err
-	}
-	plan, err := m.Plan(now)
+	now, plan, err := r.inspectAndPlan(ctx, r.functionMapping(role))
 	if err != nil {
 		return Planned{}, FunctionLogIn{}, err
 	}
 	steps := mappingSteps(plan)
-	if role == "" {
-		return r.planned(s, steps), FunctionLogIn{Settled: true}, nil
-	}
 	if !plan.NeedsToken {
 		how := FunctionLogIn{Login: "iam", Settled: true}
 		if plan.ClusterID != "" && plan.ClusterID != r.Want.Ground.Cluster {
@@ -57,7 +47,6 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 		}
 		return r.planned(s, steps), how, nil
 	}
-	name := iam.SecretName(r.Want.Ground.Cluster, secretLogIn)
 	how := FunctionLogIn{Login: "secretsmanager:" + name, SecretARN: r.Want.secretARN(name), Settled: s.LogInSecret != nil}
 	if how.Settled {
 		how.SecretARN = s.LogInSecret.ARN
@@ -66,8 +55,15 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 	return r.planned(s, append(steps, token.steps(r.Want, s)...)), how, nil
 }
 
-// PlanLogInRemoval says what is to be taken away for the cluster to forget a function with the role. Where onboarding has made
-// the role, that is offboarding's to do.
+// PlanRights says what has to be changed in the cluster for a function to do its work there that somebody else sees to the
+// log-in of.
+func (r *Run) PlanRights(ctx context.Context) (Planned, error) {
+	_, plan, err := r.inspectAndPlan(ctx, Mapping{Cluster: r.Want.Ground.Cluster, Karpenter: r.Want.Karpenter})
+	return r.planned(State{}, mappingSteps(plan)), err
+}
+
+// PlanLogInRemoval says what is to be taken away for the cluster to forget a function with the role; without one, with the role
+// that it would have. Where onboarding has made the role, that is offboarding's to do.
 func (r *Run) PlanLogInRemoval(ctx context.Context, role string) (Planned, error) {
 	cluster := r.Want.Ground.Cluster
 	s, err := Inspect(ctx, r.AWS, cluster)
@@ -77,7 +73,7 @@ func (r *Run) PlanLogInRemoval(ctx context.Context, role string) (Planned, error
 	if s.User != nil && isOurs(s.User.Tags, cluster) || s.Role != nil && isOurs(s.Role.Tags, cluster) {
 		return r.planned(s, []step{leave("cluster", cluster, "the cluster is onboarded: kops-spot offboard takes away what it knows of the function")}), nil
 	}
-	steps, err := r.forget(ctx, r.functionMapping(role))
+	steps, err := r.forget(ctx, r.functionMapping(cmp.Or(role, s.RoleName)))
 	return r.planned(s, slices.Concat(steps, secretsAway(r.Want, State{LogInSecret: s.LogInSecret}))), err
 }
 

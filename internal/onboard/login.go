@@ -14,6 +14,9 @@ type logIn struct {
 	label string // of the token that the cluster has; empty if it has none yet
 }
 
+// LogInSecret is the name of the secret with that token.
+func LogInSecret(cluster string) string { return iam.SecretName(cluster, secretLogIn) }
+
 // tokenLabel is what the secret's version with the token is called. Kubernetes never uses a UID again.
 func tokenLabel(uid string) string {
 	if uid == "" {
@@ -23,7 +26,7 @@ func tokenLabel(uid string) string {
 }
 
 func (l *logIn) steps(w Want, s State) []step {
-	name, why := iam.SecretName(w.Ground.Cluster, secretLogIn), "the token with which the function logs in, and the cluster's certificates"
+	name, why := LogInSecret(w.Ground.Cluster), "the token with which the function logs in, and the cluster's certificates"
 	switch {
 	case l == nil && s.LogInSecret == nil:
 		return nil
@@ -75,7 +78,7 @@ const arnEnd = "-AbCdEf"
 // readBy is the step for the function's own policy, which has to name a secret that is not made yet: its whole ARN is known
 // only then.
 func (l *logIn) readBy(w Want, s State, has map[string]string) (step, error) {
-	name := iam.SecretName(w.Ground.Cluster, secretLogIn)
+	name := LogInSecret(w.Ground.Cluster)
 	g, arn := w.Ground, w.secretARN(name)
 	s.LogInSecret = &iamcloud.Secret{ARN: arn}
 	text, err := w.document(iam.HandlerPolicy, s)

@@ -32,14 +32,22 @@ type Planned struct {
 // mapping is who is to be let into the cluster. The user is only where that was asked for: the guide's group may do
 // everything there.
 func (r *Run) mapping(s State) Mapping {
-	v := r.Want.Ground.Values
-	v.FunctionRole = s.RoleName
+	m, v := r.functionMapping(s.RoleName), r.Want.Ground.Values
 	user := Identity{Kind: UserIdentity, ARN: v.UserARN(), Username: iam.UserName(v.Cluster)}
 	if r.Want.UserIsMaster {
 		user.Groups = []string{"system:masters"}
 	}
-	return Mapping{Cluster: v.Cluster, Karpenter: r.Want.Karpenter, Identities: []Identity{
-		{Kind: RoleIdentity, ARN: v.FunctionRoleARN(), Username: "kops-spot", Groups: []string{HandlerGroup}}, user}}
+	m.Identities = append(m.Identities, user)
+	return m
+}
+
+// inspectAndPlan says what a mapping would change in the cluster.
+func (r *Run) inspectAndPlan(ctx context.Context, m Mapping) (now MappingState, plan MappingPlan, err error) {
+	if now, err = m.Inspect(ctx, r.Cluster); err != nil {
+		return now, plan, err
+	}
+	plan, err = m.Plan(now)
+	return now, plan, err
 }
 
 // Plan says what onboarding would change.
@@ -51,12 +59,7 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 	var inCluster []step
 	var token *logIn
 	if r.Cluster != nil {
-		m := r.mapping(s)
-		now, err := m.Inspect(ctx, r.Cluster)
-		if err != nil {
-			return Planned{}, err
-		}
-		plan, err := m.Plan(now)
+		now, plan, err := r.inspectAndPlan(ctx, r.mapping(s))
 		if err != nil {
 			return Planned{}, err
 		}

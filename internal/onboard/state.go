@@ -70,7 +70,7 @@ func Inspect(ctx context.Context, aws *iamcloud.Account, cluster string) (s Stat
 	if s.KeySecret, err = aws.Secret(ctx, iam.SecretName(cluster, secretAccessKey)); err != nil {
 		return s, err
 	}
-	s.LogInSecret, err = aws.Secret(ctx, iam.SecretName(cluster, secretLogIn))
+	s.LogInSecret, err = aws.Secret(ctx, LogInSecret(cluster))
 	return s, err
 }
 

@@ -25,12 +25,10 @@ type Status struct {
 	Checked  *time.Time     `json:"checked,omitempty"` // and when
 	Outcomes []spot.Outcome `json:"outcomes"`          // the latest first
 
-	Looked `json:"looked"`
-}
-
-// Looked is how far was looked back.
-type Looked struct {
-	Back time.Duration `json:"back"` // nanoseconds
+	// Looked is how far was looked back.
+	Looked struct {
+		Back time.Duration `json:"back"` // nanoseconds
+	} `json:"looked"`
 }
 
 // stamp is a moment to the second, everywhere the same.
@@ -56,7 +54,7 @@ func ShowStatus(w io.Writer, s Status, o Options) error {
 	p.table("", rows)
 	p.line("")
 	if len(s.Outcomes) == 0 {
-		p.line("no interruptions in the last %s", lengthOf(s.Back))
+		p.line("no interruptions in the last %s", lengthOf(s.Looked.Back))
 	} else {
 		var table [][]string
 		for _, out := range s.Outcomes {

@@ -21,7 +21,6 @@ type logGroup struct {
 	region      string
 	name        string
 	streamReady bool // used by one shipment at a time
-	again       bool // and so is this: the stream has just been made anew
 
 	mu       sync.Mutex
 	lines    []types.InputLogEvent // not sent yet
@@ -78,6 +77,16 @@ func (g *logGroup) ship() {
 }
 
 func (g *logGroup) send(ctx context.Context, lines []types.InputLogEvent) error {
+	err := g.sendOnce(ctx, lines)
+	var gone *types.ResourceNotFoundException
+	if errors.As(err, &gone) { // somebody has deleted the group since, and with it the stream
+		g.streamReady = false
+		err = g.sendOnce(ctx, lines)
+	}
+	return err
+}
+
+func (g *logGroup) sendOnce(ctx context.Context, lines []types.InputLogEvent) error {
 	client := g.functions.moto.logs(g.region)
 	if !g.streamReady {
 		// Lambda makes the group too if nobody has.
@@ -93,11 +102,5 @@ func (g *logGroup) send(ctx context.Context, lines []types.InputLogEvent) error 
 		g.streamReady = true
 	}
 	_, err := client.PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &g.name, LogStreamName: aws.String(logStream), LogEvents: lines})
-	var gone *types.ResourceNotFoundException
-	if errors.As(err, &gone) && !g.again { // somebody has deleted the group since, and with it the stream
-		g.streamReady, g.again = false, true
-		err = g.send(ctx, lines)
-		g.again = false
-	}
 	return err
 }

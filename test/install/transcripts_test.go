@@ -93,7 +93,7 @@ func TestTheReadmeShowsWhatIsSaid(t *testing.T) {
 		command, isCommand := strings.CutPrefix(text, "$ kops-spot ")
 		switch {
 		case indented && isCommand:
-			name = strings.ReplaceAll(strings.Fields(command)[0], " ", "")
+			name = strings.Fields(command)[0]
 		case indented || line == "" && name != "":
 			shown[name] += strings.TrimRight(text, " ") + "\n"
 		default:

@@ -69,11 +69,11 @@ func Start(moto string) (*Proxy, error) {
 }
 
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch {
-	case strings.Contains(r.Header.Get("Authorization"), "/s3/aws4_request") && r.URL.Query().Has("policy"):
+	switch s3 := strings.Contains(r.Header.Get("Authorization"), "/s3/aws4_request"); {
+	case s3 && r.URL.Query().Has("policy"):
 		p.bucketPolicy(w, r)
 		return
-	case strings.Contains(r.Header.Get("Authorization"), "/s3/aws4_request") && r.Method == http.MethodDelete:
+	case s3 && r.Method == http.MethodDelete:
 		p.mu.Lock()
 		delete(p.rules, strings.Trim(r.URL.Path, "/")) // of a bucket; an object has none
 		p.mu.Unlock()
@@ -247,7 +247,6 @@ func permit(ctx context.Context, client *lambda.Client, function string) error {
 	var policy struct {
 		Statement []struct {
 			Sid, FunctionName string
-			Principal         any
 			Condition         map[string]map[string]string
 		}
 	}

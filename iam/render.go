@@ -84,15 +84,8 @@ func Size(document []byte) int {
 
 var inBrackets = regexp.MustCompile(`<([^<>]*)>`)
 
-// fill fills in a statement. One that is not asked for, or whose optional value is missing, is left out: nil.
+// fill fills in a statement. One whose optional value is missing is left out: nil.
 func fill(s []byte, v Values) ([]byte, error) {
-	var head struct{ Sid string }
-	if err := json.Unmarshal(s, &head); err != nil {
-		return nil, err
-	}
-	if wanted, ok := asked[head.Sid]; ok && !wanted(v) {
-		return nil, nil
-	}
 	text := string(s)
 	var names []string
 	for _, m := range inBrackets.FindAllStringSubmatch(text, -1) {

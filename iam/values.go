@@ -24,7 +24,6 @@ type Values struct {
 	Queues, Topics []string // ARNs of where its outcomes go
 	Subnets        []string // subnet-…: in a VPC
 	SecurityGroups []string // sg-…: in a VPC
-	EndLeftovers   bool     // it may end interrupted instances that EC2 has left running: KOPS_SPOT_END_LEFTOVERS
 
 	StateStore string // kOps', as bucket or bucket/prefix: for whoever onboards, to read the cluster's specification
 }
@@ -70,11 +69,6 @@ var placeholders = map[string]placeholder{
 
 	"state-store": {what: "state store", of: one(func(v Values) string { return v.StateStore }), optional: true,
 		fits: form(`[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.-]+)*`), want: "a bucket, or bucket/prefix"},
-}
-
-// asked says of statements by their Sid who gets them, where no placeholder tells.
-var asked = map[string]func(Values) bool{
-	"EndTheClustersInterruptedInstances": func(v Values) bool { return v.EndLeftovers },
 }
 
 // No pattern matches what means something to IAM or JSON: a wildcard, a variable, a quote.

@@ -20,7 +20,7 @@ type onboardOptions struct {
 	permissions, credentialsFile        string
 	printCredentials, rotateKey         bool
 	userIsMaster, replaceShared, policy bool
-	karpenter, endLeftovers             bool
+	karpenter                           bool
 	subnets, securityGroups             []string
 }
 
@@ -51,7 +51,6 @@ func onboardCommand(c *console) *cobra.Command {
 	f.BoolVar(&o.userIsMaster, "user-is-master", false, "let the user into the cluster, to do everything there (system:masters), as the guide implies")
 	f.BoolVar(&o.replaceShared, "replace-shared-policy", false, "write the account's policy though users have it who lose rights by that")
 	f.BoolVar(&o.karpenter, "karpenter", false, "let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")
-	f.BoolVar(&o.endLeftovers, "end-leftovers", false, "let the function end interrupted instances that EC2 leaves running (KOPS_SPOT_END_LEFTOVERS=act)")
 	f.StringSliceVar(&o.subnets, "subnets", nil, "the `ids` of the subnets of a function in the VPC, with commas between them")
 	f.StringSliceVar(&o.securityGroups, "security-groups", nil, "the `ids` of its security groups")
 	f.BoolVar(&o.policy, "export-installer-policy", false, "print the IAM policy that whoever runs this needs, and stop")
@@ -74,7 +73,7 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		return fmt.Errorf("--permissions %s: it is %s or %s", o.permissions, onboard.Least, onboard.Guide)
 	}
 	want := onboard.Want{Permissions: o.permissions, RotateKey: o.rotateKey, UserIsMaster: o.userIsMaster, ReplaceShared: o.replaceShared,
-		Karpenter: o.karpenter, EndLeftovers: o.endLeftovers, Subnets: o.subnets, SecurityGroups: o.securityGroups}
+		Karpenter: o.karpenter, Subnets: o.subnets, SecurityGroups: o.securityGroups}
 	if err := want.Check(); err != nil {
 		return err
 	}

@@ -26,8 +26,7 @@ type Function struct {
 	cluster string
 	handle  func(context.Context, spot.Interruption) (spot.Outcome, error)
 	check   func(context.Context) SelfCheck
-	look    func(context.Context) SelfCheck // the same, and ends nothing
-	stdout  io.Writer                       // the function's log: lines of JSON
+	stdout  io.Writer // the function's log: lines of JSON
 	log     *slog.Logger
 }
 
@@ -59,11 +58,9 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 	if cfg.Mode == Observe {
 		f.handle = h.Preview
 	}
-	checker := selfChecker{cfg: cfg, cluster: cluster, cloud: cloud, texts: cfg.texts(cloud), log: log, program: version,
+	checker := selfChecker{cfg: cfg, cluster: cluster, cloud: cloud, texts: cfg.texts(cloud), program: version,
 		reach: func(ctx context.Context) error { return kube.Reach(ctx, login.Host) }}
 	f.check = checker.run
-	checker.cfg.EndLeftovers = false
-	f.look = checker.run
 	return f, nil
 }
 
@@ -115,11 +112,7 @@ func (f *Function) interrupted(ctx context.Context, all []spot.Interruption) (sp
 // selfCheck says whether the function could act now. That it could not is what it was asked for, and no error: another
 // invocation would say the same, and the metric says it to whom it concerns.
 func (f *Function) selfCheck(ctx context.Context, event string) SelfCheck {
-	check := f.check
-	if event == eventbridge.MadeUp { // somebody looks whether all is well, who does not mean to end instances
-		check = f.look
-	}
-	told := check(ctx)
+	told := f.check(ctx)
 	f.log.Info("self-check", "event", event, "self_check", told)
 	f.measure(told.Cluster, "", told.metrics())
 	return told

@@ -43,8 +43,7 @@ type Config struct {
 	Server        string // empty with a kubeconfig, which says it
 	TLSServerName string
 
-	Policy       spot.Policy
-	EndLeftovers bool // the self-check ends instances that EC2 was to take back and has not
+	Policy spot.Policy
 
 	login  place // how, and with what: a cluster id, a path, a secret
 	ca     place // empty for the system's roots

@@ -48,19 +48,6 @@ func choice[T ~string](name string, of func(*Config) *T, words []T, meaning, why
 		}}
 }
 
-// either is a setting that is one of two words; the first is the default.
-func either(name string, of func(*Config) *bool, no, yes, meaning, why string) Setting {
-	words := []string{no, yes}
-	return Setting{Name: name, Default: no, Values: oneOf(words), Meaning: meaning, Why: why,
-		read: func(c *Config, value string) error {
-			if !slices.Contains(words, value) {
-				return notThis(value)
-			}
-			*of(c) = value == yes
-			return nil
-		}}
-}
-
 // oneOf are words as a sentence lists them.
 func oneOf[T ~string](words []T) string {
 	quoted := make([]string, len(words))

@@ -115,11 +115,14 @@ var replaceSettings = []Setting{
 }
 
 var checkSettings = []Setting{
-	either(envRehearsals, func(c *Config) *bool { return &c.Policy.Rehearse }, "preview", "act",
-		"what a rehearsal does: `preview` tells what would be done; `act` drains the node, but never past a budget, replaces nothing, and takes its marks away after",
-		"Whoever may put events on the bus can send one: that somebody practises is no reason to move pods, unless you say so."),
-	either(envEndLeftovers, func(c *Config) *bool { return &c.EndLeftovers }, "never", "act",
-		"whether the self-check ends an instance that EC2 was to take back and has not: a Spot instance that was detached because of a warning more than ten minutes ago, "+
-			"that runs fifteen minutes past its end, and on which no pod is left. In `observe` nothing is ended",
-		"It hardly ever happens, the self-check names such an instance in any case, and an end is the one thing that cannot be taken back."),
+	{Name: envRehearsals, Default: "preview", Values: "`preview` or `act`",
+		Meaning: "what a rehearsal does: `preview` tells what would be done; `act` drains the node, but never past a budget, replaces nothing, and takes its marks away after",
+		Why:     "Whoever may put events on the bus can send one: that somebody practises is no reason to move pods, unless you say so.",
+		read: func(c *Config, value string) error {
+			c.Policy.Rehearse = value == "act"
+			if !c.Policy.Rehearse && value != "preview" {
+				return notThis(value)
+			}
+			return nil
+		}},
 }

@@ -46,7 +46,6 @@ func TestPolicySettings(t *testing.T) {
 		{[]string{"KOPS_SPOT_FOLLOW=10m"}, func(p *spot.Policy) { p.Follow = 10 * time.Minute }},
 		{[]string{"KOPS_SPOT_REHEARSALS=act"}, func(p *spot.Policy) { p.Rehearse = true }},
 		{[]string{"KOPS_SPOT_REHEARSALS=preview"}, func(*spot.Policy) {}},
-		{[]string{"KOPS_SPOT_END_LEFTOVERS=act"}, func(*spot.Policy) {}},
 		{[]string{"KOPS_SPOT_RESERVE=", "KOPS_SPOT_HOOKS= ", "KOPS_SPOT_CASTAI_KEY="}, func(*spot.Policy) {}},
 	} {
 		t.Run(strings.Join(c.env, " "), func(t *testing.T) {
@@ -55,9 +54,6 @@ func TestPolicySettings(t *testing.T) {
 			cfg, err := ParseConfig(complete(c.env...))
 			if err != nil || !reflect.DeepEqual(cfg.Policy, want) {
 				t.Errorf("got %+v, %v\nwant %+v", cfg.Policy, err, want)
-			}
-			if wanted := strings.Contains(c.env[0], "LEFTOVERS"); cfg.EndLeftovers != wanted {
-				t.Errorf("leftovers are ended: %t", cfg.EndLeftovers)
 			}
 			// Who asks for the policy alone need not know how to log in.
 			alone, err := PolicyOf(append(c.env, "KOPS_SPOT_CLUSTER=prod.example.com"))
@@ -96,7 +92,6 @@ func TestPolicyMistakes(t *testing.T) {
 		{[]string{"KOPS_SPOT_REPLACE=asg,castai"}, "KOPS_SPOT_REPLACE: take castai out of it, or set KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"},
 		{[]string{"KOPS_SPOT_FOLLOW=11m"}, "KOPS_SPOT_FOLLOW: set it to a duration from 0s to 10m"},
 		{[]string{"KOPS_SPOT_REHEARSALS=drain"}, `KOPS_SPOT_REHEARSALS: set it to preview or act, not "drain"`},
-		{[]string{"KOPS_SPOT_END_LEFTOVERS=yes"}, `KOPS_SPOT_END_LEFTOVERS: set it to never or act, not "yes"`},
 		{[]string{"KOPS_SPOT_RESERV=5s"}, "KOPS_SPOT_RESERV: there is no such setting; there are KOPS_SPOT_CLUSTER, "},
 	} {
 		t.Run(strings.Join(c.env, " "), func(t *testing.T) {

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -67,7 +66,6 @@ type selfChecker struct {
 	cluster checkedCluster
 	cloud   checkedCloud
 	texts   []text
-	log     *slog.Logger
 	program string
 
 	// reach looks whether there is a way to the API server; nil where nobody asks.
@@ -78,19 +76,16 @@ type selfChecker struct {
 type checkedCluster interface {
 	spot.Marked
 	NodeNamed(ctx context.Context, name string) (spot.Node, error)
-	PodsOn(ctx context.Context, node string) ([]spot.Pod, error)
 	// Allowed asks whether we may make a request.
 	Allowed(ctx context.Context, verb, group, resource, subresource string) (allowed bool, reason string, err error)
 }
 
 // checkedCloud is what a self-check asks of AWS.
 type checkedCloud interface {
-	spot.Ender
 	// Readable asks EC2 and Auto Scaling for as little as they can be asked for.
 	Readable(ctx context.Context, cluster string) error
 	// InstancesOf reads instances by their ids; those that EC2 does not know are left out.
 	InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error)
-	Membership(ctx context.Context, id string) (spot.Membership, error)
 }
 
 func (s selfChecker) run(ctx context.Context) SelfCheck {
@@ -115,11 +110,13 @@ func (s selfChecker) run(ctx context.Context) SelfCheck {
 	case !aws:
 		told.Checks = append(told.Checks, unasked("marked nodes", "aws"))
 	default:
-		var overdue []spot.Leftover
+		var overdue []spot.OverdueTold
 		marked := askAll(ctx, []probe{s.lookForOverdue(&overdue)})
 		told.Checks = append(told.Checks, marked...)
 		if told.looked = marked[0].OK; told.looked {
-			told.Overdue = append(told.Overdue, s.end(ctx, overdue)...)
+			for _, o := range overdue {
+				told.Overdue, told.Checks = append(told.Overdue, o), append(told.Checks, overdueCheck(o))
+			}
 		}
 	}
 	for _, c := range told.Checks {

@@ -2,7 +2,6 @@ package app
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"os"
@@ -10,9 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/sim"
 )
 
@@ -111,22 +108,6 @@ func TestNewMakesNoRequest(t *testing.T) {
 		f, err := New(t.Context(), []string{"KOPS_SPOT_CLUSTER=" + cluster, "KOPS_SPOT_MODE=" + mode, "KOPS_SPOT_LOGIN=iam", "KOPS_SPOT_SERVER=https://127.0.0.1:1"}, "1", io.Discard)
 		if err != nil || f.handle == nil || f.check == nil || f.cluster != cluster {
 			t.Errorf("%s: %+v, %v", mode, f, err)
-		}
-	}
-}
-
-// TestACheckEndsNothing: who asks by a made-up event looks, and does not mean to end instances.
-func TestACheckEndsNothing(t *testing.T) {
-	ran := ""
-	f := &Function{cluster: cluster, stdout: io.Discard, log: Logger(io.Discard),
-		check: func(context.Context) SelfCheck { ran = "check"; return SelfCheck{} }, look: func(context.Context) SelfCheck { ran = "look"; return SelfCheck{} }}
-	for id, want := range map[string]string{eventbridge.MadeUp: "look", "12345678-1234-1234-1234-123456789012": "check"} {
-		event, err := eventbridge.EncodeSelfCheck(id, "123456789012", "us-east-1", time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.Handle(t.Context(), event); err != nil || ran != want {
-			t.Errorf("%s: %q, %v", id, ran, err)
 		}
 	}
 }

@@ -59,8 +59,7 @@ const (
 	envCASTAIKey     = "KOPS_SPOT_CASTAI_KEY"
 	envCASTAIURL     = "KOPS_SPOT_CASTAI_URL"
 
-	envRehearsals   = "KOPS_SPOT_REHEARSALS"
-	envEndLeftovers = "KOPS_SPOT_END_LEFTOVERS"
+	envRehearsals = "KOPS_SPOT_REHEARSALS"
 
 	prefix = "KOPS_SPOT_"
 )

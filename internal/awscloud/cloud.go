@@ -18,8 +18,8 @@ import (
 // as a rule; of a two-minute notice, a black hole may cost only a small part.
 const attemptLimit = 5 * time.Second
 
-// Cloud is spot.Cloud, spot.Scaling and spot.Ender on the AWS APIs, and what a log-in to the cluster and a self-check need
-// of them. It is safe for concurrent use.
+// Cloud is spot.Cloud and spot.Scaling on the AWS APIs, and what a log-in to the cluster and a self-check need of them.
+// It is safe for concurrent use.
 type Cloud struct {
 	ec2        *ec2.Client
 	scale      *autoscaling.Client
@@ -32,7 +32,6 @@ type Cloud struct {
 var (
 	_ spot.Cloud   = (*Cloud)(nil)
 	_ spot.Scaling = (*Cloud)(nil)
-	_ spot.Ender   = (*Cloud)(nil)
 )
 
 // New makes a Cloud from region, credentials and endpoints of cfg. What cfg says of retries does not count.
@@ -69,7 +68,6 @@ func Operations() map[string][]string {
 		"Hook":      {"autoscaling:DescribeLifecycleHooks"},
 		"Heartbeat": {"autoscaling:RecordLifecycleActionHeartbeat"},
 		"Complete":  {"autoscaling:CompleteLifecycleAction"},
-		"Terminate": {"ec2:TerminateInstances"},
 
 		"Readable":    {"ec2:DescribeInstances", "autoscaling:DescribeAutoScalingGroups"},
 		"InstancesOf": {"ec2:DescribeInstances"},

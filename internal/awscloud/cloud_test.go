@@ -64,7 +64,6 @@ func TestErrors(t *testing.T) {
 	held := spot.Action{Group: "nodes.example.com", Hook: "drain", Token: "t-1", Instance: id}
 	heartbeat := func(c *Cloud) error { return c.Heartbeat(t.Context(), held) }
 	complete := func(c *Cloud) error { return c.Complete(t.Context(), held) }
-	terminate := func(c *Cloud) error { return c.Terminate(t.Context(), id) }
 
 	tests := []struct {
 		name   string
@@ -107,9 +106,7 @@ func TestErrors(t *testing.T) {
 		{"Auto Scaling denies a completion", scaleError(403, "AccessDenied", "no"), complete, spot.ErrFinal,
 			"allow autoscaling:CompleteLifecycleAction on Auto Scaling group nodes.example.com to the role this runs as"},
 		{"contention at a heartbeat", scaleError(500, "ResourceContention", "You already have a pending update"), heartbeat, nil, "ResourceContention"},
-		{"terminating what is not there", ec2Error(400, "InvalidInstanceID.NotFound", "The instance ID 'i-0123456789abcdef0' does not exist"), terminate, spot.ErrNotFound, "terminating instance " + id},
-		{"EC2 denies a termination", ec2Error(403, "UnauthorizedOperation", "no"), terminate, spot.ErrFinal, "allow ec2:TerminateInstances on instance " + id + " to"},
-		{"protected from termination", ec2Error(400, "OperationNotPermitted", "The instance 'i-0123456789abcdef0' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again."), terminate, spot.ErrFinal, "may not be terminated"},
+		{"not permitted", ec2Error(400, "OperationNotPermitted", "This operation is not permitted."), tag, spot.ErrFinal, "not permitted"},
 		{"too many tags", ec2Error(400, "TagLimitExceeded", "The maximum number of tags has been reached."), tag, spot.ErrFinal, "TagLimitExceeded"},
 		{"EC2 throttles", ec2Error(503, "RequestLimitExceeded", "Request limit exceeded."), instance, nil,
 			"describing instance i-0123456789abcdef0: RequestLimitExceeded: Request limit exceeded"},
@@ -192,7 +189,6 @@ func TestOperations(t *testing.T) {
 		"DescribeScalingActivities":      `<R><DescribeScalingActivitiesResult/></R>`,
 		"RecordLifecycleActionHeartbeat": `<R><RecordLifecycleActionHeartbeatResult/></R>`,
 		"CompleteLifecycleAction":        `<R><CompleteLifecycleActionResult/></R>`,
-		"TerminateInstances":             `<R/>`,
 		"GetCallerIdentity":              `<R><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/u</Arn></GetCallerIdentityResult></R>`,
 		"GetSecretValue":                 `{"SecretString":"s"}`,
 		"GetParameter":                   `{"Parameter":{"Value":"p"}}`,
@@ -221,7 +217,6 @@ func TestOperations(t *testing.T) {
 		"Hook":        func() error { _, err := c.Hook(t.Context(), "g", "h"); return err },
 		"Heartbeat":   func() error { return c.Heartbeat(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
 		"Complete":    func() error { return c.Complete(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
-		"Terminate":   func() error { return c.Terminate(t.Context(), id) },
 		"Readable":    func() error { return c.Readable(t.Context(), "example.com") },
 		"InstancesOf": func() error { _, err := c.InstancesOf(t.Context(), []string{id}); return err },
 		"Secret":      func() error { _, err := c.Secret(t.Context(), "s", "k"); return err },

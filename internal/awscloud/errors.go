@@ -39,7 +39,7 @@ func meaning(code string) answer {
 		return credentials
 	case "ResourceNotFoundException", "ParameterNotFound", // a secret, a parameter: configured, so it must be there
 		"ValidationError", "ValidationException", "InvalidParameterValue", "MissingParameter", "TagLimitExceeded", "TagPolicyViolation", "OptInRequired",
-		"OperationNotPermitted": // among others: the instance is protected from termination
+		"OperationNotPermitted":
 		return refused
 	}
 	return again

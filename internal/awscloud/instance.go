@@ -70,7 +70,6 @@ func instance(i types.Instance) spot.Instance {
 		PrivateIP:      aws.ToString(i.PrivateIpAddress),
 		Spot:           i.InstanceLifecycle == types.InstanceLifecycleTypeSpot,
 		Hibernates:     i.HibernationOptions != nil && aws.ToBool(i.HibernationOptions.Configured),
-		Launched:       aws.ToTime(i.LaunchTime),
 		Tags:           map[string]string{},
 	}
 	if i.State != nil {
@@ -100,13 +99,5 @@ func (c *Cloud) Untag(ctx context.Context, id string, keys []string) error {
 		in.Tags = append(in.Tags, types.Tag{Key: aws.String(k)})
 	}
 	_, err := attempt(ctx, c, "ec2:DeleteTags", "untagging instance "+id, "instance "+id, c.ec2.DeleteTags, in)
-	return err
-}
-
-// Terminate terminates an instance, in a group or not. One that is terminated already is no error, as long as EC2 knows
-// it.
-func (c *Cloud) Terminate(ctx context.Context, id string) error {
-	_, err := attempt(ctx, c, "ec2:TerminateInstances", "terminating instance "+id, "instance "+id, c.ec2.TerminateInstances,
-		&ec2.TerminateInstancesInput{InstanceIds: []string{id}})
 	return err
 }

@@ -30,9 +30,6 @@ type Want struct {
 	// Karpenter lets the function delete Karpenter's NodeClaims.
 	Karpenter bool
 
-	// EndLeftovers lets the function end interrupted instances that EC2 has left running: KOPS_SPOT_END_LEFTOVERS.
-	EndLeftovers bool
-
 	// Subnets and SecurityGroups are of a function in the VPC: both, or neither.
 	Subnets, SecurityGroups []string
 }
@@ -101,7 +98,7 @@ func (w Want) document(d iam.Document, s State) (string, error) {
 	}
 	v.Queues = []string{v.QueueARN(iam.Outcomes), v.QueueARN(iam.Failures)}
 	v.Topics = []string{v.TopicARN(iam.Outcomes)}
-	v.EndLeftovers, v.Subnets, v.SecurityGroups = w.EndLeftovers, w.Subnets, w.SecurityGroups
+	v.Subnets, v.SecurityGroups = w.Subnets, w.SecurityGroups
 	text, err := iam.Render(d, v)
 	return string(text), err
 }

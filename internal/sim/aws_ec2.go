@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -19,8 +18,7 @@ type Instance struct {
 	PrivateIP      string // made up if empty
 	Zone           string // the region's a if empty
 	Spot           bool
-	Hibernates     bool      // it was launched with hibernation configured
-	Launched       time.Time // when it was last started, to the second; now if zero
+	Hibernates     bool // it was launched with hibernation configured
 	Tags           map[string]string
 }
 
@@ -64,10 +62,6 @@ func (a *AWS) addInstance(i Instance) *Instance {
 	if i.Zone == "" {
 		i.Zone = a.region + "a"
 	}
-	if i.Launched.IsZero() {
-		i.Launched = time.Now()
-	}
-	i.Launched = i.Launched.UTC().Truncate(time.Second)
 	i.Tags = maps.Clone(i.Tags)
 	if i.Tags == nil {
 		i.Tags = map[string]string{}

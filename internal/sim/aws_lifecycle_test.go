@@ -309,8 +309,6 @@ func TestFaultsOfLifecycleActions(t *testing.T) {
 		a.Fail("CompleteLifecycleAction", 1, AnswerLost())
 		wantCode(t, a.Cloud().Complete(t.Context(), told[0]), "")
 		wantState(t, a, id, "shutting-down")
-		a.Fail("TerminateInstances", 1, Throttled())
-		wantCode(t, a.Cloud().Terminate(t.Context(), id), "RequestLimitExceeded")
 		a.Fail("DescribeScalingActivities", 1, Throttled())
 		_, err := a.Cloud().Launches(t.Context(), groupName, time.Now())
 		wantCode(t, err, "Throttling")

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"context"
 	"slices"
 	"time"
 )
@@ -61,7 +60,7 @@ func (a *AWS) StartInstance(id string) {
 	defer a.mu.Unlock()
 	i := a.mustInstance(id)
 	awsMust(i.State == "stopped", "instance %s is %s: it cannot be started", id, i.State)
-	i.State, i.Launched = "pending", time.Now().UTC().Truncate(time.Second)
+	i.State = "pending"
 	a.later(a.times.Start, i, "pending", func() { i.State = "running" })
 }
 
@@ -110,30 +109,4 @@ func (a *AWS) terminated(i *Instance) {
 		a.leave(i.ID)
 		a.finish(i.ID)
 	}
-}
-
-// StateChange is what a call did to an instance.
-type StateChange struct{ ID, From, To string }
-
-// TerminateInstances begins the end of instances: of all of them or, if one is unknown, of none. "This operation is
-// idempotent" (API reference), as long as EC2 knows the instance.
-func (a *AWS) TerminateInstances(ctx context.Context, ids []string) ([]StateChange, error) {
-	var changes []StateChange
-	err := a.call(ctx, AWSCall{Operation: "TerminateInstances", IDs: ids}, func() *AWSError {
-		if err := a.checkIDs(ids); err != nil {
-			return err
-		}
-		for _, id := range ids {
-			i := a.instances[id]
-			c := StateChange{ID: id, From: i.State}
-			a.shutDown(i)
-			c.To = i.State
-			changes = append(changes, c)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return changes, nil
 }

@@ -21,9 +21,6 @@ func TestStopAndStart(t *testing.T) {
 		a, _, loner := account()
 		a.SetInstanceTimes(InstanceTimes{Start: 30 * time.Second, Stop: time.Minute})
 		before, _ := a.Instance(loner)
-		if !before.Launched.Equal(time.Now()) {
-			t.Errorf("launched at %v, now is %v", before.Launched, time.Now())
-		}
 		time.Sleep(time.Hour)
 		a.StopInstance(loner)
 		wantState(t, a, loner, "stopping")
@@ -31,71 +28,18 @@ func TestStopAndStart(t *testing.T) {
 		wantState(t, a, loner, "stopping")
 		time.Sleep(time.Second)
 		wantState(t, a, loner, "stopped")
-		if i, _ := a.Instance(loner); i.PrivateDNSName != before.PrivateDNSName || i.PrivateIP != before.PrivateIP || !i.Launched.Equal(before.Launched) {
+		if i, _ := a.Instance(loner); i.PrivateDNSName != before.PrivateDNSName || i.PrivateIP != before.PrivateIP {
 			t.Errorf("stopped: %+v, before %+v", i, before)
 		}
 
 		a.StartInstance(loner)
-		started := time.Now()
 		wantState(t, a, loner, "pending")
 		time.Sleep(30 * time.Second)
 		wantState(t, a, loner, "running")
-		if i, _ := a.Instance(loner); i.PrivateIP != before.PrivateIP || !i.Launched.Equal(started) {
-			t.Errorf("started again at %v: %+v", started, i)
+		if i, _ := a.Instance(loner); i.PrivateIP != before.PrivateIP {
+			t.Errorf("started again: %+v", i)
 		}
 	})
-}
-
-func TestTerminate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, _, loner := account()
-		cloud := a.Cloud()
-		for _, want := range []string{"shutting-down", "shutting-down"} { // it may be repeated
-			if err := cloud.Terminate(t.Context(), loner); err != nil {
-				t.Error(err)
-			}
-			wantState(t, a, loner, want)
-			time.Sleep(5 * time.Second)
-		}
-		if i, _ := a.Instance(loner); i.PrivateDNSName == "" || i.PrivateIP == "" {
-			t.Errorf("shutting down: %+v", i)
-		}
-		time.Sleep(10 * time.Second)
-		wantState(t, a, loner, "terminated")
-		if i, _ := a.Instance(loner); i.PrivateDNSName != "" || i.PrivateIP != "" {
-			t.Errorf("a terminated instance has a name or an address: %+v", i)
-		}
-		changes, err := a.TerminateInstances(t.Context(), []string{loner})
-		if err != nil || len(changes) != 1 || changes[0] != (StateChange{loner, "terminated", "terminated"}) {
-			t.Errorf("again: %v, %v", changes, err)
-		}
-		_, err = a.TerminateInstances(t.Context(), []string{loner, "i-00000000"})
-		wantCode(t, err, "InvalidInstanceID.NotFound")
-	})
-}
-
-// One that is stopping is terminated all the same, and does not come to be stopped.
-func TestTerminateWhileStopping(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, _, loner := account()
-		a.StopInstance(loner)
-		changes, err := a.TerminateInstances(t.Context(), []string{loner})
-		if err != nil || changes[0] != (StateChange{loner, "stopping", "shutting-down"}) {
-			t.Errorf("%v, %v", changes, err)
-		}
-		time.Sleep(time.Hour)
-		wantState(t, a, loner, "terminated")
-	})
-}
-
-// One of several that EC2 does not know, and none is terminated.
-func TestTerminateAllOrNone(t *testing.T) {
-	a, ids, _ := account()
-	_, err := a.TerminateInstances(t.Context(), []string{ids[0], "i-00000000"})
-	wantCode(t, err, "InvalidInstanceID.NotFound")
-	if i, _ := a.Instance(ids[0]); i.State != "running" {
-		t.Errorf("the other one is %s", i.State)
-	}
 }
 
 func TestReclaim(t *testing.T) {
@@ -110,9 +54,7 @@ func TestReclaim(t *testing.T) {
 				a.Reclaim(ids[0], action, 2*time.Minute)
 				a.Reclaim(ids[1], action, 2*time.Minute)
 				time.Sleep(time.Minute)
-				if err := a.Cloud().Terminate(t.Context(), ids[1]); err != nil { // somebody else was quicker
-					t.Error(err)
-				}
+				a.SetState(ids[1], "terminated") // somebody else was quicker
 				time.Sleep(59 * time.Second)
 				wantState(t, a, ids[0], "running")
 				wantState(t, a, ids[1], "terminated")

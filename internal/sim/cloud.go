@@ -12,14 +12,12 @@ import (
 // attemptLimit bounds one call, as the real Cloud bounds an HTTP attempt.
 const attemptLimit = 5 * time.Second
 
-// Cloud is spot.Cloud, spot.Scaling and spot.Ender straight on an AWS, with the same calls in the same order as the real
-// one makes.
+// Cloud is spot.Cloud and spot.Scaling straight on an AWS, with the same calls in the same order as the real one makes.
 type Cloud struct{ aws *AWS }
 
 var (
 	_ spot.Cloud   = (*Cloud)(nil)
 	_ spot.Scaling = (*Cloud)(nil)
-	_ spot.Ender   = (*Cloud)(nil)
 )
 
 // Cloud is the account as the handler sees it.
@@ -58,7 +56,7 @@ func (c *Cloud) Instance(ctx context.Context, id string) (spot.Instance, error) 
 func (i Instance) seen() spot.Instance {
 	return spot.Instance{
 		ID: i.ID, State: i.State, PrivateDNSName: i.PrivateDNSName, PrivateIP: i.PrivateIP,
-		Spot: i.Spot, Hibernates: i.Hibernates, Launched: i.Launched, Tags: i.Tags,
+		Spot: i.Spot, Hibernates: i.Hibernates, Tags: i.Tags,
 	}
 }
 

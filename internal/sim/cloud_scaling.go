@@ -81,14 +81,6 @@ func named(a spot.Action) string {
 	return "lifecycle hook " + a.Hook + " of Auto Scaling group " + a.Group + " for instance " + a.Instance
 }
 
-// Terminate implements spot.Ender.
-func (c *Cloud) Terminate(ctx context.Context, id string) error {
-	return c.change(ctx, "terminating instance "+id, func(ctx context.Context) error {
-		_, err := c.aws.TerminateInstances(ctx, []string{id})
-		return err
-	})
-}
-
 // Readable says which of EC2 and Auto Scaling cannot be read, as the real Cloud does.
 func (c *Cloud) Readable(ctx context.Context, cluster string) error {
 	_, instances := cloudCall(ctx, "describing instances of cluster "+cluster, func(ctx context.Context) ([]Instance, error) {

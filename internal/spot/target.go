@@ -89,8 +89,7 @@ type Instance struct {
 	PrivateDNSName string // empty once the instance is terminated
 	PrivateIP      string
 	Spot           bool
-	Hibernates     bool      // it was launched so that it can hibernate: stopped may mean asleep, with its pods in memory
-	Launched       time.Time // when it was last started
+	Hibernates     bool // it was launched so that it can hibernate: stopped may mean asleep, with its pods in memory
 	Tags           map[string]string
 }
 

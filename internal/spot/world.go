@@ -132,12 +132,6 @@ type Marked interface {
 	MarkedNodes(ctx context.Context) ([]Node, error)
 }
 
-// Ender ends instances that EC2 was to take back and has not.
-type Ender interface {
-	// Terminate terminates the instance. It may be repeated.
-	Terminate(ctx context.Context, id string) error
-}
-
 // What callers branch on. Every other error of Cluster and Cloud is worth another try while time is left.
 var (
 	ErrNotFound = errors.New("not found")

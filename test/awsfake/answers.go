@@ -38,7 +38,6 @@ func instance(i sim.Instance) []element {
 		text("instanceId", i.ID),
 		state("instanceState", i.State),
 		text("privateDnsName", i.PrivateDNSName),
-		text("launchTime", i.Launched.Format(timestamp)),
 		group("hibernationOptions", text("configured", strconv.FormatBool(i.Hibernates))),
 		group("placement", text("availabilityZone", i.Zone)),
 		list("tagSet", "item", slices.Sorted(maps.Keys(i.Tags)), func(k string) []element {
@@ -52,12 +51,6 @@ func instance(i sim.Instance) []element {
 		es = append(es, text("instanceLifecycle", "spot"))
 	}
 	return es
-}
-
-func stateChanges(changes []sim.StateChange) []element {
-	return []element{list("instancesSet", "item", changes, func(c sim.StateChange) []element {
-		return []element{text("instanceId", c.ID), state("currentState", c.To), state("previousState", c.From)}
-	})}
 }
 
 func describedMembers(found []sim.Member) []element {

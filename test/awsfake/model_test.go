@@ -80,6 +80,8 @@ func model() (*sim.AWS, *world) {
 		desired: func() int { return a.Group(nodes).Desired },
 		suspend: func(p ...string) { a.SetGroup(nodes, func(g *sim.Group) { g.Suspended = p }) },
 		end:     func(member string) spot.Action { return a.EndMember(member, false)[0] },
+
+		terminate: func(id string) { a.SetState(id, "terminated") },
 	}
 	a.SetGroup(nodes, func(g *sim.Group) { g.Desired = 2 }) // as EnterStandby with decrement leaves it
 	a.SetLifecycle(w.standby, "Standby")
@@ -109,7 +111,6 @@ func methods(w *world) map[string]func(context.Context) error {
 		"Hook":       func(ctx context.Context) error { _, err := w.cloud.Hook(ctx, nodes, "drain"); return err },
 		"Heartbeat":  func(ctx context.Context) error { return w.cloud.Heartbeat(ctx, w.end(w.spotted)) },
 		"Complete":   func(ctx context.Context) error { return w.cloud.Complete(ctx, w.end(w.standby)) },
-		"Terminate":  func(ctx context.Context) error { return w.cloud.Terminate(ctx, w.sleeper) },
 		"Readable":   func(ctx context.Context) error { return w.cloud.Readable(ctx, cluster) },
 		"InstancesOf": func(ctx context.Context) error {
 			_, err := w.cloud.InstancesOf(ctx, []string{w.plain, nowhere})
@@ -233,7 +234,7 @@ func TestCloudsReadTheSame(t *testing.T) {
 	a.SetGroup(nodes, func(g *sim.Group) { g.Suspended = []string{"Terminate"} })
 	ended := a.AddInstance(sim.Instance{Tags: map[string]string{"k": "v"}}).ID
 	a.SetState(ended, "terminated")
-	stopped := a.AddInstance(sim.Instance{Hibernates: true, Spot: true, Launched: time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)}).ID
+	stopped := a.AddInstance(sim.Instance{Hibernates: true, Spot: true}).ID
 	a.SetState(stopped, "stopped")
 	for range 3 { // launches that fail, and others
 		for _, capacity := range []string{"", "InsufficientInstanceCapacity - There is none."} {

@@ -164,6 +164,10 @@ func motoWorld(t *testing.T, url string) *world {
 			must(err)
 		}
 	}
+	w.terminate = func(id string) {
+		_, err := e.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
+		must(err)
+	}
 	// There is no way to end a member so that a hook holds it, so this action is made up.
 	w.end = func(member string) spot.Action {
 		return spot.Action{Group: nodes, Hook: "drain", Token: "11111111-1111-1111-1111-111111111111", Instance: member}

@@ -31,12 +31,6 @@ func (s *Server) read(ctx context.Context, op string, p *params) (call, error) {
 	switch op {
 	case "DescribeInstances":
 		return s.describeInstances(ctx, p)
-	case "TerminateInstances":
-		ids := p.list("InstanceId")
-		return func() ([]element, error) {
-			changes, err := s.aws.TerminateInstances(ctx, ids)
-			return stateChanges(changes), err
-		}, nil
 	case "CreateTags":
 		ids, tags := p.list("ResourceId"), p.tags()
 		return func() ([]element, error) { return done(), s.aws.CreateTags(ctx, ids, tags) }, nil

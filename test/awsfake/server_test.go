@@ -60,10 +60,6 @@ func TestUnknownIsLoud(t *testing.T) {
 			_, err := s.DescribeScalingActivities(ctx, &autoscaling.DescribeScalingActivitiesInput{Filters: some().Filters})
 			return err
 		}, "UnknownParameter"},
-		"forced termination": {func() error {
-			_, err := e.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{w.plain}, Force: aws.Bool(true)})
-			return err
-		}, "UnknownParameter"},
 		"no signature":           {func() error { return post(cfg, "DescribeInstances", "") }, "MissingAuthenticationToken"},
 		"other service's action": {func() error { return post(cfg, "DescribeInstances", "autoscaling") }, "InvalidAction"},
 	} {

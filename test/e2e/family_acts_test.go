@@ -260,7 +260,7 @@ func TestFamilyLifecycle(t *testing.T) {
 				completed = append(completed, c)
 			case "RecordLifecycleActionHeartbeat":
 				beaten = append(beaten, c)
-			case "DetachInstances", "DeleteTags", "TerminateInstances":
+			case "DetachInstances", "DeleteTags":
 				t.Errorf("%s: AWS was changed by %s", name, c.Operation)
 			}
 		}
@@ -346,46 +346,37 @@ func TestFamilySelfCheck(t *testing.T) {
 	r.nothingChanged(ours.id)
 }
 
-// TestFamilySelfCheckEndsLeftovers: an instance that EC2 was to take back and that still runs long after is named; and
-// only where the settings say so, ended.
-func TestFamilySelfCheckEndsLeftovers(t *testing.T) {
+// TestFamilySelfCheckNamesOverdueInstances: with an instance that EC2 was to take back and that still runs long after, the
+// function is not ready until somebody terminates it; the function itself does not.
+func TestFamilySelfCheckNamesOverdueInstances(t *testing.T) {
 	r := newRig(t)
 	past := time.Now().Add(-20 * time.Minute).UTC().Truncate(time.Second)
-	i := r.aws.AddInstance(sim.Instance{Spot: true, Launched: past.Add(-time.Hour),
-		Tags: map[string]string{spot.TagCluster: cluster, spot.TagDetached: "nodes." + cluster, spot.TagInterruptedAt: past.Format(time.RFC3339)}})
-	m := machine{id: i.ID}
-	r.join(m)
-	r.patchNode(m.id, fmt.Sprintf(`{"metadata":{"labels":{"autoscaling.cast.ai/draining":"spot-interruption"},"annotations":{
+	i := r.aws.AddInstance(sim.Instance{Spot: true, Tags: map[string]string{spot.TagCluster: cluster}})
+	r.join(machine{id: i.ID})
+	r.patchNode(i.ID, fmt.Sprintf(`{"metadata":{"labels":{"autoscaling.cast.ai/draining":"spot-interruption"},"annotations":{
 		"kops-spot.cast.ai/event":"x","kops-spot.cast.ai/kind":"spot-terminate","kops-spot.cast.ai/marks":"unschedulable","kops-spot.cast.ai/deadline":%q}},
 		"spec":{"unschedulable":true}}`, past.Format(time.RFC3339)))
-	check := func(settings string) spot.OverdueTold {
+	check := func(want selfcheck.Readiness) (failed []selfcheck.Check, overdue []spot.OverdueTold) {
 		t.Helper()
-		res := r.invoke(r.serviceWith(settings), r.sample("self-check-schedule", time.Second, nil))
+		res := r.invoke(r.service(), r.sample("self-check-schedule", time.Second, nil))
 		var told selfcheck.SelfCheck
-		if err := json.Unmarshal(res.Payload, &told); err != nil || len(told.Overdue) != 1 || told.Overdue[0].Node != m.id || told.Result != selfcheck.Ready {
-			t.Fatalf("%s: %s, %v", settings, res.Payload, err)
+		if err := json.Unmarshal(res.Payload, &told); err != nil || told.Result != want {
+			t.Fatalf("%s, %v; want %s", res.Payload, err, want)
 		}
-		return told.Overdue[0]
+		return slices.DeleteFunc(told.Checks, func(c selfcheck.Check) bool { return c.OK }), told.Overdue
 	}
-	r.pin(app{name: "web"}, m.id)
-	r.waitReady("web", 1)
-	for settings, why := range map[string]string{"": "KOPS_SPOT_END_LEFTOVERS is never", "END_LEFTOVERS=act": "the pod " + r.namespace + "/web is left on it"} {
-		if told := check(settings); told.Ended || told.Kept != why {
-			t.Errorf("%q: %+v", settings, told)
-		}
+	failed, overdue := check(selfcheck.NotReady)
+	if !slices.Equal(overdue, []spot.OverdueTold{{Node: i.ID, Instance: i.ID, Since: past}}) {
+		t.Errorf("overdue are %+v", overdue)
 	}
-	r.delete("web")
-	r.eventually("the pod to go", func() bool { return len(r.podsOn(m.id)) == 0 })
-	if told := check("END_LEFTOVERS=act MODE=observe"); told.Ended || !strings.Contains(told.Kept, "observe") {
-		t.Errorf("%+v", told)
+	if len(failed) != 1 || failed[0].Name != "overdue: "+i.ID || !strings.Contains(failed[0].Advice, "--instance-ids "+i.ID) {
+		t.Errorf("failed have %+v", failed)
 	}
-	if n := len(r.aws.Calls("TerminateInstances")); n != 0 {
-		t.Errorf("an instance that was to be kept was ended %d times", n)
+	if _, changes := operations(r.aws.Calls()); changes != "" {
+		t.Errorf("AWS was changed by %q", changes)
 	}
-	if told := check("END_LEFTOVERS=act"); !told.Ended {
-		t.Errorf("%+v", told)
-	}
-	if now, _ := r.aws.Instance(m.id); now.State != "shutting-down" || len(r.aws.Calls("TerminateInstances")) != 1 {
-		t.Errorf("it is %s", now.State)
+	r.aws.SetState(i.ID, "terminated")
+	if _, overdue := check(selfcheck.Ready); len(overdue) != 0 {
+		t.Errorf("overdue are %+v", overdue)
 	}
 }

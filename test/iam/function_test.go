@@ -6,16 +6,14 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// TestTheFunctionMarksAndEndsOnlyWhatWasInterrupted, in both modes.
-func TestTheFunctionMarksAndEndsOnlyWhatWasInterrupted(t *testing.T) {
+// TestTheFunctionTagsItsClustersInstancesOnly and ends none, in both modes.
+func TestTheFunctionTagsItsClustersInstancesOnly(t *testing.T) {
 	t.Parallel()
 	own, other, untagged, _ := someThings()
 	var calls []call
 	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).asTheGuideHasIt()} {
 		d := &denials{actor: function}
-		d.add("ending an instance that was not interrupted", function.does("ec2:TerminateInstances", anInstance.arn(own), own.facts()))
 		for _, th := range []thing{other, untagged} {
-			d.never(anInstance.arn(th), with(facts{"aws:ResourceTag/cast:interrupted-at": "2026-11-02T12:00:00Z"})(th), "ec2:TerminateInstances")
 			d.never(anInstance.arn(th), with(facts{"aws:TagKeys": []string{"KubernetesCluster"}, "aws:RequestTag/KubernetesCluster": "prod.example.com"})(th),
 				"ec2:CreateTags", "ec2:DeleteTags")
 		}
@@ -24,6 +22,7 @@ func TestTheFunctionMarksAndEndsOnlyWhatWasInterrupted(t *testing.T) {
 				"ec2:CreateTags", "ec2:DeleteTags")
 		}
 		d.never(anInstance.arn(own), own.facts(), "ec2:DeleteTags", "ec2:StopInstances", "ec2:ModifyInstanceAttribute", "ec2:RunInstances")
+		d.never(anInstance.arn(own), with(facts{"aws:ResourceTag/cast:interrupted-at": "2026-11-02T12:00:00Z"})(own), "ec2:TerminateInstances")
 		calls = append(calls, d.calls...)
 	}
 	prove(t, calls)
@@ -80,23 +79,6 @@ func TestOnlyLambdaItselfUsesTheNetworkPermissions(t *testing.T) {
 		calls = append(calls, d.calls...)
 	}
 	prove(t, calls)
-}
-
-func TestAFunctionThatEndsNothingMayNot(t *testing.T) {
-	t.Parallel()
-	v := clusterA
-	v.EndLeftovers = false
-	text, err := iam.Render(iam.HandlerPolicy, v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range statementsOf(t, text) {
-		for _, action := range s.Action {
-			if action == "ec2:TerminateInstances" {
-				t.Error("it may end instances, though nobody asked for it")
-			}
-		}
-	}
 }
 
 func TestOnlyLambdaOfTheAccountIsTheFunctionsRole(t *testing.T) {

@@ -30,7 +30,7 @@ func onboarded(cluster, functionRole, id string) iam.Values {
 		Partition: "aws", Region: region, Account: account, Cluster: cluster, VPC: "vpc-" + id,
 		FunctionRole: functionRole, NodeRoles: []string{"nodes." + cluster},
 		Subnets: []string{"subnet-" + id}, SecurityGroups: []string{"sg-" + id},
-		EndLeftovers: true, StateStore: "state/kops",
+		StateStore: "state/kops",
 	}
 	own := func(service, resource string) []string {
 		return []string{strings.Join([]string{"arn:aws", service, region, account, resource}, ":")}

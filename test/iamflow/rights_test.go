@@ -25,24 +25,19 @@ func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
 			t.Errorf("that the role has %s is %t; want %t:\n%s", what, !want, want, got)
 		}
 	}
-	const (
-		subnet, group = "subnet-0123456789abcdef0", "sg-0123456789abcdef0"
-		ends          = "ec2:TerminateInstances"
-	)
+	const subnet, group = "subnet-0123456789abcdef0", "sg-0123456789abcdef0"
 
 	w.onboard(clusterA, node, nil)
 	v := iam.Values{Partition: "aws", Region: region, Account: w.account, Cluster: clusterA}
 	for _, arn := range []string{v.QueueARN(iam.Outcomes), v.QueueARN(iam.Failures), v.TopicARN(iam.Outcomes)} {
 		has(arn, true)
 	}
-	has(ends, false)
 	has(iam.NetworkPolicy.Name, false)
 
 	all := func(want *onboard.Want) {
-		want.EndLeftovers, want.Subnets, want.SecurityGroups = true, []string{subnet}, []string{group}
+		want.Subnets, want.SecurityGroups = []string{subnet}, []string{group}
 	}
 	w.onboard(clusterA, node, all)
-	has(ends, true)
 	has("subnet/"+subnet, true)
 	has("security-group/"+group, true)
 	w.Reset()
@@ -51,9 +46,8 @@ func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
 		t.Errorf("the second time it writes %q", wrote)
 	}
 
-	// Without the words, the right to end instances goes; a function that is in the VPC goes on to need its interfaces.
+	// Without the words, a function that is in the VPC goes on to need its interfaces.
 	w.onboard(clusterA, node, nil)
-	has(ends, false)
 	has("subnet/"+subnet, true)
 
 	w.offboard(clusterA, node)

@@ -42,7 +42,7 @@ var sets = map[string]Parameters{
 	byDefault: needed(),
 	everything: with(switches(ruleIsOn), Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-2", "Login": "secretsmanager:" + secretARN + "token-a1B2c3",
 		"SecretArns": secretARN + "token-a1B2c3," + secretARN + "castai-d4E5f6", "ParameterArns": parameterARN + "ca", "KeyArns": keyARN,
-		"CA": "ssm:/cast-kops/ca", "Rebalance": "drain", "ScheduledChange": "drain", "Hooks": "drain,prod/drain", "Rehearsals": "act", "EndLeftovers": "act",
+		"CA": "ssm:/cast-kops/ca", "Rebalance": "drain", "ScheduledChange": "drain", "Hooks": "drain,prod/drain", "Rehearsals": "act",
 		"CASTAICluster": castaiCluster, "CASTAIKey": "secretsmanager:" + secretARN + "castai-d4E5f6", "CASTAIURL": "https://api.eu.cast.ai",
 		"SubnetIds":        "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2",
 		"SecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1", "ReservedConcurrency": "5", "SelfCheckMinutes": "5",

@@ -25,7 +25,6 @@ func TestParametersThatNeedEachOther(t *testing.T) {
 		"announcements with the rule":               {Parameters{"ScheduledChange": "drain", "HealthRule": ruleIsOn}, ""},
 		"hooks without the rule":                    {Parameters{"Hooks": "drain"}, "LifecycleRule"},
 		"hooks with the rule":                       {Parameters{"Hooks": "drain", "LifecycleRule": ruleIsOn}, ""},
-		"leftovers that nobody looks for":           {Parameters{"EndLeftovers": "act", "SelfCheckRule": ruleIsOff}, "SelfCheckRule"},
 		"CAST AI's key without its cluster":         {Parameters{"CASTAIKey": "ssm:/k"}, "CASTAICluster"},
 		"CAST AI's cluster without the key":         {Parameters{"CASTAICluster": castaiCluster}, "CASTAIKey"},
 		"CAST AI's URL alone":                       {Parameters{"CASTAIURL": "https://api.eu.cast.ai"}, "CASTAIKey"},

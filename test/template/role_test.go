@@ -24,7 +24,7 @@ func TestTheRoleMayWhatTheDocumentsSay(t *testing.T) {
 			v.Queues = []string{bare.QueueARN(iam.Failures)}
 			v.Topics = []string{bare.TopicARN(iam.Outcomes)}
 			v.Secrets = []string{secretARN + "token-a1B2c3", secretARN + "castai-d4E5f6"}
-			v.Parameters, v.Keys, v.EndLeftovers = []string{parameterARN + "ca"}, []string{keyARN}, true
+			v.Parameters, v.Keys = []string{parameterARN + "ca"}, []string{keyARN}
 			v.Subnets = []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1", "subnet-0123456789abcdef2"}
 			v.SecurityGroups = []string{"sg-0123456789abcdef0", "sg-0123456789abcdef1"}
 		}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy}},

@@ -143,8 +143,7 @@ func TestWhatTheFunctionRefusesIsRefusedBefore(t *testing.T) {
 		"CASTAIKey":     {beside: Parameters{"CASTAICluster": castaiCluster}, good: place, bad: []string{"0123456789abcdef0123456789abcdef", "ssm:", "env:KEY", ""}},
 		"CASTAIURL": {beside: Parameters{"CASTAICluster": castaiCluster, "CASTAIKey": "ssm:/k"}, good: []string{"", "https://api.eu.cast.ai"},
 			bad: []string{"api.cast.ai", "ftp://api.cast.ai"}},
-		"Rehearsals":   {good: []string{"preview", "act"}, bad: []string{"yes"}},
-		"EndLeftovers": {good: []string{"never", "act"}, bad: []string{"yes"}},
+		"Rehearsals": {good: []string{"preview", "act"}, bad: []string{"yes"}},
 	} {
 		t.Run(parameter, func(t *testing.T) {
 			for _, value := range c.good {

@@ -29,8 +29,9 @@ func (c *Config) readAutoscaler(env map[string]string) (errs []error) {
 		if url != "" {
 			bad(envCASTAIURL, "take it away, or set %s and %s too", envCASTAICluster, envCASTAIKey)
 		}
-		if slices.Contains(c.Policy.Replace, spot.ReplacerAutoscaler) {
-			bad(envReplace, "take %s out of it, or set %s and %s: without them CAST AI cannot be told", spot.ReplacerAutoscaler, envCASTAICluster, envCASTAIKey)
+		if c.Policy.Replace == spot.ReplacerAutoscaler {
+			bad(envReplace, "set it to something else than %s, or set %s and %s: without them CAST AI cannot be told",
+				spot.ReplacerAutoscaler, envCASTAICluster, envCASTAIKey)
 		}
 		return errs
 	}

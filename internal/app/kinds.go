@@ -61,58 +61,23 @@ func oneOf[T ~string](words []T) string {
 // notThis is the error of a value that is none of those that a setting may have.
 func notThis(value string) error { return fmt.Errorf("not %q", value) }
 
-// list reads names that are separated by commas, each of which is to be named once.
-func list(value string) ([]string, error) {
+// hookName is what Auto Scaling lets a lifecycle hook be called.
+var hookName = regexp.MustCompile(`^[A-Za-z0-9_/-]{1,255}$`)
+
+// readHooks reads the names of hooks, separated by commas, each of which is to be named once.
+func readHooks(c *Config, value string) error {
 	names := strings.Split(value, ",")
 	for i, name := range names {
 		names[i] = strings.TrimSpace(name)
 		switch {
 		case names[i] == "":
-			return nil, errors.New("with a name between any two commas")
+			return errors.New("with a name between any two commas")
 		case slices.Contains(names[:i], names[i]):
-			return nil, fmt.Errorf("and %q once only", names[i])
-		}
-	}
-	return names, nil
-}
-
-// hookName is what Auto Scaling lets a lifecycle hook be called.
-var hookName = regexp.MustCompile(`^[A-Za-z0-9_/-]{1,255}$`)
-
-func readHooks(c *Config, value string) error {
-	names, err := list(value)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if !hookName.MatchString(name) {
-			return notThis(name)
+			return fmt.Errorf("and %q once only", names[i])
+		case !hookName.MatchString(names[i]):
+			return notThis(names[i])
 		}
 	}
 	c.Policy.Hooks = names
-	return nil
-}
-
-// replaceAuto has the node decide who is asked for a replacement.
-const replaceAuto = "auto"
-
-func readReplace(c *Config, value string) error {
-	names, err := list(value)
-	switch {
-	case err != nil:
-		return err
-	case value == replaceAuto:
-		return nil
-	case value == string(spot.ReplacerNobody):
-		c.Policy.Replace = []spot.Replacer{spot.ReplacerNobody}
-		return nil
-	}
-	for _, name := range names {
-		way := spot.Replacer(name)
-		if !slices.Contains([]spot.Replacer{spot.ReplacerGroup, spot.ReplacerAutoscaler, spot.ReplacerKarpenter}, way) {
-			return notThis(value)
-		}
-		c.Policy.Replace = append(c.Policy.Replace, way)
-	}
 	return nil
 }

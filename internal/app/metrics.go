@@ -101,22 +101,13 @@ func (m *measured) interruption(out spot.Outcome) {
 // replacement measures what became of asking for another instance. It counts where we have asked, and not where somebody
 // else had, or Karpenter does by itself; and only a group says what it launches.
 func (m *measured) replacement(out spot.Outcome) {
-	var told []spot.ReplaceTold
-	if out.Replacement != nil {
-		told = append([]spot.ReplaceTold{*out.Replacement}, out.AlsoAsked...)
-	}
-	asked := false
-	for _, r := range told {
-		asked = asked || r.At != nil
-	}
+	r := out.Replacement
+	asked := r != nil && r.At != nil
 	m.count("Replaced", one(asked))
-	for _, r := range told {
-		if r.Action == spot.ReplaceDetach && r.At != nil {
-			m.count("ReplacementLaunched", one(r.Instance != ""))
-			m.moment("TimeToLaunch", r.Launched)
-			m.moment("TimeToReplacement", r.Registered)
-			return
-		}
+	if asked && r.Action == spot.ReplaceDetach {
+		m.count("ReplacementLaunched", one(r.Instance != ""))
+		m.moment("TimeToLaunch", r.Launched)
+		m.moment("TimeToReplacement", r.Registered)
 	}
 }
 

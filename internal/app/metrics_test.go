@@ -69,9 +69,6 @@ func TestMetrics(t *testing.T) {
 			want: but(map[string]float64{"Replaced": 0}, launch...)},
 		"told to the autoscaler": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceTell, At: at(2)} }),
 			want: but(nil, launch...)},
-		"only the second was asked": {out: with(func(o *spot.Outcome) {
-			o.Replacement, o.AlsoAsked = &spot.ReplaceTold{Action: spot.ReplaceNone}, []spot.ReplaceTold{*o.Replacement}
-		}), want: whole},
 		"nobody": {out: with(func(o *spot.Outcome) { o.Replacement = nil }), want: but(map[string]float64{"Replaced": 0}, launch...)},
 		"noted": {out: spot.Outcome{Result: spot.LeftAsIs, Times: drained.Times, Replacement: &spot.ReplaceTold{Action: spot.ReplaceTell, At: at(1)}},
 			want: map[string]float64{"Noted": 1, "Replaced": 1}},

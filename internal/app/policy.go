@@ -87,14 +87,13 @@ var relativeSettings = []Setting{
 }
 
 var replaceSettings = []Setting{
-	{Name: envReplace, Default: replaceAuto,
-		Values: fmt.Sprintf("`%s`, `%s`, or a list, separated by commas, of `%s`, `%s` and `%s`",
-			replaceAuto, spot.ReplacerNobody, spot.ReplacerGroup, spot.ReplacerAutoscaler, spot.ReplacerKarpenter),
-		Meaning: "who is asked for another instance: `auto` chooses exactly one by the node, which is CAST AI's autoscaler for a node that it made, nobody for " +
-			"Karpenter's (the pods that are left without a node make it launch one), and the Auto Scaling group for any other; a list asks all that it names; " +
+	choice(envReplace, func(c *Config) *spot.Replacer { return &c.Policy.Replace },
+		[]spot.Replacer{spot.ReplacerAuto, spot.ReplacerGroup, spot.ReplacerAutoscaler, spot.ReplacerKarpenter, spot.ReplacerNobody},
+		"who is asked for another instance: `auto` chooses by the node, which is CAST AI's autoscaler for a node that it made, nobody for "+
+			"Karpenter's (the pods that are left without a node make it launch one), and the Auto Scaling group for any other; "+
 			"`karpenter` deletes the node's NodeClaim, for which `deploy/rbac-karpenter.yaml` has to be applied",
-		Why:  "A replacement that is on its way before the first pod has stopped is half of what the two minutes are for; and two that are asked for one node bring two.",
-		read: readReplace},
+		"A replacement that is on its way before the first pod has stopped is half of what the two minutes are for. "+
+			"It is exactly one who is asked: two would bring two instances for one node."),
 	duration(envFollow, func(p *spot.Policy) *time.Duration { return &p.Follow }, 0, 10*time.Minute,
 		"an invocation ends after fifteen",
 		"how long after the drain the function waits to see what becomes of its request for a replacement: the new instance and its node, or the group's reason why there is none",

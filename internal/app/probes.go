@@ -123,7 +123,7 @@ func (s selfChecker) aws() probe {
 // policy names it.
 func (s selfChecker) rights() (probes []probe) {
 	for _, r := range kube.Requests() {
-		if r.Group == "karpenter.sh" && !slices.Contains(s.cfg.Policy.Replace, spot.ReplacerKarpenter) {
+		if r.Group == "karpenter.sh" && s.cfg.Policy.Replace != spot.ReplacerKarpenter {
 			continue
 		}
 		what := strings.TrimSuffix(r.Resource+"/"+r.Subresource, "/")

@@ -92,7 +92,7 @@ func kept(value string, err error) kube.Source {
 // TestReady: everything is asked, nothing is changed, and a right that only Karpenter's replacement needs only where the
 // policy names it.
 func TestReady(t *testing.T) {
-	for name, replace := range map[string][]spot.Replacer{"by the node": nil, "by Karpenter": {spot.ReplacerGroup, spot.ReplacerKarpenter}} {
+	for name, replace := range map[string]spot.Replacer{"by the node": spot.ReplacerAuto, "by Karpenter": spot.ReplacerKarpenter} {
 		inCheckWorld(t, func(w *checkWorld) {
 			w.checker.cfg.Policy.Replace = replace
 			w.checker.texts = []text{{"token", envLogin, kept("t", nil), notEmpty}, {"ca", envCA, kept(testCA(w.T), nil), hasCertificate}}
@@ -104,7 +104,7 @@ func TestReady(t *testing.T) {
 			want = []string{"log-in", "aws", "token", "ca", "rbac: get nodes", "rbac: list nodes", "rbac: patch nodes", "rbac: delete nodes", "rbac: list pods",
 				"rbac: watch pods", "rbac: create pods/eviction", "rbac: delete pods", "rbac: get namespaces", "rbac: list volumeattachments.storage.k8s.io",
 				"rbac: create events.events.k8s.io"}
-			if replace != nil {
+			if replace == spot.ReplacerKarpenter {
 				want = append(want, "rbac: delete nodeclaims.karpenter.sh")
 			}
 			if want = append(want, "marked nodes"); !slices.Equal(names, want) {
@@ -151,7 +151,7 @@ func TestNotReady(t *testing.T) {
 			failed:  []string{"rbac: create pods/eviction"}, detail: "asking pods to leave is not allowed", advice: "apply deploy/rbac.yaml"},
 		"two rights, one Karpenter's": {
 			disturb: func(w *checkWorld) {
-				w.checker.cfg.Policy.Replace = []spot.Replacer{spot.ReplacerKarpenter}
+				w.checker.cfg.Policy.Replace = spot.ReplacerKarpenter
 				w.cluster.Forbid("delete", "nodeclaims")
 				w.cluster.Forbid("watch", "pods")
 			},

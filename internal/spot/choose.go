@@ -34,23 +34,6 @@ func notReplacedFor(format string, args ...any) Replace {
 	return Replace{Action: ReplaceNone, Reason: fmt.Sprintf(format, args...)}
 }
 
-// replacements chooses who is asked for another instance: exactly one, by the node, or those that the policy lists.
-func (p Policy) replacements(m meaning, t Target) (first Replace, also []Replace) {
-	ways := p.Replace
-	if len(ways) == 0 {
-		ways = []Replacer{replacerOf(t)}
-	}
-	for i, way := range ways {
-		r := p.replace(m, t, way)
-		if i == 0 {
-			first = r
-		} else {
-			also = append(also, r)
-		}
-	}
-	return first, also
-}
-
 // replacerOf chooses by what the node is.
 func replacerOf(t Target) Replacer {
 	switch {
@@ -67,7 +50,12 @@ func has(m map[string]string, key string) bool {
 	return ok
 }
 
-func (p Policy) replace(m meaning, t Target, way Replacer) Replace {
+// replace chooses who is asked for another instance: exactly one, by the node or by the policy.
+func (p Policy) replace(m meaning, t Target) Replace {
+	way := p.Replace
+	if way == ReplacerAuto {
+		way = replacerOf(t)
+	}
 	switch {
 	case way == ReplacerNobody:
 		return notReplacedFor("the policy is to ask nobody")
@@ -112,11 +100,11 @@ func (p Policy) replaceByAutoscaler(m meaning, t Target) Replace {
 	return Replace{Action: ReplaceTell, Tell: m.tell}
 }
 
-// replaceByKarpenter leaves it to the pods that are evicted, or, where the policy lists Karpenter, deletes the NodeClaim:
+// replaceByKarpenter leaves it to the pods that are evicted, or, where the policy names Karpenter, deletes the NodeClaim:
 // that makes Karpenter drain and end the instance too.
 func (p Policy) replaceByKarpenter(t Target) Replace {
 	switch {
-	case !slices.Contains(p.Replace, ReplacerKarpenter):
+	case p.Replace != ReplacerKarpenter:
 		return Replace{Action: ReplacePending, Reason: "Karpenter launches a node for the pods that are left without one"}
 	case t.Node == nil || t.Node.Claim == "":
 		return notReplacedFor("no NodeClaim of Karpenter's owns the node")

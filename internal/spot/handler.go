@@ -118,8 +118,8 @@ func (h *Handler) Handle(ctx context.Context, in Interruption) (Outcome, error) 
 
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
-	replaced := make(chan []ReplaceTold, 1)
-	go func() { replaced <- c.replaceAll(ctx, following) }()
+	replaced := make(chan ReplaceTold, 1)
+	go func() { replaced <- c.replace(ctx, following) }()
 	drained := c.drainNode(ctx, nil)
 	if drained.Node == "" && !c.actsOn() {
 		cancel() // nothing of ours: the other half has nothing to do either
@@ -153,7 +153,7 @@ func (c *call) note(ctx context.Context) (Outcome, error) {
 		return c.end(plan), nil
 	}
 	out := c.left(plan)
-	out.told(c.replaceAll(ctx, ctx))
+	out.told(c.replace(ctx, ctx))
 	return out, nil
 }
 

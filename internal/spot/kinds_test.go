@@ -1,6 +1,7 @@
 package spot_test
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"time"
@@ -114,7 +115,7 @@ func TestEventsThatThePolicyLeavesAlone(t *testing.T) {
 	}
 }
 
-// TestWhoIsAskedForAReplacement: exactly one, by the node; more only where they are listed.
+// TestWhoIsAskedForAReplacement: exactly one, by the node or by the policy.
 func TestWhoIsAskedForAReplacement(t *testing.T) {
 	castai := func(t *spot.Target) { t.Node.Labels = map[string]string{"provisioner.cast.ai/node-id": "n1"} }
 	karpenter := func(t *spot.Target) {
@@ -124,44 +125,34 @@ func TestWhoIsAskedForAReplacement(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		target func(*spot.Target)
-		list   []spot.Replacer
-		key    bool // of CAST AI's API
-		want   []spot.ReplaceAction
-		reason string // of the first
+		policy spot.Replacer // auto if empty
+		key    bool          // of CAST AI's API
+		want   spot.ReplaceAction
+		reason string
 	}{
-		{name: "a group's node", key: true, want: []spot.ReplaceAction{spot.ReplaceDetach}},
-		{name: "CAST AI's node", target: castai, key: true, want: []spot.ReplaceAction{spot.ReplaceTell}},
-		{name: "CAST AI's node, and no key", target: castai, want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "no API key"},
-		{name: "Karpenter's node", target: karpenter, key: true, want: []spot.ReplaceAction{spot.ReplacePending}},
-		{name: "Karpenter, by its NodeClaim", target: karpenter, list: []spot.Replacer{spot.ReplacerKarpenter}, want: []spot.ReplaceAction{spot.ReplaceClaim}},
-		{name: "Karpenter listed, a group's node", list: []spot.Replacer{spot.ReplacerKarpenter}, want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "no NodeClaim"},
-		{name: "nobody", list: []spot.Replacer{spot.ReplacerNobody}, want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "policy"},
-		{name: "the group alone, though the node is CAST AI's", target: castai, key: true, list: []spot.Replacer{spot.ReplacerGroup}, want: []spot.ReplaceAction{spot.ReplaceDetach}},
-		{name: "CAST AI alone, for a group's node", key: true, list: []spot.Replacer{spot.ReplacerAutoscaler}, want: []spot.ReplaceAction{spot.ReplaceTell}},
-		{name: "both", key: true, list: []spot.Replacer{spot.ReplacerGroup, spot.ReplacerAutoscaler}, want: []spot.ReplaceAction{spot.ReplaceDetach, spot.ReplaceTell}},
-		{name: "CAST AI, and the node is not known", key: true, list: []spot.Replacer{spot.ReplacerAutoscaler}, target: func(t *spot.Target) { t.Node = nil },
-			want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "the node is not known"},
-		{name: "CAST AI's control plane", key: true, list: []spot.Replacer{spot.ReplacerAutoscaler}, target: func(t *spot.Target) { t.Instance.Tags["k8s.io/role/master"] = "1" },
-			want: []spot.ReplaceAction{spot.ReplaceNone}, reason: "control plane"},
+		{name: "a group's node", key: true, want: spot.ReplaceDetach},
+		{name: "CAST AI's node", target: castai, key: true, want: spot.ReplaceTell},
+		{name: "CAST AI's node, and no key", target: castai, want: spot.ReplaceNone, reason: "no API key"},
+		{name: "Karpenter's node", target: karpenter, key: true, want: spot.ReplacePending},
+		{name: "Karpenter, by its NodeClaim", target: karpenter, policy: spot.ReplacerKarpenter, want: spot.ReplaceClaim},
+		{name: "Karpenter named, a group's node", policy: spot.ReplacerKarpenter, want: spot.ReplaceNone, reason: "no NodeClaim"},
+		{name: "nobody", policy: spot.ReplacerNobody, want: spot.ReplaceNone, reason: "policy"},
+		{name: "the group alone, though the node is CAST AI's", target: castai, key: true, policy: spot.ReplacerGroup, want: spot.ReplaceDetach},
+		{name: "CAST AI alone, for a group's node", key: true, policy: spot.ReplacerAutoscaler, want: spot.ReplaceTell},
+		{name: "CAST AI, and the node is not known", key: true, policy: spot.ReplacerAutoscaler, target: func(t *spot.Target) { t.Node = nil },
+			want: spot.ReplaceNone, reason: "the node is not known"},
+		{name: "CAST AI's control plane", key: true, policy: spot.ReplacerAutoscaler, target: func(t *spot.Target) { t.Instance.Tags["k8s.io/role/master"] = "1" },
+			want: spot.ReplaceNone, reason: "control plane"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			policy, target := spot.DefaultPolicy(cluster), ours()
-			policy.Replace, policy.Autoscaler = c.list, c.key
+			policy.Replace, policy.Autoscaler = cmp.Or(c.policy, spot.ReplacerAuto), c.key
 			if c.target != nil {
 				c.target(&target)
 			}
-			plan := policy.Plan(warning(spot.SpotTerminate), target, eventTime, time.Time{})
-			all := append([]spot.Replace{plan.Replace}, plan.Also...)
-			if len(all) != len(c.want) {
-				t.Fatalf("%d are asked: %+v", len(all), all)
-			}
-			for i, want := range c.want {
-				if all[i].Action != want {
-					t.Errorf("asked by %s (%s), want %s", all[i].Action, all[i].Reason, want)
-				}
-			}
-			if !strings.Contains(all[0].Reason, c.reason) {
-				t.Errorf("the reason is %q, want %q", all[0].Reason, c.reason)
+			got := policy.Plan(warning(spot.SpotTerminate), target, eventTime, time.Time{}).Replace
+			if got.Action != c.want || !strings.Contains(got.Reason, c.reason) {
+				t.Errorf("asked by %s (%s), want %s, %q", got.Action, got.Reason, c.want, c.reason)
 			}
 		})
 	}

@@ -139,16 +139,6 @@ func TestTheAutoscalerIsTold(t *testing.T) {
 			}
 		})
 	})
-	t.Run("beside the group, where both are listed", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			a := w.castai()
-			w.handler.Policy.Replace = []spot.Replacer{spot.ReplacerGroup, spot.ReplacerAutoscaler}
-			out := w.handle(spot.Emptied)
-			if out.Replacement.Action != spot.ReplaceDetach || len(out.AlsoAsked) != 1 || out.AlsoAsked[0].At == nil || len(a.told) != 1 {
-				t.Errorf("%+v, %+v", out.Replacement, out.AlsoAsked)
-			}
-		})
-	})
 	t.Run("of a recommendation that is left alone", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			a := w.castai()
@@ -183,21 +173,21 @@ type busy struct{ after time.Duration }
 func (b busy) Error() string             { return "429" }
 func (b busy) RetryAfter() time.Duration { return b.after }
 
-// TestKarpentersNodeClaim is deleted only where the policy lists Karpenter.
+// TestKarpentersNodeClaim is deleted only where the policy names Karpenter.
 func TestKarpentersNodeClaim(t *testing.T) {
-	for listed, want := range map[bool]spot.ReplaceAction{true: spot.ReplaceClaim, false: spot.ReplacePending} {
+	for named, want := range map[bool]spot.ReplaceAction{true: spot.ReplaceClaim, false: spot.ReplacePending} {
 		inWorld(t, func(w *world) {
 			w.cluster.WriteNode(instance, func(n *spot.Node) {
 				n.Labels, n.Claim = map[string]string{"karpenter.sh/nodepool": "spot"}, "spot-x7"
 			})
 			w.cluster.AddClaim("spot-x7")
-			if listed {
-				w.handler.Policy.Replace = []spot.Replacer{spot.ReplacerKarpenter}
+			if named {
+				w.handler.Policy.Replace = spot.ReplacerKarpenter
 			}
 			w.pod("web-1")
 			out := w.handle(spot.Emptied)
-			if out.Replacement.Action != want || len(w.cluster.Claims()) != map[bool]int{true: 0, false: 1}[listed] {
-				t.Errorf("listed %v: %+v, claims %v", listed, out.Replacement, w.cluster.Claims())
+			if out.Replacement.Action != want || len(w.cluster.Claims()) != map[bool]int{true: 0, false: 1}[named] {
+				t.Errorf("named %v: %+v, claims %v", named, out.Replacement, w.cluster.Claims())
 			}
 			w.wrote(2, 0)
 		})

@@ -58,7 +58,7 @@ func (c *call) lifecycle(ctx context.Context) (Outcome, error) {
 	drained := c.drainNode(ctx, moves)
 	letGo()
 	holdErr := <-held
-	out, err := c.outcome(drained, []ReplaceTold{{Action: plan.Replace.Action, Reason: plan.Replace.Reason}})
+	out, err := c.outcome(drained, ReplaceTold{Action: plan.Replace.Action, Reason: plan.Replace.Reason})
 	if err != nil {
 		return out, err
 	}

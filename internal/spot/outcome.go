@@ -30,27 +30,23 @@ const (
 
 // Outcome is all that is told of an interruption: what was done, when, and what was left undone and why.
 type Outcome struct {
-	Version     int          `json:"version"`
-	Result      Result       `json:"result"`
-	Reason      string       `json:"reason,omitempty"`
-	Event       EventTold    `json:"event,omitzero"`
-	Cluster     string       `json:"cluster,omitempty"`
-	Node        string       `json:"node,omitempty"`
-	Deadline    time.Time    `json:"deadline,omitzero"` // the end of the machine
-	Plan        *PlanTold    `json:"plan,omitempty"`
-	Cordon      *CordonTold  `json:"cordon,omitempty"`
-	Replacement *ReplaceTold `json:"replacement,omitempty"`
-
-	// AlsoAsked is what became of asking others, where the policy lists more than one.
-	AlsoAsked []ReplaceTold `json:"also_asked,omitempty"`
-
-	Lifecycle *LifecycleTold `json:"lifecycle,omitempty"`
-	Release   *ReleaseTold   `json:"release,omitempty"`
-	Times     TimesTold      `json:"times,omitzero"`
-	Pods      []PodTold      `json:"pods,omitempty"`
-	Attached  []string       `json:"attached,omitempty"` // volumes that were still attached when the pods had gone
-	Others    []OtherTold    `json:"others,omitempty"`   // other programs that were draining the node
-	Problems  []string       `json:"problems,omitempty"`
+	Version     int            `json:"version"`
+	Result      Result         `json:"result"`
+	Reason      string         `json:"reason,omitempty"`
+	Event       EventTold      `json:"event,omitzero"`
+	Cluster     string         `json:"cluster,omitempty"`
+	Node        string         `json:"node,omitempty"`
+	Deadline    time.Time      `json:"deadline,omitzero"` // the end of the machine
+	Plan        *PlanTold      `json:"plan,omitempty"`
+	Cordon      *CordonTold    `json:"cordon,omitempty"`
+	Replacement *ReplaceTold   `json:"replacement,omitempty"`
+	Lifecycle   *LifecycleTold `json:"lifecycle,omitempty"`
+	Release     *ReleaseTold   `json:"release,omitempty"`
+	Times       TimesTold      `json:"times,omitzero"`
+	Pods        []PodTold      `json:"pods,omitempty"`
+	Attached    []string       `json:"attached,omitempty"` // volumes that were still attached when the pods had gone
+	Others      []OtherTold    `json:"others,omitempty"`   // other programs that were draining the node
+	Problems    []string       `json:"problems,omitempty"`
 
 	// Each are the outcomes of an event about several instances, one each; what stands above is the gravest of them.
 	Each []Outcome `json:"each,omitempty"`
@@ -86,15 +82,7 @@ type PlanTold struct {
 	Replace ReplaceAction `json:"replace"`
 	Group   string        `json:"group,omitempty"`
 	Reason  string        `json:"reason,omitempty"` // why there is no replacement
-	Also    []AlsoPlanned `json:"also,omitempty"`   // others that are asked for a replacement
 	Pods    []PodPlanned  `json:"pods"`
-}
-
-// AlsoPlanned is another one that is asked for a replacement, where the policy lists more than one.
-type AlsoPlanned struct {
-	Replace ReplaceAction `json:"replace"`
-	Group   string        `json:"group,omitempty"`
-	Reason  string        `json:"reason,omitempty"`
 }
 
 // PodPlanned is what was decided about a pod.
@@ -120,10 +108,7 @@ func (p Plan) told(in Interruption, cordon bool, fates []PodFate) *PlanTold {
 
 // replace takes in who is asked for a replacement, as far as that is decided by now.
 func (t *PlanTold) replace(p Plan) {
-	t.Replace, t.Group, t.Reason, t.Also = p.Replace.Action, p.Replace.Group, p.Replace.Reason, nil
-	for _, r := range p.Also {
-		t.Also = append(t.Also, AlsoPlanned{r.Action, r.Group, r.Reason})
-	}
+	t.Replace, t.Group, t.Reason = p.Replace.Action, p.Replace.Group, p.Replace.Reason
 }
 
 // CordonTold is what became of the cordon.
@@ -221,25 +206,19 @@ func (c *call) end(plan Plan) Outcome {
 }
 
 // notReplaced is why a replacement that the plan wanted was not asked for.
-func notReplaced(plan Plan, r []ReplaceTold) error {
-	return nilOr(plan.Replace.Action != ReplaceNone && r[0].Action == ReplaceNone, "replacing the instance: %w", errors.New(r[0].Reason))
+func notReplaced(plan Plan, r ReplaceTold) error {
+	return nilOr(plan.Replace.Action != ReplaceNone && r.Action == ReplaceNone, "replacing the instance: %w", errors.New(r.Reason))
 }
 
 // told takes what became of asking for a replacement into the outcome, and says whether that has changed anything.
-func (o *Outcome) told(r []ReplaceTold) (changed bool) {
-	for i := range r {
-		changed = changed || r[i].changed
-		r[i].changed = false
-	}
-	o.Replacement = &r[0]
-	if len(r) > 1 {
-		o.AlsoAsked = r[1:]
-	}
+func (o *Outcome) told(r ReplaceTold) (changed bool) {
+	changed, r.changed = r.changed, false
+	o.Replacement = &r
 	return changed
 }
 
 // outcome puts the two halves together. If nothing was done and something went wrong, it is an error.
-func (c *call) outcome(d nodeDrain, r []ReplaceTold) (Outcome, error) {
+func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 	plan, t := c.plan(), c.target()
 	out := c.end(plan)
 	if plan.Verdict != Act {

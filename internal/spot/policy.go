@@ -27,7 +27,6 @@ type Plan struct {
 	Until    time.Time // when the work must be done: the deadline, or the end of the invocation
 	Drain    bool      // the node is drained; otherwise it is only cordoned
 	Replace  Replace
-	Also     []Replace // others that are asked, where the policy lists them
 
 	forced bool
 	once   bool
@@ -67,7 +66,7 @@ func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
 		}
 	}
 	if plan.Verdict == Act || plan.Verdict == Noted {
-		plan.Replace, plan.Also = p.replacements(m, t)
+		plan.Replace = p.replace(m, t)
 	} else {
 		plan.Replace = Replace{Action: ReplaceNone, Reason: plan.Reason}
 	}

@@ -3,7 +3,6 @@ package spot
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 )
 
@@ -14,18 +13,23 @@ const nodeFirst = 3 * time.Second
 // scaling is how writes to AWS, and what is asked because of them, are tried again.
 var scaling = backoff{200 * time.Millisecond, 3 * time.Second}
 
-// replaceAll asks for another instance where the plan wants it, and goes on asking until it is refused for good or ctx
-// ends. What comes of it is followed as long as following. The first is the plan's own choice.
-func (c *call) replaceAll(ctx, following context.Context) []ReplaceTold {
+// replace asks for another instance where the plan wants it, and goes on asking until it is refused for good or ctx ends.
+// What comes of it is followed as long as following.
+func (c *call) replace(ctx, following context.Context) ReplaceTold {
 	c.waitForPlan(ctx)
-	plan := c.plan()
-	all := append([]Replace{plan.Replace}, plan.Also...)
-	told := make([]ReplaceTold, len(all))
-	var wg sync.WaitGroup
-	for i, r := range all {
-		wg.Go(func() { told[i] = c.replace(ctx, following, r) })
+	r := c.plan().Replace
+	told := ReplaceTold{Action: r.Action, Group: r.Group, Reason: r.Reason}
+	switch r.Action {
+	case ReplaceDetach:
+		told = c.detach(ctx, told, r)
+		if told.At != nil {
+			c.followLaunch(following, &told)
+		}
+	case ReplaceTell:
+		told = c.tellAutoscaler(ctx, told, r)
+	case ReplaceClaim:
+		told = c.deleteClaim(ctx, told, r)
 	}
-	wg.Wait()
 	return told
 }
 
@@ -41,22 +45,6 @@ func (c *call) waitForPlan(ctx context.Context) {
 			return
 		}
 	}
-}
-
-func (c *call) replace(ctx, following context.Context, r Replace) ReplaceTold {
-	told := ReplaceTold{Action: r.Action, Group: r.Group, Reason: r.Reason}
-	switch r.Action {
-	case ReplaceDetach:
-		told = c.detach(ctx, told, r)
-		if told.At != nil {
-			c.followLaunch(following, &told)
-		}
-	case ReplaceTell:
-		told = c.tellAutoscaler(ctx, told, r)
-	case ReplaceClaim:
-		told = c.deleteClaim(ctx, told, r)
-	}
-	return told
 }
 
 // detach has the group launch another instance.

@@ -29,8 +29,8 @@ type Policy struct {
 	// Hooks are the lifecycle hooks whose terminations are handled; those of other names are left to whom they belong.
 	Hooks []string
 
-	// Replace names who is asked for a replacement; empty: exactly one, chosen by the node.
-	Replace []Replacer
+	// Replace is who is asked for a replacement.
+	Replace Replacer
 
 	// Autoscaler is whether there is an autoscaler's API to tell.
 	Autoscaler bool
@@ -46,7 +46,7 @@ type Policy struct {
 // DefaultPolicy is right for Spot's two minutes.
 func DefaultPolicy(cluster string) Policy {
 	return Policy{Cluster: cluster, Reserve: 5 * time.Second, ForceGrace: 60 * time.Second, Force: ForceAllow, Parallel: 50,
-		DaemonSets: TurnNever, Rebalance: RespondNot, ScheduledChange: RespondNot, Follow: 2 * time.Minute}
+		DaemonSets: TurnNever, Rebalance: RespondNot, ScheduledChange: RespondNot, Replace: ReplacerAuto, Follow: 2 * time.Minute}
 }
 
 // Force is whether a pod may be deleted past its budget.
@@ -79,6 +79,7 @@ const (
 type Replacer string
 
 const (
+	ReplacerAuto       Replacer = "auto"      // whoever the node belongs to
 	ReplacerGroup      Replacer = "asg"       // the Auto Scaling group, by a detach
 	ReplacerAutoscaler Replacer = "castai"    // CAST AI's autoscaler, by its event API
 	ReplacerKarpenter  Replacer = "karpenter" // Karpenter, by deleting the node's NodeClaim

@@ -102,8 +102,8 @@ func policyWords(p spot.Policy, out spot.Outcome) string {
 	case spot.ScheduledChange:
 		words = append(words, "scheduled changes: "+string(p.ScheduledChange))
 	}
-	for i, r := range p.Replace {
-		words = append(words, []string{"replacement by ", "and by "}[min(i, 1)]+string(r))
+	if p.Replace != spot.ReplacerAuto {
+		words = append(words, "replacement by "+string(p.Replace))
 	}
 	return strings.Join(words, ", ")
 }

@@ -115,7 +115,7 @@ func TestExplainEssentials(t *testing.T) {
 		"another policy": {func(e *Explanation) {
 			e.Policy.Force, e.Policy.DaemonSets, e.Policy.Reserve, e.From = spot.ForceNever, spot.TurnLast, 2500*time.Millisecond, "(yours)"
 		}, "  policy       reserve 2.5 s, never past budgets, DaemonSets' pods asked last, 50 evictions at once (yours)\n"},
-		"who is asked":                   {func(e *Explanation) { e.Policy.Replace = []spot.Replacer{spot.ReplacerGroup, spot.ReplacerAutoscaler} }, "50 evictions at once, replacement by asg, and by castai\n"},
+		"who is asked":                   {func(e *Explanation) { e.Policy.Replace = spot.ReplacerGroup }, "50 evictions at once, replacement by asg\n"},
 		"the policy for recommendations": {func(e *Explanation) { e.Outcome.Event.Kind = spot.Rebalance }, "50 evictions at once, rebalance recommendations: ignore\n"},
 		"the policy for changes":         {func(e *Explanation) { e.Outcome.Event.Kind = spot.ScheduledChange }, "50 evictions at once, scheduled changes: ignore\n"},
 	} {

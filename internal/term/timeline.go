@@ -140,7 +140,7 @@ func (p *page) moments(out spot.Outcome) {
 	add(t.Began, "got by the handler")
 	add(t.Located, "node found")
 	add(t.Cordoned, "node cordoned")
-	for _, r := range replacements(out) {
+	if r := out.Replacement; r != nil {
 		add(r.At, asked(r))
 		add(r.Launched, "replacement "+r.Instance+" launched")
 		add(r.Registered, "replacement's node "+r.Node+" registered")
@@ -178,16 +178,8 @@ func ifNot(value, before, there string) string {
 	return before + value
 }
 
-// replacements are all that were asked.
-func replacements(out spot.Outcome) []spot.ReplaceTold {
-	if out.Replacement == nil {
-		return nil
-	}
-	return append([]spot.ReplaceTold{*out.Replacement}, out.AlsoAsked...)
-}
-
 // asked says of whom a replacement was asked.
-func asked(r spot.ReplaceTold) string {
+func asked(r *spot.ReplaceTold) string {
 	switch r.Action {
 	case spot.ReplaceTell:
 		return "CAST AI's autoscaler told: " + r.Told
@@ -200,7 +192,7 @@ func asked(r spot.ReplaceTold) string {
 // replacement says what no moment can: why there is no replacement, or what is to be known of the one there is.
 func (p *page) replacement(out spot.Outcome) {
 	note := func(text string) { p.line("  %10s  %s", "-", text) }
-	for _, r := range replacements(out) {
+	if r := out.Replacement; r != nil {
 		switch {
 		case r.Action == spot.ReplaceNone:
 			note("no replacement asked: " + r.Reason)

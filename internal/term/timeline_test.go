@@ -240,8 +240,10 @@ func TestTimelineOfTheRelatives(t *testing.T) {
 	}{
 		{"a replacement that came", outcome(spot.Emptied, func(o *spot.Outcome) {
 			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Instance: "i-new", Launched: sec(3), Node: "n-new", Registered: sec(61)}
-			o.AlsoAsked = []spot.ReplaceTold{{Action: spot.ReplaceTell, Told: "interrupted", At: sec(2)}}
-		}), []string{"+1.00 s  replacement asked of g", "+2.00 s  CAST AI's autoscaler told: interrupted", "+3.00 s  replacement i-new launched", "+61.00 s  replacement's node n-new registered"}},
+		}), []string{"+1.00 s  replacement asked of g", "+3.00 s  replacement i-new launched", "+61.00 s  replacement's node n-new registered"}},
+		{"CAST AI's", outcome(spot.Emptied, func(o *spot.Outcome) {
+			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceTell, Told: "interrupted", At: sec(2)}
+		}), []string{"+2.00 s  CAST AI's autoscaler told: interrupted"}},
 		{"one that did not", outcome(spot.Emptied, func(o *spot.Outcome) {
 			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Answer: "InsufficientInstanceCapacity"}
 		}), []string{"-  the group says: InsufficientInstanceCapacity"}},

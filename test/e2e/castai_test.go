@@ -213,24 +213,6 @@ func instead(t *testing.T, sample string, m machine) map[string]string {
 	return names
 }
 
-// TestCastAIBeside: where the policy lists two, both are asked, and neither waits for the other nor the drain for them.
-func TestCastAIBeside(t *testing.T) {
-	r := newRig(t)
-	api := r.castai(slices.Repeat([]castaiAnswer{{code: http.StatusBadGateway}}, 4)...)
-	m := r.machines(1)[0]
-	r.env["KOPS_SPOT_REPLACE"] = "asg,castai"
-	out := r.handle(r.warning(spot.SpotTerminate, m.id, time.Second), spot.Emptied)
-	if e := r.tellsOnce(api); e.NodeID != "" || !strings.HasSuffix(e.ProviderID, "/"+m.id) { // it has not made the node
-		t.Errorf("it was told %+v", e)
-	}
-	if out.Replacement.Action != spot.ReplaceDetach || r.detached() != 1 || len(out.AlsoAsked) != 1 || out.AlsoAsked[0].Action != spot.ReplaceTell {
-		t.Fatalf("%+v, %+v", out.Replacement, out.AlsoAsked)
-	}
-	if *out.AlsoAsked[0].At < *out.Replacement.At {
-		t.Error("the group waited for CAST AI")
-	}
-}
-
 // TestCastAIKeepsItsKey: a key that is refused to the last, by a server that repeats it, is in no outcome and in no log.
 func TestCastAIKeepsItsKey(t *testing.T) {
 	r := newRig(t)

@@ -26,7 +26,7 @@ type rehearseOptions struct {
 }
 
 // rehearsed are the warnings that can be rehearsed.
-var rehearsed = []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate, spot.CapacityReservation, spot.Rebalance}
+var rehearsed = []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate, spot.Rebalance}
 
 func rehearseCommand(c *console) *cobra.Command {
 	var o rehearseOptions

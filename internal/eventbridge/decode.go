@@ -77,7 +77,7 @@ func (e envelope) family() (eventType, error) {
 		}
 	}
 	if e.Source == SourceRehearsal {
-		return eventType{}, e.nothing("only Spot warnings, warnings of a capacity reservation and rebalance recommendations can be rehearsed")
+		return eventType{}, e.nothing("only Spot warnings and rebalance recommendations can be rehearsed")
 	}
 	return eventType{}, e.nothing("")
 }

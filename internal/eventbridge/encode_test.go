@@ -28,7 +28,7 @@ func one(kind spot.Kind) spot.Interruption {
 	return in
 }
 
-var rehearsed = []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate, spot.CapacityReservation, spot.Rebalance}
+var rehearsed = []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate, spot.Rebalance}
 
 func TestEveryKindThereAndBack(t *testing.T) {
 	t.Parallel()
@@ -71,8 +71,8 @@ func TestWhatIsEncodedHasTheFormOfTheSamples(t *testing.T) {
 		".detail.affectedEntities.lastUpdatedTime", ".detail.affectedEntities.tags"}
 	for name, kind := range map[string]spot.Kind{
 		"spot-interruption-terminate": spot.SpotTerminate, "spot-interruption-stop": spot.SpotStop, "spot-interruption-hibernate": spot.SpotHibernate,
-		"capacity-reservation-interruption": spot.CapacityReservation, "rebalance-recommendation": spot.Rebalance,
-		"state-change-terminated": spot.StateChange, "asg-terminate-lifecycle": spot.LifecycleTerminate, "health-scheduled-change": spot.ScheduledChange,
+		"rebalance-recommendation": spot.Rebalance, "state-change-terminated": spot.StateChange,
+		"asg-terminate-lifecycle": spot.LifecycleTerminate, "health-scheduled-change": spot.ScheduledChange,
 	} {
 		event, err := eventbridge.Encode(one(kind))
 		if err != nil {

@@ -4,12 +4,11 @@ import "testing"
 
 // ofOneInstance are samples of all types that speak of one instance, with the field that names it.
 var ofOneInstance = map[string]string{
-	"spot-interruption-terminate":       "instance-id",
-	"capacity-reservation-interruption": "instance-id",
-	"rebalance-recommendation":          "instance-id",
-	"state-change-terminated":           "instance-id",
-	"rehearsal-spot-terminate":          "instance-id",
-	"asg-terminate-lifecycle":           "EC2InstanceId",
+	"spot-interruption-terminate": "instance-id",
+	"rebalance-recommendation":    "instance-id",
+	"state-change-terminated":     "instance-id",
+	"rehearsal-spot-terminate":    "instance-id",
+	"asg-terminate-lifecycle":     "EC2InstanceId",
 }
 
 func TestWhatIsNoWholeEventIsRefused(t *testing.T) {
@@ -76,8 +75,6 @@ func TestDetailsThatAWSDoesNotSendAreRefused(t *testing.T) {
 		"no action": {"spot-interruption-terminate", func(d map[string]any) { delete(d, "instance-action") }, `"instance-action" is ""`},
 		"a rehearsed action that is none": {"rehearsal-spot-terminate", func(d map[string]any) { d["instance-action"] = "explode" },
 			`"explode", not terminate, stop or hibernate`},
-		"a capacity reservation that stops": {"capacity-reservation-interruption", func(d map[string]any) { d["instance-action"] = "stop" },
-			`"instance-action" is "stop", not terminate`},
 		"no state": {"state-change-stopped", func(d map[string]any) { delete(d, "state") }, `"state" is "", not pending, running, `},
 		"a state that is none": {"state-change-stopped", func(d map[string]any) { d["state"] = "asleep" },
 			`"state" is "asleep", not pending, running, stopping, stopped, shutting-down or terminated`},

@@ -22,14 +22,13 @@ type Interruption struct {
 type Kind string
 
 const (
-	SpotTerminate       Kind = "spot-terminate"
-	SpotStop            Kind = "spot-stop"
-	SpotHibernate       Kind = "spot-hibernate"
-	CapacityReservation Kind = "capacity-reservation"
-	LifecycleTerminate  Kind = "lifecycle-terminate"
-	Rebalance           Kind = "rebalance-recommendation"
-	ScheduledChange     Kind = "scheduled-change"
-	StateChange         Kind = "state-change"
+	SpotTerminate      Kind = "spot-terminate"
+	SpotStop           Kind = "spot-stop"
+	SpotHibernate      Kind = "spot-hibernate"
+	LifecycleTerminate Kind = "lifecycle-terminate"
+	Rebalance          Kind = "rebalance-recommendation"
+	ScheduledChange    Kind = "scheduled-change"
+	StateChange        Kind = "state-change"
 )
 
 // meaning is what a Kind of event allows us to do, and until when.
@@ -48,18 +47,14 @@ type meaning struct {
 // meanings is the one table of what events mean.
 //
 // AWS gives the two-minute notice for terminate and stop; hibernation begins at once, so its lead is only how long the
-// handler stays to watch: a hibernated pod finishes its termination when the instance resumes. For a capacity
-// reservation's interruption AWS documents no lead, and its example reads like a Spot warning: two minutes are assumed.
-// The lead of a lifecycle action is its hook's; the one here counts where the hook cannot be read. A scheduled change
-// brings its own moment.
+// handler stays to watch: a hibernated pod finishes its termination when the instance resumes. The lead of a lifecycle
+// action is its hook's; the one here counts where the hook cannot be read. A scheduled change brings its own moment.
 var meanings = map[Kind]meaning{
 	SpotTerminate: {lead: 120 * time.Second, force: true, detach: true, tell: ToldInterrupted, notice: "EC2 terminates the Spot instance"},
 	SpotStop: {lead: 120 * time.Second, force: true, tell: ToldInterrupted, notice: "EC2 stops the Spot instance",
 		keep: "EC2 stops the Spot instance: it may come back"},
 	SpotHibernate: {lead: 20 * time.Second, once: true, tell: ToldInterrupted, notice: "EC2 hibernates the Spot instance",
 		keep: "EC2 hibernates the Spot instance: it may come back"},
-	CapacityReservation: {lead: 120 * time.Second, tell: ToldInterrupted, notice: "EC2 takes the capacity reservation's instance back",
-		keep: "a group that launches into a capacity reservation would only launch into what is taken back"},
 	LifecycleTerminate: {lead: 120 * time.Second, force: true, notice: "its Auto Scaling group terminates the instance",
 		keep: "its group decides by itself whether it launches another"},
 	Rebalance: {open: true, tell: ToldRebalance, notice: "EC2 recommends to leave the Spot instance",

@@ -28,7 +28,6 @@ func TestWhatEachKindOfEventMeans(t *testing.T) {
 		{kind: spot.SpotTerminate, deadline: 120 * time.Second, cut: true, forced: true, again: true, replace: spot.ReplaceDetach, told: "interrupted"},
 		{kind: spot.SpotStop, deadline: 120 * time.Second, cut: true, forced: true, again: true, replace: spot.ReplaceNone, told: "interrupted"},
 		{kind: spot.SpotHibernate, deadline: 20 * time.Second, replace: spot.ReplaceNone, told: "interrupted"},
-		{kind: spot.CapacityReservation, deadline: 120 * time.Second, cut: true, again: true, replace: spot.ReplaceNone, told: "interrupted"},
 		{kind: spot.LifecycleTerminate, deadline: 120 * time.Second, cut: true, forced: true, again: true, replace: spot.ReplaceNone},
 		{kind: spot.LifecycleTerminate, hook: &spot.Hook{Heartbeat: 5 * time.Minute, Global: 9 * time.Hour}, deadline: 5 * time.Minute, cut: true, forced: true, again: true, replace: spot.ReplaceNone},
 		{kind: spot.LifecycleTerminate, hook: &spot.Hook{Heartbeat: 5 * time.Minute, Global: time.Minute}, deadline: time.Minute, cut: true, forced: true, again: true, replace: spot.ReplaceNone},

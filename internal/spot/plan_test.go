@@ -107,7 +107,6 @@ func TestPlanReplace(t *testing.T) {
 		{name: "Karpenter by label", target: func(t *spot.Target) { t.Node.Labels = map[string]string{"karpenter.sh/nodepool": "spot"} }, want: spot.ReplacePending, reason: "Karpenter"},
 		{name: "Karpenter by tag", target: func(t *spot.Target) { t.Instance.Tags["karpenter.sh/nodepool"] = "spot" }, want: spot.ReplacePending, reason: "Karpenter"},
 		{name: "in the warm pool", target: func(t *spot.Target) { t.Membership.LifecycleState = "Warmed:Stopped" }, want: spot.ReplaceNone, reason: "warm pool"},
-		{name: "a capacity reservation's", kind: spot.CapacityReservation, want: spot.ReplaceNone, reason: "taken back"},
 		{name: "cluster-autoscaler removes it", target: func(t *spot.Target) { t.Node.Taints = []spot.Taint{{Key: "ToBeDeletedByClusterAutoscaler"}} }, want: spot.ReplaceNone, reason: "cluster-autoscaler"},
 		{name: "Karpenter removes it", target: func(t *spot.Target) { t.Node.Taints = []spot.Taint{{Key: "karpenter.sh/disrupted"}} }, want: spot.ReplaceNone, reason: "Karpenter is removing"},
 	} {

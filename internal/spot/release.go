@@ -52,7 +52,7 @@ func (p Policy) Release(t Target) Release {
 		return no("the instance may only sleep, with its pods in memory")
 	case !t.Node.isMarked():
 		return no("whoever stopped the instance did so without a warning, and may start it again")
-	case !slices.Contains([]Kind{"", SpotTerminate, SpotStop, CapacityReservation}, t.Node.markedKind()):
+	case !slices.Contains([]Kind{"", SpotTerminate, SpotStop}, t.Node.markedKind()):
 		return no("the node's marks are of an event that does not stop machines: whoever stopped the instance may start it again")
 	}
 	return Release{Free: true}

@@ -177,7 +177,7 @@ func TestCastAIAndTheFamily(t *testing.T) {
 		{"rehearsal-rebalance", theirs, spot.LeftAsIs, ""},
 		{"rehearsal-spot-terminate", theirs, spot.Emptied, ""},
 		{"spot-interruption-replayed", theirs, spot.StaleOne, ""},
-		{"capacity-reservation-interruption", theirs, spot.Emptied, "interrupted theirs aws:///us-east-1a/" + theirs.id},
+		{"spot-interruption-terminate", theirs, spot.Emptied, "interrupted theirs aws:///us-east-1a/" + theirs.id},
 		{"spot-interruption-stop", overridden, spot.Emptied, "interrupted overridden aws:///elsewhere"},
 		{"spot-interruption-terminate", ours, spot.Emptied, ""},
 	} {

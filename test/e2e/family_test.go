@@ -92,8 +92,7 @@ func (r *rig) sample(name string, age time.Duration, names map[string]string) []
 
 // handled are the events that the function acts on by itself, or once its settings say so; all others it leaves alone.
 // What becomes of these is TestFamilyActs' and TestFamilyLifecycle's.
-var handled = []string{"spot-interruption-terminate", "spot-interruption-doc-arn", "spot-interruption-stop", "spot-interruption-hibernate",
-	"capacity-reservation-interruption"}
+var handled = []string{"spot-interruption-terminate", "spot-interruption-doc-arn", "spot-interruption-stop", "spot-interruption-hibernate"}
 
 // leftAlone is what comes of the other events on a healthy node, if nothing is set: what AWS is asked, and what the API
 // server.
@@ -114,7 +113,6 @@ var leftAlone = map[string]struct {
 	"health-backup":                      {spot.Ignored, "", ""},
 	"health-dedicated-host":              {spot.Ignored, "", ""},
 	"rehearsal-spot-terminate":           {spot.Planned, "DescribeInstances", "get nodes, list pods"},
-	"rehearsal-capacity-reservation":     {spot.Planned, "DescribeInstances", "get nodes, list pods"},
 	"rehearsal-rebalance":                {spot.LeftAsIs, "DescribeInstances", "get nodes"},
 	"spot-interruption-replayed":         {spot.StaleOne, "", ""},
 	"state-change-pending":               {spot.Ignored, "", ""},

@@ -67,7 +67,7 @@ func with(more ...Parameters) Parameters {
 	return p
 }
 
-var ruleParameters = []string{"SpotWarningRule", "CapacityReservationRule", "RebalanceRule", "LifecycleRule", "HealthRule", "StateChangeRule",
+var ruleParameters = []string{"SpotWarningRule", "RebalanceRule", "LifecycleRule", "HealthRule", "StateChangeRule",
 	"RehearsalRule", "SelfCheckRule"}
 
 func switches(state string) Parameters {

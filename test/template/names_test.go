@@ -12,7 +12,7 @@ import (
 )
 
 // ruleNames are what each rule's name ends in.
-var ruleNames = map[string]string{"SpotWarning": "spot-warning", "CapacityReservation": "capacity", "Rebalance": "rebalance",
+var ruleNames = map[string]string{"SpotWarning": "spot-warning", "Rebalance": "rebalance",
 	"Lifecycle": "lifecycle", "Health": "health", "StateChange": "state-change", "Rehearsal": "rehearsal", "SelfCheck": "self-check"}
 
 // nameProperties are where types of resources have their names, and what AWS takes for one.

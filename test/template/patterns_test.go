@@ -17,7 +17,7 @@ import (
 // ruleOf is which rule brings which kind of event.
 var ruleOf = map[spot.Kind]string{
 	spot.SpotTerminate: "SpotWarning", spot.SpotStop: "SpotWarning", spot.SpotHibernate: "SpotWarning",
-	spot.CapacityReservation: "CapacityReservation", spot.Rebalance: "Rebalance", spot.LifecycleTerminate: "Lifecycle",
+	spot.Rebalance: "Rebalance", spot.LifecycleTerminate: "Lifecycle",
 	spot.ScheduledChange: "Health", spot.StateChange: "StateChange",
 }
 

@@ -169,7 +169,7 @@ func TestWhatTheFunctionRefusesIsRefusedBefore(t *testing.T) {
 // TestDefaultsLeaveOnWhatDoesSomething: a rule whose events the settings ignore costs invocations and does nothing.
 func TestDefaultsLeaveOnWhatDoesSomething(t *testing.T) {
 	tmpl := shared.Templates[byDefault]
-	for parameter, on := range map[string]bool{"SpotWarningRule": true, "CapacityReservationRule": true, "StateChangeRule": true, "RehearsalRule": true, "SelfCheckRule": true,
+	for parameter, on := range map[string]bool{"SpotWarningRule": true, "StateChangeRule": true, "RehearsalRule": true, "SelfCheckRule": true,
 		"RebalanceRule": false, "LifecycleRule": false, "HealthRule": false} {
 		if !slices.Contains(ruleParameters, parameter) {
 			t.Errorf("%s is no rule's", parameter)

@@ -153,8 +153,8 @@ func (d *Discovery) version(ctx context.Context, cluster *kubeadmin.Client) erro
 		minor, _ = strconv.Atoi(parts[1]) // what is no number is new
 	}
 	if parts[0] == "1" && minor > 0 && minor < oldest {
-		d.find(change.Warn, "kubernetes", v+" is older than 1.22: pods are evicted by policy/v1beta1, best effort", "")
-		return nil
+		return fmt.Errorf("checking the version of Kubernetes: %s is older than 1.%d, the first with policy/v1: "+
+			"upgrade the cluster first", v, oldest)
 	}
 	d.find(change.OK, "kubernetes", v, "")
 	return nil

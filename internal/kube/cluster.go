@@ -7,7 +7,6 @@ package kube
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -36,8 +35,6 @@ const (
 type Cluster struct {
 	client rest.Interface
 	params runtime.ParameterCodec
-
-	oldEvictions atomic.Bool // the API server knows evictions by their old name only
 }
 
 var (

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -71,6 +72,16 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 		see(spot.PodChange{Gone: e.Type == watch.Deleted, Pods: []spot.Pod{podOf(pod)}})
 	}
 	return nil
+}
+
+// Evict implements spot.Pods. Kubernetes has had policy/v1 since 1.22.
+func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
+	eviction := &policyv1.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
+		DeleteOptions: deleteOptions(p, grace, exact),
+	}
+	request := c.client.Post().Namespace(p.Namespace).Resource("pods").Name(p.Name).SubResource("eviction")
+	return refusal(do(ctx, writeLimit, request.Body(eviction), nil), "evicting "+p.ID())
 }
 
 // Delete implements spot.Pods. With a grace period under a second the API server forgets the pod at once, whatever its

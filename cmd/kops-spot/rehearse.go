@@ -19,7 +19,7 @@ import (
 
 type rehearseOptions struct {
 	place
-	event, bus, queue, function, logGroup, output string
+	event, bus, function, logGroup, output string
 
 	wait time.Duration
 	yes  bool
@@ -47,7 +47,6 @@ func rehearseCommand(c *console) *cobra.Command {
 	f.StringVar(&o.bus, "bus", "default", "the event `bus`")
 	f.StringVar(&o.function, "function", "", "the function's `name`, in whose log the outcome is looked for; else the one of the cluster")
 	f.StringVar(&o.logGroup, "log-group", "", "the `name` of the log group to look in; else the one that Lambda gives the function")
-	f.StringVar(&o.queue, "queue", "", "the `URL` of the queue that the function's outcomes go to, to look there instead")
 	f.DurationVar(&o.wait, "wait", 3*time.Minute, "how `long` to wait for the outcome")
 	f.StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+", or "+asJSON)
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask: for scripts")
@@ -64,9 +63,6 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	}
 	if o.wait <= 0 {
 		return fmt.Errorf("--wait %s: it is how long to wait, such as 3m", o.wait)
-	}
-	if o.queue != "" && (o.function != "" || o.logGroup != "") {
-		return errors.New("--queue: the outcome is looked for in a queue or in a log: say --function or --log-group without it")
 	}
 	k, err := c.connect(ctx, o.place)
 	if err != nil {
@@ -97,7 +93,7 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	if err != nil {
 		return err
 	}
-	c.say(term.Good, "sent: event %s\nits outcome is waited for in the %s, for %s at most", id, o.where(k.name), o.wait)
+	c.say(term.Good, "sent: event %s\nits outcome is waited for in the log group %s, for %s at most", id, o.group(k.name), o.wait)
 	out, err := c.followRehearsal(ctx, stage, o, k.name, id, sent)
 	if err != nil {
 		return err
@@ -138,19 +134,8 @@ func (o rehearseOptions) group(cluster string) string {
 	return cmp.Or(o.logGroup, "/aws/lambda/"+cmp.Or(o.function, iam.FunctionName(cluster)))
 }
 
-// where is the place in which the outcome is looked for, in words.
-func (o rehearseOptions) where(cluster string) string {
-	if o.queue != "" {
-		return "queue " + o.queue
-	}
-	return "log group " + o.group(cluster)
-}
-
 // canFollow makes sure, before anything is sent, that the outcome can be looked for.
 func (c *console) canFollow(ctx context.Context, stage *rehearsal.Stage, o rehearseOptions, cluster string) error {
-	if o.queue != "" {
-		return stage.CheckQueue(ctx, o.queue)
-	}
 	there, err := stage.HasLog(ctx, o.group(cluster))
 	if err == nil && !there {
 		c.say(term.Mind, "there is no log group %s yet: the function has never run, or is called otherwise (--function)", o.group(cluster))
@@ -161,22 +146,21 @@ func (c *console) canFollow(ctx context.Context, stage *rehearsal.Stage, o rehea
 func (c *console) followRehearsal(ctx context.Context, stage *rehearsal.Stage, o rehearseOptions, cluster, id string, sent time.Time) (spot.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
-	if o.queue != "" {
-		out, err := stage.FromQueue(ctx, o.queue, id, cluster)
-		return out, whereBroken(err, "the queue is the one of its OnSuccess and OnFailure destinations, and nobody else takes the records first")
-	}
 	const early = 10 * time.Minute // the log's clock is not ours
-	out, err := stage.FromLog(ctx, o.group(cluster), id, sent.Add(-early), func(what string) { c.say(term.Good, "%s", what) })
-	return out, whereBroken(err, fmt.Sprintf("this is its log (--function, --log-group), it may write it, and can start: aws logs tail %s --since 1h shows what it says", o.group(cluster)))
+	group := o.group(cluster)
+	out, err := stage.FromLog(ctx, group, id, sent.Add(-early), func(what string) { c.say(term.Good, "%s", what) })
+	return out, whereBroken(err, group)
 }
 
 // whereBroken says where a chain may be broken of which nothing was heard.
-func whereBroken(err error, last string) error {
+func whereBroken(err error, group string) error {
 	if !errors.Is(err, rehearsal.ErrSilent) {
 		return err
 	}
-	return fmt.Errorf("%w. Look, in this order, whether a rule of the bus is enabled and matches the source kops-spot.rehearsal; its target is the function; "+
-		"the function's policy lets EventBridge invoke it; the function has been invoked and not throttled; and whether %s", err, last)
+	return fmt.Errorf("%w. Look, in this order, whether a rule of the bus is enabled and matches the source kops-spot.rehearsal; "+
+		"its target is the function; the function's policy lets EventBridge invoke it; the function has been invoked and not "+
+		"throttled; and whether this is its log (--function, --log-group), it may write it, and can start: "+
+		"aws logs tail %s --since 1h shows what it says", err, group)
 }
 
 func (c *console) tellRehearsal(o rehearseOptions, out spot.Outcome) error {

@@ -34,8 +34,8 @@ func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
 
 // TestOnlySilenceIsABrokenChain: an error of another kind says itself what to do.
 func TestOnlySilenceIsABrokenChain(t *testing.T) {
-	silent := whereBroken(fmt.Errorf("%w in the queue q", rehearsal.ErrSilent), "the queue is the right one")
-	for _, want := range []string{"nothing was heard of the rehearsal in the queue q", "enabled and matches the source kops-spot.rehearsal", "lets EventBridge invoke it", "whether the queue is the right one"} {
+	silent := whereBroken(fmt.Errorf("%w in the log group /l", rehearsal.ErrSilent), "/l")
+	for _, want := range []string{"nothing was heard of the rehearsal in the log group /l", "enabled and matches the source kops-spot.rehearsal", "lets EventBridge invoke it", "aws logs tail /l --since 1h"} {
 		if !strings.Contains(silent.Error(), want) {
 			t.Errorf("%q is not in: %v", want, silent)
 		}
@@ -51,12 +51,11 @@ func TestOnlySilenceIsABrokenChain(t *testing.T) {
 
 func TestWhereTheOutcomeIsLookedFor(t *testing.T) {
 	for want, o := range map[string]rehearseOptions{
-		"log group /aws/lambda/cast-kops-prod-example-com-": {},
-		"log group /aws/lambda/handler":                     {function: "handler"},
-		"log group /mine":                                   {function: "handler", logGroup: "/mine"},
-		"queue https://q":                                   {queue: "https://q"},
+		"/aws/lambda/cast-kops-prod-example-com-": {},
+		"/aws/lambda/handler":                     {function: "handler"},
+		"/mine":                                   {function: "handler", logGroup: "/mine"},
 	} {
-		if got := o.where("prod.example.com"); got != want && !(strings.HasSuffix(want, "-") && strings.HasPrefix(got, want)) {
+		if got := o.group("prod.example.com"); got != want && !(strings.HasSuffix(want, "-") && strings.HasPrefix(got, want)) {
 			t.Errorf("%+v: got %q, want %q", o, got, want)
 		}
 	}

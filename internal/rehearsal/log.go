@@ -69,7 +69,7 @@ func (s *Stage) FromLog(ctx context.Context, group, id string, since time.Time, 
 			break
 		}
 	}
-	return spot.Outcome{}, silence(ctx, "log group "+group)
+	return spot.Outcome{}, silence(ctx, group)
 }
 
 func (l line) String() string {

@@ -12,7 +12,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	bus "github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
@@ -22,12 +21,11 @@ import (
 type Stage struct {
 	events *bus.Client
 	logs   *cloudwatchlogs.Client
-	queues *sqs.Client
 }
 
 // New makes a Stage of region, credentials and endpoints of cfg.
 func New(cfg aws.Config) *Stage {
-	return &Stage{events: bus.NewFromConfig(cfg), logs: cloudwatchlogs.NewFromConfig(cfg), queues: sqs.NewFromConfig(cfg)}
+	return &Stage{events: bus.NewFromConfig(cfg), logs: cloudwatchlogs.NewFromConfig(cfg)}
 }
 
 // Send puts the rehearsal on an event bus ("default" is the one that AWS's own events come on) and returns the id that
@@ -70,11 +68,11 @@ func (s *Stage) Send(ctx context.Context, in spot.Interruption, onBus string) (i
 var ErrSilent = errors.New("nothing was heard of the rehearsal")
 
 // silence is the error of a search that has ended without an outcome.
-func silence(ctx context.Context, place string) error {
+func silence(ctx context.Context, group string) error {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("following the rehearsal, which goes on without us: %w", context.Cause(ctx))
 	}
-	return fmt.Errorf("%w in the %s", ErrSilent, place)
+	return fmt.Errorf("%w in the log group %s", ErrSilent, group)
 }
 
 // FailedError is what the function said where it did nothing.

@@ -33,13 +33,9 @@ type answer struct{ code, body string }
 type world struct {
 	answers map[string][]answer
 	asked   map[string][]map[string]any // the requests, by operation
-	slow    time.Duration               // how long an answer takes
 }
 
 func (w *world) Do(r *http.Request) (*http.Response, error) {
-	if !sleep(r.Context(), w.slow) {
-		return nil, r.Context().Err()
-	}
 	_, op, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	var in map[string]any
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
@@ -180,17 +176,13 @@ func TestTheLogIsFollowedToTheOutcome(t *testing.T) {
 // TestWhoeverStopsFollowingIsNotSentLooking for a broken chain.
 func TestWhoeverStopsFollowingIsNotSentLooking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := newStage(map[string][]answer{"FilterLogEvents": {page("")}, "ReceiveMessage": {messages()}})
+		s, _ := newStage(map[string][]answer{"FilterLogEvents": {page("")}})
 		stopped := errors.New("interrupted")
-		for name, follow := range map[string]func(context.Context) error{
-			"log":   func(ctx context.Context) error { _, err := s.FromLog(ctx, "/l", id, time.Now(), nil); return err },
-			"queue": func(ctx context.Context) error { _, err := s.FromQueue(ctx, "q", id, cluster); return err },
-		} {
-			ctx, cancel := context.WithCancelCause(t.Context())
-			cancel(stopped)
-			if err := follow(ctx); !errors.Is(err, stopped) || errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), "goes on without us") {
-				t.Errorf("%s: got %v", name, err)
-			}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(stopped)
+		_, err := s.FromLog(ctx, "/l", id, time.Now(), nil)
+		if !errors.Is(err, stopped) || errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), "goes on without us") {
+			t.Errorf("got %v", err)
 		}
 	})
 }
@@ -210,76 +202,5 @@ func TestALogGroupIsLookedForBefore(t *testing.T) {
 		if there != c.there || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%+v: got %v, %v", c, there, err)
 		}
-	}
-}
-
-// messages is what a look into the queue finds.
-func messages(bodies ...string) answer {
-	type message struct{ Body, ReceiptHandle string }
-	var out struct{ Messages []message }
-	for _, b := range bodies {
-		out.Messages = append(out.Messages, message{b, "handle"})
-	}
-	body, _ := json.Marshal(out) // strings always have a form
-	return answer{body: string(body)}
-}
-
-// written is a record in the queue.
-func written(event, condition, response string) string {
-	return fmt.Sprintf(`{"version": "1.0", "requestContext": {"condition": %q, "functionArn": "arn:f"}, "requestPayload": {"id": %q}, "responsePayload": %s}`, condition, event, response)
-}
-
-func TestTheQueueIsSearchedForTheOutcome(t *testing.T) {
-	ours := written(id, "Success", `{"result": "emptied", "cluster": "`+cluster+`"}`)
-	otherEvents := written("another", "Success", `{"result": "stale", "cluster": "`+cluster+`"}`)
-	otherClusters := written(id, "Success", `{"result": "foreign", "cluster": "dev.example.com"}`)
-	broken := written(id, "RetriesExhausted", `{"errorMessage": "the cluster is closed"}`)
-	for name, c := range map[string]struct {
-		looks []answer
-		says  string // of the error; none: emptied
-	}{
-		"there at once":                    {looks: []answer{messages(ours)}},
-		"behind others":                    {looks: []answer{messages(otherEvents, "no JSON", `{}`), messages(), messages(otherEvents, ours)}},
-		"another cluster's does not count": {looks: []answer{messages(otherClusters), messages(otherClusters, ours)}},
-		"a failure may be another's":       {looks: []answer{messages(broken), messages(ours)}},
-		"a failure and nothing else":       {looks: []answer{messages(broken), messages()}, says: `the function did nothing: RetriesExhausted of arn:f: {"errorMessage": "the cluster is closed"}`},
-		"nothing of ours":                  {looks: []answer{messages(otherEvents, otherClusters)}, says: "nothing was heard of the rehearsal in the queue q"},
-		"what is no outcome":               {looks: []answer{messages(written(id, "Success", `"text"`)), messages()}, says: "reading the outcome: "},
-		"no queue":                         {looks: []answer{{code: "QueueDoesNotExist"}}, says: "reading the queue q: "},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s, w := newStage(map[string][]answer{"ReceiveMessage": c.looks})
-				w.slow = waited * time.Second
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				defer cancel()
-				out, err := s.FromQueue(ctx, "q", id, cluster)
-				switch {
-				case c.says == "" && (err != nil || out.Result != spot.Emptied),
-					c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
-					t.Errorf("got %v, %v; want %q", out.Result, err, c.says)
-				}
-				for op, all := range w.asked {
-					if op != "ReceiveMessage" {
-						t.Errorf("%s was called: records are left as they are", op)
-					}
-					for _, in := range all {
-						if in["VisibilityTimeout"] != float64(hidden) {
-							t.Errorf("records are hidden for %v s", in["VisibilityTimeout"])
-						}
-					}
-				}
-			})
-		})
-	}
-}
-
-func TestAQueueIsLookedForBefore(t *testing.T) {
-	s, w := newStage(map[string][]answer{"ReceiveMessage": {messages("{}"), {code: "QueueDoesNotExist"}}})
-	if err := s.CheckQueue(t.Context(), "q"); err != nil || w.asked["ReceiveMessage"][0]["VisibilityTimeout"] != 1.0 {
-		t.Errorf("got %v, asked %v", err, w.asked)
-	}
-	if err := s.CheckQueue(t.Context(), "q"); err == nil || !strings.Contains(err.Error(), "reading the queue q: ") {
-		t.Errorf("got %v", err)
 	}
 }

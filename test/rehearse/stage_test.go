@@ -24,7 +24,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	lambdatypes "github.com/aws/aws-sdk-go-v2/service/lambda/types"
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/castai/kops-spot/deploy"
 	names "github.com/castai/kops-spot/iam"
@@ -51,7 +50,6 @@ var stage struct {
 	bridge *bridge.Bridge
 	aws    aws.Config
 	bin    string
-	queue  string
 	token  string
 }
 
@@ -133,11 +131,6 @@ func startFunctions(ctx context.Context, dir, bootstrap, moto string) error {
 	if err != nil {
 		return err
 	}
-	queue, err := sqs.NewFromConfig(stage.aws).CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String("outcomes")})
-	if err != nil {
-		return err
-	}
-	stage.queue = *queue.QueueUrl
 	_, err = iam.NewFromConfig(stage.aws).CreateRole(ctx, &iam.CreateRoleInput{RoleName: aws.String(names.FunctionRole),
 		AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[]}`)})
 	if err != nil {
@@ -172,9 +165,7 @@ func link(ctx context.Context, function, bus string) error {
 		return err
 	}
 	_, err = functions.PutFunctionEventInvokeConfig(ctx, &lambda.PutFunctionEventInvokeConfigInput{FunctionName: &function,
-		MaximumRetryAttempts: aws.Int32(0), DestinationConfig: &lambdatypes.DestinationConfig{
-			OnSuccess: &lambdatypes.OnSuccess{Destination: aws.String("arn:aws:sqs:" + region + ":123456789012:outcomes")},
-			OnFailure: &lambdatypes.OnFailure{Destination: aws.String("arn:aws:sqs:" + region + ":123456789012:outcomes")}}})
+		MaximumRetryAttempts: aws.Int32(0)})
 	if err != nil {
 		return err
 	}

@@ -9,8 +9,8 @@ import (
 
 	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/internal/sam"
 	"github.com/castai/kops-spot/internal/term"
 )
 
@@ -64,7 +64,7 @@ func (c *console) check(ctx context.Context, o checkOptions) error {
 	if err != nil {
 		return err
 	}
-	template, err := sam.Parse(kopsspot.Template)
+	template, err := install.ParseTemplate(kopsspot.Template)
 	if err != nil {
 		return err
 	}
@@ -84,9 +84,6 @@ func (c *console) checkBefore(ctx context.Context, o checkOptions) error {
 	found := append(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf("%s in account %s, region %s, VPC %s, as %s", g.Cluster, g.Account, g.Region, g.VPC, g.Caller)}},
 		on.found.Findings...)
 	found = append(found, change.Finding{Level: change.OK, Name: "log-in", Detail: "the function is to log in by " + on.how.Login + ", as the role " + on.role})
-	if err := on.runner.CheckParameters(on.before); err != nil {
-		found = append(found, change.Finding{Level: change.Fail, Name: "parameters", Detail: err.Error(), Advice: "--set NAME=VALUE, as the detail says"})
-	}
 	if on.noCode != nil {
 		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: on.noCode.Error(), Advice: "build it, or name it with --code"})
 	}

@@ -21,7 +21,6 @@ import (
 	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/internal/sam"
 	"github.com/castai/kops-spot/internal/term"
 )
 
@@ -87,7 +86,7 @@ type deploying struct {
 
 // prepare finds out all that a deployment needs to know, and changes nothing.
 func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error) {
-	template, err := sam.Parse(kopsspot.Template)
+	template, err := install.ParseTemplate(kopsspot.Template)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +116,7 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 	if err := on.chooseRole(ctx); err != nil {
 		return nil, err
 	}
-	on.architecture = cmp.Or(given["Architecture"], on.before["Architecture"], string(*template.Parameters["Architecture"].Default))
+	on.architecture = cmp.Or(given["Architecture"], on.before["Architecture"], *template.Defaults["Architecture"])
 	on.runner.Want.Code, on.noCode = d.theCode(on.architecture)
 	return on, on.letFunctionIn(ctx)
 }
@@ -298,7 +297,7 @@ func (on *deploying) chain() chain.Chain {
 	return chainOf(on.standing, on.runner.Template)
 }
 
-func chainOf(at standing, template *sam.Template) chain.Chain {
+func chainOf(at standing, template *install.Template) chain.Chain {
 	ch := chain.Chain{AWS: at.account, Template: template, Values: at.ground.Values, Instances: at.instances}
 	// Of those that have a node, a Spot instance before others.
 	all := slices.DeleteFunc(slices.Clone(at.instances), func(i iamcloud.Instance) bool { return !at.nodes[i.ID] || i.Ended })

@@ -14,13 +14,13 @@ import (
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
-	"github.com/castai/kops-spot/internal/sam"
+	"github.com/castai/kops-spot/internal/install"
 )
 
 // Chain is a cluster's.
 type Chain struct {
 	AWS      *iamcloud.Account
-	Template *sam.Template
+	Template *install.Template
 	Values   iam.Values // where
 
 	Instances []iamcloud.Instance // the cluster's
@@ -84,9 +84,9 @@ func (c *checked) unasked(link, needs string) {
 // Check looks at every link. That one cannot be looked at is an error.
 func (c Chain) Check(ctx context.Context) (change.Findings, error) {
 	now := &checked{Chain: c, name: iam.FunctionName(c.Values.Cluster), parameters: map[string]string{}}
-	for name, p := range c.Template.Parameters {
-		if p.Default != nil {
-			now.parameters[name] = string(*p.Default)
+	for name, value := range c.Template.Defaults {
+		if value != nil {
+			now.parameters[name] = *value
 		}
 	}
 	stack, err := c.AWS.Stack(ctx, now.name)
@@ -109,20 +109,17 @@ func (c Chain) Check(ctx context.Context) (change.Findings, error) {
 
 // watched is a rule of the template, and as it is.
 type watched struct {
-	sam.Event
+	install.Event
 	name string
 	is   *iamcloud.RuleState
 }
 
 // rules looks at the rules, each one's state and target, and whether it may invoke the function.
 func (c *checked) rules(ctx context.Context) error {
-	events, err := c.Template.Events()
-	if err != nil {
-		return err
-	}
 	var all []watched
-	for _, e := range events {
+	for _, e := range c.Template.Events {
 		w := watched{Event: e, name: iam.RuleName(c.Values.Cluster, e.Name)}
+		var err error
 		if w.is, err = c.AWS.Rule(ctx, w.name); err != nil {
 			return err
 		}
@@ -134,8 +131,8 @@ func (c *checked) rules(ctx context.Context) error {
 	return c.permissions(ctx, all)
 }
 
-// install is what puts a whole thing back.
-const install = "kops-spot install"
+// reinstall is what puts a whole thing back.
+const reinstall = "kops-spot install"
 
 // present looks at the rules themselves. The advice puts them back as the template has them: CloudFormation does not look whether
 // somebody has changed what it has made.
@@ -143,7 +140,7 @@ func (c *checked) present(all []watched) {
 	for _, w := range all {
 		switch {
 		case w.is == nil && c.on(w):
-			c.fail(Rule, install+" makes it", "there is no rule %s", w.name)
+			c.fail(Rule, reinstall+" makes it", "there is no rule %s", w.name)
 		case w.is == nil || w.Schedule:
 		case !samePattern(w.is.Pattern, w.Pattern):
 			pattern, _ := json.Marshal(w.Pattern) // it has been read from JSON
@@ -188,7 +185,7 @@ func (c *checked) states(all []watched) {
 	}
 	switch {
 	case slices.Contains(off, "spot-warning"):
-		c.warn(State, install+" --set SpotWarningRule=ENABLED", "the function is not told of Spot interruption warnings: SpotWarningRule is DISABLED")
+		c.warn(State, reinstall+" --set SpotWarningRule=ENABLED", "the function is not told of Spot interruption warnings: SpotWarningRule is DISABLED")
 	case len(off) > 0:
 		c.fine(State, "enabled, but for those that are switched off: %s", strings.Join(off, ", "))
 	default:
@@ -265,13 +262,13 @@ func (c *checked) theFunction(ctx context.Context) error {
 	f := c.function
 	switch {
 	case f == nil:
-		c.fail(Function, install+" makes it", "there is no function %s", c.name)
+		c.fail(Function, reinstall+" makes it", "there is no function %s", c.name)
 	case f.State != "" && f.State != "Active":
 		c.fail(Function, "mend what the reason says; a function that was idle for weeks becomes active again when it is invoked", "it is %s: %s", f.State, f.Reason)
 	case f.Update == "Failed":
 		c.fail(Function, "mend what the reason says, and deploy again", "its last change has failed: %s", f.Problem)
 	case f.Environment["KOPS_SPOT_CLUSTER"] != c.Values.Cluster:
-		c.fail(Function, install+" deploys it for this one", "it works for the cluster %q", f.Environment["KOPS_SPOT_CLUSTER"])
+		c.fail(Function, reinstall+" deploys it for this one", "it works for the cluster %q", f.Environment["KOPS_SPOT_CLUSTER"])
 	case f.Reserved != nil && *f.Reserved == 0:
 		c.fail(Function, "aws lambda delete-function-concurrency --function-name "+c.name+" --region "+c.Values.Region, "its reserved concurrency is 0: it is never invoked")
 	default:
@@ -295,7 +292,7 @@ func (c *checked) role(ctx context.Context, f *iamcloud.FunctionState) (taken bo
 	services, err := c.AWS.Trusted(ctx, name)
 	switch {
 	case errors.Is(err, iamcloud.ErrNotFound):
-		c.fail(Role, "kops-spot onboard, or "+install+" without FunctionRoleArn, makes one", "there is no role %s, with which it is to run", name)
+		c.fail(Role, "kops-spot onboard, or "+reinstall+" without FunctionRoleArn, makes one", "there is no role %s, with which it is to run", name)
 		return false, nil
 	case err != nil:
 		return false, err

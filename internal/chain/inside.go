@@ -37,7 +37,7 @@ func (c *checked) ask(ctx context.Context, f *iamcloud.FunctionState) error {
 	}
 	var told selfCheck
 	if json.Unmarshal(said, &told) != nil || told.Result == "" {
-		c.fail(Function, "deploy it again with "+install, "it does not know the self-check: it is another program, or an old one")
+		c.fail(Function, "deploy it again with "+reinstall, "it does not know the self-check: it is another program, or an old one")
 		return nil
 	}
 	c.self = &told
@@ -136,7 +136,7 @@ func (c *checked) preview(ctx context.Context) error {
 	var out spot.Outcome
 	switch {
 	case json.Unmarshal(said, &out) != nil:
-		c.fail(Preview, "deploy it again with "+install, "the outcome of a made-up warning is none that this version knows")
+		c.fail(Preview, "deploy it again with "+reinstall, "the outcome of a made-up warning is none that this version knows")
 	case out.Result != spot.Planned:
 		c.fail(Preview, "kops-spot explain "+c.Node+" says what it would do and why", "a made-up warning of %s ends %s: %s", c.Node, out.Result, out.Reason)
 	default:

@@ -2,6 +2,7 @@ package iamcloud
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
 	"github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
+	"github.com/aws/smithy-go"
 )
 
 // Wanted is a stack as it is to be.
@@ -61,6 +63,10 @@ func (a *Account) Propose(ctx context.Context, w Wanted, now *Stack) (Proposal, 
 		in.Parameters = append(in.Parameters, types.Parameter{ParameterKey: aws.String(name), ParameterValue: aws.String(w.Parameters[name])})
 	}
 	out, err := a.stacks.CreateChangeSet(ctx, in)
+	var api smithy.APIError
+	if errors.As(err, &api) && api.ErrorCode() == "ValidationError" {
+		return Proposal{}, refused(w.Name, api.ErrorMessage())
+	}
 	if err != nil {
 		return Proposal{}, translate("cloudformation:CreateChangeSet", "asking CloudFormation what it would do to stack "+w.Name, "stack "+w.Name, err)
 	}
@@ -69,6 +75,11 @@ func (a *Account) Propose(ctx context.Context, w Wanted, now *Stack) (Proposal, 
 		p.Stack = *now
 	}
 	return a.proposed(ctx, p)
+}
+
+// refused is the error of what CloudFormation does not take: at once, or when it has transformed the template.
+func refused(stack, reason string) error {
+	return fmt.Errorf("planning stack %s: %w: %s", stack, ErrRefused, firstLine(reason))
 }
 
 // proposed waits until CloudFormation has made up its mind.
@@ -93,7 +104,7 @@ func (a *Account) proposed(ctx context.Context, p Proposal) (Proposal, error) {
 				p.Empty = true
 				return p, nil
 			}
-			return p, fmt.Errorf("CloudFormation refuses what stack %s is to become: %s", p.Stack.Name, firstLine(reason))
+			return p, refused(p.Stack.Name, reason)
 		}
 		select {
 		case <-ctx.Done():

@@ -15,6 +15,9 @@ var (
 	// ErrNotEmpty means that there is something in a bucket that is to be deleted.
 	ErrNotEmpty = errors.New("it is not empty")
 
+	// ErrRefused means that CloudFormation does not take a template with its parameters.
+	ErrRefused = errors.New("CloudFormation refuses it")
+
 	// ErrNotFound means that there is no such thing.
 	ErrNotFound = errors.New("there is none")
 )

@@ -13,11 +13,8 @@ import (
 func (r *Run) Export(code string) (string, error) {
 	w := r.Want
 	parameters := w.parameters(r.Template, nil)
-	if err := w.check(r.Template, parameters); err != nil {
-		return "", err
-	}
 	key := w.key()
-	template, err := r.Template.Packaged(w.bucket(), key)
+	template, err := r.Template.packaged(w.bucket(), key)
 	if err != nil {
 		return "", err
 	}

@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,13 +11,12 @@ import (
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
-	"github.com/castai/kops-spot/internal/sam"
 )
 
 // Run is one deployment, or its removal. One that was broken off is repeated.
 type Run struct {
 	AWS      *iamcloud.Account
-	Template *sam.Template
+	Template *Template
 	Want     Want
 
 	// Say tells of each step that CloudFormation makes.
@@ -69,9 +69,6 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 		before = p.dead.Parameters // which somebody has given once
 	}
 	p.Parameters, p.Stays = r.Want.parameters(r.Template, before), r.Want.stays(before)
-	if err := r.Want.check(r.Template, p.Parameters); err != nil {
-		return p, err
-	}
 	if err := r.planCode(ctx, &p); err != nil {
 		return p, err
 	}
@@ -155,11 +152,17 @@ func (r *Run) planCode(ctx context.Context, p *Planned) (err error) {
 
 // planStack has CloudFormation propose.
 func (r *Run) planStack(ctx context.Context, p *Planned, now *iamcloud.Stack) error {
-	template, err := r.Template.Packaged(r.Want.bucket(), p.key)
+	template, err := r.Template.packaged(r.Want.bucket(), p.key)
 	if err != nil {
 		return err
 	}
-	if p.proposal, err = r.AWS.Propose(ctx, iamcloud.Wanted{Name: StackName(r.Want.Cluster), Template: template, Parameters: p.Parameters}, now); err != nil {
+	wanted := iamcloud.Wanted{Name: StackName(r.Want.Cluster), Template: template, Parameters: p.Parameters}
+	p.proposal, err = r.AWS.Propose(ctx, wanted, now)
+	if errors.Is(err, iamcloud.ErrRefused) {
+		return fmt.Errorf("%w\nwhere a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
+			"docs/deploying.md says what each is for", err)
+	}
+	if err != nil {
 		return err
 	}
 	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: p.proposal.Stack.Name, Why: "the function and all that belongs to it"}
@@ -202,17 +205,17 @@ func changeOf(c iamcloud.StackChange) change.Change {
 func short(name string) string { return name[strings.LastIndexAny(name, ":/")+1:] }
 
 // differences are the parameters that change, before and after.
-func differences(before, after map[string]string, t *sam.Template) (lines []string) {
+func differences(before, after map[string]string, t *Template) (lines []string) {
 	value := func(of map[string]string, name string) string {
 		if v, ok := of[name]; ok {
 			return v
 		}
-		if d := t.Parameters[name].Default; d != nil {
-			return string(*d)
+		if d := t.Defaults[name]; d != nil {
+			return *d
 		}
 		return ""
 	}
-	for _, name := range slices.Sorted(maps.Keys(t.Parameters)) {
+	for _, name := range slices.Sorted(maps.Keys(t.Defaults)) {
 		if was, is := value(before, name), value(after, name); was != is {
 			lines = append(lines, "- "+name+"="+cut(was), "+ "+name+"="+cut(is))
 		}

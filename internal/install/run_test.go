@@ -21,7 +21,6 @@ import (
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
-	"github.com/castai/kops-spot/internal/sam"
 )
 
 const stackID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/cast-kops-prod-example-com-7405b025/1"
@@ -38,6 +37,8 @@ type cloudFormation struct {
 	owner     string   // the bucket's tag, if it is not ours
 	late      int      // at so many looks there are none of them yet
 	code      string
+	refuses   string // why CreateChangeSet is refused
+	fails     string // why a change set is
 	calls     []string
 }
 
@@ -66,6 +67,12 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 		}
 		answer = `<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>cast-kops-prod-example-com-7405b025</StackName><StackId>` + stackID +
 			`</StackId><StackStatus>` + now + `</StackStatus><StackStatusReason>the reason</StackStatusReason><Parameters><member><ParameterKey>Mode</ParameterKey><ParameterValue>observe</ParameterValue></member></Parameters><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`
+	case action == "CreateChangeSet" && s.refuses != "":
+		status = http.StatusBadRequest
+		answer = `<ErrorResponse><Error><Code>ValidationError</Code><Message>` + s.refuses + `</Message></Error></ErrorResponse>`
+	case action == "DescribeChangeSet" && s.fails != "":
+		answer = `<DescribeChangeSetResponse><DescribeChangeSetResult><Status>FAILED</Status><StatusReason>` + s.fails +
+			`</StatusReason></DescribeChangeSetResult></DescribeChangeSetResponse>`
 	case action == "CreateChangeSet":
 		answer = `<CreateChangeSetResponse><CreateChangeSetResult><Id>set</Id><StackId>` + stackID + `</StackId></CreateChangeSetResult></CreateChangeSetResponse>`
 	case action == "DescribeChangeSet":
@@ -107,7 +114,7 @@ func ended(status string) string { return event("cast-kops-prod-example-com-7405
 
 func newRun(t *testing.T, s *cloudFormation) (*Run, *[]string) {
 	t.Helper()
-	template, err := sam.Parse(kopsspot.Template)
+	template, err := ParseTemplate(kopsspot.Template)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,35 +287,41 @@ func TestANoLeavesWhatSomebodyElseHasMadeMeanwhile(t *testing.T) {
 	}
 }
 
-func TestBadParametersAreRefusedBeforeAnythingIsAsked(t *testing.T) {
-	s := &cloudFormation{}
-	r, _ := newRun(t, s)
-	r.Want.Given = map[string]string{"Reserve": "31s", "Rebalance": "drain"}
-	_, err := r.Plan(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "Reserve: it does not match the pattern: it is from 0s to 30s") || strings.Join(s.calls, "") != "DescribeStacks" {
-		t.Errorf("%v: %v", s.calls, err)
-	}
-	r.Want.Given = map[string]string{"Rebalance": "drain"}
-	if _, err := r.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "RebalanceRule: set it to ENABLED") {
-		t.Errorf("%v", err)
-	}
-	r.Want.Given = map[string]string{"ShortName": "other-01234567"}
-	if _, err := r.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "ShortName=other-01234567: it is prod-example-com-7405b025") {
-		t.Errorf("%v", err)
+// TestBadParametersAreRefused by CloudFormation, when it is asked or when it has transformed the template, and nothing is
+// left of that.
+func TestBadParametersAreRefused(t *testing.T) {
+	const why = "Parameter Reserve failed to satisfy constraint: it is from 0s to 30s"
+	for name, c := range map[string]struct {
+		s     cloudFormation
+		calls string
+	}{
+		"at once": {cloudFormation{refuses: why}, "DescribeStacks CreateChangeSet"},
+		"afterwards": {cloudFormation{fails: why, statuses: []string{"", "REVIEW_IN_PROGRESS"}},
+			"DescribeStacks CreateChangeSet DescribeChangeSet DescribeStacks ListChangeSets DeleteStack"},
+	} {
+		r, _ := newRun(t, &c.s)
+		_, err := r.Plan(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "CloudFormation refuses it: "+why+"\n") ||
+			!strings.HasSuffix(err.Error(), "--set NAME=VALUE and run this again; docs/deploying.md says what each is for") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := strings.Join(c.s.calls, " "); got != c.calls {
+			t.Errorf("%s: the calls are %s, want %s", name, got, c.calls)
+		}
 	}
 }
 
 // TestTheTemplateFitsIntoARequest, with the code's place in it: CloudFormation takes 51,200 bytes without a bucket.
 func TestTheTemplateFitsIntoARequest(t *testing.T) {
 	r, _ := newRun(t, &cloudFormation{})
-	text, err := r.Template.Packaged(r.Want.bucket(), r.Want.key())
+	text, err := r.Template.packaged(r.Want.bucket(), r.Want.key())
 	if err != nil || len(text) > 51200 {
 		t.Errorf("%d bytes, %v", len(text), err)
 	}
 }
 
 func TestParseSet(t *testing.T) {
-	template, err := sam.Parse(kopsspot.Template)
+	template, err := ParseTemplate(kopsspot.Template)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +329,8 @@ func TestParseSet(t *testing.T) {
 	if err != nil || got["Mode"] != "observe" || got["CA"] != "abc=" {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := ParseSet(template, []string{"Mode", "Mood=act"}); err == nil || !strings.Contains(err.Error(), "--set Mode: it is NAME=VALUE") ||
+	if _, err := ParseSet(template, []string{"Mode", "Mood=act", "ShortName=other-01234567"}); err == nil ||
+		!strings.Contains(err.Error(), "--set ShortName: it follows from the cluster") || !strings.Contains(err.Error(), "--set Mode: it is NAME=VALUE") ||
 		!strings.Contains(err.Error(), "there is no such parameter: there are AlarmTopicArn, ") {
 		t.Errorf("%v", err)
 	}
@@ -324,7 +338,7 @@ func TestParseSet(t *testing.T) {
 
 // TestAStackKeepsWhatItWasGiven: what was found out counts where nobody has said otherwise, now or before.
 func TestAStackKeepsWhatItWasGiven(t *testing.T) {
-	template, err := sam.Parse(kopsspot.Template)
+	template, err := ParseTemplate(kopsspot.Template)
 	if err != nil {
 		t.Fatal(err)
 	}

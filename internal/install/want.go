@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/sam"
 )
 
 // Want is what is to be deployed.
@@ -53,7 +52,7 @@ func (w Want) bucketPolicy() string {
 
 // parameters are the stack's: what was said now, before what was said or found out before, before what was found out now. A
 // stack keeps what it has been given until somebody says otherwise.
-func (w Want) parameters(t *sam.Template, before map[string]string) map[string]string {
+func (w Want) parameters(t *Template, before map[string]string) map[string]string {
 	all, first, second := map[string]string{}, w.Found, before
 	if w.Refresh {
 		first, second = before, w.Found
@@ -62,30 +61,11 @@ func (w Want) parameters(t *sam.Template, before map[string]string) map[string]s
 		maps.Copy(all, from)
 	}
 	maps.DeleteFunc(all, func(name, value string) bool {
-		p, known := t.Parameters[name]
+		byDefault, known := t.Defaults[name]
 		_, given := w.Given[name]
-		return !given && (!known || p.Default != nil && string(*p.Default) == value) // an older template's, or nothing said
+		return !given && (!known || byDefault != nil && *byDefault == value) // an older template's, or nothing said
 	})
 	return all
-}
-
-// check refuses what CloudFormation would refuse, before anything is changed.
-func (w Want) check(t *sam.Template, parameters map[string]string) error {
-	for _, name := range []string{"Cluster", "ShortName"} {
-		if given, ok := w.Given[name]; ok && given != parameters[name] {
-			return fmt.Errorf("%s=%s: it is %s for this cluster: leave it out", name, given, parameters[name])
-		}
-	}
-	if why := t.Refuses(parameters); len(why) > 0 {
-		return fmt.Errorf("nothing was changed: the parameters are not right:\n  %s\n--set NAME=VALUE sets one; docs/deploying.md says what each is for",
-			strings.Join(why, "\n  "))
-	}
-	return nil
-}
-
-// CheckParameters refuses parameters as a plan would, and asks nobody.
-func (r *Run) CheckParameters(before map[string]string) error {
-	return r.Want.check(r.Template, r.Want.parameters(r.Template, before))
 }
 
 // stays tells of what was found out and does not count, since the stack has been given something else.
@@ -100,17 +80,19 @@ func (w Want) stays(before map[string]string) (names []string) {
 }
 
 // ParseSet reads parameters in the form NAME=VALUE.
-func ParseSet(t *sam.Template, set []string) (map[string]string, error) {
+func ParseSet(t *Template, set []string) (map[string]string, error) {
 	given := map[string]string{}
 	var errs []error
 	for _, one := range set {
 		name, value, ok := strings.Cut(one, "=")
-		_, known := t.Parameters[name]
+		_, known := t.Defaults[name]
 		switch {
 		case !ok:
 			errs = append(errs, fmt.Errorf("--set %s: it is NAME=VALUE", one))
+		case name == "Cluster" || name == "ShortName":
+			errs = append(errs, fmt.Errorf("--set %s: it follows from the cluster (--cluster): leave it out", name))
 		case !known:
-			errs = append(errs, fmt.Errorf("--set %s: there is no such parameter: there are %s", name, strings.Join(slices.Sorted(maps.Keys(t.Parameters)), ", ")))
+			errs = append(errs, fmt.Errorf("--set %s: there is no such parameter: there are %s", name, strings.Join(slices.Sorted(maps.Keys(t.Defaults)), ", ")))
 		default:
 			given[name] = value
 		}

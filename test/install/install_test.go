@@ -75,13 +75,32 @@ func TestFromNothingToNothing(t *testing.T) {
 	}
 	isTheSame(t, "without a yes", snapshot(t), before)
 
-	// What is wrong is refused before anything is written.
-	for _, wrong := range [][]string{{"--set", "Reserve=31s"}, {"--set", "Rebalance=drain"}, {"--set", "Mood=act"}, {"--set", "Mode"}, {"--set", "Architecture=arm64"}, {"--code", "/none"}} {
+	// What is wrong is refused before anything is written: what a parameter may be, by CloudFormation.
+	const set, asked = "where a parameter is wrong, set it with --set NAME=VALUE and run this again", "cloudformation:CreateChangeSet"
+	for _, c := range []struct {
+		wrong   []string
+		says    []string
+		written string
+	}{
+		{[]string{"--set", "Reserve=31s"}, []string{"Parameter Reserve failed to satisfy constraint: it is from 0s to 30s", set}, asked},
+		{[]string{"--set", "Rebalance=drain"}, []string{"RebalanceRule: set it to ENABLED", set}, asked},
+		{[]string{"--set", "Mood=act"}, []string{"--set Mood: there is no such parameter"}, ""},
+		{[]string{"--set", "Mode"}, []string{"--set Mode: it is NAME=VALUE"}, ""},
+		{[]string{"--set", "Architecture=arm64"}, []string{"arm64"}, ""},
+		{[]string{"--code", "/none"}, []string{"/none"}, ""},
+	} {
 		world.cut.Reset()
-		if _, stderr, err := kopsSpot(t, installed(append(wrong, "--yes")...)...); err == nil || len(world.cut.Written()) > 0 {
-			t.Errorf("%q: %v, written %q\n%s", wrong, err, world.cut.Written(), stderr)
+		_, stderr, err := kopsSpot(t, installed(append(c.wrong, "--yes")...)...)
+		for _, says := range c.says {
+			if err == nil || !strings.Contains(stderr, says) {
+				t.Errorf("%q: %v, want %q\n%s", c.wrong, err, says, stderr)
+			}
+		}
+		if written := strings.Join(world.cut.Written(), " "); written != c.written {
+			t.Errorf("%q: written %q, want %q", c.wrong, written, c.written)
 		}
 	}
+	isTheSame(t, "after what is wrong", snapshot(t), before)
 
 	script, _, err := kopsSpot(t, installed("--export")...)
 	if err != nil || !strings.Contains(script, "aws cloudformation deploy --stack-name cast-kops-prod-example-com-7405b025") || !strings.Contains(script, "'Server=https://127.0.0.1:") {

@@ -36,7 +36,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
-	"github.com/castai/kops-spot/internal/sam"
 	"github.com/castai/kops-spot/test/template"
 )
 
@@ -147,18 +146,13 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 		refuse(w, "this is no SAM template with its code in a bucket")
 		return
 	}
-	source, err := sam.Parse([]byte(text))
-	if err != nil {
-		refuse(w, err.Error())
-		return
-	}
-	if why := source.Refuses(given); len(why) > 0 {
-		refuse(w, strings.Join(why, "; "))
-		return
-	}
 	t, err := p.transform(r.Context(), text, code[1], given)
 	if err != nil {
 		refuse(w, err.Error())
+		return
+	}
+	if why := t.Refuses(given); len(why) > 0 {
+		refuse(w, strings.Join(why, "; "))
 		return
 	}
 	settled, err := t.Settled(given)

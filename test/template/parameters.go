@@ -1,8 +1,131 @@
 package template
 
-import "github.com/castai/kops-spot/internal/sam"
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// A Parameter is what a template lets whoever deploys choose.
+type Parameter struct {
+	Type                  string
+	Default               *Text
+	Description           string
+	AllowedPattern        string
+	ConstraintDescription string
+	AllowedValues         []Text
+	MinValue, MaxValue    *float64
+	MaxLength             *int
+}
+
+// Text is a value as CloudFormation takes it: numbers too are texts to it.
+type Text string
+
+// UnmarshalJSON takes a number for its digits.
+func (t *Text) UnmarshalJSON(b []byte) error {
+	var s string
+	if json.Unmarshal(b, &s) != nil {
+		s = string(b)
+	}
+	*t = Text(s)
+	return nil
+}
+
+// A Rule is what must hold between parameters.
+type Rule struct {
+	RuleCondition any
+	Assertions    []Assertion
+}
+
+// An Assertion is what a rule demands where its condition holds.
+type Assertion struct {
+	Assert            any
+	AssertDescription string
+}
+
+// longestValue is how many bytes CloudFormation lets a parameter's value have.
+const longestValue = 4096
 
 // Refuses returns why CloudFormation would not begin with these parameters; nothing if it would.
-func (t *Template) Refuses(given Parameters) []string {
-	return (&sam.Template{Parameters: t.Parameters, Rules: t.Rules}).Refuses(given)
+func (t *Template) Refuses(given Parameters) (reasons []string) {
+	refuse := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if _, ok := t.Parameters[name]; !ok {
+			refuse("Parameters: [%s] do not exist in the template", name)
+		}
+	}
+	values := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(t.Parameters)) {
+		p := t.Parameters[name]
+		value, ok := given[name]
+		if !ok && p.Default == nil {
+			refuse("Parameters: [%s] must have values", name)
+			continue
+		} else if !ok {
+			value = string(*p.Default)
+		}
+		if !p.takes(value) {
+			refuse("Parameter %s failed to satisfy constraint: %s", name, p.ConstraintDescription)
+		}
+		values[name] = value
+	}
+	if len(reasons) > 0 {
+		return reasons
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Rules)) {
+		rule := t.Rules[name]
+		if rule.RuleCondition != nil && !holds(rule.RuleCondition, values) {
+			continue
+		}
+		for _, a := range rule.Assertions {
+			if !holds(a.Assert, values) {
+				refuse("%s", a.AssertDescription)
+			}
+		}
+	}
+	return reasons
+}
+
+// takes reports whether a value satisfies the parameter's constraints.
+func (p Parameter) takes(value string) bool {
+	switch {
+	case len(value) > longestValue, p.MaxLength != nil && len(value) > *p.MaxLength,
+		len(p.AllowedValues) > 0 && !slices.Contains(p.AllowedValues, Text(value)),
+		p.AllowedPattern != "" && !regexp.MustCompile(`\A(?:`+p.AllowedPattern+`)\z`).MatchString(value):
+		return false
+	case p.Type != "Number":
+		return true
+	}
+	n, err := strconv.ParseFloat(value, 64)
+	return err == nil && (p.MinValue == nil || n >= *p.MinValue) && (p.MaxValue == nil || n <= *p.MaxValue)
+}
+
+// holds carries out what a rule says: the functions that may stand in one.
+func holds(condition any, values map[string]string) bool {
+	m, _ := condition.(map[string]any)
+	for name, argument := range m {
+		list, _ := argument.([]any)
+		switch {
+		case name == "Fn::Not" && len(list) == 1:
+			return !holds(list[0], values)
+		case name == "Fn::And":
+			return !slices.ContainsFunc(list, func(one any) bool { return !holds(one, values) })
+		case name == "Fn::Or":
+			return slices.ContainsFunc(list, func(one any) bool { return holds(one, values) })
+		case name == "Fn::Equals" && len(list) == 2:
+			return valueOf(list[0], values) == valueOf(list[1], values)
+		}
+	}
+	return false // nothing that a rule of ours says: the test of the template's rules fails
+}
+
+func valueOf(v any, values map[string]string) string {
+	if m, ok := v.(map[string]any); ok {
+		ref, _ := m["Ref"].(string)
+		return values[ref]
+	}
+	return fmt.Sprint(v)
 }

@@ -17,8 +17,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-
-	"github.com/castai/kops-spot/internal/sam"
 )
 
 // Parameters are what whoever deploys gives; what is left out has the template's default.
@@ -32,8 +30,8 @@ const (
 
 // A Template is the template without its transform. It holds JSON as encoding/json reads it.
 type Template struct {
-	Parameters map[string]sam.Parameter
-	Rules      map[string]sam.Rule
+	Parameters map[string]Parameter
+	Rules      map[string]Rule
 	Mappings   map[string]map[string]map[string]string
 	Conditions map[string]any
 	Resources  map[string]Resource

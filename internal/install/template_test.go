@@ -1,0 +1,59 @@
+package install
+
+import (
+	"strings"
+	"testing"
+)
+
+const small = `
+Parameters:
+  Cluster: {Type: String}
+  Switch: {Type: String, Default: 'off'}
+  Size: {Type: Number, Default: 5}
+Resources:
+  Queue: {Type: AWS::SQS::Queue, Properties: {Events: 5}}
+  Function:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: .
+      Events:
+        B: {Type: EventBridgeRule, Properties: {RuleName: !Sub 'x-${Cluster}.b', State: !Ref Switch, Pattern: {source: [aws.ec2]}}}
+        A: {Type: Schedule, Properties: {Name: !Sub 'x-${Cluster}.a', State: !Ref Switch, Schedule: rate(5 minutes)}}
+`
+
+func TestParseTemplate(t *testing.T) {
+	tmpl, err := ParseTemplate([]byte(small))
+	if err != nil || len(tmpl.Events) != 2 {
+		t.Fatalf("%+v, %v", tmpl, err)
+	}
+	if a := tmpl.Events[0]; a.Name != "a" || a.Switch != "Switch" || !a.Schedule || a.Pattern != nil {
+		t.Errorf("%+v", a)
+	}
+	if b := tmpl.Events[1]; b.Name != "b" || b.Schedule || b.TargetID != "FunctionBLambdaTarget" ||
+		b.Pattern.(map[string]any)["source"].([]any)[0] != "aws.ec2" {
+		t.Errorf("%+v", b)
+	}
+	if d := tmpl.Defaults; len(d) != 3 || d["Cluster"] != nil || *d["Switch"] != "off" || *d["Size"] != "5" {
+		t.Errorf("the defaults are %v", d)
+	}
+	for _, text := range []string{"- a", "a: ["} {
+		if _, err := ParseTemplate([]byte(text)); err == nil || !strings.Contains(err.Error(), "reading the template") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestPackaged(t *testing.T) {
+	tmpl, err := ParseTemplate([]byte(small))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := tmpl.packaged("bucket", "folder/key.zip")
+	if err != nil || got != strings.Replace(small, "CodeUri: .", "CodeUri: s3://bucket/folder/key.zip", 1) {
+		t.Errorf("%v\n%s", err, got)
+	}
+	twice := &Template{text: []byte("A:\n" + codeHere + codeHere)}
+	if _, err := twice.packaged("bucket", "key"); err == nil {
+		t.Error("a template with two functions has been packaged as if it had one")
+	}
+}

@@ -69,15 +69,14 @@ demo: ## one interrupted node on a real control plane, live
 	@echo "compiling the demo (two or three minutes the first time, then it is cached)"
 	@cd test && go run ./cmd/demo
 
-# The name is the one that template.yaml gives the function, as sam local serves it. Credentials are the shell's
-# AWS_ACCESS_KEY_ID and what goes with it: eval "$$(aws configure export-credentials --format env)" sets them.
+# Credentials are the shell's AWS_ACCESS_KEY_ID and what goes with it:
+# eval "$$(aws configure export-credentials --format env)" sets them.
 EVENTS_ENV ?= events/env.json
 PORT ?= 3001
-local: ## serve the function on this machine as sam local start-lambda does; EVENTS_ENV and PORT say with which settings, and where
+local: ## run the function in AWS's Lambda emulator; EVENTS_ENV and PORT name its settings and its port
 	go build $(LAMBDA) -o bin/bootstrap ./lambda
-	@cd test && go build -o bin/lambda-local ./cmd/lambda-local
-	@test/bin/lambda-local -bootstrap bin/bootstrap -name SpotHandlerFunction -addr 127.0.0.1:$(PORT) -env-file "$(EVENTS_ENV)" \
-		-timeout 15m -memory 256 -retries 1
+	@cd test && go build -o bin/ ./cmd/local tool
+	@EVENTS_ENV="$(EVENTS_ENV)" PORT="$(PORT)" test/bin/local
 
 bench: controlplane ## the benchmarks: twenty minutes; BENCH='-only growth' runs a part, BENCH='-write ../docs/benchmarks.md' keeps them
 	go test -run '^$$' -bench . -benchmem ./...

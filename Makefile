@@ -35,8 +35,8 @@ unit: ## each package's own tests
 tools: ## are the tools there that tests need? Says how to install what is not
 	@command -v python3 >/dev/null || { echo "python3 is missing: install Python 3.9 or later" >&2; exit 1; }
 	@command -v node >/dev/null && command -v npm >/dev/null || { echo "node or npm is missing: install Node.js 20 or later, with npm" >&2; exit 1; }
-	@for tool in aws kubectl jq; do command -v $$tool >/dev/null || { echo "$$tool is missing, with which the scripts that kops-spot exports are run:" \
-		"install the AWS CLI, kubectl and jq" >&2; exit 1; }; done
+	@for tool in aws kubectl; do command -v $$tool >/dev/null || { echo "$$tool is missing, with which the commands of docs/onboarding.md are run:" \
+		"install the AWS CLI and kubectl" >&2; exit 1; }; done
 	@python3 tools/python/check.py
 
 simulator: test/iam/node_modules/.package-lock.json ## the IAM policy simulator of the tests, by npm: seconds the first time, then kept

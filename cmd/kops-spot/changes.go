@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -15,13 +19,12 @@ import (
 
 // howToChange is how a command that changes something is told to go about it.
 type howToChange struct {
-	yes, export bool
-	output      string
+	yes    bool
+	output string
 }
 
 func (h *howToChange) flags(f *pflag.FlagSet) {
 	f.BoolVarP(&h.yes, "yes", "y", false, "do not ask: for scripts")
-	f.BoolVar(&h.export, "export", false, "print the documents and the aws and kubectl commands that would do the same, and stop")
 	f.StringVarP(&h.output, "output", "o", asText, "the `form` of the result: "+asText+" or "+asJSON)
 }
 
@@ -49,10 +52,6 @@ func (c *console) carryOut(ctx context.Context, r *onboard.Run, h howToChange, q
 		return told, toldWhoMay(err)
 	}
 	told.Plan = p.Changes
-	if h.export {
-		_, err := c.stdout.Write(onboard.Export(p, g))
-		return told, err
-	}
 	c.sayWhere(g)
 	if err := term.Plan(c.stderr, p.Changes, options(c.environ, c.stderr)); err != nil {
 		return told, err
@@ -102,4 +101,28 @@ func toldWhoMay(err error) error {
 		return fmt.Errorf("%w: kops-spot onboard --export-installer-policy prints all that whoever runs this needs", err)
 	}
 	return err
+}
+
+// exportFlag is where a command puts what it would write.
+func exportFlag(f *pflag.FlagSet, dir *string) {
+	f.StringVar(dir, "export", "", "write the documents and manifests to files in this `directory`, replacing files of the same names, and stop")
+}
+
+// export writes files into a directory, and says which. unmade is a secret that they name and that is not made yet.
+func (c *console) export(dir string, files map[string][]byte, unmade string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("making the directory for what is exported: %w: choose another with --export", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, files[name], 0o644); err != nil {
+			return fmt.Errorf("exporting: %w: choose another directory with --export", err)
+		}
+		fmt.Fprintln(c.stdout, path)
+	}
+	if unmade != "" {
+		c.say(term.Mind, "these files name the secret %s, which is not made yet, and AWS makes up the end of its ARN (here -AbCdEf): "+
+			"make the secret, and export again", unmade)
+	}
+	return nil
 }

@@ -44,6 +44,7 @@ func (d *deployment) flags(f *pflag.FlagSet) {
 type installOptions struct {
 	deployment
 	howToChange
+	export string
 }
 
 func installCommand(c *console) *cobra.Command {
@@ -62,6 +63,7 @@ func installCommand(c *console) *cobra.Command {
 	}
 	o.deployment.flags(cmd.Flags())
 	o.howToChange.flags(cmd.Flags())
+	exportFlag(cmd.Flags(), &o.export)
 	return cmd
 }
 
@@ -170,13 +172,9 @@ func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
 	}
 	w.Found["Login"] = on.how.Login
 	delete(w.Found, "SecretArns")
-	w.Late.Name, w.Late.ARN = "", ""
 	arn := on.how.SecretARN
 	if arn == "" {
 		return nil
-	}
-	if !on.how.Settled {
-		w.Late.Name, w.Late.ARN = own, arn
 	}
 	// Other secrets, such as CAST AI's key, stay beside the log-in's.
 	with := func(others string) string {
@@ -217,8 +215,8 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.export {
-		return c.exportInstall(on, o)
+	if o.export != "" {
+		return c.exportInstall(on, o.export)
 	}
 	if on.stack, err = on.runner.Plan(ctx); err != nil {
 		return err
@@ -248,6 +246,20 @@ func modeWords(parameters map[string]string) string {
 		return "it observes, and changes nothing until --set Mode=act"
 	}
 	return "it acts on the next warning"
+}
+
+// exportInstall writes what would be applied and deployed.
+func (c *console) exportInstall(on *deploying, dir string) error {
+	files, err := on.runner.Export()
+	if err != nil {
+		return err
+	}
+	maps.Copy(files, on.access.Files)
+	unmade := ""
+	if !on.how.Settled {
+		unmade = onboard.LogInSecret(on.ground.Cluster)
+	}
+	return c.export(dir, files, unmade)
 }
 
 // showInstall tells what was found out, and the plan.

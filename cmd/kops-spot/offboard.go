@@ -50,7 +50,7 @@ func (c *console) offboard(ctx context.Context, o offboardOptions) error {
 		plan, done = r.PlanOriginal, "nothing of the original is left in "+at.ground.Region+" but what is said above"
 	}
 	told, err := c.carryOut(ctx, r, o.howToChange, "take this away?", plan)
-	if err != nil || o.export {
+	if err != nil {
 		return err
 	}
 	if !o.original {

@@ -18,6 +18,7 @@ type onboardOptions struct {
 	site
 	howToChange
 	permissions, credentialsFile        string
+	export                              string
 	printCredentials, rotateKey         bool
 	userIsMaster, replaceShared, policy bool
 	karpenter                           bool
@@ -36,13 +37,14 @@ func onboardCommand(c *console) *cobra.Command {
 			"CAST AI's console, and is not shown",
 		Example: "  kops-spot onboard\n" +
 			"  kops-spot onboard --cluster prod.example.com --region eu-west-1 --yes --output json\n" +
-			"  kops-spot onboard --export >onboard.sh",
+			"  kops-spot onboard --export onboard/",
 		Args: nothing,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.onboard(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
 	o.site.flags(f)
 	o.howToChange.flags(f)
+	exportFlag(f, &o.export)
 	f.StringVar(&o.permissions, "permissions", onboard.Least, "of the function's role: "+onboard.Least+", or "+onboard.Guide+
 		" for the policies of AWS' own that the guide lists too, which are not scoped to the cluster")
 	f.StringVar(&o.credentialsFile, "credentials-file", "", "the `file` that the access key is put into, for its owner to read only")
@@ -96,11 +98,22 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		return toldWhoMay(err)
 	}
 	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: want}
-	if o.userIsMaster && !o.export {
+	if o.export != "" {
+		p, err := r.Plan(ctx)
+		if err != nil {
+			return toldWhoMay(err)
+		}
+		unmade := ""
+		if p.Files["token.yaml"] != nil && p.State.LogInSecret == nil {
+			unmade = onboard.LogInSecret(at.ground.Cluster)
+		}
+		return c.export(o.export, p.Files, unmade)
+	}
+	if o.userIsMaster {
 		c.say(term.Mind, "the user is let into the cluster as system:masters: whoever has its access key may do everything there")
 	}
 	told, err := c.carryOut(ctx, r, o.howToChange, "change this?", r.Plan)
-	if err != nil || o.export {
+	if err != nil {
 		return err
 	}
 	return c.tellOnboarded(ctx, r, o, told)

@@ -22,9 +22,6 @@ type Change struct {
 
 	// Diff is how an Update changes it: lines that begin with "+ ", "- " or two spaces.
 	Diff []string `json:"diff,omitempty"`
-
-	// Commands do the same by hand: aws and kubectl command lines.
-	Commands []string `json:"commands,omitempty"`
 }
 
 // Changes reports whether carrying the step out writes anything.

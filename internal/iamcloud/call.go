@@ -15,12 +15,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
 
-// Call is one call that changes something, as data: it can be carried out, and it can be shown as a line of the AWS CLI.
+// Call is one call that changes something, as data.
 type Call struct {
 	service, op string // as IAM writes them: "iam", "CreateUser"
 	on          string // the resource, as an ARN or a name
-	input       any    // the SDK's input
-	file        string // in which a shown command finds the document that the call writes; empty if it writes none
 	do          func(context.Context, *Account) error
 }
 
@@ -72,7 +70,7 @@ func operation[In any]() string { return strings.TrimSuffix(reflect.TypeFor[In](
 
 // callOf is a call of one of the services' clients.
 func callOf[C, In, Options, Out any](service, on string, client func(*Account) C, f func(C, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
-	return Call{service: service, op: operation[In](), on: on, input: in,
+	return Call{service: service, op: operation[In](), on: on,
 		do: func(ctx context.Context, a *Account) error { _, err := f(client(a), ctx, in); return err }}
 }
 

@@ -46,9 +46,7 @@ func DetachUserPolicy(name, arn string) Call {
 }
 
 func PutUserPolicy(name, policy, document string) Call {
-	c := onIAM("user "+name, (*iam.Client).PutUserPolicy, &iam.PutUserPolicyInput{UserName: &name, PolicyName: &policy, PolicyDocument: &document})
-	c.file = policy + ".json"
-	return c
+	return onIAM("user "+name, (*iam.Client).PutUserPolicy, &iam.PutUserPolicyInput{UserName: &name, PolicyName: &policy, PolicyDocument: &document})
 }
 
 func DeleteUserPolicy(name, policy string) Call {
@@ -65,17 +63,13 @@ func DeleteKey(user, key string) Call {
 }
 
 func CreatePolicy(name, description, document string, tags map[string]string) Call {
-	c := onIAM("policy "+name, (*iam.Client).CreatePolicy,
+	return onIAM("policy "+name, (*iam.Client).CreatePolicy,
 		&iam.CreatePolicyInput{PolicyName: &name, Description: &description, PolicyDocument: &document, Tags: tagList(tags)})
-	c.file = name + ".json"
-	return c
 }
 
 // CreatePolicyVersion writes a managed policy: the new version is the one that counts.
 func CreatePolicyVersion(name, arn, document string) Call {
-	c := onIAM(arn, (*iam.Client).CreatePolicyVersion, &iam.CreatePolicyVersionInput{PolicyArn: &arn, PolicyDocument: &document, SetAsDefault: true})
-	c.file = name + ".json"
-	return c
+	return onIAM(arn, (*iam.Client).CreatePolicyVersion, &iam.CreatePolicyVersionInput{PolicyArn: &arn, PolicyDocument: &document, SetAsDefault: true})
 }
 
 func DeletePolicyVersion(arn, version string) Call {
@@ -91,10 +85,8 @@ func TagPolicy(arn string, tags map[string]string) Call {
 }
 
 func CreateRole(name, description, trust string, tags map[string]string) Call {
-	c := onIAM("role "+name, (*iam.Client).CreateRole,
+	return onIAM("role "+name, (*iam.Client).CreateRole,
 		&iam.CreateRoleInput{RoleName: &name, Description: &description, AssumeRolePolicyDocument: &trust, Tags: tagList(tags)})
-	c.file = name + "-trust.json"
-	return c
 }
 
 func DeleteRole(name string) Call {
@@ -106,9 +98,7 @@ func TagRole(name string, tags map[string]string) Call {
 }
 
 func UpdateTrust(name, trust string) Call {
-	c := onIAM("role "+name, (*iam.Client).UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: &name, PolicyDocument: &trust})
-	c.file = name + "-trust.json"
-	return c
+	return onIAM("role "+name, (*iam.Client).UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: &name, PolicyDocument: &trust})
 }
 
 func AttachRolePolicy(name, arn string) Call {
@@ -120,9 +110,7 @@ func DetachRolePolicy(name, arn string) Call {
 }
 
 func PutRolePolicy(name, policy, document string) Call {
-	c := onIAM("role "+name, (*iam.Client).PutRolePolicy, &iam.PutRolePolicyInput{RoleName: &name, PolicyName: &policy, PolicyDocument: &document})
-	c.file = policy + ".json"
-	return c
+	return onIAM("role "+name, (*iam.Client).PutRolePolicy, &iam.PutRolePolicyInput{RoleName: &name, PolicyName: &policy, PolicyDocument: &document})
 }
 
 func DeleteRolePolicy(name, policy string) Call {

@@ -21,9 +21,6 @@ type Want struct {
 	Given map[string]string // parameters that somebody has set
 	Found map[string]string // parameters that were found out; they count where nobody has ever said otherwise
 
-	// Late is a secret that is not made yet, with the ARN that stands for its own until then.
-	Late struct{ Name, ARN string }
-
 	// Refresh says that what was found out counts also where the stack has something else.
 	Refresh bool
 }

@@ -35,7 +35,7 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 	if err := r.Want.goingAway(secretLogIn, s.LogInSecret); err != nil {
 		return Planned{}, FunctionLogIn{}, err
 	}
-	now, plan, err := r.inspectAndPlan(ctx, r.functionMapping(role))
+	now, plan, files, err := r.inspectAndPlan(ctx, r.functionMapping(role))
 	if err != nil {
 		return Planned{}, FunctionLogIn{}, err
 	}
@@ -45,21 +45,21 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 		if plan.ClusterID != "" && plan.ClusterID != r.Want.Ground.Cluster {
 			how.Login += ":" + plan.ClusterID
 		}
-		return r.planned(s, steps), how, nil
+		return r.planned(s, steps, files), how, nil
 	}
-	how := FunctionLogIn{Login: "secretsmanager:" + name, SecretARN: r.Want.secretARN(name), Settled: s.LogInSecret != nil}
+	how := FunctionLogIn{Login: "secretsmanager:" + name, SecretARN: r.Want.secretToMake().ARN, Settled: s.LogInSecret != nil}
 	if how.Settled {
 		how.SecretARN = s.LogInSecret.ARN
 	}
 	token := &logIn{plan: plan, label: tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
-	return r.planned(s, append(steps, token.steps(r.Want, s)...)), how, nil
+	return r.planned(s, append(steps, token.steps(r.Want, s)...), files), how, nil
 }
 
 // PlanRights says what has to be changed in the cluster for a function to do its work there that somebody else sees to the
 // log-in of.
 func (r *Run) PlanRights(ctx context.Context) (Planned, error) {
-	_, plan, err := r.inspectAndPlan(ctx, Mapping{Cluster: r.Want.Ground.Cluster, Karpenter: r.Want.Karpenter})
-	return r.planned(State{}, mappingSteps(plan)), err
+	_, plan, files, err := r.inspectAndPlan(ctx, Mapping{Cluster: r.Want.Ground.Cluster, Karpenter: r.Want.Karpenter})
+	return r.planned(State{}, mappingSteps(plan), files), err
 }
 
 // PlanLogInRemoval says what is to be taken away for the cluster to forget a function with the role; without one, with the role
@@ -71,16 +71,17 @@ func (r *Run) PlanLogInRemoval(ctx context.Context, role string) (Planned, error
 		return Planned{}, err
 	}
 	if s.User != nil && isOurs(s.User.Tags, cluster) || s.Role != nil && isOurs(s.Role.Tags, cluster) {
-		return r.planned(s, []step{leave("cluster", cluster, "the cluster is onboarded: kops-spot offboard takes away what it knows of the function")}), nil
+		return r.planned(s, []step{leave("cluster", cluster, "the cluster is onboarded: kops-spot offboard takes away what it knows of the function")}, nil), nil
 	}
 	steps, err := r.forget(ctx, r.functionMapping(cmp.Or(role, s.RoleName)))
-	return r.planned(s, slices.Concat(steps, secretsAway(r.Want, State{LogInSecret: s.LogInSecret}))), err
+	return r.planned(s, slices.Concat(steps, secretsAway(r.Want, State{LogInSecret: s.LogInSecret})), nil), err
 }
 
-// secretARN is the ARN of a secret that is not made yet: what AWS puts after its name is known only then.
-func (w Want) secretARN(name string) string {
+// secretToMake stands for the log-in's secret before it is made: what AWS puts after its name is known only then.
+func (w Want) secretToMake() *iamcloud.Secret {
 	g := w.Ground
-	return "arn:" + g.Partition + ":secretsmanager:" + g.Region + ":" + g.Account + ":secret:" + name + arnEnd
+	return &iamcloud.Secret{ARN: "arn:" + g.Partition + ":secretsmanager:" + g.Region + ":" + g.Account + ":secret:" +
+		LogInSecret(g.Cluster) + "-AbCdEf"}
 }
 
 // FunctionRole is the role that a function of the cluster has or would have: the name, and whether onboarding has made it.

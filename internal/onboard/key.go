@@ -108,7 +108,7 @@ func decideKey(w Want, s State) ([]step, error) {
 		said = append(said, kept(w, k, name)...)
 	}
 	if len(said) > 0 && work.changes() {
-		carry(w, s, work, said)
+		carry(work, said)
 	} else if work.settle {
 		said = append(said, update(kindUser, name, "the mark of a key that was being made", iamcloud.UntagUser(name, tagRenewing)))
 	}
@@ -180,11 +180,10 @@ func kept(w Want, k keys, user string) (said []step) {
 }
 
 // carry has the first of the steps that change something do all of the work.
-func carry(w Want, s State, work keyWork, said []step) {
+func carry(work keyWork, said []step) {
 	for i := range said {
 		if said[i].Changes() {
 			said[i].part = func(ctx context.Context, r *Run) error { return work.do(ctx, r) }
-			said[i].Commands = work.commands(w, s)
 			for j := i + 1; j < len(said); j++ {
 				said[j].part = func(context.Context, *Run) error { return nil }
 			}

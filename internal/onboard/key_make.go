@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/castai/kops-spot/internal/iamcloud"
@@ -81,23 +80,4 @@ func untilKnown(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) e
 			return fmt.Errorf("access key %s is stored, and AWS does not accept it yet: run this again in a minute: %w", k.ID, err)
 		}
 	}
-}
-
-// commands do the work by hand.
-func (work keyWork) commands(w Want, s State) (lines []string) {
-	region := w.Ground.Region
-	for _, id := range work.orphans {
-		lines = append(lines, iamcloud.DeleteKey(work.user, id).Command(region))
-	}
-	if work.make {
-		before, after := w.Store.Commands(w, s)
-		lines = append(lines, before...)
-		lines = append(lines, strings.Join([]string{"(umask 077; aws iam create-access-key --user-name", work.user,
-			"--query '{accessKeyId: AccessKey.AccessKeyId, secretAccessKey: AccessKey.SecretAccessKey}' --output json >" + keyFile + ")"}, " "))
-		lines = append(lines, after...)
-	}
-	if work.retire != "" {
-		lines = append(lines, iamcloud.DeactivateKey(work.user, work.retire).Command(region), iamcloud.DeleteKey(work.user, work.retire).Command(region))
-	}
-	return lines
 }

@@ -41,14 +41,12 @@ func (l *logIn) steps(w Want, s State) []step {
 			}
 			return l.store(ctx, r, name)
 		}
-		one.Commands = []string{made.Command(w.Ground.Region), l.command(w, name)}
 		return []step{one}
 	case l.label != "" && s.LogInSecret.Label == l.label:
 		return []step{keep(kindSecret, name, why)}
 	}
 	one := update(kindSecret, name, why)
 	one.part = func(ctx context.Context, r *Run) error { return l.store(ctx, r, name) }
-	one.Commands = []string{l.command(w, name)}
 	return []step{one}
 }
 
@@ -65,30 +63,17 @@ func (l *logIn) store(ctx context.Context, r *Run, name string) error {
 	return r.AWS.Store(ctx, name, token.Secret(), tokenLabel(o.Text("metadata", "uid")))
 }
 
-// command does what store does, by hand, and shows the token to nobody: the shell hands it on through a pipe.
-func (l *logIn) command(w Want, name string) string {
-	return `kubectl get secret -n kube-system kops-spot-token -o json | jq '{token: (.data.token | @base64d), ca: (.data["ca.crt"] | @base64d)}' | ` +
-		"aws secretsmanager put-secret-value --secret-id " + name + " --secret-string file:///dev/stdin --version-stages AWSCURRENT " +
-		`"token-$(kubectl get secret -n kube-system kops-spot-token -o jsonpath='{.metadata.uid}')" --region ` + w.Ground.Region
-}
-
-// arnEnd stands for what AWS puts after a secret's name when it makes the secret.
-const arnEnd = "-AbCdEf"
-
 // readBy is the step for the function's own policy, which has to name a secret that is not made yet: its whole ARN is known
 // only then.
 func (l *logIn) readBy(w Want, s State, has map[string]string) (step, error) {
 	name := LogInSecret(w.Ground.Cluster)
-	g, arn := w.Ground, w.secretARN(name)
-	s.LogInSecret = &iamcloud.Secret{ARN: arn}
+	s.LogInSecret = w.secretToMake()
 	text, err := w.document(iam.HandlerPolicy, s)
 	if err != nil {
 		return step{}, err
 	}
 	one := inline(has, s.RoleName, iam.HandlerPolicy.Name, text, "what the function's code calls; it reads the secret "+name+", the end of whose ARN AWS makes up",
 		iamcloud.PutRolePolicy)
-	one.Commands = []string{"sed -i.bak \"s|" + arn + "|$(aws secretsmanager describe-secret --secret-id " + name +
-		" --query ARN --output text --region " + g.Region + ")|\" " + iam.HandlerPolicy.Name + ".json"}
 	one.late = func(ctx context.Context, aws *iamcloud.Account) ([]iamcloud.Call, error) {
 		var err error
 		if s.LogInSecret, err = aws.Secret(ctx, name); err != nil {

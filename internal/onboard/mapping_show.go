@@ -1,8 +1,6 @@
 package onboard
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,9 +39,6 @@ func (p *MappingPlan) add(s MappingState, step mappingStep) error {
 		if step.keep != "" {
 			c.Why = step.keep
 		}
-	}
-	if c.Commands, err = byKubectl(step, now, next); err != nil {
-		return err
 	}
 	p.Changes = append(append(p.Changes, c), remarks...)
 	p.steps = append(p.steps, step)
@@ -91,83 +86,3 @@ func leaves(v map[string]any, path string, into map[string]string) {
 		}
 	}
 }
-
-// byKubectl does a step by hand.
-func byKubectl(step mappingStep, now, next kubeadmin.Object) ([]string, error) {
-	var all []string
-	kubectl := "kubectl"
-	if step.ref.Namespace != "" {
-		kubectl += " --namespace=" + step.ref.Namespace
-	}
-	kind := step.ref.Resource
-	if group, _, grouped := strings.Cut(step.ref.APIVersion, "/"); grouped {
-		kind += "." + group
-	}
-	switch {
-	case next == nil:
-		return []string{kubectl + " delete " + kind + " " + step.ref.Name}, nil
-	case now == nil || rebound(now, next):
-		if now != nil {
-			all = append(all, kubectl+" delete "+kind+" "+step.ref.Name)
-		}
-		made, err := asManifest(next)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, "kubectl create -f - <<'EOF'\n"+made+"EOF")
-	case !sameObject(now, next):
-		patch := mergePatch(now, next)
-		if version := now.Text("metadata", "resourceVersion"); version != "" && !step.rollout {
-			kubeadmin.Object(patch).Set(version, "metadata", "resourceVersion") // so that it fails if somebody was faster
-		}
-		said, err := json.Marshal(patch)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, kubectl+" patch "+kind+" "+step.ref.Name+" --type=merge --patch="+shellWord(string(said)))
-		if step.rollout {
-			all = append(all, kubectl+" rollout status "+kind+" "+step.ref.Name)
-		}
-	}
-	return all, nil
-}
-
-// asManifest is an object as kubectl takes it, without what only the API server writes.
-func asManifest(o kubeadmin.Object) (string, error) {
-	clean := o.Clone()
-	for _, own := range []string{"uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"} {
-		clean.Unset("metadata", own)
-	}
-	var out bytes.Buffer
-	encoder := yaml.NewEncoder(&out)
-	encoder.SetIndent(2)
-	err := encoder.Encode(map[string]any(clean))
-	return out.String(), err
-}
-
-// mergePatch is what changes, in the form of RFC 7396.
-func mergePatch(now, next map[string]any) map[string]any {
-	patch := map[string]any{}
-	for key, value := range next {
-		was, there := now[key]
-		before, wasMap := was.(map[string]any)
-		after, isMap := value.(map[string]any)
-		switch {
-		case there && wasMap && isMap:
-			if below := mergePatch(before, after); len(below) > 0 {
-				patch[key] = below
-			}
-		case !there || !sameObject(map[string]any{"": was}, map[string]any{"": value}):
-			patch[key] = value
-		}
-	}
-	for key := range now {
-		if _, stays := next[key]; !stays {
-			patch[key] = nil
-		}
-	}
-	return patch
-}
-
-// shellWord is a word for a shell.
-func shellWord(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

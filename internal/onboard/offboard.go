@@ -25,7 +25,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (Planned, error) {
 			return Planned{}, err
 		}
 	}
-	return r.planned(s, decideRemoval(r.Want, s, functions, inCluster)), nil
+	return r.planned(s, decideRemoval(r.Want, s, functions, inCluster), nil), nil
 }
 
 // forget are the steps by which the cluster forgets what a mapping lets in.

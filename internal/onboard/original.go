@@ -29,7 +29,7 @@ func (r *Run) PlanOriginal(ctx context.Context) (Planned, error) {
 	}
 	o := original{policy: s.Managed}
 	if o.function, err = Original(ctx, r.AWS); err != nil || o.function == nil {
-		return r.planned(s, o.steps(s, nil)), err
+		return r.planned(s, o.steps(s, nil), nil), err
 	}
 	if o.rules, err = r.AWS.RulesFor(ctx, o.function.ARN); err != nil {
 		return Planned{}, err
@@ -38,7 +38,7 @@ func (r *Run) PlanOriginal(ctx context.Context) (Planned, error) {
 		return Planned{}, err
 	}
 	functions, err := r.AWS.Functions(ctx)
-	return r.planned(s, o.steps(s, functions)), err
+	return r.planned(s, o.steps(s, functions), nil), err
 }
 
 // steps takes the rules away first, so that nothing fails, and the function last: by it a run that was broken off finds the

@@ -3,6 +3,7 @@ package onboard
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/castai/kops-spot/iam"
@@ -26,6 +27,7 @@ type Run struct {
 type Planned struct {
 	Changes change.Plan
 	State   State
+	Files   Files // what a plan that gives rights would write, for --export
 	steps   []step
 }
 
@@ -42,12 +44,15 @@ func (r *Run) mapping(s State) Mapping {
 }
 
 // inspectAndPlan says what a mapping would change in the cluster.
-func (r *Run) inspectAndPlan(ctx context.Context, m Mapping) (now MappingState, plan MappingPlan, err error) {
+func (r *Run) inspectAndPlan(ctx context.Context, m Mapping) (now MappingState, plan MappingPlan, files Files, err error) {
 	if now, err = m.Inspect(ctx, r.Cluster); err != nil {
-		return now, plan, err
+		return now, plan, nil, err
 	}
-	plan, err = m.Plan(now)
-	return now, plan, err
+	if plan, err = m.Plan(now); err != nil {
+		return now, plan, nil, err
+	}
+	files, err = m.manifests(now, plan)
+	return now, plan, files, err
 }
 
 // Plan says what onboarding would change.
@@ -58,22 +63,31 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 	}
 	var inCluster []step
 	var token *logIn
+	var manifests Files
 	if r.Cluster != nil {
-		now, plan, err := r.inspectAndPlan(ctx, r.mapping(s))
+		now, plan, files, err := r.inspectAndPlan(ctx, r.mapping(s))
 		if err != nil {
 			return Planned{}, err
 		}
-		inCluster = mappingSteps(plan)
+		inCluster, manifests = mappingSteps(plan), files
 		if plan.NeedsToken {
 			token = &logIn{plan: plan, label: tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
 		}
 	}
 	steps, err := decide(r.Want, s, inCluster, token)
-	return r.planned(s, steps), err
+	if err != nil {
+		return Planned{}, err
+	}
+	files, err := r.Want.documents(s, token)
+	if err != nil {
+		return Planned{}, err
+	}
+	maps.Copy(files, manifests)
+	return r.planned(s, steps, files), nil
 }
 
-func (r *Run) planned(s State, steps []step) Planned {
-	return Planned{State: s, steps: steps, Changes: planOf(steps, r.Want.Ground.Region)}
+func (r *Run) planned(s State, steps []step, files Files) Planned {
+	return Planned{State: s, steps: steps, Changes: planOf(steps), Files: files}
 }
 
 // mappingSteps are the changes in the cluster. The first that changes something carries all of them out: their order is the

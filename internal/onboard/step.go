@@ -70,19 +70,10 @@ func (s step) apply(ctx context.Context, r *Run) error {
 	return nil
 }
 
-// planOf is the steps as they are shown, each with the command lines that do the same.
-func planOf(steps []step, region string) change.Plan {
-	plan := change.Plan{}
+// planOf is the steps as they are shown.
+func planOf(steps []step) (plan change.Plan) {
 	for _, s := range steps {
-		c := s.Change
-		if !c.Changes() {
-			plan = append(plan, c)
-			continue
-		}
-		for _, call := range s.calls {
-			c.Commands = append(c.Commands, call.Command(region))
-		}
-		plan = append(plan, c)
+		plan = append(plan, s.Change)
 	}
 	return plan
 }

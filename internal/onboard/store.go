@@ -27,16 +27,10 @@ type KeyStore interface {
 
 	// Put stores a key. Any error but ErrNotStored leaves it open whether the store has it.
 	Put(ctx context.Context, r *Run, k iamcloud.NewKey) error
-
-	// Commands do by hand what Ready and Put do: before and after the key is made, which is in the file key.json.
-	Commands(w Want, s State) (before, after []string)
 }
 
 // ErrNotStored means that a store surely does not have the key: it can be taken back.
 var ErrNotStored = errors.New("the key is not stored")
-
-// keyFile is where a command line that makes a key by hand puts it.
-const keyFile = "key.json"
 
 // InSecretsManager stores the key in the account itself.
 type InSecretsManager struct{ Cluster string }
@@ -77,14 +71,6 @@ func (i InSecretsManager) Put(ctx context.Context, r *Run, k iamcloud.NewKey) er
 		return nil
 	}
 	return fmt.Errorf("%w: %w", ErrNotStored, err)
-}
-
-func (i InSecretsManager) Commands(w Want, s State) (before, after []string) {
-	if s.KeySecret == nil {
-		before = append(before, i.make().Command(w.Ground.Region))
-	}
-	return before, []string{"aws secretsmanager put-secret-value --secret-id " + i.name() + " --secret-string file://" + keyFile +
-		` --version-stages AWSCURRENT "$(jq -r .accessKeyId ` + keyFile + `)" --region ` + w.Ground.Region, "rm " + keyFile}
 }
 
 // InFile stores the key in a file that only its owner reads.
@@ -134,10 +120,6 @@ func (f InFile) Put(_ context.Context, _ *Run, k iamcloud.NewKey) error {
 	return nil
 }
 
-func (f InFile) Commands(Want, State) (before, after []string) {
-	return nil, []string{"mv " + keyFile + " " + f.Path}
-}
-
 // InConsole hands the key to CAST AI's console, which keeps it and does not tell. A tag of the user says which one it was.
 type InConsole struct {
 	// Give hands the credentials over; its errors are as Put's.
@@ -160,14 +142,4 @@ func (c InConsole) Put(ctx context.Context, r *Run, k iamcloud.NewKey) error {
 		return err
 	}
 	return r.AWS.Do(ctx, iamcloud.TagUser(iam.UserName(r.Want.Ground.Cluster), map[string]string{tagHanded: k.ID}))
-}
-
-func (InConsole) Commands(Want, State) (before, after []string) {
-	return nil, []string{
-		"jq '{credentials: tojson}' " + keyFile + " >credentials.json",
-		// On curl's own command line, everybody on the machine could read the token.
-		`printf 'header = "X-API-Key: %s"\n' "$CASTAI_API_TOKEN" | ` +
-			`curl -sSf --config - --header 'Content-Type: application/json' --data @credentials.json "$CASTAI_API_URL"`,
-		"rm credentials.json " + keyFile,
-	}
 }

@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -102,20 +103,24 @@ func TestFromNothingToNothing(t *testing.T) {
 	}
 	isTheSame(t, "after what is wrong", snapshot(t), before)
 
-	script, _, err := kopsSpot(t, installed("--export")...)
-	if err != nil || !strings.Contains(script, "aws cloudformation deploy --stack-name cast-kops-prod-example-com-7405b025") || !strings.Contains(script, "'Server=https://127.0.0.1:") {
-		t.Errorf("--export: %v\n%.3000s", err, script)
+	files, stderr := exported(t)
+	const late = ":secret:cast-kops/" + cluster + "/token-AbCdEf"
+	for name, want := range map[string]string{"template.yaml": "CodeUri: s3://cast-kops-code-" + account, "parameters.json": late, "token.yaml": "service-account-token",
+		"rbac.yaml": "kind: ClusterRole"} {
+		if !strings.Contains(files[name], want) {
+			t.Errorf("%s does not have %q:\n%.3000s", name, want, files[name])
+		}
 	}
-	if !strings.Contains(script, `"SecretArns=$(aws secretsmanager describe-secret --secret-id cast-kops/prod.example.com/token --query ARN`) {
-		t.Errorf("the script does not ask for the end of the secret's ARN:\n%.3000s", script)
+	if len(files) != 4 || !strings.Contains(files["parameters.json"], `"ParameterValue": "https://127.0.0.1:`) || !strings.Contains(stderr, "make the secret, and export again") {
+		t.Errorf("--export: %q\n%s", files, stderr)
 	}
 	const castai = "arn:aws:secretsmanager:" + region + ":" + account + ":secret:castai-AbCdEf"
-	if script, _, err = kopsSpot(t, installed("--export", "--set", "SecretArns="+castai)...); err != nil || !strings.Contains(script, `"SecretArns=`+castai+`,$(aws `) {
-		t.Errorf("another secret pushes the log-in's out: %v\n%.3000s", err, script)
+	if files, _ := exported(t, "--set", "SecretArns="+castai); !strings.Contains(files["parameters.json"], castai+",arn:aws") || !strings.Contains(files["parameters.json"], late) {
+		t.Errorf("another secret pushes the log-in's out: %s", files["parameters.json"])
 	}
-	if script, _, err = kopsSpot(t, installed("--export", "--set", "Login=ssm:/my/login")...); err != nil || strings.Contains(script, "service-account-token") ||
-		!strings.Contains(script, "kind: ClusterRole") || !strings.Contains(script, "'Login=ssm:/my/login'") {
-		t.Errorf("a log-in that somebody sees to himself: %v\n%.3000s", err, script)
+	if files, _ := exported(t, "--set", "Login=ssm:/my/login"); len(files) != 3 || files["token.yaml"] != "" || !strings.Contains(files["rbac.yaml"], "kind: ClusterRole") ||
+		!strings.Contains(files["parameters.json"], `"ParameterValue": "ssm:/my/login"`) {
+		t.Errorf("a log-in that somebody sees to himself: %q", files)
 	}
 	isTheSame(t, "after --export", snapshot(t), before)
 
@@ -283,7 +288,7 @@ func TestBrokenOffAnywhere(t *testing.T) {
 func TestNoSecretIsShown(t *testing.T) {
 	world.cut.Reset()
 	stdout, stderr := must(t, installed("--yes")...)
-	script, _ := must(t, installed("--export")...)
+	files, _ := exported(t)
 	checked, said := must(t, "check", "--output", "json")
 	out := get[*secretsmanager.GetSecretValueOutput](t)(secretsmanager.NewFromConfig(world.aws).GetSecretValue(t.Context(),
 		&secretsmanager.GetSecretValueInput{SecretId: aws.String(names.SecretName(cluster, "token"))}))
@@ -291,7 +296,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	if err := json.Unmarshal([]byte(*out.SecretString), &held); err != nil || len(held.Token) < 100 {
 		t.Fatalf("the secret holds no token: %v", err)
 	}
-	all := stdout + stderr + script + checked + said
+	all := stdout + stderr + fmt.Sprint(files) + checked + said
 	quiet(t)
 	more, evenMore := must(t, "uninstall", "--yes")
 	if strings.Contains(all+more+evenMore, held.Token) || regexp.MustCompile(`eyJ[A-Za-z0-9_-]{20}`).MatchString(all+more+evenMore) {

@@ -31,13 +31,18 @@ func TestTheShippedProgramCarriesTheFunction(t *testing.T) {
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(code)
-		script, _ := must(t, "install", "--export", "--set", "Architecture="+architecture)
-		if key := "/" + hex.EncodeToString(sum[:8]) + ".zip"; !strings.Contains(script, "CodeUri: s3://cast-kops-code-"+account+"-"+region+"/prod-example-com-7405b025"+key) {
-			t.Errorf("%s: the script does not deploy %s", architecture, key)
+		dir := t.TempDir()
+		must(t, "install", "--export", dir, "--set", "Architecture="+architecture)
+		text, err := os.ReadFile(filepath.Join(dir, "template.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key := "/" + hex.EncodeToString(sum[:8]) + ".zip"; !strings.Contains(string(text), "CodeUri: s3://cast-kops-code-"+account+"-"+region+"/prod-example-com-7405b025"+key) {
+			t.Errorf("%s: the template does not deploy %s", architecture, key)
 		}
 	}
 	world.bin = built
-	if _, stderr, err := kopsSpot(t, "install", "--export"); err == nil || !strings.Contains(stderr, "this program was built without the function's code for arm64: make cli") {
+	if _, stderr, err := kopsSpot(t, "install", "--export", t.TempDir()); err == nil || !strings.Contains(stderr, "this program was built without the function's code for arm64: make cli") {
 		t.Errorf("a program without the code: %v\n%s", err, stderr)
 	}
 }

@@ -174,6 +174,26 @@ func installed(more ...string) []string {
 	return slices.Concat([]string{"install", "--code", world.code, "--set", "Architecture=x86_64"}, more)
 }
 
+// exported are the files that an install exports, by their names.
+func exported(t *testing.T, more ...string) (files map[string]string, stderr string) {
+	t.Helper()
+	dir := t.TempDir()
+	_, stderr = must(t, installed(append(more, "--export", dir)...)...)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = map[string]string{}
+	for _, entry := range entries {
+		text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[entry.Name()] = string(text)
+	}
+	return files, stderr
+}
+
 // must runs the command line and demands that it succeeds.
 func must(t *testing.T, args ...string) (stdout, stderr string) {
 	t.Helper()

@@ -36,8 +36,7 @@ func TestWritesAreTheClustersOnly(t *testing.T) {
 	for _, s := range statements(t) {
 		for _, action := range s.Action {
 			switch action {
-			case "ec2:CreateTags", "ec2:DeleteTags",
-				"autoscaling:DetachInstances", "autoscaling:RecordLifecycleActionHeartbeat", "autoscaling:CompleteLifecycleAction":
+			case "ec2:CreateTags", "autoscaling:DetachInstances", "autoscaling:RecordLifecycleActionHeartbeat", "autoscaling:CompleteLifecycleAction":
 				if s.Condition["StringEquals"]["aws:ResourceTag/KubernetesCluster"] != "<cluster>" {
 					t.Errorf("%s is not bound to the cluster", action)
 				}

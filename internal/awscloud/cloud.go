@@ -61,7 +61,6 @@ func Operations() map[string][]string {
 			"autoscaling:DescribeLifecycleHooks",
 		},
 		"Tag":    {"ec2:CreateTags"},
-		"Untag":  {"ec2:DeleteTags"},
 		"Detach": {"autoscaling:DetachInstances"},
 
 		"Launches":  {"autoscaling:DescribeScalingActivities"},

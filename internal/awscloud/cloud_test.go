@@ -57,7 +57,6 @@ func TestErrors(t *testing.T) {
 	instance := func(c *Cloud) error { _, err := c.Instance(t.Context(), id); return err }
 	membership := func(c *Cloud) error { _, err := c.Membership(t.Context(), id); return err }
 	tag := func(c *Cloud) error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) }
-	untag := func(c *Cloud) error { return c.Untag(t.Context(), id, []string{"a"}) }
 	detach := func(c *Cloud) error { return c.Detach(t.Context(), id, "nodes.example.com") }
 	launches := func(c *Cloud) error { _, err := c.Launches(t.Context(), "nodes.example.com", time.Time{}); return err }
 	hook := func(c *Cloud) error { _, err := c.Hook(t.Context(), "nodes.example.com", "drain"); return err }
@@ -76,8 +75,8 @@ func TestErrors(t *testing.T) {
 			"describing instance i-0123456789abcdef0: not found: InvalidInstanceID.NotFound: The instance ID 'i-0123456789abcdef0' does not exist"},
 		{"malformed id", ec2Error(400, "InvalidInstanceID.Malformed", `Invalid id: "x"`), instance, spot.ErrNotFound, "Malformed"},
 		{"tagging what is not there", ec2Error(400, "InvalidID", "The ID 'x' is not valid"), tag, spot.ErrNotFound, "tagging instance " + id},
-		{"EC2 denies, and says to whom", ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:DeleteTags on resource: x. Encoded authorization failure message: QUJD"), untag, spot.ErrFinal,
-			"untagging instance i-0123456789abcdef0: asking again cannot help: UnauthorizedOperation: You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:DeleteTags on resource: x; allow ec2:DeleteTags on instance i-0123456789abcdef0 to arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn"},
+		{"EC2 denies, and says to whom", ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:CreateTags on resource: x. Encoded authorization failure message: QUJD"), tag, spot.ErrFinal,
+			"tagging instance i-0123456789abcdef0: asking again cannot help: UnauthorizedOperation: You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:CreateTags on resource: x; allow ec2:CreateTags on instance i-0123456789abcdef0 to arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn"},
 		{"EC2 denies, and says no more", ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation."), instance, spot.ErrFinal,
 			"allow ec2:DescribeInstances to the role this runs as"},
 		{"Auto Scaling denies", scaleError(403, "AccessDenied", "no"), detach, spot.ErrFinal,
@@ -113,7 +112,7 @@ func TestErrors(t *testing.T) {
 		{"Auto Scaling throttles", scaleError(400, "Throttling", "Rate exceeded"), detach, nil, "Throttling: Rate exceeded"},
 		{"contention", scaleError(500, "ResourceContention", "You already have a pending update"), detach, nil, "ResourceContention"},
 		{"an activity in progress", scaleError(400, "ScalingActivityInProgress", "wait"), detach, nil, "ScalingActivityInProgress"},
-		{"an error of theirs", ec2Error(500, "InternalError", "An internal error has occurred"), untag, nil, "InternalError"},
+		{"an error of theirs", ec2Error(500, "InternalError", "An internal error has occurred"), tag, nil, "InternalError"},
 		{"a code we do not know", ec2Error(400, "Newfangled", "?"), instance, nil, "Newfangled"},
 		{"a proxy's page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) }, instance, nil, "describing instance"},
 		{"a broken connection", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, instance, nil,
@@ -185,7 +184,6 @@ func TestOperations(t *testing.T) {
 			`</LifecycleHookName></member></LifecycleHooks></DescribeLifecycleHooksResult></R>`,
 		"DetachInstances":                `<R><DetachInstancesResult/></R>`,
 		"CreateTags":                     `<R><return>true</return></R>`,
-		"DeleteTags":                     `<R><return>true</return></R>`,
 		"DescribeScalingActivities":      `<R><DescribeScalingActivitiesResult/></R>`,
 		"RecordLifecycleActionHeartbeat": `<R><RecordLifecycleActionHeartbeatResult/></R>`,
 		"CompleteLifecycleAction":        `<R><CompleteLifecycleActionResult/></R>`,
@@ -211,7 +209,6 @@ func TestOperations(t *testing.T) {
 		"Instance":    func() error { _, err := c.Instance(t.Context(), id); return err },
 		"Membership":  func() error { _, err := c.Membership(t.Context(), id); return err },
 		"Tag":         func() error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) },
-		"Untag":       func() error { return c.Untag(t.Context(), id, []string{"a"}) },
 		"Detach":      func() error { return c.Detach(t.Context(), id, "g") },
 		"Launches":    func() error { _, err := c.Launches(t.Context(), "g", time.Now()); return err },
 		"Hook":        func() error { _, err := c.Hook(t.Context(), "g", "h"); return err },

@@ -90,14 +90,3 @@ func (c *Cloud) Tag(ctx context.Context, id string, tags map[string]string) erro
 	_, err := attempt(ctx, c, "ec2:CreateTags", "tagging instance "+id, "instance "+id, c.ec2.CreateTags, in)
 	return err
 }
-
-// Untag takes the tags of these keys away, whatever their values: a tag sent with a value, an empty one too, would only
-// be deleted if it had that value (AWS documentation, DeleteTags).
-func (c *Cloud) Untag(ctx context.Context, id string, keys []string) error {
-	in := &ec2.DeleteTagsInput{Resources: []string{id}}
-	for _, k := range keys {
-		in.Tags = append(in.Tags, types.Tag{Key: aws.String(k)})
-	}
-	_, err := attempt(ctx, c, "ec2:DeleteTags", "untagging instance "+id, "instance "+id, c.ec2.DeleteTags, in)
-	return err
-}

@@ -187,23 +187,6 @@ func (a *AWS) CreateTags(ctx context.Context, ids []string, tags map[string]stri
 	})
 }
 
-// DeleteTags deletes the tags of these keys, whatever their values. One that is not there is no error. What EC2 says of
-// an instance it does not know is unverified for this call; here it is what CreateTags says.
-func (a *AWS) DeleteTags(ctx context.Context, ids, keys []string) error {
-	keys = slices.Sorted(slices.Values(keys))
-	return a.call(ctx, AWSCall{Operation: "DeleteTags", IDs: ids, Keys: keys}, func() *AWSError {
-		if err := a.checkTagging(ids, keys); err != nil {
-			return err
-		}
-		for _, id := range ids {
-			for _, k := range keys {
-				delete(a.instances[id].Tags, k)
-			}
-		}
-		return nil
-	})
-}
-
 func (a *AWS) checkTagging(ids, keys []string) *AWSError {
 	if len(ids) == 0 || len(keys) == 0 {
 		return &AWSError{Code: "MissingParameter", Message: "The request must contain resources and tags", HTTPStatus: 400, Means: spot.ErrFinal}

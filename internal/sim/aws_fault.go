@@ -31,7 +31,7 @@ const AnyOperation = ""
 
 // The operations of the model, by service.
 func ec2Operations() []string {
-	return []string{"DescribeInstances", "CreateTags", "DeleteTags"}
+	return []string{"DescribeInstances", "CreateTags"}
 }
 func scalingOperations() []string {
 	return []string{

@@ -105,13 +105,6 @@ func (c *Cloud) Tag(ctx context.Context, id string, tags map[string]string) erro
 	})
 }
 
-// Untag implements spot.Cloud.
-func (c *Cloud) Untag(ctx context.Context, id string, keys []string) error {
-	return c.change(ctx, "untagging instance "+id, func(ctx context.Context) error {
-		return c.aws.DeleteTags(ctx, []string{id}, keys)
-	})
-}
-
 // Detach implements spot.Cloud.
 func (c *Cloud) Detach(ctx context.Context, id, group string) error {
 	return c.change(ctx, "detaching instance "+id+" from Auto Scaling group "+group, func(ctx context.Context) error {

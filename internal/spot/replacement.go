@@ -115,45 +115,26 @@ func (c *call) isMember(ctx context.Context) (bool, error) {
 	return m.LifecycleState == "InService" || m.LifecycleState == "Standby", err
 }
 
-// detachRefused finds out what a refused detach means. The tags prove nothing; the membership does: if the instance is
-// on its way out, somebody else was quicker, and if it is still in its group, our tags would tell a lie.
+// detachRefused finds out what a refused detach means. The tags prove nothing; the membership does: if the instance is on
+// its way out, somebody else was quicker.
 func (c *call) detachRefused(ctx context.Context, told ReplaceTold, refusal error) ReplaceTold {
-	const quicker = "somebody else has detached it in the same moment"
 	told.Action, told.Reason = ReplaceNone, "the group refused: "+refusal.Error()
 	if !errors.Is(refusal, ErrFinal) { // the time is over
-		told.Reason += "; its tags are left for the next try"
 		return told
 	}
-	member, err := c.isMember(ctx)
-	switch {
-	case err != nil:
-		told.Reason += "; what became of the instance could not be asked: " + err.Error()
-		return told
-	case !member:
-		told.Action, told.Reason = ReplaceAlready, quicker
-		return told
+	for look := range 2 { // it may have been detached in this moment, and be described a moment late
+		if look > 0 && !sleep(ctx, lag) {
+			return told
+		}
+		switch member, err := c.isMember(ctx); {
+		case err != nil:
+			told.Reason += "; what became of the instance could not be asked: " + err.Error()
+			return told
+		case !member:
+			told.Action, told.Reason = ReplaceAlready, "somebody else has detached it in the same moment"
+			return told
+		}
 	}
-	// Before a tag is taken away that kOps finds a detached instance by, make sure: it may have been detached by somebody
-	// else in this moment, and described a moment late.
-	if !sleep(ctx, lag) {
-		return told
-	}
-	switch member, err := c.isMember(ctx); {
-	case err != nil:
-		return told
-	case !member:
-		told.Action, told.Reason = ReplaceAlready, quicker
-		return told
-	}
-	if t := c.target(); t.Instance != nil && t.Instance.Tags[TagDetached] != "" {
-		return told // it was there before us
-	}
-	err = scaling.persist(ctx, func(ctx context.Context) error {
-		return c.Cloud.Untag(ctx, c.in.Instance, []string{TagDetached, TagInterruptedAt})
-	})
-	told.changed = err != nil
-	if err != nil {
-		told.Reason += "; and the tags that say it was detached could not be taken away: " + err.Error()
-	}
+	told.changed = false // it is a member as before: its tags alone do no harm
 	return told
 }

@@ -57,9 +57,8 @@ type Cloud interface {
 	Instance(ctx context.Context, id string) (Instance, error)
 	// Membership reads which Auto Scaling group the instance is in: ErrNotFound if it is in none.
 	Membership(ctx context.Context, id string) (Membership, error)
-	// Tag puts tags on an instance, Untag takes tags of these keys away; both may be repeated.
+	// Tag puts tags on an instance. It may be repeated.
 	Tag(ctx context.Context, id string, tags map[string]string) error
-	Untag(ctx context.Context, id string, keys []string) error
 	// Detach takes the instance out of its group without lowering the desired capacity, so that the group launches
 	// another at once. ErrFinal: the group will not, or has done so already; the membership tells which.
 	Detach(ctx context.Context, id, group string) error

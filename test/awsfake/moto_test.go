@@ -25,7 +25,6 @@ func TestContractOnMoto(t *testing.T) {
 	w.deviates = map[string]error{
 		"code for a malformed id":       nil, // says NotFound
 		"tag on an unknown instance":    nil,
-		"untag of an unknown instance":  nil,
 		"tag that only AWS may set":     nil,
 		"detach of a non-member":        nil,
 		"detach of an unknown instance": nil,

@@ -34,9 +34,6 @@ func (s *Server) read(ctx context.Context, op string, p *params) (call, error) {
 	case "CreateTags":
 		ids, tags := p.list("ResourceId"), p.tags()
 		return func() ([]element, error) { return done(), s.aws.CreateTags(ctx, ids, tags) }, nil
-	case "DeleteTags":
-		ids, keys := p.list("ResourceId"), p.tagKeys()
-		return func() ([]element, error) { return done(), s.aws.DeleteTags(ctx, ids, keys) }, nil
 	case "DescribeAutoScalingInstances":
 		ids := p.list("InstanceIds.member")
 		return func() ([]element, error) {

@@ -43,15 +43,6 @@ func (p *params) tags() map[string]string {
 	return tags
 }
 
-// tagKeys reads Tag.1.Key, Tag.2.Key, …; values, which would make DeleteTags compare, are not known.
-func (p *params) tagKeys() []string {
-	var keys []string
-	for n := 1; p.form.Has(fmt.Sprintf("Tag.%d.Key", n)); n++ {
-		keys = append(keys, p.value(fmt.Sprintf("Tag.%d.Key", n)))
-	}
-	return keys
-}
-
 // filters reads Filter.1.Name and Filter.1.Value.1, Filter.1.Value.2, …; Filter.2.Name, …
 func (p *params) filters() ([]sim.Filter, error) {
 	var filters []sim.Filter

@@ -53,7 +53,6 @@ func TestUnknownIsLoud(t *testing.T) {
 		"action of EC2":          {func() error { _, err := e.DescribeVolumes(ctx, nil); return err }, "InvalidAction"},
 		"action of Auto Scaling": {func() error { _, err := s.DescribePolicies(ctx, nil); return err }, "InvalidAction"},
 		"filter":                 {func() error { _, err := e.DescribeInstances(ctx, filtered()); return err }, "UnknownParameter"},
-		"tag deleted by value":   {func() error { _, err := e.DeleteTags(ctx, byValue(w.plain)); return err }, "UnknownParameter"},
 		"dry run":                {func() error { _, err := e.CreateTags(ctx, dryRun(w.plain)); return err }, "UnknownParameter"},
 		"groups' filter":         {func() error { _, err := s.DescribeAutoScalingGroups(ctx, some()); return err }, "UnknownParameter"},
 		"activities' filter": {func() error {
@@ -75,10 +74,6 @@ func TestUnknownIsLoud(t *testing.T) {
 
 func filtered() *ec2.DescribeInstancesInput {
 	return &ec2.DescribeInstancesInput{Filters: []ec2types.Filter{{Name: aws.String("x"), Values: []string{"y"}}}}
-}
-
-func byValue(id string) *ec2.DeleteTagsInput {
-	return &ec2.DeleteTagsInput{Resources: []string{id}, Tags: []ec2types.Tag{{Key: aws.String("a"), Value: aws.String("")}}}
 }
 
 func dryRun(id string) *ec2.CreateTagsInput {

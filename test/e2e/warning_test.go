@@ -207,7 +207,7 @@ func (r *rig) nothingChanged(node string) {
 	if recs := r.kubelet(bed.PodSigTerm); len(recs) != 0 {
 		r.Errorf("pods got SIGTERM: %v", recs)
 	}
-	if calls := r.aws.Calls("CreateTags", "DeleteTags", "DetachInstances"); len(calls) != 0 {
+	if calls := r.aws.Calls("CreateTags", "DetachInstances"); len(calls) != 0 {
 		r.Errorf("AWS was changed: %v", calls)
 	}
 	for _, q := range r.requests(node) {

@@ -21,6 +21,7 @@ func TestTheFunctionTagsItsClustersInstancesOnly(t *testing.T) {
 			d.never(anInstance.arn(own), with(facts{"aws:TagKeys": []string{"cast:interrupted-at", key}, "aws:RequestTag/" + key: "x"})(own),
 				"ec2:CreateTags", "ec2:DeleteTags")
 		}
+		d.never(anInstance.arn(own), with(marks)(own), "ec2:DeleteTags")
 		d.never(anInstance.arn(own), own.facts(), "ec2:DeleteTags", "ec2:StopInstances", "ec2:ModifyInstanceAttribute", "ec2:RunInstances")
 		d.never(anInstance.arn(own), with(facts{"aws:ResourceTag/cast:interrupted-at": "2026-11-02T12:00:00Z"})(own), "ec2:TerminateInstances")
 		calls = append(calls, d.calls...)

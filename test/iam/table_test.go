@@ -86,7 +86,7 @@ var userRows = []row{
 
 // functionRows are what the function's code does.
 var functionRows = []row{
-	{actions: []string{"ec2:CreateTags", "ec2:DeleteTags"}, on: anInstance, facts: with(marks), blind: map[aspect]string{byVPC: untold}},
+	{actions: []string{"ec2:CreateTags"}, on: anInstance, facts: with(marks), blind: map[aspect]string{byVPC: untold}},
 	{actions: []string{"autoscaling:DetachInstances", "autoscaling:RecordLifecycleActionHeartbeat", "autoscaling:CompleteLifecycleAction"}, on: aGroup},
 	{actions: []string{"secretsmanager:GetSecretValue"}, on: aSecret},
 	{actions: []string{"ssm:GetParameter"}, on: aParameter},

@@ -44,7 +44,6 @@ var alarms = map[string]string{
 	"not-emptied":  "kops-spot NotEmptied Cluster Sum >= 1, 1 of 300 s, notBreaching",
 	"drained-late": "kops-spot TimeToEmpty Cluster Maximum >= 115, 1 of 300 s, notBreaching",
 	"not-ready":    "kops-spot Ready Cluster Minimum < 1, 2 of 900 s, missing",
-	"overdue":      "kops-spot Overdue Cluster Maximum >= 1, 2 of 900 s, notBreaching",
 	"failures":     "AWS/SQS ApproximateNumberOfMessagesVisible QueueName Maximum >= 1, 1 of 300 s, notBreaching",
 	"undelivered":  "AWS/SQS ApproximateNumberOfMessagesVisible QueueName Maximum >= 1, 1 of 300 s, notBreaching",
 }
@@ -72,7 +71,7 @@ func TestAlarms(t *testing.T) {
 		nothing:                    {sets[nothing], map[string]string{}, nil},
 		"a pager":                  {with(Parameters{"AlarmTopicArn": pager}), alarms, []any{pager}},
 		"people":                   {with(Parameters{"NotifyEmail": "people@example.com"}), alarms, []any{people}},
-		"no self-check":            {with(Parameters{"SelfCheckRule": ruleIsOff}), without("not-ready", "overdue"), nil},
+		"no self-check":            {with(Parameters{"SelfCheckRule": ruleIsOff}), without("not-ready"), nil},
 		"hooks":                    {with(Parameters{"Hooks": "drain", "LifecycleRule": ruleIsOn}), without("drained-late"), nil},
 		"drained announcements":    {with(Parameters{"ScheduledChange": "drain", "HealthRule": ruleIsOn}), without("drained-late"), nil},
 		"drained recommendations":  {with(Parameters{"Rebalance": "drain", "RebalanceRule": ruleIsOn}), without("drained-late"), nil},

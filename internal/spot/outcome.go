@@ -133,7 +133,7 @@ type ReplaceTold struct {
 	Registered *Seconds `json:"registered,omitempty"` // when the node had registered
 	Answer     string   `json:"answer,omitempty"`     // why there is no instance, in the group's own words
 
-	changed bool // the instance is not as it was
+	changed bool // something was asked for that cannot be taken back
 }
 
 // TimesTold are the moments by which a drain is judged, in seconds after the event.

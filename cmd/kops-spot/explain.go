@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -83,7 +82,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	}
 	cloud, unasked := c.cloud(ctx, m.region)
 	e.Region, e.Pod, e.Marks, e.Unasked = m.region, pod, spot.Restoring(n), unasked
-	h := spot.Handler{Cluster: found{annotated{k.Cluster}, n}, Cloud: cloud, Policy: e.Policy}
+	h := spot.Handler{Cluster: found{k.Cluster, n}, Cloud: cloud, Policy: e.Policy}
 	e.Outcome, err = h.Preview(ctx, e.Policy.Imagined(kind, m.id, m.region, time.Now()))
 	if err != nil {
 		return fmt.Errorf("explaining node %s: %w", n.Name, err)
@@ -126,43 +125,8 @@ func findSubject(ctx context.Context, k cluster, arg, namespace string) (n spot.
 
 // found is a cluster in which the node has been found already, whatever EC2 says of its instance.
 type found struct {
-	annotated
+	*kube.Cluster
 	node spot.Node
 }
 
 func (f found) NodeNamed(context.Context, string) (spot.Node, error) { return f.node, nil }
-
-// annotated is a cluster as a preview sees it.
-type annotated struct{ *kube.Cluster }
-
-// PodsOn lists the pods with what their namespaces say. The function asks a namespace only when one of its pods is
-// refused, which nobody can know before.
-func (a annotated) PodsOn(ctx context.Context, node string) ([]spot.Pod, error) {
-	pods, err := a.Cluster.PodsOn(ctx, node)
-	if err != nil {
-		return nil, err
-	}
-	said := map[string]string{}
-	for i, p := range pods {
-		if p.Annotations[spot.AnnotationForce] != "" {
-			continue
-		}
-		force, asked := said[p.Namespace]
-		if !asked {
-			annotations, err := a.NamespaceAnnotations(ctx, p.Namespace)
-			if err != nil {
-				return nil, err
-			}
-			force = annotations[spot.AnnotationForce]
-			said[p.Namespace] = force
-		}
-		if force != "" {
-			pods[i].Annotations = maps.Clone(p.Annotations)
-			if pods[i].Annotations == nil {
-				pods[i].Annotations = map[string]string{}
-			}
-			pods[i].Annotations[spot.AnnotationForce] = force
-		}
-	}
-	return pods, nil
-}

@@ -60,7 +60,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	if err != nil {
 		return err
 	}
-	h := spot.Handler{Cluster: annotated{k.Cluster}}
+	h := spot.Handler{Cluster: k.Cluster}
 	if h.Policy, _, err = c.policy(k.name); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 				return fmt.Errorf("nothing was done: %w", err)
 			}
 		}
-		h.Cluster, handle = k.Cluster, h.Handle
+		handle = h.Handle
 	}
 	return c.handleAll(ctx, o, all, handle)
 }

@@ -33,13 +33,13 @@ func TestTheSettingsAreDocumented(t *testing.T) {
 	}
 }
 
-// annotation is an annotation by which a pod, or a namespace for its pods, overrules a setting.
+// annotation is an annotation by which a pod overrules a setting.
 type annotation struct{ name, on, values, unset, meaning string }
 
 func annotations() []annotation {
 	return []annotation{
-		{spot.AnnotationForce, "a pod, or a namespace for its pods", oneOf(spot.Forces()), "what `" + envForce + "` says",
-			"`never` has the pod die with its machine rather than be deleted past its budget; `allow` lets it be deleted where the setting does not. A pod's own goes before its namespace's"},
+		{spot.AnnotationForce, "a pod", oneOf(spot.Forces()), "what `" + envForce + "` says",
+			"`never` has the pod die with its machine rather than be deleted past its budget; `allow` lets it be deleted where the setting does not"},
 		{spot.AnnotationDrain, "a pod", oneOf(spot.Turns()), "`" + string(spot.TurnFirst) + "`; for a DaemonSet's pod, what `" + envDaemonSets + "` says",
 			"when the pod is asked to leave: `first` with all others; `last` when the others have gone, or when its own grace period begins to run out; " +
 				"`never` leaves it until the machine ends"},

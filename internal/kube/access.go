@@ -42,7 +42,6 @@ var requests = []Request{
 	{Verb: "watch", Resource: "pods", For: "seeing pods leave and arrive", Manifest: manifestBase},
 	{Verb: "create", Resource: "pods", Subresource: "eviction", For: "asking pods to leave", Manifest: manifestBase},
 	{Verb: "delete", Resource: "pods", For: "ending pods past their budgets when the machine ends anyway, and removing those of a machine that has ended", Manifest: manifestBase},
-	{Verb: "get", Resource: "namespaces", For: "reading what a namespace's annotations say about its pods", Manifest: manifestBase},
 	{Verb: "list", Group: "storage.k8s.io", Resource: "volumeattachments", For: "seeing the volumes of a machine that has ended come free", Manifest: manifestBase},
 	{Verb: "create", Group: "events.k8s.io", Resource: "events", For: "telling of it where operators look first", Manifest: manifestBase},
 	{Verb: "delete", Group: claimGroup, Resource: "nodeclaims", For: "having Karpenter replace a node of its own", Manifest: manifestKarpenter},

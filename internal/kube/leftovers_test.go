@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -76,21 +75,6 @@ func TestWhatADeletionOfANodeMeans(t *testing.T) {
 		err := stub(t, c.answer).DeleteNode(t.Context(), spot.Node{Name: "n", UID: "u"})
 		if !errors.Is(err, c.is) || err != nil && !strings.HasPrefix(err.Error(), "deleting node n: ") {
 			t.Errorf("%d: got %v, want %v", c.answer.Code, err, c.is)
-		}
-	}
-}
-
-// TestNamespaceAnnotations are those of ours.
-func TestNamespaceAnnotations(t *testing.T) {
-	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		annotations := map[string]string{"/api/v1/namespaces/shop": `"kops-spot.cast.ai/force":"never","other":"x"`, "/api/v1/namespaces/bare": `"other":"x"`}[r.URL.Path]
-		_, _ = io.WriteString(w, `{"kind":"Namespace","apiVersion":"v1","metadata":{"annotations":{`+annotations+`}}}`)
-	}))
-	for namespace, want := range map[string]map[string]string{"shop": {"kops-spot.cast.ai/force": "never"}, "bare": nil} {
-		got, err := k.NamespaceAnnotations(t.Context(), namespace)
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: got %q, %v; want %q", namespace, got, err, want)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -18,15 +17,6 @@ const (
 	claimGroup = "karpenter.sh"
 	claimKind  = "NodeClaim"
 )
-
-// NamespaceAnnotations implements spot.Notables.
-func (c *Cluster) NamespaceAnnotations(ctx context.Context, namespace string) (map[string]string, error) {
-	var n corev1.Namespace
-	if err := do(ctx, readLimit, c.client.Get().Resource("namespaces").Name(namespace), &n); err != nil {
-		return nil, translate(err, "reading the annotations of namespace "+namespace)
-	}
-	return ours(n.Annotations), nil
-}
 
 // DeleteClaim implements spot.Notables. Karpenter has served NodeClaims as v1 since its 1.0, and as v1beta1 from 0.32 on.
 func (c *Cluster) DeleteClaim(ctx context.Context, name string) (err error) {

@@ -30,9 +30,8 @@ type Cluster struct {
 	attachments []*clusterAttachment
 	unmountWait time.Duration // see ForceDetachAfter
 
-	namespaces map[string]map[string]string // annotations by namespace
-	claims     map[string]bool
-	forbidden  map[string]bool // see Forbid
+	claims    map[string]bool
+	forbidden map[string]bool // see Forbid
 
 	pods        map[string]*clusterPod // by namespace/name
 	successors  map[string]int         // how many an owner has made of that name after another had gone
@@ -57,13 +56,13 @@ var (
 func NewCluster() *Cluster {
 	return &Cluster{nodes: map[string]*spot.Node{}, off: map[string]bool{}, pods: map[string]*clusterPod{},
 		successors: map[string]int{}, evicting: map[string]bool{}, unmountWait: clusterUnmountWait,
-		namespaces: map[string]map[string]string{}, claims: map[string]bool{}, forbidden: map[string]bool{}}
+		claims: map[string]bool{}, forbidden: map[string]bool{}}
 }
 
 // KubeRequest is a request to the API server.
 type KubeRequest struct {
 	Verb     string // get, list, watch, patch, create, delete
-	Resource string // nodes, pods, pods/eviction, namespaces, volumeattachments, nodeclaims, events
+	Resource string // nodes, pods, pods/eviction, volumeattachments, nodeclaims, events
 	Name     string // the object's, a pod's with its namespace; of what is listed or watched for a node, that node
 	Asked    time.Time
 	Answered time.Time // zero while it is under way; for a watch, when it began to stream

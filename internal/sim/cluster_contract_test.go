@@ -79,12 +79,6 @@ func (w *world) Release(_ *testing.T, p spot.Pod) {
 	w.cluster.ChangePod(p.ID(), func(p *sim.Pod) { p.Finalizers = nil })
 }
 
-func (w *world) AddNamespace(_ *testing.T, annotations map[string]string) string {
-	name := w.name("namespace")
-	w.cluster.AnnotateNamespace(name, annotations)
-	return name
-}
-
 func (w *world) AddClaim(_ *testing.T, node string) string {
 	name := w.name("claim")
 	w.cluster.AddClaim(name)

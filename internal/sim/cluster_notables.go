@@ -10,30 +10,6 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// AnnotateNamespace gives a namespace these annotations and no others. Every namespace that has had a pod exists; this makes
-// it exist, too.
-func (c *Cluster) AnnotateNamespace(name string, annotations map[string]string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.namespaces[name] = map[string]string{}
-	maps.Copy(c.namespaces[name], annotations)
-}
-
-func (c *Cluster) NamespaceAnnotations(ctx context.Context, namespace string) (annotations map[string]string, err error) {
-	err = c.request(ctx, "get", "namespaces", namespace, func() error {
-		have, ok := c.namespaces[namespace]
-		if !ok {
-			return spot.ErrNotFound
-		}
-		annotations = clusterOurs(have)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the annotations of namespace %s: %w", namespace, err)
-	}
-	return annotations, nil
-}
-
 // clusterOurs are the annotations of ours among an object's.
 func clusterOurs(annotations map[string]string) (found map[string]string) {
 	for key, value := range annotations {

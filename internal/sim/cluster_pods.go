@@ -81,9 +81,6 @@ func (c *Cluster) addPod(p Pod) *clusterPod {
 	p.UID = cmp.Or(p.UID, c.uid())
 	p.Labels, p.Annotations, p.Finalizers = maps.Clone(p.Labels), maps.Clone(p.Annotations), slices.Clone(p.Finalizers)
 	p.Volume = cmp.Or(p.Volume, p.ID())
-	if c.namespaces[p.Namespace] == nil {
-		c.namespaces[p.Namespace] = map[string]string{}
-	}
 	own := &clusterPod{Pod: p}
 	c.pods[p.ID()] = own
 	c.touch(own)

@@ -60,7 +60,7 @@ func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told node
 	cordoned := make(chan cordonEnd, 1)
 	go func() { cordoned <- c.cordon(work, *node, plan) }()
 	p := &podDrain{call: c, plan: plan, node: *node, notes: newNotes(ctx, c.Cluster), pods: map[string]*podState{}, losers: map[string]bool{},
-		answers: make(chan podAnswer, c.Policy.Parallel), namespaces: namespaces{answers: make(chan namespaceAnswer)}}
+		answers: make(chan podAnswer, c.Policy.Parallel)}
 	if plan.Drain {
 		changes := make(chan podNews)
 		go c.follow(work, node.Name, changes)
@@ -131,7 +131,6 @@ type podDrain struct {
 	lastEviction time.Time
 	empty        time.Time // when the last pod that had to leave had left
 	planned      *PlanTold
-	namespaces   namespaces
 }
 
 // podAnswer is what came of one request.
@@ -170,7 +169,7 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 			wake.Stop()
 			for ; d.asking > 0; d.asking-- { // the requests end with ctx; what they have achieved counts
 				if a := <-d.answers; a.err == nil {
-					d.settle(ctx, a)
+					d.settle(a)
 				}
 			}
 			if !d.isCordoned { // it ends with ctx too, and says why
@@ -186,9 +185,7 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 			d.see(ch)
 		case a := <-d.answers:
 			d.asking--
-			d.settle(ctx, a)
-		case a := <-d.namespaces.answers:
-			d.seeNamespace(a)
+			d.settle(a)
 		case deadline := <-moves:
 			d.move(deadline)
 		case <-wake.C:
@@ -230,8 +227,7 @@ func (d *podDrain) nextWake(now, quiet time.Time, open bool) time.Duration {
 	return next.Sub(now)
 }
 
-// turn is when a pod may be asked at the earliest: one that goes last waits for the others, as long as it can; one that
-// would be deleted past its budget waits a moment for what its namespace says about that.
+// turn is when a pod may be asked at the earliest: one that goes last waits for the others, as long as it can.
 func (d *podDrain) turn(s *podState, now time.Time) time.Time {
 	if at := s.fate.Last; now.Before(at) {
 		for _, other := range d.pods {
@@ -239,9 +235,6 @@ func (d *podDrain) turn(s *podState, now time.Time) time.Time {
 				return at
 			}
 		}
-	}
-	if d.plan.Ask(s.pod, now, s.refusals).Delete {
-		return d.namespaces.wait(s.pod)
 	}
 	return time.Time{}
 }
@@ -289,7 +282,6 @@ func (d *podDrain) see(ch podNews) {
 }
 
 func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
-	p = d.namespaces.applied(p)
 	s := d.pods[p.UID]
 	switch {
 	case gone && s != nil:
@@ -378,7 +370,7 @@ func (d *podDrain) askDue(ctx context.Context, now time.Time) {
 }
 
 // settle takes in what came of a request.
-func (d *podDrain) settle(ctx context.Context, a podAnswer) {
+func (d *podDrain) settle(a podAnswer) {
 	s := d.pods[a.uid]
 	s.asking = false
 	if a.err != nil && (s.pod.Terminating || s.pod.Finished) {
@@ -392,7 +384,6 @@ func (d *podDrain) settle(ctx context.Context, a podAnswer) {
 		if next, ok := d.plan.Again(s.pod, a.ask, a.at, s.refusals, after); ok && s.fate.Verb == Evict {
 			s.due = next
 		}
-		d.askNamespace(ctx, s.pod)
 		d.log("an eviction was refused", "pod", s.pod.ID(), "times", s.refusals, "refusal", s.refusal)
 	}
 	var refusal *Refusal

@@ -55,11 +55,6 @@ func (d *podDrain) tell(told *nodeDrain) {
 			told.problem("the pod %s: %s: it does not count", s.pod.ID(), wrong)
 		}
 	}
-	for name, n := range d.namespaces.states {
-		if n.err != nil {
-			told.problem("reading whether pods of the namespace %s may be deleted past their budgets: %v", name, n.err)
-		}
-	}
 }
 
 func (s *podState) outcome(event time.Time) PodTold {

@@ -86,10 +86,10 @@ const (
 	ReplacerNobody     Replacer = "none"
 )
 
-// Annotations by which a pod, or a namespace for its pods, overrules the policy.
+// Annotations by which a pod overrules the policy.
 const (
-	// AnnotationForce on a pod or a namespace: "never" has the pod die with its machine rather than be deleted past its
-	// budget, "allow" lets it where the policy does not. The pod's own goes before its namespace's.
+	// AnnotationForce on a pod: "never" has it die with its machine rather than be deleted past its budget, "allow" lets
+	// it where the policy does not.
 	AnnotationForce = AnnotationPrefix + "force"
 
 	// AnnotationDrain on a pod: its Turn.

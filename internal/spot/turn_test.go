@@ -89,30 +89,22 @@ func TestAPodMayAskToStay(t *testing.T) {
 	})
 }
 
-// TestForceIsThePodsThenItsNamespacesThenThePolicys.
-func TestForceIsThePodsThenItsNamespacesThenThePolicys(t *testing.T) {
+// TestForceIsThePodsThenThePolicys.
+func TestForceIsThePodsThenThePolicys(t *testing.T) {
 	for _, c := range []struct {
-		policy    spot.Force
-		pod       string
-		namespace string
-		forced    bool
+		policy spot.Force
+		pod    string
+		forced bool
 	}{
 		{policy: spot.ForceAllow, forced: true},
 		{policy: spot.ForceNever},
 		{policy: spot.ForceAllow, pod: "never"},
 		{policy: spot.ForceNever, pod: "allow", forced: true},
-		{policy: spot.ForceAllow, namespace: "never"},
-		{policy: spot.ForceNever, namespace: "allow", forced: true},
-		{policy: spot.ForceAllow, namespace: "never", pod: "allow", forced: true},
-		{policy: spot.ForceNever, namespace: "allow", pod: "never"},
 		{policy: spot.ForceAllow, pod: "nevr", forced: true},
 	} {
-		t.Run(fmt.Sprintf("policy %s, namespace %q, pod %q", c.policy, c.namespace, c.pod), func(t *testing.T) {
+		t.Run(fmt.Sprintf("policy %s, pod %q", c.policy, c.pod), func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.handler.Policy.Force = c.policy
-				if c.namespace != "" {
-					w.cluster.AnnotateNamespace("default", map[string]string{spot.AnnotationForce: c.namespace})
-				}
 				w.pod("db-0", func(p *sim.Pod) {
 					if c.pod != "" {
 						p.Annotations = map[string]string{spot.AnnotationForce: c.pod}
@@ -134,44 +126,9 @@ func TestForceIsThePodsThenItsNamespacesThenThePolicys(t *testing.T) {
 				if misread := strings.Contains(strings.Join(out.Problems, "\n"), `"nevr" is neither`); misread != (c.pod == "nevr") {
 					t.Errorf("the problems are %q", out.Problems)
 				}
-				if n := w.cluster.Count("get", "namespaces"); n > 1 {
-					t.Errorf("the namespace was asked for %d times", n)
-				}
 			})
 		})
 	}
-}
-
-// TestANamespaceThatCannotBeReadCostsNoSIGTERM, and is told.
-func TestANamespaceThatCannotBeReadCostsNoSIGTERM(t *testing.T) {
-	for name, d := range map[string]sim.Disturbance{
-		"refused": {Resource: "namespaces", Err: spot.Final(fmt.Errorf("403"))},
-		"silent":  {Resource: "namespaces", Delay: time.Hour},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.cluster.Disturb(d)
-				w.pod("db-0")
-				w.guard("db", 1)
-				out := w.handle(spot.Emptied)
-				w.after("its SIGTERM", w.ended("db-0").SIGTERM, 85*time.Second)
-				if name == "refused" && !strings.Contains(strings.Join(out.Problems, "\n"), "namespace default") {
-					t.Errorf("the problems are %q", out.Problems)
-				}
-			})
-		})
-	}
-}
-
-// TestADrainThatGoesWellAsksForNoNamespace: it costs requests only where it matters.
-func TestADrainThatGoesWellAsksForNoNamespace(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.pod("web-1")
-		w.handle(spot.Emptied)
-		if n := w.cluster.Count("get", "namespaces"); n != 0 {
-			t.Errorf("%d namespaces were asked for", n)
-		}
-	})
 }
 
 // TestOnlyCordoned: a policy that only cordons asks no pod, and says so before.
@@ -219,34 +176,4 @@ func TestARehearsal(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestALateRefusalWaitsForTheNamespace: what it says comes before the forced delete, if it comes within a moment.
-func TestALateRefusalWaitsForTheNamespace(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.cluster.AnnotateNamespace("default", map[string]string{spot.AnnotationForce: "never"})
-		w.cluster.Disturb(sim.Disturbance{Resource: "namespaces", Delay: 900 * time.Millisecond})
-		w.pod("db-0")
-		w.guard("db", 1)
-		w.event = w.event.Add(-90 * time.Second)
-		w.handle(spot.NotEmptied)
-		if n := w.cluster.Count("delete", "pods"); n != 0 {
-			t.Errorf("%d pods were deleted past their budgets", n)
-		}
-	})
-}
-
-// TestAPodsOwnWordGoesBeforeItsNamespaces, also where another pod has had the namespace asked.
-func TestAPodsOwnWordGoesBeforeItsNamespaces(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.cluster.AnnotateNamespace("default", map[string]string{spot.AnnotationForce: "never"})
-		w.pod("db-0", annotated(spot.AnnotationForce, "allow"))
-		w.pod("mq-0")
-		w.guard("db", 1)
-		w.guard("mq", 1)
-		got := ends(w.handle(spot.NotEmptied))
-		if got["db-0"] != spot.PodForced || got["mq-0"] != spot.PodRemaining {
-			t.Errorf("%v", got)
-		}
-	})
 }

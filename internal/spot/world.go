@@ -105,8 +105,6 @@ type Leftovers interface {
 
 // Notables is what is asked of a cluster where a decision needs it.
 type Notables interface {
-	// NamespaceAnnotations reads those annotations of a namespace that are ours.
-	NamespaceAnnotations(ctx context.Context, namespace string) (map[string]string, error)
 	// DeleteClaim deletes a Karpenter NodeClaim, which makes Karpenter end the instance and launch what its pods need:
 	// ErrNotFound if it is gone or the cluster has no such kind.
 	DeleteClaim(ctx context.Context, name string) error

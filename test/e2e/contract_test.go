@@ -123,16 +123,6 @@ func (w *realWorld) Release(t *testing.T, p spot.Pod) {
 	}
 }
 
-func (w *realWorld) AddNamespace(t *testing.T, annotations map[string]string) string {
-	t.Helper()
-	w.made++
-	n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", w.namespace, w.made), Annotations: annotations}}
-	if _, err := w.client.CoreV1().Namespaces().Create(t.Context(), n, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	return n.Name
-}
-
 func (w *realWorld) SIGTERM(p spot.Pod) (simtest.SIGTERM, bool) {
 	for _, rec := range w.kubelet(bed.PodSigTerm) {
 		if strings.EqualFold(rec.UID, p.UID) {

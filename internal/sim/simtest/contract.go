@@ -40,8 +40,6 @@ type World interface {
 	PowerOff(t *testing.T, node string)
 	// Release takes a pod's finalizers away.
 	Release(t *testing.T, p spot.Pod)
-	// AddNamespace adds a namespace of a name of its own.
-	AddNamespace(t *testing.T, annotations map[string]string) (name string)
 	// AddClaim adds a NodeClaim of a name of its own, which owns the node if one is named.
 	AddClaim(t *testing.T, node string) (name string)
 	// HasClaim reports whether the NodeClaim is there.
@@ -109,7 +107,6 @@ func ClusterContract(t *testing.T, within func(t *testing.T, check func(*testing
 		{"a node tells the NodeClaim that owns it", nodeTellsClaim},
 		{"a NodeClaim is deleted", claimIsDeleted},
 		{"nodes that carry the draining label are listed", markedNodes},
-		{"a namespace tells the annotations of ours", namespaceTells},
 		{"it is told what is allowed", allowedIsTold},
 		{"the node that is meant is deleted", nodeIsDeleted},
 		{"a volume is attached until the pod has left", volumeDetaches},

@@ -13,13 +13,6 @@ import (
 // An annotation of ours, and two that are none.
 var annotations = map[string]string{spot.AnnotationPrefix + "test": "yes", "example.com/test": "no", "kops-spot.cast.ai.example.com/test": "no"}
 
-func wantOurs(t *testing.T, what string, got map[string]string) {
-	t.Helper()
-	if !maps.Equal(got, map[string]string{spot.AnnotationPrefix + "test": "yes"}) {
-		t.Errorf("the annotations of %s: got %q; want those of ours", what, got)
-	}
-}
-
 func podTells(t *testing.T, w World) {
 	const finalizer = "kops-spot.test/hold"
 	n := w.AddNode(t)
@@ -29,8 +22,8 @@ func podTells(t *testing.T, w World) {
 
 	if got := listed(t, w, n.Name, rich, anyState); !got.EmptyDir || got.Volumes || !slices.Equal(got.Finalizers, []string{finalizer}) {
 		t.Errorf("got %+v; want it to have an emptyDir and a finalizer", got)
-	} else {
-		wantOurs(t, "the pod", got.Annotations)
+	} else if !maps.Equal(got.Annotations, map[string]string{spot.AnnotationPrefix + "test": "yes"}) {
+		t.Errorf("the annotations of the pod: got %q; want those of ours", got.Annotations)
 	}
 	if got := listed(t, w, n.Name, plain, anyState); got.EmptyDir || got.Volumes || len(got.Finalizers)+len(got.Annotations) > 0 || got.EndedBy != "" {
 		t.Errorf("got %+v; want a pod that has nothing", got)
@@ -165,20 +158,6 @@ func markedNodes(t *testing.T, w World) {
 	if !listed(one) || !listed(two) || listed(other) || listed(bare) {
 		t.Errorf("got %+v; want %s and %s, and neither %s nor %s", nodes, one.Name, two.Name, other.Name, bare.Name)
 	}
-}
-
-func namespaceTells(t *testing.T, w World) {
-	got, err := w.Cluster().NamespaceAnnotations(t.Context(), w.AddNamespace(t, annotations))
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantOurs(t, "the namespace", got)
-	got, err = w.Cluster().NamespaceAnnotations(t.Context(), w.AddNamespace(t, nil))
-	if err != nil || len(got) != 0 {
-		t.Errorf("of a bare namespace: got %q, %v", got, err)
-	}
-	_, err = w.Cluster().NamespaceAnnotations(t.Context(), "no-such-namespace")
-	wantError(t, "of no namespace", err, spot.ErrNotFound)
 }
 
 func allowedIsTold(t *testing.T, w World) {

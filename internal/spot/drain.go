@@ -17,6 +17,9 @@ const (
 	// settle is how long an empty node is watched for pods that the scheduler bound to it before it saw the cordon.
 	settle = 2 * time.Second
 
+	// attachedLimit bounds the one look at the node after its drain.
+	attachedLimit = 3 * time.Second
+
 	// changedAgain is how long a pod that had changed when it was asked is left alone if the watch shows no change.
 	changedAgain = 2 * time.Second
 )
@@ -29,7 +32,6 @@ type nodeDrain struct {
 	Times    TimesTold
 	Pods     []PodTold
 	Problems []string
-	Others   []OtherTold
 	Attached []string // volumes that were still attached at the end
 	Changed  bool     // something was asked for that cannot be unasked
 	Listed   bool     // the node's pods are known
@@ -70,7 +72,7 @@ func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told node
 	}
 	cancel() // the cordon and the watch have nothing left to do
 	p.tell(&told)
-	c.lookBack(ctx, *node, p, &told)
+	told.Attached = c.stillAttached(ctx, *node, p)
 	if c.in.Rehearsal {
 		c.unmark(ctx, *node, &told)
 	}
@@ -82,6 +84,43 @@ func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told node
 		told.problem("%s", problem)
 	}
 	return told
+}
+
+// stillAttached reads the node once more, if pods that had to leave had volumes, and names the volumes attached to it.
+func (c *call) stillAttached(ctx context.Context, n Node, d *podDrain) []string {
+	volumes := false
+	for _, s := range d.pods {
+		volumes = volumes || s.pod.Volumes && s.fate.Verb != Leave
+	}
+	if !volumes {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachedLimit)
+	defer cancel()
+	after, err := c.Cluster.NodeNamed(ctx, n.Name)
+	if err != nil || after.UID != n.UID {
+		return nil // it has gone, or cannot be asked any more: nothing that the outcome would be waiting for
+	}
+	return after.Attached
+}
+
+// unmark takes our marks away after a rehearsal: nobody takes the machine.
+func (c *call) unmark(ctx context.Context, n Node, told *nodeDrain) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endMargin)
+	defer cancel()
+	err := backoff{100 * time.Millisecond, time.Second}.persist(ctx, func(ctx context.Context) error {
+		now, err := c.Cluster.NodeNamed(ctx, n.Name)
+		if err != nil || now.UID != n.UID {
+			return err
+		}
+		_, err = c.Cluster.ChangeNode(ctx, now, Restore)
+		return err
+	})
+	if err != nil {
+		told.problem("taking the rehearsal's marks away from the node: %v; kops-spot restore %s does it", err, n.Name)
+		return
+	}
+	c.log("took the rehearsal's marks away", "node", n.Name)
 }
 
 // cordonEnd is what became of the cordon.

@@ -443,3 +443,30 @@ func TestPodsBeyondTheBound(t *testing.T) {
 		}
 	})
 }
+
+// TestVolumesThatStayAttachedAreNamed: the node is read once more for them, and for nothing else.
+func TestVolumesThatStayAttachedAreNamed(t *testing.T) {
+	for name, c := range map[string]struct {
+		volumes bool
+		reads   int
+		want    []string
+	}{
+		"a volume":  {volumes: true, reads: 2, want: []string{"kubernetes.io/csi/ebs.csi.aws.com^vol-default-db-0"}},
+		"no volume": {reads: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.handler.Policy.Force = spot.ForceNever
+				w.pod("db-0", func(p *sim.Pod) { p.Volumes = c.volumes })
+				w.guard("db", 1)
+				w.pod("web-1")
+				w.guard("web", 1)
+				time.AfterFunc(time.Second, func() { w.cluster.RemovePod("default/web-1") })
+				out := w.handleEvent(w.warning(spot.SpotStop), spot.NotEmptied) // no replacement looks for nodes
+				if n := w.cluster.Count("get", "nodes"); !slices.Equal(out.Attached, c.want) || n != c.reads {
+					t.Errorf("attached %q after %d reads of the node, want %q after %d", out.Attached, n, c.want, c.reads)
+				}
+			})
+		})
+	}
+}

@@ -45,7 +45,6 @@ type Outcome struct {
 	Times       TimesTold      `json:"times,omitzero"`
 	Pods        []PodTold      `json:"pods,omitempty"`
 	Attached    []string       `json:"attached,omitempty"` // volumes that were still attached when the pods had gone
-	Others      []OtherTold    `json:"others,omitempty"`   // other programs that were draining the node
 	Problems    []string       `json:"problems,omitempty"`
 
 	// Each are the outcomes of an event about several instances, one each; what stands above is the gravest of them.
@@ -225,7 +224,7 @@ func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 		return out, nil
 	}
 	changed := out.told(r) || d.Changed
-	out.Problems, out.Others, out.Attached = d.Problems, d.Others, d.Attached
+	out.Problems, out.Attached = d.Problems, d.Attached
 	switch {
 	case t.Node == nil && errors.Is(t.NodeErr, errAbsentYet), t.Node == nil && errors.Is(t.NodeErr, ErrNotFound):
 		if t.Instance == nil && !changed {

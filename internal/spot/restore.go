@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// managerOurs is what the API server calls our writes.
+const managerOurs = "kops-spot"
+
 // Restoration is what it takes to give a node back to its cluster: what is taken away of what was added to it, and what
 // is not.
 type Restoration struct {

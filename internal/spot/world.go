@@ -40,8 +40,11 @@ type Cluster interface {
 	Nodes
 	Pods
 	Leftovers
-	Notables
 	Teller
+
+	// DeleteClaim deletes a Karpenter NodeClaim, which makes Karpenter end the instance and launch what its pods need:
+	// ErrNotFound if it is gone or the cluster has no such kind.
+	DeleteClaim(ctx context.Context, name string) error
 }
 
 // PodChange is one look at a node's pods.
@@ -101,13 +104,6 @@ type Leftovers interface {
 	Attachments(ctx context.Context, node string) ([]string, error)
 	// DeleteNode deletes that very node (its UID): ErrNotFound if it is gone, ErrChanged if another has its name.
 	DeleteNode(ctx context.Context, n Node) error
-}
-
-// Notables is what is asked of a cluster where a decision needs it.
-type Notables interface {
-	// DeleteClaim deletes a Karpenter NodeClaim, which makes Karpenter end the instance and launch what its pods need:
-	// ErrNotFound if it is gone or the cluster has no such kind.
-	DeleteClaim(ctx context.Context, name string) error
 }
 
 // Autoscaler is an autoscaler that replaces nodes when it is told of their interruption.

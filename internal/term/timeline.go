@@ -217,13 +217,6 @@ func (p *page) replacement(out spot.Outcome) {
 
 // aftersight is what else there was on the node.
 func (p *page) aftersight(out spot.Outcome) {
-	if len(out.Others) > 0 {
-		p.line("")
-		p.line("  %s", p.paint(yellow, "others at work on the node"))
-		for _, o := range out.Others {
-			p.line("    %s: %s", o.Name, o.Sign)
-		}
-	}
 	if len(out.Attached) > 0 {
 		p.line("")
 		p.line("  %s", p.paint(yellow, "volumes still attached at the end"))

@@ -258,9 +258,9 @@ func TestTimelineOfTheRelatives(t *testing.T) {
 			o.Release = &spot.ReleaseTold{Tainted: sec(1), PodsFreed: sec(2), VolumesFree: sec(3), NodeDeleted: sec(4)}
 			o.Pods = []spot.PodTold{pod("db-0", "StatefulSet/db", spot.PodReleased, "its machine has stopped", gone(2))}
 		}), []string{"pods free after 2.00 s", "+1.00 s  node marked out of service", "+3.00 s  volumes free", "+4.00 s  node deleted", "1 released after their machine's end"}},
-		{"others and volumes", outcome(spot.Emptied, func(o *spot.Outcome) {
-			o.Others, o.Attached = []spot.OtherTold{{Name: "kubectl", Sign: "it made the node unschedulable"}}, []string{"csi^vol-1"}
-		}), []string{"others at work on the node\n    kubectl: it made", "still attached at the end\n    csi^vol-1"}},
+		{"volumes", outcome(spot.Emptied, func(o *spot.Outcome) {
+			o.Attached = []string{"csi^vol-1"}
+		}), []string{"still attached at the end\n    csi^vol-1"}},
 		{"several instances", spot.Outcome{Result: spot.NotEmptied, Each: []spot.Outcome{emptied(), outcome(spot.NotEmptied, func(o *spot.Outcome) { o.Reason = "still there" })}},
 			[]string{"not emptied  one event about 2 instances\n\nemptied  ip-172", "\nnot emptied  " + instance + ": still there"}},
 	} {

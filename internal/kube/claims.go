@@ -18,7 +18,7 @@ const (
 	claimKind  = "NodeClaim"
 )
 
-// DeleteClaim implements spot.Notables. Karpenter has served NodeClaims as v1 since its 1.0, and as v1beta1 from 0.32 on.
+// DeleteClaim implements spot.Cluster. Karpenter has served NodeClaims as v1 since its 1.0, and as v1beta1 from 0.32 on.
 func (c *Cluster) DeleteClaim(ctx context.Context, name string) (err error) {
 	doing := "deleting NodeClaim " + name
 	for _, version := range []string{"v1", "v1beta1"} {
@@ -27,7 +27,7 @@ func (c *Cluster) DeleteClaim(ctx context.Context, name string) (err error) {
 			break
 		}
 	}
-	if apierrors.IsForbidden(err) && !strings.Contains(err.Error(), "admission webhook") {
+	if apierrors.IsForbidden(err) && !isWebhook(err) {
 		return spot.Doubtful(fmt.Errorf("%s: the credential is good but may not do this (403): apply deploy/rbac-karpenter.yaml: %w", doing, err))
 	}
 	return translate(err, doing)

@@ -1,0 +1,60 @@
+package spot_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// TestASpotWarningSharpensARebalance: what a recommendation left waiting behind a budget is forced in time, and what it
+// began to end is left in peace.
+func TestASpotWarningSharpensARebalance(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Policy.Rebalance = spot.RespondDrain
+		w.pod("slow-1", func(p *sim.Pod) { p.Grace, p.Exit = 600*time.Second, 100*time.Second })
+		w.pod("db-0")
+		w.guard("db", 1)
+		mild := w.warning(spot.Rebalance)
+		mild.EventID = "e0"
+		done := make(chan spot.Outcome, 1)
+		go func() {
+			out, err := w.handler.Handle(w.Context(), mild)
+			if err != nil {
+				w.Error(err)
+			}
+			done <- out
+		}()
+		time.Sleep(30 * time.Second)
+		w.event = time.Now().UTC().Truncate(time.Second)
+		out := w.handle(spot.Emptied)
+		w.after("the SIGTERM of db-0", w.ended("db-0").SIGTERM, 85*time.Second)
+		if e := w.ended("slow-1"); e.Grace != 600*time.Second {
+			t.Errorf("slow-1 got %s", e.Grace)
+		}
+		if p := podTold(t, out, "db-0"); p.End != spot.PodForced {
+			t.Errorf("%+v", p)
+		}
+		n, _ := w.cluster.Node(instance)
+		if e := n.Annotations["kops-spot.cast.ai/event"]; e != "e1" {
+			t.Errorf("the node is marked for %s", e)
+		}
+		<-done
+	})
+}
+
+// TestARecommendationDoesNotBlurAWarning that came before it.
+func TestARecommendationDoesNotBlurAWarning(t *testing.T) {
+	deadline := eventTime.Add(2 * time.Minute)
+	n := spot.Cordon(spot.Node{Name: instance}, warning(spot.SpotTerminate), deadline)
+	mild := warning(spot.Rebalance)
+	mild.EventID, mild.Time = "e0", eventTime.Add(time.Second)
+	if got := spot.Cordon(n, mild, eventTime.Add(15*time.Minute)).Annotations; got["kops-spot.cast.ai/event"] != "e1" || got["kops-spot.cast.ai/deadline"] != deadline.Format(time.RFC3339) {
+		t.Errorf("the marks became %v", got)
+	}
+	mild.Time = deadline.Add(time.Minute)
+	if got := spot.Cordon(n, mild, eventTime.Add(time.Hour)).Annotations; got["kops-spot.cast.ai/event"] != "e0" {
+		t.Errorf("marks whose time has passed stayed: %v", got)
+	}
+}

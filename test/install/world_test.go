@@ -90,7 +90,7 @@ func runAll(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer world.sam.Close()
-	world.bridge, err = bridge.Start(ctx, bridge.Options{Moto: world.sam.URL, Region: region, AllowAWSSources: true, Functions: []lambdalocal.Function{
+	world.bridge, err = bridge.Start(ctx, bridge.Options{Moto: world.sam.URL, Region: region, Functions: []lambdalocal.Function{
 		{Name: names.FunctionName(cluster), Bootstrap: bootstrap, Environment: map[string]string{
 			"AWS_ENDPOINT_URL": world.moto.URL, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}}}})
 	if err != nil {

@@ -1,12 +1,6 @@
-// Package pattern matches events against EventBridge's event patterns.
-//
-// It follows "Event patterns" and "Comparison operators" of the EventBridge User Guide, and, where that is silent, the
-// README of the library that EventBridge itself matches with (github.com/aws/event-ruler). What a pattern may not hold is
-// an error, as it is for PutRule: a misspelt operator must not look like a pattern that merely matches nothing.
-//
-// Not modelled: the limits on a pattern's length and on the complexity of its wildcards; a dot in a name, which
-// EventBridge takes for nesting; and arrays of objects in which some elements have a field and some do not, beside
-// {"exists": false} for it, which holds here if one element lacks it.
+// Package pattern matches events against EventBridge's event patterns, by "Event patterns" and "Comparison operators"
+// of the EventBridge User Guide: values, nesting, and the operators prefix, suffix and exists. Any other operator is an
+// error, and so is what EventBridge itself refuses: neither may look like a pattern that merely matches nothing.
 package pattern
 
 import (
@@ -15,159 +9,130 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
+	"strings"
 )
 
 // A Pattern says which events it wants.
-type Pattern struct{ root object }
+type Pattern struct{ fields map[string]any }
 
-// object is a pattern for an object: all of its fields must match, and of each alternative one object.
-type object struct {
-	fields       map[string]field
-	alternatives [][]object
-}
-
-// field is a pattern for a field: an object, or conditions of which one must hold.
-type field struct {
-	object     *object
-	conditions []condition
-}
-
-// A condition looks at the values of a field. There are none if the event has no such field, more than one if it has an
-// array.
-type condition func(values []any) bool
+// affixes are the operators that compare strings.
+var affixes = map[string]func(value, with string) bool{"prefix": strings.HasPrefix, "suffix": strings.HasSuffix}
 
 // Parse reads a pattern.
 func Parse(document []byte) (*Pattern, error) {
-	value, err := decode(document)
+	fields, err := decode(document)
+	if err == nil {
+		err = check("the pattern", fields)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the event pattern: %w", err)
 	}
-	members, ok := value.(map[string]any)
-	if !ok {
-		return nil, errors.New("reading the event pattern: it is not an object")
-	}
-	root, err := parseObject("", members)
-	if err != nil {
-		return nil, fmt.Errorf("reading the event pattern: %w", err)
-	}
-	return &Pattern{*root}, nil
+	return &Pattern{fields}, nil
 }
 
-func parseObject(path string, members map[string]any) (*object, error) {
-	if len(members) == 0 {
-		return nil, fmt.Errorf("%s: an object must not be empty", at(path))
+// check refuses what matches could not evaluate.
+func check(path string, fields map[string]any) error {
+	if len(fields) == 0 {
+		return fmt.Errorf("%s: an object must not be empty", path)
 	}
-	o := &object{fields: map[string]field{}}
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		below := join(path, name)
-		if list, ok := members[name].([]any); ok && name == "$or" {
-			alternatives, err := parseAlternatives(below, list)
-			if err != nil {
-				return nil, err
+	for name, field := range fields {
+		below := path + "." + name
+		if strings.HasPrefix(name, "$") {
+			return fmt.Errorf("%s: unknown operator %q", path, name)
+		}
+		switch field := field.(type) {
+		case map[string]any:
+			if err := check(below, field); err != nil {
+				return err
 			}
-			o.alternatives = append(o.alternatives, alternatives)
-			continue
-		}
-		f, err := parseField(below, members[name])
-		if err != nil {
-			return nil, err
-		}
-		o.fields[name] = f
-	}
-	return o, nil
-}
-
-// parseAlternatives is strict: EventBridge takes an array "$or" that is no list of objects for a field of that name.
-func parseAlternatives(path string, list []any) ([]object, error) {
-	if len(list) < 2 {
-		return nil, fmt.Errorf("%s: there must be two objects or more", path)
-	}
-	var alternatives []object
-	for _, value := range list {
-		members, ok := value.(map[string]any)
-		if !ok {
-			return nil, fmt.Errorf("%s: %s is not an object", path, text(value))
-		}
-		o, err := parseObject(path, members)
-		if err != nil {
-			return nil, err
-		}
-		alternatives = append(alternatives, *o)
-	}
-	return alternatives, nil
-}
-
-func parseField(path string, value any) (field, error) {
-	switch value := value.(type) {
-	case map[string]any:
-		o, err := parseObject(path, value)
-		return field{object: o}, err
-	case []any:
-		if len(value) == 0 {
-			return field{}, fmt.Errorf("%s: an array must not be empty", path)
-		}
-		var f field
-		for _, item := range value {
-			c, err := parseCondition(item)
-			if err != nil {
-				return field{}, fmt.Errorf("%s: %w", path, err)
+		case []any:
+			if len(field) == 0 || slices.ContainsFunc(field, func(one any) bool { return !known(one) }) {
+				encoded, _ := json.Marshal(field) // it has been read from JSON
+				return fmt.Errorf("%s: only values and the operators prefix, suffix and exists are known here: %s", below, encoded)
 			}
-			f.conditions = append(f.conditions, c)
+		default:
+			return fmt.Errorf("%s: it must be an object or an array", below)
 		}
-		return f, nil
 	}
-	return field{}, fmt.Errorf("%s: %s must be an object or an array", path, text(value))
+	return nil
+}
+
+// known reports whether an element of an array is a value, or one operator with an argument of its type.
+func known(condition any) bool {
+	if _, isArray := condition.([]any); isArray {
+		return false
+	}
+	operator, isOperator := condition.(map[string]any)
+	if !isOperator {
+		return true
+	}
+	for name, argument := range operator {
+		_, isBool := argument.(bool)
+		_, isString := argument.(string)
+		return len(operator) == 1 && (name == "exists" && isBool || affixes[name] != nil && isString)
+	}
+	return false
 }
 
 // Matches reports whether the pattern wants the event. That the event is no JSON object is an error.
 func (p *Pattern) Matches(event []byte) (bool, error) {
-	value, err := decode(event)
+	members, err := decode(event)
 	if err != nil {
 		return false, fmt.Errorf("reading the event: %w", err)
 	}
-	members, ok := value.(map[string]any)
-	if !ok {
-		return false, errors.New("reading the event: it is not an object")
-	}
-	return p.root.matches(members), nil
+	return matches(p.fields, members), nil
 }
 
-func (o *object) matches(members map[string]any) bool {
-	for name, f := range o.fields {
-		if !f.matches(members[name]) {
-			return false
+func matches(fields, members map[string]any) bool {
+	for name, field := range fields {
+		value, there := members[name]
+		if conditions, ok := field.([]any); ok {
+			var values []any
+			if there {
+				values = leaves(nil, value)
+			}
+			if !slices.ContainsFunc(conditions, func(one any) bool { return holds(one, values) }) {
+				return false
+			}
+			continue
 		}
-	}
-	for _, alternatives := range o.alternatives {
-		if !slices.ContainsFunc(alternatives, func(one object) bool { return one.matches(members) }) {
+		// All fields must be found in one element of an array, not one here and one there.
+		within := objects(nil, value)
+		if len(within) == 0 {
+			within = []map[string]any{nil}
+		}
+		nested := field.(map[string]any)
+		if !slices.ContainsFunc(within, func(one map[string]any) bool { return matches(nested, one) }) {
 			return false
 		}
 	}
 	return true
 }
 
-func (f field) matches(value any) bool {
-	if f.object == nil {
-		values := leaves(nil, value)
-		return slices.ContainsFunc(f.conditions, func(holds condition) bool { return holds(values) })
+// holds looks at the values of a field: none if the event has no such field, more than one if it has an array. Numbers
+// are compared as they are written: "300, 300.0, and 3.0e2 are not considered equal" (Event patterns).
+func holds(condition any, values []any) bool {
+	operator, ok := condition.(map[string]any)
+	if !ok {
+		return slices.Contains(values, condition)
 	}
-	// All fields must be found in one element of an array, not one here and one there.
-	within := objects(nil, value)
-	if len(within) == 0 {
-		return f.object.matches(nil)
+	if want, ok := operator["exists"]; ok {
+		return len(values) > 0 == want
 	}
-	return slices.ContainsFunc(within, f.object.matches)
+	return slices.ContainsFunc(values, func(value any) bool {
+		s, ok := value.(string)
+		for name, argument := range operator {
+			ok = ok && affixes[name](s, argument.(string))
+		}
+		return ok
+	})
 }
 
-// null is JSON's null in an event. In a map, nil stands for a name that is not there.
-type null struct{}
-
-// leaves appends the scalars of a value: itself, or those in an array. An object has none: operators work on leaf nodes.
+// leaves appends the scalars of a value: itself, or those in an array. An object has none: operators work on leaves.
 func leaves(to []any, value any) []any {
 	switch value := value.(type) {
-	case nil, map[string]any:
+	case map[string]any:
 		return to
 	case []any:
 		for _, item := range value {
@@ -191,58 +156,19 @@ func objects(to []map[string]any, value any) []map[string]any {
 	return to
 }
 
-// decode reads one JSON value. Numbers stay as they are written, and null becomes null{}.
-func decode(document []byte) (any, error) {
+// decode reads one JSON object. Numbers stay as they are written.
+func decode(document []byte) (map[string]any, error) {
 	d := json.NewDecoder(bytes.NewReader(document))
 	d.UseNumber()
-	var value any
-	if err := d.Decode(&value); err != nil {
+	var object map[string]any
+	if err := d.Decode(&object); err != nil {
 		return nil, err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is more after its end")
 	}
-	return markNulls(value), nil
-}
-
-func markNulls(value any) any {
-	switch value := value.(type) {
-	case nil:
-		return null{}
-	case map[string]any:
-		for name := range value {
-			value[name] = markNulls(value[name])
-		}
-	case []any:
-		for i := range value {
-			value[i] = markNulls(value[i])
-		}
+	if object == nil {
+		return nil, errors.New("it is not an object")
 	}
-	return value
-}
-
-func join(path, name string) string {
-	if path == "" {
-		return name
-	}
-	return path + "." + name
-}
-
-func at(path string) string {
-	if path == "" {
-		return "the pattern"
-	}
-	return path
-}
-
-// text is a value as it stands in JSON, for messages.
-func text(value any) string {
-	if value == (any)(null{}) {
-		return "null"
-	}
-	b, err := json.Marshal(value)
-	if err != nil {
-		return fmt.Sprint(value)
-	}
-	return string(b)
+	return object, nil
 }

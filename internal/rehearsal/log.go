@@ -43,16 +43,23 @@ func (s *Stage) HasLog(ctx context.Context, group string) (bool, error) {
 	return true, nil
 }
 
+// pause is between two looks.
+const pause = 2 * time.Second
+
 // FromLog waits for the rehearsal's outcome in the function's log, which knows its event's id in every line, and calls step
 // for each step that the function has told of.
 func (s *Stage) FromLog(ctx context.Context, group, id string, since time.Time, step func(what string)) (spot.Outcome, error) {
 	seen := map[string]bool{}
 	for ctx.Err() == nil {
-		lines, err := s.lines(ctx, group, id, since, seen)
+		var lines []line
+		err := s.read(ctx, group, id, since, func(key string, l line) {
+			if key == "" || !seen[key] {
+				lines = append(lines, l)
+			}
+			seen[key] = true
+		})
 		var none *types.ResourceNotFoundException
-		switch {
-		case errors.As(err, &none): // a function that has never run has no log yet
-		case err != nil && ctx.Err() == nil:
+		if err != nil && !errors.As(err, &none) && ctx.Err() == nil { // a function that has never run has no log yet
 			return spot.Outcome{}, fmt.Errorf("reading the log group %s: %w", group, err)
 		}
 		for _, l := range lines {
@@ -60,16 +67,20 @@ func (s *Stage) FromLog(ctx context.Context, group, id string, since time.Time, 
 			case l.Outcome != nil && l.Outcome.Event.ID == id:
 				return *l.Outcome, nil
 			case l.Event == id && l.Level == "ERROR":
-				return spot.Outcome{}, &FailedError{l.Error}
+				return spot.Outcome{}, errors.New("the function did nothing: " + l.Error)
 			case l.Event == id:
 				step(l.String())
 			}
 		}
-		if !sleep(ctx, pause) {
-			break
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
 		}
 	}
-	return spot.Outcome{}, silence(ctx, group)
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return spot.Outcome{}, fmt.Errorf("following the rehearsal, which goes on without us: %w", context.Cause(ctx))
+	}
+	return spot.Outcome{}, fmt.Errorf("%w in the log group %s", ErrSilent, group)
 }
 
 func (l line) String() string {
@@ -81,20 +92,6 @@ func (l line) String() string {
 		text = strconv.FormatFloat(float64(*l.At), 'f', 2, 64) + " s: " + text
 	}
 	return text
-}
-
-// lines are the lines that speak of the event and have not been seen, in their order.
-func (s *Stage) lines(ctx context.Context, group, id string, since time.Time, seen map[string]bool) (lines []line, err error) {
-	err = s.read(ctx, group, id, since, func(key string, l line) {
-		if seen[key] {
-			return
-		}
-		if key != "" {
-			seen[key] = true
-		}
-		lines = append(lines, l)
-	})
-	return lines, err
 }
 
 // read takes each line of a log since a moment that has the words in it, by the id that CloudWatch Logs has given it. What is no

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
@@ -66,29 +65,3 @@ func (s *Stage) Send(ctx context.Context, in spot.Interruption, onBus string) (i
 
 // ErrSilent is told where nothing was heard of a rehearsal in time.
 var ErrSilent = errors.New("nothing was heard of the rehearsal")
-
-// silence is the error of a search that has ended without an outcome.
-func silence(ctx context.Context, group string) error {
-	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("following the rehearsal, which goes on without us: %w", context.Cause(ctx))
-	}
-	return fmt.Errorf("%w in the log group %s", ErrSilent, group)
-}
-
-// FailedError is what the function said where it did nothing.
-type FailedError struct{ Says string }
-
-func (e *FailedError) Error() string { return "the function did nothing: " + e.Says }
-
-// pause is between two looks.
-const pause = 2 * time.Second
-
-// sleep waits; false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

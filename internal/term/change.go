@@ -33,10 +33,7 @@ func Plan(w io.Writer, plan change.Plan, o Options) error {
 	}
 	p.line("")
 	p.line("%s", sum(plan))
-	if _, err := w.Write(p.Bytes()); err != nil {
-		return fmt.Errorf("writing the plan: %w", err)
-	}
-	return nil
+	return p.send(w, "the plan")
 }
 
 func diffColor(line string) color {
@@ -80,8 +77,5 @@ func Findings(w io.Writer, findings change.Findings, o Options) error {
 			}
 		}
 	}
-	if _, err := w.Write(p.Bytes()); err != nil {
-		return fmt.Errorf("writing the findings: %w", err)
-	}
-	return nil
+	return p.send(w, "the findings")
 }

@@ -37,10 +37,7 @@ func Explain(w io.Writer, e Explanation, o Options) error {
 		p.essentials(e)
 		p.allPods(e.Outcome)
 	}
-	if _, err := w.Write(p.Bytes()); err != nil {
-		return fmt.Errorf("writing the explanation: %w", err)
-	}
-	return nil
+	return p.send(w, "the explanation")
 }
 
 // essentials are what holds for the node and all its pods.

@@ -5,6 +5,7 @@ package term
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"strings"
 	"unicode/utf8"
 )
@@ -48,6 +49,14 @@ func (p *page) table(indent string, rows [][]string) {
 			before = strings.Repeat(" ", utf8.RuneCountInString(before))
 		}
 	}
+}
+
+// send writes the page.
+func (p *page) send(w io.Writer, what string) error {
+	if _, err := w.Write(p.Bytes()); err != nil {
+		return fmt.Errorf("writing %s: %w", what, err)
+	}
+	return nil
 }
 
 type color string

@@ -1,7 +1,6 @@
 package term
 
 import (
-	"fmt"
 	"io"
 	"time"
 
@@ -28,10 +27,7 @@ func Restoring(w io.Writer, node string, r spot.Restoration, now time.Time, o Op
 	p.list("would be taken off", yellow, r.Removed)
 	p.list("would stay, since somebody has changed it", faint, r.Changed)
 	p.line("")
-	if _, err := w.Write(p.Bytes()); err != nil {
-		return fmt.Errorf("writing what is to be restored: %w", err)
-	}
-	return nil
+	return p.send(w, "what is to be restored")
 }
 
 func (p *page) list(heading string, c color, items []string) {

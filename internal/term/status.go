@@ -63,10 +63,7 @@ func ShowStatus(w io.Writer, s Status, o Options) error {
 		p.line("the last interruptions")
 		p.table("  ", table)
 	}
-	if _, err := w.Write(p.Bytes()); err != nil {
-		return fmt.Errorf("writing the status: %w", err)
-	}
-	return nil
+	return p.send(w, "the status")
 }
 
 // lengthOf is a length of time as people say it.

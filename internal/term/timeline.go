@@ -14,10 +14,19 @@ import (
 // became of them, and the problems.
 func Timeline(w io.Writer, out spot.Outcome, o Options) error {
 	p := &page{color: o.Color}
+	p.timeline(out)
+	return p.send(w, "the timeline")
+}
+
+func (p *page) timeline(out spot.Outcome) {
 	result := p.paint(resultColor(out.Result), strings.ReplaceAll(string(out.Result), "-", " "))
 	if n := len(out.Each); n > 0 {
 		p.line("%s  one event about %d instances", result, n)
-		return p.flush(w, out.Each, o)
+		for _, one := range out.Each {
+			p.line("")
+			p.timeline(one)
+		}
+		return
 	}
 	p.line("%s  %s", result, verdict(out))
 	p.moments(out)
@@ -27,35 +36,7 @@ func Timeline(w io.Writer, out spot.Outcome, o Options) error {
 		p.ends(out)
 	}
 	p.aftersight(out)
-	if len(out.Problems) > 0 {
-		p.line("")
-		p.line("  %s", p.paint(red, "problems"))
-		for _, problem := range out.Problems {
-			p.line("    %s", problem)
-		}
-	}
-	return p.flush(w, nil, o)
-}
-
-// flush writes the page, and the timelines of each below it.
-func (p *page) flush(w io.Writer, each []spot.Outcome, o Options) error {
-	if len(each) > 0 {
-		p.line("")
-	}
-	if _, err := w.Write(p.Bytes()); err != nil {
-		return fmt.Errorf("writing the timeline: %w", err)
-	}
-	for i, one := range each {
-		if i > 0 {
-			if _, err := fmt.Fprintln(w); err != nil {
-				return fmt.Errorf("writing the timeline: %w", err)
-			}
-		}
-		if err := Timeline(w, one, o); err != nil {
-			return err
-		}
-	}
-	return nil
+	p.list("problems", red, out.Problems)
 }
 
 func resultColor(r spot.Result) color {
@@ -217,11 +198,5 @@ func (p *page) replacement(out spot.Outcome) {
 
 // aftersight is what else there was on the node.
 func (p *page) aftersight(out spot.Outcome) {
-	if len(out.Attached) > 0 {
-		p.line("")
-		p.line("  %s", p.paint(yellow, "volumes still attached at the end"))
-		for _, v := range out.Attached {
-			p.line("    %s", v)
-		}
-	}
+	p.list("volumes still attached at the end", yellow, out.Attached)
 }

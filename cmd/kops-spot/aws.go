@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/config"
 
 	"github.com/castai/kops-spot/internal/awscloud"
 	"github.com/castai/kops-spot/internal/spot"
@@ -19,23 +16,14 @@ const credentialsLimit = 5 * time.Second
 // noCredentials is why AWS is not asked.
 const noCredentials = "no AWS credentials"
 
-// cloud is the region as the credentials of whoever runs this show it, where the AWS CLI would find them too. Without
-// any, it is one that answers every question with why it is not asked: the other half of an answer is one too.
+// cloud is the region as the credentials of whoever runs this show it. Without any, it is one that answers every question
+// with why it is not asked: the other half of an answer is one too.
 func (c *console) cloud(ctx context.Context, region string) (cloud spot.Cloud, whyNot string) {
-	ctx, cancel := context.WithTimeout(ctx, credentialsLimit)
-	defer cancel()
-	aws, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithAppID("kops-spot"))
-	if err == nil {
-		_, err = aws.Credentials.Retrieve(ctx)
-	}
+	aws, err := awsLogin(ctx, region)
 	if err == nil {
 		return awscloud.New(aws), ""
 	}
-	detail := ": " + err.Error()
-	if strings.Contains(detail, "no EC2 IMDS role found") { // the last place was looked into, so nothing was configured
-		detail = ""
-	}
-	c.say(term.Mind, "AWS is not asked: %s%s; log in as for the AWS CLI, with AWS_PROFILE for example, and run this again to see that half too", noCredentials, detail)
+	c.say(term.Mind, "AWS is not asked: %v, and run this again to see that half too", err)
 	return unasked{why: spot.Final(errors.New(noCredentials))}, noCredentials
 }
 

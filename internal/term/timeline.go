@@ -175,12 +175,10 @@ func (p *page) replacement(out spot.Outcome) {
 	note := func(text string) { p.line("  %10s  %s", "-", text) }
 	if r := out.Replacement; r != nil {
 		switch {
-		case r.Action == spot.ReplaceNone:
+		case r.Action == spot.ReplaceNone, r.Action == spot.ReplacePending:
 			note("no replacement asked: " + r.Reason)
 		case r.Action == spot.ReplaceAlready:
 			note("no replacement asked, somebody has before: " + r.Reason)
-		case r.Action == spot.ReplacePending:
-			note("no replacement asked: " + r.Reason)
 		case r.Reason != "":
 			note("the replacement: " + r.Reason)
 		}

@@ -1,40 +1,36 @@
 package lambdalocal
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
+	"syscall"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/uuid"
 )
 
 // InvocationType says whether the caller waits for the function.
 type InvocationType string
 
-// The invocation types of AWS's Invoke; the empty one is RequestResponse.
+// The invocation types that are served.
 const (
 	RequestResponse InvocationType = "RequestResponse"
 	Event           InvocationType = "Event"
-	DryRun          InvocationType = "DryRun"
 )
 
-// The payload limits of Invoke (API reference).
-const (
-	syncPayloadLimit  = 6 << 20
-	asyncPayloadLimit = 1 << 20
-)
+const latest = "$LATEST"
 
-// Result is Invoke's answer. Event and DryRun give a status code and a request
-// id alone.
+// Result is Invoke's answer. Event gives a request id alone.
 type Result struct {
-	StatusCode      int // 200, 202 for Event, 204 for DryRun
-	RequestID       string
-	ExecutedVersion string
-	FunctionError   string // "Unhandled" for every error, as Lambda answers for provided runtimes
-	Payload         []byte
-	LogTail         []byte // the last 4 KB of the invocation's log
-	Report          Report
+	RequestID     string
+	FunctionError string // "Unhandled" for every error, as Lambda answers for provided runtimes
+	Payload       []byte
+	Report        Report
 }
 
 // Report holds the numbers of the REPORT line.
@@ -44,76 +40,97 @@ type Report struct {
 	MaxMemoryUsed int           // in MB
 }
 
+// Error is a refusal by the Invoke API: the function did not run. An error of the function itself is no Error but a
+// Result with its FunctionError set.
+type Error struct {
+	StatusCode int
+	Code       string // AWS's name of the exception
+	Message    string
+}
+
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+var errClosed = &Error{500, "ServiceException", "the service is closed"}
+
 // invocation is one attempt at running a function.
 type invocation struct {
-	id, traceID, arn string
-	payload          []byte
-	deadline         time.Time
-	answered         chan answer
+	id, arn  string
+	payload  []byte
+	deadline time.Time
+	answered chan answer
 }
 
 // answer is what the runtime posted: a response, or the function's error.
 type answer struct {
-	payload   []byte
-	errorType string // empty for a response
+	payload []byte
+	failed  bool
 }
 
-// Invoke does what the Invoke API does for a function's name, partial ARN or
-// ARN. A refusal is an *Error. When ctx ends first the function runs on, as it
-// does when a caller of AWS hangs up.
-func (s *Service) Invoke(ctx context.Context, name string, typ InvocationType, payload []byte) (Result, error) {
-	return s.invoke(ctx, request{name: name, typ: typ, payload: payload})
-}
-
-// request is an Invoke request without its HTTP.
-type request struct {
-	name, qualifier string
-	typ             InvocationType
-	traceID         string
-	payload         []byte
-}
-
-func (s *Service) invoke(ctx context.Context, r request) (Result, error) {
-	r.typ = cmp.Or(r.typ, RequestResponse)
-	limit, err := payloadLimit(r.typ)
-	if err != nil {
-		return Result{}, err
+// Invoke does what the Invoke API does for a function's name or ARN. A refusal is an *Error. When ctx ends first the
+// function runs on, as it does when a caller of AWS hangs up.
+func (s *Service) Invoke(ctx context.Context, function string, typ InvocationType, payload []byte) (Result, error) {
+	fn := s.functions[nameOf(function)]
+	if fn == nil {
+		return Result{}, &Error{404, "ResourceNotFoundException", "Function not found: " + function}
 	}
-	fn, arn, err := s.lookUp(r.name, r.qualifier)
-	if err != nil {
-		return Result{}, err
-	}
-	if len(r.payload) > limit {
-		return Result{}, errTooLarge(len(r.payload), limit, r.typ)
-	}
-	if len(r.payload) == 0 {
-		r.payload = []byte("{}")
-	}
-	if !json.Valid(r.payload) {
-		return Result{}, errMalformed()
-	}
-	inv := invocation{id: newRequestID(), arn: arn, payload: r.payload, traceID: cmp.Or(r.traceID, newTraceID(time.Now()))}
-	switch r.typ {
-	case DryRun:
-		return Result{StatusCode: http.StatusNoContent, RequestID: inv.id}, nil
-	case Event:
-		if err := s.enqueue(fn, inv); err != nil {
-			return Result{}, err
-		}
-		return Result{StatusCode: http.StatusAccepted, RequestID: inv.id}, nil
-	default:
+	inv := invocation{id: string(uuid.NewUUID()), arn: fn.arn, payload: payload}
+	if typ != Event {
 		return s.attempt(ctx, fn, inv)
 	}
+	if err := s.enqueue(fn, inv); err != nil {
+		return Result{}, err
+	}
+	return Result{RequestID: inv.id}, nil
 }
 
-func payloadLimit(typ InvocationType) (int, error) {
-	switch typ {
-	case RequestResponse, DryRun:
-		return syncPayloadLimit, nil
-	case Event:
-		return asyncPayloadLimit, nil
+// nameOf is the name in what Invoke takes: a name, a partial ARN or an ARN, each with or without a qualifier.
+func nameOf(function string) string {
+	if _, after, found := strings.Cut(function, "function:"); found {
+		function = after
 	}
-	return 0, errValidation("invocationType", string(typ), "one of [Event, RequestResponse, DryRun]")
+	name, _, _ := strings.Cut(function, ":")
+	return name
+}
+
+// ServeHTTP answers AWS's Invoke API; signatures are not looked at.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name, found := strings.CutPrefix(r.URL.Path, "/2015-03-31/functions/")
+	name, ends := strings.CutSuffix(name, "/invocations")
+	payload, err := io.ReadAll(r.Body)
+	if !found || !ends || err != nil {
+		http.Error(w, "only Invoke is served here", http.StatusBadRequest)
+		return
+	}
+	typ := InvocationType(r.Header.Get("X-Amz-Invocation-Type"))
+	result, err := s.Invoke(r.Context(), name, typ, payload)
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		var refusal *Error
+		if !errors.As(err, &refusal) {
+			refusal = &Error{500, "ServiceException", err.Error()}
+		}
+		w.Header().Set("X-Amzn-ErrorType", refusal.Code)
+		w.WriteHeader(refusal.StatusCode)
+		w.Write(encode(map[string]string{"message": refusal.Message, "Message": refusal.Message})) // it differs by exception
+		return
+	}
+	w.Header().Set("X-Amzn-RequestId", result.RequestID)
+	if result.FunctionError != "" {
+		w.Header().Set("X-Amz-Function-Error", result.FunctionError)
+	}
+	if typ == Event {
+		w.WriteHeader(http.StatusAccepted)
+	}
+	w.Write(result.Payload)
+}
+
+// encode is for what has a JSON form.
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
 // attempt runs the function once, if its concurrency allows.
@@ -128,11 +145,8 @@ func (s *Service) attempt(ctx context.Context, fn *function, inv invocation) (Re
 	done := make(chan outcome, 1)
 	inv.answered = make(chan answer, 1)
 	go func() {
-		defer s.running.Done()
 		result, err := s.execute(fn, &inv)
-		// Before the caller hears of it: its next invocation must find the
-		// concurrency free.
-		s.release(fn)
+		s.release(fn) // before the caller hears of it: its next invocation must find the concurrency free
 		done <- outcome{result, err}
 	}()
 	select {
@@ -141,4 +155,53 @@ func (s *Service) attempt(ctx context.Context, fn *function, inv invocation) (Re
 	case <-ctx.Done():
 		return Result{}, fmt.Errorf("waiting for function %s: %w", fn.Name, ctx.Err())
 	}
+}
+
+// execute runs one admitted invocation in a warm environment or a new one. Lambda freezes the environment after it
+// until the next one: what a function leaves running stands still, and connections it keeps may be dead by then.
+func (s *Service) execute(fn *function, inv *invocation) (Result, error) {
+	began := time.Now()
+	var report Report
+	var fail *failure
+	e := s.reuse(fn)
+	if e == nil {
+		var err error
+		if e, err = s.start(fn); err != nil {
+			return Result{}, fmt.Errorf("starting an environment of %s: %w", fn.Name, err)
+		}
+		fail = e.await(began.Add(fn.Timeout), fn.Timeout)
+		report.InitDuration = time.Since(began)
+		began = time.Now()
+	} else {
+		e.signal(syscall.SIGCONT)
+	}
+	e.output.platform(fmt.Sprintf("START RequestId: %s Version: %s\n", inv.id, latest))
+	inv.deadline = began.Add(fn.Timeout)
+	if fail == nil {
+		fail = e.serve(inv, fn.Timeout)
+	}
+	report.Duration, report.MaxMemoryUsed = time.Since(began), e.peakMemory()
+	if fail == nil {
+		e.signal(syscall.SIGSTOP)
+	} else {
+		s.discard(e)
+	}
+	e.output.platform(report.text(inv.id, fn.MemorySize, fail))
+	if fail == nil {
+		s.park(fn, e)
+	}
+
+	result := Result{RequestID: inv.id, Report: report}
+	select {
+	case a := <-inv.answered: // it counts, whatever became of the process after it
+		result.Payload = a.payload
+		if a.failed {
+			result.FunctionError = "Unhandled"
+		}
+	default:
+		result.FunctionError = "Unhandled"
+		result.Payload = encode(map[string]string{"errorType": fail.errorType,
+			"errorMessage": fmt.Sprintf("RequestId: %s Error: %s", inv.id, fail.message)})
+	}
+	return result, nil
 }

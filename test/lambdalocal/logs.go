@@ -3,110 +3,106 @@ package lambdalocal
 import (
 	"bytes"
 	"fmt"
-	"io"
-	"math"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
-// tailSize is what LogType Tail returns: "the last 4 KB of the execution log".
-const tailSize = 4 << 10
-
-// lineWriter lets the environments of all functions write without mixing lines.
-type lineWriter struct {
-	mu *sync.Mutex
-	w  io.Writer
+// log writes lines to the function's log.
+func (s *Service) log(fn *function, lines []byte) {
+	if fn.Logs == nil {
+		return
+	}
+	s.logs.Lock()
+	defer s.logs.Unlock()
+	_, _ = fn.Logs.Write(lines) // a log that cannot be written must not fail the function
 }
 
-func (l *lineWriter) write(p []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	// A log that cannot be written must not fail the function, and there is no
-	// other place to say so.
-	l.w.Write(p)
-}
-
-// invocationLog is the log of one invocation, its init included.
-type invocationLog struct {
-	out *lineWriter
+// output carries what a process prints to its function's log, whole lines at a time. The reads do not block and happen
+// under one mutex, so that the pipe can be emptied at a moment of one's choosing: what a function printed before it
+// answered then stands before its END line.
+type output struct {
+	pipe *os.File
+	raw  syscall.RawConn
+	log  func(lines []byte)
 
 	mu   sync.Mutex
 	line []byte // begun and not ended
-	last []byte
+	buf  [16 << 10]byte
 }
 
-func (l *invocationLog) write(p []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.add(p)
-}
-
-func (l *invocationLog) add(p []byte) {
-	l.line = append(l.line, p...)
-	end := bytes.LastIndexByte(l.line, '\n') + 1
-	if end == 0 {
-		return
+func newOutput(log func([]byte)) (*output, *os.File, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
 	}
-	l.out.write(l.line[:end])
-	l.last = append(l.last, l.line[:end]...)
-	if extra := len(l.last) - tailSize; extra > 0 {
-		l.last = append(l.last[:0], l.last[extra:]...)
+	raw, err := read.SyscallConn()
+	if err != nil {
+		return nil, nil, err
 	}
-	l.line = append(l.line[:0], l.line[end:]...)
+	o := &output{pipe: read, raw: raw, log: log}
+	go raw.Read(o.drain)
+	return o, write, nil
 }
 
-func (l *invocationLog) tail() []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return bytes.Clone(l.last)
-}
-
-// platform writes lines of Lambda's own, after ending the one the function left
-// open.
-func (l *invocationLog) platform(lines string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.line) > 0 {
-		l.add([]byte("\n"))
+// drain moves what is in the pipe and tells whether that was all there will be.
+func (o *output) drain(fd uintptr) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		n, err := syscall.Read(int(fd), o.buf[:])
+		switch {
+		case n > 0:
+			o.add(o.buf[:n])
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return false
+		default:
+			return true
+		}
 	}
-	l.add([]byte(lines))
 }
 
-func (l *invocationLog) start(id string) {
-	l.platform(fmt.Sprintf("START RequestId: %s Version: %s\n", id, latest))
-}
-
-// initReport is the line that tells of an init that failed; there is none for
-// one that did not (execution environment lifecycle, "Failures during the Init
-// phase").
-func (l *invocationLog) initReport(took time.Duration, phase string, f *failure) {
-	line := fmt.Sprintf("INIT_REPORT Init Duration: %s ms\tPhase: %s\tStatus: %s", milliseconds(took), phase, f.status)
-	if f.status == "error" {
-		line += "\tError Type: " + f.errorType
+func (o *output) add(p []byte) {
+	o.line = append(o.line, p...)
+	if end := bytes.LastIndexByte(o.line, '\n') + 1; end > 0 {
+		o.log(o.line[:end])
+		o.line = append(o.line[:0], o.line[end:]...)
 	}
-	l.platform(line + "\n")
 }
 
-// end writes the END and REPORT lines and the reason of a failure. The billed
-// duration holds the init since August 2025.
-func (l *invocationLog) end(id string, r Report, memorySize int, f *failure) {
-	billed := math.Ceil(float64(r.Duration+r.InitDuration) / float64(time.Millisecond))
-	text := fmt.Sprintf("END RequestId: %s\nREPORT RequestId: %s\tDuration: %s ms\tBilled Duration: %.0f ms\tMemory Size: %d MB\tMax Memory Used: %d MB\t",
-		id, id, milliseconds(r.Duration), billed, memorySize, r.MaxMemoryUsed)
+func (o *output) flush() {
+	_ = o.raw.Control(func(fd uintptr) { o.drain(fd) }) // fails after close
+}
+
+func (o *output) close() {
+	o.flush()
+	o.pipe.Close()
+}
+
+// platform writes lines of Lambda's own, after what the function has printed.
+func (o *output) platform(lines string) {
+	o.flush()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.line) > 0 {
+		o.add([]byte("\n"))
+	}
+	o.add([]byte(lines))
+}
+
+// text is the END and the REPORT line, and the reason of a failure.
+func (r Report) text(id string, memorySize int, f *failure) string {
+	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	text := fmt.Sprintf("END RequestId: %s\nREPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %.0f ms\t"+
+		"Memory Size: %d MB\tMax Memory Used: %d MB\t",
+		id, id, ms(r.Duration), ms(r.InitDuration+r.Duration), memorySize, r.MaxMemoryUsed)
 	if r.InitDuration > 0 {
-		text += fmt.Sprintf("Init Duration: %s ms\t", milliseconds(r.InitDuration))
+		text += fmt.Sprintf("Init Duration: %.2f ms\t", ms(r.InitDuration))
 	}
-	switch {
-	case f == nil:
-		text += "\n"
-	case f.status == "timeout":
-		text += fmt.Sprintf("Status: timeout\n%s %s %s\n\n", time.Now().UTC().Format(millisecondFormat), id, f.message)
-	default:
-		text += fmt.Sprintf("Status: error\tError Type: %s\nRequestId: %s Error: %s\n%s\n", f.errorType, id, f.message, f.errorType)
+	if f != nil {
+		text += fmt.Sprintf("\nRequestId: %s Error: %s", id, f.message)
 	}
-	l.platform(text)
-}
-
-func milliseconds(d time.Duration) string {
-	return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond))
+	return text + "\n"
 }

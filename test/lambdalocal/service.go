@@ -1,135 +1,143 @@
 package lambdalocal
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"net/http"
+	"io"
+	"os/exec"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
-// Service is a Lambda service on this machine. It is an http.Handler that
-// answers AWS's Invoke API.
+// Options describe the Lambda service of one account in one region.
+type Options struct {
+	Functions []Function
+
+	Region    string // us-east-1 if empty
+	AccountID string // 123456789012 if empty
+
+	Delays Delays // AWS's own where zero
+}
+
+// Function is one function's configuration.
+type Function struct {
+	Name      string
+	Bootstrap string // path of the executable
+
+	// Environment holds the configured variables, and the credentials of the function's role; without AWS_ACCESS_KEY_ID
+	// these are made up.
+	Environment map[string]string
+
+	Timeout    time.Duration // 3 s if zero, Lambda's default
+	MemorySize int           // in MB, 128 if zero; reported, not enforced
+
+	// ReservedConcurrency is how many invocations there are at once. Nil sets no limit; zero stops the function.
+	ReservedConcurrency *int
+
+	Async AsyncConfig
+
+	// Logs receives what the function prints and the lines Lambda adds, whole lines at a time and never concurrently.
+	Logs io.Writer
+}
+
+// AsyncConfig is a function's EventInvokeConfig.
+type AsyncConfig struct {
+	MaximumRetryAttempts *int          // 2 if nil
+	MaximumEventAge      time.Duration // six hours if zero
+
+	OnSuccess, OnFailure Destination
+}
+
+// Service is a Lambda service on this machine. It is an http.Handler that answers AWS's Invoke API.
 type Service struct {
 	options   Options
 	functions map[string]*function
-	invokeAPI http.Handler
-	launcher  *launcher
 	lifetime  context.Context
 	end       context.CancelFunc
 	running   sync.WaitGroup // invocations and asynchronous events
+	pending   atomic.Int64   // asynchronous events
+
+	logs sync.Mutex // held by whoever writes to a function's
 
 	mu           sync.Mutex
 	closed       bool
-	inFlight     int // of the functions that reserve no concurrency
-	environments map[*environment]struct{}
-	pending      int           // asynchronous events not yet settled
-	settled      chan struct{} // closed when pending is zero
+	environments map[*environment]bool
 }
 
-// function is a Function with what happens to it; its fields below the
-// configuration belong to the service's mutex.
+// function is a Function with what happens to it, which belongs to the service's mutex.
 type function struct {
 	Function
-	arn  string
-	logs *lineWriter
-
+	arn      string
 	inFlight int
 	idle     []*environment // the one used last comes last
 }
 
-// New checks the configuration and makes a service. No process is started
-// before the first invocation. Close must be called.
-func New(options Options) (*Service, error) {
-	options = options.withDefaults()
-	functions, err := newFunctions(options)
-	if err != nil {
-		return nil, err
-	}
-	for _, fn := range functions {
-		if fn.ReservedConcurrency != nil {
-			options.AccountConcurrency -= *fn.ReservedConcurrency
-		}
-	}
-	if options.AccountConcurrency < 0 {
-		return nil, fmt.Errorf("the functions reserve %d more than the account's concurrency", -options.AccountConcurrency)
-	}
-	var oneWriterAtATime sync.Mutex
-	for _, fn := range functions {
-		fn.logs = &lineWriter{mu: &oneWriterAtATime, w: fn.Logs}
-	}
+// New makes a service. No process is started before the first invocation. Close must be called.
+func New(o Options) (*Service, error) {
+	o.Region, o.AccountID = cmp.Or(o.Region, "us-east-1"), cmp.Or(o.AccountID, "123456789012")
+	o.Delays = o.Delays.withDefaults()
 	lifetime, end := context.WithCancel(context.Background())
-	settled := make(chan struct{})
-	close(settled)
-	s := &Service{
-		options:      options,
-		functions:    functions,
-		launcher:     newLauncher(),
-		lifetime:     lifetime,
-		end:          end,
-		environments: map[*environment]struct{}{},
-		settled:      settled,
+	s := &Service{options: o, functions: map[string]*function{}, lifetime: lifetime, end: end,
+		environments: map[*environment]bool{}}
+	for _, f := range o.Functions {
+		path, err := exec.LookPath(f.Bootstrap)
+		if err == nil {
+			path, err = filepath.Abs(path)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("finding the bootstrap of function %s: %w", f.Name, err)
+		}
+		f.Bootstrap = path
+		f.Timeout, f.MemorySize = cmp.Or(f.Timeout, 3*time.Second), cmp.Or(f.MemorySize, 128)
+		f.Async.MaximumEventAge = cmp.Or(f.Async.MaximumEventAge, 6*time.Hour)
+		if f.Async.MaximumRetryAttempts == nil {
+			f.Async.MaximumRetryAttempts = new(2)
+		}
+		s.functions[f.Name] = &function{Function: f,
+			arn: fmt.Sprintf("arn:aws:lambda:%s:%s:function:%s", o.Region, o.AccountID, f.Name)}
 	}
-	s.invokeAPI = s.newInvokeAPI()
 	return s, nil
 }
 
-// Close kills every environment and forgets the events still queued. When it
-// returns, every invocation has ended and no process is left.
+// Close kills every environment and forgets the events still queued. When it returns, every invocation has ended and
+// no process is left.
 func (s *Service) Close() error {
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
-	}
 	s.closed = true
 	s.mu.Unlock()
 	s.end()
 	s.KillAll()
 	s.running.Wait()
-	s.KillAll() // what was parked meanwhile
-	s.launcher.close()
+	s.KillAll() // what became idle meanwhile
 	return nil
 }
 
-// KillAll kills the processes of every environment, idle or in the middle of an
-// invocation, as the loss of a host would, and waits until they are gone.
+// KillAll kills the processes of every environment, idle or in the middle of an invocation, as the loss of a host
+// would, and waits until they are gone.
 func (s *Service) KillAll() {
 	s.mu.Lock()
-	var all []*environment
-	for e := range s.environments {
-		all = append(all, e)
-	}
-	var idle []*environment
+	all := s.environments
+	s.environments = map[*environment]bool{}
 	for _, fn := range s.functions {
-		idle = append(idle, fn.idle...)
 		fn.idle = nil
 	}
 	s.mu.Unlock()
-	for _, e := range all {
-		e.process.kill()
-	}
-	// Nobody else waits for the idle ones.
-	for _, e := range idle {
-		s.discard(e)
+	for e := range all {
+		e.kill()
 	}
 }
 
-// Drain waits until every asynchronous event has succeeded, failed for good or
-// expired, and its record is delivered.
+// Drain waits until every asynchronous event has succeeded, failed for good or expired, and its record is delivered.
 func (s *Service) Drain(ctx context.Context) error {
-	for {
-		s.mu.Lock()
-		settled, pending := s.settled, s.pending
-		s.mu.Unlock()
-		if pending == 0 {
-			return nil
-		}
-		select {
-		case <-settled:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %d asynchronous events: %w", pending, ctx.Err())
+	for s.pending.Load() > 0 {
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("waiting for %d asynchronous events: %w", s.pending.Load(), err)
 		}
 	}
+	return nil
 }
 
 // admit counts an invocation in, or refuses it.
@@ -137,17 +145,10 @@ func (s *Service) admit(fn *function) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return errService("the service is closed")
+		return errClosed
 	}
-	if fn.ReservedConcurrency != nil {
-		if fn.inFlight >= *fn.ReservedConcurrency {
-			return errThrottled(ReasonReservedConcurrency)
-		}
-	} else {
-		if s.inFlight >= s.options.AccountConcurrency {
-			return errThrottled(ReasonAccountConcurrency)
-		}
-		s.inFlight++
+	if fn.ReservedConcurrency != nil && fn.inFlight >= *fn.ReservedConcurrency {
+		return &Error{429, "TooManyRequestsException", "Rate Exceeded."}
 	}
 	fn.inFlight++
 	s.running.Add(1)
@@ -158,36 +159,28 @@ func (s *Service) release(fn *function) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fn.inFlight--
-	if fn.ReservedConcurrency == nil {
-		s.inFlight--
-	}
+	s.running.Done()
 }
 
-// reuse takes the function's idle environment that was used last, as Lambda
-// does, or returns nil.
+// reuse takes the function's idle environment that was used last, as Lambda does, or returns nil.
 func (s *Service) reuse(fn *function) *environment {
-	for {
-		s.mu.Lock()
-		n := len(fn.idle)
-		if n == 0 {
-			s.mu.Unlock()
-			return nil
-		}
-		e := fn.idle[n-1]
-		fn.idle = fn.idle[:n-1]
-		s.mu.Unlock()
-		if !e.process.gone() {
-			return e
-		}
-		s.discard(e)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(fn.idle) == 0 {
+		return nil
 	}
+	e := fn.idle[len(fn.idle)-1]
+	fn.idle = fn.idle[:len(fn.idle)-1]
+	return e
 }
 
-// park keeps an environment for the function's next invocation.
+// park keeps an environment for the function's next invocation, unless it has been killed.
 func (s *Service) park(fn *function, e *environment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fn.idle = append(fn.idle, e)
+	if s.environments[e] {
+		fn.idle = append(fn.idle, e)
+	}
 }
 
 // enter makes a new environment known to KillAll and Close.
@@ -195,14 +188,14 @@ func (s *Service) enter(e *environment) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return errService("the service is closed")
+		return errClosed
 	}
-	s.environments[e] = struct{}{}
+	s.environments[e] = true
 	return nil
 }
 
 func (s *Service) discard(e *environment) {
-	e.close()
+	e.kill()
 	s.mu.Lock()
 	delete(s.environments, e)
 	s.mu.Unlock()

@@ -203,7 +203,7 @@ func (a *Authenticator) APIServerFlags() []string {
 	}
 }
 
-// STS returns the STS that the authenticator asks: to make more identities known, to set its clock, to see who asked.
+// STS returns the STS that the authenticator asks: to set its clock, to see who asked.
 func (a *Authenticator) STS() *sts.Server { return a.sts }
 
 // STSURL returns where STS is served in plain HTTP, for an SDK's AWS_ENDPOINT_URL_STS.

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
-	"time"
 )
 
 // Identity is somebody STS knows, with the credentials to prove it.
@@ -15,8 +14,7 @@ type Identity struct {
 
 	AccessKeyID     string
 	SecretAccessKey string
-	SessionToken    string    // every request with the key must carry it; empty for a user's long-term key
-	Expires         time.Time // by the server's clock; zero is never
+	SessionToken    string // every request with the key must carry it; empty for a user's long-term key
 }
 
 // User returns an IAM user with a new long-term key.
@@ -41,12 +39,7 @@ func RoleSession(account, role, session string) Identity {
 	}
 }
 
-func (i Identity) account() string {
-	if parts := strings.SplitN(i.ARN, ":", 6); len(parts) == 6 {
-		return parts[4]
-	}
-	return ""
-}
+func (i Identity) account() string { return strings.Split(i.ARN+"::::", ":")[4] }
 
 // newID returns an identifier in the form of IAM's: its kind, and 16 letters and digits.
 func newID(kind string) string { return kind + rand.Text()[:16] }

@@ -1,50 +1,54 @@
 // Package sts is AWS's Security Token Service as far as GetCallerIdentity, for tests: it knows the identities it is
-// told of, and believes a request only if its Signature Version 4 is right and its date is near the server's clock.
-// aws-iam-authenticator and the AWS SDKs take it for the real one.
+// told of, and believes a request only if AWS's own signer makes the same signature of it and its date is near the
+// server's clock. aws-iam-authenticator and the AWS SDKs take it for the real one.
 package sts
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
-	"net/url"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"k8s.io/client-go/util/cert"
 )
+
+// window is how far a request's date may be from the server's clock, either way. A URL is good for as long, whatever
+// its X-Amz-Expires says: STS ignores that (https://github.com/kubernetes-sigs/aws-iam-authenticator/pull/160).
+const window = 15 * time.Minute
+
+const dateFormat = "20060102T150405Z"
 
 // Server answers GetCallerIdentity over HTTP. Its methods may be called at any time.
 type Server struct {
-	mu         sync.Mutex
-	identities map[string]Identity // by access key
-	ahead      time.Duration
-	requests   []Request
+	identities []Identity
+
+	mu       sync.Mutex
+	ahead    time.Duration
+	requests []Request
 }
 
 // Request is one that the server answered.
 type Request struct {
 	Host        string
-	UserAgent   string
 	AccessKeyID string // empty if there was none to be read
 	Presigned   bool   // signed in the URL, not in a header
 	Code        string // of the error it was answered with; empty for success
 }
 
 // New returns a server that knows the identities.
-func New(identities ...Identity) *Server {
-	s := &Server{identities: map[string]Identity{}}
-	for _, i := range identities {
-		s.Add(i)
-	}
-	return s
-}
-
-// Add makes an identity known, or replaces what was known by its access key.
-func (s *Server) Add(i Identity) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.identities[i.AccessKeyID] = i
-}
+func New(identities ...Identity) *Server { return &Server{identities: identities} }
 
 // SetClock sets the server's clock ahead of this machine's, or behind for a negative duration: to the server, whoever
 // signs by this machine's clock then has a wrong one.
@@ -64,87 +68,170 @@ func (s *Server) Requests() []Request {
 func (s *Server) now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Now().Add(s.ahead)
+	return time.Now().Add(s.ahead).UTC()
 }
 
-func (s *Server) known(accessKeyID string) (Identity, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i, ok := s.identities[accessKeyID]
-	return i, ok
+// refusal is an error as STS words it.
+type refusal struct {
+	status        int
+	code, message string
 }
 
 // ServeHTTP answers one request: in JSON if that is accepted, as aws-iam-authenticator asks, else in XML.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	now := s.now()
-	// SDKs learn from it by how much their clock is off.
-	w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
-
-	record := Request{Host: r.Host, UserAgent: r.UserAgent()}
+	record := Request{Host: r.Host}
 	identity, refused := s.identify(r, now, &record)
+	status, form := http.StatusOK, [2]string{
+		`{"GetCallerIdentityResponse":{"GetCallerIdentityResult":{"Arn":%q,"UserId":%q,"Account":%q}}}`,
+		`<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>%s</Arn><UserId>%s</UserId><Account>%s</Account>` +
+			`</GetCallerIdentityResult></GetCallerIdentityResponse>`}
+	values := []any{identity.ARN, identity.UserID, identity.account()}
 	if refused != nil {
-		record.Code = refused.code
+		status, record.Code = refused.status, refused.code
+		form = [2]string{`{"Error":{"Type":"Sender","Code":%q,"Message":%q}}`,
+			`<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error></ErrorResponse>`}
+		values = []any{refused.code, refused.message}
 	}
 	// Before the answer: whoever has it can count on its record.
 	s.mu.Lock()
 	s.requests = append(s.requests, record)
 	s.mu.Unlock()
 
-	if refused != nil {
-		answerError(w, r, refused)
+	w.Header().Set("Date", now.Format(http.TimeFormat)) // SDKs learn from it by how much their clock is off
+	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, form[0], values...)
 		return
 	}
-	answerIdentity(w, r, identity)
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, form[1], values...)
 }
+
+var (
+	authorization = regexp.MustCompile(
+		`Credential=([^/]+)/[0-9]{8}/([^/]+)/sts/aws4_request, *SignedHeaders=([^,]+), *Signature=([0-9a-f]+)$`)
+	endpoint = regexp.MustCompile(`^sts\.(([^.]+)\.)?amazonaws\.com`)
+)
 
 // identify finds out whose request it is. What it learns on the way goes into record.
 func (s *Server) identify(r *http.Request, now time.Time, record *Request) (Identity, *refusal) {
-	const most = 1 << 20 // far more than any parameters of GetCallerIdentity
-	body, err := io.ReadAll(io.LimitReader(r.Body, most))
+	refuse := func(status int, code, format string, args ...any) (Identity, *refusal) {
+		return Identity{}, &refusal{status, code, fmt.Sprintf(format, args...)}
+	}
+	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return Identity{}, refuse(http.StatusBadRequest, "MalformedInput", "the body could not be read")
+		return refuse(400, "MalformedInput", "the body could not be read: %v", err)
 	}
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return Identity{}, refuse(http.StatusBadRequest, "MalformedQueryString", "the query could not be read")
+	if !strings.Contains(r.URL.RawQuery+string(body), "Action=GetCallerIdentity&Version=2011-06-15") {
+		return refuse(400, "InvalidAction", "only GetCallerIdentity is served")
 	}
-	if r.URL.Path != "/" && r.URL.Path != "" {
-		return Identity{}, refuse(http.StatusNotFound, "UnknownOperationException", "nothing is served at this path")
+	query, signed := r.URL.Query(), r.Header.Get("Authorization")
+	date, token := r.Header.Get("X-Amz-Date"), r.Header.Get("X-Amz-Security-Token")
+	if record.Presigned = signed == ""; record.Presigned {
+		signed = fmt.Sprintf("Credential=%s, SignedHeaders=%s, Signature=%s",
+			query.Get("X-Amz-Credential"), query.Get("X-Amz-SignedHeaders"), query.Get("X-Amz-Signature"))
+		date, token = query.Get("X-Amz-Date"), query.Get("X-Amz-Security-Token")
 	}
-	if err := checkOperation(r, query, body); err != nil {
-		return Identity{}, err
+	parts := authorization.FindStringSubmatch(signed)
+	at, err := time.Parse(dateFormat, date)
+	if parts == nil || err != nil {
+		return refuse(400, "IncompleteSignature", "this is no signature of version 4 for sts: %s", signed)
 	}
-	sig, refused := readSignature(r, query)
-	if refused != nil {
-		return Identity{}, refused
+	record.AccessKeyID = parts[1]
+	i := slices.IndexFunc(s.identities, func(i Identity) bool { return i.AccessKeyID == parts[1] })
+	if i < 0 || s.identities[i].SessionToken != token {
+		return refuse(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
 	}
-	record.AccessKeyID, record.Presigned = sig.accessKeyID, sig.presigned
-	identity, known := s.known(sig.accessKeyID)
-	if !known {
-		return Identity{}, invalidToken()
+	region, mismatch := parts[2], "SignatureDoesNotMatch"
+	if of := endpoint.FindStringSubmatch(r.Host); of != nil && region != cmp.Or(of[2], "us-east-1") {
+		return refuse(403, mismatch, "Credential should be scoped to a valid region.")
 	}
-	if err := sig.check(identity, r, query, body, now); err != nil {
-		return Identity{}, err
+	if first := now.Add(-window); at.Before(first) {
+		return refuse(403, mismatch, "Signature expired: %s is now earlier than %s", date, first.Format(dateFormat))
 	}
-	return identity, nil
+	if last := now.Add(window); at.After(last) {
+		return refuse(403, mismatch, "Signature not yet current: %s is still later than %s", date, last.Format(dateFormat))
+	}
+	signature, err := sign(r, body, strings.Split(parts[3], ";"), s.identities[i], region, at)
+	if err != nil || signature != parts[4] {
+		return refuse(403, mismatch, "The request signature we calculated does not match the signature you provided.")
+	}
+	return s.identities[i], nil
 }
 
-// checkOperation refuses all but GetCallerIdentity, named in the query or in the body of a POST.
-func checkOperation(r *http.Request, query url.Values, body []byte) *refusal {
-	parameters := query
-	if r.Method == http.MethodPost {
-		form, err := url.ParseQuery(string(body))
-		if err != nil {
-			return refuse(http.StatusBadRequest, "MalformedInput", "the body could not be read")
+// sign returns the signature that AWS's signer makes of the request with what the identity knows.
+func sign(r *http.Request, body []byte, headers []string, i Identity, region string, at time.Time) (string, error) {
+	again, err := http.NewRequest(r.Method, "https://"+r.Host+r.URL.Path, nil)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range headers {
+		switch name {
+		case "host":
+		case "content-length":
+			again.ContentLength = r.ContentLength
+		default:
+			again.Header[http.CanonicalHeaderKey(name)] = r.Header.Values(name)
 		}
-		parameters = form
 	}
-	action, version := parameters.Get("Action"), parameters.Get("Version")
-	if version == "" {
-		version = "NO_VERSION_SPECIFIED"
+	credentials := aws.Credentials{
+		AccessKeyID: i.AccessKeyID, SecretAccessKey: i.SecretAccessKey, SessionToken: i.SessionToken}
+	sum := sha256.Sum256(body)
+	hash := hex.EncodeToString(sum[:])
+	if r.Header.Get("Authorization") != "" {
+		err = v4.NewSigner().SignHTTP(r.Context(), credentials, again, hash, "sts", region, at)
+		_, signature, _ := strings.Cut(again.Header.Get("Authorization"), "Signature=")
+		return signature, err
 	}
-	if action != "GetCallerIdentity" || version != "2011-06-15" {
-		return refuse(http.StatusBadRequest, "InvalidAction", fmt.Sprintf("Could not find operation %s for version %s", action, version))
+	query := r.URL.Query()
+	for _, name := range []string{"Algorithm", "Credential", "Date", "SignedHeaders", "Security-Token", "Signature"} {
+		query.Del("X-Amz-" + name)
 	}
-	return nil
+	again.URL.RawQuery = query.Encode()
+	presigned, _, err := v4.NewSigner().PresignHTTP(r.Context(), credentials, again, hash, "sts", region, at)
+	_, signature, _ := strings.Cut(presigned, "X-Amz-Signature=")
+	return signature, err
 }
+
+// Endpoint is where a server listens, on loopback.
+type Endpoint struct {
+	URL        string // plain HTTP, for AWS_ENDPOINT_URL_STS
+	TLSAddress string // host:port, for whoever takes it for STS of one of the regions
+	CA         []byte // PEM: who signed the certificate for those names
+
+	server *http.Server
+}
+
+// Listen serves in plain HTTP and in TLS until Close.
+func (s *Server) Listen() (*Endpoint, error) {
+	names := []string{"sts.us-east-1.amazonaws.com", "sts.eu-west-1.amazonaws.com", "sts.eu-central-1.amazonaws.com"}
+	pem, key, err := cert.GenerateSelfSignedCertKey("sts.amazonaws.com", nil, names)
+	if err != nil {
+		return nil, fmt.Errorf("making the certificate: %w", err)
+	}
+	pair, err := tls.X509KeyPair(pem, key)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate: %w", err)
+	}
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	encrypted, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
+	if err != nil {
+		plain.Close()
+		return nil, err
+	}
+	// A client that goes away while it connects is no news.
+	e := &Endpoint{URL: "http://" + plain.Addr().String(), TLSAddress: encrypted.Addr().String(), CA: pem,
+		server: &http.Server{Handler: s, ErrorLog: log.New(io.Discard, "", 0)}}
+	go e.server.Serve(plain)
+	go e.server.Serve(encrypted)
+	return e, nil
+}
+
+// Close ends both listeners and their connections.
+func (e *Endpoint) Close() error { return e.server.Close() }

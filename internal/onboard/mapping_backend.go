@@ -27,14 +27,14 @@ type authenticator struct {
 	mounted   bool          // it reads that file
 }
 
-// authenticatorOf reads how the DaemonSet runs the authenticator; config is the text of its file, as far as there is one.
+// authenticatorOf reads how the DaemonSet runs the authenticator; config is what its file says, as far as there is one.
 // Its flags win over its environment, and that over its file.
-func authenticatorOf(daemonSet kubeadmin.Object, config yamlText) authenticator {
+func authenticatorOf(daemonSet kubeadmin.Object, config any) authenticator {
 	flags := flagsOf(daemonSet)
 	a := authenticator{config: configRef(daemonSet), mounted: len(flags["config"]) > 0}
 	said := flags["backend-mode"]
 	if len(said) == 0 && a.mounted {
-		said = config.words("server", "backendMode")
+		said = words(config, "server", "backendMode")
 	}
 	if len(said) == 0 {
 		said = []string{string(MountedFile)}
@@ -42,7 +42,7 @@ func authenticatorOf(daemonSet kubeadmin.Object, config yamlText) authenticator 
 	for _, mode := range said {
 		a.modes = append(a.modes, backendNamed(mode))
 	}
-	for _, from := range [][]string{flags["cluster-id"], flags["$KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID"], config.words("clusterID")} {
+	for _, from := range [][]string{flags["cluster-id"], flags["$KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID"], words(config, "clusterID")} {
 		if a.clusterID == "" && len(from) > 0 {
 			a.clusterID = from[len(from)-1]
 		}
@@ -99,16 +99,17 @@ func asMap(v any) map[string]any {
 }
 
 // words are the strings at a path of keys, where there is one string or a list of them.
-func (y yamlText) words(path ...string) (words []string) {
-	v, err := y.values()
-	if err != nil {
-		return nil
+func words(v any, path ...string) (words []string) {
+	for _, step := range path {
+		m, _ := v.(map[string]any)
+		v = nil
+		for key, value := range m {
+			if strings.EqualFold(key, step) {
+				v = value
+			}
+		}
 	}
-	steps := make(yamlPath, len(path))
-	for i, key := range path {
-		steps[i] = key
-	}
-	switch v, _ := takeOut(v, steps); v := v.(type) {
+	switch v := v.(type) {
 	case string:
 		return strings.Fields(v)
 	case []any:

@@ -46,11 +46,14 @@ func (m Mapping) Plan(s MappingState) (MappingPlan, error) {
 }
 
 // whyForget is why what is ours is taken away.
-const whyForget = "identities are to be forgotten; all else in it stays as it is"
+const whyForget = "identities are to be forgotten; all else in it stays"
+
+// rewritten is what becomes of a text that people keep by hand.
+const rewritten = "; the file is written anew, and blank lines and quoting in it may change"
 
 // addList adds the edit of a ConfigMap, and for one that is read when the authenticator starts, a rollout.
 func (p *MappingPlan) addList(s MappingState, e listEdit, why string) error {
-	step := mappingStep{ref: e.listing.ref, edit: e, why: why}
+	step := mappingStep{ref: e.listing.ref, edit: e, why: why, update: rewritten}
 	switch {
 	case len(e.know) == 0:
 		step.why, step.remove = whyForget, true

@@ -22,6 +22,7 @@ type mappingStep struct {
 	ref     kubeadmin.Ref
 	edit    edit
 	why     string
+	update  string // what else is to be known, if more changes than our note
 	keep    string // why, if there is nothing to do
 	remove  bool   // it takes away: where nothing is ours, there is nothing to tell
 	rollout bool   // it is done when all pods of the DaemonSet are new

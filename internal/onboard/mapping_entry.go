@@ -24,12 +24,21 @@ func entryNode(key, arn, username string, groups []string) *yaml.Node {
 		yamlString(key), yamlString(arn), yamlString("username"), yamlString(username), yamlString("groups"), list}}
 }
 
-// readEntry reads an entry of a list as the authenticator does: whatever the case of its keys.
-func readEntry(n *yaml.Node) (e entry, ok bool) {
-	var fields map[string]any
-	if err := n.Decode(&fields); err != nil {
-		return entry{}, false
+// entriesOf reads a list. What is no entry takes its place all the same.
+func entriesOf(list *yaml.Node) []entry {
+	entries := make([]entry, len(list.Content))
+	for i, n := range list.Content {
+		var v any
+		if n.Decode(&v) == nil {
+			entries[i] = readEntry(v)
+		}
 	}
+	return entries
+}
+
+// readEntry reads an entry of a list as the authenticator does: whatever the case of its keys.
+func readEntry(v any) (e entry) {
+	fields, _ := v.(map[string]any)
 	for key, value := range fields {
 		switch strings.ToLower(key) {
 		case "rolearn", "userarn":
@@ -43,7 +52,24 @@ func readEntry(n *yaml.Node) (e entry, ok bool) {
 			}
 		}
 	}
-	return e, e.arn != ""
+	return e
+}
+
+// regroup takes groups from an entry, and gives it others.
+func regroup(n *yaml.Node, t turn) error {
+	if len(t.add)+len(t.drop) == 0 {
+		return nil
+	}
+	groups, err := listAt(n, []string{"groups"})
+	if err != nil {
+		return err
+	}
+	groups.Content = slices.DeleteFunc(groups.Content, func(g *yaml.Node) bool { return slices.Contains(t.drop, g.Value) })
+	for _, g := range t.add {
+		groups.Content = append(groups.Content, yamlString(g))
+	}
+	dropEmpty(n, []string{"groups"})
+	return nil
 }
 
 // grant is what we have given an ARN in one place, as far as it is noted there.

@@ -105,11 +105,11 @@ func (s MappingState) authenticator() (authenticator, bool, error) {
 	if daemonSet == nil {
 		return authenticator{}, false, nil
 	}
-	ref, config := configRef(daemonSet), yamlText{}
+	ref, config := configRef(daemonSet), any(nil)
 	if len(flagsOf(daemonSet)["config"]) > 0 { // kOps mounts it only where the mode MountedFile is among them
 		var err error
-		if config, err = readYAML(s.objects[ref].Text("data", fileKey)); err != nil {
-			return authenticator{}, false, fmt.Errorf("reading %s of %s: nothing has been changed: %w", fileKey, ref, err)
+		if _, config, err = readYAML(s.objects[ref].Text("data", fileKey)); err != nil {
+			return authenticator{}, false, fmt.Errorf("reading %s of %s: nothing was changed: %w", fileKey, ref, err)
 		}
 	}
 	return authenticatorOf(daemonSet, config), true, nil

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/kubeadmin"
 )
@@ -29,7 +31,7 @@ func fileListing(ref kubeadmin.Ref, clusterID string) listing {
 // listPlace is where a ConfigMap lists the identities of a kind: a text of it, and a path in that text.
 type listPlace struct {
 	key    string
-	path   yamlPath
+	path   []string
 	arnKey string
 }
 
@@ -41,46 +43,33 @@ func (l listing) place(kind IdentityKind) listPlace {
 	if l.backend == EKSConfigMap {
 		return listPlace{key: list, arnKey: strings.ToLower(arnKey)}
 	}
-	return listPlace{key: fileKey, path: yamlPath{"server", list}, arnKey: arnKey}
+	return listPlace{key: fileKey, path: []string{"server", list}, arnKey: arnKey}
 }
 
 // name is the place as people find it.
 func (p listPlace) name(ref kubeadmin.Ref) string {
-	steps := []string{p.key}
-	for _, step := range p.path {
-		steps = append(steps, fmt.Sprint(step))
-	}
-	return strings.Join(steps, ".") + " of " + ref.String()
+	return strings.Join(append([]string{p.key}, p.path...), ".") + " of " + ref.String()
 }
 
-// nothings are texts that the authenticator skips, or reads as no list; none of them can be added to.
-var nothings = []string{"[]", "null", "~", "``", `""`, "''"}
-
-// listText is the text of a key. replaced says that it is to be replaced as a whole, for it says nothing.
-func listText(o kubeadmin.Object, key string) (text string, replaced bool) {
-	text, there := o.At("data", key).(string)
-	if !there || slices.Contains(nothings, strings.TrimSpace(text)) {
-		return "", true
+// listText is the text of a key; empty if it is what the authenticator takes for nothing though it is no YAML.
+func listText(o kubeadmin.Object, key string) string {
+	text := o.Text("data", key)
+	if strings.TrimSpace(text) == "``" {
+		return ""
 	}
-	return text, false
+	return text
 }
 
 // open reads the list at a place.
-func (l listing) open(o kubeadmin.Object, p listPlace) (y yamlText, entries []entry, err error) {
-	text, _ := listText(o, p.key)
-	y, err = readYAML(text)
+func (l listing) open(o kubeadmin.Object, p listPlace) (list *yaml.Node, err error) {
+	doc, _, err := readYAML(listText(o, p.key))
+	if err == nil {
+		list, err = listAt(doc.Content[0], p.path)
+	}
 	if err != nil {
-		return y, nil, fmt.Errorf("reading %s: nothing has been changed: %w", p.name(l.ref), err)
+		return nil, fmt.Errorf("reading %s: nothing was changed: %w", p.name(l.ref), err)
 	}
-	list, err := y.list(p.path)
-	if err != nil {
-		return y, nil, fmt.Errorf("reading %s: nothing has been changed: %w", p.name(l.ref), err)
-	}
-	for _, n := range list {
-		e, _ := readEntry(n) // what is no entry takes its place all the same
-		entries = append(entries, e)
-	}
-	return y, entries, nil
+	return list, nil
 }
 
 // placesOf are the entries of an ARN, by their place in the list.
@@ -95,26 +84,19 @@ func placesOf(entries []entry, arn string) (at []int) {
 
 // catches reports whether the listing decides about an identity: by an entry, or by letting in its whole account.
 func (l listing) catches(o kubeadmin.Object, id Identity) (bool, error) {
-	p := l.place(id.Kind)
-	_, entries, err := l.open(o, p)
-	if err != nil || len(placesOf(entries, id.canonical())) > 0 {
+	list, err := l.open(o, l.place(id.Kind))
+	if err != nil || len(placesOf(entriesOf(list), id.canonical())) > 0 {
 		return err == nil, err
 	}
 	accounts := listPlace{key: "mapAccounts"}
 	if l.backend == MountedFile {
-		accounts = listPlace{key: fileKey, path: yamlPath{"server", "mapAccounts"}}
+		accounts = listPlace{key: fileKey, path: []string{"server", "mapAccounts"}}
 	}
-	y, _, err := l.open(o, accounts)
+	list, err = l.open(o, accounts)
 	if err != nil {
 		return false, err
 	}
-	list, err := y.list(accounts.path)
-	for _, n := range list {
-		if n.Value == accountOf(id.ARN) {
-			return true, err
-		}
-	}
-	return false, err
+	return slices.ContainsFunc(list.Content, func(n *yaml.Node) bool { return n.Value == accountOf(id.ARN) }), nil
 }
 
 // give has the ConfigMap list the identities.
@@ -143,73 +125,34 @@ func (l listing) give(now kubeadmin.Object, ids []Identity) (kubeadmin.Object, c
 	return next, remarks, n.write(next)
 }
 
-func (l listing) giveOne(o kubeadmin.Object, n *note, id Identity) (change.Plan, error) {
+func (l listing) giveOne(o kubeadmin.Object, n *note, id Identity) (remarks change.Plan, err error) {
 	p, arn := l.place(id.Kind), id.canonical()
-	y, entries, err := l.open(o, p)
-	if err != nil {
-		return nil, err
-	}
 	fresh := entryNode(p.arnKey, arn, id.Username, id.Groups)
-	byHand := func(err error) error {
-		by, _ := flow(fresh)
-		return fmt.Errorf("adding %s to %s: nothing has been changed: %w: put in %s", arn, p.name(l.ref), err, by)
-	}
-	at := placesOf(entries, arn)
-	if len(at) == 0 {
-		l.noteBefore(o, y, n, p)
-		if y.text, err = y.add(p.path, fresh); err != nil {
-			return nil, byHand(err)
+	text, err := editList(listText(o, p.key), p.path, arn, func(list *yaml.Node, entries []entry) error {
+		at := placesOf(entries, arn)
+		if len(at) == 0 {
+			list.Content = append(list.Content, fresh)
+			n.keep(arn, grant{Username: id.Username, Groups: id.Groups})
+			return nil
 		}
-		n.keep(arn, grant{Username: id.Username, Groups: id.Groups})
-		o.Set(y.text, "data", p.key)
-		return nil, nil
-	}
-	last := at[len(at)-1]
-	t := entries[last].give(id, n.of(arn))
-	if t.remove {
-		if y.text, err = y.cut(p.path, last); err == nil {
-			y, err = readYAML(y.text)
+		last := at[len(at)-1]
+		t := entries[last].give(id, n.of(arn))
+		n.keep(arn, t.grant)
+		remarks = l.remarks(id, p, t.foreign, len(at))
+		if t.remove {
+			list.Content[last] = fresh
+			return nil
 		}
-		if err == nil {
-			y.text, err = y.add(p.path, fresh)
-		}
-	} else {
-		y, err = y.regroup(append(slices.Clone(p.path), last, "groups"), entries[last].groups, t)
-	}
+		return regroup(list.Content[last], t)
+	})
 	if err != nil {
-		return nil, byHand(err)
+		fresh.Style = yaml.FlowStyle
+		byHand, _ := yaml.Marshal(fresh) // of strings alone: it cannot fail
+		return nil, fmt.Errorf("adding %s to %s: nothing was changed: %w: put in by hand: %s",
+			arn, p.name(l.ref), err, strings.TrimSpace(string(byHand)))
 	}
-	n.keep(arn, t.grant)
-	if !t.none() {
-		o.Set(y.text, "data", p.key)
-	}
-	return l.remarks(id, p, t.foreign, len(at)), nil
-}
-
-// regroup is the text with groups taken from an entry, and others given to it.
-func (y yamlText) regroup(path yamlPath, groups []string, t turn) (yamlText, error) {
-	for i := len(groups) - 1; i >= 0; i-- {
-		if !slices.Contains(t.drop, groups[i]) {
-			continue
-		}
-		next, err := y.cut(path, i)
-		if err != nil {
-			return y, err
-		}
-		if y, err = readYAML(next); err != nil {
-			return y, err
-		}
-	}
-	for _, g := range t.add {
-		next, err := y.add(path, yamlString(g))
-		if err != nil {
-			return y, err
-		}
-		if y, err = readYAML(next); err != nil {
-			return y, err
-		}
-	}
-	return y, nil
+	o.Set(text, "data", p.key)
+	return remarks, nil
 }
 
 // remarks tell of what in an entry is others'.
@@ -224,27 +167,4 @@ func (l listing) remarks(id Identity, p listPlace, foreign []string, times int) 
 		leave("there are %d entries of it in %s: the authenticator goes by the last one", times, p.name(l.ref))
 	}
 	return said
-}
-
-// noteBefore notes what an entry is put into where there is no list yet.
-func (l listing) noteBefore(o kubeadmin.Object, y yamlText, n *note, p listPlace) {
-	if _, replaced := listText(o, p.key); replaced {
-		n.Before[p.key] = nil
-		if was, there := o.At("data", p.key).(string); there {
-			n.Before[p.key] = &was
-		}
-	}
-	for i := range p.path {
-		if at, err := y.node(p.path[:i+1]); err != nil || at == nil {
-			n.make(joined(p.path[:i+1]))
-		}
-	}
-}
-
-func joined(path yamlPath) string {
-	var steps []string
-	for _, step := range path {
-		steps = append(steps, fmt.Sprint(step))
-	}
-	return strings.Join(steps, ".")
 }

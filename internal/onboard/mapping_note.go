@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/castai/kops-spot/internal/kubeadmin"
@@ -14,14 +13,12 @@ import (
 // note is what we note in an object about what in it is ours, so that a later run can tell it from what others have put
 // there, and take away exactly that.
 type note struct {
-	Created bool               `json:"created,omitempty"` // the object is ours
-	Grants  map[string]grant   `json:"grants,omitempty"`  // by ARN
-	Before  map[string]*string `json:"before,omitempty"`  // texts that said nothing, and that we have replaced; null for none
-	Made    []string           `json:"made,omitempty"`    // keys within a text that are ours: server.mapRoles
+	Created bool             `json:"created,omitempty"` // the object is ours
+	Grants  map[string]grant `json:"grants,omitempty"`  // by ARN
 }
 
 func noteOf(o kubeadmin.Object) (note, error) {
-	n := note{Grants: map[string]grant{}, Before: map[string]*string{}}
+	n := note{Grants: map[string]grant{}}
 	said := o.Text("metadata", "annotations", annotationMapped)
 	if said == "" {
 		return n, nil
@@ -68,14 +65,6 @@ func (n note) keep(arn string, g grant) {
 		n.Grants[arn] = g
 	}
 }
-
-func (n *note) make(key string) {
-	if !slices.Contains(n.Made, key) {
-		n.Made = append(n.Made, key)
-	}
-}
-
-func (n *note) unmake(key string) { n.Made = without(n.Made, []string{key}) }
 
 // fingerprint tells whether the grants are still the same; empty for none.
 func (n note) fingerprint() string {

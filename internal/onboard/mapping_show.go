@@ -28,7 +28,9 @@ func (p *MappingPlan) add(s MappingState, step mappingStep) error {
 	case next == nil:
 		c.Verb = change.Delete
 	case !sameObject(now, next):
-		c.Verb, c.Diff = change.Update, objectDiff(now, next)
+		if c.Verb, c.Diff = change.Update, objectDiff(now, next); len(c.Diff) > 0 {
+			c.Why += step.update
+		}
 	case step.remove && (step.keep == "" || len(remarks) > 0):
 		p.Changes = append(p.Changes, remarks...)
 		return nil

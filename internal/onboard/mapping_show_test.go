@@ -1,6 +1,7 @@
 package onboard
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -18,20 +19,28 @@ func TestTheDiffShowsWhatChanges(t *testing.T) {
 	i := slices.IndexFunc(p.Changes, func(c change.Change) bool { return c.Name == "kube-system/aws-auth" })
 	got := strings.Join(p.Changes[i].Diff, "\n")
 	const want = `  data.mapRoles:
-  ...
+  # nodes
   
-    groups: [system:nodes]
+- - rolearn: arn:aws:iam::111122223333:role/nodes  # all
++ - rolearn: arn:aws:iam::111122223333:role/nodes # all
+    username: system:node:{{EC2PrivateDNSName}}
++   groups: ['system:nodes']
 + - rolearn: arn:aws:iam::111122223333:role/Ours
 +   username: kops-spot
 +   groups:
 +     - cast:spot-handler
+  
+-   groups: [system:nodes]
   # the end
   data.mapUsers:
 + - userarn: arn:aws:iam::111122223333:user/a/path/cast-kops-prod
 +   username: cast-kops
 +   groups:
 +     - cast:console`
-	if got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+	if why := p.Changes[i].Why; got != want || !strings.Contains(why, "blank lines and quoting in it may change") {
+		t.Errorf("%s: got\n%s\nwant\n%s", why, got, want)
+	}
+	if p, err = testMapping.Plan(after(t, s, p)); err != nil || strings.Contains(fmt.Sprint(p.Changes), "blank lines") {
+		t.Errorf("%v: where nothing changes it says %v", err, p.Changes)
 	}
 }

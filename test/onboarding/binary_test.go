@@ -3,7 +3,6 @@ package onboarding
 import (
 	"bytes"
 	"encoding/json"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,10 +69,10 @@ func TestTheBinary(t *testing.T) {
 			}
 			settled(t)
 			becomes(t, logIn(function), "")
-			if is := data(t, "aws-auth"); !maps.Equal(is, c.awsAuth) {
+			if is := data(t, "aws-auth"); !sameTexts(t, is, c.awsAuth) {
 				t.Errorf("aws-auth was\n%q\nand is\n%q", c.awsAuth, is)
 			}
-			if is := data(t, daemonName); !maps.Equal(is, c.file) {
+			if is := data(t, daemonName); !sameTexts(t, is, c.file) {
 				t.Errorf("the file was\n%q\nand is\n%q", c.file, is)
 			}
 			checkGone(t)

@@ -3,7 +3,6 @@ package onboarding
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -101,10 +100,10 @@ func TestBackends(t *testing.T) {
 			becomes(t, logIn(function), "")
 			becomes(t, logIn(user), "")
 			becomes(t, logIn(alice), "alice", "people")
-			if is := data(t, "aws-auth"); !maps.Equal(is, c.awsAuth) {
+			if is := data(t, "aws-auth"); !sameTexts(t, is, c.awsAuth) {
 				t.Errorf("aws-auth was\n%q\nand is\n%q", c.awsAuth, is)
 			}
-			if is := data(t, daemonName); !maps.Equal(is, c.file) {
+			if is := data(t, daemonName); !sameTexts(t, is, c.file) {
 				t.Errorf("the file was\n%q\nand is\n%q", c.file, is)
 			}
 			checkGone(t)

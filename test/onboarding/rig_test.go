@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -141,6 +143,27 @@ func versions(t *testing.T) string {
 		}
 	}
 	return strings.Join(all, "\n")
+}
+
+// said is what texts say, without those that say nothing.
+func said(t *testing.T, texts map[string]string) map[string]any {
+	t.Helper()
+	all := map[string]any{}
+	for key, text := range texts {
+		var v any
+		if err := utilyaml.Unmarshal([]byte(text), &v); err != nil {
+			t.Fatal(err)
+		}
+		if list, is := v.([]any); v != nil && (!is || len(list) > 0) {
+			all[key] = v
+		}
+	}
+	return all
+}
+
+func sameTexts(t *testing.T, a, b map[string]string) bool {
+	t.Helper()
+	return reflect.DeepEqual(said(t, a), said(t, b))
 }
 
 // data are the texts of a ConfigMap; nil if it is not there.

@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Two cores are busy with one target; two at once would only mix their output.
 .NOTPARALLEL:
-.PHONY: help build test unit tools simulator controlplane end-to-end lint demo local bench dist cli build-SpotHandlerFunction reproducible clean
+.PHONY: help build test unit tools generate simulator controlplane end-to-end lint demo local bench dist cli build-SpotHandlerFunction reproducible clean
 
 VERSION := $(shell cat VERSION)
 
@@ -31,6 +31,10 @@ test: tools unit controlplane end-to-end ## all tests: each package's own, then 
 
 unit: ## each package's own tests
 	go test -timeout 5m ./...
+
+generate: ## write what is made from code and from iam/: the role in template.yaml, docs/settings.md, docs/outcome.schema.json
+	go test ./iam ./internal/app -run 'TheRoleInTheTemplate|TheSettingsAreDocumented' -update
+	go run ./tools/schema internal/spot > docs/outcome.schema.json
 
 tools: ## are the tools there that tests need? Says how to install what is not
 	@command -v python3 >/dev/null || { echo "python3 is missing: install Python 3.9 or later" >&2; exit 1; }

@@ -26,19 +26,12 @@ func Render(d Document, v Values) ([]byte, error) {
 }
 
 func render(d Document, v Values) ([]byte, error) {
-	text, err := files.ReadFile(d.file)
+	version, statements, err := d.statements()
 	if err != nil {
 		return nil, err
 	}
-	var policy struct {
-		Version   string
-		Statement []json.RawMessage
-	}
-	if err := json.Unmarshal(text, &policy); err != nil {
-		return nil, err
-	}
 	var kept [][]byte
-	for _, s := range policy.Statement {
+	for _, s := range statements {
 		filled, err := fill(s, v)
 		if err != nil {
 			return nil, err
@@ -50,7 +43,21 @@ func render(d Document, v Values) ([]byte, error) {
 	if len(kept) == 0 {
 		return nil, errors.New("no statement is left: nothing that it could allow was given")
 	}
-	return finish(d, policy.Version, kept)
+	return finish(d, version, kept)
+}
+
+// statements are those of the document as they are written, with placeholders.
+func (d Document) statements() (version string, all []json.RawMessage, err error) {
+	text, err := files.ReadFile(d.file)
+	if err != nil {
+		return "", nil, err
+	}
+	var policy struct {
+		Version   string
+		Statement []json.RawMessage
+	}
+	err = json.Unmarshal(text, &policy)
+	return policy.Version, policy.Statement, err
 }
 
 // finish puts the statements together again as they were written, and checks the whole.

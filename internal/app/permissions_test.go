@@ -40,11 +40,11 @@ func TestWritesAreTheClustersOnly(t *testing.T) {
 				if s.Condition["StringEquals"]["aws:ResourceTag/KubernetesCluster"] != "<cluster>" {
 					t.Errorf("%s is not bound to the cluster", action)
 				}
-				if s.Resource == "*" {
+				if slices.Contains(s.Resource, "*") {
 					t.Errorf("%s is allowed on everything", action)
 				}
 			case "secretsmanager:GetSecretValue", "ssm:GetParameter":
-				if s.Resource == "*" {
+				if slices.Contains(s.Resource, "*") {
 					t.Errorf("%s is allowed on everything", action)
 				}
 			}
@@ -54,7 +54,7 @@ func TestWritesAreTheClustersOnly(t *testing.T) {
 
 type statement struct {
 	Action    oneOrMany
-	Resource  string
+	Resource  oneOrMany
 	Condition map[string]map[string]any
 }
 

@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write docs/settings.md instead of compa
 
 const settingsDocument = "../../docs/settings.md"
 
-// TestTheSettingsAreDocumented as they are; `go test ./internal/app -run TheSettingsAreDocumented -update` writes them anew.
+// TestTheSettingsAreDocumented as they are; `make generate` writes them anew.
 func TestTheSettingsAreDocumented(t *testing.T) {
 	want := settingsPage()
 	if *update {
@@ -29,7 +29,7 @@ func TestTheSettingsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("docs/settings.md is not what the code says: run go test ./internal/app -run TheSettingsAreDocumented -update")
+		t.Errorf("docs/settings.md is not what the code says: run make generate")
 	}
 }
 
@@ -51,7 +51,7 @@ func settingsPage() []byte {
 	var b bytes.Buffer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# Settings\n")
-	line("<!-- Made of the tables in internal/app: go test ./internal/app -run TheSettingsAreDocumented -update -->\n")
+	line("<!-- Made of the tables in internal/app: make generate -->\n")
 	line("The function reads these environment variables when it starts. If one is wrong, or is none of these, it refuses to work and says for every event all")
 	line("that is wrong. A variable that is empty counts as not set. The defaults are meant for Spot's two minutes; under each table stands why.\n")
 	for _, part := range Parts() {

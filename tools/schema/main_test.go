@@ -32,7 +32,7 @@ func TestTheSchemaThatIsKeptIsTheTypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(have, made(t)) {
-		t.Errorf("%s is not what the types say now: go run ./tools/schema internal/spot > docs/outcome.schema.json", kept)
+		t.Errorf("%s is not what the types say now: run make generate", kept)
 	}
 }
 

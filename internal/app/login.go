@@ -17,7 +17,8 @@ import (
 // used.
 func (c Config) logIn(cfg aws.Config, cloud *awscloud.Cloud, userAgent string) (*rest.Config, error) {
 	if c.login.in == byKubeconfig {
-		return kube.FromKubeconfig(c.login.name, userAgent)
+		login, _, err := kube.Kubeconfig{File: c.login.name}.LogIn(userAgent)
+		return login, err
 	}
 	e := kube.Endpoint{Server: c.Server, TLSServerName: c.TLSServerName}
 	if c.ca != (place{}) {

@@ -39,20 +39,14 @@ func (p probe) ask(ctx context.Context) Check {
 		if err == nil {
 			return Check{Name: p.name, OK: true, Detail: detail}
 		}
-		if time.Since(began) >= believedAfter || !pause(ctx, askAgainAfter) {
-			return Check{Name: p.name, Detail: err.Error(), Advice: p.advice}
+		if time.Since(began) < believedAfter {
+			select {
+			case <-time.After(askAgainAfter):
+				continue
+			case <-ctx.Done():
+			}
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
+		return Check{Name: p.name, Detail: err.Error(), Advice: p.advice}
 	}
 }
 

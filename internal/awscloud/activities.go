@@ -1,6 +1,7 @@
 package awscloud
 
 import (
+	"cmp"
 	"context"
 	"regexp"
 	"slices"
@@ -37,7 +38,7 @@ func (c *Cloud) Launches(ctx context.Context, group string, since time.Time) ([]
 		older := false
 		for _, a := range out.Activities {
 			if aws.ToTime(a.StartTime).Before(since) {
-				older = older || isOver(a.StatusCode)
+				older = older || a.StatusCode == types.ScalingActivityStatusCodeSuccessful || hasFailed(a.StatusCode)
 			} else if l, ok := launch(a); ok {
 				found = append(found, l)
 			}
@@ -49,10 +50,6 @@ func (c *Cloud) Launches(ctx context.Context, group string, since time.Time) ([]
 		}
 		in.NextToken = out.NextToken
 	}
-}
-
-func isOver(s types.ScalingActivityStatusCode) bool {
-	return s == types.ScalingActivityStatusCodeSuccessful || hasFailed(s)
 }
 
 // hasFailed: "If an attempt to launch instances failed, the StatusCode value is Failed or Cancelled and the StatusMessage
@@ -88,17 +85,7 @@ func launch(a types.Activity) (spot.Launch, bool) {
 	what, reason, _ := strings.Cut(what, statusReason)
 	l := spot.Launch{Instance: instanceID.FindString(what), At: aws.ToTime(a.StartTime), Failed: hasFailed(a.StatusCode)}
 	if l.Failed {
-		l.Reason = firstOf(aws.ToString(a.StatusMessage), strings.TrimSpace(reason), string(a.StatusCode))
+		l.Reason = cmp.Or(aws.ToString(a.StatusMessage), strings.TrimSpace(reason), string(a.StatusCode))
 	}
 	return l, true
-}
-
-// firstOf is the first text that is not empty.
-func firstOf(texts ...string) string {
-	for _, t := range texts {
-		if t != "" {
-			return t
-		}
-	}
-	return ""
 }

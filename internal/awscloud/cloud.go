@@ -2,6 +2,7 @@ package awscloud
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -18,7 +19,7 @@ import (
 // as a rule; of a two-minute notice, a black hole may cost only a small part.
 const attemptLimit = 5 * time.Second
 
-// Cloud is spot.Cloud and spot.Scaling on the AWS APIs, and what a log-in to the cluster and a self-check need of them.
+// Cloud is spot.Cloud on the AWS APIs, and what a log-in to the cluster and a self-check need of them.
 // It is safe for concurrent use.
 type Cloud struct {
 	ec2        *ec2.Client
@@ -29,10 +30,7 @@ type Cloud struct {
 	limit      time.Duration // of one attempt
 }
 
-var (
-	_ spot.Cloud   = (*Cloud)(nil)
-	_ spot.Scaling = (*Cloud)(nil)
-)
+var _ spot.Cloud = (*Cloud)(nil)
 
 // New makes a Cloud from region, credentials and endpoints of cfg. What cfg says of retries does not count.
 func New(cfg aws.Config) *Cloud {
@@ -90,9 +88,9 @@ func attempt[In, Out, Opt any](ctx context.Context, c *Cloud, op, doing, on stri
 	var none Out
 	switch {
 	case ctx.Err() != nil:
-		return none, unanswered(doing, ctx.Err())
-	case bounded.Err() != nil:
-		return none, tooSlow(doing, c.limit)
+		return none, fmt.Errorf("%s: %w", doing, ctx.Err())
+	case bounded.Err() != nil: // no context.DeadlineExceeded: the caller's time is not up
+		return none, fmt.Errorf("%s: no answer within %s", doing, c.limit)
 	}
 	return none, translate(op, doing, on, err)
 }

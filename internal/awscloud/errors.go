@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -76,15 +75,6 @@ func translate(op, doing, on string, err error) error {
 		return fmt.Errorf("%s: %w: %s: %s", doing, spot.ErrFinal, code, said)
 	}
 	return fmt.Errorf("%s: %s: %s", doing, code, said)
-}
-
-// unanswered is the error of a call that the caller's own context ended.
-func unanswered(doing string, cause error) error { return fmt.Errorf("%s: %w", doing, cause) }
-
-// tooSlow is the error of an attempt that reached its limit. It does not wrap context.DeadlineExceeded: the caller's
-// time is not up.
-func tooSlow(doing string, limit time.Duration) error {
-	return fmt.Errorf("%s: no answer within %s", doing, limit)
 }
 
 // withoutOperation drops what the SDK puts before the cause ("operation error EC2: DescribeInstances, https response

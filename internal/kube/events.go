@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// reporter is who Kubernetes Events say they are from.
+	// reporter is who Kubernetes Events and the field managers of nodes say a write is from.
 	reporter = "kops-spot"
 
 	// eventAction is what was done about the object, in the Events' terms.

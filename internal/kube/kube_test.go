@@ -175,7 +175,7 @@ func TestKubeconfig(t *testing.T) {
 		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		login, err := FromKubeconfig(path, "")
+		login, _, err := Kubeconfig{File: path}.LogIn("")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestKubeconfig(t *testing.T) {
 			t.Errorf("%s: %v", token, err)
 		}
 	}
-	if _, err := FromKubeconfig("/nowhere", ""); err == nil || !strings.Contains(err.Error(), "reading the kubeconfig") {
+	if _, _, err := (Kubeconfig{File: "/nowhere"}).LogIn(""); err == nil || !strings.Contains(err.Error(), "reading the kubeconfig") {
 		t.Errorf("%v", err)
 	}
 }

@@ -2,12 +2,9 @@ package kube
 
 import (
 	"context"
-	"fmt"
-	"net/http"
 	"time"
 
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // Source reads a text that may change while the function lives: a token, a CA bundle. It says in its error what it read
@@ -34,18 +31,6 @@ func WithIAM(e Endpoint, identity IAM, userAgent string) *rest.Config {
 
 func login(e Endpoint, t tokens, userAgent string) *rest.Config {
 	return &rest.Config{Host: e.Server, UserAgent: userAgent, Transport: &bearer{tokens: t, next: &trusting{endpoint: e}}}
-}
-
-// FromKubeconfig logs in as the current context of a kubeconfig file says; for people at a terminal.
-func FromKubeconfig(path, userAgent string) (*rest.Config, error) {
-	cfg, err := clientcmd.BuildConfigFromFlags("", path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig to log in with: %w", err)
-	}
-	cfg.UserAgent = userAgent
-	cfg.Dial = dialer().DialContext
-	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &explaining{next: next} })
-	return cfg, nil
 }
 
 // tokens are the bearer tokens of one log-in.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -89,7 +90,7 @@ func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.
 			return n, nil
 		}
 		var after corev1.Node
-		err = do(ctx, writeLimit, c.client.Patch(types.MergePatchType).Resource("nodes").Name(n.Name).Param("fieldManager", manager).Body(patch), &after)
+		err = do(ctx, writeLimit, c.client.Patch(types.MergePatchType).Resource("nodes").Name(n.Name).Param("fieldManager", reporter).Body(patch), &after)
 		if err == nil {
 			return nodeOf(&after), nil
 		}
@@ -169,6 +170,33 @@ func nodeOf(n *corev1.Node) spot.Node {
 		out.Attached = append(out.Attached, string(v.Name))
 	}
 	return out
+}
+
+// cordonedBy is whose write made the node unschedulable, as far as the API server has noted it: it keeps for each program
+// that writes to an object which fields are that one's. Where several have written the same, it is the one that wrote last.
+func cordonedBy(n *corev1.Node) (by string) {
+	if !n.Spec.Unschedulable {
+		return ""
+	}
+	var last time.Time
+	for _, entry := range n.ManagedFields {
+		var fields struct {
+			Spec struct {
+				Unschedulable *struct{} `json:"f:unschedulable"`
+			} `json:"f:spec"`
+		}
+		if err := json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields); err != nil || fields.Spec.Unschedulable == nil {
+			continue // it owns other fields, or none, or says so in a form that is not known
+		}
+		var at time.Time
+		if entry.Time != nil {
+			at = entry.Time.Time
+		}
+		if by == "" || at.After(last) {
+			by, last = entry.Manager, at
+		}
+	}
+	return by
 }
 
 func taintsOf(taints []spot.Taint) []corev1.Taint {

@@ -12,13 +12,10 @@ import (
 // attemptLimit bounds one call, as the real Cloud bounds an HTTP attempt.
 const attemptLimit = 5 * time.Second
 
-// Cloud is spot.Cloud and spot.Scaling straight on an AWS, with the same calls in the same order as the real one makes.
+// Cloud is spot.Cloud straight on an AWS, with the same calls in the same order as the real one makes.
 type Cloud struct{ aws *AWS }
 
-var (
-	_ spot.Cloud   = (*Cloud)(nil)
-	_ spot.Scaling = (*Cloud)(nil)
-)
+var _ spot.Cloud = (*Cloud)(nil)
 
 // Cloud is the account as the handler sees it.
 func (a *AWS) Cloud() *Cloud { return &Cloud{aws: a} }

@@ -92,7 +92,7 @@ func (l *lookup[T]) run(ctx context.Context, b backoff, ask func(context.Context
 		switch {
 		case err == nil:
 			l.value, l.err = &v, nil
-		case !gaveUp || isUnasked(l.err):
+		case !gaveUp || errors.Is(l.err, errUnasked):
 			l.err = err
 		}
 		l.mu.Unlock()
@@ -109,8 +109,6 @@ func (l *lookup[T]) run(ctx context.Context, b backoff, ask func(context.Context
 var errAbsentYet = errors.New("not there yet")
 
 var errUnasked = errors.New("there was no answer in time")
-
-func isUnasked(err error) bool { return errors.Is(err, errUnasked) }
 
 // note keeps an answer that may still change.
 func (l *lookup[T]) note(v T) {

@@ -14,11 +14,9 @@ type Release struct {
 
 // States of an EC2 instance.
 const (
-	stateRunning      = "running"
-	stateStopping     = "stopping"
-	stateStopped      = "stopped"
-	stateShuttingDown = "shutting-down"
-	stateTerminated   = "terminated"
+	stateRunning    = "running"
+	stateStopped    = "stopped"
+	stateTerminated = "terminated"
 )
 
 // Labels of nodes on Spot instances: kOps' controller and Karpenter set them.

@@ -59,7 +59,7 @@ func runAll(m *testing.M) (code int, err error) {
 			code, err = 1, errors.Join(err, stopErr)
 		}
 	}()
-	login, err := kube.FromKubeconfig(shared.cp.Kubeconfig(), "kops-spot/test")
+	login, _, err := kube.Kubeconfig{File: shared.cp.Kubeconfig()}.LogIn("kops-spot/test")
 	if err != nil {
 		return 1, err
 	}

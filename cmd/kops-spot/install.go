@@ -218,6 +218,9 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	if o.export != "" {
 		return c.exportInstall(on, o.export)
 	}
+	if !on.how.Settled { // AWS makes up the end of the secret's ARN when it makes the secret
+		on.runner.Settle = on.letFunctionIn
+	}
 	if on.stack, err = on.runner.Plan(ctx); err != nil {
 		return err
 	}
@@ -285,19 +288,7 @@ func (on *deploying) apply(ctx context.Context) error {
 	if err := on.letIn.Apply(ctx, on.access); err != nil {
 		return errors.Join(fmt.Errorf("%w"+goesOn, err), on.forget(ctx))
 	}
-	if !on.how.Settled { // AWS has made up the end of the secret's ARN
-		if err := on.forget(ctx); err != nil {
-			return err
-		}
-		if err := on.letFunctionIn(ctx); err != nil {
-			return err
-		}
-		var err error
-		if on.stack, err = on.runner.Plan(ctx); err != nil {
-			return err
-		}
-	}
-	err := on.runner.Apply(ctx, on.stack)
+	err := on.stack.Apply(ctx)
 	var failed *install.FailedError
 	if err != nil && !errors.As(err, &failed) {
 		return fmt.Errorf("%w"+goesOn, err)

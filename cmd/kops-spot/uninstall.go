@@ -56,7 +56,7 @@ func (c *console) uninstall(ctx context.Context, o uninstallOptions) error {
 	if err != nil {
 		return err
 	}
-	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: slices.Concat(stack.Changes, access.Changes)}
+	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: slices.Concat(stack.Stack.Changes, access.Changes, stack.Code.Changes)}
 	c.sayWhere(g)
 	if err := term.Plan(c.stderr, told.Plan, options(c.environ, c.stderr)); err != nil {
 		return err
@@ -65,7 +65,7 @@ func (c *console) uninstall(ctx context.Context, o uninstallOptions) error {
 		if err := c.ask(ctx, "take this away?", o.yes); err != nil {
 			return err
 		}
-		full, err := takeAway(ctx, r, l, stack, access)
+		full, err := takeAway(ctx, l, stack, access)
 		if err != nil {
 			return fmt.Errorf("%w; what was taken away is gone, and the next run goes on from there", err)
 		}
@@ -79,14 +79,14 @@ func (c *console) uninstall(ctx context.Context, o uninstallOptions) error {
 
 // takeAway takes the function away first, then the ways in, and the code last: nothing needs that to be gone. A bucket that is
 // full of what others have put there stays, and full says so.
-func takeAway(ctx context.Context, r *install.Run, l *onboard.Run, stack install.Removal, access onboard.Planned) (full error, err error) {
-	if err := r.RemoveStack(ctx, stack); err != nil {
+func takeAway(ctx context.Context, l *onboard.Run, stack install.Removal, access onboard.Planned) (full error, err error) {
+	if err := stack.Stack.Apply(ctx); err != nil {
 		return nil, err
 	}
 	if err := l.Apply(ctx, access); err != nil {
 		return nil, err
 	}
-	err = r.RemoveCode(ctx, stack)
+	err = stack.Code.Apply(ctx)
 	if errors.Is(err, iamcloud.ErrNotEmpty) {
 		return err, nil
 	}
@@ -112,7 +112,7 @@ func isGone(ctx context.Context, r *install.Run, l *onboard.Run, full error) (ch
 		left = append(left, change.Finding{Level: change.Warn, Name: install.KindBucket, Detail: "it stays: " + full.Error(),
 			Advice: "it has older versions of objects, or others' objects: empty it, and run this again"})
 	}
-	for _, one := range slices.Concat(stack.Changes, access.Changes) {
+	for _, one := range slices.Concat(stack.Stack.Changes, access.Changes, stack.Code.Changes) {
 		if one.Changes() && (full == nil || one.Kind != install.KindBucket) {
 			left = append(left, change.Finding{Level: change.Fail, Name: one.Kind + " " + one.Name, Detail: "is still there", Advice: "run this again"})
 		}

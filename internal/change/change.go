@@ -5,29 +5,40 @@ package change
 type Verb string
 
 const (
-	Create Verb = "create"
-	Update Verb = "change"
-	Keep   Verb = "keep" // it is as it should be already
-	Delete Verb = "delete"
-	Leave  Verb = "leave" // it is not ours to touch, or must stay for somebody else
+	Create     Verb = "create"
+	Update     Verb = "change"
+	Attach     Verb = "attach"
+	Tag        Verb = "tag"
+	Store      Verb = "store"
+	Delete     Verb = "delete"
+	Detach     Verb = "detach"
+	Deactivate Verb = "deactivate"
+	Untag      Verb = "untag"
+	Keep       Verb = "keep"  // it is as it should be already
+	Leave      Verb = "leave" // it is not ours to touch, or must stay for somebody else
 )
 
-// Change is one step of a plan: what is done about one thing, and why. It is data: who carries a plan out looks at Kind
-// and Name.
+// Change is one row of a plan: what is done about one thing, and why. It is data. A row that changes something is one write.
 type Change struct {
 	Verb Verb   `json:"verb"`
 	Kind string `json:"kind"` // as its owner calls it: "IAM role", "ConfigMap"
 	Name string `json:"name"`
 	Why  string `json:"why,omitempty"`
 
+	// Part is what CloudFormation does in the one write of the row above that is no part.
+	Part bool `json:"part,omitempty"`
+
 	// Diff is how an Update changes it: lines that begin with "+ ", "- " or two spaces.
 	Diff []string `json:"diff,omitempty"`
 }
 
-// Changes reports whether carrying the step out writes anything.
-func (c Change) Changes() bool { return c.Verb == Create || c.Verb == Update || c.Verb == Delete }
+// Row is the row as an error names it.
+func (c Change) Row() string { return string(c.Verb) + " " + c.Kind + " " + c.Name }
 
-// Plan is the steps in the order in which they are carried out. Each may be carried out again: a plan that was broken off is
+// Changes reports whether the row changes anything.
+func (c Change) Changes() bool { return c.Verb != Keep && c.Verb != Leave }
+
+// Plan is the rows in the order in which they are carried out. Each may be carried out again: a plan that was broken off is
 // made anew from what is there.
 type Plan []Change
 
@@ -41,7 +52,7 @@ func (p Plan) Empty() bool {
 	return true
 }
 
-// Count is how many steps have the verb.
+// Count is how many rows have the verb.
 func (p Plan) Count(v Verb) int {
 	n := 0
 	for _, c := range p {

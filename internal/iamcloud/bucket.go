@@ -81,33 +81,29 @@ func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b
 // Foreign reports whether somebody else has made the bucket: it is there, with tags of theirs.
 func (b Bucket) Foreign() bool { return b.There && !b.Ours && !b.Bare }
 
-// MakeBucket are the calls that make a bucket of b, or what is missing of it: for the account alone, and over TLS alone. One that
-// somebody else has made stays as it is.
-func (a *Account) MakeBucket(b Bucket, owner, tag, value, policy string) (calls []Call) {
-	if b.Foreign() {
-		return nil
+func CreateBucket(name, region string) Call {
+	in := &s3.CreateBucketInput{Bucket: &name}
+	if region != "us-east-1" { // which cannot be named
+		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
 	}
-	on, name := "bucket "+b.Name, &b.Name
-	if !b.There {
-		in := &s3.CreateBucketInput{Bucket: name}
-		if region := a.Region(); region != "us-east-1" { // which cannot be named
-			in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
-		}
-		calls = append(calls, onS3(on, (*s3.Client).CreateBucket, in))
-	}
-	if !b.Private {
-		calls = append(calls, onS3(on, (*s3.Client).PutPublicAccessBlock, &s3.PutPublicAccessBlockInput{Bucket: name, ExpectedBucketOwner: &owner,
-			PublicAccessBlockConfiguration: &types.PublicAccessBlockConfiguration{BlockPublicAcls: aws.Bool(true), BlockPublicPolicy: aws.Bool(true),
-				IgnorePublicAcls: aws.Bool(true), RestrictPublicBuckets: aws.Bool(true)}}))
-	}
-	if !b.TLSOnly {
-		calls = append(calls, onS3(on, (*s3.Client).PutBucketPolicy, &s3.PutBucketPolicyInput{Bucket: name, ExpectedBucketOwner: &owner, Policy: &policy}))
-	}
-	if !b.Ours {
-		calls = append(calls, onS3(on, (*s3.Client).PutBucketTagging, &s3.PutBucketTaggingInput{Bucket: name, ExpectedBucketOwner: &owner,
-			Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &tag, Value: &value}}}}))
-	}
-	return calls
+	return onS3("bucket "+name, (*s3.Client).CreateBucket, in)
+}
+
+// BlockPublicAccess has nobody make a bucket public, or anything in it.
+func BlockPublicAccess(name, owner string) Call {
+	all := &types.PublicAccessBlockConfiguration{BlockPublicAcls: aws.Bool(true), BlockPublicPolicy: aws.Bool(true),
+		IgnorePublicAcls: aws.Bool(true), RestrictPublicBuckets: aws.Bool(true)}
+	return onS3("bucket "+name, (*s3.Client).PutPublicAccessBlock,
+		&s3.PutPublicAccessBlockInput{Bucket: &name, ExpectedBucketOwner: &owner, PublicAccessBlockConfiguration: all})
+}
+
+func PutBucketPolicy(name, owner, policy string) Call {
+	return onS3("bucket "+name, (*s3.Client).PutBucketPolicy, &s3.PutBucketPolicyInput{Bucket: &name, ExpectedBucketOwner: &owner, Policy: &policy})
+}
+
+func TagBucket(name, owner, tag, value string) Call {
+	return onS3("bucket "+name, (*s3.Client).PutBucketTagging, &s3.PutBucketTaggingInput{Bucket: &name, ExpectedBucketOwner: &owner,
+		Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &tag, Value: &value}}}})
 }
 
 // DeleteBucket deletes a bucket that is empty.

@@ -68,7 +68,7 @@ func CreatePolicy(name, description, document string, tags map[string]string) Ca
 }
 
 // CreatePolicyVersion writes a managed policy: the new version is the one that counts.
-func CreatePolicyVersion(name, arn, document string) Call {
+func CreatePolicyVersion(arn, document string) Call {
 	return onIAM(arn, (*iam.Client).CreatePolicyVersion, &iam.CreatePolicyVersionInput{PolicyArn: &arn, PolicyDocument: &document, SetAsDefault: true})
 }
 

@@ -10,30 +10,28 @@ import (
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
-// Removal is what is to be taken away.
+// Removal is what is to be taken away: the stack, and when nothing needs it any more the code.
 type Removal struct {
-	Changes change.Plan
-	Role    string // the name of the role that the function ran with; empty if there is no stack
-
-	stack   *iamcloud.Stack
-	objects []string
-	bucket  bool
+	Role        string // the name of the role that the function ran with; empty if there is no stack
+	Stack, Code Planned
 }
 
 // PlanRemoval says what there is of a deployment: the stack with all that it has, and the code.
 func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
-	if p.stack, err = r.atRest(ctx); err != nil {
+	s, err := r.atRest(ctx)
+	if err != nil {
 		return p, err
 	}
-	if s := p.stack; s != nil {
+	if s != nil {
 		p.Role = RoleOf(s.Parameters)
-		p.Changes = append(p.Changes, change.Change{Verb: change.Delete, Kind: kindStack, Name: s.Name, Why: "with all that it has, the queues and the log too"})
+		p.Stack.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: s.Name, Why: "with all that it has, the queues and the log too"},
+			func(ctx context.Context) error { return r.deleteStack(ctx, *s) })
 		resources, err := r.AWS.StackResources(ctx, s.ID)
 		if err != nil {
 			return p, err
 		}
 		for _, one := range resources {
-			p.Changes = append(p.Changes, changeOf(iamcloud.StackChange{StackResource: one, Action: "Remove"}))
+			p.Stack.add(partOf(iamcloud.StackChange{StackResource: one, Action: "Remove"}), nil)
 		}
 	}
 	w := r.Want
@@ -47,20 +45,17 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	}
 	for _, key := range all {
 		if strings.HasPrefix(key, w.folder()) {
-			p.objects = append(p.objects, key)
-			p.Changes = append(p.Changes, change.Change{Verb: change.Delete, Kind: kindCode, Name: key, Why: "the function's code"})
+			p.Code.act(r, change.Delete, kindCode, key, "the function's code", iamcloud.DeleteObject(w.bucket(), w.Account, key))
 		}
 	}
-	bucket := change.Change{Verb: change.Delete, Kind: KindBucket, Name: w.bucket(), Why: "no other cluster's function has its code there"}
 	switch {
 	case !b.Ours:
-		bucket.Verb, bucket.Why = change.Leave, "it does not carry the tag of kops-spot: somebody else has made it"
-	case len(p.objects) < len(all):
-		bucket.Verb, bucket.Why = change.Leave, "other clusters' functions have their code there"
+		p.Code.add(change.Change{Verb: change.Leave, Kind: KindBucket, Name: w.bucket(), Why: "it does not carry the tag of kops-spot: somebody else has made it"}, nil)
+	case len(p.Code.Changes) < len(all):
+		p.Code.add(change.Change{Verb: change.Leave, Kind: KindBucket, Name: w.bucket(), Why: "other clusters' functions have their code there"}, nil)
 	default:
-		p.bucket = true
+		p.Code.act(r, change.Delete, KindBucket, w.bucket(), "no other cluster's function has its code there", iamcloud.DeleteBucket(w.bucket(), w.Account))
 	}
-	p.Changes = append(p.Changes, bucket)
 	return p, nil
 }
 
@@ -70,25 +65,4 @@ func RoleOf(parameters map[string]string) string {
 		return short(arn)
 	}
 	return cmp.Or(parameters["FunctionRoleName"], iam.FunctionRole)
-}
-
-// RemoveStack has CloudFormation take away what it has made.
-func (r *Run) RemoveStack(ctx context.Context, p Removal) error {
-	if p.stack == nil {
-		return nil
-	}
-	return r.deleteStack(ctx, *p.stack)
-}
-
-// RemoveCode takes the code away, and the bucket if nobody else needs it. That the bucket has older versions of objects, as
-// where somebody has switched versioning on, is iamcloud.ErrNotEmpty: it stays.
-func (r *Run) RemoveCode(ctx context.Context, p Removal) error {
-	var calls []iamcloud.Call
-	for _, key := range p.objects {
-		calls = append(calls, iamcloud.DeleteObject(r.Want.bucket(), r.Want.Account, key))
-	}
-	if p.bucket {
-		calls = append(calls, iamcloud.DeleteBucket(r.Want.bucket(), r.Want.Account))
-	}
-	return r.do(ctx, calls)
 }

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,9 @@ type Run struct {
 
 	// Say tells of each step that CloudFormation makes.
 	Say func(iamcloud.StackEvent)
+
+	// Settle finds out for Want what is known only when all before the stack is made; nil if there is nothing of that.
+	Settle func(ctx context.Context) error
 }
 
 // Planned is what is to be done.
@@ -29,11 +33,31 @@ type Planned struct {
 	Parameters map[string]string // the stack's
 	Stays      []string          // names of parameters that were found to be otherwise than the stack has them
 
+	writes   []func(ctx context.Context) error // of the changes; nil where one writes nothing
 	proposal iamcloud.Proposal
-	dead     *iamcloud.Stack // one that has to be deleted first
-	bucket   iamcloud.Bucket
-	key      string // of the code
-	hasCode  bool
+}
+
+func (p *Planned) add(c change.Change, write func(ctx context.Context) error) {
+	p.Changes, p.writes = append(p.Changes, c), append(p.writes, write)
+}
+
+// act adds the row of one call.
+func (p *Planned) act(r *Run, verb change.Verb, kind, name, why string, c iamcloud.Call) {
+	p.add(change.Change{Verb: verb, Kind: kind, Name: name, Why: why}, func(ctx context.Context) error { return r.AWS.Do(ctx, c) })
+}
+
+// Apply carries a plan out, and waits until CloudFormation is done. An error names the row that could not be carried out; that
+// CloudFormation has taken everything back is a *FailedError.
+func (p Planned) Apply(ctx context.Context) error {
+	for i, write := range p.writes {
+		if write == nil {
+			continue
+		}
+		if err := write(ctx); err != nil {
+			return fmt.Errorf("%s: %w", p.Changes[i].Row(), err)
+		}
+	}
+	return nil
 }
 
 // Kinds of what is changed.
@@ -58,27 +82,44 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 		return Planned{}, fmt.Errorf("stack %s is of the cluster %s, and not of %s", now.Name, now.Parameters["Cluster"], r.Want.Cluster)
 	}
 	var p Planned
+	var dead *iamcloud.Stack
 	if now != nil && now.Dead() {
-		p.dead, now = now, nil
+		dead, now = now, nil
 	}
 	var before map[string]string
-	switch {
-	case now != nil:
-		before = now.Parameters
-	case p.dead != nil:
-		before = p.dead.Parameters // which somebody has given once
+	if is := cmp.Or(now, dead); is != nil {
+		before = is.Parameters // of a dead one too: somebody has given them once
 	}
 	p.Parameters, p.Stays = r.Want.parameters(r.Template, before), r.Want.stays(before)
 	if err := r.planCode(ctx, &p); err != nil {
 		return p, err
 	}
-	if p.dead != nil {
-		p.Changes = append(p.Changes, change.Change{Verb: change.Delete, Kind: kindStack, Name: p.dead.Name,
-			Why: "it could not be made the last time (" + p.dead.Status + "), and CloudFormation lets nothing else be done with it"},
-			change.Change{Verb: change.Create, Kind: kindStack, Name: p.dead.Name, Why: "the function and all that belongs to it"})
+	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: StackName(r.Want.Cluster), Why: "the function and all that belongs to it"}
+	if dead != nil {
+		p.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: dead.Name,
+			Why: "it could not be made the last time (" + dead.Status + "), and CloudFormation lets nothing else be done with it"},
+			func(ctx context.Context) error { return r.deleteStack(ctx, *dead) })
+		p.add(stack, func(ctx context.Context) error { return r.proposeAndExecute(ctx, iamcloud.Proposal{}, before) })
 		return p, nil
 	}
-	return p, r.planStack(ctx, &p, now)
+	if p.proposal, err = r.propose(ctx, p.Parameters, now); err != nil {
+		return p, err
+	}
+	execute := func(ctx context.Context) error { return r.execute(ctx, p.proposal) }
+	if r.Settle != nil {
+		execute = func(ctx context.Context) error { return r.proposeAndExecute(ctx, p.proposal, before) }
+	}
+	switch {
+	case p.proposal.Empty:
+		stack.Verb, execute = change.Keep, nil
+	case now != nil:
+		stack.Verb, stack.Diff = change.Update, differences(now.Parameters, p.Parameters, r.Template)
+	}
+	p.add(stack, execute)
+	for _, c := range p.proposal.Changes {
+		p.add(partOf(c), nil)
+	}
+	return p, nil
 }
 
 // Parameters are those that the stack has, or had when it could not be made; nil if there is no stack.
@@ -120,75 +161,105 @@ func (r *Run) settled(ctx context.Context) (*iamcloud.Stack, error) {
 	return nil, r.deleteStack(ctx, *now)
 }
 
-func (r *Run) planCode(ctx context.Context, p *Planned) (err error) {
+func (r *Run) planCode(ctx context.Context, p *Planned) error {
 	w := r.Want
-	p.key = w.key()
-	if p.bucket, err = r.AWS.Bucket(ctx, w.bucket(), w.Account, iam.TagManagedBy, iam.ManagedBy); err != nil {
+	name, hasCode := w.bucket(), false
+	b, err := r.AWS.Bucket(ctx, name, w.Account, iam.TagManagedBy, iam.ManagedBy)
+	if err != nil {
 		return err
 	}
-	if p.bucket.There {
-		keys, err := r.AWS.Objects(ctx, w.bucket(), w.Account, p.key)
+	if b.There {
+		keys, err := r.AWS.Objects(ctx, name, w.Account, w.key())
 		if err != nil {
 			return err
 		}
-		p.hasCode = slices.Contains(keys, p.key)
+		hasCode = slices.Contains(keys, w.key())
 	}
-	bucket := change.Change{Verb: change.Keep, Kind: KindBucket, Name: w.bucket(), Why: "for the code, private"}
-	switch b := p.bucket; {
-	case !b.There:
-		bucket.Verb = change.Create
+	keep := change.Change{Verb: change.Keep, Kind: KindBucket, Name: name, Why: "for the code, private"}
+	switch {
 	case b.Foreign():
-		bucket.Why = "for the code; somebody else has made it, and it stays as it is"
-	case !b.Private || !b.TLSOnly || !b.Ours:
-		bucket.Verb = change.Update
+		keep.Why = "for the code; somebody else has made it, and it stays as it is"
+		p.add(keep, nil)
+	case b.There:
+		p.add(keep, nil)
+	default:
+		p.act(r, change.Create, KindBucket, name, "for the code, private", iamcloud.CreateBucket(name, w.Region))
 	}
-	code := change.Change{Verb: change.Keep, Kind: kindCode, Name: p.key, Why: fmt.Sprintf("the function's code, %d KB", (len(w.Code)+1023)/1024)}
-	if !p.hasCode {
-		code.Verb = change.Create
+	if !b.Foreign() && !b.Private {
+		p.act(r, change.Create, "S3 public access block", name, "nobody can make anything in it public", iamcloud.BlockPublicAccess(name, w.Account))
 	}
-	p.Changes = append(p.Changes, bucket, code)
+	if !b.Foreign() && !b.TLSOnly {
+		p.act(r, change.Create, "S3 bucket policy", name, "over TLS alone", iamcloud.PutBucketPolicy(name, w.Account, w.bucketPolicy()))
+	}
+	if !b.Foreign() && !b.Ours {
+		p.act(r, change.Tag, KindBucket, name, "", iamcloud.TagBucket(name, w.Account, iam.TagManagedBy, iam.ManagedBy))
+	}
+	why := fmt.Sprintf("the function's code, %d KB", (len(w.Code)+1023)/1024)
+	if hasCode {
+		p.add(change.Change{Verb: change.Keep, Kind: kindCode, Name: w.key(), Why: why}, nil)
+	} else {
+		p.act(r, change.Create, kindCode, w.key(), why, iamcloud.PutObject(name, w.Account, w.key(), w.Code))
+	}
 	return nil
 }
 
-// planStack has CloudFormation propose.
-func (r *Run) planStack(ctx context.Context, p *Planned, now *iamcloud.Stack) error {
-	template, err := r.Template.packaged(r.Want.bucket(), p.key)
+// propose has CloudFormation say what it would do.
+func (r *Run) propose(ctx context.Context, parameters map[string]string, now *iamcloud.Stack) (iamcloud.Proposal, error) {
+	template, err := r.Template.packaged(r.Want.bucket(), r.Want.key())
 	if err != nil {
-		return err
+		return iamcloud.Proposal{}, err
 	}
-	wanted := iamcloud.Wanted{Name: StackName(r.Want.Cluster), Template: template, Parameters: p.Parameters}
-	p.proposal, err = r.AWS.Propose(ctx, wanted, now)
+	wanted := iamcloud.Wanted{Name: StackName(r.Want.Cluster), Template: template, Parameters: parameters}
+	p, err := r.AWS.Propose(ctx, wanted, now)
 	if errors.Is(err, iamcloud.ErrRefused) {
-		return fmt.Errorf("%w\nwhere a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
+		return p, fmt.Errorf("%w\nwhere a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
 			"docs/deploying.md says what each is for", err)
 	}
+	return p, err
+}
+
+// proposeAndExecute is for what could not be proposed before: the stack had to go first, or what it is to be given was not known.
+func (r *Run) proposeAndExecute(ctx context.Context, old iamcloud.Proposal, before map[string]string) error {
+	if err := r.discard(ctx, old); err != nil {
+		return err
+	}
+	if r.Settle != nil {
+		if err := r.Settle(ctx); err != nil {
+			return err
+		}
+	}
+	now, err := r.settled(ctx)
 	if err != nil {
 		return err
 	}
-	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: p.proposal.Stack.Name, Why: "the function and all that belongs to it"}
-	switch {
-	case p.proposal.Empty:
-		stack.Verb = change.Keep
-	case now != nil:
-		stack.Verb = change.Update
-		stack.Diff = differences(now.Parameters, p.Parameters, r.Template)
+	p, err := r.propose(ctx, r.Want.parameters(r.Template, before), now)
+	if err != nil || p.Empty {
+		return err
 	}
-	p.Changes = append(p.Changes, stack)
-	for _, c := range p.proposal.Changes {
-		p.Changes = append(p.Changes, changeOf(c))
+	return r.execute(ctx, p)
+}
+
+// execute has CloudFormation do what it has proposed, and waits for it.
+func (r *Run) execute(ctx context.Context, p iamcloud.Proposal) error {
+	before, err := r.AWS.LastStep(ctx, p.Stack)
+	if err != nil {
+		return err
 	}
-	return nil
+	if err := r.AWS.Execute(ctx, p); err != nil {
+		return err
+	}
+	return r.follow(ctx, p.Stack, before)
 }
 
 var verbs = map[string]change.Verb{"Add": change.Create, "Modify": change.Update, "Remove": change.Delete}
 
-// changeOf is what CloudFormation proposes, in the words of a plan.
-func changeOf(c iamcloud.StackChange) change.Change {
+// partOf is what CloudFormation proposes, in the words of a plan.
+func partOf(c iamcloud.StackChange) change.Change {
 	verb, known := verbs[c.Action]
 	if !known {
 		verb = change.Update
 	}
-	out := change.Change{Verb: verb, Kind: strings.ReplaceAll(strings.TrimPrefix(c.Type, "AWS::"), "::", " "), Name: c.LogicalID}
+	out := change.Change{Part: true, Verb: verb, Kind: strings.ReplaceAll(strings.TrimPrefix(c.Type, "AWS::"), "::", " "), Name: c.LogicalID}
 	if c.Name != "" && verb != change.Create {
 		out.Name = c.LogicalID + " (" + short(c.Name) + ")"
 	}
@@ -233,56 +304,13 @@ func cut(value string) string {
 }
 
 // Discard forgets what CloudFormation has proposed.
-func (r *Run) Discard(ctx context.Context, p Planned) error {
-	if p.proposal.ID == "" || p.proposal.Empty {
+func (r *Run) Discard(ctx context.Context, p Planned) error { return r.discard(ctx, p.proposal) }
+
+func (r *Run) discard(ctx context.Context, p iamcloud.Proposal) error {
+	if p.ID == "" || p.Empty {
 		return nil
 	}
-	return r.AWS.Discard(ctx, p.proposal)
-}
-
-// upload puts the code where the stack takes it from.
-func (r *Run) upload(ctx context.Context, p Planned) error {
-	w := r.Want
-	calls := r.AWS.MakeBucket(p.bucket, w.Account, iam.TagManagedBy, iam.ManagedBy, w.bucketPolicy())
-	if !p.hasCode {
-		calls = append(calls, iamcloud.PutObject(w.bucket(), w.Account, p.key, w.Code))
-	}
-	return r.do(ctx, calls)
-}
-
-func (r *Run) do(ctx context.Context, calls []iamcloud.Call) error {
-	for _, c := range calls {
-		if err := r.AWS.Do(ctx, c); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Apply carries a plan out, and waits until CloudFormation is done. That it has taken everything back is a *FailedError.
-func (r *Run) Apply(ctx context.Context, p Planned) error {
-	if err := r.upload(ctx, p); err != nil {
-		return err
-	}
-	if p.dead != nil {
-		if err := r.deleteStack(ctx, *p.dead); err != nil {
-			return err
-		}
-		if err := r.planStack(ctx, &p, nil); err != nil {
-			return err
-		}
-	}
-	if p.proposal.Empty {
-		return nil
-	}
-	before, err := r.AWS.LastStep(ctx, p.proposal.Stack)
-	if err != nil {
-		return err
-	}
-	if err := r.AWS.Execute(ctx, p.proposal); err != nil {
-		return err
-	}
-	return r.follow(ctx, p.proposal.Stack, before)
+	return r.AWS.Discard(ctx, p)
 }
 
 // follow waits, and makes an error of what CloudFormation has taken back.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
@@ -17,6 +18,9 @@ const (
 	kindRole     = "IAM role"
 	kindKey      = "access key"
 	kindSecret   = "secret"
+	kindVersion  = "policy version"
+	kindAttached = "policy" // that is attached to a user or a role
+	kindInline   = "inline policy"
 	kindFunction = "Lambda function"
 	kindRule     = "EventBridge rule"
 )
@@ -75,27 +79,27 @@ func managedPolicy(w Want, s State, now *iamcloud.Policy, d iam.Document, why, d
 	}
 	tags := map[string]string{iam.TagManagedBy: iam.ManagedBy}
 	if now == nil {
-		return []step{create(kindPolicy, d.Name, why, iamcloud.CreatePolicy(d.Name, description, text, tags))}, nil
+		return []step{act(change.Create, kindPolicy, d.Name, why, iamcloud.CreatePolicy(d.Name, description, text, tags))}, nil
 	}
 	var steps []step
 	if sameDocument(now.Document, text) {
 		steps = append(steps, keep(kindPolicy, now.Name, why))
 	} else {
-		var calls []iamcloud.Call
-		if oldest := oldestVersion(now); len(now.Versions) >= iamcloud.MaxVersions {
-			calls = append(calls, iamcloud.DeletePolicyVersion(now.ARN, oldest))
-			why += fmt.Sprintf("; it has %d versions, so the oldest that does not count, %s, is deleted", len(now.Versions), oldest)
+		if len(now.Versions) >= iamcloud.MaxVersions {
+			steps = append(steps, versionAway(now, oldestVersion(now), fmt.Sprintf("it has %d versions, and this is the oldest that does not count", len(now.Versions))))
 		}
-		one := update(kindPolicy, now.Name, why, append(calls, iamcloud.CreatePolicyVersion(now.Name, now.ARN, text))...)
+		one := act(change.Update, kindPolicy, now.Name, why, iamcloud.CreatePolicyVersion(now.ARN, text))
 		one.Diff = diffDocuments(now.Document, text)
 		if losers := s.Strangers; len(losers) > 0 && now == s.Managed {
 			one.Why += "; " + listed(losers) + " lose by that what they may do with it"
 		}
 		steps = append(steps, one)
 	}
-	return append(steps, retagged(kindPolicy, now.Name, now.Tags, tags, func(missing map[string]string) iamcloud.Call {
-		return iamcloud.TagPolicy(now.ARN, missing)
-	})...), nil
+	return append(steps, retagged(kindPolicy, now.Name, now.ARN, now.Tags, tags, iamcloud.TagPolicy)...), nil
+}
+
+func versionAway(p *iamcloud.Policy, version, why string) step {
+	return act(change.Delete, kindVersion, p.Name+"/"+version, why, iamcloud.DeletePolicyVersion(p.ARN, version))
 }
 
 // oldestVersion is the oldest of a policy's versions that may be deleted.
@@ -118,7 +122,7 @@ func older(a, b iamcloud.Version) bool {
 }
 
 // retagged adds tags that are missing, or say something else.
-func retagged(kind, name string, has, want map[string]string, tag func(map[string]string) iamcloud.Call) []step {
+func retagged(kind, name, id string, has, want map[string]string, tag func(string, map[string]string) iamcloud.Call) []step {
 	missing := map[string]string{}
 	var diff []string
 	for _, key := range slices.Sorted(maps.Keys(want)) {
@@ -134,11 +138,11 @@ func retagged(kind, name string, has, want map[string]string, tag func(map[strin
 	if len(missing) == 0 {
 		return nil
 	}
-	why := "its tags"
+	why := ""
 	if has[iam.TagManagedBy] != iam.ManagedBy {
-		why += ": it was there before kops-spot, and is taken over: offboarding takes it away"
+		why = "it was there before kops-spot, and is taken over: offboarding takes it away"
 	}
-	one := update(kind, name, why, tag(missing))
+	one := act(change.Tag, kind, name, why, tag(id, missing))
 	one.Diff = diff
 	return []step{one}
 }
@@ -150,12 +154,10 @@ func user(w Want, s State) ([]step, error) {
 	}
 	name := iam.UserName(w.Ground.Cluster)
 	if s.User == nil {
-		return []step{create(kindUser, name, "as whom CAST AI works on the cluster", iamcloud.CreateUser(name, tags))}, nil
+		return []step{act(change.Create, kindUser, name, "as whom CAST AI works on the cluster", iamcloud.CreateUser(name, tags))}, nil
 	}
 	steps := []step{keep(kindUser, s.User.Name, "as whom CAST AI works on the cluster")}
-	return append(steps, retagged(kindUser, s.User.Name, s.User.Tags, tags, func(missing map[string]string) iamcloud.Call {
-		return iamcloud.TagUser(s.User.Name, missing)
-	})...), nil
+	return append(steps, retagged(kindUser, s.User.Name, s.User.Name, s.User.Tags, tags, iamcloud.TagUser)...), nil
 }
 
 func last(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
@@ -178,17 +180,16 @@ func role(w Want, s State) ([]step, error) {
 		if s.RoleName != iam.FunctionRole {
 			why += "; " + iam.FunctionRole + " is another's in this account"
 		}
-		return []step{create(kindRole, s.RoleName, why, iamcloud.CreateRole(s.RoleName, "Handles the Spot interruptions of "+w.Ground.Cluster, trust, tags))}, nil
+		return []step{act(change.Create, kindRole, s.RoleName, why, iamcloud.CreateRole(s.RoleName,
+			"Handles the Spot interruptions of "+w.Ground.Cluster, trust, tags))}, nil
 	}
 	var steps []step
 	if sameDocument(s.Role.Trust, trust) {
 		steps = append(steps, keep(kindRole, s.Role.Name, why))
 	} else {
-		one := update(kindRole, s.Role.Name, why, iamcloud.UpdateTrust(s.Role.Name, trust))
+		one := act(change.Update, kindRole, s.Role.Name, why, iamcloud.UpdateTrust(s.Role.Name, trust))
 		one.Diff = diffDocuments(s.Role.Trust, trust)
 		steps = append(steps, one)
 	}
-	return append(steps, retagged(kindRole, s.Role.Name, s.Role.Tags, tags, func(missing map[string]string) iamcloud.Call {
-		return iamcloud.TagRole(s.Role.Name, missing)
-	})...), nil
+	return append(steps, retagged(kindRole, s.Role.Name, s.Role.Name, s.Role.Tags, tags, iamcloud.TagRole)...), nil
 }

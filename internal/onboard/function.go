@@ -51,7 +51,7 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 	if how.Settled {
 		how.SecretARN = s.LogInSecret.ARN
 	}
-	token := &logIn{plan: plan, label: tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
+	token := &logIn{tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
 	return r.planned(s, append(steps, token.steps(r.Want, s)...), files), how, nil
 }
 

@@ -1,30 +1,34 @@
 package onboard
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
-// maxKeys is how many access keys IAM lets a user have.
-const maxKeys = 2
+const (
+	maxKeys = 2 // IAM lets a user have no more
 
-// replacesNone is what tagRenewing says where a user's first key is made.
-const replacesNone = "none"
+	// replacesNone is what tagRenewing says where a user's first key is made.
+	replacesNone = "none"
 
-// keyWork is what is done about a user's access keys, in this order.
-type keyWork struct {
-	user    string
-	orphans []string // keys that a run has made which was broken off before it could store them: nobody has their secrets
-	make    bool     // a new key, which is stored before anything is taken away
-	retire  string   // the key that the new one takes the place of
-	settle  bool     // the tag that says that a key is being made is still there
-}
+	takeBackLimit = 10 * time.Second
+
+	// IAM says that a new key may take seconds until it is accepted everywhere.
+	knownLimit = time.Minute
+	knownPause = time.Second
+)
 
 // keys is what is known of a user's access keys.
 type keys struct {
+	user    string
 	all     []iamcloud.Key
 	stored  string // the one whose secret is in the store; empty if none of them is
 	where   string // that is in another store than is wanted: which; empty otherwise
@@ -32,8 +36,9 @@ type keys struct {
 }
 
 func knownKeys(w Want, s State) (k keys, err error) {
+	k.user = iam.UserName(w.Ground.Cluster)
 	if s.User != nil {
-		k.all, k.pending = s.User.Keys, s.User.Tags[tagRenewing]
+		k.user, k.all, k.pending = s.User.Name, s.User.Keys, s.User.Tags[tagRenewing]
 	}
 	held, err := w.Store.Holds(s)
 	switch {
@@ -59,135 +64,154 @@ func knownKeys(w Want, s State) (k keys, err error) {
 }
 
 func (k keys) has(id string) bool {
-	for _, one := range k.all {
-		if id != "" && one.ID == id {
-			return true
-		}
-	}
-	return false
-}
-
-// others are the keys but for one.
-func (k keys) others(id string) (ids []string) {
-	for _, one := range k.all {
-		if one.ID != id {
-			ids = append(ids, one.ID)
-		}
-	}
-	return ids
+	return id != "" && slices.ContainsFunc(k.all, func(one iamcloud.Key) bool { return one.ID == id })
 }
 
 // decideKey makes a key where there is none, keeps one whose secret is stored, and never deletes one that somebody may use,
-// unless that was asked for.
+// unless that was asked for. What a run has left that was broken off while it made a key, it finishes first.
 func decideKey(w Want, s State) ([]step, error) {
 	k, err := knownKeys(w, s)
 	if err != nil {
 		return nil, err
 	}
-	name := iam.UserName(w.Ground.Cluster)
-	if s.User != nil {
-		name = s.User.Name
-	}
-	work := keyWork{user: name, settle: k.pending != ""}
-	var said []step
-	if k.pending != "" {
-		said = work.finish(&k)
+	var steps []step
+	switch stored := k.stored != "" && k.stored != k.pending; {
+	case k.pending != "" && !stored:
+		steps = k.dropOrphans()
+	case k.has(k.pending): // the new key is stored, and the old one was to go
+		why := k.stored + " has taken its place, and an earlier run could not delete it any more"
+		return append(k.retire(k.pending, why), k.untag()), nil
 	}
 	switch {
-	case work.retire != "" && !work.make: // finish has found the end of a renewal that was broken off
 	case len(k.all) == 0:
-		work.make = true
-		said = append(said, create(kindKey, "of "+name, "its secret goes to "+w.Store.String()))
-	case w.RotateKey:
-		some, err := work.rotate(w, k)
-		if err != nil {
-			return nil, err
+		return append(steps, k.renew(w, s, "")...), nil
+	case w.RotateKey && len(k.all) == maxKeys:
+		which := ""
+		if k.stored != "" {
+			which = ", of which " + k.stored + " is the one that is stored"
 		}
-		said = append(said, some...)
-	default:
-		said = append(said, kept(w, k, name)...)
+		return nil, fmt.Errorf("user %s has two access keys, %s and %s%s, and IAM allows no third: find out who uses the other, and delete it with "+
+			"aws iam delete-access-key --user-name %s --access-key-id ID; then run this again", k.user, k.all[0].ID, k.all[1].ID, which, k.user)
+	case w.RotateKey:
+		return append(steps, k.renew(w, s, k.all[0].ID)...), nil
 	}
-	if len(said) > 0 && work.changes() {
-		carry(work, said)
-	} else if work.settle {
-		said = append(said, update(kindUser, name, "the mark of a key that was being made", iamcloud.UntagUser(name, tagRenewing)))
+	steps = append(steps, k.kept(w)...)
+	if k.pending != "" {
+		steps = append(steps, k.untag())
 	}
-	return said, nil
+	return steps, nil
 }
 
-func (work keyWork) changes() bool { return len(work.orphans) > 0 || work.make || work.retire != "" }
-
-// finish takes up what a run has left that was broken off while it made a key.
-func (work *keyWork) finish(k *keys) (said []step) {
-	if k.stored != "" && k.stored != k.pending {
-		if k.has(k.pending) { // the new key is stored, and the old one was to go
-			work.retire = k.pending
-			said = append(said, remove(kindKey, k.pending, k.stored+" has taken its place, and an earlier run could not delete it any more"))
-		}
-		return said
-	}
+// dropOrphans deletes keys that a run has made which was broken off before it could store them.
+func (k *keys) dropOrphans() (steps []step) {
 	var rest []iamcloud.Key
 	for _, one := range k.all {
 		if one.ID == k.pending || one.Used { // what has been used, somebody else has made
 			rest = append(rest, one)
 			continue
 		}
-		work.orphans = append(work.orphans, one.ID)
-		said = append(said, remove(kindKey, one.ID, "an earlier run has made it and was broken off before it could store it: nobody has its secret"))
+		steps = append(steps, act(change.Delete, kindKey, one.ID,
+			"an earlier run has made it and was broken off before it could store it: nobody has its secret", iamcloud.DeleteKey(k.user, one.ID)))
 	}
 	k.all = rest
-	return said
+	return steps
 }
 
-func (work *keyWork) rotate(w Want, k keys) ([]step, error) {
-	if len(k.all) == maxKeys {
-		which := ""
-		if k.stored != "" {
-			which = ", of which " + k.stored + " is the one that is stored"
-		}
-		return nil, fmt.Errorf("user %s has two access keys, %s%s, and IAM allows no third: find out who uses the other, and delete it with "+
-			"aws iam delete-access-key --user-name %s --access-key-id ID; then run this again", work.user, listed(k.others("")), which, work.user)
+// renew makes a key and stores it before the old one goes, if there is one. The tag tells the next run of a key that this one
+// could neither store nor take back.
+func (k keys) renew(w Want, s State, old string) []step {
+	var made iamcloud.NewKey // from step to step; it is shown to nobody
+	steps, stored := w.Store.steps(w, s, &made)
+	of, replaces := "of "+k.user, cmp.Or(old, replacesNone)
+	if k.pending != replaces {
+		steps = append(steps, act(change.Tag, kindUser, k.user, tagRenewing+"="+replaces+", while the key is made: a run that is broken off is finished by the next",
+			iamcloud.TagUser(k.user, map[string]string{tagRenewing: replaces})))
 	}
-	work.make, work.retire = true, k.all[0].ID
-	return []step{
-		create(kindKey, "of "+work.user, "its secret goes to "+w.Store.String()+"; once it is there and AWS accepts the key, the old one goes"),
-		remove(kindKey, work.retire, "the new one takes its place; whoever uses the old one must take the new one"),
-	}, nil
+	steps = append(steps,
+		step{change.Change{Verb: change.Create, Kind: kindKey, Name: of}, func(ctx context.Context, r *Run) (err error) {
+			if err = w.Store.Ready(); err == nil {
+				made, err = r.AWS.CreateKey(ctx, k.user)
+			}
+			return err
+		}},
+		step{change.Change{Verb: change.Store, Kind: kindKey, Name: of, Why: "in " + w.Store.String()},
+			func(ctx context.Context, r *Run) error { return k.store(ctx, r, made) }})
+	steps = append(steps, stored...)
+	last := []step{k.untag()}
+	if old != "" {
+		last = append(k.retire(old, "the new one takes its place; whoever uses the old one must take the new one"), last...)
+	}
+	write := last[0].write
+	last[0].write = func(ctx context.Context, r *Run) error {
+		if err := untilKnown(ctx, r.AWS, made); err != nil {
+			return err
+		}
+		return write(ctx, r)
+	}
+	return append(steps, last...)
+}
+
+// store stores a key that was made. One that the store surely does not have is taken away again.
+func (k keys) store(ctx context.Context, r *Run, made iamcloud.NewKey) error {
+	err := r.Want.Store.Put(ctx, r.AWS, made)
+	switch {
+	case err == nil:
+		r.Made = &made
+		return nil
+	case !errors.Is(err, ErrNotStored):
+		return fmt.Errorf("whether %s has access key %s is not known: run this again: %w", r.Want.Store, made.ID, err)
+	}
+	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackLimit)
+	defer cancel()
+	return errors.Join(err, r.AWS.Do(back, iamcloud.DeleteKey(k.user, made.ID)))
+}
+
+func (k keys) retire(id, why string) []step {
+	return []step{act(change.Deactivate, kindKey, id, why, iamcloud.DeactivateKey(k.user, id)),
+		act(change.Delete, kindKey, id, "", iamcloud.DeleteKey(k.user, id))}
+}
+
+func (k keys) untag() step {
+	return act(change.Untag, kindUser, k.user, tagRenewing+": no key is being made any more", iamcloud.UntagUser(k.user, tagRenewing))
+}
+
+// untilKnown waits until AWS accepts the key: before that, the old one must not go.
+func untilKnown(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) error {
+	ctx, cancel := context.WithTimeout(ctx, knownLimit)
+	defer cancel()
+	for {
+		err := aws.KeyWorks(ctx, k)
+		if err == nil {
+			return nil
+		}
+		if paused := pause(ctx, knownPause); paused != nil {
+			return fmt.Errorf("access key %s is stored, and AWS does not accept it yet: run this again in a minute: %w", k.ID, err)
+		}
+	}
 }
 
 // kept says what becomes of keys that stay.
-func kept(w Want, k keys, user string) (said []step) {
+func (k keys) kept(w Want) (steps []step) {
 	renew := "--rotate-key makes a new one, stores it, and then deletes this one"
 	for _, one := range k.all {
-		switch {
+		verb, why := leave, ""
+		switch remove := "aws iam delete-access-key --user-name " + k.user + " --access-key-id "; {
 		case one.ID == k.stored && !one.Active:
-			said = append(said, leave(kindKey, one.ID, "somebody has deactivated it: aws iam update-access-key --user-name "+user+
-				" --access-key-id "+one.ID+" --status Active has it accepted again, and "+renew))
+			why = "somebody has deactivated it: aws iam update-access-key --user-name " + k.user + " --access-key-id " + one.ID +
+				" --status Active has it accepted again, and " + renew
 		case one.ID == k.stored && k.where != "":
-			said = append(said, leave(kindKey, one.ID, "its secret is in "+k.where+" and not in "+w.Store.String()+": "+renew))
+			why = "its secret is in " + k.where + " and not in " + w.Store.String() + ": " + renew
 		case one.ID == k.stored:
-			said = append(said, keep(kindKey, one.ID, "its secret is in "+w.Store.String()))
+			verb, why = keep, "its secret is in "+w.Store.String()
 		case len(k.all) == maxKeys && k.stored != "":
-			said = append(said, leave(kindKey, one.ID, "it is not ours to delete: if nobody uses it, aws iam delete-access-key --user-name "+user+" --access-key-id "+one.ID))
+			why = "it is not ours to delete: if nobody uses it, " + remove + one.ID
 		case len(k.all) == maxKeys:
-			said = append(said, leave(kindKey, one.ID, "its secret is in no store that we know, and IAM allows no third key: find out which of the two nobody uses, delete it with "+
-				"aws iam delete-access-key --user-name "+user+" --access-key-id ID, and then run this with --rotate-key"))
+			why = "its secret is in no store that we know, and IAM allows no third key: find out which of the two nobody uses, delete it with " +
+				remove + "ID, and then run this with --rotate-key"
 		default:
-			said = append(said, leave(kindKey, one.ID, "its secret is in no store that we know: if you have it, all is well; if not, "+renew))
+			why = "its secret is in no store that we know: if you have it, all is well; if not, " + renew
 		}
+		steps = append(steps, verb(kindKey, one.ID, why))
 	}
-	return said
-}
-
-// carry has the first of the steps that change something do all of the work.
-func carry(work keyWork, said []step) {
-	for i := range said {
-		if said[i].Changes() {
-			said[i].part = func(ctx context.Context, r *Run) error { return work.do(ctx, r) }
-			for j := i + 1; j < len(said); j++ {
-				said[j].part = func(context.Context, *Run) error { return nil }
-			}
-			return
-		}
-	}
+	return steps
 }

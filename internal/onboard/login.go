@@ -4,13 +4,13 @@ import (
 	"context"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // logIn is the token with which the function logs in where IAM is not known in the cluster, on its way from the cluster into
 // Secrets Manager.
 type logIn struct {
-	plan  MappingPlan
 	label string // of the token that the cluster has; empty if it has none yet
 }
 
@@ -26,33 +26,28 @@ func tokenLabel(uid string) string {
 }
 
 func (l *logIn) steps(w Want, s State) []step {
-	name, why := LogInSecret(w.Ground.Cluster), "the token with which the function logs in, and the cluster's certificates"
+	name := LogInSecret(w.Ground.Cluster)
+	store := step{change.Change{Verb: change.Store, Kind: "token", Name: "of ServiceAccount " + kubeSystem + "/" + serviceAccount,
+		Why: "with the cluster's certificates, in the secret " + name + ": the function logs in with it"},
+		func(ctx context.Context, r *Run) error { return storeToken(ctx, r, name) }}
 	switch {
 	case l == nil && s.LogInSecret == nil:
 		return nil
 	case l == nil:
 		return []step{leave(kindSecret, name, "the function may still log in with it; once it logs in with IAM, delete it")}
 	case s.LogInSecret == nil:
-		one := create(kindSecret, name, why)
-		made := iamcloud.CreateSecret(name, "Log-in of the function that handles the Spot interruptions of "+w.Ground.Cluster, iam.Tags(w.Ground.Cluster))
-		one.part = func(ctx context.Context, r *Run) error {
-			if err := r.AWS.Do(ctx, made); err != nil {
-				return err
-			}
-			return l.store(ctx, r, name)
-		}
-		return []step{one}
+		description := "Log-in of the function that handles the Spot interruptions of " + w.Ground.Cluster
+		return []step{act(change.Create, kindSecret, name, "for the token with which the function logs in; it holds nothing yet",
+			iamcloud.CreateSecret(name, description, iam.Tags(w.Ground.Cluster))), store}
 	case l.label != "" && s.LogInSecret.Label == l.label:
-		return []step{keep(kindSecret, name, why)}
+		return []step{keep(kindSecret, name, "the token with which the function logs in, and the cluster's certificates")}
 	}
-	one := update(kindSecret, name, why)
-	one.part = func(ctx context.Context, r *Run) error { return l.store(ctx, r, name) }
-	return []step{one}
+	return []step{store}
 }
 
-// store puts the cluster's token into the secret.
-func (l *logIn) store(ctx context.Context, r *Run, name string) error {
-	token, err := l.plan.Apply(ctx, r.Cluster) // once more: what is as it should be is not written
+// storeToken puts the cluster's token into the secret.
+func storeToken(ctx context.Context, r *Run, secret string) error {
+	token, err := readToken(ctx, r.Cluster)
 	if err != nil {
 		return err
 	}
@@ -60,7 +55,7 @@ func (l *logIn) store(ctx context.Context, r *Run, name string) error {
 	if err != nil {
 		return err
 	}
-	return r.AWS.Store(ctx, name, token.Secret(), tokenLabel(o.Text("metadata", "uid")))
+	return r.AWS.Store(ctx, secret, token.Secret(), tokenLabel(o.Text("metadata", "uid")))
 }
 
 // readBy is the step for the function's own policy, which has to name a secret that is not made yet: its whole ARN is known
@@ -72,18 +67,18 @@ func (l *logIn) readBy(w Want, s State, has map[string]string) (step, error) {
 	if err != nil {
 		return step{}, err
 	}
-	one := inline(has, s.RoleName, iam.HandlerPolicy.Name, text, "what the function's code calls; it reads the secret "+name+", the end of whose ARN AWS makes up",
-		iamcloud.PutRolePolicy)
-	one.late = func(ctx context.Context, aws *iamcloud.Account) ([]iamcloud.Call, error) {
+	one := inline(has, s.RoleName, iam.HandlerPolicy.Name, text, "what the function's code calls; it reads the secret "+name+
+		", the end of whose ARN AWS makes up", iamcloud.PutRolePolicy)
+	one.write = func(ctx context.Context, r *Run) error {
 		var err error
-		if s.LogInSecret, err = aws.Secret(ctx, name); err != nil {
-			return nil, err
+		if s.LogInSecret, err = r.AWS.Secret(ctx, name); err != nil {
+			return err
 		}
 		text, err := w.document(iam.HandlerPolicy, s)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return []iamcloud.Call{iamcloud.PutRolePolicy(s.RoleName, last(one.Name), text)}, nil
+		return r.AWS.Do(ctx, iamcloud.PutRolePolicy(s.RoleName, last(one.Name), text))
 	}
 	return one, nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
@@ -59,7 +60,7 @@ func keysAway(w Want, s State) (steps []step) {
 		return nil
 	}
 	for _, k := range s.User.Keys {
-		steps = append(steps, remove(kindKey, k.ID, "of "+s.User.Name, iamcloud.DeleteKey(s.User.Name, k.ID)))
+		steps = append(steps, act(change.Delete, kindKey, k.ID, "of "+s.User.Name, iamcloud.DeleteKey(s.User.Name, k.ID)))
 	}
 	return steps
 }
@@ -75,16 +76,16 @@ func userAway(w Want, s State) []step {
 	if len(s.User.Groups) > 0 {
 		return append(steps, leave(kindUser, s.User.Name, "somebody has put it into "+listed(s.User.Groups)+": take it out of there, and run this again"))
 	}
-	return append(steps, remove(kindUser, s.User.Name, "as whom CAST AI worked on the cluster", iamcloud.DeleteUser(s.User.Name)))
+	return append(steps, act(change.Delete, kindUser, s.User.Name, "as whom CAST AI worked on the cluster", iamcloud.DeleteUser(s.User.Name)))
 }
 
 // rightsAway takes every policy from a user or a role, since IAM deletes neither before that.
 func rightsAway(of string, attached []string, inline map[string]string, detach, drop func(of, policy string) iamcloud.Call) (steps []step) {
 	for _, arn := range slices.Sorted(slices.Values(attached)) {
-		steps = append(steps, remove("attached policy", of+"/"+last(arn), "the policy itself stays", detach(of, arn)))
+		steps = append(steps, act(change.Detach, kindAttached, of+"/"+last(arn), "the policy itself stays", detach(of, arn)))
 	}
 	for _, policy := range slices.Sorted(maps.Keys(inline)) {
-		steps = append(steps, remove("inline policy", of+"/"+policy, "", drop(of, policy)))
+		steps = append(steps, act(change.Delete, kindInline, of+"/"+policy, "", drop(of, policy)))
 	}
 	return steps
 }
@@ -114,7 +115,7 @@ func dropRole(role *iamcloud.Role, functions []iamcloud.Function, why string, ex
 		return []step{leave(kindRole, role.Name, "it is in the instance profile "+listed(role.Profiles)+", which somebody else has made: take it out of there, and run this again")}
 	}
 	steps := rightsAway(role.Name, role.Attached, role.Inline, iamcloud.DetachRolePolicy, iamcloud.DeleteRolePolicy)
-	return append(steps, remove(kindRole, role.Name, why, iamcloud.DeleteRole(role.Name)))
+	return append(steps, act(change.Delete, kindRole, role.Name, why, iamcloud.DeleteRole(role.Name)))
 }
 
 func secretsAway(w Want, s State) (steps []step) {
@@ -124,7 +125,7 @@ func secretsAway(w Want, s State) (steps []step) {
 		case !isOurs(secret.Tags, w.Ground.Cluster):
 			steps = append(steps, leave(kindSecret, secret.Name, notMade))
 		default:
-			steps = append(steps, remove(kindSecret, secret.Name, "what it holds is worth nothing any more", iamcloud.DeleteSecret(secret.Name)))
+			steps = append(steps, act(change.Delete, kindSecret, secret.Name, "what it holds is worth nothing any more", iamcloud.DeleteSecret(secret.Name)))
 		}
 	}
 	return steps
@@ -135,8 +136,8 @@ func sharedAway(s State) (steps []step) {
 	stays := false
 	if p := s.Managed; p != nil {
 		others := slices.Concat(s.Others, s.Strangers)
-		one, gone := policyAway(p, slices.Concat(named("user", others), named("role", p.Roles), named("group", p.Groups)), "no user of any cluster has it any more")
-		steps, stays = append(steps, one), !gone
+		some, gone := policyAway(p, slices.Concat(named("user", others), named("role", p.Roles), named("group", p.Groups)), "no user of any cluster has it any more")
+		steps, stays = append(steps, some...), !gone
 	}
 	p := s.Boundary
 	switch {
@@ -144,26 +145,30 @@ func sharedAway(s State) (steps []step) {
 	case stays:
 		steps = append(steps, leave(kindPolicy, p.Name, "what "+s.Managed.Name+" lets users make relies on it"))
 	default:
-		one, _ := policyAway(p, slices.Concat(named("user", p.Users), named("role", p.Roles), named("group", p.Groups)), "nothing relies on it any more")
-		steps = append(steps, one)
+		some, _ := policyAway(p, slices.Concat(named("user", p.Users), named("role", p.Roles), named("group", p.Groups)), "nothing relies on it any more")
+		steps = append(steps, some...)
 	}
 	return steps
 }
 
-func policyAway(p *iamcloud.Policy, others []string, why string) (one step, gone bool) {
+func policyAway(p *iamcloud.Policy, others []string, why string) (steps []step, gone bool) {
 	switch {
 	case len(others) > 0:
-		return leave(kindPolicy, p.Name, "it is also of "+listed(others)), false
+		return []step{leave(kindPolicy, p.Name, "it is also of "+listed(others))}, false
 	case p.Tags[iam.TagManagedBy] != iam.ManagedBy:
-		return leave(kindPolicy, p.Name, "it does not carry the tag of kops-spot: somebody else has made it"), false
+		return []step{leave(kindPolicy, p.Name, "it does not carry the tag of kops-spot: somebody else has made it")}, false
 	}
-	var calls []iamcloud.Call
+	return dropPolicy(p, why), true
+}
+
+// dropPolicy takes a policy away, and first its versions that do not count, since IAM does not delete it before that.
+func dropPolicy(p *iamcloud.Policy, why string) (steps []step) {
 	for _, v := range p.Versions {
 		if !v.Default {
-			calls = append(calls, iamcloud.DeletePolicyVersion(p.ARN, v.ID))
+			steps = append(steps, versionAway(p, v.ID, ""))
 		}
 	}
-	return remove(kindPolicy, p.Name, why, append(calls, iamcloud.DeletePolicy(p.ARN))...), true
+	return append(steps, act(change.Delete, kindPolicy, p.Name, why, iamcloud.DeletePolicy(p.ARN)))
 }
 
 func named(kind string, names []string) (all []string) {

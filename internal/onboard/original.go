@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
@@ -49,20 +50,14 @@ func (o original) steps(s State, functions []iamcloud.Function) (steps []step) {
 			steps = append(steps, o.ruleAway(rule)...)
 		}
 		steps = append(steps, o.roleAway(functions)...)
-		steps = append(steps, remove(kindFunction, o.function.Name, "the function that kops-spot replaces, for all clusters of the region",
+		steps = append(steps, act(change.Delete, kindFunction, o.function.Name, "the function that kops-spot replaces, for all clusters of the region",
 			iamcloud.DeleteFunction(o.function.Name)))
 	}
 	if p := o.policy; p != nil && p.Tags[iam.TagManagedBy] != iam.ManagedBy {
 		if used := append(named("user", p.Users), append(named("role", p.Roles), named("group", p.Groups)...)...); len(used) > 0 {
 			return append(steps, leave(kindPolicy, p.Name, "it is of "+listed(used)+": onboard takes it over"))
 		}
-		var calls []iamcloud.Call
-		for _, v := range p.Versions {
-			if !v.Default {
-				calls = append(calls, iamcloud.DeletePolicyVersion(p.ARN, v.ID))
-			}
-		}
-		steps = append(steps, remove(kindPolicy, p.Name, "nobody has it", append(calls, iamcloud.DeletePolicy(p.ARN))...))
+		steps = append(steps, dropPolicy(p, "nobody has it")...)
 	}
 	return steps
 }
@@ -77,11 +72,12 @@ func (o original) ruleAway(rule iamcloud.Rule) []step {
 			others = append(others, t.ARN)
 		}
 	}
-	calls := []iamcloud.Call{iamcloud.RemoveTargets(rule.Name, rule.Bus, ids)}
+	out, away := iamcloud.RemoveTargets(rule.Name, rule.Bus, ids), iamcloud.DeleteRule(rule.Name, rule.Bus)
 	if len(others) > 0 {
-		return []step{update(kindRule, rule.Name, "the function is no target of its any more; "+listed(others)+" stays", calls...)}
+		return []step{act(change.Update, kindRule, rule.Name, "the function is no target of its any more; "+listed(others)+" stays", out)}
 	}
-	return []step{remove(kindRule, rule.Name, "the function is its only target", append(calls, iamcloud.DeleteRule(rule.Name, rule.Bus))...)}
+	return []step{act(change.Update, kindRule, rule.Name, "the function is no target of its any more", out),
+		act(change.Delete, kindRule, rule.Name, "the function was its only target", away)}
 }
 
 func (o original) roleAway(functions []iamcloud.Function) []step {

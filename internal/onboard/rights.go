@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
@@ -31,7 +32,7 @@ func userRights(w Want, s State) ([]step, error) {
 	some := attachments(has.Attached, wanted, name, iamcloud.AttachUserPolicy)
 	for _, other := range has.Attached {
 		if _, ok := wanted[other]; !ok {
-			some = append(some, leave("policy of "+kindUser, last(other), "it is not ours, and gives the user more than the guide says: "+
+			some = append(some, leave(kindAttached, name+"/"+last(other), "it is not ours, and gives the user more than the guide says: "+
 				"aws iam detach-user-policy --user-name "+name+" --policy-arn "+other+" takes it away"))
 		}
 	}
@@ -40,15 +41,15 @@ func userRights(w Want, s State) ([]step, error) {
 
 // inline is the step for an inline policy of a user or a role.
 func inline(has map[string]string, of, policy, text, why string, put func(of, policy, text string) iamcloud.Call) step {
-	kind := "inline policy"
+	kind := kindInline
 	old := written(slices.Sorted(maps.Keys(has)), policy)
 	switch {
 	case old == "":
-		return create(kind, of+"/"+policy, why, put(of, policy, text))
+		return act(change.Create, kind, of+"/"+policy, why, put(of, policy, text))
 	case sameDocument(has[old], text):
 		return keep(kind, of+"/"+old, why)
 	}
-	one := update(kind, of+"/"+old, why, put(of, old, text))
+	one := act(change.Update, kind, of+"/"+old, why, put(of, old, text))
 	one.Diff = diffDocuments(has[old], text)
 	return one
 }
@@ -58,9 +59,9 @@ func attachments(has []string, wanted map[string]string, of string, attach func(
 	for _, arn := range slices.Sorted(maps.Keys(wanted)) {
 		name, why := of+"/"+last(arn), wanted[arn]
 		if slices.Contains(has, arn) {
-			steps = append(steps, keep("attached policy", name, why))
+			steps = append(steps, keep(kindAttached, name, why))
 		} else {
-			steps = append(steps, create("attached policy", name, why, attach(of, arn)))
+			steps = append(steps, act(change.Attach, kindAttached, name, why, attach(of, arn)))
 		}
 	}
 	return steps
@@ -101,7 +102,7 @@ func roleRights(w Want, s State, l *logIn) ([]step, error) {
 	}
 	for _, arn := range slices.Sorted(slices.Values(has.Attached)) {
 		if _, ok := guide[arn]; ok {
-			steps = append(steps, remove("attached policy", s.RoleName+"/"+last(arn), "it is not scoped to the cluster; --permissions guide keeps it",
+			steps = append(steps, act(change.Detach, kindAttached, s.RoleName+"/"+last(arn), "it is not scoped to the cluster; --permissions guide keeps it",
 				iamcloud.DetachRolePolicy(s.RoleName, arn)))
 		}
 	}
@@ -114,7 +115,7 @@ func networkRights(w Want, s State, has iamcloud.Role) ([]step, error) {
 	name := iam.NetworkPolicy.Name
 	if len(w.Subnets) == 0 {
 		if old := written(slices.Sorted(maps.Keys(has.Inline)), name); old != "" {
-			return []step{leave("inline policy", s.RoleName+"/"+old, "no subnets were named this time; if the function is in the VPC no more: "+
+			return []step{leave(kindInline, s.RoleName+"/"+old, "no subnets were named this time; if the function is in the VPC no more: "+
 				"aws iam delete-role-policy --role-name "+s.RoleName+" --policy-name "+old+" takes it away")}, nil
 		}
 		return nil, nil

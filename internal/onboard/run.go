@@ -71,7 +71,7 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 		}
 		inCluster, manifests = mappingSteps(plan), files
 		if plan.NeedsToken {
-			token = &logIn{plan: plan, label: tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
+			token = &logIn{tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
 		}
 	}
 	steps, err := decide(r.Want, s, inCluster, token)
@@ -95,9 +95,9 @@ func (r *Run) planned(s State, steps []step, files Files) Planned {
 func mappingSteps(p MappingPlan) (steps []step) {
 	first := true
 	for _, c := range p.Changes {
-		one := step{Change: c, part: func(context.Context, *Run) error { return nil }}
+		one := step{Change: c}
 		if c.Changes() && first {
-			one.part = func(ctx context.Context, r *Run) error { _, err := p.Apply(ctx, r.Cluster); return err }
+			one.write = func(ctx context.Context, r *Run) error { _, err := p.Apply(ctx, r.Cluster); return err }
 			first = false
 		}
 		steps = append(steps, one)

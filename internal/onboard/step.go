@@ -8,29 +8,16 @@ import (
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
-// A step is one change, and how it is made.
+// A step is one row of a plan, and the one write that it is.
 type step struct {
 	change.Change
-	calls []iamcloud.Call
-
-	// late says calls that only what was made before tells, instead of calls.
-	late func(ctx context.Context, aws *iamcloud.Account) ([]iamcloud.Call, error)
-
-	// part is for what is more than calls: the access key, what is changed in the cluster. It is shown as the step and those
-	// after it that have nothing to do of their own.
-	part func(ctx context.Context, r *Run) error
+	write func(ctx context.Context, r *Run) error // nil where the row changes nothing
 }
 
-func create(kind, name, why string, calls ...iamcloud.Call) step {
-	return step{Change: change.Change{Verb: change.Create, Kind: kind, Name: name, Why: why}, calls: calls}
-}
-
-func update(kind, name, why string, calls ...iamcloud.Call) step {
-	return step{Change: change.Change{Verb: change.Update, Kind: kind, Name: name, Why: why}, calls: calls}
-}
-
-func remove(kind, name, why string, calls ...iamcloud.Call) step {
-	return step{Change: change.Change{Verb: change.Delete, Kind: kind, Name: name, Why: why}, calls: calls}
+// act is the step of one call.
+func act(verb change.Verb, kind, name, why string, c iamcloud.Call) step {
+	return step{change.Change{Verb: verb, Kind: kind, Name: name, Why: why},
+		func(ctx context.Context, r *Run) error { return r.AWS.Do(ctx, c) }}
 }
 
 func keep(kind, name, why string) step {
@@ -41,30 +28,14 @@ func leave(kind, name, why string) step {
 	return step{Change: change.Change{Verb: change.Leave, Kind: kind, Name: name, Why: why}}
 }
 
-// apply carries the steps out, in their order.
+// apply carries the steps out, in their order. An error names the row that could not be carried out.
 func apply(ctx context.Context, r *Run, steps []step) error {
 	for _, s := range steps {
-		if err := s.apply(ctx, r); err != nil {
-			return fmt.Errorf("%s %s %s: %w", s.Verb, s.Kind, s.Name, err)
+		if s.write == nil {
+			continue
 		}
-	}
-	return nil
-}
-
-func (s step) apply(ctx context.Context, r *Run) error {
-	if s.part != nil {
-		return s.part(ctx, r)
-	}
-	calls := s.calls
-	if s.late != nil {
-		var err error
-		if calls, err = s.late(ctx, r.AWS); err != nil {
-			return err
-		}
-	}
-	for _, c := range calls {
-		if err := r.AWS.Do(ctx, c); err != nil {
-			return err
+		if err := s.write(ctx, r); err != nil {
+			return fmt.Errorf("%s: %w", s.Row(), err)
 		}
 	}
 	return nil

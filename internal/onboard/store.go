@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
@@ -23,10 +24,13 @@ type KeyStore interface {
 	Holds(s State) (string, error)
 
 	// Ready makes sure that the store takes a key: after that, one is made.
-	Ready(ctx context.Context, r *Run) error
+	Ready() error
 
 	// Put stores a key. Any error but ErrNotStored leaves it open whether the store has it.
-	Put(ctx context.Context, r *Run, k iamcloud.NewKey) error
+	Put(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) error
+
+	// steps are what else the store needs, before a key is made and after it is stored.
+	steps(w Want, s State, made *iamcloud.NewKey) (before, after []step)
 }
 
 // ErrNotStored means that a store surely does not have the key: it can be taken back.
@@ -45,26 +49,22 @@ func (i InSecretsManager) Holds(s State) (string, error) {
 	return s.KeySecret.Label, nil
 }
 
-func (i InSecretsManager) make() iamcloud.Call {
-	return iamcloud.CreateSecret(i.name(), "Access key of CAST AI for "+i.Cluster, iam.Tags(i.Cluster))
-}
+func (InSecretsManager) Ready() error { return nil }
 
-func (i InSecretsManager) Ready(ctx context.Context, r *Run) error {
-	switch s, err := r.AWS.Secret(ctx, i.name()); {
-	case err != nil:
-		return err
-	case s != nil:
-		return nil
+func (i InSecretsManager) steps(_ Want, s State, _ *iamcloud.NewKey) (before, after []step) {
+	if s.KeySecret != nil {
+		return nil, nil
 	}
-	return r.AWS.Do(ctx, i.make())
+	return []step{act(change.Create, kindSecret, i.name(), "for the access key; it holds nothing yet",
+		iamcloud.CreateSecret(i.name(), "Access key of CAST AI for "+i.Cluster, iam.Tags(i.Cluster)))}, nil
 }
 
-func (i InSecretsManager) Put(ctx context.Context, r *Run, k iamcloud.NewKey) error {
-	err := r.AWS.Store(ctx, i.name(), string(k.JSON()), k.ID)
+func (i InSecretsManager) Put(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) error {
+	err := aws.Store(ctx, i.name(), string(k.JSON()), k.ID)
 	if err == nil {
 		return nil
 	}
-	switch now, asked := r.AWS.Secret(ctx, i.name()); {
+	switch now, asked := aws.Secret(ctx, i.name()); {
 	case asked != nil:
 		return err
 	case now != nil && now.Label == k.ID: // the answer was lost
@@ -94,7 +94,7 @@ func (f InFile) Holds(State) (string, error) {
 }
 
 // Ready writes and removes an empty file beside it: so that a full disk or a directory that is not there is known before.
-func (f InFile) Ready(context.Context, *Run) error {
+func (f InFile) Ready() error {
 	probe, err := os.CreateTemp(filepath.Dir(f.Path), ".kops-spot-*")
 	if err != nil {
 		return fmt.Errorf("preparing the credentials file: %w", err)
@@ -102,8 +102,10 @@ func (f InFile) Ready(context.Context, *Run) error {
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
+func (InFile) steps(Want, State, *iamcloud.NewKey) (before, after []step) { return nil, nil }
+
 // Put writes a new file and has it take the old one's place: nobody sees half a key, or one that others can read.
-func (f InFile) Put(_ context.Context, _ *Run, k iamcloud.NewKey) error {
+func (f InFile) Put(_ context.Context, _ *iamcloud.Account, k iamcloud.NewKey) error {
 	doing := "writing the credentials file " + f.Path
 	next, err := os.CreateTemp(filepath.Dir(f.Path), ".kops-spot-*") // its mode is 0600
 	if err != nil {
@@ -135,11 +137,16 @@ func (InConsole) Holds(s State) (string, error) {
 	return s.User.Tags[tagHanded], nil
 }
 
-func (InConsole) Ready(context.Context, *Run) error { return nil }
+func (InConsole) Ready() error { return nil }
 
-func (c InConsole) Put(ctx context.Context, r *Run, k iamcloud.NewKey) error {
-	if err := c.Give(ctx, k.JSON()); err != nil {
-		return err
-	}
-	return r.AWS.Do(ctx, iamcloud.TagUser(iam.UserName(r.Want.Ground.Cluster), map[string]string{tagHanded: k.ID}))
+func (c InConsole) Put(ctx context.Context, _ *iamcloud.Account, k iamcloud.NewKey) error {
+	return c.Give(ctx, k.JSON())
+}
+
+func (InConsole) steps(w Want, _ State, made *iamcloud.NewKey) (before, after []step) {
+	user := iam.UserName(w.Ground.Cluster)
+	one := change.Change{Verb: change.Tag, Kind: kindUser, Name: user, Why: tagHanded + ": which key the console has"}
+	return nil, []step{{one, func(ctx context.Context, r *Run) error {
+		return r.AWS.Do(ctx, iamcloud.TagUser(user, map[string]string{tagHanded: made.ID}))
+	}}}
 }

@@ -8,25 +8,36 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// verbMarks are the signs of what is done about a thing.
-var verbMarks = map[change.Verb]Mark{
-	change.Create: {"+", green},
-	change.Update: {"~", yellow},
-	change.Keep:   {"=", faint},
-	change.Delete: {"-", red},
-	change.Leave:  {"=", faint},
+// doings are what is done about a thing, with their signs, in the order in which they are summed up.
+var doings = []struct {
+	change.Verb
+	Mark
+}{
+	{change.Create, Mark{"+", green}}, {change.Attach, Mark{"+", green}}, {change.Store, Mark{"+", green}}, {change.Tag, Mark{"+", green}},
+	{change.Update, Mark{"~", yellow}},
+	{change.Delete, Mark{"-", red}}, {change.Detach, Mark{"-", red}}, {change.Deactivate, Mark{"-", red}}, {change.Untag, Mark{"-", red}},
+	{change.Keep, Mark{"=", faint}}, {change.Leave, Mark{"=", faint}},
+}
+
+func signOf(v change.Verb) Mark {
+	for _, one := range doings {
+		if one.Verb == v {
+			return one.Mark
+		}
+	}
+	return Mark{" ", faint}
 }
 
 // Plan shows what is going to be changed, each thing on a line of its own, and sums it up.
 func Plan(w io.Writer, plan change.Plan, o Options) error {
 	p := &page{color: o.Color}
-	kind, name := 0, 0
+	verb, kind, name := len(change.Update), 0, 0
 	for _, c := range plan {
-		kind, name = max(kind, len(c.Kind)), max(name, len(c.Name))
+		verb, kind, name = max(verb, len(c.Verb)), max(kind, len(indent(c))+len(c.Kind)), max(name, len(c.Name))
 	}
 	for _, c := range plan {
-		m := verbMarks[c.Verb]
-		p.line("  %s %-6s %-*s  %-*s  %s", p.paint(m.color, m.sign), c.Verb, kind, c.Kind, name, c.Name, c.Why)
+		m, in := signOf(c.Verb), indent(c)
+		p.line("%s  %s %-*s %-*s  %-*s  %s", in, p.paint(m.color, m.sign), verb, c.Verb, kind-len(in), c.Kind, name, c.Name, c.Why)
 		for _, line := range c.Diff {
 			p.line("      %s", p.paint(diffColor(line), line))
 		}
@@ -34,6 +45,14 @@ func Plan(w io.Writer, plan change.Plan, o Options) error {
 	p.line("")
 	p.line("%s", sum(plan))
 	return p.send(w, "the plan")
+}
+
+// indent is what stands before a part, which the row above carries out.
+func indent(c change.Change) string {
+	if c.Part {
+		return "  "
+	}
+	return ""
 }
 
 func diffColor(line string) color {
@@ -52,9 +71,9 @@ func sum(plan change.Plan) string {
 		return "nothing to change: all of it is as it should be"
 	}
 	var parts []string
-	for _, v := range []change.Verb{change.Create, change.Update, change.Delete, change.Keep, change.Leave} {
-		if n := plan.Count(v); n > 0 {
-			parts = append(parts, fmt.Sprintf("%d to %s", n, v))
+	for _, v := range doings {
+		if n := plan.Count(v.Verb); n > 0 {
+			parts = append(parts, fmt.Sprintf("%d to %s", n, v.Verb))
 		}
 	}
 	return strings.Join(parts, ", ")

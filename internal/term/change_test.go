@@ -12,15 +12,19 @@ func TestPlanIsReadAtAGlance(t *testing.T) {
 	err := Plan(&b, change.Plan{
 		{Verb: change.Keep, Kind: "IAM user", Name: "cast-kops-prod.example.com"},
 		{Verb: change.Update, Kind: "IAM policy", Name: "CASTKopsPolicyV2", Why: "it allows more than it should", Diff: []string{"- \"*\"", "+ \"x\""}},
-		{Verb: change.Create, Kind: "ConfigMap", Name: "kube-system/aws-auth"},
+		{Verb: change.Create, Kind: "CloudFormation stack", Name: "cast-kops"},
+		{Verb: change.Create, Kind: "Lambda Function", Name: "SpotHandlerFunction", Part: true},
+		{Verb: change.Deactivate, Kind: "access key", Name: "AKIA0"},
 	}, Options{})
-	want := `  = keep   IAM user    cast-kops-prod.example.com
-  ~ change IAM policy  CASTKopsPolicyV2            it allows more than it should
+	want := `  = keep       IAM user              cast-kops-prod.example.com
+  ~ change     IAM policy            CASTKopsPolicyV2            it allows more than it should
       - "*"
       + "x"
-  + create ConfigMap   kube-system/aws-auth
+  + create     CloudFormation stack  cast-kops
+    + create     Lambda Function     SpotHandlerFunction
+  - deactivate access key            AKIA0
 
-1 to create, 1 to change, 1 to keep
+2 to create, 1 to change, 1 to deactivate, 1 to keep
 `
 	if err != nil || b.String() != want {
 		t.Errorf("%v: got\n%s\nwant\n%s", err, b.String(), want)

@@ -37,18 +37,13 @@ func (w Want) documents(s State, token *logIn) (Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	files["user-tags.json"], files["tags.json"] = tagFile(userTags), tagFile(iam.Tags(w.Ground.Cluster))
-	return files, nil
-}
-
-// tagFile is tags as the options of the AWS CLI take them.
-func tagFile(tags map[string]string) []byte {
-	var list []map[string]string
-	for _, key := range slices.Sorted(maps.Keys(tags)) {
-		list = append(list, map[string]string{"Key": key, "Value": tags[key]})
+	var tags []map[string]string // as the options of the AWS CLI take them
+	for _, key := range slices.Sorted(maps.Keys(userTags)) {
+		tags = append(tags, map[string]string{"Key": key, "Value": userTags[key]})
 	}
-	text, _ := json.MarshalIndent(list, "", "  ") // of strings alone: it cannot fail
-	return append(text, '\n')
+	text, err := json.MarshalIndent(tags, "", "  ")
+	files["user-tags.json"] = append(text, '\n')
+	return files, err
 }
 
 // manifests are what onboarding writes into the cluster. Lists that others have entries in too are left out, and our entry

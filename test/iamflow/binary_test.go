@@ -105,7 +105,7 @@ func (w *world) export(args ...string) map[string]string {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		w.Fatal(err)
 	}
-	for name, text := range map[string]string{"mine.json": "mine", "tags.json": "of an earlier export"} {
+	for name, text := range map[string]string{"mine.json": "mine", "user-tags.json": "of an earlier export"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			w.Fatal(err)
 		}
@@ -159,7 +159,7 @@ func TestTheBinary(t *testing.T) {
 	}
 	for name, want := range map[string]string{"CASTKopsPolicyV2.json": "RunWithTheTag", "CASTKopsBoundary.json": "Allow", "trust.json": "lambda.amazonaws.com",
 		"CASTKopsRestrictedaccess.json": clusterA, "CASTKopsHandler.json": "secret:cast-kops/" + clusterA + "/token-AbCdEf", "CASTKopsRuntime.json": "logs:",
-		"user-tags.json": `"Value": "` + clusterA + `"`, "tags.json": "cast:managed-by", "rbac.yaml": "kind: ClusterRoleBinding",
+		"user-tags.json": `"Value": "` + clusterA + `"`, "rbac.yaml": "kind: ClusterRoleBinding",
 		"token.yaml": "kubernetes.io/service-account-token"} {
 		if !strings.Contains(files[name], want) {
 			t.Errorf("%s does not have %q:\n%s", name, want, files[name])

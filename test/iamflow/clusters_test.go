@@ -95,17 +95,25 @@ func (w *world) original(cluster string, versions int) (policyARN string) {
 	tags := tagsOf("cast:managed-by", "cast.ai")
 	user := "cast-kops-" + cluster
 	must(client.CreateUser(ctx, &awsiam.CreateUserInput{UserName: &user, Tags: tags}))
-	all := aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"lambda:*","Resource":"*"}]}`)
-	if policyARN = "arn:aws:iam::" + w.account + ":policy/CastKopsPolicyV2"; versions > 0 {
-		must(client.CreatePolicy(ctx, &awsiam.CreatePolicyInput{PolicyName: aws.String("CastKopsPolicyV2"), PolicyDocument: all, Tags: tags}))
-		for range versions - 1 {
-			must(client.CreatePolicyVersion(ctx, &awsiam.CreatePolicyVersionInput{PolicyArn: &policyARN, PolicyDocument: all}))
-		}
-	}
+	policyARN = w.originalPolicy(versions)
 	must(client.AttachUserPolicy(ctx, &awsiam.AttachUserPolicyInput{UserName: &user, PolicyArn: &policyARN}))
 	must(client.AttachUserPolicy(ctx, &awsiam.AttachUserPolicyInput{UserName: &user, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")}))
-	must(client.PutUserPolicy(ctx, &awsiam.PutUserPolicyInput{UserName: &user, PolicyName: aws.String("CastKopsRestrictedAccess"), PolicyDocument: all}))
+	must(client.PutUserPolicy(ctx, &awsiam.PutUserPolicyInput{UserName: &user, PolicyName: aws.String("CastKopsRestrictedAccess"), PolicyDocument: &allOfLambda}))
 	return policyARN
+}
+
+var allOfLambda = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"lambda:*","Resource":"*"}]}`
+
+// originalPolicy is the one of all users that the original script has made, in so many versions.
+func (w *world) originalPolicy(versions int) (arn string) {
+	w.Helper()
+	must(w.iam().CreatePolicy(w.Context(), &awsiam.CreatePolicyInput{PolicyName: aws.String("CastKopsPolicyV2"), PolicyDocument: &allOfLambda,
+		Tags: tagsOf("cast:managed-by", "cast.ai")}))
+	arn = "arn:aws:iam::" + w.account + ":policy/CastKopsPolicyV2"
+	for range versions - 1 {
+		must(w.iam().CreatePolicyVersion(w.Context(), &awsiam.CreatePolicyVersionInput{PolicyArn: &arn, PolicyDocument: &allOfLambda}))
+	}
+	return arn
 }
 
 func TestNamesOfTheOriginalAreTakenOverAndFiveVersionsMakeRoom(t *testing.T) {

@@ -249,10 +249,23 @@ func anEvent(t *testing.T) {
 func TestBrokenOffAnywhere(t *testing.T) {
 	world.cut.Reset()
 	before := snapshot(t)
-	must(t, installed("--yes")...)
+	rows := map[string][]string{}
+	carriedOut := func(args ...string) {
+		t.Helper()
+		world.cut.Reset()
+		is, stderr, err := asJSON(t, args...)
+		if err != nil {
+			t.Fatalf("kops-spot %q: %v\n%s", args, err, stderr)
+		}
+		rows[args[0]] = inTheAccount(is.Plan)
+		if writes := carried(args[0], world.cut.Written()); len(writes) != len(rows[args[0]]) || len(writes) < 4 {
+			t.Errorf("%s: %d rows and %d writes:\n%s\n%q", args[0], len(rows[args[0]]), len(writes), strings.Join(rows[args[0]], "\n"), writes)
+		}
+	}
+	carriedOut(installed("--yes")...)
 	whole := snapshot(t)
 	quiet(t)
-	must(t, "uninstall", "--yes")
+	carriedOut("uninstall", "--yes")
 	isTheSame(t, "after uninstall", snapshot(t), before)
 	for n, more := 1, true; more; n++ {
 		more = false
@@ -271,6 +284,10 @@ func TestBrokenOffAnywhere(t *testing.T) {
 				if err == nil {
 					t.Errorf("%s broken off after %s says nothing of it", run.args[0], writes[len(writes)-1])
 				}
+				if n, last := len(carried(run.args[0], writes)), carried(run.args[0], writes[len(writes)-1:]); len(last) > 0 &&
+					!strings.Contains(stderr, "✗ "+rows[run.args[0]][n-1]+": ") {
+					t.Errorf("%s broken off after %s does not say that it was to %s:\n%s", run.args[0], last[0], rows[run.args[0]][n-1], stderr)
+				}
 				must(t, run.args...)
 			} else if err != nil {
 				t.Fatalf("%s: %v\n%s", run.args[0], err, stderr)
@@ -282,6 +299,29 @@ func TestBrokenOffAnywhere(t *testing.T) {
 			}
 		}
 	}
+}
+
+// inTheAccount are the rows of a plan that are writes to AWS, as an error names them. What CloudFormation does is in its stack's.
+func inTheAccount(plan change.Plan) (rows []string) {
+	inCluster := []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Secret"}
+	for _, c := range plan {
+		if c.Changes() && !c.Part && !slices.Contains(inCluster, c.Kind) {
+			rows = append(rows, c.Row())
+		}
+	}
+	return rows
+}
+
+// carried are the writes of a run by which its plan is carried out, without those by which CloudFormation is asked what it
+// would do: an install makes change sets, and deletes a stack only where that was no more than proposed.
+func carried(command string, writes []string) (rest []string) {
+	for _, w := range writes {
+		asks := w == "cloudformation:CreateChangeSet" || w == "cloudformation:DeleteChangeSet"
+		if !asks && (command != "install" || w != "cloudformation:DeleteStack") {
+			rest = append(rest, w)
+		}
+	}
+	return rest
 }
 
 // TestNoSecretIsShown in anything that was said: the token is in the secret while it is installed.

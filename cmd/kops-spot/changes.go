@@ -13,20 +13,10 @@ import (
 
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/term"
 )
-
-// howToChange is how a command that changes something is told to go about it.
-type howToChange struct {
-	yes    bool
-	output string
-}
-
-func (h *howToChange) flags(f *pflag.FlagSet) {
-	f.BoolVarP(&h.yes, "yes", "y", false, "do not ask: for scripts")
-	f.StringVarP(&h.output, "output", "o", asText, "the `form` of the result: "+asText+" or "+asJSON)
-}
 
 // changed is what a command that changes something tells in the end.
 type changed struct {
@@ -43,31 +33,56 @@ type changed struct {
 // errUnfinished is why a command fails that has shown already what is not as it should be.
 var errUnfinished = errors.New("not all of it is as it should be: see what is said above")
 
-// carryOut shows the plan, asks, has it applied, and checks.
-func (c *console) carryOut(ctx context.Context, r *onboard.Run, h howToChange, question string, make func(context.Context) (onboard.Planned, error)) (changed, error) {
-	g := r.Want.Ground
-	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region}
-	p, err := make(ctx)
+// A proposal is what a command would change, and how.
+type proposal struct {
+	question string
+	plan     change.Plan
+	apply    func(ctx context.Context) error
+	forget   func(ctx context.Context) error // instead of apply, also where ctx has ended; nil if there is nothing to forget
+	check    func(ctx context.Context, applied bool) (change.Findings, error)
+}
+
+// carryOut shows the plan, asks, applies it, and checks.
+func (c *console) carryOut(ctx context.Context, g onboard.Ground, p proposal) (changed, error) {
+	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: p.plan}
+	err := term.Plan(c.stderr, p.plan, options(c.environ, c.stderr))
+	if err == nil && !p.plan.Empty() {
+		err = c.ask(ctx, p.question)
+	}
+	if err != nil && p.forget != nil {
+		err = errors.Join(err, p.forget(context.WithoutCancel(ctx)))
+	}
 	if err != nil {
-		return told, toldWhoMay(err)
-	}
-	told.Plan = p.Changes
-	c.sayWhere(g)
-	if err := term.Plan(c.stderr, p.Changes, options(c.environ, c.stderr)); err != nil {
 		return told, err
 	}
-	if p.Changes.Empty() {
-		return told, nil
+	if !p.plan.Empty() {
+		var ended *install.FailedError // which says itself what there is now
+		if err := p.apply(ctx); errors.As(err, &ended) {
+			return told, err
+		} else if err != nil {
+			return told, fmt.Errorf("%w; what was done before stays, and the next run goes on from there", err)
+		}
+		told.Applied = true
 	}
-	if err := c.ask(ctx, question, h.yes); err != nil {
-		return told, err
+	told.Findings, err = p.check(ctx, told.Applied)
+	return told, err
+}
+
+// carryOutInAccount carries out what onboarding, or offboarding, would change.
+func (c *console) carryOutInAccount(ctx context.Context, r *onboard.Run, question string, plan func(context.Context) (onboard.Planned, error)) (changed, error) {
+	p, err := plan(ctx)
+	if err != nil {
+		return changed{}, err
 	}
-	if err := r.Apply(ctx, p); err != nil {
-		return told, fmt.Errorf("%w; what was done before stays, and the next run goes on from there", toldWhoMay(err))
-	}
-	told.Applied = true
-	told.Findings, err = r.Check(ctx, make)
-	return told, toldWhoMay(err)
+	c.sayWhere(r.Want.Ground)
+	return c.carryOut(ctx, r.Want.Ground, proposal{question: question, plan: p.Changes,
+		apply: func(ctx context.Context) error { return r.Apply(ctx, p) },
+		check: func(ctx context.Context, applied bool) (change.Findings, error) {
+			if !applied {
+				return nil, nil
+			}
+			return r.Check(ctx, plan)
+		}})
 }
 
 // sayWhere tells what is going to be changed, and as whom, before the plan.
@@ -76,8 +91,8 @@ func (c *console) sayWhere(g onboard.Ground) {
 }
 
 // tell is the result, in the form that was asked for.
-func (c *console) tell(h howToChange, told changed, text string) error {
-	if h.output == asJSON {
+func (c *console) tell(told changed, text string) error {
+	if c.output == asJSON {
 		if err := c.json(told); err != nil {
 			return err
 		}

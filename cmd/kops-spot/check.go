@@ -16,8 +16,7 @@ import (
 
 type checkOptions struct {
 	deployment
-	pre    bool
-	output string
+	pre bool
 }
 
 func checkCommand(c *console) *cobra.Command {
@@ -36,7 +35,6 @@ func checkCommand(c *console) *cobra.Command {
 	f := cmd.Flags()
 	o.deployment.flags(f)
 	f.BoolVar(&o.pre, "pre", false, "before install: look whether it could do its work")
-	f.StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+" or "+asJSON)
 	return cmd
 }
 
@@ -51,9 +49,6 @@ type checkTold struct {
 }
 
 func (c *console) check(ctx context.Context, o checkOptions) error {
-	if err := checkForm(o.output); err != nil {
-		return err
-	}
 	if o.pre {
 		return c.checkBefore(ctx, o)
 	}
@@ -72,7 +67,7 @@ func (c *console) check(ctx context.Context, o checkOptions) error {
 	if err != nil { // of what was found before, all is true
 		return errors.Join(term.Findings(c.stderr, found, options(c.environ, c.stderr)), err)
 	}
-	return c.tellFindings(o.output, at.ground, found, "an event goes all the way")
+	return c.tellFindings(at.ground, found, "an event goes all the way")
 }
 
 func (c *console) checkBefore(ctx context.Context, o checkOptions) error {
@@ -96,13 +91,13 @@ func (c *console) checkBefore(ctx context.Context, o checkOptions) error {
 	if err != nil {
 		return err
 	}
-	return c.tellFindings(o.output, g, append(found, original...), "kops-spot install could do its work")
+	return c.tellFindings(g, append(found, original...), "kops-spot install could do its work")
 }
 
 // tellFindings is the result, in the form that was asked for.
-func (c *console) tellFindings(output string, g onboard.Ground, found change.Findings, good string) error {
+func (c *console) tellFindings(g onboard.Ground, found change.Findings, good string) error {
 	told := checkTold{Cluster: g.Cluster, Account: g.Account, Region: g.Region, OK: !found.Failed(), First: found.First(), Findings: found}
-	if output == asJSON {
+	if c.output == asJSON {
 		if err := c.json(told); err != nil {
 			return err
 		}
@@ -112,7 +107,7 @@ func (c *console) tellFindings(output string, g onboard.Ground, found change.Fin
 	if !told.OK {
 		return fmt.Errorf("%s is broken: mend it first, as is said above, and check again", told.First)
 	}
-	if output == asText {
+	if c.output == asText {
 		c.result(term.Good, "%s", good)
 	}
 	return nil

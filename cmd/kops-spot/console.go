@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
 	tty "golang.org/x/term"
 
 	"github.com/castai/kops-spot/internal/term"
@@ -21,6 +22,9 @@ type console struct {
 	environ        []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+
+	output string // the form of the result
+	yes    bool   // to the question that a command asks before it changes something
 }
 
 func (c *console) getenv(name string) string { return lookup(c.environ, name) }
@@ -52,10 +56,16 @@ func (c *console) json(result any) error {
 	return e.Encode(result)
 }
 
+// The forms of a result.
+const (
+	asText = "text"
+	asJSON = "json"
+)
+
 // checkForm refuses a form that no command has for its result.
-func checkForm(output string) error {
-	if output != asText && output != asJSON {
-		return fmt.Errorf("--output %s: it is %s or %s", output, asText, asJSON)
+func (c *console) checkForm() error {
+	if c.output != asText && c.output != asJSON {
+		return fmt.Errorf("--output %s: it is %s or %s", c.output, asText, asJSON)
 	}
 	return nil
 }
@@ -69,9 +79,14 @@ func isTerminal(stream any) bool {
 	return ok && tty.IsTerminal(int(f.Fd()))
 }
 
-// ask wants a yes to a question; yes says that it has been given before. Where there is nobody to ask, that is a no.
-func (c *console) ask(ctx context.Context, question string, yes bool) error {
-	if yes {
+// yesFlag is of the commands that ask.
+func (c *console) yesFlag(f *pflag.FlagSet) {
+	f.BoolVarP(&c.yes, "yes", "y", false, "do not ask: for scripts")
+}
+
+// ask wants a yes to a question, if it has not been given before. Where there is nobody to ask, that is a no.
+func (c *console) ask(ctx context.Context, question string) error {
+	if c.yes {
 		return nil
 	}
 	if !isTerminal(c.stdin) {

@@ -15,15 +15,9 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-// The forms of an explanation.
-const (
-	asText = "text"
-	asJSON = "json"
-)
-
 type explainOptions struct {
 	place
-	namespace, event, output string
+	namespace, event string
 }
 
 func explainCommand(c *console) *cobra.Command {
@@ -44,7 +38,6 @@ func explainCommand(c *console) *cobra.Command {
 	o.flags(cmd.Flags())
 	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "the `namespace` of the pod: what is explained is a pod then")
 	cmd.Flags().StringVar(&o.event, "event", string(spot.SpotTerminate), "the `kind` of warning: "+listed(spot.Warnings()))
-	cmd.Flags().StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+", or "+asJSON+" for the outcome as the function tells it")
 	return cmd
 }
 
@@ -60,9 +53,6 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	kind := spot.Kind(o.event)
 	if !slices.Contains(spot.Warnings(), kind) {
 		return fmt.Errorf("--event %s: there is no such warning; there are %s", o.event, listed(spot.Warnings()))
-	}
-	if err := checkForm(o.output); err != nil {
-		return err
 	}
 	k, err := c.connect(ctx, o.place)
 	if err != nil {
@@ -87,7 +77,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	if err != nil {
 		return fmt.Errorf("explaining node %s: %w", n.Name, err)
 	}
-	if o.output == asText {
+	if c.output == asText {
 		return term.Explain(c.stdout, e, options(c.environ, c.stdout))
 	}
 	if plan := e.Outcome.Plan; plan != nil && pod != "" {

@@ -43,7 +43,6 @@ func (d *deployment) flags(f *pflag.FlagSet) {
 
 type installOptions struct {
 	deployment
-	howToChange
 	export string
 }
 
@@ -62,7 +61,7 @@ func installCommand(c *console) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.install(cmd.Context(), o) },
 	}
 	o.deployment.flags(cmd.Flags())
-	o.howToChange.flags(cmd.Flags())
+	c.yesFlag(cmd.Flags())
 	exportFlag(cmd.Flags(), &o.export)
 	return cmd
 }
@@ -205,9 +204,6 @@ func (d deployment) theCode(architecture string) ([]byte, error) {
 }
 
 func (c *console) install(ctx context.Context, o installOptions) error {
-	if err := checkForm(o.output); err != nil {
-		return err
-	}
 	on, err := c.prepare(ctx, o.deployment)
 	if err == nil {
 		err = on.noCode
@@ -224,24 +220,16 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	if on.stack, err = on.runner.Plan(ctx); err != nil {
 		return err
 	}
-	g := on.ground
-	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: slices.Concat(on.access.Changes, on.stack.Changes)}
-	if err := c.showInstall(on, told.Plan); err != nil {
-		return errors.Join(err, on.forget(ctx))
+	if err := c.showFound(on); err != nil {
+		return errors.Join(err, on.forget(context.WithoutCancel(ctx)))
 	}
-	if !told.Plan.Empty() {
-		if err := c.ask(ctx, "change this?", o.yes); err != nil {
-			return errors.Join(err, on.forget(ctx))
-		}
-		if err := on.apply(ctx); err != nil {
-			return err
-		}
-		told.Applied = true
-	}
-	if told.Findings, err = on.chain().Check(ctx); err != nil {
+	told, err := c.carryOut(ctx, on.ground, proposal{question: "change this?", plan: slices.Concat(on.access.Changes, on.stack.Changes),
+		apply: on.apply, forget: on.forget,
+		check: func(ctx context.Context, _ bool) (change.Findings, error) { return on.chain().Check(ctx) }})
+	if err != nil {
 		return err
 	}
-	return c.tell(o.howToChange, told, fmt.Sprintf("%s is installed: %s", install.StackName(g.Cluster), modeWords(on.stack.Parameters)))
+	return c.tell(told, fmt.Sprintf("%s is installed: %s", install.StackName(told.Cluster), modeWords(on.stack.Parameters)))
 }
 
 func modeWords(parameters map[string]string) string {
@@ -265,8 +253,8 @@ func (c *console) exportInstall(on *deploying, dir string) error {
 	return c.export(dir, files, unmade)
 }
 
-// showInstall tells what was found out, and the plan.
-func (c *console) showInstall(on *deploying, plan change.Plan) error {
+// showFound tells what was found out.
+func (c *console) showFound(on *deploying) error {
 	c.sayWhere(on.ground)
 	if err := term.Findings(c.stderr, on.found.Findings, options(c.environ, c.stderr)); err != nil {
 		return err
@@ -274,26 +262,18 @@ func (c *console) showInstall(on *deploying, plan change.Plan) error {
 	for _, name := range on.stack.Stays {
 		c.say(term.Mind, "%s stays as the stack has it, and something else was found now: --refresh takes that, --set %s=VALUE what you say", name, name)
 	}
-	return term.Plan(c.stderr, plan, options(c.environ, c.stderr))
+	return nil
 }
 
-// forget takes back what was proposed to CloudFormation, also where ctx has ended.
-func (on *deploying) forget(ctx context.Context) error {
-	return on.runner.Discard(context.WithoutCancel(ctx), on.stack)
-}
+// forget takes back what was proposed to CloudFormation.
+func (on *deploying) forget(ctx context.Context) error { return on.runner.Discard(ctx, on.stack) }
 
 // apply lets the function in first: it could do nothing before that.
 func (on *deploying) apply(ctx context.Context) error {
-	const goesOn = "; what was done before stays, and the next run goes on from there"
 	if err := on.letIn.Apply(ctx, on.access); err != nil {
-		return errors.Join(fmt.Errorf("%w"+goesOn, err), on.forget(ctx))
+		return errors.Join(err, on.forget(context.WithoutCancel(ctx)))
 	}
-	err := on.stack.Apply(ctx)
-	var failed *install.FailedError
-	if err != nil && !errors.As(err, &failed) {
-		return fmt.Errorf("%w"+goesOn, err)
-	}
-	return err
+	return on.stack.Apply(ctx)
 }
 
 func (on *deploying) chain() chain.Chain {

@@ -20,8 +20,8 @@ import (
 
 type invokeOptions struct {
 	place
-	event, output string
-	now, yes      bool
+	event    string
+	now, yes bool
 }
 
 func invokeCommand(c *console) *cobra.Command {
@@ -43,15 +43,11 @@ func invokeCommand(c *console) *cobra.Command {
 	o.flags(f)
 	f.StringVarP(&o.event, "event", "e", "", "the `file` that the event is in; - for standard input")
 	f.BoolVar(&o.now, "now", false, "take the event for one that was sent now")
-	f.StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+", or "+asJSON+" for each outcome as the function tells it")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do it, and do not only say what would be done")
 	return cmd
 }
 
 func (c *console) invoke(ctx context.Context, o invokeOptions) error {
-	if err := checkForm(o.output); err != nil {
-		return err
-	}
 	all, err := c.readEvent(o)
 	if err != nil {
 		return err
@@ -98,7 +94,7 @@ func (c *console) handleAll(ctx context.Context, o invokeOptions, all []spot.Int
 		case outs[i].Result == spot.NotEmptied, outs[i].Result == spot.NoNode:
 			errs[i] = fmt.Errorf("instance %s: it ended %s: %s", in.Instance, outs[i].Result, cmp.Or(outs[i].Reason, "see above"))
 		}
-		if err := c.tellOutcome(o.output, outs[i]); err != nil {
+		if err := c.tellOutcome(outs[i]); err != nil {
 			return err
 		}
 	}
@@ -139,8 +135,8 @@ func (c *console) readEvent(o invokeOptions) ([]spot.Interruption, error) {
 }
 
 // tellOutcome is an outcome in the form that was asked for.
-func (c *console) tellOutcome(form string, out spot.Outcome) error {
-	if form == asJSON {
+func (c *console) tellOutcome(out spot.Outcome) error {
+	if c.output == asJSON {
 		return c.json(out)
 	}
 	return term.Timeline(c.stdout, out, options(c.environ, c.stdout))

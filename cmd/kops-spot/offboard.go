@@ -12,7 +12,6 @@ import (
 
 type offboardOptions struct {
 	site
-	howToChange
 	original bool
 }
 
@@ -27,21 +26,18 @@ func offboardCommand(c *console) *cobra.Command {
 			"With --original it takes away, instead, the function cast-ai-ec2-events-handler that kops-spot replaces",
 		Example: "  kops-spot offboard\n  kops-spot offboard --original",
 		Args:    nothing,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return c.offboard(cmd.Context(), o) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return toldWhoMay(c.offboard(cmd.Context(), o)) },
 	}
 	o.site.flags(cmd.Flags())
-	o.howToChange.flags(cmd.Flags())
+	c.yesFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&o.original, "original", false, "take away the function cast-ai-ec2-events-handler, its rules and its role, and nothing of kops-spot's")
 	return cmd
 }
 
 func (c *console) offboard(ctx context.Context, o offboardOptions) error {
-	if err := checkForm(o.output); err != nil {
-		return err
-	}
 	at, err := c.stand(ctx, o.site)
 	if err != nil {
-		return toldWhoMay(err)
+		return err
 	}
 	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{
 		Ground: at.ground, Permissions: onboard.Least, Store: onboard.InSecretsManager{Cluster: at.ground.Cluster}}}
@@ -49,18 +45,18 @@ func (c *console) offboard(ctx context.Context, o offboardOptions) error {
 	if o.original {
 		plan, done = r.PlanOriginal, "nothing of the original is left in "+at.ground.Region+" but what is said above"
 	}
-	told, err := c.carryOut(ctx, r, o.howToChange, "take this away?", plan)
+	told, err := c.carryOutInAccount(ctx, r, "take this away?", plan)
 	if err != nil {
 		return err
 	}
 	if !o.original {
 		f, err := originalIsThere(ctx, r)
 		if err != nil {
-			return toldWhoMay(err)
+			return err
 		}
 		for _, one := range f {
 			c.say(term.Mind, "%s is there too: kops-spot offboard --original takes it away", one.Name)
 		}
 	}
-	return c.tell(o.howToChange, told, done)
+	return c.tell(told, done)
 }

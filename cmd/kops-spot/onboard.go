@@ -16,7 +16,6 @@ import (
 
 type onboardOptions struct {
 	site
-	howToChange
 	permissions, credentialsFile        string
 	export                              string
 	printCredentials, rotateKey         bool
@@ -39,11 +38,11 @@ func onboardCommand(c *console) *cobra.Command {
 			"  kops-spot onboard --cluster prod.example.com --region eu-west-1 --yes --output json\n" +
 			"  kops-spot onboard --export onboard/",
 		Args: nothing,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.onboard(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return toldWhoMay(c.onboard(cmd.Context(), o)) },
 	}
 	f := cmd.Flags()
 	o.site.flags(f)
-	o.howToChange.flags(f)
+	c.yesFlag(f)
 	exportFlag(f, &o.export)
 	f.StringVar(&o.permissions, "permissions", onboard.Least, "of the function's role: "+onboard.Least+", or "+onboard.Guide+
 		" for the policies of AWS' own that the guide lists too, which are not scoped to the cluster")
@@ -68,9 +67,6 @@ func nothing(cmd *cobra.Command, args []string) error {
 }
 
 func (c *console) onboard(ctx context.Context, o onboardOptions) error {
-	if err := checkForm(o.output); err != nil {
-		return err
-	}
 	if o.permissions != onboard.Least && o.permissions != onboard.Guide {
 		return fmt.Errorf("--permissions %s: it is %s or %s", o.permissions, onboard.Least, onboard.Guide)
 	}
@@ -88,20 +84,20 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	}
 	at, err := c.stand(ctx, o.site)
 	if err != nil {
-		return toldWhoMay(err)
+		return err
 	}
 	if store == nil {
 		store = onboard.InSecretsManager{Cluster: at.ground.Cluster}
 	}
 	want.Ground, want.Store = at.ground, store
 	if err := onboard.InTheVPC(ctx, at.account, at.ground, want.Subnets, want.SecurityGroups); err != nil {
-		return toldWhoMay(err)
+		return err
 	}
 	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: want}
 	if o.export != "" {
 		p, err := r.Plan(ctx)
 		if err != nil {
-			return toldWhoMay(err)
+			return err
 		}
 		unmade := ""
 		if p.Files["token.yaml"] != nil && p.State.LogInSecret == nil {
@@ -112,7 +108,7 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	if o.userIsMaster {
 		c.say(term.Mind, "the user is let into the cluster as system:masters: whoever has its access key may do everything there")
 	}
-	told, err := c.carryOut(ctx, r, o.howToChange, "change this?", r.Plan)
+	told, err := c.carryOutInAccount(ctx, r, "change this?", r.Plan)
 	if err != nil {
 		return err
 	}
@@ -132,13 +128,13 @@ func (c *console) tellOnboarded(ctx context.Context, r *onboard.Run, o onboardOp
 	}
 	f, err := originalIsThere(ctx, r)
 	if err != nil {
-		return toldWhoMay(err)
-	}
-	told.Findings = append(told.Findings, f...)
-	if err := c.tell(o.howToChange, told, done); err != nil {
 		return err
 	}
-	if k := told.Credentials; k != nil && o.output == asText {
+	told.Findings = append(told.Findings, f...)
+	if err := c.tell(told, done); err != nil {
+		return err
+	}
+	if k := told.Credentials; k != nil && c.output == asText {
 		_, err = fmt.Fprintf(c.stdout, "AccessKeyId=%s\nSecretAccessKey=%s\n", k.ID, k.Secret)
 	}
 	return err

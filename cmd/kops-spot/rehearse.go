@@ -19,7 +19,7 @@ import (
 
 type rehearseOptions struct {
 	place
-	event, bus, function, logGroup, output string
+	event, bus, function, logGroup string
 
 	wait time.Duration
 	yes  bool
@@ -48,8 +48,7 @@ func rehearseCommand(c *console) *cobra.Command {
 	f.StringVar(&o.function, "function", "", "the function's `name`, in whose log the outcome is looked for; else the one of the cluster")
 	f.StringVar(&o.logGroup, "log-group", "", "the `name` of the log group to look in; else the one that Lambda gives the function")
 	f.DurationVar(&o.wait, "wait", 3*time.Minute, "how `long` to wait for the outcome")
-	f.StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+", or "+asJSON)
-	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask: for scripts")
+	c.yesFlag(f)
 	return cmd
 }
 
@@ -57,9 +56,6 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	kind := spot.Kind(o.event)
 	if !slices.Contains(rehearsed, kind) {
 		return fmt.Errorf("--event %s: that cannot be rehearsed; what can is %s", o.event, listed(rehearsed))
-	}
-	if err := checkForm(o.output); err != nil {
-		return err
 	}
 	if o.wait <= 0 {
 		return fmt.Errorf("--wait %s: it is how long to wait, such as 3m", o.wait)
@@ -85,7 +81,7 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	}
 	c.say(term.Mind, "node %s of %s: EventBridge is going to send a rehearsal of %s for its instance %s; nobody takes the machine.\n"+
 		"The function plans, or with KOPS_SPOT_REHEARSALS=act drains the node, with respect for every budget", n.Name, k.name, kind, m.id)
-	if err := c.ask(ctx, "send it?", o.yes); err != nil {
+	if err := c.ask(ctx, "send it?"); err != nil {
 		return err
 	}
 	sent := time.Now()
@@ -164,7 +160,7 @@ func whereBroken(err error, group string) error {
 }
 
 func (c *console) tellRehearsal(o rehearseOptions, out spot.Outcome) error {
-	if err := c.tellOutcome(o.output, out); err != nil {
+	if err := c.tellOutcome(out); err != nil {
 		return err
 	}
 	switch out.Result {

@@ -19,8 +19,8 @@ func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
 		spot.Cordoned, spot.LeftAsIs, spot.Released, spot.Returned} {
 		for _, form := range []string{asText, asJSON} {
 			var shown strings.Builder
-			c := &console{stdout: &shown, stderr: io.Discard}
-			err := c.tellRehearsal(rehearseOptions{output: form}, spot.Outcome{Result: result, Node: "n", Reason: "because"})
+			c := &console{stdout: &shown, stderr: io.Discard, output: form}
+			err := c.tellRehearsal(rehearseOptions{}, spot.Outcome{Result: result, Node: "n", Reason: "because"})
 			if good[result] != (err == nil) || err != nil && err.Error() != fmt.Sprintf("the rehearsal ended %s: because", result) {
 				t.Errorf("%s: %v", result, err)
 			}

@@ -14,8 +14,6 @@ import (
 
 type restoreOptions struct {
 	place
-	yes    bool
-	output string
 }
 
 // restored is what restore tells, for a program to read.
@@ -42,9 +40,6 @@ func restoreCommand(c *console) *cobra.Command {
 		Example: "  kops-spot restore i-0a1b2c3d4e5f60718",
 		Args:    one("which node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkForm(o.output); err != nil {
-				return err
-			}
 			k, err := c.connect(cmd.Context(), o.place)
 			if err != nil {
 				return err
@@ -53,8 +48,7 @@ func restoreCommand(c *console) *cobra.Command {
 		},
 	}
 	o.flags(cmd.Flags())
-	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask: for scripts")
-	cmd.Flags().StringVarP(&o.output, "output", "o", asText, "the `form` of the result: "+asText+" or "+asJSON)
+	c.yesFlag(cmd.Flags())
 	return cmd
 }
 
@@ -66,7 +60,7 @@ func (c *console) restore(ctx context.Context, k cluster, name string, o restore
 	shown := spot.Restoring(n)
 	told := restored{Cluster: k.name, Node: n.Name, Removed: []string{}, Unschedulable: n.Unschedulable}
 	if !shown.Marked() {
-		if o.output == asJSON {
+		if c.output == asJSON {
 			return c.json(told)
 		}
 		c.result(term.Good, "node %s of %s carries no marks of kops-spot: there is nothing to restore%s", n.Name, k.name, cordonedBySomebody(n))
@@ -75,7 +69,7 @@ func (c *console) restore(ctx context.Context, k cluster, name string, o restore
 	if err := term.Restoring(c.stderr, n.Name+" of "+k.name, shown, time.Now(), options(c.environ, c.stderr)); err != nil {
 		return err
 	}
-	if err := c.ask(ctx, "take this off the node?", o.yes); err != nil {
+	if err := c.ask(ctx, "take this off the node?"); err != nil {
 		return err
 	}
 	other := false
@@ -93,7 +87,7 @@ func (c *console) restore(ctx context.Context, k cluster, name string, o restore
 	case other:
 		return fmt.Errorf("nothing was changed: node %s has been marked for another event meanwhile: run this again to see", n.Name)
 	}
-	if o.output == asJSON {
+	if c.output == asJSON {
 		told.Restored, told.Event, told.Deadline, told.Removed, told.Changed = true, shown.Event, shown.Deadline, shown.Removed, shown.Changed
 		told.Unschedulable = n.Unschedulable
 		return c.json(told)

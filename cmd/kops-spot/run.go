@@ -48,8 +48,10 @@ func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, s
 			}
 			return nil
 		},
-		Run: func(cmd *cobra.Command, args []string) { _ = cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error { return c.checkForm() },
+		Run:               func(cmd *cobra.Command, args []string) { _ = cmd.Help() },
 	}
+	root.PersistentFlags().StringVarP(&c.output, "output", "o", asText, "the `form` of the result: "+asText+" or "+asJSON)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath())
 	})

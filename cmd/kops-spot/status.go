@@ -15,9 +15,8 @@ import (
 
 type statusOptions struct {
 	site
-	since  time.Duration
-	last   int
-	output string
+	since time.Duration
+	last  int
 }
 
 func statusCommand(c *console) *cobra.Command {
@@ -35,14 +34,10 @@ func statusCommand(c *console) *cobra.Command {
 	o.site.flags(f)
 	f.DurationVar(&o.since, "since", 24*time.Hour, "how `far` to look back")
 	f.IntVar(&o.last, "last", 20, "how `many` interruptions at most")
-	f.StringVarP(&o.output, "output", "o", asText, "the `form`: "+asText+" or "+asJSON)
 	return cmd
 }
 
 func (c *console) status(ctx context.Context, o statusOptions) error {
-	if err := checkForm(o.output); err != nil {
-		return err
-	}
 	if o.since <= 0 || o.last < 1 {
 		return fmt.Errorf("--since %s, --last %d: both are to be more than nothing", o.since, o.last)
 	}
@@ -78,7 +73,7 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 		s.Program, s.Ready, s.Checked = heard.Checked.Program, heard.Checked.Result, &heard.Checked.At
 	}
 	s.Outcomes = heard.Last(o.last)
-	if o.output == asJSON {
+	if c.output == asJSON {
 		return c.json(s)
 	}
 	return term.ShowStatus(c.stdout, s, options(c.environ, c.stdout))

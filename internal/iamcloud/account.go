@@ -62,7 +62,7 @@ func (a *Account) KeyWorks(ctx context.Context, k NewKey) error {
 func caller(ctx context.Context, c *sts.Client) (Caller, error) {
 	out, err := c.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
-		return Caller{}, translate("sts:GetCallerIdentity", "asking STS who we are", "", err)
+		return Caller{}, translate("asking STS who we are", "", err)
 	}
 	who := Caller{Account: aws.ToString(out.Account), ARN: aws.ToString(out.Arn)}
 	if parts := strings.Split(who.ARN, ":"); len(parts) > 1 {

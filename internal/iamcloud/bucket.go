@@ -29,7 +29,7 @@ var noSuch = map[string]bool{"NotFound": true, "NoSuchBucket": true, "NoSuchKey"
 	"NoSuchBucketPolicy": true, "NoSuchTagSet": true}
 
 // there tells an answer that something is not there from an error.
-func there(op, doing, on string, err error) (bool, error) {
+func there(doing, on string, err error) (bool, error) {
 	var api smithy.APIError
 	switch {
 	case err == nil:
@@ -41,7 +41,7 @@ func there(op, doing, on string, err error) (bool, error) {
 	if errors.As(err, &response) && response.HTTPStatusCode() == http.StatusForbidden {
 		err = &smithy.GenericAPIError{Code: "AccessDenied", Message: "S3 says no more; another account may have the bucket"}
 	}
-	return false, translate(op, doing, on, err)
+	return false, translate(doing, on, err)
 }
 
 // Bucket looks at a bucket that is to be the account's. One of its name that another account has is an error.
@@ -49,11 +49,11 @@ func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b
 	b.Name = name
 	on, doing := "bucket "+name, "looking for bucket "+name
 	_, err = a.buckets.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &name, ExpectedBucketOwner: &owner})
-	if b.There, err = there("s3:ListBucket", doing, on, err); err != nil || !b.There {
+	if b.There, err = there(doing, on, err); err != nil || !b.There {
 		return b, err
 	}
 	block, err := a.buckets.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: &name, ExpectedBucketOwner: &owner})
-	if b.Private, err = there("s3:GetBucketPublicAccessBlock", doing, on, err); err != nil {
+	if b.Private, err = there(doing, on, err); err != nil {
 		return b, err
 	}
 	if b.Private {
@@ -61,11 +61,11 @@ func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b
 		b.Private = c != nil && aws.ToBool(c.BlockPublicAcls) && aws.ToBool(c.BlockPublicPolicy) && aws.ToBool(c.IgnorePublicAcls) && aws.ToBool(c.RestrictPublicBuckets)
 	}
 	_, err = a.buckets.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: &name, ExpectedBucketOwner: &owner})
-	if b.TLSOnly, err = there("s3:GetBucketPolicy", doing, on, err); err != nil {
+	if b.TLSOnly, err = there(doing, on, err); err != nil {
 		return b, err
 	}
 	tags, err := a.buckets.GetBucketTagging(ctx, &s3.GetBucketTaggingInput{Bucket: &name, ExpectedBucketOwner: &owner})
-	tagged, err := there("s3:GetBucketTagging", doing, on, err)
+	tagged, err := there(doing, on, err)
 	if err != nil {
 		return b, err
 	}
@@ -113,16 +113,9 @@ func DeleteBucket(name, owner string) Call {
 
 // Objects are the keys of a bucket's objects that begin with the prefix.
 func (a *Account) Objects(ctx context.Context, bucket, owner, prefix string) (keys []string, err error) {
-	for pages := s3.NewListObjectsV2Paginator(a.buckets, &s3.ListObjectsV2Input{Bucket: &bucket, ExpectedBucketOwner: &owner, Prefix: &prefix}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("s3:ListBucket", "listing bucket "+bucket, "bucket "+bucket, err)
-		}
-		for _, o := range page.Contents {
-			keys = append(keys, aws.ToString(o.Key))
-		}
-	}
-	return keys, nil
+	keys, err = every(ctx, s3.NewListObjectsV2Paginator(a.buckets, &s3.ListObjectsV2Input{Bucket: &bucket, ExpectedBucketOwner: &owner, Prefix: &prefix}),
+		func(p *s3.ListObjectsV2Output) []types.Object { return p.Contents }, func(o types.Object) string { return aws.ToString(o.Key) })
+	return keys, translate("listing bucket "+bucket, "bucket "+bucket, err)
 }
 
 // Object reads an object of any bucket, wherever that is; nil if there is none.
@@ -143,7 +136,7 @@ func (a *Account) Object(ctx context.Context, bucket, key string) ([]byte, error
 		}
 	}
 	on := "object " + bucket + "/" + key
-	if is, err := there("s3:GetObject", "reading "+on, on, err); err != nil || !is {
+	if is, err := there("reading "+on, on, err); err != nil || !is {
 		return nil, err
 	}
 	return content, nil

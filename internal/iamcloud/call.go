@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
@@ -13,17 +12,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/smithy-go"
 )
 
 // Call is one call that changes something, as data.
 type Call struct {
-	service, op string // as IAM writes them: "iam", "CreateUser"
-	on          string // the resource, as an ARN or a name
-	do          func(context.Context, *Account) error
+	on string // the resource, as an ARN or a name
+	do func(context.Context, *Account) error
 }
-
-// Action is the call as IAM writes it.
-func (c Call) Action() string { return c.service + ":" + c.op }
 
 // IAM's things are known everywhere a moment after they are made: one that a call refers to may not be known there yet.
 const (
@@ -39,57 +35,76 @@ func (a *Account) Do(ctx context.Context, c Call) error {
 		if err == nil {
 			return nil
 		}
-		err = translate(c.Action(), "calling "+c.Action()+" on "+c.on, c.on, err)
+		var of *smithy.OperationError
+		action := ""
+		if errors.As(err, &of) {
+			action = actionOf(of)
+		}
+		err = translate("calling "+action+" on "+c.on, c.on, err)
 		switch {
 		case !errors.Is(err, ErrNotFound):
 			return err
-		case c.takesAway():
+		case takesAway(action):
 			return nil
 		case try == settleTries:
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("calling %s: %w", c.Action(), context.Cause(ctx))
+			return fmt.Errorf("calling %s: %w", action, context.Cause(ctx))
 		case <-time.After(settlePause):
 		}
 	}
 }
 
-func (c Call) takesAway() bool {
+func takesAway(action string) bool {
+	_, name, _ := strings.Cut(action, ":")
 	for _, verb := range []string{"Delete", "Detach", "Remove", "Untag"} {
-		if strings.HasPrefix(c.op, verb) {
+		if strings.HasPrefix(name, verb) {
 			return true
 		}
 	}
 	return false
 }
 
-// operation is the name of the operation that an input of the SDK is for.
-func operation[In any]() string { return strings.TrimSuffix(reflect.TypeFor[In]().Name(), "Input") }
-
 // callOf is a call of one of the services' clients.
-func callOf[C, In, Options, Out any](service, on string, client func(*Account) C, f func(C, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
-	return Call{service: service, op: operation[In](), on: on,
-		do: func(ctx context.Context, a *Account) error { _, err := f(client(a), ctx, in); return err }}
+func callOf[C, In, Options, Out any](on string, client func(*Account) C, f func(C, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
+	return Call{on, func(ctx context.Context, a *Account) error { _, err := f(client(a), ctx, in); return err }}
 }
 
 func onIAM[In, Out any](on string, f func(*iam.Client, context.Context, *In, ...func(*iam.Options)) (Out, error), in *In) Call {
-	return callOf("iam", on, func(a *Account) *iam.Client { return a.iam }, f, in)
+	return callOf(on, func(a *Account) *iam.Client { return a.iam }, f, in)
 }
 
 func onSecrets[In, Out any](on string, f func(*secretsmanager.Client, context.Context, *In, ...func(*secretsmanager.Options)) (Out, error), in *In) Call {
-	return callOf("secretsmanager", on, func(a *Account) *secretsmanager.Client { return a.secrets }, f, in)
+	return callOf(on, func(a *Account) *secretsmanager.Client { return a.secrets }, f, in)
 }
 
 func onLambda[In, Out any](on string, f func(*lambda.Client, context.Context, *In, ...func(*lambda.Options)) (Out, error), in *In) Call {
-	return callOf("lambda", on, func(a *Account) *lambda.Client { return a.lambda }, f, in)
+	return callOf(on, func(a *Account) *lambda.Client { return a.lambda }, f, in)
 }
 
 func onEvents[In, Out any](on string, f func(*eventbridge.Client, context.Context, *In, ...func(*eventbridge.Options)) (Out, error), in *In) Call {
-	return callOf("events", on, func(a *Account) *eventbridge.Client { return a.events }, f, in)
+	return callOf(on, func(a *Account) *eventbridge.Client { return a.events }, f, in)
 }
 
 func onS3[In, Out any](on string, f func(*s3.Client, context.Context, *In, ...func(*s3.Options)) (Out, error), in *In) Call {
-	return callOf("s3", on, func(a *Account) *s3.Client { return a.buckets }, f, in)
+	return callOf(on, func(a *Account) *s3.Client { return a.buckets }, f, in)
+}
+
+// every reads a list to its end, and makes of each item what is wanted of it.
+func every[Page, Options, Item, T any](ctx context.Context, pages interface {
+	HasMorePages() bool
+	NextPage(context.Context, ...func(*Options)) (*Page, error)
+}, items func(*Page) []Item, is func(Item) T) (all []T, err error) {
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, one := range items(page) {
+			all = append(all, is(one))
+		}
+	}
+	return all, nil
 }

@@ -2,12 +2,9 @@ package iamcloud
 
 import (
 	"context"
-	"encoding/json"
-	"net/url"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 )
@@ -24,7 +21,7 @@ type RuleState struct {
 func (a *Account) Rule(ctx context.Context, name string) (*RuleState, error) {
 	out, err := a.events.DescribeRule(ctx, &eventbridge.DescribeRuleInput{Name: &name, EventBusName: aws.String(defaultBus)})
 	if err != nil {
-		return nil, unlessNone(translate("events:DescribeRule", "looking for rule "+name, "rule "+name, err))
+		return nil, unlessNone(translate("looking for rule "+name, "rule "+name, err))
 	}
 	r, err := a.rule(ctx, name)
 	if err != nil {
@@ -51,7 +48,7 @@ type FunctionState struct {
 func (a *Account) FunctionState(ctx context.Context, name string) (*FunctionState, error) {
 	out, err := a.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &name})
 	if err != nil {
-		return nil, unlessNone(translate("lambda:GetFunction", "looking for function "+name, "function "+name, err))
+		return nil, unlessNone(translate("looking for function "+name, "function "+name, err))
 	}
 	c := out.Configuration
 	s := &FunctionState{ARN: aws.ToString(c.FunctionArn), Role: aws.ToString(c.Role), State: string(c.State), Reason: aws.ToString(c.StateReason),
@@ -72,7 +69,7 @@ func (a *Account) FunctionState(ctx context.Context, name string) (*FunctionStat
 func (a *Account) FunctionPolicy(ctx context.Context, name string) (string, error) {
 	out, err := a.lambda.GetPolicy(ctx, &lambda.GetPolicyInput{FunctionName: &name})
 	if err != nil {
-		return "", unlessNone(translate("lambda:GetPolicy", "reading who may invoke function "+name, "function "+name, err))
+		return "", unlessNone(translate("reading who may invoke function "+name, "function "+name, err))
 	}
 	return aws.ToString(out.Policy), nil
 }
@@ -81,7 +78,7 @@ func (a *Account) FunctionPolicy(ctx context.Context, name string) (string, erro
 func (a *Account) Destinations(ctx context.Context, name string) (success, failure string, err error) {
 	out, err := a.lambda.GetFunctionEventInvokeConfig(ctx, &lambda.GetFunctionEventInvokeConfigInput{FunctionName: &name})
 	if err != nil {
-		return "", "", unlessNone(translate("lambda:GetFunctionEventInvokeConfig", "reading where the outcomes of function "+name+" go", "function "+name, err))
+		return "", "", unlessNone(translate("reading where the outcomes of function "+name+" go", "function "+name, err))
 	}
 	if d := out.DestinationConfig; d != nil {
 		if d.OnSuccess != nil {
@@ -98,7 +95,7 @@ func (a *Account) Destinations(ctx context.Context, name string) (success, failu
 func (a *Account) Concurrency(ctx context.Context) (int, error) {
 	out, err := a.lambda.GetAccountSettings(ctx, &lambda.GetAccountSettingsInput{})
 	if err != nil {
-		return 0, translate("lambda:GetAccountSettings", "reading how many invocations the account allows at once", "", err)
+		return 0, translate("reading how many invocations the account allows at once", "", err)
 	}
 	if out.AccountLimit == nil {
 		return 0, nil
@@ -110,46 +107,7 @@ func (a *Account) Concurrency(ctx context.Context) (int, error) {
 func (a *Account) Invoke(ctx context.Context, name string, event []byte) (said []byte, failed bool, err error) {
 	out, err := a.lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: &name, Payload: event, InvocationType: types.InvocationTypeRequestResponse})
 	if err != nil {
-		return nil, false, translate("lambda:InvokeFunction", "invoking function "+name, "function "+name, err)
+		return nil, false, translate("invoking function "+name, "function "+name, err)
 	}
 	return out.Payload, aws.ToString(out.FunctionError) != "", nil
-}
-
-// Trusted are the services that may take a role, by its trust policy.
-func (a *Account) Trusted(ctx context.Context, role string) (services []string, err error) {
-	out, err := a.iam.GetRole(ctx, &iam.GetRoleInput{RoleName: &role})
-	if err != nil {
-		return nil, translate("iam:GetRole", "reading role "+role, "role "+role, err)
-	}
-	text := aws.ToString(out.Role.AssumeRolePolicyDocument)
-	if decoded, err := url.QueryUnescape(text); err == nil {
-		text = decoded
-	}
-	var document struct {
-		Statement []struct {
-			Effect    string
-			Principal struct{ Service oneOrMore }
-		}
-	}
-	if json.Unmarshal([]byte(text), &document) != nil {
-		return nil, nil // a principal of another form is no service
-	}
-	for _, s := range document.Statement {
-		if s.Effect == "Allow" {
-			services = append(services, s.Principal.Service...)
-		}
-	}
-	return services, nil
-}
-
-// oneOrMore is a text or a list of them, as policies have both.
-type oneOrMore []string
-
-func (o *oneOrMore) UnmarshalJSON(b []byte) error {
-	var one string
-	if json.Unmarshal(b, &one) == nil {
-		*o = oneOrMore{one}
-		return nil
-	}
-	return json.Unmarshal(b, (*[]string)(o))
 }

@@ -68,7 +68,7 @@ func (a *Account) Propose(ctx context.Context, w Wanted, now *Stack) (Proposal, 
 		return Proposal{}, refused(w.Name, api.ErrorMessage())
 	}
 	if err != nil {
-		return Proposal{}, translate("cloudformation:CreateChangeSet", "asking CloudFormation what it would do to stack "+w.Name, "stack "+w.Name, err)
+		return Proposal{}, translate("asking CloudFormation what it would do to stack "+w.Name, "stack "+w.Name, err)
 	}
 	p := Proposal{Stack: Stack{Name: w.Name, ID: aws.ToString(out.StackId), Status: string(types.StackStatusReviewInProgress)}, ID: aws.ToString(out.Id)}
 	if now != nil {
@@ -89,7 +89,7 @@ func (a *Account) proposed(ctx context.Context, p Proposal) (Proposal, error) {
 	for {
 		out, err := a.stacks.DescribeChangeSet(ctx, &cloudformation.DescribeChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID})
 		if err != nil {
-			return p, translate("cloudformation:DescribeChangeSet", "asking CloudFormation what it would do to stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
+			return p, translate("asking CloudFormation what it would do to stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
 		}
 		switch out.Status {
 		case types.ChangeSetStatusCreateComplete:
@@ -135,7 +135,7 @@ func (a *Account) changes(ctx context.Context, p *Proposal, page *cloudformation
 		}
 		next, err := a.stacks.DescribeChangeSet(ctx, &cloudformation.DescribeChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID, NextToken: page.NextToken})
 		if err != nil {
-			return translate("cloudformation:DescribeChangeSet", "asking CloudFormation what it would do to stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
+			return translate("asking CloudFormation what it would do to stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
 		}
 		page = next
 	}
@@ -144,7 +144,7 @@ func (a *Account) changes(ctx context.Context, p *Proposal, page *cloudformation
 // Execute has CloudFormation do what it has proposed. It returns when CloudFormation has begun.
 func (a *Account) Execute(ctx context.Context, p Proposal) error {
 	if _, err := a.stacks.ExecuteChangeSet(ctx, &cloudformation.ExecuteChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID}); err != nil {
-		return translate("cloudformation:ExecuteChangeSet", "having CloudFormation change stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
+		return translate("having CloudFormation change stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
 	}
 	return nil
 }
@@ -181,23 +181,18 @@ func (a *Account) OthersProposals(ctx context.Context, s Stack) (names []string,
 
 // changeSets are those of a stack that are not executed.
 func (a *Account) changeSets(ctx context.Context, s Stack) (all []types.ChangeSetSummary, err error) {
-	for pages := cloudformation.NewListChangeSetsPaginator(a.stacks, &cloudformation.ListChangeSetsInput{StackName: &s.ID}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("cloudformation:ListChangeSets", "looking for what was proposed for stack "+s.Name, "stack "+s.Name, err)
-		}
-		for _, one := range page.Summaries {
-			if one.ExecutionStatus != types.ExecutionStatusExecuteComplete {
-				all = append(all, one)
-			}
-		}
-	}
-	return all, nil
+	all, err = every(ctx, cloudformation.NewListChangeSetsPaginator(a.stacks, &cloudformation.ListChangeSetsInput{StackName: &s.ID}),
+		func(p *cloudformation.ListChangeSetsOutput) []types.ChangeSetSummary { return p.Summaries },
+		func(one types.ChangeSetSummary) types.ChangeSetSummary { return one })
+	all = slices.DeleteFunc(all, func(one types.ChangeSetSummary) bool {
+		return one.ExecutionStatus == types.ExecutionStatusExecuteComplete
+	})
+	return all, translate("looking for what was proposed for stack "+s.Name, "stack "+s.Name, err)
 }
 
 func (a *Account) deleteChangeSet(ctx context.Context, s Stack, id string) error {
 	if _, err := a.stacks.DeleteChangeSet(ctx, &cloudformation.DeleteChangeSetInput{ChangeSetName: &id, StackName: &s.ID}); err != nil {
-		return translate("cloudformation:DeleteChangeSet", "forgetting what was proposed for stack "+s.Name, "stack "+s.Name, err)
+		return translate("forgetting what was proposed for stack "+s.Name, "stack "+s.Name, err)
 	}
 	return nil
 }

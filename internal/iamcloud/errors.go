@@ -1,6 +1,7 @@
 package iamcloud
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -26,11 +27,18 @@ var (
 //
 // Of AWS's answer only the code and the first line of the message are repeated, and of what is said about credentials only
 // the code: what follows may quote the request.
-func translate(op, doing, on string, err error) error {
+func translate(doing, on string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var of *smithy.OperationError
+	action := ""
+	if errors.As(err, &of) {
+		action = actionOf(of)
+	}
 	var api smithy.APIError
 	if !errors.As(err, &api) {
-		var of *smithy.OperationError
-		if errors.As(err, &of) {
+		if of != nil {
 			err = of.Err
 		}
 		return fmt.Errorf("%s: %w", doing, err)
@@ -42,7 +50,7 @@ func translate(op, doing, on string, err error) error {
 		if on != "" {
 			where = " on " + on
 		}
-		return fmt.Errorf("%s: %w: %s: %s: what is missing is %s%s", doing, ErrDenied, code, said, op, where)
+		return fmt.Errorf("%s: %w: %s: %s: what is missing is %s%s", doing, ErrDenied, code, said, action, where)
 	case "NoSuchEntity", "ResourceNotFoundException", "NoSuchEntityException":
 		return fmt.Errorf("%s: %w: %s", doing, ErrNotFound, said)
 	case "BucketNotEmpty":
@@ -52,6 +60,19 @@ func translate(op, doing, on string, err error) error {
 		return fmt.Errorf("%s: AWS does not accept the credentials (%s): log in again, and check the clock", doing, code)
 	}
 	return fmt.Errorf("%s: %s: %s", doing, code, said)
+}
+
+// Names by which IAM calls services, and operations where it does not call them as the SDK does.
+var (
+	services = map[string]string{"CloudFormation": "cloudformation", "EC2": "ec2", "EventBridge": "events", "IAM": "iam", "Lambda": "lambda",
+		"S3": "s3", "Secrets Manager": "secretsmanager", "STS": "sts"}
+	operations = map[string]string{"Invoke": "InvokeFunction", "HeadBucket": "ListBucket", "ListObjectsV2": "ListBucket",
+		"GetPublicAccessBlock": "GetBucketPublicAccessBlock", "PutPublicAccessBlock": "PutBucketPublicAccessBlock"}
+)
+
+// actionOf is an operation as IAM writes it.
+func actionOf(of *smithy.OperationError) string {
+	return services[of.ServiceID] + ":" + cmp.Or(operations[of.OperationName], of.OperationName)
 }
 
 // unlessNone is the error of a look, where it is an answer that there is none.

@@ -7,6 +7,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 )
 
 // Function is a Lambda function, and who invokes it.
@@ -35,16 +36,12 @@ func (a *Account) Function(ctx context.Context, name string) (*Function, error) 
 
 // Functions are all functions of the region.
 func (a *Account) Functions(ctx context.Context) (all []Function, err error) {
-	for pages := lambda.NewListFunctionsPaginator(a.lambda, &lambda.ListFunctionsInput{}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("lambda:ListFunctions", "listing the region's functions", "", err)
-		}
-		for _, c := range page.Functions {
-			all = append(all, Function{aws.ToString(c.FunctionName), aws.ToString(c.FunctionArn), path.Base(aws.ToString(c.Role))})
-		}
-	}
-	return all, nil
+	all, err = every(ctx, lambda.NewListFunctionsPaginator(a.lambda, &lambda.ListFunctionsInput{}),
+		func(p *lambda.ListFunctionsOutput) []types.FunctionConfiguration { return p.Functions },
+		func(c types.FunctionConfiguration) Function {
+			return Function{aws.ToString(c.FunctionName), aws.ToString(c.FunctionArn), path.Base(aws.ToString(c.Role))}
+		})
+	return all, translate("listing the region's functions", "", err)
 }
 
 // defaultBus is where AWS' own events are.
@@ -56,7 +53,7 @@ func (a *Account) RulesFor(ctx context.Context, functionARN string) (all []Rule,
 	for {
 		page, err := a.events.ListRuleNamesByTarget(ctx, in)
 		if err != nil {
-			return nil, translate("events:ListRuleNamesByTarget", "looking for the rules of "+functionARN, "", err)
+			return nil, translate("looking for the rules of "+functionARN, "", err)
 		}
 		for _, name := range page.RuleNames {
 			rule, err := a.rule(ctx, name)
@@ -77,7 +74,7 @@ func (a *Account) rule(ctx context.Context, name string) (Rule, error) {
 	for {
 		page, err := a.events.ListTargetsByRule(ctx, in)
 		if err != nil {
-			return r, translate("events:ListTargetsByRule", "reading the targets of rule "+name, "rule "+name, err)
+			return r, translate("reading the targets of rule "+name, "rule "+name, err)
 		}
 		for _, t := range page.Targets {
 			r.Targets = append(r.Targets, Target{aws.ToString(t.Id), aws.ToString(t.Arn)})

@@ -42,18 +42,14 @@ func (a *Account) Instances(ctx context.Context, ids []string) (all []Instance, 
 
 func (a *Account) instances(ctx context.Context, filter string, values ...string) (all []Instance, err error) {
 	in := &ec2.DescribeInstancesInput{Filters: []types.Filter{{Name: &filter, Values: values}}, MaxResults: aws.Int32(1000)}
-	for pages := ec2.NewDescribeInstancesPaginator(a.ec2, in); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("ec2:DescribeInstances", "looking for the cluster's instances in EC2", "", err)
-		}
-		for _, r := range page.Reservations {
+	_, err = every(ctx, ec2.NewDescribeInstancesPaginator(a.ec2, in), func(p *ec2.DescribeInstancesOutput) []types.Reservation { return p.Reservations },
+		func(r types.Reservation) any {
 			for _, i := range r.Instances {
 				all = append(all, instance(i))
 			}
-		}
-	}
-	return all, nil
+			return nil
+		})
+	return all, translate("looking for the cluster's instances in EC2", "", err)
 }
 
 func instance(i types.Instance) Instance {

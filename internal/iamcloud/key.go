@@ -32,7 +32,7 @@ func (a *Account) CreateKey(ctx context.Context, user string) (NewKey, error) {
 	once := func(o *iam.Options) { o.Retryer = aws.NopRetryer{} }
 	out, err := a.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: &user}, once)
 	if err != nil {
-		return NewKey{}, translate("iam:CreateAccessKey", "making an access key for user "+user, "user "+user, err)
+		return NewKey{}, translate("making an access key for user "+user, "user "+user, err)
 	}
 	return NewKey{aws.ToString(out.AccessKey.AccessKeyId), aws.ToString(out.AccessKey.SecretAccessKey)}, nil
 }

@@ -29,56 +29,48 @@ type Version struct {
 const MaxVersions = 5
 
 // PolicyARNs lists the account's own policies, by name.
-func (a *Account) PolicyARNs(ctx context.Context) (arns map[string]string, err error) {
-	arns = map[string]string{}
-	for pages := iam.NewListPoliciesPaginator(a.iam, &iam.ListPoliciesInput{Scope: types.PolicyScopeTypeLocal}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("iam:ListPolicies", "listing the account's policies", "", err)
-		}
-		for _, p := range page.Policies {
-			arns[aws.ToString(p.PolicyName)] = aws.ToString(p.Arn)
-		}
+func (a *Account) PolicyARNs(ctx context.Context) (map[string]string, error) {
+	all, err := every(ctx, iam.NewListPoliciesPaginator(a.iam, &iam.ListPoliciesInput{Scope: types.PolicyScopeTypeLocal}),
+		func(p *iam.ListPoliciesOutput) []types.Policy { return p.Policies }, func(p types.Policy) types.Policy { return p })
+	arns := map[string]string{}
+	for _, p := range all {
+		arns[aws.ToString(p.PolicyName)] = aws.ToString(p.Arn)
 	}
-	return arns, nil
+	return arns, translate("listing the account's policies", "", err)
 }
 
 // Policy reads a policy of the account.
 func (a *Account) Policy(ctx context.Context, name, arn string) (*Policy, error) {
-	doing := "reading policy " + name
+	failed := func(err error) error { return translate("reading policy "+name, arn, err) }
 	out, err := a.iam.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: &arn})
 	if err != nil {
-		return nil, translate("iam:GetPolicy", doing, arn, err)
+		return nil, failed(err)
 	}
 	p := &Policy{Name: name, ARN: arn, Tags: tagMap(out.Policy.Tags)}
-	for pages := iam.NewListPolicyVersionsPaginator(a.iam, &iam.ListPolicyVersionsInput{PolicyArn: &arn}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("iam:ListPolicyVersions", doing, arn, err)
-		}
-		for _, v := range page.Versions {
-			p.Versions = append(p.Versions, Version{aws.ToString(v.VersionId), v.IsDefaultVersion, aws.ToTime(v.CreateDate)})
-		}
+	if p.Versions, err = every(ctx, iam.NewListPolicyVersionsPaginator(a.iam, &iam.ListPolicyVersionsInput{PolicyArn: &arn}),
+		func(page *iam.ListPolicyVersionsOutput) []types.PolicyVersion { return page.Versions },
+		func(v types.PolicyVersion) Version {
+			return Version{aws.ToString(v.VersionId), v.IsDefaultVersion, aws.ToTime(v.CreateDate)}
+		}); err != nil {
+		return nil, failed(err)
 	}
 	version, err := a.iam.GetPolicyVersion(ctx, &iam.GetPolicyVersionInput{PolicyArn: &arn, VersionId: out.Policy.DefaultVersionId})
 	if err != nil {
-		return nil, translate("iam:GetPolicyVersion", doing, arn, err)
+		return nil, failed(err)
 	}
 	p.Document = decoded(version.PolicyVersion.Document)
-	for pages := iam.NewListEntitiesForPolicyPaginator(a.iam, &iam.ListEntitiesForPolicyInput{PolicyArn: &arn}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("iam:ListEntitiesForPolicy", doing, arn, err)
-		}
-		for _, u := range page.PolicyUsers {
-			p.Users = append(p.Users, aws.ToString(u.UserName))
-		}
-		for _, r := range page.PolicyRoles {
-			p.Roles = append(p.Roles, aws.ToString(r.RoleName))
-		}
-		for _, g := range page.PolicyGroups {
-			p.Groups = append(p.Groups, aws.ToString(g.GroupName))
-		}
-	}
-	return p, nil
+	_, err = every(ctx, iam.NewListEntitiesForPolicyPaginator(a.iam, &iam.ListEntitiesForPolicyInput{PolicyArn: &arn}),
+		func(page *iam.ListEntitiesForPolicyOutput) []string {
+			for _, u := range page.PolicyUsers {
+				p.Users = append(p.Users, aws.ToString(u.UserName))
+			}
+			for _, r := range page.PolicyRoles {
+				p.Roles = append(p.Roles, aws.ToString(r.RoleName))
+			}
+			for _, g := range page.PolicyGroups {
+				p.Groups = append(p.Groups, aws.ToString(g.GroupName))
+			}
+			return nil
+		}, itself)
+	return p, failed(err)
 }

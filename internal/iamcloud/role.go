@@ -2,98 +2,125 @@ package iamcloud
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 )
 
 // Role is an IAM role, with all that it may do and who may be it.
 type Role struct {
-	Name     string
-	Trust    string
-	Tags     map[string]string
-	Attached []string          // ARNs of managed policies
-	Inline   map[string]string // documents by the policies' names
-	Profiles []string          // instance profiles that it is in
+	Name  string
+	Trust string
+	Tags  map[string]string
+	Rights
+	Profiles []string // instance profiles that it is in
 }
 
 // RoleNames lists all roles, with their paths: IAM has no other way to find those whose names differ in case only.
-func (a *Account) RoleNames(ctx context.Context) (paths map[string]string, err error) {
-	paths = map[string]string{}
-	for pages := iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("iam:ListRoles", "listing the account's roles", "", err)
-		}
-		for _, r := range page.Roles {
-			paths[aws.ToString(r.RoleName)] = aws.ToString(r.Path)
-		}
+func (a *Account) RoleNames(ctx context.Context) (map[string]string, error) {
+	roles, err := every(ctx, iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{}),
+		func(p *iam.ListRolesOutput) []types.Role { return p.Roles }, func(r types.Role) types.Role { return r })
+	paths := map[string]string{}
+	for _, r := range roles {
+		paths[aws.ToString(r.RoleName)] = aws.ToString(r.Path)
 	}
-	return paths, nil
+	return paths, translate("listing the account's roles", "", err)
+}
+
+// role reads what of a role needs the least permission.
+func (a *Account) role(ctx context.Context, name string) (*Role, error) {
+	out, err := a.iam.GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
+	if err != nil {
+		return nil, translate("reading role "+name, "role "+name, err)
+	}
+	return &Role{Name: name, Trust: decoded(out.Role.AssumeRolePolicyDocument), Tags: tagMap(out.Role.Tags)}, nil
 }
 
 // RoleTags reads the tags of a role, and needs to read no more of it.
 func (a *Account) RoleTags(ctx context.Context, name string) (map[string]string, error) {
-	out, err := a.iam.GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
+	r, err := a.role(ctx, name)
 	if err != nil {
-		return nil, translate("iam:GetRole", "reading role "+name, "role "+name, err)
+		return nil, err
 	}
-	return tagMap(out.Role.Tags), nil
+	return r.Tags, nil
 }
 
 // Role reads a role; nil if there is none.
 func (a *Account) Role(ctx context.Context, name string) (*Role, error) {
-	on, doing := "role "+name, "reading role "+name
-	out, err := a.iam.GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
+	r, err := a.role(ctx, name)
 	if err != nil {
-		err = translate("iam:GetRole", doing, on, err)
-		if errors.Is(err, ErrNotFound) {
-			return nil, nil
-		}
-		return nil, err
+		return nil, unlessNone(err)
 	}
-	r := &Role{Name: name, Trust: decoded(out.Role.AssumeRolePolicyDocument), Tags: tagMap(out.Role.Tags), Inline: map[string]string{}}
-	for pages := iam.NewListAttachedRolePoliciesPaginator(a.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &name}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
+	failed := func(err error) error { return translate("reading role "+name, "role "+name, err) }
+	if r.Attached, err = every(ctx, iam.NewListAttachedRolePoliciesPaginator(a.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &name}),
+		func(p *iam.ListAttachedRolePoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies }, arnOf); err != nil {
+		return nil, failed(err)
+	}
+	inline, err := every(ctx, iam.NewListRolePoliciesPaginator(a.iam, &iam.ListRolePoliciesInput{RoleName: &name}),
+		func(p *iam.ListRolePoliciesOutput) []string { return p.PolicyNames }, itself)
+	if err != nil {
+		return nil, failed(err)
+	}
+	if r.Inline, err = documents(inline, func(policy string) (*string, error) {
+		out, err := a.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &name, PolicyName: &policy})
 		if err != nil {
-			return nil, translate("iam:ListAttachedRolePolicies", doing, on, err)
+			return nil, err
 		}
-		r.Attached = append(r.Attached, attached(page.AttachedPolicies)...)
+		return out.PolicyDocument, nil
+	}); err != nil {
+		return nil, failed(err)
 	}
-	for pages := iam.NewListRolePoliciesPaginator(a.iam, &iam.ListRolePoliciesInput{RoleName: &name}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("iam:ListRolePolicies", doing, on, err)
-		}
-		for _, policy := range page.PolicyNames {
-			out, err := a.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &name, PolicyName: &policy})
-			if err != nil {
-				return nil, translate("iam:GetRolePolicy", doing, on, err)
-			}
-			r.Inline[policy] = decoded(out.PolicyDocument)
-		}
-	}
-	for pages := iam.NewListInstanceProfilesForRolePaginator(a.iam, &iam.ListInstanceProfilesForRoleInput{RoleName: &name}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("iam:ListInstanceProfilesForRole", doing, on, err)
-		}
-		for _, p := range page.InstanceProfiles {
-			r.Profiles = append(r.Profiles, aws.ToString(p.InstanceProfileName))
-		}
-	}
-	return r, nil
+	r.Profiles, err = every(ctx, iam.NewListInstanceProfilesForRolePaginator(a.iam, &iam.ListInstanceProfilesForRoleInput{RoleName: &name}),
+		func(p *iam.ListInstanceProfilesForRoleOutput) []types.InstanceProfile { return p.InstanceProfiles },
+		func(p types.InstanceProfile) string { return aws.ToString(p.InstanceProfileName) })
+	return r, failed(err)
 }
 
 // RolesOfProfile are the names of the roles in an instance profile: one, as a rule.
 func (a *Account) RolesOfProfile(ctx context.Context, profile string) (names []string, err error) {
 	out, err := a.iam.GetInstanceProfile(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: &profile})
 	if err != nil {
-		return nil, translate("iam:GetInstanceProfile", "reading instance profile "+profile, "instance profile "+profile, err)
+		return nil, translate("reading instance profile "+profile, "instance profile "+profile, err)
 	}
 	for _, r := range out.InstanceProfile.Roles {
 		names = append(names, aws.ToString(r.RoleName))
 	}
 	return names, nil
+}
+
+// Trusted are the services that may take a role, by its trust policy.
+func (a *Account) Trusted(ctx context.Context, role string) (services []string, err error) {
+	r, err := a.role(ctx, role)
+	if err != nil {
+		return nil, err
+	}
+	var document struct {
+		Statement []struct {
+			Effect    string
+			Principal struct{ Service oneOrMore }
+		}
+	}
+	if json.Unmarshal([]byte(r.Trust), &document) != nil {
+		return nil, nil // a principal of another form is no service
+	}
+	for _, s := range document.Statement {
+		if s.Effect == "Allow" {
+			services = append(services, s.Principal.Service...)
+		}
+	}
+	return services, nil
+}
+
+// oneOrMore is a text or a list of them, as policies have both.
+type oneOrMore []string
+
+func (o *oneOrMore) UnmarshalJSON(b []byte) error {
+	var one string
+	if json.Unmarshal(b, &one) == nil {
+		*o = oneOrMore{one}
+		return nil
+	}
+	return json.Unmarshal(b, (*[]string)(o))
 }

@@ -23,7 +23,7 @@ type Secret struct {
 func (a *Account) Secret(ctx context.Context, name string) (*Secret, error) {
 	out, err := a.secrets.DescribeSecret(ctx, &secretsmanager.DescribeSecretInput{SecretId: &name})
 	if err != nil {
-		return nil, unlessNone(translate("secretsmanager:DescribeSecret", "looking for secret "+name, "secret "+name, err))
+		return nil, unlessNone(translate("looking for secret "+name, "secret "+name, err))
 	}
 	s := &Secret{Name: name, ARN: aws.ToString(out.ARN), Deleted: out.DeletedDate != nil, Tags: map[string]string{}}
 	for _, t := range out.Tags {
@@ -48,7 +48,7 @@ func (a *Account) Store(ctx context.Context, secret, text, label string) error {
 	_, err := a.secrets.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{
 		SecretId: &secret, SecretString: &text, VersionStages: []string{currentStage, label}})
 	if err != nil {
-		return translate("secretsmanager:PutSecretValue", "storing "+label+" in secret "+secret, "secret "+secret, err)
+		return translate("storing "+label+" in secret "+secret, "secret "+secret, err)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func (a *Account) Stack(ctx context.Context, name string) (*Stack, error) {
 		if errors.As(err, &api) && api.ErrorCode() == "ValidationError" && strings.Contains(api.ErrorMessage(), "does not exist") {
 			return nil, nil
 		}
-		return nil, translate("cloudformation:DescribeStacks", "looking for stack "+name, "stack "+name, err)
+		return nil, translate("looking for stack "+name, "stack "+name, err)
 	}
 	if len(out.Stacks) == 0 {
 		return nil, nil
@@ -70,24 +70,23 @@ type StackResource struct {
 
 // StackResources are what a stack has.
 func (a *Account) StackResources(ctx context.Context, stack string) (all []StackResource, err error) {
-	for pages := cloudformation.NewListStackResourcesPaginator(a.stacks, &cloudformation.ListStackResourcesInput{StackName: &stack}); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, translate("cloudformation:ListStackResources", "listing what stack "+stack+" has", "stack "+stack, err)
-		}
-		for _, r := range page.StackResourceSummaries {
-			if r.ResourceStatus != types.ResourceStatusDeleteComplete && aws.ToString(r.LogicalResourceId) != "" {
-				all = append(all, StackResource{aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType), aws.ToString(r.PhysicalResourceId)})
-			}
+	summaries, err := every(ctx, cloudformation.NewListStackResourcesPaginator(a.stacks, &cloudformation.ListStackResourcesInput{StackName: &stack}),
+		func(p *cloudformation.ListStackResourcesOutput) []types.StackResourceSummary {
+			return p.StackResourceSummaries
+		},
+		func(r types.StackResourceSummary) types.StackResourceSummary { return r })
+	for _, r := range summaries {
+		if r.ResourceStatus != types.ResourceStatusDeleteComplete && aws.ToString(r.LogicalResourceId) != "" {
+			all = append(all, StackResource{aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType), aws.ToString(r.PhysicalResourceId)})
 		}
 	}
-	return all, nil
+	return all, translate("listing what stack "+stack+" has", "stack "+stack, err)
 }
 
 // DeleteStack has CloudFormation take a stack and all that it has away. It returns when CloudFormation has begun.
 func (a *Account) DeleteStack(ctx context.Context, s Stack) error {
 	if _, err := a.stacks.DeleteStack(ctx, &cloudformation.DeleteStackInput{StackName: &s.ID}); err != nil {
-		return translate("cloudformation:DeleteStack", "deleting stack "+s.Name, "stack "+s.Name, err)
+		return translate("deleting stack "+s.Name, "stack "+s.Name, err)
 	}
 	return nil
 }
@@ -113,7 +112,7 @@ type Mark string
 func (a *Account) LastStep(ctx context.Context, s Stack) (Mark, error) {
 	out, err := a.stacks.DescribeStackEvents(ctx, &cloudformation.DescribeStackEventsInput{StackName: &s.ID})
 	if err != nil {
-		return "", translate("cloudformation:DescribeStackEvents", "following stack "+s.Name, "stack "+s.Name, err)
+		return "", translate("following stack "+s.Name, "stack "+s.Name, err)
 	}
 	if len(out.StackEvents) == 0 {
 		return "", nil
@@ -167,7 +166,7 @@ func (a *Account) newEvents(ctx context.Context, s Stack, seen map[Mark]bool) (f
 			if errors.As(err, &api) && api.ErrorCode() == "ValidationError" { // a stack that is gone has none
 				break
 			}
-			return nil, translate("cloudformation:DescribeStackEvents", "following stack "+s.Name, "stack "+s.Name, err)
+			return nil, translate("following stack "+s.Name, "stack "+s.Name, err)
 		}
 		old := false
 		for _, e := range page.StackEvents {

@@ -37,24 +37,20 @@ func TestTheRoleMayWhatTheDocumentsSay(t *testing.T) {
 			values := bare
 			c.values(&values)
 			s := stack(t, set)
-			role := s.Resources["FunctionRole"].Properties
-			if role["RoleName"] != c.role {
-				t.Errorf("the role is called %v", role["RoleName"])
-			}
 			if got := s.Resources["SpotHandlerFunction"].Properties["Role"]; got != "arn:aws:iam::"+Account+":role/"+c.role {
 				t.Errorf("the function's role is %v", got)
 			}
-			equalDocument(t, role["AssumeRolePolicyDocument"], iam.Trust, values)
-			policies := role["Policies"].([]any)
-			if len(policies) != len(c.documents) || role["ManagedPolicyArns"] != nil {
-				t.Fatalf("the role has %d policies of its own and the managed ones %v; want %v", len(policies), role["ManagedPolicyArns"], c.documents)
+			var policies []any
+			for _, d := range c.documents {
+				policies = append(policies, map[string]any{"PolicyName": d.Name, "PolicyDocument": rendered(t, d, values)})
 			}
-			for i, document := range c.documents {
-				policy := policies[i].(map[string]any)
-				if policy["PolicyName"] != document.Name {
-					t.Errorf("policy %d is called %v, want %s", i, policy["PolicyName"], document.Name)
+			for property, want := range map[string]any{"RoleName": c.role, "Policies": policies, "ManagedPolicyArns": nil,
+				"AssumeRolePolicyDocument": rendered(t, iam.Trust, values)} {
+				if got := s.Resources["FunctionRole"].Properties[property]; !reflect.DeepEqual(got, want) {
+					g, _ := json.MarshalIndent(got, "", "  ")
+					w, _ := json.MarshalIndent(want, "", "  ")
+					t.Errorf("%s in the template:\n%s\nin iam/:\n%s", property, g, w)
 				}
-				equalDocument(t, policy["PolicyDocument"], document, values)
 			}
 		})
 	}
@@ -76,18 +72,14 @@ func TestARoleThatIsThereIsTakenAsItIs(t *testing.T) {
 	}
 }
 
-func equalDocument(t *testing.T, got any, document iam.Document, values iam.Values) {
+func rendered(t *testing.T, d iam.Document, values iam.Values) (document any) {
 	t.Helper()
-	rendered, err := iam.Render(document, values)
+	text, err := iam.Render(d, values)
+	if err == nil {
+		err = json.Unmarshal(text, &document)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	var want any
-	if err := json.Unmarshal(rendered, &want); err != nil {
-		t.Fatal(err)
-	}
-	if !reflect.DeepEqual(got, want) {
-		g, _ := json.MarshalIndent(got, "", "  ")
-		t.Errorf("%s in the template:\n%s\nin iam/:\n%s", document.Name, g, rendered)
-	}
+	return document
 }

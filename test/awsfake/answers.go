@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/castai/kops-spot/internal/sim"
@@ -59,49 +58,34 @@ func describedMembers(found []sim.Member) []element {
 	})}
 }
 
-// member is a member as a group lists it. The model knows nothing of health checks' results and scale-in protection.
 func member(m sim.Member) []element {
-	return []element{
-		text("InstanceId", m.ID),
-		text("AvailabilityZone", m.Zone),
-		text("LifecycleState", m.State),
-		text("HealthStatus", "Healthy"),
-		text("ProtectedFromScaleIn", "false"),
-	}
+	return []element{text("InstanceId", m.ID), text("LifecycleState", m.State)}
 }
 
 func describedGroups(found []sim.Group) []element {
 	return []element{list("AutoScalingGroups", "member", found, func(g sim.Group) []element {
 		return []element{
 			text("AutoScalingGroupName", g.Name),
-			text("MinSize", strconv.Itoa(g.Min)),
-			text("MaxSize", strconv.Itoa(g.Max)),
 			text("DesiredCapacity", strconv.Itoa(g.Desired)),
-			group("AvailabilityZones", texts("member", g.Zones)...),
 			list("Instances", "member", g.Members, member),
 			list("SuspendedProcesses", "member", g.Suspended, func(p string) []element {
 				return []element{text("ProcessName", p)}
 			}),
 			list("Tags", "member", slices.Sorted(maps.Keys(g.Tags)), func(k string) []element {
-				return []element{
-					text("Key", k), text("Value", g.Tags[k]), text("PropagateAtLaunch", "true"),
-					text("ResourceId", g.Name), text("ResourceType", "auto-scaling-group"),
-				}
+				return []element{text("Key", k), text("Value", g.Tags[k])}
 			}),
 		}
 	})}
 }
 
-func describedHooks(of string, found []sim.Hook) []element {
+func describedHooks(found []sim.Hook) []element {
 	seconds := func(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 	return []element{list("LifecycleHooks", "member", found, func(h sim.Hook) []element {
 		return []element{
 			text("LifecycleHookName", h.Name),
-			text("AutoScalingGroupName", of),
 			text("LifecycleTransition", h.Transition),
 			text("HeartbeatTimeout", seconds(h.Timeout())),
 			text("GlobalTimeout", seconds(h.Global())),
-			text("DefaultResult", h.Result()),
 		}
 	})}
 }
@@ -109,33 +93,13 @@ func describedHooks(of string, found []sim.Hook) []element {
 func describedActivities(found []sim.Activity) []element {
 	return []element{list("Activities", "member", found, func(a sim.Activity) []element {
 		es := []element{
-			text("ActivityId", a.ID),
-			text("AutoScalingGroupName", a.Group),
 			text("Description", a.Description),
-			text("Cause", a.Cause),
 			text("StartTime", a.Start.Format(timestamp)),
 			text("StatusCode", a.Status),
 		}
 		if a.Message != "" {
 			es = append(es, text("StatusMessage", a.Message))
 		}
-		if a.End.IsZero() {
-			return append(es, text("Progress", "50"))
-		}
-		return append(es, text("EndTime", a.End.Format(timestamp)), text("Progress", "100"))
+		return es
 	})}
-}
-
-// detaching are the last detaches of these instances.
-func detaching(all []sim.Activity, ids []string) []sim.Activity {
-	var found []sim.Activity
-	for _, id := range ids {
-		for _, a := range slices.Backward(all) {
-			if a.Instance == id && strings.HasPrefix(a.Description, "Detaching") {
-				found = append(found, a)
-				break
-			}
-		}
-	}
-	return found
 }

@@ -46,7 +46,7 @@ func (s *Server) read(ctx context.Context, op string, p *params) (call, error) {
 		group, names := p.value("AutoScalingGroupName"), p.list("LifecycleHookNames.member")
 		return func() ([]element, error) {
 			found, err := s.aws.DescribeLifecycleHooks(ctx, group, names...)
-			return describedHooks(group, found), err
+			return describedHooks(found), err
 		}, nil
 	case "DetachInstances":
 		return s.detachInstances(ctx, p)
@@ -114,12 +114,7 @@ func (s *Server) detachInstances(ctx context.Context, p *params) (call, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() ([]element, error) {
-		if err := s.aws.DetachInstances(ctx, group, ids, decrement); err != nil {
-			return nil, err
-		}
-		return describedActivities(detaching(s.aws.Activities(group), ids)), nil
-	}, nil
+	return func() ([]element, error) { return nil, s.aws.DetachInstances(ctx, group, ids, decrement) }, nil
 }
 
 // action reads which lifecycle action is meant.

@@ -8,11 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
-
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -168,116 +163,5 @@ func TestReadableSaysWhichIsRefused(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// What other programs read of the new answers.
-func TestAnswersToOthers(t *testing.T) {
-	a, w := model()
-	cfg := config(serve(t, a).URL(), "AKIDFAKE")
-	s, ctx := autoscaling.NewFromConfig(cfg), t.Context()
-
-	detached, err := s.DetachInstances(ctx, &autoscaling.DetachInstancesInput{AutoScalingGroupName: aws.String(nodes), InstanceIds: []string{w.plain}, ShouldDecrementDesiredCapacity: aws.Bool(false)})
-	if err != nil || len(detached.Activities) != 1 {
-		t.Fatalf("%+v, %v", detached, err)
-	}
-	logged, err := s.DescribeScalingActivities(ctx, &autoscaling.DescribeScalingActivitiesInput{AutoScalingGroupName: aws.String(nodes)})
-	if err != nil || len(logged.Activities) != 2 || logged.NextToken != nil {
-		t.Fatalf("%+v, %v", logged, err)
-	}
-	launch, detach := logged.Activities[0], logged.Activities[1]
-	if got := detached.Activities[0]; *got.ActivityId != *detach.ActivityId || *got.Description != "Detaching EC2 instance: "+w.plain || got.StatusCode != "InProgress" {
-		t.Errorf("detached: %+v, logged: %+v", got, detach)
-	}
-	if launch.StatusCode != "PreInService" || launch.EndTime != nil || launch.StatusMessage != nil || *launch.Progress != 50 || *launch.AutoScalingGroupName != nodes || launch.Cause == nil {
-		t.Errorf("launch: %+v", launch)
-	}
-	eventually(t, "the launch is done", func() bool { return a.Activities(nodes)[1].Status == "Successful" })
-	logged, err = s.DescribeScalingActivities(ctx, &autoscaling.DescribeScalingActivitiesInput{AutoScalingGroupName: aws.String(nodes), MaxRecords: aws.Int32(1)})
-	if err != nil || len(logged.Activities) != 1 || logged.NextToken == nil {
-		t.Fatalf("%+v, %v", logged, err)
-	}
-	hooks, err := s.DescribeLifecycleHooks(ctx, &autoscaling.DescribeLifecycleHooksInput{AutoScalingGroupName: aws.String(nodes), LifecycleHookNames: []string{"drain"}})
-	if err != nil || len(hooks.LifecycleHooks) != 1 || *hooks.LifecycleHooks[0].DefaultResult != "ABANDON" {
-		t.Errorf("hooks %+v, %v", hooks, err)
-	}
-}
-
-// Pages are as long as they are asked to be, and limits are AWS's.
-func TestPages(t *testing.T) {
-	a, w := model()
-	for n := range 4 {
-		a.AddGroup(sim.Group{Name: fmt.Sprint("group-", n)})
-		a.AddInstance(sim.Instance{})
-	}
-	cfg := config(serve(t, a).URL(), "AKIDFAKE")
-	e, s, ctx := ec2.NewFromConfig(cfg), autoscaling.NewFromConfig(cfg), t.Context()
-
-	sizes := []int{}
-	instances := ec2.NewDescribeInstancesPaginator(e, &ec2.DescribeInstancesInput{MaxResults: aws.Int32(5)})
-	for instances.HasMorePages() {
-		page, err := instances.NextPage(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sizes = append(sizes, len(page.Reservations))
-	}
-	if want := []int{5, 4}; !slices.Equal(sizes, want) {
-		t.Errorf("instances: pages of %v, want %v", sizes, want)
-	}
-	sizes = nil
-	groups := autoscaling.NewDescribeAutoScalingGroupsPaginator(s, &autoscaling.DescribeAutoScalingGroupsInput{MaxRecords: aws.Int32(2)})
-	for groups.HasMorePages() {
-		page, err := groups.NextPage(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sizes = append(sizes, len(page.AutoScalingGroups))
-	}
-	if want := []int{2, 2, 1}; !slices.Equal(sizes, want) {
-		t.Errorf("groups: pages of %v, want %v", sizes, want)
-	}
-
-	before := len(a.Calls())
-	for name, tt := range map[string]struct {
-		call func() error
-		code string
-	}{
-		"too few instances": {func() error {
-			_, err := e.DescribeInstances(ctx, &ec2.DescribeInstancesInput{MaxResults: aws.Int32(4)})
-			return err
-		}, "InvalidParameterValue"},
-		"too many instances": {func() error {
-			_, err := e.DescribeInstances(ctx, &ec2.DescribeInstancesInput{MaxResults: aws.Int32(1001)})
-			return err
-		}, "InvalidParameterValue"},
-		"some of certain ones": {func() error {
-			_, err := e.DescribeInstances(ctx, &ec2.DescribeInstancesInput{MaxResults: aws.Int32(5), InstanceIds: []string{w.plain}})
-			return err
-		}, "InvalidParameterCombination"},
-		"a made-up token": {func() error {
-			_, err := e.DescribeInstances(ctx, &ec2.DescribeInstancesInput{NextToken: aws.String("x")})
-			return err
-		}, "InvalidParameterValue"},
-		"one of two filters": {func() error {
-			_, err := e.DescribeInstances(ctx, &ec2.DescribeInstancesInput{Filters: []ec2types.Filter{
-				{Name: aws.String("instance-id"), Values: []string{w.plain}}, {Name: aws.String("vpc-id"), Values: []string{"vpc-1"}}}})
-			return err
-		}, "UnknownParameter"},
-		"too many groups": {func() error {
-			_, err := s.DescribeAutoScalingGroups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{MaxRecords: aws.Int32(101)})
-			return err
-		}, "ValidationError"},
-		"no activities": {func() error {
-			_, err := s.DescribeScalingActivities(ctx, &autoscaling.DescribeScalingActivitiesInput{AutoScalingGroupName: aws.String(nodes), MaxRecords: aws.Int32(0)})
-			return err
-		}, "ValidationError"},
-	} {
-		if err := tt.call(); err == nil || !strings.Contains(err.Error(), tt.code) {
-			t.Errorf("%s: %v, want %s", name, err, tt.code)
-		}
-	}
-	if calls := a.Calls()[before:]; len(calls) != 0 {
-		t.Errorf("the account was asked: %+v", calls)
 	}
 }

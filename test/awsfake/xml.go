@@ -18,14 +18,6 @@ func text(name, value string) element {
 	return element{XMLName: xml.Name{Local: name}, Text: value}
 }
 
-func texts(name string, values []string) []element {
-	var es []element
-	for _, v := range values {
-		es = append(es, text(name, v))
-	}
-	return es
-}
-
 func group(name string, inside ...element) element {
 	return element{XMLName: xml.Name{Local: name}, Inside: inside}
 }

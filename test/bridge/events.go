@@ -150,7 +150,7 @@ func (b *Bridge) deliver(ctx context.Context, rule string, t types.Target, body 
 	if err != nil {
 		return err
 	}
-	service, err := b.functions.service(ctx, nameOf(*t.Arn))
+	service, err := b.functions.service(ctx, lambdalocal.NameOf(*t.Arn))
 	if err != nil {
 		return err
 	}

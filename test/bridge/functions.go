@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -47,18 +46,9 @@ type settings struct {
 	onSuccess, onFailure string // ARNs
 }
 
-// nameOf is the name in what Invoke takes: a name, a partial ARN or an ARN, each with or without a qualifier.
-func nameOf(function string) string {
-	if _, after, found := strings.Cut(function, "function:"); found {
-		function = after
-	}
-	name, _, _ := strings.Cut(function, ":")
-	return name
-}
-
 // serve lets the local Lambda service answer for a function that moto holds.
 func (f *functions) serve(w http.ResponseWriter, r *http.Request) {
-	s, err := f.service(r.Context(), nameOf(r.PathValue("name")))
+	s, err := f.service(r.Context(), lambdalocal.NameOf(r.PathValue("name")))
 	var none *types.ResourceNotFoundException
 	switch {
 	case err == nil:

@@ -69,7 +69,7 @@ type answer struct {
 // Invoke does what the Invoke API does for a function's name or ARN. A refusal is an *Error. When ctx ends first the
 // function runs on, as it does when a caller of AWS hangs up.
 func (s *Service) Invoke(ctx context.Context, function string, typ InvocationType, payload []byte) (Result, error) {
-	fn := s.functions[nameOf(function)]
+	fn := s.functions[NameOf(function)]
 	if fn == nil {
 		return Result{}, &Error{404, "ResourceNotFoundException", "Function not found: " + function}
 	}
@@ -83,8 +83,8 @@ func (s *Service) Invoke(ctx context.Context, function string, typ InvocationTyp
 	return Result{RequestID: inv.id}, nil
 }
 
-// nameOf is the name in what Invoke takes: a name, a partial ARN or an ARN, each with or without a qualifier.
-func nameOf(function string) string {
+// NameOf is the name in what Invoke takes: a name, a partial ARN or an ARN, each with or without a qualifier.
+func NameOf(function string) string {
 	if _, after, found := strings.Cut(function, "function:"); found {
 		function = after
 	}

@@ -10,9 +10,9 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/change"
@@ -139,21 +139,22 @@ func candidates(all []iamcloud.Subnet) (ids []string) {
 	return ids
 }
 
-// oldest is the first minor version of Kubernetes 1 that has policy/v1.
-const oldest = 22
+// oldest is the first version of Kubernetes that has policy/v1.
+var oldest = version.MustParseGeneric("1.22")
+
+// tooOld reports whether a version is older than that. One that cannot be read counts as new.
+func tooOld(v string) bool {
+	parsed, err := version.ParseGeneric(v)
+	return err == nil && parsed.LessThan(oldest)
+}
 
 func (d *Discovery) version(ctx context.Context, cluster *kubeadmin.Client) error {
 	v, err := cluster.Version(ctx)
 	if err != nil {
 		return err
 	}
-	parts := strings.Split(strings.TrimPrefix(v, "v"), ".")
-	minor := 0
-	if len(parts) > 1 {
-		minor, _ = strconv.Atoi(parts[1]) // what is no number is new
-	}
-	if parts[0] == "1" && minor > 0 && minor < oldest {
-		return fmt.Errorf("checking the version of Kubernetes: %s is older than 1.%d, the first with policy/v1: "+
+	if tooOld(v) {
+		return fmt.Errorf("checking the version of Kubernetes: %s is older than %s, the first with policy/v1: "+
 			"upgrade the cluster first", v, oldest)
 	}
 	d.find(change.OK, "kubernetes", v, "")

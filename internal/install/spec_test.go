@@ -28,6 +28,14 @@ func TestWhoMayReachTheAPI(t *testing.T) {
 	}
 }
 
+func TestTheOldestKubernetes(t *testing.T) {
+	for v, want := range map[string]bool{"v1.21.14": true, "v1.9.0-eks-1": true, "v1.22.0": false, "v1.37.2+k3s1": false, "v2.0.0": false, "devel": false} {
+		if got := tooOld(v); got != want {
+			t.Errorf("%s is too old: %v, want %v", v, got, want)
+		}
+	}
+}
+
 func TestCandidates(t *testing.T) {
 	all := []iamcloud.Subnet{{ID: "s-public", Zone: "a"}, {ID: "s-1", Zone: "a", Private: true}, {ID: "s-2", Zone: "a", Private: true}, {ID: "s-3", Zone: "b", Private: true},
 		{ID: "s-4", Zone: "c", Private: true}, {ID: "s-5", Zone: "d", Private: true}}

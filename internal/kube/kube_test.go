@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,7 +18,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/util/cert"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -94,6 +97,31 @@ func TestWhatAnEvictionsAnswerMeans(t *testing.T) {
 				t.Errorf("the client slept by itself: %s", d)
 			}
 		})
+	}
+}
+
+// TestAnEvictionNamesItsPod, the grace period and, if it is exact, the version that was seen.
+func TestAnEvictionNamesItsPod(t *testing.T) {
+	for _, exact := range []bool{true, false} {
+		var sent policyv1.Eviction
+		k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			decoder := serializer.NewCodecFactory(newScheme()).UniversalDeserializer()
+			if _, _, err := decoder.Decode(body, nil, &sent); err != nil {
+				t.Error(err)
+			}
+			w.WriteHeader(http.StatusCreated)
+		}))
+		p := spot.Pod{Namespace: "d", Name: "p", UID: "u", Version: "7"}
+		if err := k.Evict(t.Context(), p, 9*time.Second, exact); err != nil {
+			t.Fatal(err)
+		}
+		o := sent.DeleteOptions
+		version := o.Preconditions.ResourceVersion
+		if sent.Namespace != "d" || sent.Name != "p" || *o.GracePeriodSeconds != 9 || *o.Preconditions.UID != "u" ||
+			(version != nil) != exact || exact && *version != "7" {
+			t.Errorf("exact %v: sent %+v", exact, sent)
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ func TestTheBridgeDeliversAsMotoDoes(t *testing.T) {
 		`{"detail": {"spot": [true]}}`, `{"detail": {"spot": [false]}}`,
 		`{"detail": {"nothing": [null]}}`, `{"detail": {"empty": [null]}}`, `{"detail": {"empty": [""]}}`,
 		`{"detail": {"tags": ["b"]}}`,
-		`{"detail": {"state": [{"prefix": "term"}]}}`, `{"detail": {"state": [{"prefix": "run"}]}}`,
+		`{"detail": {"state": [{"prefix": "term"}]}}`, `{"detail": {"state": [{"prefix": "minated"}]}}`,
 		`{"detail": {"state": [{"prefix": "TERM"}]}}`, `{"detail": {"count": [{"prefix": "5"}]}}`,
 		`{"detail": {"path": [{"suffix": ".png"}]}}`, `{"detail": {"path": [{"suffix": ".gif"}]}}`,
 		`{"detail": {"state": [{"exists": true}]}}`, `{"detail": {"state": [{"exists": false}]}}`,

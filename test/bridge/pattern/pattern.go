@@ -38,9 +38,6 @@ func check(path string, fields map[string]any) error {
 	}
 	for name, field := range fields {
 		below := path + "." + name
-		if strings.HasPrefix(name, "$") {
-			return fmt.Errorf("%s: unknown operator %q", path, name)
-		}
 		switch field := field.(type) {
 		case map[string]any:
 			if err := check(below, field); err != nil {

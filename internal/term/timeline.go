@@ -35,7 +35,7 @@ func (p *page) timeline(out spot.Outcome) {
 	} else {
 		p.ends(out)
 	}
-	p.aftersight(out)
+	p.list("volumes still attached at the end", yellow, out.Attached)
 	p.list("problems", red, out.Problems)
 }
 
@@ -192,9 +192,4 @@ func (p *page) replacement(out spot.Outcome) {
 	if l := out.Lifecycle; l != nil && l.Reason != "" {
 		note("lifecycle hook " + l.Hook + ": " + l.Reason)
 	}
-}
-
-// aftersight is what else there was on the node.
-func (p *page) aftersight(out spot.Outcome) {
-	p.list("volumes still attached at the end", yellow, out.Attached)
 }

@@ -8,11 +8,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 	"github.com/castai/kops-spot/internal/onboard"
 )
 
@@ -29,7 +29,7 @@ func (s *site) flags(f *pflag.FlagSet) {
 
 // standing is a cluster and the account that it is in, both logged in to, and proven to belong together.
 type standing struct {
-	cluster   *kubeadmin.Client
+	cluster   dynamic.Interface
 	account   *iamcloud.Account
 	ground    onboard.Ground
 	instances []iamcloud.Instance
@@ -52,7 +52,7 @@ func (c *console) reach(ctx context.Context, s site) (at standing, machines []on
 		return at, nil, m, err
 	}
 	m, at.store = onboard.Meant{Cluster: k.name, Context: in.Name}, k.store
-	if at.cluster, err = kubeadmin.New(at.login); err != nil {
+	if at.cluster, err = onboard.NewClient(at.login); err != nil {
 		return at, nil, m, err
 	}
 	if machines, err = onboard.Machines(ctx, at.cluster); err != nil {

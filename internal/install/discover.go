@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,13 +12,18 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
-	"github.com/castai/kops-spot/internal/kubeadmin"
+	"github.com/castai/kops-spot/internal/kube"
 )
 
 // Discovery is what was found out of a cluster, and what it means for the function.
@@ -28,7 +34,7 @@ type Discovery struct {
 
 // Site is a cluster in its account, as somebody reaches it who installs.
 type Site struct {
-	Cluster *kubeadmin.Client
+	Cluster dynamic.Interface
 	Login   *rest.Config
 	AWS     *iamcloud.Account
 	Name    string
@@ -46,7 +52,7 @@ func Discover(ctx context.Context, s Site) (Discovery, error) {
 	if err := d.network(ctx, s); err != nil {
 		return d, err
 	}
-	if err := d.version(ctx, s.Cluster); err != nil {
+	if err := d.version(ctx, s.Login); err != nil {
 		return d, err
 	}
 	return d, d.others(ctx, s.Cluster)
@@ -148,11 +154,20 @@ func tooOld(v string) bool {
 	return err == nil && parsed.LessThan(oldest)
 }
 
-func (d *Discovery) version(ctx context.Context, cluster *kubeadmin.Client) error {
-	v, err := cluster.Version(ctx)
+func (d *Discovery) version(ctx context.Context, login *rest.Config) error {
+	client, err := rest.UnversionedRESTClientFor(dynamic.ConfigFor(login))
 	if err != nil {
-		return err
+		return fmt.Errorf("preparing the client of %s: %w", login.Host, err)
 	}
+	var says struct{ GitVersion string }
+	body, err := client.Get().AbsPath("/version").Timeout(30 * time.Second).Do(ctx).Raw()
+	if err == nil {
+		err = json.Unmarshal(body, &says)
+	}
+	if err != nil {
+		return fmt.Errorf("asking the API server for its version: %w", kube.Advise(err))
+	}
+	v := says.GitVersion
 	if tooOld(v) {
 		return fmt.Errorf("checking the version of Kubernetes: %s is older than %s, the first with policy/v1: "+
 			"upgrade the cluster first", v, oldest)
@@ -174,17 +189,21 @@ var known = []other{
 }
 
 // others finds by their images who else is there.
-func (d *Discovery) others(ctx context.Context, cluster *kubeadmin.Client) error {
+func (d *Discovery) others(ctx context.Context, cluster dynamic.Interface) error {
 	found := map[string]string{}
-	for _, kind := range []kubeadmin.Ref{{APIVersion: "apps/v1", Kind: "Deployment", Resource: "deployments"}, {APIVersion: "apps/v1", Kind: "DaemonSet", Resource: "daemonsets"}} {
-		all, err := cluster.List(ctx, kind)
+	for _, resource := range []string{"deployments", "daemonsets"} {
+		all, err := cluster.Resource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: resource}).List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return err
+			return fmt.Errorf("listing %s: %w", resource, kube.Advise(err))
 		}
-		for _, o := range all {
+		for _, o := range all.Items {
+			containers, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
 			for _, k := range known {
-				if hasImage(o, k.image) {
-					found[k.name] = kind.Kind + " " + o.Text("metadata", "namespace") + "/" + o.Text("metadata", "name")
+				if slices.ContainsFunc(containers, func(c any) bool {
+					image, _, _ := unstructured.NestedString(c.(map[string]any), "image")
+					return strings.Contains(image, k.image)
+				}) {
+					found[k.name] = o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
 				}
 			}
 		}
@@ -201,14 +220,4 @@ func (d *Discovery) others(ctx context.Context, cluster *kubeadmin.Client) error
 		d.find(level, k.name, where+": "+k.meaning, k.advice)
 	}
 	return nil
-}
-
-func hasImage(o kubeadmin.Object, image string) bool {
-	for _, c := range o.List("spec", "template", "spec", "containers") {
-		m, _ := c.(map[string]any)
-		if text, _ := m["image"].(string); strings.Contains(text, image) {
-			return true
-		}
-	}
-	return false
 }

@@ -5,11 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -76,4 +79,19 @@ func causes(cs []metav1.StatusCause) (messages []string) {
 		}
 	}
 	return messages
+}
+
+// Advise adds to the error of a request that an administrator of the cluster has made what to do about it.
+func Advise(err error) error {
+	var network *net.OpError
+	var request *url.Error
+	switch {
+	case runtime.IsMissingKind(err), runtime.IsMissingVersion(err): // the error quotes the answer, which may be a secret
+		return errors.New("the answer is not a Kubernetes object: check which server the kubeconfig names")
+	case apierrors.IsForbidden(err) && !isWebhook(err):
+		return fmt.Errorf("%w: log in as an administrator of the cluster", err)
+	case errors.As(err, &network), errors.As(err, &request) && request.Timeout():
+		return fmt.Errorf("%w: check that kubectl reaches the cluster, and run this again", err)
+	}
+	return err
 }

@@ -46,60 +46,42 @@ func (w Want) documents(s State, token *logIn) (Files, error) {
 	return files, err
 }
 
-// manifests are what onboarding writes into the cluster. Lists that others have entries in too are left out, and our entry
-// is in identity-mapping.yaml.
-func (m Mapping) manifests(s MappingState, p MappingPlan) (Files, error) {
-	rules, err := manifestObjects()
-	if err != nil {
-		return nil, err
-	}
+// files are what onboarding writes into the cluster. Lists that others have entries in too are left out, and our entry is in
+// identity-mapping.yaml.
+func (m Mapping) files(p MappingPlan) (Files, error) {
 	files := Files{}
-	for _, ref := range sortedRefs(rules) {
-		if isKarpenters(ref) && !m.Karpenter {
-			continue
-		}
-		if err := files.add("rbac.yaml", "---\n", overlay{manifest: rules[ref]}); err != nil {
-			return nil, err
+	var err error
+	add := func(name, head string, v any) { err = cmp.Or(err, files.yaml(name, head, v)) }
+	for _, o := range m.manifests() {
+		add("rbac.yaml", "---\n", o.Object)
+	}
+	made := func(name string, e edit) {
+		o, _, failed := e(nil)
+		if err = cmp.Or(err, failed); err == nil {
+			add(name, "---\n", o.Object)
 		}
 	}
 	if p.NeedsToken {
-		if err := files.add("token.yaml", "", tokenEdit{}); err != nil {
-			return nil, err
-		}
+		made("token.yaml", tokenEdit)
 	}
-	known, _ := m.known()
-	for _, id := range known {
+	for _, id := range m.Identities {
 		const name = "identity-mapping.yaml"
-		var list listing
+		list := awsAuthListing()
 		switch p.Backends[id.ARN] {
 		case CRD:
-			if err := files.add(name, "---\n", objectEdit{ref: mappingRef(s, id), id: id}); err != nil {
-				return nil, err
-			}
+			made(name, objectEdit{ref: mappingRef(p.state, id), id: id}.on)
 			continue
 		case EKSConfigMap:
-			list = awsAuthListing()
 		case MountedFile:
-			list = fileListing(configRef(s.objects[authenticatorRef]), m.Cluster)
+			list = p.state.file(m.Cluster)
 		default:
 			continue
 		}
 		place := list.place(id.Kind)
-		head := "# An entry for " + place.name(list.ref) + "\n"
-		if err := files.yaml(name, head, []*yaml.Node{entryNode(place.arnKey, id.canonical(), id.Username, id.Groups)}); err != nil {
-			return nil, err
-		}
+		add(name, "# An entry for "+place.name(list.ref)+"\n",
+			[]*yaml.Node{entryNode(place.arnKey, id.canonical(), id.Username, id.Groups)})
 	}
-	return files, nil
-}
-
-// add adds the object that an edit makes where there is none.
-func (f Files) add(name, head string, e edit) error {
-	o, _, err := e.on(nil)
-	if err != nil {
-		return err
-	}
-	return f.yaml(name, head, map[string]any(o))
+	return files, err
 }
 
 // yaml adds a document to a file.

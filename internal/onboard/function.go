@@ -35,31 +35,31 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 	if err := r.Want.goingAway(secretLogIn, s.LogInSecret); err != nil {
 		return Planned{}, FunctionLogIn{}, err
 	}
-	now, plan, files, err := r.inspectAndPlan(ctx, r.functionMapping(role))
+	plan, err := r.functionMapping(role).Plan(ctx, r.Cluster)
 	if err != nil {
 		return Planned{}, FunctionLogIn{}, err
 	}
-	steps := mappingSteps(plan)
+	steps := plan.rows()
 	if !plan.NeedsToken {
 		how := FunctionLogIn{Login: "iam", Settled: true}
 		if plan.ClusterID != "" && plan.ClusterID != r.Want.Ground.Cluster {
 			how.Login += ":" + plan.ClusterID
 		}
-		return r.planned(s, steps, files), how, nil
+		return r.planned(s, steps, plan.Files), how, nil
 	}
 	how := FunctionLogIn{Login: "secretsmanager:" + name, SecretARN: r.Want.secretToMake().ARN, Settled: s.LogInSecret != nil}
 	if how.Settled {
 		how.SecretARN = s.LogInSecret.ARN
 	}
-	token := &logIn{tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
-	return r.planned(s, append(steps, token.steps(r.Want, s)...), files), how, nil
+	token := &logIn{tokenLabel(textAt(plan.state.objects[tokenRef], "metadata", "uid"))}
+	return r.planned(s, append(steps, token.steps(r.Want, s)...), plan.Files), how, nil
 }
 
 // PlanRights says what has to be changed in the cluster for a function to do its work there that somebody else sees to the
 // log-in of.
 func (r *Run) PlanRights(ctx context.Context) (Planned, error) {
-	_, plan, files, err := r.inspectAndPlan(ctx, Mapping{Cluster: r.Want.Ground.Cluster, Karpenter: r.Want.Karpenter})
-	return r.planned(State{}, mappingSteps(plan), files), err
+	plan, err := Mapping{Cluster: r.Want.Ground.Cluster, Karpenter: r.Want.Karpenter}.Plan(ctx, r.Cluster)
+	return r.planned(State{}, plan.rows(), plan.Files), err
 }
 
 // PlanLogInRemoval says what is to be taken away for the cluster to forget a function with the role; without one, with the role
@@ -73,8 +73,8 @@ func (r *Run) PlanLogInRemoval(ctx context.Context, role string) (Planned, error
 	if s.User != nil && isOurs(s.User.Tags, cluster) || s.Role != nil && isOurs(s.Role.Tags, cluster) {
 		return r.planned(s, []step{leave("cluster", cluster, "the cluster is onboarded: kops-spot offboard takes away what it knows of the function")}, nil), nil
 	}
-	steps, err := r.forget(ctx, r.functionMapping(cmp.Or(role, s.RoleName)))
-	return r.planned(s, slices.Concat(steps, secretsAway(r.Want, State{LogInSecret: s.LogInSecret})), nil), err
+	plan, err := r.functionMapping(cmp.Or(role, s.RoleName)).PlanRemoval(ctx, r.Cluster)
+	return r.planned(s, slices.Concat(plan.rows(), secretsAway(r.Want, State{LogInSecret: s.LogInSecret})), nil), err
 }
 
 // secretToMake stands for the log-in's secret before it is made: what AWS puts after its name is known only then.

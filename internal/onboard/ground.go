@@ -9,9 +9,13 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/iamcloud"
-	"github.com/castai/kops-spot/internal/kubeadmin"
+	"github.com/castai/kops-spot/internal/kube"
 )
 
 // tagKopsCluster is the tag in which kOps writes the cluster's name on everything that it makes in EC2.
@@ -50,15 +54,15 @@ var (
 
 // Machines reads which instances the cluster's nodes are: kubelet, kOps or the cloud controller write
 // aws:///<zone>/<instance id> into spec.providerID.
-func Machines(ctx context.Context, cluster *kubeadmin.Client) (all []Machine, err error) {
-	nodes, err := cluster.List(ctx, kubeadmin.Ref{APIVersion: "v1", Kind: "Node", Resource: "nodes"})
+func Machines(ctx context.Context, cluster dynamic.Interface) (all []Machine, err error) {
+	nodes, err := cluster.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listing nodes: %w", kube.Advise(err))
 	}
-	for _, n := range nodes {
-		parts := strings.Split(strings.TrimPrefix(n.Text("spec", "providerID"), "aws://"), "/")
+	for _, n := range nodes.Items {
+		parts := strings.Split(strings.TrimPrefix(textAt(&n, "spec", "providerID"), "aws://"), "/")
 		if id := parts[len(parts)-1]; len(parts) > 1 && instanceID.MatchString(id) {
-			all = append(all, Machine{n.Text("metadata", "name"), id, zoneRegion.FindString(parts[len(parts)-2])})
+			all = append(all, Machine{n.GetName(), id, zoneRegion.FindString(parts[len(parts)-2])})
 		}
 	}
 	return all, nil

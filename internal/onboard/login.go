@@ -47,15 +47,11 @@ func (l *logIn) steps(w Want, s State) []step {
 
 // storeToken puts the cluster's token into the secret.
 func storeToken(ctx context.Context, r *Run, secret string) error {
-	token, err := readToken(ctx, r.Cluster)
+	token, uid, err := readToken(ctx, r.Cluster)
 	if err != nil {
 		return err
 	}
-	o, err := r.Cluster.Get(ctx, tokenRef)
-	if err != nil {
-		return err
-	}
-	return r.AWS.Store(ctx, secret, token.Secret(), tokenLabel(o.Text("metadata", "uid")))
+	return r.AWS.Store(ctx, secret, token, tokenLabel(uid))
 }
 
 // readBy is the step for the function's own policy, which has to name a secret that is not made yet: its whole ARN is known

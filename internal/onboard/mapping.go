@@ -5,13 +5,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
+
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Mapping is the part of onboarding that lets IAM identities into the cluster, and says what they may do there: Inspect,
-// Plan or PlanRemoval, Apply, Check.
+// Mapping is the part of onboarding that lets IAM identities into the cluster, and says what they may do there.
 type Mapping struct {
 	Cluster    string     // the cluster's name, as kOps knows it
 	Identities []Identity // whom the cluster is to know
@@ -50,10 +50,14 @@ type MappingPlan struct {
 	// ClusterID is what the authenticator calls the cluster; empty if there is none.
 	ClusterID string
 
-	// NeedsToken says that the function has to log in with its ServiceAccount's token, which Apply returns.
+	// NeedsToken says that the function has to log in with its ServiceAccount's token.
 	NeedsToken bool
 
+	Files Files // what would be written, for --export
+
+	state MappingState // what the plan is made of
 	steps []mappingStep
+	err   error // the first
 }
 
 // annotationMapped is where we note in an object what in it is ours.
@@ -62,15 +66,15 @@ const annotationMapped = spot.AnnotationPrefix + "mapped"
 // Labels by which we know our own objects again.
 const (
 	labelManagedBy = "app.kubernetes.io/managed-by"
-	managedBy      = kubeadmin.Manager
+	managedBy      = fieldManager
 )
 
 // valid holds the identities to what an authenticator can map, and to what we promise.
 func (m Mapping) valid() error {
 	for _, id := range m.Identities {
-		kind, _, ok := strings.Cut(resourceOf(id.ARN), "/")
+		is, err := arn.Parse(id.ARN)
 		switch {
-		case !ok || kind != string(id.Kind):
+		case err != nil || is.Service != "iam" || is.AccountID == "" || !strings.HasPrefix(is.Resource, string(id.Kind)+"/"):
 			return fmt.Errorf("mapping %s: it is not the ARN of an IAM %s", id.ARN, id.Kind)
 		case id.Username == "":
 			return fmt.Errorf("mapping %s: it has to have a name in the cluster", id.ARN)
@@ -95,32 +99,9 @@ func (id Identity) canonical() string {
 }
 
 // accountOf is the AWS account in an ARN.
-func accountOf(arn string) string {
-	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
-		return parts[4]
-	}
-	return ""
-}
-
-// resourceOf is what an IAM ARN is of: role/name, user/path/name; empty if it is none.
-func resourceOf(arn string) string {
-	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iam" || parts[4] == "" {
-		return ""
-	}
-	return parts[5]
-}
-
-// known are the identities that the cluster is to know, and forgotten those that it is not to know any more.
-func (m Mapping) known() (known, forgotten []Identity) {
-	for _, id := range m.Identities {
-		if len(id.Groups) > 0 {
-			known = append(known, id)
-		} else {
-			forgotten = append(forgotten, id)
-		}
-	}
-	return known, forgotten
+func accountOf(s string) string {
+	a, _ := arn.Parse(s)
+	return a.AccountID
 }
 
 // title is the identity as a plan names it.

@@ -1,12 +1,14 @@
 package onboard
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/castai/kops-spot/internal/kubeadmin"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // Backend is where an aws-iam-authenticator takes from who is who.
@@ -23,13 +25,13 @@ const (
 type authenticator struct {
 	modes     []Backend // in the order in which it asks them: the first that knows an identity decides
 	clusterID string
-	config    kubeadmin.Ref // the ConfigMap with its file
-	mounted   bool          // it reads that file
+	config    ref  // the ConfigMap with its file
+	mounted   bool // it reads that file
 }
 
 // authenticatorOf reads how the DaemonSet runs the authenticator; config is what its file says, as far as there is one.
 // Its flags win over its environment, and that over its file.
-func authenticatorOf(daemonSet kubeadmin.Object, config any) authenticator {
+func authenticatorOf(daemonSet object, config any) authenticator {
 	flags := flagsOf(daemonSet)
 	a := authenticator{config: configRef(daemonSet), mounted: len(flags["config"]) > 0}
 	said := flags["backend-mode"]
@@ -61,41 +63,42 @@ func backendNamed(mode string) Backend {
 	return Backend(mode)
 }
 
+// podSpec is of the pods of a workload. What the API server has accepted can be read as what it is.
+func podSpec(workload object) (spec corev1.PodSpec) {
+	if workload == nil {
+		return spec
+	}
+	fields, _, _ := unstructured.NestedMap(workload.Object, "spec", "template", "spec")
+	_ = runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &spec)
+	return spec
+}
+
 // flagsOf are the flags of the DaemonSet's program, with the values of those that may stand several times or hold several;
 // and with a $ before them, the variables of its environment.
-func flagsOf(daemonSet kubeadmin.Object) map[string][]string {
+func flagsOf(daemonSet object) map[string][]string {
 	short := map[string]string{"c": "config", "i": "cluster-id"}
 	flags := map[string][]string{}
-	for _, c := range daemonSet.List("spec", "template", "spec", "containers") {
-		container := kubeadmin.Object(asMap(c))
-		args := slices.Concat(container.List("command"), container.List("args"))
+	for _, container := range podSpec(daemonSet).Containers {
+		args := slices.Concat(container.Command, container.Args)
 		for i, arg := range args {
-			name, value, inline := strings.Cut(fmt.Sprint(arg), "=")
+			name, value, inline := strings.Cut(arg, "=")
 			if !strings.HasPrefix(name, "-") {
 				continue
 			}
 			if !inline && i+1 < len(args) {
-				value = fmt.Sprint(args[i+1])
+				value = args[i+1]
 			}
 			name = strings.TrimLeft(name, "-")
-			if long, ok := short[name]; ok {
-				name = long
-			}
+			name = cmp.Or(short[name], name)
 			flags[name] = append(flags[name], strings.Split(value, ",")...)
 		}
-		for _, e := range container.List("env") {
-			variable := kubeadmin.Object(asMap(e))
-			if value := variable.Text("value"); value != "" {
-				flags["$"+variable.Text("name")] = []string{value}
+		for _, e := range container.Env {
+			if e.Value != "" {
+				flags["$"+e.Name] = []string{e.Value}
 			}
 		}
 	}
 	return flags
-}
-
-func asMap(v any) map[string]any {
-	m, _ := v.(map[string]any)
-	return m
 }
 
 // words are the strings at a path of keys, where there is one string or a list of them.
@@ -118,24 +121,4 @@ func words(v any, path ...string) (words []string) {
 		}
 	}
 	return words
-}
-
-// firstWithAWSAuth is the first kOps whose authenticator may read aws-auth.
-const firstWithAWSAuth = 19 // 1.19
-
-// readsAWSAuth reports whether an authenticator that kOps has put there can read aws-auth. Of an unknown version it is
-// believed: to have chosen that mode takes a kOps that has it.
-func readsAWSAuth(kops string) bool {
-	minor, ok := minorOf(kops)
-	return !ok || minor >= firstWithAWSAuth
-}
-
-// minorOf is the second number of v1.19.3.
-func minorOf(version string) (int, bool) {
-	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
-	if len(parts) < 2 || parts[0] != "1" {
-		return 0, false
-	}
-	n, err := strconv.Atoi(parts[1])
-	return n, err == nil
 }

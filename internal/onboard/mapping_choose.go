@@ -6,15 +6,13 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-
-	"github.com/castai/kops-spot/internal/kubeadmin"
 )
 
 // backend chooses where an identity is mapped: where it can be done live, unless a place that the authenticator asks before
 // has decided about the identity already.
-func (m Mapping) backend(s MappingState, a authenticator, there bool, id Identity) (b Backend, why string, err error) {
+func (s MappingState) backend(a authenticator, there bool, id Identity) (b Backend, why string, err error) {
 	if !there {
-		return NoBackend, "there is no DaemonSet " + authenticatorRef.FullName() + " in this cluster, and without it IAM is not known to it", nil
+		return NoBackend, "there is no DaemonSet " + authenticatorRef.fullName() + " in this cluster, and without it IAM is not known to it", nil
 	}
 	var order []string
 	for _, mode := range a.modes {
@@ -59,9 +57,6 @@ func (s MappingState) reason(b Backend, in string) string {
 func (s MappingState) unusable(a authenticator, b Backend) string {
 	switch b {
 	case EKSConfigMap:
-		if !readsAWSAuth(s.KopsVersion) {
-			return "kOps " + s.KopsVersion + " does not let it read aws-auth: kOps 1.19 and later do"
-		}
 	case CRD:
 		if !s.knowsMapping {
 			return "the cluster does not know IAMIdentityMapping: kops update cluster puts it there"
@@ -89,15 +84,14 @@ func (s MappingState) catches(a authenticator, b Backend, id Identity) (bool, er
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 
 // mappingRef is the object that maps an identity: the one that is there, whoever has made it, or ours.
-func mappingRef(s MappingState, id Identity) kubeadmin.Ref {
-	ref := mappingsRef
+func mappingRef(s MappingState, id Identity) ref {
 	if there := s.mappingOf(id.canonical()); len(there) > 0 {
-		ref.Name = there[0].Text("metadata", "name")
-		return ref
+		return refOf(there[0])
 	}
+	r := mappingsRef
 	arn := id.canonical()
 	sum := sha256.Sum256([]byte(strings.ToLower(arn)))
 	short := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(arn[strings.LastIndexByte(arn, '/')+1:]), "-"), "-")
-	ref.Name = fmt.Sprintf("cast-%s-%s", short, hex.EncodeToString(sum[:4]))
-	return ref
+	r.name = fmt.Sprintf("cast-%s-%s", short, hex.EncodeToString(sum[:4]))
+	return r
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 )
 
 // TestWhereIdentitiesAreMapped: where the authenticator looks, live where that can be, and never behind a place that decides
@@ -18,19 +17,17 @@ func TestWhereIdentitiesAreMapped(t *testing.T) {
 		role, user Backend
 		why        string // of some step of the plan
 	}{
-		"no authenticator":               {testCluster{awsAuth: map[string]string{}}, NoBackend, NoBackend, "there is no DaemonSet kube-system/aws-iam-authenticator"},
-		"aws-auth":                       {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), kops: "v1.30.1"}, EKSConfigMap, EKSConfigMap, "within seconds; it is not there yet"},
-		"aws-auth by its first name":     {testCluster{daemonSet: daemonSet("--backend-mode", "ConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds"},
-		"aws-auth of an old kOps":        {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), kops: "1.18.3"}, NoBackend, NoBackend, "kOps 1.18.3 does not let it read aws-auth"},
-		"aws-auth of the first that has": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), kops: "1.19.0-alpha.1"}, EKSConfigMap, EKSConfigMap, "within seconds"},
-		"objects":                        {testCluster{daemonSet: daemonSet("--backend-mode=CRD")}, CRD, CRD, "within seconds"},
-		"objects that are not known":     {testCluster{daemonSet: daemonSet("--backend-mode=CRD"), noMappings: true}, NoBackend, NoBackend, "does not know IAMIdentityMapping"},
-		"the default":                    {testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: x\n"}, MountedFile, MountedFile, "only when it starts"},
-		"the default, without a file":    {testCluster{daemonSet: daemonSet()}, NoBackend, NoBackend, "it is not told to read a file"},
-		"by its file":                    {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  backendMode: [CRD]\n"}, CRD, CRD, "within seconds"},
-		"by its file, in one word":       {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  BackendMode: CRD\n"}, CRD, CRD, "within seconds"},
-		"a flag over its file":           {testCluster{daemonSet: daemonSet("-c", "x", "--backend-mode=EKSConfigMap"), file: "server:\n  backendMode: [CRD]\n"}, EKSConfigMap, EKSConfigMap, "within seconds"},
-		"one that we do not know":        {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile")}, NoBackend, NoBackend, "the mode DynamicFile is not known"},
+		"no authenticator":            {testCluster{awsAuth: map[string]string{}}, NoBackend, NoBackend, "there is no DaemonSet kube-system/aws-iam-authenticator"},
+		"aws-auth":                    {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds; it is not there yet"},
+		"aws-auth by its first name":  {testCluster{daemonSet: daemonSet("--backend-mode", "ConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds"},
+		"objects":                     {testCluster{daemonSet: daemonSet("--backend-mode=CRD")}, CRD, CRD, "within seconds"},
+		"objects that are not known":  {testCluster{daemonSet: daemonSet("--backend-mode=CRD"), noMappings: true}, NoBackend, NoBackend, "does not know IAMIdentityMapping"},
+		"the default":                 {testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: x\n"}, MountedFile, MountedFile, "only when it starts"},
+		"the default, without a file": {testCluster{daemonSet: daemonSet()}, NoBackend, NoBackend, "it is not told to read a file"},
+		"by its file":                 {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  backendMode: [CRD]\n"}, CRD, CRD, "within seconds"},
+		"by its file, in one word":    {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  BackendMode: CRD\n"}, CRD, CRD, "within seconds"},
+		"a flag over its file":        {testCluster{daemonSet: daemonSet("-c", "x", "--backend-mode=EKSConfigMap"), file: "server:\n  backendMode: [CRD]\n"}, EKSConfigMap, EKSConfigMap, "within seconds"},
+		"one that we do not know":     {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile")}, NoBackend, NoBackend, "the mode DynamicFile is not known"},
 		"several: the first that is live": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD,EKSConfigMap"), file: "clusterID: x\n"},
 			CRD, CRD, "backend mode is MountedFile,CRD,EKSConfigMap: it takes this up by itself"},
 		"several, in several flags": {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile", "--backend-mode=CRD"), noMappings: false}, CRD, CRD, "within seconds"},
@@ -43,7 +40,7 @@ func TestWhereIdentitiesAreMapped(t *testing.T) {
 		"several, and what knows one comes later": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=CRD,MountedFile"), file: roles}, CRD, CRD, "within seconds"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := testMapping.Plan(c.state())
+			p, err := testMapping.decide(c.state())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -68,10 +65,11 @@ func TestWhereIdentitiesAreMapped(t *testing.T) {
 // TestClusterID is what tokens have to be made for: as the flag says, or the environment, or the file.
 func TestClusterID(t *testing.T) {
 	env := daemonSet(configFlag)
-	asMap(env.List("spec", "template", "spec", "containers")[0])["env"] = []any{map[string]any{"name": "KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID", "value": "by-env"}}
-	for want, o := range map[string]kubeadmin.Object{"by-flag": daemonSet(configFlag, "--cluster-id=by-flag"), "by-letter": daemonSet(configFlag, "-i", "by-letter"),
+	set(env, []any{map[string]any{"name": "x", "args": []any{configFlag},
+		"env": []any{map[string]any{"name": "KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID", "value": "by-env"}}}}, "spec", "template", "spec", "containers")
+	for want, o := range map[string]object{"by-flag": daemonSet(configFlag, "--cluster-id=by-flag"), "by-letter": daemonSet(configFlag, "-i", "by-letter"),
 		"by-env": env, "by-file": daemonSet(configFlag)} {
-		p, err := testMapping.Plan(testCluster{daemonSet: o, file: "clusterID: by-file\n"}.state())
+		p, err := testMapping.decide(testCluster{daemonSet: o, file: "clusterID: by-file\n"}.state())
 		if err != nil || p.ClusterID != want {
 			t.Errorf("%v: %q, want %q", err, p.ClusterID, want)
 		}
@@ -88,10 +86,10 @@ func TestIdentitiesThatAreRefused(t *testing.T) {
 		"mapping : it is not the ARN of an IAM user": {Kind: UserIdentity, Username: "x", Groups: []string{"g"}},
 	} {
 		m := Mapping{Identities: []Identity{id}}
-		if _, err := m.Plan(testCluster{}.state()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := m.decide(testCluster{}.state()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v; want %q", err, want)
 		}
-		if _, err := m.PlanRemoval(testCluster{}.state()); err == nil {
+		if _, err := m.decideRemoval(testCluster{}.state()); err == nil {
 			t.Errorf("removing it is planned: %q", want)
 		}
 	}

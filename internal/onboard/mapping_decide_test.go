@@ -3,52 +3,51 @@ package onboard
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 )
 
 // daemonSet is the authenticator as kOps runs it, with the arguments that a mode brings.
-func daemonSet(args ...string) kubeadmin.Object {
-	o := authenticatorRef.New()
-	o.Set([]any{map[string]any{"name": "aws-iam-authenticator", "args": anys(append([]string{"server"}, args...))}}, "spec", "template", "spec", "containers")
+func daemonSet(args ...string) object {
+	o := authenticatorRef.empty()
+	set(o, []any{map[string]any{"name": "aws-iam-authenticator", "args": anys(append([]string{"server"}, args...))}}, "spec", "template", "spec", "containers")
 	return o
 }
 
 const configFlag = "--config=/etc/aws-iam-authenticator/config.yaml"
 
-// testCluster is what Inspect would have read.
+// testCluster is what has been read of a cluster.
 type testCluster struct {
-	daemonSet  kubeadmin.Object
-	kops       string
+	daemonSet  object
 	awsAuth    map[string]string
 	file       string
-	mappings   []kubeadmin.Object
+	mappings   []object
 	noMappings bool // the cluster does not know the kind
-	secret     kubeadmin.Object
+	secret     object
 }
 
 func (c testCluster) state() MappingState {
-	s := MappingState{KopsVersion: c.kops, mappings: c.mappings, knowsMapping: !c.noMappings, objects: map[kubeadmin.Ref]kubeadmin.Object{
-		awsAuthRef: configMap(awsAuthRef, c.awsAuth), tokenRef: c.secret}}
-	if c.daemonSet != nil {
-		s.objects[authenticatorRef] = c.daemonSet
-	}
+	s := MappingState{mappings: c.mappings, knowsMapping: !c.noMappings, applied: map[ref]object{}, objects: map[ref]object{
+		authenticatorRef: c.daemonSet, awsAuthRef: configMap(awsAuthRef, c.awsAuth), tokenRef: c.secret}}
 	if c.file != "" {
-		ref := configRef(c.daemonSet)
-		s.objects[ref] = configMap(ref, map[string]string{fileKey: c.file})
+		r := configRef(c.daemonSet)
+		s.objects[r] = configMap(r, map[string]string{fileKey: c.file})
+	}
+	for _, o := range allManifests {
+		s.applied[refOf(o)] = o
 	}
 	return s
 }
 
-func mappingObject(name, arn string, groups ...string) kubeadmin.Object {
-	ref := mappingsRef
-	ref.Name = name
-	o := ref.New()
-	o.Set(map[string]any{"arn": arn, "username": "theirs", "groups": anys(groups)}, "spec")
+func mappingObject(name, arn string, groups ...string) object {
+	r := mappingsRef
+	r.name = name
+	o := r.empty()
+	set(o, map[string]any{"arn": arn, "username": "theirs", "groups": anys(groups)}, "spec")
 	return o
 }
 
@@ -57,9 +56,16 @@ var testMapping = Mapping{Cluster: "prod.example.com", Identities: bothOurs}
 // after is the cluster as a plan leaves it.
 func after(t *testing.T, s MappingState, p MappingPlan) MappingState {
 	t.Helper()
-	next := MappingState{KopsVersion: s.KopsVersion, knowsMapping: s.knowsMapping, objects: maps.Clone(s.objects), mappings: slices.Clone(s.mappings)}
+	next := s
+	next.objects, next.mappings = maps.Clone(s.objects), slices.Clone(s.mappings)
 	for _, step := range p.steps {
-		o, _, err := step.edit.on(next.objectOf(step.ref))
+		if !step.Changes() {
+			continue
+		}
+		o, err := step.manifest, error(nil)
+		if o == nil {
+			o, _, err = step.edit(next.objectOf(step.ref))
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +73,7 @@ func after(t *testing.T, s MappingState, p MappingPlan) MappingState {
 			next.objects[step.ref] = o
 			continue
 		}
-		next.mappings = slices.DeleteFunc(next.mappings, func(m kubeadmin.Object) bool { return m.Text("metadata", "name") == step.ref.Name })
+		next.mappings = slices.DeleteFunc(next.mappings, func(m object) bool { return m.GetName() == step.ref.name })
 		if o != nil {
 			next.mappings = append(next.mappings, o)
 		}
@@ -78,7 +84,7 @@ func after(t *testing.T, s MappingState, p MappingPlan) MappingState {
 // TestPlansThereAndBack: carried out, a plan leaves nothing to do; its removal leaves what was there before, and then nothing
 // to do either.
 func TestPlansThereAndBack(t *testing.T) {
-	theirs := []kubeadmin.Object{mappingObject("ops", "arn:aws:iam::111122223333:role/Ours", "ops"), mappingObject("zed", "arn:aws:iam::111122223333:user/zed", "z")}
+	theirs := []object{mappingObject("ops", "arn:aws:iam::111122223333:role/Ours", "ops"), mappingObject("zed", "arn:aws:iam::111122223333:user/zed", "z")}
 	for name, c := range map[string]testCluster{
 		"none":         {},
 		"aws-auth":     {daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}},
@@ -88,22 +94,22 @@ func TestPlansThereAndBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := c.state()
-			p, err := testMapping.Plan(s)
+			p, err := testMapping.decide(s)
 			if err != nil || p.Changes.Empty() {
 				t.Fatal(err, p.Changes)
 			}
 			done := after(t, s, p)
-			again, err := testMapping.Plan(done)
+			again, err := testMapping.decide(done)
 			if err != nil || !again.Changes.Empty() {
 				t.Errorf("a second run: %v, %v", err, again.Changes)
 			}
-			removal, err := testMapping.PlanRemoval(done)
+			removal, err := testMapping.decideRemoval(done)
 			if err != nil {
 				t.Fatal(err)
 			}
 			back := after(t, done, removal)
 			for ref, o := range back.objects {
-				if was := s.objects[ref]; !sameObject(meaning(t, o), meaning(t, was)) {
+				if was := s.objects[ref]; !reflect.DeepEqual(meaning(t, o), meaning(t, was)) {
 					t.Errorf("%s is left as %v and was %v", ref, o, was)
 				}
 			}
@@ -111,13 +117,12 @@ func TestPlansThereAndBack(t *testing.T) {
 				t.Errorf("%d objects are left of %d", len(back.mappings), len(s.mappings))
 			}
 			for _, o := range s.mappings {
-				ref := mappingsRef
-				ref.Name = o.Text("metadata", "name")
-				if is := back.objectOf(ref); !sameObject(is, o) {
+				ref := refOf(o)
+				if is := back.objectOf(ref); !reflect.DeepEqual(is, o) {
 					t.Errorf("%s is left as %v and was %v", ref, is, o)
 				}
 			}
-			if again, err := testMapping.PlanRemoval(back); err != nil || !again.Changes.Empty() {
+			if again, err := testMapping.decideRemoval(back); err != nil || !again.Changes.Empty() {
 				t.Errorf("a second removal: %v, %v", err, again.Changes)
 			}
 		})
@@ -128,18 +133,23 @@ func TestPlansThereAndBack(t *testing.T) {
 func TestAnUnwantedIdentityIsForgotten(t *testing.T) {
 	nobody := testUser
 	nobody.Groups = nil
-	for mode, ds := range map[string]kubeadmin.Object{"EKSConfigMap": daemonSet("--backend-mode=EKSConfigMap"), "CRD": daemonSet("--backend-mode=CRD"), "MountedFile": daemonSet(configFlag)} {
+	for mode, ds := range map[string]object{"EKSConfigMap": daemonSet("--backend-mode=EKSConfigMap"), "CRD": daemonSet("--backend-mode=CRD"), "MountedFile": daemonSet(configFlag)} {
 		s := testCluster{daemonSet: ds}.state()
-		p, err := testMapping.Plan(s)
+		p, err := testMapping.decide(s)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s = after(t, s, p)
-		p, err = Mapping{Cluster: "prod.example.com", Identities: []Identity{testRole, nobody}}.Plan(s)
+		p, err = Mapping{Cluster: "prod.example.com", Identities: []Identity{testRole, nobody}}.decide(s)
 		if err != nil || p.Changes.Empty() {
 			t.Errorf("%s: %v: %v", mode, err, p.Changes)
 		}
-		is := fmt.Sprint(after(t, s, p))
+		is, left := "", after(t, s, p)
+		for _, o := range slices.AppendSeq(left.mappings, maps.Values(left.objects)) {
+			if o != nil {
+				is += fmt.Sprintln(o.Object)
+			}
+		}
 		if strings.Contains(is, "cast-kops-prod") || !strings.Contains(is, "role/Ours") {
 			t.Errorf("%s: it is left as %s", mode, is)
 		}
@@ -153,30 +163,30 @@ func TestARolloutThatWasBrokenOff(t *testing.T) {
 		p.steps = slices.DeleteFunc(slices.Clone(p.steps), func(s mappingStep) bool { return s.ref == authenticatorRef })
 		return after(t, s, p)
 	}
-	p, err := testMapping.Plan(s)
+	p, err := testMapping.decide(s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	half := brokenOff(s, p)
-	next, err := testMapping.Plan(half)
+	next, err := testMapping.decide(half)
 	if err != nil || next.Changes.Count(change.Update) != 1 || !strings.Contains(fmt.Sprint(next.Changes), "{change DaemonSet") {
 		t.Errorf("%v: %v", err, next.Changes)
 	}
 	done := after(t, half, next)
-	removal, err := testMapping.PlanRemoval(done)
+	removal, err := testMapping.decideRemoval(done)
 	if err != nil {
 		t.Fatal(err)
 	}
-	next, err = testMapping.PlanRemoval(brokenOff(done, removal))
+	next, err = testMapping.decideRemoval(brokenOff(done, removal))
 	if err != nil || next.Changes.Count(change.Update) != 1 || !strings.Contains(fmt.Sprint(next.Changes), "{change DaemonSet") {
 		t.Errorf("back: %v: %v", err, next.Changes)
 	}
 	byHand := testCluster{daemonSet: daemonSet(configFlag), file: "server:\n  mapRoles:\n    - roleARN: arn:aws:iam::111122223333:role/Ours\n      username: kops-spot\n      groups: [cast:spot-handler]\n"}
-	removal, err = testMapping.PlanRemoval(byHand.state())
+	removal, err = testMapping.decideRemoval(byHand.state())
 	if err != nil || !strings.Contains(fmt.Sprint(removal.Changes), "{change DaemonSet") {
 		t.Errorf("an entry of a person's goes, and the pods go on to know it: %v: %v", err, removal.Changes)
 	}
-	next, err = testMapping.PlanRemoval(after(t, byHand.state(), removal))
+	next, err = testMapping.decideRemoval(after(t, byHand.state(), removal))
 	if err != nil || !next.Changes.Empty() {
 		t.Errorf("and a second time: %v: %v", err, next.Changes)
 	}
@@ -185,26 +195,26 @@ func TestARolloutThatWasBrokenOff(t *testing.T) {
 // TestPodsThatNobodyRestarts: the plan says who has to.
 func TestPodsThatNobodyRestarts(t *testing.T) {
 	ds := daemonSet(configFlag)
-	ds.Set("OnDelete", "spec", "updateStrategy", "type")
-	p, err := testMapping.Plan(testCluster{daemonSet: ds, file: "clusterID: c\n"}.state())
+	set(ds, "OnDelete", "spec", "updateStrategy", "type")
+	p, err := testMapping.decide(testCluster{daemonSet: ds, file: "clusterID: c\n"}.state())
 	if err != nil || !strings.Contains(fmt.Sprint(p.Changes), "then delete them, one after another") {
 		t.Errorf("%v: %v", err, p.Changes)
 	}
-	if slices.ContainsFunc(p.steps, func(s mappingStep) bool { return s.rollout }) {
+	if slices.ContainsFunc(p.steps, func(s mappingStep) bool { return s.ref == authenticatorRef && s.then != nil }) {
 		t.Error("it waits for pods that do not come by themselves")
 	}
 }
 
 // TestASecretOfSomethingElse stops everything, and a token of an earlier run is told of.
 func TestASecretOfSomethingElse(t *testing.T) {
-	if _, err := testMapping.Plan(testCluster{secret: tokenRef.New()}.state()); err == nil || !strings.Contains(err.Error(), "delete it and run this again") {
+	if _, err := testMapping.decide(testCluster{secret: tokenRef.empty()}.state()); err == nil || !strings.Contains(err.Error(), "delete it and run this again") {
 		t.Errorf("got %v", err)
 	}
-	ours, _, err := tokenEdit{}.on(nil)
+	ours, _, err := tokenEdit(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := testMapping.Plan(testCluster{daemonSet: daemonSet("--backend-mode=CRD"), secret: ours}.state())
+	p, err := testMapping.decide(testCluster{daemonSet: daemonSet("--backend-mode=CRD"), secret: ours}.state())
 	if err != nil || !strings.Contains(fmt.Sprint(p.Changes), "{leave Secret kube-system/kops-spot-token the function may still log in with it") {
 		t.Errorf("%v: %v", err, p.Changes)
 	}
@@ -213,11 +223,11 @@ func TestASecretOfSomethingElse(t *testing.T) {
 // TestNothingIsBoundThatIsNotThere: roles and accounts are made before what binds them, and go after it.
 func TestNothingIsBoundThatIsNotThere(t *testing.T) {
 	m := Mapping{Karpenter: true}
-	p, err := m.Plan(testCluster{}.state())
+	p, err := m.decide(testCluster{}.state())
 	if err != nil {
 		t.Fatal(err)
 	}
-	removal, err := m.PlanRemoval(after(t, testCluster{}.state(), p))
+	removal, err := m.decideRemoval(after(t, testCluster{}.state(), p))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,13 +247,13 @@ func TestNothingIsBoundThatIsNotThere(t *testing.T) {
 
 // TestWhatIsNotOursStays when all is taken away, and the plan says so.
 func TestWhatIsNotOursStays(t *testing.T) {
-	objects, err := manifestObjects()
-	if err != nil {
-		t.Fatal(err)
+	s, objects := testCluster{}.state(), allManifests
+	for _, o := range objects {
+		o = o.DeepCopy()
+		unset(o, "metadata", "labels")
+		s.objects[refOf(o)] = o
 	}
-	s := testCluster{}.state()
-	maps.Copy(s.objects, objects)
-	p, err := testMapping.PlanRemoval(s)
+	p, err := testMapping.decideRemoval(s)
 	if err != nil || !p.Changes.Empty() || p.Changes.Count(change.Leave) != len(objects) {
 		t.Errorf("%v: %v", err, p.Changes)
 	}

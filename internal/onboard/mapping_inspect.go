@@ -2,101 +2,98 @@ package onboard
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/castai/kops-spot/internal/kubeadmin"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/castai/kops-spot/internal/kube"
 )
 
 const kubeSystem = "kube-system"
 
 // The objects by which a cluster knows who is who.
 var (
-	authenticatorRef = kubeadmin.Ref{APIVersion: "apps/v1", Kind: "DaemonSet", Resource: "daemonsets", Namespace: kubeSystem, Name: "aws-iam-authenticator"}
+	authenticatorRef = inKubeSystem("apps", "DaemonSet", "aws-iam-authenticator")
 	awsAuthRef       = configMapRef("aws-auth")
-	tokenRef         = kubeadmin.Ref{APIVersion: "v1", Kind: "Secret", Resource: "secrets", Namespace: kubeSystem, Name: "kops-spot-token"}
-	mappingsRef      = kubeadmin.Ref{APIVersion: "iamauthenticator.k8s.aws/v1alpha1", Kind: "IAMIdentityMapping", Resource: "iamidentitymappings"}
+	tokenRef         = inKubeSystem("", "Secret", "kops-spot-token")
+	mappingsRef      = ref{GroupVersionKind: schema.GroupVersionKind{Group: "iamauthenticator.k8s.aws", Version: "v1alpha1", Kind: "IAMIdentityMapping"}}
 )
 
-// What kOps puts into every cluster of its own, and labels with its version.
-var versionedByKops = []kubeadmin.Ref{
-	{APIVersion: "apps/v1", Kind: "DaemonSet", Resource: "daemonsets", Namespace: kubeSystem, Name: "kops-controller"},
-	{APIVersion: "apps/v1", Kind: "Deployment", Resource: "deployments", Namespace: kubeSystem, Name: "dns-controller"},
+func inKubeSystem(group, kind, name string) ref {
+	return ref{schema.GroupVersionKind{Group: group, Version: "v1", Kind: kind}, kubeSystem, name}
 }
 
-func configMapRef(name string) kubeadmin.Ref {
-	return kubeadmin.Ref{APIVersion: "v1", Kind: "ConfigMap", Resource: "configmaps", Namespace: kubeSystem, Name: name}
-}
+func configMapRef(name string) ref { return inKubeSystem("", "ConfigMap", name) }
 
 // configRef is the ConfigMap in which the authenticator's file is.
-func configRef(daemonSet kubeadmin.Object) kubeadmin.Ref {
-	for _, v := range daemonSet.List("spec", "template", "spec", "volumes") {
-		if name := kubeadmin.Object(asMap(v)).Text("configMap", "name"); name != "" {
-			return configMapRef(name)
+func configRef(daemonSet object) ref {
+	for _, v := range podSpec(daemonSet).Volumes {
+		if v.ConfigMap != nil && v.ConfigMap.Name != "" {
+			return configMapRef(v.ConfigMap.Name)
 		}
 	}
-	return configMapRef(authenticatorRef.Name)
+	return configMapRef(authenticatorRef.name)
 }
 
 // MappingState is what a cluster has of what decides who is who in it.
 type MappingState struct {
-	// KopsVersion is of the kOps that has last updated the cluster; empty if it does not say.
-	KopsVersion string
-
-	objects      map[kubeadmin.Ref]kubeadmin.Object // nil for what is not there
-	mappings     []kubeadmin.Object                 // of kind IAMIdentityMapping
-	knowsMapping bool                               // the cluster has that kind
+	objects      map[ref]object // nil for what is not there
+	applied      map[ref]object // what the API server would make of them by our manifests
+	mappings     []object       // of kind IAMIdentityMapping
+	knowsMapping bool           // the cluster has that kind
 }
 
-// Inspect reads what decides who is who in the cluster. It changes nothing.
-func (m Mapping) Inspect(ctx context.Context, cluster *kubeadmin.Client) (MappingState, error) {
-	s := MappingState{objects: map[kubeadmin.Ref]kubeadmin.Object{}}
-	rules, err := manifestObjects()
-	if err != nil {
-		return s, err
+// inspect reads what decides who is who in the cluster. It changes nothing.
+func inspect(ctx context.Context, cluster dynamic.Interface) (MappingState, error) {
+	s := MappingState{objects: map[ref]object{}, applied: map[ref]object{}}
+	refs := []ref{authenticatorRef, awsAuthRef, tokenRef, configMapRef(authenticatorRef.name)}
+	for _, o := range allManifests {
+		refs = append(refs, refOf(o))
 	}
-	for ref := range rules {
-		if err := s.read(ctx, cluster, ref); err != nil {
-			return s, err
-		}
-	}
-	for _, ref := range []kubeadmin.Ref{authenticatorRef, awsAuthRef, tokenRef, configMapRef(authenticatorRef.Name)} {
-		if err := s.read(ctx, cluster, ref); err != nil {
+	for _, r := range refs {
+		if err := s.read(ctx, cluster, r); err != nil {
 			return s, err
 		}
 	}
 	if err := s.read(ctx, cluster, configRef(s.objects[authenticatorRef])); err != nil {
 		return s, err
 	}
-	for _, ref := range versionedByKops {
-		if err := s.read(ctx, cluster, ref); err != nil {
-			return s, err
-		}
-		if version := s.objects[ref].Text("metadata", "labels", "version"); s.KopsVersion == "" {
-			s.KopsVersion = version
-		}
+	list, err := mappingsRef.in(cluster).List(ctx, metav1.ListOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return s, nil
+	case err != nil:
+		return s, fmt.Errorf("listing %s: %w", mappingsRef.Kind, kube.Advise(err))
 	}
-	s.mappings, err = cluster.List(ctx, mappingsRef)
-	if s.knowsMapping = err == nil; errors.Is(err, kubeadmin.ErrNotFound) {
-		err = nil
+	s.knowsMapping = true
+	for i := range list.Items {
+		s.mappings = append(s.mappings, &list.Items[i])
 	}
-	return s, err
+	return s, nil
 }
 
-func (s *MappingState) read(ctx context.Context, cluster *kubeadmin.Client, ref kubeadmin.Ref) error {
-	if _, known := s.objects[ref]; known {
+func (s *MappingState) read(ctx context.Context, cluster dynamic.Interface, r ref) error {
+	if _, known := s.objects[r]; known {
 		return nil
 	}
-	o, err := cluster.Get(ctx, ref)
-	if err != nil && !errors.Is(err, kubeadmin.ErrNotFound) {
+	o, err := r.get(ctx, cluster)
+	if err != nil {
 		return err
 	}
-	if ref == tokenRef {
-		o.Unset("data") // what nobody holds cannot be shown by mistake
+	if r == tokenRef && o != nil {
+		unset(o, "data") // what nobody holds cannot be shown by mistake
 	}
-	s.objects[ref] = o
+	s.objects[r] = o
 	return nil
+}
+
+// file is the authenticator's own list.
+func (s MappingState) file(cluster string) listing {
+	return fileListing(configRef(s.objects[authenticatorRef]), cluster)
 }
 
 // authenticator is how the cluster's authenticator is run; false if it has none.
@@ -105,20 +102,20 @@ func (s MappingState) authenticator() (authenticator, bool, error) {
 	if daemonSet == nil {
 		return authenticator{}, false, nil
 	}
-	ref, config := configRef(daemonSet), any(nil)
+	r, config := configRef(daemonSet), any(nil)
 	if len(flagsOf(daemonSet)["config"]) > 0 { // kOps mounts it only where the mode MountedFile is among them
 		var err error
-		if _, config, err = readYAML(s.objects[ref].Text("data", fileKey)); err != nil {
-			return authenticator{}, false, fmt.Errorf("reading %s of %s: nothing was changed: %w", fileKey, ref, err)
+		if _, config, err = readYAML(textAt(s.objects[r], "data", fileKey)); err != nil {
+			return authenticator{}, false, fmt.Errorf("reading %s of %s: nothing was changed: %w", fileKey, r, err)
 		}
 	}
 	return authenticatorOf(daemonSet, config), true, nil
 }
 
 // mappingOf are the objects that map the ARN.
-func (s MappingState) mappingOf(arn string) (all []kubeadmin.Object) {
+func (s MappingState) mappingOf(arn string) (all []object) {
 	for _, o := range s.mappings {
-		if strings.EqualFold(o.Text("spec", "arn"), arn) {
+		if strings.EqualFold(textAt(o, "spec", "arn"), arn) {
 			all = append(all, o)
 		}
 	}
@@ -126,14 +123,11 @@ func (s MappingState) mappingOf(arn string) (all []kubeadmin.Object) {
 }
 
 // objectOf is an object as it was read.
-func (s MappingState) objectOf(ref kubeadmin.Ref) kubeadmin.Object {
-	if ref.Kind != mappingsRef.Kind {
-		return s.objects[ref]
-	}
+func (s MappingState) objectOf(r ref) object {
 	for _, o := range s.mappings {
-		if o.Text("metadata", "name") == ref.Name {
+		if refOf(o) == r {
 			return o
 		}
 	}
-	return nil
+	return s.objects[r]
 }

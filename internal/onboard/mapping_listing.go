@@ -8,7 +8,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 )
 
 // fileKey is where in its ConfigMap the authenticator's file is.
@@ -17,14 +16,14 @@ const fileKey = "config.yaml"
 // listing is a ConfigMap with lists of who is who.
 type listing struct {
 	backend Backend
-	ref     kubeadmin.Ref
+	ref     ref
 	initial map[string]string // its texts where there is none yet
 }
 
 func awsAuthListing() listing { return listing{backend: EKSConfigMap, ref: awsAuthRef} }
 
 // fileListing is of the authenticator's file. One that is made anew has to name the cluster.
-func fileListing(ref kubeadmin.Ref, clusterID string) listing {
+func fileListing(ref ref, clusterID string) listing {
 	return listing{backend: MountedFile, ref: ref, initial: map[string]string{fileKey: "clusterID: " + clusterID + "\n"}}
 }
 
@@ -47,13 +46,13 @@ func (l listing) place(kind IdentityKind) listPlace {
 }
 
 // name is the place as people find it.
-func (p listPlace) name(ref kubeadmin.Ref) string {
+func (p listPlace) name(ref ref) string {
 	return strings.Join(append([]string{p.key}, p.path...), ".") + " of " + ref.String()
 }
 
 // listText is the text of a key; empty if it is what the authenticator takes for nothing though it is no YAML.
-func listText(o kubeadmin.Object, key string) string {
-	text := o.Text("data", key)
+func listText(o object, key string) string {
+	text := textAt(o, "data", key)
 	if strings.TrimSpace(text) == "``" {
 		return ""
 	}
@@ -61,7 +60,7 @@ func listText(o kubeadmin.Object, key string) string {
 }
 
 // open reads the list at a place.
-func (l listing) open(o kubeadmin.Object, p listPlace) (list *yaml.Node, err error) {
+func (l listing) open(o object, p listPlace) (list *yaml.Node, err error) {
 	doc, _, err := readYAML(listText(o, p.key))
 	if err == nil {
 		list, err = listAt(doc.Content[0], p.path)
@@ -83,7 +82,7 @@ func placesOf(entries []entry, arn string) (at []int) {
 }
 
 // catches reports whether the listing decides about an identity: by an entry, or by letting in its whole account.
-func (l listing) catches(o kubeadmin.Object, id Identity) (bool, error) {
+func (l listing) catches(o object, id Identity) (bool, error) {
 	list, err := l.open(o, l.place(id.Kind))
 	if err != nil || len(placesOf(entriesOf(list), id.canonical())) > 0 {
 		return err == nil, err
@@ -100,13 +99,13 @@ func (l listing) catches(o kubeadmin.Object, id Identity) (bool, error) {
 }
 
 // give has the ConfigMap list the identities.
-func (l listing) give(now kubeadmin.Object, ids []Identity) (kubeadmin.Object, change.Plan, error) {
-	next := now.Clone()
+func (l listing) give(now object, ids []Identity) (object, change.Plan, error) {
+	next := now.DeepCopy()
 	created := next == nil
 	if created {
-		next = l.ref.New()
+		next = l.ref.empty()
 		for key, text := range l.initial {
-			next.Set(text, "data", key)
+			set(next, text, "data", key)
 		}
 	}
 	n, err := noteOf(next)
@@ -125,7 +124,7 @@ func (l listing) give(now kubeadmin.Object, ids []Identity) (kubeadmin.Object, c
 	return next, remarks, n.write(next)
 }
 
-func (l listing) giveOne(o kubeadmin.Object, n *note, id Identity) (remarks change.Plan, err error) {
+func (l listing) giveOne(o object, n *note, id Identity) (remarks change.Plan, err error) {
 	p, arn := l.place(id.Kind), id.canonical()
 	fresh := entryNode(p.arnKey, arn, id.Username, id.Groups)
 	text, err := editList(listText(o, p.key), p.path, arn, func(list *yaml.Node, entries []entry) error {
@@ -151,7 +150,7 @@ func (l listing) giveOne(o kubeadmin.Object, n *note, id Identity) (remarks chan
 		return nil, fmt.Errorf("adding %s to %s: nothing was changed: %w: put in by hand: %s",
 			arn, p.name(l.ref), err, strings.TrimSpace(string(byHand)))
 	}
-	o.Set(text, "data", p.key)
+	set(o, text, "data", p.key)
 	return remarks, nil
 }
 

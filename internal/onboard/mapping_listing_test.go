@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 )
 
 var (
@@ -22,15 +21,15 @@ const (
 )
 
 // configMap is one with texts, as it is read: nil for one that is not there.
-func configMap(ref kubeadmin.Ref, texts map[string]string) kubeadmin.Object {
+func configMap(r ref, texts map[string]string) object {
 	if texts == nil {
 		return nil
 	}
-	o := ref.New()
-	o.Set("7", "metadata", "resourceVersion")
-	o.Set("theirs", "metadata", "annotations", "their/annotation")
+	o := r.empty()
+	set(o, "7", "metadata", "resourceVersion")
+	set(o, "theirs", "metadata", "annotations", "their/annotation")
 	for key, text := range texts {
-		o.Set(text, "data", key)
+		set(o, text, "data", key)
 	}
 	return o
 }
@@ -39,19 +38,19 @@ func configMap(ref kubeadmin.Ref, texts map[string]string) kubeadmin.Object {
 const theirRoles = "# nodes\n\n- rolearn: arn:aws:iam::111122223333:role/nodes  # all\n  username: system:node:{{EC2PrivateDNSName}}\n\n  groups: [system:nodes]\n# the end\n"
 
 // meaning is a ConfigMap with what its texts say, and without what is empty.
-func meaning(t *testing.T, o kubeadmin.Object) kubeadmin.Object {
+func meaning(t *testing.T, o object) object {
 	t.Helper()
-	if o.Text("kind") != "ConfigMap" {
+	if textAt(o, "kind") != "ConfigMap" {
 		return o
 	}
-	o = o.Clone()
-	for key := range o.Texts("data") {
+	o = o.DeepCopy()
+	for key := range textsAt(o, "data") {
 		said, err := reads(listText(o, key), "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o.Set(said, "data", key); said == "null" {
-			o.Unset("data", key)
+		if set(o, said, "data", key); said == "null" {
+			unset(o, "data", key)
 		}
 	}
 	return o
@@ -92,28 +91,28 @@ func TestAListIsEditedAndPutBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := configMap(c.listing.ref, c.before)
-			unchanged := before.Clone()
+			unchanged := before.DeepCopy()
 			given, remarks, err := c.listing.give(before, bothOurs)
 			if err != nil || len(remarks) > 0 {
 				t.Fatal(err, remarks)
 			}
-			if got := given.Texts("data"); !reflect.DeepEqual(got, c.want) {
+			if got := textsAt(given, "data"); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("it lists\n%q\nwant\n%q", got, c.want)
 			}
-			if !sameObject(before, unchanged) {
+			if !reflect.DeepEqual(before, unchanged) {
 				t.Error("what was read has been changed")
 			}
-			if again, _, err := c.listing.give(given, bothOurs); err != nil || !sameObject(again, given) {
+			if again, _, err := c.listing.give(given, bothOurs); err != nil || !reflect.DeepEqual(again, given) {
 				t.Errorf("a second time makes of it %v: %v", again, err)
 			}
 			// One goes while the other stays, and then the other: that is no different from both at once.
 			one, _, err := c.listing.take(given, bothOurs[:1])
-			if err != nil || strings.Contains(fmt.Sprint(one["data"]), "role/Ours") || !strings.Contains(fmt.Sprint(one["data"]), "cast-kops-prod") {
-				t.Errorf("without the role: %v: %v", one["data"], err)
+			if err != nil || strings.Contains(fmt.Sprint(one.Object["data"]), "role/Ours") || !strings.Contains(fmt.Sprint(one.Object["data"]), "cast-kops-prod") {
+				t.Errorf("without the role: %v: %v", one.Object["data"], err)
 			}
-			for how, from := range map[string]kubeadmin.Object{"at once": given, "one by one": one} {
+			for how, from := range map[string]object{"at once": given, "one by one": one} {
 				taken, remarks, err := c.listing.take(from, bothOurs)
-				if err != nil || len(remarks) > 0 || !sameObject(meaning(t, taken), meaning(t, before)) {
+				if err != nil || len(remarks) > 0 || !reflect.DeepEqual(meaning(t, taken), meaning(t, before)) {
 					t.Errorf("%s: it is left as\n%v\nand was\n%v: %v %v", how, taken, before, err, remarks)
 				}
 			}
@@ -153,7 +152,7 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := given.Text("data", "mapRoles"); got != c.given {
+			if got := textAt(given, "data", "mapRoles"); got != c.given {
 				t.Errorf("it lists\n%s\nwant\n%s", got, c.given)
 			}
 			if len(remarks) != len(c.leave) {
@@ -164,7 +163,7 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 					t.Errorf("it remarks %v; want %q", remarks[i], want)
 				}
 			}
-			if again, _, err := l.give(given, bothOurs[:1]); err != nil || !sameObject(again, given) {
+			if again, _, err := l.give(given, bothOurs[:1]); err != nil || !reflect.DeepEqual(again, given) {
 				t.Errorf("a second time makes of it %v: %v", again, err)
 			}
 			left := strings.Replace(c.left, "-", c.before, 1)
@@ -172,13 +171,13 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 				left = c.left
 			}
 			taken, _, err := l.take(given, bothOurs[:1])
-			if want := configMap(l.ref, map[string]string{"mapRoles": left}); err != nil || !sameObject(meaning(t, taken), meaning(t, want)) {
+			if want := configMap(l.ref, map[string]string{"mapRoles": left}); err != nil || !reflect.DeepEqual(meaning(t, taken), meaning(t, want)) {
 				t.Errorf("it is left as\n%v\nwant\n%v: %v", taken, want, err)
 			}
-			if got := taken.Text("data", "mapRoles"); strings.Count(got, "# by hand") != strings.Count(left, "# by hand") {
+			if got := textAt(taken, "data", "mapRoles"); strings.Count(got, "# by hand") != strings.Count(left, "# by hand") {
 				t.Errorf("it has lost a comment:\n%s", got)
 			}
-			if taken.Text("metadata", "annotations", annotationMapped) != "" {
+			if textAt(taken, "metadata", "annotations", annotationMapped) != "" {
 				t.Error("a note is left")
 			}
 		})
@@ -195,10 +194,10 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Set(o.Text("data", "mapUsers")+"    - by-hand\n", "data", "mapUsers")
+	set(o, textAt(o, "data", "mapUsers")+"    - by-hand\n", "data", "mapUsers")
 
 	less, remarks, err := l.give(o, []Identity{testUser})
-	if got := less.Text("data", "mapUsers"); err != nil || strings.Contains(got, "masters") || !strings.Contains(got, "- cast:console\n    - by-hand\n") {
+	if got := textAt(less, "data", "mapUsers"); err != nil || strings.Contains(got, "masters") || !strings.Contains(got, "- cast:console\n    - by-hand\n") {
 		t.Errorf("%v\n%s", err, got)
 	}
 	if len(remarks) != 1 || !strings.Contains(remarks[0].Why, "by-hand") {
@@ -208,7 +207,7 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 	nobody.Groups = nil
 	for name, id := range map[string]Identity{"offboarded": testUser, "not wanted any more": nobody} {
 		taken, remarks, err := l.take(less, []Identity{id})
-		if got := taken.Text("data", "mapUsers"); err != nil || strings.Contains(got, "console") || !strings.Contains(got, "by-hand") {
+		if got := textAt(taken, "data", "mapUsers"); err != nil || strings.Contains(got, "console") || !strings.Contains(got, "by-hand") {
 			t.Errorf("%s: %v\n%s", name, err, got)
 		}
 		if len(remarks) != 1 || !strings.Contains(remarks[0].Why, "by-hand") {
@@ -223,7 +222,7 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 		t.Fatal(err)
 	}
 	o, _, err = l.give(o, []Identity{renamed})
-	if got := o.Text("data", "mapUsers"); err != nil || got != strings.Replace(userEntry, "username: cast-kops", "username: another", 1) {
+	if got := textAt(o, "data", "mapUsers"); err != nil || got != strings.Replace(userEntry, "username: cast-kops", "username: another", 1) {
 		t.Errorf("renamed: %v\n%s", err, got)
 	}
 	if o, _, err = l.take(o, []Identity{renamed}); err != nil || o != nil {
@@ -234,9 +233,9 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 // TestALostNote: what is exactly as we make it is ours without one; anything else is not.
 func TestALostNote(t *testing.T) {
 	l := awsAuthListing()
-	forget := func(o kubeadmin.Object) kubeadmin.Object {
-		o = o.Clone()
-		o.Unset("metadata", "annotations", annotationMapped)
+	forget := func(o object) object {
+		o = o.DeepCopy()
+		unset(o, "metadata", "annotations", annotationMapped)
 		return o
 	}
 	given, _, err := l.give(configMap(l.ref, map[string]string{"mapRoles": theirRoles}), bothOurs)
@@ -245,7 +244,7 @@ func TestALostNote(t *testing.T) {
 	}
 	theirs := meaning(t, configMap(l.ref, map[string]string{"mapRoles": theirRoles}))
 	taken, _, err := l.take(forget(given), bothOurs)
-	if err != nil || !sameObject(meaning(t, taken), theirs) {
+	if err != nil || !reflect.DeepEqual(meaning(t, taken), theirs) {
 		t.Errorf("%v\n%v", err, taken)
 	}
 	for name, entry := range map[string]string{
@@ -255,16 +254,16 @@ func TestALostNote(t *testing.T) {
 	} {
 		stranger := configMap(l.ref, map[string]string{"mapRoles": entry})
 		taken, remarks, err := l.take(stranger, bothOurs)
-		if err != nil || !sameObject(taken, stranger) || len(remarks) != 1 {
+		if err != nil || !reflect.DeepEqual(taken, stranger) || len(remarks) != 1 {
 			t.Errorf("%s: %v: %v\n%v", name, err, remarks, taken)
 		}
 	}
 	twice := configMap(l.ref, map[string]string{"mapRoles": roleEntry + theirRoles + roleEntry})
-	if taken, _, err = l.take(twice, bothOurs); err != nil || !sameObject(meaning(t, taken), theirs) {
+	if taken, _, err = l.take(twice, bothOurs); err != nil || !reflect.DeepEqual(meaning(t, taken), theirs) {
 		t.Errorf("twice: %v\n%v", err, taken)
 	}
 	broken := configMap(l.ref, map[string]string{"mapRoles": roleEntry})
-	broken.Set("{", "metadata", "annotations", annotationMapped)
+	set(broken, "{", "metadata", "annotations", annotationMapped)
 	if _, _, err := l.give(broken, bothOurs); err == nil || !strings.Contains(err.Error(), annotationMapped) {
 		t.Errorf("a broken note: %v", err)
 	}

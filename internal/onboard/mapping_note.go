@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-
-	"github.com/castai/kops-spot/internal/kubeadmin"
 )
 
 // note is what we note in an object about what in it is ours, so that a later run can tell it from what others have put
@@ -17,9 +15,9 @@ type note struct {
 	Grants  map[string]grant `json:"grants,omitempty"`  // by ARN
 }
 
-func noteOf(o kubeadmin.Object) (note, error) {
+func noteOf(o object) (note, error) {
 	n := note{Grants: map[string]grant{}}
-	said := o.Text("metadata", "annotations", annotationMapped)
+	said := textAt(o, "metadata", "annotations", annotationMapped)
 	if said == "" {
 		return n, nil
 	}
@@ -31,16 +29,16 @@ func noteOf(o kubeadmin.Object) (note, error) {
 }
 
 // write puts the note into an object; where nothing is ours, it goes.
-func (n note) write(o kubeadmin.Object) error {
+func (n note) write(o object) error {
 	if len(n.Grants) == 0 {
-		o.Unset("metadata", "annotations", annotationMapped)
+		unset(o, "metadata", "annotations", annotationMapped)
 		return nil
 	}
 	said, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
-	o.Set(string(said), "metadata", "annotations", annotationMapped)
+	set(o, string(said), "metadata", "annotations", annotationMapped)
 	return nil
 }
 

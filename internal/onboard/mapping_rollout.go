@@ -1,12 +1,15 @@
 package onboard
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
+	"k8s.io/client-go/dynamic"
+
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
@@ -24,79 +27,69 @@ const (
 )
 
 // addRollout has the authenticator's pods made anew, if they have not read its file since our grants in it have changed.
-func (p *MappingPlan) addRollout(s MappingState, e listEdit) error {
-	daemonSet, now := s.objects[authenticatorRef], s.objects[e.listing.ref]
-	if daemonSet == nil {
-		return nil
+func (p *MappingPlan) addRollout(e listEdit) {
+	daemonSet, now := p.state.objects[authenticatorRef], p.state.objects[e.listing.ref]
+	if daemonSet == nil || p.err != nil {
+		return
 	}
-	next, _, err := e.on(now)
-	if err != nil {
-		return err
-	}
+	next, _, _ := e.on(now) // as in the row before, where an error would have been seen
 	n, err := noteOf(next)
 	if err != nil {
-		return err
+		p.err = err
+		return
 	}
-	mark, read := n.fingerprint(), daemonSet.Text("spec", "template", "metadata", "annotations", annotationGrants)
-	if mark == "" && (read == unnoted || read == "" && !sameObject(now, next)) {
+	pods := []string{"spec", "template", "metadata", "annotations", annotationGrants}
+	mark, read := n.fingerprint(), textAt(daemonSet, pods...)
+	if mark == "" && (read == unnoted || read == "" && !reflect.DeepEqual(now, next)) {
 		mark = unnoted
 	}
-	step := mappingStep{ref: authenticatorRef, edit: annotation{annotationGrants, mark}, rollout: true, remove: len(e.know) == 0,
-		why: "a rollout: the file is read when a pod starts. The pods go one after another, and while one does, " +
-			"log-ins with IAM to the API server beside it fail for some seconds"}
+	step := mappingStep{ref: authenticatorRef, then: rolledOut, remove: len(e.know) == 0, Change: change.Change{
+		Why: "a rollout: the file is read when a pod starts. The pods go one after another, and while one does, " +
+			"log-ins with IAM to the API server beside it fail for some seconds"}}
 	if !step.remove {
-		step.keep = "its pods have read the file since"
+		step.keep = cmp.Or(rolloutLeft(daemonSet), "its pods have read the file since")
 	}
-	if daemonSet.Text("spec", "updateStrategy", "type") == "OnDelete" {
-		step.rollout = false
-		step.why = "the file is read when a pod starts, and these pods are made anew by whoever deletes them: then delete them, " +
+	if textAt(daemonSet, "spec", "updateStrategy", "type") == "OnDelete" {
+		step.then = nil
+		step.Why = "the file is read when a pod starts, and these pods are made anew by whoever deletes them: then delete them, " +
 			"one after another; while one is gone, log-ins with IAM to the API server beside it fail"
 	}
-	return p.add(s, step)
-}
-
-// annotation sets an annotation of a DaemonSet's pods, which has them all made anew; an empty one goes.
-type annotation struct{ key, value string }
-
-func (e annotation) on(now kubeadmin.Object) (kubeadmin.Object, change.Plan, error) {
-	next := now.Clone()
-	path := []string{"spec", "template", "metadata", "annotations", e.key}
-	switch {
-	case now == nil || now.Text(path...) == e.value:
-	case e.value == "":
-		next.Unset(path...)
-	default:
-		next.Set(e.value, path...)
+	// Another annotation of the pods has them all made anew.
+	step.edit = func(now object) (object, change.Plan, error) {
+		next := now.DeepCopy()
+		switch {
+		case now == nil || textAt(now, pods...) == mark:
+		case mark == "":
+			unset(next, pods...)
+		default:
+			set(next, mark, pods...)
+		}
+		return next, nil, nil
 	}
-	return next, nil, nil
+	p.add(step)
 }
 
-// rolledOut waits until all pods of a DaemonSet are made by its template, and serve.
-func rolledOut(ctx context.Context, cluster *kubeadmin.Client, ref kubeadmin.Ref) error {
-	ctx, cancel := context.WithTimeout(ctx, rolloutLimit)
-	defer cancel()
-	for {
-		o, err := cluster.Get(ctx, ref)
-		if err != nil {
-			return cause(ctx, err, "waiting for the rollout of "+ref.String())
+// rolledOut waits until all pods of the authenticator are made by its template, and serve.
+func rolledOut(ctx context.Context, cluster dynamic.Interface) error {
+	return await(ctx, rolloutLimit, rolloutPoll, "the rollout", func(ctx context.Context) (string, error) {
+		o, err := authenticatorRef.get(ctx, cluster)
+		if left := rolloutLeft(o); left != "" {
+			return left + ": see kubectl --namespace=" + kubeSystem + " get pods", err
 		}
-		left := rolloutLeft(o)
-		if left == "" {
-			return nil
-		}
-		if err := pause(ctx, rolloutPoll); err != nil {
-			return fmt.Errorf("waiting for the rollout of %s: %s: see kubectl --namespace=%s get pods: %w", ref, left, ref.Namespace, err)
-		}
+		return "", err
+	})
+}
+
+// rolloutLeft says how far a rollout is; empty if it has ended, or if there is nothing any more to roll out.
+func rolloutLeft(o object) string {
+	if o == nil {
+		return ""
 	}
-}
-
-// rolloutLeft says how far a rollout is; empty if it has ended.
-func rolloutLeft(o kubeadmin.Object) string {
-	if o.Number("status", "observedGeneration") < o.Number("metadata", "generation") {
+	if numberAt(o, "status", "observedGeneration") < numberAt(o, "metadata", "generation") {
 		return "it has not begun"
 	}
-	want := o.Number("status", "desiredNumberScheduled")
-	updated, serving := o.Number("status", "updatedNumberScheduled"), o.Number("status", "numberAvailable")
+	want := numberAt(o, "status", "desiredNumberScheduled")
+	updated, serving := numberAt(o, "status", "updatedNumberScheduled"), numberAt(o, "status", "numberAvailable")
 	if updated >= want && serving >= want {
 		return ""
 	}

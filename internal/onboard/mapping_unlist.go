@@ -8,16 +8,15 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 )
 
 // take has the ConfigMap list the identities no more, and leaves all else in it as it is; nil if it is to go, which it is
 // only if it is ours and there is nothing of others in it.
-func (l listing) take(now kubeadmin.Object, ids []Identity) (kubeadmin.Object, change.Plan, error) {
+func (l listing) take(now object, ids []Identity) (object, change.Plan, error) {
 	if now == nil || len(ids) == 0 {
 		return now, nil, nil
 	}
-	next := now.Clone()
+	next := now.DeepCopy()
 	n, err := noteOf(next)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", l.ref, err)
@@ -37,8 +36,8 @@ func (l listing) take(now kubeadmin.Object, ids []Identity) (kubeadmin.Object, c
 }
 
 // bare reports whether the texts are those of a ConfigMap that has just been made.
-func (l listing) bare(o kubeadmin.Object) bool {
-	texts := o.Texts("data")
+func (l listing) bare(o object) bool {
+	texts := textsAt(o, "data")
 	for key, text := range l.initial {
 		if texts[key] != text {
 			return false
@@ -50,10 +49,10 @@ func (l listing) bare(o kubeadmin.Object) bool {
 			return false
 		}
 	}
-	return o.At("binaryData") == nil
+	return o.Object["binaryData"] == nil
 }
 
-func (l listing) takeOne(o kubeadmin.Object, n *note, id Identity) (remarks change.Plan, err error) {
+func (l listing) takeOne(o object, n *note, id Identity) (remarks change.Plan, err error) {
 	p, arn := l.place(id.Kind), id.canonical()
 	noted := n.of(arn)
 	n.keep(arn, grant{})
@@ -81,9 +80,9 @@ func (l listing) takeOne(o kubeadmin.Object, n *note, id Identity) (remarks chan
 	case err != nil:
 		return nil, fmt.Errorf("removing %s from %s: nothing was changed: %w: remove it by hand", arn, p.name(l.ref), err)
 	case strings.TrimSpace(next) == "[]":
-		o.Unset("data", p.key)
+		unset(o, "data", p.key)
 	default:
-		o.Set(next, "data", p.key)
+		set(o, next, "data", p.key)
 	}
 	return remarks, nil
 }

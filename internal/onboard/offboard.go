@@ -22,24 +22,13 @@ func (r *Run) PlanRemoval(ctx context.Context) (Planned, error) {
 	}
 	var inCluster []step
 	if r.Cluster != nil {
-		if inCluster, err = r.forget(ctx, r.mapping(s)); err != nil {
+		plan, err := r.mapping(s).PlanRemoval(ctx, r.Cluster)
+		if err != nil {
 			return Planned{}, err
 		}
+		inCluster = plan.rows()
 	}
 	return r.planned(s, decideRemoval(r.Want, s, functions, inCluster), nil), nil
-}
-
-// forget are the steps by which the cluster forgets what a mapping lets in.
-func (r *Run) forget(ctx context.Context, m Mapping) ([]step, error) {
-	now, err := m.Inspect(ctx, r.Cluster)
-	if err != nil {
-		return nil, err
-	}
-	plan, err := m.PlanRemoval(now)
-	if err != nil {
-		return nil, err
-	}
-	return mappingSteps(plan), nil
 }
 
 // decideRemoval takes away the ways in first: the keys, and what the cluster knows. Then what the user and the role may do,

@@ -6,17 +6,18 @@ import (
 	"maps"
 	"time"
 
+	"k8s.io/client-go/dynamic"
+
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 )
 
 // Run is one onboarding, or offboarding, of a cluster: a plan is made of what is there, and then carried out. A run that was
 // broken off is repeated: its plan has what is left.
 type Run struct {
 	AWS     *iamcloud.Account
-	Cluster *kubeadmin.Client
+	Cluster dynamic.Interface
 	Want    Want
 
 	// Made is the access key that was made, if one was.
@@ -43,18 +44,6 @@ func (r *Run) mapping(s State) Mapping {
 	return m
 }
 
-// inspectAndPlan says what a mapping would change in the cluster.
-func (r *Run) inspectAndPlan(ctx context.Context, m Mapping) (now MappingState, plan MappingPlan, files Files, err error) {
-	if now, err = m.Inspect(ctx, r.Cluster); err != nil {
-		return now, plan, nil, err
-	}
-	if plan, err = m.Plan(now); err != nil {
-		return now, plan, nil, err
-	}
-	files, err = m.manifests(now, plan)
-	return now, plan, files, err
-}
-
 // Plan says what onboarding would change.
 func (r *Run) Plan(ctx context.Context) (Planned, error) {
 	s, err := Inspect(ctx, r.AWS, r.Want.Ground.Cluster)
@@ -65,13 +54,13 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 	var token *logIn
 	var manifests Files
 	if r.Cluster != nil {
-		now, plan, files, err := r.inspectAndPlan(ctx, r.mapping(s))
+		plan, err := r.mapping(s).Plan(ctx, r.Cluster)
 		if err != nil {
 			return Planned{}, err
 		}
-		inCluster, manifests = mappingSteps(plan), files
+		inCluster, manifests = plan.rows(), plan.Files
 		if plan.NeedsToken {
-			token = &logIn{tokenLabel(now.objects[tokenRef].Text("metadata", "uid"))}
+			token = &logIn{tokenLabel(textAt(plan.state.objects[tokenRef], "metadata", "uid"))}
 		}
 	}
 	steps, err := decide(r.Want, s, inCluster, token)
@@ -88,21 +77,6 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 
 func (r *Run) planned(s State, steps []step, files Files) Planned {
 	return Planned{State: s, steps: steps, Changes: planOf(steps), Files: files}
-}
-
-// mappingSteps are the changes in the cluster. The first that changes something carries all of them out: their order is the
-// mapping's own.
-func mappingSteps(p MappingPlan) (steps []step) {
-	first := true
-	for _, c := range p.Changes {
-		one := step{Change: c}
-		if c.Changes() && first {
-			one.write = func(ctx context.Context, r *Run) error { _, err := p.Apply(ctx, r.Cluster); return err }
-			first = false
-		}
-		steps = append(steps, one)
-	}
-	return steps
 }
 
 // Apply carries a plan out.

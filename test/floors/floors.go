@@ -18,7 +18,6 @@ var house = map[string]room{
 	"internal/eventbridge": {floor: 1},
 	"internal/awscloud":    {floor: 1},
 	"internal/kube":        {floor: 1},
-	"internal/kubeadmin":   {floor: 1},
 	"internal/iamcloud":    {floor: 1},
 	"internal/castai":      {floor: 1},
 	"internal/sim":         {floor: 1, kind: testHelper},

@@ -27,6 +27,26 @@ func TestHouse(t *testing.T) {
 	}
 }
 
+// TestTheFunctionIsSmall: what only the command line needs is not linked into what Lambda runs.
+func TestTheFunctionIsSmall(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "./lambda")
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	linked := strings.Fields(string(out))
+	for _, path := range []string{module + "/internal/onboard", "k8s.io/client-go/dynamic", "go.yaml.in/yaml/v3"} {
+		if slices.Contains(linked, path) {
+			t.Errorf("the function links %s", path)
+		}
+	}
+	if !slices.Contains(linked, module+"/internal/spot") {
+		t.Errorf("the function links %d packages, and not internal/spot: is this the right module?", len(linked))
+	}
+}
+
 // list returns the packages of the module in a directory.
 func list(dir string) ([]pkg, error) {
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", "./...")

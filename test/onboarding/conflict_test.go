@@ -9,11 +9,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/castai/kops-spot/internal/kubeadmin"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/test/bed"
 )
@@ -60,11 +60,11 @@ func TestConflict(t *testing.T) {
 				m.next = next
 				return m
 			})
-			admin, err := kubeadmin.New(cfg)
+			admin, err := onboard.NewClient(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := plan(t, mapping, false).Apply(t.Context(), admin); err != nil {
+			if err := plan(t, mapping, false).Apply(t.Context(), admin); err != nil {
 				t.Fatal(err)
 			}
 			is := data(t, "aws-auth")
@@ -92,25 +92,18 @@ func TestConflict(t *testing.T) {
 // daemonSetThatRunsNothing says how an authenticator is run, on no node.
 func daemonSetThatRunsNothing(t *testing.T, mode string) {
 	t.Helper()
-	ref := kubeadmin.Ref{APIVersion: "apps/v1", Kind: "DaemonSet", Resource: "daemonsets", Namespace: kubeSystem, Name: daemonName}
-	o := ref.New()
-	labels := map[string]any{"k8s-app": daemonName}
-	o.Set(labels, "spec", "selector", "matchLabels")
-	o.Set(labels, "spec", "template", "metadata", "labels")
-	o.Set(map[string]any{"nowhere": ""}, "spec", "template", "spec", "nodeSelector")
-	o.Set([]any{map[string]any{"name": daemonName, "image": daemonName, "args": []any{"server", "--cluster-id", cluster, "--backend-mode", mode}}},
-		"spec", "template", "spec", "containers")
+	labels := map[string]string{"k8s-app": daemonName}
+	daemonSets := shared.cp.Client().AppsV1().DaemonSets(kubeSystem)
 	eventually(t, "the DaemonSet is made", func() error {
-		_, err := shared.admin.Create(t.Context(), ref, o)
+		_, err := daemonSets.Create(t.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: daemonName},
+			Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{NodeSelector: map[string]string{"nowhere": ""}, Containers: []corev1.Container{{Name: daemonName, Image: daemonName,
+					Args: []string{"server", "--cluster-id", cluster, "--backend-mode", mode}}}}}}}, metav1.CreateOptions{})
 		return err
 	})
 	t.Cleanup(func() {
-		ctx := context.WithoutCancel(t.Context())
-		now, err := shared.admin.Get(ctx, ref)
-		if err == nil {
-			err = shared.admin.Delete(ctx, ref, now)
-		}
-		if err != nil {
+		if err := daemonSets.Delete(context.WithoutCancel(t.Context()), daemonName, metav1.DeleteOptions{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -130,7 +123,16 @@ func TestABindingToAnotherRole(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := onboard.Mapping{Cluster: cluster, Karpenter: true}
-	apply(t, plan(t, m, false))
+	p := plan(t, m, false)
+	want := []string{"create ServiceAccount kube-system/kops-spot", "change ClusterRole kops-spot", "create ClusterRole kops-spot-karpenter",
+		"delete ClusterRoleBinding kops-spot", "create ClusterRoleBinding kops-spot", "create ClusterRoleBinding kops-spot-karpenter"}
+	if is := rows(p); !slices.Equal(is, want) {
+		t.Errorf("the plan is\n%q\nwant\n%q", is, want)
+	}
+	if diff := strings.Join(p.Changes[1].Diff, "\n"); !strings.Contains(diff, "\n-     - secrets") || !strings.Contains(diff, "\n+     - pods/eviction") || strings.Contains(diff, "team") {
+		t.Errorf("of the role it shows\n%s", diff)
+	}
+	apply(t, p)
 	binding, err := rbac.ClusterRoleBindings().Get(t.Context(), "kops-spot", metav1.GetOptions{})
 	if err != nil || binding.RoleRef.Name != "kops-spot" || len(binding.Subjects) != 2 {
 		t.Errorf("%v: it binds %v to %v", err, binding.Subjects, binding.RoleRef)
@@ -147,4 +149,41 @@ func TestABindingToAnotherRole(t *testing.T) {
 	}
 	apply(t, plan(t, m, true))
 	checkGone(t)
+}
+
+// TestANamespaceThatIsNotThere: what is in it is shown as to be created, and the API server looks at all of it once the
+// namespace is there, before anything else is written.
+func TestANamespaceThatIsNotThere(t *testing.T) {
+	manifests := func(key string) onboard.Manifests {
+		m, err := onboard.ReadManifests([]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: fresh}\n---\n"+
+			"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b, namespace: fresh}\ndata: {\""+key+"\": x}\n"),
+			[]byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: fresh}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	all := []string{"create Namespace fresh", "create ConfigMap fresh/a", "create ConfigMap fresh/b"}
+	for _, c := range []struct {
+		key        string
+		want, left []string
+		refused    string
+	}{
+		{"no/key", all, all[1:], "create Namespace fresh: the namespace is there, and the API server refuses what is to be made in it, ConfigMap fresh/b: "},
+		{"key", all[1:], nil, ""},
+	} {
+		p, err := manifests(c.key).Plan(t.Context(), shared.admin)
+		if is := rows(p); err != nil || !slices.Equal(is, c.want) {
+			t.Errorf("%v: the plan is %q; want %q", err, is, c.want)
+		}
+		if err := p.Apply(t.Context(), shared.admin); (err == nil) != (c.refused == "") || err != nil && !strings.HasPrefix(err.Error(), c.refused) {
+			t.Errorf("it says %v; want %q", err, c.refused)
+		}
+		if p, err = manifests("key").Plan(t.Context(), shared.admin); err != nil || !slices.Equal(rows(p), c.left) {
+			t.Errorf("%v: there is left %q; want %q", err, rows(p), c.left)
+		}
+	}
+	if _, err := manifests("no/key").Plan(t.Context(), shared.admin); err == nil || !strings.Contains(err.Error(), "ConfigMap fresh/b") {
+		t.Errorf("what is not valid is planned: %v", err)
+	}
 }

@@ -8,7 +8,8 @@ import (
 	"os"
 	"testing"
 
-	"github.com/castai/kops-spot/internal/kubeadmin"
+	"k8s.io/client-go/dynamic"
+
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/sts"
@@ -40,7 +41,7 @@ var (
 var shared struct {
 	cp    *bed.ControlPlane
 	auth  *bed.Authenticator
-	admin *kubeadmin.Client
+	admin dynamic.Interface
 	pods  *pods
 }
 
@@ -68,7 +69,7 @@ func runAll(m *testing.M) (code int, err error) {
 			code, err = 1, errors.Join(err, stopErr)
 		}
 	}()
-	if shared.admin, err = kubeadmin.New(shared.cp.AdminConfig()); err != nil {
+	if shared.admin, err = onboard.NewClient(shared.cp.AdminConfig()); err != nil {
 		return 1, err
 	}
 	master := bed.Node{InstanceID: "i-0123456789abcdef0", Labels: map[string]string{"node-role.kubernetes.io/control-plane": ""}}

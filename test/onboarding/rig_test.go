@@ -2,7 +2,6 @@ package onboarding
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -14,20 +13,24 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/kubeadmin"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/test/sts"
 )
 
 func isNotFound(err error) bool { return apierrors.IsNotFound(err) }
 
+// loginFunc makes a log-in to the cluster, each time with a token of its own.
+type loginFunc func() (*rest.Config, error)
+
 // logIn logs in as an identity of AWS, as the function does.
-func logIn(id sts.Identity) onboard.LogIn {
+func logIn(id sts.Identity) loginFunc {
 	return func() (*rest.Config, error) {
 		admin := shared.cp.AdminConfig()
 		ca := string(admin.CAData)
@@ -38,7 +41,7 @@ func logIn(id sts.Identity) onboard.LogIn {
 }
 
 // client is a client of a log-in.
-func client(t *testing.T, login onboard.LogIn) kubernetes.Interface {
+func client(t *testing.T, login loginFunc) kubernetes.Interface {
 	t.Helper()
 	cfg, err := login()
 	if err != nil {
@@ -52,7 +55,7 @@ func client(t *testing.T, login onboard.LogIn) kubernetes.Interface {
 }
 
 // becomes waits until an identity is somebody in the cluster; nobody if the name is empty. Each try has a token of its own.
-func becomes(t *testing.T, login onboard.LogIn, username string, groups ...string) {
+func becomes(t *testing.T, login loginFunc, username string, groups ...string) {
 	t.Helper()
 	eventually(t, "it becomes "+username, func() error {
 		review, err := client(t, login).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
@@ -92,54 +95,64 @@ func setUp(t *testing.T, name string, data map[string]string) {
 
 func plan(t *testing.T, m onboard.Mapping, remove bool) onboard.MappingPlan {
 	t.Helper()
-	state, err := m.Inspect(t.Context(), shared.admin)
-	if err != nil {
-		t.Fatal(err)
-	}
 	decide := m.Plan
 	if remove {
 		decide = m.PlanRemoval
 	}
-	p, err := decide(state)
+	p, err := decide(t.Context(), shared.admin)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-func apply(t *testing.T, p onboard.MappingPlan) *onboard.ServiceAccountToken {
+func apply(t *testing.T, p onboard.MappingPlan) {
 	t.Helper()
-	token, err := p.Apply(t.Context(), shared.admin)
-	if err != nil {
+	if err := p.Apply(t.Context(), shared.admin); err != nil {
 		t.Fatal(err)
 	}
-	return token
+}
+
+// rows are the rows of a plan that change something.
+func rows(p onboard.MappingPlan) (all []string) {
+	for _, c := range p.Changes {
+		if c.Changes() {
+			all = append(all, c.Row())
+		}
+	}
+	return all
+}
+
+// in are the objects of a kind; of kube-system, if they are in a namespace.
+func in(group, version, resource string) dynamic.ResourceInterface {
+	all := shared.admin.Resource(schema.GroupVersionResource{Group: group, Version: version, Resource: resource})
+	if group == "" || group == "apps" {
+		return all.Namespace(kubeSystem)
+	}
+	return all
 }
 
 // versions are the resourceVersions of all that a mapping may change.
 func versions(t *testing.T) string {
 	t.Helper()
 	var all []string
-	for _, ref := range []kubeadmin.Ref{
-		{APIVersion: "v1", Kind: "ConfigMap", Resource: "configmaps", Namespace: kubeSystem},
-		{APIVersion: "v1", Kind: "Secret", Resource: "secrets", Namespace: kubeSystem},
-		{APIVersion: "v1", Kind: "ServiceAccount", Resource: "serviceaccounts", Namespace: kubeSystem},
-		{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "ClusterRole", Resource: "clusterroles"},
-		{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "ClusterRoleBinding", Resource: "clusterrolebindings"},
-		{APIVersion: "iamauthenticator.k8s.aws/v1alpha1", Kind: "IAMIdentityMapping", Resource: "iamidentitymappings"},
-		{APIVersion: "apps/v1", Kind: "DaemonSet", Resource: "daemonsets", Namespace: kubeSystem},
-	} {
-		objects, err := shared.admin.List(t.Context(), ref)
-		if err != nil && !errors.Is(err, kubeadmin.ErrNotFound) { // a kind that the cluster does not know
+	for _, kind := range [][3]string{{"", "v1", "configmaps"}, {"", "v1", "secrets"}, {"", "v1", "serviceaccounts"},
+		{"rbac.authorization.k8s.io", "v1", "clusterroles"}, {"rbac.authorization.k8s.io", "v1", "clusterrolebindings"},
+		{"iamauthenticator.k8s.aws", "v1alpha1", "iamidentitymappings"}, {"apps", "v1", "daemonsets"}} {
+		objects, err := in(kind[0], kind[1], kind[2]).List(t.Context(), metav1.ListOptions{})
+		if isNotFound(err) { // a kind that the cluster does not know
+			continue
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
-		for _, o := range objects {
+		for _, o := range objects.Items {
 			// Of what controllers note in an object, generation says nothing; of what has none, all counts.
-			version := o.Text("metadata", "resourceVersion")
-			if generation := o.Number("metadata", "generation"); generation > 0 {
+			version := o.GetResourceVersion()
+			if generation := o.GetGeneration(); generation > 0 {
 				version = fmt.Sprint("generation ", generation)
 			}
-			all = append(all, fmt.Sprint(ref.Kind, " ", o.Text("metadata", "name"), " ", version))
+			all = append(all, fmt.Sprint(kind[2], " ", o.GetName(), " ", version))
 		}
 	}
 	return strings.Join(all, "\n")

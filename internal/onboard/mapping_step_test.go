@@ -12,7 +12,7 @@ import (
 // TestTheDiffShowsWhatChanges, and not our own note.
 func TestTheDiffShowsWhatChanges(t *testing.T) {
 	s := testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}}.state()
-	p, err := testMapping.Plan(s)
+	p, err := testMapping.decide(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestTheDiffShowsWhatChanges(t *testing.T) {
 	if why := p.Changes[i].Why; got != want || !strings.Contains(why, "blank lines and quoting in it may change") {
 		t.Errorf("%s: got\n%s\nwant\n%s", why, got, want)
 	}
-	if p, err = testMapping.Plan(after(t, s, p)); err != nil || strings.Contains(fmt.Sprint(p.Changes), "blank lines") {
+	if p, err = testMapping.decide(after(t, s, p)); err != nil || strings.Contains(fmt.Sprint(p.Changes), "blank lines") {
 		t.Errorf("%v: where nothing changes it says %v", err, p.Changes)
 	}
 }

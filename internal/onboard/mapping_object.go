@@ -1,0 +1,160 @@
+package onboard
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/castai/kops-spot/internal/kube"
+)
+
+const (
+	// fieldManager is what the API server records as the owner of the fields that we write.
+	fieldManager = "kops-spot"
+
+	// requestTimeout allows a write to wait for admission webhooks, which have up to 10 s each.
+	requestTimeout = 30 * time.Second
+)
+
+// NewClient makes a client for objects of any kind. It makes no request.
+func NewClient(login *rest.Config) (dynamic.Interface, error) {
+	cfg := rest.CopyConfig(login)
+	cfg.Timeout, cfg.WarningHandler = requestTimeout, rest.NoWarnings{}
+	cfg.QPS = -1 // a run makes a few dozen requests in all
+	client, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the client of %s: %w", cfg.Host, err)
+	}
+	return client, nil
+}
+
+// object is one as the API server sends it; nil if there is none.
+type object = *unstructured.Unstructured
+
+// ref names an object.
+type ref struct {
+	schema.GroupVersionKind
+	namespace, name string
+}
+
+func refOf(o object) ref { return ref{o.GroupVersionKind(), o.GetNamespace(), o.GetName()} }
+
+// String is the object as people call it: ConfigMap kube-system/aws-auth.
+func (r ref) String() string { return r.Kind + " " + r.fullName() }
+
+func (r ref) fullName() string {
+	if r.namespace == "" {
+		return r.name
+	}
+	return r.namespace + "/" + r.name
+}
+
+// empty is an object of that name that says nothing else.
+func (r ref) empty() object {
+	o := &unstructured.Unstructured{}
+	o.SetGroupVersionKind(r.GroupVersionKind)
+	o.SetNamespace(r.namespace)
+	o.SetName(r.name)
+	return o
+}
+
+// in is where a cluster has such objects.
+func (r ref) in(cluster dynamic.Interface) dynamic.ResourceInterface {
+	resource, _ := meta.UnsafeGuessKindToResource(r.GroupVersionKind)
+	return cluster.Resource(resource).Namespace(r.namespace)
+}
+
+// get reads an object; nil if there is none.
+func (r ref) get(ctx context.Context, cluster dynamic.Interface) (object, error) {
+	o, err := r.in(cluster).Get(ctx, r.name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading %s: %w", r, kube.Advise(err))
+	}
+	return o, nil
+}
+
+// applyManifest has an object be as its manifest says, for the fields that stand there; dry asks what it would be then.
+func applyManifest(ctx context.Context, cluster dynamic.Interface, manifest object, dry ...string) (object, error) {
+	o, err := refOf(manifest).in(cluster).Apply(ctx, manifest.GetName(), manifest,
+		metav1.ApplyOptions{FieldManager: fieldManager, Force: true, DryRun: dry})
+	return o, kube.Advise(err)
+}
+
+// change makes of an object what an edit says, by what is there now: it is read again each time somebody else was faster.
+func (r ref) change(ctx context.Context, cluster dynamic.Interface, on edit) error {
+	raced := func(err error) bool {
+		return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
+	}
+	return retry.OnError(wait.Backoff{Steps: 10, Duration: 10 * time.Millisecond, Factor: 1.5, Jitter: 1}, raced, func() error {
+		now, err := r.get(ctx, cluster)
+		if err != nil {
+			return err
+		}
+		next, _, err := on(now)
+		switch {
+		case err != nil, reflect.DeepEqual(now, next):
+		case now == nil:
+			_, err = r.in(cluster).Create(ctx, next, metav1.CreateOptions{FieldManager: fieldManager})
+		case next == nil:
+			uid, version, background := now.GetUID(), now.GetResourceVersion(), metav1.DeletePropagationBackground
+			err = r.in(cluster).Delete(ctx, r.name, metav1.DeleteOptions{PropagationPolicy: &background,
+				Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})
+		default:
+			_, err = r.in(cluster).Update(ctx, next, metav1.UpdateOptions{FieldManager: fieldManager})
+		}
+		return kube.Advise(err)
+	})
+}
+
+// textAt is the string at a path; empty if there is none.
+func textAt(o object, path ...string) string {
+	if o == nil {
+		return ""
+	}
+	s, _, _ := unstructured.NestedString(o.Object, path...)
+	return s
+}
+
+// textsAt is the map of strings at a path.
+func textsAt(o object, path ...string) map[string]string {
+	if o == nil {
+		return nil
+	}
+	m, _, _ := unstructured.NestedStringMap(o.Object, path...)
+	return m
+}
+
+// numberAt is the whole number at a path; zero if there is none.
+func numberAt(o object, path ...string) int64 {
+	n, _, _ := unstructured.NestedInt64(o.Object, path...)
+	return n
+}
+
+// set puts a value at a path. The API server's own objects have maps on the way there.
+func set(o object, value any, path ...string) {
+	_ = unstructured.SetNestedField(o.Object, value, path...)
+}
+
+// unset removes what stands at a path, and the maps on the way that are empty then.
+func unset(o object, path ...string) {
+	for ; len(path) > 0; path = path[:len(path)-1] {
+		unstructured.RemoveNestedField(o.Object, path...)
+		if above, _, _ := unstructured.NestedMap(o.Object, path[:len(path)-1]...); len(above) > 0 {
+			return
+		}
+	}
+}

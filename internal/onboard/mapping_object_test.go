@@ -1,0 +1,117 @@
+package onboard
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/castai/kops-spot/internal/change"
+)
+
+// answering is a client of a server that answers each request with the next status and body, and all others with the last.
+func answering(t *testing.T, answers ...string) (cluster dynamic.Interface, asked *[]string) {
+	t.Helper()
+	asked = new([]string)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		answer := answers[min(len(*asked), len(answers)-1)]
+		code, err := strconv.Atoi(answer[:3])
+		if err != nil {
+			t.Error(err)
+		}
+		*asked = append(*asked, fmt.Sprintf("%s %s %s", r.Method, r.URL, body))
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, answer[3:])
+	}))
+	t.Cleanup(srv.Close)
+	cluster, err := NewClient(&rest.Config{Host: srv.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster, asked
+}
+
+// status is an answer of the API server's.
+func status(code int, reason, message string) string {
+	body, _ := json.Marshal(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code,
+		"message": message})
+	return fmt.Sprintf("%d %s", code, body)
+}
+
+const awsAuth = `200 {"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"aws-auth","namespace":"kube-system","uid":"u","resourceVersion":"7"}}`
+
+// TestWhatIsWritten: an object is made, changed or deleted by what is there, and again if somebody else was faster; an error
+// ends with what to do.
+func TestWhatIsWritten(t *testing.T) {
+	label := func(now object) (object, change.Plan, error) {
+		next := awsAuthRef.empty()
+		if now != nil {
+			next = now.DeepCopy()
+		}
+		set(next, "v", "metadata", "labels", "l")
+		return next, nil, nil
+	}
+	remove := func(object) (object, change.Plan, error) { return nil, nil, nil }
+	const (
+		create = `POST ...s?fieldManager=kops-spot&timeout=30s ..."labels":{"l":"v"}`
+		update = `PUT ...s/aws-auth?fieldManager=kops-spot&timeout=30s ..."labels":{"l":"v"}..."resourceVersion":"7"`
+		gone   = `DELETE ...s/aws-auth?timeout=30s ..."preconditions":{"uid":"u","resourceVersion":"7"},"propagationPolicy":"Background"`
+	)
+	missing, forbidden := status(404, "NotFound", "no"), status(403, "Forbidden", "no")
+	for name, c := range map[string]struct {
+		edit    edit
+		answers []string
+		writes  []string // ... stands for anything
+		want    string   // the end of the error
+	}{
+		"created":                  {label, []string{missing, awsAuth}, []string{create}, ""},
+		"created by somebody else": {label, []string{missing, status(409, "AlreadyExists", ""), awsAuth}, []string{create, update}, ""},
+		"changed":                  {label, []string{awsAuth}, []string{update}, ""},
+		"changed by somebody else": {label, []string{awsAuth, status(409, "Conflict", ""), awsAuth}, []string{update, update}, ""},
+		"deleted by somebody else": {label, []string{awsAuth, missing, missing, awsAuth}, []string{update, create}, ""},
+		"deleted":                  {remove, []string{awsAuth}, []string{gone}, ""},
+		"nothing to delete":        {remove, []string{missing}, nil, ""},
+		"gone since it was read":   {remove, []string{awsAuth, missing}, []string{gone}, ""},
+		"forbidden":                {label, []string{awsAuth, forbidden}, []string{update}, "no: log in as an administrator of the cluster"},
+		"refused by a webhook":     {label, []string{awsAuth, status(403, "Forbidden", "admission webhook no")}, []string{update}, "admission webhook no"},
+		"not to be read":           {label, []string{forbidden}, nil, "reading ConfigMap kube-system/aws-auth: no: log in as an administrator of the cluster"},
+		"no object":                {label, []string{`200 {"data":"c2VjcmV0"}`}, nil, "is not a Kubernetes object: check which server the kubeconfig names"},
+		"always a conflict": {label, append(slices.Repeat([]string{awsAuth, status(409, "Conflict", "try again")}, 9), awsAuth, status(409, "Conflict", "try again")),
+			slices.Repeat([]string{update}, 10), "try again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cluster, asked := answering(t, c.answers...)
+			err := awsAuthRef.change(t.Context(), cluster, c.edit)
+			if (err == nil) != (c.want == "") || err != nil && (!strings.HasSuffix(err.Error(), c.want) || strings.Contains(err.Error(), "c2VjcmV0")) {
+				t.Errorf("it says %v; want %q", err, c.want)
+			}
+			writes := slices.DeleteFunc(*asked, func(r string) bool { return strings.HasPrefix(r, "GET ") })
+			if !slices.EqualFunc(writes, c.writes, func(is, want string) bool {
+				return regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(want), `\.\.\.`, ".*")).MatchString(is)
+			}) {
+				t.Errorf("it writes\n%s\nwant\n%s", strings.Join(writes, "\n"), strings.Join(c.writes, "\n"))
+			}
+		})
+	}
+	cluster, err := NewClient(&rest.Config{Host: "127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := awsAuthRef.change(t.Context(), cluster, label); err == nil || !strings.HasSuffix(err.Error(), ": check that kubectl reaches the cluster, and run this again") {
+		t.Errorf("without a server it says %v", err)
+	}
+}

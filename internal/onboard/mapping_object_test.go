@@ -115,3 +115,18 @@ func TestWhatIsWritten(t *testing.T) {
 		t.Errorf("without a server it says %v", err)
 	}
 }
+
+// TestNoSecretIsShown: of the token nothing is kept that could be shown by mistake, and of a Secret that changes not its values.
+func TestNoSecretIsShown(t *testing.T) {
+	cluster, _ := answering(t, `200 {"kind":"Secret","apiVersion":"v1","metadata":{"name":"kops-spot-token"},"data":{"token":"c2VjcmV0"}}`)
+	s := MappingState{objects: map[ref]object{}}
+	if err := s.read(t.Context(), cluster, tokenRef); err != nil || strings.Contains(fmt.Sprint(s.objects[tokenRef].Object), "c2VjcmV0") {
+		t.Errorf("%v: it holds %v", err, s.objects[tokenRef])
+	}
+	now, next := tokenRef.empty(), tokenRef.empty()
+	set(now, "c2VjcmV0", "data", "token")
+	set(next, "b3RoZXI=", "data", "token")
+	if diff := objectDiff(now, next); !slices.Equal(diff, []string{"  data.token changes"}) {
+		t.Errorf("it shows %q", diff)
+	}
+}

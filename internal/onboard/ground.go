@@ -46,23 +46,33 @@ type Asked interface {
 }
 
 var (
-	instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+	// InstanceID is what ids of EC2 instances look like.
+	InstanceID = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
 
 	// zoneRegion is the region that begins a zone's name, that of a local or wavelength zone too: us-west-2-lax-1a.
 	zoneRegion = regexp.MustCompile(`^[a-z]+(-[a-z]+)+-[0-9]+`)
 )
 
-// Machines reads which instances the cluster's nodes are: kubelet, kOps or the cloud controller write
-// aws:///<zone>/<instance id> into spec.providerID.
+// MachineOf reads which instance a node is, and in which region: kubelet, kOps or the cloud controller write
+// aws:///<zone>/<instance id> into its spec.providerID.
+func MachineOf(providerID string) (id, region string, ok bool) {
+	path, ok := strings.CutPrefix(providerID, "aws://")
+	parts := strings.Split(path, "/")
+	if !ok || len(parts) < 2 || !InstanceID.MatchString(parts[len(parts)-1]) {
+		return "", "", false
+	}
+	return parts[len(parts)-1], zoneRegion.FindString(parts[len(parts)-2]), true
+}
+
+// Machines reads which instances the cluster's nodes are.
 func Machines(ctx context.Context, cluster dynamic.Interface) (all []Machine, err error) {
 	nodes, err := cluster.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("listing nodes: %w", kube.Advise(err))
 	}
 	for _, n := range nodes.Items {
-		parts := strings.Split(strings.TrimPrefix(textAt(&n, "spec", "providerID"), "aws://"), "/")
-		if id := parts[len(parts)-1]; len(parts) > 1 && instanceID.MatchString(id) {
-			all = append(all, Machine{n.GetName(), id, zoneRegion.FindString(parts[len(parts)-2])})
+		if id, region, ok := MachineOf(textAt(&n, "spec", "providerID")); ok {
+			all = append(all, Machine{n.GetName(), id, region})
 		}
 	}
 	return all, nil

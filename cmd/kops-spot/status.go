@@ -56,7 +56,7 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 			s.Since = stack.Change
 		}
 	}
-	f, err := at.account.FunctionState(ctx, s.Function)
+	f, err := at.account.Function(ctx, s.Function)
 	if err != nil {
 		return err
 	}

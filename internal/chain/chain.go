@@ -48,7 +48,7 @@ type checked struct {
 	Chain
 	name       string            // the function's
 	parameters map[string]string // the stack's; the template's defaults where there is none
-	function   *iamcloud.FunctionState
+	function   *iamcloud.Function
 	findings   change.Findings
 	broken     string // the first link that has failed
 	self       *selfCheck
@@ -96,7 +96,7 @@ func (c Chain) Check(ctx context.Context) (change.Findings, error) {
 	if stack != nil {
 		maps.Copy(now.parameters, stack.Parameters)
 	}
-	if now.function, err = c.AWS.FunctionState(ctx, now.name); err != nil {
+	if now.function, err = c.AWS.Function(ctx, now.name); err != nil {
 		return nil, err
 	}
 	for _, link := range []func(context.Context) error{now.rules, now.theFunction, now.inside, now.preview, now.outcomes, now.concurrency} {
@@ -111,7 +111,7 @@ func (c Chain) Check(ctx context.Context) (change.Findings, error) {
 type watched struct {
 	install.Event
 	name string
-	is   *iamcloud.RuleState
+	is   *iamcloud.Rule
 }
 
 // rules looks at the rules, each one's state and target, and whether it may invoke the function.
@@ -196,7 +196,7 @@ func (c *checked) states(all []watched) {
 func (c *checked) targets(all []watched) {
 	arn := c.Values.FunctionARN()
 	for _, w := range all {
-		if w.is != nil && !slices.Contains(w.is.Targets, arn) {
+		if w.is != nil && !slices.ContainsFunc(w.is.Targets, func(t iamcloud.Target) bool { return t.ARN == arn }) {
 			c.fail(Target, fmt.Sprintf(`aws events put-targets --rule %s --region %s --targets '[{"Id": "%s", "Arn": "%s", "RetryPolicy": {"MaximumEventAgeInSeconds": %d}, `+
 				`"DeadLetterConfig": {"Arn": "%s"}}]'`, w.name, c.Values.Region, w.TargetID, arn, w.Age, c.Values.QueueARN("undelivered")),
 				"rule %s does not send its events to the function", w.name)
@@ -287,17 +287,16 @@ func (c *checked) theFunction(ctx context.Context) error {
 }
 
 // role looks whether the function can be its role.
-func (c *checked) role(ctx context.Context, f *iamcloud.FunctionState) (taken bool, err error) {
-	name := f.Role[strings.LastIndexByte(f.Role, '/')+1:]
-	services, err := c.AWS.Trusted(ctx, name)
+func (c *checked) role(ctx context.Context, f *iamcloud.Function) (taken bool, err error) {
+	services, err := c.AWS.Trusted(ctx, f.Role)
 	switch {
 	case errors.Is(err, iamcloud.ErrNotFound):
-		c.fail(Role, "kops-spot onboard, or "+reinstall+" without FunctionRoleArn, makes one", "there is no role %s, with which it is to run", name)
+		c.fail(Role, "kops-spot onboard, or "+reinstall+" without FunctionRoleArn, makes one", "there is no role %s, with which it is to run", f.Role)
 		return false, nil
 	case err != nil:
 		return false, err
 	case !slices.Contains(services, "lambda.amazonaws.com"):
-		c.fail(Role, "let lambda.amazonaws.com take it, as iam/trust.json does", "Lambda may not take the role %s", name)
+		c.fail(Role, "let lambda.amazonaws.com take it, as iam/trust.json does", "Lambda may not take the role %s", f.Role)
 		return false, nil
 	}
 	return true, nil

@@ -26,7 +26,7 @@ type selfCheck struct {
 }
 
 // ask has the function check what only it can see.
-func (c *checked) ask(ctx context.Context, f *iamcloud.FunctionState) error {
+func (c *checked) ask(ctx context.Context, f *iamcloud.Function) error {
 	event, err := eventbridge.EncodeSelfCheck(eventbridge.MadeUp, c.Values.Account, c.Values.Region, time.Now())
 	if err != nil {
 		return err

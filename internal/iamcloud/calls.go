@@ -133,12 +133,12 @@ func DeleteSecret(name string) Call {
 		&secretsmanager.DeleteSecretInput{SecretId: &name, ForceDeleteWithoutRecovery: aws.Bool(true)})
 }
 
-func RemoveTargets(rule, bus string, ids []string) Call {
-	return onEvents("rule "+rule, (*eventbridge.Client).RemoveTargets, &eventbridge.RemoveTargetsInput{Rule: &rule, EventBusName: &bus, Ids: ids})
+func RemoveTargets(rule string, ids []string) Call {
+	return onEvents("rule "+rule, (*eventbridge.Client).RemoveTargets, &eventbridge.RemoveTargetsInput{Rule: &rule, EventBusName: aws.String(defaultBus), Ids: ids})
 }
 
-func DeleteRule(rule, bus string) Call {
-	return onEvents("rule "+rule, (*eventbridge.Client).DeleteRule, &eventbridge.DeleteRuleInput{Name: &rule, EventBusName: &bus})
+func DeleteRule(rule string) Call {
+	return onEvents("rule "+rule, (*eventbridge.Client).DeleteRule, &eventbridge.DeleteRuleInput{Name: &rule, EventBusName: aws.String(defaultBus)})
 }
 
 func DeleteFunction(name string) Call {

@@ -2,6 +2,7 @@ package iamcloud
 
 import (
 	"context"
+	"path"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
@@ -9,16 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 )
 
-// RuleState is a rule as EventBridge follows it.
-type RuleState struct {
-	ARN     string
-	Enabled bool
-	Pattern string   // JSON; empty if it has a schedule
-	Targets []string // ARNs
-}
-
 // Rule reads a rule of the default bus; nil if there is none.
-func (a *Account) Rule(ctx context.Context, name string) (*RuleState, error) {
+func (a *Account) Rule(ctx context.Context, name string) (*Rule, error) {
 	out, err := a.events.DescribeRule(ctx, &eventbridge.DescribeRuleInput{Name: &name, EventBusName: aws.String(defaultBus)})
 	if err != nil {
 		return nil, unlessNone(translate("looking for rule "+name, "rule "+name, err))
@@ -27,31 +20,18 @@ func (a *Account) Rule(ctx context.Context, name string) (*RuleState, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &RuleState{ARN: aws.ToString(out.Arn), Enabled: out.State != "DISABLED", Pattern: aws.ToString(out.EventPattern)}
-	for _, t := range r.Targets {
-		s.Targets = append(s.Targets, t.ARN)
-	}
-	return s, nil
+	r.ARN, r.Enabled, r.Pattern = aws.ToString(out.Arn), out.State != "DISABLED", aws.ToString(out.EventPattern)
+	return &r, nil
 }
 
-// FunctionState is a function as Lambda runs it.
-type FunctionState struct {
-	ARN, Role       string // ARNs
-	State, Reason   string // Active, or why not
-	Update, Problem string // Successful, or why the last change did not take effect
-	Architecture    string
-	Environment     map[string]string
-	Reserved        *int // concurrency
-}
-
-// FunctionState reads a function; nil if there is none.
-func (a *Account) FunctionState(ctx context.Context, name string) (*FunctionState, error) {
+// Function reads a function; nil if there is none.
+func (a *Account) Function(ctx context.Context, name string) (*Function, error) {
 	out, err := a.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &name})
 	if err != nil {
 		return nil, unlessNone(translate("looking for function "+name, "function "+name, err))
 	}
 	c := out.Configuration
-	s := &FunctionState{ARN: aws.ToString(c.FunctionArn), Role: aws.ToString(c.Role), State: string(c.State), Reason: aws.ToString(c.StateReason),
+	s := &Function{Name: name, ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role)), State: string(c.State), Reason: aws.ToString(c.StateReason),
 		Update: string(c.LastUpdateStatus), Problem: aws.ToString(c.LastUpdateStatusReason)}
 	if c.Environment != nil {
 		s.Environment = c.Environment.Variables

@@ -10,42 +10,40 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 )
 
-// Function is a Lambda function, and who invokes it.
+// Function is a function as Lambda runs it. Of those that are listed, only name, ARN and role are known.
 type Function struct {
-	Name, ARN string
-	Role      string // the name of its role
+	Name, ARN       string
+	Role            string // by name
+	State, Reason   string // Active, or why not
+	Update, Problem string // Successful, or why the last change did not take effect
+	Architecture    string
+	Environment     map[string]string
+	Reserved        *int // concurrency
 }
 
-// Rule is an EventBridge rule.
+// Rule is a rule of the default bus as EventBridge follows it. Of those of a function, only name and targets are known.
 type Rule struct {
-	Name, Bus string
+	Name, ARN string
+	Enabled   bool
+	Pattern   string // JSON; empty if it has a schedule
 	Targets   []Target
 }
 
 // Target is where a rule sends events.
 type Target struct{ ID, ARN string }
 
-// Function reads a function; nil if there is none.
-func (a *Account) Function(ctx context.Context, name string) (*Function, error) {
-	is, err := a.FunctionState(ctx, name)
-	if err != nil || is == nil {
-		return nil, err
-	}
-	return &Function{Name: name, ARN: is.ARN, Role: path.Base(is.Role)}, nil
-}
+// defaultBus is where AWS' own events are.
+const defaultBus = "default"
 
 // Functions are all functions of the region.
 func (a *Account) Functions(ctx context.Context) (all []Function, err error) {
 	all, err = every(ctx, lambda.NewListFunctionsPaginator(a.lambda, &lambda.ListFunctionsInput{}),
 		func(p *lambda.ListFunctionsOutput) []types.FunctionConfiguration { return p.Functions },
 		func(c types.FunctionConfiguration) Function {
-			return Function{aws.ToString(c.FunctionName), aws.ToString(c.FunctionArn), path.Base(aws.ToString(c.Role))}
+			return Function{Name: aws.ToString(c.FunctionName), ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role))}
 		})
 	return all, translate("listing the region's functions", "", err)
 }
-
-// defaultBus is where AWS' own events are.
-const defaultBus = "default"
 
 // RulesFor are the rules that send events to a function.
 func (a *Account) RulesFor(ctx context.Context, functionARN string) (all []Rule, err error) {
@@ -69,7 +67,7 @@ func (a *Account) RulesFor(ctx context.Context, functionARN string) (all []Rule,
 }
 
 func (a *Account) rule(ctx context.Context, name string) (Rule, error) {
-	r := Rule{Name: name, Bus: defaultBus}
+	r := Rule{Name: name}
 	in := &eventbridge.ListTargetsByRuleInput{Rule: &name, EventBusName: aws.String(defaultBus)}
 	for {
 		page, err := a.events.ListTargetsByRule(ctx, in)

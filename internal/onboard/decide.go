@@ -29,29 +29,13 @@ const (
 // before the policy that relies on it, the tags with the user that the policy tells apart by them, the trust with the role;
 // and the key that all of it is for comes last.
 //
-// inCluster are the steps in the cluster: they come between, since the function's role may have to read a token of its. token
-// is that; nil if the function needs none.
-func decide(w Want, s State, inCluster []step, token *logIn) ([]step, error) {
-	if err := w.refusals(s); err != nil {
+// files are what is written. inCluster are the steps in the cluster: they come between, since the function's role may have to
+// read a token of its. token is that; nil if the function needs none.
+func decide(w Want, s State, files Files, inCluster []step, token *logIn) ([]step, error) {
+	if err := w.refusals(s, files); err != nil {
 		return nil, err
 	}
-	var steps []step
-	for _, part := range []func(Want, State) ([]step, error){boundary, managed, user} {
-		some, err := part(w, s)
-		if err != nil {
-			return nil, err
-		}
-		steps = append(steps, some...)
-	}
-	trusted, err := role(w, s)
-	if err != nil {
-		return nil, err
-	}
-	rights, err := roleRights(w, s, token)
-	if err != nil {
-		return nil, err
-	}
-	restricted, err := userRights(w, s)
+	tags, err := iam.UserTags(w.Ground.Values)
 	if err != nil {
 		return nil, err
 	}
@@ -59,27 +43,19 @@ func decide(w Want, s State, inCluster []step, token *logIn) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(steps, trusted, inCluster, token.steps(w, s), rights, restricted, keys), nil
+	return slices.Concat(
+		managedPolicy(s, s.Boundary, iam.Boundary, files, "the most that roles can do which a cluster's user makes; one for the account",
+			"Bounds the roles that CAST AI makes for nodes of kOps clusters"),
+		managedPolicy(s, s.Managed, iam.ManagedPolicy, files, "what the users of all clusters may create; it tells them apart by their tags",
+			"What CAST AI may create for a kOps cluster, by the tags of its user"),
+		user(w, s, tags), role(w, s, files), inCluster, token.steps(w, s), roleRights(w, s, files, token), userRights(w, s, files), keys), nil
 }
 
-func boundary(w Want, s State) ([]step, error) {
-	return managedPolicy(w, s, s.Boundary, iam.Boundary, "the most that roles can do which a cluster's user makes; one for the account",
-		"Bounds the roles that CAST AI makes for nodes of kOps clusters")
-}
-
-func managed(w Want, s State) ([]step, error) {
-	why := "what the users of all clusters may create; it tells them apart by their tags"
-	return managedPolicy(w, s, s.Managed, iam.ManagedPolicy, why, "What CAST AI may create for a kOps cluster, by the tags of its user")
-}
-
-func managedPolicy(w Want, s State, now *iamcloud.Policy, d iam.Document, why, description string) ([]step, error) {
-	text, err := w.document(d, s)
-	if err != nil {
-		return nil, err
-	}
+func managedPolicy(s State, now *iamcloud.Policy, d iam.Document, files Files, why, description string) []step {
+	text := files.text(d)
 	tags := map[string]string{iam.TagManagedBy: iam.ManagedBy}
 	if now == nil {
-		return []step{act(change.Create, kindPolicy, d.Name, why, iamcloud.CreatePolicy(d.Name, description, text, tags))}, nil
+		return []step{act(change.Create, kindPolicy, d.Name, why, iamcloud.CreatePolicy(d.Name, description, text, tags))}
 	}
 	var steps []step
 	if sameDocument(now.Document, text) {
@@ -95,7 +71,7 @@ func managedPolicy(w Want, s State, now *iamcloud.Policy, d iam.Document, why, d
 		}
 		steps = append(steps, one)
 	}
-	return append(steps, retagged(kindPolicy, now.Name, now.ARN, now.Tags, tags, iamcloud.TagPolicy)...), nil
+	return append(steps, retagged(kindPolicy, now.Name, now.ARN, now.Tags, tags, iamcloud.TagPolicy)...)
 }
 
 func versionAway(p *iamcloud.Policy, version, why string) step {
@@ -147,17 +123,13 @@ func retagged(kind, name, id string, has, want map[string]string, tag func(strin
 	return []step{one}
 }
 
-func user(w Want, s State) ([]step, error) {
-	tags, err := iam.UserTags(w.Ground.Values)
-	if err != nil {
-		return nil, err
-	}
+func user(w Want, s State, tags map[string]string) []step {
 	name := iam.UserName(w.Ground.Cluster)
 	if s.User == nil {
-		return []step{act(change.Create, kindUser, name, "as whom CAST AI works on the cluster", iamcloud.CreateUser(name, tags))}, nil
+		return []step{act(change.Create, kindUser, name, "as whom CAST AI works on the cluster", iamcloud.CreateUser(name, tags))}
 	}
 	steps := []step{keep(kindUser, s.User.Name, "as whom CAST AI works on the cluster")}
-	return append(steps, retagged(kindUser, s.User.Name, s.User.Name, s.User.Tags, tags, iamcloud.TagUser)...), nil
+	return append(steps, retagged(kindUser, s.User.Name, s.User.Name, s.User.Tags, tags, iamcloud.TagUser)...)
 }
 
 func last(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
@@ -169,11 +141,8 @@ func listed(names []string) string {
 	return strings.Join(names, "")
 }
 
-func role(w Want, s State) ([]step, error) {
-	trust, err := w.document(iam.Trust, s)
-	if err != nil {
-		return nil, err
-	}
+func role(w Want, s State, files Files) []step {
+	trust := files.text(iam.Trust)
 	tags := iam.Tags(w.Ground.Cluster)
 	why := "as whom the function runs; Lambda alone may be it"
 	if s.Role == nil {
@@ -181,7 +150,7 @@ func role(w Want, s State) ([]step, error) {
 			why += "; " + iam.FunctionRole + " is another's in this account"
 		}
 		return []step{act(change.Create, kindRole, s.RoleName, why, iamcloud.CreateRole(s.RoleName,
-			"Handles the Spot interruptions of "+w.Ground.Cluster, trust, tags))}, nil
+			"Handles the Spot interruptions of "+w.Ground.Cluster, trust, tags))}
 	}
 	var steps []step
 	if sameDocument(s.Role.Trust, trust) {
@@ -191,5 +160,5 @@ func role(w Want, s State) ([]step, error) {
 		one.Diff = diffDocuments(s.Role.Trust, trust)
 		steps = append(steps, one)
 	}
-	return append(steps, retagged(kindRole, s.Role.Name, s.Role.Name, s.Role.Tags, tags, iamcloud.TagRole)...), nil
+	return append(steps, retagged(kindRole, s.Role.Name, s.Role.Name, s.Role.Tags, tags, iamcloud.TagRole)...)
 }

@@ -31,7 +31,7 @@ func (w Want) documents(s State, token *logIn) (Files, error) {
 		if err != nil {
 			return nil, err
 		}
-		files[cmp.Or(d.Name, "trust")+".json"] = []byte(text)
+		files[fileOf(d)] = []byte(text)
 	}
 	userTags, err := iam.UserTags(w.Ground.Values)
 	if err != nil {
@@ -45,6 +45,11 @@ func (w Want) documents(s State, token *logIn) (Files, error) {
 	files["user-tags.json"] = append(text, '\n')
 	return files, err
 }
+
+func fileOf(d iam.Document) string { return cmp.Or(d.Name, "trust") + ".json" }
+
+// text is one of the policy documents.
+func (f Files) text(d iam.Document) string { return string(f[fileOf(d)]) }
 
 // files are what onboarding writes into the cluster. Lists that others have entries in too are left out, and our entry is in
 // identity-mapping.yaml.

@@ -54,27 +54,14 @@ func storeToken(ctx context.Context, r *Run, secret string) error {
 	return r.AWS.Store(ctx, secret, token, tokenLabel(uid))
 }
 
-// readBy is the step for the function's own policy, which has to name a secret that is not made yet: its whole ARN is known
-// only then.
-func (l *logIn) readBy(w Want, s State, has map[string]string) (step, error) {
-	name := LogInSecret(w.Ground.Cluster)
-	s.LogInSecret = w.secretToMake()
-	text, err := w.document(iam.HandlerPolicy, s)
+// readBy writes the function's own policy, which has to name a secret that was not made yet: its whole ARN is known only then.
+func readBy(ctx context.Context, r *Run, s State, policy string) (err error) {
+	if s.LogInSecret, err = r.AWS.Secret(ctx, LogInSecret(r.Want.Ground.Cluster)); err != nil {
+		return err
+	}
+	text, err := r.Want.document(iam.HandlerPolicy, s)
 	if err != nil {
-		return step{}, err
+		return err
 	}
-	one := inline(has, s.RoleName, iam.HandlerPolicy.Name, text, "what the function's code calls; it reads the secret "+name+
-		", the end of whose ARN AWS makes up", iamcloud.PutRolePolicy)
-	one.write = func(ctx context.Context, r *Run) error {
-		var err error
-		if s.LogInSecret, err = r.AWS.Secret(ctx, name); err != nil {
-			return err
-		}
-		text, err := w.document(iam.HandlerPolicy, s)
-		if err != nil {
-			return err
-		}
-		return r.AWS.Do(ctx, iamcloud.PutRolePolicy(s.RoleName, last(one.Name), text))
-	}
-	return one, nil
+	return r.AWS.Do(ctx, iamcloud.PutRolePolicy(s.RoleName, policy, text))
 }

@@ -72,7 +72,7 @@ func (o original) ruleAway(rule iamcloud.Rule) []step {
 			others = append(others, t.ARN)
 		}
 	}
-	out, away := iamcloud.RemoveTargets(rule.Name, rule.Bus, ids), iamcloud.DeleteRule(rule.Name, rule.Bus)
+	out, away := iamcloud.RemoveTargets(rule.Name, ids), iamcloud.DeleteRule(rule.Name)
 	if len(others) > 0 {
 		return []step{act(change.Update, kindRule, rule.Name, "the function is no target of its any more; "+listed(others)+" stays", out)}
 	}

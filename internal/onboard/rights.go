@@ -1,6 +1,7 @@
 package onboard
 
 import (
+	"context"
 	"maps"
 	"slices"
 
@@ -10,17 +11,13 @@ import (
 )
 
 // userRights are the policies of the user: the inline one first, then those that are attached.
-func userRights(w Want, s State) ([]step, error) {
-	text, err := w.document(iam.RestrictedPolicy, s)
-	if err != nil {
-		return nil, err
-	}
+func userRights(w Want, s State, files Files) []step {
 	name := iam.UserName(w.Ground.Cluster)
 	var has iamcloud.User
 	if s.User != nil {
 		has, name = *s.User, s.User.Name
 	}
-	steps := []step{inline(has.Inline, name, iam.RestrictedPolicy.Name, text, "what the user may do to what the cluster has", iamcloud.PutUserPolicy)}
+	steps := []step{inline(has.Inline, name, iam.RestrictedPolicy, files, "what the user may do to what the cluster has", iamcloud.PutUserPolicy)}
 	arn := w.Ground.PolicyARN(iam.ManagedPolicy)
 	if s.Managed != nil {
 		arn = s.Managed.ARN // its name may differ in case
@@ -36,12 +33,12 @@ func userRights(w Want, s State) ([]step, error) {
 				"aws iam detach-user-policy --user-name "+name+" --policy-arn "+other+" takes it away"))
 		}
 	}
-	return append(steps, some...), nil
+	return append(steps, some...)
 }
 
 // inline is the step for an inline policy of a user or a role.
-func inline(has map[string]string, of, policy, text, why string, put func(of, policy, text string) iamcloud.Call) step {
-	kind := kindInline
+func inline(has map[string]string, of string, d iam.Document, files Files, why string, put func(of, policy, text string) iamcloud.Call) step {
+	kind, policy, text := kindInline, d.Name, files.text(d)
 	old := written(slices.Sorted(maps.Keys(has)), policy)
 	switch {
 	case old == "":
@@ -68,37 +65,24 @@ func attachments(has []string, wanted map[string]string, of string, attach func(
 }
 
 // roleRights are the policies of the function's role.
-func roleRights(w Want, s State, l *logIn) ([]step, error) {
+func roleRights(w Want, s State, files Files, token *logIn) []step {
 	var has iamcloud.Role
 	if s.Role != nil {
 		has = *s.Role
 	}
-	text, err := w.document(iam.HandlerPolicy, s)
-	if err != nil {
-		return nil, err
+	handler := inline(has.Inline, s.RoleName, iam.HandlerPolicy, files, "what the function's code calls", iamcloud.PutRolePolicy)
+	if token != nil && s.LogInSecret == nil {
+		handler.Why += "; it reads the secret " + LogInSecret(w.Ground.Cluster) + ", the end of whose ARN AWS makes up"
+		handler.write = func(ctx context.Context, r *Run) error { return readBy(ctx, r, s, last(handler.Name)) }
 	}
-	one := inline(has.Inline, s.RoleName, iam.HandlerPolicy.Name, text, "what the function's code calls", iamcloud.PutRolePolicy)
-	if l != nil && s.LogInSecret == nil {
-		if one, err = l.readBy(w, s, has.Inline); err != nil {
-			return nil, err
-		}
-	}
-	steps := []step{one}
-	if text, err = w.document(iam.RuntimePolicy, s); err != nil {
-		return nil, err
-	}
-	steps = append(steps, inline(has.Inline, s.RoleName, iam.RuntimePolicy.Name, text, "what Lambda does for the function", iamcloud.PutRolePolicy))
-	network, err := networkRights(w, s, has)
-	if err != nil {
-		return nil, err
-	}
-	steps = append(steps, network...)
+	steps := []step{handler, inline(has.Inline, s.RoleName, iam.RuntimePolicy, files, "what Lambda does for the function", iamcloud.PutRolePolicy)}
+	steps = append(steps, networkRights(w, s, has, files)...)
 	guide := map[string]string{}
 	for _, policy := range iam.GuideRoleManaged {
 		guide[w.Ground.AWSPolicyARN(policy)] = "of AWS' own, as the guide says; it is not scoped to the cluster"
 	}
 	if w.Permissions == Guide {
-		return append(steps, attachments(has.Attached, guide, s.RoleName, iamcloud.AttachRolePolicy)...), nil
+		return append(steps, attachments(has.Attached, guide, s.RoleName, iamcloud.AttachRolePolicy)...)
 	}
 	for _, arn := range slices.Sorted(slices.Values(has.Attached)) {
 		if _, ok := guide[arn]; ok {
@@ -106,23 +90,19 @@ func roleRights(w Want, s State, l *logIn) ([]step, error) {
 				iamcloud.DetachRolePolicy(s.RoleName, arn)))
 		}
 	}
-	return steps, nil
+	return steps
 }
 
 // networkRights are what Lambda needs for a function in the VPC. Without subnets they stay as they are: a function that is in
 // the VPC would lose its interfaces' keeper.
-func networkRights(w Want, s State, has iamcloud.Role) ([]step, error) {
-	name := iam.NetworkPolicy.Name
-	if len(w.Subnets) == 0 {
-		if old := written(slices.Sorted(maps.Keys(has.Inline)), name); old != "" {
-			return []step{leave(kindInline, s.RoleName+"/"+old, "no subnets were named this time; if the function is in the VPC no more: "+
-				"aws iam delete-role-policy --role-name "+s.RoleName+" --policy-name "+old+" takes it away")}, nil
-		}
-		return nil, nil
+func networkRights(w Want, s State, has iamcloud.Role, files Files) []step {
+	if len(w.Subnets) > 0 {
+		return []step{inline(has.Inline, s.RoleName, iam.NetworkPolicy, files, "the network interfaces that Lambda makes for a function in the VPC", iamcloud.PutRolePolicy)}
 	}
-	text, err := w.document(iam.NetworkPolicy, s)
-	if err != nil {
-		return nil, err
+	old := written(slices.Sorted(maps.Keys(has.Inline)), iam.NetworkPolicy.Name)
+	if old == "" {
+		return nil
 	}
-	return []step{inline(has.Inline, s.RoleName, name, text, "the network interfaces that Lambda makes for a function in the VPC", iamcloud.PutRolePolicy)}, nil
+	return []step{leave(kindInline, s.RoleName+"/"+old, "no subnets were named this time; if the function is in the VPC no more: "+
+		"aws iam delete-role-policy --role-name "+s.RoleName+" --policy-name "+old+" takes it away")}
 }

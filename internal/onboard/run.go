@@ -63,16 +63,13 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 			token = &logIn{tokenLabel(textAt(plan.state.objects[tokenRef], "metadata", "uid"))}
 		}
 	}
-	steps, err := decide(r.Want, s, inCluster, token)
-	if err != nil {
-		return Planned{}, err
-	}
 	files, err := r.Want.documents(s, token)
 	if err != nil {
 		return Planned{}, err
 	}
 	maps.Copy(files, manifests)
-	return r.planned(s, steps, files), nil
+	steps, err := decide(r.Want, s, files, inCluster, token)
+	return r.planned(s, steps, files), err
 }
 
 func (r *Run) planned(s State, steps []step, files Files) Planned {

@@ -43,11 +43,9 @@ func (w Want) Check() error {
 }
 
 // refusals are the reasons for which nothing is done at all.
-func (w Want) refusals(s State) error {
-	var errs []error
-	errs = append(errs, w.othersUser(s), w.othersPolicy(s))
-	errs = append(errs, w.goingAway(secretAccessKey, s.KeySecret), w.goingAway(secretLogIn, s.LogInSecret))
-	return errors.Join(errs...)
+func (w Want) refusals(s State, files Files) error {
+	return errors.Join(w.othersUser(s), w.othersPolicy(s, files),
+		w.goingAway(secretAccessKey, s.KeySecret), w.goingAway(secretLogIn, s.LogInSecret))
 }
 
 // goingAway refuses a secret of whose name no other can be made for days.
@@ -76,13 +74,9 @@ func (w Want) othersUser(s State) error {
 }
 
 // othersPolicy refuses to write the managed policy where that takes rights away from users that no tag gives them back.
-func (w Want) othersPolicy(s State) error {
-	if len(s.Strangers) == 0 || w.ReplaceShared {
+func (w Want) othersPolicy(s State, files Files) error {
+	if len(s.Strangers) == 0 || w.ReplaceShared || sameDocument(s.Managed.Document, files.text(iam.ManagedPolicy)) {
 		return nil
-	}
-	want, err := w.document(iam.ManagedPolicy, s)
-	if err != nil || sameDocument(s.Managed.Document, want) {
-		return err
 	}
 	return fmt.Errorf("policy %s is to be written anew, and then allows nothing to %s, whose tags do not say which cluster they are of: "+
 		"these are of clusters that were onboarded in another way. Onboard those clusters too, in one go, with --replace-shared-policy, which "+

@@ -38,7 +38,7 @@ type proposal struct {
 	question string
 	plan     change.Plan
 	apply    func(ctx context.Context) error
-	forget   func(ctx context.Context) error // instead of apply, also where ctx has ended; nil if there is nothing to forget
+	forget   func(ctx context.Context) error // instead of apply, though ctx has ended; nil if there is nothing to forget
 	check    func(ctx context.Context, applied bool) (change.Findings, error)
 }
 
@@ -69,7 +69,8 @@ func (c *console) carryOut(ctx context.Context, g onboard.Ground, p proposal) (c
 }
 
 // carryOutInAccount carries out what onboarding, or offboarding, would change.
-func (c *console) carryOutInAccount(ctx context.Context, r *onboard.Run, question string, plan func(context.Context) (onboard.Planned, error)) (changed, error) {
+func (c *console) carryOutInAccount(ctx context.Context, r *onboard.Run, question string,
+	plan func(context.Context) (onboard.Planned, error)) (changed, error) {
 	p, err := plan(ctx)
 	if err != nil {
 		return changed{}, err

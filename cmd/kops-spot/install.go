@@ -223,13 +223,15 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	if err := c.showFound(on); err != nil {
 		return errors.Join(err, on.forget(context.WithoutCancel(ctx)))
 	}
-	told, err := c.carryOut(ctx, on.ground, proposal{question: "change this?", plan: slices.Concat(on.access.Changes, on.stack.Changes),
+	told, err := c.carryOut(ctx, on.ground, proposal{question: "change this?",
+		plan:  slices.Concat(on.access.Changes, on.stack.Changes),
 		apply: on.apply, forget: on.forget,
 		check: func(ctx context.Context, _ bool) (change.Findings, error) { return on.chain().Check(ctx) }})
 	if err != nil {
 		return err
 	}
-	return c.tell(told, fmt.Sprintf("%s is installed: %s", install.StackName(told.Cluster), modeWords(on.stack.Parameters)))
+	return c.tell(told, fmt.Sprintf("%s is installed: %s", install.StackName(told.Cluster),
+		modeWords(on.stack.Parameters)))
 }
 
 func modeWords(parameters map[string]string) string {

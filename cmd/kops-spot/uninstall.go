@@ -47,13 +47,15 @@ func (c *console) uninstall(ctx context.Context, where site) error {
 		return err
 	}
 	l := &leaving{install: &install.Run{AWS: at.account, Want: install.Want{Values: at.ground.Values}, Say: c.sayStep},
-		onboard: &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{Ground: at.ground, Permissions: onboard.Least}}}
+		onboard: &onboard.Run{AWS: at.account, Cluster: at.cluster,
+			Want: onboard.Want{Ground: at.ground, Permissions: onboard.Least}}}
 	plan, err := l.plan(ctx)
 	if err != nil {
 		return err
 	}
 	c.sayWhere(at.ground)
-	told, err := c.carryOut(ctx, at.ground, proposal{question: "take this away?", plan: plan, apply: l.apply, check: l.check})
+	told, err := c.carryOut(ctx, at.ground, proposal{question: "take this away?", plan: plan, apply: l.apply,
+		check: l.check})
 	if err != nil {
 		return err
 	}
@@ -94,7 +96,8 @@ func (l *leaving) check(ctx context.Context, applied bool) (left change.Findings
 		return nil, err
 	}
 	if l.full != nil {
-		left = append(left, change.Finding{Level: change.Warn, Name: install.KindBucket, Detail: "it stays: " + l.full.Error(),
+		left = append(left, change.Finding{Level: change.Warn, Name: install.KindBucket,
+			Detail: "it stays: " + l.full.Error(),
 			Advice: "it has older versions of objects, or others' objects: empty it, and run this again"})
 	}
 	for _, one := range plan {

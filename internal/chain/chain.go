@@ -291,7 +291,8 @@ func (c *checked) role(ctx context.Context, f *iamcloud.Function) (taken bool, e
 	services, err := c.AWS.Trusted(ctx, f.Role)
 	switch {
 	case errors.Is(err, iamcloud.ErrNotFound):
-		c.fail(Role, "kops-spot onboard, or "+reinstall+" without FunctionRoleArn, makes one", "there is no role %s, with which it is to run", f.Role)
+		c.fail(Role, "kops-spot onboard, or "+reinstall+" without FunctionRoleArn, makes one",
+			"there is no role %s, with which it is to run", f.Role)
 		return false, nil
 	case err != nil:
 		return false, err

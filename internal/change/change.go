@@ -18,7 +18,7 @@ const (
 	Leave      Verb = "leave" // it is not ours to touch, or must stay for somebody else
 )
 
-// Change is one row of a plan: what is done about one thing, and why. It is data. A row that changes something is one write.
+// Change is one row of a plan: what is done about one thing, and why. A row that changes something is one write.
 type Change struct {
 	Verb Verb   `json:"verb"`
 	Kind string `json:"kind"` // as its owner calls it: "IAM role", "ConfigMap"
@@ -38,8 +38,8 @@ func (c Change) Row() string { return string(c.Verb) + " " + c.Kind + " " + c.Na
 // Changes reports whether the row changes anything.
 func (c Change) Changes() bool { return c.Verb != Keep && c.Verb != Leave }
 
-// Plan is the rows in the order in which they are carried out. Each may be carried out again: a plan that was broken off is
-// made anew from what is there.
+// Plan is the rows in the order in which they are carried out. A plan that was broken off is made anew from what is
+// there.
 type Plan []Change
 
 // Empty reports whether there is nothing to change.

@@ -84,7 +84,8 @@ func (b Bucket) Foreign() bool { return b.There && !b.Ours && !b.Bare }
 func CreateBucket(name, region string) Call {
 	in := &s3.CreateBucketInput{Bucket: &name}
 	if region != "us-east-1" { // which cannot be named
-		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
+		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{
+			LocationConstraint: types.BucketLocationConstraint(region)}
 	}
 	return onS3("bucket "+name, (*s3.Client).CreateBucket, in)
 }
@@ -98,12 +99,13 @@ func BlockPublicAccess(name, owner string) Call {
 }
 
 func PutBucketPolicy(name, owner, policy string) Call {
-	return onS3("bucket "+name, (*s3.Client).PutBucketPolicy, &s3.PutBucketPolicyInput{Bucket: &name, ExpectedBucketOwner: &owner, Policy: &policy})
+	return onS3("bucket "+name, (*s3.Client).PutBucketPolicy, &s3.PutBucketPolicyInput{Bucket: &name,
+		ExpectedBucketOwner: &owner, Policy: &policy})
 }
 
 func TagBucket(name, owner, tag, value string) Call {
-	return onS3("bucket "+name, (*s3.Client).PutBucketTagging, &s3.PutBucketTaggingInput{Bucket: &name, ExpectedBucketOwner: &owner,
-		Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &tag, Value: &value}}}})
+	return onS3("bucket "+name, (*s3.Client).PutBucketTagging, &s3.PutBucketTaggingInput{Bucket: &name,
+		ExpectedBucketOwner: &owner, Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &tag, Value: &value}}}})
 }
 
 // DeleteBucket deletes a bucket that is empty.
@@ -113,8 +115,10 @@ func DeleteBucket(name, owner string) Call {
 
 // Objects are the keys of a bucket's objects that begin with the prefix.
 func (a *Account) Objects(ctx context.Context, bucket, owner, prefix string) (keys []string, err error) {
-	keys, err = every(ctx, s3.NewListObjectsV2Paginator(a.buckets, &s3.ListObjectsV2Input{Bucket: &bucket, ExpectedBucketOwner: &owner, Prefix: &prefix}),
-		func(p *s3.ListObjectsV2Output) []types.Object { return p.Contents }, func(o types.Object) string { return aws.ToString(o.Key) })
+	keys, err = every(ctx, s3.NewListObjectsV2Paginator(a.buckets,
+		&s3.ListObjectsV2Input{Bucket: &bucket, ExpectedBucketOwner: &owner, Prefix: &prefix}),
+		func(p *s3.ListObjectsV2Output) []types.Object { return p.Contents },
+		func(o types.Object) string { return aws.ToString(o.Key) })
 	return keys, translate("listing bucket "+bucket, "bucket "+bucket, err)
 }
 

@@ -68,7 +68,8 @@ func takesAway(action string) bool {
 }
 
 // callOf is a call of one of the services' clients.
-func callOf[C, In, Options, Out any](on string, client func(*Account) C, f func(C, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
+func callOf[C, In, Options, Out any](on string, client func(*Account) C,
+	f func(C, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
 	return Call{on, func(ctx context.Context, a *Account) error { _, err := f(client(a), ctx, in); return err }}
 }
 

@@ -134,11 +134,13 @@ func DeleteSecret(name string) Call {
 }
 
 func RemoveTargets(rule string, ids []string) Call {
-	return onEvents("rule "+rule, (*eventbridge.Client).RemoveTargets, &eventbridge.RemoveTargetsInput{Rule: &rule, EventBusName: aws.String(defaultBus), Ids: ids})
+	return onEvents("rule "+rule, (*eventbridge.Client).RemoveTargets,
+		&eventbridge.RemoveTargetsInput{Rule: &rule, EventBusName: aws.String(defaultBus), Ids: ids})
 }
 
 func DeleteRule(rule string) Call {
-	return onEvents("rule "+rule, (*eventbridge.Client).DeleteRule, &eventbridge.DeleteRuleInput{Name: &rule, EventBusName: aws.String(defaultBus)})
+	return onEvents("rule "+rule, (*eventbridge.Client).DeleteRule,
+		&eventbridge.DeleteRuleInput{Name: &rule, EventBusName: aws.String(defaultBus)})
 }
 
 func DeleteFunction(name string) Call {

@@ -31,7 +31,8 @@ func (a *Account) Function(ctx context.Context, name string) (*Function, error) 
 		return nil, unlessNone(translate("looking for function "+name, "function "+name, err))
 	}
 	c := out.Configuration
-	s := &Function{Name: name, ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role)), State: string(c.State), Reason: aws.ToString(c.StateReason),
+	s := &Function{Name: name, ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role)),
+		State: string(c.State), Reason: aws.ToString(c.StateReason),
 		Update: string(c.LastUpdateStatus), Problem: aws.ToString(c.LastUpdateStatusReason)}
 	if c.Environment != nil {
 		s.Environment = c.Environment.Variables

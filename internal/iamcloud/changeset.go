@@ -181,7 +181,8 @@ func (a *Account) OthersProposals(ctx context.Context, s Stack) (names []string,
 
 // changeSets are those of a stack that are not executed.
 func (a *Account) changeSets(ctx context.Context, s Stack) (all []types.ChangeSetSummary, err error) {
-	all, err = every(ctx, cloudformation.NewListChangeSetsPaginator(a.stacks, &cloudformation.ListChangeSetsInput{StackName: &s.ID}),
+	all, err = every(ctx, cloudformation.NewListChangeSetsPaginator(a.stacks,
+		&cloudformation.ListChangeSetsInput{StackName: &s.ID}),
 		func(p *cloudformation.ListChangeSetsOutput) []types.ChangeSetSummary { return p.Summaries },
 		func(one types.ChangeSetSummary) types.ChangeSetSummary { return one })
 	all = slices.DeleteFunc(all, func(one types.ChangeSetSummary) bool {

@@ -64,8 +64,8 @@ func translate(doing, on string, err error) error {
 
 // Names by which IAM calls services, and operations where it does not call them as the SDK does.
 var (
-	services = map[string]string{"CloudFormation": "cloudformation", "EC2": "ec2", "EventBridge": "events", "IAM": "iam", "Lambda": "lambda",
-		"S3": "s3", "Secrets Manager": "secretsmanager", "STS": "sts"}
+	services = map[string]string{"CloudFormation": "cloudformation", "EC2": "ec2", "EventBridge": "events", "IAM": "iam",
+		"Lambda": "lambda", "S3": "s3", "Secrets Manager": "secretsmanager", "STS": "sts"}
 	operations = map[string]string{"Invoke": "InvokeFunction", "HeadBucket": "ListBucket", "ListObjectsV2": "ListBucket",
 		"GetPublicAccessBlock": "GetBucketPublicAccessBlock", "PutPublicAccessBlock": "PutBucketPublicAccessBlock"}
 )

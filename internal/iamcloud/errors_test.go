@@ -16,7 +16,7 @@ import (
 type denied struct{}
 
 func (denied) Do(r *http.Request) (*http.Response, error) {
-	text, kind := `<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`, "text/xml"
+	kind, text := "text/xml", `<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`
 	if strings.Contains(r.Host, "s3") || strings.Contains(r.URL.Host, "s3") {
 		text = `<Error><Code>AccessDenied</Code><Message>no</Message></Error>`
 	}
@@ -24,9 +24,10 @@ func (denied) Do(r *http.Request) (*http.Response, error) {
 		text = `<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no</Message></Error></Errors></Response>`
 	}
 	if r.Header.Get("X-Amz-Target") != "" || strings.Contains(r.URL.Host, "lambda") {
-		text, kind = `{"__type": "AccessDeniedException", "Message": "no"}`, "application/x-amz-json-1.1"
+		kind, text = "application/x-amz-json-1.1", `{"__type": "AccessDeniedException", "Message": "no"}`
 	}
-	return &http.Response{StatusCode: http.StatusForbidden, Header: http.Header{"Content-Type": {kind}, "X-Amzn-Errortype": {"AccessDeniedException"}},
+	return &http.Response{StatusCode: http.StatusForbidden, Header: http.Header{"Content-Type": {kind},
+		"X-Amzn-Errortype": {"AccessDeniedException"}},
 		Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
 }
 
@@ -37,21 +38,34 @@ func TestWhatIsMissingIsNamedAsIAMDoes(t *testing.T) {
 	do := func(c Call) func(context.Context) error {
 		return func(ctx context.Context) error { return a.Do(ctx, c) }
 	}
-	for want, call := range map[string]func(context.Context) error{
-		"iam:ListUsers":                             func(ctx context.Context) error { _, err := a.UserNames(ctx); return err },
-		"iam:CreateRole on role r":                  do(CreateRole("r", "d", "{}", nil)),
-		"ec2:DescribeSubnets":                       func(ctx context.Context) error { _, err := a.Subnets(ctx, "vpc"); return err },
-		"secretsmanager:DescribeSecret on secret s": func(ctx context.Context) error { _, err := a.Secret(ctx, "s"); return err },
-		"lambda:ListFunctions":                      func(ctx context.Context) error { _, err := a.Functions(ctx); return err },
-		"lambda:InvokeFunction on function f":       func(ctx context.Context) error { _, _, err := a.Invoke(ctx, "f", nil); return err },
-		"events:DescribeRule on rule r":             func(ctx context.Context) error { _, err := a.Rule(ctx, "r"); return err },
-		"cloudformation:DescribeStacks on stack s":  func(ctx context.Context) error { _, err := a.Stack(ctx, "s"); return err },
-		"s3:ListBucket on bucket b":                 func(ctx context.Context) error { _, err := a.Objects(ctx, "b", "1", ""); return err },
-		"s3:PutBucketPublicAccessBlock on bucket b": do(BlockPublicAccess("b", "1")),
-		"sts:GetCallerIdentity":                     func(ctx context.Context) error { _, err := a.Caller(ctx); return err },
+	for _, c := range []struct {
+		want string
+		call func(context.Context) error
+	}{
+		{"iam:ListUsers", func(ctx context.Context) error { _, err := a.UserNames(ctx); return err }},
+		{"iam:CreateRole on role r", do(CreateRole("r", "d", "{}", nil))},
+		{"ec2:DescribeSubnets", func(ctx context.Context) error { _, err := a.Subnets(ctx, "vpc"); return err }},
+		{"secretsmanager:DescribeSecret on secret s", func(ctx context.Context) error {
+			_, err := a.Secret(ctx, "s")
+			return err
+		}},
+		{"lambda:ListFunctions", func(ctx context.Context) error { _, err := a.Functions(ctx); return err }},
+		{"lambda:InvokeFunction on function f", func(ctx context.Context) error {
+			_, _, err := a.Invoke(ctx, "f", nil)
+			return err
+		}},
+		{"events:DescribeRule on rule r", func(ctx context.Context) error { _, err := a.Rule(ctx, "r"); return err }},
+		{"cloudformation:DescribeStacks on stack s", func(ctx context.Context) error {
+			_, err := a.Stack(ctx, "s")
+			return err
+		}},
+		{"s3:ListBucket on bucket b", func(ctx context.Context) error { _, err := a.Objects(ctx, "b", "1", ""); return err }},
+		{"s3:PutBucketPublicAccessBlock on bucket b", do(BlockPublicAccess("b", "1"))},
+		{"sts:GetCallerIdentity", func(ctx context.Context) error { _, err := a.Caller(ctx); return err }},
 	} {
-		if err := call(t.Context()); !errors.Is(err, ErrDenied) || !strings.HasSuffix(err.Error(), ": what is missing is "+want) {
-			t.Errorf("want what is missing to be %s: %v", want, err)
+		err := c.call(t.Context())
+		if !errors.Is(err, ErrDenied) || !strings.HasSuffix(err.Error(), ": what is missing is "+c.want) {
+			t.Errorf("want what is missing to be %s: %v", c.want, err)
 		}
 	}
 }

@@ -40,7 +40,8 @@ func (a *Account) Functions(ctx context.Context) (all []Function, err error) {
 	all, err = every(ctx, lambda.NewListFunctionsPaginator(a.lambda, &lambda.ListFunctionsInput{}),
 		func(p *lambda.ListFunctionsOutput) []types.FunctionConfiguration { return p.Functions },
 		func(c types.FunctionConfiguration) Function {
-			return Function{Name: aws.ToString(c.FunctionName), ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role))}
+			return Function{Name: aws.ToString(c.FunctionName), ARN: aws.ToString(c.FunctionArn),
+				Role: path.Base(aws.ToString(c.Role))}
 		})
 	return all, translate("listing the region's functions", "", err)
 }

@@ -42,7 +42,8 @@ func (a *Account) Instances(ctx context.Context, ids []string) (all []Instance, 
 
 func (a *Account) instances(ctx context.Context, filter string, values ...string) (all []Instance, err error) {
 	in := &ec2.DescribeInstancesInput{Filters: []types.Filter{{Name: &filter, Values: values}}, MaxResults: aws.Int32(1000)}
-	_, err = every(ctx, ec2.NewDescribeInstancesPaginator(a.ec2, in), func(p *ec2.DescribeInstancesOutput) []types.Reservation { return p.Reservations },
+	_, err = every(ctx, ec2.NewDescribeInstancesPaginator(a.ec2, in),
+		func(p *ec2.DescribeInstancesOutput) []types.Reservation { return p.Reservations },
 		func(r types.Reservation) any {
 			for _, i := range r.Instances {
 				all = append(all, instance(i))

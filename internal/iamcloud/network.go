@@ -19,7 +19,8 @@ type Subnet struct {
 // Subnets are a VPC's, in the order of their zones.
 func (a *Account) Subnets(ctx context.Context, vpc string) (all []Subnet, err error) {
 	in := &ec2.DescribeSubnetsInput{Filters: []types.Filter{{Name: aws.String("vpc-id"), Values: []string{vpc}}}}
-	all, err = every(ctx, ec2.NewDescribeSubnetsPaginator(a.ec2, in), func(p *ec2.DescribeSubnetsOutput) []types.Subnet { return p.Subnets },
+	all, err = every(ctx, ec2.NewDescribeSubnetsPaginator(a.ec2, in),
+		func(p *ec2.DescribeSubnetsOutput) []types.Subnet { return p.Subnets },
 		func(s types.Subnet) Subnet {
 			one := Subnet{ID: aws.ToString(s.SubnetId), Zone: aws.ToString(s.AvailabilityZone)}
 			for _, t := range s.Tags {

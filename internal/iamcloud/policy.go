@@ -47,7 +47,8 @@ func (a *Account) Policy(ctx context.Context, name, arn string) (*Policy, error)
 		return nil, failed(err)
 	}
 	p := &Policy{Name: name, ARN: arn, Tags: tagMap(out.Policy.Tags)}
-	if p.Versions, err = every(ctx, iam.NewListPolicyVersionsPaginator(a.iam, &iam.ListPolicyVersionsInput{PolicyArn: &arn}),
+	if p.Versions, err = every(ctx, iam.NewListPolicyVersionsPaginator(a.iam,
+		&iam.ListPolicyVersionsInput{PolicyArn: &arn}),
 		func(page *iam.ListPolicyVersionsOutput) []types.PolicyVersion { return page.Versions },
 		func(v types.PolicyVersion) Version {
 			return Version{aws.ToString(v.VersionId), v.IsDefaultVersion, aws.ToTime(v.CreateDate)}

@@ -54,7 +54,8 @@ func (a *Account) Role(ctx context.Context, name string) (*Role, error) {
 		return nil, unlessNone(err)
 	}
 	failed := func(err error) error { return translate("reading role "+name, "role "+name, err) }
-	if r.Attached, err = every(ctx, iam.NewListAttachedRolePoliciesPaginator(a.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &name}),
+	if r.Attached, err = every(ctx, iam.NewListAttachedRolePoliciesPaginator(a.iam,
+		&iam.ListAttachedRolePoliciesInput{RoleName: &name}),
 		func(p *iam.ListAttachedRolePoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies }, arnOf); err != nil {
 		return nil, failed(err)
 	}
@@ -72,7 +73,8 @@ func (a *Account) Role(ctx context.Context, name string) (*Role, error) {
 	}); err != nil {
 		return nil, failed(err)
 	}
-	r.Profiles, err = every(ctx, iam.NewListInstanceProfilesForRolePaginator(a.iam, &iam.ListInstanceProfilesForRoleInput{RoleName: &name}),
+	r.Profiles, err = every(ctx, iam.NewListInstanceProfilesForRolePaginator(a.iam,
+		&iam.ListInstanceProfilesForRoleInput{RoleName: &name}),
 		func(p *iam.ListInstanceProfilesForRoleOutput) []types.InstanceProfile { return p.InstanceProfiles },
 		func(p types.InstanceProfile) string { return aws.ToString(p.InstanceProfileName) })
 	return r, failed(err)

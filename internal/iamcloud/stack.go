@@ -70,14 +70,16 @@ type StackResource struct {
 
 // StackResources are what a stack has.
 func (a *Account) StackResources(ctx context.Context, stack string) (all []StackResource, err error) {
-	summaries, err := every(ctx, cloudformation.NewListStackResourcesPaginator(a.stacks, &cloudformation.ListStackResourcesInput{StackName: &stack}),
+	summaries, err := every(ctx, cloudformation.NewListStackResourcesPaginator(a.stacks,
+		&cloudformation.ListStackResourcesInput{StackName: &stack}),
 		func(p *cloudformation.ListStackResourcesOutput) []types.StackResourceSummary {
 			return p.StackResourceSummaries
 		},
 		func(r types.StackResourceSummary) types.StackResourceSummary { return r })
 	for _, r := range summaries {
 		if r.ResourceStatus != types.ResourceStatusDeleteComplete && aws.ToString(r.LogicalResourceId) != "" {
-			all = append(all, StackResource{aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType), aws.ToString(r.PhysicalResourceId)})
+			all = append(all, StackResource{aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType),
+				aws.ToString(r.PhysicalResourceId)})
 		}
 	}
 	return all, translate("listing what stack "+stack+" has", "stack "+stack, err)

@@ -50,7 +50,8 @@ func (a *Account) User(ctx context.Context, name string) (*User, error) {
 	}
 	u := &User{Name: name, Tags: tags}
 	failed := func(err error) error { return translate("reading user "+name, "user "+name, err) }
-	if u.Attached, err = every(ctx, iam.NewListAttachedUserPoliciesPaginator(a.iam, &iam.ListAttachedUserPoliciesInput{UserName: &name}),
+	if u.Attached, err = every(ctx, iam.NewListAttachedUserPoliciesPaginator(a.iam,
+		&iam.ListAttachedUserPoliciesInput{UserName: &name}),
 		func(p *iam.ListAttachedUserPoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies }, arnOf); err != nil {
 		return nil, failed(err)
 	}

@@ -24,7 +24,8 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	}
 	if s != nil {
 		p.Role = RoleOf(s.Parameters)
-		p.Stack.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: s.Name, Why: "with all that it has, the queues and the log too"},
+		p.Stack.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: s.Name,
+			Why: "with all that it has, the queues and the log too"},
 			func(ctx context.Context) error { return r.deleteStack(ctx, *s) })
 		resources, err := r.AWS.StackResources(ctx, s.ID)
 		if err != nil {
@@ -50,11 +51,14 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	}
 	switch {
 	case !b.Ours:
-		p.Code.add(change.Change{Verb: change.Leave, Kind: KindBucket, Name: w.bucket(), Why: "it does not carry the tag of kops-spot: somebody else has made it"}, nil)
+		p.Code.add(change.Change{Verb: change.Leave, Kind: KindBucket, Name: w.bucket(),
+			Why: "it does not carry the tag of kops-spot: somebody else has made it"}, nil)
 	case len(p.Code.Changes) < len(all):
-		p.Code.add(change.Change{Verb: change.Leave, Kind: KindBucket, Name: w.bucket(), Why: "other clusters' functions have their code there"}, nil)
+		p.Code.add(change.Change{Verb: change.Leave, Kind: KindBucket, Name: w.bucket(),
+			Why: "other clusters' functions have their code there"}, nil)
 	default:
-		p.Code.act(r, change.Delete, KindBucket, w.bucket(), "no other cluster's function has its code there", iamcloud.DeleteBucket(w.bucket(), w.Account))
+		p.Code.act(r, change.Delete, KindBucket, w.bucket(), "no other cluster's function has its code there",
+			iamcloud.DeleteBucket(w.bucket(), w.Account))
 	}
 	return p, nil
 }

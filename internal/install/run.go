@@ -43,11 +43,12 @@ func (p *Planned) add(c change.Change, write func(ctx context.Context) error) {
 
 // act adds the row of one call.
 func (p *Planned) act(r *Run, verb change.Verb, kind, name, why string, c iamcloud.Call) {
-	p.add(change.Change{Verb: verb, Kind: kind, Name: name, Why: why}, func(ctx context.Context) error { return r.AWS.Do(ctx, c) })
+	p.add(change.Change{Verb: verb, Kind: kind, Name: name, Why: why},
+		func(ctx context.Context) error { return r.AWS.Do(ctx, c) })
 }
 
-// Apply carries a plan out, and waits until CloudFormation is done. An error names the row that could not be carried out; that
-// CloudFormation has taken everything back is a *FailedError.
+// Apply carries a plan out, and waits until CloudFormation is done. An error names the row that could not be carried
+// out; that CloudFormation has taken everything back is a *FailedError.
 func (p Planned) Apply(ctx context.Context) error {
 	for i, write := range p.writes {
 		if write == nil {
@@ -94,10 +95,11 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 	if err := r.planCode(ctx, &p); err != nil {
 		return p, err
 	}
-	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: StackName(r.Want.Cluster), Why: "the function and all that belongs to it"}
+	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: StackName(r.Want.Cluster),
+		Why: "the function and all that belongs to it"}
 	if dead != nil {
 		p.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: dead.Name,
-			Why: "it could not be made the last time (" + dead.Status + "), and CloudFormation lets nothing else be done with it"},
+			Why: "it could not be made the last time (" + dead.Status + "): CloudFormation lets nothing else be done with it"},
 			func(ctx context.Context) error { return r.deleteStack(ctx, *dead) })
 		p.add(stack, func(ctx context.Context) error { return r.proposeAndExecute(ctx, iamcloud.Proposal{}, before) })
 		return p, nil
@@ -186,10 +188,12 @@ func (r *Run) planCode(ctx context.Context, p *Planned) error {
 		p.act(r, change.Create, KindBucket, name, "for the code, private", iamcloud.CreateBucket(name, w.Region))
 	}
 	if !b.Foreign() && !b.Private {
-		p.act(r, change.Create, "S3 public access block", name, "nobody can make anything in it public", iamcloud.BlockPublicAccess(name, w.Account))
+		p.act(r, change.Create, "S3 public access block", name, "nobody can make anything in it public",
+			iamcloud.BlockPublicAccess(name, w.Account))
 	}
 	if !b.Foreign() && !b.TLSOnly {
-		p.act(r, change.Create, "S3 bucket policy", name, "over TLS alone", iamcloud.PutBucketPolicy(name, w.Account, w.bucketPolicy()))
+		p.act(r, change.Create, "S3 bucket policy", name, "over TLS alone",
+			iamcloud.PutBucketPolicy(name, w.Account, w.bucketPolicy()))
 	}
 	if !b.Foreign() && !b.Ours {
 		p.act(r, change.Tag, KindBucket, name, "", iamcloud.TagBucket(name, w.Account, iam.TagManagedBy, iam.ManagedBy))
@@ -204,13 +208,14 @@ func (r *Run) planCode(ctx context.Context, p *Planned) error {
 }
 
 // propose has CloudFormation say what it would do.
-func (r *Run) propose(ctx context.Context, parameters map[string]string, now *iamcloud.Stack) (iamcloud.Proposal, error) {
+func (r *Run) propose(ctx context.Context, parameters map[string]string, now *iamcloud.Stack,
+) (p iamcloud.Proposal, err error) {
 	template, err := r.Template.packaged(r.Want.bucket(), r.Want.key())
 	if err != nil {
-		return iamcloud.Proposal{}, err
+		return p, err
 	}
 	wanted := iamcloud.Wanted{Name: StackName(r.Want.Cluster), Template: template, Parameters: parameters}
-	p, err := r.AWS.Propose(ctx, wanted, now)
+	p, err = r.AWS.Propose(ctx, wanted, now)
 	if errors.Is(err, iamcloud.ErrRefused) {
 		return p, fmt.Errorf("%w\nwhere a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
 			"docs/deploying.md says what each is for", err)
@@ -218,7 +223,8 @@ func (r *Run) propose(ctx context.Context, parameters map[string]string, now *ia
 	return p, err
 }
 
-// proposeAndExecute is for what could not be proposed before: the stack had to go first, or what it is to be given was not known.
+// proposeAndExecute is for what could not be proposed before: the stack had to go first, or what it is to be given
+// was not known.
 func (r *Run) proposeAndExecute(ctx context.Context, old iamcloud.Proposal, before map[string]string) error {
 	if err := r.discard(ctx, old); err != nil {
 		return err
@@ -259,7 +265,8 @@ func partOf(c iamcloud.StackChange) change.Change {
 	if !known {
 		verb = change.Update
 	}
-	out := change.Change{Part: true, Verb: verb, Kind: strings.ReplaceAll(strings.TrimPrefix(c.Type, "AWS::"), "::", " "), Name: c.LogicalID}
+	out := change.Change{Part: true, Verb: verb, Kind: strings.ReplaceAll(strings.TrimPrefix(c.Type, "AWS::"), "::", " "),
+		Name: c.LogicalID}
 	if c.Name != "" && verb != change.Create {
 		out.Name = c.LogicalID + " (" + short(c.Name) + ")"
 	}

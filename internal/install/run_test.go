@@ -145,7 +145,8 @@ func TestARollbackIsToldInPlainWords(t *testing.T) {
 		if !errors.As(err, &failed) {
 			t.Fatalf("%v", err)
 		}
-		want := "create CloudFormation stack cast-kops-prod-example-com-7405b025: CloudFormation could not make the stack cast-kops-prod-example-com-7405b025, and has taken away again what it had made, because\n" +
+		want := "create CloudFormation stack cast-kops-prod-example-com-7405b025: CloudFormation could not make the stack " +
+			"cast-kops-prod-example-com-7405b025, and has taken away again what it had made, because\n" +
 			"  SpotHandlerFunction (AWS::X::Y): the role cannot be assumed\nmend that, and run this again"
 		if err.Error() != want {
 			t.Errorf("it says\n%s\nwant\n%s", err, want)
@@ -265,7 +266,8 @@ func TestABucketOfSomebodyElses(t *testing.T) {
 			}
 		}
 		away, err := r.PlanRemoval(t.Context())
-		if last := away.Code.Changes[len(away.Code.Changes)-1]; err != nil || last.Verb != change.Leave || last.Kind != KindBucket {
+		last := away.Code.Changes[len(away.Code.Changes)-1]
+		if err != nil || last.Verb != change.Leave || last.Kind != KindBucket {
 			t.Errorf("%v: %+v", err, away.Code.Changes)
 		}
 	})

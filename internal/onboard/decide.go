@@ -25,12 +25,12 @@ const (
 	kindRule     = "EventBridge rule"
 )
 
-// decide says what to change in the account. In this order nothing that is half done is dangerous: the boundary is there
-// before the policy that relies on it, the tags with the user that the policy tells apart by them, the trust with the role;
-// and the key that all of it is for comes last.
+// decide says what to change in the account. In this order nothing that is half done is dangerous: the boundary is
+// there before the policy that relies on it, the tags with the user that the policy tells apart by them, the trust
+// with the role; and the key that all of it is for comes last.
 //
-// files are what is written. inCluster are the steps in the cluster: they come between, since the function's role may have to
-// read a token of its. token is that; nil if the function needs none.
+// files are what is written. inCluster are the steps in the cluster: they come between, since the function's role
+// may have to read a token of its. token is that; nil if the function needs none.
 func decide(w Want, s State, files Files, inCluster []step, token *logIn) ([]step, error) {
 	if err := w.refusals(s, files); err != nil {
 		return nil, err
@@ -44,11 +44,14 @@ func decide(w Want, s State, files Files, inCluster []step, token *logIn) ([]ste
 		return nil, err
 	}
 	return slices.Concat(
-		managedPolicy(s, s.Boundary, iam.Boundary, files, "the most that roles can do which a cluster's user makes; one for the account",
+		managedPolicy(s, s.Boundary, iam.Boundary, files,
+			"the most that roles can do which a cluster's user makes; one for the account",
 			"Bounds the roles that CAST AI makes for nodes of kOps clusters"),
-		managedPolicy(s, s.Managed, iam.ManagedPolicy, files, "what the users of all clusters may create; it tells them apart by their tags",
+		managedPolicy(s, s.Managed, iam.ManagedPolicy, files,
+			"what the users of all clusters may create; it tells them apart by their tags",
 			"What CAST AI may create for a kOps cluster, by the tags of its user"),
-		user(w, s, tags), role(w, s, files), inCluster, token.steps(w, s), roleRights(w, s, files, token), userRights(w, s, files), keys), nil
+		user(w, s, tags), role(w, s, files), inCluster, token.steps(w, s), roleRights(w, s, files, token),
+		userRights(w, s, files), keys), nil
 }
 
 func managedPolicy(s State, now *iamcloud.Policy, d iam.Document, files Files, why, description string) []step {
@@ -62,7 +65,8 @@ func managedPolicy(s State, now *iamcloud.Policy, d iam.Document, files Files, w
 		steps = append(steps, keep(kindPolicy, now.Name, why))
 	} else {
 		if len(now.Versions) >= iamcloud.MaxVersions {
-			steps = append(steps, versionAway(now, oldestVersion(now), fmt.Sprintf("it has %d versions, and this is the oldest that does not count", len(now.Versions))))
+			steps = append(steps, versionAway(now, oldestVersion(now),
+				fmt.Sprintf("it has %d versions, and this is the oldest that does not count", len(now.Versions))))
 		}
 		one := act(change.Update, kindPolicy, now.Name, why, iamcloud.CreatePolicyVersion(now.ARN, text))
 		one.Diff = diffDocuments(now.Document, text)
@@ -98,7 +102,8 @@ func older(a, b iamcloud.Version) bool {
 }
 
 // retagged adds tags that are missing, or say something else.
-func retagged(kind, name, id string, has, want map[string]string, tag func(string, map[string]string) iamcloud.Call) []step {
+func retagged(kind, name, id string, has, want map[string]string,
+	tag func(string, map[string]string) iamcloud.Call) []step {
 	missing := map[string]string{}
 	var diff []string
 	for _, key := range slices.Sorted(maps.Keys(want)) {
@@ -126,7 +131,8 @@ func retagged(kind, name, id string, has, want map[string]string, tag func(strin
 func user(w Want, s State, tags map[string]string) []step {
 	name := iam.UserName(w.Ground.Cluster)
 	if s.User == nil {
-		return []step{act(change.Create, kindUser, name, "as whom CAST AI works on the cluster", iamcloud.CreateUser(name, tags))}
+		return []step{act(change.Create, kindUser, name, "as whom CAST AI works on the cluster",
+			iamcloud.CreateUser(name, tags))}
 	}
 	steps := []step{keep(kindUser, s.User.Name, "as whom CAST AI works on the cluster")}
 	return append(steps, retagged(kindUser, s.User.Name, s.User.Name, s.User.Tags, tags, iamcloud.TagUser)...)

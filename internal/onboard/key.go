@@ -90,8 +90,10 @@ func decideKey(w Want, s State) ([]step, error) {
 		if k.stored != "" {
 			which = ", of which " + k.stored + " is the one that is stored"
 		}
-		return nil, fmt.Errorf("user %s has two access keys, %s and %s%s, and IAM allows no third: find out who uses the other, and delete it with "+
-			"aws iam delete-access-key --user-name %s --access-key-id ID; then run this again", k.user, k.all[0].ID, k.all[1].ID, which, k.user)
+		return nil, fmt.Errorf("user %s has two access keys, %s and %s%s, and IAM allows no third: find out who uses the "+
+			"other, and delete it with "+
+			"aws iam delete-access-key --user-name %s --access-key-id ID; then run this again",
+			k.user, k.all[0].ID, k.all[1].ID, which, k.user)
 	case w.RotateKey:
 		return append(steps, k.renew(w, s, k.all[0].ID)...), nil
 	}
@@ -111,20 +113,22 @@ func (k *keys) dropOrphans() (steps []step) {
 			continue
 		}
 		steps = append(steps, act(change.Delete, kindKey, one.ID,
-			"an earlier run has made it and was broken off before it could store it: nobody has its secret", iamcloud.DeleteKey(k.user, one.ID)))
+			"an earlier run has made it and was broken off before it could store it: nobody has its secret",
+			iamcloud.DeleteKey(k.user, one.ID)))
 	}
 	k.all = rest
 	return steps
 }
 
-// renew makes a key and stores it before the old one goes, if there is one. The tag tells the next run of a key that this one
-// could neither store nor take back.
+// renew makes a key and stores it before the old one goes, if there is one. The tag tells the next run of a key that
+// this one could neither store nor take back.
 func (k keys) renew(w Want, s State, old string) []step {
 	var made iamcloud.NewKey // from step to step; it is shown to nobody
 	steps, stored := w.Store.steps(w, s, &made)
 	of, replaces := "of "+k.user, cmp.Or(old, replacesNone)
 	if k.pending != replaces {
-		steps = append(steps, act(change.Tag, kindUser, k.user, tagRenewing+"="+replaces+", while the key is made: a run that is broken off is finished by the next",
+		steps = append(steps, act(change.Tag, kindUser, k.user, tagRenewing+"="+replaces+
+			", while the key is made: a run that is broken off is finished by the next",
 			iamcloud.TagUser(k.user, map[string]string{tagRenewing: replaces})))
 	}
 	steps = append(steps,
@@ -172,7 +176,8 @@ func (k keys) retire(id, why string) []step {
 }
 
 func (k keys) untag() step {
-	return act(change.Untag, kindUser, k.user, tagRenewing+": no key is being made any more", iamcloud.UntagUser(k.user, tagRenewing))
+	return act(change.Untag, kindUser, k.user, tagRenewing+": no key is being made any more",
+		iamcloud.UntagUser(k.user, tagRenewing))
 }
 
 // untilKnown waits until AWS accepts the key: before that, the old one must not go.
@@ -185,7 +190,8 @@ func untilKnown(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) e
 			return nil
 		}
 		if paused := pause(ctx, knownPause); paused != nil {
-			return fmt.Errorf("access key %s is stored, and AWS does not accept it yet: run this again in a minute: %w", k.ID, err)
+			return fmt.Errorf("access key %s is stored, and AWS does not accept it yet: run this again in a minute: %w",
+				k.ID, err)
 		}
 	}
 }
@@ -206,7 +212,8 @@ func (k keys) kept(w Want) (steps []step) {
 		case len(k.all) == maxKeys && k.stored != "":
 			why = "it is not ours to delete: if nobody uses it, " + remove + one.ID
 		case len(k.all) == maxKeys:
-			why = "its secret is in no store that we know, and IAM allows no third key: find out which of the two nobody uses, delete it with " +
+			why = "its secret is in no store that we know, and IAM allows no third key: find out which of the two nobody " +
+				"uses, delete it with " +
 				remove + "ID, and then run this with --rotate-key"
 		default:
 			why = "its secret is in no store that we know: if you have it, all is well; if not, " + renew

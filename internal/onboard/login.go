@@ -27,8 +27,9 @@ func tokenLabel(uid string) string {
 
 func (l *logIn) steps(w Want, s State) []step {
 	name := LogInSecret(w.Ground.Cluster)
-	store := step{change.Change{Verb: change.Store, Kind: "token", Name: "of ServiceAccount " + kubeSystem + "/" + serviceAccount,
-		Why: "with the cluster's certificates, in the secret " + name + ": the function logs in with it"},
+	store := step{change.Change{Verb: change.Store, Kind: "token",
+		Name: "of ServiceAccount " + kubeSystem + "/" + serviceAccount,
+		Why:  "with the cluster's certificates, in the secret " + name + ": the function logs in with it"},
 		func(ctx context.Context, r *Run) error { return storeToken(ctx, r, name) }}
 	switch {
 	case l == nil && s.LogInSecret == nil:
@@ -37,7 +38,8 @@ func (l *logIn) steps(w Want, s State) []step {
 		return []step{leave(kindSecret, name, "the function may still log in with it; once it logs in with IAM, delete it")}
 	case s.LogInSecret == nil:
 		description := "Log-in of the function that handles the Spot interruptions of " + w.Ground.Cluster
-		return []step{act(change.Create, kindSecret, name, "for the token with which the function logs in; it holds nothing yet",
+		return []step{act(change.Create, kindSecret, name,
+			"for the token with which the function logs in; it holds nothing yet",
 			iamcloud.CreateSecret(name, description, iam.Tags(w.Ground.Cluster))), store}
 	case l.label != "" && s.LogInSecret.Label == l.label:
 		return []step{keep(kindSecret, name, "the token with which the function logs in, and the cluster's certificates")}
@@ -54,7 +56,8 @@ func storeToken(ctx context.Context, r *Run, secret string) error {
 	return r.AWS.Store(ctx, secret, token, tokenLabel(uid))
 }
 
-// readBy writes the function's own policy, which has to name a secret that was not made yet: its whole ARN is known only then.
+// readBy writes the function's own policy, which has to name a secret that was not made yet: its whole ARN is known
+// only then.
 func readBy(ctx context.Context, r *Run, s State, policy string) (err error) {
 	if s.LogInSecret, err = r.AWS.Secret(ctx, LogInSecret(r.Want.Ground.Cluster)); err != nil {
 		return err

@@ -65,7 +65,8 @@ func userAway(w Want, s State) []step {
 	if len(s.User.Groups) > 0 {
 		return append(steps, leave(kindUser, s.User.Name, "somebody has put it into "+listed(s.User.Groups)+": take it out of there, and run this again"))
 	}
-	return append(steps, act(change.Delete, kindUser, s.User.Name, "as whom CAST AI worked on the cluster", iamcloud.DeleteUser(s.User.Name)))
+	return append(steps, act(change.Delete, kindUser, s.User.Name, "as whom CAST AI worked on the cluster",
+		iamcloud.DeleteUser(s.User.Name)))
 }
 
 // rightsAway takes every policy from a user or a role, since IAM deletes neither before that.
@@ -114,7 +115,8 @@ func secretsAway(w Want, s State) (steps []step) {
 		case !isOurs(secret.Tags, w.Ground.Cluster):
 			steps = append(steps, leave(kindSecret, secret.Name, notMade))
 		default:
-			steps = append(steps, act(change.Delete, kindSecret, secret.Name, "what it holds is worth nothing any more", iamcloud.DeleteSecret(secret.Name)))
+			steps = append(steps, act(change.Delete, kindSecret, secret.Name, "what it holds is worth nothing any more",
+				iamcloud.DeleteSecret(secret.Name)))
 		}
 	}
 	return steps
@@ -125,7 +127,8 @@ func sharedAway(s State) (steps []step) {
 	stays := false
 	if p := s.Managed; p != nil {
 		others := slices.Concat(s.Others, s.Strangers)
-		some, gone := policyAway(p, slices.Concat(named("user", others), named("role", p.Roles), named("group", p.Groups)), "no user of any cluster has it any more")
+		some, gone := policyAway(p, slices.Concat(named("user", others), named("role", p.Roles), named("group", p.Groups)),
+			"no user of any cluster has it any more")
 		steps, stays = append(steps, some...), !gone
 	}
 	p := s.Boundary
@@ -134,7 +137,8 @@ func sharedAway(s State) (steps []step) {
 	case stays:
 		steps = append(steps, leave(kindPolicy, p.Name, "what "+s.Managed.Name+" lets users make relies on it"))
 	default:
-		some, _ := policyAway(p, slices.Concat(named("user", p.Users), named("role", p.Roles), named("group", p.Groups)), "nothing relies on it any more")
+		some, _ := policyAway(p, slices.Concat(named("user", p.Users), named("role", p.Roles), named("group", p.Groups)),
+			"nothing relies on it any more")
 		steps = append(steps, some...)
 	}
 	return steps

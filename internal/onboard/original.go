@@ -50,7 +50,8 @@ func (o original) steps(s State, functions []iamcloud.Function) (steps []step) {
 			steps = append(steps, o.ruleAway(rule)...)
 		}
 		steps = append(steps, o.roleAway(functions)...)
-		steps = append(steps, act(change.Delete, kindFunction, o.function.Name, "the function that kops-spot replaces, for all clusters of the region",
+		steps = append(steps, act(change.Delete, kindFunction, o.function.Name,
+			"the function that kops-spot replaces, for all clusters of the region",
 			iamcloud.DeleteFunction(o.function.Name)))
 	}
 	if p := o.policy; p != nil && p.Tags[iam.TagManagedBy] != iam.ManagedBy {
@@ -74,7 +75,8 @@ func (o original) ruleAway(rule iamcloud.Rule) []step {
 	}
 	out, away := iamcloud.RemoveTargets(rule.Name, ids), iamcloud.DeleteRule(rule.Name)
 	if len(others) > 0 {
-		return []step{act(change.Update, kindRule, rule.Name, "the function is no target of its any more; "+listed(others)+" stays", out)}
+		return []step{act(change.Update, kindRule, rule.Name, "the function is no target of its any more; "+listed(others)+
+			" stays", out)}
 	}
 	return []step{act(change.Update, kindRule, rule.Name, "the function is no target of its any more", out),
 		act(change.Delete, kindRule, rule.Name, "the function was its only target", away)}

@@ -17,7 +17,8 @@ func userRights(w Want, s State, files Files) []step {
 	if s.User != nil {
 		has, name = *s.User, s.User.Name
 	}
-	steps := []step{inline(has.Inline, name, iam.RestrictedPolicy, files, "what the user may do to what the cluster has", iamcloud.PutUserPolicy)}
+	steps := []step{inline(has.Inline, name, iam.RestrictedPolicy, files, "what the user may do to what the cluster has",
+		iamcloud.PutUserPolicy)}
 	arn := w.Ground.PolicyARN(iam.ManagedPolicy)
 	if s.Managed != nil {
 		arn = s.Managed.ARN // its name may differ in case
@@ -29,15 +30,17 @@ func userRights(w Want, s State, files Files) []step {
 	some := attachments(has.Attached, wanted, name, iamcloud.AttachUserPolicy)
 	for _, other := range has.Attached {
 		if _, ok := wanted[other]; !ok {
-			some = append(some, leave(kindAttached, name+"/"+last(other), "it is not ours, and gives the user more than the guide says: "+
-				"aws iam detach-user-policy --user-name "+name+" --policy-arn "+other+" takes it away"))
+			some = append(some, leave(kindAttached, name+"/"+last(other),
+				"it is not ours, and gives the user more than the guide says: "+
+					"aws iam detach-user-policy --user-name "+name+" --policy-arn "+other+" takes it away"))
 		}
 	}
 	return append(steps, some...)
 }
 
 // inline is the step for an inline policy of a user or a role.
-func inline(has map[string]string, of string, d iam.Document, files Files, why string, put func(of, policy, text string) iamcloud.Call) step {
+func inline(has map[string]string, of string, d iam.Document, files Files, why string,
+	put func(of, policy, text string) iamcloud.Call) step {
 	kind, policy, text := kindInline, d.Name, files.text(d)
 	old := written(slices.Sorted(maps.Keys(has)), policy)
 	switch {
@@ -70,12 +73,14 @@ func roleRights(w Want, s State, files Files, token *logIn) []step {
 	if s.Role != nil {
 		has = *s.Role
 	}
-	handler := inline(has.Inline, s.RoleName, iam.HandlerPolicy, files, "what the function's code calls", iamcloud.PutRolePolicy)
+	handler := inline(has.Inline, s.RoleName, iam.HandlerPolicy, files, "what the function's code calls",
+		iamcloud.PutRolePolicy)
 	if token != nil && s.LogInSecret == nil {
 		handler.Why += "; it reads the secret " + LogInSecret(w.Ground.Cluster) + ", the end of whose ARN AWS makes up"
 		handler.write = func(ctx context.Context, r *Run) error { return readBy(ctx, r, s, last(handler.Name)) }
 	}
-	steps := []step{handler, inline(has.Inline, s.RoleName, iam.RuntimePolicy, files, "what Lambda does for the function", iamcloud.PutRolePolicy)}
+	steps := []step{handler, inline(has.Inline, s.RoleName, iam.RuntimePolicy, files, "what Lambda does for the function",
+		iamcloud.PutRolePolicy)}
 	steps = append(steps, networkRights(w, s, has, files)...)
 	guide := map[string]string{}
 	for _, policy := range iam.GuideRoleManaged {
@@ -86,7 +91,8 @@ func roleRights(w Want, s State, files Files, token *logIn) []step {
 	}
 	for _, arn := range slices.Sorted(slices.Values(has.Attached)) {
 		if _, ok := guide[arn]; ok {
-			steps = append(steps, act(change.Detach, kindAttached, s.RoleName+"/"+last(arn), "it is not scoped to the cluster; --permissions guide keeps it",
+			steps = append(steps, act(change.Detach, kindAttached, s.RoleName+"/"+last(arn),
+				"it is not scoped to the cluster; --permissions guide keeps it",
 				iamcloud.DetachRolePolicy(s.RoleName, arn)))
 		}
 	}
@@ -97,12 +103,14 @@ func roleRights(w Want, s State, files Files, token *logIn) []step {
 // the VPC would lose its interfaces' keeper.
 func networkRights(w Want, s State, has iamcloud.Role, files Files) []step {
 	if len(w.Subnets) > 0 {
-		return []step{inline(has.Inline, s.RoleName, iam.NetworkPolicy, files, "the network interfaces that Lambda makes for a function in the VPC", iamcloud.PutRolePolicy)}
+		return []step{inline(has.Inline, s.RoleName, iam.NetworkPolicy, files,
+			"the network interfaces that Lambda makes for a function in the VPC", iamcloud.PutRolePolicy)}
 	}
 	old := written(slices.Sorted(maps.Keys(has.Inline)), iam.NetworkPolicy.Name)
 	if old == "" {
 		return nil
 	}
-	return []step{leave(kindInline, s.RoleName+"/"+old, "no subnets were named this time; if the function is in the VPC no more: "+
-		"aws iam delete-role-policy --role-name "+s.RoleName+" --policy-name "+old+" takes it away")}
+	return []step{leave(kindInline, s.RoleName+"/"+old,
+		"no subnets were named this time; if the function is in the VPC no more: "+
+			"aws iam delete-role-policy --role-name "+s.RoleName+" --policy-name "+old+" takes it away")}
 }

@@ -13,9 +13,11 @@ var doings = []struct {
 	change.Verb
 	Mark
 }{
-	{change.Create, Mark{"+", green}}, {change.Attach, Mark{"+", green}}, {change.Store, Mark{"+", green}}, {change.Tag, Mark{"+", green}},
+	{change.Create, Mark{"+", green}}, {change.Attach, Mark{"+", green}},
+	{change.Store, Mark{"+", green}}, {change.Tag, Mark{"+", green}},
 	{change.Update, Mark{"~", yellow}},
-	{change.Delete, Mark{"-", red}}, {change.Detach, Mark{"-", red}}, {change.Deactivate, Mark{"-", red}}, {change.Untag, Mark{"-", red}},
+	{change.Delete, Mark{"-", red}}, {change.Detach, Mark{"-", red}},
+	{change.Deactivate, Mark{"-", red}}, {change.Untag, Mark{"-", red}},
 	{change.Keep, Mark{"=", faint}}, {change.Leave, Mark{"=", faint}},
 }
 
@@ -37,7 +39,8 @@ func Plan(w io.Writer, plan change.Plan, o Options) error {
 	}
 	for _, c := range plan {
 		m, in := signOf(c.Verb), indent(c)
-		p.line("%s  %s %-*s %-*s  %-*s  %s", in, p.paint(m.color, m.sign), verb, c.Verb, kind-len(in), c.Kind, name, c.Name, c.Why)
+		p.line("%s  %s %-*s %-*s  %-*s  %s",
+			in, p.paint(m.color, m.sign), verb, c.Verb, kind-len(in), c.Kind, name, c.Name, c.Why)
 		for _, line := range c.Diff {
 			p.line("      %s", p.paint(diffColor(line), line))
 		}

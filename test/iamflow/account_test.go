@@ -44,7 +44,8 @@ func TestASecondRunChangesNothing(t *testing.T) {
 	w.isAsItWas(before)
 }
 
-// plans are all that the product can make for an account: what is there before, what is wanted, and how the plan is made.
+// plans are all that the product can make for an account: what is there before, what is wanted, and how the plan is
+// made.
 var plans = map[string]struct {
 	before func(w *world, node string)
 	change func(*onboard.Want)
@@ -63,7 +64,8 @@ var plans = map[string]struct {
 	}},
 }
 
-// fiveVersions onboards a cluster, whose policy somebody has then written otherwise until there was no room for another version.
+// fiveVersions onboards a cluster, whose policy somebody has then written otherwise until there was no room for
+// another version.
 func (w *world) fiveVersions(node string) {
 	w.onboard(clusterA, node, nil)
 	for range 4 {
@@ -73,9 +75,9 @@ func (w *world) fiveVersions(node string) {
 	}
 }
 
-// TestBrokenOffAnywhereItConverges cuts each plan off at each of its writes, and repeats the run: the account must come out as
-// it does in one go. A write is carried out and its answer is lost: to be cut off before the next one leaves the same. Each
-// row is one write, and the error names the row.
+// TestBrokenOffAnywhereItConverges cuts each plan off at each of its writes, and repeats the run: the account must
+// come out as it does in one go. A write is carried out and its answer is lost: to be cut off before the next one
+// leaves the same. Each row is one write, and the error names the row.
 func TestBrokenOffAnywhereItConverges(t *testing.T) {
 	for name, c := range plans {
 		t.Run(name, func(t *testing.T) {

@@ -13,7 +13,8 @@ import (
 // byHand are the commands of docs/onboarding.md's section of that name, as they stand there.
 func byHand(t *testing.T) string {
 	t.Helper()
-	_, section, found := strings.Cut(string(must(os.ReadFile(filepath.Join(template.Root(), "docs", "onboarding.md")))), "\n## By hand\n")
+	_, section, found := strings.Cut(string(must(os.ReadFile(filepath.Join(template.Root(), "docs", "onboarding.md")))),
+		"\n## By hand\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	var commands []string
 	for line := range strings.SplitSeq(section, "\n") {
@@ -46,9 +47,11 @@ func TestByHand(t *testing.T) {
 	c := must(w.cfg.Credentials.Retrieve(t.Context()))
 	bash := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", commands)
 	bash.Dir = t.TempDir()
-	bash.Env = []string{"PATH=" + filepath.Dir(shared.bin) + ":" + os.Getenv("PATH"), "HOME=" + bash.Dir, "KUBECONFIG=" + shared.cp.Kubeconfig(),
+	bash.Env = []string{"PATH=" + filepath.Dir(shared.bin) + ":" + os.Getenv("PATH"), "HOME=" + bash.Dir, "KUBECONFIG=" +
+		shared.cp.Kubeconfig(),
 		"AWS_ENDPOINT_URL=" + w.Proxy.URL, "AWS_PAGER=", "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_ACCESS_KEY_ID=" + c.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey, "AWS_SESSION_TOKEN=" + c.SessionToken}
+		"AWS_ACCESS_KEY_ID=" + c.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey,
+		"AWS_SESSION_TOKEN=" + c.SessionToken}
 	said, err := bash.CombinedOutput()
 	noteOutput(string(said))
 	defer func() {

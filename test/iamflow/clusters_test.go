@@ -98,7 +98,8 @@ func (w *world) original(cluster string, versions int) (policyARN string) {
 	policyARN = w.originalPolicy(versions)
 	must(client.AttachUserPolicy(ctx, &awsiam.AttachUserPolicyInput{UserName: &user, PolicyArn: &policyARN}))
 	must(client.AttachUserPolicy(ctx, &awsiam.AttachUserPolicyInput{UserName: &user, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")}))
-	must(client.PutUserPolicy(ctx, &awsiam.PutUserPolicyInput{UserName: &user, PolicyName: aws.String("CastKopsRestrictedAccess"), PolicyDocument: &allOfLambda}))
+	must(client.PutUserPolicy(ctx, &awsiam.PutUserPolicyInput{UserName: &user,
+		PolicyName: aws.String("CastKopsRestrictedAccess"), PolicyDocument: &allOfLambda}))
 	return policyARN
 }
 
@@ -107,11 +108,13 @@ var allOfLambda = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Actio
 // originalPolicy is the one of all users that the original script has made, in so many versions.
 func (w *world) originalPolicy(versions int) (arn string) {
 	w.Helper()
-	must(w.iam().CreatePolicy(w.Context(), &awsiam.CreatePolicyInput{PolicyName: aws.String("CastKopsPolicyV2"), PolicyDocument: &allOfLambda,
-		Tags: tagsOf("cast:managed-by", "cast.ai")}))
+	must(w.iam().CreatePolicy(w.Context(), &awsiam.CreatePolicyInput{PolicyName: aws.String("CastKopsPolicyV2"),
+		PolicyDocument: &allOfLambda,
+		Tags:           tagsOf("cast:managed-by", "cast.ai")}))
 	arn = "arn:aws:iam::" + w.account + ":policy/CastKopsPolicyV2"
 	for range versions - 1 {
-		must(w.iam().CreatePolicyVersion(w.Context(), &awsiam.CreatePolicyVersionInput{PolicyArn: &arn, PolicyDocument: &allOfLambda}))
+		must(w.iam().CreatePolicyVersion(w.Context(), &awsiam.CreatePolicyVersionInput{PolicyArn: &arn,
+			PolicyDocument: &allOfLambda}))
 	}
 	return arn
 }

@@ -259,7 +259,8 @@ func TestBrokenOffAnywhere(t *testing.T) {
 		}
 		rows[args[0]] = inTheAccount(is.Plan)
 		if writes := carried(args[0], world.cut.Written()); len(writes) != len(rows[args[0]]) || len(writes) < 4 {
-			t.Errorf("%s: %d rows and %d writes:\n%s\n%q", args[0], len(rows[args[0]]), len(writes), strings.Join(rows[args[0]], "\n"), writes)
+			t.Errorf("%s: %d rows and %d writes:\n%s\n%q", args[0], len(rows[args[0]]), len(writes),
+				strings.Join(rows[args[0]], "\n"), writes)
 		}
 	}
 	carriedOut(installed("--yes")...)
@@ -286,7 +287,8 @@ func TestBrokenOffAnywhere(t *testing.T) {
 				}
 				if n, last := len(carried(run.args[0], writes)), carried(run.args[0], writes[len(writes)-1:]); len(last) > 0 &&
 					!strings.Contains(stderr, "✗ "+rows[run.args[0]][n-1]+": ") {
-					t.Errorf("%s broken off after %s does not say that it was to %s:\n%s", run.args[0], last[0], rows[run.args[0]][n-1], stderr)
+					t.Errorf("%s broken off after %s does not say that it was to %s:\n%s", run.args[0], last[0],
+						rows[run.args[0]][n-1], stderr)
 				}
 				must(t, run.args...)
 			} else if err != nil {
@@ -301,7 +303,8 @@ func TestBrokenOffAnywhere(t *testing.T) {
 	}
 }
 
-// inTheAccount are the rows of a plan that are writes to AWS, as an error names them. What CloudFormation does is in its stack's.
+// inTheAccount are the rows of a plan that are writes to AWS, as an error names them. What CloudFormation does is in
+// its stack's.
 func inTheAccount(plan change.Plan) (rows []string) {
 	inCluster := []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Secret"}
 	for _, c := range plan {
@@ -312,8 +315,8 @@ func inTheAccount(plan change.Plan) (rows []string) {
 	return rows
 }
 
-// carried are the writes of a run by which its plan is carried out, without those by which CloudFormation is asked what it
-// would do: an install makes change sets, and deletes a stack only where that was no more than proposed.
+// carried are the writes of a run by which its plan is carried out, without those by which CloudFormation is asked
+// what it would do: an install makes change sets, and deletes a stack only where that was no more than proposed.
 func carried(command string, writes []string) (rest []string) {
 	for _, w := range writes {
 		asks := w == "cloudformation:CreateChangeSet" || w == "cloudformation:DeleteChangeSet"

@@ -125,11 +125,7 @@ func objectDiff(now, next object) (lines []string) {
 			continue
 		}
 		lines = append(lines, "  "+path+":")
-		shown := diffDocuments(before, after)
-		if before == "" {
-			shown = shown[1:] // of no line, it says that an empty one goes
-		}
-		lines = append(lines, shown...)
+		lines = append(lines, diffDocuments(before, after)...)
 	}
 	return lines
 }

@@ -24,13 +24,14 @@ func TestTheDiffShowsWhatChanges(t *testing.T) {
 - - rolearn: arn:aws:iam::111122223333:role/nodes  # all
 + - rolearn: arn:aws:iam::111122223333:role/nodes # all
     username: system:node:{{EC2PrivateDNSName}}
+- 
+-   groups: [system:nodes]
 +   groups: ['system:nodes']
 + - rolearn: arn:aws:iam::111122223333:role/Ours
 +   username: kops-spot
 +   groups:
 +     - cast:spot-handler
-  
--   groups: [system:nodes]
++ 
   # the end
   data.mapUsers:
 + - userarn: arn:aws:iam::111122223333:user/a/path/cast-kops-prod

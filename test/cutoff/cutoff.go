@@ -57,7 +57,8 @@ func (p *Proxy) Cluster(server string, transport http.RoundTripper) (*httptest.S
 	to.Transport = transport
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		action := "kubernetes:" + r.Method
-		if r.Method == http.MethodGet || strings.HasSuffix(r.URL.Path, "reviews") { // which ask, by a POST
+		asks := strings.HasSuffix(r.URL.Path, "reviews") || r.URL.Query().Has("dryRun") // by POST and PATCH
+		if r.Method == http.MethodGet || asks {
 			action = "kubernetes:Get"
 		}
 		carryOut, answer, _ := p.see(action, nil)

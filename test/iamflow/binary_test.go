@@ -185,7 +185,7 @@ func TestTheBinary(t *testing.T) {
 	}
 	w.storesToken()
 	policy := strings.Join(of(w.snapshot(), "role CastLambdaRoleForSpot"), "\n")
-	if !regexp.MustCompile(`secretsmanager:GetSecretValue", "Resource": "arn:aws:secretsmanager:` + region + `:` + w.account + `:secret:cast-kops/` + clusterA + `/token-[A-Za-z0-9]{6}"`).MatchString(policy) {
+	if !regexp.MustCompile(`secretsmanager:GetSecretValue", "Resource": \[ "arn:aws:secretsmanager:` + region + `:` + w.account + `:secret:cast-kops/` + clusterA + `/token-[A-Za-z0-9]{6}"`).MatchString(policy) {
 		t.Errorf("the function may not read its token:\n%s", policy)
 	}
 	w.withinInstallerPolicy()

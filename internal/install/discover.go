@@ -192,7 +192,8 @@ var known = []other{
 func (d *Discovery) others(ctx context.Context, cluster dynamic.Interface) error {
 	found := map[string]string{}
 	for _, resource := range []string{"deployments", "daemonsets"} {
-		all, err := cluster.Resource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: resource}).List(ctx, metav1.ListOptions{})
+		kind := schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: resource}
+		all, err := cluster.Resource(kind).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return fmt.Errorf("listing %s: %w", resource, kube.Advise(err))
 		}

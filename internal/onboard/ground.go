@@ -66,7 +66,8 @@ func MachineOf(providerID string) (id, region string, ok bool) {
 
 // Machines reads which instances the cluster's nodes are.
 func Machines(ctx context.Context, cluster dynamic.Interface) (all []Machine, err error) {
-	nodes, err := cluster.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}).List(ctx, metav1.ListOptions{})
+	kind := schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
+	nodes, err := cluster.Resource(kind).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("listing nodes: %w", kube.Advise(err))
 	}

@@ -50,8 +50,9 @@ func (m Mapping) decide(s MappingState) (MappingPlan, error) {
 		return p, err
 	}
 	p.ClusterID = a.clusterID
-	p.addManifests(m.manifests(), map[string]string{"ServiceAccount": "whom the function can log in as where IAM is not known",
-		"": "what the function may do in the cluster"})
+	p.addManifests(m.manifests(), map[string]string{
+		"ServiceAccount": "whom the function can log in as where IAM is not known",
+		"":               "what the function may do in the cluster"})
 	for _, o := range karpenterRBAC {
 		if r := refOf(o); s.objects[r] != nil && !m.Karpenter {
 			p.say(change.Change{Verb: change.Leave, Kind: r.Kind, Name: r.fullName(),

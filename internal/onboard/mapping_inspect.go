@@ -20,7 +20,8 @@ var (
 	authenticatorRef = inKubeSystem("apps", "DaemonSet", "aws-iam-authenticator")
 	awsAuthRef       = configMapRef("aws-auth")
 	tokenRef         = inKubeSystem("", "Secret", "kops-spot-token")
-	mappingsRef      = ref{GroupVersionKind: schema.GroupVersionKind{Group: "iamauthenticator.k8s.aws", Version: "v1alpha1", Kind: "IAMIdentityMapping"}}
+	mappingsRef      = ref{GroupVersionKind: schema.GroupVersionKind{
+		Group: "iamauthenticator.k8s.aws", Version: "v1alpha1", Kind: "IAMIdentityMapping"}}
 )
 
 func inKubeSystem(group, kind, name string) ref {

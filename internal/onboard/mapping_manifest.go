@@ -21,8 +21,8 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// Manifests are objects that a cluster is to have as they say, in the order in which they are made: what others need before
-// them. Each has the label by which we know again what is ours.
+// Manifests are objects that a cluster is to have as they say, in the order in which they are made: what others need
+// before them. Each has the label by which we know again what is ours.
 type Manifests []*unstructured.Unstructured
 
 // ReadManifests reads files of YAML.
@@ -75,8 +75,8 @@ func (m Manifests) Plan(ctx context.Context, cluster dynamic.Interface) (p Mappi
 	return p, err
 }
 
-// dryRun reads what there is, and asks the API server what applying the manifests would make of it. It cannot say that of an
-// object that needs another one of them which is not there yet.
+// dryRun reads what there is, and asks the API server what applying the manifests would make of it. It cannot say that
+// of an object that needs another one of them which is not there yet.
 func (m Manifests) dryRun(ctx context.Context, cluster dynamic.Interface, s *MappingState) error {
 	for _, o := range m {
 		r := refOf(o)
@@ -144,7 +144,8 @@ func (m Manifests) validate(ctx context.Context, cluster dynamic.Interface, name
 			continue
 		}
 		if _, err := applyManifest(ctx, cluster, o, metav1.DryRunAll); err != nil && !m.makes(err) {
-			return fmt.Errorf("the namespace is there, and the API server refuses what is to be made in it, %s: %w", refOf(o), err)
+			return fmt.Errorf("the namespace is there, and the API server refuses what is to be made in it, %s: %w",
+				refOf(o), err)
 		}
 	}
 	return nil

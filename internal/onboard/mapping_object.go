@@ -94,12 +94,13 @@ func applyManifest(ctx context.Context, cluster dynamic.Interface, manifest obje
 	return o, kube.Advise(err)
 }
 
-// change makes of an object what an edit says, by what is there now: it is read again each time somebody else was faster.
+// change makes of an object what an edit says, by what is there now. It is read again when somebody else was faster.
 func (r ref) change(ctx context.Context, cluster dynamic.Interface, on edit) error {
 	raced := func(err error) bool {
 		return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
 	}
-	return retry.OnError(wait.Backoff{Steps: 10, Duration: 10 * time.Millisecond, Factor: 1.5, Jitter: 1}, raced, func() error {
+	backoff := wait.Backoff{Steps: 10, Duration: 10 * time.Millisecond, Factor: 1.5, Jitter: 1}
+	return retry.OnError(backoff, raced, func() error {
 		now, err := r.get(ctx, cluster)
 		if err != nil {
 			return err

@@ -51,8 +51,8 @@ func (p *MappingPlan) addRollout(e listEdit) {
 	}
 	if textAt(daemonSet, "spec", "updateStrategy", "type") == "OnDelete" {
 		step.then = nil
-		step.Why = "the file is read when a pod starts, and these pods are made anew by whoever deletes them: then delete them, " +
-			"one after another; while one is gone, log-ins with IAM to the API server beside it fail"
+		step.Why = "the file is read when a pod starts, and these pods are made anew by whoever deletes them: then delete " +
+			"them, one after another; while one is gone, log-ins with IAM to the API server beside it fail"
 	}
 	// Another annotation of the pods has them all made anew.
 	step.edit = func(now object) (object, change.Plan, error) {

@@ -15,9 +15,9 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// edit makes of an object what it is to be; nil if it is to go, and of nil if it is not there. It is pure and leaves now as it
-// is, so that what is written can be made anew of what is there when it is written: somebody may have changed it since the
-// plan was shown. remarks are what else is worth telling.
+// edit makes of an object what it is to be; nil if it is to go, and of nil if it is not there. It is pure and leaves now
+// as it is, so that what is written can be made anew of what is there then: somebody may have changed it since the plan
+// was shown. remarks are what else is worth telling.
 type edit func(now object) (next object, remarks change.Plan, err error)
 
 // mappingStep is one row of a plan, and its single write: of an edit, or of a manifest.
@@ -106,8 +106,8 @@ func (p MappingPlan) Apply(ctx context.Context, cluster dynamic.Interface) error
 	return apply(ctx, &Run{Cluster: cluster}, p.rows())
 }
 
-// objectDiff shows what changes in an object, but for what is written by the API server, and for our note: of a text, the
-// lines. It is empty if nothing does.
+// objectDiff shows what changes in an object, but for what is written by the API server, and for our note: of a text,
+// the lines. It is empty if nothing does.
 func objectDiff(now, next object) (lines []string) {
 	was, is := map[string]string{}, map[string]string{}
 	leaves(now.Object, "", was)

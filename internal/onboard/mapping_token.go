@@ -38,8 +38,8 @@ func tokenEdit(now object) (object, change.Plan, error) {
 	return now, nil, nil
 }
 
-// readToken waits until Kubernetes has filled the Secret. secret is the token together with the cluster's certificates, as the
-// function reads both from one secret of Secrets Manager; uid is the Secret's.
+// readToken waits until Kubernetes has filled the Secret. secret is the token together with the cluster's certificates,
+// as the function reads both from one secret of Secrets Manager; uid is the Secret's.
 func readToken(ctx context.Context, cluster dynamic.Interface) (secret, uid string, err error) {
 	err = await(ctx, tokenLimit, tokenPoll, "the token", func(ctx context.Context) (string, error) {
 		o, err := tokenRef.get(ctx, cluster)
@@ -62,7 +62,8 @@ func readToken(ctx context.Context, cluster dynamic.Interface) (secret, uid stri
 }
 
 // await asks until nothing is left to wait for, and else says what is.
-func await(ctx context.Context, limit, poll time.Duration, what string, ask func(context.Context) (left string, err error)) error {
+func await(ctx context.Context, limit, poll time.Duration, what string,
+	ask func(context.Context) (left string, err error)) error {
 	last := ""
 	err := wait.PollUntilContextTimeout(ctx, poll, limit, true, func(ctx context.Context) (bool, error) {
 		left, err := ask(ctx)

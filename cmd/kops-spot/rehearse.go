@@ -22,7 +22,6 @@ type rehearseOptions struct {
 	event, bus, function, logGroup string
 
 	wait time.Duration
-	yes  bool
 }
 
 // rehearsed are the warnings that can be rehearsed.

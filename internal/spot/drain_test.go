@@ -235,6 +235,19 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 	})
 }
 
+// TestChangeQuickerThanTheAnswer: a pod that had changed is asked again at once if the watch has shown it as it is now.
+func TestChangeQuickerThanTheAnswer(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Cluster = slowAnswers{w.cluster}
+		w.pod("web-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, time.Second })
+		w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Times: 1, Err: spot.ErrChanged})
+		time.AfterFunc(slowness/2, func() { w.cluster.ChangePod("default/web-1", func(*sim.Pod) {}) })
+		if p := podTold(t, w.handle(spot.Emptied), "web-1"); *p.Asked > 1 {
+			t.Errorf("asked again after %v s", *p.Asked)
+		}
+	})
+}
+
 func TestAnswerLost(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
@@ -384,7 +397,7 @@ func (c hangingWebhook) Evict(ctx context.Context, p spot.Pod, grace time.Durati
 	if !strings.HasPrefix(p.Name, c.hangs) {
 		return c.Cluster.Evict(ctx, p, grace, exact)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 16*time.Second) // the last of them would end too late to force the pod in time
 	defer cancel()
 	<-ctx.Done()
 	return errors.New("no answer")

@@ -59,7 +59,9 @@ func (b *Bridge) putEvents(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "SerializationException", err.Error())
 		return
 	}
-	type result struct{ EventId string }
+	type result struct {
+		EventID string `json:"EventId"`
+	}
 	var out struct {
 		FailedEntryCount int
 		Entries          []result

@@ -200,6 +200,9 @@ func TestOperations(t *testing.T) {
 		if target := r.Header.Get("X-Amz-Target"); target != "" { // the JSON protocol
 			_, action, _ = strings.Cut(target, ".")
 		}
+		if action == "DetachInstances" && r.FormValue("ShouldDecrementDesiredCapacity") != "false" {
+			t.Errorf("the group would launch no replacement: %v", r.Form)
+		}
 		mu.Lock()
 		called[service+":"+action]++
 		mu.Unlock()

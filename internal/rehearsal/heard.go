@@ -2,11 +2,7 @@ package rehearsal
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 
 	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
@@ -40,25 +36,18 @@ func (h Heard) Last(n int) []spot.Outcome {
 // Heard reads a function's log. One that there is not yet tells nothing.
 func (s *Stage) Heard(ctx context.Context, group string, since time.Time) (h Heard, err error) {
 	for _, what := range []string{"outcome", "self-check"} {
-		err := s.read(ctx, group, what, since, func(_ string, l line) { h.take(what, l) })
-		var none *types.ResourceNotFoundException
-		switch {
-		case errors.As(err, &none):
-			return h, nil
-		case err != nil:
-			return h, fmt.Errorf("reading the log group %s: %w", group, err)
+		err := s.read(ctx, group, what, since, func(_ string, l line) {
+			switch {
+			case l.Msg != what: // it only speaks of it
+			case l.Outcome != nil:
+				h.Outcomes = append(h.Outcomes, *l.Outcome)
+			case l.SelfCheck != nil:
+				h.Checked = &Checked{At: l.Time, Result: l.SelfCheck.Result, Program: l.SelfCheck.Program}
+			}
+		})
+		if err != nil {
+			return h, err
 		}
 	}
 	return h, nil
-}
-
-// take keeps a line if it is what it was looked for as.
-func (h *Heard) take(what string, l line) {
-	switch {
-	case l.Msg != what:
-	case l.Outcome != nil:
-		h.Outcomes = append(h.Outcomes, *l.Outcome)
-	case l.SelfCheck != nil:
-		h.Checked = &Checked{At: l.Time, Result: l.SelfCheck.Result, Program: l.SelfCheck.Program}
-	}
 }

@@ -33,6 +33,11 @@ type line struct {
 func (s *Stage) HasLog(ctx context.Context, group string) (bool, error) {
 	_, err := s.logs.FilterLogEvents(ctx, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(group), Limit: aws.Int32(1),
 		StartTime: aws.Int64(time.Now().UnixMilli())})
+	return isThere(group, err)
+}
+
+// isThere reports by what came of reading a log group whether there is one.
+func isThere(group string, err error) (bool, error) {
 	var none *types.ResourceNotFoundException
 	switch {
 	case errors.As(err, &none):
@@ -58,9 +63,8 @@ func (s *Stage) FromLog(ctx context.Context, group, id string, since time.Time, 
 			}
 			seen[key] = true
 		})
-		var none *types.ResourceNotFoundException
-		if err != nil && !errors.As(err, &none) && ctx.Err() == nil { // a function that has never run has no log yet
-			return spot.Outcome{}, fmt.Errorf("reading the log group %s: %w", group, err)
+		if err != nil && ctx.Err() == nil {
+			return spot.Outcome{}, err
 		}
 		for _, l := range lines {
 			switch {
@@ -95,13 +99,13 @@ func (l line) String() string {
 }
 
 // read takes each line of a log since a moment that has the words in it, by the id that CloudWatch Logs has given it. What is no
-// line of ours it leaves out.
+// line of ours it leaves out. A function that has never run has no log yet: there is nothing to take then.
 func (s *Stage) read(ctx context.Context, group, words string, since time.Time, take func(key string, l line)) error {
 	pages := cloudwatchlogs.NewFilterLogEventsPaginator(s.logs, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group,
 		FilterPattern: aws.String(strconv.Quote(words)), StartTime: aws.Int64(since.UnixMilli())})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
-		if err != nil {
+		if there, err := isThere(group, err); err != nil || !there {
 			return err
 		}
 		for _, e := range page.Events {

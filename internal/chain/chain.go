@@ -50,7 +50,6 @@ type checked struct {
 	parameters map[string]string // the stack's; the template's defaults where there is none
 	function   *iamcloud.Function
 	findings   change.Findings
-	broken     string // the first link that has failed
 	self       *selfCheck
 }
 
@@ -63,9 +62,6 @@ func (c *checked) warn(link, advice, format string, args ...any) {
 }
 
 func (c *checked) fail(link, advice, format string, args ...any) {
-	if c.broken == "" {
-		c.broken = link
-	}
 	c.findings = append(c.findings, change.Finding{Level: change.Fail, Name: link, Detail: fmt.Sprintf(format, args...), Advice: advice})
 }
 

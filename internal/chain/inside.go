@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,7 +42,7 @@ func (c *checked) ask(ctx context.Context, f *iamcloud.Function) error {
 		return nil
 	}
 	c.self = &told
-	c.ok(Function, "it runs: version %s, mode %s, %s", orUnknown(told.Program), orUnknown(f.Environment["KOPS_SPOT_MODE"]), f.Architecture)
+	c.ok(Function, "it runs: version %s, mode %s, %s", cmp.Or(told.Program, "unknown"), cmp.Or(f.Environment["KOPS_SPOT_MODE"], "unknown"), f.Architecture)
 	return nil
 }
 
@@ -64,13 +65,6 @@ func (c *checked) invoke(ctx context.Context, link string, event []byte) ([]byte
 	return said, nil
 }
 
-func orUnknown(s string) string {
-	if s == "" {
-		return "unknown"
-	}
-	return s
-}
-
 // links are the links of which the function's own checks tell, by the checks' names.
 var links = []struct {
 	link, good string
@@ -91,7 +85,7 @@ func (c *checked) inside(context.Context) error {
 	for _, l := range links {
 		if c.self == nil {
 			if l.link != Role {
-				c.unasked(l.link, c.broken)
+				c.unasked(l.link, c.findings.First())
 			}
 			continue
 		}
@@ -99,8 +93,8 @@ func (c *checked) inside(context.Context) error {
 			if !l.of(check.Name) || check.OK {
 				continue
 			}
-			if strings.HasPrefix(check.Detail, "not asked") || l.link == LogIn && c.broken == Network && check.Name == "log-in" {
-				c.unasked(l.link, c.broken)
+			if strings.HasPrefix(check.Detail, "not asked") || l.link == LogIn && c.findings.First() == Network && check.Name == "log-in" {
+				c.unasked(l.link, c.findings.First())
 				continue
 			}
 			c.fail(l.link, check.Advice, "%s: %s", check.Name, check.Detail)
@@ -114,8 +108,8 @@ func (c *checked) inside(context.Context) error {
 // would act on that.
 func (c *checked) preview(ctx context.Context) error {
 	switch {
-	case c.broken != "":
-		c.unasked(Preview, c.broken)
+	case c.findings.First() != "":
+		c.unasked(Preview, c.findings.First())
 		return nil
 	case c.Node == "":
 		c.warn(Preview, "", "not asked: the cluster has no node that is an instance of it")
@@ -188,14 +182,14 @@ func (c *checked) concurrency(ctx context.Context) error {
 		return nil
 	}
 	limit, err := c.AWS.Concurrency(ctx)
-	if err != nil {
-		if errors.Is(err, context.Canceled) {
-			return err
-		}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case err != nil:
 		c.warn(Concurrency, "", "%v", err)
-		return nil
+	default:
+		c.compare(limit, machines, "that the account allows at once to all functions for which none are reserved")
 	}
-	c.compare(limit, machines, "that the account allows at once to all functions for which none are reserved")
 	return nil
 }
 

@@ -111,29 +111,21 @@ func (p *page) allPods(out spot.Outcome) {
 		var rows [][]string
 		for _, pod := range planned(out) {
 			if pod.Verb == v.verb {
-				rows = append(rows, []string{pod.Namespace + "/" + pod.Name, graceWords(pod), forceWords(pod), pod.Reason})
+				grace, force := "", ""
+				if pod.Verb == spot.Evict {
+					grace = "grace " + short(pod.Grace)
+				}
+				if pod.ForceAt != nil {
+					force = "past its budget after " + short(*pod.ForceAt)
+				}
+				rows = append(rows, []string{pod.Namespace + "/" + pod.Name, grace, force, pod.Reason})
 			}
 		}
 		if len(rows) > 0 {
-			p.line("")
-			p.line("  %s", p.paint(v.color, fmt.Sprintf("%d %s", len(rows), v.heading)))
+			p.heading(v.color, fmt.Sprintf("%d %s", len(rows), v.heading))
 			p.table("    ", rows)
 		}
 	}
-}
-
-func graceWords(pod spot.PodPlanned) string {
-	if pod.Verb != spot.Evict {
-		return ""
-	}
-	return "grace " + short(pod.Grace)
-}
-
-func forceWords(pod spot.PodPlanned) string {
-	if pod.ForceAt == nil {
-		return ""
-	}
-	return "past its budget after " + short(*pod.ForceAt)
 }
 
 // onePod says in sentences what would become of the pod.

@@ -25,6 +25,12 @@ func (p *page) line(format string, args ...any) {
 	p.WriteString(strings.TrimRight(fmt.Sprintf(format, args...), " ") + "\n")
 }
 
+// heading begins a part of the page.
+func (p *page) heading(c color, text string) {
+	p.line("")
+	p.line("  %s", p.paint(c, text))
+}
+
 // table writes rows of cells in columns as wide as they need to be, and leaves out those that are empty in every row. The
 // last cell may be of any length, and of more lines than one.
 func (p *page) table(indent string, rows [][]string) {

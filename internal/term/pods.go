@@ -2,6 +2,7 @@ package term
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -31,33 +32,37 @@ var groups = []group{
 
 func (p *page) ends(out spot.Outcome) {
 	for _, g := range groups {
-		var folds folding
-		for _, pod := range out.Pods {
-			if pod.End == g.end {
-				folds.add(foldKey(g, pod), pod)
-			}
-		}
-		var rows [][]string
-		for _, f := range folds.all {
-			rows = append(rows, []string{f.name(), f.times(), f.note(g)})
-		}
-		p.group(g.color, g.heading, folds.pods, rows, folds.all)
+		pods := slices.DeleteFunc(slices.Clone(out.Pods), func(pod spot.PodTold) bool { return pod.End != g.end })
+		p.group(g.color, g.heading, pods, func(pod spot.PodTold) string { return foldKey(g, pod) },
+			func(f fold) []string { return []string{f.name(), f.times(), f.note(g)} })
 	}
 }
 
-// group writes one group of pods, if there are any.
-func (p *page) group(c color, heading string, pods int, rows [][]string, folds []fold) {
-	if pods == 0 {
+// group writes one group of pods, if there are any: those with one key in one row, in the order of their first.
+func (p *page) group(c color, heading string, pods []spot.PodTold,
+	key func(spot.PodTold) string, row func(fold) []string) {
+	var folds []fold
+	at := map[string]int{} // in folds, by key
+	for _, pod := range pods {
+		i, ok := at[key(pod)]
+		if !ok {
+			i = len(folds)
+			at[key(pod)] = i
+			folds = append(folds, nil)
+		}
+		folds[i] = append(folds[i], pod)
+	}
+	if len(folds) == 0 {
 		return
 	}
-	p.line("")
-	p.line("  %s", p.paint(c, fmt.Sprintf("%d %s", pods, heading)))
-	hidden := 0
-	if len(rows) > most {
-		for _, f := range folds[most-1:] {
-			hidden += len(f.pods)
+	p.heading(c, fmt.Sprintf("%d %s", len(pods), heading))
+	var rows [][]string
+	for i, f := range folds {
+		if i == most-1 && len(folds) > most {
+			rows = append(rows, []string{fmt.Sprintf("and %d more", len(slices.Concat(folds[i:]...)))})
+			break
 		}
-		rows = append(rows[:most-1:most-1], []string{fmt.Sprintf("and %d more", hidden)})
+		rows = append(rows, row(f))
 	}
 	p.table("    ", rows)
 }
@@ -73,46 +78,25 @@ func foldKey(g group, pod spot.PodTold) string {
 	return pod.Namespace + "/" + pod.Owner + "/" + pod.Reason
 }
 
-// folding gathers pods by key, in the order of their first.
-type folding struct {
-	all  []fold
-	pods int
-	at   map[string]int
-}
-
-func (f *folding) add(key string, pod spot.PodTold) {
-	if f.at == nil {
-		f.at = map[string]int{}
-	}
-	i, ok := f.at[key]
-	if !ok {
-		i = len(f.all)
-		f.at[key] = i
-		f.all = append(f.all, fold{})
-	}
-	f.all[i].pods = append(f.all[i].pods, pod)
-	f.pods++
-}
-
 // fold is the pods of one row.
-type fold struct{ pods []spot.PodTold }
+type fold []spot.PodTold
 
 // name is the pod's, or the owner's if all have one, or as many pods' as the eye takes in.
 func (f fold) name() string {
-	first := f.pods[0]
-	if len(f.pods) == 1 {
+	first := f[0]
+	if len(f) == 1 {
 		return first.Namespace + "/" + first.Name
 	}
 	_, owner, _ := strings.Cut(first.Owner, "/")
 	var names []string
-	for _, pod := range f.pods {
+	for _, pod := range f {
 		if pod.Owner != first.Owner || pod.Namespace != first.Namespace {
 			owner = ""
 		}
 		names = append(names, pod.Namespace+"/"+pod.Name)
 	}
 	if owner != "" {
-		return fmt.Sprintf("%s/%s ×%d", first.Namespace, owner, len(f.pods))
+		return fmt.Sprintf("%s/%s ×%d", first.Namespace, owner, len(f))
 	}
 	const few = 3
 	if len(names) > few {
@@ -124,7 +108,7 @@ func (f fold) name() string {
 // times says when the last of them had gone.
 func (f fold) times() string {
 	var last *spot.Seconds
-	for _, pod := range f.pods {
+	for _, pod := range f {
 		if pod.Gone != nil && (last == nil || *pod.Gone > *last) {
 			last = pod.Gone
 		}
@@ -137,14 +121,14 @@ func (f fold) times() string {
 
 // note is why, and what stood in the way.
 func (f fold) note(g group) string {
-	pod := f.pods[0]
+	pod := f[0]
 	reason := pod.Reason
 	_, owner, owned := strings.Cut(pod.Owner, "/")
 	if g.end == spot.PodEvicted && owned && strings.Contains(reason, owner) {
 		reason = "" // that its owner starts another is why one has an owner
 	}
 	refusals := 0
-	for _, one := range f.pods {
+	for _, one := range f {
 		refusals += one.Refusals
 	}
 	switch {
@@ -198,25 +182,17 @@ func (p *page) planned(out spot.Outcome) {
 		p.line("  no replacement would be asked: %s", plan.Reason)
 	}
 	for _, v := range verbs {
-		var folds folding
+		var pods []spot.PodTold
 		for _, pod := range plan.Pods {
 			if pod.Verb == v.verb {
-				why := pod.Reason + forced(pod.ForceAt)
-				folds.add(pod.Namespace+"/"+why, spot.PodTold{Namespace: pod.Namespace, Name: pod.Name, Reason: why})
+				told := spot.PodTold{Namespace: pod.Namespace, Name: pod.Name, Reason: pod.Reason}
+				if pod.ForceAt != nil {
+					told.Reason += "; past its budget at " + at(*pod.ForceAt)
+				}
+				pods = append(pods, told)
 			}
 		}
-		var rows [][]string
-		for _, f := range folds.all {
-			rows = append(rows, []string{f.name(), f.pods[0].Reason})
-		}
-		p.group(v.color, v.heading, folds.pods, rows, folds.all)
+		p.group(v.color, v.heading, pods, func(pod spot.PodTold) string { return pod.Namespace + "/" + pod.Reason },
+			func(f fold) []string { return []string{f.name(), f[0].Reason} })
 	}
-}
-
-// forced says when a pod would be deleted past its budget.
-func forced(s *spot.Seconds) string {
-	if s == nil {
-		return ""
-	}
-	return "; past its budget at " + at(*s)
 }

@@ -10,11 +10,7 @@ import (
 // Restoring shows what a node is to lose, and what speaks against it.
 func Restoring(w io.Writer, node string, r spot.Restoration, now time.Time, o Options) error {
 	p := &page{color: o.Color}
-	event := ""
-	if r.Event != "" {
-		event = " for the event " + r.Event
-	}
-	p.line("node %s is marked%s", node, event)
+	p.line("node %s is marked%s", node, ifNot(r.Event, " for the event ", ""))
 	left := r.Deadline.Sub(now)
 	switch {
 	case r.Deadline.IsZero():
@@ -34,8 +30,7 @@ func (p *page) list(heading string, c color, items []string) {
 	if len(items) == 0 {
 		return
 	}
-	p.line("")
-	p.line("  %s", p.paint(c, heading))
+	p.heading(c, heading)
 	for _, item := range items {
 		p.line("    %s", item)
 	}

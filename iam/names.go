@@ -93,7 +93,7 @@ func (v Values) TopicARN(topic string) string {
 // UserTags returns the tags of a cluster's user. Its managed policy means nothing without them.
 func UserTags(v Values) (map[string]string, error) {
 	for name, value := range map[string]string{"cluster": v.Cluster, "region": v.Region, "vpc": v.VPC} {
-		if err := placeholders[name].check(v, value); err != nil {
+		if err := v.placeholders()[name].check(value); err != nil {
 			return nil, err
 		}
 	}

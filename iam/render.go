@@ -99,24 +99,24 @@ func fill(s []byte, v Values) ([]byte, error) {
 		names = append(names, m[1])
 	}
 	slices.Sort(names)
+	all := v.placeholders()
 	for _, name := range slices.Compact(names) {
-		p, ok := placeholders[name]
+		p, ok := all[name]
 		if !ok {
 			return nil, fmt.Errorf("there is no value called <%s>", name)
 		}
-		values := p.of(v)
-		if len(values) == 0 {
+		if len(p.values) == 0 {
 			if p.optional {
 				return nil, nil
 			}
-			return nil, p.check(v, "")
+			return nil, p.check("")
 		}
-		for _, value := range values {
-			if err := p.check(v, value); err != nil {
+		for _, value := range p.values {
+			if err := p.check(value); err != nil {
 				return nil, err
 			}
 		}
-		text = put(text, "<"+name+">", values)
+		text = put(text, "<"+name+">", p.values)
 	}
 	return []byte(text), nil
 }

@@ -228,13 +228,14 @@ func TestADocumentThatIAMWouldRefuseForItsLengthIsRefused(t *testing.T) {
 
 func TestEveryPlaceholderIsKnownAndUsed(t *testing.T) {
 	var used []string
+	placeholders := testValues().placeholders()
 	for _, d := range Documents {
 		text, err := files.ReadFile(d.file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range inBrackets.FindAllStringSubmatch(string(text), -1) {
-			if used = append(used, m[1]); placeholders[m[1]].of == nil {
+			if used = append(used, m[1]); placeholders[m[1]].values == nil {
 				t.Errorf("%s: there is no value for %s", d.file, m[0])
 			}
 		}

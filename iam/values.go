@@ -3,7 +3,6 @@ package iam
 import (
 	"fmt"
 	"regexp"
-	"strings"
 )
 
 // Values is what the documents are filled in with.
@@ -31,44 +30,44 @@ type Values struct {
 // A placeholder is what may stand in a document's angle brackets.
 type placeholder struct {
 	what     string
-	of       func(Values) []string
-	fits     func(Values, string) bool
+	values   []string
+	fits     func(string) bool
 	want     string
 	optional bool // without a value the statement is left out; otherwise that is an error
 }
 
-var placeholders = map[string]placeholder{
-	"partition": {what: "partition", of: one(func(v Values) string { return v.Partition }),
-		fits: form(`aws(-[a-z]+)*`), want: "a partition, such as aws"},
-	"region": {what: "region", of: one(func(v Values) string { return v.Region }),
-		fits: form(`[a-z]{2,}(-[a-z]+)+-[0-9]+`), want: "a region, such as eu-west-1"},
-	"account": {what: "account", of: one(func(v Values) string { return v.Account }),
-		fits: form(`[0-9]{12}`), want: "twelve digits"},
-	"vpc": {what: "VPC", of: one(func(v Values) string { return v.VPC }),
-		fits: form(`vpc-` + ec2ID), want: "a VPC's id, such as vpc-0123456789abcdef0"},
+// placeholders are all that the documents have, by name.
+func (v Values) placeholders() map[string]placeholder {
+	return map[string]placeholder{
+		"partition": {what: "partition", values: one(v.Partition),
+			fits: form(`aws(-[a-z]+)*`), want: "a partition, such as aws"},
+		"region": {what: "region", values: one(v.Region),
+			fits: form(`[a-z]{2,}(-[a-z]+)+-[0-9]+`), want: "a region, such as eu-west-1"},
+		"account": {what: "account", values: one(v.Account), fits: form(`[0-9]{12}`), want: "twelve digits"},
+		"vpc": {what: "VPC", values: one(v.VPC),
+			fits: form(`vpc-` + ec2ID), want: "a VPC's id, such as vpc-0123456789abcdef0"},
 
-	"cluster":  fromCluster(func(cluster string) string { return cluster }),
-	"function": fromCluster(FunctionName),
-	"user":     fromCluster(UserName),
+		"cluster":  v.fromCluster(func(cluster string) string { return cluster }),
+		"function": v.fromCluster(FunctionName),
+		"user":     v.fromCluster(UserName),
 
-	"function-role": {what: "function's role", of: one(func(v Values) string { return v.FunctionRole }),
-		fits: form(roleName), want: "a role's name without its path"},
-	"node-role": {what: "nodes' role", of: func(v Values) []string { return v.NodeRoles }, optional: true,
-		fits: form(roleName), want: "a role's name without its path"},
+		"function-role": {what: "function's role", values: one(v.FunctionRole), fits: form(roleName), want: aRole},
+		"node-role":     {what: "nodes' role", values: v.NodeRoles, optional: true, fits: form(roleName), want: aRole},
 
-	"secret":    {what: "secret", of: func(v Values) []string { return v.Secrets }, optional: true, fits: arnOf("secretsmanager", "secret:"), want: own},
-	"parameter": {what: "parameter", of: func(v Values) []string { return v.Parameters }, optional: true, fits: arnOf("ssm", "parameter/"), want: own},
-	"key":       {what: "key", of: func(v Values) []string { return v.Keys }, optional: true, fits: arnOf("kms", "key/"), want: own},
-	"queue":     {what: "queue", of: func(v Values) []string { return v.Queues }, optional: true, fits: arnOf("sqs", ""), want: own},
-	"topic":     {what: "topic", of: func(v Values) []string { return v.Topics }, optional: true, fits: arnOf("sns", ""), want: own},
+		"secret":    v.fromARNs("secret", v.Secrets, "secretsmanager", "secret:"),
+		"parameter": v.fromARNs("parameter", v.Parameters, "ssm", "parameter/"),
+		"key":       v.fromARNs("key", v.Keys, "kms", "key/"),
+		"queue":     v.fromARNs("queue", v.Queues, "sqs", ""),
+		"topic":     v.fromARNs("topic", v.Topics, "sns", ""),
 
-	"subnet": {what: "subnet", of: func(v Values) []string { return v.Subnets },
-		fits: form(`subnet-` + ec2ID), want: "a subnet's id, such as subnet-0123456789abcdef0"},
-	"security-group": {what: "security group", of: func(v Values) []string { return v.SecurityGroups },
-		fits: form(`sg-` + ec2ID), want: "a security group's id, such as sg-0123456789abcdef0"},
+		"subnet": {what: "subnet", values: v.Subnets,
+			fits: form(`subnet-` + ec2ID), want: "a subnet's id, such as subnet-0123456789abcdef0"},
+		"security-group": {what: "security group", values: v.SecurityGroups,
+			fits: form(`sg-` + ec2ID), want: "a security group's id, such as sg-0123456789abcdef0"},
 
-	"state-store": {what: "state store", of: one(func(v Values) string { return v.StateStore }), optional: true,
-		fits: form(`[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.-]+)*`), want: "a bucket, or bucket/prefix"},
+		"state-store": {what: "state store", values: one(v.StateStore), optional: true,
+			fits: form(`[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.-]+)*`), want: "a bucket, or bucket/prefix"},
+	}
 }
 
 // No pattern matches what means something to IAM or JSON: a wildcard, a variable, a quote.
@@ -80,59 +79,50 @@ const (
 	// STS leaves a role's path out of a session's ARN, and then no mapping in a cluster would fit it.
 	roleName = `[A-Za-z0-9_+=,.@-]{1,64}`
 
-	own = "the ARN of one in the cluster's account and region"
+	aRole = "a role's name without its path"
 
 	// kOps tags everything with the key kubernetes.io/cluster/<name>, and EC2's keys have 128 characters.
 	longestCluster = 128 - len("kubernetes.io/cluster/")
 )
 
 // check says what is wrong with a value.
-func (p placeholder) check(v Values, s string) error {
+func (p placeholder) check(s string) error {
 	switch {
 	case s == "":
 		return fmt.Errorf("the %s is missing: it is to be %s", p.what, p.want)
-	case !p.fits(v, s):
+	case !p.fits(s):
 		return fmt.Errorf("the %s is to be %s, not %q", p.what, p.want, s)
 	}
 	return nil
 }
 
-func one(of func(Values) string) func(Values) []string {
-	return func(v Values) []string {
-		if s := of(v); s != "" {
-			return []string{s}
-		}
+// one is a value, unless it is missing.
+func one(s string) []string {
+	if s == "" {
 		return nil
 	}
+	return []string{s}
 }
 
 // fromCluster is the cluster's name, or one that is made of it; it is as good as that is.
-func fromCluster(name func(cluster string) string) placeholder {
-	fits := form(dnsName)
-	return placeholder{
+func (v Values) fromCluster(name func(cluster string) string) placeholder {
+	p := placeholder{
 		what: "cluster",
 		want: fmt.Sprintf("a kOps cluster's name of at most %d characters, such as prod.example.com", longestCluster),
-		of: one(func(v Values) string {
-			if v.Cluster == "" {
-				return ""
-			}
-			return name(v.Cluster)
-		}),
-		fits: func(v Values, _ string) bool { return fits(v, v.Cluster) && len(v.Cluster) <= longestCluster },
+		fits: func(string) bool { return form(dnsName)(v.Cluster) && len(v.Cluster) <= longestCluster },
 	}
+	if v.Cluster != "" {
+		p.values = []string{name(v.Cluster)}
+	}
+	return p
 }
 
-func form(pattern string) func(Values, string) bool {
-	re := regexp.MustCompile(`^(` + pattern + `)$`)
-	return func(_ Values, s string) bool { return re.MatchString(s) }
+func form(pattern string) func(string) bool {
+	return func(s string) bool { return regexp.MustCompile(`^(` + pattern + `)$`).MatchString(s) }
 }
 
-var resourceName = regexp.MustCompile(`^[A-Za-z0-9_+=,.@/-]+$`)
-
-// arnOf accepts ARNs of one kind of resource in the cluster's own partition, region and account.
-func arnOf(service, kind string) func(Values, string) bool {
-	return func(v Values, s string) bool {
-		name, ok := strings.CutPrefix(s, v.arn(service, v.Region, kind))
-		return ok && resourceName.MatchString(name)
-	}
+// fromARNs accepts ARNs of one kind of resource in the cluster's own partition, region and account.
+func (v Values) fromARNs(what string, values []string, service, kind string) placeholder {
+	return placeholder{what: what, values: values, optional: true, want: "the ARN of one in the cluster's account and region",
+		fits: form(regexp.QuoteMeta(v.arn(service, v.Region, kind)) + `[A-Za-z0-9_+=,.@/-]+`)}
 }

@@ -42,7 +42,8 @@ func (c *checked) ask(ctx context.Context, f *iamcloud.Function) error {
 		return nil
 	}
 	c.self = &told
-	c.ok(Function, "it runs: version %s, mode %s, %s", cmp.Or(told.Program, "unknown"), cmp.Or(f.Environment["KOPS_SPOT_MODE"], "unknown"), f.Architecture)
+	c.ok(Function, "it runs: version %s, mode %s, %s",
+		cmp.Or(told.Program, "unknown"), cmp.Or(f.Environment["KOPS_SPOT_MODE"], "unknown"), f.Architecture)
 	return nil
 }
 
@@ -93,7 +94,8 @@ func (c *checked) inside(context.Context) error {
 			if !l.of(check.Name) || check.OK {
 				continue
 			}
-			if strings.HasPrefix(check.Detail, "not asked") || l.link == LogIn && c.findings.First() == Network && check.Name == "log-in" {
+			if strings.HasPrefix(check.Detail, "not asked") ||
+				l.link == LogIn && c.findings.First() == Network && check.Name == "log-in" {
 				c.unasked(l.link, c.findings.First())
 				continue
 			}

@@ -71,12 +71,19 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	if err != nil {
 		return err
 	}
-	stage, err := c.stage(ctx, k.name, m)
+	cfg, err := awsLogin(ctx, m.region)
 	if err != nil {
 		return err
 	}
-	if err := c.canFollow(ctx, stage, o, k.name); err != nil {
+	if err := ownMachine(ctx, awscloud.New(cfg), k.name, m); err != nil {
 		return fmt.Errorf("nothing was sent: %w", err)
+	}
+	stage, group := rehearsal.New(cfg), o.group(k.name)
+	if there, err := stage.HasLog(ctx, group); err != nil { // the outcome could not be looked for
+		return fmt.Errorf("nothing was sent: %w", err)
+	} else if !there {
+		c.say(term.Mind, "there is no log group %s yet: the function has never run, or is called otherwise (--function)",
+			group)
 	}
 	c.say(term.Mind, "node %s of %s: EventBridge is going to send a rehearsal of %s for its instance %s; nobody takes the machine.\n"+
 		"The function plans, or with KOPS_SPOT_REHEARSALS=act drains the node, with respect for every budget", n.Name, k.name, kind, m.id)
@@ -88,24 +95,15 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	if err != nil {
 		return err
 	}
-	c.say(term.Good, "sent: event %s\nits outcome is waited for in the log group %s, for %s at most", id, o.group(k.name), o.wait)
-	out, err := c.followRehearsal(ctx, stage, o, k.name, id, sent)
+	c.say(term.Good, "sent: event %s\nits outcome is waited for in the log group %s, for %s at most", id, group, o.wait)
+	ctx, cancel := context.WithTimeout(ctx, o.wait)
+	defer cancel()
+	const early = 10 * time.Minute // the log's clock is not ours
+	out, err := stage.FromLog(ctx, group, id, sent.Add(-early), func(what string) { c.say(term.Good, "%s", what) })
 	if err != nil {
-		return err
+		return whereBroken(err, group)
 	}
-	return c.tellRehearsal(o, out)
-}
-
-// stage is the region of the machine, in an account that has just this machine for just this cluster.
-func (c *console) stage(ctx context.Context, cluster string, m machine) (*rehearsal.Stage, error) {
-	cfg, err := awsLogin(ctx, m.region)
-	if err != nil {
-		return nil, err
-	}
-	if err := ownMachine(ctx, awscloud.New(cfg), cluster, m); err != nil {
-		return nil, fmt.Errorf("nothing was sent: %w", err)
-	}
-	return rehearsal.New(cfg), nil
+	return c.tellRehearsal(out)
 }
 
 // ownMachine makes sure that the account has just this machine for just this cluster.
@@ -129,24 +127,6 @@ func (o rehearseOptions) group(cluster string) string {
 	return cmp.Or(o.logGroup, "/aws/lambda/"+cmp.Or(o.function, iam.FunctionName(cluster)))
 }
 
-// canFollow makes sure, before anything is sent, that the outcome can be looked for.
-func (c *console) canFollow(ctx context.Context, stage *rehearsal.Stage, o rehearseOptions, cluster string) error {
-	there, err := stage.HasLog(ctx, o.group(cluster))
-	if err == nil && !there {
-		c.say(term.Mind, "there is no log group %s yet: the function has never run, or is called otherwise (--function)", o.group(cluster))
-	}
-	return err
-}
-
-func (c *console) followRehearsal(ctx context.Context, stage *rehearsal.Stage, o rehearseOptions, cluster, id string, sent time.Time) (spot.Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.wait)
-	defer cancel()
-	const early = 10 * time.Minute // the log's clock is not ours
-	group := o.group(cluster)
-	out, err := stage.FromLog(ctx, group, id, sent.Add(-early), func(what string) { c.say(term.Good, "%s", what) })
-	return out, whereBroken(err, group)
-}
-
 // whereBroken says where a chain may be broken of which nothing was heard.
 func whereBroken(err error, group string) error {
 	if !errors.Is(err, rehearsal.ErrSilent) {
@@ -158,7 +138,7 @@ func whereBroken(err error, group string) error {
 		"aws logs tail %s --since 1h shows what it says", err, group)
 }
 
-func (c *console) tellRehearsal(o rehearseOptions, out spot.Outcome) error {
+func (c *console) tellRehearsal(out spot.Outcome) error {
 	if err := c.tellOutcome(out); err != nil {
 		return err
 	}

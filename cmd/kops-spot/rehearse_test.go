@@ -20,7 +20,7 @@ func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
 		for _, form := range []string{asText, asJSON} {
 			var shown strings.Builder
 			c := &console{stdout: &shown, stderr: io.Discard, output: form}
-			err := c.tellRehearsal(rehearseOptions{}, spot.Outcome{Result: result, Node: "n", Reason: "because"})
+			err := c.tellRehearsal(spot.Outcome{Result: result, Node: "n", Reason: "because"})
 			if good[result] != (err == nil) || err != nil && err.Error() != fmt.Sprintf("the rehearsal ended %s: because", result) {
 				t.Errorf("%s: %v", result, err)
 			}

@@ -12,7 +12,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/iamcloud"
-	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/onboard"
 )
 
@@ -33,54 +32,46 @@ type standing struct {
 	account   *iamcloud.Account
 	ground    onboard.Ground
 	instances []iamcloud.Instance
-	nodes     map[string]bool // ids of instances that are nodes
-	store     string          // kOps' state store; empty where the cluster does not say
+	machines  []onboard.Machine // instances that are nodes
+	meant     onboard.Meant
+	store     string // kOps' state store; empty where the cluster does not say
 
 	login *rest.Config // to the cluster
 	aws   aws.Config
 }
 
 // reach logs in to the cluster and to AWS, and does not compare them yet.
-func (c *console) reach(ctx context.Context, s site) (at standing, machines []onboard.Machine, m onboard.Meant, err error) {
+func (c *console) reach(ctx context.Context, s site) (at standing, err error) {
 	k, err := c.connect(ctx, s.place)
 	if err != nil {
-		return at, nil, m, err
+		return at, err
 	}
-	var in kube.Context
-	at.login, in, err = c.logIn(s.place)
-	if err != nil {
-		return at, nil, m, err
-	}
-	m, at.store = onboard.Meant{Cluster: k.name, Context: in.Name}, k.store
+	at.login, at.store, at.meant = k.login, k.store, onboard.Meant{Cluster: k.name, Context: k.in.Name}
 	if at.cluster, err = onboard.NewClient(at.login); err != nil {
-		return at, nil, m, err
+		return at, err
 	}
-	if machines, err = onboard.Machines(ctx, at.cluster); err != nil {
-		return at, nil, m, err
+	if at.machines, err = onboard.Machines(ctx, at.cluster); err != nil {
+		return at, err
 	}
-	region, err := onboard.RegionOf(machines, s.region, m)
+	region, err := onboard.RegionOf(at.machines, s.region, at.meant)
 	if err != nil {
-		return at, nil, m, err
+		return at, err
 	}
 	if at.aws, err = awsLogin(ctx, region); err != nil {
-		return at, nil, m, err
+		return at, err
 	}
 	at.account = iamcloud.New(at.aws)
-	return at, machines, m, nil
+	return at, nil
 }
 
 // stand reaches the cluster and its account, and makes sure that they belong together. It is the only way to an account.
 func (c *console) stand(ctx context.Context, s site) (standing, error) {
-	at, machines, m, err := c.reach(ctx, s)
+	at, err := c.reach(ctx, s)
 	if err != nil {
 		return at, err
 	}
-	if at.ground, at.instances, err = onboard.RightCluster(ctx, at.account, machines, m); err != nil {
+	if at.ground, at.instances, err = onboard.RightCluster(ctx, at.account, at.machines, at.meant); err != nil {
 		return at, err
-	}
-	at.nodes = map[string]bool{}
-	for _, one := range machines {
-		at.nodes[one.ID] = true
 	}
 	at.ground.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.instances)
 	return at, err

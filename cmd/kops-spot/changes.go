@@ -91,26 +91,6 @@ func (c *console) sayWhere(g onboard.Ground) {
 	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
 }
 
-// tell is the result, in the form that was asked for.
-func (c *console) tell(told changed, text string) error {
-	if c.output == asJSON {
-		if err := c.json(told); err != nil {
-			return err
-		}
-	} else {
-		if err := term.Findings(c.stdout, told.Findings, options(c.environ, c.stdout)); err != nil {
-			return err
-		}
-		if !told.Findings.Failed() {
-			c.result(term.Good, "%s", text)
-		}
-	}
-	if told.Findings.Failed() {
-		return errUnfinished
-	}
-	return nil
-}
-
 // toldWhoMay says what to do about a permission that is missing.
 func toldWhoMay(err error) error {
 	if errors.Is(err, iamcloud.ErrDenied) {

@@ -14,13 +14,8 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-type checkOptions struct {
-	deployment
-	pre bool
-}
-
 func checkCommand(c *console) *cobra.Command {
-	var o checkOptions
+	var o deployment
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "looks at every link between a warning and a drained node",
@@ -33,7 +28,7 @@ func checkCommand(c *console) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	o.deployment.flags(f)
+	o.flags(f)
 	f.BoolVar(&o.pre, "pre", false, "before install: look whether it could do its work")
 	return cmd
 }
@@ -48,7 +43,7 @@ type checkTold struct {
 	Findings change.Findings `json:"findings"`
 }
 
-func (c *console) check(ctx context.Context, o checkOptions) error {
+func (c *console) check(ctx context.Context, o deployment) error {
 	if o.pre {
 		return c.checkBefore(ctx, o)
 	}
@@ -63,15 +58,15 @@ func (c *console) check(ctx context.Context, o checkOptions) error {
 	if err != nil {
 		return err
 	}
-	found, err := chainOf(at, template).Check(ctx)
+	found, err := at.chain(template).Check(ctx)
 	if err != nil { // of what was found before, all is true
 		return errors.Join(term.Findings(c.stderr, found, options(c.environ, c.stderr)), err)
 	}
-	return c.tellFindings(at.ground, found, "an event goes all the way")
+	return c.tellChecked(at.ground, found, "an event goes all the way")
 }
 
-func (c *console) checkBefore(ctx context.Context, o checkOptions) error {
-	on, err := c.prepare(ctx, o.deployment)
+func (c *console) checkBefore(ctx context.Context, o deployment) error {
+	on, err := c.prepare(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -82,33 +77,23 @@ func (c *console) checkBefore(ctx context.Context, o checkOptions) error {
 	if on.noCode != nil {
 		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: on.noCode.Error(), Advice: "build it, or name it with --code"})
 	}
-	limits, err := on.chain().Room(ctx)
+	limits, err := on.chain(on.runner.Template).Room(ctx)
 	if err != nil {
 		return err
 	}
 	found = append(found, limits...)
-	original, err := originalIsThere(ctx, &onboard.Run{AWS: on.account})
+	original, err := originalIsThere(ctx, on.account)
 	if err != nil {
 		return err
 	}
-	return c.tellFindings(g, append(found, original...), "kops-spot install could do its work")
+	return c.tellChecked(g, append(found, original...), "kops-spot install could do its work")
 }
 
-// tellFindings is the result, in the form that was asked for.
-func (c *console) tellFindings(g onboard.Ground, found change.Findings, good string) error {
-	told := checkTold{Cluster: g.Cluster, Account: g.Account, Region: g.Region, OK: !found.Failed(), First: found.First(), Findings: found}
-	if c.output == asJSON {
-		if err := c.json(told); err != nil {
-			return err
-		}
-	} else if err := term.Findings(c.stdout, found, options(c.environ, c.stdout)); err != nil {
-		return err
-	}
-	if !told.OK {
-		return fmt.Errorf("%s is broken: mend it first, as is said above, and check again", told.First)
-	}
-	if c.output == asText {
-		c.result(term.Good, "%s", good)
-	}
-	return nil
+// tellChecked is the result of looking at each link.
+func (c *console) tellChecked(g onboard.Ground, found change.Findings, good string) error {
+	first := found.First()
+	told := checkTold{Cluster: g.Cluster, Account: g.Account, Region: g.Region,
+		OK: !found.Failed(), First: first, Findings: found}
+	return c.conclude(told, found, good,
+		fmt.Errorf("%s is broken: mend it first, as is said above, and check again", first))
 }

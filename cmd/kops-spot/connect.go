@@ -29,11 +29,15 @@ type cluster struct {
 	*kube.Cluster
 	name  string
 	store string // kOps' state store, where the cluster says it
+
+	login *rest.Config // as the kubeconfig says
+	in    kube.Context // the kubeconfig's
 }
 
 // connect logs in to the cluster and makes sure that it is the one that is meant. It is the only way to a cluster.
 func (c *console) connect(ctx context.Context, p place) (cluster, error) {
-	login, in, err := c.logIn(p)
+	kubeconfig := kube.Kubeconfig{File: p.kubeconfig, Files: c.kubeconfigs(), Context: p.context}
+	login, in, err := kubeconfig.LogIn("kops-spot/" + version)
 	if err != nil {
 		return cluster{}, err
 	}
@@ -46,12 +50,7 @@ func (c *console) connect(ctx context.Context, p place) (cluster, error) {
 		return cluster{}, err
 	}
 	name, err := rightCluster(cmp.Or(p.cluster, c.getenv("KOPS_SPOT_CLUSTER")), own.Name, in)
-	return cluster{k, name, own.Store}, err
-}
-
-// logIn logs in as the kubeconfig says. It makes no request.
-func (c *console) logIn(p place) (*rest.Config, kube.Context, error) {
-	return kube.Kubeconfig{File: p.kubeconfig, Files: c.kubeconfigs(), Context: p.context}.LogIn("kops-spot/" + version)
+	return cluster{k, name, own.Store, login, in}, err
 }
 
 // kubeconfigs are the files in which kubectl would look.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	tty "golang.org/x/term"
 
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/term"
 )
 
@@ -44,16 +45,30 @@ func (c *console) say(m term.Mark, format string, args ...any) {
 	term.Say(c.stderr, m, fmt.Sprintf(format, args...), options(c.environ, c.stderr))
 }
 
-// result is what the command was run for.
-func (c *console) result(m term.Mark, format string, args ...any) {
-	term.Say(c.stdout, m, fmt.Sprintf(format, args...), options(c.environ, c.stdout))
-}
-
-// json is what the command was run for, for a program to read.
-func (c *console) json(result any) error {
+// tell is what the command was run for, in the form that was asked for: for a program to read, or as text has it.
+func (c *console) tell(result any, text func(io.Writer, term.Options) error) error {
+	if c.output != asJSON {
+		return text(c.stdout, options(c.environ, c.stdout))
+	}
 	e := json.NewEncoder(c.stdout)
 	e.SetIndent("", "  ")
 	return e.Encode(result)
+}
+
+// conclude tells a result and what was found in the end. If all of that is well it is good; else the command fails with
+// bad.
+func (c *console) conclude(result any, found change.Findings, good string, bad error) error {
+	err := c.tell(result, func(w io.Writer, o term.Options) error {
+		err := term.Findings(w, found, o)
+		if err == nil && !found.Failed() {
+			term.Say(w, term.Good, good, o)
+		}
+		return err
+	})
+	if err == nil && found.Failed() {
+		return bad
+	}
+	return err
 }
 
 // The forms of a result.
@@ -61,14 +76,6 @@ const (
 	asText = "text"
 	asJSON = "json"
 )
-
-// checkForm refuses a form that no command has for its result.
-func (c *console) checkForm() error {
-	if c.output != asText && c.output != asJSON {
-		return fmt.Errorf("--output %s: it is %s or %s", c.output, asText, asJSON)
-	}
-	return nil
-}
 
 func options(environ []string, w io.Writer) term.Options {
 	return term.Options{Color: isTerminal(w) && lookup(environ, "NO_COLOR") == "" && lookup(environ, "TERM") != "dumb"}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -77,13 +78,10 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	if err != nil {
 		return fmt.Errorf("explaining node %s: %w", n.Name, err)
 	}
-	if c.output == asText {
-		return term.Explain(c.stdout, e, options(c.environ, c.stdout))
-	}
-	if plan := e.Outcome.Plan; plan != nil && pod != "" {
+	if plan := e.Outcome.Plan; c.output == asJSON && plan != nil && pod != "" {
 		plan.Pods = slices.DeleteFunc(plan.Pods, func(p spot.PodPlanned) bool { return p.Namespace+"/"+p.Name != pod })
 	}
-	return c.json(e.Outcome)
+	return c.tell(e.Outcome, func(w io.Writer, o term.Options) error { return term.Explain(w, e, o) })
 }
 
 // findSubject finds the node that is meant and, if it is a pod that is meant, which: as namespace/name.

@@ -31,6 +31,9 @@ type deployment struct {
 	code      string
 	karpenter bool
 	refresh   bool
+
+	export string // install's only
+	pre    bool   // check's only
 }
 
 func (d *deployment) flags(f *pflag.FlagSet) {
@@ -41,13 +44,8 @@ func (d *deployment) flags(f *pflag.FlagSet) {
 	f.BoolVar(&d.karpenter, "karpenter", false, "let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")
 }
 
-type installOptions struct {
-	deployment
-	export string
-}
-
 func installCommand(c *console) *cobra.Command {
-	var o installOptions
+	var o deployment
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "deploys the function into the cluster's account, and checks it",
@@ -60,7 +58,7 @@ func installCommand(c *console) *cobra.Command {
 		Args: nothing,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.install(cmd.Context(), o) },
 	}
-	o.deployment.flags(cmd.Flags())
+	o.flags(cmd.Flags())
 	c.yesFlag(cmd.Flags())
 	exportFlag(cmd.Flags(), &o.export)
 	return cmd
@@ -74,11 +72,8 @@ type deploying struct {
 	role   string // the function's, by name
 	noCode error  // why there is no code to deploy
 
-	architecture string
-
-	secrets string            // SecretArns as they were given
-	before  map[string]string // the stack's parameters; nil if there is none
-	found   install.Discovery
+	before map[string]string // the stack's parameters; nil if there is none
+	found  install.Discovery
 
 	access onboard.Planned
 	how    onboard.FunctionLogIn
@@ -100,7 +95,7 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 		return nil, err
 	}
 	g := at.ground
-	on := &deploying{standing: at, secrets: given["SecretArns"],
+	on := &deploying{standing: at,
 		letIn: &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{Ground: g, Permissions: onboard.Least, Karpenter: d.karpenter}},
 		runner: &install.Run{AWS: at.account, Template: template, Say: c.sayStep,
 			Want: install.Want{Values: g.Values, Given: given, Refresh: d.refresh}}}
@@ -117,8 +112,8 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 	if err := on.chooseRole(ctx); err != nil {
 		return nil, err
 	}
-	on.architecture = cmp.Or(given["Architecture"], on.before["Architecture"], *template.Defaults["Architecture"])
-	on.runner.Want.Code, on.noCode = d.theCode(on.architecture)
+	architecture := cmp.Or(given["Architecture"], on.before["Architecture"], *template.Defaults["Architecture"])
+	on.runner.Want.Code, on.noCode = d.theCode(architecture)
 	return on, on.letFunctionIn(ctx)
 }
 
@@ -181,8 +176,8 @@ func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
 		return strings.Join(append(list, arn), ",")
 	}
 	w.Found["SecretArns"] = with(on.before["SecretArns"])
-	if on.secrets != "" && !given {
-		w.Given["SecretArns"] = with(on.secrets)
+	if others := w.Given["SecretArns"]; others != "" && !given {
+		w.Given["SecretArns"] = with(others)
 	}
 	return nil
 }
@@ -203,8 +198,8 @@ func (d deployment) theCode(architecture string) ([]byte, error) {
 	return code, install.CheckCode(code, architecture)
 }
 
-func (c *console) install(ctx context.Context, o installOptions) error {
-	on, err := c.prepare(ctx, o.deployment)
+func (c *console) install(ctx context.Context, o deployment) error {
+	on, err := c.prepare(ctx, o)
 	if err == nil {
 		err = on.noCode
 	}
@@ -212,7 +207,16 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 		return err
 	}
 	if o.export != "" {
-		return c.exportInstall(on, o.export)
+		files, err := on.runner.Export()
+		if err != nil {
+			return err
+		}
+		maps.Copy(files, on.access.Files)
+		unmade := ""
+		if !on.how.Settled {
+			unmade = onboard.LogInSecret(on.ground.Cluster)
+		}
+		return c.export(o.export, files, unmade)
 	}
 	if !on.how.Settled { // AWS makes up the end of the secret's ARN when it makes the secret
 		on.runner.Settle = on.letFunctionIn
@@ -226,33 +230,17 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	told, err := c.carryOut(ctx, on.ground, proposal{question: "change this?",
 		plan:  slices.Concat(on.access.Changes, on.stack.Changes),
 		apply: on.apply, forget: on.forget,
-		check: func(ctx context.Context, _ bool) (change.Findings, error) { return on.chain().Check(ctx) }})
+		check: func(ctx context.Context, _ bool) (change.Findings, error) {
+			return on.chain(on.runner.Template).Check(ctx)
+		}})
 	if err != nil {
 		return err
 	}
-	return c.tell(told, fmt.Sprintf("%s is installed: %s", install.StackName(told.Cluster),
-		modeWords(on.stack.Parameters)))
-}
-
-func modeWords(parameters map[string]string) string {
-	if parameters["Mode"] == "observe" {
-		return "it observes, and changes nothing until --set Mode=act"
+	mode := "it acts on the next warning"
+	if on.stack.Parameters["Mode"] == "observe" {
+		mode = "it observes, and changes nothing until --set Mode=act"
 	}
-	return "it acts on the next warning"
-}
-
-// exportInstall writes what would be applied and deployed.
-func (c *console) exportInstall(on *deploying, dir string) error {
-	files, err := on.runner.Export()
-	if err != nil {
-		return err
-	}
-	maps.Copy(files, on.access.Files)
-	unmade := ""
-	if !on.how.Settled {
-		unmade = onboard.LogInSecret(on.ground.Cluster)
-	}
-	return c.export(dir, files, unmade)
+	return c.conclude(told, told.Findings, install.StackName(told.Cluster)+" is installed: "+mode, errUnfinished)
 }
 
 // showFound tells what was found out.
@@ -278,14 +266,12 @@ func (on *deploying) apply(ctx context.Context) error {
 	return on.stack.Apply(ctx)
 }
 
-func (on *deploying) chain() chain.Chain {
-	return chainOf(on.standing, on.runner.Template)
-}
-
-func chainOf(at standing, template *install.Template) chain.Chain {
+func (at standing) chain(template *install.Template) chain.Chain {
 	ch := chain.Chain{AWS: at.account, Template: template, Values: at.ground.Values, Instances: at.instances}
 	// Of those that have a node, a Spot instance before others.
-	all := slices.DeleteFunc(slices.Clone(at.instances), func(i iamcloud.Instance) bool { return !at.nodes[i.ID] || i.Ended })
+	all := slices.DeleteFunc(slices.Clone(at.instances), func(i iamcloud.Instance) bool {
+		return i.Ended || !slices.ContainsFunc(at.machines, func(m onboard.Machine) bool { return m.ID == i.ID })
+	})
 	if len(all) > 0 {
 		rank := func(i iamcloud.Instance) string { return strconv.FormatBool(!i.Spot) + i.ID }
 		ch.Node = slices.MinFunc(all, func(a, b iamcloud.Instance) int { return cmp.Compare(rank(a), rank(b)) }).ID

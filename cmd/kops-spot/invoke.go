@@ -136,8 +136,5 @@ func (c *console) readEvent(o invokeOptions) ([]spot.Interruption, error) {
 
 // tellOutcome is an outcome in the form that was asked for.
 func (c *console) tellOutcome(out spot.Outcome) error {
-	if c.output == asJSON {
-		return c.json(out)
-	}
-	return term.Timeline(c.stdout, out, options(c.environ, c.stdout))
+	return c.tell(out, func(w io.Writer, o term.Options) error { return term.Timeline(w, out, o) })
 }

@@ -50,7 +50,7 @@ func (c *console) offboard(ctx context.Context, o offboardOptions) error {
 		return err
 	}
 	if !o.original {
-		f, err := originalIsThere(ctx, r)
+		f, err := originalIsThere(ctx, r.AWS)
 		if err != nil {
 			return err
 		}
@@ -58,5 +58,5 @@ func (c *console) offboard(ctx context.Context, o offboardOptions) error {
 			c.say(term.Mind, "%s is there too: kops-spot offboard --original takes it away", one.Name)
 		}
 	}
-	return c.tell(told, done)
+	return c.conclude(told, told.Findings, done, errUnfinished)
 }

@@ -10,18 +10,16 @@ import (
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/castai"
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/term"
 )
 
 type onboardOptions struct {
 	site
-	permissions, credentialsFile        string
-	export                              string
-	printCredentials, rotateKey         bool
-	userIsMaster, replaceShared, policy bool
-	karpenter                           bool
-	subnets, securityGroups             []string
+	onboard.Want
+	credentialsFile, export  string
+	printCredentials, policy bool
 }
 
 func onboardCommand(c *console) *cobra.Command {
@@ -44,16 +42,21 @@ func onboardCommand(c *console) *cobra.Command {
 	o.site.flags(f)
 	c.yesFlag(f)
 	exportFlag(f, &o.export)
-	f.StringVar(&o.permissions, "permissions", onboard.Least, "of the function's role: "+onboard.Least+", or "+onboard.Guide+
-		" for the policies of AWS' own that the guide lists too, which are not scoped to the cluster")
+	f.StringVar(&o.Permissions, "permissions", onboard.Least,
+		"of the function's role: "+onboard.Least+", or "+onboard.Guide+
+			" for the policies of AWS' own that the guide lists too, which are not scoped to the cluster")
 	f.StringVar(&o.credentialsFile, "credentials-file", "", "the `file` that the access key is put into, for its owner to read only")
 	f.BoolVar(&o.printCredentials, "print-credentials", false, "print the access key too, if one is made")
-	f.BoolVar(&o.rotateKey, "rotate-key", false, "make a new access key, store it, and then delete the old one")
-	f.BoolVar(&o.userIsMaster, "user-is-master", false, "let the user into the cluster, to do everything there (system:masters), as the guide implies")
-	f.BoolVar(&o.replaceShared, "replace-shared-policy", false, "write the account's policy though users have it who lose rights by that")
-	f.BoolVar(&o.karpenter, "karpenter", false, "let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")
-	f.StringSliceVar(&o.subnets, "subnets", nil, "the `ids` of the subnets of a function in the VPC, with commas between them")
-	f.StringSliceVar(&o.securityGroups, "security-groups", nil, "the `ids` of its security groups")
+	f.BoolVar(&o.RotateKey, "rotate-key", false, "make a new access key, store it, and then delete the old one")
+	f.BoolVar(&o.UserIsMaster, "user-is-master", false,
+		"let the user into the cluster, to do everything there (system:masters), as the guide implies")
+	f.BoolVar(&o.ReplaceShared, "replace-shared-policy", false,
+		"write the account's policy though users have it who lose rights by that")
+	f.BoolVar(&o.Karpenter, "karpenter", false,
+		"let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")
+	f.StringSliceVar(&o.Subnets, "subnets", nil,
+		"the `ids` of the subnets of a function in the VPC, with commas between them")
+	f.StringSliceVar(&o.SecurityGroups, "security-groups", nil, "the `ids` of its security groups")
 	f.BoolVar(&o.policy, "export-installer-policy", false, "print the IAM policy that whoever runs this needs, and stop")
 	return cmd
 }
@@ -67,33 +70,31 @@ func nothing(cmd *cobra.Command, args []string) error {
 }
 
 func (c *console) onboard(ctx context.Context, o onboardOptions) error {
-	if o.permissions != onboard.Least && o.permissions != onboard.Guide {
-		return fmt.Errorf("--permissions %s: it is %s or %s", o.permissions, onboard.Least, onboard.Guide)
+	if o.Permissions != onboard.Least && o.Permissions != onboard.Guide {
+		return fmt.Errorf("--permissions %s: it is %s or %s", o.Permissions, onboard.Least, onboard.Guide)
 	}
-	want := onboard.Want{Permissions: o.permissions, RotateKey: o.rotateKey, UserIsMaster: o.userIsMaster, ReplaceShared: o.replaceShared,
-		Karpenter: o.karpenter, Subnets: o.subnets, SecurityGroups: o.securityGroups}
-	if err := want.Check(); err != nil {
+	if err := o.Want.Check(); err != nil {
 		return err
 	}
 	if o.policy {
 		return c.installerPolicy(ctx, o.site)
 	}
-	store, err := c.keyStore(o)
-	if err != nil {
+	var err error
+	if o.Store, err = c.keyStore(o); err != nil {
 		return err
 	}
 	at, err := c.stand(ctx, o.site)
 	if err != nil {
 		return err
 	}
-	if store == nil {
-		store = onboard.InSecretsManager{Cluster: at.ground.Cluster}
+	if o.Store == nil {
+		o.Store = onboard.InSecretsManager{Cluster: at.ground.Cluster}
 	}
-	want.Ground, want.Store = at.ground, store
-	if err := onboard.InTheVPC(ctx, at.account, at.ground, want.Subnets, want.SecurityGroups); err != nil {
+	o.Ground = at.ground
+	if err := onboard.InTheVPC(ctx, at.account, at.ground, o.Subnets, o.SecurityGroups); err != nil {
 		return err
 	}
-	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: want}
+	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: o.Want}
 	if o.export != "" {
 		p, err := r.Plan(ctx)
 		if err != nil {
@@ -105,7 +106,7 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		}
 		return c.export(o.export, p.Files, unmade)
 	}
-	if o.userIsMaster {
+	if o.UserIsMaster {
 		c.say(term.Mind, "the user is let into the cluster as system:masters: whoever has its access key may do everything there")
 	}
 	told, err := c.carryOutInAccount(ctx, r, "change this?", r.Plan)
@@ -126,12 +127,12 @@ func (c *console) tellOnboarded(ctx context.Context, r *onboard.Run, o onboardOp
 	} else if o.printCredentials {
 		c.say(term.Mind, "no access key was made, and the secret of one that is there can be had where it is stored only")
 	}
-	f, err := originalIsThere(ctx, r)
+	f, err := originalIsThere(ctx, r.AWS)
 	if err != nil {
 		return err
 	}
 	told.Findings = append(told.Findings, f...)
-	if err := c.tell(told, done); err != nil {
+	if err := c.conclude(told, told.Findings, done, errUnfinished); err != nil {
 		return err
 	}
 	if k := told.Credentials; k != nil && c.output == asText {
@@ -141,8 +142,8 @@ func (c *console) tellOnboarded(ctx context.Context, r *onboard.Run, o onboardOp
 }
 
 // originalIsThere tells of the function that kops-spot replaces.
-func originalIsThere(ctx context.Context, r *onboard.Run) (change.Findings, error) {
-	f, err := onboard.Original(ctx, r.AWS)
+func originalIsThere(ctx context.Context, account *iamcloud.Account) (change.Findings, error) {
+	f, err := onboard.Original(ctx, account)
 	if err != nil || f == nil {
 		return nil, err
 	}
@@ -175,7 +176,7 @@ func (c *console) keyStore(o onboardOptions) (onboard.KeyStore, error) {
 // installerPolicy prints what whoever onboards needs. It asks AWS nothing that needs a permission, except for the roles' names:
 // without, it takes the first cluster's.
 func (c *console) installerPolicy(ctx context.Context, s site) error {
-	at, _, m, err := c.reach(ctx, s)
+	at, err := c.reach(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -183,13 +184,13 @@ func (c *console) installerPolicy(ctx context.Context, s site) error {
 	if err != nil {
 		return err
 	}
-	v := iam.Values{Partition: who.Partition, Account: who.Account, Region: at.account.Region(), Cluster: m.Cluster, FunctionRole: iam.FunctionRole,
-		StateStore: at.store}
-	if state, err := onboard.Inspect(ctx, at.account, m.Cluster); err == nil {
+	v := iam.Values{Partition: who.Partition, Account: who.Account, Region: at.account.Region(), Cluster: at.meant.Cluster,
+		FunctionRole: iam.FunctionRole, StateStore: at.store}
+	if state, err := onboard.Inspect(ctx, at.account, at.meant.Cluster); err == nil {
 		v.FunctionRole = state.RoleName
 	} else {
 		c.say(term.Mind, "which role the function would have cannot be seen (%v): this is for %s; if another cluster of the account has that, "+
-			"replace it by %s", err, iam.FunctionRole, iam.FunctionRoleName(m.Cluster))
+			"replace it by %s", err, iam.FunctionRole, iam.FunctionRoleName(at.meant.Cluster))
 	}
 	text, err := iam.Render(iam.InstallerPolicy, v)
 	if err != nil {

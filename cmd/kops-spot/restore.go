@@ -12,10 +12,6 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-type restoreOptions struct {
-	place
-}
-
 // restored is what restore tells, for a program to read.
 type restored struct {
 	Cluster       string    `json:"cluster"`
@@ -29,7 +25,7 @@ type restored struct {
 }
 
 func restoreCommand(c *console) *cobra.Command {
-	var o restoreOptions
+	var where place
 	cmd := &cobra.Command{
 		Use:   "restore NODE",
 		Short: "takes the function's marks off a node, and only those",
@@ -40,19 +36,19 @@ func restoreCommand(c *console) *cobra.Command {
 		Example: "  kops-spot restore i-0a1b2c3d4e5f60718",
 		Args:    one("which node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := c.connect(cmd.Context(), o.place)
+			k, err := c.connect(cmd.Context(), where)
 			if err != nil {
 				return err
 			}
-			return c.restore(cmd.Context(), k, args[0], o)
+			return c.restore(cmd.Context(), k, args[0])
 		},
 	}
-	o.flags(cmd.Flags())
+	where.flags(cmd.Flags())
 	c.yesFlag(cmd.Flags())
 	return cmd
 }
 
-func (c *console) restore(ctx context.Context, k cluster, name string, o restoreOptions) error {
+func (c *console) restore(ctx context.Context, k cluster, name string) error {
 	n, err := findNode(ctx, k, name, "")
 	if err != nil {
 		return err
@@ -60,11 +56,8 @@ func (c *console) restore(ctx context.Context, k cluster, name string, o restore
 	shown := spot.Restoring(n)
 	told := restored{Cluster: k.name, Node: n.Name, Removed: []string{}, Unschedulable: n.Unschedulable}
 	if !shown.Marked() {
-		if c.output == asJSON {
-			return c.json(told)
-		}
-		c.result(term.Good, "node %s of %s carries no marks of kops-spot: there is nothing to restore%s", n.Name, k.name, cordonedBySomebody(n))
-		return nil
+		return c.conclude(told, nil, fmt.Sprintf("node %s of %s carries no marks of kops-spot: there is nothing to restore%s",
+			n.Name, k.name, cordonedBySomebody(n)), nil)
 	}
 	if err := term.Restoring(c.stderr, n.Name+" of "+k.name, shown, time.Now(), options(c.environ, c.stderr)); err != nil {
 		return err
@@ -87,14 +80,13 @@ func (c *console) restore(ctx context.Context, k cluster, name string, o restore
 	case other:
 		return fmt.Errorf("nothing was changed: node %s has been marked for another event meanwhile: run this again to see", n.Name)
 	}
-	if c.output == asJSON {
-		told.Restored, told.Event, told.Deadline, told.Removed, told.Changed = true, shown.Event, shown.Deadline, shown.Removed, shown.Changed
-		told.Unschedulable = n.Unschedulable
-		return c.json(told)
+	told.Restored, told.Event, told.Deadline = true, shown.Event, shown.Deadline
+	told.Removed, told.Changed, told.Unschedulable = shown.Removed, shown.Changed, n.Unschedulable
+	err = c.conclude(told, nil, fmt.Sprintf("node %s of %s is restored%s", n.Name, k.name, cordonedBySomebody(n)), nil)
+	if c.output == asText {
+		c.sayWhereAWSIs(n)
 	}
-	c.result(term.Good, "node %s of %s is restored%s", n.Name, k.name, cordonedBySomebody(n))
-	c.sayWhereAWSIs(n)
-	return nil
+	return err
 }
 
 // cordonedBySomebody says what is to be known of a node that takes no pods though it has no marks of ours.

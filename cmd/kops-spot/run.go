@@ -9,23 +9,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// commands are all there are: each has a file of its own, and a line here.
-func commands(c *console) []*cobra.Command {
-	return []*cobra.Command{
-		checkCommand(c),
-		explainCommand(c),
-		installCommand(c),
-		invokeCommand(c),
-		offboardCommand(c),
-		onboardCommand(c),
-		rehearseCommand(c),
-		restoreCommand(c),
-		statusCommand(c),
-		uninstallCommand(c),
-		versionCommand(c),
-	}
-}
-
 // run runs the command that the arguments name. environ has the form of os.Environ. Results go to stdout, and to stderr
 // what is said on the way; the error is for the caller to tell.
 func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -48,8 +31,13 @@ func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, s
 			}
 			return nil
 		},
-		PersistentPreRunE: func(*cobra.Command, []string) error { return c.checkForm() },
-		Run:               func(cmd *cobra.Command, args []string) { _ = cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if c.output != asText && c.output != asJSON {
+				return fmt.Errorf("--output %s: it is %s or %s", c.output, asText, asJSON)
+			}
+			return nil
+		},
+		Run: func(cmd *cobra.Command, args []string) { _ = cmd.Help() },
 	}
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", asText, "the `form` of the result: "+asText+" or "+asJSON)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -59,7 +47,20 @@ func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, s
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(commands(c)...)
+	// These are all there are: each has a file of its own, and a line here.
+	root.AddCommand(
+		checkCommand(c),
+		explainCommand(c),
+		installCommand(c),
+		invokeCommand(c),
+		offboardCommand(c),
+		onboardCommand(c),
+		rehearseCommand(c),
+		restoreCommand(c),
+		statusCommand(c),
+		uninstallCommand(c),
+		versionCommand(c),
+	)
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "help" {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,8 +74,5 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 		s.Program, s.Ready, s.Checked = heard.Checked.Program, heard.Checked.Result, &heard.Checked.At
 	}
 	s.Outcomes = heard.Last(o.last)
-	if c.output == asJSON {
-		return c.json(s)
-	}
-	return term.ShowStatus(c.stdout, s, options(c.environ, c.stdout))
+	return c.tell(s, func(w io.Writer, o term.Options) error { return term.ShowStatus(w, s, o) })
 }

@@ -59,7 +59,8 @@ func (c *console) uninstall(ctx context.Context, where site) error {
 	if err != nil {
 		return err
 	}
-	return c.tell(told, fmt.Sprintf("nothing of the function for %s is left but what is said above", told.Cluster))
+	done := fmt.Sprintf("nothing of the function for %s is left but what is said above", told.Cluster)
+	return c.conclude(told, told.Findings, done, errUnfinished)
 }
 
 // plan is what is to go: the function first, then the ways in, and the code last. Nothing needs that to be gone.

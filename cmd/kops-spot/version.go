@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/castai/kops-spot/internal/term"
 )
 
 func versionCommand(c *console) *cobra.Command {
@@ -12,11 +15,10 @@ func versionCommand(c *console) *cobra.Command {
 		Short: "says which version this is",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if c.output == asJSON {
-				return c.json(map[string]string{"version": version})
-			}
-			_, err := fmt.Fprintln(c.stdout, version)
-			return err
+			return c.tell(map[string]string{"version": version}, func(w io.Writer, _ term.Options) error {
+				_, err := fmt.Fprintln(w, version)
+				return err
+			})
 		},
 	}
 }

@@ -263,7 +263,7 @@ func (on *deploying) apply(ctx context.Context) error {
 	if err := on.letIn.Apply(ctx, on.access); err != nil {
 		return errors.Join(err, on.forget(context.WithoutCancel(ctx)))
 	}
-	return on.stack.Apply(ctx)
+	return on.runner.Apply(ctx, on.stack)
 }
 
 func (at standing) chain(template *install.Template) chain.Chain {

@@ -74,13 +74,13 @@ func (l *leaving) plan(ctx context.Context) (plan change.Plan, err error) {
 
 // apply takes all of it away, but for a bucket that is full of what others have put there.
 func (l *leaving) apply(ctx context.Context) error {
-	if err := l.stack.Stack.Apply(ctx); err != nil {
+	if err := l.install.Apply(ctx, l.stack.Stack); err != nil {
 		return err
 	}
 	if err := l.onboard.Apply(ctx, l.access); err != nil {
 		return err
 	}
-	err := l.stack.Code.Apply(ctx)
+	err := l.install.Apply(ctx, l.stack.Code)
 	if errors.Is(err, iamcloud.ErrNotEmpty) {
 		l.full, err = err, nil
 	}

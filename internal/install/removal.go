@@ -26,7 +26,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 		p.Role = RoleOf(s.Parameters)
 		p.Stack.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: s.Name,
 			Why: "with all that it has, the queues and the log too"},
-			func(ctx context.Context) error { return r.deleteStack(ctx, *s) })
+			func(ctx context.Context, r *Run) error { return r.deleteStack(ctx, *s) })
 		resources, err := r.AWS.StackResources(ctx, s.ID)
 		if err != nil {
 			return p, err
@@ -46,7 +46,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	}
 	for _, key := range all {
 		if strings.HasPrefix(key, w.folder()) {
-			p.Code.act(r, change.Delete, kindCode, key, "the function's code", iamcloud.DeleteObject(w.bucket(), w.Account, key))
+			p.Code.act(change.Delete, kindCode, key, "the function's code", iamcloud.DeleteObject(w.bucket(), w.Account, key))
 		}
 	}
 	switch {
@@ -57,7 +57,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 		p.Code.add(change.Change{Verb: change.Leave, Kind: KindBucket, Name: w.bucket(),
 			Why: "other clusters' functions have their code there"}, nil)
 	default:
-		p.Code.act(r, change.Delete, KindBucket, w.bucket(), "no other cluster's function has its code there",
+		p.Code.act(change.Delete, KindBucket, w.bucket(), "no other cluster's function has its code there",
 			iamcloud.DeleteBucket(w.bucket(), w.Account))
 	}
 	return p, nil

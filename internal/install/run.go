@@ -33,33 +33,25 @@ type Planned struct {
 	Parameters map[string]string // the stack's
 	Stays      []string          // names of parameters that were found to be otherwise than the stack has them
 
-	writes   []func(ctx context.Context) error // of the changes; nil where one writes nothing
+	steps    []step
 	proposal iamcloud.Proposal
 }
 
-func (p *Planned) add(c change.Change, write func(ctx context.Context) error) {
-	p.Changes, p.writes = append(p.Changes, c), append(p.writes, write)
+type step = change.Step[*Run]
+
+func (p *Planned) add(c change.Change, write func(ctx context.Context, r *Run) error) {
+	p.Changes, p.steps = append(p.Changes, c), append(p.steps, step{Change: c, Write: write})
 }
 
 // act adds the row of one call.
-func (p *Planned) act(r *Run, verb change.Verb, kind, name, why string, c iamcloud.Call) {
+func (p *Planned) act(verb change.Verb, kind, name, why string, c iamcloud.Call) {
 	p.add(change.Change{Verb: verb, Kind: kind, Name: name, Why: why},
-		func(ctx context.Context) error { return r.AWS.Do(ctx, c) })
+		func(ctx context.Context, r *Run) error { return r.AWS.Do(ctx, c) })
 }
 
 // Apply carries a plan out, and waits until CloudFormation is done. An error names the row that could not be carried
 // out; that CloudFormation has taken everything back is a *FailedError.
-func (p Planned) Apply(ctx context.Context) error {
-	for i, write := range p.writes {
-		if write == nil {
-			continue
-		}
-		if err := write(ctx); err != nil {
-			return fmt.Errorf("%s: %w", p.Changes[i].Row(), err)
-		}
-	}
-	return nil
-}
+func (r *Run) Apply(ctx context.Context, p Planned) error { return change.Apply(ctx, r, p.steps) }
 
 // Kinds of what is changed.
 const (
@@ -100,16 +92,16 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 	if dead != nil {
 		p.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: dead.Name,
 			Why: "it could not be made the last time (" + dead.Status + "): CloudFormation lets nothing else be done with it"},
-			func(ctx context.Context) error { return r.deleteStack(ctx, *dead) })
-		p.add(stack, func(ctx context.Context) error { return r.proposeAndExecute(ctx, iamcloud.Proposal{}, before) })
+			func(ctx context.Context, r *Run) error { return r.deleteStack(ctx, *dead) })
+		p.add(stack, func(ctx context.Context, r *Run) error { return r.proposeAndExecute(ctx, iamcloud.Proposal{}, before) })
 		return p, nil
 	}
 	if p.proposal, err = r.propose(ctx, p.Parameters, now); err != nil {
 		return p, err
 	}
-	execute := func(ctx context.Context) error { return r.execute(ctx, p.proposal) }
+	execute := func(ctx context.Context, r *Run) error { return r.execute(ctx, p.proposal) }
 	if r.Settle != nil {
-		execute = func(ctx context.Context) error { return r.proposeAndExecute(ctx, p.proposal, before) }
+		execute = func(ctx context.Context, r *Run) error { return r.proposeAndExecute(ctx, p.proposal, before) }
 	}
 	switch {
 	case p.proposal.Empty:
@@ -185,24 +177,24 @@ func (r *Run) planCode(ctx context.Context, p *Planned) error {
 	case b.There:
 		p.add(keep, nil)
 	default:
-		p.act(r, change.Create, KindBucket, name, "for the code, private", iamcloud.CreateBucket(name, w.Region))
+		p.act(change.Create, KindBucket, name, "for the code, private", iamcloud.CreateBucket(name, w.Region))
 	}
 	if !b.Foreign() && !b.Private {
-		p.act(r, change.Create, "S3 public access block", name, "nobody can make anything in it public",
+		p.act(change.Create, "S3 public access block", name, "nobody can make anything in it public",
 			iamcloud.BlockPublicAccess(name, w.Account))
 	}
 	if !b.Foreign() && !b.TLSOnly {
-		p.act(r, change.Create, "S3 bucket policy", name, "over TLS alone",
+		p.act(change.Create, "S3 bucket policy", name, "over TLS alone",
 			iamcloud.PutBucketPolicy(name, w.Account, w.bucketPolicy()))
 	}
 	if !b.Foreign() && !b.Ours {
-		p.act(r, change.Tag, KindBucket, name, "", iamcloud.TagBucket(name, w.Account, iam.TagManagedBy, iam.ManagedBy))
+		p.act(change.Tag, KindBucket, name, "", iamcloud.TagBucket(name, w.Account, iam.TagManagedBy, iam.ManagedBy))
 	}
 	why := fmt.Sprintf("the function's code, %d KB", (len(w.Code)+1023)/1024)
 	if hasCode {
 		p.add(change.Change{Verb: change.Keep, Kind: kindCode, Name: w.key(), Why: why}, nil)
 	} else {
-		p.act(r, change.Create, kindCode, w.key(), why, iamcloud.PutObject(name, w.Account, w.key(), w.Code))
+		p.act(change.Create, kindCode, w.key(), why, iamcloud.PutObject(name, w.Account, w.key(), w.Code))
 	}
 	return nil
 }

@@ -140,7 +140,7 @@ func TestARollbackIsToldInPlainWords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = p.Apply(t.Context())
+		err = r.Apply(t.Context(), p)
 		var failed *FailedError
 		if !errors.As(err, &failed) {
 			t.Fatalf("%v", err)
@@ -168,7 +168,7 @@ func TestTheEndIsNotTakenForTheBeginning(t *testing.T) {
 			t.Fatal(err)
 		}
 		var failed *FailedError
-		if err := p.Apply(t.Context()); !errors.As(err, &failed) || failed.Stack.Status != "UPDATE_ROLLBACK_COMPLETE" {
+		if err := r.Apply(t.Context(), p); !errors.As(err, &failed) || failed.Stack.Status != "UPDATE_ROLLBACK_COMPLETE" {
 			t.Errorf("the update is said to have ended with %v", err)
 		}
 	})
@@ -209,7 +209,7 @@ func TestAStackThatWasNeverMadeIsMadeAnew(t *testing.T) {
 		if got := strings.Join(verbs, ", "); got != "keep S3 bucket, keep S3 object, delete CloudFormation stack, create CloudFormation stack" {
 			t.Errorf("the plan is %s", got)
 		}
-		if err := p.Apply(t.Context()); err != nil {
+		if err := r.Apply(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 		var order []string

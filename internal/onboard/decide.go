@@ -61,20 +61,17 @@ func managedPolicy(s State, now *iamcloud.Policy, d iam.Document, files Files, w
 		return []step{act(change.Create, kindPolicy, d.Name, why, iamcloud.CreatePolicy(d.Name, description, text, tags))}
 	}
 	var steps []step
-	if sameDocument(now.Document, text) {
-		steps = append(steps, keep(kindPolicy, now.Name, why))
-	} else {
+	one := rewrite(kindPolicy, now.Name, why, now.Document, text, iamcloud.CreatePolicyVersion(now.ARN, text))
+	if one.Changes() {
 		if len(now.Versions) >= iamcloud.MaxVersions {
 			steps = append(steps, versionAway(now, oldestVersion(now),
 				fmt.Sprintf("it has %d versions, and this is the oldest that does not count", len(now.Versions))))
 		}
-		one := act(change.Update, kindPolicy, now.Name, why, iamcloud.CreatePolicyVersion(now.ARN, text))
-		one.Diff = diffDocuments(now.Document, text)
 		if losers := s.Strangers; len(losers) > 0 && now == s.Managed {
 			one.Why += "; " + listed(losers) + " lose by that what they may do with it"
 		}
-		steps = append(steps, one)
 	}
+	steps = append(steps, one)
 	return append(steps, retagged(kindPolicy, now.Name, now.ARN, now.Tags, tags, iamcloud.TagPolicy)...)
 }
 
@@ -158,13 +155,6 @@ func role(w Want, s State, files Files) []step {
 		return []step{act(change.Create, kindRole, s.RoleName, why, iamcloud.CreateRole(s.RoleName,
 			"Handles the Spot interruptions of "+w.Ground.Cluster, trust, tags))}
 	}
-	var steps []step
-	if sameDocument(s.Role.Trust, trust) {
-		steps = append(steps, keep(kindRole, s.Role.Name, why))
-	} else {
-		one := act(change.Update, kindRole, s.Role.Name, why, iamcloud.UpdateTrust(s.Role.Name, trust))
-		one.Diff = diffDocuments(s.Role.Trust, trust)
-		steps = append(steps, one)
-	}
+	steps := []step{rewrite(kindRole, s.Role.Name, why, s.Role.Trust, trust, iamcloud.UpdateTrust(s.Role.Name, trust))}
 	return append(steps, retagged(kindRole, s.Role.Name, s.Role.Name, s.Role.Tags, tags, iamcloud.TagRole)...)
 }

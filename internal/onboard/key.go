@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
+
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
@@ -132,21 +134,22 @@ func (k keys) renew(w Want, s State, old string) []step {
 			iamcloud.TagUser(k.user, map[string]string{tagRenewing: replaces})))
 	}
 	steps = append(steps,
-		step{change.Change{Verb: change.Create, Kind: kindKey, Name: of}, func(ctx context.Context, r *Run) (err error) {
-			if err = w.Store.Ready(); err == nil {
-				made, err = r.AWS.CreateKey(ctx, k.user)
-			}
-			return err
-		}},
-		step{change.Change{Verb: change.Store, Kind: kindKey, Name: of, Why: "in " + w.Store.String()},
-			func(ctx context.Context, r *Run) error { return k.store(ctx, r, made) }})
+		step{Change: change.Change{Verb: change.Create, Kind: kindKey, Name: of},
+			Write: func(ctx context.Context, r *Run) (err error) {
+				if err = w.Store.Ready(); err == nil {
+					made, err = r.AWS.CreateKey(ctx, k.user)
+				}
+				return err
+			}},
+		step{Change: change.Change{Verb: change.Store, Kind: kindKey, Name: of, Why: "in " + w.Store.String()},
+			Write: func(ctx context.Context, r *Run) error { return k.store(ctx, r, made) }})
 	steps = append(steps, stored...)
 	last := []step{k.untag()}
 	if old != "" {
 		last = append(k.retire(old, "the new one takes its place; whoever uses the old one must take the new one"), last...)
 	}
-	write := last[0].write
-	last[0].write = func(ctx context.Context, r *Run) error {
+	write := last[0].Write
+	last[0].Write = func(ctx context.Context, r *Run) error {
 		if err := untilKnown(ctx, r.AWS, made); err != nil {
 			return err
 		}
@@ -182,18 +185,15 @@ func (k keys) untag() step {
 
 // untilKnown waits until AWS accepts the key: before that, the old one must not go.
 func untilKnown(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) error {
-	ctx, cancel := context.WithTimeout(ctx, knownLimit)
-	defer cancel()
-	for {
-		err := aws.KeyWorks(ctx, k)
-		if err == nil {
-			return nil
-		}
-		if paused := pause(ctx, knownPause); paused != nil {
-			return fmt.Errorf("access key %s is stored, and AWS does not accept it yet: run this again in a minute: %w",
-				k.ID, err)
-		}
+	var refused error
+	if wait.PollUntilContextTimeout(ctx, knownPause, knownLimit, true, func(ctx context.Context) (bool, error) {
+		refused = aws.KeyWorks(ctx, k)
+		return refused == nil, nil
+	}) != nil {
+		return fmt.Errorf("access key %s is stored, and AWS does not accept it yet: run this again in a minute: %w",
+			k.ID, refused)
 	}
+	return nil
 }
 
 // kept says what becomes of keys that stay.

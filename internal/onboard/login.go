@@ -27,10 +27,10 @@ func tokenLabel(uid string) string {
 
 func (l *logIn) steps(w Want, s State) []step {
 	name := LogInSecret(w.Ground.Cluster)
-	store := step{change.Change{Verb: change.Store, Kind: "token",
+	store := step{Change: change.Change{Verb: change.Store, Kind: "token",
 		Name: "of ServiceAccount " + kubeSystem + "/" + serviceAccount,
 		Why:  "with the cluster's certificates, in the secret " + name + ": the function logs in with it"},
-		func(ctx context.Context, r *Run) error { return storeToken(ctx, r, name) }}
+		Write: func(ctx context.Context, r *Run) error { return storeToken(ctx, r, name) }}
 	switch {
 	case l == nil && s.LogInSecret == nil:
 		return nil

@@ -94,7 +94,7 @@ func (p MappingPlan) rows() (rows []step) {
 	for _, s := range p.steps {
 		one := step{Change: s.Change}
 		if s.Changes() {
-			one.write = func(ctx context.Context, r *Run) error { return s.write(ctx, r.Cluster) }
+			one.Write = func(ctx context.Context, r *Run) error { return s.write(ctx, r.Cluster) }
 		}
 		rows = append(rows, one)
 	}
@@ -103,7 +103,7 @@ func (p MappingPlan) rows() (rows []step) {
 
 // Apply carries the plan out. It may be broken off anywhere, and what is left is done by the next plan.
 func (p MappingPlan) Apply(ctx context.Context, cluster dynamic.Interface) error {
-	return apply(ctx, &Run{Cluster: cluster}, p.rows())
+	return change.Apply(ctx, &Run{Cluster: cluster}, p.rows())
 }
 
 // objectDiff shows what changes in an object, but for what is written by the API server, and for our note: of a text,

@@ -75,13 +75,3 @@ func await(ctx context.Context, limit, poll time.Duration, what string,
 	}
 	return err
 }
-
-// pause waits, or says why the context has ended.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}

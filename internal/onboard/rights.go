@@ -43,15 +43,10 @@ func inline(has map[string]string, of string, d iam.Document, files Files, why s
 	put func(of, policy, text string) iamcloud.Call) step {
 	kind, policy, text := kindInline, d.Name, files.text(d)
 	old := written(slices.Sorted(maps.Keys(has)), policy)
-	switch {
-	case old == "":
+	if old == "" {
 		return act(change.Create, kind, of+"/"+policy, why, put(of, policy, text))
-	case sameDocument(has[old], text):
-		return keep(kind, of+"/"+old, why)
 	}
-	one := act(change.Update, kind, of+"/"+old, why, put(of, old, text))
-	one.Diff = diffDocuments(has[old], text)
-	return one
+	return rewrite(kind, of+"/"+old, why, has[old], text, put(of, old, text))
 }
 
 // attachments are the steps for the managed policies that a user or a role is to have.
@@ -77,7 +72,7 @@ func roleRights(w Want, s State, files Files, token *logIn) []step {
 		iamcloud.PutRolePolicy)
 	if token != nil && s.LogInSecret == nil {
 		handler.Why += "; it reads the secret " + LogInSecret(w.Ground.Cluster) + ", the end of whose ARN AWS makes up"
-		handler.write = func(ctx context.Context, r *Run) error { return readBy(ctx, r, s, last(handler.Name)) }
+		handler.Write = func(ctx context.Context, r *Run) error { return readBy(ctx, r, s, last(handler.Name)) }
 	}
 	steps := []step{handler, inline(has.Inline, s.RoleName, iam.RuntimePolicy, files, "what Lambda does for the function",
 		iamcloud.PutRolePolicy)}

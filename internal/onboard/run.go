@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/castai/kops-spot/iam"
@@ -73,12 +74,12 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 }
 
 func (r *Run) planned(s State, steps []step, files Files) Planned {
-	return Planned{State: s, steps: steps, Changes: planOf(steps), Files: files}
+	return Planned{State: s, steps: steps, Changes: change.PlanOf(steps), Files: files}
 }
 
 // Apply carries a plan out.
 func (r *Run) Apply(ctx context.Context, p Planned) error {
-	if err := apply(ctx, r, p.steps); err != nil {
+	if err := change.Apply(ctx, r, p.steps); err != nil {
 		return err
 	}
 	r.Want.RotateKey = false // it has been: a check must not ask for another
@@ -92,29 +93,26 @@ const (
 )
 
 // Check looks whether all is as it should be, by asking what would still be changed.
-func (r *Run) Check(ctx context.Context, plan func(context.Context) (Planned, error)) (change.Findings, error) {
-	ctx, cancel := context.WithTimeout(ctx, checkLimit)
-	defer cancel()
-	for {
-		p, err := plan(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if p.Changes.Empty() {
-			return change.Findings{{Level: change.OK, Name: "account " + r.Want.Ground.Account, Detail: "all of it is as planned"}}, nil
-		}
-		if pause(ctx, checkPause) != nil {
-			return left(p.Changes), nil
-		}
+func (r *Run) Check(ctx context.Context, plan func(context.Context) (Planned, error),
+) (findings change.Findings, _ error) {
+	var p Planned
+	var err error
+	_ = wait.PollUntilContextTimeout(ctx, checkPause, checkLimit, true, func(ctx context.Context) (bool, error) {
+		p, err = plan(ctx)
+		return err != nil || p.Changes.Empty(), nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case p.Changes.Empty():
+		return change.Findings{{Level: change.OK, Name: "account " + r.Want.Ground.Account,
+			Detail: "all of it is as planned"}}, nil
 	}
-}
-
-func left(plan change.Plan) (findings change.Findings) {
-	for _, c := range plan {
+	for _, c := range p.Changes {
 		if c.Changes() {
 			findings = append(findings, change.Finding{Level: change.Fail, Name: c.Kind + " " + c.Name,
 				Detail: fmt.Sprintf("is still to %s: %s", c.Verb, c.Why), Advice: "run this again"})
 		}
 	}
-	return findings
+	return findings, nil
 }

@@ -146,7 +146,7 @@ func (c InConsole) Put(ctx context.Context, _ *iamcloud.Account, k iamcloud.NewK
 func (InConsole) steps(w Want, _ State, made *iamcloud.NewKey) (before, after []step) {
 	user := iam.UserName(w.Ground.Cluster)
 	one := change.Change{Verb: change.Tag, Kind: kindUser, Name: user, Why: tagHanded + ": which key the console has"}
-	return nil, []step{{one, func(ctx context.Context, r *Run) error {
+	return nil, []step{{Change: one, Write: func(ctx context.Context, r *Run) error {
 		return r.AWS.Do(ctx, iamcloud.TagUser(user, map[string]string{tagHanded: made.ID}))
 	}}}
 }

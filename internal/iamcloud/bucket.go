@@ -87,30 +87,30 @@ func CreateBucket(name, region string) Call {
 		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{
 			LocationConstraint: types.BucketLocationConstraint(region)}
 	}
-	return onS3("bucket "+name, (*s3.Client).CreateBucket, in)
+	return call("bucket "+name, (*s3.Client).CreateBucket, in)
 }
 
 // BlockPublicAccess has nobody make a bucket public, or anything in it.
 func BlockPublicAccess(name, owner string) Call {
 	all := &types.PublicAccessBlockConfiguration{BlockPublicAcls: aws.Bool(true), BlockPublicPolicy: aws.Bool(true),
 		IgnorePublicAcls: aws.Bool(true), RestrictPublicBuckets: aws.Bool(true)}
-	return onS3("bucket "+name, (*s3.Client).PutPublicAccessBlock,
+	return call("bucket "+name, (*s3.Client).PutPublicAccessBlock,
 		&s3.PutPublicAccessBlockInput{Bucket: &name, ExpectedBucketOwner: &owner, PublicAccessBlockConfiguration: all})
 }
 
 func PutBucketPolicy(name, owner, policy string) Call {
-	return onS3("bucket "+name, (*s3.Client).PutBucketPolicy, &s3.PutBucketPolicyInput{Bucket: &name,
+	return call("bucket "+name, (*s3.Client).PutBucketPolicy, &s3.PutBucketPolicyInput{Bucket: &name,
 		ExpectedBucketOwner: &owner, Policy: &policy})
 }
 
 func TagBucket(name, owner, tag, value string) Call {
-	return onS3("bucket "+name, (*s3.Client).PutBucketTagging, &s3.PutBucketTaggingInput{Bucket: &name,
+	return call("bucket "+name, (*s3.Client).PutBucketTagging, &s3.PutBucketTaggingInput{Bucket: &name,
 		ExpectedBucketOwner: &owner, Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &tag, Value: &value}}}})
 }
 
 // DeleteBucket deletes a bucket that is empty.
 func DeleteBucket(name, owner string) Call {
-	return onS3("bucket "+name, (*s3.Client).DeleteBucket, &s3.DeleteBucketInput{Bucket: &name, ExpectedBucketOwner: &owner})
+	return call("bucket "+name, (*s3.Client).DeleteBucket, &s3.DeleteBucketInput{Bucket: &name, ExpectedBucketOwner: &owner})
 }
 
 // Objects are the keys of a bucket's objects that begin with the prefix.
@@ -149,7 +149,7 @@ func (a *Account) Object(ctx context.Context, bucket, key string) ([]byte, error
 // PutObject stores content.
 func PutObject(bucket, owner, key string, content []byte) Call {
 	in := &s3.PutObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key}
-	c := onS3("object "+bucket+"/"+key, (*s3.Client).PutObject, in)
+	c := call("object "+bucket+"/"+key, (*s3.Client).PutObject, in)
 	c.do = func(ctx context.Context, a *Account) error {
 		again := *in
 		again.Body = bytes.NewReader(content)
@@ -161,5 +161,5 @@ func PutObject(bucket, owner, key string, content []byte) Call {
 
 // DeleteObject deletes an object.
 func DeleteObject(bucket, owner, key string) Call {
-	return onS3("object "+bucket+"/"+key, (*s3.Client).DeleteObject, &s3.DeleteObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key})
+	return call("object "+bucket+"/"+key, (*s3.Client).DeleteObject, &s3.DeleteObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key})
 }

@@ -6,13 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/lambda"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-	"github.com/aws/smithy-go"
 )
 
 // Call is one call that changes something, as data.
@@ -35,11 +28,7 @@ func (a *Account) Do(ctx context.Context, c Call) error {
 		if err == nil {
 			return nil
 		}
-		var of *smithy.OperationError
-		action := ""
-		if errors.As(err, &of) {
-			action = actionOf(of)
-		}
+		action, _ := operationOf(err)
 		err = translate("calling "+action+" on "+c.on, c.on, err)
 		switch {
 		case !errors.Is(err, ErrNotFound):
@@ -49,11 +38,19 @@ func (a *Account) Do(ctx context.Context, c Call) error {
 		case try == settleTries:
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("calling %s: %w", action, context.Cause(ctx))
-		case <-time.After(settlePause):
+		if err := pause(ctx, settlePause); err != nil {
+			return fmt.Errorf("calling %s: %w", action, err)
 		}
+	}
+}
+
+// pause waits, or says why the context has ended.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -67,39 +64,36 @@ func takesAway(action string) bool {
 	return false
 }
 
-// callOf is a call of one of the services' clients.
-func callOf[C, In, Options, Out any](on string, client func(*Account) C,
-	f func(C, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
-	return Call{on, func(ctx context.Context, a *Account) error { _, err := f(client(a), ctx, in); return err }}
+// call is a call of one of the account's clients.
+func call[Client, In, Options, Out any](on string,
+	f func(*Client, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
+	return Call{on, func(ctx context.Context, a *Account) error {
+		_, err := f(clientOf[Client](a), ctx, in)
+		return err
+	}}
 }
 
-func onIAM[In, Out any](on string, f func(*iam.Client, context.Context, *In, ...func(*iam.Options)) (Out, error), in *In) Call {
-	return callOf(on, func(a *Account) *iam.Client { return a.iam }, f, in)
+// clientOf is the account's client of a service that has calls.
+func clientOf[Client any](a *Account) *Client {
+	for _, c := range []any{a.iam, a.secrets, a.lambda, a.events, a.buckets} {
+		if client, is := c.(*Client); is {
+			return client
+		}
+	}
+	panic(fmt.Sprintf("there is no %T in an account", *new(*Client)))
 }
 
-func onSecrets[In, Out any](on string, f func(*secretsmanager.Client, context.Context, *In, ...func(*secretsmanager.Options)) (Out, error), in *In) Call {
-	return callOf(on, func(a *Account) *secretsmanager.Client { return a.secrets }, f, in)
-}
-
-func onLambda[In, Out any](on string, f func(*lambda.Client, context.Context, *In, ...func(*lambda.Options)) (Out, error), in *In) Call {
-	return callOf(on, func(a *Account) *lambda.Client { return a.lambda }, f, in)
-}
-
-func onEvents[In, Out any](on string, f func(*eventbridge.Client, context.Context, *In, ...func(*eventbridge.Options)) (Out, error), in *In) Call {
-	return callOf(on, func(a *Account) *eventbridge.Client { return a.events }, f, in)
-}
-
-func onS3[In, Out any](on string, f func(*s3.Client, context.Context, *In, ...func(*s3.Options)) (Out, error), in *In) Call {
-	return callOf(on, func(a *Account) *s3.Client { return a.buckets }, f, in)
+// pages is one of the SDK's paginators.
+type pages[Page, Options any] interface {
+	HasMorePages() bool
+	NextPage(context.Context, ...func(*Options)) (*Page, error)
 }
 
 // every reads a list to its end, and makes of each item what is wanted of it.
-func every[Page, Options, Item, T any](ctx context.Context, pages interface {
-	HasMorePages() bool
-	NextPage(context.Context, ...func(*Options)) (*Page, error)
-}, items func(*Page) []Item, is func(Item) T) (all []T, err error) {
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+func every[Page, Options, Item, T any](ctx context.Context, list pages[Page, Options], items func(*Page) []Item,
+	is func(Item) T) (all []T, err error) {
+	for list.HasMorePages() {
+		page, err := list.NextPage(ctx)
 		if err != nil {
 			return nil, err
 		}

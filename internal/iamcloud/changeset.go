@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,9 +58,9 @@ func (a *Account) Propose(ctx context.Context, w Wanted, now *Stack) (Proposal, 
 	}
 	in := &cloudformation.CreateChangeSetInput{StackName: &w.Name, ChangeSetName: aws.String(changeSetPrefix + strconv.FormatInt(time.Now().UnixMilli(), 10)),
 		ChangeSetType: kind, TemplateBody: &w.Template, Capabilities: []types.Capability{types.CapabilityCapabilityNamedIam, types.CapabilityCapabilityAutoExpand}}
-	for _, name := range slices.Sorted(maps.Keys(w.Parameters)) {
-		in.Parameters = append(in.Parameters, types.Parameter{ParameterKey: aws.String(name), ParameterValue: aws.String(w.Parameters[name])})
-	}
+	in.Parameters = listOf(w.Parameters, func(name, value *string) types.Parameter {
+		return types.Parameter{ParameterKey: name, ParameterValue: value}
+	})
 	out, err := a.stacks.CreateChangeSet(ctx, in)
 	var api smithy.APIError
 	if errors.As(err, &api) && api.ErrorCode() == "ValidationError" {
@@ -86,15 +85,21 @@ func refused(stack, reason string) error {
 func (a *Account) proposed(ctx context.Context, p Proposal) (Proposal, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeSetLimit)
 	defer cancel()
+	in := &cloudformation.DescribeChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID}
+	failed := func(err error) error {
+		return translate("asking CloudFormation what it would do to stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
+	}
 	for {
-		out, err := a.stacks.DescribeChangeSet(ctx, &cloudformation.DescribeChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID})
+		out, err := a.stacks.DescribeChangeSet(ctx, in)
 		if err != nil {
-			return p, translate("asking CloudFormation what it would do to stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
+			return p, failed(err)
 		}
 		switch out.Status {
 		case types.ChangeSetStatusCreateComplete:
-			err := a.changes(ctx, &p, out) // which is to be over before p is returned
-			return p, err
+			p.Changes, err = every(ctx, cloudformation.NewDescribeChangeSetPaginator(a.stacks, in),
+				func(page *cloudformation.DescribeChangeSetOutput) []types.Change { return page.Changes }, stackChange)
+			p.Changes = slices.DeleteFunc(p.Changes, func(c StackChange) bool { return c.LogicalID == "" })
+			return p, failed(err)
 		case types.ChangeSetStatusFailed:
 			reason := aws.ToString(out.StatusReason)
 			if err := a.Discard(ctx, p); err != nil {
@@ -106,47 +111,34 @@ func (a *Account) proposed(ctx context.Context, p Proposal) (Proposal, error) {
 			}
 			return p, refused(p.Stack.Name, reason)
 		}
-		select {
-		case <-ctx.Done():
-			return p, fmt.Errorf("waiting for what CloudFormation would do to stack %s: %w", p.Stack.Name, context.Cause(ctx))
-		case <-time.After(changeSetPause):
+		if err := pause(ctx, changeSetPause); err != nil {
+			return p, fmt.Errorf("waiting for what CloudFormation would do to stack %s: %w", p.Stack.Name, err)
 		}
 	}
 }
 
-func (a *Account) changes(ctx context.Context, p *Proposal, page *cloudformation.DescribeChangeSetOutput) error {
-	for {
-		for _, c := range page.Changes {
-			r := c.ResourceChange
-			if r == nil {
-				continue
-			}
-			one := StackChange{StackResource: StackResource{aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType), aws.ToString(r.PhysicalResourceId)},
-				Action: string(r.Action), Replaced: r.Replacement == types.ReplacementTrue || r.Replacement == types.ReplacementConditional}
-			for _, d := range r.Details {
-				if t := d.Target; t != nil && !slices.Contains(one.Of, aws.ToString(t.Name)) && t.Name != nil {
-					one.Of = append(one.Of, *t.Name)
-				}
-			}
-			p.Changes = append(p.Changes, one)
-		}
-		if page.NextToken == nil {
-			return nil
-		}
-		next, err := a.stacks.DescribeChangeSet(ctx, &cloudformation.DescribeChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID, NextToken: page.NextToken})
-		if err != nil {
-			return translate("asking CloudFormation what it would do to stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
-		}
-		page = next
+// stackChange is what would be done about a resource; empty if it is about something else.
+func stackChange(c types.Change) StackChange {
+	r := c.ResourceChange
+	if r == nil {
+		return StackChange{}
 	}
+	one := StackChange{StackResource: StackResource{aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType),
+		aws.ToString(r.PhysicalResourceId)}, Action: string(r.Action),
+		Replaced: r.Replacement == types.ReplacementTrue || r.Replacement == types.ReplacementConditional}
+	for _, d := range r.Details {
+		if t := d.Target; t != nil && !slices.Contains(one.Of, aws.ToString(t.Name)) && t.Name != nil {
+			one.Of = append(one.Of, *t.Name)
+		}
+	}
+	return one
 }
 
 // Execute has CloudFormation do what it has proposed. It returns when CloudFormation has begun.
 func (a *Account) Execute(ctx context.Context, p Proposal) error {
-	if _, err := a.stacks.ExecuteChangeSet(ctx, &cloudformation.ExecuteChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID}); err != nil {
-		return translate("having CloudFormation change stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
-	}
-	return nil
+	_, err := a.stacks.ExecuteChangeSet(ctx,
+		&cloudformation.ExecuteChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID})
+	return translate("having CloudFormation change stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
 }
 
 // Discard forgets a proposal. Of a stack that was not there before nothing is left.
@@ -170,45 +162,42 @@ func (a *Account) Discard(ctx context.Context, p Proposal) error {
 
 // OthersProposals are the names of a stack's change sets that somebody else has made and not executed.
 func (a *Account) OthersProposals(ctx context.Context, s Stack) (names []string, err error) {
-	all, err := a.changeSets(ctx, s)
-	for _, one := range all {
-		if name := aws.ToString(one.ChangeSetName); !strings.HasPrefix(name, changeSetPrefix) {
-			names = append(names, name)
-		}
-	}
+	_, names, err = a.changeSets(ctx, s)
 	return names, err
 }
 
-// changeSets are those of a stack that are not executed.
-func (a *Account) changeSets(ctx context.Context, s Stack) (all []types.ChangeSetSummary, err error) {
-	all, err = every(ctx, cloudformation.NewListChangeSetsPaginator(a.stacks,
+// changeSets are those of a stack that are not executed: ours by their ids, and others' by their names.
+func (a *Account) changeSets(ctx context.Context, s Stack) (ours, others []string, err error) {
+	all, err := every(ctx, cloudformation.NewListChangeSetsPaginator(a.stacks,
 		&cloudformation.ListChangeSetsInput{StackName: &s.ID}),
 		func(p *cloudformation.ListChangeSetsOutput) []types.ChangeSetSummary { return p.Summaries },
 		func(one types.ChangeSetSummary) types.ChangeSetSummary { return one })
-	all = slices.DeleteFunc(all, func(one types.ChangeSetSummary) bool {
-		return one.ExecutionStatus == types.ExecutionStatusExecuteComplete
-	})
-	return all, translate("looking for what was proposed for stack "+s.Name, "stack "+s.Name, err)
+	for _, one := range all {
+		switch name := aws.ToString(one.ChangeSetName); {
+		case one.ExecutionStatus == types.ExecutionStatusExecuteComplete:
+		case strings.HasPrefix(name, changeSetPrefix):
+			ours = append(ours, aws.ToString(one.ChangeSetId))
+		default:
+			others = append(others, name)
+		}
+	}
+	return ours, others, translate("looking for what was proposed for stack "+s.Name, "stack "+s.Name, err)
 }
 
 func (a *Account) deleteChangeSet(ctx context.Context, s Stack, id string) error {
-	if _, err := a.stacks.DeleteChangeSet(ctx, &cloudformation.DeleteChangeSetInput{ChangeSetName: &id, StackName: &s.ID}); err != nil {
-		return translate("forgetting what was proposed for stack "+s.Name, "stack "+s.Name, err)
-	}
-	return nil
+	_, err := a.stacks.DeleteChangeSet(ctx,
+		&cloudformation.DeleteChangeSetInput{ChangeSetName: &id, StackName: &s.ID})
+	return translate("forgetting what was proposed for stack "+s.Name, "stack "+s.Name, err)
 }
 
 // discardOld forgets what was proposed and never executed: a run was broken off.
 func (a *Account) discardOld(ctx context.Context, s Stack) error {
-	all, err := a.changeSets(ctx, s)
+	ours, _, err := a.changeSets(ctx, s)
 	if err != nil {
 		return err
 	}
-	for _, old := range all {
-		if !strings.HasPrefix(aws.ToString(old.ChangeSetName), changeSetPrefix) {
-			continue
-		}
-		if err := a.deleteChangeSet(ctx, s, aws.ToString(old.ChangeSetId)); err != nil {
+	for _, id := range ours {
+		if err := a.deleteChangeSet(ctx, s, id); err != nil {
 			return err
 		}
 	}

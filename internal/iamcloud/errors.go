@@ -31,17 +31,10 @@ func translate(doing, on string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var of *smithy.OperationError
-	action := ""
-	if errors.As(err, &of) {
-		action = actionOf(of)
-	}
+	action, cause := operationOf(err)
 	var api smithy.APIError
 	if !errors.As(err, &api) {
-		if of != nil {
-			err = of.Err
-		}
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w", doing, cause)
 	}
 	code, said := api.ErrorCode(), firstLine(api.ErrorMessage())
 	switch code {
@@ -70,9 +63,13 @@ var (
 		"GetPublicAccessBlock": "GetBucketPublicAccessBlock", "PutPublicAccessBlock": "PutBucketPublicAccessBlock"}
 )
 
-// actionOf is an operation as IAM writes it.
-func actionOf(of *smithy.OperationError) string {
-	return services[of.ServiceID] + ":" + cmp.Or(operations[of.OperationName], of.OperationName)
+// operationOf is what has failed as IAM writes it, and why; without the former if no operation of the SDK has.
+func operationOf(err error) (action string, cause error) {
+	var of *smithy.OperationError
+	if !errors.As(err, &of) {
+		return "", err
+	}
+	return services[of.ServiceID] + ":" + cmp.Or(operations[of.OperationName], of.OperationName), of.Err
 }
 
 // unlessNone is the error of a look, where it is an answer that there is none.

@@ -54,23 +54,14 @@ func (a *Account) Role(ctx context.Context, name string) (*Role, error) {
 		return nil, unlessNone(err)
 	}
 	failed := func(err error) error { return translate("reading role "+name, "role "+name, err) }
-	if r.Attached, err = every(ctx, iam.NewListAttachedRolePoliciesPaginator(a.iam,
-		&iam.ListAttachedRolePoliciesInput{RoleName: &name}),
-		func(p *iam.ListAttachedRolePoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies }, arnOf); err != nil {
-		return nil, failed(err)
-	}
-	inline, err := every(ctx, iam.NewListRolePoliciesPaginator(a.iam, &iam.ListRolePoliciesInput{RoleName: &name}),
-		func(p *iam.ListRolePoliciesOutput) []string { return p.PolicyNames }, itself)
-	if err != nil {
-		return nil, failed(err)
-	}
-	if r.Inline, err = documents(inline, func(policy string) (*string, error) {
-		out, err := a.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &name, PolicyName: &policy})
-		if err != nil {
-			return nil, err
-		}
-		return out.PolicyDocument, nil
-	}); err != nil {
+	if r.Rights, err = rights(ctx,
+		iam.NewListAttachedRolePoliciesPaginator(a.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &name}),
+		func(p *iam.ListAttachedRolePoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies },
+		iam.NewListRolePoliciesPaginator(a.iam, &iam.ListRolePoliciesInput{RoleName: &name}),
+		func(p *iam.ListRolePoliciesOutput) []string { return p.PolicyNames },
+		func(policy string) (*iam.GetRolePolicyOutput, error) {
+			return a.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &name, PolicyName: &policy})
+		}, func(p *iam.GetRolePolicyOutput) *string { return p.PolicyDocument }); err != nil {
 		return nil, failed(err)
 	}
 	r.Profiles, err = every(ctx, iam.NewListInstanceProfilesForRolePaginator(a.iam,

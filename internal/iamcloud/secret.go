@@ -47,8 +47,5 @@ func (a *Account) Secret(ctx context.Context, name string) (*Secret, error) {
 func (a *Account) Store(ctx context.Context, secret, text, label string) error {
 	_, err := a.secrets.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{
 		SecretId: &secret, SecretString: &text, VersionStages: []string{currentStage, label}})
-	if err != nil {
-		return translate("storing "+label+" in secret "+secret, "secret "+secret, err)
-	}
-	return nil
+	return translate("storing "+label+" in secret "+secret, "secret "+secret, err)
 }

@@ -87,10 +87,8 @@ func (a *Account) StackResources(ctx context.Context, stack string) (all []Stack
 
 // DeleteStack has CloudFormation take a stack and all that it has away. It returns when CloudFormation has begun.
 func (a *Account) DeleteStack(ctx context.Context, s Stack) error {
-	if _, err := a.stacks.DeleteStack(ctx, &cloudformation.DeleteStackInput{StackName: &s.ID}); err != nil {
-		return translate("deleting stack "+s.Name, "stack "+s.Name, err)
-	}
-	return nil
+	_, err := a.stacks.DeleteStack(ctx, &cloudformation.DeleteStackInput{StackName: &s.ID})
+	return translate("deleting stack "+s.Name, "stack "+s.Name, err)
 }
 
 // StackEvent is one step of CloudFormation's.
@@ -151,17 +149,17 @@ func (a *Account) Follow(ctx context.Context, s Stack, after Mark, say func(Stac
 		case !now.Busy() && (ended || time.Since(began) > beginsWithin):
 			return *now, nil
 		}
-		select {
-		case <-ctx.Done():
-			return *now, fmt.Errorf("following stack %s, at which CloudFormation works on: %w", s.Name, context.Cause(ctx))
-		case <-time.After(stackPause):
+		if err := pause(ctx, stackPause); err != nil {
+			return *now, fmt.Errorf("following stack %s, at which CloudFormation works on: %w", s.Name, err)
 		}
 	}
 }
 
 // newEvents are the events that were not seen before, the oldest first.
 func (a *Account) newEvents(ctx context.Context, s Stack, seen map[Mark]bool) (fresh []StackEvent, err error) {
-	for pages := cloudformation.NewDescribeStackEventsPaginator(a.stacks, &cloudformation.DescribeStackEventsInput{StackName: &s.ID}); pages.HasMorePages(); {
+	pages := cloudformation.NewDescribeStackEventsPaginator(a.stacks, &cloudformation.DescribeStackEventsInput{StackName: &s.ID})
+read:
+	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
 			var api smithy.APIError
@@ -170,18 +168,14 @@ func (a *Account) newEvents(ctx context.Context, s Stack, seen map[Mark]bool) (f
 			}
 			return nil, translate("following stack "+s.Name, "stack "+s.Name, err)
 		}
-		old := false
 		for _, e := range page.StackEvents {
 			id := Mark(aws.ToString(e.EventId))
-			if old = seen[id]; old {
-				break // they come with the newest first
+			if seen[id] {
+				break read // they come with the newest first
 			}
 			seen[id] = true
 			fresh = append(fresh, StackEvent{aws.ToString(e.LogicalResourceId), aws.ToString(e.ResourceType), string(e.ResourceStatus),
 				firstLine(aws.ToString(e.ResourceStatusReason))})
-		}
-		if old {
-			break
 		}
 	}
 	slices.Reverse(fresh)

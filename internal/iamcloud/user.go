@@ -50,23 +50,14 @@ func (a *Account) User(ctx context.Context, name string) (*User, error) {
 	}
 	u := &User{Name: name, Tags: tags}
 	failed := func(err error) error { return translate("reading user "+name, "user "+name, err) }
-	if u.Attached, err = every(ctx, iam.NewListAttachedUserPoliciesPaginator(a.iam,
-		&iam.ListAttachedUserPoliciesInput{UserName: &name}),
-		func(p *iam.ListAttachedUserPoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies }, arnOf); err != nil {
-		return nil, failed(err)
-	}
-	inline, err := every(ctx, iam.NewListUserPoliciesPaginator(a.iam, &iam.ListUserPoliciesInput{UserName: &name}),
-		func(p *iam.ListUserPoliciesOutput) []string { return p.PolicyNames }, itself)
-	if err != nil {
-		return nil, failed(err)
-	}
-	if u.Inline, err = documents(inline, func(policy string) (*string, error) {
-		out, err := a.iam.GetUserPolicy(ctx, &iam.GetUserPolicyInput{UserName: &name, PolicyName: &policy})
-		if err != nil {
-			return nil, err
-		}
-		return out.PolicyDocument, nil
-	}); err != nil {
+	if u.Rights, err = rights(ctx,
+		iam.NewListAttachedUserPoliciesPaginator(a.iam, &iam.ListAttachedUserPoliciesInput{UserName: &name}),
+		func(p *iam.ListAttachedUserPoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies },
+		iam.NewListUserPoliciesPaginator(a.iam, &iam.ListUserPoliciesInput{UserName: &name}),
+		func(p *iam.ListUserPoliciesOutput) []string { return p.PolicyNames },
+		func(policy string) (*iam.GetUserPolicyOutput, error) {
+			return a.iam.GetUserPolicy(ctx, &iam.GetUserPolicyInput{UserName: &name, PolicyName: &policy})
+		}, func(p *iam.GetUserPolicyOutput) *string { return p.PolicyDocument }); err != nil {
 		return nil, failed(err)
 	}
 	if u.Groups, err = every(ctx, iam.NewListGroupsForUserPaginator(a.iam, &iam.ListGroupsForUserInput{UserName: &name}),
@@ -103,20 +94,27 @@ func (a *Account) KeysUsed(ctx context.Context, u *User) error {
 	return nil
 }
 
-// documents are the inline policies of the names.
-func documents(names []string, read func(policy string) (*string, error)) (map[string]string, error) {
-	all := map[string]string{}
-	for _, name := range names {
-		text, err := read(name)
-		if err != nil {
-			return nil, err
-		}
-		all[name] = decoded(text)
+// rights reads the policies of a user or a role: the lists of those that are attached and of the names of the inline
+// ones, and each of these.
+func rights[Attached, Inline, Options, Policy any](ctx context.Context,
+	attached pages[Attached, Options], policies func(*Attached) []types.AttachedPolicy,
+	inline pages[Inline, Options], names func(*Inline) []string,
+	read func(name string) (*Policy, error), document func(*Policy) *string) (r Rights, err error) {
+	r.Attached, err = every(ctx, attached, policies, func(p types.AttachedPolicy) string { return aws.ToString(p.PolicyArn) })
+	if err != nil {
+		return r, err
 	}
-	return all, nil
+	all, err := every(ctx, inline, names, itself)
+	r.Inline = map[string]string{}
+	for _, name := range all {
+		policy, err := read(name)
+		if err != nil {
+			return r, err
+		}
+		r.Inline[name] = decoded(document(policy))
+	}
+	return r, err
 }
-
-func arnOf(p types.AttachedPolicy) string { return aws.ToString(p.PolicyArn) }
 
 func itself(s string) string { return s }
 

@@ -110,6 +110,12 @@ type watched struct {
 	is   *iamcloud.Rule
 }
 
+// pattern is the template's, as EventBridge has it.
+func (w watched) pattern() string {
+	text, _ := json.Marshal(w.Pattern) // it has been read from YAML, in JSON's terms
+	return string(text)
+}
+
 // rules looks at the rules, each one's state and target, and whether it may invoke the function.
 func (c *checked) rules(ctx context.Context) error {
 	var all []watched
@@ -138,9 +144,9 @@ func (c *checked) present(all []watched) {
 		case w.is == nil && c.on(w):
 			c.fail(Rule, reinstall+" makes it", "there is no rule %s", w.name)
 		case w.is == nil || w.Schedule:
-		case !samePattern(w.is.Pattern, w.Pattern):
-			pattern, _ := json.Marshal(w.Pattern) // it has been read from JSON
-			c.fail(Rule, fmt.Sprintf("aws events put-rule --name %s --region %s --state %s --event-pattern '%s'", w.name, c.Values.Region, c.state(w), pattern),
+		case !change.SameDocument(w.is.Pattern, w.pattern()):
+			c.fail(Rule, fmt.Sprintf("aws events put-rule --name %s --region %s --state %s --event-pattern '%s'",
+				w.name, c.Values.Region, c.state(w), w.pattern()),
 				"the pattern of rule %s is not the template's: %s", w.name, w.is.Pattern)
 		}
 	}
@@ -157,16 +163,6 @@ func (c *checked) state(w watched) string {
 
 // on reports whether the stack has the rule enabled.
 func (c *checked) on(w watched) bool { return c.parameters[w.Switch] != "DISABLED" }
-
-func samePattern(is string, want any) bool {
-	var has any
-	if json.Unmarshal([]byte(is), &has) != nil {
-		return false
-	}
-	a, _ := json.Marshal(has) // keys come in their order
-	b, _ := json.Marshal(want)
-	return string(a) == string(b)
-}
 
 func (c *checked) states(all []watched) {
 	var off []string

@@ -1,6 +1,8 @@
 // Package change is the installer's vocabulary: what it would change and why, and what a check has found.
 package change
 
+import "slices"
+
 // Verb is what is done about a thing.
 type Verb string
 
@@ -44,12 +46,7 @@ type Plan []Change
 
 // Empty reports whether there is nothing to change.
 func (p Plan) Empty() bool {
-	for _, c := range p {
-		if c.Changes() {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(p, Change.Changes)
 }
 
 // Count is how many rows have the verb.

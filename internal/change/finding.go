@@ -1,5 +1,7 @@
 package change
 
+import "slices"
+
 // Level is how grave a finding is.
 type Level string
 
@@ -22,12 +24,7 @@ type Findings []Finding
 
 // Failed reports whether any of them is a failure.
 func (f Findings) Failed() bool {
-	for _, one := range f {
-		if one.Level == Fail {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f, func(one Finding) bool { return one.Level == Fail })
 }
 
 // First is the first failure's name: the one to mend first, since what comes after may follow from it; empty if there is

@@ -21,6 +21,16 @@ func listOf[T any](of map[string]string, one func(key, value *string) T) (list [
 	return list
 }
 
+// mapOf is such a list as a map.
+func mapOf[T any](list []T, of func(T) (key, value *string)) map[string]string {
+	all := map[string]string{}
+	for _, one := range list {
+		key, value := of(one)
+		all[aws.ToString(key)] = aws.ToString(value)
+	}
+	return all
+}
+
 func tagList(tags map[string]string) []types.Tag {
 	return listOf(tags, func(key, value *string) types.Tag { return types.Tag{Key: key, Value: value} })
 }

@@ -54,10 +54,9 @@ func (a *Account) instances(ctx context.Context, filter string, values ...string
 }
 
 func instance(i types.Instance) Instance {
-	out := Instance{ID: aws.ToString(i.InstanceId), VPC: aws.ToString(i.VpcId), Tags: map[string]string{}, Spot: i.InstanceLifecycle == types.InstanceLifecycleTypeSpot}
-	for _, t := range i.Tags {
-		out.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
-	}
+	out := Instance{ID: aws.ToString(i.InstanceId), VPC: aws.ToString(i.VpcId),
+		Tags: mapOf(i.Tags, func(t types.Tag) (key, value *string) { return t.Key, t.Value }),
+		Spot: i.InstanceLifecycle == types.InstanceLifecycleTypeSpot}
 	if p := i.IamInstanceProfile; p != nil {
 		out.Profile = path.Base(aws.ToString(p.Arn))
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 )
 
 // currentStage is the label that Secrets Manager gives the version that counts.
@@ -25,10 +26,8 @@ func (a *Account) Secret(ctx context.Context, name string) (*Secret, error) {
 	if err != nil {
 		return nil, unlessNone(translate("looking for secret "+name, "secret "+name, err))
 	}
-	s := &Secret{Name: name, ARN: aws.ToString(out.ARN), Deleted: out.DeletedDate != nil, Tags: map[string]string{}}
-	for _, t := range out.Tags {
-		s.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
-	}
+	s := &Secret{Name: name, ARN: aws.ToString(out.ARN), Deleted: out.DeletedDate != nil,
+		Tags: mapOf(out.Tags, func(t types.Tag) (key, value *string) { return t.Key, t.Value })}
 	for _, labels := range out.VersionIdsToStages {
 		if !slices.Contains(labels, currentStage) {
 			continue

@@ -54,12 +54,11 @@ func (a *Account) Stack(ctx context.Context, name string) (*Stack, error) {
 		return nil, nil
 	}
 	one := out.Stacks[0]
-	s := &Stack{Name: aws.ToString(one.StackName), ID: aws.ToString(one.StackId), Status: string(one.StackStatus), Reason: aws.ToString(one.StackStatusReason),
-		Parameters: map[string]string{}, Created: aws.ToTime(one.CreationTime), Change: aws.ToTime(one.LastUpdatedTime)}
-	for _, p := range one.Parameters {
-		s.Parameters[aws.ToString(p.ParameterKey)] = aws.ToString(p.ParameterValue)
-	}
-	return s, nil
+	return &Stack{Name: aws.ToString(one.StackName), ID: aws.ToString(one.StackId), Status: string(one.StackStatus),
+		Reason: aws.ToString(one.StackStatusReason),
+		Parameters: mapOf(one.Parameters,
+			func(p types.Parameter) (key, value *string) { return p.ParameterKey, p.ParameterValue }),
+		Created: aws.ToTime(one.CreationTime), Change: aws.ToTime(one.LastUpdatedTime)}, nil
 }
 
 // StackResource is something that a stack has.

@@ -118,12 +118,8 @@ func rights[Attached, Inline, Options, Policy any](ctx context.Context,
 
 func itself(s string) string { return s }
 
-func tagMap(list []types.Tag) map[string]string {
-	tags := map[string]string{}
-	for _, t := range list {
-		tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
-	}
-	return tags
+func tagMap(tags []types.Tag) map[string]string {
+	return mapOf(tags, func(t types.Tag) (key, value *string) { return t.Key, t.Value })
 }
 
 // decoded is a document as it was written: IAM tells them as they stand in a URL.

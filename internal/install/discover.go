@@ -46,10 +46,14 @@ type Site struct {
 // its nodes.
 func Discover(ctx context.Context, s Site) (Discovery, error) {
 	d := Discovery{Parameters: map[string]string{}}
-	if err := d.endpoint(s.Login); err != nil {
+	server, err := url.Parse(s.Login.Host)
+	if err != nil {
+		return d, fmt.Errorf("the kubeconfig's server: %w", err)
+	}
+	if err := d.endpoint(s.Login, server.Hostname()); err != nil {
 		return d, err
 	}
-	if err := d.network(ctx, s); err != nil {
+	if err := d.network(ctx, s, server.Hostname()); err != nil {
 		return d, err
 	}
 	if err := d.version(ctx, s.Login); err != nil {
@@ -63,7 +67,7 @@ func (d *Discovery) find(level change.Level, name, detail, advice string) {
 }
 
 // endpoint takes server, certificates and name from the kubeconfig: with these somebody has just reached the cluster.
-func (d *Discovery) endpoint(login *rest.Config) error {
+func (d *Discovery) endpoint(login *rest.Config, host string) error {
 	d.Parameters["Server"] = strings.TrimRight(login.Host, "/")
 	ca := login.CAData
 	if len(ca) == 0 && login.CAFile != "" {
@@ -83,27 +87,18 @@ func (d *Discovery) endpoint(login *rest.Config) error {
 		return nil
 	}
 	d.Parameters["CA"] = base64.StdEncoding.EncodeToString(ca)
-	u, err := url.Parse(login.Host)
-	if err != nil {
-		return fmt.Errorf("the kubeconfig's server: %w", err)
-	}
-	d.Parameters["TLSServerName"] = cmp.Or(login.ServerName, u.Hostname())
+	d.Parameters["TLSServerName"] = cmp.Or(login.ServerName, host)
 	d.find(change.OK, "endpoint", fmt.Sprintf("%s, whose certificate is of the cluster's own CA, for %s", login.Host, d.Parameters["TLSServerName"]), "")
 	return nil
 }
 
 // network says whether a function outside of the VPC could reach the API server: by the cluster's specification, else by the
 // addresses of its name.
-func (d *Discovery) network(ctx context.Context, s Site) error {
+func (d *Discovery) network(ctx context.Context, s Site, host string) error {
 	specified, err := s.Store.read(ctx, s.AWS, s.Name, d)
 	if err != nil {
 		return err
 	}
-	u, err := url.Parse(s.Login.Host)
-	if err != nil {
-		return fmt.Errorf("the kubeconfig's server: %w", err)
-	}
-	host := u.Hostname()
 	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	why := ""
 	switch {

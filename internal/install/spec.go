@@ -50,22 +50,22 @@ func (s Store) read(ctx context.Context, aws *iamcloud.Account, cluster string, 
 	key := strings.TrimPrefix(prefix+"/"+cluster+"/config", "/")
 	text, err := aws.Object(ctx, bucket, key)
 	const unread = "whether the API server is reachable from outside of the VPC is guessed by its address"
+	advice := unread
+	var read spec
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, err
 	case errors.Is(err, iamcloud.ErrDenied):
-		d.find(change.Warn, "state store", err.Error(), "allow it, or know that "+unread)
-		return nil, nil
-	case err != nil:
-		d.find(change.Warn, "state store", err.Error(), unread)
-		return nil, nil
-	case text == nil:
-		d.find(change.Warn, "state store", fmt.Sprintf("there is no s3://%s/%s any more", bucket, key), unread)
-		return nil, nil
+		advice = "allow it, or know that " + unread
+	case err == nil && text == nil:
+		err = fmt.Errorf("there is no s3://%s/%s any more", bucket, key)
+	case err == nil:
+		if err = yaml.Unmarshal(text, &read); err != nil {
+			err = fmt.Errorf("s3://%s/%s: %w", bucket, key, err)
+		}
 	}
-	var read spec
-	if err := yaml.Unmarshal(text, &read); err != nil {
-		d.find(change.Warn, "state store", fmt.Sprintf("s3://%s/%s: %v", bucket, key, err), unread)
+	if err != nil {
+		d.find(change.Warn, "state store", err.Error(), advice)
 		return nil, nil
 	}
 	if read.Metadata.Name != cluster {

@@ -30,7 +30,13 @@ func (l *logIn) steps(w Want, s State) []step {
 	store := step{Change: change.Change{Verb: change.Store, Kind: "token",
 		Name: "of ServiceAccount " + kubeSystem + "/" + serviceAccount,
 		Why:  "with the cluster's certificates, in the secret " + name + ": the function logs in with it"},
-		Write: func(ctx context.Context, r *Run) error { return storeToken(ctx, r, name) }}
+		Write: func(ctx context.Context, r *Run) error {
+			token, uid, err := readToken(ctx, r.Cluster)
+			if err != nil {
+				return err
+			}
+			return r.AWS.Store(ctx, name, token, tokenLabel(uid))
+		}}
 	switch {
 	case l == nil && s.LogInSecret == nil:
 		return nil
@@ -45,15 +51,6 @@ func (l *logIn) steps(w Want, s State) []step {
 		return []step{keep(kindSecret, name, "the token with which the function logs in, and the cluster's certificates")}
 	}
 	return []step{store}
-}
-
-// storeToken puts the cluster's token into the secret.
-func storeToken(ctx context.Context, r *Run, secret string) error {
-	token, uid, err := readToken(ctx, r.Cluster)
-	if err != nil {
-		return err
-	}
-	return r.AWS.Store(ctx, secret, token, tokenLabel(uid))
 }
 
 // readBy writes the function's own policy, which has to name a secret that was not made yet: its whole ARN is known

@@ -161,7 +161,7 @@ func (m Mapping) decideRemoval(s MappingState) (MappingPlan, error) {
 		refs = append(refs, refOf(o))
 	}
 	for _, r := range refs {
-		p.add(mappingStep{ref: r, edit: removeOurs, remove: true,
+		p.add(mappingStep{ref: r, edit: deleteIf(isOurObject), remove: true,
 			keep: "it does not say that kops-spot has made it: delete it if nobody needs it"})
 	}
 	return p, p.err

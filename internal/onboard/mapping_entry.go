@@ -144,14 +144,7 @@ func without(a, b []string) (rest []string) {
 	return rest
 }
 
-func intersect(a, b []string) (both []string) {
-	for _, s := range a {
-		if slices.Contains(b, s) {
-			both = append(both, s)
-		}
-	}
-	return both
-}
+func intersect(a, b []string) []string { return without(a, without(a, b)) }
 
 func union(a, b []string) []string { return append(slices.Clone(a), without(b, a)...) }
 

@@ -113,6 +113,7 @@ func (p *MappingPlan) addManifests(m Manifests, why map[string]string) {
 	for _, o := range m {
 		step := mappingStep{ref: refOf(o), manifest: o, Change: change.Change{Why: cmp.Or(why[o.GetKind()], why[""])}}
 		now, next := p.state.objects[step.ref], p.state.applied[step.ref]
+		other := func(now object) bool { return rebound(now, o) }
 		if o.GetKind() == "Namespace" {
 			step.then = func(ctx context.Context, cluster dynamic.Interface) error {
 				return m.validate(ctx, cluster, o.GetName())
@@ -121,8 +122,8 @@ func (p *MappingPlan) addManifests(m Manifests, why map[string]string) {
 		switch {
 		case now == nil:
 			p.put(change.Create, step)
-		case rebound(now, o):
-			p.put(change.Delete, mappingStep{ref: step.ref, edit: unbind(o), Change: change.Change{
+		case other(now):
+			p.put(change.Delete, mappingStep{ref: step.ref, edit: deleteIf(other), Change: change.Change{
 				Why: "it is bound to another role, which cannot be changed: it is deleted and created again"}})
 			p.put(change.Create, step)
 		case next == nil:
@@ -156,10 +157,10 @@ func rebound(now, next object) bool {
 	return now != nil && next.Object["roleRef"] != nil && !reflect.DeepEqual(now.Object["roleRef"], next.Object["roleRef"])
 }
 
-// unbind deletes a binding that is to another role than the manifest's.
-func unbind(manifest object) edit {
+// deleteIf deletes an object of which something is true.
+func deleteIf(is func(now object) bool) edit {
 	return func(now object) (object, change.Plan, error) {
-		if rebound(now, manifest) {
+		if is(now) {
 			return nil, nil, nil
 		}
 		return now, nil, nil
@@ -168,11 +169,3 @@ func unbind(manifest object) edit {
 
 // isOurObject reports whether an object says that it is ours.
 func isOurObject(o object) bool { return textAt(o, "metadata", "labels", labelManagedBy) == managedBy }
-
-// removeOurs deletes what is ours.
-func removeOurs(now object) (object, change.Plan, error) {
-	if isOurObject(now) {
-		return nil, nil, nil
-	}
-	return now, nil, nil
-}

@@ -125,7 +125,7 @@ func objectDiff(now, next object) (lines []string) {
 			continue
 		}
 		lines = append(lines, "  "+path+":")
-		lines = append(lines, diffDocuments(before, after)...)
+		lines = append(lines, change.DiffDocuments(before, after)...)
 	}
 	return lines
 }

@@ -106,18 +106,17 @@ func (InFile) steps(Want, State, *iamcloud.NewKey) (before, after []step) { retu
 
 // Put writes a new file and has it take the old one's place: nobody sees half a key, or one that others can read.
 func (f InFile) Put(_ context.Context, _ *iamcloud.Account, k iamcloud.NewKey) error {
-	doing := "writing the credentials file " + f.Path
 	next, err := os.CreateTemp(filepath.Dir(f.Path), ".kops-spot-*") // its mode is 0600
+	if err == nil {
+		defer os.Remove(next.Name())
+		_, err = next.Write(append(k.JSON(), '\n'))
+		err = errors.Join(err, next.Sync(), next.Close())
+	}
+	if err == nil {
+		err = os.Rename(next.Name(), f.Path)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w: %w", doing, ErrNotStored, err)
-	}
-	defer os.Remove(next.Name())
-	_, err = next.Write(append(k.JSON(), '\n'))
-	if err = errors.Join(err, next.Sync(), next.Close()); err != nil {
-		return fmt.Errorf("%s: %w: %w", doing, ErrNotStored, err)
-	}
-	if err := os.Rename(next.Name(), f.Path); err != nil {
-		return fmt.Errorf("%s: %w: %w", doing, ErrNotStored, err)
+		return fmt.Errorf("writing the credentials file %s: %w: %w", f.Path, ErrNotStored, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package onboard
+package change
 
 import (
 	"bytes"
@@ -9,8 +9,8 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
-// sameDocument reports whether two policy documents say the same, however they are written.
-func sameDocument(a, b string) bool {
+// SameDocument reports whether two documents say the same, however they are written.
+func SameDocument(a, b string) bool {
 	var left, right any
 	if json.Unmarshal([]byte(a), &left) != nil || json.Unmarshal([]byte(b), &right) != nil {
 		return a == b
@@ -18,8 +18,8 @@ func sameDocument(a, b string) bool {
 	return reflect.DeepEqual(left, right)
 }
 
-// diffDocuments shows how one document becomes another: lines that begin with "+ ", "- " or two spaces.
-func diffDocuments(old, next string) (shown []string) {
+// DiffDocuments shows how one document becomes another: lines that begin with "+ ", "- " or two spaces.
+func DiffDocuments(old, next string) (shown []string) {
 	unified := strings.TrimRight(string(diff.Diff("", indented(old), "", indented(next))), "\n")
 	for i, line := range strings.Split(unified, "\n") {
 		switch {

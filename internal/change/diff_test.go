@@ -1,4 +1,4 @@
-package onboard
+package change
 
 import (
 	"slices"
@@ -16,14 +16,14 @@ func TestDocumentsAreComparedByWhatTheySay(t *testing.T) {
 		{"no JSON", "no JSON", true},
 		{"no JSON", `{}`, false},
 	} {
-		if got := sameDocument(c.a, c.b); got != c.same {
+		if got := SameDocument(c.a, c.b); got != c.same {
 			t.Errorf("%s and %s: %t", c.a, c.b, got)
 		}
 	}
 }
 
 func TestADifferenceShowsWhatChangesAndWhatIsAroundIt(t *testing.T) {
-	got := diffDocuments(`{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7}`, `{"a":1,"b":2,"c":3,"d":9,"e":5,"f":6,"g":7}`)
+	got := DiffDocuments(`{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7}`, `{"a":1,"b":2,"c":3,"d":9,"e":5,"f":6,"g":7}`)
 	want := []string{"  ...", `    "a": 1,`, `    "b": 2,`, `    "c": 3,`, `-   "d": 4,`, `+   "d": 9,`, `    "e": 5,`, `    "f": 6,`, `    "g": 7`}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q\nwant %q", got, want)

@@ -6,6 +6,12 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
 
 // Call is one call that changes something, as data.
@@ -64,8 +70,13 @@ func takesAway(action string) bool {
 	return false
 }
 
+// client is of a service that has calls: the account has one of each.
+type client interface {
+	iam.Client | secretsmanager.Client | lambda.Client | eventbridge.Client | s3.Client
+}
+
 // call is a call of one of the account's clients.
-func call[Client, In, Options, Out any](on string,
+func call[Client client, In, Options, Out any](on string,
 	f func(*Client, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
 	return Call{on, func(ctx context.Context, a *Account) error {
 		_, err := f(clientOf[Client](a), ctx, in)
@@ -73,8 +84,8 @@ func call[Client, In, Options, Out any](on string,
 	}}
 }
 
-// clientOf is the account's client of a service that has calls.
-func clientOf[Client any](a *Account) *Client {
+// clientOf is the account's client of a service.
+func clientOf[Client client](a *Account) *Client {
 	for _, c := range []any{a.iam, a.secrets, a.lambda, a.events, a.buckets} {
 		if client, is := c.(*Client); is {
 			return client

@@ -69,11 +69,9 @@ func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b
 	if err != nil {
 		return b, err
 	}
-	if b.Bare = !tagged || len(tags.TagSet) == 0; b.Bare {
-		return b, nil
-	}
-	for _, t := range tags.TagSet {
-		b.Ours = b.Ours || aws.ToString(t.Key) == tag && aws.ToString(t.Value) == value
+	if b.Bare = !tagged || len(tags.TagSet) == 0; !b.Bare {
+		has := mapOf(tags.TagSet, func(t types.Tag) (key, value *string) { return t.Key, t.Value })
+		b.Ours = has[tag] == value
 	}
 	return b, nil
 }

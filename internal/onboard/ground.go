@@ -1,6 +1,7 @@
 package onboard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -144,7 +145,11 @@ func wrong(g Ground, m Meant, machines []Machine, tagged, found []iamcloud.Insta
 	begin := fmt.Sprintf("nothing was changed: kubeconfig and AWS credentials do not lead to the same cluster: the kubeconfig's context %s leads to %s, whose node %s is the instance %s",
 		m.Context, m.Cluster, machines[0].Node, machines[0].ID)
 	where := fmt.Sprintf("account %s and region %s, to which the credentials of %s lead", g.Account, g.Region, g.Caller)
-	switch other := clusterOf(found); {
+	other := ""
+	for _, i := range found {
+		other = cmp.Or(other, i.Tags[tagKopsCluster])
+	}
+	switch {
 	case len(found) > 0 && other != "":
 		return fmt.Errorf("%s; in %s, that is tagged as of %s: say --cluster %s if that is the cluster you mean, and otherwise choose another context with --context",
 			begin, where, other, other)
@@ -157,15 +162,6 @@ func wrong(g Ground, m Meant, machines []Machine, tagged, found []iamcloud.Insta
 	}
 	return fmt.Errorf("%s; %s have neither that instance nor any of %s: it is the credentials that lead elsewhere: choose them with AWS_PROFILE, "+
 		"or if you mean another cluster, choose it with --context", begin, where, m.Cluster)
-}
-
-func clusterOf(found []iamcloud.Instance) string {
-	for _, i := range found {
-		if name := i.Tags[tagKopsCluster]; name != "" {
-			return name
-		}
-	}
-	return ""
 }
 
 // Profiles tells which roles an instance profile passes on.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 )
 
@@ -54,11 +55,7 @@ func (n note) of(arn string) *grant {
 
 // keep notes a grant; one that gives nothing is none.
 func (n note) keep(arn string, g grant) {
-	for noted := range n.Grants {
-		if strings.EqualFold(noted, arn) {
-			delete(n.Grants, noted)
-		}
-	}
+	maps.DeleteFunc(n.Grants, func(noted string, _ grant) bool { return strings.EqualFold(noted, arn) })
 	if g.Username != "" || len(g.Groups) > 0 {
 		n.Grants[arn] = g
 	}

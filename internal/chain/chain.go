@@ -144,7 +144,7 @@ func (c *checked) present(all []watched) {
 		case w.is == nil && c.on(w):
 			c.fail(Rule, reinstall+" makes it", "there is no rule %s", w.name)
 		case w.is == nil || w.Schedule:
-		case !change.SameDocument(w.is.Pattern, w.pattern()):
+		case !iamcloud.SameDocument(w.is.Pattern, w.pattern()):
 			c.fail(Rule, fmt.Sprintf("aws events put-rule --name %s --region %s --state %s --event-pattern '%s'",
 				w.name, c.Values.Region, c.state(w), w.pattern()),
 				"the pattern of rule %s is not the template's: %s", w.name, w.is.Pattern)

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/install"
 )
 
@@ -39,7 +40,7 @@ func TestSamePattern(t *testing.T) {
 		`{"detail-type": ["a"], "source": ["aws.ec2"], "account": ["123"]}`: false,
 		`no JSON`: false,
 	} {
-		if got := change.SameDocument(text, watched{Event: install.Event{Pattern: want}}.pattern()); got != same {
+		if got := iamcloud.SameDocument(text, watched{Event: install.Event{Pattern: want}}.pattern()); got != same {
 			t.Errorf("%s: %v", text, got)
 		}
 	}

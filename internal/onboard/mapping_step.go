@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // edit makes of an object what it is to be; nil if it is to go, and of nil if it is not there. It is pure and leaves now
@@ -125,7 +126,7 @@ func objectDiff(now, next object) (lines []string) {
 			continue
 		}
 		lines = append(lines, "  "+path+":")
-		lines = append(lines, change.DiffDocuments(before, after)...)
+		lines = append(lines, iamcloud.DiffDocuments(before, after)...)
 	}
 	return lines
 }

@@ -25,10 +25,10 @@ func leave(kind, name, why string) step {
 
 // rewrite is the step of a document that is there and is to have this text, by the call that writes it.
 func rewrite(kind, name, why, now, text string, c iamcloud.Call) step {
-	if change.SameDocument(now, text) {
+	if iamcloud.SameDocument(now, text) {
 		return keep(kind, name, why)
 	}
 	one := act(change.Update, kind, name, why, c)
-	one.Diff = change.DiffDocuments(now, text)
+	one.Diff = iamcloud.DiffDocuments(now, text)
 	return one
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
@@ -77,7 +76,7 @@ func (w Want) othersUser(s State) error {
 // othersPolicy refuses to write the managed policy where that takes rights away from users that no tag gives them back.
 func (w Want) othersPolicy(s State, files Files) error {
 	if len(s.Strangers) == 0 || w.ReplaceShared ||
-		change.SameDocument(s.Managed.Document, files.text(iam.ManagedPolicy)) {
+		iamcloud.SameDocument(s.Managed.Document, files.text(iam.ManagedPolicy)) {
 		return nil
 	}
 	return fmt.Errorf("policy %s is to be written anew, and then allows nothing to %s, whose tags do not say which cluster they are of: "+

@@ -1,4 +1,4 @@
-package change
+package iamcloud
 
 import (
 	"bytes"

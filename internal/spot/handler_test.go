@@ -93,19 +93,22 @@ func TestNodeNamedByAddress(t *testing.T) {
 	}
 }
 
-// TestReusedName: an address, and so a name made of it, may belong to another instance by now.
+// TestReusedName: an address, and so a name made of it, may belong to another instance by now. Whatever a node is called,
+// its providerID says which instance it is.
 func TestReusedName(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.cluster.RemoveNode(instance)
-		w.cluster.AddNode(spot.Node{Name: "ip-10-0-1-2.ec2.internal", ProviderID: "aws:///us-east-1a/i-0bbbbbbbbbbbbbbb0", InternalIP: "10.0.1.2"})
-		out := w.handle(spot.NoNode)
-		if out.Replacement.Action != spot.ReplaceDetach {
-			t.Errorf("the instance was not detached: %+v", out.Replacement)
-		}
-		if n := w.cluster.Count("patch", "nodes"); n != 0 {
-			t.Error("another instance's node was changed")
-		}
-	})
+	for _, name := range []string{"ip-10-0-1-2.ec2.internal", instance} {
+		inWorld(t, func(w *world) {
+			w.cluster.RemoveNode(instance)
+			w.cluster.AddNode(spot.Node{Name: name, ProviderID: "aws:///us-east-1a/i-0bbbbbbbbbbbbbbb0", InternalIP: "10.0.1.2"})
+			out := w.handle(spot.NoNode)
+			if out.Replacement.Action != spot.ReplaceDetach {
+				t.Errorf("%s: the instance was not detached: %+v", name, out.Replacement)
+			}
+			if n := w.cluster.Count("patch", "nodes"); n != 0 {
+				t.Errorf("%s: another instance's node was changed", name)
+			}
+		})
+	}
 }
 
 func TestNodeWithoutProviderID(t *testing.T) {

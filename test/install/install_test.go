@@ -61,7 +61,7 @@ func TestFromNothingToNothing(t *testing.T) {
 
 	is, _, err := asJSON(t, "check")
 	if err == nil || is.First != "rule" || is.OK || is.Findings[0].Advice != "kops-spot install makes it" ||
-		!strings.HasPrefix(is.Findings[0].Detail, "there is no rule "+names.RuleName(cluster, "health")) {
+		!strings.HasPrefix(is.Findings[0].Detail, "there is no rule "+names.RuleName(cluster, "rehearsal")) {
 		t.Errorf("where nothing is installed the check says %+v, %v", is, err)
 	}
 	if is, _, err = asJSON(t, slices.Concat([]string{"check", "--pre"}, installed()[1:])...); err != nil || !is.OK {

@@ -15,7 +15,7 @@ import (
 )
 
 // TestLoginCallsOnMoto holds the calls that a log-in needs to AWS's documentation, on moto, which deviates in none of
-// them. (The STS that checks signatures and clocks is the bed's own.)
+// them. (The STS that checks signatures and clocks is the test environment's own.)
 func TestLoginCallsOnMoto(t *testing.T) {
 	cfg := config(startMoto(t), "AKIDFAKE")
 	cloud, ctx := awscloud.New(cfg), t.Context()

@@ -14,7 +14,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/awscloud"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // TestContractOnMoto runs the contract on somebody else's AWS, which knows nothing of ours: what holds on both is not
@@ -59,7 +59,7 @@ func TestContractOnMoto(t *testing.T) {
 // startMoto runs a moto server of its own and returns its URL.
 func startMoto(t *testing.T) string {
 	t.Helper()
-	moto, err := bed.StartMoto(t.Context(), t.TempDir())
+	moto, err := testenv.StartMoto(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

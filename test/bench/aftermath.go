@@ -17,10 +17,10 @@ import (
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bench/contender"
 	"github.com/castai/kops-spot/test/bench/figures"
 	"github.com/castai/kops-spot/test/bench/report"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // wreck is a machine that is no more, and how long others take to see to what it held.
@@ -41,7 +41,7 @@ type survivor struct {
 
 // aftermath is a StatefulSet's pod with a volume, whose machine has ended without a word: how long until the next one runs?
 func (b *bench) aftermath(ctx context.Context) (_ []report.Table, err error) {
-	cp, err := bed.StartControlPlane(ctx, bed.Options{Log: b.log, MaxWaitForUnmount: b.wreck.unmount})
+	cp, err := testenv.StartControlPlane(ctx, testenv.Options{Log: b.log, MaxWaitForUnmount: b.wreck.unmount})
 	if err != nil {
 		return nil, err
 	}
@@ -79,10 +79,10 @@ func (b *bench) aftermath(ctx context.Context) (_ []report.Table, err error) {
 
 // ruin is one trial, in a namespace and on nodes of its own.
 type ruin struct {
-	cp         *bed.ControlPlane
+	cp         *testenv.ControlPlane
 	name, zone string
 	number     int
-	victim     bed.Node
+	victim     testenv.Node
 }
 
 // play sets the scene, ends the machine, and measures from then to the next pod's being Ready.
@@ -123,8 +123,8 @@ func (r *ruin) set(ctx context.Context) (uid string, err error) {
 	if err := r.cp.CreateNamespace(ctx, r.name); err != nil {
 		return "", err
 	}
-	node := func(i int) bed.Node {
-		return bed.Node{InstanceID: fmt.Sprintf("i-%017x", 0xdead000+i), Zone: r.zone, PrivateIP: fmt.Sprintf("10.9.0.%d", i), Labels: map[string]string{"ruin": r.name}}
+	node := func(i int) testenv.Node {
+		return testenv.Node{InstanceID: fmt.Sprintf("i-%017x", 0xdead000+i), Zone: r.zone, PrivateIP: fmt.Sprintf("10.9.0.%d", i), Labels: map[string]string{"ruin": r.name}}
 	}
 	r.victim = node(2*r.number + 1)
 	if err := r.cp.CreateNodes(ctx, r.victim); err != nil {
@@ -146,7 +146,7 @@ func (r *ruin) set(ctx context.Context) (uid string, err error) {
 	labels := map[string]string{"app": "db"}
 	_, err = client.AppsV1().StatefulSets(r.name).Create(ctx, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: appsv1.StatefulSetSpec{
 		Replicas: new(int32(1)), ServiceName: "db", Selector: &metav1.LabelSelector{MatchLabels: labels},
-		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: map[string]string{bed.ExitAfterAnnotation: "10m"}}, Spec: corev1.PodSpec{NodeSelector: map[string]string{"ruin": r.name},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: map[string]string{testenv.ExitAfterAnnotation: "10m"}}, Spec: corev1.PodSpec{NodeSelector: map[string]string{"ruin": r.name},
 			Containers: []corev1.Container{{Name: "main", Image: "example/db"}},
 			Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
 				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}}}}}, metav1.CreateOptions{})

@@ -19,11 +19,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bench/contender"
 	"github.com/castai/kops-spot/test/bench/figures"
 	"github.com/castai/kops-spot/test/bench/report"
 	"github.com/castai/kops-spot/test/bench/stage"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // Options are what to run.
@@ -81,7 +81,7 @@ type bench struct {
 	sizes
 	log    io.Writer
 	stage  *stage.Stage
-	nodes  []bed.Node
+	nodes  []testenv.Node
 	report Report
 }
 
@@ -154,8 +154,8 @@ func (b *bench) open(ctx context.Context) (err error) {
 // entry is a contender in a comparison.
 type entry struct {
 	contender.Contender
-	nodes []bed.Node // its own, if not those of the scene
-	once  bool       // one round only: it takes minutes
+	nodes []testenv.Node // its own, if not those of the scene
+	once  bool           // one round only: it takes minutes
 }
 
 func entries(cs ...contender.Contender) (es []entry) {
@@ -234,5 +234,5 @@ func versions(ctx context.Context) string {
 		return ask("go", "list", "-m", "-f", "{{with .Replace}}{{.Version}}{{else}}{{.Version}}{{end}}", path)
 	}
 	return fmt.Sprintf("kops-spot at commit %s, Kubernetes %s, k8s.io/kubectl %s, aws-lambda-go %s, %s", ask("git", "describe", "--always", "--dirty"),
-		bed.KubernetesVersion, module("k8s.io/kubectl"), module("github.com/aws/aws-lambda-go"), runtime.Version())
+		testenv.KubernetesVersion, module("k8s.io/kubectl"), module("github.com/aws/aws-lambda-go"), runtime.Version())
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bridge/pattern"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // TestTheBridgeDeliversAsMotoDoes, which somebody else wrote: what holds in both is not one mistake made twice. Where
@@ -50,7 +50,7 @@ func TestTheBridgeDeliversAsMotoDoes(t *testing.T) {
 		`{"detail": {"other": {"x": [{"exists": false}]}}}`, `{"detail": {"other": ["a", {"exists": false}]}}`,
 		`{"detail": {"nothing": [{"exists": true}]}}`,
 	}
-	moto, err := bed.StartMoto(t.Context(), t.TempDir())
+	moto, err := testenv.StartMoto(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

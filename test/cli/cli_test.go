@@ -18,7 +18,7 @@ import (
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/test/awsfake"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 
 // shared is what all transcripts run on; each has its own nodes and namespaces.
 var shared struct {
-	cp   *bed.ControlPlane
+	cp   *testenv.ControlPlane
 	kube *kube.Cluster // as the function sees it
 	aws  *sim.AWS
 	fake *awsfake.Server
@@ -46,12 +46,12 @@ func TestMain(m *testing.M) {
 
 func runAll(m *testing.M) (code int, err error) {
 	ctx := context.Background()
-	bootstrap, err := bed.BuildBootstrap(ctx) // and with it the command line
+	bootstrap, err := testenv.BuildBootstrap(ctx) // and with it the command line
 	if err != nil {
 		return 1, err
 	}
 	shared.bin = filepath.Dir(bootstrap)
-	if shared.cp, err = bed.StartControlPlane(ctx, bed.Options{Log: os.Stderr}); err != nil {
+	if shared.cp, err = testenv.StartControlPlane(ctx, testenv.Options{Log: os.Stderr}); err != nil {
 		return 1, err
 	}
 	defer func() {

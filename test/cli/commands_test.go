@@ -19,7 +19,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // commands are what transcripts can do beside what every transcript can. The last two show something: what they show is
@@ -73,12 +73,12 @@ func annotate(ctx context.Context, channel string) error {
 func node(_ *testscript.TestScript, args []string) error {
 	shared.aws.AddGroup(sim.Group{Name: "nodes-" + args[1] + "." + cluster, Min: 1, Max: 1, Desired: 1, Spot: true,
 		Tags: map[string]string{spot.TagCluster: cluster}}, sim.Instance{ID: args[1], Zone: region + "a", Spot: true})
-	return shared.cp.CreateNodes(context.Background(), bed.Node{Name: args[0], InstanceID: args[1]})
+	return shared.cp.CreateNodes(context.Background(), testenv.Node{Name: args[0], InstanceID: args[1]})
 }
 
 // stranger makes a node that is no EC2 instance, or does not say which.
 func stranger(_ *testscript.TestScript, args []string) error {
-	n := bed.Node{Name: args[0], InstanceID: "none"}.Object()
+	n := testenv.Node{Name: args[0], InstanceID: "none"}.Object()
 	n.Spec.ProviderID = args[1]
 	if args[1] == "none" {
 		n.Spec.ProviderID = ""
@@ -185,7 +185,7 @@ func state(ts *testscript.TestScript, args []string) error {
 	for _, t := range n.Spec.Taints {
 		fmt.Fprintf(ts.Stdout(), "taint %s\n", t.ToString())
 	}
-	made := bed.Node{Name: args[0]}.Object() // what a node of the bed has from its beginning
+	made := testenv.Node{Name: args[0]}.Object() // what a node has from its beginning
 	for _, of := range []struct {
 		what      string
 		all, made map[string]string

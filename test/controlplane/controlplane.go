@@ -1,6 +1,6 @@
 // Package controlplane is a whole Kubernetes control plane in one process, for tests: etcd, kube-apiserver, the
 // controllers, the scheduler, and a fake kubelet for every node. All but the kubelet and the CSI attacher are the real
-// ones. It is a program of its own (cmd/controlplane) because it takes minutes to compile: package bed starts it for
+// ones. It is a program of its own (cmd/controlplane) because it takes minutes to compile: package testenv starts it for
 // tests that compile in seconds.
 package controlplane
 

@@ -15,8 +15,8 @@ import (
 
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // A volume that a dead machine holds is taken from it by force after six minutes: the control plane of these tests has
@@ -125,13 +125,13 @@ func (r *rig) runsElsewhere(before corev1.Pod, node string) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	var seen []bed.KubeletEvent
+	var seen []testenv.KubeletEvent
 	for _, rec := range all {
 		if rec.Namespace == r.namespace && rec.Pod == before.Name && rec.UID != string(before.UID) {
 			seen = append(seen, rec.Event)
 		}
 	}
-	if !slices.Equal(seen, []bed.KubeletEvent{bed.PodStarted, bed.PodReady}) {
+	if !slices.Equal(seen, []testenv.KubeletEvent{testenv.PodStarted, testenv.PodReady}) {
 		r.Errorf("the successors of %s were %v; want one that was started, and no more", before.Name, seen)
 	}
 }
@@ -152,7 +152,7 @@ func TestWhatADeadMachineHeldRunsElsewhere(t *testing.T) {
 	}
 	other := r.machines(1)[0].id
 	r.delete("queue-0")
-	r.record("queue-0", bed.PodSigTerm)
+	r.record("queue-0", testenv.PodSigTerm)
 	s := r.service()
 	var ended []<-chan lambdalocal.Result
 	for _, victim := range victims {

@@ -7,8 +7,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // start runs the function on an event, and hands over the result when it has ended.
@@ -37,7 +37,7 @@ func TestLaterInvocations(t *testing.T) {
 	s := r.service()
 	in := r.warning(spot.SpotTerminate, victim, 52*time.Second) // 68 s are left; to be forced 3 s from now
 	first := r.start(s, in)
-	r.record(guarded.Name, bed.PodSigTerm) // the last to get it
+	r.record(guarded.Name, testenv.PodSigTerm) // the last to get it
 	ends := r.ends()
 	if len(ends) != 4 {
 		t.Fatalf("%d pods are ending, want 4", len(ends))
@@ -153,9 +153,9 @@ func TestTakenUpWhereItStopped(t *testing.T) {
 
 	r.aws.Heal()
 	second := r.start(s, in)
-	r.eventually("the detach, and the pods to be told to end", func() bool { return r.detached() == 1 && len(r.kubelet(bed.PodSigTerm)) == 2 })
+	r.eventually("the detach, and the pods to be told to end", func() bool { return r.detached() == 1 && len(r.kubelet(testenv.PodSigTerm)) == 2 })
 	r.kill(s, second)
-	if n := len(r.kubelet(bed.PodSigTerm)); n != 2 {
+	if n := len(r.kubelet(testenv.PodSigTerm)); n != 2 {
 		t.Fatalf("it was killed too late: %d pods got SIGTERM", n)
 	}
 
@@ -191,7 +191,7 @@ func TestDeadlineOutlivesTheInvocation(t *testing.T) {
 	in := r.warning(spot.SpotTerminate, victim, -time.Minute)
 	latest := time.Now().Add(notice + 2*time.Second)
 	first := r.start(s, in)
-	r.record(web.Name, bed.PodSigTerm)
+	r.record(web.Name, testenv.PodSigTerm)
 	r.kill(s, first)
 	marked, err := time.Parse(time.RFC3339, r.getNode(victim).Annotations["kops-spot.cast.ai/deadline"])
 	if err != nil || marked.After(latest) {

@@ -14,7 +14,7 @@ import (
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/sim/simtest"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // TestClusterContract holds the real API server, and the client for it, to what the cluster in memory promises.
@@ -124,7 +124,7 @@ func (w *realWorld) Release(t *testing.T, p spot.Pod) {
 }
 
 func (w *realWorld) SIGTERM(p spot.Pod) (simtest.SIGTERM, bool) {
-	for _, rec := range w.kubelet(bed.PodSigTerm) {
+	for _, rec := range w.kubelet(testenv.PodSigTerm) {
 		if strings.EqualFold(rec.UID, p.UID) {
 			return simtest.SIGTERM{At: rec.Time, Grace: time.Duration(rec.Grace) * time.Second}, true
 		}

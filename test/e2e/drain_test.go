@@ -9,8 +9,8 @@ import (
 
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // TestBudgetRefusesThenAllows with the API server's true 429.
@@ -56,17 +56,17 @@ func TestForcedPastTheBudget(t *testing.T) {
 	in := r.warning(spot.SpotTerminate, victim, 98*time.Second) // 22 s are left; to be forced 7 s from now
 	out := r.handle(in, spot.Emptied)
 	name := out.Pods[0].Name
-	term := r.record(name, bed.PodSigTerm)
+	term := r.record(name, testenv.PodSigTerm)
 	if term.Grace != 10 {
 		t.Errorf("it got %d s of its 10 s", term.Grace)
 	}
 	if at := term.Time.Sub(in.Time); at < 104500*time.Millisecond || at > 107*time.Second {
 		t.Errorf("SIGTERM came %s after the event, want 105 s", at)
 	}
-	if exited := r.record(name, bed.PodExited); exited.Time.After(in.Time.Add(115 * time.Second)) {
+	if exited := r.record(name, testenv.PodExited); exited.Time.After(in.Time.Add(115 * time.Second)) {
 		t.Errorf("it exited in the reserve, %s after the event", exited.Time.Sub(in.Time))
 	}
-	if len(r.kubelet(bed.PodSigKill)) != 0 {
+	if len(r.kubelet(testenv.PodSigKill)) != 0 {
 		t.Error("a pod got SIGKILL")
 	}
 	if p := out.Pods[0]; p.End != spot.PodForced || p.Refusals == 0 {
@@ -81,9 +81,9 @@ func TestEndingPodIsOnlyWatched(t *testing.T) {
 	r.deploy(app{name: "slow", replicas: 1, grace: 60 * time.Second, exit: 6 * time.Second})
 	name := r.pods("app=slow")[0].Name
 	r.delete(name)
-	r.record(name, bed.PodSigTerm)
+	r.record(name, testenv.PodSigTerm)
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 90*time.Second), spot.Emptied)
-	if recs := r.kubelet(bed.PodGraceShortened); len(recs) != 0 {
+	if recs := r.kubelet(testenv.PodGraceShortened); len(recs) != 0 {
 		t.Errorf("a grace period was shortened: %v", recs)
 	}
 	for _, p := range out.Pods {
@@ -121,10 +121,10 @@ func TestTwice(t *testing.T) {
 			t.Errorf("the deadline is %v", out.Deadline)
 		}
 	}
-	if recs := r.kubelet(bed.PodGraceShortened); len(recs) != 0 {
+	if recs := r.kubelet(testenv.PodGraceShortened); len(recs) != 0 {
 		t.Errorf("grace periods were shortened: %v", recs)
 	}
-	if recs := r.kubelet(bed.PodSigKill); len(recs) != 0 {
+	if recs := r.kubelet(testenv.PodSigKill); len(recs) != 0 {
 		t.Errorf("pods got SIGKILL: %v", recs)
 	}
 	detached := 0
@@ -157,7 +157,7 @@ func TestTakenUpAfterACrash(t *testing.T) {
 	if _, err := s.Invoke(t.Context(), function, lambdalocal.Event, r.encode(r.warning(spot.SpotTerminate, victim, 60*time.Second))); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("the pods to be told to end", func() bool { return len(r.kubelet(bed.PodSigTerm)) == 2 })
+	r.eventually("the pods to be told to end", func() bool { return len(r.kubelet(testenv.PodSigTerm)) == 2 })
 	s.KillAll()
 	if err := s.Drain(t.Context()); err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestTakenUpAfterACrash(t *testing.T) {
 	if err := json.Unmarshal(rec.ResponsePayload, &out); err != nil || out.Result != spot.Emptied {
 		t.Errorf("%s, %v", rec.ResponsePayload, err)
 	}
-	if recs := append(r.kubelet(bed.PodGraceShortened), r.kubelet(bed.PodSigKill)...); len(recs) != 0 {
+	if recs := append(r.kubelet(testenv.PodGraceShortened), r.kubelet(testenv.PodSigKill)...); len(recs) != 0 {
 		t.Errorf("the retry cut what the first try had given: %v", recs)
 	}
 }
@@ -284,7 +284,7 @@ func TestBounce(t *testing.T) {
 	for _, p := range out.Pods {
 		ends[p.End]++
 	}
-	if ends[spot.PodEvicted] != 2 || ends[spot.PodLeft] != 2 || len(r.kubelet(bed.PodSigTerm)) != 2 {
-		t.Errorf("%v, %d SIGTERMs; want two pods evicted once and their two successors left", ends, len(r.kubelet(bed.PodSigTerm)))
+	if ends[spot.PodEvicted] != 2 || ends[spot.PodLeft] != 2 || len(r.kubelet(testenv.PodSigTerm)) != 2 {
+		t.Errorf("%v, %d SIGTERMs; want two pods evicted once and their two successors left", ends, len(r.kubelet(testenv.PodSigTerm)))
 	}
 }

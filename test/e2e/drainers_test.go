@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bench/contender"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // kubectlDrain begins to drain a node with kubectl's library, as its administrator would, and returns a function that waits
@@ -18,7 +18,7 @@ import (
 func (r *rig) kubectlDrain(node string) (wait func()) {
 	r.Helper()
 	admin := r.cp.AdminConfig()
-	drain, err := contender.Unlimited().Contender().Prepare(r.Context(), contender.Place{Nodes: []bed.Node{{InstanceID: node}},
+	drain, err := contender.Unlimited().Contender().Prepare(r.Context(), contender.Place{Nodes: []testenv.Node{{InstanceID: node}},
 		Left: 12 * time.Second, Server: admin.Host, CA: admin.CAData, Token: admin.BearerToken, UserAgent: "kubectl-drain"})
 	if err != nil {
 		r.Fatal(err)
@@ -67,7 +67,7 @@ func TestBesideKubectlDrain(t *testing.T) {
 			r.forcedInTime(in, guarded.Name, 6*time.Second)
 			r.forcedInTime(in, "db-0", 6*time.Second)
 			if ahead {
-				if term := r.record(long.Name, bed.PodSigTerm); term.Grace != 300 || r.told(out, long).End != spot.PodGone {
+				if term := r.record(long.Name, testenv.PodSigTerm); term.Grace != 300 || r.told(out, long).End != spot.PodGone {
 					t.Errorf("it had been given 300 s, and got %d: %+v", term.Grace, r.told(out, long))
 				}
 			} else {
@@ -75,7 +75,7 @@ func TestBesideKubectlDrain(t *testing.T) {
 			}
 			r.cutToTheEnd(in, slow.Name)
 			terms := map[string]int{}
-			for _, rec := range r.kubelet(bed.PodSigTerm) {
+			for _, rec := range r.kubelet(testenv.PodSigTerm) {
 				terms[rec.UID]++
 			}
 			for _, p := range all {

@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -40,9 +40,9 @@ func (r *rig) told(out spot.Outcome, pod corev1.Pod) spot.PodTold {
 }
 
 // sigterm is what the kubelet noted of a pod's SIGTERM, once the drain is over; that there was none is an error.
-func (r *rig) sigterm(pod string) (rec bed.KubeletRecord, ok bool) {
+func (r *rig) sigterm(pod string) (rec testenv.KubeletRecord, ok bool) {
 	r.Helper()
-	for _, rec := range r.kubelet(bed.PodSigTerm) {
+	for _, rec := range r.kubelet(testenv.PodSigTerm) {
 		if rec.Pod == pod {
 			return rec, true
 		}
@@ -84,7 +84,7 @@ func (r *rig) cutToTheEnd(in spot.Interruption, pod string) {
 // gracesStand demands that no pod had its grace period shortened and none was killed.
 func (r *rig) gracesStand() {
 	r.Helper()
-	for _, rec := range append(r.kubelet(bed.PodGraceShortened), r.kubelet(bed.PodSigKill)...) {
+	for _, rec := range append(r.kubelet(testenv.PodGraceShortened), r.kubelet(testenv.PodSigKill)...) {
 		r.Errorf("%s on %s: %s with %d s", rec.Pod, rec.Node, rec.Event, rec.Grace)
 	}
 }
@@ -114,14 +114,14 @@ func (r *rig) neverTwice() (successors int) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	running := map[string]bed.KubeletRecord{} // by name, the start of what runs
+	running := map[string]testenv.KubeletRecord{} // by name, the start of what runs
 	known := map[string]bool{}
 	for _, rec := range all {
 		if rec.Namespace != r.namespace {
 			continue
 		}
 		switch rec.Event {
-		case bed.PodStarted:
+		case testenv.PodStarted:
 			if twin, ok := running[rec.Pod]; ok {
 				r.Errorf("%s was started on %s while it still ran on %s", rec.Pod, rec.Node, twin.Node)
 			}
@@ -129,7 +129,7 @@ func (r *rig) neverTwice() (successors int) {
 				successors++
 			}
 			running[rec.Pod], known[rec.Pod] = rec, true
-		case bed.PodExited, bed.PodSigKill:
+		case testenv.PodExited, testenv.PodSigKill:
 			if rec.Grace == 0 {
 				r.Errorf("%s was deleted from under the kubelet of %s", rec.Pod, rec.Node)
 			}

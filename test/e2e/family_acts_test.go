@@ -13,8 +13,8 @@ import (
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -269,7 +269,7 @@ func TestFamilyLifecycle(t *testing.T) {
 			t.Errorf("%s: heartbeats %+v: %+v; want %d", name, beaten, out.Lifecycle, beats)
 		}
 		if h.node {
-			if exited := r.record("web-"+h.id, bed.PodExited); completed[0].Time.Before(exited.Time) || !r.getNode(h.id).Spec.Unschedulable {
+			if exited := r.record("web-"+h.id, testenv.PodExited); completed[0].Time.Before(exited.Time) || !r.getNode(h.id).Spec.Unschedulable {
 				t.Errorf("%s: the group was let go on at %v, the pod had exited at %v", name, completed[0].Time, exited.Time)
 			}
 		}

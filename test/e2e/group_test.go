@@ -14,8 +14,8 @@ import (
 
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // machine is an instance with a group of its own, and its node.
@@ -34,10 +34,10 @@ func (r *rig) machines(n int) (all []machine) {
 // join registers the nodes of machines, all at once.
 func (r *rig) join(all ...machine) {
 	r.Helper()
-	var nodes []bed.Node
+	var nodes []testenv.Node
 	for _, m := range all {
 		i, _ := r.aws.Instance(m.id)
-		nodes = append(nodes, bed.Node{InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP, Labels: map[string]string{"e2e": r.namespace}})
+		nodes = append(nodes, testenv.Node{InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP, Labels: map[string]string{"e2e": r.namespace}})
 	}
 	if err := r.cp.CreateNodes(r.Context(), nodes...); err != nil {
 		r.Fatal(err)

@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/util/cert"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/sts"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // Who STS knows, and what the cluster's authenticator makes of them.
@@ -33,9 +33,9 @@ var (
 )
 
 // authenticatorOptions are those of the control plane that all tests share.
-func authenticatorOptions() bed.AuthenticatorOptions {
-	return bed.AuthenticatorOptions{ClusterID: cluster, Identities: []sts.Identity{mapped, unmapped, forged},
-		Mappings: []bed.Mapping{{ARN: roleARN, Username: iamUser, Groups: []string{handlerGroup}}}}
+func authenticatorOptions() testenv.AuthenticatorOptions {
+	return testenv.AuthenticatorOptions{ClusterID: cluster, Identities: []sts.Identity{mapped, unmapped, forged},
+		Mappings: []testenv.Mapping{{ARN: roleARN, Username: iamUser, Groups: []string{handlerGroup}}}}
 }
 
 // by has the function run as an AWS identity, and log in to the cluster so.

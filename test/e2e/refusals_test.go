@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // TestGuardedPodsHaveTheirTime: whatever its budgets say, a pod gets SIGTERM, and after it as much of its grace period as a
@@ -47,7 +47,7 @@ func TestGuardedPodsHaveTheirTime(t *testing.T) {
 				}
 			}
 		}
-		if ran := r.record(guarded.Name, bed.PodExited).Time.Sub(r.record(guarded.Name, bed.PodSigTerm).Time); ran < 19*time.Second {
+		if ran := r.record(guarded.Name, testenv.PodExited).Time.Sub(r.record(guarded.Name, testenv.PodSigTerm).Time); ran < 19*time.Second {
 			t.Errorf("it needed 20 s, and was left %s", ran)
 		}
 		r.cutToTheEnd(in, long.Name)
@@ -88,7 +88,7 @@ func TestFinalizer(t *testing.T) {
 	if told := r.told(out, kept); told.End != spot.PodStuck || told.Gone != nil || !slices.Equal(told.Finalizers, []string{"example.com/audit"}) {
 		t.Errorf("%+v", told)
 	}
-	if r.record(kept.Name, bed.PodSigTerm).Grace != 30 || r.record(kept.Name, bed.PodExited).Grace != 30 {
+	if r.record(kept.Name, testenv.PodSigTerm).Grace != 30 || r.record(kept.Name, testenv.PodExited).Grace != 30 {
 		t.Error("it did not have its time to end")
 	}
 	now, err := r.client.CoreV1().Pods(r.namespace).Get(t.Context(), kept.Name, metav1.GetOptions{})

@@ -24,8 +24,8 @@ import (
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/awsfake"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -42,8 +42,8 @@ const (
 
 // shared is what all tests run on; each has its own namespace, nodes, AWS account and function.
 var shared struct {
-	cp        *bed.ControlPlane
-	auth      *bed.Authenticator
+	cp        *testenv.ControlPlane
+	auth      *testenv.Authenticator
 	bootstrap string
 	token     string
 }
@@ -65,10 +65,10 @@ func TestMain(m *testing.M) {
 
 func runAll(m *testing.M) (code int, err error) {
 	ctx := context.Background()
-	if shared.bootstrap, err = bed.BuildBootstrap(ctx); err != nil {
+	if shared.bootstrap, err = testenv.BuildBootstrap(ctx); err != nil {
 		return 1, err
 	}
-	if shared.cp, shared.auth, err = bed.StartWithAuthenticator(ctx, bed.Options{Log: os.Stderr}, authenticatorOptions()); err != nil {
+	if shared.cp, shared.auth, err = testenv.StartWithAuthenticator(ctx, testenv.Options{Log: os.Stderr}, authenticatorOptions()); err != nil {
 		return 1, err
 	}
 	defer func() {
@@ -94,7 +94,7 @@ func runAll(m *testing.M) (code int, err error) {
 // rig is one test's cut of the world.
 type rig struct {
 	*testing.T
-	cp        *bed.ControlPlane
+	cp        *testenv.ControlPlane
 	client    kubernetes.Interface
 	namespace string
 	aws       *sim.AWS
@@ -188,7 +188,7 @@ func (r *rig) file(name, content string) string {
 
 // register makes the node of an instance. Pods of this test alone are scheduled on it.
 func (r *rig) register(i sim.Instance, name string) error {
-	return r.cp.CreateNodes(context.WithoutCancel(r.Context()), bed.Node{Name: name, InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
+	return r.cp.CreateNodes(context.WithoutCancel(r.Context()), testenv.Node{Name: name, InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
 		Labels: map[string]string{"e2e": r.namespace}})
 }
 
@@ -222,9 +222,9 @@ func (r *rig) node() string {
 }
 
 // moto is a moto server of this test's own.
-func (r *rig) moto() *bed.Moto {
+func (r *rig) moto() *testenv.Moto {
 	r.Helper()
-	moto, err := bed.StartMoto(r.Context(), r.TempDir())
+	moto, err := testenv.StartMoto(r.Context(), r.TempDir())
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // statefulSet creates a StatefulSet that starts its pods side by side, and waits until all are Ready.
@@ -35,7 +35,7 @@ func TestStatefulSetsPodsAreNeverStartedTwice(t *testing.T) {
 	s := r.service()
 	in := r.warning(spot.SpotTerminate, victim, 105*time.Second) // 15 s are left; to be forced 4 s from now
 	first := r.start(s, in)
-	r.record("db-0", bed.PodSigTerm)
+	r.record("db-0", testenv.PodSigTerm)
 	late := in
 	late.Time = in.Time.Add(-5 * time.Second) // of its time less is left than any pod was given
 	second := r.start(s, late)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // TestTheWholeWay is one warning from EventBridge's JSON to pods that are Ready elsewhere and a new instance's node.
@@ -78,7 +78,7 @@ func TestRequests(t *testing.T) {
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 8})
 	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
-	var reqs []bed.AuditRecord
+	var reqs []testenv.AuditRecord
 	events := 0
 	for _, q := range r.requests(victim) {
 		if q.Resource == "events" {
@@ -117,7 +117,7 @@ func TestRoundTrips(t *testing.T) {
 	r.deploy(app{name: "web", replicas: 3})
 	const roundTrip = 400 * time.Millisecond // much more than a busy machine takes for itself
 	host := strings.TrimPrefix(r.cp.AdminConfig().Host, "https://")
-	proxy, err := bed.StartProxy(host, roundTrip)
+	proxy, err := testenv.StartProxy(host, roundTrip)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func (r *rig) nothingChanged(node string) {
 	if n := r.getNode(node); n.Spec.Unschedulable || len(n.Spec.Taints) != 0 || len(n.Annotations["kops-spot.cast.ai/event"]) != 0 {
 		r.Errorf("the node was changed: %+v", n.Spec)
 	}
-	if recs := r.kubelet(bed.PodSigTerm); len(recs) != 0 {
+	if recs := r.kubelet(testenv.PodSigTerm); len(recs) != 0 {
 		r.Errorf("pods got SIGTERM: %v", recs)
 	}
 	if calls := r.aws.Calls("CreateTags", "DetachInstances"); len(calls) != 0 {
@@ -329,7 +329,7 @@ func TestTheThreeActions(t *testing.T) {
 // kubeletGrace is what the pod of that prefix got with its SIGTERM.
 func (r *rig) kubeletGrace(prefix string) int64 {
 	r.Helper()
-	for _, rec := range r.kubelet(bed.PodSigTerm) {
+	for _, rec := range r.kubelet(testenv.PodSigTerm) {
 		if strings.HasPrefix(rec.Pod, prefix) {
 			return rec.Grace
 		}

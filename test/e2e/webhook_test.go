@@ -19,7 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // webhook is an admission webhook that says no to the evictions of one app's pods.
@@ -182,7 +182,7 @@ func TestWebhookRefusesDeletion(t *testing.T) {
 	if deletions == 0 {
 		t.Error("its deletion was never asked for")
 	}
-	for _, rec := range r.kubelet(bed.PodSigTerm) {
+	for _, rec := range r.kubelet(testenv.PodSigTerm) {
 		if rec.Pod == locked.Name {
 			t.Errorf("it got SIGTERM all the same: %+v", rec)
 		}

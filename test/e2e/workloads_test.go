@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // app is a workload of a test's namespace: pods that run on the test's nodes only.
@@ -34,10 +34,10 @@ func (r *rig) template(a app) corev1.PodTemplateSpec {
 			Containers: []corev1.Container{{Name: "main", Image: "example/" + a.name}}},
 	}
 	if a.exit > 0 {
-		t.Annotations[bed.ExitAfterAnnotation] = a.exit.String()
+		t.Annotations[testenv.ExitAfterAnnotation] = a.exit.String()
 	}
 	if a.ready > 0 {
-		t.Annotations[bed.ReadyAfterAnnotation] = a.ready.String()
+		t.Annotations[testenv.ReadyAfterAnnotation] = a.ready.String()
 	}
 	if a.tolerate {
 		t.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
@@ -166,9 +166,9 @@ func (r *rig) eventually(what string, is func() bool) {
 }
 
 // record is what the kubelet noted of a pod's event; it must have happened.
-func (r *rig) record(pod string, event bed.KubeletEvent) bed.KubeletRecord {
+func (r *rig) record(pod string, event testenv.KubeletEvent) testenv.KubeletRecord {
 	r.Helper()
-	var found bed.KubeletRecord
+	var found testenv.KubeletRecord
 	r.eventually("the kubelet to note "+string(event)+" of "+pod, func() bool {
 		for _, rec := range r.kubelet(event) {
 			if rec.Pod == pod {
@@ -182,7 +182,7 @@ func (r *rig) record(pod string, event bed.KubeletEvent) bed.KubeletRecord {
 }
 
 // kubelet is what the kubelets noted of this test's pods.
-func (r *rig) kubelet(event bed.KubeletEvent) (recs []bed.KubeletRecord) {
+func (r *rig) kubelet(event testenv.KubeletEvent) (recs []testenv.KubeletRecord) {
 	r.Helper()
 	all, err := r.cp.KubeletLog()
 	if err != nil {
@@ -197,7 +197,7 @@ func (r *rig) kubelet(event bed.KubeletEvent) (recs []bed.KubeletRecord) {
 }
 
 // requests are the handler's requests to the API server that concern a node or this test's pods.
-func (r *rig) requests(node string) (reqs []bed.AuditRecord) {
+func (r *rig) requests(node string) (reqs []testenv.AuditRecord) {
 	r.Helper()
 	all, err := r.cp.AuditLog()
 	if err != nil {

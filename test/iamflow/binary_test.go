@@ -21,7 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // command runs the real binary as an operator would, logged in to the control plane and to the account. What it says is kept,
@@ -65,7 +65,7 @@ func (w *world) kubeconfig() []string {
 // node makes a node of the control plane for an instance.
 func (w *world) node(instance string) {
 	w.Helper()
-	if err := shared.cp.CreateNodes(w.Context(), bed.Node{InstanceID: instance, Zone: region + "a"}); err != nil {
+	if err := shared.cp.CreateNodes(w.Context(), testenv.Node{InstanceID: instance, Zone: region + "a"}); err != nil {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() {

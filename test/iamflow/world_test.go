@@ -22,8 +22,8 @@ import (
 
 	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/cutoff"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -33,8 +33,8 @@ const (
 )
 
 var shared struct {
-	motos    []*bed.Moto // one keeps one processor busy
-	cp       *bed.ControlPlane
+	motos    []*testenv.Moto // one keeps one processor busy
+	cp       *testenv.ControlPlane
 	bin      string
 	accounts atomic.Int64
 }
@@ -55,7 +55,7 @@ func runAll(m *testing.M) (code int, err error) {
 			return 1, err
 		}
 	}
-	bootstrap, err := bed.BuildBootstrap(ctx) // and with it the command line
+	bootstrap, err := testenv.BuildBootstrap(ctx) // and with it the command line
 	if err != nil {
 		return 1, err
 	}
@@ -75,13 +75,13 @@ func runAll(m *testing.M) (code int, err error) {
 		if err := os.Mkdir(own, 0o700); err != nil {
 			return 1, err
 		}
-		moto, err := bed.StartMoto(ctx, own)
+		moto, err := testenv.StartMoto(ctx, own)
 		if err != nil {
 			return 1, err
 		}
 		shared.motos = append(shared.motos, moto)
 	}
-	if shared.cp, err = bed.StartControlPlane(ctx, bed.Options{Log: os.Stderr}); err != nil {
+	if shared.cp, err = testenv.StartControlPlane(ctx, testenv.Options{Log: os.Stderr}); err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, shared.cp.Stop()) }()

@@ -24,11 +24,11 @@ import (
 
 	names "github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bridge"
 	"github.com/castai/kops-spot/test/cutoff"
 	"github.com/castai/kops-spot/test/lambdalocal"
 	"github.com/castai/kops-spot/test/samproxy"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -39,8 +39,8 @@ const (
 
 // world is an account, a cluster, and an operator who is logged in to both.
 var world struct {
-	cp     *bed.ControlPlane
-	moto   *bed.Moto
+	cp     *testenv.ControlPlane
+	moto   *testenv.Moto
 	sam    *samproxy.Proxy
 	bridge *bridge.Bridge
 	cut    *cutoff.Proxy
@@ -69,7 +69,7 @@ func runAll(m *testing.M) (code int, err error) {
 	if err := os.Setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false"); err != nil {
 		return 1, err
 	}
-	bootstrap, err := bed.BuildBootstrap(ctx) // and with it the command line
+	bootstrap, err := testenv.BuildBootstrap(ctx) // and with it the command line
 	if err != nil {
 		return 1, err
 	}
@@ -78,11 +78,11 @@ func runAll(m *testing.M) (code int, err error) {
 	if err := pack(bootstrap, world.code); err != nil {
 		return 1, err
 	}
-	if world.cp, err = bed.StartControlPlane(ctx, bed.Options{Log: os.Stderr}); err != nil {
+	if world.cp, err = testenv.StartControlPlane(ctx, testenv.Options{Log: os.Stderr}); err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, world.cp.Stop()) }()
-	if world.moto, err = bed.StartMoto(ctx, dir); err != nil {
+	if world.moto, err = testenv.StartMoto(ctx, dir); err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, world.moto.Stop()) }()
@@ -149,7 +149,7 @@ func newNode(ctx context.Context) (string, error) {
 		return "", err
 	}
 	i := out.Instances[0]
-	return *i.InstanceId, world.cp.CreateNodes(ctx, bed.Node{Name: *i.InstanceId, InstanceID: *i.InstanceId, Zone: region + "a", PrivateIP: *i.PrivateIpAddress})
+	return *i.InstanceId, world.cp.CreateNodes(ctx, testenv.Node{Name: *i.InstanceId, InstanceID: *i.InstanceId, Zone: region + "a", PrivateIP: *i.PrivateIpAddress})
 }
 
 // kopsSpot runs the command line as an operator would.

@@ -19,13 +19,13 @@ import (
 
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // TestTheBinary is an operator's way in each way that a cluster may know IAM: kops-spot onboard lets the role in, which logs in
 // then; once more it changes nothing; and kops-spot offboard leaves everything as it was.
 func TestTheBinary(t *testing.T) {
-	if err := shared.cp.Apply(t.Context(), []byte(bed.MappingsCRD)); err != nil {
+	if err := shared.cp.Apply(t.Context(), []byte(testenv.MappingsCRD)); err != nil {
 		t.Fatal(err)
 	}
 	run := operator(t)
@@ -33,8 +33,8 @@ func TestTheBinary(t *testing.T) {
 		mode          string
 		awsAuth, file map[string]string
 	}{
-		{mode: bed.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n"}},
-		{mode: bed.CRD},
+		{mode: testenv.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n"}},
+		{mode: testenv.CRD},
 		{mode: "", file: map[string]string{"config.yaml": theirFile}},
 	} {
 		t.Run("mode "+c.mode, func(t *testing.T) {
@@ -90,13 +90,13 @@ type told struct {
 // operator makes an account in which the cluster is, and returns how its operator runs the binary.
 func operator(t *testing.T) func(t *testing.T, args ...string) told {
 	t.Helper()
-	bootstrap, err := bed.BuildBootstrap(t.Context()) // and with it the command line
+	bootstrap, err := testenv.BuildBootstrap(t.Context()) // and with it the command line
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 	t.Setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-	moto, err := bed.StartMoto(t.Context(), t.TempDir())
+	moto, err := testenv.StartMoto(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func operator(t *testing.T) func(t *testing.T, args ...string) told {
 		t.Fatal(err)
 	}
 	id := *out.Instances[0].InstanceId
-	if err := shared.cp.CreateNodes(t.Context(), bed.Node{InstanceID: id, Zone: region + "a"}); err != nil {
+	if err := shared.cp.CreateNodes(t.Context(), testenv.Node{InstanceID: id, Zone: region + "a"}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

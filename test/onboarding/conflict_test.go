@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // meddler has somebody else change an object just before our first write of it arrives.
@@ -38,7 +38,7 @@ func TestConflict(t *testing.T) {
 	for name, before := range map[string]map[string]string{"changed": {"mapUsers": theirUsers}, "created": nil, "deleted": {}} {
 		t.Run(name, func(t *testing.T) {
 			setUp(t, "aws-auth", before)
-			daemonSetThatRunsNothing(t, bed.EKSConfigMap)
+			daemonSetThatRunsNothing(t, testenv.EKSConfigMap)
 			maps := shared.cp.Client().CoreV1().ConfigMaps(kubeSystem)
 			theirs := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "aws-auth"}, Data: map[string]string{"mapUsers": theirUsers, "mapAccounts": "[]"}}
 			m := &meddler{path: "/api/v1/namespaces/kube-system/configmaps", meddle: func() {

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // breaker breaks the connection at one write and at all requests after it: before the server has it, or once it has answered.
@@ -79,10 +79,10 @@ func brokenOff(t *testing.T, remove bool, n int32, answered bool) bool {
 
 // TestBrokenOffAnywhere: at whichever write a run ends, the next one brings about what one run would have; on the way back too.
 func TestBrokenOffAnywhere(t *testing.T) {
-	if err := shared.cp.Apply(t.Context(), []byte(bed.MappingsCRD)); err != nil {
+	if err := shared.cp.Apply(t.Context(), []byte(testenv.MappingsCRD)); err != nil {
 		t.Fatal(err)
 	}
-	for _, mode := range []string{"", bed.EKSConfigMap, bed.CRD, bed.MountedFile} {
+	for _, mode := range []string{"", testenv.EKSConfigMap, testenv.CRD, testenv.MountedFile} {
 		t.Run("mode "+mode, func(t *testing.T) {
 			before := map[string]map[string]string{"aws-auth": {"mapUsers": theirUsers}, daemonName: {"config.yaml": theirFile}}
 			for name, texts := range before {
@@ -96,7 +96,7 @@ func TestBrokenOffAnywhere(t *testing.T) {
 			apply(t, plan(t, mapping, true))
 			// There and back, the connection breaks before and after the server has the write; in the other modes, which share
 			// most writes, the other way round.
-			answered := mode == bed.EKSConfigMap || mode == ""
+			answered := mode == testenv.EKSConfigMap || mode == ""
 			writes := 0
 			for n := int32(1); brokenOff(t, false, n, answered); n++ {
 				writes++
@@ -132,7 +132,7 @@ func contents(t *testing.T) map[string]map[string]string {
 func TestTooMuch(t *testing.T) {
 	entry := fmt.Sprintf("- rolearn: arn:aws:iam::%s:role/CastLambdaRoleForSpot\n  username: boss\n  groups: [system:masters]\n", account)
 	setUp(t, "aws-auth", map[string]string{"mapRoles": entry})
-	authenticator(t, bed.EKSConfigMap)
+	authenticator(t, testenv.EKSConfigMap)
 	p := plan(t, mapping, false)
 	if said := fmt.Sprint(p.Changes); !strings.Contains(said, "{leave IAM role "+roleIdentity.ARN+" somebody else has given it system:masters") {
 		t.Errorf("the plan says %s", said)

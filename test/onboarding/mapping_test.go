@@ -15,7 +15,7 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // theirs is what alice's people have written, in a hand of their own.
@@ -28,7 +28,7 @@ const (
 // TestBackends: in each way that a cluster may know IAM, identities are let in, may do what they are to and no more, and are
 // shut out again; whoever was there before stays as he is.
 func TestBackends(t *testing.T) {
-	if err := shared.cp.Apply(t.Context(), []byte(bed.MappingsCRD)); err != nil {
+	if err := shared.cp.Apply(t.Context(), []byte(testenv.MappingsCRD)); err != nil {
 		t.Fatal(err)
 	}
 	mappings := in("iamauthenticator.k8s.aws", "v1alpha1", "iamidentitymappings")
@@ -39,10 +39,10 @@ func TestBackends(t *testing.T) {
 		object  bool
 		want    onboard.Backend
 	}{
-		{mode: bed.EKSConfigMap, want: onboard.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n", "mapAccounts": "- '000000000000'\n"}},
-		{mode: bed.CRD, want: onboard.CRD, object: true},
+		{mode: testenv.EKSConfigMap, want: onboard.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n", "mapAccounts": "- '000000000000'\n"}},
+		{mode: testenv.CRD, want: onboard.CRD, object: true},
 		{mode: "", want: onboard.MountedFile, file: map[string]string{"config.yaml": theirFile}},
-		{mode: bed.MountedFile + "," + bed.EKSConfigMap, want: onboard.EKSConfigMap, file: map[string]string{"config.yaml": theirFile}},
+		{mode: testenv.MountedFile + "," + testenv.EKSConfigMap, want: onboard.EKSConfigMap, file: map[string]string{"config.yaml": theirFile}},
 	} {
 		t.Run("mode "+c.mode, func(t *testing.T) {
 			setUp(t, "aws-auth", c.awsAuth)

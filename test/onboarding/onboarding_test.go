@@ -11,8 +11,8 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/sts"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -39,8 +39,8 @@ var (
 
 // shared is the cluster of all tests, which come one after another: each has its authenticator run in its own way.
 var shared struct {
-	cp    *bed.ControlPlane
-	auth  *bed.Authenticator
+	cp    *testenv.ControlPlane
+	auth  *testenv.Authenticator
 	admin dynamic.Interface
 	pods  *pods
 }
@@ -56,8 +56,8 @@ func TestMain(m *testing.M) {
 
 func runAll(m *testing.M) (code int, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	shared.cp, shared.auth, err = bed.StartWithAuthenticator(ctx, bed.Options{Log: os.Stderr},
-		bed.AuthenticatorOptions{ClusterID: cluster, Identities: []sts.Identity{function, user, alice}})
+	shared.cp, shared.auth, err = testenv.StartWithAuthenticator(ctx, testenv.Options{Log: os.Stderr},
+		testenv.AuthenticatorOptions{ClusterID: cluster, Identities: []sts.Identity{function, user, alice}})
 	if err != nil {
 		cancel()
 		return 1, err
@@ -72,7 +72,7 @@ func runAll(m *testing.M) (code int, err error) {
 	if shared.admin, err = onboard.NewClient(shared.cp.AdminConfig()); err != nil {
 		return 1, err
 	}
-	master := bed.Node{InstanceID: "i-0123456789abcdef0", Labels: map[string]string{"node-role.kubernetes.io/control-plane": ""}}
+	master := testenv.Node{InstanceID: "i-0123456789abcdef0", Labels: map[string]string{"node-role.kubernetes.io/control-plane": ""}}
 	if err := shared.cp.CreateNodes(ctx, master); err != nil {
 		return 1, err
 	}

@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -24,7 +24,7 @@ const (
 	daemonName = "aws-iam-authenticator"
 )
 
-// pods are those of the DaemonSet of the authenticator: the fake kubelet runs nothing in them, so for each new one the bed's
+// pods are those of the DaemonSet of the authenticator: the fake kubelet runs nothing in them, so for each new one the environment's
 // authenticator is started anew, as the pod says: in its backend modes, and with the file that would be mounted in it.
 type pods struct {
 	mu   sync.Mutex
@@ -103,13 +103,13 @@ func run(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	return shared.auth.Restart(ctx, func(o *bed.AuthenticatorOptions) {
+	return shared.auth.Restart(ctx, func(o *testenv.AuthenticatorOptions) {
 		o.Mode, o.Kubeconfig, o.Mappings = mode, shared.cp.Kubeconfig(), mappings
 	})
 }
 
 // mountedMappings are those of the file, read as the authenticator's command does: keys in whatever case.
-func mountedMappings(ctx context.Context) (all []bed.Mapping, err error) {
+func mountedMappings(ctx context.Context) (all []testenv.Mapping, err error) {
 	list, err := shared.cp.Client().CoreV1().ConfigMaps(kubeSystem).List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + daemonName})
 	if err != nil || len(list.Items) == 0 {
 		return nil, err
@@ -130,7 +130,7 @@ func mountedMappings(ctx context.Context) (all []bed.Mapping, err error) {
 		return nil, fmt.Errorf("the file is of the cluster %q", file.ClusterID)
 	}
 	for _, m := range slices.Concat(file.Server.MapRoles, file.Server.MapUsers) {
-		all = append(all, bed.Mapping{ARN: m.RoleARN + m.UserARN, Username: m.Username, Groups: m.Groups})
+		all = append(all, testenv.Mapping{ARN: m.RoleARN + m.UserARN, Username: m.Username, Groups: m.Groups})
 	}
 	return all, nil
 }
@@ -151,7 +151,7 @@ func authenticator(t *testing.T, mode string) {
 	})
 	args := []string{"server", "--state-dir=/var/aws-iam-authenticator", "--kubeconfig-pregenerated=true"}
 	volumes := []corev1.Volume{{Name: "state", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/srv/kubernetes/aws-iam-authenticator/"}}}}
-	if mode == "" || strings.Contains(mode, bed.MountedFile) {
+	if mode == "" || strings.Contains(mode, testenv.MountedFile) {
 		args = append(args, "--config=/etc/aws-iam-authenticator/config.yaml")
 		volumes = append(volumes, corev1.Volume{Name: "config", VolumeSource: corev1.VolumeSource{
 			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: daemonName}}}})

@@ -1,4 +1,4 @@
-// Package program is what the bed's programs have in common: how they begin, and when they end.
+// Package program is what the test environment's programs have in common: how they begin, and when they end.
 package program
 
 import (

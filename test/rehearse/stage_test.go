@@ -28,9 +28,9 @@ import (
 	"github.com/castai/kops-spot/deploy"
 	names "github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bridge"
 	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -46,7 +46,7 @@ const (
 
 // stage is what all tests share.
 var stage struct {
-	cp     *bed.ControlPlane
+	cp     *testenv.ControlPlane
 	bridge *bridge.Bridge
 	aws    aws.Config
 	bin    string
@@ -69,16 +69,16 @@ func runAll(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	bootstrap, err := bed.BuildBootstrap(ctx)
+	bootstrap, err := testenv.BuildBootstrap(ctx)
 	if err != nil {
 		return 1, err
 	}
 	stage.bin = filepath.Join(filepath.Dir(bootstrap), "kops-spot")
-	if stage.cp, err = bed.StartControlPlane(ctx, bed.Options{Log: os.Stderr}); err != nil {
+	if stage.cp, err = testenv.StartControlPlane(ctx, testenv.Options{Log: os.Stderr}); err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, stage.cp.Stop()) }()
-	moto, err := bed.StartMoto(ctx, dir)
+	moto, err := testenv.StartMoto(ctx, dir)
 	if err != nil {
 		return 1, err
 	}
@@ -207,7 +207,7 @@ func newNode(t *testing.T, of string) string {
 		t.Fatal(err)
 	}
 	i := out.Instances[0]
-	if err := stage.cp.CreateNodes(t.Context(), bed.Node{Name: *i.InstanceId, InstanceID: *i.InstanceId, Zone: region + "a", PrivateIP: *i.PrivateIpAddress}); err != nil {
+	if err := stage.cp.CreateNodes(t.Context(), testenv.Node{Name: *i.InstanceId, InstanceID: *i.InstanceId, Zone: region + "a", PrivateIP: *i.PrivateIpAddress}); err != nil {
 		t.Fatal(err)
 	}
 	return *i.InstanceId

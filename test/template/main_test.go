@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const cluster = "prod.example.com"
@@ -81,7 +81,7 @@ func switches(state string) Parameters {
 // shared is what takes seconds to make.
 var shared struct {
 	*Transformed
-	moto *bed.Moto
+	moto *testenv.Moto
 }
 
 func TestMain(m *testing.M) {
@@ -103,7 +103,7 @@ func runAll(m *testing.M) (code int, err error) {
 	var notTransformed error
 	var both sync.WaitGroup
 	both.Go(func() { shared.Transformed, notTransformed = Transform(ctx, true, sets) })
-	shared.moto, err = bed.StartMoto(ctx, folder)
+	shared.moto, err = testenv.StartMoto(ctx, folder)
 	both.Wait()
 	if err != nil {
 		return 1, err

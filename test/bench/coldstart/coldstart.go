@@ -14,8 +14,8 @@ import (
 
 	"k8s.io/client-go/util/cert"
 
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // event is one that kops-spot has no rule for: it answers at once, having asked nobody.
@@ -73,7 +73,7 @@ func Measure(ctx context.Context, binaries []Binary, n int) ([][]Start, error) {
 // Build builds kops-spot and the empty handler. With zips, kops-spot is what `make dist` makes, and both are zipped as
 // it zips; else it is what `make build` makes.
 func Build(ctx context.Context, dir string, zips bool) (kopsSpot, empty Binary, err error) {
-	bootstrap, err := bed.BuildBootstrap(ctx)
+	bootstrap, err := testenv.BuildBootstrap(ctx)
 	if err != nil {
 		return kopsSpot, empty, err
 	}

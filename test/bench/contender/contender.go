@@ -6,7 +6,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // Contender is one way to drain nodes.
@@ -23,7 +23,7 @@ type Drain func(ctx context.Context, at time.Time) []error
 
 // Place is where nodes are drained.
 type Place struct {
-	Nodes []bed.Node
+	Nodes []testenv.Node
 	// Left is how long the machines still live: what a contender that knows limits to its timeout.
 	Left      time.Duration
 	Server    string // of the API, as https://host:port

@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/kubectl/pkg/drain"
 
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // Kubectl is kubectl's drain library in a program that drains for many nodes.
@@ -98,7 +98,7 @@ func (k Kubectl) prepare(ctx context.Context, p Place) (Drain, error) {
 }
 
 // drainNode is what kubectl's own command does, without asking and without waiting for ever.
-func (k Kubectl) drainNode(ctx context.Context, client kubernetes.Interface, n bed.Node, timeout time.Duration) error {
+func (k Kubectl) drainNode(ctx context.Context, client kubernetes.Interface, n testenv.Node, timeout time.Duration) error {
 	node, err := k.lookUp(ctx, client, n.Object())
 	if err != nil {
 		return err

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bench/stage"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // Figures are what is compared. Moments are in seconds from the event; what never happened is +Inf.
@@ -41,12 +41,12 @@ type Figures struct {
 func Never() float64 { return math.Inf(1) }
 
 // Read makes figures of trials.
-func Read(trials []stage.Trial, requests []bed.AuditRecord, pods []bed.KubeletRecord) []Figures {
-	byAgent := map[string][]bed.AuditRecord{}
+func Read(trials []stage.Trial, requests []testenv.AuditRecord, pods []testenv.KubeletRecord) []Figures {
+	byAgent := map[string][]testenv.AuditRecord{}
 	for _, r := range requests {
 		byAgent[r.UserAgent] = append(byAgent[r.UserAgent], r)
 	}
-	byPod := map[string][]bed.KubeletRecord{}
+	byPod := map[string][]testenv.KubeletRecord{}
 	for _, r := range pods {
 		byPod[r.UID] = append(byPod[r.UID], r)
 	}
@@ -55,16 +55,16 @@ func Read(trials []stage.Trial, requests []bed.AuditRecord, pods []bed.KubeletRe
 		all[i].Returned = t.Returned.Seconds()
 		all[i].Received = float64(t.Received) / 1e6
 		// What came before the event was preparation.
-		asked := slices.DeleteFunc(slices.Clone(byAgent[t.ID]), func(r bed.AuditRecord) bool { return r.Received.Before(t.Start) })
+		asked := slices.DeleteFunc(slices.Clone(byAgent[t.ID]), func(r testenv.AuditRecord) bool { return r.Received.Before(t.Start) })
 		all[i].readRequests(t, asked)
 		all[i].readPods(t, byPod)
 	}
 	return all
 }
 
-func (f *Figures) readRequests(t stage.Trial, asked []bed.AuditRecord) {
-	cordoned := map[string]bed.AuditRecord{} // by node
-	var evicted []bed.AuditRecord
+func (f *Figures) readRequests(t stage.Trial, asked []testenv.AuditRecord) {
+	cordoned := map[string]testenv.AuditRecord{} // by node
+	var evicted []testenv.AuditRecord
 	for _, r := range asked {
 		if r.Resource == "events" {
 			f.Events++
@@ -84,7 +84,7 @@ func (f *Figures) readRequests(t stage.Trial, asked []bed.AuditRecord) {
 			evicted = append(evicted, r)
 		}
 	}
-	var cordons []bed.AuditRecord
+	var cordons []testenv.AuditRecord
 	for _, r := range cordoned {
 		cordons = append(cordons, r)
 	}
@@ -103,7 +103,7 @@ func (f *Figures) readRequests(t stage.Trial, asked []bed.AuditRecord) {
 }
 
 // first is how many round trips it took to the first of some requests: by the order of all, and by the time.
-func first(of, asked []bed.AuditRecord, t stage.Trial, round float64) (trip, rounds float64) {
+func first(of, asked []testenv.AuditRecord, t stage.Trial, round float64) (trip, rounds float64) {
 	if len(of) == 0 {
 		return Never(), Never()
 	}
@@ -111,10 +111,10 @@ func first(of, asked []bed.AuditRecord, t stage.Trial, round float64) (trip, rou
 	return float64(trips(asked, r, t.Scene.Away)), r.Received.Sub(t.Start).Seconds()/round + 0.5
 }
 
-func byArrival(a, b bed.AuditRecord) int { return a.Received.Compare(b.Received) }
+func byArrival(a, b testenv.AuditRecord) int { return a.Received.Compare(b.Received) }
 
 // span is when the first and the last of n requests was answered.
-func span(rs []bed.AuditRecord, n int, after func(time.Time) float64) (first, last float64) {
+func span(rs []testenv.AuditRecord, n int, after func(time.Time) float64) (first, last float64) {
 	first, last = Never(), 0
 	for _, r := range rs {
 		first, last = min(first, after(r.Answered)), max(last, after(r.Answered))
@@ -127,7 +127,7 @@ func span(rs []bed.AuditRecord, n int, after func(time.Time) float64) (first, la
 
 // trips is the length of the longest row of requests that ends with the given one and in which each came in only after
 // the answer to the one before it could have reached its sender and a request come back from there.
-func trips(asked []bed.AuditRecord, last bed.AuditRecord, away time.Duration) int {
+func trips(asked []testenv.AuditRecord, last testenv.AuditRecord, away time.Duration) int {
 	longest := make([]int, len(asked)) // that ends with each; they are in the order in which they came in
 	for i, r := range asked {
 		for j, before := range asked[:i] {
@@ -144,7 +144,7 @@ func trips(asked []bed.AuditRecord, last bed.AuditRecord, away time.Duration) in
 	return 0
 }
 
-func (f *Figures) readPods(t stage.Trial, byPod map[string][]bed.KubeletRecord) {
+func (f *Figures) readPods(t stage.Trial, byPod map[string][]testenv.KubeletRecord) {
 	empty := map[string]float64{} // by node
 	for _, n := range t.Scene.Nodes {
 		empty[n.Object().Name] = 0
@@ -154,11 +154,11 @@ func (f *Figures) readPods(t stage.Trial, byPod map[string][]bed.KubeletRecord) 
 		for _, r := range byPod[p.UID] {
 			inTime := r.Time.Before(t.Ends)
 			switch {
-			case r.Event == bed.PodSigTerm && inTime:
+			case r.Event == testenv.PodSigTerm && inTime:
 				f.PodsTold++
-			case r.Event == bed.PodExited && inTime:
+			case r.Event == testenv.PodExited && inTime:
 				f.PodsStopped++
-			case r.Event == bed.PodRemoved:
+			case r.Event == testenv.PodRemoved:
 				removed = r.Time.Sub(t.Start).Seconds()
 			}
 		}

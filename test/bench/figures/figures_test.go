@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bench/stage"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const ms = time.Millisecond
@@ -16,11 +16,11 @@ const ms = time.Millisecond
 func TestReadFollowsOneDrain(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
-	request := func(id, verb, resource, sub, name string, code int, in, out time.Duration) bed.AuditRecord {
-		return bed.AuditRecord{ID: id, UserAgent: "bench/1", Verb: verb, Resource: resource, Subresource: sub, Name: name, Code: code,
+	request := func(id, verb, resource, sub, name string, code int, in, out time.Duration) testenv.AuditRecord {
+		return testenv.AuditRecord{ID: id, UserAgent: "bench/1", Verb: verb, Resource: resource, Subresource: sub, Name: name, Code: code,
 			Received: at(in), Answered: at(out)}
 	}
-	requests := []bed.AuditRecord{
+	requests := []testenv.AuditRecord{
 		request("0", "get", "nodes", "", "n", 200, -50*ms, -49*ms), // preparation
 		request("1", "get", "nodes", "", "n", 200, 50*ms, 52*ms),
 		request("2", "patch", "nodes", "", "n", 200, 73*ms, 78*ms),
@@ -31,17 +31,17 @@ func TestReadFollowsOneDrain(t *testing.T) {
 		request("7", "create", "events", "", "", 201, 720*ms, 721*ms),
 		{ID: "8", UserAgent: "bench/2", Verb: "list", Resource: "nodes", Code: 200, Received: at(ms), Answered: at(2 * ms)},
 	}
-	pods := []bed.KubeletRecord{
-		{UID: "ua", Event: bed.PodSigTerm, Time: at(105 * ms)},
-		{UID: "ua", Event: bed.PodExited, Time: at(1105 * ms)},
-		{UID: "ua", Event: bed.PodRemoved, Time: at(1115 * ms)},
-		{UID: "ub", Event: bed.PodSigTerm, Time: at(710 * ms)},
-		{UID: "ub", Event: bed.PodExited, Time: at(3 * time.Second)}, // the machine has ended before
-		{UID: "ub", Event: bed.PodRemoved, Time: at(3010 * ms)},
+	pods := []testenv.KubeletRecord{
+		{UID: "ua", Event: testenv.PodSigTerm, Time: at(105 * ms)},
+		{UID: "ua", Event: testenv.PodExited, Time: at(1105 * ms)},
+		{UID: "ua", Event: testenv.PodRemoved, Time: at(1115 * ms)},
+		{UID: "ub", Event: testenv.PodSigTerm, Time: at(710 * ms)},
+		{UID: "ub", Event: testenv.PodExited, Time: at(3 * time.Second)}, // the machine has ended before
+		{UID: "ub", Event: testenv.PodRemoved, Time: at(3010 * ms)},
 	}
 	trial := stage.Trial{ID: "bench/1", Start: start, Ends: at(2 * time.Second), Returned: 4 * time.Second, Received: 2e6,
 		Pods:  []stage.Pod{{UID: "ua", Node: "n"}, {UID: "ub", Node: "n"}},
-		Scene: stage.Scene{Nodes: []bed.Node{{Name: "n", InstanceID: "i-1"}}, Pods: 2, Stop: time.Second, Away: 20 * ms}}
+		Scene: stage.Scene{Nodes: []testenv.Node{{Name: "n", InstanceID: "i-1"}}, Pods: 2, Stop: time.Second, Away: 20 * ms}}
 	got := Read([]stage.Trial{trial}, requests, pods)[0]
 	want := Figures{FirstCordon: 0.078, LastCordon: 0.078, FirstEviction: 0.105, LastEviction: 0.71, Empty: 2.01, Returned: 4,
 		Requests: 6, Events: 1, Refused: 1, Received: 2, NodesEmpty: 0, PodsTold: 2, PodsStopped: 1,
@@ -54,7 +54,7 @@ func TestReadFollowsOneDrain(t *testing.T) {
 // TestReadOfNothing: what never happened is never, not at once.
 func TestReadOfNothing(t *testing.T) {
 	trial := stage.Trial{ID: "bench/1", Pods: []stage.Pod{{UID: "ua", Node: "n"}},
-		Scene: stage.Scene{Nodes: []bed.Node{{Name: "n"}}, Pods: 1, Away: 20 * ms}}
+		Scene: stage.Scene{Nodes: []testenv.Node{{Name: "n"}}, Pods: 1, Away: 20 * ms}}
 	f := Read([]stage.Trial{trial}, nil, nil)[0]
 	for name, v := range map[string]float64{"cordon": f.LastCordon, "eviction": f.LastEviction, "empty": f.Empty, "round trips": f.TripsToCordon} {
 		if !math.IsInf(v, 1) {

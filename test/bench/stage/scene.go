@@ -14,13 +14,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // Scene is what a contender finds: nodes that are all warned at once, with fresh pods that are Ready. The pods have no
 // owner and are bound from the start, so that no successors and no scheduler take part in what is measured.
 type Scene struct {
-	Nodes   []bed.Node
+	Nodes   []testenv.Node
 	Pods    int           // on each node
 	Stop    time.Duration // from a pod's SIGTERM to its exit
 	Grace   time.Duration // of each pod; 30 s if zero
@@ -92,7 +92,7 @@ func (s *Stage) clear(ctx context.Context) error {
 }
 
 // restore takes from a node whatever contenders left on it.
-func (s *Stage) restore(ctx context.Context, n bed.Node) error {
+func (s *Stage) restore(ctx context.Context, n testenv.Node) error {
 	fresh := n.Object()
 	for {
 		node, err := s.client.CoreV1().Nodes().Get(ctx, fresh.Name, metav1.GetOptions{})
@@ -115,7 +115,7 @@ func (sc Scene) pod(serial, node, number int) *corev1.Pod {
 	}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("run%d-node%d-pod%d", serial, node, number), Labels: labels,
-			Annotations: map[string]string{bed.ReadyAfterAnnotation: "1ms", bed.ExitAfterAnnotation: sc.Stop.String()}},
+			Annotations: map[string]string{testenv.ReadyAfterAnnotation: "1ms", testenv.ExitAfterAnnotation: sc.Stop.String()}},
 		Spec: corev1.PodSpec{NodeName: sc.Nodes[node].Object().Name, TerminationGracePeriodSeconds: &grace,
 			Containers: []corev1.Container{{Name: "main", Image: "example/app"}}},
 	}

@@ -11,8 +11,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/castai/kops-spot/deploy"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bench/contender"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -30,7 +30,7 @@ var kubectlRBAC []byte
 
 // Stage is a running control plane with the contenders' accounts.
 type Stage struct {
-	cp     *bed.ControlPlane
+	cp     *testenv.ControlPlane
 	client kubernetes.Interface
 	tokens map[string]string // by account
 
@@ -46,7 +46,7 @@ func Open(ctx context.Context, log io.Writer) (s *Stage, err error) {
 			_ = s.Close() // err says more
 		}
 	}()
-	if s.cp, err = bed.StartControlPlane(ctx, bed.Options{ManyNodes: true, Log: log}); err != nil {
+	if s.cp, err = testenv.StartControlPlane(ctx, testenv.Options{ManyNodes: true, Log: log}); err != nil {
 		return s, err
 	}
 	s.client = s.cp.Client()
@@ -72,8 +72,8 @@ func (s *Stage) Close() error {
 }
 
 // Nodes adds nodes to the cluster. They send no heartbeats: those are the same load whoever drains.
-func (s *Stage) Nodes(ctx context.Context, n int) ([]bed.Node, error) {
-	nodes := bed.SpotNodes(s.nodes + n)[s.nodes:]
+func (s *Stage) Nodes(ctx context.Context, n int) ([]testenv.Node, error) {
+	nodes := testenv.SpotNodes(s.nodes + n)[s.nodes:]
 	for i := range nodes {
 		nodes[i].Silent = true
 	}
@@ -81,8 +81,8 @@ func (s *Stage) Nodes(ctx context.Context, n int) ([]bed.Node, error) {
 }
 
 // NamelessNode adds a node whose name kOps has never given to one of its instance.
-func (s *Stage) NamelessNode(ctx context.Context) ([]bed.Node, error) {
-	nodes := bed.SpotNodes(s.nodes + 1)[s.nodes:]
+func (s *Stage) NamelessNode(ctx context.Context) ([]testenv.Node, error) {
+	nodes := testenv.SpotNodes(s.nodes + 1)[s.nodes:]
 	nodes[0].Silent = true
 	nodes[0].Name = "worker-" + nodes[0].InstanceID
 	return nodes, s.register(ctx, nodes)
@@ -97,7 +97,7 @@ func (s *Stage) Grow(ctx context.Context, total int) error {
 	return err
 }
 
-func (s *Stage) register(ctx context.Context, nodes []bed.Node) error {
+func (s *Stage) register(ctx context.Context, nodes []testenv.Node) error {
 	s.nodes += len(nodes)
 	return s.cp.CreateNodes(ctx, nodes...)
 }

@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/bench/contender"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // pause is between a scene's being set and the event: what setting it left to do for the control plane is done by then.
@@ -38,7 +38,7 @@ func (s *Stage) Play(ctx context.Context, c contender.Contender, sc Scene) (Tria
 	}
 	// Each trial has a proxy of its own, which counts what is answered, and takes all connections away with it: a client
 	// that is no longer used would keep them, and keep asking the server whether it is still there.
-	way, err := bed.StartProxy(strings.TrimPrefix(s.cp.AdminConfig().Host, "https://"), sc.Away)
+	way, err := testenv.StartProxy(strings.TrimPrefix(s.cp.AdminConfig().Host, "https://"), sc.Away)
 	if err != nil {
 		return t, err
 	}
@@ -83,7 +83,7 @@ func (s *Stage) curtain(ctx context.Context, sc Scene) error {
 }
 
 // Logs are what the API server noted of requests and the kubelets of pods, of all trials so far.
-func (s *Stage) Logs(ctx context.Context) ([]bed.AuditRecord, []bed.KubeletRecord, error) {
+func (s *Stage) Logs(ctx context.Context) ([]testenv.AuditRecord, []testenv.KubeletRecord, error) {
 	// A request's record comes a moment after its answer.
 	select {
 	case <-time.After(time.Second):

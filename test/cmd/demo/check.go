@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // check asks the API server, the kubelets and the Auto Scaling group themselves: the function's account proves nothing.
@@ -86,9 +86,9 @@ func (w *world) containers(victim *machine) (killed []string, ended int, err err
 	for _, r := range log {
 		switch {
 		case r.Node != victim.node:
-		case r.Event == bed.PodSigKill:
+		case r.Event == testenv.PodSigKill:
 			killed = append(killed, r.Pod)
-		case r.Event == bed.PodExited:
+		case r.Event == testenv.PodExited:
 			ended++
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/castai/kops-spot/deploy"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/term"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // kinds are the three warnings that EC2 gives for a Spot instance.
@@ -64,12 +64,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	cp, err := bed.StartControlPlane(ctx, bed.Options{Log: stderr})
+	cp, err := testenv.StartControlPlane(ctx, testenv.Options{Log: stderr})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, cp.Stop()) }()
-	out.line("control plane   Kubernetes %s, ready in %.1f s", bed.KubernetesVersion, cp.ReadyAfter().Seconds())
+	out.line("control plane   Kubernetes %s, ready in %.1f s", testenv.KubernetesVersion, cp.ReadyAfter().Seconds())
 
 	if err := cp.Apply(ctx, deploy.RBAC); err != nil {
 		return err
@@ -106,7 +106,7 @@ func buildFunction(ctx context.Context, out *screen) (string, error) {
 			}
 		}
 	}()
-	path, err := bed.BuildBootstrap(ctx)
+	path, err := testenv.BuildBootstrap(ctx)
 	if err != nil {
 		return "", err
 	}

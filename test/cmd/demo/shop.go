@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -51,10 +51,10 @@ func (a app) template() corev1.PodTemplateSpec {
 	t.Spec.Containers = []corev1.Container{{Name: "main", Image: "example/" + a.name}}
 	t.Spec.TerminationGracePeriodSeconds = &a.grace
 	if a.ready > 0 {
-		t.Annotations[bed.ReadyAfterAnnotation] = a.ready.String()
+		t.Annotations[testenv.ReadyAfterAnnotation] = a.ready.String()
 	}
 	if a.exit > 0 {
-		t.Annotations[bed.ExitAfterAnnotation] = a.exit.String()
+		t.Annotations[testenv.ExitAfterAnnotation] = a.exit.String()
 	}
 	return t
 }

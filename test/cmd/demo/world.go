@@ -16,7 +16,7 @@ import (
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/awsfake"
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -77,7 +77,7 @@ type machine struct {
 
 // world is everything around the function.
 type world struct {
-	cp     *bed.ControlPlane
+	cp     *testenv.ControlPlane
 	client kubernetes.Interface
 	aws    *sim.AWS
 	fake   *awsfake.Server
@@ -90,7 +90,7 @@ type world struct {
 }
 
 // newWorld makes the account with its groups, and registers their machines as nodes.
-func newWorld(ctx context.Context, cp *bed.ControlPlane, out *screen) (*world, error) {
+func newWorld(ctx context.Context, cp *testenv.ControlPlane, out *screen) (*world, error) {
 	quiet := cp.AdminConfig()
 	quiet.WarningHandler = rest.NoWarnings{} // the API server finds some pods' names odd; kubelets name them so
 	client, err := kubernetes.NewForConfig(quiet)
@@ -131,7 +131,7 @@ func (w *world) close() {
 
 // register is what a machine's kubelet does when it starts: it makes the Node, and shows its static pod.
 func (w *world) register(ctx context.Context, g instanceGroup, node, id, ip string) error {
-	err := w.cp.CreateNodes(ctx, bed.Node{Name: node, InstanceID: id, Zone: g.zone, InstanceGroup: g.name, PrivateIP: ip})
+	err := w.cp.CreateNodes(ctx, testenv.Node{Name: node, InstanceID: id, Zone: g.zone, InstanceGroup: g.name, PrivateIP: ip})
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 func main() {
@@ -25,7 +25,7 @@ func main() {
 }
 
 func run(ctx context.Context, log io.Writer) error {
-	cp, auth, err := bed.StartWithAuthenticator(ctx, bed.Options{Log: log}, bed.AuthenticatorOptions{ClusterID: "prod.example.com"})
+	cp, auth, err := testenv.StartWithAuthenticator(ctx, testenv.Options{Log: log}, testenv.AuthenticatorOptions{ClusterID: "prod.example.com"})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package bed_test
+package testenv_test
 
 import (
 	"context"
@@ -24,8 +24,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/castai/kops-spot/deploy"
-	"github.com/castai/kops-spot/test/bed"
 	"github.com/castai/kops-spot/test/sts"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 const (
@@ -39,8 +39,8 @@ const (
 
 // login is a control plane whose users log in through the authenticator, and who may try.
 type login struct {
-	cp       *bed.ControlPlane
-	auth     *bed.Authenticator
+	cp       *testenv.ControlPlane
+	auth     *testenv.Authenticator
 	handler  sts.Identity // of the role that is mapped
 	stranger sts.Identity // of one that is not
 	alice    sts.Identity // a user
@@ -56,9 +56,9 @@ func TestAuthenticator(t *testing.T) {
 		alice:    sts.User(awsAccount, "alice"),
 	}
 	var err error
-	l.cp, l.auth, err = bed.StartWithAuthenticator(t.Context(), bed.Options{Log: t.Output()}, bed.AuthenticatorOptions{
+	l.cp, l.auth, err = testenv.StartWithAuthenticator(t.Context(), testenv.Options{Log: t.Output()}, testenv.AuthenticatorOptions{
 		ClusterID:  clusterID,
-		Mappings:   []bed.Mapping{{ARN: handlerRole, Username: handlerLogin, Groups: []string{handlerGroup}}},
+		Mappings:   []testenv.Mapping{{ARN: handlerRole, Username: handlerLogin, Groups: []string{handlerGroup}}},
 		Identities: []sts.Identity{l.handler, l.stranger, l.alice},
 		Log:        t.Output(),
 	})
@@ -91,8 +91,8 @@ func TestAuthenticatorCannotStart(t *testing.T) {
 		"CRD":                      "mode CRD reads mappings from a cluster: no kubeconfig given",
 		"MountedFile,EKSConfigMap": "mode EKSConfigMap reads mappings from a cluster: no kubeconfig given",
 	} {
-		opts := bed.AuthenticatorOptions{ClusterID: clusterID, Mode: mode, Log: t.Output()}
-		if _, err := bed.StartAuthenticator(t.Context(), opts); err == nil || !strings.Contains(err.Error(), want) {
+		opts := testenv.AuthenticatorOptions{ClusterID: clusterID, Mode: mode, Log: t.Output()}
+		if _, err := testenv.StartAuthenticator(t.Context(), opts); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", mode, err, want)
 		}
 	}
@@ -193,7 +193,7 @@ func (l *login) testRefused(t *testing.T) {
 
 // testLoopback finds nothing of the authenticator where others could, and starts a second one beside it.
 func (l *login) testLoopback(t *testing.T) {
-	second, err := bed.StartAuthenticator(t.Context(), bed.AuthenticatorOptions{ClusterID: "other.example.com", Log: t.Output()})
+	second, err := testenv.StartAuthenticator(t.Context(), testenv.AuthenticatorOptions{ClusterID: "other.example.com", Log: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,8 +219,8 @@ func (l *login) testLoopback(t *testing.T) {
 
 // testEKSConfigMap changes who is who in aws-auth while the authenticator runs.
 func (l *login) testEKSConfigMap(t *testing.T) {
-	err := l.auth.Restart(t.Context(), func(o *bed.AuthenticatorOptions) {
-		o.Mode, o.Kubeconfig = bed.EKSConfigMap, l.cp.Kubeconfig()
+	err := l.auth.Restart(t.Context(), func(o *testenv.AuthenticatorOptions) {
+		o.Mode, o.Kubeconfig = testenv.EKSConfigMap, l.cp.Kubeconfig()
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -246,10 +246,10 @@ func (l *login) testEKSConfigMap(t *testing.T) {
 
 // testCRD changes who is who by objects while the authenticator runs.
 func (l *login) testCRD(t *testing.T) {
-	if err := l.cp.Apply(t.Context(), []byte(bed.MappingsCRD)); err != nil {
+	if err := l.cp.Apply(t.Context(), []byte(testenv.MappingsCRD)); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.auth.Restart(t.Context(), func(o *bed.AuthenticatorOptions) { o.Mode = bed.CRD }); err != nil {
+	if err := l.auth.Restart(t.Context(), func(o *testenv.AuthenticatorOptions) { o.Mode = testenv.CRD }); err != nil {
 		t.Fatal(err)
 	}
 	l.becomes(t, l.alice, "")

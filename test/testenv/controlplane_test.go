@@ -1,4 +1,4 @@
-package bed_test
+package testenv_test
 
 import (
 	"context"
@@ -20,13 +20,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // TestControlPlane proves what every other test on the control plane takes for granted. Its parts share one.
 func TestControlPlane(t *testing.T) {
 	ctx := t.Context()
-	cp, err := bed.StartControlPlane(ctx, bed.Options{
+	cp, err := testenv.StartControlPlane(ctx, testenv.Options{
 		Dir:               t.TempDir(),
 		Log:               t.Output(),
 		NodeGrace:         4 * time.Second,
@@ -43,7 +43,7 @@ func TestControlPlane(t *testing.T) {
 		}
 	})
 	t.Logf("ready after %v, %s", cp.ReadyAfter(), rss(cp.PID()))
-	if err := cp.CreateNodes(ctx, bed.SpotNodes(3)...); err != nil {
+	if err := cp.CreateNodes(ctx, testenv.SpotNodes(3)...); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []struct {
@@ -80,14 +80,14 @@ func testVersion(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := version.GitVersion; got != bed.KubernetesVersion || got != string(required[1]) {
+	if got := version.GitVersion; got != testenv.KubernetesVersion || got != string(required[1]) {
 		t.Errorf("the server calls itself %s; go.mod requires %s", got, required[1])
 	}
 }
 
 func testBudget(t *testing.T, w *world) {
 	// The replacement must not be Ready before the second eviction is tried.
-	web := pod("web", map[string]string{bed.ReadyAfterAnnotation: "1s"})
+	web := pod("web", map[string]string{testenv.ReadyAfterAnnotation: "1s"})
 	create(w, w.client.AppsV1().Deployments(w.namespace), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
 		Spec:       appsv1.DeploymentSpec{Replicas: new(int32(3)), Selector: selector("web"), Template: web},
@@ -125,7 +125,7 @@ func testBudget(t *testing.T, w *world) {
 	}
 	codes := func() []int {
 		var codes []int
-		for _, r := range w.requests(bed.AdminUser) {
+		for _, r := range w.requests(testenv.AdminUser) {
 			if r.Subresource == "eviction" {
 				codes = append(codes, r.Code)
 			}

@@ -1,6 +1,6 @@
-// Package bed sets up what tests, benchmarks and the demo run against. It compiles quickly: whatever takes minutes to
+// Package testenv sets up what tests, benchmarks and the demo run against. It compiles quickly: whatever takes minutes to
 // compile is a program of its own that it builds and starts.
-package bed
+package testenv
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package bed_test
+package testenv_test
 
 import (
 	"context"
@@ -15,26 +15,26 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/castai/kops-spot/test/bed"
+	"github.com/castai/kops-spot/test/testenv"
 )
 
 // world is what one part of TestControlPlane works in: a namespace of its own on the shared control plane.
 type world struct {
 	*testing.T
-	cp        *bed.ControlPlane
+	cp        *testenv.ControlPlane
 	client    kubernetes.Interface
 	namespace string
 }
 
 func testGrace(t *testing.T, w *world) {
 	// One that exits in time, one that has to be killed, and one that is asked twice.
-	w.runPod("polite", map[string]string{bed.ExitAfterAnnotation: "500ms"})
-	w.runPod("deaf", map[string]string{bed.ExitAfterAnnotation: "1h"})
-	w.runPod("hurried", map[string]string{bed.ExitAfterAnnotation: "1h"})
+	w.runPod("polite", map[string]string{testenv.ExitAfterAnnotation: "500ms"})
+	w.runPod("deaf", map[string]string{testenv.ExitAfterAnnotation: "1h"})
+	w.runPod("hurried", map[string]string{testenv.ExitAfterAnnotation: "1h"})
 	w.deletePod("polite", 30)
 	w.deletePod("deaf", 3)
 	w.deletePod("hurried", 60)
-	w.eventually("SIGTERM is recorded", func() bool { return len(w.records("hurried", bed.PodSigTerm)) == 1 })
+	w.eventually("SIGTERM is recorded", func() bool { return len(w.records("hurried", testenv.PodSigTerm)) == 1 })
 	w.deletePod("hurried", 2)
 	w.eventually("all three pods are gone", func() bool {
 		list, err := w.client.CoreV1().Pods(w.namespace).List(t.Context(), metav1.ListOptions{})
@@ -45,7 +45,7 @@ func testGrace(t *testing.T, w *world) {
 		"deaf":    "started 0, ready 0, sigterm 3, sigkill 3, removed 3",
 		"hurried": "started 0, ready 0, sigterm 60, grace-shortened 2, sigkill 2, removed 2",
 	} {
-		w.eventually(name+" is recorded as removed", func() bool { return len(w.records(name, bed.PodRemoved)) == 1 })
+		w.eventually(name+" is recorded as removed", func() bool { return len(w.records(name, testenv.PodRemoved)) == 1 })
 		var got []string
 		for _, r := range w.records(name) {
 			got = append(got, fmt.Sprintf("%s %d", r.Event, r.Grace))
@@ -54,7 +54,7 @@ func testGrace(t *testing.T, w *world) {
 			t.Errorf("%s: %s; want %s", name, s, want)
 		}
 	}
-	lived := w.records("deaf", bed.PodSigKill)[0].Time.Sub(w.records("deaf", bed.PodSigTerm)[0].Time)
+	lived := w.records("deaf", testenv.PodSigKill)[0].Time.Sub(w.records("deaf", testenv.PodSigTerm)[0].Time)
 	if lived < 3*time.Second || lived > 4*time.Second {
 		t.Errorf("killed %v after SIGTERM; want its 3 s of grace", lived)
 	}
@@ -114,14 +114,14 @@ func testVolume(t *testing.T, w *world) {
 
 // testPower cuts a node's power while a pod is ending, deletes its Node, and brings it back.
 func testPower(t *testing.T, w *world) {
-	node := w.runPod("lost", map[string]string{bed.ExitAfterAnnotation: "1s"})
+	node := w.runPod("lost", map[string]string{testenv.ExitAfterAnnotation: "1s"})
 	w.deletePod("lost", 30)
-	w.eventually("SIGTERM is recorded", func() bool { return len(w.records("lost", bed.PodSigTerm)) == 1 })
+	w.eventually("SIGTERM is recorded", func() bool { return len(w.records("lost", testenv.PodSigTerm)) == 1 })
 	if err := w.cp.PowerOff(t.Context(), node); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("the node is NotReady", func() bool { return !bed.NodeReady(w.node(node)) })
-	if got := w.records("lost", bed.PodExited, bed.PodSigKill, bed.PodRemoved); len(got) > 0 {
+	w.eventually("the node is NotReady", func() bool { return !testenv.NodeReady(w.node(node)) })
+	if got := w.records("lost", testenv.PodExited, testenv.PodSigKill, testenv.PodRemoved); len(got) > 0 {
 		t.Errorf("a node without power recorded %v", got)
 	}
 	if list := w.pods(""); len(list) != 1 {
@@ -131,7 +131,7 @@ func testPower(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	w.eventually("the node is Ready and the pod gone", func() bool {
-		return bed.NodeReady(w.node(node)) && len(w.pods("")) == 0
+		return testenv.NodeReady(w.node(node)) && len(w.pods("")) == 0
 	})
 
 	node = w.runPod("orphan", nil)
@@ -167,8 +167,8 @@ func (w *world) run(name string, template corev1.PodTemplateSpec) (node string) 
 	w.Helper()
 	template.ObjectMeta.Name = name
 	create(w, w.client.CoreV1().Pods(w.namespace), &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec})
-	w.eventually(name+" is Ready", func() bool { return len(w.records(name, bed.PodReady)) == 1 })
-	return w.records(name, bed.PodReady)[0].Node
+	w.eventually(name+" is Ready", func() bool { return len(w.records(name, testenv.PodReady)) == 1 })
+	return w.records(name, testenv.PodReady)[0].Node
 }
 
 func (w *world) deletePod(name string, grace int64) {
@@ -208,25 +208,25 @@ func (w *world) node(name string) *corev1.Node {
 }
 
 // records returns what the kubelet recorded of the namespace's pod: those events only, or all if none are named.
-func (w *world) records(pod string, events ...bed.KubeletEvent) []bed.KubeletRecord {
+func (w *world) records(pod string, events ...testenv.KubeletEvent) []testenv.KubeletRecord {
 	w.Helper()
 	all, err := w.cp.KubeletLog()
 	if err != nil {
 		w.Fatal(err)
 	}
-	return slices.DeleteFunc(all, func(r bed.KubeletRecord) bool {
+	return slices.DeleteFunc(all, func(r testenv.KubeletRecord) bool {
 		return r.Namespace != w.namespace || r.Pod != pod || len(events) > 0 && !slices.Contains(events, r.Event)
 	})
 }
 
 // requests returns the user's requests.
-func (w *world) requests(user string) []bed.AuditRecord {
+func (w *world) requests(user string) []testenv.AuditRecord {
 	w.Helper()
 	all, err := w.cp.AuditLog()
 	if err != nil {
 		w.Fatal(err)
 	}
-	return slices.DeleteFunc(all, func(r bed.AuditRecord) bool { return r.User != user })
+	return slices.DeleteFunc(all, func(r testenv.AuditRecord) bool { return r.User != user })
 }
 
 // create creates the object with a typed client's interface for its kind.

@@ -1,4 +1,4 @@
-package bed
+package testenv
 
 // MappingsCRD is the manifest that kOps installs wherever the authenticator is run, as far as the API server needs it
 // (https://github.com/kubernetes-sigs/aws-iam-authenticator/blob/v0.7.5/deploy/iamidentitymapping.yaml).

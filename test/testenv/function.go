@@ -1,4 +1,4 @@
-package bed
+package testenv
 
 import (
 	"bytes"
@@ -58,7 +58,7 @@ func (cp *ControlPlane) Apply(ctx context.Context, manifest []byte) error {
 			return fmt.Errorf("applying %s %s: %w", gvk.Kind, o.GetName(), err)
 		}
 		_, err = client.Resource(mapping.Resource).Namespace(o.GetNamespace()).
-			Apply(ctx, o.GetName(), &o, metav1.ApplyOptions{FieldManager: "bed", Force: true})
+			Apply(ctx, o.GetName(), &o, metav1.ApplyOptions{FieldManager: "testenv", Force: true})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("applying %s %s: %w", gvk.Kind, o.GetName(), err)
 		}

@@ -95,15 +95,11 @@ func transform(ctx context.Context, file, code string, lint bool, sets map[strin
 	if err != nil {
 		return nil, err
 	}
-	python := filepath.Join(Root(), "tools", "python")
-	if out, err := exec.CommandContext(ctx, "python3", filepath.Join(python, "check.py"), "aws-sam-translator", "cfn-lint", "boto3").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("looking for what transforms templates: %w\n%s", err, out)
-	}
-	cmd := exec.CommandContext(ctx, "python3", filepath.Join(python, "template.py"))
+	cmd := exec.CommandContext(ctx, "python3", filepath.Join(Root(), "tools", "python", "template.py"))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(request), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("transforming the template: %w\n%s", err, stderr.Bytes())
+		return nil, fmt.Errorf("transforming the template (`make tools` installs what this needs): %w\n%s", err, stderr.Bytes())
 	}
 	var told struct {
 		Lint []string

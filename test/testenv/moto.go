@@ -20,17 +20,8 @@ type Moto struct {
 	log string
 }
 
-// StartMoto starts a moto server on a port of its own; its log is kept in dir. That moto is not installed is an error
-// that says how to.
+// StartMoto starts a moto server on a port of its own; its log is kept in dir. `make tools` installs moto.
 func StartMoto(ctx context.Context, dir string) (*Moto, error) {
-	test, err := moduleDir()
-	if err != nil {
-		return nil, err
-	}
-	check := filepath.Join(filepath.Dir(test), "tools", "python", "check.py")
-	if out, err := exec.CommandContext(ctx, "python3", check, "moto", "boto3").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("looking for moto: %w\n%s", err, out)
-	}
 	m := &Moto{log: filepath.Join(dir, "moto.log")}
 	log, err := os.Create(m.log)
 	if err != nil {
@@ -60,7 +51,7 @@ func (m *Moto) address(ctx context.Context) (string, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("it never said where it runs: %w\n%s", ctx.Err(), m.Log())
+			return "", fmt.Errorf("it did not say where it runs (`make tools` installs it): %w\n%s", ctx.Err(), m.Log())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

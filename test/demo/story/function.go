@@ -1,4 +1,4 @@
-package main
+package story
 
 import (
 	"bytes"
@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// functionLog shows in a few words what the function logs. It is its log: whole lines, one write at a time.
-type functionLog struct {
-	out *screen
+// FunctionLog shows in a few words what the function logs. It is its log: whole lines, one write at a time.
+type FunctionLog struct {
+	Out *Screen
 
 	mu      sync.Mutex
 	refused map[string]int // how often a pod's eviction was, by pod
@@ -37,7 +37,7 @@ type logLine struct {
 	Error   string `json:"error"`
 }
 
-func (f *functionLog) Write(p []byte) (int, error) {
+func (f *FunctionLog) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for line := range bytes.Lines(p) {
@@ -54,7 +54,7 @@ func (f *functionLog) Write(p []byte) (int, error) {
 // burstTime is how long evictions are gathered.
 const burstTime = 200 * time.Millisecond
 
-func (f *functionLog) show(l logLine) {
+func (f *FunctionLog) show(l logLine) {
 	_, pod, _ := strings.Cut(l.Pod, "/")
 	switch {
 	case l.Msg == "told a pod to end" && !l.Past && f.refused[pod] == 0:
@@ -62,10 +62,13 @@ func (f *functionLog) show(l logLine) {
 		f.told = append(f.told, pod)
 		return
 	case l.Msg == "an eviction was refused":
+		if f.refused == nil {
+			f.refused = map[string]int{}
+		}
 		if f.refused[pod]++; f.refused[pod] == 1 {
 			f.gather()
 			now := time.Now()
-			f.refusals = append(f.refusals, func() { f.out.liveAt(now, "function", "%s", refusal(pod, l.Refusal)) })
+			f.refusals = append(f.refusals, func() { f.Out.liveAt(now, "function", "%s", refusal(pod, l.Refusal)) })
 		}
 		return
 	case l.Msg == "a pod has gone", l.Msg == "outcome": // seen with other eyes, and shown as a whole
@@ -76,24 +79,24 @@ func (f *functionLog) show(l logLine) {
 	f.flush()
 	switch l.Msg {
 	case "found the node":
-		f.out.live("function", "found the node %s", short(l.Node))
+		f.Out.Live("function", "found the node %s", Short(l.Node))
 	case "cordoned the node":
-		f.out.live("function", "cordoned it: no new pods")
+		f.Out.Live("function", "cordoned it: no new pods")
 	case "told a pod to end":
 		past := ""
 		if l.Past {
 			past = ", past its budget"
 		}
-		f.out.live("function", "told %s to end%s, after %s", workload(pod), past, counted(f.refused[pod], "refusal"))
+		f.Out.Live("function", "told %s to end%s, after %s", workload(pod), past, counted(f.refused[pod], "refusal"))
 	case "asked for a replacement":
-		f.out.live("function", "detached the instance: %s has to launch another", strings.TrimSuffix(l.Group, "."+cluster))
+		f.Out.Live("function", "detached the instance: %s has to launch another", strings.TrimSuffix(l.Group, "."+Cluster))
 	default:
-		f.out.live("function", "%s", strings.Join(slices.DeleteFunc([]string{l.Msg, pod, l.Reason, l.Error}, func(s string) bool { return s == "" }), ": "))
+		f.Out.Live("function", "%s", strings.Join(slices.DeleteFunc([]string{l.Msg, pod, l.Reason, l.Error}, func(s string) bool { return s == "" }), ": "))
 	}
 }
 
 // gather has what is shown next wait for what comes with it.
-func (f *functionLog) gather() {
+func (f *FunctionLog) gather() {
 	if f.burst != nil {
 		return
 	}
@@ -106,7 +109,7 @@ func (f *functionLog) gather() {
 }
 
 // flush shows the burst: the pods that were told to end, by workload, and the refusals.
-func (f *functionLog) flush() {
+func (f *FunctionLog) flush() {
 	if f.burst == nil {
 		return
 	}
@@ -125,7 +128,7 @@ func (f *functionLog) flush() {
 			names = append(names, name)
 		}
 		slices.Sort(names)
-		f.out.liveAt(f.begun, "function", "told %s to end: %s", counted(len(f.told), "pod"), strings.Join(names, ", "))
+		f.Out.liveAt(f.begun, "function", "told %s to end: %s", counted(len(f.told), "pod"), strings.Join(names, ", "))
 	}
 	for _, show := range f.refusals {
 		show()
@@ -135,7 +138,10 @@ func (f *functionLog) flush() {
 
 // refusal is one in the words of the budget, if it is a budget's.
 func refusal(pod, said string) string {
-	code, why, _ := strings.Cut(strings.TrimPrefix(said, "refused with "), ": ")
+	if _, after, ok := strings.Cut(said, "refused with "); ok {
+		said = after
+	}
+	code, why, _ := strings.Cut(said, ": ")
 	if _, budget, ok := strings.Cut(why, "The disruption budget "+workload(pod)); ok {
 		why = "its budget" + strings.TrimSuffix(budget, ".")
 	}
@@ -151,20 +157,20 @@ func counted(n int, what string) string {
 
 // workload is the workload of a pod's name.
 func workload(pod string) string {
-	for _, a := range (shop{}).apps() {
-		if strings.HasPrefix(pod, a.name+"-") {
-			return a.name
+	for _, a := range Apps {
+		if strings.HasPrefix(pod, a.Name+"-") {
+			return a.Name
 		}
 	}
 	return pod
 }
 
 // platform shows Lambda's own lines, as far as one wants to know.
-func (f *functionLog) platform(line string) {
+func (f *FunctionLog) platform(line string) {
 	f.flush()
 	switch {
 	case strings.HasPrefix(line, "START "):
-		f.out.live("lambda", "invoked")
+		f.Out.Live("lambda", "invoked")
 	case strings.HasPrefix(line, "REPORT "):
 		var said []string
 		for field := range strings.SplitSeq(strings.TrimSpace(line), "\t") {
@@ -174,9 +180,9 @@ func (f *functionLog) platform(line string) {
 				}
 			}
 		}
-		f.out.live("lambda", "ended: %s", strings.Join(said, ", "))
+		f.Out.Live("lambda", "ended: %s", strings.Join(said, ", "))
 	case strings.HasPrefix(line, "END "), strings.TrimSpace(line) == "":
 	default:
-		f.out.live("lambda", "%s", strings.TrimSpace(line))
+		f.Out.Live("lambda", "%s", strings.TrimSpace(line))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/demo/story"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -18,14 +19,14 @@ import (
 func (w *world) check(ctx context.Context, told spot.Outcome, victim *machine) error {
 	var errs []error
 	verify := func(failure, format string, args ...any) {
-		mark := w.out.paint(green, "ok")
+		mark := w.out.Paint(story.Green, "ok")
 		if failure != "" {
-			mark = w.out.paint(red, "NO")
+			mark = w.out.Paint(story.Red, "NO")
 			errs = append(errs, errors.New(failure))
 		}
-		w.out.line("  %s  %s", mark, fmt.Sprintf(format, args...))
+		w.out.Line("  %s  %s", mark, fmt.Sprintf(format, args...))
 		if failure != "" {
-			w.out.line("      %s", failure)
+			w.out.Line("      %s", failure)
 		}
 	}
 
@@ -97,7 +98,7 @@ func (w *world) containers(victim *machine) (killed []string, ended int, err err
 
 // checkGroup wants the group whole again, without the machine that goes.
 func (w *world) checkGroup(victim *machine, verify func(failure, format string, args ...any)) {
-	g := w.aws.Group(victim.group + "." + cluster)
+	g := w.aws.Group(victim.group + "." + story.Cluster)
 	serving, failure := 0, ""
 	for _, m := range g.Members {
 		if m.ID == victim.id {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/demo/story"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -22,46 +23,35 @@ const (
 	system = "kube-system" // the namespace of what every node has
 )
 
-// app is a workload: how many pods, how long one takes until it is Ready, and to end once it is told to.
-type app struct {
-	name        string
-	replicas    int // 0: a DaemonSet, one on every node
-	ready, exit time.Duration
-	grace       int64
-}
+// app is a workload of the story.
+type app struct{ story.App }
 
-// The workloads. Every node has as much of the first three; what lives in one group comes on top there, so that the
-// busiest node is one of its two.
+// What every node has.
 var (
-	web      = app{"web", 12, 1500 * time.Millisecond, 1500 * time.Millisecond, 30}
-	api      = app{"api", 6, 2 * time.Second, 3 * time.Second, 30}
-	worker   = app{"worker", 6, time.Second, 5 * time.Second, 60}
-	payments = app{"payments", 4, 3 * time.Second, time.Second, 30}
-	ordersDB = app{"orders-db", 2, 1500 * time.Millisecond, 2 * time.Second, 60}
-	cilium   = app{name: "cilium", grace: 30}
-	ebsNode  = app{name: "ebs-csi-node", grace: 30}
+	cilium  = app{story.App{Name: "cilium", Grace: 30}}
+	ebsNode = app{story.App{Name: "ebs-csi-node", Grace: 30}}
 )
 
-func (a app) labels() map[string]string { return map[string]string{"app": a.name} }
+func (a app) labels() map[string]string { return map[string]string{"app": a.Name} }
 
 func (a app) selector() *metav1.LabelSelector { return &metav1.LabelSelector{MatchLabels: a.labels()} }
 
 func (a app) template() corev1.PodTemplateSpec {
 	t := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: a.labels(), Annotations: map[string]string{}}}
-	t.Spec.Containers = []corev1.Container{{Name: "main", Image: "example/" + a.name}}
-	t.Spec.TerminationGracePeriodSeconds = &a.grace
-	if a.ready > 0 {
-		t.Annotations[testenv.ReadyAfterAnnotation] = a.ready.String()
+	t.Spec.Containers = []corev1.Container{{Name: "main", Image: "example/" + a.Name}}
+	t.Spec.TerminationGracePeriodSeconds = &a.Grace
+	if a.Ready > 0 {
+		t.Annotations[testenv.ReadyAfterAnnotation] = a.Ready.String()
 	}
-	if a.exit > 0 {
-		t.Annotations[testenv.ExitAfterAnnotation] = a.exit.String()
+	if a.Exit > 0 {
+		t.Annotations[testenv.ExitAfterAnnotation] = a.Exit.String()
 	}
 	return t
 }
 
 // pinned has the pods in one group.
 func pinned(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
-	t.Spec.NodeSelector = map[string]string{"kops.k8s.io/instancegroup": pinnedGroup}
+	t.Spec.NodeSelector = map[string]string{"kops.k8s.io/instancegroup": story.PinnedGroup}
 	return t
 }
 
@@ -85,18 +75,16 @@ type shop struct {
 	nodes int
 }
 
-func (shop) apps() []app { return []app{web, api, worker, payments, ordersDB} }
-
 func (shop) daemons() []app { return []app{cilium, ebsNode} }
 
 // summary names the workloads in a line.
 func (s shop) summary() string {
 	var names []string
-	for _, a := range s.apps() {
-		names = append(names, fmt.Sprintf("%s %d", a.name, a.replicas))
+	for _, a := range story.Apps {
+		names = append(names, fmt.Sprintf("%s %d", a.Name, a.Replicas))
 	}
 	for _, d := range s.daemons() {
-		names = append(names, fmt.Sprintf("%s %d", d.name, s.nodes))
+		names = append(names, fmt.Sprintf("%s %d", d.Name, s.nodes))
 	}
 	return strings.Join(names, ", ")
 }
@@ -109,31 +97,33 @@ func (w *world) fill(ctx context.Context, kind spot.Kind) error {
 	if err := w.createDatabase(ctx, kind); err != nil {
 		return err
 	}
+	payments := app{story.Payments}
 	if err := w.createDeployment(ctx, payments, payments.evenly(pinned(payments.template()))); err != nil {
 		return err
 	}
 	one := intstr.FromInt32(1)
-	_, err := w.client.PolicyV1().PodDisruptionBudgets(store).Create(ctx, &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: payments.name},
+	_, err := w.client.PolicyV1().PodDisruptionBudgets(store).Create(ctx, &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: payments.Name},
 		Spec: policyv1.PodDisruptionBudgetSpec{MaxUnavailable: &one, Selector: payments.selector()}}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("creating the budget of %s: %w", payments.name, err)
+		return fmt.Errorf("creating the budget of %s: %w", payments.Name, err)
 	}
-	for _, a := range []app{web, api, worker} {
+	for _, plain := range []story.App{story.Web, story.API, story.Worker} {
+		a := app{plain}
 		if err := w.createDeployment(ctx, a, a.evenly(a.template())); err != nil {
 			return err
 		}
 	}
 	for _, d := range w.shop.daemons() {
-		_, err := w.client.AppsV1().DaemonSets(system).Create(ctx, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: d.name},
+		_, err := w.client.AppsV1().DaemonSets(system).Create(ctx, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name},
 			Spec: appsv1.DaemonSetSpec{Selector: d.selector(), Template: d.template()}}, metav1.CreateOptions{})
 		if err != nil {
-			return fmt.Errorf("creating the DaemonSet %s: %w", d.name, err)
+			return fmt.Errorf("creating the DaemonSet %s: %w", d.Name, err)
 		}
 	}
 	if err := w.awaitReady(ctx, nil, time.Minute); err != nil {
 		return err
 	}
-	return w.awaitBudget(ctx, payments.name)
+	return w.awaitBudget(ctx, payments.Name)
 }
 
 // awaitBudget waits until a budget knows its pods: until then the API server refuses for a reason of its own.
@@ -153,21 +143,22 @@ func (w *world) awaitBudget(ctx context.Context, name string) error {
 }
 
 func (w *world) createDeployment(ctx context.Context, a app, t corev1.PodTemplateSpec) error {
-	n := int32(a.replicas)
-	_, err := w.client.AppsV1().Deployments(store).Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: a.name},
+	n := int32(a.Replicas)
+	_, err := w.client.AppsV1().Deployments(store).Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: a.Name},
 		Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: a.selector(), Template: t}}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("creating the Deployment %s: %w", a.name, err)
+		return fmt.Errorf("creating the Deployment %s: %w", a.Name, err)
 	}
 	return nil
 }
 
 // createDatabase creates a StatefulSet with a volume for each of its pods.
 func (w *world) createDatabase(ctx context.Context, kind spot.Kind) error {
+	db := app{story.OrdersDB}
 	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("8Gi")}
 	once := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
-	for i := range ordersDB.replicas {
-		name := fmt.Sprintf("%s-%d", ordersDB.name, i)
+	for i := range db.Replicas {
+		name := fmt.Sprintf("%s-%d", db.Name, i)
 		_, err := w.client.CoreV1().PersistentVolumes().Create(ctx, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: corev1.PersistentVolumeSpec{Capacity: size, AccessModes: once, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
 				PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "ebs.csi.aws.com", VolumeHandle: name}}}}, metav1.CreateOptions{})
@@ -175,27 +166,27 @@ func (w *world) createDatabase(ctx context.Context, kind spot.Kind) error {
 			return fmt.Errorf("creating the volume %s: %w", name, err)
 		}
 	}
-	t := pinned(ordersDB.template())
+	t := pinned(db.template())
 	t.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
 	if kind == spot.SpotTerminate {
-		t = ordersDB.apart(t)
+		t = db.apart(t)
 	} else {
-		t = ordersDB.evenly(t) // no machine comes in place of one that may come back: two must do on one node
+		t = db.evenly(t) // no machine comes in place of one that may come back: two must do on one node
 	}
-	n := int32(ordersDB.replicas)
-	_, err := w.client.AppsV1().StatefulSets(store).Create(ctx, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: ordersDB.name},
-		Spec: appsv1.StatefulSetSpec{Replicas: &n, ServiceName: ordersDB.name, PodManagementPolicy: appsv1.ParallelPodManagement, Selector: ordersDB.selector(), Template: t,
+	n := int32(db.Replicas)
+	_, err := w.client.AppsV1().StatefulSets(store).Create(ctx, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: db.Name},
+		Spec: appsv1.StatefulSetSpec{Replicas: &n, ServiceName: db.Name, PodManagementPolicy: appsv1.ParallelPodManagement, Selector: db.selector(), Template: t,
 			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"},
 				Spec: corev1.PersistentVolumeClaimSpec{AccessModes: once, StorageClassName: new(""), Resources: corev1.VolumeResourceRequirements{Requests: size}}}}}}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("creating the StatefulSet %s: %w", ordersDB.name, err)
+		return fmt.Errorf("creating the StatefulSet %s: %w", db.Name, err)
 	}
 	return nil
 }
 
 // kubeProxy is the picture of a node's static pod, as its kubelet shows it to the API server.
 func kubeProxy(n *corev1.Node) *corev1.Pod {
-	t := app{name: "kube-proxy", grace: 30}.template()
+	t := app{story.App{Name: "kube-proxy", Grace: 30}}.template()
 	t.Annotations[corev1.MirrorPodAnnotationKey] = "static"
 	t.Name = "kube-proxy-" + n.Name
 	t.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID, Controller: new(true)}}

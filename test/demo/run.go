@@ -6,13 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/castai/kops-spot/deploy"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/term"
+	"github.com/castai/kops-spot/test/demo/story"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -57,8 +57,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 			err = fmt.Errorf("interrupted: %w", context.Cause(ctx))
 		}
 	}()
-	out := newScreen(stdout)
-	out.text(intro)
+	out := story.NewScreen(stdout)
+	out.Text(story.Intro)
 
 	bootstrap, err := buildFunction(ctx, out)
 	if err != nil {
@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, cp.Stop()) }()
-	out.line("control plane   Kubernetes %s, ready in %.1f s", testenv.KubernetesVersion, cp.ReadyAfter().Seconds())
+	out.Line("control plane   Kubernetes %s, ready in %.1f s", testenv.KubernetesVersion, cp.ReadyAfter().Seconds())
 
 	if err := cp.Apply(ctx, deploy.RBAC); err != nil {
 		return err
@@ -82,7 +82,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := w.fill(ctx, set.kind); err != nil {
 		return err
 	}
-	out.line("workloads       %s: all Ready", w.shop.summary())
+	out.Line("workloads       %s: all Ready", w.shop.summary())
 	victim := w.machines[set.node]
 	if set.node == "" {
 		victim = w.busiest()
@@ -92,7 +92,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 }
 
 // buildFunction builds the function's own binary, and says so if that takes a while: a minute or two the first time.
-func buildFunction(ctx context.Context, out *screen) (string, error) {
+func buildFunction(ctx context.Context, out *story.Screen) (string, error) {
 	began := time.Now()
 	done := make(chan struct{})
 	defer close(done)
@@ -102,7 +102,7 @@ func buildFunction(ctx context.Context, out *screen) (string, error) {
 			case <-done:
 				return
 			case <-time.After(wait):
-				out.line("building the function (the first time takes a minute or two): %.0f s", time.Since(began).Seconds())
+				out.Line("building the function (the first time takes a minute or two): %.0f s", time.Since(began).Seconds())
 			}
 		}
 	}()
@@ -110,31 +110,21 @@ func buildFunction(ctx context.Context, out *screen) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out.line("function        bin/bootstrap, as Lambda runs it, built in %.1f s", time.Since(began).Seconds())
+	out.Line("function        bin/bootstrap, as Lambda runs it, built in %.1f s", time.Since(began).Seconds())
 	return path, nil
-}
-
-// color says whether the text goes to a terminal whose user wants colour.
-func color(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // ended shows what was told and what is so, and demands that it is good.
 func (w *world) ended(ctx context.Context, told spot.Outcome, victim *machine) error {
-	w.out.line("\nthe function's own account\n")
-	if err := term.Timeline(w.out, told, term.Options{Color: w.out.color}); err != nil {
+	w.out.Line("\nthe function's own account\n")
+	if err := term.Timeline(w.out, told, term.Options{Color: w.out.Color}); err != nil {
 		return err
 	}
-	w.out.line("\nseen from outside\n")
+	w.out.Line("\nseen from outside\n")
 	err := w.check(ctx, told, victim)
 	if err != nil && told.Event.Kind == spot.SpotHibernate {
-		w.out.text(hibernated)
+		w.out.Text(story.Hibernated)
 	}
-	w.out.text(next)
+	w.out.Text(story.Next)
 	return err
 }

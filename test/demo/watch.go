@@ -10,11 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/castai/kops-spot/test/demo/story"
 )
 
 // podWatch sees all pods of the cluster with its own eyes: what it shows does not come from the function.
 type podWatch struct {
-	out      *screen
+	out      *story.Screen
 	informer cache.SharedInformer
 
 	mu     sync.Mutex
@@ -24,7 +26,7 @@ type podWatch struct {
 	toGo   map[types.UID]bool   // those that have to leave the node
 }
 
-func watchPods(ctx context.Context, client kubernetes.Interface, out *screen) *podWatch {
+func watchPods(ctx context.Context, client kubernetes.Interface, out *story.Screen) *podWatch {
 	source := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "pods", "", fields.Everything())
 	w := &podWatch{out: out, informer: cache.NewSharedInformer(source, &corev1.Pod{}, 0), told: map[types.UID]string{},
 		before: map[types.UID]bool{}, toGo: map[types.UID]bool{}}
@@ -63,12 +65,12 @@ func (w *podWatch) see(p *corev1.Pod, gone bool) {
 	switch {
 	case gone && p.Spec.NodeName == w.victim:
 		delete(w.toGo, p.UID)
-		w.tell(p, faint, "left", fmt.Sprintf("%d to go", len(w.toGo)))
+		w.tell(p, story.Faint, "left", fmt.Sprintf("%d to go", len(w.toGo)))
 	case gone || w.before[p.UID]:
 	case podReady(p):
-		w.tell(p, green, "Ready", "on "+short(p.Spec.NodeName))
+		w.tell(p, story.Green, "Ready", "on "+story.Short(p.Spec.NodeName))
 	case unschedulable(p):
-		w.tell(p, yellow, "waits", "for a node that will have it")
+		w.tell(p, story.Yellow, "waits", "for a node that will have it")
 	}
 }
 
@@ -78,7 +80,7 @@ func (w *podWatch) tell(p *corev1.Pod, color, what, more string) {
 		return
 	}
 	w.told[p.UID] = what
-	w.out.live("pod", "%-15s  %s  %s", shortPod(p.Name, p.Labels), w.out.paint(color, fmt.Sprintf("%-5s", what)), more)
+	w.out.Live("pod", "%-15s  %s  %s", shortPod(p.Name, p.Labels), w.out.Paint(color, fmt.Sprintf("%-5s", what)), more)
 }
 
 // shortPod is a pod's name without its ReplicaSet's hash.
@@ -132,7 +134,7 @@ func (w *podWatch) left() (n int) {
 // ready counts the pods of an app that are Ready and stay so, on all nodes but one.
 func (w *podWatch) ready(a app, except string) (n int) {
 	for _, p := range w.all() {
-		if p.Labels["app"] == a.name && p.Spec.NodeName != except && p.DeletionTimestamp == nil && podReady(p) {
+		if p.Labels["app"] == a.Name && p.Spec.NodeName != except && p.DeletionTimestamp == nil && podReady(p) {
 			n++
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/demo/story"
 	"github.com/castai/kops-spot/test/lambdalocal"
 )
 
@@ -33,29 +34,29 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 		return err
 	}
 	defer service.Close()
-	defer w.out.begin(time.Time{}) // how the rest ends is no part of the show
+	defer w.out.Begin(time.Time{}) // how the rest ends is no part of the show
 
 	// Events carry whole seconds: sent at the beginning of one, the seconds shown are the event's own.
 	if err := sleep(ctx, time.Until(time.Now().Truncate(time.Second).Add(time.Second))); err != nil {
 		return err
 	}
-	in := spot.Interruption{EventID: string(uuid.NewUUID()), Kind: kind, Instance: victim.id, Account: account, Region: region,
+	in := spot.Interruption{EventID: string(uuid.NewUUID()), Kind: kind, Instance: victim.id, Account: account, Region: story.Region,
 		Time: time.Now().Truncate(time.Second)}
 	event, err := eventbridge.Encode(in)
 	if err != nil {
 		return err
 	}
-	w.out.line("\nthe event that EventBridge sends\n")
-	for _, line := range wrap(event, 90) {
-		w.out.line("  %s", line)
+	w.out.Line("\nthe event that EventBridge sends\n")
+	for _, line := range story.Wrap(event, 90) {
+		w.out.Line("  %s", line)
 	}
-	w.out.line("\nseconds after it\n")
-	w.out.begin(in.Time)
+	w.out.Line("\nseconds after it\n")
+	w.out.Begin(in.Time)
 	w.pods.begin(victim.node)
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	go w.watchGroup(watching, victim.group, w.groupMembers(victim.group))
-	w.out.live("ec2", "%s %s", kind.Notice(), short(victim.id))
+	w.out.Live("ec2", "%s %s", kind.Notice(), story.Short(victim.id))
 	if _, err := service.Invoke(ctx, function, lambdalocal.Event, event); err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	w.out.begin(time.Time{})
+	w.out.Begin(time.Time{})
 	return w.ended(ctx, told, victim)
 }
 
@@ -97,7 +98,7 @@ func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<-
 	}
 	admin := w.cp.AdminConfig()
 	env := map[string]string{
-		"KOPS_SPOT_CLUSTER":         cluster,
+		"KOPS_SPOT_CLUSTER":         story.Cluster,
 		"KOPS_SPOT_MODE":            "act",
 		"KOPS_SPOT_LOGIN":           "file:" + tokenFile,
 		"KOPS_SPOT_SERVER":          admin.Host,
@@ -113,9 +114,9 @@ func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<-
 		records <- r
 		return nil
 	}
-	return lambdalocal.New(lambdalocal.Options{Region: region, AccountID: account, Functions: []lambdalocal.Function{{
+	return lambdalocal.New(lambdalocal.Options{Region: story.Region, AccountID: account, Functions: []lambdalocal.Function{{
 		Name: function, Bootstrap: bootstrap, Environment: env, Timeout: 150 * time.Second, MemorySize: 256,
-		Logs:  &functionLog{out: w.out, refused: map[string]int{}},
+		Logs:  &story.FunctionLog{Out: w.out},
 		Async: lambdalocal.AsyncConfig{MaximumRetryAttempts: new(0), OnSuccess: keep, OnFailure: keep},
 	}}})
 }
@@ -126,7 +127,7 @@ func (w *world) watchGroup(ctx context.Context, group string, known map[string]b
 		for id := range w.groupMembers(group) {
 			if !known[id] {
 				known[id] = true
-				w.out.live("aws", "%s launches %s", group, short(id))
+				w.out.Live("aws", "%s launches %s", group, story.Short(id))
 			}
 		}
 	}
@@ -134,7 +135,7 @@ func (w *world) watchGroup(ctx context.Context, group string, known map[string]b
 
 func (w *world) groupMembers(group string) map[string]bool {
 	ids := map[string]bool{}
-	for _, m := range w.aws.Group(group + "." + cluster).Members {
+	for _, m := range w.aws.Group(group + "." + story.Cluster).Members {
 		ids[m.ID] = true
 	}
 	return ids
@@ -166,11 +167,11 @@ func (w *world) missing(victim *machine) (missing []string) {
 	}
 	demand := func(a app, want int) {
 		if n := w.pods.ready(a, except); n < want {
-			missing = append(missing, fmt.Sprintf("%s %d of %d", a.name, n, want))
+			missing = append(missing, fmt.Sprintf("%s %d of %d", a.Name, n, want))
 		}
 	}
-	for _, a := range w.shop.apps() {
-		demand(a, a.replicas)
+	for _, a := range story.Apps {
+		demand(app{a}, a.Replicas)
 	}
 	for _, d := range w.shop.daemons() {
 		demand(d, nodes)

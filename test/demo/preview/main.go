@@ -1,0 +1,82 @@
+// Command preview runs the command that its arguments are. If that takes long, it shows the demo's story meanwhile, in memory, and
+// then how long the command has been running. It imports the standard library, package spot and the in-memory world alone, and so
+// is built within seconds where nothing is compiled yet.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/castai/kops-spot/test/demo/story"
+)
+
+const (
+	patience = 5 * time.Second  // for a command that has little to compile
+	progress = 30 * time.Second // between two lines that say that it goes on
+)
+
+const label = `PREVIEW of the demo, simulated in memory while the demo itself is being compiled. Compiling
+Kubernetes takes %s the first time on two cores; the result is cached.
+
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: preview COMMAND [ARGUMENT...]")
+		os.Exit(2)
+	}
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "preview:", err)
+		os.Exit(1)
+	}
+}
+
+// run returns when the command and the preview have ended. ctx ends both.
+func run(ctx context.Context, command []string) error {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the compilers end with it
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = 10 * time.Second
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return failure(ctx, command, err)
+	case <-time.After(patience):
+	}
+	out := story.NewScreen(os.Stdout)
+	out.Text(fmt.Sprintf(label, story.FirstBuild))
+	if err := show(ctx, out); err != nil && ctx.Err() == nil {
+		out.Line("the preview failed: %v", err)
+	}
+	for {
+		select {
+		case err := <-ended:
+			return failure(ctx, command, err)
+		case <-time.After(progress):
+			out.Line("compiling: %v of %s", time.Since(began).Round(time.Second), story.FirstBuild)
+		}
+	}
+}
+
+func failure(ctx context.Context, command []string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("interrupted: run the same command again; what is compiled is cached")
+	case err != nil:
+		return fmt.Errorf("running %q: %w", command, err)
+	}
+	return nil
+}

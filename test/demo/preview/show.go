@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/demo/story"
+)
+
+// The node that is interrupted, and those that its pods go to.
+var (
+	pinned = story.Groups[2]
+	victim = pinned.Members[0]
+	next   = pinned.Members[1].Node()
+	other  = story.Groups[1].Members[1].Node()
+)
+
+// preview is the story's cluster and account, in memory.
+type preview struct {
+	out     *story.Screen
+	cluster *sim.Cluster
+	aws     *sim.AWS
+}
+
+// show has the real handler drain a node of the in-memory cluster, and returns when its pods are Ready elsewhere.
+func show(ctx context.Context, out *story.Screen) error {
+	p := &preview{out: out, cluster: sim.NewCluster(), aws: sim.NewAWS(story.Region)}
+	p.aws.CountIDsFrom(0x5b7e4d1938a2c500)
+	p.fill()
+	handler := &spot.Handler{Cluster: p.cluster, Cloud: p.aws.Cloud(), Policy: spot.DefaultPolicy(story.Cluster),
+		Log: slog.New(slog.NewJSONHandler(&story.FunctionLog{Out: out}, nil))}
+	event := time.Now().Truncate(time.Second)
+	out.Begin(event)
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	ready := make(chan struct{})
+	go func() {
+		defer close(ready)
+		p.watch(watching)
+	}()
+	out.Live("ec2", "%s %s", spot.SpotTerminate.Notice(), story.Short(victim.ID))
+	outcome, err := handler.Handle(ctx, spot.Interruption{EventID: "preview", Kind: spot.SpotTerminate, Instance: victim.ID, Region: story.Region, Time: event})
+	if err != nil {
+		return err
+	}
+	<-ready
+	out.Begin(time.Time{})
+	out.Line("\n%s: %d pods left %s. End of the preview; compiling goes on.\n", outcome.Result, len(outcome.Pods), story.Short(victim.Node()))
+	return nil
+}
+
+// fill makes the groups, their nodes, and the pods of the node that is interrupted.
+func (p *preview) fill() {
+	p.aws.OnLaunch(p.boot)
+	for _, g := range story.Groups {
+		var members []sim.Instance
+		for _, m := range g.Members {
+			members = append(members, sim.Instance{ID: m.ID, PrivateIP: m.IP, Zone: g.Zone, Spot: true})
+			p.cluster.AddNode(spot.Node{Name: m.Node(), ProviderID: "aws:///" + g.Zone + "/" + m.ID})
+		}
+		p.aws.AddGroup(sim.Group{Name: g.ASG(), Zones: []string{g.Zone}, Tags: map[string]string{spot.TagCluster: story.Cluster}, Spot: true,
+			LaunchTime: story.LaunchTime, DetachTime: time.Second}, members...)
+	}
+	for _, pods := range []struct {
+		app         story.App
+		kind, to    string
+		here, there int // so many pods on the node, and on the one that they go to
+	}{
+		{story.Web, "ReplicaSet", other, 2, 0},
+		{story.API, "ReplicaSet", other, 1, 0},
+		{story.Worker, "ReplicaSet", other, 1, 0},
+		{story.Payments, "ReplicaSet", next, 2, 2},
+		{story.OrdersDB, "StatefulSet", "", 1, 1}, // no two on one node: it waits for the new one
+	} {
+		for i := range pods.here + pods.there {
+			node := victim.Node()
+			if i >= pods.here {
+				node = next
+			}
+			p.cluster.AddPod(sim.Pod{Node: node, Exit: pods.app.Exit, Replacement: &sim.Replacement{Node: pods.to, Ready: pods.app.Ready},
+				Pod: spot.Pod{Namespace: "shop", Name: fmt.Sprintf("%s-%d", pods.app.Name, i), Grace: time.Duration(pods.app.Grace) * time.Second,
+					Owner: spot.Owner{Kind: pods.kind, Name: pods.app.Name, UID: pods.app.Name}}})
+		}
+	}
+	p.cluster.AddBudget(sim.Budget{Namespace: "shop", Name: story.Payments.Name, Owner: story.Payments.Name, Available: story.Payments.Replicas - 1})
+}
+
+// boot makes a launched instance a node, on which the pod that waits becomes Ready.
+func (p *preview) boot(i sim.Instance) {
+	p.out.Live("aws", "%s runs, and boots", story.Short(i.ID))
+	time.Sleep(story.BootTime)
+	p.cluster.AddNode(spot.Node{Name: i.ID, ProviderID: "aws:///" + i.Zone + "/" + i.ID})
+	p.out.Live("cluster", "%s is a Ready node of %s", story.Short(i.ID), pinned.Name)
+	for _, pod := range p.cluster.Pods() {
+		if pod.Node == "" {
+			p.cluster.ChangePod(pod.ID(), func(pod *sim.Pod) { pod.Node = i.ID })
+			time.AfterFunc(story.OrdersDB.Ready, func() { p.cluster.ChangePod(pod.ID(), func(pod *sim.Pod) { pod.Pending = false }) })
+		}
+	}
+}
+
+// watch shows what becomes of the pods, until as many as leave the node are Ready elsewhere.
+func (p *preview) watch(ctx context.Context) {
+	var leaving []sim.Pod
+	before := map[string]bool{} // by UID
+	for _, pod := range p.cluster.Pods() {
+		before[pod.UID] = true
+		if pod.Node == victim.Node() {
+			leaving = append(leaving, pod)
+		}
+	}
+	shown := map[string]string{} // by UID: what was last shown of the pod
+	tell := func(pod sim.Pod, color, what, more string) {
+		if shown[pod.UID] != what {
+			shown[pod.UID] = what
+			p.out.Live("pod", "%-15s  %s  %s", pod.Name, p.out.Paint(color, fmt.Sprintf("%-5s", what)), more)
+		}
+	}
+	for total, ready := len(leaving), 0; ready < total && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		pods := p.cluster.Pods()
+		for len(leaving) > 0 {
+			i := slices.IndexFunc(leaving, func(old sim.Pod) bool {
+				return !slices.ContainsFunc(pods, func(pod sim.Pod) bool { return pod.UID == old.UID })
+			})
+			if i < 0 {
+				break
+			}
+			gone := leaving[i]
+			leaving = slices.Delete(leaving, i, i+1)
+			tell(gone, story.Faint, "left", fmt.Sprintf("%d to go", len(leaving)))
+		}
+		ready = 0
+		for _, pod := range pods {
+			switch {
+			case before[pod.UID]:
+			case !pod.Pending:
+				ready++
+				tell(pod, story.Green, "Ready", "on "+story.Short(pod.Node))
+			case pod.Node == "":
+				tell(pod, story.Yellow, "waits", "for a node that will have it")
+			}
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package story
+
+import (
+	"strings"
+	"time"
+)
+
+// FirstBuild is how long the first build of everything takes on two idle cores. It was measured; README.md says the same.
+const FirstBuild = "11 minutes"
+
+// The cluster of the story.
+const (
+	Cluster = "prod.example.com"
+	Region  = "us-east-1"
+
+	LaunchTime = 3 * time.Second // from pending to running; EC2 takes some ten seconds
+	BootTime   = 2 * time.Second // from running until its kubelet registers the node; kOps takes a minute
+
+	PinnedGroup = "spot-us-east-1a" // the group of payments and orders-db
+)
+
+// Group is one of the cluster's kOps instance groups, with the instances that it begins with. It is at its maximum:
+// no group can launch one more before it gives one up.
+type Group struct {
+	Name, Zone string
+	Members    []Member
+}
+
+// Member is an instance of a group. The cluster is in the middle of a kOps upgrade: old instances have the private DNS
+// name as their node's name, new ones the instance ID.
+type Member struct {
+	ID, IP string
+	Old    bool
+}
+
+// Groups are all instance groups.
+var Groups = []Group{
+	{"nodes-us-east-1a", "us-east-1a", []Member{{"i-0d1f3a7c92b84e605", "172.20.32.11", true}, {"i-07c2e95b1a4d8f360", "172.20.32.12", false}}},
+	{"nodes-us-east-1b", "us-east-1b", []Member{{"i-03b8d6f0e2719ac54", "172.20.64.21", true}, {"i-0f64a1c8b37d2e590", "172.20.64.22", false}}},
+	{PinnedGroup, "us-east-1a", []Member{{"i-0a95e7d3c1f04b826", "172.20.32.31", true}, {"i-04e2b8f7160d9c3a5", "172.20.32.32", false}}},
+}
+
+// ASG is the name of the group's Auto Scaling group.
+func (g Group) ASG() string { return g.Name + "." + Cluster }
+
+// Node is the name of the instance's node.
+func (m Member) Node() string {
+	if m.Old {
+		return "ip-" + strings.ReplaceAll(m.IP, ".", "-") + ".ec2.internal"
+	}
+	return m.ID
+}
+
+// App is a workload: how many pods, how long one takes until it is Ready, and to end once it is told to.
+type App struct {
+	Name        string
+	Replicas    int // 0: a DaemonSet, one on every node
+	Ready, Exit time.Duration
+	Grace       int64 // seconds
+}
+
+// The workloads. Every node has as much of the first three; the others come on top in the pinned group, so that the
+// busiest node is one of its two.
+var (
+	Web      = App{"web", 12, 1500 * time.Millisecond, 1500 * time.Millisecond, 30}
+	API      = App{"api", 6, 2 * time.Second, 3 * time.Second, 30}
+	Worker   = App{"worker", 6, time.Second, 5 * time.Second, 60}
+	Payments = App{"payments", 4, 3 * time.Second, time.Second, 30}
+	OrdersDB = App{"orders-db", 2, 1500 * time.Millisecond, 2 * time.Second, 60}
+
+	Apps = []App{Web, API, Worker, Payments, OrdersDB}
+)

@@ -1,0 +1,60 @@
+package story
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestFunctionLog has lines of the function's log shown, and others not.
+func TestFunctionLog(t *testing.T) {
+	var b strings.Builder
+	out := NewScreen(&b)
+	out.Begin(time.Now())
+	log := &FunctionLog{Out: out}
+	line := func(text string) { fmt.Fprintln(log, text) }
+	refusal := `"refusal":"refused with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget payments needs 3 healthy pods and has 3 currently."`
+
+	line(`START RequestId: 1 Version: $LATEST`)
+	line(`{"msg":"found the node","node":"ip-10-0-0-1.ec2.internal"}`)
+	line(`{"msg":"told a pod to end","pod":"shop/web-5d9c-a","past_its_budget":false}`)
+	line(`{"msg":"an eviction was refused","pod":"shop/payments-5d9c-b","times":1,` + refusal + `}`)
+	line(`{"msg":"told a pod to end","pod":"shop/web-5d9c-c","past_its_budget":false}`)
+	line(`{"msg":"a pod has gone","pod":"shop/web-5d9c-c"}`)
+	line(`{"msg":"an eviction was refused","pod":"shop/payments-5d9c-b","times":2,` + refusal + `}`)
+	line(`{"msg":"told a pod to end","pod":"shop/payments-5d9c-b","past_its_budget":true}`)
+	line(`{"_aws":{"Timestamp":1}}`)
+	line(`{"msg":"watching the pods broke","error":"EOF"}`)
+	line("REPORT RequestId: 1\tDuration: 7.5 ms\tBilled Duration: 8 ms\tMemory Size: 256 MB\tMax Memory Used: 22 MB\t")
+	line(`{"msg":"told a pod to end","pod":"shop/api-5d9c-a","past_its_budget":false}`)
+	for shown := false; !shown; { // a burst shows by itself, a little later
+		log.mu.Lock()
+		shown = log.burst == nil
+		log.mu.Unlock()
+		time.Sleep(burstTime / 10)
+	}
+
+	got := regexp.MustCompile(`(?m)^ +\+\d+\.\d\d s  `).ReplaceAllString(b.String(), "")
+	want := `lambda    invoked
+function  found the node ip-10-0-0-1
+function  told 2 pods to end: web ×2
+function  may not evict a pod of payments yet (429): its budget needs 3 healthy pods and has 3 currently
+function  told payments to end, past its budget, after 2 refusals
+function  watching the pods broke: EOF
+lambda    ended: duration 7.5 ms, max memory used 22 MB
+function  told 1 pod to end: api
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestWrap(t *testing.T) {
+	got := strings.Join(Wrap([]byte(`{"a":"1","bb":"22","ccc":["333"],"d":{"e":"f"}}`), 20), "\n")
+	want := "{\"a\":\"1\",\"bb\":\"22\",\n \"ccc\":[\"333\"],\n \"d\":{\"e\":\"f\"}}"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/awsfake"
+	"github.com/castai/kops-spot/test/demo/story"
+	"github.com/castai/kops-spot/test/testenv"
+)
+
+const account = "123456789012"
+
+// nodeNames are the names of all nodes at the beginning.
+func nodeNames() (names []string) {
+	for _, g := range story.Groups {
+		for _, m := range g.Members {
+			names = append(names, m.Node())
+		}
+	}
+	return names
+}
+
+// machine is a node, its instance and its group.
+type machine struct {
+	node, id, group string
+}
+
+// world is everything around the function.
+type world struct {
+	cp     *testenv.ControlPlane
+	client kubernetes.Interface
+	aws    *sim.AWS
+	fake   *awsfake.Server
+	out    *story.Screen
+	shop   shop
+	pods   *podWatch
+
+	mu       sync.Mutex
+	machines map[string]*machine // by node
+}
+
+// newWorld makes the account with its groups, and registers their machines as nodes.
+func newWorld(ctx context.Context, cp *testenv.ControlPlane, out *story.Screen) (*world, error) {
+	quiet := cp.AdminConfig()
+	quiet.WarningHandler = rest.NoWarnings{} // the API server finds some pods' names odd; kubelets name them so
+	client, err := kubernetes.NewForConfig(quiet)
+	if err != nil {
+		return nil, err
+	}
+	w := &world{cp: cp, client: client, aws: sim.NewAWS(story.Region), out: out, machines: map[string]*machine{}}
+	w.aws.CountIDsFrom(0x5b7e4d1938a2c500)
+	w.aws.OnLaunch(func(i sim.Instance) { w.boot(ctx, i) })
+	for _, g := range story.Groups {
+		var members []sim.Instance
+		for _, m := range g.Members {
+			members = append(members, sim.Instance{ID: m.ID, PrivateIP: m.IP, Zone: g.Zone, Spot: true})
+		}
+		n := len(members)
+		w.aws.AddGroup(sim.Group{Name: g.ASG(), Min: 1, Max: n, Desired: n, Zones: []string{g.Zone}, Spot: true,
+			Tags:       map[string]string{spot.TagCluster: story.Cluster, "k8s.io/role/node": "1"},
+			LaunchTime: story.LaunchTime, DetachTime: time.Second}, members...)
+	}
+	for _, g := range story.Groups {
+		for _, m := range g.Members {
+			if err := w.register(ctx, g, m.Node(), m.ID, m.IP); err != nil {
+				return nil, err
+			}
+		}
+	}
+	w.shop.nodes = len(w.machines)
+	if w.fake, err = awsfake.Start(w.aws, 0); err != nil {
+		return nil, err
+	}
+	w.pods = watchPods(ctx, w.client, out)
+	return w, nil
+}
+
+func (w *world) close() {
+	_ = w.fake.Close()
+}
+
+// register is what a machine's kubelet does when it starts: it makes the Node, and shows its static pod.
+func (w *world) register(ctx context.Context, g story.Group, node, id, ip string) error {
+	err := w.cp.CreateNodes(ctx, testenv.Node{Name: node, InstanceID: id, Zone: g.Zone, InstanceGroup: g.Name, PrivateIP: ip})
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.machines[node] = &machine{node, id, g.Name}
+	w.mu.Unlock()
+	n, err := w.client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("reading node %s: %w", node, err)
+	}
+	_, err = w.client.CoreV1().Pods(system).Create(ctx, kubeProxy(n), metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("creating the static pod of node %s: %w", node, err)
+	}
+	return nil
+}
+
+// boot makes a launched instance a node of its group.
+func (w *world) boot(ctx context.Context, i sim.Instance) {
+	g := story.Groups[slices.IndexFunc(story.Groups, func(g story.Group) bool { return g.ASG() == i.Tags["aws:autoscaling:groupName"] })]
+	w.out.Live("aws", "%s runs, and boots", story.Short(i.ID))
+	if sleep(ctx, story.BootTime) != nil {
+		return
+	}
+	if err := w.register(ctx, g, i.ID, i.ID, i.PrivateIP); err != nil {
+		if ctx.Err() == nil {
+			w.out.Live("aws", "%s does not become a node: %v", story.Short(i.ID), err)
+		}
+		return
+	}
+	w.out.Live("cluster", "%s is a Ready node of %s", story.Short(i.ID), g.Name)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// busiest is the machine with most pods to move.
+func (w *world) busiest() *machine {
+	var best *machine
+	most := -1
+	for _, name := range nodeNames() {
+		if n := len(w.pods.toMove(name)); n > most {
+			best, most = w.machines[name], n
+		}
+	}
+	return best
+}
+
+// show is the table of the cluster's nodes, and what makes it hard to leave one.
+func (w *world) show(kind spot.Kind, victim *machine) {
+	w.out.Line("\ncluster %s\n", story.Cluster)
+	w.out.Line("  %-17s  %-11s  %-16s  %4s  %4s", "group (at its max)", "zone", "node", "move", "stay")
+	for _, g := range story.Groups {
+		group, zone := g.Name, g.Zone
+		for _, m := range g.Members {
+			on := w.pods.on(m.Node())
+			move := len(w.pods.toMove(m.Node()))
+			mark := ""
+			if m.Node() == victim.node {
+				mark = "  <- taken away"
+			}
+			w.out.Line("  %-18s  %-10s  %-16s  %4d  %4d%s", group, zone, story.Short(m.Node()), move, len(on)-move, mark)
+			group, zone = "", ""
+		}
+	}
+	w.out.Line("\n  nodes      have both names that kOps gives them: private DNS name (before 1.29), instance id (since)")
+	w.out.Line("  payments   have a budget: one of %d may be missing", story.Payments.Replicas)
+	if kind == spot.SpotTerminate {
+		w.out.Line("  orders-db  have a volume each, and no two of them share a node")
+	} else {
+		w.out.Line("  orders-db  have a volume each")
+	}
+}
+
+// stays says whether a drain leaves a pod where it is.
+func stays(p *corev1.Pod) bool {
+	owner := metav1.GetControllerOf(p)
+	return owner != nil && (owner.Kind == "DaemonSet" || owner.Kind == "Node")
+}

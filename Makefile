@@ -69,7 +69,7 @@ test/iam/node_modules/.package-lock.json: test/iam/package-lock.json
 
 controlplane: ## the control plane that tests and demo run on
 	@echo "compiling the control plane (9 minutes the first time)"
-	@cd test && go run ./cmd/prepare
+	@cd test && go run ./cmd/prepare -authenticator
 
 # Go's test cache sees neither the programs these tests start nor the module above theirs: -count=1. Each of them has
 # clocks to keep, so packages take turns: -p 1. Only packages that have tests are named: to the others `go test ./...`

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/castai/kops-spot/deploy"
 	"github.com/castai/kops-spot/internal/spot"
@@ -60,10 +59,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	out := story.NewScreen(stdout)
 	out.Text(story.Intro)
 
-	bootstrap, err := buildFunction(ctx, out)
+	bootstrap, err := testenv.BuildBootstrap(ctx)
 	if err != nil {
 		return err
 	}
+	out.Line("function        bin/bootstrap, as Lambda runs it")
 	cp, err := testenv.StartControlPlane(ctx, testenv.Options{Log: stderr})
 	if err != nil {
 		return err
@@ -89,29 +89,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	w.show(set.kind, victim)
 	return w.interrupt(ctx, set.kind, victim, bootstrap)
-}
-
-// buildFunction builds the function's own binary, and says so if that takes a while: a minute or two the first time.
-func buildFunction(ctx context.Context, out *story.Screen) (string, error) {
-	began := time.Now()
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		for wait := 3 * time.Second; ; wait = 10 * time.Second {
-			select {
-			case <-done:
-				return
-			case <-time.After(wait):
-				out.Line("building the function (the first time takes a minute or two): %.0f s", time.Since(began).Seconds())
-			}
-		}
-	}()
-	path, err := testenv.BuildBootstrap(ctx)
-	if err != nil {
-		return "", err
-	}
-	out.Line("function        bin/bootstrap, as Lambda runs it, built in %.1f s", time.Since(began).Seconds())
-	return path, nil
 }
 
 // ended shows what was told and what is so, and demands that it is good.

@@ -62,15 +62,14 @@ type Authenticator struct {
 	stop    func() error
 }
 
-// StartAuthenticator builds the authenticator if it is not built yet, which takes up to three minutes once, starts it, and
+// StartAuthenticator builds the authenticator if it is not built yet, which takes a minute once, starts it, and
 // returns when it takes tokens. Its APIServerFlags are for the control plane, which is started after it: a mode that
 // reads a cluster therefore comes with Restart, or with StartWithAuthenticator, which does it all.
 func StartAuthenticator(ctx context.Context, opts AuthenticatorOptions) (*Authenticator, error) {
 	if opts.Log == nil {
 		opts.Log = io.Discard
 	}
-	program, err := buildProgram(ctx, opts.Log, "authenticator", "the test authenticator (the first time takes up to three minutes, then it is cached)",
-		"-ldflags", "-s -w")
+	program, err := BuildAuthenticator(ctx, opts.Log)
 	if err != nil {
 		return nil, fmt.Errorf("building the authenticator: %w", err)
 	}

@@ -91,13 +91,13 @@ type ControlPlane struct {
 	stop    func() error
 }
 
-// StartControlPlane builds the control plane if it is not built yet, which takes about five minutes once, starts it,
+// StartControlPlane builds the control plane if it is not built yet, which takes minutes once, starts it,
 // and returns when pods can be created, some four seconds later. ctx bounds the start, not what is started.
 func StartControlPlane(ctx context.Context, opts Options) (*ControlPlane, error) {
 	if opts.Log == nil {
 		opts.Log = io.Discard
 	}
-	program, err := buildControlPlane(ctx, opts.Log)
+	program, err := BuildControlPlane(ctx, opts.Log)
 	if err != nil {
 		return nil, fmt.Errorf("building the control plane: %w", err)
 	}

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,12 +17,16 @@ import (
 // KubernetesVersion is what the API server calls itself. It is the version of k8s.io/kubernetes in go.mod.
 const KubernetesVersion = "v1.37.2"
 
-// buildControlPlane returns the path of an up-to-date control plane. Go's own cache decides whether there is anything
-// to do: a second when there is not, ten for a change in this module, five minutes for the first time on a machine.
-func buildControlPlane(ctx context.Context, log io.Writer) (string, error) {
-	return buildProgram(ctx, log, "controlplane", "the test control plane (the first time takes about five minutes, then it is cached)",
-		"-gcflags=all=-dwarf=false", // a quarter of the time; nobody debugs the API server
-		"-ldflags", versionFlags(KubernetesVersion))
+// BuildControlPlane returns the path of an up-to-date control plane. Go's own cache decides whether there is anything
+// to do: a second when there is not, ten for a change in this module, minutes for the first time on a machine. log is told
+// if it takes long.
+func BuildControlPlane(ctx context.Context, log io.Writer) (string, error) {
+	return buildProgram(ctx, log, "controlplane", "the test control plane", "-ldflags", versionFlags(KubernetesVersion))
+}
+
+// BuildAuthenticator returns the path of an up-to-date authenticator.
+func BuildAuthenticator(ctx context.Context, log io.Writer) (string, error) {
+	return buildProgram(ctx, log, "authenticator", "the test authenticator", "-ldflags", "-s -w")
 }
 
 // buildCommand is a command that compiles. When ctx ends it is interrupted together with the compilers that it has
@@ -54,7 +57,9 @@ func buildProgram(ctx context.Context, log io.Writer, name, what string, flags .
 	defer unlock()
 
 	program := filepath.Join(bin, name)
-	build := buildCommand(ctx, "go", slices.Concat([]string{"build"}, flags, []string{"-o", program, "./cmd/" + name})...)
+	// The Makefile's flags, so that nothing is compiled twice.
+	flags = append([]string{"build", "-gcflags=all=-dwarf=false", "-o", program}, flags...)
+	build := buildCommand(ctx, "go", append(flags, "./cmd/"+name)...)
 	build.Dir = dir
 	// A workspace would replace this module's pinned versions.
 	build.Env = append(os.Environ(), "GOWORK=off")

@@ -1,34 +1,40 @@
-// Command prepare builds the test control plane and its authenticator and starts them once, so that what comes next neither waits for it nor
-// fails on it: tests show nothing while they run, and the first build takes minutes.
+// Command prepare builds the test control plane and what else tests and demo start, so that what comes next does not wait for it:
+// tests show nothing while they run, and the first build takes minutes.
 package main
 
 import (
 	"context"
-	"errors"
+	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/castai/kops-spot/test/testenv"
 )
 
 func main() {
+	authenticator := flag.Bool("authenticator", false, "build the authenticator too; the demo needs none")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stderr); err != nil {
+	if err := run(ctx, *authenticator); err != nil {
 		fmt.Fprintln(os.Stderr, "prepare:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, log io.Writer) error {
-	cp, auth, err := testenv.StartWithAuthenticator(ctx, testenv.Options{Log: log}, testenv.AuthenticatorOptions{ClusterID: "prod.example.com"})
-	if err != nil {
+func run(ctx context.Context, authenticator bool) error {
+	if _, err := testenv.BuildBootstrap(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(log, "the control plane is built and was ready %v after its start\n", cp.ReadyAfter().Round(100*time.Millisecond))
-	return errors.Join(cp.Stop(), auth.Stop())
+	if _, err := testenv.BuildControlPlane(ctx, os.Stderr); err != nil {
+		return fmt.Errorf("building the control plane: %w", err)
+	}
+	if authenticator {
+		if _, err := testenv.BuildAuthenticator(ctx, os.Stderr); err != nil {
+			return fmt.Errorf("building the authenticator: %w", err)
+		}
+	}
+	return nil
 }

@@ -1,3 +1,4 @@
+// Package story is what the demo and its preview have in common: who takes part, and how what they do is shown.
 package story
 
 import (

@@ -43,7 +43,7 @@ func NewAWS(region string) *AWS {
 		instances: map[string]*Instance{},
 		groups:    map[string]*Group{},
 		latency:   map[string]time.Duration{},
-		times:     InstanceTimes{Start: 10 * time.Second, Stop: 20 * time.Second, ShutDown: 20 * time.Second},
+		times:     InstanceTimes{Start: 10 * time.Second, ShutDown: 20 * time.Second},
 		retries:   map[string]*launchRetry{},
 		actions:   map[string]*heldByHook{},
 	}

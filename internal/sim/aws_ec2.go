@@ -33,9 +33,6 @@ func (i *Instance) clone() Instance {
 // of detaching that happens is unverified, here it is at the end.
 const groupTag = "aws:autoscaling:groupName"
 
-// maxTags is EC2's limit of tags on one resource; tags of AWS itself (aws:…) do not count.
-const maxTags = 50
-
 // AddInstance adds an instance that is in no group, and returns it with all that was left empty filled in.
 func (a *AWS) AddInstance(i Instance) Instance {
 	a.mu.Lock()
@@ -90,14 +87,6 @@ func (a *AWS) Instance(id string) (Instance, bool) {
 	return i.clone(), true
 }
 
-// Forget has EC2 forget an instance, as it does about an hour after its termination.
-func (a *AWS) Forget(id string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.mustInstance(id)
-	delete(a.instances, id)
-}
-
 func (a *AWS) mustInstance(id string) *Instance {
 	i := a.instances[id]
 	awsMust(i != nil, "there is no instance %q", id)
@@ -109,11 +98,6 @@ func (a *AWS) mustInstance(id string) *Instance {
 type Filter struct {
 	Name   string
 	Values []string
-}
-
-// IsFilter reports whether the model knows a filter of that name.
-func IsFilter(name string) bool {
-	return name == filterID || strings.HasPrefix(name, filterTag)
 }
 
 const (
@@ -135,7 +119,7 @@ func (a *AWS) DescribeInstances(ctx context.Context, ids []string, filters ...Fi
 	var found []Instance
 	c := AWSCall{Operation: "DescribeInstances", IDs: ids}
 	for _, f := range filters {
-		awsMust(IsFilter(f.Name), "DescribeInstances has no filter %q here", f.Name)
+		awsMust(f.Name == filterID || strings.HasPrefix(f.Name, filterTag), "DescribeInstances has no filter %q here", f.Name)
 		if f.Name == filterID {
 			c.IDs = f.Values
 		}
@@ -168,17 +152,8 @@ func (a *AWS) DescribeInstances(ctx context.Context, ids []string, filters ...Fi
 func (a *AWS) CreateTags(ctx context.Context, ids []string, tags map[string]string) error {
 	keys := slices.Sorted(maps.Keys(tags))
 	return a.call(ctx, AWSCall{Operation: "CreateTags", IDs: ids, Keys: keys}, func() *AWSError {
-		if err := a.checkTagging(ids, keys); err != nil {
+		if err := a.checkIDs(ids); err != nil {
 			return err
-		}
-		for _, id := range ids {
-			after := maps.Clone(a.instances[id].Tags)
-			maps.Copy(after, tags)
-			maps.DeleteFunc(after, func(k, _ string) bool { return strings.HasPrefix(k, "aws:") })
-			if len(after) > maxTags {
-				return &AWSError{Code: "TagLimitExceeded", Message: fmt.Sprintf("The maximum number of Tags for a resource has been reached. Maximum tags: %d", maxTags),
-					HTTPStatus: 400, Means: spot.ErrFinal}
-			}
 		}
 		for _, id := range ids {
 			maps.Copy(a.instances[id].Tags, tags)
@@ -187,45 +162,12 @@ func (a *AWS) CreateTags(ctx context.Context, ids []string, tags map[string]stri
 	})
 }
 
-func (a *AWS) checkTagging(ids, keys []string) *AWSError {
-	if len(ids) == 0 || len(keys) == 0 {
-		return &AWSError{Code: "MissingParameter", Message: "The request must contain resources and tags", HTTPStatus: 400, Means: spot.ErrFinal}
-	}
-	for _, k := range keys {
-		if strings.HasPrefix(k, "aws:") {
-			return &AWSError{Code: "InvalidParameterValue", Message: "Tag keys starting with 'aws:' are reserved for internal use",
-				HTTPStatus: 400, Means: spot.ErrFinal}
-		}
-	}
-	return a.checkIDs(ids)
-}
-
-// wellFormed tells the shape of an instance id, of today or of before 2016. An id that was added is good whatever its
-// shape.
-func wellFormed(id string) bool {
-	digits, ok := strings.CutPrefix(id, "i-")
-	return ok && (len(digits) == 8 || len(digits) == 17) && strings.Trim(digits, "0123456789abcdef") == ""
-}
-
 func (a *AWS) checkIDs(ids []string) *AWSError {
-	var unknown []string
 	for _, id := range ids {
-		if a.instances[id] != nil {
-			continue
-		}
-		if !wellFormed(id) {
-			return &AWSError{Code: "InvalidInstanceID.Malformed", Message: fmt.Sprintf("Invalid id: %q", id),
+		if a.instances[id] == nil {
+			return &AWSError{Code: "InvalidInstanceID.NotFound", Message: "The instance ID '" + id + "' does not exist",
 				HTTPStatus: 400, Means: spot.ErrNotFound}
 		}
-		unknown = append(unknown, id)
 	}
-	switch len(unknown) {
-	case 0:
-		return nil
-	case 1:
-		return &AWSError{Code: "InvalidInstanceID.NotFound", Message: "The instance ID '" + unknown[0] + "' does not exist",
-			HTTPStatus: 400, Means: spot.ErrNotFound}
-	}
-	return &AWSError{Code: "InvalidInstanceID.NotFound", Message: "The instance IDs '" + strings.Join(unknown, ", ") + "' do not exist",
-		HTTPStatus: 400, Means: spot.ErrNotFound}
+	return nil
 }

@@ -113,20 +113,6 @@ func Denied() Fault {
 	}}
 }
 
-// BadCredentials are of somebody AWS does not know.
-func BadCredentials() Fault {
-	return perService(
-		AWSError{Code: "AuthFailure", Message: "AWS was not able to validate the provided access credentials", HTTPStatus: 401, Means: spot.ErrFinal},
-		AWSError{Code: "InvalidClientTokenId", Message: "The security token included in the request is invalid.", HTTPStatus: 403, Means: spot.ErrFinal})
-}
-
-// ExpiredCredentials are of somebody AWS knows, but whose session is over.
-func ExpiredCredentials() Fault {
-	return perService(
-		AWSError{Code: "RequestExpired", Message: "Request has expired.", HTTPStatus: 400, Means: spot.ErrFinal},
-		AWSError{Code: "ExpiredToken", Message: "The security token included in the request is expired", HTTPStatus: 403, Means: spot.ErrFinal})
-}
-
 // Unreachable is a connection that breaks before the call reaches AWS. For a connection that swallows everything, see
 // Delay.
 func Unreachable() Fault { return Answer(AWSError{Message: "connection reset by peer"}) }
@@ -137,9 +123,6 @@ func AnswerLost() Fault {
 	f.lost = true
 	return f
 }
-
-// Says is what the operation answers under this fault.
-func (f Fault) Says(op string) *AWSError { return f.says(op) }
 
 type plannedFault struct {
 	op    string

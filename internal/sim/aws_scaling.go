@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -10,8 +9,8 @@ import (
 // Group is an Auto Scaling group.
 //
 // It keeps as many members as it desires: those Pending and InService count. Whenever there are fewer it launches, at
-// once, unless the process Launch is suspended or LaunchError is set. It never removes a member that is too many. What it
-// does stands in its Activities.
+// once, unless the process Launch is suspended or LaunchError is set. It never removes a member that is too many, and never
+// looks whether its instances run.
 type Group struct {
 	Name              string
 	Min, Max, Desired int
@@ -25,7 +24,6 @@ type Group struct {
 	LaunchTime  time.Duration // from pending to running and InService
 	LaunchError string        // not empty: launches fail with this code, e.g. "InsufficientInstanceCapacity - There is no Spot capacity available"
 	DetachTime  time.Duration // how long a member is Detaching; AWS: the load balancers' deregistration delay
-	HealthCheck time.Duration // how long after a member stopped running the group replaces it; 0: it never looks
 
 	Members []Member // what it is described with; not for AddGroup
 }
@@ -59,9 +57,6 @@ func (a *AWS) AddGroup(g Group, members ...Instance) Group {
 		h.mustBe()
 	}
 	g = g.clone()
-	if g.Tags == nil {
-		g.Tags = map[string]string{}
-	}
 	if len(g.Zones) == 0 {
 		g.Zones = []string{a.region + "a"}
 	}
@@ -95,19 +90,12 @@ func (a *AWS) launchMissing(g *Group) {
 		return
 	}
 	a.noRetry(g)
-	cause := g.missing()
 	for g.capacity() < g.Desired {
 		i := a.addInstance(Instance{State: "pending", Zone: g.Zones[a.serial%len(g.Zones)], Spot: g.Spot})
 		a.join(g, i, "Pending")
-		act := a.begin(g.Name, activityLaunch, i.ID, "PreInService", cause)
-		time.AfterFunc(g.LaunchTime, func() { a.launchDone(g, i, act) })
+		act := a.begin(g.Name, activityLaunch, i.ID, "PreInService")
+		time.AfterFunc(g.LaunchTime, func() { a.launchDone(i, act) })
 	}
-}
-
-// missing is why the group launches, in AWS's words.
-func (g *Group) missing() string {
-	return fmt.Sprintf("an instance was started in response to a difference between desired and actual capacity, increasing the capacity from %d to %d.",
-		g.capacity(), g.Desired)
 }
 
 // capacity counts what is set against the desired capacity.
@@ -121,21 +109,12 @@ func (g *Group) capacity() int {
 	return n
 }
 
-// launchDone puts an instance into service. One that came to an end before is given up, and another is launched.
-func (a *AWS) launchDone(g *Group, i *Instance, act *Activity) {
+// launchDone puts an instance into service.
+func (a *AWS) launchDone(i *Instance, act *Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	m := a.member(i.ID)
-	if m == nil || a.instances[i.ID] != i || i.State != "pending" {
-		act.fail("Cancelled", "Instance became unhealthy while waiting for instance to be in InService state.")
-		if m != nil && m.State == "Pending" {
-			a.leave(i.ID)
-		}
-		a.launchMissing(g)
-		return
-	}
-	m.State, i.State = "InService", "running"
-	act.end("Successful")
+	a.member(i.ID).State, i.State = "InService", "running"
+	act.Status = "Successful"
 	if a.launched != nil {
 		go a.launched(i.clone())
 	}
@@ -161,36 +140,6 @@ func (a *AWS) leave(id string) {
 	if i := a.instances[id]; i != nil {
 		delete(i.Tags, groupTag)
 	}
-}
-
-// healthCheckLater has the instance's group replace it if it still does not run then, and if nobody suspended what that
-// takes. The hooks for its end, which AWS would run, are not run.
-func (a *AWS) healthCheckLater(id string) {
-	m := a.member(id)
-	if m == nil {
-		return
-	}
-	g := a.groups[m.Group]
-	if g.HealthCheck == 0 {
-		return
-	}
-	time.AfterFunc(g.HealthCheck, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		m, i := a.member(id), a.instances[id]
-		if m == nil || m.State != "InService" || i != nil && i.State == "running" {
-			return
-		}
-		for _, process := range []string{"HealthCheck", "ReplaceUnhealthy", "Terminate"} {
-			if slices.Contains(g.Suspended, process) {
-				return
-			}
-		}
-		a.begin(g.Name, activityTerminate, id, "InProgress",
-			"an instance was taken out of service in response to an EC2 health check indicating it has been terminated or stopped.")
-		a.endMember(m, "Terminating")
-		a.launchMissing(g)
-	})
 }
 
 // Group looks at a group, past faults and log.

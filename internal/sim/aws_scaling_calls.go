@@ -49,22 +49,12 @@ func (a *AWS) DescribeAutoScalingGroups(ctx context.Context, names []string) ([]
 	return found, nil
 }
 
-// maxDetach is how many instances one call may detach. The documentation says 20 in one place and 19 in another.
-const maxDetach = 20
-
-// DetachInstances takes instances out of a group: all of them or, if one cannot be, none. Only a member that is
-// InService or Standby can be. With decrement the group desires so many fewer, but never fewer than its minimum;
-// without, it launches others for those that were InService (a Standby one did not count: that none is launched for it
-// is unverified).
-func (a *AWS) DetachInstances(ctx context.Context, group string, ids []string, decrement bool) error {
+// DetachInstances takes instances out of a group without decrement: all of them or, if one cannot be, none. Only a member
+// that is InService or Standby can be. The group launches others for those that were InService (a Standby one did not
+// count: that none is launched for it is unverified).
+func (a *AWS) DetachInstances(ctx context.Context, group string, ids []string) error {
 	return a.call(ctx, AWSCall{Operation: "DetachInstances", Group: group, IDs: ids}, func() *AWSError {
-		g := a.groups[group]
-		if g == nil {
-			return noGroup(group)
-		}
-		if len(ids) > maxDetach {
-			return invalid("List exceeds the maximum number of instances to detach. Please retry your request with fewer instances.")
-		}
+		g := a.mustGroup(group)
 		for _, id := range ids {
 			m := a.member(id)
 			if m == nil || m.Group != group {
@@ -74,20 +64,12 @@ func (a *AWS) DetachInstances(ctx context.Context, group string, ids []string, d
 				return invalid("The instance %s is not in InService or Standby.", id)
 			}
 		}
-		if decrement {
-			if g.Desired-len(ids) < g.Min {
-				// AWS's words for EnterStandby; those for DetachInstances are unverified.
-				return invalid("AutoScalingGroup %s has min-size=%d, max-size=%d, and desired-size=%d. To detach %d instance, please update the AutoScalingGroup sizes appropriately.",
-					group, g.Min, g.Max, g.Desired, len(ids))
-			}
-			g.Desired -= len(ids)
-		}
 		for _, id := range ids {
 			a.member(id).State = "Detaching"
-			act := a.begin(group, activityDetach, id, "InProgress", "instance "+id+" was detached in response to a user request.")
+			act := a.begin(group, activityDetach, id, "InProgress")
 			leave := func() {
 				a.leave(id)
-				act.end("Successful")
+				act.Status = "Successful"
 			}
 			if g.DetachTime == 0 {
 				leave()
@@ -106,8 +88,4 @@ func (a *AWS) DetachInstances(ctx context.Context, group string, ids []string, d
 
 func invalid(format string, args ...any) *AWSError {
 	return &AWSError{Code: "ValidationError", Message: fmt.Sprintf(format, args...), HTTPStatus: 400, Means: spot.ErrFinal}
-}
-
-func noGroup(name string) *AWSError {
-	return invalid("AutoScalingGroup name not found - AutoScalingGroup %s not found", name)
 }

@@ -105,7 +105,7 @@ func (c *Cloud) Tag(ctx context.Context, id string, tags map[string]string) erro
 // Detach implements spot.Cloud.
 func (c *Cloud) Detach(ctx context.Context, id, group string) error {
 	return c.change(ctx, "detaching instance "+id+" from Auto Scaling group "+group, func(ctx context.Context) error {
-		return c.aws.DetachInstances(ctx, group, []string{id}, false)
+		return c.aws.DetachInstances(ctx, group, []string{id})
 	})
 }
 

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,31 +16,19 @@ const clockSkew = 2 * time.Second
 // Launches implements spot.Scaling.
 func (c *Cloud) Launches(ctx context.Context, group string, since time.Time) ([]spot.Launch, error) {
 	since = since.Add(-clockSkew)
+	all, err := cloudCall(ctx, "describing scaling activities of Auto Scaling group "+group, func(ctx context.Context) ([]Activity, error) {
+		return c.aws.DescribeScalingActivities(ctx, group)
+	})
+	if err != nil {
+		return nil, err
+	}
 	var found []spot.Launch
-	token, older := "", false
-	for {
-		page, err := cloudCall(ctx, "describing scaling activities of Auto Scaling group "+group, func(ctx context.Context) (page []Activity, err error) {
-			page, token, err = c.aws.DescribeScalingActivities(ctx, group, maxActivities, token)
-			return page, err
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, act := range page {
-			switch {
-			case act.Start.Before(since):
-				older = older || !act.End.IsZero()
-			case strings.HasPrefix(act.Description, activityLaunch):
-				failed := act.Status == "Failed" || act.Status == "Cancelled"
-				found = append(found, spot.Launch{Instance: act.Instance, At: act.Start, Failed: failed, Reason: act.Message})
-			}
-		}
-		if older || token == "" {
-			slices.Reverse(found)
-			slices.SortStableFunc(found, func(a, b spot.Launch) int { return a.At.Compare(b.At) })
-			return found, nil
+	for _, act := range slices.Backward(all) {
+		if !act.Start.Before(since) && strings.HasPrefix(act.Description, activityLaunch) {
+			found = append(found, spot.Launch{Instance: act.Instance, At: act.Start, Failed: act.Status == "Failed", Reason: act.Message})
 		}
 	}
+	return found, nil
 }
 
 // Hook implements spot.Scaling.
@@ -50,17 +37,13 @@ func (c *Cloud) Hook(ctx context.Context, group, hook string) (spot.Hook, error)
 	hooks, err := cloudCall(ctx, doing, func(ctx context.Context) ([]Hook, error) {
 		return c.aws.DescribeLifecycleHooks(ctx, group, hook)
 	})
-	var refused *AWSError
-	if errors.As(err, &refused) && refused.Code == "ValidationError" && strings.Contains(refused.Message, "not found") {
-		err = nil // a group that does not exist has no hook
-	}
 	if err != nil {
 		return spot.Hook{}, err
 	}
 	if len(hooks) == 0 {
 		return spot.Hook{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
 	}
-	return spot.Hook{Heartbeat: hooks[0].Timeout(), Global: hooks[0].Global()}, nil
+	return spot.Hook{Heartbeat: hooks[0].Heartbeat, Global: hooks[0].Global()}, nil
 }
 
 // Heartbeat implements spot.Scaling.
@@ -73,7 +56,7 @@ func (c *Cloud) Heartbeat(ctx context.Context, a spot.Action) error {
 // Complete implements spot.Scaling.
 func (c *Cloud) Complete(ctx context.Context, a spot.Action) error {
 	return c.change(ctx, "completing "+named(a), func(ctx context.Context) error {
-		return c.aws.CompleteLifecycleAction(ctx, a, resultContinue)
+		return c.aws.CompleteLifecycleAction(ctx, a)
 	})
 }
 

@@ -28,16 +28,14 @@ type Cluster struct {
 
 	evicting    map[string]bool // nodes whose pods the taint eviction controller deletes
 	attachments []*clusterAttachment
-	unmountWait time.Duration // see ForceDetachAfter
 
 	claims    map[string]bool
 	forbidden map[string]bool // see Forbid
 
 	pods        map[string]*clusterPod // by namespace/name
 	successors  map[string]int         // how many an owner has made of that name after another had gone
-	budgets     []*clusterBudget
+	budgets     []Budget
 	evictHook   func(spot.Pod) *spot.Refusal
-	deleteHook  func(spot.Pod) *spot.Refusal
 	followers   []*clusterFollower
 	endings     []*Ending
 	shortenings []Shortening
@@ -55,8 +53,7 @@ var (
 // NewCluster returns a cluster without nodes and pods.
 func NewCluster() *Cluster {
 	return &Cluster{nodes: map[string]*spot.Node{}, off: map[string]bool{}, pods: map[string]*clusterPod{},
-		successors: map[string]int{}, evicting: map[string]bool{}, unmountWait: clusterUnmountWait,
-		claims: map[string]bool{}, forbidden: map[string]bool{}}
+		successors: map[string]int{}, evicting: map[string]bool{}, claims: map[string]bool{}, forbidden: map[string]bool{}}
 }
 
 // KubeRequest is a request to the API server.
@@ -130,8 +127,6 @@ func (c *Cluster) request(ctx context.Context, verb, resource, name string, do f
 	case err != nil:
 	case hit.Err != nil && !hit.Lost:
 		err = hit.Err
-	case c.forbidden[verb+" "+resource]:
-		err = spot.Doubtful(fmt.Errorf("it is forbidden to %s %s", verb, resource))
 	default:
 		if err = do(); hit.Lost && hit.Err != nil {
 			err = hit.Err

@@ -11,9 +11,7 @@ import (
 
 // Shortening is a request that cut the time of a pod that was ending already.
 type Shortening struct {
-	Pod      string // namespace/name
-	UID      string
-	At       time.Time
+	Pod      string        // namespace/name
 	From, To time.Duration // the grace periods, both from the first request on
 }
 
@@ -32,14 +30,6 @@ func (c *Cluster) OnEviction(hook func(spot.Pod) *spot.Refusal) {
 	c.evictHook = hook
 }
 
-// OnDeletion puts an admission webhook before deletions; nil admits. It must not call the cluster. As in the API server,
-// it is asked neither about evictions nor about deletions that would change nothing.
-func (c *Cluster) OnDeletion(hook func(spot.Pod) *spot.Refusal) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.deleteHook = hook
-}
-
 // Shortenings are the requests that cut the time of pods that were ending already.
 func (c *Cluster) Shortenings() []Shortening {
 	c.mu.Lock()
@@ -56,24 +46,21 @@ func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, ex
 }
 
 // evict takes the API server's steps in its order: the webhooks, then the budget, and the preconditions last. So a guarded
-// pod is refused even if it is not the one that is meant, and an eviction that fails on its precondition has spent an
-// allowance.
+// pod is refused even if it is not the one that is meant.
 func (c *Cluster) evict(asked spot.Pod, grace time.Duration, exact bool) error {
 	p := c.pods[asked.ID()]
 	if p == nil {
 		return spot.ErrNotFound
 	}
-	if refusal := p.refusedBy(c.evictHook); refusal != nil {
-		return refusal
+	if c.evictHook != nil {
+		if refusal := c.evictHook(p.seen()); refusal != nil {
+			return refusal
+		}
 	}
-	spent, refusal := c.allowance(p)
-	if refusal != nil {
+	if refusal := c.guarded(p); refusal != nil {
 		return refusal
 	}
 	if !p.is(asked, exact) {
-		if spent != nil {
-			spent.disrupted[p.Name] = time.Now()
-		}
 		return spot.ErrChanged
 	}
 	c.condemn(p, endedByEviction)
@@ -105,22 +92,9 @@ func (c *Cluster) delete(asked spot.Pod, grace time.Duration, exact bool) error 
 		return spot.ErrNotFound
 	case !p.is(asked, exact):
 		return spot.ErrChanged
-	case p.pending(graceSeconds(grace)):
-		return nil
-	}
-	if refusal := p.refusedBy(c.deleteHook); refusal != nil {
-		return refusal
 	}
 	c.terminate(p, grace)
 	return nil
-}
-
-// refusedBy asks a webhook about the pod.
-func (p *clusterPod) refusedBy(hook func(spot.Pod) *spot.Refusal) *spot.Refusal {
-	if hook == nil {
-		return nil
-	}
-	return hook(p.seen())
 }
 
 func (p *clusterPod) is(asked spot.Pod, exact bool) bool {
@@ -135,14 +109,11 @@ func (p *clusterPod) pending(grace time.Duration) bool {
 // terminate does what the API server does about an accepted deletion. The first sets the deletionTimestamp; a later one
 // can only bring it forward, and counts from the first.
 func (c *Cluster) terminate(p *clusterPod, grace time.Duration) {
-	grace = graceSeconds(grace)
+	grace = grace.Truncate(time.Second)
 	now := time.Now()
 	first := !p.Terminating
 	switch {
 	case first:
-		if p.Node == "" || p.Finished {
-			grace = 0 // nothing runs that would need time
-		}
 		p.Terminating, p.began = true, now
 		p.EndsBy = now.Add(grace).Truncate(time.Second)
 		p.granted, p.killIn = grace, grace
@@ -150,35 +121,24 @@ func (c *Cluster) terminate(p *clusterPod, grace time.Duration) {
 		return
 	case p.granted > 0:
 		if !c.off[p.Node] && !p.Finished { // else there is nobody left whose time could be cut
-			c.shortenings = append(c.shortenings, Shortening{Pod: p.ID(), UID: p.UID, At: now, From: p.granted, To: grace})
+			c.shortenings = append(c.shortenings, Shortening{Pod: p.ID(), From: p.granted, To: grace})
 		}
 		p.killIn = grace
 		p.EndsBy = p.EndsBy.Add(grace - p.granted)
 		p.granted = grace
 		if p.EndsBy.Before(now) {
 			p.EndsBy = now.Truncate(time.Second)
-			if grace > 0 {
-				p.granted = time.Second // still the kubelet's to end
-			}
 		}
 	default:
 		return // only a finalizer keeps it
 	}
 	c.touch(p)
 	c.end(p)
-	if first && !p.Mirror && !p.replacedWhenGone() {
+	if first && !p.replacedWhenGone() {
 		c.replace(p)
 	}
 	if grace == 0 && !p.held() {
 		c.remove(p)
 	}
 	c.collectTerminating(p.Node)
-}
-
-// graceSeconds is the grace period as the API takes it: in whole seconds, and for a negative one, one.
-func graceSeconds(grace time.Duration) time.Duration {
-	if grace < 0 {
-		return time.Second
-	}
-	return grace.Truncate(time.Second)
 }

@@ -53,9 +53,6 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 			return err
 		}
 		for _, change := range changes {
-			if ctx.Err() != nil {
-				break
-			}
 			see(change)
 		}
 	}

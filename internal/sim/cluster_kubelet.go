@@ -8,11 +8,9 @@ import (
 type Ending struct {
 	Pod     string // namespace/name
 	UID     string
-	Node    string
 	SIGTERM time.Time
 	Grace   time.Duration // what it was given when it got SIGTERM
-	Exited  time.Time     // zero while it runs
-	Killed  bool          // it got SIGKILL, or its machine ended, before it was done
+	Exited  time.Time     // or killed; zero while it runs
 }
 
 // Endings are the pods that have got SIGTERM, in that order.
@@ -29,7 +27,7 @@ func (c *Cluster) Endings() []Ending {
 // dead notes that what was ending is no more.
 func (p *clusterPod) dead() {
 	if p.ending != nil && p.ending.Exited.IsZero() {
-		p.ending.Exited, p.ending.Killed = time.Now(), true
+		p.ending.Exited = time.Now()
 	}
 }
 
@@ -38,52 +36,36 @@ func (c *Cluster) end(p *clusterPod) {
 	if p.Node == "" || p.Finished || c.off[p.Node] {
 		return
 	}
-	exit := p.Exit
-	if p.Pending || p.Mirror {
-		exit = 0 // no container runs, or none that the object's end would end
-	} else if p.ending == nil {
-		p.ending = &Ending{Pod: p.ID(), UID: p.UID, Node: p.Node, SIGTERM: time.Now(), Grace: p.killIn}
+	if p.ending == nil {
+		p.ending = &Ending{Pod: p.ID(), UID: p.UID, SIGTERM: time.Now(), Grace: p.killIn}
 		c.endings = append(c.endings, p.ending)
 	}
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	killed := exit > p.killIn
-	p.timer = time.AfterFunc(time.Until(p.began.Add(min(exit, p.killIn))), func() { c.exited(p, killed) })
+	p.timer = time.AfterFunc(time.Until(p.began.Add(min(p.Exit, p.killIn))), func() { c.exited(p) })
 }
 
 // exited is what a kubelet says about a pod that it has ended: first that it is finished, then a deletion with no grace
 // period, which brings the deletionTimestamp forward.
-func (c *Cluster) exited(p *clusterPod, killed bool) {
+func (c *Cluster) exited(p *clusterPod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pods[p.ID()] != p || p.Finished || c.off[p.Node] {
 		return // it has gone, or its kubelet has, or a timer that was put off had fired already
 	}
-	c.finish(p, killed)
+	c.finish(p)
 }
 
-func (c *Cluster) finish(p *clusterPod, killed bool) {
-	if p.ending != nil && p.ending.Exited.IsZero() {
-		p.ending.Exited, p.ending.Killed = time.Now(), killed
-	}
-	if !p.Mirror {
-		p.Finished = true
-		c.touch(p)
-	}
+func (c *Cluster) finish(p *clusterPod) {
+	p.dead()
+	p.Finished = true
+	c.touch(p)
 	p.granted, p.EndsBy = 0, time.Now().Truncate(time.Second)
 	c.touch(p)
 	if !p.held() {
 		c.remove(p)
 	}
-}
-
-// ready is the kubelet's report that the pod has come up.
-func (c *Cluster) ready(p *clusterPod) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p.up = true
-	c.start(p)
 }
 
 // start makes a pod Ready that has come up, once its volume is there.

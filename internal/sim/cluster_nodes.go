@@ -11,9 +11,6 @@ import (
 )
 
 const (
-	// clusterPage is how many nodes one request for a list brings.
-	clusterPage = 500
-
 	// clusterConflicts is how often ChangeNode tries. Without an end, a node that is always written in between would stop
 	// the clock of a synctest bubble.
 	clusterConflicts = 10
@@ -94,50 +91,29 @@ func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error)
 }
 
 func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, error) {
-	var found *spot.Node
-	err := c.eachNode(ctx, func(spot.Node) bool { return true }, func(n spot.Node) (more bool) {
-		if n.IsInstance(instanceID) {
-			found = &n
-		}
-		return found == nil
-	})
-	if err == nil && found == nil {
-		return spot.Node{}, fmt.Errorf("looking for the node of %s: %w", instanceID, spot.ErrNotFound)
-	}
+	found, err := c.listNodes(ctx, func(n *spot.Node) bool { return n.IsInstance(instanceID) })
 	if err != nil {
 		return spot.Node{}, fmt.Errorf("listing nodes: %w", err)
 	}
-	return *found, nil
-}
-
-// eachNode shows the nodes that match, page by page, until see wants no more.
-func (c *Cluster) eachNode(ctx context.Context, match func(spot.Node) bool, see func(spot.Node) (more bool)) error {
-	for after := ""; ; {
-		var page []spot.Node
-		err := c.request(ctx, "list", "nodes", "", func() error {
-			for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
-				if n := c.nodes[name]; name > after && len(page) < clusterPage && match(*n) {
-					page = append(page, cloneNode(*n))
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		for _, n := range page {
-			if !see(n) {
-				return nil
-			}
-		}
-		if len(page) < clusterPage {
-			return nil
-		}
-		after = page[len(page)-1].Name
+	if len(found) == 0 {
+		return spot.Node{}, fmt.Errorf("looking for the node of %s: %w", instanceID, spot.ErrNotFound)
 	}
+	return found[0], nil
 }
 
-// ChangeNode takes a node of the same name but another UID for another node, as every write to Kubernetes should.
+// listNodes asks for all nodes, and returns those that match. It asks once, however many there are.
+func (c *Cluster) listNodes(ctx context.Context, match func(*spot.Node) bool) (found []spot.Node, err error) {
+	err = c.request(ctx, "list", "nodes", "", func() error {
+		for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
+			if n := c.nodes[name]; match(n) {
+				found = append(found, cloneNode(*n))
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
 func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.Node) spot.Node) (spot.Node, error) {
 	for range clusterConflicts {
 		want := change(cloneNode(n))
@@ -157,13 +133,9 @@ func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.
 		if !errors.Is(err, spot.ErrChanged) {
 			return spot.Node{}, fmt.Errorf("changing node %s: %w", n.Name, err)
 		}
-		if now, err = c.NodeNamed(ctx, n.Name); err != nil {
+		if n, err = c.NodeNamed(ctx, n.Name); err != nil {
 			return spot.Node{}, err
 		}
-		if now.UID != n.UID {
-			return spot.Node{}, fmt.Errorf("changing node %s, which is another now: %w", n.Name, spot.ErrNotFound)
-		}
-		n = now
 	}
 	return spot.Node{}, fmt.Errorf("changing node %s: somebody else wrote in between %d times", n.Name, clusterConflicts)
 }

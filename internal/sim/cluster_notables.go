@@ -54,17 +54,14 @@ func (c *Cluster) DeleteClaim(ctx context.Context, name string) error {
 
 func (c *Cluster) MarkedNodes(ctx context.Context) (marked []spot.Node, err error) {
 	key, value, _ := strings.Cut(spot.DrainingSelector, "=")
-	err = c.eachNode(ctx, func(n spot.Node) bool { return n.Labels[key] == value }, func(n spot.Node) (more bool) {
-		marked = append(marked, n)
-		return true
-	})
+	marked, err = c.listNodes(ctx, func(n *spot.Node) bool { return n.Labels[key] == value })
 	if err != nil {
 		return nil, fmt.Errorf("listing marked nodes: %w", err)
 	}
 	return marked, nil
 }
 
-// Forbid takes away the permission for such requests, which is there for all at first. A subresource is named after its
+// Forbid has Allowed say no to such requests; they are carried out all the same. A subresource is named after its
 // resource and a slash.
 func (c *Cluster) Forbid(verb, resource string) {
 	c.mu.Lock()

@@ -15,11 +15,9 @@ const (
 	clusterOutOfService = "node.kubernetes.io/out-of-service"
 
 	// clusterTaintEviction is how long the taint eviction controller takes from a taint to its first write. A pod costs it
-	// two writes, and if one of them finds no pod of that name it begins anew after a pause, five times in all.
+	// two writes.
 	clusterTaintEviction = 200 * time.Millisecond
 	clusterTaintDelete   = 5 * time.Millisecond
-	clusterTaintPause    = 10 * time.Millisecond
-	clusterTaintTries    = 5
 
 	// clusterCollection is how long the pod garbage collector takes at most. It looks every 20 s, and waits 40 s after a
 	// Node's deletion for another of that name, or as a node without power is NotReady only after 50 s.
@@ -40,18 +38,14 @@ func (c *Cluster) PowerOff(node string) {
 	c.collectTerminating(node)
 }
 
-// PowerOn boots the node's machine again. The pods that are to go are gone; the others run anew.
+// PowerOn boots the node's machine again. The pods that are to go are gone; the others run on.
 func (c *Cluster) PowerOn(node string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.off, node)
 	for _, id := range slices.Sorted(maps.Keys(c.pods)) {
-		switch p := c.pods[id]; {
-		case p == nil || p.Node != node:
-		case p.Terminating && !p.Finished:
-			c.finish(p, true)
-		default:
-			c.start(p)
+		if p := c.pods[id]; p != nil && p.Node == node && p.Terminating && !p.Finished {
+			c.finish(p)
 		}
 	}
 	c.moveVolumes()
@@ -122,19 +116,13 @@ func (c *Cluster) outOfService(node string) bool {
 	return n != nil && slices.ContainsFunc(n.Taints, func(t spot.Taint) bool { return t.Key == clusterOutOfService })
 }
 
-// repels reports whether the node of a pod that is to be made does not take it: no scheduler puts a pod on a node that is out
-// of service, unless it tolerates that.
-func (c *Cluster) repels(p Pod) bool {
-	return c.outOfService(p.Node) && !p.ToleratesOutage && !p.Mirror
-}
-
 // seeOutage is the taint eviction controller's look at a node: when the taint is new and does more than to keep pods off,
 // it deletes the pods that are there.
 func (c *Cluster) seeOutage(n *spot.Node) {
 	evicting := slices.ContainsFunc(n.Taints, func(t spot.Taint) bool { return t.Key == clusterOutOfService && t.Effect == "NoExecute" })
 	if evicting && !c.evicting[n.Name] {
 		for _, id := range slices.Sorted(maps.Keys(c.pods)) {
-			if p := c.pods[id]; p.Node == n.Name && !p.ToleratesOutage && !p.Mirror {
+			if c.pods[id].Node == n.Name {
 				c.taintEvict(id)
 			}
 		}
@@ -143,41 +131,19 @@ func (c *Cluster) seeOutage(n *spot.Node) {
 	c.collectTerminating(n.Name)
 }
 
-// seeLate is its look at a pod that comes to such a node.
-func (c *Cluster) seeLate(p *clusterPod) {
-	if c.evicting[p.Node] && !p.ToleratesOutage && !p.Mirror {
-		c.taintEvict(p.ID())
-	}
-}
-
 // taintEvict deletes, in a moment, the pod that has that name then. It is not for sure the one that was seen: where that has
 // been deleted meanwhile, a StatefulSet may have made the next one, and that is what ends.
 func (c *Cluster) taintEvict(id string) {
-	tries := clusterTaintTries
-	var condemn, end func()
-	again := func() {
-		if tries--; tries > 0 {
-			c.later(clusterTaintPause, condemn)
+	c.later(clusterTaintEviction, func() {
+		if p := c.pods[id]; p != nil {
+			c.condemn(p, endedByTaint)
 		}
-	}
-	condemn = func() {
-		p := c.pods[id]
-		if p == nil {
-			again()
-			return
+	})
+	c.later(clusterTaintEviction+clusterTaintDelete, func() {
+		if p := c.pods[id]; p != nil {
+			c.terminate(p, p.Grace)
 		}
-		c.condemn(p, endedByTaint)
-		c.later(clusterTaintDelete, end)
-	}
-	end = func() {
-		p := c.pods[id]
-		if p == nil {
-			again()
-			return
-		}
-		c.terminate(p, p.Grace)
-	}
-	c.later(clusterTaintEviction, condemn)
+	})
 }
 
 // later does what somebody else in the cluster does after a while; do is called with the cluster locked.

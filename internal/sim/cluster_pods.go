@@ -18,12 +18,10 @@ type Pod struct {
 	Node     string // empty for a pod that no scheduler has bound
 	Labels   map[string]string
 
-	Pending         bool          // phase Pending
-	Unready         bool          // Running, but not Ready
-	Exit            time.Duration // from SIGTERM to its exit, if it is left the time
-	Finalizer       bool          // a finalizer of somebody's, beside those of Finalizers; each keeps the object until ChangePod takes it away
-	Volume          string        // where it has Volumes, the one it mounts; its namespace/name if that is empty
-	ToleratesOutage bool          // it tolerates that its node is out of service, as a static pod does anyway
+	Pending   bool          // phase Pending
+	Exit      time.Duration // from SIGTERM to its exit, if it is left the time
+	Finalizer bool          // a finalizer of somebody's, beside those of Finalizers; each keeps the object until ChangePod takes it away
+	Volume    string        // where it has Volumes, the one it mounts; its namespace/name if that is empty
 
 	Replacement *Replacement
 }
@@ -61,8 +59,8 @@ func (p *clusterPod) seen() spot.Pod {
 // held reports whether the object stays when nothing runs any more.
 func (p *clusterPod) held() bool { return p.Finalizer || len(p.Finalizers) > 0 }
 
-// AddPod adds a pod and returns it as it then is. One that is Terminating has just been asked to go by somebody else: with
-// what is left until EndsBy or, if that is zero, with its own grace period.
+// AddPod adds a pod and returns it as it then is. One that is Terminating has just been asked to go by somebody else, with
+// its own grace period.
 func (c *Cluster) AddPod(p Pod) spot.Pod {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,21 +74,16 @@ func (c *Cluster) AddPod(p Pod) spot.Pod {
 }
 
 func (c *Cluster) addPod(p Pod) *clusterPod {
-	terminating, endsBy := p.Terminating, p.EndsBy
-	p.Terminating, p.EndsBy = false, time.Time{}
+	terminating := p.Terminating
+	p.Terminating = false
 	p.UID = cmp.Or(p.UID, c.uid())
 	p.Labels, p.Annotations, p.Finalizers = maps.Clone(p.Labels), maps.Clone(p.Annotations), slices.Clone(p.Finalizers)
 	p.Volume = cmp.Or(p.Volume, p.ID())
 	own := &clusterPod{Pod: p}
 	c.pods[p.ID()] = own
 	c.touch(own)
-	c.seeLate(own)
 	if terminating {
-		grace := p.Grace
-		if !endsBy.IsZero() {
-			grace = time.Until(endsBy)
-		}
-		c.terminate(own, grace)
+		c.terminate(own, p.Grace)
 	}
 	return own
 }
@@ -131,17 +124,6 @@ func (c *Cluster) Pod(id string) (Pod, bool) {
 	return p.copy(), true
 }
 
-// Pods are all pods of the cluster, by namespace and name.
-func (c *Cluster) Pods() []Pod {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var all []Pod
-	for _, id := range slices.Sorted(maps.Keys(c.pods)) {
-		all = append(all, c.pods[id].copy())
-	}
-	return all
-}
-
 func (c *Cluster) PodsOn(ctx context.Context, node string) ([]spot.Pod, error) {
 	var pods []spot.Pod
 	err := c.request(ctx, "list", "pods", node, func() error {
@@ -176,7 +158,7 @@ func (c *Cluster) remove(p *clusterPod) {
 	if p.Volumes {
 		c.moveVolumes()
 	}
-	if p.Mirror || p.replacedWhenGone() || !p.Terminating {
+	if p.replacedWhenGone() || !p.Terminating {
 		c.replace(p)
 	}
 }

@@ -3,10 +3,7 @@ package sim_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,7 +12,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-const second = time.Second
+const (
+	second = time.Second
+	ms     = time.Millisecond
+)
 
 // inBubble runs a test on a cluster with the nodes a and b and gives it the time since its beginning.
 func inBubble(t *testing.T, test func(t *testing.T, c *sim.Cluster, at func() time.Duration)) {
@@ -57,60 +57,51 @@ func wantErr(t *testing.T, what string, got, want error) {
 	}
 }
 
-func wantRefusal(t *testing.T, what string, err error, code int) *spot.Refusal {
-	t.Helper()
-	var refusal *spot.Refusal
-	if !errors.As(err, &refusal) || refusal.Code != code {
-		t.Fatalf("%s: got %v; want a refusal with %d", what, err, code)
-	}
-	return refusal
-}
-
-// web is a pod of the ReplicaSet web.
-func web(name string) sim.Pod {
-	return sim.Pod{Node: "a", Pod: spot.Pod{Name: name, Grace: 30 * second, Owner: spot.Owner{Kind: "ReplicaSet", Name: "web"}}}
-}
-
-// names are the pods of the cluster, each with its node and state.
-func names(c *sim.Cluster) string {
-	var all []string
-	for _, p := range c.Pods() {
-		s := p.Name + "@" + p.Node
-		for _, state := range []struct {
-			is   bool
-			name string
-		}{{p.Pending, "pending"}, {p.Terminating, "terminating"}, {p.Finished, "finished"}} {
-			if state.is {
-				s += " " + state.name
-			}
-		}
-		all = append(all, s)
-	}
-	return strings.Join(all, ", ")
-}
-
-func TestRequestsAreLogged(t *testing.T) {
+// TestEveryRequestIsLogged, whatever becomes of it: tests of what is not asked for rely on it.
+func TestEveryRequestIsLogged(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *sim.Cluster, at func() time.Duration) {
 		c.Disturb(sim.Disturbance{Delay: second})
-		p := c.AddPod(web("web-1"))
-		_, err := c.NodeNamed(t.Context(), "none")
-		wantErr(t, "no node", err, spot.ErrNotFound)
-		must(t, c.Evict(t.Context(), p, second, false))
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		wantErr(t, "a request that is not sent", c.Delete(ctx, p, second, false), context.Canceled)
-
-		all := c.Requests()
-		if len(all) != 2 {
-			t.Fatalf("got %+v; want two", all)
+		p := c.AddPod(sim.Pod{Node: "a", Pod: spot.Pod{Name: "p"}})
+		n, err := c.NodeNamed(t.Context(), "a")
+		must(t, err)
+		ended, end := context.WithCancel(t.Context())
+		for _, ask := range []struct {
+			is  string
+			ask func() error
+		}{
+			{"get nodes none", func() error { _, err := c.NodeNamed(t.Context(), "none"); return err }},
+			{"list nodes ", func() error { _, err := c.NodeOf(t.Context(), "i-b"); return err }},
+			{"list nodes ", func() error { _, err := c.MarkedNodes(t.Context()); return err }},
+			{"patch nodes a", func() error {
+				_, err := c.ChangeNode(t.Context(), n, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
+				return err
+			}},
+			{"list pods a", func() error { _, err := c.PodsOn(t.Context(), "a"); return err }},
+			{"list pods a, watch pods a", func() error {
+				time.AfterFunc(3*second, end)
+				return c.FollowPods(ended, "a", func(spot.PodChange) {})
+			}},
+			{"", func() error { return c.Delete(ended, p, second, false) }},
+			{"create pods/eviction default/p", func() error { return c.Evict(t.Context(), p, second, false) }},
+			{"delete pods default/p", func() error { return c.Delete(t.Context(), p, second, false) }},
+			{"list volumeattachments a", func() error { _, err := c.Attachments(t.Context(), "a"); return err }},
+			{"create events a", func() error { return c.Tell(t.Context(), spot.Note{Node: &n}) }},
+			{"delete nodeclaims c", func() error { return c.DeleteClaim(t.Context(), "c") }},
+			{"create selfsubjectaccessreviews ", func() error { _, _, err := c.Allowed(t.Context(), "get", "", "pods", ""); return err }},
+			{"delete nodes a", func() error { return c.DeleteNode(t.Context(), n) }},
+		} {
+			before := len(c.Requests())
+			err := ask.ask()
+			var all []string
+			for _, r := range c.Requests()[before:] {
+				all = append(all, r.Verb+" "+r.Resource+" "+r.Name)
+				want(t, ask.is+" takes", r.Answered.Sub(r.Asked), second)
+				if r.Err != nil {
+					wantErr(t, ask.is, err, r.Err)
+				}
+			}
+			want(t, "requests", strings.Join(all, ", "), ask.is)
 		}
-		get, evict := all[0], all[1]
-		want(t, "first", get.Verb+" "+get.Resource+" "+get.Name, "get nodes none")
-		wantErr(t, "first", get.Err, spot.ErrNotFound)
-		want(t, "second", evict.Verb+" "+evict.Resource+" "+evict.Name, "create pods/eviction default/web-1")
-		wantErr(t, "second", evict.Err, nil)
-		want(t, "the second is asked when the first is answered", evict.Asked, get.Answered)
-		want(t, "takes", evict.Answered.Sub(evict.Asked), second)
 	})
 }
 
@@ -120,64 +111,168 @@ func TestDisturbances(t *testing.T) {
 		p := c.AddPod(sim.Pod{Node: "a", Pod: spot.Pod{Name: "p", Grace: 30 * second}, Exit: 5 * second})
 
 		c.Disturb(sim.Disturbance{Verb: "get", Resource: "nodes", Name: "a", Err: unreachable, Times: 2})
-		for range 2 {
-			_, err := c.NodeNamed(t.Context(), "a")
-			wantErr(t, "disturbed", err, unreachable)
+		for _, ask := range []struct {
+			node string
+			want error
+		}{{"a", unreachable}, {"b", nil}, {"a", unreachable}, {"a", nil}} {
+			_, err := c.NodeNamed(t.Context(), ask.node)
+			wantErr(t, ask.node, err, ask.want)
 		}
-		_, err := c.NodeNamed(t.Context(), "b")
-		wantErr(t, "another node", err, nil)
-		_, err = c.NodeNamed(t.Context(), "a")
-		wantErr(t, "no longer disturbed", err, nil)
-
 		end := c.Disturb(sim.Disturbance{Err: unreachable})
-		_, err = c.PodsOn(t.Context(), "a")
-		wantErr(t, "PodsOn", err, unreachable)
-		wantErr(t, "FollowPods", c.FollowPods(t.Context(), "a", func(spot.PodChange) {}), unreachable)
-		_, err = c.NodeOf(t.Context(), "i-a")
-		wantErr(t, "NodeOf", err, unreachable)
 		wantErr(t, "Evict", c.Evict(t.Context(), p, second, false), unreachable)
 		end()
 		if got, _ := c.Pod("default/p"); got.Terminating {
 			t.Error("the eviction was carried out")
 		}
-
 		c.Disturb(sim.Disturbance{Verb: "create", Err: unreachable, Lost: true, Times: 1})
 		wantErr(t, "Evict, answer lost", c.Evict(t.Context(), p, 20*second, false), unreachable)
 		if got, _ := c.Pod("default/p"); !got.Terminating {
 			t.Error("the eviction was not carried out")
 		}
-
 		c.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Delay: 10 * second})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*second)
 		defer cancel()
-		_, err = c.PodsOn(ctx, "a")
+		_, err := c.PodsOn(ctx, "a")
 		wantErr(t, "an answer that does not come in time", err, context.DeadlineExceeded)
 		want(t, "given up at", at(), 3*second)
 	})
 }
 
-func TestManyAtOnce(t *testing.T) {
+// TestShortenings: every test of the handler demands that there are none.
+func TestShortenings(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *sim.Cluster, at func() time.Duration) {
-		looks, _ := follow(t, c, "a")
-		var wg sync.WaitGroup
-		for i := range 100 {
-			wg.Go(func() {
-				p := web(fmt.Sprint("web-", i))
-				p.Exit = time.Duration(i) * second / 10
-				p.Replacement = &sim.Replacement{Node: "b", Ready: second}
-				if err := c.Evict(t.Context(), c.AddPod(p), 30*second, false); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		until(at, time.Minute)
-		left, err := c.PodsOn(t.Context(), "a")
-		must(t, err)
-		want(t, "left", len(left), 0)
-		want(t, "elsewhere", len(c.Pods()), 100)
-		want(t, "SIGTERMs", len(c.Endings()), 100)
-		gone := slices.DeleteFunc(looks(), func(look string) bool { return !strings.HasPrefix(look, "gone") })
-		want(t, "seen to go", len(gone), 100)
+		p := c.AddPod(sim.Pod{Node: "a", Pod: spot.Pod{Name: "p", Grace: time.Hour}, Exit: time.Hour})
+		must(t, c.Evict(t.Context(), p, 60*second, false))
+		until(at, 10*second)
+		must(t, c.Evict(t.Context(), p, 60*second, false))
+		must(t, c.Delete(t.Context(), p, time.Hour, false))
+		want(t, "shortenings by no less", len(c.Shortenings()), 0)
+		must(t, c.Delete(t.Context(), p, 25*second, false))
+		want(t, "shortening", c.Shortenings()[0], sim.Shortening{Pod: "default/p", From: 60 * second, To: 25 * second})
+		until(at, 25*second-1)
+		now, _ := c.Pod("default/p")
+		want(t, "it runs before its time is over", now.Finished, false)
+		until(at, 25*second)
+		_, ok := c.Pod("default/p")
+		want(t, "there is a pod", ok, false)
+		want(t, "killed after", c.Endings()[0].Exited.Sub(c.Endings()[0].SIGTERM), 25*second)
 	})
+}
+
+// db is a pod of the StatefulSet db on node a with a volume, whose successor goes to node b.
+func db() sim.Pod {
+	return sim.Pod{Node: "a", Exit: 500 * ms, Replacement: &sim.Replacement{Node: "b", Ready: second},
+		Pod: spot.Pod{Name: "db-0", Grace: 30 * second, Volumes: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db"}}}
+}
+
+// outOfService taints a node as somebody who knows that its machine has ended.
+func outOfService(c *sim.Cluster, node string) {
+	c.WriteNode(node, func(n *spot.Node) {
+		n.Taints = append(n.Taints, spot.Taint{Key: "node.kubernetes.io/out-of-service", Effect: "NoExecute"})
+	})
+}
+
+// TestTheTaintEvictionControllerDeletesByName: who removes a pod before it has done so makes it end the next pod of that
+// name, which is well.
+func TestTheTaintEvictionControllerDeletesByName(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		evicted    bool          // the pod was ending already
+		remove     time.Duration // when it is removed, after the taint
+		successors int
+	}{
+		{"at once", false, 0, 2},
+		{"when it is ending", false, 206 * ms, 1},
+		{"at once, when it was ending before", true, 0, 2},
+		{"later, when it was ending before", true, 300 * ms, 1},
+	} {
+		t.Run(strings.ReplaceAll(test.name, " ", "_"), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *sim.Cluster, at func() time.Duration) {
+				old := c.AddPod(db())
+				c.PowerOff("a")
+				if test.evicted {
+					must(t, c.Evict(t.Context(), old, 30*second, false))
+				}
+				outOfService(c, "a")
+				until(at, test.remove)
+				must(t, c.Delete(t.Context(), old, 0, false))
+				until(at, time.Minute)
+				want(t, "successors", c.Successors("default/db-0"), test.successors)
+				p, _ := c.Pod("default/db-0")
+				want(t, "the last one is ended by", p.EndedBy, "")
+			})
+		})
+	}
+}
+
+// TestHowLongAStatefulSetsPodWithAVolumeIsMissing is a real control plane's table, in its order if not in its seconds.
+func TestHowLongAStatefulSetsPodWithAVolumeIsMissing(t *testing.T) {
+	const wait = 6 * time.Minute
+	for _, test := range []struct {
+		name string
+		do   func(t *testing.T, c *sim.Cluster, p spot.Pod, at func() time.Duration)
+		back time.Duration // when the next one is Ready
+	}{
+		{"evicted", func(t *testing.T, c *sim.Cluster, p spot.Pod, _ func() time.Duration) {
+			must(t, c.Evict(t.Context(), p, 30*second, false))
+		}, 2 * second},
+		{"without power, tainted, waited for, deleted", func(t *testing.T, c *sim.Cluster, p spot.Pod, at func() time.Duration) {
+			c.PowerOff("a")
+			outOfService(c, "a")
+			until(at, 250*ms)
+			must(t, c.Delete(t.Context(), p, 0, false))
+		}, 2 * second},
+		{"without power, tainted", func(_ *testing.T, c *sim.Cluster, _ spot.Pod, _ func() time.Duration) {
+			c.PowerOff("a")
+			outOfService(c, "a")
+		}, 62 * second},
+		{"without power, deleted", func(t *testing.T, c *sim.Cluster, p spot.Pod, _ func() time.Duration) {
+			c.PowerOff("a")
+			must(t, c.Delete(t.Context(), p, 0, false))
+		}, wait + 2*second},
+		{"without power, its Node deleted", func(t *testing.T, c *sim.Cluster, _ spot.Pod, _ func() time.Duration) {
+			c.PowerOff("a")
+			n, _ := c.Node("a")
+			must(t, c.DeleteNode(t.Context(), n))
+		}, time.Minute + wait + 2*second},
+		{"without power, and back", func(t *testing.T, c *sim.Cluster, p spot.Pod, at func() time.Duration) {
+			c.PowerOff("a")
+			must(t, c.Evict(t.Context(), p, 30*second, false))
+			until(at, time.Minute)
+			c.PowerOn("a")
+		}, time.Minute + 2*second},
+	} {
+		t.Run(strings.ReplaceAll(test.name, " ", "_"), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *sim.Cluster, at func() time.Duration) {
+				old := c.AddPod(db())
+				want(t, "attached to a, b at first", volumes(t, c), [2]int{1, 0})
+				test.do(t, c, old, at)
+
+				until(at, test.back-1500*ms)
+				if p, ok := c.Pod("default/db-0"); ok && p.UID != old.UID && !p.Pending {
+					t.Errorf("the next pod is Ready after %s", at())
+				}
+				until(at, test.back)
+				p, ok := c.Pod("default/db-0")
+				if !ok || p.UID == old.UID || p.Node != "b" || p.Pending || p.Terminating {
+					t.Errorf("got %+v, %v; want the next pod, Ready on b", p, ok)
+				}
+				want(t, "attached to a, b at last", volumes(t, c), [2]int{0, 1})
+			})
+		})
+	}
+}
+
+// volumes are how many each node has attached; the nodes themselves must say the same.
+func volumes(t *testing.T, c *sim.Cluster) (all [2]int) {
+	t.Helper()
+	for i, node := range []string{"a", "b"} {
+		names, err := c.Attachments(t.Context(), node)
+		must(t, err)
+		all[i] = len(names)
+		if n, ok := c.Node(node); ok {
+			want(t, "volumes that node "+node+" tells of", len(n.Attached), len(names))
+		}
+	}
+	return all
 }

@@ -14,8 +14,8 @@ const (
 	clusterAttach = 300 * time.Millisecond
 	clusterDetach = 500 * time.Millisecond
 
-	// clusterUnmountWait is how long the attach-detach controller waits for a kubelet that does not let go of a volume,
-	// where no other time is set.
+	// clusterUnmountWait is how long the attach-detach controller waits, from the end of the last pod that needs a volume,
+	// for the kubelet of a node without power. On a node that is out of service it does not wait.
 	clusterUnmountWait = 6 * time.Minute
 )
 
@@ -37,14 +37,6 @@ func (a *clusterAttachment) name() string {
 // handle is what the node's status calls the volume.
 func (a *clusterAttachment) handle() string {
 	return "kubernetes.io/csi/ebs.csi.aws.com^vol-" + strings.ReplaceAll(a.volume, "/", "-")
-}
-
-// ForceDetachAfter sets how long the attach-detach controller waits, from the end of the last pod that needs a volume, for the
-// kubelet of a node without power: six minutes if it is not set, and as long as it likes on a node that is out of service.
-func (c *Cluster) ForceDetachAfter(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unmountWait = d
 }
 
 func (c *Cluster) Attachments(ctx context.Context, node string) (names []string, err error) {
@@ -126,12 +118,12 @@ func (c *Cluster) attach(p *clusterPod) *clusterAttachment {
 func (c *Cluster) letGo(a *clusterAttachment) {
 	if a.unwanted.IsZero() {
 		a.unwanted = time.Now()
-		c.later(c.unmountWait, c.moveVolumes)
+		c.later(clusterUnmountWait, c.moveVolumes)
 	}
 	if !c.off[a.node] && c.nodes[a.node] != nil {
 		a.mounted = false // its kubelet says so; without a Node to say it of, it cannot
 	}
-	waited := time.Since(a.unwanted) >= c.unmountWait
+	waited := time.Since(a.unwanted) >= clusterUnmountWait
 	if !a.attached || a.detaching || a.mounted && !waited && !c.outOfService(a.node) {
 		return
 	}

@@ -84,7 +84,7 @@ func describedHooks(found []sim.Hook) []element {
 		return []element{
 			text("LifecycleHookName", h.Name),
 			text("LifecycleTransition", h.Transition),
-			text("HeartbeatTimeout", seconds(h.Timeout())),
+			text("HeartbeatTimeout", seconds(h.Heartbeat)),
 			text("GlobalTimeout", seconds(h.Global())),
 		}
 	})}

@@ -1,104 +1,88 @@
 package awsfake_test
 
 import (
-	"maps"
-	"slices"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	scaling "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
 	"github.com/castai/kops-spot/internal/awscloud"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// TestContractOnMoto runs the contract on somebody else's AWS, which knows nothing of ours: what holds on both is not
-// one mistake made twice. Where moto is further from AWS than the model, it is on the list, and held to that.
-func TestContractOnMoto(t *testing.T) {
-	t.Parallel()
-	w := motoWorld(t, startMoto(t))
-	w.deviates = map[string]error{
-		"code for a malformed id":       nil, // says NotFound
-		"tag on an unknown instance":    nil,
-		"tag that only AWS may set":     nil,
-		"detach of a non-member":        nil,
-		"detach of an unknown instance": nil,
-		"detach from an unknown group":  errAgain, // breaks, with HTTP status 500
-		"detach again":                  nil,
-		"detach long after":             nil,
-		"a suspended group launches":    nil,
-
-		"a terminated instance keeps its name and address": nil,
-		"a hook's global timeout is always 48 hours":       nil,
-		"no activity is told of":                           nil, // the list is always empty
-		"launches of an unknown group":                     nil,
-
-		// It has no operation for a heartbeat or a completion, and breaks with HTTP status 500.
-		"no hook holds an instance":         nil,
-		"heartbeat":                         errAgain,
-		"heartbeat of an unknown token":     errAgain,
-		"heartbeat of an unknown hook":      errAgain,
-		"heartbeat of an unknown instance":  errAgain,
-		"heartbeat of an unknown group":     errAgain,
-		"heartbeat after the completion":    errAgain,
-		"completion":                        errAgain,
-		"completion of an unknown token":    errAgain,
-		"completion of an unknown hook":     errAgain,
-		"completion of an unknown instance": errAgain,
-		"completion of an unknown group":    errAgain,
-		"completion again":                  errAgain,
-	}
-	contract(t, w)
-}
-
-// startMoto runs a moto server of its own and returns its URL.
-func startMoto(t *testing.T) string {
-	t.Helper()
+// TestMoto asks somebody else's AWS, which knows nothing of ours: what holds on both is not one mistake made twice.
+func TestMoto(t *testing.T) {
 	moto, err := testenv.StartMoto(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := moto.Stop(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("moto's log:\n%s", moto.Log())
-		}
-	})
-	return moto.URL
+	defer moto.Stop()
+	cfg := aws.Config{Region: region, BaseEndpoint: &moto.URL, Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}
+	t.Run("contract", func(t *testing.T) { testContractOnMoto(t, cfg) })
+	t.Run("log-in", func(t *testing.T) { testLoginCalls(t, cfg) })
+	if t.Failed() {
+		t.Logf("moto's log:\n%s", moto.Log())
+	}
+}
+
+// Where moto is further from AWS than the model, it is on the list, and held to that.
+func testContractOnMoto(t *testing.T, cfg aws.Config) {
+	w := motoWorld(t, cfg)
+	w.deviates = map[string]error{
+		"tag on an unknown instance": nil,
+		"detach of a non-member":     nil,
+		"detach again":               nil,
+		"detach long after":          nil,
+		"a suspended group launches": nil,
+
+		"a terminated instance keeps its name and address": nil,
+		"a hook's global timeout is always 48 hours":       nil,
+		"no activity is told of":                           nil, // the list is always empty
+
+		// It has no operation for a heartbeat or a completion, and breaks with HTTP status 500.
+		"no hook holds an instance":      nil,
+		"heartbeat":                      errAgain,
+		"heartbeat of an unknown token":  errAgain,
+		"heartbeat after the completion": errAgain,
+		"completion":                     errAgain,
+		"completion of an unknown token": errAgain,
+		"completion again":               errAgain,
+	}
+	contract(t, w)
 }
 
 // motoWorld is the world of the contract in a moto server, made with the SDK.
-func motoWorld(t *testing.T, url string) *world {
+func motoWorld(t *testing.T, cfg aws.Config) *world {
 	t.Helper()
-	ctx, cfg := t.Context(), config(url, "AKIDFAKE")
-	e, s := ec2.NewFromConfig(cfg), autoscaling.NewFromConfig(cfg)
+	ctx, e, s := t.Context(), ec2.NewFromConfig(cfg), autoscaling.NewFromConfig(cfg)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	made := time.Now()
-	run := func(onSpot, hibernates bool) string {
+	run := func(in ec2.RunInstancesInput) string {
 		t.Helper()
-		in := &ec2.RunInstancesInput{ImageId: aws.String("ami-12c6146b"), MinCount: aws.Int32(1), MaxCount: aws.Int32(1)}
-		if hibernates {
-			in.HibernationOptions = &ec2types.HibernationOptionsRequest{Configured: aws.Bool(true)}
-		}
-		if onSpot {
-			in.InstanceMarketOptions = &ec2types.InstanceMarketOptionsRequest{MarketType: ec2types.MarketTypeSpot}
-		}
-		out, err := e.RunInstances(ctx, in)
+		in.ImageId, in.MinCount, in.MaxCount = aws.String("ami-12c6146b"), aws.Int32(1), aws.Int32(1)
+		out, err := e.RunInstances(ctx, &in)
 		must(err)
 		return *out.Instances[0].InstanceId
 	}
+	w := &world{cloud: awscloud.New(cfg), made: time.Now(),
+		spotted: run(ec2.RunInstancesInput{InstanceMarketOptions: &ec2types.InstanceMarketOptionsRequest{MarketType: ec2types.MarketTypeSpot}}),
+		plain:   run(ec2.RunInstancesInput{}), standby: run(ec2.RunInstancesInput{}), loner: run(ec2.RunInstancesInput{}),
+		sleeper: run(ec2.RunInstancesInput{HibernationOptions: &ec2types.HibernationOptionsRequest{Configured: aws.Bool(true)}})}
 
 	_, err := e.CreateLaunchTemplate(ctx, &ec2.CreateLaunchTemplateInput{
 		LaunchTemplateName: aws.String(nodes),
@@ -122,21 +106,11 @@ func motoWorld(t *testing.T, url string) *world {
 		})
 		must(err)
 	}
-
-	w := &world{cloud: awscloud.New(cfg), made: made,
-		spotted: run(true, false), plain: run(false, false), standby: run(false, false), loner: run(false, false), sleeper: run(false, true)}
-	// Attached rather than launched: moto's groups launch no Spot instances.
-	_, err = s.AttachInstances(ctx, &autoscaling.AttachInstancesInput{AutoScalingGroupName: aws.String(nodes), InstanceIds: []string{w.spotted, w.plain, w.standby}})
+	// Attached rather than launched: moto's groups launch no Spot instances. On AWS the group's tags come with that.
+	members := []string{w.spotted, w.plain, w.standby}
+	_, err = s.AttachInstances(ctx, &autoscaling.AttachInstancesInput{AutoScalingGroupName: aws.String(nodes), InstanceIds: members})
 	must(err)
-	// On AWS the group's tags come with that; were it so here, the detour could go.
-	if i, err := w.cloud.Instance(ctx, w.spotted); err != nil || i.Tags[spot.TagCluster] != "" {
-		t.Errorf("an attached instance has its group's tags, or cannot be read: %+v, %v", i, err)
-	}
-	_, err = e.CreateTags(ctx, &ec2.CreateTagsInput{
-		Resources: []string{w.spotted, w.plain, w.standby},
-		Tags:      []ec2types.Tag{{Key: aws.String(spot.TagCluster), Value: aws.String(cluster)}},
-	})
-	must(err)
+	must(w.cloud.Tag(ctx, w.spotted, map[string]string{spot.TagCluster: cluster}))
 	_, err = s.EnterStandby(ctx, &autoscaling.EnterStandbyInput{
 		AutoScalingGroupName: aws.String(nodes), InstanceIds: []string{w.standby}, ShouldDecrementDesiredCapacity: aws.Bool(true)})
 	must(err)
@@ -171,8 +145,55 @@ func motoWorld(t *testing.T, url string) *world {
 	w.end = func(member string) spot.Action {
 		return spot.Action{Group: nodes, Hook: "drain", Token: "11111111-1111-1111-1111-111111111111", Instance: member}
 	}
-	if got, want := slices.Sorted(maps.Keys(w.members())), slices.Sorted(slices.Values([]string{w.spotted, w.plain, w.standby})); !slices.Equal(got, want) {
-		t.Fatalf("members %v, want %v", got, want)
-	}
 	return w
+}
+
+// testLoginCalls holds the calls that a log-in needs to AWS's documentation: moto deviates in none of them. (The STS that
+// checks signatures and clocks is the test environment's own.)
+func testLoginCalls(t *testing.T, cfg aws.Config) {
+	cloud, ctx := awscloud.New(cfg), t.Context()
+	secrets, parameters := secretsmanager.NewFromConfig(cfg), ssm.NewFromConfig(cfg)
+	for name, value := range map[string]string{"text": "a-token", "object": `{"token":"a-token","ca":"a-ca"}`, "broken": `{"token"`} {
+		_, err := secrets.CreateSecret(ctx, &secretsmanager.CreateSecretInput{Name: aws.String(name), SecretString: aws.String(value)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = parameters.PutParameter(ctx, &ssm.PutParameterInput{Name: aws.String("/" + name), Value: aws.String(value), Type: ssmtypes.ParameterTypeSecureString})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := secrets.CreateSecret(ctx, &secretsmanager.CreateSecretInput{Name: aws.String("binary"), SecretBinary: []byte("a-token")}); err != nil {
+		t.Fatal(err)
+	}
+	secret := func(name, key string) (string, error) { return cloud.Secret(ctx, name, key) }
+	parameter := func(name, key string) (string, error) { return cloud.Parameter(ctx, "/"+name, key) }
+	for _, c := range []struct {
+		from      func(name, key string) (string, error)
+		name, key string
+		want      string // empty for an error that another try cannot mend
+	}{
+		{secret, "text", "token", "a-token"},
+		{secret, "object", "token", "a-token"},
+		{secret, "object", "ca", "a-ca"},
+		{secret, "object", "other", ""},
+		{secret, "broken", "token", ""},
+		{secret, "binary", "token", ""},
+		{secret, "nowhere", "token", ""},
+		{parameter, "text", "token", "a-token"},
+		{parameter, "object", "ca", "a-ca"},
+		{parameter, "broken", "token", ""},
+		{parameter, "nowhere", "token", ""},
+	} {
+		got, err := c.from(c.name, c.key)
+		if got != c.want || errors.Is(err, spot.ErrFinal) != (c.want == "") || errors.Is(err, spot.ErrNotFound) {
+			t.Errorf("%s, %s: got %q, %v", c.name, c.key, got, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), "a-token") || !strings.Contains(err.Error(), c.name)) {
+			t.Errorf("%s: the error holds the secret, or does not name it: %v", c.name, err)
+		}
+	}
+	if arn, err := cloud.CallerARN(ctx); err != nil || !strings.HasPrefix(arn, "arn:aws:sts::") {
+		t.Errorf("got %q, %v", arn, err)
+	}
 }

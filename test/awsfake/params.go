@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/castai/kops-spot/internal/sim"
@@ -44,46 +43,21 @@ func (p *params) tags() map[string]string {
 }
 
 // filters reads Filter.1.Name and Filter.1.Value.1, Filter.1.Value.2, …; Filter.2.Name, …
-func (p *params) filters() ([]sim.Filter, error) {
+func (p *params) filters() []sim.Filter {
 	var filters []sim.Filter
 	for n := 1; p.form.Has(fmt.Sprintf("Filter.%d.Name", n)); n++ {
-		f := sim.Filter{Name: p.value(fmt.Sprintf("Filter.%d.Name", n)), Values: p.list(fmt.Sprintf("Filter.%d.Value", n))}
-		if !sim.IsFilter(f.Name) {
-			return nil, &sim.AWSError{Code: "UnknownParameter", HTTPStatus: 400,
-				Message: fmt.Sprintf("The fake does not know the filter %q.", f.Name)}
-		}
-		filters = append(filters, f)
+		filters = append(filters,
+			sim.Filter{Name: p.value(fmt.Sprintf("Filter.%d.Name", n)), Values: p.list(fmt.Sprintf("Filter.%d.Value", n))})
 	}
-	return filters, nil
+	return filters
 }
 
-func (p *params) requiredBool(name string) (bool, error) {
-	switch v := p.value(name); v {
-	case "true":
-		return true, nil
-	case "false":
-		return false, nil
-	default:
-		return false, &sim.AWSError{Code: "ValidationError", HTTPStatus: 400,
-			Message: fmt.Sprintf("%s must be true or false, not %q", name, v)}
+// only reads a parameter that may have one value here.
+func (p *params) only(name, want string) error {
+	if v := p.value(name); v != want {
+		return &sim.AWSError{Code: "ValidationError", HTTPStatus: 400, Message: fmt.Sprintf("%s must be %s here, not %q", name, want, v)}
 	}
-}
-
-// number reads a number that is 1 or more, or 0 if it is not there.
-func (p *params) number(name, code string) (int, error) {
-	v := p.value(name)
-	if v == "" {
-		return 0, nil
-	}
-	return atLeast(1, v, code)
-}
-
-func atLeast(least int, v, code string) (int, error) {
-	n, err := strconv.Atoi(v)
-	if err != nil || n < least {
-		return 0, &sim.AWSError{Code: code, HTTPStatus: 400, Message: fmt.Sprintf("%q must be a number of %d or more", v, least)}
-	}
-	return n, nil
+	return nil
 }
 
 // unknown is the error about parameters that nobody asked for.

@@ -32,8 +32,11 @@ func list[T any](name, part string, of []T, inside func(T) []element) element {
 	return e
 }
 
+// requestID is that of every answer.
+const requestID = "00000000-0000-0000-0000-000000000001"
+
 // envelope is the answer of an operation around what is inside it. Auto Scaling puts that into <…Result>, EC2 does not.
-func envelope(op, requestID string, inside []element) element {
+func envelope(op string, inside []element) element {
 	e := group(op + "Response")
 	if sim.IsEC2(op) {
 		e.Space = "http://ec2.amazonaws.com/doc/2016-11-15/"
@@ -46,8 +49,8 @@ func envelope(op, requestID string, inside []element) element {
 }
 
 // failure is an error as the service writes it.
-func failure(service, requestID string, e *sim.AWSError) element {
-	if service == "ec2" {
+func failure(to string, e *sim.AWSError) element {
+	if to == "ec2" {
 		return group("Response",
 			group("Errors", group("Error", text("Code", e.Code), text("Message", e.Message))),
 			text("RequestID", requestID))

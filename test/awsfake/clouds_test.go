@@ -1,0 +1,194 @@
+package awsfake_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/awsfake"
+)
+
+// clouds are the two ways to a sim.AWS: straight, and with the SDK over HTTP. All that follows holds for both.
+func clouds() map[string]func(*testing.T, *sim.AWS) cloud {
+	return map[string]func(*testing.T, *sim.AWS) cloud{
+		"sim.Cloud":     func(_ *testing.T, a *sim.AWS) cloud { return a.Cloud() },
+		"awscloud.HTTP": func(t *testing.T, a *sim.AWS) cloud { return awscloud.New(serve(t, a)) },
+	}
+}
+
+// serve starts the fake, and returns the configuration of a program that is given its environment and nothing else.
+func serve(t *testing.T, a *sim.AWS) aws.Config {
+	t.Helper()
+	s, err := awsfake.Start(a, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	for _, kv := range s.Env() {
+		k, v, _ := strings.Cut(kv, "=")
+		t.Setenv(k, v)
+	}
+	cfg, err := config.LoadDefaultConfig(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// model is the world of the contract in a sim.AWS.
+func model() (*sim.AWS, *world) {
+	a := sim.NewAWS(region)
+	a.SetInstanceTimes(sim.InstanceTimes{Start: 50 * time.Millisecond, ShutDown: 50 * time.Millisecond})
+	g := a.AddGroup(sim.Group{
+		Name: nodes, Tags: map[string]string{spot.TagCluster: cluster},
+		Hooks: []sim.Hook{
+			{Name: "start", Transition: sim.HookLaunching, Heartbeat: time.Minute},
+			{Name: "drain", Transition: sim.HookTerminating, Heartbeat: time.Minute},
+		},
+		LaunchTime: 50 * time.Millisecond, DetachTime: 50 * time.Millisecond,
+	}, sim.Instance{Spot: true}, sim.Instance{}, sim.Instance{})
+	w := &world{
+		made:    time.Now(),
+		spotted: g.Members[0].ID,
+		plain:   g.Members[1].ID,
+		standby: g.Members[2].ID,
+		loner:   a.AddInstance(sim.Instance{}).ID,
+		sleeper: a.AddInstance(sim.Instance{Hibernates: true}).ID,
+		members: func() map[string]string {
+			states := map[string]string{}
+			for _, m := range a.Group(nodes).Members {
+				states[m.ID] = m.State
+			}
+			return states
+		},
+		desired: func() int { return a.Group(nodes).Desired },
+		suspend: func(p ...string) { a.SetGroup(nodes, func(g *sim.Group) { g.Suspended = p }) },
+		end:     func(member string) spot.Action { return a.EndMember(member)[0] },
+
+		terminate: func(id string) { a.SetState(id, "terminated") },
+	}
+	a.SetGroup(nodes, func(g *sim.Group) { g.Desired = 2 }) // as EnterStandby with decrement leaves it
+	a.SetLifecycle(w.standby, "Standby")
+	return a, w
+}
+
+func TestContract(t *testing.T) {
+	for name, cloud := range clouds() {
+		t.Run(name, func(t *testing.T) {
+			a, w := model()
+			w.cloud = cloud(t, a)
+			contract(t, w)
+		})
+	}
+}
+
+// methods are the calls of a Cloud, on the world of the contract; each once.
+func methods(w *world) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"Instance":   func(ctx context.Context) error { _, err := w.cloud.Instance(ctx, w.plain); return err },
+		"Membership": func(ctx context.Context) error { _, err := w.cloud.Membership(ctx, w.plain); return err },
+		"Tag":        func(ctx context.Context) error { return w.cloud.Tag(ctx, w.plain, map[string]string{"a": ""}) },
+		"Detach":     func(ctx context.Context) error { return w.cloud.Detach(ctx, w.plain, nodes) },
+		"Launches":   func(ctx context.Context) error { _, err := w.cloud.Launches(ctx, nodes, w.made); return err },
+		"Hook":       func(ctx context.Context) error { _, err := w.cloud.Hook(ctx, nodes, "drain"); return err },
+		"Heartbeat":  func(ctx context.Context) error { return w.cloud.Heartbeat(ctx, w.end(w.spotted)) },
+		"Complete":   func(ctx context.Context) error { return w.cloud.Complete(ctx, w.end(w.standby)) },
+		"Readable":   func(ctx context.Context) error { return w.cloud.Readable(ctx, cluster) },
+		"InstancesOf": func(ctx context.Context) error {
+			_, err := w.cloud.InstancesOf(ctx, []string{w.plain, nowhere})
+			return err
+		},
+	}
+}
+
+// Every fault means the same to callers of every method, and costs one call: nobody but the handler tries again.
+func TestFaults(t *testing.T) {
+	faults := map[string]struct {
+		fault sim.Fault
+		is    error // nil: worth another try
+	}{
+		"throttled":   {sim.Throttled(), nil},
+		"contention":  {sim.Contention(), nil},
+		"broken":      {sim.Broken(), nil},
+		"unreachable": {sim.Unreachable(), nil},
+		"answer lost": {sim.AnswerLost(), nil},
+		"denied":      {sim.Denied(), spot.ErrFinal},
+	}
+	for name, cloud := range clouds() {
+		t.Run(name, func(t *testing.T) {
+			for what, f := range faults {
+				a, w := model()
+				w.cloud = cloud(t, a)
+				for method, call := range methods(w) {
+					a.Heal()
+					before := len(a.Calls())
+					a.Fail(sim.AnyOperation, 1, f.fault)
+					err := call(t.Context())
+					if err == nil || errors.Is(err, spot.ErrFinal) != (f.is != nil) || errors.Is(err, spot.ErrNotFound) {
+						t.Errorf("%s, %s: error %v", what, method, err)
+					}
+					want := 1
+					if method == "Readable" { // goes on, to tell of both services
+						want = 2
+					}
+					if calls := a.Calls()[before:]; len(calls) != want {
+						t.Errorf("%s, %s: calls %+v", what, method, calls)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Both clouds make the same calls.
+func TestCloudsCallTheSame(t *testing.T) {
+	calls := map[string][]string{}
+	for name, cloud := range clouds() {
+		a, w := model()
+		w.cloud = cloud(t, a)
+		for _, method := range slices.Sorted(maps.Keys(methods(w))) {
+			before := len(a.Calls())
+			if err := methods(w)[method](t.Context()); err != nil {
+				t.Errorf("%s, %s: %v", name, method, err)
+			}
+			var ops []string
+			for _, c := range a.Calls()[before:] {
+				ops = append(ops, fmt.Sprint(c.Operation, c.Group, c.Hook, c.IDs, c.Keys))
+			}
+			slices.Sort(ops) // two of them are made at once
+			calls[name] = append(calls[name], method+" "+strings.Join(ops, " "))
+		}
+	}
+	if direct, http := calls["sim.Cloud"], calls["awscloud.HTTP"]; !slices.Equal(direct, http) {
+		t.Errorf("calls made directly\n%q\nover HTTP\n%q", direct, http)
+	}
+}
+
+// What the fake does not know is loud.
+func TestUnknownIsLoud(t *testing.T) {
+	a, w := model()
+	e, ctx := ec2.NewFromConfig(serve(t, a)), t.Context()
+	_, err := e.DescribeVolumes(ctx, nil)
+	if err == nil || !strings.Contains(err.Error(), "InvalidAction") {
+		t.Errorf("an action: %v", err)
+	}
+	_, err = e.DescribeInstances(ctx, &ec2.DescribeInstancesInput{DryRun: aws.Bool(true), InstanceIds: []string{w.plain}})
+	if err == nil || !strings.Contains(err.Error(), "UnknownParameter: The fake does not know the parameters DryRun") {
+		t.Errorf("a parameter: %v", err)
+	}
+	if calls := a.Calls(); len(calls) != 0 {
+		t.Errorf("the account was asked: %+v", calls)
+	}
+}

@@ -42,7 +42,6 @@ type settings struct {
 	environment map[string]string
 
 	retries              *int
-	age                  time.Duration
 	onSuccess, onFailure string // ARNs
 }
 
@@ -100,7 +99,7 @@ func (f *functions) function(program lambdalocal.Function, set settings) lambdal
 		fn.Environment = map[string]string{}
 	}
 	maps.Copy(fn.Environment, program.Environment)
-	fn.Async = lambdalocal.AsyncConfig{MaximumRetryAttempts: set.retries, MaximumEventAge: set.age,
+	fn.Async = lambdalocal.AsyncConfig{MaximumRetryAttempts: set.retries,
 		OnSuccess: f.destination(set.onSuccess), OnFailure: f.destination(set.onFailure)}
 	fn.Logs = &logGroup{Bridge: f.Bridge, name: "/aws/lambda/" + fn.Name}
 	return fn
@@ -124,7 +123,6 @@ func (f *functions) settings(ctx context.Context, name string) (settings, error)
 	if n := async.MaximumRetryAttempts; n != nil {
 		set.retries = new(int(*n))
 	}
-	set.age = time.Duration(aws.ToInt32(async.MaximumEventAgeInSeconds)) * time.Second
 	to := cmp.Or(async.DestinationConfig, &types.DestinationConfig{})
 	set.onSuccess = aws.ToString(cmp.Or(to.OnSuccess, &types.OnSuccess{}).Destination)
 	set.onFailure = aws.ToString(cmp.Or(to.OnFailure, &types.OnFailure{}).Destination)

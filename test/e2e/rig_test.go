@@ -247,7 +247,7 @@ func (r *rig) service() *lambdalocal.Service {
 	}
 	one := 1
 	s, err := lambdalocal.New(lambdalocal.Options{Region: region,
-		Delays: lambdalocal.Delays{Retries: [2]time.Duration{time.Second, time.Second}, ThrottleMin: time.Second, ThrottleMax: time.Second},
+		RetryDelays: [2]time.Duration{time.Second, time.Second},
 		Functions: []lambdalocal.Function{{Name: function, Bootstrap: shared.bootstrap, Environment: r.env, Timeout: 15 * time.Minute, MemorySize: 256, Logs: r.logs,
 			Async: lambdalocal.AsyncConfig{MaximumRetryAttempts: &one, OnSuccess: keep, OnFailure: keep}}}})
 	if err != nil {

@@ -1,41 +1,21 @@
 package lambdalocal
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"time"
 )
 
-// Delays space out the attempts at one asynchronous event.
-type Delays struct {
-	// Retries follow the first and the second function error: one minute, then two ("Error handling for asynchronous
-	// invocation", Developer Guide).
-	Retries [2]time.Duration
-
-	// After a throttle or a service error the wait doubles from ThrottleMin to ThrottleMax: from 1 s to 5 min (same
-	// page).
-	ThrottleMin, ThrottleMax time.Duration
-}
-
-func (d Delays) withDefaults() Delays {
-	return Delays{
-		Retries:     [2]time.Duration{cmp.Or(d.Retries[0], time.Minute), cmp.Or(d.Retries[1], 2*time.Minute)},
-		ThrottleMin: cmp.Or(d.ThrottleMin, time.Second),
-		ThrottleMax: cmp.Or(d.ThrottleMax, 5*time.Minute),
-	}
-}
-
 // Record is the invocation record a destination gets ("Capturing records of Lambda asynchronous invocations",
-// Developer Guide). The response is absent if the function never ran.
+// Developer Guide).
 type Record struct {
-	Version         string           `json:"version"`
-	Timestamp       string           `json:"timestamp"`
-	RequestContext  RequestContext   `json:"requestContext"`
-	RequestPayload  json.RawMessage  `json:"requestPayload"`
-	ResponseContext *ResponseContext `json:"responseContext,omitempty"`
-	ResponsePayload json.RawMessage  `json:"responsePayload,omitempty"`
+	Version         string          `json:"version"`
+	Timestamp       string          `json:"timestamp"`
+	RequestContext  RequestContext  `json:"requestContext"`
+	RequestPayload  json.RawMessage `json:"requestPayload"`
+	ResponseContext ResponseContext `json:"responseContext"`
+	ResponsePayload json.RawMessage `json:"responsePayload"`
 }
 
 // RequestContext says what became of the event.
@@ -60,7 +40,6 @@ type Condition string
 const (
 	Success          Condition = "Success"
 	RetriesExhausted Condition = "RetriesExhausted"
-	EventAgeExceeded Condition = "EventAgeExceeded"
 )
 
 // Destination takes the record of an event that Lambda is done with. It may be called concurrently.
@@ -76,50 +55,33 @@ func (s *Service) enqueue(fn *function, inv invocation) error {
 	s.pending.Add(1)
 	s.running.Go(func() {
 		defer s.pending.Add(-1)
-		record, err := s.options.Delays.process(s.lifetime, fn, inv, func() (Result, error) {
-			return s.attempt(s.lifetime, fn, inv)
-		})
-		if err != nil {
+		record, err := s.process(fn, inv)
+		if s.lifetime.Err() != nil {
 			return // the service ends, and its queue with it
+		}
+		if err != nil {
+			s.log(fn, fmt.Appendf(nil, "the event of RequestId: %s is lost: %v\n", inv.id, err))
+			return
 		}
 		s.deliver(fn, record)
 	})
 	return nil
 }
 
-// process tries an event until it succeeds, has failed often enough or is too old. Only function errors count against
-// the retries; throttles and service errors put the event back in the queue, and only its age ends that. It expires at
-// its age, not before, even if no attempt could come in time. The error is the end of ctx.
-func (d Delays) process(
-	ctx context.Context, fn *function, inv invocation, attempt func() (Result, error),
-) (Record, error) {
-	expires := time.Now().Add(fn.Async.MaximumEventAge)
-	invoked, refused := 0, d.ThrottleMin
-	var last *Result
-	for {
-		result, err := attempt()
-		var wait time.Duration
+// process tries an event until it succeeds or has failed often enough. The error is that of an attempt that did not run.
+func (s *Service) process(fn *function, inv invocation) (Record, error) {
+	for invoked := 1; ; invoked++ {
+		result, err := s.attempt(s.lifetime, fn, inv)
 		switch {
-		case err == nil && result.FunctionError == "":
-			return newRecord(fn, inv, Success, invoked+1, &result), nil
-		case ctx.Err() != nil:
-			return Record{}, ctx.Err() // not the function's failure: its environment was killed
 		case err != nil:
-			wait, refused = refused, min(2*refused, d.ThrottleMax) // 1, 2, 4 … 256, 300 s
-		default:
-			invoked++
-			refused = d.ThrottleMin
-			last = &result
-			if invoked > *fn.Async.MaximumRetryAttempts {
-				return newRecord(fn, inv, RetriesExhausted, invoked, last), nil
-			}
-			wait = d.Retries[invoked-1]
-		}
-		if err := sleep(ctx, min(wait, time.Until(expires))); err != nil {
 			return Record{}, err
+		case result.FunctionError == "":
+			return newRecord(fn, inv, Success, invoked, result), nil
+		case invoked > *fn.Async.MaximumRetryAttempts:
+			return newRecord(fn, inv, RetriesExhausted, invoked, result), nil
 		}
-		if !time.Now().Before(expires) {
-			return newRecord(fn, inv, EventAgeExceeded, invoked, last), nil
+		if err := sleep(s.lifetime, s.options.RetryDelays[invoked-1]); err != nil {
+			return Record{}, err
 		}
 	}
 }
@@ -148,8 +110,8 @@ func (s *Service) deliver(fn *function, r Record) {
 	}
 }
 
-func newRecord(fn *function, inv invocation, condition Condition, invoked int, last *Result) Record {
-	r := Record{
+func newRecord(fn *function, inv invocation, condition Condition, invoked int, last Result) Record {
+	return Record{
 		Version:   "1.0",
 		Timestamp: time.Now().UTC().Format("2006-01-02T15:04:05.000Z"),
 		RequestContext: RequestContext{
@@ -158,11 +120,8 @@ func newRecord(fn *function, inv invocation, condition Condition, invoked int, l
 			Condition:              condition,
 			ApproximateInvokeCount: invoked,
 		},
-		RequestPayload: inv.payload,
+		RequestPayload:  inv.payload,
+		ResponseContext: ResponseContext{StatusCode: 200, ExecutedVersion: latest, FunctionError: last.FunctionError},
+		ResponsePayload: last.Payload,
 	}
-	if last != nil {
-		r.ResponseContext = &ResponseContext{StatusCode: 200, ExecutedVersion: latest, FunctionError: last.FunctionError}
-		r.ResponsePayload = last.Payload
-	}
-	return r
 }

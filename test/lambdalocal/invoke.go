@@ -133,9 +133,9 @@ func encode(v any) []byte {
 	return b
 }
 
-// attempt runs the function once, if its concurrency allows.
+// attempt runs the function once.
 func (s *Service) attempt(ctx context.Context, fn *function, inv invocation) (Result, error) {
-	if err := s.admit(fn); err != nil {
+	if err := s.admit(); err != nil {
 		return Result{}, err
 	}
 	type outcome struct {
@@ -146,7 +146,7 @@ func (s *Service) attempt(ctx context.Context, fn *function, inv invocation) (Re
 	inv.answered = make(chan answer, 1)
 	go func() {
 		result, err := s.execute(fn, &inv)
-		s.release(fn) // before the caller hears of it: its next invocation must find the concurrency free
+		s.running.Done()
 		done <- outcome{result, err}
 	}()
 	select {

@@ -19,7 +19,9 @@ type Options struct {
 	Region    string // us-east-1 if empty
 	AccountID string // 123456789012 if empty
 
-	Delays Delays // AWS's own where zero
+	// RetryDelays follow the first and the second function error of an asynchronous event: if zero, one minute and two
+	// ("Error handling for asynchronous invocation", Developer Guide).
+	RetryDelays [2]time.Duration
 }
 
 // Function is one function's configuration.
@@ -34,9 +36,6 @@ type Function struct {
 	Timeout    time.Duration // 3 s if zero, Lambda's default
 	MemorySize int           // in MB, 128 if zero; reported, not enforced
 
-	// ReservedConcurrency is how many invocations there are at once. Nil sets no limit; zero stops the function.
-	ReservedConcurrency *int
-
 	Async AsyncConfig
 
 	// Logs receives what the function prints and the lines Lambda adds, whole lines at a time and never concurrently.
@@ -45,8 +44,7 @@ type Function struct {
 
 // AsyncConfig is a function's EventInvokeConfig.
 type AsyncConfig struct {
-	MaximumRetryAttempts *int          // 2 if nil
-	MaximumEventAge      time.Duration // six hours if zero
+	MaximumRetryAttempts *int // 2 if nil
 
 	OnSuccess, OnFailure Destination
 }
@@ -70,15 +68,16 @@ type Service struct {
 // function is a Function with what happens to it, which belongs to the service's mutex.
 type function struct {
 	Function
-	arn      string
-	inFlight int
-	idle     []*environment // the one used last comes last
+	arn  string
+	idle []*environment // the one used last comes last
 }
 
 // New makes a service. No process is started before the first invocation. Close must be called.
 func New(o Options) (*Service, error) {
 	o.Region, o.AccountID = cmp.Or(o.Region, "us-east-1"), cmp.Or(o.AccountID, "123456789012")
-	o.Delays = o.Delays.withDefaults()
+	if o.RetryDelays == [2]time.Duration{} {
+		o.RetryDelays = [2]time.Duration{time.Minute, 2 * time.Minute}
+	}
 	lifetime, end := context.WithCancel(context.Background())
 	s := &Service{options: o, functions: map[string]*function{}, lifetime: lifetime, end: end,
 		environments: map[*environment]bool{}}
@@ -92,7 +91,6 @@ func New(o Options) (*Service, error) {
 		}
 		f.Bootstrap = path
 		f.Timeout, f.MemorySize = cmp.Or(f.Timeout, 3*time.Second), cmp.Or(f.MemorySize, 128)
-		f.Async.MaximumEventAge = cmp.Or(f.Async.MaximumEventAge, 6*time.Hour)
 		if f.Async.MaximumRetryAttempts == nil {
 			f.Async.MaximumRetryAttempts = new(2)
 		}
@@ -130,7 +128,7 @@ func (s *Service) KillAll() {
 	}
 }
 
-// Drain waits until every asynchronous event has succeeded, failed for good or expired, and its record is delivered.
+// Drain waits until every asynchronous event has succeeded or failed for good, and its record is delivered.
 func (s *Service) Drain(ctx context.Context) error {
 	for s.pending.Load() > 0 {
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
@@ -140,26 +138,15 @@ func (s *Service) Drain(ctx context.Context) error {
 	return nil
 }
 
-// admit counts an invocation in, or refuses it.
-func (s *Service) admit(fn *function) error {
+// admit counts an invocation in.
+func (s *Service) admit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return errClosed
 	}
-	if fn.ReservedConcurrency != nil && fn.inFlight >= *fn.ReservedConcurrency {
-		return &Error{429, "TooManyRequestsException", "Rate Exceeded."}
-	}
-	fn.inFlight++
 	s.running.Add(1)
 	return nil
-}
-
-func (s *Service) release(fn *function) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	fn.inFlight--
-	s.running.Done()
 }
 
 // reuse takes the function's idle environment that was used last, as Lambda does, or returns nil.

@@ -15,19 +15,17 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 )
 
-type event struct {
-	Do   string `json:"do"`
-	MS   int    `json:"ms"`
-	Path string `json:"path"`
-	Text string `json:"text"`
-}
-
 func main() {
 	count := 0
 	var ticks atomic.Int64
+	go func() {
+		for range time.Tick(time.Millisecond) {
+			ticks.Add(1)
+		}
+	}()
 	lambda.Start(func(ctx context.Context, payload json.RawMessage) (any, error) {
 		count++
-		var e event
+		var e struct{ Do string }
 		_ = json.Unmarshal(payload, &e) // an event of another shape is echoed
 		switch e.Do {
 		case "error":
@@ -37,35 +35,14 @@ func main() {
 			os.Exit(3)
 		case "sleep":
 			fmt.Println("sleeping")
-			time.Sleep(time.Duration(e.MS) * time.Millisecond)
-			return "slept", nil
+			time.Sleep(time.Minute)
 		case "environment":
 			return os.Environ(), nil
 		case "identify":
 			lc, _ := lambdacontext.FromContext(ctx)
 			deadline, _ := ctx.Deadline()
-			return map[string]any{"pid": os.Getpid(), "count": count, "arn": lc.InvokedFunctionArn,
+			return map[string]any{"pid": os.Getpid(), "count": count, "arn": lc.InvokedFunctionArn, "ticks": ticks.Load(),
 				"seconds": math.Ceil(time.Until(deadline).Seconds())}, nil
-		case "print":
-			fmt.Print(e.Text)
-			return nil, nil
-		case "tick":
-			go func() {
-				for range time.Tick(time.Millisecond) {
-					ticks.Add(1)
-				}
-			}()
-		case "ticks":
-			return ticks.Load(), nil
-		case "twice": // fails the first time
-			lc, _ := lambdacontext.FromContext(ctx)
-			if first, err := os.ReadFile(e.Path); err == nil {
-				return string(first) + " " + lc.AwsRequestID, nil
-			}
-			if err := os.WriteFile(e.Path, []byte(lc.AwsRequestID), 0o600); err != nil {
-				return nil, err
-			}
-			return nil, errors.New("not yet")
 		}
 		return payload, nil
 	})

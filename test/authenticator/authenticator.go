@@ -28,9 +28,6 @@ const address = "127.0.0.1"
 // Run runs an authenticator until ctx ends, and calls ready once it takes tokens. What it cannot start with ends the
 // process, with the reason on standard error. It may be called once in a process, which should end soon after.
 func Run(ctx context.Context, cfg protocol.Config, ready func(protocol.Ready)) error {
-	if err := validate(cfg); err != nil {
-		return err
-	}
 	if err := askOnly(cfg.STSAddress, cfg.STSRoots); err != nil {
 		return err
 	}
@@ -64,29 +61,6 @@ func Run(ctx context.Context, cfg protocol.Config, ready func(protocol.Ready)) e
 		<-ended
 		return nil
 	}
-}
-
-func validate(cfg protocol.Config) error {
-	switch {
-	case cfg.Dir == "":
-		return errors.New("no directory given")
-	case cfg.ClusterID == "":
-		return errors.New("no cluster ID given")
-	case len(cfg.Modes) == 0:
-		return errors.New("no mode given")
-	}
-	for _, mode := range cfg.Modes {
-		switch mode {
-		case protocol.MountedFile:
-		case protocol.EKSConfigMap, protocol.CRD:
-			if cfg.Kubeconfig == "" {
-				return fmt.Errorf("mode %s reads mappings from a cluster: no kubeconfig given", mode)
-			}
-		default:
-			return fmt.Errorf("mode %q is none of %s, %s and %s", mode, protocol.MountedFile, protocol.EKSConfigMap, protocol.CRD)
-		}
-	}
-	return nil
 }
 
 // isolate keeps the server from the AWS settings of whoever runs it, and from asking EC2 for its region, which takes

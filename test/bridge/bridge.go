@@ -9,10 +9,9 @@
 //	                                      +--> SQS on moto (destinations), CloudWatch Logs on moto (the log)
 //
 // It is not the real EventBridge. It follows the EventBridge User Guide and API reference and the Lambda Developer
-// Guide as far as this project's tests need it: event patterns (package pattern) and rule state, input transformers,
-// whether the function's policy lets the rule invoke it, a function's retries and destinations, and its log group. An
-// event is tried once at a target, and no dead-letter queue is written to. A pattern or a target that the bridge cannot
-// read is an error of Drain and Close.
+// Guide as far as this project's tests need it: event patterns (package pattern) and rule state, whether the function's
+// policy lets the rule invoke it, a function's retries and destinations, and its log group. An event is tried once at a
+// target, and no dead-letter queue is written to. A pattern that the bridge cannot read is an error of Drain and Close.
 package bridge
 
 import (

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -148,9 +149,8 @@ func unwanted(r types.Rule, body []byte) (string, error) {
 
 // deliver tries a target: a function that exists and whose policy lets the rule invoke it.
 func (b *Bridge) deliver(ctx context.Context, rule string, t types.Target, body []byte) error {
-	payload, err := input(t, body)
-	if err != nil {
-		return err
+	if t.Input != nil || t.InputPath != nil || t.InputTransformer != nil {
+		return errors.New("the bridge hands on the whole event, and knows no input of a target's own")
 	}
 	service, err := b.functions.service(ctx, lambdalocal.NameOf(*t.Arn))
 	if err != nil {
@@ -163,7 +163,7 @@ func (b *Bridge) deliver(ctx context.Context, rule string, t types.Target, body 
 	if !permits(aws.ToString(policy.Policy), rule) {
 		return fmt.Errorf("the policy of %s does not let %s invoke it", *t.Arn, rule)
 	}
-	_, err = service.Invoke(ctx, *t.Arn, lambdalocal.Event, payload)
+	_, err = service.Invoke(ctx, *t.Arn, lambdalocal.Event, body)
 	return err
 }
 

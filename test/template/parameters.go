@@ -57,7 +57,6 @@ func (t *Template) Refuses(given Parameters) (reasons []string) {
 			refuse("Parameters: [%s] do not exist in the template", name)
 		}
 	}
-	values := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(t.Parameters)) {
 		p := t.Parameters[name]
 		value, ok := given[name]
@@ -70,18 +69,18 @@ func (t *Template) Refuses(given Parameters) (reasons []string) {
 		if !p.takes(value) {
 			refuse("Parameter %s failed to satisfy constraint: %s", name, p.ConstraintDescription)
 		}
-		values[name] = value
 	}
 	if len(reasons) > 0 {
 		return reasons
 	}
+	r := t.resolver(given)
 	for _, name := range slices.Sorted(maps.Keys(t.Rules)) {
 		rule := t.Rules[name]
-		if rule.RuleCondition != nil && !holds(rule.RuleCondition, values) {
+		if rule.RuleCondition != nil && !r.holds(rule.RuleCondition) {
 			continue
 		}
 		for _, a := range rule.Assertions {
-			if !holds(a.Assert, values) {
+			if !r.holds(a.Assert) {
 				refuse("%s", a.AssertDescription)
 			}
 		}
@@ -101,31 +100,4 @@ func (p Parameter) takes(value string) bool {
 	}
 	n, err := strconv.ParseFloat(value, 64)
 	return err == nil && (p.MinValue == nil || n >= *p.MinValue) && (p.MaxValue == nil || n <= *p.MaxValue)
-}
-
-// holds carries out what a rule says: the functions that may stand in one.
-func holds(condition any, values map[string]string) bool {
-	m, _ := condition.(map[string]any)
-	for name, argument := range m {
-		list, _ := argument.([]any)
-		switch {
-		case name == "Fn::Not" && len(list) == 1:
-			return !holds(list[0], values)
-		case name == "Fn::And":
-			return !slices.ContainsFunc(list, func(one any) bool { return !holds(one, values) })
-		case name == "Fn::Or":
-			return slices.ContainsFunc(list, func(one any) bool { return holds(one, values) })
-		case name == "Fn::Equals" && len(list) == 2:
-			return valueOf(list[0], values) == valueOf(list[1], values)
-		}
-	}
-	return false // nothing that a rule of ours says: the test of the template's rules fails
-}
-
-func valueOf(v any, values map[string]string) string {
-	if m, ok := v.(map[string]any); ok {
-		ref, _ := m["Ref"].(string)
-		return values[ref]
-	}
-	return fmt.Sprint(v)
 }

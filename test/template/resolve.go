@@ -27,20 +27,8 @@ type Stack struct {
 // now is a panic here.
 func (t *Template) Resolve(given Parameters) *Stack {
 	r := t.resolver(given)
-	s := &Stack{Resources: map[string]Resource{}, Outputs: map[string]Output{}, resolver: r}
-	for id, resource := range t.Resources {
-		if r.made(resource.Condition) {
-			resource.Properties, _ = r.value(resource.Properties).(map[string]any)
-			s.Resources[id] = resource
-		}
-	}
-	for id, o := range t.Outputs {
-		if r.made(o.Condition) {
-			o.Value = r.value(o.Value)
-			s.Outputs[id] = o
-		}
-	}
-	return s
+	resources, outputs := r.carryOut()
+	return &Stack{Resources: resources, Outputs: outputs, resolver: r}
 }
 
 // Settled is the template with no conditions left: for moto, which takes the AWS::NoValue that a condition puts into a list
@@ -49,20 +37,7 @@ func (t *Template) Settled(given Parameters) ([]byte, error) {
 	r := t.resolver(given)
 	r.settle = true
 	settled := maps.Clone(t.raw)
-	resources, outputs := map[string]Resource{}, map[string]Output{}
-	for id, resource := range t.Resources {
-		if r.made(resource.Condition) {
-			resource.Condition = ""
-			resource.Properties, _ = r.value(resource.Properties).(map[string]any)
-			resources[id] = resource
-		}
-	}
-	for id, o := range t.Outputs {
-		if r.made(o.Condition) {
-			o.Condition, o.Value = "", r.value(o.Value)
-			outputs[id] = o
-		}
-	}
+	resources, outputs := r.carryOut()
 	for section, value := range map[string]any{"Resources": resources, "Outputs": outputs} {
 		b, err := json.Marshal(value)
 		if err != nil {
@@ -88,6 +63,25 @@ func (t *Template) resolver(given Parameters) *resolver {
 	}
 	maps.Copy(values, given)
 	return &resolver{Template: t, values: values}
+}
+
+// carryOut is what the conditions leave, with the functions carried out.
+func (r *resolver) carryOut() (map[string]Resource, map[string]Output) {
+	resources, outputs := map[string]Resource{}, map[string]Output{}
+	for id, resource := range r.Resources {
+		if r.made(resource.Condition) {
+			resource.Condition = ""
+			resource.Properties, _ = r.value(resource.Properties).(map[string]any)
+			resources[id] = resource
+		}
+	}
+	for id, o := range r.Outputs {
+		if r.made(o.Condition) {
+			o.Condition, o.Value = "", r.value(o.Value)
+			outputs[id] = o
+		}
+	}
+	return resources, outputs
 }
 
 func (r *resolver) made(condition string) bool {

@@ -35,8 +35,8 @@ type AuthenticatorOptions struct {
 	Identities []sts.Identity // whom STS knows
 	// Kubeconfig is of the cluster that the other modes read.
 	Kubeconfig string
-	// Dir is for the authenticator's files: it is made if need be, and stays. Empty is a temporary directory that goes
-	// with Stop.
+	// Dir is for the authenticator's files, authenticator.log among them: it is made if need be, and stays. Empty is a
+	// temporary directory that goes with Stop.
 	Dir string
 	// Log is told of a build that takes long. May be nil.
 	Log io.Writer
@@ -62,10 +62,9 @@ type Authenticator struct {
 	stop    func() error
 }
 
-// StartAuthenticator builds the authenticator if it is not built yet, which takes a minute once, starts it, and
-// returns when it takes tokens. Its APIServerFlags are for the control plane, which is started after it: a mode that
-// reads a cluster therefore comes with Restart, or with StartWithAuthenticator, which does it all.
-func StartAuthenticator(ctx context.Context, opts AuthenticatorOptions) (*Authenticator, error) {
+// startAuthenticator builds the authenticator if it is not built yet, which takes a minute once, starts it, and
+// returns when it takes tokens. Its apiServerFlags are for the control plane, which is started after it.
+func startAuthenticator(ctx context.Context, opts AuthenticatorOptions) (*Authenticator, error) {
 	if opts.Log == nil {
 		opts.Log = io.Discard
 	}
@@ -86,27 +85,17 @@ func StartAuthenticator(ctx context.Context, opts AuthenticatorOptions) (*Authen
 	return a, nil
 }
 
-// StartWithAuthenticator starts a control plane that logs in through an authenticator, in whichever mode.
+// StartWithAuthenticator starts a control plane that logs in through an authenticator. The API server wants the
+// authenticator's keys, which the authenticator makes at its first start: a mode that reads the API server comes with Restart.
 func StartWithAuthenticator(ctx context.Context, opts Options, auth AuthenticatorOptions) (*ControlPlane, *Authenticator, error) {
-	mode := auth.Mode
-	// The API server wants the authenticator's keys, which the authenticator makes at its first start; a mode that reads
-	// the API server wants that to be there.
-	auth.Mode = MountedFile
-	a, err := StartAuthenticator(ctx, auth)
+	a, err := startAuthenticator(ctx, auth)
 	if err != nil {
 		return nil, nil, err
 	}
-	opts.APIServerFlags = append(a.APIServerFlags(), opts.APIServerFlags...)
+	opts.APIServerFlags = append(a.apiServerFlags(), opts.APIServerFlags...)
 	cp, err := StartControlPlane(ctx, opts)
 	if err != nil {
 		return nil, nil, errors.Join(err, a.Stop())
-	}
-	if mode == "" || mode == MountedFile {
-		return cp, a, nil
-	}
-	err = a.Restart(ctx, func(o *AuthenticatorOptions) { o.Mode, o.Kubeconfig = mode, cp.Kubeconfig() })
-	if err != nil {
-		return nil, nil, errors.Join(err, cp.Stop(), a.Stop())
 	}
 	return cp, a, nil
 }
@@ -123,7 +112,7 @@ func (a *Authenticator) prepare() error {
 	if err := os.MkdirAll(a.opts.Dir, 0o700); err != nil {
 		return err
 	}
-	if a.log, err = os.OpenFile(a.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+	if a.log, err = os.OpenFile(filepath.Join(a.opts.Dir, "authenticator.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
 		return err
 	}
 	a.endpoint, err = a.sts.Listen()
@@ -190,13 +179,10 @@ func (a *Authenticator) end() error {
 	return a.process.stop()
 }
 
-// WebhookKubeconfig returns the path of the kubeconfig by which an API server finds the authenticator.
-func (a *Authenticator) WebhookKubeconfig() string { return a.ready.Kubeconfig }
-
-// APIServerFlags returns what kube-apiserver needs to log in through the authenticator, for Options.
-func (a *Authenticator) APIServerFlags() []string {
+// apiServerFlags returns what kube-apiserver needs to log in through the authenticator, for Options.
+func (a *Authenticator) apiServerFlags() []string {
 	return []string{
-		"--authentication-token-webhook-config-file=" + a.WebhookKubeconfig(),
+		"--authentication-token-webhook-config-file=" + a.ready.Kubeconfig,
 		// The only version that the authenticator speaks.
 		"--authentication-token-webhook-version=v1beta1",
 	}
@@ -207,14 +193,3 @@ func (a *Authenticator) STS() *sts.Server { return a.sts }
 
 // STSURL returns where STS is served in plain HTTP, for an SDK's AWS_ENDPOINT_URL_STS.
 func (a *Authenticator) STSURL() string { return a.endpoint.URL }
-
-// Log returns what the authenticator had to say so far: only there it gives its reasons for letting nobody in.
-func (a *Authenticator) Log() (string, error) {
-	text, err := os.ReadFile(a.logFile())
-	if err != nil {
-		return "", fmt.Errorf("reading the authenticator's log: %w", err)
-	}
-	return string(text), nil
-}
-
-func (a *Authenticator) logFile() string { return filepath.Join(a.opts.Dir, "authenticator.log") }

@@ -144,12 +144,6 @@ func (cp *ControlPlane) end() error {
 	return cp.process.stop()
 }
 
-// PID returns the control plane's process.
-func (cp *ControlPlane) PID() int { return cp.process.cmd.Process.Pid }
-
-// Dir returns the directory of the control plane's files, server.log among them.
-func (cp *ControlPlane) Dir() string { return cp.dir }
-
 // Kubeconfig returns the path of the administrator's kubeconfig.
 func (cp *ControlPlane) Kubeconfig() string { return cp.ready.Kubeconfig }
 

@@ -1,6 +1,6 @@
-// Package pattern matches events against EventBridge's event patterns, by "Event patterns" and "Comparison operators"
-// of the EventBridge User Guide: values, nesting, and the operators prefix, suffix and exists. Any other operator is an
-// error, and so is what EventBridge itself refuses: neither may look like a pattern that merely matches nothing.
+// Package pattern matches events against EventBridge's event patterns, by "Event patterns" of the EventBridge User Guide:
+// values, and nesting. Any operator is an error, and so are what EventBridge itself refuses and a pattern that looks into an
+// array: none of them may look like a pattern that merely matches nothing.
 package pattern
 
 import (
@@ -10,14 +10,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 )
 
 // A Pattern says which events it wants.
 type Pattern struct{ fields map[string]any }
-
-// affixes are the operators that compare strings.
-var affixes = map[string]func(value, with string) bool{"prefix": strings.HasPrefix, "suffix": strings.HasSuffix}
 
 // Parse reads a pattern.
 func Parse(document []byte) (*Pattern, error) {
@@ -44,9 +40,8 @@ func check(path string, fields map[string]any) error {
 				return err
 			}
 		case []any:
-			if len(field) == 0 || slices.ContainsFunc(field, func(one any) bool { return !known(one) }) {
-				encoded, _ := json.Marshal(field) // it has been read from JSON
-				return fmt.Errorf("%s: only values and the operators prefix, suffix and exists are known here: %s", below, encoded)
+			if len(field) == 0 || slices.ContainsFunc(field, composed) {
+				return fmt.Errorf("%s: only values are known here: %v", below, field)
 			}
 		default:
 			return fmt.Errorf("%s: it must be an object or an array", below)
@@ -55,19 +50,10 @@ func check(path string, fields map[string]any) error {
 	return nil
 }
 
-// known reports whether an element of an array is a value, or one operator with an argument of its type.
-func known(condition any) bool {
-	if _, isArray := condition.([]any); isArray {
-		return false
-	}
-	operator, isOperator := condition.(map[string]any)
-	if !isOperator {
+func composed(value any) bool {
+	switch value.(type) {
+	case map[string]any, []any:
 		return true
-	}
-	for name, argument := range operator {
-		_, isBool := argument.(bool)
-		_, isString := argument.(string)
-		return len(operator) == 1 && (name == "exists" && isBool || affixes[name] != nil && isString)
 	}
 	return false
 }
@@ -78,79 +64,29 @@ func (p *Pattern) Matches(event []byte) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading the event: %w", err)
 	}
-	return matches(p.fields, members), nil
+	return matches(p.fields, members)
 }
 
-func matches(fields, members map[string]any) bool {
+// matches compares numbers as they are written: "300, 300.0, and 3.0e2 are not considered equal" (Event patterns).
+func matches(fields, members map[string]any) (bool, error) {
 	for name, field := range fields {
-		value, there := members[name]
-		if conditions, ok := field.([]any); ok {
-			var values []any
-			if there {
-				values = leaves(nil, value)
-			}
-			if !slices.ContainsFunc(conditions, func(one any) bool { return holds(one, values) }) {
-				return false
+		value := members[name]
+		if _, isArray := value.([]any); isArray {
+			return false, fmt.Errorf("the pattern asks for %s, which is an array: that is not known here", name)
+		}
+		nested, isNested := field.(map[string]any)
+		if !isNested {
+			if _, there := members[name]; !there || !slices.Contains(field.([]any), value) {
+				return false, nil
 			}
 			continue
 		}
-		// All fields must be found in one element of an array, not one here and one there.
-		within := objects(nil, value)
-		if len(within) == 0 {
-			within = []map[string]any{nil}
-		}
-		nested := field.(map[string]any)
-		if !slices.ContainsFunc(within, func(one map[string]any) bool { return matches(nested, one) }) {
-			return false
+		within, _ := value.(map[string]any)
+		if ok, err := matches(nested, within); err != nil || !ok {
+			return false, err
 		}
 	}
-	return true
-}
-
-// holds looks at the values of a field: none if the event has no such field, more than one if it has an array. Numbers
-// are compared as they are written: "300, 300.0, and 3.0e2 are not considered equal" (Event patterns).
-func holds(condition any, values []any) bool {
-	operator, ok := condition.(map[string]any)
-	if !ok {
-		return slices.Contains(values, condition)
-	}
-	if want, ok := operator["exists"]; ok {
-		return len(values) > 0 == want
-	}
-	return slices.ContainsFunc(values, func(value any) bool {
-		s, ok := value.(string)
-		for name, argument := range operator {
-			ok = ok && affixes[name](s, argument.(string))
-		}
-		return ok
-	})
-}
-
-// leaves appends the scalars of a value: itself, or those in an array. An object has none: operators work on leaves.
-func leaves(to []any, value any) []any {
-	switch value := value.(type) {
-	case map[string]any:
-		return to
-	case []any:
-		for _, item := range value {
-			to = leaves(to, item)
-		}
-		return to
-	}
-	return append(to, value)
-}
-
-// objects appends the objects of a value: itself, or those in an array.
-func objects(to []map[string]any, value any) []map[string]any {
-	switch value := value.(type) {
-	case map[string]any:
-		return append(to, value)
-	case []any:
-		for _, item := range value {
-			to = objects(to, item)
-		}
-	}
-	return to
+	return true, nil
 }
 
 // decode reads one JSON object. Numbers stay as they are written.

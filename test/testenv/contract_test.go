@@ -1,0 +1,307 @@
+package testenv_test
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/castai/kops-spot/test/sts"
+	"github.com/castai/kops-spot/test/testenv"
+)
+
+const (
+	clusterID    = "spot.example.com"
+	awsAccount   = "111122223333"
+	handlerRole  = "arn:aws:iam::" + awsAccount + ":role/CastLambdaRoleForSpot"
+	handlerGroup = "cast:spot-handler"
+	tokenHost    = "sts.eu-central-1.amazonaws.com"
+	namespace    = "contract"
+)
+
+// world is a control plane whose users log in through the authenticator, and who may try.
+type world struct {
+	*testing.T
+	cp       *testenv.ControlPlane
+	auth     *testenv.Authenticator
+	log      string       // the authenticator's
+	handler  sts.Identity // of the role that is mapped
+	stranger sts.Identity // of one that is not
+	tokens   int
+}
+
+// TestContract proves what every other test on the control plane takes for granted, and that the authenticator's own server
+// is what stands before it. Its parts share one of each.
+func TestContract(t *testing.T) {
+	dir := t.TempDir()
+	w := &world{log: filepath.Join(dir, "authenticator.log"), handler: sts.RoleSession(awsAccount, "CastLambdaRoleForSpot", "kops-spot"),
+		stranger: sts.RoleSession(awsAccount, "SomeOtherRole", "kops-spot")}
+	var err error
+	w.cp, w.auth, err = testenv.StartWithAuthenticator(t.Context(), testenv.Options{Log: t.Output(), NodeGrace: 4 * time.Second},
+		testenv.AuthenticatorOptions{ClusterID: clusterID, Dir: dir, Log: t.Output(),
+			Mappings:   []testenv.Mapping{{ARN: handlerRole, Username: "kops-spot", Groups: []string{handlerGroup}}},
+			Identities: []sts.Identity{w.handler, w.stranger}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // an error if one of them had to be killed
+		if err := errors.Join(w.cp.Stop(), w.auth.Stop()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := errors.Join(w.cp.CreateNodes(t.Context(), testenv.SpotNodes(1)...), w.cp.CreateNamespace(t.Context(), namespace)); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]func(*world){
+		"Version": (*world).testVersion, "LogIn": (*world).testLogIn, "AuditLog": (*world).testAuditLog, "Kubelet": (*world).testKubelet,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.T = t
+			test(w)
+		})
+	}
+}
+
+func (w *world) testVersion() {
+	mod, err := os.ReadFile("../go.mod")
+	w.must(err)
+	required := regexp.MustCompile(`k8s\.io/kubernetes (v\S+)`).FindSubmatch(mod)
+	version, err := w.cp.Client().Discovery().ServerVersion()
+	w.must(err)
+	if got := version.GitVersion; got != testenv.KubernetesVersion || got != string(required[1]) {
+		w.Errorf("the server calls itself %s; go.mod requires %s", got, required[1])
+	}
+}
+
+// testLogIn: who is mapped gets in by a token of its own for this cluster. Everybody else is told nothing but 401, whatever
+// is wrong; the reason is in the authenticator's log alone.
+func (w *world) testLogIn() {
+	const mismatch = "The request signature we calculated does not match"
+	for _, c := range []struct {
+		name   string
+		change func(*token)
+		clock  time.Duration // of STS
+		reason string        // empty for who gets in
+	}{
+		{name: "the handler"},
+		{name: "wrong secret", change: func(k *token) { k.identity.SecretAccessKey += "x" }, reason: mismatch},
+		{name: "wrong cluster ID", change: func(k *token) { k.clusterID = "other.example.com" }, reason: mismatch},
+		{name: "unknown key", change: func(k *token) { k.identity = sts.User(awsAccount, "mallory") }, reason: "InvalidClientTokenId"},
+		{name: "unmapped role", change: func(k *token) { k.identity = w.stranger }, reason: "Identity is not mapped"},
+		{name: "dated 20 minutes ago", change: func(k *token) { k.at = k.at.Add(-20 * time.Minute) }, reason: "X-Amz-Date parameter is expired"},
+		{name: "dated in 20 minutes", change: func(k *token) { k.at = k.at.Add(20 * time.Minute) }, reason: "Signature not yet current"},
+		{name: "slow to STS alone", clock: 20 * time.Minute, reason: "Signature expired"},
+	} {
+		w.auth.STS().SetClock(c.clock)
+		before := w.said()
+		w.tokens++ // each is another: the API server remembers for two minutes whom it let in with a token
+		k := token{identity: w.handler, clusterID: clusterID, at: time.Now(), expires: w.tokens}
+		if c.change != nil {
+			c.change(&k)
+		}
+		review, err := w.client(k.mint(w.T)).AuthenticationV1().SelfSubjectReviews().
+			Create(w.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		if c.reason == "" {
+			if user := review.Status.UserInfo; err != nil || user.Username != "kops-spot" || !slices.Equal(user.Groups, []string{handlerGroup, "system:authenticated"}) {
+				w.Errorf("%s: logged in as %+v, %v", c.name, user, err)
+			}
+			continue
+		}
+		if e, ok := errors.AsType[*apierrors.StatusError](err); !ok || e.ErrStatus.Code != 401 || e.ErrStatus.Message != "Unauthorized" {
+			w.Errorf("%s: %v; want a bare 401", c.name, err)
+		}
+		w.eventually(c.name+": the authenticator says "+c.reason, func() bool { return strings.Contains(w.said()[len(before):], c.reason) })
+	}
+	w.auth.STS().SetClock(0)
+	for _, r := range w.auth.STS().Requests() {
+		if r.Host != tokenHost || !r.Presigned {
+			w.Errorf("STS was asked %+v", r)
+		}
+	}
+}
+
+// testAuditLog has every request of a user, and tells what was refused: the permissions of the product are held to it.
+func (w *world) testAuditLog() {
+	const name = "drainer"
+	accounts, roles := w.cp.Client().CoreV1().ServiceAccounts(namespace), w.cp.Client().RbacV1().RoleBindings(namespace)
+	_, err := accounts.Create(w.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	w.must(err)
+	_, err = roles.Create(w.Context(), &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}}}, metav1.CreateOptions{})
+	w.must(err)
+	token, err := w.cp.ServiceAccountToken(w.Context(), namespace, name, 10*time.Minute)
+	w.must(err)
+	client, want := w.client(token).CoreV1(), []string{}
+	w.eventually("the account may list pods", func() bool {
+		_, err := client.Pods(namespace).List(w.Context(), metav1.ListOptions{})
+		if err != nil {
+			want = append(want, "list pods 403 true")
+		}
+		return err == nil
+	})
+	if _, err := client.Nodes().List(w.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		w.Errorf("listing nodes: %v; want it forbidden", err)
+	}
+	want = append(want, "list pods 200 false", "list nodes 403 true")
+	var got []string
+	w.eventually("the audit log has all of the account's requests", func() bool {
+		all, err := w.cp.AuditLog()
+		w.must(err)
+		got = nil
+		for _, r := range all {
+			if r.User == "system:serviceaccount:"+namespace+":"+name {
+				got = append(got, fmt.Sprintf("%s %s %d %v", r.Verb, r.Resource, r.Code, r.Forbidden))
+			}
+			if r.User == "system:apiserver" {
+				w.Fatalf("the audit log has the control plane's own %s %s", r.Verb, r.URI)
+			}
+		}
+		return slices.Equal(got, want)
+	})
+}
+
+// testKubelet records what becomes of a pod that exits in time, of one that has to be killed, of one that is asked twice, and
+// of one whose node loses power.
+func (w *world) testKubelet() {
+	pods := w.cp.Client().CoreV1().Pods(namespace)
+	end := func(name string, grace int64) {
+		w.must(pods.Delete(w.Context(), name, metav1.DeleteOptions{GracePeriodSeconds: &grace}))
+	}
+	for name, exit := range map[string]string{"polite": "500ms", "deaf": "1h", "hurried": "1h", "lost": "1s"} {
+		_, err := pods.Create(w.Context(), &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{testenv.ExitAfterAnnotation: exit}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "example.com/main"}}}}, metav1.CreateOptions{})
+		w.must(err)
+		w.eventually(name+" is Ready", func() bool { return strings.Contains(w.recorded(name), "ready") })
+	}
+	end("polite", 30)
+	end("deaf", 3)
+	end("hurried", 60)
+	w.eventually("SIGTERM is recorded", func() bool { return strings.Contains(w.recorded("hurried"), "sigterm") })
+	end("hurried", 2)
+	for name, want := range map[string]string{
+		"polite":  "started 0, ready 0, sigterm 30, exited 30, removed 30",
+		"deaf":    "started 0, ready 0, sigterm 3, sigkill 3, removed 3",
+		"hurried": "started 0, ready 0, sigterm 60, grace-shortened 2, sigkill 2, removed 2",
+	} {
+		w.eventually(name+" is recorded as removed", func() bool { return strings.Contains(w.recorded(name), "removed") })
+		if got := w.recorded(name); got != want {
+			w.Errorf("%s: %s; want %s", name, got, want)
+		}
+	}
+	records, err := w.cp.KubeletLog()
+	w.must(err)
+	at := map[testenv.KubeletEvent]time.Time{}
+	for _, r := range records {
+		if r.Pod == "deaf" {
+			at[r.Event] = r.Time
+		}
+	}
+	if lived := at[testenv.PodSigKill].Sub(at[testenv.PodSigTerm]); lived < 3*time.Second || lived > 4*time.Second {
+		w.Errorf("killed %v after SIGTERM; want its 3 s of grace", lived)
+	}
+
+	node := testenv.SpotNodes(1)[0].InstanceID
+	end("lost", 30)
+	w.eventually("SIGTERM is recorded", func() bool { return strings.Contains(w.recorded("lost"), "sigterm") })
+	w.must(w.cp.PowerOff(w.Context(), node))
+	w.eventually("the node is NotReady", func() bool {
+		n, err := w.cp.Client().CoreV1().Nodes().Get(w.Context(), node, metav1.GetOptions{})
+		w.must(err)
+		return !testenv.NodeReady(n)
+	})
+	if got := w.recorded("lost"); got != "started 0, ready 0, sigterm 30" {
+		w.Errorf("a node without power recorded %s", got)
+	}
+	if _, err := pods.Get(w.Context(), "lost", metav1.GetOptions{}); err != nil {
+		w.Errorf("the pod that never ended: %v", err)
+	}
+}
+
+// recorded is what the kubelet recorded of a pod, each event with the grace period.
+func (w *world) recorded(pod string) string {
+	records, err := w.cp.KubeletLog()
+	w.must(err)
+	var all []string
+	for _, r := range records {
+		if r.Namespace == namespace && r.Pod == pod {
+			all = append(all, fmt.Sprintf("%s %d", r.Event, r.Grace))
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// said is what the authenticator has logged so far.
+func (w *world) said() string {
+	text, err := os.ReadFile(w.log)
+	w.must(err)
+	return string(text)
+}
+
+func (w *world) client(token string) kubernetes.Interface {
+	client, err := kubernetes.NewForConfig(w.cp.TokenConfig(token))
+	w.must(err)
+	return client
+}
+
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) eventually(what string, so func() bool) {
+	w.Helper()
+	for begin := time.Now(); !so(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			w.Fatalf("waited 20 s until %s", what)
+		}
+	}
+}
+
+// token is what a bearer token for the authenticator is made of.
+type token struct {
+	identity  sts.Identity
+	clusterID string
+	at        time.Time
+	expires   int // seconds
+}
+
+// mint presigns GetCallerIdentity for the cluster, and nothing is asked for it.
+func (k token) mint(t *testing.T) string {
+	t.Helper()
+	url := fmt.Sprintf("https://%s/?Action=GetCallerIdentity&Version=2011-06-15&X-Amz-Expires=%d", tokenHost, k.expires)
+	r, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-K8s-Aws-Id", k.clusterID)
+	nothing := sha256.Sum256(nil)
+	signed, _, err := v4.NewSigner().PresignHTTP(t.Context(), aws.Credentials{
+		AccessKeyID: k.identity.AccessKeyID, SecretAccessKey: k.identity.SecretAccessKey, SessionToken: k.identity.SessionToken,
+	}, r, hex.EncodeToString(nothing[:]), "sts", "eu-central-1", k.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "k8s-aws-v1." + base64.RawURLEncoding.EncodeToString([]byte(signed))
+}

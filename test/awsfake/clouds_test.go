@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -96,6 +97,8 @@ func TestContract(t *testing.T) {
 
 // methods are the calls of a Cloud, on the world of the contract; each once.
 func methods(w *world) map[string]func(context.Context) error {
+	held := sync.OnceValue(func() spot.Action { return w.end(w.spotted) })
+	over := sync.OnceValue(func() spot.Action { return w.end(w.standby) })
 	return map[string]func(context.Context) error{
 		"Instance":   func(ctx context.Context) error { _, err := w.cloud.Instance(ctx, w.plain); return err },
 		"Membership": func(ctx context.Context) error { _, err := w.cloud.Membership(ctx, w.plain); return err },
@@ -103,8 +106,8 @@ func methods(w *world) map[string]func(context.Context) error {
 		"Detach":     func(ctx context.Context) error { return w.cloud.Detach(ctx, w.plain, nodes) },
 		"Launches":   func(ctx context.Context) error { _, err := w.cloud.Launches(ctx, nodes, w.made); return err },
 		"Hook":       func(ctx context.Context) error { _, err := w.cloud.Hook(ctx, nodes, "drain"); return err },
-		"Heartbeat":  func(ctx context.Context) error { return w.cloud.Heartbeat(ctx, w.end(w.spotted)) },
-		"Complete":   func(ctx context.Context) error { return w.cloud.Complete(ctx, w.end(w.standby)) },
+		"Heartbeat":  func(ctx context.Context) error { return w.cloud.Heartbeat(ctx, held()) },
+		"Complete":   func(ctx context.Context) error { return w.cloud.Complete(ctx, over()) },
 		"Readable":   func(ctx context.Context) error { return w.cloud.Readable(ctx, cluster) },
 		"InstancesOf": func(ctx context.Context) error {
 			_, err := w.cloud.InstancesOf(ctx, []string{w.plain, nowhere})
@@ -113,54 +116,42 @@ func methods(w *world) map[string]func(context.Context) error {
 	}
 }
 
-// Every fault means the same to callers of every method, and costs one call: nobody but the handler tries again.
-func TestFaults(t *testing.T) {
+// Every fault means the same to callers of every method, and costs one call: nobody but the handler tries again. Then both
+// clouds make the same calls.
+func TestFaultsAndCalls(t *testing.T) {
 	faults := map[string]struct {
 		fault sim.Fault
-		is    error // nil: worth another try
+		final bool // else it is worth another try
 	}{
-		"throttled":   {sim.Throttled(), nil},
-		"contention":  {sim.Contention(), nil},
-		"broken":      {sim.Broken(), nil},
-		"unreachable": {sim.Unreachable(), nil},
-		"answer lost": {sim.AnswerLost(), nil},
-		"denied":      {sim.Denied(), spot.ErrFinal},
+		"throttled":   {sim.Throttled(), false},
+		"contention":  {sim.Contention(), false},
+		"broken":      {sim.Broken(), false},
+		"unreachable": {sim.Unreachable(), false},
+		"denied":      {sim.Denied(), true},
 	}
-	for name, cloud := range clouds() {
-		t.Run(name, func(t *testing.T) {
-			for what, f := range faults {
-				a, w := model()
-				w.cloud = cloud(t, a)
-				for method, call := range methods(w) {
-					a.Heal()
-					before := len(a.Calls())
-					a.Fail(sim.AnyOperation, 1, f.fault)
-					err := call(t.Context())
-					if err == nil || errors.Is(err, spot.ErrFinal) != (f.is != nil) || errors.Is(err, spot.ErrNotFound) {
-						t.Errorf("%s, %s: error %v", what, method, err)
-					}
-					want := 1
-					if method == "Readable" { // goes on, to tell of both services
-						want = 2
-					}
-					if calls := a.Calls()[before:]; len(calls) != want {
-						t.Errorf("%s, %s: calls %+v", what, method, calls)
-					}
-				}
-			}
-		})
-	}
-}
-
-// Both clouds make the same calls.
-func TestCloudsCallTheSame(t *testing.T) {
 	calls := map[string][]string{}
 	for name, cloud := range clouds() {
 		a, w := model()
+		a.SetGroup(nodes, func(g *sim.Group) { g.DetachTime = time.Hour })
 		w.cloud = cloud(t, a)
-		for _, method := range slices.Sorted(maps.Keys(methods(w))) {
+		ask := methods(w)
+		for _, method := range slices.Sorted(maps.Keys(ask)) {
+			for what, f := range faults {
+				a.Heal()
+				before := len(a.Calls())
+				a.Fail(sim.AnyOperation, 1, f.fault)
+				err := ask[method](t.Context())
+				if err == nil || errors.Is(err, spot.ErrFinal) != f.final || errors.Is(err, spot.ErrNotFound) {
+					t.Errorf("%s, %s, %s: error %v", name, what, method, err)
+				}
+				// Readable goes on, to tell of both services.
+				if n := len(a.Calls()) - before; n != 1 && method != "Readable" {
+					t.Errorf("%s, %s, %s: %d calls", name, what, method, n)
+				}
+			}
+			a.Heal()
 			before := len(a.Calls())
-			if err := methods(w)[method](t.Context()); err != nil {
+			if err := ask[method](t.Context()); err != nil {
 				t.Errorf("%s, %s: %v", name, method, err)
 			}
 			var ops []string

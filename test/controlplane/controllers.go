@@ -149,8 +149,7 @@ func (c *controllers) addNodes(ctx context.Context) error {
 		return err
 	}
 	const finishedPodsKept = 12500 // kube-controller-manager's default
-	collector := podgc.NewPodGCInternal(ctx, c.client, core.Pods(), core.Nodes(), finishedPodsKept,
-		c.settings.PodGCPeriod, c.settings.PodGCQuarantine)
+	collector := podgc.NewPodGC(ctx, c.client, core.Pods(), core.Nodes(), finishedPodsKept)
 	c.run(lifecycle.Run)
 	c.run(evictions.Run)
 	c.run(collector.Run)

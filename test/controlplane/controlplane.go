@@ -23,8 +23,6 @@ type Config struct {
 	Port int    // of the API server on 127.0.0.1; 0 picks a free one
 
 	NodeGrace         time.Duration // without heartbeats until a node is NotReady
-	PodGCPeriod       time.Duration // between two looks for pods of nodes that are gone
-	PodGCQuarantine   time.Duration // from a Node's deletion until its pods are deleted
 	MaxWaitForUnmount time.Duration // until a volume is detached from a node that does not let go of it
 
 	APIServerFlags []string // appended to kube-apiserver's own
@@ -34,30 +32,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		NodeGrace:         50 * time.Second,
-		PodGCPeriod:       20 * time.Second,
-		PodGCQuarantine:   40 * time.Second,
 		MaxWaitForUnmount: 6 * time.Minute,
 	}
-}
-
-func (c Config) validate() error {
-	if c.Dir == "" {
-		return fmt.Errorf("no directory given")
-	}
-	for _, d := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"node grace", c.NodeGrace},
-		{"podgc period", c.PodGCPeriod},
-		{"podgc quarantine", c.PodGCQuarantine},
-		{"wait for unmount", c.MaxWaitForUnmount},
-	} {
-		if d.value <= 0 {
-			return fmt.Errorf("%s of %v is not positive", d.name, d.value)
-		}
-	}
-	return nil
 }
 
 // Run runs a control plane until ctx ends, and calls ready once everything works. It returns nil after a stop that was
@@ -65,9 +41,6 @@ func (c Config) validate() error {
 // be called once in a process, which should end soon after: the controllers are told to stop but not waited for.
 func Run(ctx context.Context, cfg Config, ready func(protocol.Ready)) error {
 	begin := time.Now()
-	if err := cfg.validate(); err != nil {
-		return err
-	}
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return err

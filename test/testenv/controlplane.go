@@ -41,8 +41,6 @@ type Options struct {
 
 	// Zero leaves each of these at kube-controller-manager's default.
 	NodeGrace         time.Duration // without heartbeats until a node is NotReady: 50 s
-	PodGCPeriod       time.Duration // between two looks for pods of nodes that are gone: 20 s
-	PodGCQuarantine   time.Duration // from a Node's deletion until its pods are deleted: 40 s
 	MaxWaitForUnmount time.Duration // until a volume is detached from a node that does not let go of it: 6 min
 
 	// ManyNodes is for thousands of nodes: they are created without the not-ready taint, which the node lifecycle
@@ -65,8 +63,6 @@ func (o Options) args() []string {
 		value time.Duration
 	}{
 		{"-node-grace", o.NodeGrace},
-		{"-podgc-period", o.PodGCPeriod},
-		{"-podgc-quarantine", o.PodGCQuarantine},
 		{"-max-wait-for-unmount", o.MaxWaitForUnmount},
 	} {
 		if d.value != 0 {

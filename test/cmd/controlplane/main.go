@@ -27,8 +27,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags.StringVar(&cfg.Dir, "dir", "", "directory for its state, logs and kubeconfig")
 	flags.IntVar(&cfg.Port, "port", 0, "port of the API server on 127.0.0.1; 0 picks a free one below 32768")
 	flags.DurationVar(&cfg.NodeGrace, "node-grace", cfg.NodeGrace, "time without heartbeats until a node is NotReady")
-	flags.DurationVar(&cfg.PodGCPeriod, "podgc-period", cfg.PodGCPeriod, "time between two looks for pods of nodes that are gone")
-	flags.DurationVar(&cfg.PodGCQuarantine, "podgc-quarantine", cfg.PodGCQuarantine, "time from a node's deletion until its pods are deleted")
 	flags.DurationVar(&cfg.MaxWaitForUnmount, "max-wait-for-unmount", cfg.MaxWaitForUnmount,
 		"time until a volume is detached from a node that does not let go of it")
 	flags.Func("apiserver-flag", "a flag for kube-apiserver, like --v=2; may be repeated", func(value string) error {

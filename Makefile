@@ -102,7 +102,7 @@ local: ## run the function in AWS's Lambda emulator; EVENTS_ENV and PORT name it
 
 bench: controlplane ## the benchmarks: twenty minutes; BENCH='-only growth' runs a part, BENCH='-write ../docs/benchmarks.md' keeps them
 	go test -run '^$$' -bench . -benchmem ./...
-	cd test && go run ./cmd/bench $(BENCH)
+	cd test && go run ./bench $(BENCH)
 
 dist: ## what Lambda runs: dist/<arch>/bootstrap and its zip, the same bytes every time
 	@rm -rf dist

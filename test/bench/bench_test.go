@@ -1,58 +1,70 @@
-package bench
+package main
 
 import (
+	"maps"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// TestQuick runs everything in small: whether it works, not how fast it is.
+// TestQuick runs each case once with small sizes: whether it works, not how fast it is.
 func TestQuick(t *testing.T) {
-	r, err := Run(t.Context(), Options{Quick: true, Log: t.Output()})
+	r := report{Tables: map[string][]table{}}
+	var mu sync.Mutex
+	t.Run("cases", func(t *testing.T) {
+		// Those that share no control plane run at once: they mostly wait.
+		for _, names := range []string{"cold", "cleanup", "drain guarded latency growth"} {
+			t.Run(names, func(t *testing.T) {
+				t.Parallel()
+				part, err := runCases(t.Context(), options{quick: true, only: strings.Fields(names), log: t.Output()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				maps.Copy(r.Tables, part.Tables)
+				r.trials = append(r.trials, part.trials...)
+			})
+		}
+	})
+	page, err := r.markdown()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range CaseNames() {
-		if len(r.Section(name)) == 0 {
+	if strings.Contains(string(page), "%!") {
+		t.Errorf("the document contains a formatting error:\n%s", page)
+	}
+	for _, name := range caseNames() {
+		if len(r.Tables[name]) == 0 {
 			t.Errorf("the case %s made no table", name)
 		}
-		for _, table := range r.Section(name) {
-			if len(table.Rows) < 2 {
-				t.Errorf("%s: %d rows are no comparison", table.Title, len(table.Rows))
+		for _, table := range r.Tables[name] {
+			if len(table.rows) < 2 {
+				t.Errorf("%s: %d rows are no comparison", table.title, len(table.rows))
 			}
-			for _, row := range table.Rows {
-				if len(row.Cells) != len(table.Columns) {
-					t.Errorf("%s: %s has %d cells for %d columns", table.Title, row.Name, len(row.Cells), len(table.Columns))
+			for _, row := range table.rows {
+				if len(row.cells) != len(table.columns) {
+					t.Errorf("%s: %s has %d cells for %d columns", table.title, row.name, len(row.cells), len(table.columns))
 				}
-				for i, v := range row.Cells {
+				for i, v := range row.cells {
 					if math.IsNaN(v) || v < 0 {
-						t.Errorf("%s: %s: %s is %v", table.Title, row.Name, table.Columns[i].Name, v)
+						t.Errorf("%s: %s: %s is %v", table.title, row.name, table.columns[i].name, v)
 					}
 				}
 			}
-		}
-	}
-	for _, trial := range r.Trials {
-		beaten := strings.Contains(trial.Case, "guarded") && strings.HasPrefix(trial.Contender, "kubectl")
-		if emptied := int(trial.Figures.NodesEmpty) == trial.Nodes; emptied == beaten {
-			t.Errorf("%s: %s emptied %v of %d nodes", trial.Case, trial.Contender, trial.Figures.NodesEmpty, trial.Nodes)
-		}
-		if trial.Figures.Requests == 0 || math.IsInf(trial.Figures.LastCordon, 0) {
-			t.Errorf("%s: nothing was noted of %s: %+v", trial.Case, trial.Contender, trial.Figures)
-		}
-	}
-	page, err := r.Markdown()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range r.Sections {
-		for _, table := range s.Tables {
 			if !strings.Contains(string(page), table.Markdown()) {
-				t.Errorf("the document lacks the table %q", table.Title)
+				t.Errorf("the document lacks the table %q", table.title)
 			}
 		}
 	}
-	if strings.Contains(string(page), "%!") {
-		t.Errorf("the document is garbled:\n%s", page)
+	for _, trial := range r.trials {
+		incomplete := trial.scenario.guarded && strings.HasPrefix(trial.drainer, "kubectl")
+		if drained := int(trial.stats.nodesEmpty) == len(trial.scenario.nodes); drained == incomplete {
+			t.Errorf("%s: %s emptied %v of %d nodes", trial.title, trial.drainer, trial.stats.nodesEmpty, len(trial.scenario.nodes))
+		}
+		if trial.stats.requests == 0 || math.IsInf(trial.stats.lastCordon, 0) {
+			t.Errorf("%s: nothing was recorded of %s: %+v", trial.title, trial.drainer, trial.stats)
+		}
 	}
 }

@@ -1,32 +1,36 @@
 package e2e
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubectl/pkg/drain"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bench/contender"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// kubectlDrain begins to drain a node with kubectl's library, as its administrator would, and returns a function that waits
-// for its end. What it thinks of the end is its own matter: it asks by name, and so for the successors of pods, too.
+// kubectlDrain starts to drain a node with kubectl's library, as an administrator would, and returns a function that waits
+// for its end. Its error is only logged: it waits for pods by name, and so for a StatefulSet's next pod too.
 func (r *rig) kubectlDrain(node string) (wait func()) {
 	r.Helper()
-	admin := r.cp.AdminConfig()
-	drain, err := contender.Unlimited().Contender().Prepare(r.Context(), contender.Place{Nodes: []testenv.Node{{InstanceID: node}},
-		Left: 12 * time.Second, Server: admin.Host, CA: admin.CAData, Token: admin.BearerToken, UserAgent: "kubectl-drain"})
-	if err != nil {
-		r.Fatal(err)
-	}
-	ended := make(chan []error, 1)
-	go func() { ended <- drain(r.Context(), time.Now()) }()
+	h := &drain.Helper{Ctx: r.Context(), Client: r.client, Force: true, GracePeriodSeconds: -1, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true,
+		Timeout: 12 * time.Second, EvictErrorRetryDelay: 5 * time.Second, Out: io.Discard, ErrOut: io.Discard}
+	n := r.getNode(node)
+	ended := make(chan error, 1)
+	go func() {
+		if err := drain.RunCordonOrUncordon(h, n, true); err != nil {
+			ended <- err
+			return
+		}
+		ended <- drain.RunNodeDrain(h, node)
+	}()
 	return func() {
-		for _, err := range <-ended {
+		if err := <-ended; err != nil {
 			r.Log("kubectl drain:", err)
 		}
 	}

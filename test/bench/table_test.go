@@ -1,4 +1,4 @@
-package report
+package main
 
 import (
 	"math"
@@ -6,17 +6,14 @@ import (
 	"testing"
 )
 
-func table() Table {
-	return Table{Title: "one and another",
-		Columns: []Column{{Name: "time", Unit: Seconds}, {Name: "requests"}, {Name: "done", Of: 50}, {Name: "lists", Plain: true}, {Name: "size", Unit: Megabytes}},
-		Rows: []Row{
+func TestTable(t *testing.T) {
+	example := table{title: "one and another",
+		columns: []column{{name: "time", unit: seconds}, {name: "requests"}, {name: "done", total: 50}, {name: "lists", plain: true}, {name: "size", unit: megabytes}},
+		rows: []row{
 			{"ours", []float64{0.1234, 34, 50, 0, 7.041}},
 			{"theirs", []float64{12.34, 79, 20, 2, 3.5}},
 			{"nobody's", []float64{math.Inf(1), 0, 0, 2, 704}},
 		}}
-}
-
-func TestMarkdown(t *testing.T) {
 	want := `**one and another**
 
 | | time | requests | done | lists | size |
@@ -25,14 +22,11 @@ func TestMarkdown(t *testing.T) {
 | theirs | 12.3 s (100×) | 79 (2.3×) | 20 of 50 | 2 | 3.50 MB (0.5×) |
 | nobody's | never | 0 (0.0×) | 0 of 50 | 2 | 704 MB (100×) |
 `
-	if got := table().Markdown(); got != want {
+	if got := example.Markdown(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-}
-
-func TestText(t *testing.T) {
 	var b strings.Builder
-	if err := table().Text(&b); err != nil {
+	if err := example.text(&b); err != nil {
 		t.Fatal(err)
 	}
 	if want := "theirs    12.3 s (100×)   79 (2.3×)  20 of 50  2      3.50 MB (0.5×)\n"; !strings.Contains(b.String(), want) {

@@ -1,19 +1,18 @@
-package figures
+package main
 
 import (
 	"math"
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/test/bench/stage"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
 const ms = time.Millisecond
 
-// TestReadFollowsOneDrain over a round trip of 20 ms: the node is read, then cordoned beside a list of its pods, then one
+// TestStatsOfOneDrain over a round trip of 20 ms: the node is read, then cordoned beside a list of its pods, then one
 // pod is evicted; another one's eviction is refused.
-func TestReadFollowsOneDrain(t *testing.T) {
+func TestStatsOfOneDrain(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	request := func(id, verb, resource, sub, name string, code int, in, out time.Duration) testenv.AuditRecord {
@@ -39,30 +38,32 @@ func TestReadFollowsOneDrain(t *testing.T) {
 		{UID: "ub", Event: testenv.PodExited, Time: at(3 * time.Second)}, // the machine has ended before
 		{UID: "ub", Event: testenv.PodRemoved, Time: at(3010 * ms)},
 	}
-	trial := stage.Trial{ID: "bench/1", Start: start, Ends: at(2 * time.Second), Returned: 4 * time.Second, Received: 2e6,
-		Pods:  []stage.Pod{{UID: "ua", Node: "n"}, {UID: "ub", Node: "n"}},
-		Scene: stage.Scene{Nodes: []testenv.Node{{Name: "n", InstanceID: "i-1"}}, Pods: 2, Stop: time.Second, Away: 20 * ms}}
-	got := Read([]stage.Trial{trial}, requests, pods)[0]
-	want := Figures{FirstCordon: 0.078, LastCordon: 0.078, FirstEviction: 0.105, LastEviction: 0.71, Empty: 2.01, Returned: 4,
-		Requests: 6, Events: 1, Refused: 1, Received: 2, NodesEmpty: 0, PodsTold: 2, PodsStopped: 1,
-		TripsToCordon: 2, TripsToEviction: 3, RoundsBefore: 2, RoundsToCordon: 4.15, RoundsToEviction: 5.45}
+	trials := []trial{{id: "bench/1", start: start, end: at(2 * time.Second), returned: 4 * time.Second, received: 2e6,
+		pods:     []pod{{uid: "ua", node: "n"}, {uid: "ub", node: "n"}},
+		scenario: scenario{nodes: []testenv.Node{{Name: "n", InstanceID: "i-1"}}, pods: 2, stop: time.Second, latency: 20 * ms}}}
+	readStats(trials, requests, pods)
+	got := trials[0].stats
+	want := stats{firstCordon: 0.078, lastCordon: 0.078, firstEviction: 0.105, lastEviction: 0.71, empty: 2.01, returned: 4,
+		requests: 6, events: 1, refused: 1, received: 2, nodesEmpty: 0, podsTerminated: 2, podsExited: 1,
+		tripsToCordon: 2, tripsToEviction: 3, roundsBefore: 2, roundsToCordon: 4.15, roundsToEviction: 5.45}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
 
-// TestReadOfNothing: what never happened is never, not at once.
-func TestReadOfNothing(t *testing.T) {
-	trial := stage.Trial{ID: "bench/1", Pods: []stage.Pod{{UID: "ua", Node: "n"}},
-		Scene: stage.Scene{Nodes: []testenv.Node{{Name: "n"}}, Pods: 1, Away: 20 * ms}}
-	f := Read([]stage.Trial{trial}, nil, nil)[0]
-	for name, v := range map[string]float64{"cordon": f.LastCordon, "eviction": f.LastEviction, "empty": f.Empty, "round trips": f.TripsToCordon} {
+// TestStatsOfNothing: what never happened is never, not at once.
+func TestStatsOfNothing(t *testing.T) {
+	trials := []trial{{id: "bench/1", pods: []pod{{uid: "ua", node: "n"}},
+		scenario: scenario{nodes: []testenv.Node{{Name: "n"}}, pods: 1, latency: 20 * ms}}}
+	readStats(trials, nil, nil)
+	s := trials[0].stats
+	for name, v := range map[string]float64{"cordon": s.lastCordon, "eviction": s.lastEviction, "empty": s.empty, "round trips": s.tripsToCordon} {
 		if !math.IsInf(v, 1) {
 			t.Errorf("%s: %v", name, v)
 		}
 	}
-	if f.NodesEmpty != 0 {
-		t.Errorf("%v nodes are empty", f.NodesEmpty)
+	if s.nodesEmpty != 0 {
+		t.Errorf("%v nodes are empty", s.nodesEmpty)
 	}
 }
 
@@ -70,8 +71,8 @@ func TestMedian(t *testing.T) {
 	for _, c := range []struct {
 		of   []float64
 		want float64
-	}{{[]float64{3}, 3}, {[]float64{3, 1, 2}, 2}, {[]float64{1, 2}, 2}, {[]float64{Never(), 1, Never()}, Never()}} {
-		if got := Median(c.of); got != c.want {
+	}{{[]float64{3}, 3}, {[]float64{3, 1, 2}, 2}, {[]float64{1, 2}, 2}, {[]float64{never, 1, never}, never}} {
+		if got := median(c.of); got != c.want {
 			t.Errorf("%v: %v, want %v", c.of, got, c.want)
 		}
 	}

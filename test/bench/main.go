@@ -1,0 +1,74 @@
+// Command bench compares kops-spot with kubectl's drain library on one control plane, and its cold start with that of an
+// empty function. It prints tables and judges nothing. docs/benchmarks.md is what it wrote last.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"k8s.io/klog/v2"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o := options{log: stderr}
+	names := caseNames()
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.BoolVar(&o.quick, "quick", false, "run each case once with small sizes, to check that it works")
+	file := flags.String("write", "", "write the results to a Markdown `file`, such as ../docs/benchmarks.md")
+	flags.Func("only", "run only these `cases`, separated by commas: "+strings.Join(names, ", "), func(value string) error {
+		for name := range strings.SplitSeq(value, ",") {
+			if !slices.Contains(names, name) {
+				return fmt.Errorf("there is no case %q", name)
+			}
+			o.only = append(o.only, name)
+		}
+		return nil
+	})
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case *file != "" && (o.quick || len(o.only) > 0):
+		return errors.New("-write cannot be combined with -quick or -only: the document describes one complete run")
+	}
+	klog.SetLogger(klog.Logger{}) // client-go logs every wait for its own rate limit
+	r, err := runCases(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := r.text(stdout); err != nil {
+		return err
+	}
+	if *file == "" {
+		return nil
+	}
+	page, err := r.markdown()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(*file, page, 0o644); err != nil {
+		return fmt.Errorf("writing the document: %w", err)
+	}
+	return nil
+}

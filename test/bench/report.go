@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"io"
+	"math"
+	"text/template"
+	"time"
+)
+
+// page is docs/benchmarks.md without the results.
+//
+//go:embed benchmarks.md.tmpl
+var page string
+
+// report is the result of a run. The document's template uses what is exported.
+type report struct {
+	Tables map[string][]table // by case
+	trials []trial
+
+	Began, ended      time.Time
+	Machine, Versions string
+	Load              string // before the run
+}
+
+func (r report) Took() time.Duration { return r.ended.Sub(r.Began).Round(time.Second) }
+
+func (r report) Day() string { return r.Began.UTC().Format(time.DateOnly) }
+
+// text writes all tables for a terminal.
+func (r report) text(w io.Writer) error {
+	fmt.Fprintf(w, "%s, load average %s before the run\n%s\n", r.Machine, r.Load, r.Versions)
+	for _, name := range caseNames() {
+		for _, t := range r.Tables[name] {
+			if err := t.text(w); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := fmt.Fprintf(w, "\ntotal time: %s\n", r.Took())
+	return err
+}
+
+// markdown is the document.
+func (r report) markdown() ([]byte, error) {
+	t, err := template.New("page").Parse(page)
+	if err != nil {
+		return nil, fmt.Errorf("parsing the document's template: %w", err)
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, r); err != nil {
+		return nil, fmt.Errorf("executing the document's template: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// Spread is the smallest and the largest value behind each median.
+func (r report) Spread() table {
+	result := table{title: "the least and the most of all trials", columns: []column{{name: "trials", plain: true}}}
+	columns := []column{lastCordon, lastEviction, requests}
+	for _, c := range columns {
+		result.columns = append(result.columns, column{name: c.name + ", least", unit: c.unit, plain: true},
+			column{name: "most", unit: c.unit, plain: true})
+	}
+	var names []string
+	trials := map[string][]stats{} // by name
+	for _, t := range r.trials {
+		name := t.title + ": " + t.drainer
+		if trials[name] == nil {
+			names = append(names, name)
+		}
+		trials[name] = append(trials[name], t.stats)
+	}
+	for _, name := range names {
+		cells := []float64{float64(len(trials[name]))}
+		for _, c := range columns {
+			least, most := math.Inf(1), math.Inf(-1)
+			for _, s := range trials[name] {
+				least, most = min(least, c.value(s)), max(most, c.value(s))
+			}
+			cells = append(cells, least, most)
+		}
+		result.rows = append(result.rows, row{name, cells})
+	}
+	return result
+}

@@ -145,13 +145,14 @@ func TestErrors(t *testing.T) {
 
 // A black hole costs an attempt its limit and no more, and is worth another try: it is not the caller's own deadline.
 func TestBlackHole(t *testing.T) {
+	var attempts atomic.Int32
 	hole := func(_ http.ResponseWriter, r *http.Request) {
+		attempts.Add(1)
 		io.Copy(io.Discard, r.Body) // only then does the server see that the client went away
 		<-r.Context().Done()
 	}
 	c := cloudAt(t, hole)
 	c.limit = 50 * time.Millisecond
-	start := time.Now()
 	_, err := c.Instance(t.Context(), id)
 	if err == nil || err.Error() != "describing instance "+id+": no answer within 50ms" {
 		t.Errorf("error %v", err)
@@ -159,8 +160,8 @@ func TestBlackHole(t *testing.T) {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, spot.ErrFinal) {
 		t.Errorf("looks like the end: %v", err)
 	}
-	if d := time.Since(start); d > 3*time.Second {
-		t.Errorf("took %v", d)
+	if n := attempts.Load(); n > 1 { // none if the limit ends before the request arrives
+		t.Errorf("%d attempts", n)
 	}
 
 	c.limit = time.Minute

@@ -15,12 +15,6 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-type options struct {
-	quick bool     // small sizes, one round
-	only  []string // of caseNames; empty is all
-	log   io.Writer
-}
-
 // bench is one run.
 type bench struct {
 	sizes
@@ -56,12 +50,9 @@ func caseNames() (names []string) {
 	return names
 }
 
-// runCases runs the cases on a control plane that the first of them that needs it starts.
-func runCases(ctx context.Context, o options) (_ report, err error) {
-	b := &bench{sizes: full(), log: o.log}
-	if o.quick {
-		b.sizes = quick()
-	}
+// runCases runs the named cases, or all, on a control plane that the first of them that needs it starts.
+func runCases(ctx context.Context, s sizes, only []string, log io.Writer) (_ report, err error) {
+	b := &bench{sizes: s, log: log}
 	b.report = report{Tables: map[string][]table{}, Began: time.Now(), Machine: machine(), Load: loadAverage(), Versions: versions(ctx)}
 	defer func() {
 		if b.cluster != nil {
@@ -69,11 +60,14 @@ func runCases(ctx context.Context, o options) (_ report, err error) {
 		}
 	}()
 	for _, c := range cases() {
-		if len(o.only) > 0 && !slices.Contains(o.only, c.name) {
+		if len(only) > 0 && !slices.Contains(only, c.name) {
 			continue
 		}
 		if b.cluster == nil && !c.ownCluster {
-			if err := b.open(ctx); err != nil {
+			if b.cluster, err = startCluster(ctx, log); err != nil {
+				return b.report, err
+			}
+			if b.nodes, err = b.cluster.addNodes(ctx, s.storm.nodes); err != nil {
 				return b.report, err
 			}
 		}
@@ -85,14 +79,6 @@ func runCases(ctx context.Context, o options) (_ report, err error) {
 	}
 	b.report.ended = time.Now()
 	return b.report, nil
-}
-
-func (b *bench) open(ctx context.Context) (err error) {
-	if b.cluster, err = startCluster(ctx, b.log); err != nil {
-		return err
-	}
-	b.nodes, err = b.cluster.addNodes(ctx, b.storm.nodes)
-	return err
 }
 
 // logf writes what a trial came to, with the time of day.

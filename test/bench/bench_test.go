@@ -17,7 +17,7 @@ func TestQuick(t *testing.T) {
 		for _, names := range []string{"cold", "cleanup", "drain guarded latency growth"} {
 			t.Run(names, func(t *testing.T) {
 				t.Parallel()
-				part, err := runCases(t.Context(), options{quick: true, only: strings.Fields(names), log: t.Output()})
+				part, err := runCases(t.Context(), quick(), strings.Fields(names), t.Output())
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -47,7 +47,7 @@ func full() sizes {
 		starts:      25,
 		zips:        true,
 		guardedStop: 5 * time.Second, left: 25 * time.Second,
-		lost: lostNodeSizes{unmount: 30 * time.Second, nodeDeletion: 10 * time.Second, rounds: 5, others: true},
+		lost: lostNodeSizes{unmount: 30 * time.Second, rounds: 5, others: true},
 	}
 }
 

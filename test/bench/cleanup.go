@@ -22,10 +22,9 @@ import (
 
 // lostNodeSizes are those of the case cleanup.
 type lostNodeSizes struct {
-	unmount      time.Duration // until the attach-detach controller detaches a volume by force; Kubernetes' default is 6 min
-	nodeDeletion time.Duration // until the benchmark deletes the Node, as the cloud controller would
-	rounds       int           // of kops-spot
-	others       bool          // measure the other methods too, once each: they take minutes
+	unmount time.Duration // until the attach-detach controller detaches a volume by force; Kubernetes' default is 6 min
+	rounds  int           // of kops-spot
+	others  bool          // measure the other methods too, once each: they take minutes
 }
 
 // cleanupMethod is one way to clean up after an instance that has ended.
@@ -52,11 +51,12 @@ func (b *bench) cleanup(ctx context.Context) (_ []table, err error) {
 		{name: "the same, for a pod that was terminating already", terminating: true, rounds: b.lost.rounds, do: (*lostNode).handleEvent},
 	}
 	if b.lost.others {
+		const nodeDeletion = 10 * time.Second // as the cloud controller would
 		methods = append(methods,
 			cleanupMethod{name: "the pod is deleted by force, as by kubectl delete --force", rounds: 1, do: (*lostNode).deletePod},
-			cleanupMethod{name: fmt.Sprintf("nothing is done; the Node is deleted after %s", b.lost.nodeDeletion), rounds: 1,
+			cleanupMethod{name: fmt.Sprintf("nothing is done; the Node is deleted after %s", nodeDeletion), rounds: 1,
 				do: func(n *lostNode, ctx context.Context) error {
-					if err := sleep(ctx, b.lost.nodeDeletion); err != nil {
+					if err := sleep(ctx, nodeDeletion); err != nil {
 						return err
 					}
 					return n.deleteNode(ctx)

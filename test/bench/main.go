@@ -28,18 +28,18 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	o := options{log: stderr}
+	var only []string
 	names := caseNames()
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.BoolVar(&o.quick, "quick", false, "run each case once with small sizes, to check that it works")
+	small := flags.Bool("quick", false, "run each case once with small sizes, to check that it works")
 	file := flags.String("write", "", "write the results to a Markdown `file`, such as ../docs/benchmarks.md")
 	flags.Func("only", "run only these `cases`, separated by commas: "+strings.Join(names, ", "), func(value string) error {
 		for name := range strings.SplitSeq(value, ",") {
 			if !slices.Contains(names, name) {
 				return fmt.Errorf("there is no case %q", name)
 			}
-			o.only = append(o.only, name)
+			only = append(only, name)
 		}
 		return nil
 	})
@@ -49,17 +49,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	switch {
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case *file != "" && (o.quick || len(o.only) > 0):
+	case *file != "" && (*small || len(only) > 0):
 		return errors.New("-write cannot be combined with -quick or -only: the document describes one complete run")
 	}
 	klog.SetLogger(klog.Logger{}) // client-go logs every wait for its own rate limit
-	r, err := runCases(ctx, o)
+	s := full()
+	if *small {
+		s = quick()
+	}
+	r, err := runCases(ctx, s, only, stderr)
 	if err != nil {
 		return err
 	}
-	if err := r.text(stdout); err != nil {
-		return err
-	}
+	r.text(stdout)
 	if *file == "" {
 		return nil
 	}

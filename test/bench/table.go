@@ -87,13 +87,13 @@ func digits(v float64) int {
 }
 
 // text writes the table for a terminal.
-func (t table) text(w io.Writer) error {
+func (t table) text(w io.Writer) {
 	fmt.Fprintf(w, "\n%s\n", t.title)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, line := range t.lines() {
 		fmt.Fprintln(tw, strings.Join(line, "\t"))
 	}
-	return tw.Flush()
+	_ = tw.Flush()
 }
 
 // Markdown is the table in a document.

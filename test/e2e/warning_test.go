@@ -1,8 +1,15 @@
 package e2e
 
 import (
+	"encoding/base64"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
@@ -109,37 +117,68 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestRoundTrips counts how often the handler has to wait for the API server before the first eviction is sent: over a way
-// so long that nothing else counts.
+// TestRoundTrips: the first eviction is sent in the third round trip to the API server. Requests of the same round are
+// answered only when all of them have been sent, and all other requests only when the evictions have.
 func TestRoundTrips(t *testing.T) {
 	r := newRig(t)
 	victim := r.node()
-	r.deploy(app{name: "web", replicas: 3})
-	const roundTrip = 400 * time.Millisecond // much more than a busy machine takes for itself
-	host := strings.TrimPrefix(r.cp.AdminConfig().Host, "https://")
-	proxy, err := testenv.StartProxy(host, roundTrip)
+	const pods = 3
+	r.deploy(app{name: "web", replicas: pods})
+	target, err := url.Parse(r.cp.AdminConfig().Host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := proxy.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	r.env["KOPS_SPOT_SERVER"] = "https://" + proxy.Addr()
-	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
-	var asked, evicting time.Time
-	for _, q := range r.requests(victim) {
-		switch {
-		case q.Resource == "nodes" && q.Verb == "get":
-			asked = q.Received
-		case q.Subresource == "eviction" && evicting.IsZero():
-			evicting = q.Received
-		}
+	transport, err := rest.TransportFor(rest.AnonymousClientConfig(r.cp.AdminConfig()))
+	if err != nil {
+		t.Fatal(err)
 	}
-	// The first request takes one round trip and so does each that has to wait for the one before it.
-	if trips := 1 + float64(evicting.Sub(asked))/float64(roundTrip); trips > 3.5 || asked.IsZero() {
-		t.Errorf("%.1f round trips to the first eviction, its own included; want three", trips)
+	apiServer := &httputil.ReverseProxy{Transport: transport, Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}
+	var mu sync.Mutex
+	sent, overdue, changed := map[string]int{}, "", sync.NewCond(&mu)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		request := req.Method
+		switch list := req.URL.Path == "/api/v1/pods" && !req.URL.Query().Has("watch"); {
+		case list:
+			request = "list"
+		case strings.HasSuffix(req.URL.Path, "/eviction"):
+			request = "evict"
+		}
+		mu.Lock()
+		sent[request]++
+		number := sent[request]
+		changed.Broadcast()
+		timeout := time.AfterFunc(time.Minute, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			overdue = request
+			changed.Broadcast()
+		})
+		answered := func() bool {
+			switch {
+			case request == http.MethodGet && number == 1: // the node
+				return true
+			case (request == http.MethodPatch || request == "list") && number == 1:
+				return sent[http.MethodPatch] > 0 && sent["list"] > 0
+			}
+			return sent["evict"] >= pods
+		}
+		for !answered() && overdue == "" {
+			changed.Wait()
+		}
+		mu.Unlock()
+		timeout.Stop()
+		apiServer.ServeHTTP(w, req)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	r.env["KOPS_SPOT_SERVER"], r.env["KOPS_SPOT_TLS_SERVER_NAME"] = server.URL, "example.com"
+	r.env["KOPS_SPOT_CA"] = base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	mu.Lock()
+	defer mu.Unlock()
+	if overdue != "" {
+		t.Errorf("after %s, the handler waited for an answer before it evicted the pods: %v", overdue, sent)
 	}
 }
 

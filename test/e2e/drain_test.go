@@ -200,16 +200,8 @@ func TestAsynchronousFailure(t *testing.T) {
 	}
 }
 
-// nobody is an address on which nobody listens.
-func nobody(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+// closedPort is an address on which nothing listens. A free port above 1024 could be given to another test meanwhile.
+const closedPort = "127.0.0.1:1"
 
 // blackHole is an address that takes connections and says nothing.
 func blackHole(t *testing.T) string {
@@ -225,7 +217,7 @@ func blackHole(t *testing.T) string {
 // TestOneSideUnreachable: either half of the work goes on alone; only where neither can is it an error, which names
 // both.
 func TestOneSideUnreachable(t *testing.T) {
-	for how, address := range map[string]func(*testing.T) string{"refused": nobody, "swallowed": blackHole} {
+	for how, address := range map[string]func(*testing.T) string{"refused": func(*testing.T) string { return closedPort }, "swallowed": blackHole} {
 		t.Run("the API server is "+how, func(t *testing.T) {
 			r := newRig(t)
 			victim := r.node()

@@ -67,7 +67,7 @@ func (r *rig) intercept(hooks ...webhook) {
 	for _, h := range hooks {
 		url := server.URL + "/" + h.app
 		if h.serve == nil {
-			url = "https://" + nobody(r.T)
+			url = "https://" + closedPort
 		} else {
 			mux.HandleFunc("/"+h.app, h.serve)
 		}

@@ -217,6 +217,7 @@ func blackHole(t *testing.T) string {
 // TestOneSideUnreachable: either half of the work goes on alone; only where neither can is it an error, which names
 // both.
 func TestOneSideUnreachable(t *testing.T) {
+	t.Parallel()
 	for how, address := range map[string]func(*testing.T) string{"refused": func(*testing.T) string { return closedPort }, "swallowed": blackHole} {
 		t.Run("the API server is "+how, func(t *testing.T) {
 			r := newRig(t)

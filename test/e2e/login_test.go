@@ -83,6 +83,7 @@ func TestIAMLogin(t *testing.T) {
 
 // TestIAMLoginRefused: the API server answers all of these with one and the same bare 401.
 func TestIAMLoginRefused(t *testing.T) {
+	t.Parallel()
 	wrongSecret := forged
 	wrongSecret.SecretAccessKey = strings.Repeat("x", 40)
 	for name, c := range map[string]struct {
@@ -133,7 +134,7 @@ func TestPublicCertificate(t *testing.T) {
 func (r *rig) refused(victim string) string {
 	r.Helper()
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.NotEmptied)
-	if took := *out.Times.Ended - *out.Times.Began; took > 10 {
+	if took := *out.Times.Ended - *out.Times.Began; took > 30 {
 		r.Errorf("it took %v s to see that", took)
 	}
 	if out.Replacement.Action != spot.ReplaceDetach {
@@ -160,6 +161,7 @@ func TestClockRefused(t *testing.T) {
 // TestSecretIsTakenUp: a token and a CA bundle that are put right where they are kept are taken up by the function as it
 // runs, without anything being deployed.
 func TestSecretIsTakenUp(t *testing.T) {
+	t.Parallel()
 	wrongCA, _, err := cert.GenerateSelfSignedCertKey("api.internal."+cluster, nil, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -51,7 +51,7 @@ var shared struct {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		if err := f.Value.Set("4"); err != nil { // they mostly wait, whatever the number of processors
+		if err := f.Value.Set("8"); err != nil { // they mostly wait, whatever the number of processors
 			panic(err)
 		}
 	}

@@ -184,6 +184,7 @@ func TestRoundTrips(t *testing.T) {
 
 // TestNodeNames are the three ways in which kOps has named nodes.
 func TestNodeNames(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		instance func(*sim.Instance)
 		node     func(sim.Instance) string
@@ -216,6 +217,7 @@ func TestNodeNames(t *testing.T) {
 
 // TestNotOurs: EventBridge gives every function in the region every event.
 func TestNotOurs(t *testing.T) {
+	t.Parallel()
 	for name, tags := range map[string]map[string]string{
 		"another cluster's": {spot.TagCluster: "other.example.com"},
 		"none of kOps'":     {"Name": "jenkins"},
@@ -327,6 +329,7 @@ func TestObserve(t *testing.T) {
 
 // TestTheThreeActions differ as the table of what events mean says.
 func TestTheThreeActions(t *testing.T) {
+	t.Parallel()
 	for kind, c := range map[spot.Kind]struct {
 		detached bool
 		forced   bool

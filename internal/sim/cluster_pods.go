@@ -124,6 +124,17 @@ func (c *Cluster) Pod(id string) (Pod, bool) {
 	return p.copy(), true
 }
 
+// Pods are all pods of the cluster, by namespace and name.
+func (c *Cluster) Pods() []Pod {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []Pod
+	for _, id := range slices.Sorted(maps.Keys(c.pods)) {
+		all = append(all, c.pods[id].copy())
+	}
+	return all
+}
+
 func (c *Cluster) PodsOn(ctx context.Context, node string) ([]spot.Pod, error) {
 	var pods []spot.Pod
 	err := c.request(ctx, "list", "pods", node, func() error {

@@ -129,7 +129,7 @@ func TestALifecycleActionTimesOut(t *testing.T) {
 		if _, held := a.HeldUntil(act.Token); !held || state() != "running" {
 			t.Errorf("before its time: held %v, %s", held, state())
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if got := state(); got != "shutting-down" {
 			t.Errorf("it is %s", got)
 		}

@@ -55,41 +55,26 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	code, err := runAll(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		code = 1
+	start()
+	if all := flag.Lookup("test.run").Value.String() == ""; all {
+		testenv.Main(m, checkPermissions)
 	}
-	os.Exit(code)
+	testenv.Main(m, nil)
 }
 
-func runAll(m *testing.M) (code int, err error) {
-	ctx := context.Background()
+var start = testenv.Once(func(ctx context.Context) (_ struct{}, err error) {
 	if shared.bootstrap, err = testenv.BuildBootstrap(ctx); err != nil {
-		return 1, err
+		return
 	}
 	if shared.cp, shared.auth, err = testenv.StartWithAuthenticator(ctx, testenv.Options{Log: os.Stderr}, authenticatorOptions()); err != nil {
-		return 1, err
+		return
 	}
-	defer func() {
-		if stopErr := errors.Join(shared.cp.Stop(), shared.auth.Stop()); stopErr != nil {
-			code, err = 1, stopErr
-		}
-	}()
-	if err := shared.cp.Apply(ctx, deploy.RBAC); err != nil {
-		return 1, err
+	if err = shared.cp.Apply(ctx, deploy.RBAC); err != nil {
+		return
 	}
-	if shared.token, err = shared.cp.ServiceAccountToken(ctx, "kube-system", "kops-spot", time.Hour); err != nil {
-		return 1, err
-	}
-	code = m.Run()
-	if all := flag.Lookup("test.run").Value.String() == ""; all && code == 0 {
-		if err := checkPermissions(); err != nil {
-			return 1, err
-		}
-	}
-	return code, nil
-}
+	shared.token, err = shared.cp.ServiceAccountToken(ctx, "kube-system", "kops-spot", time.Hour)
+	return
+}, func(struct{}) error { return errors.Join(shared.cp.Stop(), shared.auth.Stop()) })
 
 // rig is one test's cut of the world.
 type rig struct {

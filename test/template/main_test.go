@@ -8,10 +8,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
-	"fmt"
+	"errors"
 	"maps"
 	"math/big"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -85,39 +84,18 @@ var shared struct {
 }
 
 func TestMain(m *testing.M) {
-	code, err := runAll(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "template:", err)
-		code = 1
-	}
-	os.Exit(code)
+	start()
+	testenv.Main(m, nil)
 }
 
-func runAll(m *testing.M) (code int, err error) {
-	folder, err := os.MkdirTemp("", "template")
-	if err != nil {
-		return 1, err
-	}
-	defer os.RemoveAll(folder)
-	ctx := context.Background()
+var start = testenv.Once(func(ctx context.Context) (_ struct{}, err error) {
 	var notTransformed error
 	var both sync.WaitGroup
 	both.Go(func() { shared.Transformed, notTransformed = Transform(ctx, true, sets) })
-	shared.moto, err = testenv.StartMoto(ctx, folder)
+	shared.moto, err = testenv.StartMoto(ctx, "")
 	both.Wait()
-	if err != nil {
-		return 1, err
-	}
-	defer func() {
-		if stopped := shared.moto.Stop(); stopped != nil {
-			code, err = 1, stopped
-		}
-	}()
-	if notTransformed != nil {
-		return 1, notTransformed
-	}
-	return m.Run(), nil
-}
+	return struct{}{}, errors.Join(err, notTransformed)
+}, func(struct{}) error { return shared.moto.Stop() })
 
 // stack is what CloudFormation makes of the template for one of the sets.
 func stack(t *testing.T, set string) *Stack {

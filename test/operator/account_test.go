@@ -1,0 +1,163 @@
+package operator
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsiam "github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/onboard"
+)
+
+func TestASecondRunChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.cluster(cluster)
+	before := w.snapshot()
+	w.onboard(cluster, node, nil)
+	first := w.Written()
+	if len(first) < 10 {
+		t.Errorf("the first run has written only %q: is the proxy in the way?", first)
+	}
+	w.Reset()
+	r := w.run(cluster, node, nil)
+	p := must(r.Plan(t.Context()))
+	if !p.Changes.Empty() {
+		t.Errorf("the second plan is not empty: %+v", p.Changes)
+	}
+	try(r.Apply(t.Context(), p))
+	if again := w.Written(); len(again) > 0 {
+		t.Errorf("the second run has written: %q", again)
+	}
+
+	w.offboard(cluster, node)
+	w.isStill("after offboarding", before)
+}
+
+// plans are all that the product can make for an account, as they follow one another in it: what somebody does before,
+// what is wanted, and how the plan is made.
+var plans = map[string][]struct {
+	name   string
+	before func(*world)
+	change func(*onboard.Want)
+	plan   func(*onboard.Run, context.Context) (onboard.Planned, error)
+	stays  string // the row that the next run does not find any more
+}{
+	"an account": {
+		{name: "fresh", plan: (*onboard.Run).Plan},
+		{name: "rotate key", plan: (*onboard.Run).Plan, change: rotating},
+		{name: "the guide", plan: (*onboard.Run).Plan, change: func(want *onboard.Want) { want.Permissions = onboard.Guide }},
+		{name: "five versions", plan: (*onboard.Run).Plan, before: (*world).fiveVersions},
+		{name: "offboard", plan: (*onboard.Run).PlanRemoval},
+	},
+	"the original's": {
+		{name: "taken over", plan: (*onboard.Run).Plan, before: func(w *world) { w.original(cluster, 5) }},
+	},
+	"the original": {
+		{name: "offboard --original", plan: (*onboard.Run).PlanOriginal, before: func(w *world) {
+			w.originalFunction()
+			w.originalPolicy(3)
+		}, stays: "delete EventBridge rule cast-ai-spot"}, // without a target, it is not found by the function: it stays, to no effect
+	},
+}
+
+// TestBrokenOffAnywhereItConverges cuts each plan off at each of its writes, one after the other, each time going on
+// from what the run before has left: what is planned then is just what was not done, and the account comes out as it
+// does in one go. A write is carried out and its answer is lost: to be cut off before the next one leaves the same.
+// Each row is one write, and the error names the row.
+func TestBrokenOffAnywhereItConverges(t *testing.T) {
+	t.Parallel()
+	for name, plans := range plans {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			whole, broken := newWorld(t), newWorld(t)
+			node, brokenNode := whole.cluster(cluster), broken.cluster(cluster)
+			for _, c := range plans {
+				t.Run(c.name, func(t *testing.T) {
+					whole, broken := whole.in(t), broken.in(t)
+					if c.before != nil {
+						c.before(whole)
+						c.before(broken)
+					}
+					r := whole.run(cluster, node, c.change)
+					p := must(c.plan(r, t.Context()))
+					rows := whole.changing(p.Changes)
+					whole.Reset()
+					try(r.Apply(t.Context(), p))
+					if writes := whole.Written(); len(writes) != len(rows) || len(rows) < 2 {
+						t.Fatalf("%d rows and %d writes:\n%s\n%q", len(rows), len(writes), strings.Join(rows, "\n"), writes)
+					}
+					r = broken.run(cluster, brokenNode, c.change)
+					broken.brokenOff(rows, c.stays, r, func() onboard.Planned { return must(c.plan(r, t.Context())) })
+					if d := difference(whole.lines(whole.snapshot()), broken.lines(broken.snapshot())); d != "" {
+						t.Errorf("broken off, it comes out otherwise than in one go:\n%s", d)
+					}
+				})
+			}
+		})
+	}
+}
+
+// brokenOff carries out a plan of the rows, one write at a time.
+func (w *world) brokenOff(rows []string, stays string, r *onboard.Run, plan func() onboard.Planned) {
+	w.Helper()
+	for done := 0; done < len(rows); {
+		p := plan()
+		is := w.changing(p.Changes)
+		orphans := len(is) - len(rows[done:]) // a key whose secret nobody has is deleted first
+		if orphans < 0 || orphans > 1 || !slices.Equal(is[orphans:], rows[done:]) {
+			w.Fatalf("broken off after %q, this is left:\n%s", rows[:done], strings.Join(is, "\n"))
+		}
+		n := 1
+		if orphans > 0 { // until another one is stored
+			n = 3
+		}
+		w.Reset()
+		w.CutOff(n)
+		err := r.Apply(w.Context(), p)
+		last := w.Written()[n-1]
+		row := is[n-1]
+		if last == "secretsmanager:PutSecretValue" { // found to be stored: the next write is the first that fails
+			row = is[n]
+		}
+		if err == nil || !strings.HasPrefix(w.alike(err.Error()), row+": ") {
+			w.Errorf("broken off at %s, the error does not name the row %q: %v", last, row, err)
+		}
+		if done += n - orphans; last == "iam:CreateAccessKey" {
+			done--
+		}
+		if done < len(rows) && rows[done] == stays {
+			done++
+		}
+		w.Reset()
+	}
+	r.Want.RotateKey = false // or it would be done again
+	if is := w.changing(plan().Changes); len(is) > 0 {
+		w.Errorf("broken off at each write, this is left:\n%s", strings.Join(is, "\n"))
+	}
+}
+
+// fiveVersions has the policy written otherwise until there is no room for another version.
+func (w *world) fiveVersions() {
+	for range 4 {
+		must(w.iam().CreatePolicyVersion(w.Context(), &awsiam.CreatePolicyVersionInput{SetAsDefault: true,
+			PolicyArn:      aws.String("arn:aws:iam::" + w.account + ":policy/" + iam.ManagedPolicy.Name),
+			PolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}`)}))
+	}
+}
+
+// changing are the rows of a plan that change something, as an error names them, without what differs from account to
+// account.
+func (w *world) changing(plan change.Plan) (rows []string) {
+	for _, c := range plan {
+		if c.Changes() {
+			rows = append(rows, w.alike(c.Row()))
+		}
+	}
+	return rows
+}

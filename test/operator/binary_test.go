@@ -1,0 +1,272 @@
+package operator
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+)
+
+// kubeconfig is how the binary logs in to the control plane through the line that can be cut.
+func (w *world) kubeconfig() []string {
+	w.Helper()
+	admin := cp().AdminConfig()
+	line := must(w.FaultProxy.Cluster(admin.Host, must(rest.TransportFor(admin))))
+	w.Cleanup(line.Close)
+	file := filepath.Join(w.TempDir(), "kubeconfig")
+	text := fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: c}}]\nclusters: [{name: c, cluster: {server: %q}}]\n", line.URL)
+	try(os.WriteFile(file, []byte(text), 0o600))
+	return []string{"KUBECONFIG=" + file}
+}
+
+// export has the binary export, into a directory with a file of somebody else's, and returns its files.
+func (w *world) export(args ...string) map[string]string {
+	w.Helper()
+	dir := filepath.Join(w.TempDir(), "onboard")
+	try(os.Mkdir(dir, 0o755))
+	for name, text := range map[string]string{"mine.json": "mine", "user-tags.json": "of an earlier export"} {
+		try(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	stdout, _ := w.mustRun(append([]string{"onboard", "--export", dir}, args...)...)
+	files := w.files(dir)
+	for name := range files {
+		if said := strings.Contains(stdout, filepath.Join(dir, name)+"\n"); said == (name == "mine.json") {
+			w.Errorf("that %s was written is said: %t", name, said)
+		}
+	}
+	if files["mine.json"] != "mine" {
+		w.Error("the file of somebody else was overwritten")
+	}
+	delete(files, "mine.json")
+	return files
+}
+
+// theBinary is an operator's way, from the first run to the last: its parts follow one another.
+func theBinary(t *testing.T) {
+	w := newWorld(t)
+	instance := w.cluster(cluster)
+	w.node(instance)
+	before, beforeInCluster := w.snapshot(), inCluster(t)
+	said := func(stderr, want string) {
+		t.Helper()
+		if !strings.Contains(stderr, want) {
+			t.Errorf("%q is not said in:\n%s", want, stderr)
+		}
+	}
+
+	// Nobody is asked where there is no terminal, and nothing is changed.
+	_, stderr, err := w.command("onboard")
+	if wrote := w.Written(); err == nil || len(wrote) > 0 {
+		t.Fatalf("without a yes it goes on and has written %q: %v", wrote, err)
+	}
+	said(stderr, "add --yes")
+	said(stderr, "+ create IAM user")
+	said(stderr, "cluster "+cluster+" in account "+w.account+", region "+region)
+
+	// What it would write, as files, and nothing more.
+	files := w.export()
+	if wrote := w.Written(); len(wrote) > 0 {
+		t.Fatalf("--export has written %q", wrote)
+	}
+	for name, want := range map[string]string{"CASTKopsPolicyV2.json": "RunWithTheTag", "CASTKopsBoundary.json": "Allow", "trust.json": "lambda.amazonaws.com",
+		"CASTKopsRestrictedaccess.json": cluster, "CASTKopsHandler.json": "secret:cast-kops/" + cluster + "/token-AbCdEf", "CASTKopsRuntime.json": "logs:",
+		"user-tags.json": `"Value": "` + cluster + `"`, "rbac.yaml": "kind: ClusterRoleBinding",
+		"token.yaml": "kubernetes.io/service-account-token"} {
+		if !strings.Contains(files[name], want) {
+			t.Errorf("%s does not have %q:\n%s", name, want, files[name])
+		}
+		delete(files, name)
+	}
+	if len(files) > 0 {
+		t.Errorf("what else is exported: %q", files)
+	}
+	if files := w.export("--karpenter"); !strings.Contains(files["rbac.yaml"], "kops-spot-karpenter") {
+		t.Errorf("what --karpenter asks for is not there:\n%s", files["rbac.yaml"])
+	}
+	_, stderr, err = w.command("onboard", "--subnets", "subnet-01234567", "--yes")
+	if wrote := w.Written(); err == nil || len(wrote) > 0 {
+		t.Errorf("subnets without security groups: %v, and has written %q", err, wrote)
+	}
+	said(stderr, "--subnets and --security-groups go together")
+
+	// The first run; the cluster has no authenticator, so the function logs in with a token.
+	first := w.told("onboard", "--cluster", cluster, "--region", region)
+	if !first.Applied || first.AccessKeyID == "" || first.Credentials != nil || first.Findings.Failed() {
+		t.Errorf("the first run: %+v", first)
+	}
+	w.storesToken()
+	policy := strings.Join(of(w.snapshot(), "role CastLambdaRoleForSpot"), "\n")
+	if !regexp.MustCompile(`secretsmanager:GetSecretValue", "Resource": \[ "arn:aws:secretsmanager:` + region + `:` + w.account + `:secret:cast-kops/` + cluster + `/token-[A-Za-z0-9]{6}"`).MatchString(policy) {
+		t.Errorf("the function may not read its token:\n%s", policy)
+	}
+	w.withinInstallerPolicy()
+	onboarded := w.snapshot()
+
+	// The second.
+	w.Reset()
+	changed := versions(t)
+	if second := w.told("onboard"); second.Applied || second.AccessKeyID != "" {
+		t.Errorf("the second run: %+v", second)
+	}
+	if wrote := w.Written(); len(wrote) > 0 {
+		t.Errorf("the second run has written %q", wrote)
+	}
+	if now := versions(t); now != changed {
+		t.Errorf("the second run has changed the cluster:\n%s\n%s", changed, now)
+	}
+
+	// A new key; and one more, printed because that was asked for.
+	if out, stderr, err := w.command("onboard", "--rotate-key", "--yes"); err != nil || !strings.Contains(out, w.stored(cluster).ID) {
+		t.Errorf("the key that was made is not named: %v\n%s%s", err, out, stderr)
+	}
+	out, stderr, err := w.command("onboard", "--rotate-key", "--print-credentials", "--yes")
+	if k := w.stored(cluster); err != nil || k.ID == first.AccessKeyID || !strings.Contains(out, "SecretAccessKey="+k.Secret) {
+		t.Errorf("the key is not printed though that was asked for: %v\n%s", err, stderr)
+	}
+
+	// Away again, and all is as it was.
+	w.Reset()
+	if away := w.told("offboard"); !away.Applied || away.Findings.Failed() {
+		t.Errorf("offboarding: %+v", away)
+	}
+	w.withinInstallerPolicy()
+	w.isStill("after offboarding", before)
+	if d := difference(beforeInCluster, inCluster(t)); d != "" {
+		t.Errorf("offboarding does not leave the cluster as it was:\n%s", d)
+	}
+	w.Reset()
+	if again := w.told("offboard"); again.Applied || len(w.Written()) > 0 {
+		t.Errorf("the second offboarding: %+v, %q", again, w.Written())
+	}
+
+	t.Run("broken off again and again, it comes to its end", func(t *testing.T) {
+		lines := w.kubeconfig() // through the line that is cut: what is written in the cluster counts too
+		const writesAtOnce = 5  // fewer would never make a key: it takes four, and what the run before has left one
+		var written []string
+		for first := 1; first <= writesAtOnce; first++ { // so that each write is the last one once
+			for try, n := 1, first; ; try, n = try+1, writesAtOnce {
+				w.Reset()
+				w.CutOff(n)
+				_, stderr, err := w.commandWith(lines, "onboard", "--yes")
+				written = append(written, w.Written()...)
+				if err == nil {
+					break
+				}
+				if try == len(onboarded) {
+					t.Fatalf("it does not get any further:\n%s", stderr)
+				}
+			}
+			w.Reset()
+			w.isStill("broken off", onboarded)
+			w.storesToken()
+			for n := first; ; n = writesAtOnce {
+				w.Reset()
+				w.CutOff(n)
+				_, _, err := w.commandWith(lines, "offboard", "--yes")
+				if err == nil {
+					break
+				}
+			}
+			w.Reset()
+			w.isStill("after offboarding", before)
+			if d := difference(beforeInCluster, inCluster(t)); d != "" {
+				t.Errorf("offboarding that was broken off does not leave the cluster as it was:\n%s", d)
+			}
+		}
+		if !slices.Contains(written, "kubernetes:POST") || !slices.Contains(written, "iam:CreateRole") {
+			t.Errorf("one half of it went past the line: %q", written)
+		}
+	})
+	t.Run("a missing permission is named", func(t *testing.T) {
+		w.Reset()
+		w.Denies(func(action string, _ url.Values) bool { return action == "iam:CreateRole" })
+		_, stderr, err := w.command("onboard", "--yes")
+		if err == nil {
+			t.Fatal("it goes on")
+		}
+		for _, want := range []string{"what is missing is iam:CreateRole on role CastLambdaRoleForSpot", "kops-spot onboard --export-installer-policy", "the next run goes on from there"} {
+			if !strings.Contains(stderr, want) {
+				t.Errorf("%q is not said in:\n%s", want, stderr)
+			}
+		}
+	})
+}
+
+// storesToken looks whether the token in Secrets Manager is the one of the function's ServiceAccount.
+func (w *world) storesToken() {
+	w.Helper()
+	out := must(w.secrets().GetSecretValue(w.Context(), &secretsmanager.GetSecretValueInput{SecretId: aws.String("cast-kops/" + cluster + "/token")}))
+	var login struct{ Token, CA string }
+	if err := json.Unmarshal([]byte(*out.SecretString), &login); err != nil || !strings.Contains(login.CA, "BEGIN CERTIFICATE") {
+		w.Fatalf("the secret is no log-in: %v", err)
+	}
+	in := must(cp().Client().CoreV1().Secrets("kube-system").Get(w.Context(), "kops-spot-token", metav1.GetOptions{}))
+	if string(in.Data["token"]) != login.Token || login.Token == "" {
+		w.Error("the token that is stored is not the cluster's")
+	}
+}
+
+// withinInstallerPolicy holds every call that was made to the policy that is said to be all that it takes.
+func (w *world) withinInstallerPolicy() {
+	w.Helper()
+	text, _ := w.mustRun("onboard", "--export-installer-policy")
+	var policy struct {
+		Statement []struct{ Action json.RawMessage }
+	}
+	try(json.Unmarshal([]byte(text), &policy))
+	var allowed []string
+	for _, s := range policy.Statement {
+		var one string
+		var several []string
+		if json.Unmarshal(s.Action, &one) == nil {
+			allowed = append(allowed, one)
+		} else if err := json.Unmarshal(s.Action, &several); err != nil {
+			w.Fatal(err)
+		}
+		allowed = append(allowed, several...)
+	}
+	for _, action := range w.Called() {
+		if !slices.Contains(allowed, action) && !strings.HasPrefix(action, "sts:") { // GetCallerIdentity needs no permission
+			w.Errorf("the installer's policy does not allow %s, which was called", action)
+		}
+	}
+}
+
+func kubeconfigAndCredentialsOfTwoClustersAreRefused(t *testing.T) {
+	w := newWorld(t)
+	w.node(w.cluster(cluster))
+	for name, c := range map[string]struct {
+		tagged string // the cluster that the other account has
+		want   string
+	}{
+		"the account has another cluster":             {otherCluster, "it is the credentials that lead elsewhere"},
+		"the account has another cluster of the name": {cluster, "it is the kubeconfig that leads elsewhere"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := newWorld(t)
+			other.cluster(c.tagged)
+			for _, command := range []string{"onboard", "offboard"} {
+				_, stderr, err := other.command(command, "--yes")
+				if wrote := other.Written(); err == nil || len(wrote) > 0 || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, other.account) {
+					t.Errorf("%s: %v, has written %q and said:\n%s", command, err, wrote, stderr)
+				}
+			}
+		})
+	}
+	t.Run("another region is said", func(t *testing.T) {
+		_, stderr, err := w.command("onboard", "--region", "us-east-1", "--yes")
+		if err == nil || !strings.Contains(stderr, "--region says us-east-1") || len(w.Called()) > 0 {
+			t.Errorf("%v, has called %q and said:\n%s", err, w.Called(), stderr)
+		}
+	})
+}

@@ -1,0 +1,70 @@
+package operator
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/test/template"
+)
+
+// byHand are the commands of docs/onboarding.md's section of that name, as they stand there.
+func byHand(t *testing.T) string {
+	t.Helper()
+	_, section, found := strings.Cut(string(must(os.ReadFile(filepath.Join(template.Root(), "docs", "onboarding.md")))),
+		"\n## By hand\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var commands []string
+	for line := range strings.SplitSeq(section, "\n") {
+		if command, ok := strings.CutPrefix(line, "    "); ok {
+			commands = append(commands, command)
+		}
+	}
+	if !found || len(commands) < 20 {
+		t.Fatalf("the section has the commands %q", commands)
+	}
+	return strings.Join(commands, "\n")
+}
+
+// commandsByHand runs the commands of the documentation: after them, onboarding finds nothing to change.
+func commandsByHand(t *testing.T) {
+	for _, tool := range []string{"aws", "kubectl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Fatalf("%v: the commands are for these: install the AWS CLI and kubectl", err)
+		}
+	}
+	w := newWorld(t)
+	w.node(w.cluster(cluster))
+	commands := byHand(t)
+	for placeholder, is := range map[string]string{"prod.example.com": cluster, "eu-west-1": region} {
+		if !strings.Contains(commands, "="+placeholder) {
+			t.Errorf("the commands do not say where to put %s", is)
+		}
+		commands = strings.ReplaceAll(commands, placeholder, is)
+	}
+	bash := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", commands)
+	bash.Dir = t.TempDir()
+	bash.Env = w.environ()
+	said, err := bash.CombinedOutput()
+	outputs.note(string(said))
+	defer func() {
+		w.Reset()
+		w.told("offboard", "--cluster", cluster)
+	}()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	for _, secret := range []string{"token.json", "access-key.json"} {
+		if _, err := os.Stat(filepath.Join(bash.Dir, "onboard", secret)); err == nil {
+			t.Errorf("%s is left", secret)
+		}
+	}
+	for _, one := range w.told("onboard", "--cluster", cluster).Plan {
+		if one.Changes() {
+			t.Errorf("by hand, this is left: %s: %s\n%s", one.Row(), one.Why, strings.Join(one.Diff, "\n"))
+		}
+	}
+	w.storesToken()
+}

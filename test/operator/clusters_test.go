@@ -1,0 +1,206 @@
+package operator
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsiam "github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/onboard"
+)
+
+// What is a cluster's own, as a snapshot's lines begin.
+func ofA() []string {
+	return []string{"user " + iam.UserName(cluster), "role CastLambdaRoleForSpot", "policy CASTKopsPolicyV2", "policy CASTKopsBoundary", "secret cast-kops/" + cluster + "/access-key"}
+}
+
+func ofB() []string {
+	return []string{"user " + iam.UserName(otherCluster), "role " + iam.FunctionRoleName(otherCluster), "policy CASTKopsPolicyV2", "policy CASTKopsBoundary", "secret cast-kops/" + otherCluster + "/access-key"}
+}
+
+func TestTwoClustersInOneAccountLeaveEachOtherAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	nodeA, nodeB := w.cluster(cluster), w.cluster(otherCluster)
+	before := w.snapshot()
+	w.onboard(cluster, nodeA, nil)
+	a := of(w.snapshot(), ofA()...)
+	w.Reset()
+	w.onboard(otherCluster, nodeB, func(want *onboard.Want) { want.Permissions = onboard.Guide })
+	for _, action := range w.Written() {
+		if action == "iam:CreatePolicy" || action == "iam:CreatePolicyVersion" {
+			t.Errorf("the second cluster's onboarding writes a policy that both have: %s", action)
+		}
+	}
+	both := w.snapshot()
+	if now := of(both, ofA()...); !slices.Equal(a, now) {
+		t.Errorf("B's onboarding has changed what A has:\n%s", difference(a, now))
+	}
+	b := of(both, ofB()...)
+	if !slices.ContainsFunc(b, func(line string) bool {
+		return strings.Contains(line, "has arn:aws:iam::aws:policy/CloudWatchLogsFullAccess")
+	}) {
+		t.Errorf("the guide's policies are not attached to B's role: %q", b)
+	}
+
+	w.offboard(cluster, nodeA)
+	left := w.snapshot()
+	if now := of(left, ofB()...); !slices.Equal(b, now) {
+		t.Errorf("A's offboarding has changed what B has:\n%s", difference(b, now))
+	}
+	if now := of(left, ofA()[0], ofA()[1], ofA()[4]); len(now) > 0 {
+		t.Errorf("A's offboarding leaves: %q", now)
+	}
+	// Its name has become free; B keeps the one it has.
+	w.Reset()
+	w.onboard(otherCluster, nodeB, func(want *onboard.Want) { want.Permissions = onboard.Guide })
+	if again := w.Written(); len(again) > 0 {
+		t.Errorf("after A has gone, B's onboarding writes %q", again)
+	}
+	w.offboard(otherCluster, nodeB)
+	w.isStill("after both have gone", before)
+}
+
+// TestNothingOfAnotherClusterHasToBeReadable: the installer's policy of one cluster does not let its holder read the other's.
+func TestNothingOfAnotherClusterHasToBeReadable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	nodeA, nodeB := w.cluster(cluster), w.cluster(otherCluster)
+	w.onboard(cluster, nodeA, nil)
+	before := of(w.snapshot(), ofA()...)
+	w.Denies(func(_ string, form url.Values) bool {
+		return form.Get("RoleName") == iam.FunctionRole || form.Get("UserName") == iam.UserName(cluster)
+	})
+	w.onboard(otherCluster, nodeB, nil)
+	if own := of(w.snapshot(), "role "+iam.FunctionRoleName(otherCluster)); len(own) == 0 {
+		t.Error("B has no role of its own")
+	}
+	w.offboard(otherCluster, nodeB)
+	if now := of(w.snapshot(), ofA()...); !slices.Equal(before, now) {
+		t.Errorf("A has changed:\n%s", difference(before, now))
+	}
+}
+
+// original makes what the original script has left for a cluster: names in another case, versions, tags.
+func (w *world) original(cluster string, versions int) (policyARN string) {
+	w.Helper()
+	ctx, client := w.Context(), w.iam()
+	tags := tagsOf("cast:managed-by", "cast.ai")
+	user := "cast-kops-" + cluster
+	must(client.CreateUser(ctx, &awsiam.CreateUserInput{UserName: &user, Tags: tags}))
+	policyARN = w.originalPolicy(versions)
+	must(client.AttachUserPolicy(ctx, &awsiam.AttachUserPolicyInput{UserName: &user, PolicyArn: &policyARN}))
+	must(client.AttachUserPolicy(ctx, &awsiam.AttachUserPolicyInput{UserName: &user, PolicyArn: aws.String("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")}))
+	must(client.PutUserPolicy(ctx, &awsiam.PutUserPolicyInput{UserName: &user,
+		PolicyName: aws.String("CastKopsRestrictedAccess"), PolicyDocument: &allOfLambda}))
+	return policyARN
+}
+
+var allOfLambda = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"lambda:*","Resource":"*"}]}`
+
+// originalPolicy is the one of all users that the original script has made, in so many versions.
+func (w *world) originalPolicy(versions int) (arn string) {
+	w.Helper()
+	must(w.iam().CreatePolicy(w.Context(), &awsiam.CreatePolicyInput{PolicyName: aws.String("CastKopsPolicyV2"),
+		PolicyDocument: &allOfLambda,
+		Tags:           tagsOf("cast:managed-by", "cast.ai")}))
+	arn = "arn:aws:iam::" + w.account + ":policy/CastKopsPolicyV2"
+	for range versions - 1 {
+		must(w.iam().CreatePolicyVersion(w.Context(), &awsiam.CreatePolicyVersionInput{PolicyArn: &arn,
+			PolicyDocument: &allOfLambda}))
+	}
+	return arn
+}
+
+func TestNamesOfTheOriginalAreTakenOverAndFiveVersionsMakeRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.cluster(cluster)
+	arn := w.original(cluster, 5)
+	// The default is the oldest: it must stay all the same.
+	r := w.run(cluster, node, nil)
+	p := must(r.Plan(t.Context()))
+	policy := find(t, p.Changes, change.Update, "CastKopsPolicyV2")
+	if diff := strings.Join(policy.Diff, "\n"); !strings.Contains(diff, `-       "Action": "lambda:*"`) || !strings.Contains(diff, `+       "Sid": "RunWithTheTag"`) {
+		t.Errorf("the plan does not show what becomes of the policy:\n%s", diff)
+	}
+	find(t, p.Changes, change.Update, "cast-kops-"+cluster+"/CastKopsRestrictedAccess")
+	foreign := find(t, p.Changes, change.Leave, "AmazonS3ReadOnlyAccess")
+	if !strings.Contains(foreign.Why, "aws iam detach-user-policy --user-name cast-kops-"+cluster) {
+		t.Errorf("it is not said how to take away what is too much: %s", foreign.Why)
+	}
+	try(r.Apply(t.Context(), p))
+	all := w.snapshot()
+	for _, line := range all {
+		if strings.Contains(line, "CASTKops") && (strings.HasPrefix(line, "policy CASTKopsPolicyV2") || strings.Contains(line, "CASTKopsRestrictedaccess")) {
+			t.Errorf("there are two of a name that differ in case: %s", line)
+		}
+	}
+	versions := must(w.iam().ListPolicyVersions(t.Context(), &awsiam.ListPolicyVersionsInput{PolicyArn: &arn})).Versions
+	if len(versions) != 5 {
+		t.Errorf("%d versions", len(versions))
+	}
+	ids := map[string]bool{}
+	for _, v := range versions {
+		ids[*v.VersionId] = v.IsDefaultVersion
+	}
+	if _, kept := ids["v1"]; !kept || !ids["v6"] {
+		t.Errorf("of the versions, v1 counted, and v2 was the oldest that did not: left are %v", ids)
+	}
+	w.Reset()
+	w.onboard(cluster, node, nil)
+	if again := w.Written(); len(again) > 0 {
+		t.Errorf("the second run writes %q", again)
+	}
+}
+
+func TestRightsOfStrangersAreNotTakenUnasked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.cluster(cluster)
+	w.original(otherCluster, 1)
+	before := w.snapshot()
+	r := w.run(cluster, node, nil)
+	_, err := r.Plan(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "allows nothing to cast-kops-"+otherCluster) || !strings.Contains(err.Error(), "--replace-shared-policy") {
+		t.Fatalf("it is not refused: %v", err)
+	}
+	w.isStill("where it was refused", before)
+	w.onboard(cluster, node, func(want *onboard.Want) { want.ReplaceShared = true })
+	p := must(w.run(cluster, node, nil).PlanRemoval(t.Context()))
+	kept := find(t, p.Changes, change.Leave, "CastKopsPolicyV2")
+	if !strings.Contains(kept.Why, "user cast-kops-"+otherCluster) {
+		t.Errorf("it is not said why the policy stays: %s", kept.Why)
+	}
+}
+
+// find is the change of a thing, or the end of the test.
+func find(t *testing.T, plan change.Plan, verb change.Verb, name string) change.Change {
+	t.Helper()
+	for _, c := range plan {
+		if c.Verb == verb && strings.HasSuffix(c.Name, name) {
+			return c
+		}
+	}
+	t.Fatalf("nothing is to %s %s: %+v", verb, name, plan)
+	return change.Change{}
+}
+
+func TestWhatTheGuideAddsIsTakenAwayAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	node := w.cluster(cluster)
+	w.onboard(cluster, node, nil)
+	least := w.snapshot()
+	w.onboard(cluster, node, func(want *onboard.Want) { want.Permissions = onboard.Guide })
+	if len(w.snapshot()) != len(least)+3 {
+		t.Errorf("the guide's three policies make this difference:\n%s", difference(least, w.snapshot()))
+	}
+	w.onboard(cluster, node, nil)
+	w.isStill("without the guide", least)
+}

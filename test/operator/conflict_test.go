@@ -1,0 +1,155 @@
+package operator
+
+import (
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/test/testenv"
+)
+
+// meddler has somebody else change an object just before our first write of it arrives.
+type meddler struct {
+	next   http.RoundTripper
+	path   string
+	meddle func()
+	writes atomic.Int32
+}
+
+func (m *meddler) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodGet && strings.HasPrefix(r.URL.Path, m.path) && m.writes.Add(1) == 1 {
+		m.meddle()
+	}
+	return m.next.RoundTrip(r)
+}
+
+// conflict: what somebody else writes between our reading and our writing stays, and ours comes to it.
+func conflict(t *testing.T) {
+	for name, before := range map[string]map[string]string{"changed": {"mapUsers": theirUsers}, "created": nil, "deleted": {}} {
+		t.Run(name, func(t *testing.T) {
+			setUp(t, "aws-auth", before)
+			createDaemonSet(t, testenv.EKSConfigMap)
+			maps := cp().Client().CoreV1().ConfigMaps(kubeSystem)
+			theirs := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "aws-auth"}, Data: map[string]string{"mapUsers": theirUsers, "mapAccounts": "[]"}}
+			m := &meddler{path: "/api/v1/namespaces/kube-system/configmaps", meddle: func() {
+				var err error
+				switch name {
+				case "changed":
+					_, err = maps.Update(t.Context(), theirs, metav1.UpdateOptions{})
+				case "created":
+					_, err = maps.Create(t.Context(), theirs, metav1.CreateOptions{})
+				case "deleted":
+					err = maps.Delete(t.Context(), "aws-auth", metav1.DeleteOptions{})
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}}
+			cfg := cp().AdminConfig()
+			cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+				m.next = next
+				return m
+			})
+			admin := must(onboard.NewClient(cfg))
+			try(plan(t, mapping, false).Apply(t.Context(), admin))
+			is := data(t, "aws-auth")
+			if n := m.writes.Load(); n != 2 {
+				t.Errorf("it was written %d times", n)
+			}
+			if !strings.Contains(is["mapRoles"], "role/CastLambdaRoleForSpot") || !strings.Contains(is["mapUsers"], user.ARN) {
+				t.Errorf("ours is not in\n%s\n%s", is["mapRoles"], is["mapUsers"])
+			}
+			users, _ := said(t, is)["mapUsers"].([]any)
+			alice := said(t, theirs.Data)["mapUsers"].([]any)[0]
+			if name != "deleted" && (len(users) != 2 || !reflect.DeepEqual(users[0], alice) || !strings.Contains(is["mapUsers"], "# the admin") ||
+				is["mapAccounts"] != "[]") {
+				t.Errorf("theirs is not in\n%s", is["mapUsers"])
+			}
+			apply(t, plan(t, mapping, true))
+			if is := data(t, "aws-auth"); name != "deleted" && (!sameTexts(t, is, theirs.Data) || len(is) != 2) || name == "deleted" && is != nil {
+				t.Errorf("they are left with %q", is)
+			}
+			checkGone(t)
+		})
+	}
+}
+
+// aBindingToAnotherRole is made anew, since nobody may change whom it binds to what; and rights that somebody has added to
+// our role are taken back.
+func aBindingToAnotherRole(t *testing.T) {
+	rbac := cp().Client().RbacV1()
+	theirs := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "kops-spot"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"}}
+	must(rbac.ClusterRoleBindings().Create(t.Context(), theirs, metav1.CreateOptions{}))
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "kops-spot", Labels: map[string]string{"team": "a"}},
+		Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}}}
+	must(rbac.ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{}))
+	m := onboard.Mapping{Cluster: cluster, Karpenter: true}
+	p := plan(t, m, false)
+	want := []string{"create ServiceAccount kube-system/kops-spot", "change ClusterRole kops-spot", "create ClusterRole kops-spot-karpenter",
+		"delete ClusterRoleBinding kops-spot", "create ClusterRoleBinding kops-spot", "create ClusterRoleBinding kops-spot-karpenter"}
+	if is := rows(p); !slices.Equal(is, want) {
+		t.Errorf("the plan is\n%q\nwant\n%q", is, want)
+	}
+	if diff := strings.Join(p.Changes[1].Diff, "\n"); !strings.Contains(diff, "\n-     - secrets") || !strings.Contains(diff, "\n+     - pods/eviction") || strings.Contains(diff, "team") {
+		t.Errorf("of the role it shows\n%s", diff)
+	}
+	apply(t, p)
+	binding, err := rbac.ClusterRoleBindings().Get(t.Context(), "kops-spot", metav1.GetOptions{})
+	if err != nil || binding.RoleRef.Name != "kops-spot" || len(binding.Subjects) != 2 {
+		t.Errorf("%v: it binds %v to %v", err, binding.Subjects, binding.RoleRef)
+	}
+	role, err = rbac.ClusterRoles().Get(t.Context(), "kops-spot", metav1.GetOptions{})
+	if err != nil || role.Labels["team"] != "a" || slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "secrets") }) {
+		t.Errorf("%v: the role is %v %v", err, role.Labels, role.Rules)
+	}
+	if _, err := rbac.ClusterRoles().Get(t.Context(), "kops-spot-karpenter", metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+	if p := plan(t, m, false); !p.Changes.Empty() {
+		t.Errorf("a second run changes %v", p.Changes)
+	}
+	apply(t, plan(t, m, true))
+	checkGone(t)
+}
+
+// aNamespaceThatIsNotThere: what is in it is shown as to be created, and the API server looks at all of it once the
+// namespace is there, before anything else is written.
+func aNamespaceThatIsNotThere(t *testing.T) {
+	manifests := func(key string) onboard.Manifests {
+		m := must(onboard.ReadManifests([]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: fresh}\n---\n"+
+			"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b, namespace: fresh}\ndata: {\""+key+"\": x}\n"),
+			[]byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: fresh}\n")))
+		return m
+	}
+	all := []string{"create Namespace fresh", "create ConfigMap fresh/a", "create ConfigMap fresh/b"}
+	for _, c := range []struct {
+		key        string
+		want, left []string
+		refused    string
+	}{
+		{"no/key", all, all[1:], "create Namespace fresh: the namespace is there, and the API server refuses what is to be made in it, ConfigMap fresh/b: "},
+		{"key", all[1:], nil, ""},
+	} {
+		p, err := manifests(c.key).Plan(t.Context(), cp().admin)
+		if is := rows(p); err != nil || !slices.Equal(is, c.want) {
+			t.Errorf("%v: the plan is %q; want %q", err, is, c.want)
+		}
+		if err := p.Apply(t.Context(), cp().admin); (err == nil) != (c.refused == "") || err != nil && !strings.HasPrefix(err.Error(), c.refused) {
+			t.Errorf("it says %v; want %q", err, c.refused)
+		}
+		if p, err = manifests("key").Plan(t.Context(), cp().admin); err != nil || !slices.Equal(rows(p), c.left) {
+			t.Errorf("%v: there is left %q; want %q", err, rows(p), c.left)
+		}
+	}
+	if _, err := manifests("no/key").Plan(t.Context(), cp().admin); err == nil || !strings.Contains(err.Error(), "ConfigMap fresh/b") {
+		t.Errorf("what is not valid is planned: %v", err)
+	}
+}

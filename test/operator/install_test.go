@@ -1,0 +1,319 @@
+package operator
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	names "github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// installed are the arguments of an install for the processor of this machine.
+func installed(more ...string) []string {
+	return slices.Concat([]string{"install", "--code", code(), "--set", "Architecture=x86_64"}, more)
+}
+
+// exported are the files that an install exports, by their names.
+func (w *world) exported(more ...string) (files map[string]string, stderr string) {
+	w.Helper()
+	dir := w.TempDir()
+	_, stderr = w.mustRun(installed(append(more, "--export", dir)...)...)
+	return w.files(dir), stderr
+}
+
+// quiet waits until nothing is under way in the account any more.
+func (w *world) quiet() {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), 3*time.Minute)
+	defer cancel()
+	try(events().Drain(ctx))
+}
+
+// fromNothingToNothing is an operator's way, from the first look to the last; its parts follow one another.
+func fromNothingToNothing(t *testing.T) {
+	w := home(t)
+	before := w.snapshot()
+
+	is, _, err := w.asJSON("check")
+	if err == nil || is.First != "rule" || is.OK || is.Findings[0].Advice != "kops-spot install makes it" ||
+		!strings.HasPrefix(is.Findings[0].Detail, "there is no rule "+names.RuleName(cluster, "rehearsal")) {
+		t.Errorf("where nothing is installed the check says %+v, %v", is, err)
+	}
+	said, stderr := w.mustRun(append([]string{"check", "--pre"}, installed()[1:]...)...)
+	transcript(t, "check-pre", stderr+said)
+	w.isStill("after looks", before)
+
+	// Nobody is asked where there is no terminal, and nothing stays of what was proposed.
+	_, stderr, err = w.command(installed()...)
+	if err == nil || !strings.Contains(stderr, "add --yes") || !strings.Contains(stderr, "+ create Lambda Function") {
+		t.Errorf("without a yes: %v\n%s", err, stderr)
+	}
+	w.isStill("without a yes", before)
+
+	// What is wrong is refused before anything is written: what a parameter may be, by CloudFormation.
+	const set, asked = "where a parameter is wrong, set it with --set NAME=VALUE and run this again", "cloudformation:CreateChangeSet"
+	for _, c := range []struct {
+		wrong   []string
+		says    []string
+		written string
+	}{
+		{[]string{"--set", "Reserve=31s"}, []string{"Parameter Reserve failed to satisfy constraint: it is from 0s to 30s", set}, asked},
+		{[]string{"--set", "Rebalance=drain"}, []string{"RebalanceRule: set it to ENABLED", set}, asked},
+		{[]string{"--set", "Mood=act"}, []string{"--set Mood: there is no such parameter"}, ""},
+		{[]string{"--set", "Mode"}, []string{"--set Mode: it is NAME=VALUE"}, ""},
+		{[]string{"--set", "Architecture=arm64"}, []string{"arm64"}, ""},
+		{[]string{"--code", "/none"}, []string{"/none"}, ""},
+	} {
+		w.Reset()
+		_, stderr, err := w.command(installed(append(c.wrong, "--yes")...)...)
+		for _, says := range c.says {
+			if err == nil || !strings.Contains(stderr, says) {
+				t.Errorf("%q: %v, want %q\n%s", c.wrong, err, says, stderr)
+			}
+		}
+		if written := strings.Join(w.Written(), " "); written != c.written {
+			t.Errorf("%q: written %q, want %q", c.wrong, written, c.written)
+		}
+	}
+	w.isStill("after what is wrong", before)
+
+	files, stderr := w.exported()
+	const late = ":secret:cast-kops/" + cluster + "/token-AbCdEf"
+	for name, want := range map[string]string{"template.yaml": "CodeUri: s3://cast-kops-code-" + account, "parameters.json": late, "token.yaml": "service-account-token",
+		"rbac.yaml": "kind: ClusterRole"} {
+		if !strings.Contains(files[name], want) {
+			t.Errorf("%s does not have %q:\n%.3000s", name, want, files[name])
+		}
+	}
+	if len(files) != 4 || !strings.Contains(files["parameters.json"], `"ParameterValue": "https://127.0.0.1:`) || !strings.Contains(stderr, "make the secret, and export again") {
+		t.Errorf("--export: %q\n%s", files, stderr)
+	}
+	const castai = "arn:aws:secretsmanager:" + region + ":" + account + ":secret:castai-AbCdEf"
+	if files, _ := w.exported("--set", "SecretArns="+castai); !strings.Contains(files["parameters.json"], castai+",arn:aws") || !strings.Contains(files["parameters.json"], late) {
+		t.Errorf("another secret pushes the log-in's out: %s", files["parameters.json"])
+	}
+	if files, _ := w.exported("--set", "Login=ssm:/my/login"); len(files) != 3 || files["token.yaml"] != "" || !strings.Contains(files["rbac.yaml"], "kind: ClusterRole") ||
+		!strings.Contains(files["parameters.json"], `"ParameterValue": "ssm:/my/login"`) {
+		t.Errorf("a log-in that somebody sees to himself: %q", files)
+	}
+	w.isStill("after --export", before)
+
+	// The first run, and the second.
+	stdout, stderr := w.mustRun(installed("--yes", "--set", "Mode=observe")...)
+	transcript(t, "install", stderr+stdout)
+	w.readsItsToken()
+	w.exported() // with a token that could be shown
+	after := w.snapshot()
+	w.Reset()
+	stdout, stderr = w.mustRun(installed("--yes")...)
+	transcript(t, "install-again", stderr+stdout)
+	for _, action := range w.Written() {
+		if !strings.HasSuffix(action, "ChangeSet") { // by which CloudFormation is asked
+			t.Errorf("the second run has written %s", action)
+		}
+	}
+	w.isStill("after the second run", after)
+
+	// One parameter is changed, and the others stay.
+	changed, stderr, err := w.asJSON(installed("--yes", "--set", "Force=never")...)
+	if err != nil || !changed.Applied || !strings.Contains(stderr, "- Force=allow") || strings.Contains(stderr, "- Server=") {
+		t.Errorf("a change: %v\n%s", err, stderr)
+	}
+	w.mustRun(installed("--yes", "--set", "Force=allow")...)
+	w.isStill("after a change and back", after)
+	w.mustRun(installed("--yes", "--set", "Mode=act")...)
+	t.Run("an event goes all the way", func(t *testing.T) { anEvent(t, w) })
+	t.Run("a link is broken", func(t *testing.T) { links(t, w) })
+	t.Run("transcripts", func(t *testing.T) {
+		for _, name := range []string{"check", "status"} {
+			stdout, stderr := w.mustRun(name)
+			transcript(t, name, stderr+stdout)
+		}
+	})
+	t.Run("rehearsals", func(t *testing.T) { rehearsals(t, w) })
+
+	w.quiet()
+	stdout, stderr = w.mustRun("uninstall", "--yes")
+	transcript(t, "uninstall", stderr+stdout)
+	w.isStill("after uninstall", before)
+	if is, stderr, err = w.asJSON("uninstall", "--yes"); err != nil || is.Applied || !is.Plan.Empty() {
+		t.Errorf("uninstall once more: %v\n%+v\n%s", err, is, stderr)
+	}
+}
+
+// readsItsToken holds the secret that the role may read to the one that is there: the end of its ARN AWS has made up.
+// What the secret holds is looked for in all that is said.
+func (w *world) readsItsToken() {
+	w.Helper()
+	secret := must(secretsmanager.NewFromConfig(w.direct).DescribeSecret(w.Context(),
+		&secretsmanager.DescribeSecretInput{SecretId: aws.String(names.SecretName(cluster, "token"))}))
+	held := must(w.secrets().GetSecretValue(w.Context(), &secretsmanager.GetSecretValueInput{SecretId: secret.ARN}))
+	if !slices.ContainsFunc(secrets.all(), func(known string) bool { return len(known) > 100 && strings.Contains(*held.SecretString, known) }) {
+		w.Error("the token went past the proxy")
+	}
+	stacks := must(cloudformation.NewFromConfig(w.direct).DescribeStacks(w.Context(),
+		&cloudformation.DescribeStacksInput{StackName: aws.String("cast-kops-prod-example-com-7405b025")}))
+	for _, p := range stacks.Stacks[0].Parameters {
+		if *p.ParameterKey == "SecretArns" && *p.ParameterValue == *secret.ARN {
+			return
+		}
+	}
+	w.Errorf("the role may not read %s: %v", *secret.ARN, stacks.Stacks[0].Parameters)
+}
+
+// anEvent is EC2's warning: the rule matches, the permission allows, the function runs, the node is drained, and the
+// record is where somebody looks for it.
+func anEvent(t *testing.T, w *world) {
+	w = w.in(t)
+	node, client := w.newNode(cluster), cp().Client()
+	must(client.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.PodSpec{
+		NodeName: node, TerminationGracePeriodSeconds: new(int64(1)), Containers: []corev1.Container{{Name: "main", Image: "none"}}}}, metav1.CreateOptions{}))
+	sent, err := eventbridge.NewFromConfig(w.direct).PutEvents(t.Context(), &eventbridge.PutEventsInput{Entries: []ebtypes.PutEventsRequestEntry{{
+		Source: aws.String("aws.ec2"), DetailType: aws.String("EC2 Spot Instance Interruption Warning"),
+		Resources: []string{"arn:aws:ec2:" + region + ":" + account + ":instance/" + node}, Detail: aws.String(`{"instance-id": "` + node + `", "instance-action": "terminate"}`)}}})
+	if err != nil || sent.FailedEntryCount > 0 {
+		t.Fatalf("%v %v", sent, err)
+	}
+	w.quiet()
+	for _, d := range events().Deliveries() {
+		if d.EventID == *sent.Entries[0].EventId && d.TargetARN != "" && !d.Delivered {
+			t.Errorf("the event is not delivered: %s", d.Reason)
+		}
+	}
+	n := must(client.CoreV1().Nodes().Get(t.Context(), node, metav1.GetOptions{}))
+	if !n.Spec.Unschedulable {
+		t.Error("the node is not cordoned")
+	}
+	if _, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{}); err == nil {
+		t.Error("the pod is still there")
+	}
+	queues := sqs.NewFromConfig(w.direct)
+	url := must(queues.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String(names.QueueName(cluster, names.Outcomes))}))
+	for {
+		out := must(queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: url.QueueUrl, MaxNumberOfMessages: 10}))
+		if len(out.Messages) == 0 {
+			t.Fatal("there is no record of it")
+		}
+		for _, m := range out.Messages {
+			var record struct {
+				RequestPayload  struct{ ID string }
+				ResponsePayload spot.Outcome
+			}
+			try(json.Unmarshal([]byte(*m.Body), &record))
+			if record.RequestPayload.ID != *sent.Entries[0].EventId {
+				continue
+			}
+			if out := record.ResponsePayload; out.Result != spot.Emptied || out.Node != node {
+				t.Errorf("the record says %+v", out)
+			}
+			return
+		}
+	}
+}
+
+// installBrokenOffAnywhere: at whichever write to the account a run ends, the next one goes on, and what comes out is
+// what comes out in one go; on the way back too.
+func installBrokenOffAnywhere(t *testing.T) {
+	w := home(t)
+	before := w.snapshot()
+	install, uninstall := installed("--yes"), []string{"uninstall", "--yes"}
+	carriedOut := func(args ...string) (rows, writes []string) {
+		t.Helper()
+		w.quiet()
+		w.Reset()
+		is, stderr, err := w.asJSON(args...)
+		if err != nil || !is.Applied || is.Findings.Failed() {
+			t.Fatalf("kops-spot %q: %v\n%+v\n%s", args, err, is.Findings, stderr)
+		}
+		rows, writes = inTheAccount(is.Plan), w.Written()
+		if carried := carried(args[0], writes); len(carried) != len(rows) || len(rows) < 4 {
+			t.Fatalf("%s: %d rows and %d writes:\n%s\n%q", args[0], len(rows), len(carried), strings.Join(rows, "\n"), carried)
+		}
+		return rows, writes
+	}
+	rows, writes := carriedOut(install...)
+	whole := w.snapshot()
+	rowsBack, writesBack := carriedOut(uninstall...)
+	w.isStill("after uninstall", before)
+	w.brokenOffCommand(rows, writes, install...)
+	w.isStill("after an install that was broken off", whole)
+	w.brokenOffCommand(rowsBack, writesBack, uninstall...)
+	w.isStill("after an uninstall that was broken off", before)
+}
+
+// brokenOffCommand runs a command again and again and loses the answer to one write each time, until none is left. The
+// error names the row that was to be carried out.
+func (w *world) brokenOffCommand(rows, writes []string, args ...string) {
+	w.Helper()
+	var lost []string
+	for n := 1; ; {
+		w.quiet()
+		w.Reset()
+		w.CutOff(n)
+		_, stderr, err := w.command(args...)
+		written, cut := w.Written(), w.WasCut()
+		w.Reset()
+		if !cut {
+			if err != nil {
+				w.Fatalf("%s: %v\n%s", args[0], err, stderr)
+			}
+			break
+		}
+		if err == nil {
+			w.Errorf("%s broken off after %q says nothing of it", args[0], written)
+		}
+		lost = append(lost, written[n-1])
+		done := carried(args[0], lost)
+		if len(carried(args[0], written[n-1:])) == 0 { // it was asked what would be done: the next time, one more
+			n++
+		} else if len(done) > len(rows) || !strings.Contains(stderr, "✗ "+rows[len(done)-1]+": ") {
+			w.Fatalf("%s broken off at %q does not say that it was to carry out row %d of\n%s\n%s", args[0], lost, len(done), strings.Join(rows, "\n"), stderr)
+		}
+	}
+	if is, want := carried(args[0], lost), carried(args[0], writes); !slices.Equal(is, want) {
+		w.Errorf("%s was broken off at\n%q\nand not at each of\n%q", args[0], is, want)
+	}
+	for _, action := range writes {
+		if !slices.Contains(lost, action) {
+			w.Errorf("%s was never broken off at %s", args[0], action)
+		}
+	}
+}
+
+// inTheAccount are the rows of a plan that are writes to AWS, as an error names them. What CloudFormation does is in
+// its stack's.
+func inTheAccount(plan change.Plan) (rows []string) {
+	inCluster := []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Secret"}
+	for _, c := range plan {
+		if c.Changes() && !c.Part && !slices.Contains(inCluster, c.Kind) {
+			rows = append(rows, c.Row())
+		}
+	}
+	return rows
+}
+
+// carried are the writes of a run by which its plan is carried out, without those by which CloudFormation is asked
+// what it would do: an install makes change sets, and deletes a stack only where that was no more than proposed.
+func carried(command string, writes []string) (rest []string) {
+	for _, w := range writes {
+		asks := w == "cloudformation:CreateChangeSet" || w == "cloudformation:DeleteChangeSet"
+		if !asks && (command != "install" || w != "cloudformation:DeleteStack") {
+			rest = append(rest, w)
+		}
+	}
+	return rest
+}

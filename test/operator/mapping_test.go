@@ -1,0 +1,235 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/test/sts"
+	"github.com/castai/kops-spot/test/testenv"
+)
+
+const handlerName = "kops-spot" // who the function's role is in the cluster
+
+// Who STS knows. The function's role and the user are to be mapped; alice is, by her cluster's people, before anybody
+// comes.
+var (
+	function = sts.RoleSession(account, "CastLambdaRoleForSpot", "cast-kops-prod")
+	user     = sts.User(account, "cast-kops-prod.example.com")
+	alice    = sts.User(account, "people/alice")
+)
+
+var (
+	roleIdentity = onboard.Identity{Kind: onboard.RoleIdentity, ARN: "arn:aws:iam::" + account + ":role/cast-kops/CastLambdaRoleForSpot",
+		Username: handlerName, Groups: []string{onboard.HandlerGroup}}
+	userIdentity = onboard.Identity{Kind: onboard.UserIdentity, ARN: user.ARN, Username: "cast-kops", Groups: []string{"cast:console"}}
+	mapping      = onboard.Mapping{Cluster: cluster, Identities: []onboard.Identity{roleIdentity, userIdentity}}
+)
+
+// theirs is what alice's people have written, in a hand of their own.
+const (
+	theirUsers = "# our people\n- userarn: " + "arn:aws:iam::" + account + ":user/people/alice # the admin\n  username:   \"alice\"\n\n  groups: ['people']\n# that is all\n"
+	theirFile  = "# keep this in git\nclusterID: " + cluster + "\nserver:\n  port: 21362\n\n  mapUsers:\n  - userARN: arn:aws:iam::" + account +
+		":user/people/alice\n    username: alice # the admin\n    groups: [people]\n\n  mapAccounts: []\n"
+)
+
+// backends: in each way that a cluster may know IAM, identities are let in, may do what they are to and no more, and
+// are shut out again; whoever was there before stays as he is.
+func backends(t *testing.T) {
+	try(cp().Apply(t.Context(), []byte(testenv.MappingsCRD)))
+	startDaemon(t)
+	w := home(t)
+	mappings := in("iamauthenticator.k8s.aws", "v1alpha1", "iamidentitymappings")
+	for _, c := range []struct {
+		mode    string
+		awsAuth map[string]string
+		file    map[string]string
+		object  bool
+		want    onboard.Backend
+	}{
+		{mode: testenv.EKSConfigMap, want: onboard.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n", "mapAccounts": "- '000000000000'\n"}},
+		{mode: testenv.CRD, want: onboard.CRD, object: true},
+		{mode: "", want: onboard.MountedFile, file: map[string]string{"config.yaml": theirFile}},
+		{mode: testenv.MountedFile + "," + testenv.EKSConfigMap, want: onboard.EKSConfigMap, file: map[string]string{"config.yaml": theirFile}},
+	} {
+		t.Run("mode "+c.mode, func(t *testing.T) {
+			setUp(t, "aws-auth", c.awsAuth)
+			setUp(t, daemonName, c.file)
+			if c.object {
+				o := &unstructured.Unstructured{Object: map[string]any{
+					"apiVersion": "iamauthenticator.k8s.aws/v1alpha1", "kind": "IAMIdentityMapping", "metadata": map[string]any{"name": "alice"},
+					"spec": map[string]any{"arn": alice.ARN, "username": "alice", "groups": []any{"people"}}}}
+				eventually(t, "alice's object is made", func() error {
+					_, err := mappings.Create(t.Context(), o, metav1.CreateOptions{})
+					return err
+				})
+				t.Cleanup(func() { try(mappings.Delete(context.WithoutCancel(t.Context()), "alice", metav1.DeleteOptions{})) })
+			}
+			asBefore := func() {
+				t.Helper()
+				settled(t)
+				becomes(t, logIn(function), "")
+				becomes(t, logIn(user), "")
+				becomes(t, logIn(alice), "alice", "people")
+				if is := data(t, "aws-auth"); !sameTexts(t, is, c.awsAuth) {
+					t.Errorf("aws-auth was\n%q\nand is\n%q", c.awsAuth, is)
+				}
+				if is := data(t, daemonName); !sameTexts(t, is, c.file) {
+					t.Errorf("the file was\n%q\nand is\n%q", c.file, is)
+				}
+				checkGone(t)
+			}
+			authenticator(t, c.mode)
+			asBefore()
+
+			p := plan(t, mapping, false)
+			for arn, b := range p.Backends {
+				if b != c.want {
+					t.Errorf("%s is to be mapped in %s, not in %s", arn, b, c.want)
+				}
+			}
+			if rollout := slices.ContainsFunc(p.Changes, func(c change.Change) bool {
+				return c.Kind == "DaemonSet" && strings.Contains(c.Why, "fail for some seconds")
+			}); rollout != (c.want == onboard.MountedFile) {
+				t.Errorf("a rollout is said aloud: %v", rollout)
+			}
+			if p.NeedsToken || p.ClusterID != cluster {
+				t.Errorf("the function is to log in to %q, with a token: %v", p.ClusterID, p.NeedsToken)
+			}
+			apply(t, p)
+			checkLetIn(t)
+			becomes(t, logIn(alice), "alice", "people")
+
+			before := versions(t)
+			again := plan(t, mapping, false)
+			apply(t, again)
+			if after := versions(t); !again.Changes.Empty() || after != before {
+				t.Errorf("a second run changes\n%v\nfrom\n%s\nto\n%s", again.Changes, before, after)
+			}
+
+			apply(t, plan(t, mapping, true))
+			asBefore()
+			if !strings.Contains(c.mode, ",") {
+				onboardsByCommand(w.in(t))
+				asBefore()
+			}
+		})
+	}
+}
+
+// onboardsByCommand is an operator's way: kops-spot onboard lets the role in, which logs in then; once more it changes
+// nothing; and kops-spot offboard shuts it out.
+func onboardsByCommand(w *world) {
+	w.Helper()
+	pre, _, _ := w.asJSON("check", "--pre") // it has no code
+	if i := slices.IndexFunc(pre.Findings, func(f change.Finding) bool { return f.Name == "log-in" }); i < 0 ||
+		pre.Findings[i].Detail != "the function is to log in by iam, as the role CastLambdaRoleForSpot" {
+		w.Errorf("before: %+v", pre.Findings)
+	}
+	if first := w.told("onboard"); !first.Applied || first.Findings.Failed() {
+		w.Errorf("the first run: %+v", first)
+	}
+	settled(w.T)
+	becomes(w.T, logIn(function), handlerName, onboard.HandlerGroup)
+	mayDoItsPart(w.T, logIn(function))
+	becomes(w.T, logIn(user), "") // whom the guide would make a master, and nobody has asked for that
+	before := versions(w.T)
+	if second := w.told("onboard"); second.Applied || !second.Plan.Empty() {
+		w.Errorf("the second run: %+v", second)
+	}
+	if after := versions(w.T); after != before {
+		w.Errorf("the second run has changed\n%s\nto\n%s", before, after)
+	}
+	if away := w.told("offboard"); !away.Applied || away.Findings.Failed() {
+		w.Errorf("offboarding: %+v", away)
+	}
+}
+
+// checkLetIn logs in as both identities, and holds the function to what rbac.yaml allows.
+func checkLetIn(t *testing.T) {
+	t.Helper()
+	becomes(t, logIn(function), handlerName, onboard.HandlerGroup)
+	becomes(t, logIn(user), "cast-kops", "cast:console")
+	mayDoItsPart(t, logIn(function))
+}
+
+// mayDoItsPart: what the function does, and not everything.
+func mayDoItsPart(t *testing.T, login loginFunc) {
+	t.Helper()
+	as := client(t, login).CoreV1()
+	if _, err := as.Nodes().List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Errorf("listing nodes: %v", err)
+	}
+	if _, err := as.Secrets(kubeSystem).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("listing secrets: %v; want it forbidden", err)
+	}
+	cfg := must(login())
+	function := must(kube.New(cfg))
+	for _, r := range append(kube.Requests(), kube.Request{Verb: "*", Group: "*", Resource: "*"}) {
+		allowed, _, err := function.Allowed(t.Context(), r.Verb, r.Group, r.Resource, r.Subresource)
+		if want := r.Manifest == "rbac.yaml"; err != nil || allowed != want {
+			t.Errorf("%s is allowed: %v; want %v: %v", r, allowed, want, err)
+		}
+	}
+}
+
+// checkGone finds nothing of ours in the cluster.
+func checkGone(t *testing.T) {
+	t.Helper()
+	for line := range strings.Lines(versions(t)) {
+		if strings.Contains(line, " kops-spot") || strings.Contains(line, " cast-") {
+			t.Errorf("there is still %s", line)
+		}
+	}
+	if p := plan(t, mapping, true); !p.Changes.Empty() {
+		t.Errorf("a second removal changes %v", p.Changes)
+	}
+}
+
+// noAuthenticator: without one the function logs in with a token of its ServiceAccount, and the user not at all.
+func noAuthenticator(t *testing.T) {
+	setUp(t, "aws-auth", map[string]string{"mapRoles": "in vain: nobody reads it"})
+	p := plan(t, mapping, false)
+	said := fmt.Sprint(p.Changes)
+	if !p.NeedsToken || !strings.Contains(said, "put into Secrets Manager") || !strings.Contains(said, "{leave IAM user "+user.ARN) {
+		t.Errorf("the plan is %s", said)
+	}
+	apply(t, p)
+	secret, err := cp().Client().CoreV1().Secrets(kubeSystem).Get(t.Context(), "kops-spot-token", metav1.GetOptions{})
+	if err != nil || len(secret.Data["token"]) == 0 || len(secret.Data["ca.crt"]) == 0 {
+		t.Fatalf("%v: the token's Secret has %d values", err, len(secret.Data))
+	}
+	admin := cp().AdminConfig()
+	ca := string(admin.CAData)
+	login := func() (*rest.Config, error) {
+		return kube.WithToken(kube.Endpoint{Server: admin.Host, CA: func(context.Context) (string, error) { return ca, nil }},
+			func(context.Context) (string, error) { return string(secret.Data["token"]), nil }, "kops-spot/test"), nil
+	}
+	mayDoItsPart(t, login)
+
+	before := versions(t)
+	again := plan(t, mapping, false)
+	apply(t, again)
+	if !again.Changes.Empty() || versions(t) != before {
+		t.Errorf("a second run changes %v", again.Changes)
+	}
+	apply(t, plan(t, mapping, true))
+	eventually(t, "the token is refused", func() error {
+		_, err := client(t, login).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+		if err == nil || !strings.Contains(err.Error(), "401") {
+			return fmt.Errorf("it is answered %v", err)
+		}
+		return nil
+	})
+	checkGone(t)
+}

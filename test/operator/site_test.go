@@ -1,0 +1,100 @@
+package operator
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apitypes "k8s.io/apimachinery/pkg/types"
+
+	"github.com/castai/kops-spot/internal/change"
+)
+
+// theStateStoreIsRead, and says whether the function has to be in the VPC.
+func theStateStoreIsRead(t *testing.T) {
+	w := home(t)
+	buckets := s3.NewFromConfig(w.direct)
+	store, key := aws.String("state-store-of-kops"), aws.String("kops/"+cluster+"/config")
+	must(buckets.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: store,
+		CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: region}}))
+	defer func() {
+		must(buckets.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: store, Key: key}))
+		must(buckets.DeleteBucket(t.Context(), &s3.DeleteBucketInput{Bucket: store}))
+	}()
+	annotate := func(value string) {
+		patch := `{"metadata": {"annotations": {"addons.k8s.io/core": ` + value + `}}}`
+		must(cp().Client().CoreV1().Namespaces().Patch(t.Context(), kubeSystem, apitypes.MergePatchType, []byte(patch), metav1.PatchOptions{}))
+	}
+	annotate(`"{\"channel\": \"s3://` + *store + `/kops/` + cluster + `/addons/bootstrap-channel.yaml\"}"`)
+	defer annotate("null")
+	before := func(more ...string) (told, string, error) {
+		return w.asJSON(append([]string{"check", "--pre", "--code", code(), "--set", "Architecture=x86_64"}, more...)...)
+	}
+	says := func(is told, name, detail, advice string) {
+		t.Helper()
+		for _, f := range is.Findings {
+			if f.Name == name && strings.Contains(f.Detail, detail) && strings.Contains(f.Advice, advice) {
+				return
+			}
+		}
+		t.Errorf("%s does not say %q, and what to do: %q\n%s", name, detail, advice, show(is.Findings))
+	}
+
+	is, stderr, err := before()
+	if err != nil {
+		t.Fatalf("without a specification: %v\n%s", err, stderr)
+	}
+	says(is, "state store", "there is no s3://state-store-of-kops/kops/"+cluster+"/config", "guessed")
+	put := func(text string) {
+		must(buckets.PutObject(t.Context(), &s3.PutObjectInput{Bucket: store, Key: key, Body: strings.NewReader(text)}))
+	}
+	put("metadata: {name: " + cluster + "}\nspec: {kubernetesApiAccess: [203.0.113.0/24]}\n")
+	if is, stderr, err = before(); err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	says(is, "network", "the API lets in 203.0.113.0/24 alone, as the state store says", "--set SubnetIds=… (the VPC has no private subnet")
+	if _, stderr, err := w.command(installed("--set", "SubnetIds=subnet-0123456789abcdef0", "--set", "SecurityGroupIds=sg-0123456789abcdef0", "--yes")...); err == nil ||
+		!strings.Contains(stderr, "there is no subnet subnet-0123456789abcdef0 in the cluster's VPC") {
+		t.Errorf("a subnet that is not there: %v\n%s", err, stderr)
+	}
+	put("metadata: {name: staging.example.com}\n")
+	if _, stderr, err := w.command(installed("--yes")...); err == nil || !strings.Contains(stderr, `is of the cluster "staging.example.com"`) {
+		t.Errorf("another cluster's specification: %v\n%s", err, stderr)
+	}
+}
+
+// othersAreFound who drain nodes or make them, by the images of what the cluster runs.
+func othersAreFound(t *testing.T) {
+	w := home(t)
+	deployments := cp().Client().AppsV1().Deployments(kubeSystem)
+	for name, image := range map[string]string{"node-terminator": "public.ecr.aws/aws-ec2/aws-node-termination-handler:v1.25.5", "scaler": "registry.example.com/cluster-autoscaler:v1.31.0"} {
+		labels := map[string]string{"app": name}
+		must(deployments.Create(t.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DeploymentSpec{Replicas: new(int32(0)),
+			Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: image}}}}}}, metav1.CreateOptions{}))
+		defer deployments.Delete(t.Context(), name, metav1.DeleteOptions{})
+	}
+	is, stderr, err := w.asJSON(slices.Concat([]string{"check", "--pre"}, installed()[1:])...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	found := map[string]change.Finding{}
+	for _, f := range is.Findings {
+		found[f.Name] = f
+	}
+	if f := found["aws-node-termination-handler"]; f.Level != change.Warn || !strings.Contains(f.Detail, "Deployment kube-system/node-terminator") || !strings.Contains(f.Advice, "enabled: false") {
+		t.Errorf("%+v", f)
+	}
+	if f := found["cluster-autoscaler"]; f.Level != change.OK || !strings.Contains(f.Detail, "Deployment kube-system/scaler") {
+		t.Errorf("%+v", f)
+	}
+	if f, there := found["Karpenter"]; there {
+		t.Errorf("%+v", f)
+	}
+}

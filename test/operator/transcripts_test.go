@@ -1,0 +1,91 @@
+package operator
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/test/template"
+)
+
+// normal replaces what is another one in each run by what stands in the transcripts.
+var normal = []struct {
+	pattern *regexp.Regexp
+	by      string
+}{
+	{regexp.MustCompile(`https://127\.0\.0\.1:\d+`), "https://api.prod.example.com"},
+	{regexp.MustCompile(`127\.0\.0\.1`), "api.prod.example.com"},
+	{regexp.MustCompile(`\bi-[0-9a-f]{17}\b`), "i-0a1b2c3d4e5f60718"},
+	{regexp.MustCompile(`\bvpc-[0-9a-f]{8,17}\b`), "vpc-0a1b2c3d"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC`), "2026-12-01 09:30:00 UTC"},
+	{regexp.MustCompile(`[0-9a-f]{16}\.zip`), "0123456789abcdef.zip"},
+	{regexp.MustCompile(`\b\d+ KB\b`), "4096 KB"},
+	{regexp.MustCompile(`\bversion     ?\S+`), "version     0.1.0"},
+	{regexp.MustCompile(`version \S+, mode`), "version 0.1.0, mode"},
+	{regexp.MustCompile(`\d+ Spot instances`), "2 Spot instances"},
+	{regexp.MustCompile(`x86_64`), "arm64"},
+	{regexp.MustCompile(`arn:aws:sts::123456789012:user/moto`), "arn:aws:iam::123456789012:user/you"},
+	{regexp.MustCompile(`(?m) +$`), ""},
+}
+
+func normalized(text string) string {
+	for _, n := range normal {
+		text = n.pattern.ReplaceAllString(text, n.by)
+	}
+	return text
+}
+
+// transcript holds what was said to a file of testdata. With UPDATE_TRANSCRIPTS set, what is said becomes what is wanted: look
+// at the difference before you believe it.
+func transcript(t *testing.T, name, said string) {
+	t.Helper()
+	file, said := filepath.Join("testdata", name+".txt"), normalized(said)
+	if os.Getenv("UPDATE_TRANSCRIPTS") != "" {
+		try(os.WriteFile(file, []byte(said), 0o644))
+		return
+	}
+	want := must(os.ReadFile(file))
+	if said != string(want) {
+		t.Errorf("%s says\n%s\nwant\n%s", name, said, want)
+	}
+}
+
+// TestTheReadmeShowsWhatIsSaid: what stands there after a command are lines of its transcript, in their order; … is for those
+// that are left out.
+func TestTheReadmeShowsWhatIsSaid(t *testing.T) {
+	readme := must(os.ReadFile(filepath.Join(template.Root(), "README.md")))
+	shown := map[string]string{}
+	name := ""
+	for line := range strings.SplitSeq(string(readme), "\n") {
+		text, indented := strings.CutPrefix(line, "    ")
+		command, isCommand := strings.CutPrefix(text, "$ kops-spot ")
+		switch {
+		case indented && isCommand:
+			name = strings.Fields(command)[0]
+		case indented || line == "" && name != "":
+			shown[name] += strings.TrimRight(text, " ") + "\n"
+		default:
+			name = ""
+		}
+	}
+	for _, name := range []string{"install", "check", "status", "uninstall"} {
+		want := must(os.ReadFile(filepath.Join("testdata", name+".txt")))
+		rest, n := string(want), 0
+		for line := range strings.SplitSeq(strings.TrimSpace(shown[name]), "\n") {
+			if line == "" || strings.TrimSpace(line) == "…" {
+				continue
+			}
+			_, after, found := strings.Cut("\n"+rest, "\n"+line+"\n")
+			if !found {
+				t.Errorf("kops-spot %s does not say %q there", name, line)
+				continue
+			}
+			rest, n = after, n+1
+		}
+		if n < 3 {
+			t.Errorf("README.md shows %d lines of kops-spot %s only", n, name)
+		}
+	}
+}

@@ -4,11 +4,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -41,7 +44,8 @@ func main() {
 // run returns when the command and the preview have ended. ctx ends both.
 func run(ctx context.Context, command []string) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	output := &held{w: os.Stderr}
+	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the compilers end with it
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 10 * time.Second
@@ -56,11 +60,13 @@ func run(ctx context.Context, command []string) error {
 		return failure(ctx, command, err)
 	case <-time.After(patience):
 	}
+	output.hold()
 	out := story.NewScreen(os.Stdout)
 	out.Text(fmt.Sprintf(label, story.FirstBuild))
 	if err := show(ctx, out); err != nil && ctx.Err() == nil {
 		out.Line("the preview failed: %v", err)
 	}
+	output.release()
 	for {
 		select {
 		case err := <-ended:
@@ -79,4 +85,34 @@ func failure(ctx context.Context, command []string, err error) error {
 		return fmt.Errorf("running %q: %w", command, err)
 	}
 	return nil
+}
+
+// held passes on what the command prints, but not in the middle of the preview.
+type held struct {
+	mu      sync.Mutex
+	w       io.Writer
+	holding bool
+	kept    bytes.Buffer
+}
+
+func (h *held) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.holding {
+		return h.kept.Write(p)
+	}
+	return h.w.Write(p)
+}
+
+func (h *held) hold() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holding = true
+}
+
+func (h *held) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holding = false
+	_, _ = h.kept.WriteTo(h.w)
 }

@@ -82,7 +82,11 @@ func (p *preview) fill() {
 			if i >= pods.here {
 				node = next
 			}
-			p.cluster.AddPod(sim.Pod{Node: node, Exit: pods.app.Exit, Replacement: &sim.Replacement{Node: pods.to, Ready: pods.app.Ready},
+			ready := pods.app.Ready
+			if pods.to == "" {
+				ready = time.Hour // boot makes it Ready
+			}
+			p.cluster.AddPod(sim.Pod{Node: node, Exit: pods.app.Exit, Replacement: &sim.Replacement{Node: pods.to, Ready: ready},
 				Pod: spot.Pod{Namespace: "shop", Name: fmt.Sprintf("%s-%d", pods.app.Name, i), Grace: time.Duration(pods.app.Grace) * time.Second,
 					Owner: spot.Owner{Kind: pods.kind, Name: pods.app.Name, UID: pods.app.Name}}})
 		}

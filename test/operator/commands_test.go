@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/testenv"
@@ -154,11 +155,14 @@ func interrupt(_ *testscript.TestScript, args []string) error {
 	if len(args) > 2 {
 		in.EventID = args[2]
 	}
-	n, err := asTheFunction().NodeNamed(ctx, args[0])
+	login := cp().AdminConfig()
+	login.UserAgent = "kops-spot/test"
+	function := must(kube.New(login))
+	n, err := function.NodeNamed(ctx, args[0])
 	if err != nil {
 		return err
 	}
-	_, err = asTheFunction().ChangeNode(ctx, n, func(n spot.Node) spot.Node { return spot.Cordon(n, in, deadline) })
+	_, err = function.ChangeNode(ctx, n, func(n spot.Node) spot.Node { return spot.Cordon(n, in, deadline) })
 	return err
 }
 

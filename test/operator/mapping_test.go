@@ -127,8 +127,7 @@ func backends(t *testing.T) {
 	}
 }
 
-// onboardsByCommand is an operator's way: kops-spot onboard lets the role in, which logs in then; once more it changes
-// nothing; and kops-spot offboard shuts it out.
+// onboardsByCommand is an operator's way: the role is let in, once more changes nothing, and the role is shut out again.
 func onboardsByCommand(w *world) {
 	w.Helper()
 	pre, _, _ := w.asJSON("check", "--pre") // it has no code

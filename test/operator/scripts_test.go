@@ -11,7 +11,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/test/awsfake"
 	"github.com/castai/kops-spot/test/testenv"
@@ -25,15 +24,6 @@ var simulated = testenv.Once(func(context.Context) (e struct {
 	e.AWS = sim.NewAWS(region)
 	e.Server, err = awsfake.Start(e.AWS, 0)
 	return e, err
-}, nil)
-
-// asTheFunction is the cluster as the function sees it.
-var asTheFunction = testenv.Once(func(context.Context) (*kube.Cluster, error) {
-	login, _, err := kube.Kubeconfig{File: cp().Kubeconfig()}.LogIn("kops-spot/test")
-	if err != nil {
-		return nil, err
-	}
-	return kube.New(login)
 }, nil)
 
 // discovery begins in a cluster that does not say yet that it is kOps'.

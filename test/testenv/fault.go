@@ -22,8 +22,9 @@ type FaultProxy struct {
 	mu     sync.Mutex
 	called []string // every action, as IAM writes it
 	writes []string
-	at     int  // number of the write after which the line is cut, from 1; 0 is never
-	dead   bool // it has been cut: nothing is written any more
+	left   int                      // writes until the line is cut; 0 is never
+	counts func(action string) bool // which of them count
+	dead   bool                     // it has been cut: nothing is written any more
 	deny   func(action string, form url.Values) bool
 }
 
@@ -104,7 +105,10 @@ func (p *FaultProxy) see(action string, form url.Values) (carryOut, answer, deni
 		return false, false, false
 	}
 	p.writes = append(p.writes, action)
-	p.dead = len(p.writes) == p.at
+	if p.left > 0 && p.counts(action) {
+		p.left--
+		p.dead = p.left == 0
+	}
 	return true, !p.dead, false
 }
 
@@ -112,14 +116,17 @@ func (p *FaultProxy) see(action string, form url.Values) (carryOut, answer, deni
 func (p *FaultProxy) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.called, p.writes, p.at, p.dead, p.deny = nil, nil, 0, false, nil
+	p.called, p.writes, p.left, p.dead, p.deny = nil, nil, 0, false, nil
 }
 
 // CutOff lets n writes be carried out, and loses the answer to the last.
-func (p *FaultProxy) CutOff(n int) {
+func (p *FaultProxy) CutOff(n int) { p.CutOffAt(n, func(string) bool { return true }) }
+
+// CutOffAt lets n writes be carried out that count, and what else is written before, and loses the answer to the last.
+func (p *FaultProxy) CutOffAt(n int, counts func(action string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.at = n
+	p.left, p.counts = n, counts
 }
 
 // Denies has calls refused as IAM would.

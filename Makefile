@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Two cores are busy with one target; two at once would only mix their output.
 .NOTPARALLEL:
-.PHONY: help build test unit tools generate simulator controlplane end-to-end slowest lint demo local bench dist cli build-SpotHandlerFunction reproducible clean
+.PHONY: help build bootstrap test unit tools generate simulator controlplane end-to-end slowest lint demo local bench dist cli build-SpotHandlerFunction reproducible clean
 
 VERSION := $(shell cat VERSION)
 
@@ -33,9 +33,11 @@ LIGHT := $$(go list ./... | grep -v '/controlplane$$')
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## for this machine, the Lambda's binary and the command line: bin/bootstrap, bin/kops-spot
-	go build $(LAMBDA) -o bin/bootstrap ./lambda
+build: bootstrap ## for this machine, the Lambda's binary and the command line: bin/bootstrap, bin/kops-spot
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/kops-spot ./cmd/kops-spot
+
+bootstrap: # the Lambda's binary alone
+	go build $(LAMBDA) -o bin/bootstrap ./lambda
 
 test: tools unit controlplane end-to-end slowest ## all tests: each package's own, then those on a real control plane
 
@@ -98,8 +100,7 @@ demo: ## one interrupted node on a real control plane, live; the first time afte
 # eval "$$(aws configure export-credentials --format env)" sets them.
 EVENTS_ENV ?= events/env.json
 PORT ?= 3001
-local: ## run the function in AWS's Lambda emulator; EVENTS_ENV and PORT name its settings and its port
-	go build $(LAMBDA) -o bin/bootstrap ./lambda
+local: bootstrap ## run the function in AWS's Lambda emulator; EVENTS_ENV and PORT name its settings and its port
 	@cd test && go build -o bin/ ./cmd/local github.com/aws/aws-lambda-runtime-interface-emulator/cmd/aws-lambda-rie
 	@EVENTS_ENV="$(EVENTS_ENV)" PORT="$(PORT)" test/bin/local
 

@@ -64,10 +64,7 @@ func TestInTheCluster(t *testing.T) {
 }
 
 // programs is the directory of the function's bootstrap and of the command line.
-var programs = testenv.Once(func(ctx context.Context) (string, error) {
-	bootstrap, err := testenv.BuildBootstrap(ctx)
-	return filepath.Dir(bootstrap), err
-}, nil)
+var programs = testenv.Once(testenv.BuildPrograms, nil)
 
 // code is a file with the function's code, as make dist makes it.
 var code = testenv.Once(func(context.Context) (string, error) {

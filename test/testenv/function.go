@@ -20,15 +20,23 @@ import (
 
 // BuildBootstrap has the Makefile build the Lambda's bootstrap for this machine, and returns its path.
 func BuildBootstrap(ctx context.Context) (string, error) {
+	bin, err := makeInRoot(ctx, "bootstrap")
+	return filepath.Join(bin, "bootstrap"), err
+}
+
+// BuildPrograms builds the command line too, and returns the directory of both.
+func BuildPrograms(ctx context.Context) (string, error) { return makeInRoot(ctx, "build") }
+
+func makeInRoot(ctx context.Context, target string) (bin string, err error) {
 	test, err := moduleDir()
 	if err != nil {
 		return "", err
 	}
 	root := filepath.Dir(test)
-	if out, err := buildCommand(ctx, "make", "-C", root, "build").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the bootstrap: %w\n%s", err, out)
+	if out, err := buildCommand(ctx, "make", "-C", root, target).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("running make %s: %w\n%s", target, err, out)
 	}
-	return filepath.Join(root, "bin", "bootstrap"), nil
+	return filepath.Join(root, "bin"), nil
 }
 
 // Apply creates the objects of a manifest of YAML documents, or updates those that are there.

@@ -12,6 +12,9 @@ VERSION := $(shell cat VERSION)
 # in common. Without debugging information that takes a quarter less time.
 export GOFLAGS += -gcflags=all=-dwarf=false
 
+# Without cgo, so that a machine with a C compiler and one without build the same.
+export CGO_ENABLED := 0
+
 # Compilers have memory enough to collect their garbage seldom: a tenth less time.
 COMPILE := GOGC=400
 
@@ -21,8 +24,8 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/test/bin:$(PATH)
 # Lambda's custom runtime talks over HTTP alone: norpc leaves the old protocol's net/rpc out of the binary.
 LAMBDA := -tags lambda.norpc -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
 
-# What the environment may say about a processor or a C compiler must not reach what is shipped.
-SHIPPED := CGO_ENABLED=0 GOOS=linux GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off GOFLAGS= GOWORK=off
+# What the environment says about a processor must not reach what is shipped.
+SHIPPED := GOOS=linux GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off GOFLAGS= GOWORK=off
 
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -120,7 +123,7 @@ cli: dist ## the command line with the function in it, for this machine: dist/ko
 	@mkdir -p deploy/code
 	@cp dist/kops-spot-$(VERSION)-arm64.zip deploy/code/arm64.zip
 	@cp dist/kops-spot-$(VERSION)-amd64.zip deploy/code/x86_64.zip
-	CGO_ENABLED=0 go build -trimpath -tags shipped -ldflags '-s -w -X main.version=$(VERSION)' -o dist/kops-spot ./cmd/kops-spot
+	go build -trimpath -tags shipped -ldflags '-s -w -X main.version=$(VERSION)' -o dist/kops-spot ./cmd/kops-spot
 
 # `sam build` asks for the function by its name in template.yaml, in a copy of this directory. ARCH is arm64 or amd64; the
 # template's parameter Architecture has to say the same.

@@ -11,7 +11,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/onboard"
 )
 
@@ -29,9 +29,9 @@ func (s *site) flags(f *pflag.FlagSet) {
 // standing is a cluster and the account that it is in, both logged in to, and proven to belong together.
 type standing struct {
 	cluster   dynamic.Interface
-	account   *iamcloud.Account
+	account   *awsadmin.Account
 	ground    onboard.Ground
-	instances []iamcloud.Instance
+	instances []awsadmin.Instance
 	machines  []onboard.Machine // instances that are nodes
 	meant     onboard.Meant
 	store     string // kOps' state store; empty where the cluster does not say
@@ -60,7 +60,7 @@ func (c *console) reach(ctx context.Context, s site) (at standing, err error) {
 	if at.aws, err = awsLogin(ctx, region); err != nil {
 		return at, err
 	}
-	at.account = iamcloud.New(at.aws)
+	at.account = awsadmin.New(at.aws)
 	return at, nil
 }
 

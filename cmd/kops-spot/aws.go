@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/term"
 )
@@ -19,9 +19,9 @@ const noCredentials = "no AWS credentials"
 // cloud is the region as the credentials of whoever runs this show it. Without any, it is one that answers every question
 // with why it is not asked: the other half of an answer is one too.
 func (c *console) cloud(ctx context.Context, region string) (cloud spot.Cloud, whyNot string) {
-	aws, err := awsLogin(ctx, region)
+	cfg, err := awsLogin(ctx, region)
 	if err == nil {
-		return awscloud.New(aws), ""
+		return aws.New(cfg), ""
 	}
 	c.say(term.Mind, "AWS is not asked: %v, and run this again to see that half too", err)
 	return unasked{why: spot.Final(errors.New(noCredentials))}, noCredentials

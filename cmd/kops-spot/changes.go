@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/term"
@@ -27,7 +27,7 @@ type changed struct {
 	Applied     bool             `json:"applied"`
 	AccessKeyID string           `json:"accessKeyId,omitempty"`
 	Findings    change.Findings  `json:"findings,omitempty"`
-	Credentials *iamcloud.NewKey `json:"credentials,omitempty"`
+	Credentials *awsadmin.NewKey `json:"credentials,omitempty"`
 }
 
 // errUnfinished is why a command fails that has shown already what is not as it should be.
@@ -93,7 +93,7 @@ func (c *console) sayWhere(g onboard.Ground) {
 
 // toldWhoMay says what to do about a permission that is missing.
 func toldWhoMay(err error) error {
-	if errors.Is(err, iamcloud.ErrDenied) {
+	if errors.Is(err, awsadmin.ErrDenied) {
 		return fmt.Errorf("%w: kops-spot onboard --export-installer-policy prints all that whoever runs this needs", err)
 	}
 	return err

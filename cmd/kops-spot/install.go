@@ -16,9 +16,9 @@ import (
 
 	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/deploy"
-	"github.com/castai/kops-spot/internal/chain"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/check"
 	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/term"
@@ -266,21 +266,21 @@ func (on *deploying) apply(ctx context.Context) error {
 	return on.runner.Apply(ctx, on.stack)
 }
 
-func (at standing) chain(template *install.Template) chain.Chain {
-	ch := chain.Chain{AWS: at.account, Template: template, Values: at.ground.Values, Instances: at.instances}
+func (at standing) chain(template *install.Template) check.Chain {
+	ch := check.Chain{AWS: at.account, Template: template, Values: at.ground.Values, Instances: at.instances}
 	// Of those that have a node, a Spot instance before others.
-	all := slices.DeleteFunc(slices.Clone(at.instances), func(i iamcloud.Instance) bool {
+	all := slices.DeleteFunc(slices.Clone(at.instances), func(i awsadmin.Instance) bool {
 		return i.Ended || !slices.ContainsFunc(at.machines, func(m onboard.Machine) bool { return m.ID == i.ID })
 	})
 	if len(all) > 0 {
-		rank := func(i iamcloud.Instance) string { return strconv.FormatBool(!i.Spot) + i.ID }
-		ch.Node = slices.MinFunc(all, func(a, b iamcloud.Instance) int { return cmp.Compare(rank(a), rank(b)) }).ID
+		rank := func(i awsadmin.Instance) string { return strconv.FormatBool(!i.Spot) + i.ID }
+		ch.Node = slices.MinFunc(all, func(a, b awsadmin.Instance) int { return cmp.Compare(rank(a), rank(b)) }).ID
 	}
 	return ch
 }
 
 // sayStep tells of a step of CloudFormation's that is over.
-func (c *console) sayStep(e iamcloud.StackEvent) {
+func (c *console) sayStep(e awsadmin.StackEvent) {
 	if !e.Ended() {
 		return
 	}

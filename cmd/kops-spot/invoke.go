@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/term"
@@ -64,7 +64,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	if err != nil {
 		return err
 	}
-	h.Cloud = awscloud.New(cfg)
+	h.Cloud = aws.New(cfg)
 	handle := h.Preview
 	if o.yes {
 		for _, in := range all {

@@ -8,9 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/castai"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/term"
 )
@@ -142,7 +142,7 @@ func (c *console) tellOnboarded(ctx context.Context, r *onboard.Run, o onboardOp
 }
 
 // originalIsThere tells of the function that kops-spot replaces.
-func originalIsThere(ctx context.Context, account *iamcloud.Account) (change.Findings, error) {
+func originalIsThere(ctx context.Context, account *awsadmin.Account) (change.Findings, error) {
 	f, err := onboard.Original(ctx, account)
 	if err != nil || f == nil {
 		return nil, err

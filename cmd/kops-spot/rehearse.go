@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/awscloud"
-	"github.com/castai/kops-spot/internal/rehearsal"
+	"github.com/castai/kops-spot/internal/aws"
+	"github.com/castai/kops-spot/internal/rehearse"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/term"
 )
@@ -75,10 +75,10 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	if err != nil {
 		return err
 	}
-	if err := ownMachine(ctx, awscloud.New(cfg), k.name, m); err != nil {
+	if err := ownMachine(ctx, aws.New(cfg), k.name, m); err != nil {
 		return fmt.Errorf("nothing was sent: %w", err)
 	}
-	stage, group := rehearsal.New(cfg), o.group(k.name)
+	stage, group := rehearse.New(cfg), o.group(k.name)
 	if there, err := stage.HasLog(ctx, group); err != nil { // the outcome could not be looked for
 		return fmt.Errorf("nothing was sent: %w", err)
 	} else if !there {
@@ -129,7 +129,7 @@ func (o rehearseOptions) group(cluster string) string {
 
 // whereBroken says where a chain may be broken of which nothing was heard.
 func whereBroken(err error, group string) error {
-	if !errors.Is(err, rehearsal.ErrSilent) {
+	if !errors.Is(err, rehearse.ErrSilent) {
 		return err
 	}
 	return fmt.Errorf("%w. Look, in this order, whether a rule of the bus is enabled and matches the source kops-spot.rehearsal; "+

@@ -10,7 +10,7 @@ import (
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/install"
-	"github.com/castai/kops-spot/internal/rehearsal"
+	"github.com/castai/kops-spot/internal/rehearse"
 	"github.com/castai/kops-spot/internal/term"
 )
 
@@ -65,7 +65,7 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 		return fmt.Errorf("there is no function %s in account %s, region %s: kops-spot install makes it", s.Function, s.Account, s.Region)
 	}
 	s.State, s.Mode = f.State, f.Environment["KOPS_SPOT_MODE"]
-	heard, err := rehearsal.New(at.aws).Heard(ctx, iam.LogGroup(s.Cluster), time.Now().Add(-o.since))
+	heard, err := rehearse.New(at.aws).Heard(ctx, iam.LogGroup(s.Cluster), time.Now().Add(-o.since))
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/onboard"
 )
@@ -81,7 +81,7 @@ func (l *leaving) apply(ctx context.Context) error {
 		return err
 	}
 	err := l.install.Apply(ctx, l.stack.Code)
-	if errors.Is(err, iamcloud.ErrNotEmpty) {
+	if errors.Is(err, awsadmin.ErrNotEmpty) {
 		l.full, err = err, nil
 	}
 	return err

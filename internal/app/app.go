@@ -12,7 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/config"
 
-	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
@@ -36,15 +36,15 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 	if err != nil {
 		return nil, err
 	}
-	aws, err := config.LoadDefaultConfig(ctx, config.WithAppID("kops-spot"))
+	awsConfig, err := config.LoadDefaultConfig(ctx, config.WithAppID("kops-spot"))
 	if err != nil {
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 	}
-	if aws.Region == "" {
+	if awsConfig.Region == "" {
 		return nil, errors.New("reading the AWS configuration: AWS_REGION: set it to the cluster's region; Lambda sets it by itself")
 	}
-	cloud, userAgent := awscloud.New(aws), "kops-spot/"+version
-	login, err := cfg.logIn(aws, cloud, userAgent)
+	cloud, userAgent := aws.New(awsConfig), "kops-spot/"+version
+	login, err := cfg.logIn(awsConfig, cloud, userAgent)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/castai"
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -67,7 +67,7 @@ func checkCASTAI(cluster, url string) error {
 }
 
 // client is CAST AI's autoscaler; nil where there is none. It makes no request.
-func (a autoscaler) client(cloud *awscloud.Cloud, userAgent string) spot.Autoscaler {
+func (a autoscaler) client(cloud *aws.Cloud, userAgent string) spot.Autoscaler {
 	if a == (autoscaler{}) {
 		return nil
 	}

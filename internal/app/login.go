@@ -5,17 +5,17 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"k8s.io/client-go/rest"
 
-	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
 // logIn is the log-in that the configuration names. It makes no request; what it has to read it reads when it is first
 // used.
-func (c Config) logIn(cfg aws.Config, cloud *awscloud.Cloud, userAgent string) (*rest.Config, error) {
+func (c Config) logIn(cfg awssdk.Config, cloud *aws.Cloud, userAgent string) (*rest.Config, error) {
 	if c.login.in == byKubeconfig {
 		login, _, err := kube.Kubeconfig{File: c.login.name}.LogIn(userAgent)
 		return login, err
@@ -31,7 +31,7 @@ func (c Config) logIn(cfg aws.Config, cloud *awscloud.Cloud, userAgent string) (
 }
 
 // source reads the text at a place; key is its name where the place holds several.
-func source(cloud *awscloud.Cloud, p place, key string) kube.Source {
+func source(cloud *aws.Cloud, p place, key string) kube.Source {
 	switch p.in {
 	case inSecret:
 		return func(ctx context.Context) (string, error) { return cloud.Secret(ctx, p.name, key) }

@@ -6,13 +6,13 @@ import (
 	"testing"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/aws"
 )
 
 // TestTheRoleMayDoWhatTheCodeCanCall, and nothing else: an action too many fails as one too few does.
 func TestTheRoleMayDoWhatTheCodeCanCall(t *testing.T) {
 	var called []string
-	for _, ops := range awscloud.Operations() {
+	for _, ops := range aws.Operations() {
 		for _, op := range ops {
 			if op != "sts:GetCallerIdentity" { // AWS: no permission is needed for it, and none can deny it
 				called = append(called, op)

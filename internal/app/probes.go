@@ -11,7 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/castai/kops-spot/internal/awscloud"
+	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -149,7 +149,7 @@ type text struct {
 }
 
 // texts are those that the configuration names.
-func (c Config) texts(cloud *awscloud.Cloud) (texts []text) {
+func (c Config) texts(cloud *aws.Cloud) (texts []text) {
 	add := func(what, setting string, p place, key string, check func(string) error) {
 		if slices.Contains([]string{inSecret, inParameter, inFile}, p.in) {
 			texts = append(texts, text{what, setting, source(cloud, p, key), check})

@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 const (
@@ -28,17 +28,17 @@ const (
 // checkWorld is a cluster, its account, and a self-check of the function for it. It lives in a bubble.
 type checkWorld struct {
 	*testing.T
-	cluster *sim.Cluster
-	aws     *sim.AWS
+	cluster *spottest.Cluster
+	aws     *spottest.AWS
 	checker selfChecker
 	logged  *bytes.Buffer
 }
 
 func inCheckWorld(t *testing.T, test func(w *checkWorld)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &checkWorld{T: t, cluster: sim.NewCluster(), aws: sim.NewAWS("us-east-1"), logged: new(bytes.Buffer)}
-		w.aws.AddGroup(sim.Group{Name: group, Min: 1, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster}, Spot: true,
-			LaunchTime: 20 * time.Second, DetachTime: time.Second}, sim.Instance{ID: warned, Spot: true})
+		w := &checkWorld{T: t, cluster: spottest.NewCluster(), aws: spottest.NewAWS("us-east-1"), logged: new(bytes.Buffer)}
+		w.aws.AddGroup(spottest.Group{Name: group, Min: 1, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster}, Spot: true,
+			LaunchTime: 20 * time.Second, DetachTime: time.Second}, spottest.Instance{ID: warned, Spot: true})
 		w.cluster.AddNode(spot.Node{Name: warned, ProviderID: "aws:///us-east-1a/" + warned})
 		w.checker = selfChecker{cfg: Config{Cluster: cluster, Mode: Act, Policy: spot.DefaultPolicy(cluster)},
 			cluster: w.cluster, cloud: w.aws.Cloud()}
@@ -137,12 +137,12 @@ func TestNotReady(t *testing.T) {
 	}{
 		"a log-in that is refused": {
 			disturb: func(w *checkWorld) {
-				w.cluster.Disturb(sim.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Doubtful(refused)})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Doubtful(refused)})
 			},
 			failed: []string{"log-in", "rbac", "marked nodes"}, detail: "the token expired", advice: "KOPS_SPOT_SERVER"},
 		"a log-in that may not read nodes": {
 			disturb: func(w *checkWorld) {
-				w.cluster.Disturb(sim.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Doubtful(forbidden)})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Doubtful(forbidden)})
 				w.cluster.Forbid("get", "nodes")
 			},
 			failed: []string{"rbac: get nodes"}, detail: "finding the node by its name is not allowed", advice: "apply deploy/rbac.yaml"},
@@ -164,10 +164,10 @@ func TestNotReady(t *testing.T) {
 			},
 			failed: []string{"rbac: watch pods"}, detail: "503", advice: "apply deploy/rbac.yaml"},
 		"EC2 denied": {
-			disturb: func(w *checkWorld) { w.aws.Fail("DescribeInstances", -1, sim.Denied()) },
+			disturb: func(w *checkWorld) { w.aws.Fail("DescribeInstances", -1, spottest.Denied()) },
 			failed:  []string{"aws", "marked nodes"}, detail: "describing instances", advice: "iam/handler.json"},
 		"Auto Scaling denied": {
-			disturb: func(w *checkWorld) { w.aws.Fail("DescribeAutoScalingGroups", -1, sim.Denied()) },
+			disturb: func(w *checkWorld) { w.aws.Fail("DescribeAutoScalingGroups", -1, spottest.Denied()) },
 			failed:  []string{"aws", "marked nodes"}, detail: "describing Auto Scaling groups", advice: "iam/handler.json"},
 		"a secret that cannot be read": {
 			disturb: func(w *checkWorld) {
@@ -184,7 +184,7 @@ func TestNotReady(t *testing.T) {
 			failed: []string{"ca"}, detail: "there is no certificate in it", advice: "KOPS_SPOT_CA"},
 		"nodes that cannot be listed": {
 			disturb: func(w *checkWorld) {
-				w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "nodes", Err: errors.New("etcdserver: request timed out")})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "nodes", Err: errors.New("etcdserver: request timed out")})
 			},
 			failed: []string{"marked nodes"}, detail: "etcdserver", advice: "the cluster or EC2"},
 	} {
@@ -213,7 +213,7 @@ func TestNotReady(t *testing.T) {
 }
 
 // deaf is a cluster that cannot say what is forbidden.
-type deaf struct{ *sim.Cluster }
+type deaf struct{ *spottest.Cluster }
 
 func (d deaf) Allowed(ctx context.Context, verb, group, resource, subresource string) (bool, string, error) {
 	allowed, reason, err := d.Cluster.Allowed(ctx, verb, group, resource, subresource)
@@ -226,8 +226,8 @@ func (d deaf) Allowed(ctx context.Context, verb, group, resource, subresource st
 // TestWhatPassesIsNotBelieved: one answer lost or throttled is no reason to wake anybody.
 func TestWhatPassesIsNotBelieved(t *testing.T) {
 	inCheckWorld(t, func(w *checkWorld) {
-		w.aws.Fail("DescribeInstances", 2, sim.Throttled())
-		w.cluster.Disturb(sim.Disturbance{Times: 3, Err: spot.Doubtful(errors.New("does not accept the credential (401)"))})
+		w.aws.Fail("DescribeInstances", 2, spottest.Throttled())
+		w.cluster.Disturb(spottest.Disturbance{Times: 3, Err: spot.Doubtful(errors.New("does not accept the credential (401)"))})
 		w.run(Ready)
 	})
 }
@@ -238,11 +238,11 @@ func TestWhatHangsIsNotReady(t *testing.T) {
 		disturb func(w *checkWorld)
 		failed  []string
 	}{
-		"a cluster": {func(w *checkWorld) { w.cluster.Disturb(sim.Disturbance{Delay: time.Hour}) }, []string{"log-in", "rbac", "marked nodes"}},
+		"a cluster": {func(w *checkWorld) { w.cluster.Disturb(spottest.Disturbance{Delay: time.Hour}) }, []string{"log-in", "rbac", "marked nodes"}},
 		"its reviews": {func(w *checkWorld) {
-			w.cluster.Disturb(sim.Disturbance{Resource: "selfsubjectaccessreviews", Delay: time.Hour})
+			w.cluster.Disturb(spottest.Disturbance{Resource: "selfsubjectaccessreviews", Delay: time.Hour})
 		}, nil},
-		"AWS": {func(w *checkWorld) { w.aws.Delay(sim.AnyOperation, time.Hour) }, []string{"aws", "marked nodes"}},
+		"AWS": {func(w *checkWorld) { w.aws.Delay(spottest.AnyOperation, time.Hour) }, []string{"aws", "marked nodes"}},
 		"what does not listen": {func(w *checkWorld) {
 			w.checker.texts = []text{{"token", envLogin, func(context.Context) (string, error) { time.Sleep(time.Hour); return "t", nil }, notEmpty}}
 		}, nil},
@@ -262,7 +262,7 @@ func TestWhatHangsIsNotReady(t *testing.T) {
 // TestAnInvocationThatEndsSoon is told of all the same.
 func TestAnInvocationThatEndsSoon(t *testing.T) {
 	inCheckWorld(t, func(w *checkWorld) {
-		w.aws.Delay(sim.AnyOperation, time.Hour)
+		w.aws.Delay(spottest.AnyOperation, time.Hour)
 		ctx, cancel := context.WithTimeout(w.Context(), 6*time.Second)
 		defer cancel()
 		told := w.checker.run(ctx)

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/castai/kops-spot/internal/sim"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 // TestASelfCheckIsAnswered by the same function that handles interruptions: it is no error, and a metric says it.
@@ -65,7 +65,7 @@ func TestASelfCheckIsAnswered(t *testing.T) {
 // TestNoNumberWhereNothingCouldBeSeen: a zero would say that nothing is overdue.
 func TestNoNumberWhereNothingCouldBeSeen(t *testing.T) {
 	inCheckWorld(t, func(w *checkWorld) {
-		w.aws.Fail("DescribeInstances", -1, sim.Denied())
+		w.aws.Fail("DescribeInstances", -1, spottest.Denied())
 		if m := w.run(NotReady).metrics(); len(m) != 1 || m[0].Name != "Ready" || m[0].value != 0 {
 			w.Errorf("metrics: %v", m)
 		}

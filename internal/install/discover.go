@@ -21,8 +21,8 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/kube"
 )
 
@@ -36,7 +36,7 @@ type Discovery struct {
 type Site struct {
 	Cluster dynamic.Interface
 	Login   *rest.Config
-	AWS     *iamcloud.Account
+	AWS     *awsadmin.Account
 	Name    string
 	VPC     string
 	Store   Store
@@ -126,7 +126,7 @@ func (d *Discovery) network(ctx context.Context, s Site, host string) error {
 }
 
 // candidates are at most three private subnets, each in a zone of its own.
-func candidates(all []iamcloud.Subnet) (ids []string) {
+func candidates(all []awsadmin.Subnet) (ids []string) {
 	zones := map[string]bool{}
 	for _, s := range all {
 		if s.Private && !zones[s.Zone] && len(ids) < 3 {

@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // Removal is what is to be taken away: the stack, and when nothing needs it any more the code.
@@ -32,7 +32,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 			return p, err
 		}
 		for _, one := range resources {
-			p.Stack.add(partOf(iamcloud.StackChange{StackResource: one, Action: "Remove"}), nil)
+			p.Stack.add(partOf(awsadmin.StackChange{StackResource: one, Action: "Remove"}), nil)
 		}
 	}
 	w := r.Want
@@ -46,7 +46,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	}
 	for _, key := range all {
 		if strings.HasPrefix(key, w.folder()) {
-			p.Code.act(change.Delete, kindCode, key, "the function's code", iamcloud.DeleteObject(w.bucket(), w.Account, key))
+			p.Code.act(change.Delete, kindCode, key, "the function's code", awsadmin.DeleteObject(w.bucket(), w.Account, key))
 		}
 	}
 	switch {
@@ -58,7 +58,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 			Why: "other clusters' functions have their code there"}, nil)
 	default:
 		p.Code.act(change.Delete, KindBucket, w.bucket(), "no other cluster's function has its code there",
-			iamcloud.DeleteBucket(w.bucket(), w.Account))
+			awsadmin.DeleteBucket(w.bucket(), w.Account))
 	}
 	return p, nil
 }

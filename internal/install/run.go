@@ -10,18 +10,18 @@ import (
 	"strings"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // Run is one deployment, or its removal. One that was broken off is repeated.
 type Run struct {
-	AWS      *iamcloud.Account
+	AWS      *awsadmin.Account
 	Template *Template
 	Want     Want
 
 	// Say tells of each step that CloudFormation makes.
-	Say func(iamcloud.StackEvent)
+	Say func(awsadmin.StackEvent)
 
 	// Settle finds out for Want what is known only when all before the stack is made; nil if there is nothing of that.
 	Settle func(ctx context.Context) error
@@ -34,7 +34,7 @@ type Planned struct {
 	Stays      []string          // names of parameters that were found to be otherwise than the stack has them
 
 	steps    []step
-	proposal iamcloud.Proposal
+	proposal awsadmin.Proposal
 }
 
 type step = change.Step[*Run]
@@ -44,7 +44,7 @@ func (p *Planned) add(c change.Change, write func(ctx context.Context, r *Run) e
 }
 
 // act adds the row of one call.
-func (p *Planned) act(verb change.Verb, kind, name, why string, c iamcloud.Call) {
+func (p *Planned) act(verb change.Verb, kind, name, why string, c awsadmin.Call) {
 	p.add(change.Change{Verb: verb, Kind: kind, Name: name, Why: why},
 		func(ctx context.Context, r *Run) error { return r.AWS.Do(ctx, c) })
 }
@@ -75,7 +75,7 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 		return Planned{}, fmt.Errorf("stack %s is of the cluster %s, and not of %s", now.Name, now.Parameters["Cluster"], r.Want.Cluster)
 	}
 	var p Planned
-	var dead *iamcloud.Stack
+	var dead *awsadmin.Stack
 	if now != nil && now.Dead() {
 		dead, now = now, nil
 	}
@@ -93,7 +93,7 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 		p.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: dead.Name,
 			Why: "it could not be made the last time (" + dead.Status + "): CloudFormation lets nothing else be done with it"},
 			func(ctx context.Context, r *Run) error { return r.deleteStack(ctx, *dead) })
-		p.add(stack, func(ctx context.Context, r *Run) error { return r.proposeAndExecute(ctx, iamcloud.Proposal{}, before) })
+		p.add(stack, func(ctx context.Context, r *Run) error { return r.proposeAndExecute(ctx, awsadmin.Proposal{}, before) })
 		return p, nil
 	}
 	if p.proposal, err = r.propose(ctx, p.Parameters, now); err != nil {
@@ -126,7 +126,7 @@ func (r *Run) Parameters(ctx context.Context) (map[string]string, error) {
 }
 
 // atRest is the stack when CloudFormation is not at work on it; nil if there is none.
-func (r *Run) atRest(ctx context.Context) (*iamcloud.Stack, error) {
+func (r *Run) atRest(ctx context.Context) (*awsadmin.Stack, error) {
 	now, err := r.AWS.Stack(ctx, StackName(r.Want.Cluster))
 	if err != nil || now == nil || !now.Busy() {
 		return now, err
@@ -139,7 +139,7 @@ func (r *Run) atRest(ctx context.Context) (*iamcloud.Stack, error) {
 }
 
 // settled is the stack when CloudFormation is not at work on it; nil if there is none, or only a proposal, which is forgotten.
-func (r *Run) settled(ctx context.Context) (*iamcloud.Stack, error) {
+func (r *Run) settled(ctx context.Context) (*awsadmin.Stack, error) {
 	now, err := r.atRest(ctx)
 	if err != nil || now == nil || !now.Proposed() {
 		return now, err
@@ -177,38 +177,38 @@ func (r *Run) planCode(ctx context.Context, p *Planned) error {
 	case b.There:
 		p.add(keep, nil)
 	default:
-		p.act(change.Create, KindBucket, name, "for the code, private", iamcloud.CreateBucket(name, w.Region))
+		p.act(change.Create, KindBucket, name, "for the code, private", awsadmin.CreateBucket(name, w.Region))
 	}
 	if !b.Foreign() && !b.Private {
 		p.act(change.Create, "S3 public access block", name, "nobody can make anything in it public",
-			iamcloud.BlockPublicAccess(name, w.Account))
+			awsadmin.BlockPublicAccess(name, w.Account))
 	}
 	if !b.Foreign() && !b.TLSOnly {
 		p.act(change.Create, "S3 bucket policy", name, "over TLS alone",
-			iamcloud.PutBucketPolicy(name, w.Account, w.bucketPolicy()))
+			awsadmin.PutBucketPolicy(name, w.Account, w.bucketPolicy()))
 	}
 	if !b.Foreign() && !b.Ours {
-		p.act(change.Tag, KindBucket, name, "", iamcloud.TagBucket(name, w.Account, iam.TagManagedBy, iam.ManagedBy))
+		p.act(change.Tag, KindBucket, name, "", awsadmin.TagBucket(name, w.Account, iam.TagManagedBy, iam.ManagedBy))
 	}
 	why := fmt.Sprintf("the function's code, %d KB", (len(w.Code)+1023)/1024)
 	if hasCode {
 		p.add(change.Change{Verb: change.Keep, Kind: kindCode, Name: w.key(), Why: why}, nil)
 	} else {
-		p.act(change.Create, kindCode, w.key(), why, iamcloud.PutObject(name, w.Account, w.key(), w.Code))
+		p.act(change.Create, kindCode, w.key(), why, awsadmin.PutObject(name, w.Account, w.key(), w.Code))
 	}
 	return nil
 }
 
 // propose has CloudFormation say what it would do.
-func (r *Run) propose(ctx context.Context, parameters map[string]string, now *iamcloud.Stack,
-) (p iamcloud.Proposal, err error) {
+func (r *Run) propose(ctx context.Context, parameters map[string]string, now *awsadmin.Stack,
+) (p awsadmin.Proposal, err error) {
 	template, err := r.Template.packaged(r.Want.bucket(), r.Want.key())
 	if err != nil {
 		return p, err
 	}
-	wanted := iamcloud.Wanted{Name: StackName(r.Want.Cluster), Template: template, Parameters: parameters}
+	wanted := awsadmin.Wanted{Name: StackName(r.Want.Cluster), Template: template, Parameters: parameters}
 	p, err = r.AWS.Propose(ctx, wanted, now)
-	if errors.Is(err, iamcloud.ErrRefused) {
+	if errors.Is(err, awsadmin.ErrRefused) {
 		return p, fmt.Errorf("%w\nwhere a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
 			"docs/deploying.md says what each is for", err)
 	}
@@ -217,7 +217,7 @@ func (r *Run) propose(ctx context.Context, parameters map[string]string, now *ia
 
 // proposeAndExecute is for what could not be proposed before: the stack had to go first, or what it is to be given
 // was not known.
-func (r *Run) proposeAndExecute(ctx context.Context, old iamcloud.Proposal, before map[string]string) error {
+func (r *Run) proposeAndExecute(ctx context.Context, old awsadmin.Proposal, before map[string]string) error {
 	if err := r.discard(ctx, old); err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (r *Run) proposeAndExecute(ctx context.Context, old iamcloud.Proposal, befo
 }
 
 // execute has CloudFormation do what it has proposed, and waits for it.
-func (r *Run) execute(ctx context.Context, p iamcloud.Proposal) error {
+func (r *Run) execute(ctx context.Context, p awsadmin.Proposal) error {
 	before, err := r.AWS.LastStep(ctx, p.Stack)
 	if err != nil {
 		return err
@@ -252,7 +252,7 @@ func (r *Run) execute(ctx context.Context, p iamcloud.Proposal) error {
 var verbs = map[string]change.Verb{"Add": change.Create, "Modify": change.Update, "Remove": change.Delete}
 
 // partOf is what CloudFormation proposes, in the words of a plan.
-func partOf(c iamcloud.StackChange) change.Change {
+func partOf(c awsadmin.StackChange) change.Change {
 	verb, known := verbs[c.Action]
 	if !known {
 		verb = change.Update
@@ -305,7 +305,7 @@ func cut(value string) string {
 // Discard forgets what CloudFormation has proposed.
 func (r *Run) Discard(ctx context.Context, p Planned) error { return r.discard(ctx, p.proposal) }
 
-func (r *Run) discard(ctx context.Context, p iamcloud.Proposal) error {
+func (r *Run) discard(ctx context.Context, p awsadmin.Proposal) error {
 	if p.ID == "" || p.Empty {
 		return nil
 	}
@@ -313,9 +313,9 @@ func (r *Run) discard(ctx context.Context, p iamcloud.Proposal) error {
 }
 
 // follow waits, and makes an error of what CloudFormation has taken back.
-func (r *Run) follow(ctx context.Context, s iamcloud.Stack, before iamcloud.Mark) error {
+func (r *Run) follow(ctx context.Context, s awsadmin.Stack, before awsadmin.Mark) error {
 	var causes []string
-	after, err := r.AWS.Follow(ctx, s, before, func(e iamcloud.StackEvent) {
+	after, err := r.AWS.Follow(ctx, s, before, func(e awsadmin.StackEvent) {
 		if e.Failed() && e.LogicalID != s.Name && e.Reason != "" {
 			causes = append(causes, e.LogicalID+" ("+e.Type+"): "+e.Reason)
 		}
@@ -330,7 +330,7 @@ func (r *Run) follow(ctx context.Context, s iamcloud.Stack, before iamcloud.Mark
 	return &FailedError{Stack: after, Causes: causes}
 }
 
-func (r *Run) deleteStack(ctx context.Context, s iamcloud.Stack) error {
+func (r *Run) deleteStack(ctx context.Context, s awsadmin.Stack) error {
 	before, err := r.AWS.LastStep(ctx, s)
 	if err != nil {
 		return err
@@ -343,7 +343,7 @@ func (r *Run) deleteStack(ctx context.Context, s iamcloud.Stack) error {
 
 // FailedError is told where CloudFormation could not do what it was to do.
 type FailedError struct {
-	Stack  iamcloud.Stack
+	Stack  awsadmin.Stack
 	Causes []string // what failed of itself, the first first
 }
 

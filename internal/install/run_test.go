@@ -19,8 +19,8 @@ import (
 
 	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 const stackID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/cast-kops-prod-example-com-7405b025/1"
@@ -119,8 +119,8 @@ func newRun(t *testing.T, s *cloudFormation) (*Run, *[]string) {
 		t.Fatal(err)
 	}
 	var said []string
-	r := &Run{Template: template, Say: func(e iamcloud.StackEvent) { said = append(said, e.LogicalID+" "+e.Status) },
-		AWS: iamcloud.New(aws.Config{Region: "eu-west-1", HTTPClient: s, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
+	r := &Run{Template: template, Say: func(e awsadmin.StackEvent) { said = append(said, e.LogicalID+" "+e.Status) },
+		AWS: awsadmin.New(aws.Config{Region: "eu-west-1", HTTPClient: s, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 			Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}),
 		Want: Want{Values: iam.Values{Partition: "aws", Region: "eu-west-1", Account: "123456789012", Cluster: "prod.example.com"},
 			Code: []byte("code"), Found: map[string]string{"Server": "https://api.prod.example.com"}}}
@@ -182,7 +182,7 @@ func TestHowItEnded(t *testing.T) {
 		"DELETE_FAILED":            "could not delete all of the stack",
 		"IMPORT_COMPLETE":          "has left the stack s as IMPORT_COMPLETE",
 	} {
-		err := &FailedError{Stack: iamcloud.Stack{Name: "s", Status: status, Reason: "the reason"}}
+		err := &FailedError{Stack: awsadmin.Stack{Name: "s", Status: status, Reason: "the reason"}}
 		if got := err.Error(); !strings.Contains(got, want) || !strings.Contains(got, "because\n  the reason\n") {
 			t.Errorf("%s: %s", status, got)
 		}

@@ -9,8 +9,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // spec is what the function has to know of a cluster's specification in kOps' state store
@@ -42,7 +42,7 @@ func (s spec) inside() string {
 type Store string
 
 // read reads a cluster's specification; nil if there is no store that is known, or it may not be read, which is told.
-func (s Store) read(ctx context.Context, aws *iamcloud.Account, cluster string, d *Discovery) (*spec, error) {
+func (s Store) read(ctx context.Context, aws *awsadmin.Account, cluster string, d *Discovery) (*spec, error) {
 	if s == "" {
 		return nil, nil
 	}
@@ -55,7 +55,7 @@ func (s Store) read(ctx context.Context, aws *iamcloud.Account, cluster string, 
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, err
-	case errors.Is(err, iamcloud.ErrDenied):
+	case errors.Is(err, awsadmin.ErrDenied):
 		advice = "allow it, or know that " + unread
 	case err == nil && text == nil:
 		err = fmt.Errorf("there is no s3://%s/%s any more", bucket, key)

@@ -6,7 +6,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
 // TestWhoMayReachTheAPI by the specification, in both of its versions.
@@ -37,7 +37,7 @@ func TestTheOldestKubernetes(t *testing.T) {
 }
 
 func TestCandidates(t *testing.T) {
-	all := []iamcloud.Subnet{{ID: "s-public", Zone: "a"}, {ID: "s-1", Zone: "a", Private: true}, {ID: "s-2", Zone: "a", Private: true}, {ID: "s-3", Zone: "b", Private: true},
+	all := []awsadmin.Subnet{{ID: "s-public", Zone: "a"}, {ID: "s-1", Zone: "a", Private: true}, {ID: "s-2", Zone: "a", Private: true}, {ID: "s-3", Zone: "b", Private: true},
 		{ID: "s-4", Zone: "c", Private: true}, {ID: "s-5", Zone: "d", Private: true}}
 	if got := strings.Join(candidates(all), ","); got != "s-1,s-3,s-4" {
 		t.Errorf("they are %s", got)

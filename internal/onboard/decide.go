@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // Kinds of things, as a plan names them.
@@ -54,16 +54,16 @@ func decide(w Want, s State, files Files, inCluster []step, token *logIn) ([]ste
 		userRights(w, s, files), keys), nil
 }
 
-func managedPolicy(s State, now *iamcloud.Policy, d iam.Document, files Files, why, description string) []step {
+func managedPolicy(s State, now *awsadmin.Policy, d iam.Document, files Files, why, description string) []step {
 	text := files.text(d)
 	tags := map[string]string{iam.TagManagedBy: iam.ManagedBy}
 	if now == nil {
-		return []step{act(change.Create, kindPolicy, d.Name, why, iamcloud.CreatePolicy(d.Name, description, text, tags))}
+		return []step{act(change.Create, kindPolicy, d.Name, why, awsadmin.CreatePolicy(d.Name, description, text, tags))}
 	}
 	var steps []step
-	one := rewrite(kindPolicy, now.Name, why, now.Document, text, iamcloud.CreatePolicyVersion(now.ARN, text))
+	one := rewrite(kindPolicy, now.Name, why, now.Document, text, awsadmin.CreatePolicyVersion(now.ARN, text))
 	if one.Changes() {
-		if len(now.Versions) >= iamcloud.MaxVersions {
+		if len(now.Versions) >= awsadmin.MaxVersions {
 			steps = append(steps, versionAway(now, oldestVersion(now),
 				fmt.Sprintf("it has %d versions, and this is the oldest that does not count", len(now.Versions))))
 		}
@@ -72,16 +72,16 @@ func managedPolicy(s State, now *iamcloud.Policy, d iam.Document, files Files, w
 		}
 	}
 	steps = append(steps, one)
-	return append(steps, retagged(kindPolicy, now.Name, now.ARN, now.Tags, tags, iamcloud.TagPolicy)...)
+	return append(steps, retagged(kindPolicy, now.Name, now.ARN, now.Tags, tags, awsadmin.TagPolicy)...)
 }
 
-func versionAway(p *iamcloud.Policy, version, why string) step {
-	return act(change.Delete, kindVersion, p.Name+"/"+version, why, iamcloud.DeletePolicyVersion(p.ARN, version))
+func versionAway(p *awsadmin.Policy, version, why string) step {
+	return act(change.Delete, kindVersion, p.Name+"/"+version, why, awsadmin.DeletePolicyVersion(p.ARN, version))
 }
 
 // oldestVersion is the oldest of a policy's versions that may be deleted.
-func oldestVersion(p *iamcloud.Policy) string {
-	oldest := iamcloud.Version{}
+func oldestVersion(p *awsadmin.Policy) string {
+	oldest := awsadmin.Version{}
 	for _, v := range p.Versions {
 		if !v.Default && (oldest.ID == "" || older(v, oldest)) {
 			oldest = v
@@ -91,7 +91,7 @@ func oldestVersion(p *iamcloud.Policy) string {
 }
 
 // older compares by time, and within one second by the number in the id: v2 came before v10.
-func older(a, b iamcloud.Version) bool {
+func older(a, b awsadmin.Version) bool {
 	if !a.Created.Equal(b.Created) {
 		return a.Created.Before(b.Created)
 	}
@@ -100,7 +100,7 @@ func older(a, b iamcloud.Version) bool {
 
 // retagged adds tags that are missing, or say something else.
 func retagged(kind, name, id string, has, want map[string]string,
-	tag func(string, map[string]string) iamcloud.Call) []step {
+	tag func(string, map[string]string) awsadmin.Call) []step {
 	missing := map[string]string{}
 	var diff []string
 	for _, key := range slices.Sorted(maps.Keys(want)) {
@@ -129,10 +129,10 @@ func user(w Want, s State, tags map[string]string) []step {
 	name := iam.UserName(w.Ground.Cluster)
 	if s.User == nil {
 		return []step{act(change.Create, kindUser, name, "as whom CAST AI works on the cluster",
-			iamcloud.CreateUser(name, tags))}
+			awsadmin.CreateUser(name, tags))}
 	}
 	steps := []step{keep(kindUser, s.User.Name, "as whom CAST AI works on the cluster")}
-	return append(steps, retagged(kindUser, s.User.Name, s.User.Name, s.User.Tags, tags, iamcloud.TagUser)...)
+	return append(steps, retagged(kindUser, s.User.Name, s.User.Name, s.User.Tags, tags, awsadmin.TagUser)...)
 }
 
 func last(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
@@ -152,9 +152,9 @@ func role(w Want, s State, files Files) []step {
 		if s.RoleName != iam.FunctionRole {
 			why += "; " + iam.FunctionRole + " is another's in this account"
 		}
-		return []step{act(change.Create, kindRole, s.RoleName, why, iamcloud.CreateRole(s.RoleName,
+		return []step{act(change.Create, kindRole, s.RoleName, why, awsadmin.CreateRole(s.RoleName,
 			"Handles the Spot interruptions of "+w.Ground.Cluster, trust, tags))}
 	}
-	steps := []step{rewrite(kindRole, s.Role.Name, why, s.Role.Trust, trust, iamcloud.UpdateTrust(s.Role.Name, trust))}
-	return append(steps, retagged(kindRole, s.Role.Name, s.Role.Name, s.Role.Tags, tags, iamcloud.TagRole)...)
+	steps := []step{rewrite(kindRole, s.Role.Name, why, s.Role.Trust, trust, awsadmin.UpdateTrust(s.Role.Name, trust))}
+	return append(steps, retagged(kindRole, s.Role.Name, s.Role.Name, s.Role.Tags, tags, awsadmin.TagRole)...)
 }

@@ -5,7 +5,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
 // FunctionLogIn is how a function logs in to its cluster.
@@ -78,14 +78,14 @@ func (r *Run) PlanLogInRemoval(ctx context.Context, role string) (Planned, error
 }
 
 // secretToMake stands for the log-in's secret before it is made: what AWS puts after its name is known only then.
-func (w Want) secretToMake() *iamcloud.Secret {
+func (w Want) secretToMake() *awsadmin.Secret {
 	g := w.Ground
-	return &iamcloud.Secret{ARN: "arn:" + g.Partition + ":secretsmanager:" + g.Region + ":" + g.Account + ":secret:" +
+	return &awsadmin.Secret{ARN: "arn:" + g.Partition + ":secretsmanager:" + g.Region + ":" + g.Account + ":secret:" +
 		LogInSecret(g.Cluster) + "-AbCdEf"}
 }
 
 // FunctionRole is the role that a function of the cluster has or would have: the name, and whether onboarding has made it.
-func FunctionRole(ctx context.Context, aws *iamcloud.Account, cluster string) (name string, made bool, err error) {
+func FunctionRole(ctx context.Context, aws *awsadmin.Account, cluster string) (name string, made bool, err error) {
 	var s State
 	if err := s.role(ctx, aws, cluster); err != nil {
 		return "", false, err

@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/kube"
 )
 
@@ -41,9 +41,9 @@ type Ground struct {
 // Asked is what of AWS tells whether it is the right account and region.
 type Asked interface {
 	Region() string
-	Caller(ctx context.Context) (iamcloud.Caller, error)
-	Tagged(ctx context.Context, key, value string) ([]iamcloud.Instance, error)
-	Instances(ctx context.Context, ids []string) ([]iamcloud.Instance, error)
+	Caller(ctx context.Context) (awsadmin.Caller, error)
+	Tagged(ctx context.Context, key, value string) ([]awsadmin.Instance, error)
+	Instances(ctx context.Context, ids []string) ([]awsadmin.Instance, error)
 }
 
 var (
@@ -102,7 +102,7 @@ func RegionOf(machines []Machine, said string, m Meant) (string, error) {
 
 // RightCluster makes sure that kubeconfig and credentials lead to the same cluster, and says where it is: the nodes' instances
 // must be in this account and region, with the cluster's tag. Every command that changes something in AWS asks it first.
-func RightCluster(ctx context.Context, aws Asked, machines []Machine, m Meant) (Ground, []iamcloud.Instance, error) {
+func RightCluster(ctx context.Context, aws Asked, machines []Machine, m Meant) (Ground, []awsadmin.Instance, error) {
 	who, err := aws.Caller(ctx)
 	if err != nil {
 		return Ground{}, nil, err
@@ -117,7 +117,7 @@ func RightCluster(ctx context.Context, aws Asked, machines []Machine, m Meant) (
 	for _, one := range machines {
 		ids[one.ID] = true
 	}
-	var ours []iamcloud.Instance
+	var ours []awsadmin.Instance
 	vpcs := map[string]bool{}
 	for _, i := range tagged {
 		if ids[i.ID] {
@@ -141,7 +141,7 @@ func RightCluster(ctx context.Context, aws Asked, machines []Machine, m Meant) (
 }
 
 // wrong says which of kubeconfig and credentials points elsewhere, as far as AWS lets know.
-func wrong(g Ground, m Meant, machines []Machine, tagged, found []iamcloud.Instance) error {
+func wrong(g Ground, m Meant, machines []Machine, tagged, found []awsadmin.Instance) error {
 	begin := fmt.Sprintf("nothing was changed: kubeconfig and AWS credentials do not lead to the same cluster: the kubeconfig's context %s leads to %s, whose node %s is the instance %s",
 		m.Context, m.Cluster, machines[0].Node, machines[0].ID)
 	where := fmt.Sprintf("account %s and region %s, to which the credentials of %s lead", g.Account, g.Region, g.Caller)
@@ -171,7 +171,7 @@ type Profiles interface {
 
 // NodeRoles finds the roles that the cluster's workers run with. Those of the control plane are not among them: whoever may
 // pass one of these to a machine of his own is its cluster's master.
-func NodeRoles(ctx context.Context, aws Profiles, instances []iamcloud.Instance) (roles []string, err error) {
+func NodeRoles(ctx context.Context, aws Profiles, instances []awsadmin.Instance) (roles []string, err error) {
 	workers, masters := map[string]bool{}, map[string]bool{}
 	for _, i := range instances {
 		switch {
@@ -187,7 +187,7 @@ func NodeRoles(ctx context.Context, aws Profiles, instances []iamcloud.Instance)
 			continue
 		}
 		names, err := aws.RolesOfProfile(ctx, profile)
-		if errors.Is(err, iamcloud.ErrNotFound) {
+		if errors.Is(err, awsadmin.ErrNotFound) {
 			continue
 		}
 		if err != nil {
@@ -199,7 +199,7 @@ func NodeRoles(ctx context.Context, aws Profiles, instances []iamcloud.Instance)
 	return slices.Compact(roles), nil
 }
 
-func isWorker(i iamcloud.Instance) bool {
+func isWorker(i awsadmin.Instance) bool {
 	for _, role := range []string{"control-plane", "master", "apiserver", "bastion"} {
 		if _, has := i.Tags["k8s.io/role/"+role]; has {
 			return false

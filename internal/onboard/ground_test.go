@@ -7,19 +7,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
 // fakeRegion is an account's region with these instances.
-type fakeRegion []iamcloud.Instance
+type fakeRegion []awsadmin.Instance
 
 func (fakeRegion) Region() string { return "eu-west-1" }
 
-func (fakeRegion) Caller(context.Context) (iamcloud.Caller, error) {
-	return iamcloud.Caller{Partition: "aws-cn", Account: "123456789012", ARN: "arn:aws-cn:iam::123456789012:user/operator"}, nil
+func (fakeRegion) Caller(context.Context) (awsadmin.Caller, error) {
+	return awsadmin.Caller{Partition: "aws-cn", Account: "123456789012", ARN: "arn:aws-cn:iam::123456789012:user/operator"}, nil
 }
 
-func (r fakeRegion) Tagged(_ context.Context, key, value string) (found []iamcloud.Instance, err error) {
+func (r fakeRegion) Tagged(_ context.Context, key, value string) (found []awsadmin.Instance, err error) {
 	for _, i := range r {
 		if i.Tags[key] == value {
 			found = append(found, i)
@@ -28,7 +28,7 @@ func (r fakeRegion) Tagged(_ context.Context, key, value string) (found []iamclo
 	return found, nil
 }
 
-func (r fakeRegion) Instances(_ context.Context, ids []string) (found []iamcloud.Instance, err error) {
+func (r fakeRegion) Instances(_ context.Context, ids []string) (found []awsadmin.Instance, err error) {
 	for _, i := range r {
 		if slices.Contains(ids, i.ID) {
 			found = append(found, i)
@@ -39,16 +39,16 @@ func (r fakeRegion) Instances(_ context.Context, ids []string) (found []iamcloud
 
 func (fakeRegion) RolesOfProfile(_ context.Context, profile string) ([]string, error) {
 	if profile == "gone" {
-		return nil, iamcloud.ErrNotFound
+		return nil, awsadmin.ErrNotFound
 	}
 	if profile == "closed" {
-		return nil, iamcloud.ErrDenied
+		return nil, awsadmin.ErrDenied
 	}
 	return []string{"role-of-" + profile}, nil
 }
 
-func of(cluster, id, vpc string) iamcloud.Instance {
-	return iamcloud.Instance{ID: id, VPC: vpc, Tags: map[string]string{"KubernetesCluster": cluster}}
+func of(cluster, id, vpc string) awsadmin.Instance {
+	return awsadmin.Instance{ID: id, VPC: vpc, Tags: map[string]string{"KubernetesCluster": cluster}}
 }
 
 func TestRightCluster(t *testing.T) {
@@ -106,17 +106,17 @@ func TestRegionIsTheNodes(t *testing.T) {
 }
 
 func TestNodeRolesAreTheWorkersAlone(t *testing.T) {
-	with := func(profile, role string) iamcloud.Instance {
-		return iamcloud.Instance{ID: "i", Profile: profile, Tags: map[string]string{"k8s.io/role/" + role: "1"}}
+	with := func(profile, role string) awsadmin.Instance {
+		return awsadmin.Instance{ID: "i", Profile: profile, Tags: map[string]string{"k8s.io/role/" + role: "1"}}
 	}
 	ended := with("old", "node")
 	ended.Ended = true
-	got, err := NodeRoles(t.Context(), fakeRegion{}, []iamcloud.Instance{with("nodes", "node"), with("nodes", "node"), with("spot", "node"), with("masters", "control-plane"),
+	got, err := NodeRoles(t.Context(), fakeRegion{}, []awsadmin.Instance{with("nodes", "node"), with("nodes", "node"), with("spot", "node"), with("masters", "control-plane"),
 		with("apiservers", "apiserver"), with("bastions", "bastion"), with("old-masters", "master"), with("shared", "node"), with("shared", "master"), with("", "node"), with("gone", "node"), ended})
 	if want := []string{"role-of-nodes", "role-of-spot"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q, %v; want %q", got, err, want)
 	}
-	if _, err := NodeRoles(t.Context(), fakeRegion{}, []iamcloud.Instance{with("closed", "node")}); !errors.Is(err, iamcloud.ErrDenied) {
+	if _, err := NodeRoles(t.Context(), fakeRegion{}, []awsadmin.Instance{with("closed", "node")}); !errors.Is(err, awsadmin.ErrDenied) {
 		t.Error(err)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 const (
@@ -31,7 +31,7 @@ const (
 // keys is what is known of a user's access keys.
 type keys struct {
 	user    string
-	all     []iamcloud.Key
+	all     []awsadmin.Key
 	stored  string // the one whose secret is in the store; empty if none of them is
 	where   string // that is in another store than is wanted: which; empty otherwise
 	pending string // what tagRenewing says; empty without
@@ -66,7 +66,7 @@ func knownKeys(w Want, s State) (k keys, err error) {
 }
 
 func (k keys) has(id string) bool {
-	return id != "" && slices.ContainsFunc(k.all, func(one iamcloud.Key) bool { return one.ID == id })
+	return id != "" && slices.ContainsFunc(k.all, func(one awsadmin.Key) bool { return one.ID == id })
 }
 
 // decideKey makes a key where there is none, keeps one whose secret is stored, and never deletes one that somebody may use,
@@ -108,7 +108,7 @@ func decideKey(w Want, s State) ([]step, error) {
 
 // dropOrphans deletes keys that a run has made which was broken off before it could store them.
 func (k *keys) dropOrphans() (steps []step) {
-	var rest []iamcloud.Key
+	var rest []awsadmin.Key
 	for _, one := range k.all {
 		if one.ID == k.pending || one.Used { // what has been used, somebody else has made
 			rest = append(rest, one)
@@ -116,7 +116,7 @@ func (k *keys) dropOrphans() (steps []step) {
 		}
 		steps = append(steps, act(change.Delete, kindKey, one.ID,
 			"an earlier run has made it and was broken off before it could store it: nobody has its secret",
-			iamcloud.DeleteKey(k.user, one.ID)))
+			awsadmin.DeleteKey(k.user, one.ID)))
 	}
 	k.all = rest
 	return steps
@@ -125,13 +125,13 @@ func (k *keys) dropOrphans() (steps []step) {
 // renew makes a key and stores it before the old one goes, if there is one. The tag tells the next run of a key that
 // this one could neither store nor take back.
 func (k keys) renew(w Want, s State, old string) []step {
-	var made iamcloud.NewKey // from step to step; it is shown to nobody
+	var made awsadmin.NewKey // from step to step; it is shown to nobody
 	steps, stored := w.Store.steps(w, s, &made)
 	of, replaces := "of "+k.user, cmp.Or(old, replacesNone)
 	if k.pending != replaces {
 		steps = append(steps, act(change.Tag, kindUser, k.user, tagRenewing+"="+replaces+
 			", while the key is made: a run that is broken off is finished by the next",
-			iamcloud.TagUser(k.user, map[string]string{tagRenewing: replaces})))
+			awsadmin.TagUser(k.user, map[string]string{tagRenewing: replaces})))
 	}
 	steps = append(steps,
 		step{Change: change.Change{Verb: change.Create, Kind: kindKey, Name: of},
@@ -159,7 +159,7 @@ func (k keys) renew(w Want, s State, old string) []step {
 }
 
 // store stores a key that was made. One that the store surely does not have is taken away again.
-func (k keys) store(ctx context.Context, r *Run, made iamcloud.NewKey) error {
+func (k keys) store(ctx context.Context, r *Run, made awsadmin.NewKey) error {
 	err := r.Want.Store.Put(ctx, r.AWS, made)
 	switch {
 	case err == nil:
@@ -170,21 +170,21 @@ func (k keys) store(ctx context.Context, r *Run, made iamcloud.NewKey) error {
 	}
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackLimit)
 	defer cancel()
-	return errors.Join(err, r.AWS.Do(back, iamcloud.DeleteKey(k.user, made.ID)))
+	return errors.Join(err, r.AWS.Do(back, awsadmin.DeleteKey(k.user, made.ID)))
 }
 
 func (k keys) retire(id, why string) []step {
-	return []step{act(change.Deactivate, kindKey, id, why, iamcloud.DeactivateKey(k.user, id)),
-		act(change.Delete, kindKey, id, "", iamcloud.DeleteKey(k.user, id))}
+	return []step{act(change.Deactivate, kindKey, id, why, awsadmin.DeactivateKey(k.user, id)),
+		act(change.Delete, kindKey, id, "", awsadmin.DeleteKey(k.user, id))}
 }
 
 func (k keys) untag() step {
 	return act(change.Untag, kindUser, k.user, tagRenewing+": no key is being made any more",
-		iamcloud.UntagUser(k.user, tagRenewing))
+		awsadmin.UntagUser(k.user, tagRenewing))
 }
 
 // untilKnown waits until AWS accepts the key: before that, the old one must not go.
-func untilKnown(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) error {
+func untilKnown(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) error {
 	var refused error
 	if wait.PollUntilContextTimeout(ctx, knownPause, knownLimit, true, func(ctx context.Context) (bool, error) {
 		refused = aws.KeyWorks(ctx, k)

@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // logIn is the token with which the function logs in where IAM is not known in the cluster, on its way from the cluster into
@@ -46,7 +46,7 @@ func (l *logIn) steps(w Want, s State) []step {
 		description := "Log-in of the function that handles the Spot interruptions of " + w.Ground.Cluster
 		return []step{act(change.Create, kindSecret, name,
 			"for the token with which the function logs in; it holds nothing yet",
-			iamcloud.CreateSecret(name, description, iam.Tags(w.Ground.Cluster))), store}
+			awsadmin.CreateSecret(name, description, iam.Tags(w.Ground.Cluster))), store}
 	case l.label != "" && s.LogInSecret.Label == l.label:
 		return []step{keep(kindSecret, name, "the token with which the function logs in, and the cluster's certificates")}
 	}
@@ -63,5 +63,5 @@ func readBy(ctx context.Context, r *Run, s State, policy string) (err error) {
 	if err != nil {
 		return err
 	}
-	return r.AWS.Do(ctx, iamcloud.PutRolePolicy(s.RoleName, policy, text))
+	return r.AWS.Do(ctx, awsadmin.PutRolePolicy(s.RoleName, policy, text))
 }

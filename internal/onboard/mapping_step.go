@@ -12,8 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // edit makes of an object what it is to be; nil if it is to go, and of nil if it is not there. It is pure and leaves now
@@ -126,7 +126,7 @@ func objectDiff(now, next object) (lines []string) {
 			continue
 		}
 		lines = append(lines, "  "+path+":")
-		lines = append(lines, iamcloud.DiffDocuments(before, after)...)
+		lines = append(lines, awsadmin.DiffDocuments(before, after)...)
 	}
 	return lines
 }

@@ -6,8 +6,8 @@ import (
 	"slices"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // PlanRemoval says what offboarding would take away: what onboarding has made for the cluster, and nothing else.
@@ -33,7 +33,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (Planned, error) {
 
 // decideRemoval takes away the ways in first: the keys, and what the cluster knows. Then what the user and the role may do,
 // these two, and last what all clusters share, if no other needs it.
-func decideRemoval(w Want, s State, functions []iamcloud.Function, inCluster []step) []step {
+func decideRemoval(w Want, s State, functions []awsadmin.Function, inCluster []step) []step {
 	return slices.Concat(
 		keysAway(w, s), inCluster, userAway(w, s), roleAway(w, s, functions), secretsAway(w, s), sharedAway(s), madeByUser(s))
 }
@@ -49,7 +49,7 @@ func keysAway(w Want, s State) (steps []step) {
 		return nil
 	}
 	for _, k := range s.User.Keys {
-		steps = append(steps, act(change.Delete, kindKey, k.ID, "of "+s.User.Name, iamcloud.DeleteKey(s.User.Name, k.ID)))
+		steps = append(steps, act(change.Delete, kindKey, k.ID, "of "+s.User.Name, awsadmin.DeleteKey(s.User.Name, k.ID)))
 	}
 	return steps
 }
@@ -61,16 +61,16 @@ func userAway(w Want, s State) []step {
 	case !isOurs(s.User.Tags, w.Ground.Cluster):
 		return []step{leave(kindUser, s.User.Name, notMade)}
 	}
-	steps := rightsAway(s.User.Name, s.User.Attached, s.User.Inline, iamcloud.DetachUserPolicy, iamcloud.DeleteUserPolicy)
+	steps := rightsAway(s.User.Name, s.User.Attached, s.User.Inline, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy)
 	if len(s.User.Groups) > 0 {
 		return append(steps, leave(kindUser, s.User.Name, "somebody has put it into "+listed(s.User.Groups)+": take it out of there, and run this again"))
 	}
 	return append(steps, act(change.Delete, kindUser, s.User.Name, "as whom CAST AI worked on the cluster",
-		iamcloud.DeleteUser(s.User.Name)))
+		awsadmin.DeleteUser(s.User.Name)))
 }
 
 // rightsAway takes every policy from a user or a role, since IAM deletes neither before that.
-func rightsAway(of string, attached []string, inline map[string]string, detach, drop func(of, policy string) iamcloud.Call) (steps []step) {
+func rightsAway(of string, attached []string, inline map[string]string, detach, drop func(of, policy string) awsadmin.Call) (steps []step) {
 	for _, arn := range slices.Sorted(slices.Values(attached)) {
 		steps = append(steps, act(change.Detach, kindAttached, of+"/"+last(arn), "the policy itself stays", detach(of, arn)))
 	}
@@ -80,7 +80,7 @@ func rightsAway(of string, attached []string, inline map[string]string, detach, 
 	return steps
 }
 
-func roleAway(w Want, s State, functions []iamcloud.Function) []step {
+func roleAway(w Want, s State, functions []awsadmin.Function) []step {
 	switch {
 	case s.Role == nil:
 		return nil
@@ -91,7 +91,7 @@ func roleAway(w Want, s State, functions []iamcloud.Function) []step {
 }
 
 // dropRole takes a role away, unless something runs with it.
-func dropRole(role *iamcloud.Role, functions []iamcloud.Function, why string, except ...string) []step {
+func dropRole(role *awsadmin.Role, functions []awsadmin.Function, why string, except ...string) []step {
 	var running []string
 	for _, f := range functions {
 		if f.Role == role.Name && !slices.Contains(except, f.Name) {
@@ -104,19 +104,19 @@ func dropRole(role *iamcloud.Role, functions []iamcloud.Function, why string, ex
 	case len(role.Profiles) > 0:
 		return []step{leave(kindRole, role.Name, "it is in the instance profile "+listed(role.Profiles)+", which somebody else has made: take it out of there, and run this again")}
 	}
-	steps := rightsAway(role.Name, role.Attached, role.Inline, iamcloud.DetachRolePolicy, iamcloud.DeleteRolePolicy)
-	return append(steps, act(change.Delete, kindRole, role.Name, why, iamcloud.DeleteRole(role.Name)))
+	steps := rightsAway(role.Name, role.Attached, role.Inline, awsadmin.DetachRolePolicy, awsadmin.DeleteRolePolicy)
+	return append(steps, act(change.Delete, kindRole, role.Name, why, awsadmin.DeleteRole(role.Name)))
 }
 
 func secretsAway(w Want, s State) (steps []step) {
-	for _, secret := range []*iamcloud.Secret{s.KeySecret, s.LogInSecret} {
+	for _, secret := range []*awsadmin.Secret{s.KeySecret, s.LogInSecret} {
 		switch {
 		case secret == nil || secret.Deleted:
 		case !isOurs(secret.Tags, w.Ground.Cluster):
 			steps = append(steps, leave(kindSecret, secret.Name, notMade))
 		default:
 			steps = append(steps, act(change.Delete, kindSecret, secret.Name, "what it holds is worth nothing any more",
-				iamcloud.DeleteSecret(secret.Name)))
+				awsadmin.DeleteSecret(secret.Name)))
 		}
 	}
 	return steps
@@ -144,7 +144,7 @@ func sharedAway(s State) (steps []step) {
 	return steps
 }
 
-func policyAway(p *iamcloud.Policy, others []string, why string) (steps []step, gone bool) {
+func policyAway(p *awsadmin.Policy, others []string, why string) (steps []step, gone bool) {
 	switch {
 	case len(others) > 0:
 		return []step{leave(kindPolicy, p.Name, "it is also of "+listed(others))}, false
@@ -155,13 +155,13 @@ func policyAway(p *iamcloud.Policy, others []string, why string) (steps []step, 
 }
 
 // dropPolicy takes a policy away, and first its versions that do not count, since IAM does not delete it before that.
-func dropPolicy(p *iamcloud.Policy, why string) (steps []step) {
+func dropPolicy(p *awsadmin.Policy, why string) (steps []step) {
 	for _, v := range p.Versions {
 		if !v.Default {
 			steps = append(steps, versionAway(p, v.ID, ""))
 		}
 	}
-	return append(steps, act(change.Delete, kindPolicy, p.Name, why, iamcloud.DeletePolicy(p.ARN)))
+	return append(steps, act(change.Delete, kindPolicy, p.Name, why, awsadmin.DeletePolicy(p.ARN)))
 }
 
 func named(kind string, names []string) (all []string) {

@@ -5,20 +5,20 @@ import (
 	"strings"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // original is the function that kops-spot replaces, with all that belongs to it alone. It was one for all clusters of a region.
 type original struct {
-	function *iamcloud.Function
-	rules    []iamcloud.Rule
-	role     *iamcloud.Role // what it runs as, if that is the original's too
-	policy   *iamcloud.Policy
+	function *awsadmin.Function
+	rules    []awsadmin.Rule
+	role     *awsadmin.Role // what it runs as, if that is the original's too
+	policy   *awsadmin.Policy
 }
 
 // Original looks for the function that kops-spot replaces; nil if it is not there.
-func Original(ctx context.Context, aws *iamcloud.Account) (*iamcloud.Function, error) {
+func Original(ctx context.Context, aws *awsadmin.Account) (*awsadmin.Function, error) {
 	return aws.Function(ctx, originalFunction)
 }
 
@@ -44,7 +44,7 @@ func (r *Run) PlanOriginal(ctx context.Context) (Planned, error) {
 
 // steps takes the rules away first, so that nothing fails, and the function last: by it a run that was broken off finds the
 // rest.
-func (o original) steps(s State, functions []iamcloud.Function) (steps []step) {
+func (o original) steps(s State, functions []awsadmin.Function) (steps []step) {
 	if o.function != nil {
 		for _, rule := range o.rules {
 			steps = append(steps, o.ruleAway(rule)...)
@@ -52,7 +52,7 @@ func (o original) steps(s State, functions []iamcloud.Function) (steps []step) {
 		steps = append(steps, o.roleAway(functions)...)
 		steps = append(steps, act(change.Delete, kindFunction, o.function.Name,
 			"the function that kops-spot replaces, for all clusters of the region",
-			iamcloud.DeleteFunction(o.function.Name)))
+			awsadmin.DeleteFunction(o.function.Name)))
 	}
 	if p := o.policy; p != nil && p.Tags[iam.TagManagedBy] != iam.ManagedBy {
 		if used := append(named("user", p.Users), append(named("role", p.Roles), named("group", p.Groups)...)...); len(used) > 0 {
@@ -64,7 +64,7 @@ func (o original) steps(s State, functions []iamcloud.Function) (steps []step) {
 }
 
 // ruleAway takes the function out of a rule, and the rule away if that was all it was for.
-func (o original) ruleAway(rule iamcloud.Rule) []step {
+func (o original) ruleAway(rule awsadmin.Rule) []step {
 	var ids, others []string
 	for _, t := range rule.Targets {
 		if strings.HasPrefix(t.ARN, o.function.ARN) {
@@ -73,7 +73,7 @@ func (o original) ruleAway(rule iamcloud.Rule) []step {
 			others = append(others, t.ARN)
 		}
 	}
-	out, away := iamcloud.RemoveTargets(rule.Name, ids), iamcloud.DeleteRule(rule.Name)
+	out, away := awsadmin.RemoveTargets(rule.Name, ids), awsadmin.DeleteRule(rule.Name)
 	if len(others) > 0 {
 		return []step{act(change.Update, kindRule, rule.Name, "the function is no target of its any more; "+listed(others)+
 			" stays", out)}
@@ -82,7 +82,7 @@ func (o original) ruleAway(rule iamcloud.Rule) []step {
 		act(change.Delete, kindRule, rule.Name, "the function was its only target", away)}
 }
 
-func (o original) roleAway(functions []iamcloud.Function) []step {
+func (o original) roleAway(functions []awsadmin.Function) []step {
 	switch {
 	case o.role == nil:
 		return nil

@@ -6,19 +6,19 @@ import (
 	"slices"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // userRights are the policies of the user: the inline one first, then those that are attached.
 func userRights(w Want, s State, files Files) []step {
 	name := iam.UserName(w.Ground.Cluster)
-	var has iamcloud.User
+	var has awsadmin.User
 	if s.User != nil {
 		has, name = *s.User, s.User.Name
 	}
 	steps := []step{inline(has.Inline, name, iam.RestrictedPolicy, files, "what the user may do to what the cluster has",
-		iamcloud.PutUserPolicy)}
+		awsadmin.PutUserPolicy)}
 	arn := w.Ground.PolicyARN(iam.ManagedPolicy)
 	if s.Managed != nil {
 		arn = s.Managed.ARN // its name may differ in case
@@ -27,7 +27,7 @@ func userRights(w Want, s State, files Files) []step {
 	for _, policy := range iam.UserManaged {
 		wanted[w.Ground.AWSPolicyARN(policy)] = "of AWS' own: the user may read"
 	}
-	some := attachments(has.Attached, wanted, name, iamcloud.AttachUserPolicy)
+	some := attachments(has.Attached, wanted, name, awsadmin.AttachUserPolicy)
 	for _, other := range has.Attached {
 		if _, ok := wanted[other]; !ok {
 			some = append(some, leave(kindAttached, name+"/"+last(other),
@@ -40,7 +40,7 @@ func userRights(w Want, s State, files Files) []step {
 
 // inline is the step for an inline policy of a user or a role.
 func inline(has map[string]string, of string, d iam.Document, files Files, why string,
-	put func(of, policy, text string) iamcloud.Call) step {
+	put func(of, policy, text string) awsadmin.Call) step {
 	kind, policy, text := kindInline, d.Name, files.text(d)
 	old := written(slices.Sorted(maps.Keys(has)), policy)
 	if old == "" {
@@ -50,7 +50,7 @@ func inline(has map[string]string, of string, d iam.Document, files Files, why s
 }
 
 // attachments are the steps for the managed policies that a user or a role is to have.
-func attachments(has []string, wanted map[string]string, of string, attach func(of, arn string) iamcloud.Call) (steps []step) {
+func attachments(has []string, wanted map[string]string, of string, attach func(of, arn string) awsadmin.Call) (steps []step) {
 	for _, arn := range slices.Sorted(maps.Keys(wanted)) {
 		name, why := of+"/"+last(arn), wanted[arn]
 		if slices.Contains(has, arn) {
@@ -64,31 +64,31 @@ func attachments(has []string, wanted map[string]string, of string, attach func(
 
 // roleRights are the policies of the function's role.
 func roleRights(w Want, s State, files Files, token *logIn) []step {
-	var has iamcloud.Role
+	var has awsadmin.Role
 	if s.Role != nil {
 		has = *s.Role
 	}
 	handler := inline(has.Inline, s.RoleName, iam.HandlerPolicy, files, "what the function's code calls",
-		iamcloud.PutRolePolicy)
+		awsadmin.PutRolePolicy)
 	if token != nil && s.LogInSecret == nil {
 		handler.Why += "; it reads the secret " + LogInSecret(w.Ground.Cluster) + ", the end of whose ARN AWS makes up"
 		handler.Write = func(ctx context.Context, r *Run) error { return readBy(ctx, r, s, last(handler.Name)) }
 	}
 	steps := []step{handler, inline(has.Inline, s.RoleName, iam.RuntimePolicy, files, "what Lambda does for the function",
-		iamcloud.PutRolePolicy)}
+		awsadmin.PutRolePolicy)}
 	steps = append(steps, networkRights(w, s, has, files)...)
 	guide := map[string]string{}
 	for _, policy := range iam.GuideRoleManaged {
 		guide[w.Ground.AWSPolicyARN(policy)] = "of AWS' own, as the guide says; it is not scoped to the cluster"
 	}
 	if w.Permissions == Guide {
-		return append(steps, attachments(has.Attached, guide, s.RoleName, iamcloud.AttachRolePolicy)...)
+		return append(steps, attachments(has.Attached, guide, s.RoleName, awsadmin.AttachRolePolicy)...)
 	}
 	for _, arn := range slices.Sorted(slices.Values(has.Attached)) {
 		if _, ok := guide[arn]; ok {
 			steps = append(steps, act(change.Detach, kindAttached, s.RoleName+"/"+last(arn),
 				"it is not scoped to the cluster; --permissions guide keeps it",
-				iamcloud.DetachRolePolicy(s.RoleName, arn)))
+				awsadmin.DetachRolePolicy(s.RoleName, arn)))
 		}
 	}
 	return steps
@@ -96,10 +96,10 @@ func roleRights(w Want, s State, files Files, token *logIn) []step {
 
 // networkRights are what Lambda needs for a function in the VPC. Without subnets they stay as they are: a function that is in
 // the VPC would lose its interfaces' keeper.
-func networkRights(w Want, s State, has iamcloud.Role, files Files) []step {
+func networkRights(w Want, s State, has awsadmin.Role, files Files) []step {
 	if len(w.Subnets) > 0 {
 		return []step{inline(has.Inline, s.RoleName, iam.NetworkPolicy, files,
-			"the network interfaces that Lambda makes for a function in the VPC", iamcloud.PutRolePolicy)}
+			"the network interfaces that Lambda makes for a function in the VPC", awsadmin.PutRolePolicy)}
 	}
 	old := written(slices.Sorted(maps.Keys(has.Inline)), iam.NetworkPolicy.Name)
 	if old == "" {

@@ -10,19 +10,19 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // Run is one onboarding, or offboarding, of a cluster: a plan is made of what is there, and then carried out. A run that was
 // broken off is repeated: its plan has what is left.
 type Run struct {
-	AWS     *iamcloud.Account
+	AWS     *awsadmin.Account
 	Cluster dynamic.Interface
 	Want    Want
 
 	// Made is the access key that was made, if one was.
-	Made *iamcloud.NewKey
+	Made *awsadmin.NewKey
 }
 
 // Planned is what is to be done, and was found.

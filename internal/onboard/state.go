@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
 // Names of a cluster's secrets, and of tags that are ours alone.
@@ -28,11 +28,11 @@ const (
 
 // State is what an account has of what onboarding makes. Nil is what is not there.
 type State struct {
-	User              *iamcloud.User
-	Managed, Boundary *iamcloud.Policy
-	Role              *iamcloud.Role
-	KeySecret         *iamcloud.Secret
-	LogInSecret       *iamcloud.Secret
+	User              *awsadmin.User
+	Managed, Boundary *awsadmin.Policy
+	Role              *awsadmin.Role
+	KeySecret         *awsadmin.Secret
+	LogInSecret       *awsadmin.Secret
 
 	// RoleName is what the function's role is called, or would be.
 	RoleName string
@@ -46,7 +46,7 @@ type State struct {
 }
 
 // Inspect reads what there is of what onboarding makes for the cluster.
-func Inspect(ctx context.Context, aws *iamcloud.Account, cluster string) (s State, err error) {
+func Inspect(ctx context.Context, aws *awsadmin.Account, cluster string) (s State, err error) {
 	users, err := aws.UserNames(ctx)
 	if err != nil {
 		return s, err
@@ -87,14 +87,14 @@ func written(all []string, name string) string {
 	return ""
 }
 
-func (s *State) policies(ctx context.Context, aws *iamcloud.Account, cluster string) error {
+func (s *State) policies(ctx context.Context, aws *awsadmin.Account, cluster string) error {
 	arns, err := aws.PolicyARNs(ctx)
 	if err != nil {
 		return err
 	}
 	names := slices.Collect(maps.Keys(arns))
 	for _, p := range []struct {
-		into *(*iamcloud.Policy)
+		into *(*awsadmin.Policy)
 		name string
 	}{{&s.Managed, iam.ManagedPolicy.Name}, {&s.Boundary, iam.Boundary.Name}} {
 		name := written(names, p.name)
@@ -113,7 +113,7 @@ func (s *State) policies(ctx context.Context, aws *iamcloud.Account, cluster str
 			continue
 		}
 		tags, err := aws.UserTags(ctx, user)
-		if err != nil && !errors.Is(err, iamcloud.ErrDenied) { // whose tags may not be read is taken for one without
+		if err != nil && !errors.Is(err, awsadmin.ErrDenied) { // whose tags may not be read is taken for one without
 			return err
 		}
 		if tags[iam.TagCluster] == "" || tags[iam.TagName] == "" {
@@ -127,7 +127,7 @@ func (s *State) policies(ctx context.Context, aws *iamcloud.Account, cluster str
 
 // role finds the function's role. The first cluster of an account has the guide's name for it; where that is another
 // cluster's or nobody's that we know, there is one of the cluster's own.
-func (s *State) role(ctx context.Context, aws *iamcloud.Account, cluster string) error {
+func (s *State) role(ctx context.Context, aws *awsadmin.Account, cluster string) error {
 	paths, err := aws.RoleNames(ctx)
 	if err != nil {
 		return err
@@ -151,7 +151,7 @@ func (s *State) role(ctx context.Context, aws *iamcloud.Account, cluster string)
 	}
 	tags, err := aws.RoleTags(ctx, first)
 	switch {
-	case errors.Is(err, iamcloud.ErrDenied): // who may not read it may not onboard with it either
+	case errors.Is(err, awsadmin.ErrDenied): // who may not read it may not onboard with it either
 		return nil
 	case err != nil:
 		return err

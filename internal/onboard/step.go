@@ -3,14 +3,14 @@ package onboard
 import (
 	"context"
 
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 type step = change.Step[*Run]
 
 // act is the step of one call.
-func act(verb change.Verb, kind, name, why string, c iamcloud.Call) step {
+func act(verb change.Verb, kind, name, why string, c awsadmin.Call) step {
 	return step{Change: change.Change{Verb: verb, Kind: kind, Name: name, Why: why},
 		Write: func(ctx context.Context, r *Run) error { return r.AWS.Do(ctx, c) }}
 }
@@ -24,11 +24,11 @@ func leave(kind, name, why string) step {
 }
 
 // rewrite is the step of a document that is there and is to have this text, by the call that writes it.
-func rewrite(kind, name, why, now, text string, c iamcloud.Call) step {
-	if iamcloud.SameDocument(now, text) {
+func rewrite(kind, name, why, now, text string, c awsadmin.Call) step {
+	if awsadmin.SameDocument(now, text) {
 		return keep(kind, name, why)
 	}
 	one := act(change.Update, kind, name, why, c)
-	one.Diff = iamcloud.DiffDocuments(now, text)
+	one.Diff = awsadmin.DiffDocuments(now, text)
 	return one
 }

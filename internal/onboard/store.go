@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 )
 
 // KeyStore is where the access key goes. What it cannot be asked it does not have to know: a key's id is remembered where it
@@ -27,10 +27,10 @@ type KeyStore interface {
 	Ready() error
 
 	// Put stores a key. Any error but ErrNotStored leaves it open whether the store has it.
-	Put(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) error
+	Put(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) error
 
 	// steps are what else the store needs, before a key is made and after it is stored.
-	steps(w Want, s State, made *iamcloud.NewKey) (before, after []step)
+	steps(w Want, s State, made *awsadmin.NewKey) (before, after []step)
 }
 
 // ErrNotStored means that a store surely does not have the key: it can be taken back.
@@ -51,15 +51,15 @@ func (i InSecretsManager) Holds(s State) (string, error) {
 
 func (InSecretsManager) Ready() error { return nil }
 
-func (i InSecretsManager) steps(_ Want, s State, _ *iamcloud.NewKey) (before, after []step) {
+func (i InSecretsManager) steps(_ Want, s State, _ *awsadmin.NewKey) (before, after []step) {
 	if s.KeySecret != nil {
 		return nil, nil
 	}
 	return []step{act(change.Create, kindSecret, i.name(), "for the access key; it holds nothing yet",
-		iamcloud.CreateSecret(i.name(), "Access key of CAST AI for "+i.Cluster, iam.Tags(i.Cluster)))}, nil
+		awsadmin.CreateSecret(i.name(), "Access key of CAST AI for "+i.Cluster, iam.Tags(i.Cluster)))}, nil
 }
 
-func (i InSecretsManager) Put(ctx context.Context, aws *iamcloud.Account, k iamcloud.NewKey) error {
+func (i InSecretsManager) Put(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) error {
 	err := aws.Store(ctx, i.name(), string(k.JSON()), k.ID)
 	if err == nil {
 		return nil
@@ -86,7 +86,7 @@ func (f InFile) Holds(State) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading the credentials file: %w", err)
 	}
-	var k iamcloud.NewKey
+	var k awsadmin.NewKey
 	if json.Unmarshal(text, &k) != nil || k.ID == "" {
 		return "", fmt.Errorf("the credentials file %s is there already, and holds no access key: it is not overwritten: choose another", f.Path)
 	}
@@ -102,10 +102,10 @@ func (f InFile) Ready() error {
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
-func (InFile) steps(Want, State, *iamcloud.NewKey) (before, after []step) { return nil, nil }
+func (InFile) steps(Want, State, *awsadmin.NewKey) (before, after []step) { return nil, nil }
 
 // Put writes a new file and has it take the old one's place: nobody sees half a key, or one that others can read.
-func (f InFile) Put(_ context.Context, _ *iamcloud.Account, k iamcloud.NewKey) error {
+func (f InFile) Put(_ context.Context, _ *awsadmin.Account, k awsadmin.NewKey) error {
 	next, err := os.CreateTemp(filepath.Dir(f.Path), ".kops-spot-*") // its mode is 0600
 	if err == nil {
 		defer os.Remove(next.Name())
@@ -138,14 +138,14 @@ func (InConsole) Holds(s State) (string, error) {
 
 func (InConsole) Ready() error { return nil }
 
-func (c InConsole) Put(ctx context.Context, _ *iamcloud.Account, k iamcloud.NewKey) error {
+func (c InConsole) Put(ctx context.Context, _ *awsadmin.Account, k awsadmin.NewKey) error {
 	return c.Give(ctx, k.JSON())
 }
 
-func (InConsole) steps(w Want, _ State, made *iamcloud.NewKey) (before, after []step) {
+func (InConsole) steps(w Want, _ State, made *awsadmin.NewKey) (before, after []step) {
 	user := iam.UserName(w.Ground.Cluster)
 	one := change.Change{Verb: change.Tag, Kind: kindUser, Name: user, Why: tagHanded + ": which key the console has"}
 	return nil, []step{{Change: one, Write: func(ctx context.Context, r *Run) error {
-		return r.AWS.Do(ctx, iamcloud.TagUser(user, map[string]string{tagHanded: made.ID}))
+		return r.AWS.Do(ctx, awsadmin.TagUser(user, map[string]string{tagHanded: made.ID}))
 	}}}
 }

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
 // Networks is what of AWS tells which subnets and security groups there are.
 type Networks interface {
-	Subnets(ctx context.Context, vpc string) ([]iamcloud.Subnet, error)
+	Subnets(ctx context.Context, vpc string) ([]awsadmin.Subnet, error)
 	SecurityGroups(ctx context.Context, vpc string) ([]string, error)
 }
 
@@ -31,7 +31,7 @@ func InTheVPC(ctx context.Context, aws Networks, g Ground, subnets, groups []str
 	}
 	var errs []error
 	for _, id := range subnets {
-		if !slices.ContainsFunc(all, func(s iamcloud.Subnet) bool { return s.ID == id }) {
+		if !slices.ContainsFunc(all, func(s awsadmin.Subnet) bool { return s.ID == id }) {
 			errs = append(errs, fmt.Errorf("there is no subnet %s in the cluster's VPC %s: it has %s", id, g.VPC, listed(subnetIDs(all))))
 		}
 	}
@@ -43,7 +43,7 @@ func InTheVPC(ctx context.Context, aws Networks, g Ground, subnets, groups []str
 	return errors.Join(errs...)
 }
 
-func subnetIDs(all []iamcloud.Subnet) (ids []string) {
+func subnetIDs(all []awsadmin.Subnet) (ids []string) {
 	for _, s := range all {
 		ids = append(ids, s.ID)
 	}

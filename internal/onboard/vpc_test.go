@@ -6,14 +6,14 @@ import (
 	"testing"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
 type network struct{ asked int }
 
-func (n *network) Subnets(_ context.Context, vpc string) ([]iamcloud.Subnet, error) {
+func (n *network) Subnets(_ context.Context, vpc string) ([]awsadmin.Subnet, error) {
 	n.asked++
-	return []iamcloud.Subnet{{ID: "subnet-1"}, {ID: "subnet-2"}}, nil
+	return []awsadmin.Subnet{{ID: "subnet-1"}, {ID: "subnet-2"}}, nil
 }
 
 func (n *network) SecurityGroups(context.Context, string) ([]string, error) {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/iamcloud"
+	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
 // Permissions of the function's role.
@@ -49,7 +49,7 @@ func (w Want) refusals(s State, files Files) error {
 }
 
 // goingAway refuses a secret of whose name no other can be made for days.
-func (w Want) goingAway(secret string, is *iamcloud.Secret) error {
+func (w Want) goingAway(secret string, is *awsadmin.Secret) error {
 	if is == nil || !is.Deleted {
 		return nil
 	}
@@ -76,7 +76,7 @@ func (w Want) othersUser(s State) error {
 // othersPolicy refuses to write the managed policy where that takes rights away from users that no tag gives them back.
 func (w Want) othersPolicy(s State, files Files) error {
 	if len(s.Strangers) == 0 || w.ReplaceShared ||
-		iamcloud.SameDocument(s.Managed.Document, files.text(iam.ManagedPolicy)) {
+		awsadmin.SameDocument(s.Managed.Document, files.text(iam.ManagedPolicy)) {
 		return nil
 	}
 	return fmt.Errorf("policy %s is to be written anew, and then allows nothing to %s, whose tags do not say which cluster they are of: "+

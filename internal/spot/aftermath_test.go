@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 // TestRelease is the table of what is given free after the end of a machine, and what never is.
@@ -70,7 +70,7 @@ func (w *world) changed(state string) spot.Interruption {
 
 // lose ends the instance and its machine, and returns a StatefulSet's pod with a volume that was left on it.
 func (w *world) lose(state string) spot.Pod {
-	p := w.pod("db-0", func(p *sim.Pod) {
+	p := w.pod("db-0", func(p *spottest.Pod) {
 		p.Owner.Kind, p.Volumes, p.Volume = "StatefulSet", true, "data-db-0"
 	})
 	w.pod("logs-1", daemon)
@@ -120,7 +120,7 @@ func TestWhatAMachineLeavesIsGivenFree(t *testing.T) {
 // the same.
 func TestAPodThatWasEndingWhenItsMachineDied(t *testing.T) {
 	inWorld(t, func(w *world) {
-		p := w.pod("db-0", func(p *sim.Pod) {
+		p := w.pod("db-0", func(p *spottest.Pod) {
 			p.Owner.Kind, p.Volumes, p.Volume, p.Exit, p.Grace = "StatefulSet", true, "data-db-0", time.Hour, 2*time.Hour
 		})
 		if err := w.cluster.Evict(w.Context(), p, 2*time.Hour, false); err != nil {
@@ -228,7 +228,7 @@ func TestAWarnedMachineThatStillRunsKeepsItsMarks(t *testing.T) {
 func TestVolumesThatStayKeepTheNode(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.lose("terminated")
-		w.cluster.Disturb(sim.Disturbance{Resource: "volumeattachments", Err: errors.New("EOF")})
+		w.cluster.Disturb(spottest.Disturbance{Resource: "volumeattachments", Err: errors.New("EOF")})
 		out := w.handleEvent(w.changed("terminated"), spot.Released)
 		if out.Release.NodeDeleted != nil || len(out.Problems) == 0 {
 			t.Errorf("%+v, %q", out.Release, out.Problems)
@@ -243,7 +243,7 @@ func TestVolumesThatStayKeepTheNode(t *testing.T) {
 func TestPodsThatAreNotKnownKeepTheNode(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.lose("terminated")
-		w.cluster.Disturb(sim.Disturbance{Resource: "pods", Err: errors.New("EOF")})
+		w.cluster.Disturb(spottest.Disturbance{Resource: "pods", Err: errors.New("EOF")})
 		out := w.handleEvent(w.changed("terminated"), spot.Released)
 		if out.Release.PodsFreed != nil || out.Release.NodeDeleted != nil || len(out.Problems) == 0 {
 			t.Errorf("%+v, %q", out.Release, out.Problems)
@@ -257,12 +257,12 @@ func TestPodsThatAreNotKnownKeepTheNode(t *testing.T) {
 // TestAnAftermathThatCanDoNothingIsAnError, so that it is tried again.
 func TestAnAftermathThatCanDoNothingIsAnError(t *testing.T) {
 	for name, harm := range map[string]func(w *world){
-		"EC2 cannot be asked": func(w *world) { w.aws.Fail("DescribeInstances", 1000, sim.Throttled()) },
+		"EC2 cannot be asked": func(w *world) { w.aws.Fail("DescribeInstances", 1000, spottest.Throttled()) },
 		"the cluster cannot be asked": func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Resource: "nodes", Err: spot.Final(errors.New("403"))})
+			w.cluster.Disturb(spottest.Disturbance{Resource: "nodes", Err: spot.Final(errors.New("403"))})
 		},
 		"the node cannot be marked": func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Verb: "patch", Resource: "nodes", Err: spot.Final(errors.New("403"))})
+			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Resource: "nodes", Err: spot.Final(errors.New("403"))})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -280,7 +280,7 @@ func TestAnAftermathThatCanDoNothingIsAnError(t *testing.T) {
 // TestForeignStateChanges are told apart without a list of nodes.
 func TestForeignStateChanges(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.aws.AddInstance(sim.Instance{ID: "i-0fffffffffffffff1", State: "terminated", Tags: map[string]string{spot.TagCluster: "other.example.com"}})
+		w.aws.AddInstance(spottest.Instance{ID: "i-0fffffffffffffff1", State: "terminated", Tags: map[string]string{spot.TagCluster: "other.example.com"}})
 		in := w.changed("terminated")
 		in.Instance = "i-0fffffffffffffff1"
 		w.handleEvent(in, spot.ForeignOne)

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 func TestBudgetRefusesThenAllows(t *testing.T) {
@@ -39,7 +39,7 @@ func TestForcedPastTheBudget(t *testing.T) {
 	} {
 		t.Run(c.own.String(), func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.pod("db-0", func(p *sim.Pod) { p.Grace, p.Exit, p.Replacement = c.own, time.Hour, nil })
+				w.pod("db-0", func(p *spottest.Pod) { p.Grace, p.Exit, p.Replacement = c.own, time.Hour, nil })
 				w.guard("db", 1)
 				out := w.handle(spot.Emptied)
 				e := w.ended("db-0")
@@ -60,19 +60,21 @@ func TestForcedPastTheBudget(t *testing.T) {
 
 func TestRefusalsOfOtherKinds(t *testing.T) {
 	for name, refuse := range map[string]func(w *world){
-		"two budgets":        func(w *world) { w.guard("db", 0); w.cluster.AddBudget(sim.Budget{Name: "second", Owner: "db"}) },
+		"two budgets":        func(w *world) { w.guard("db", 0); w.cluster.AddBudget(spottest.Budget{Name: "second", Owner: "db"}) },
 		"a webhook's 400":    func(w *world) { w.webhook(400) },
 		"a webhook's 403":    func(w *world) { w.webhook(403) },
 		"a webhook's 500":    func(w *world) { w.webhook(500) },
-		"a long Retry-After": func(w *world) { w.cluster.AddBudget(sim.Budget{Owner: "db", Available: 1, RetryAfter: time.Hour}) },
-		"no answers":         func(w *world) { w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Err: errors.New("EOF")}) },
+		"a long Retry-After": func(w *world) { w.cluster.AddBudget(spottest.Budget{Owner: "db", Available: 1, RetryAfter: time.Hour}) },
+		"no answers": func(w *world) {
+			w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Err: errors.New("EOF")})
+		},
 		"changes without end": func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Err: fmt.Errorf("409: %w", spot.ErrChanged)})
+			w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Err: fmt.Errorf("409: %w", spot.ErrChanged)})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.pod("db-0", func(p *sim.Pod) { p.Replacement = nil })
+				w.pod("db-0", func(p *spottest.Pod) { p.Replacement = nil })
 				w.pod("web-1")
 				refuse(w)
 				out := w.handle(spot.Emptied)
@@ -102,9 +104,9 @@ func (w *world) webhook(code int) {
 // TestEndingPodsAreOnlyWatched: whoever ended them, and however little they were given.
 func TestEndingPodsAreOnlyWatched(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.pod("slow-1", func(p *sim.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, 100*time.Second })
-		w.pod("stuck-1", func(p *sim.Pod) { p.Terminating, p.Grace, p.Finalizer = true, 5*time.Second, true })
-		w.pod("endless-1", func(p *sim.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, time.Hour })
+		w.pod("slow-1", func(p *spottest.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, 100*time.Second })
+		w.pod("stuck-1", func(p *spottest.Pod) { p.Terminating, p.Grace, p.Finalizer = true, 5*time.Second, true })
+		w.pod("endless-1", func(p *spottest.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, time.Hour })
 		out := w.handle(spot.NotEmptied)
 		if n := w.cluster.Count("create", "pods/eviction") + w.cluster.Count("delete", "pods"); n != 0 {
 			t.Errorf("%d requests about pods that were ending already", n)
@@ -124,7 +126,7 @@ func TestEndingPodsAreOnlyWatched(t *testing.T) {
 // TestAnotherDrainer ends a guarded pod while we are being refused: from then on it is only watched.
 func TestAnotherDrainer(t *testing.T) {
 	inWorld(t, func(w *world) {
-		pod := w.pod("db-0", func(p *sim.Pod) { p.Grace, p.Exit, p.Replacement = 200*time.Second, 80*time.Second, nil })
+		pod := w.pod("db-0", func(p *spottest.Pod) { p.Grace, p.Exit, p.Replacement = 200*time.Second, 80*time.Second, nil })
 		w.guard("db", 1)
 		time.AfterFunc(10*time.Second, func() { _ = w.cluster.Delete(w.Context(), pod, 200*time.Second, false) })
 		out := w.handle(spot.Emptied)
@@ -157,7 +159,7 @@ func TestLateArrivals(t *testing.T) {
 // ended again and again.
 func TestBounce(t *testing.T) {
 	inWorld(t, func(w *world) {
-		back := func(p *sim.Pod) { p.ToleratesCordon, p.Replacement = true, &sim.Replacement{Node: instance} }
+		back := func(p *spottest.Pod) { p.ToleratesCordon, p.Replacement = true, &spottest.Replacement{Node: instance} }
 		w.pod("agent-1", back)
 		w.pod("agent-2", back)
 		w.guard("agent", 1)
@@ -180,9 +182,9 @@ func TestBounce(t *testing.T) {
 // TestWatchBreaks: a pod goes while nobody sees it.
 func TestWatchBreaks(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.pod("web-1", func(p *sim.Pod) { p.Exit = 20 * time.Second })
+		w.pod("web-1", func(p *spottest.Pod) { p.Exit = 20 * time.Second })
 		time.AfterFunc(5*time.Second, func() {
-			end := w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: errors.New("connection refused")})
+			end := w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: errors.New("connection refused")})
 			time.AfterFunc(25*time.Second, end)
 			w.cluster.BreakFollowing(errors.New("connection reset"))
 		})
@@ -197,7 +199,7 @@ func TestWatchBreaks(t *testing.T) {
 }
 
 // slowAnswers is a cluster whose watch is quicker than its answers.
-type slowAnswers struct{ *sim.Cluster }
+type slowAnswers struct{ *spottest.Cluster }
 
 const slowness = 100 * time.Millisecond
 
@@ -221,7 +223,7 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 	t.Run("somebody else's while we are refused", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.handler.Cluster = slowAnswers{w.cluster}
-			pod := w.pod("db-0", func(p *sim.Pod) { p.Exit, p.Replacement = 10*time.Second, nil })
+			pod := w.pod("db-0", func(p *spottest.Pod) { p.Exit, p.Replacement = 10*time.Second, nil })
 			w.guard("db", 1)
 			time.AfterFunc(slowness/2, func() { _ = w.cluster.Delete(w.Context(), pod, 30*time.Second, false) })
 			out := w.handle(spot.Emptied)
@@ -239,9 +241,9 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 func TestChangeQuickerThanTheAnswer(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Cluster = slowAnswers{w.cluster}
-		w.pod("web-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, time.Second })
-		w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Times: 1, Err: spot.ErrChanged})
-		time.AfterFunc(slowness/2, func() { w.cluster.ChangePod("default/web-1", func(*sim.Pod) {}) })
+		w.pod("web-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, time.Second })
+		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Times: 1, Err: spot.ErrChanged})
+		time.AfterFunc(slowness/2, func() { w.cluster.ChangePod("default/web-1", func(*spottest.Pod) {}) })
 		if p := podTold(t, w.handle(spot.Emptied), "web-1"); *p.Asked > 1 {
 			t.Errorf("asked again after %v s", *p.Asked)
 		}
@@ -250,8 +252,8 @@ func TestChangeQuickerThanTheAnswer(t *testing.T) {
 
 func TestAnswerLost(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.pod("web-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
-		w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Times: 1, Lost: true, Err: errors.New("EOF")})
+		w.pod("web-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
+		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Times: 1, Lost: true, Err: errors.New("EOF")})
 		w.handle(spot.Emptied)
 		w.after("its end", w.ended("web-1").Exited, 70*time.Second)
 	})
@@ -275,7 +277,7 @@ func TestCordon(t *testing.T) {
 	t.Run("denied", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("web-1")
-			w.cluster.Disturb(sim.Disturbance{Verb: "patch", Err: spot.Final(errors.New("403"))})
+			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Err: spot.Final(errors.New("403"))})
 			out := w.handle(spot.Emptied)
 			if out.Cordon.Error == "" || len(out.Problems) == 0 {
 				t.Errorf("a node that is not cordoned is no success to be silent about: %s", told(out))
@@ -285,7 +287,7 @@ func TestCordon(t *testing.T) {
 	t.Run("never, and why", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("web-1")
-			w.cluster.Disturb(sim.Disturbance{Verb: "patch", Err: errors.New("webhook x denied it")})
+			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Err: errors.New("webhook x denied it")})
 			out := w.handle(spot.Emptied)
 			if !strings.Contains(out.Cordon.Error, "webhook x denied it") {
 				t.Errorf("why the cordon failed is told as %q", out.Cordon.Error)
@@ -298,7 +300,7 @@ func TestCordon(t *testing.T) {
 	t.Run("late", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("web-1")
-			end := w.cluster.Disturb(sim.Disturbance{Verb: "patch", Err: errors.New("EOF")})
+			end := w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Err: errors.New("EOF")})
 			time.AfterFunc(30*time.Second, end)
 			w.handle(spot.Emptied)
 			w.after("the eviction", w.ended("web-1").SIGTERM, 5*time.Second)
@@ -327,17 +329,17 @@ func TestPodsAreAskedOnWhateverBecomesOfTheWatch(t *testing.T) {
 	for name, disturb := range map[string]func(*world){
 		"the list is refused later": func(w *world) {
 			time.AfterFunc(5*time.Second, func() {
-				w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: spot.Final(errors.New("403"))})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: spot.Final(errors.New("403"))})
 				w.cluster.BreakFollowing(nil)
 			})
 		},
 		"the watch is refused": func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Verb: "watch", Resource: "pods", Err: spot.Final(errors.New("403"))})
+			w.cluster.Disturb(spottest.Disturbance{Verb: "watch", Resource: "pods", Err: spot.Final(errors.New("403"))})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.pod("db-0", func(p *sim.Pod) { p.Replacement = nil })
+				w.pod("db-0", func(p *spottest.Pod) { p.Replacement = nil })
 				w.guard("db", 1)
 				disturb(w)
 				if _, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate)); err != nil {
@@ -354,7 +356,7 @@ func TestPodsAreAskedOnWhateverBecomesOfTheWatch(t *testing.T) {
 
 // laggingServer lists, after the first watch broke, what there was before: it has not seen the newest pod yet.
 type laggingServer struct {
-	*sim.Cluster
+	*spottest.Cluster
 	lists int
 }
 
@@ -375,8 +377,8 @@ func (c *laggingServer) FollowPods(ctx context.Context, node string, see func(sp
 func TestListThatLags(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Cluster = &laggingServer{Cluster: w.cluster}
-		w.pod("web-1", func(p *sim.Pod) { p.Exit = 20 * time.Second })
-		time.AfterFunc(6*time.Second, w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Name: "default/late-1", Err: &spot.Refusal{Code: 429}}))
+		w.pod("web-1", func(p *spottest.Pod) { p.Exit = 20 * time.Second })
+		time.AfterFunc(6*time.Second, w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Name: "default/late-1", Err: &spot.Refusal{Code: 429}}))
 		time.AfterFunc(time.Second, func() { w.pod("late-1") })
 		time.AfterFunc(1500*time.Millisecond, func() { w.cluster.BreakFollowing(nil) })
 		out := w.handle(spot.Emptied)
@@ -389,7 +391,7 @@ func TestListThatLags(t *testing.T) {
 
 // hangingWebhook is a cluster whose evictions of some pods are never answered.
 type hangingWebhook struct {
-	*sim.Cluster
+	*spottest.Cluster
 	hangs string // prefix of their names
 }
 
@@ -427,9 +429,9 @@ func TestHangingEvictions(t *testing.T) {
 func TestOrderOfSubmission(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Parallel = 1
-		w.pod("a-1", func(p *sim.Pod) { p.Critical = true })
+		w.pod("a-1", func(p *spottest.Pod) { p.Critical = true })
 		w.pod("b-1")
-		w.pod("c-1", func(p *sim.Pod) { p.Volumes = true })
+		w.pod("c-1", func(p *spottest.Pod) { p.Volumes = true })
 		w.handle(spot.Emptied)
 		var asked []string
 		for _, r := range w.cluster.Requests() {
@@ -449,7 +451,7 @@ func TestPodsBeyondTheBound(t *testing.T) {
 		for i := range 9 {
 			w.pod(fmt.Sprintf("web-%d", i))
 		}
-		w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Delay: time.Second})
+		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Delay: time.Second})
 		out := w.handle(spot.Emptied)
 		if last := *out.Times.LastEviction; last < 4.9 || last > 5.1 {
 			t.Errorf("nine requests of a second each, two at once, ended after %v s", last)
@@ -470,7 +472,7 @@ func TestVolumesThatStayAttachedAreNamed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.handler.Policy.Force = spot.ForceNever
-				w.pod("db-0", func(p *sim.Pod) { p.Volumes = c.volumes })
+				w.pod("db-0", func(p *spottest.Pod) { p.Volumes = c.volumes })
 				w.guard("db", 1)
 				w.pod("web-1")
 				w.guard("web", 1)

@@ -9,15 +9,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 func TestHandleEmptiesTheNode(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
 		w.pod("web-2")
-		w.pod("logs-1", func(p *sim.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
+		w.pod("logs-1", func(p *spottest.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
 		out := w.handle(spot.Emptied)
 
 		n, _ := w.cluster.Node(instance)
@@ -51,8 +51,8 @@ func TestRequests(t *testing.T) {
 			w.pod(name)
 		}
 		const roundTrip = 10 * time.Millisecond
-		w.cluster.Disturb(sim.Disturbance{Delay: roundTrip})
-		w.aws.Delay(sim.AnyOperation, time.Second) // the node must not wait for AWS
+		w.cluster.Disturb(spottest.Disturbance{Delay: roundTrip})
+		w.aws.Delay(spottest.AnyOperation, time.Second) // the node must not wait for AWS
 		w.handle(spot.Emptied)
 		events := w.cluster.Count("create", "events")
 		if n := len(w.cluster.Requests()) - events; n > 3+4 || events > 3+2 {
@@ -142,7 +142,7 @@ func TestForeignInstancesAreLeftAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.aws.AddInstance(sim.Instance{ID: "i-0cccccccccccccccc", Tags: tags, PrivateIP: "10.0.1.2"})
+				w.aws.AddInstance(spottest.Instance{ID: "i-0cccccccccccccccc", Tags: tags, PrivateIP: "10.0.1.2"})
 				in := w.warning(spot.SpotTerminate)
 				in.Instance = "i-0cccccccccccccccc"
 				out := w.handleEvent(in, spot.ForeignOne)
@@ -178,8 +178,8 @@ func TestEventsOfThePastChangeNothing(t *testing.T) {
 func TestPreviewTellsTheSamePlanAndChangesNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
-		w.pod("slow-1", func(p *sim.Pod) { p.Grace = 10 * time.Minute })
-		w.pod("logs-1", func(p *sim.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
+		w.pod("slow-1", func(p *spottest.Pod) { p.Grace = 10 * time.Minute })
+		w.pod("logs-1", func(p *spottest.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
 		in := w.warning(spot.SpotTerminate)
 		planned, err := w.handler.Preview(w.Context(), in)
 		if err != nil || planned.Result != spot.Planned {
@@ -200,7 +200,7 @@ func TestStopAndHibernate(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.pod("web-1")
 				w.pod("guarded-1")
-				w.pod("long-1", func(p *sim.Pod) { p.Grace = 300 * time.Second })
+				w.pod("long-1", func(p *spottest.Pod) { p.Grace = 300 * time.Second })
 				w.guard("guarded", 1)
 				result := spot.Emptied
 				if kind == spot.SpotHibernate {
@@ -235,7 +235,7 @@ func TestOneSideUnreachable(t *testing.T) {
 	down := errors.New("connection refused")
 	t.Run("the API server", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Err: down})
+			w.cluster.Disturb(spottest.Disturbance{Err: down})
 			out := w.handle(spot.NotEmptied)
 			if out.Replacement.Action != spot.ReplaceDetach || *out.Replacement.At > 5 {
 				t.Errorf("the instance was not detached in time: %+v", out.Replacement)
@@ -248,7 +248,7 @@ func TestOneSideUnreachable(t *testing.T) {
 	t.Run("the API server for a while", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("web-1")
-			end := w.cluster.Disturb(sim.Disturbance{Err: down})
+			end := w.cluster.Disturb(spottest.Disturbance{Err: down})
 			time.AfterFunc(20*time.Second, end)
 			if out := w.handle(spot.Emptied); *out.Times.Cordoned > 23 {
 				t.Errorf("cordoned after %v s", *out.Times.Cordoned)
@@ -258,7 +258,7 @@ func TestOneSideUnreachable(t *testing.T) {
 	t.Run("EC2", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("web-1")
-			w.aws.Fail(sim.AnyOperation, -1, sim.Unreachable())
+			w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
 			out := w.handle(spot.Emptied)
 			if *out.Times.Empty > 10 {
 				t.Errorf("the drain waited for EC2: %v s", *out.Times.Empty)
@@ -272,14 +272,14 @@ func TestOneSideUnreachable(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.RemoveNode(instance)
 			w.cluster.AddNode(spot.Node{Name: "ip-10-0-1-2.ec2.internal", ProviderID: "aws:///us-east-1a/" + instance})
-			w.aws.Fail(sim.AnyOperation, -1, sim.Unreachable())
+			w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
 			w.handle(spot.Emptied)
 		})
 	})
 	t.Run("both", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Err: down})
-			w.aws.Fail(sim.AnyOperation, -1, sim.Unreachable())
+			w.cluster.Disturb(spottest.Disturbance{Err: down})
+			w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
 			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
 			if err == nil || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), "asking EC2 for "+instance) {
 				t.Errorf("the error must name both: %v", err)
@@ -296,7 +296,7 @@ func TestDenied(t *testing.T) {
 	denied := spot.Final(errors.New("401"))
 	t.Run("by the cluster", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Err: denied})
+			w.cluster.Disturb(spottest.Disturbance{Err: denied})
 			out := w.handle(spot.NotEmptied)
 			if *out.Times.Ended > 5 || w.cluster.Count("get", "nodes") != 1 {
 				t.Errorf("it asked %d times in %v s", w.cluster.Count("get", "nodes"), *out.Times.Ended)
@@ -305,8 +305,8 @@ func TestDenied(t *testing.T) {
 	})
 	t.Run("by both", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Err: denied})
-			w.aws.Fail(sim.AnyOperation, -1, sim.Denied())
+			w.cluster.Disturb(spottest.Disturbance{Err: denied})
+			w.aws.Fail(spottest.AnyOperation, -1, spottest.Denied())
 			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
 			if err == nil || time.Since(w.event) > 5*time.Second {
 				t.Errorf("after %s: %v", time.Since(w.event), err)
@@ -315,7 +315,7 @@ func TestDenied(t *testing.T) {
 	})
 	t.Run("the pods", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: denied})
+			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: denied})
 			out := w.handle(spot.NotEmptied)
 			if out.Cordon.At == nil || len(out.Problems) == 0 || *out.Times.Ended > 5 {
 				t.Errorf("%s", told(out))
@@ -326,7 +326,7 @@ func TestDenied(t *testing.T) {
 
 func TestInvocationEndsBeforeTheMachine(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.pod("web-1", func(p *sim.Pod) { p.Exit = time.Hour })
+		w.pod("web-1", func(p *spottest.Pod) { p.Exit = time.Hour })
 		ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
 		defer cancel()
 		out, err := w.handler.Handle(ctx, w.warning(spot.SpotTerminate))
@@ -342,7 +342,7 @@ func TestInvocationEndsBeforeTheMachine(t *testing.T) {
 // TestEventFromTheFuture: EC2's clock and ours differ; nobody is given more than the whole time.
 func TestEventFromTheFuture(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.pod("db-0", func(p *sim.Pod) { p.Replacement = nil })
+		w.pod("db-0", func(p *spottest.Pod) { p.Replacement = nil })
 		w.guard("db", 1)
 		in := w.warning(spot.SpotTerminate)
 		in.Time = in.Time.Add(time.Minute)
@@ -368,7 +368,7 @@ func TestTerminatedInstanceIsNotWaitedFor(t *testing.T) {
 // TestDoubtfulErrors pass: an authenticator that AWS throttles says no to a good credential.
 func TestDoubtfulErrors(t *testing.T) {
 	doubt := spot.Doubtful(errors.New("401"))
-	for name, d := range map[string]sim.Disturbance{
+	for name, d := range map[string]spottest.Disturbance{
 		"reading the node":   {Verb: "get", Resource: "nodes", Err: doubt},
 		"cordoning it":       {Verb: "patch", Resource: "nodes", Err: doubt},
 		"listing its pods":   {Verb: "list", Resource: "pods", Err: doubt},
@@ -387,7 +387,7 @@ func TestDoubtfulErrors(t *testing.T) {
 	}
 	t.Run("one that lasts is believed", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Err: doubt})
+			w.cluster.Disturb(spottest.Disturbance{Err: doubt})
 			if out := w.handle(spot.NotEmptied); *out.Times.Ended < 5 || *out.Times.Ended > 10 {
 				t.Errorf("it ended after %v s", *out.Times.Ended)
 			}
@@ -398,10 +398,10 @@ func TestDoubtfulErrors(t *testing.T) {
 // TestForeignWithoutTheAPIServer: another cluster's instance must not hold the function for two minutes.
 func TestForeignWithoutTheAPIServer(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.aws.AddInstance(sim.Instance{ID: "i-0cccccccccccccccc", Tags: map[string]string{spot.TagCluster: "other.example.com"}})
+		w.aws.AddInstance(spottest.Instance{ID: "i-0cccccccccccccccc", Tags: map[string]string{spot.TagCluster: "other.example.com"}})
 		in := w.warning(spot.SpotTerminate)
 		in.Instance = "i-0cccccccccccccccc"
-		w.cluster.Disturb(sim.Disturbance{Err: errors.New("connection refused")})
+		w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
 		if out := w.handleEvent(in, spot.ForeignOne); *out.Times.Ended > 10 {
 			t.Errorf("it took %v s", *out.Times.Ended)
 		}
@@ -412,8 +412,8 @@ func TestForeignWithoutTheAPIServer(t *testing.T) {
 func TestErrorsNameAllThatFailed(t *testing.T) {
 	t.Run("the replacement too", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Err: errors.New("connection refused")})
-			w.aws.Fail("CreateTags", -1, sim.Denied())
+			w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
+			w.aws.Fail("CreateTags", -1, spottest.Denied())
 			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
 			if err == nil || !strings.Contains(err.Error(), "CreateTags") || !strings.Contains(err.Error(), "connection refused") {
 				t.Errorf("got %v", err)
@@ -422,8 +422,8 @@ func TestErrorsNameAllThatFailed(t *testing.T) {
 	})
 	t.Run("a group that refuses", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Err: errors.New("connection refused")})
-			w.aws.Fail("DetachInstances", -1, sim.Denied())
+			w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
+			w.aws.Fail("DetachInstances", -1, spottest.Denied())
 			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
 			if err == nil || !strings.Contains(err.Error(), "DetachInstances") || !strings.Contains(err.Error(), "connection refused") {
 				t.Errorf("got %v", err)
@@ -432,15 +432,15 @@ func TestErrorsNameAllThatFailed(t *testing.T) {
 	})
 	t.Run("tags whose answers were lost", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Err: errors.New("connection refused")})
-			w.aws.Fail("CreateTags", -1, sim.AnswerLost())
+			w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
+			w.aws.Fail("CreateTags", -1, spottest.AnswerLost())
 			w.handle(spot.NotEmptied)
 		})
 	})
 	t.Run("a cordon whose answers were lost", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Verb: "patch", Lost: true, Err: errors.New("EOF")})
-			w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: errors.New("EOF")})
+			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Lost: true, Err: errors.New("EOF")})
+			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: errors.New("EOF")})
 			w.handleEvent(w.warning(spot.SpotStop), spot.NotEmptied)
 		})
 	})
@@ -460,9 +460,9 @@ func TestTwice(t *testing.T) {
 	for name, apart := range map[string]time.Duration{"at once": 0, "a moment apart": 300 * time.Millisecond, "a minute apart": time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.pod("web-1", func(p *sim.Pod) { p.Exit = 20 * time.Second })
-				w.pod("long-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
-				w.pod("guarded-1", func(p *sim.Pod) { p.Replacement = nil })
+				w.pod("web-1", func(p *spottest.Pod) { p.Exit = 20 * time.Second })
+				w.pod("long-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
+				w.pod("guarded-1", func(p *spottest.Pod) { p.Replacement = nil })
 				w.guard("guarded", 1)
 				outs := make([]spot.Outcome, 2)
 				go func() { outs[0] = w.handle(spot.Emptied) }()

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 // TestTheAnswerToADetachIsFollowed: the new instance, and its node once that registers.
@@ -16,7 +16,7 @@ func TestTheAnswerToADetachIsFollowed(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Follow = 2 * time.Minute
 		w.pod("web-1")
-		w.aws.OnLaunch(func(i sim.Instance) {
+		w.aws.OnLaunch(func(i spottest.Instance) {
 			time.AfterFunc(30*time.Second, func() { w.cluster.AddNode(node(i.ID)) })
 		})
 		out := w.handle(spot.Emptied)
@@ -38,7 +38,7 @@ func TestTheAnswerToADetachIsFollowed(t *testing.T) {
 func TestANewNodeByItsOtherNameIsFound(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Follow = 2 * time.Minute
-		w.aws.OnLaunch(func(i sim.Instance) {
+		w.aws.OnLaunch(func(i spottest.Instance) {
 			n := node(i.ID)
 			n.Name = i.PrivateDNSName
 			w.cluster.AddNode(n)
@@ -54,7 +54,7 @@ func TestTheGroupsOwnReasonIsTold(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Follow = 2 * time.Minute
 		const why = "InsufficientInstanceCapacity - There is no Spot capacity available that matches your request"
-		w.aws.SetGroup(group, func(g *sim.Group) { g.LaunchError = why })
+		w.aws.SetGroup(group, func(g *spottest.Group) { g.LaunchError = why })
 		out := w.handle(spot.Emptied)
 		if r := out.Replacement; r.Action != spot.ReplaceDetach || r.Instance != "" || !strings.Contains(r.Answer, "InsufficientInstanceCapacity") {
 			t.Errorf("%+v", r)
@@ -77,7 +77,7 @@ func TestTheAnswerIsNotWaitedForLongerThanThePolicySays(t *testing.T) {
 func TestFollowingIsNoReasonToFail(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Follow = 2 * time.Minute
-		w.aws.Fail("DescribeScalingActivities", 100, sim.Denied())
+		w.aws.Fail("DescribeScalingActivities", 100, spottest.Denied())
 		out := w.handle(spot.Emptied)
 		if r := out.Replacement; r.Action != spot.ReplaceDetach || !strings.Contains(r.Answer, "could not be asked") {
 			t.Errorf("%+v", r)

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 const (
@@ -18,8 +18,8 @@ const (
 // inHeldWorld is a world in which a group ends an instance, and a hook holds it.
 func inHeldWorld(t *testing.T, heartbeat time.Duration, test func(w *world, in spot.Interruption)) {
 	inWorld(t, func(w *world) {
-		w.aws.AddGroup(sim.Group{Name: "held." + cluster, Min: 0, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster},
-			Hooks: []sim.Hook{{Name: hookName, Transition: sim.HookTerminating, Heartbeat: heartbeat}}}, sim.Instance{ID: held, PrivateIP: "10.0.1.9"})
+		w.aws.AddGroup(spottest.Group{Name: "held." + cluster, Min: 0, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster},
+			Hooks: []spottest.Hook{{Name: hookName, Transition: spottest.HookTerminating, Heartbeat: heartbeat}}}, spottest.Instance{ID: held, PrivateIP: "10.0.1.9"})
 		w.cluster.AddNode(node(held))
 		w.handler.Policy.Hooks = []string{hookName}
 		action := w.aws.EndMember(held)[0]
@@ -27,12 +27,12 @@ func inHeldWorld(t *testing.T, heartbeat time.Duration, test func(w *world, in s
 	})
 }
 
-func onHeld(p *sim.Pod) { p.Node = held }
+func onHeld(p *spottest.Pod) { p.Node = held }
 
 // TestALifecycleActionIsCompletedWhenTheNodeIsEmpty, and not before.
 func TestALifecycleActionIsCompletedWhenTheNodeIsEmpty(t *testing.T) {
 	inHeldWorld(t, 5*time.Minute, func(w *world, in spot.Interruption) {
-		w.pod("web-1", onHeld, func(p *sim.Pod) { p.Exit = 20 * time.Second })
+		w.pod("web-1", onHeld, func(p *spottest.Pod) { p.Exit = 20 * time.Second })
 		out := w.handleEvent(in, spot.Emptied)
 		if l := out.Lifecycle; l == nil || l.Completed == nil || *l.Completed < 20 || l.Hook != hookName {
 			t.Fatalf("%+v", l)
@@ -66,7 +66,7 @@ func TestHeartbeatsPutTheEndOff(t *testing.T) {
 // TestAtTheInvocationsEndAGuardedPodIsForced, while the hook still holds its machine.
 func TestAtTheInvocationsEndAGuardedPodIsForced(t *testing.T) {
 	inHeldWorld(t, 3*time.Minute, func(w *world, in spot.Interruption) {
-		w.pod("db-0", onHeld, func(p *sim.Pod) { p.Exit = time.Second })
+		w.pod("db-0", onHeld, func(p *spottest.Pod) { p.Exit = time.Second })
 		w.guard("db", 1)
 		out, err := w.handler.Handle(w.limited(10*time.Minute), in)
 		if err != nil {
@@ -82,7 +82,7 @@ func TestAtTheInvocationsEndAGuardedPodIsForced(t *testing.T) {
 // TestWithoutHeartbeatsTheHooksTimeoutIsTheDeadline: what cannot be put off is worked with.
 func TestWithoutHeartbeatsTheHooksTimeoutIsTheDeadline(t *testing.T) {
 	inHeldWorld(t, 3*time.Minute, func(w *world, in spot.Interruption) {
-		w.aws.Fail("RecordLifecycleActionHeartbeat", 1000, sim.Denied())
+		w.aws.Fail("RecordLifecycleActionHeartbeat", 1000, spottest.Denied())
 		w.pod("db-0", onHeld)
 		w.guard("db", 1)
 		w.pod("mq-0", onHeld, annotated(spot.AnnotationForce, "never"))
@@ -135,7 +135,7 @@ func TestKOpsOwnHookIsLeftToItsDrainer(t *testing.T) {
 // TestANodeThatIsNotEmptyIsNotLetGo: until the hook's own timeout its pods have their time.
 func TestANodeThatIsNotEmptyIsNotLetGo(t *testing.T) {
 	inHeldWorld(t, time.Minute, func(w *world, in spot.Interruption) {
-		w.pod("slow-1", onHeld, func(p *sim.Pod) { p.Grace, p.Exit = 2*time.Hour, time.Hour })
+		w.pod("slow-1", onHeld, func(p *spottest.Pod) { p.Grace, p.Exit = 2*time.Hour, time.Hour })
 		out, err := w.handler.Handle(w.limited(5*time.Minute), in)
 		if err != nil || out.Result != spot.NotEmptied {
 			t.Fatalf("%v: %s", err, told(out))

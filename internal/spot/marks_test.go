@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 // TestASpotWarningSharpensARebalance: what a recommendation left waiting behind a budget is forced in time, and what it
@@ -13,7 +13,7 @@ import (
 func TestASpotWarningSharpensARebalance(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Rebalance = spot.RespondDrain
-		w.pod("slow-1", func(p *sim.Pod) { p.Grace, p.Exit = 600*time.Second, 100*time.Second })
+		w.pod("slow-1", func(p *spottest.Pod) { p.Grace, p.Exit = 600*time.Second, 100*time.Second })
 		w.pod("db-0")
 		w.guard("db", 1)
 		mild := w.warning(spot.Rebalance)

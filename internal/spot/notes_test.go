@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 // TestNotes are told on the node and on every pod that was asked to go, and only after every pod has been asked.
@@ -16,10 +16,10 @@ func TestNotes(t *testing.T) {
 		w.handler.Policy.Parallel = 1
 		w.pod("web-1")
 		w.pod("web-2")
-		w.pod("db-0", func(p *sim.Pod) { p.Replacement = nil })
-		w.pod("logs-1", func(p *sim.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
+		w.pod("db-0", func(p *spottest.Pod) { p.Replacement = nil })
+		w.pod("logs-1", func(p *spottest.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
 		w.guard("db", 1)
-		w.cluster.Disturb(sim.Disturbance{Resource: "pods/eviction", Delay: 100 * time.Millisecond})
+		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Delay: 100 * time.Millisecond})
 		w.handle(spot.Emptied)
 		about := map[string]int{}
 		warnings := 0
@@ -60,7 +60,7 @@ func TestNotes(t *testing.T) {
 func TestNotesDoNotLie(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
-		w.cluster.Disturb(sim.Disturbance{Verb: "list", Resource: "pods", Err: spot.Final(errors.New("403"))})
+		w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: spot.Final(errors.New("403"))})
 		w.handle(spot.NotEmptied)
 		for _, n := range w.cluster.Notes() {
 			if n.Reason == "SpotDrained" {
@@ -72,7 +72,7 @@ func TestNotesDoNotLie(t *testing.T) {
 
 // TestNotesThatCannotBeTold cost the drain nothing, and stand in the outcome as what they are.
 func TestNotesThatCannotBeTold(t *testing.T) {
-	for name, d := range map[string]sim.Disturbance{
+	for name, d := range map[string]spottest.Disturbance{
 		"refused":    {Resource: "events", Err: errors.New("forbidden")},
 		"swallowed":  {Resource: "events", Delay: time.Hour},
 		"unreadable": {Resource: "events", Err: errors.New("EOF"), Lost: true},

@@ -7,13 +7,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 // TestDetachIsTriedAgain beside the drain, which it neither waits for nor holds up.
 func TestDetachIsTriedAgain(t *testing.T) {
-	for name, fault := range map[string]sim.Fault{"contention": sim.Contention(), "throttled": sim.Throttled(), "broken": sim.Broken()} {
+	for name, fault := range map[string]spottest.Fault{"contention": spottest.Contention(), "throttled": spottest.Throttled(), "broken": spottest.Broken()} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.pod("web-1")
@@ -30,7 +30,7 @@ func TestDetachIsTriedAgain(t *testing.T) {
 // TestDetachRefusedForGood: the tags stay, and do not keep the next try from detaching the instance.
 func TestDetachRefusedForGood(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.aws.Fail("DetachInstances", 1, sim.Denied())
+		w.aws.Fail("DetachInstances", 1, spottest.Denied())
 		out := w.handle(spot.Emptied)
 		if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "refused") {
 			t.Errorf("%+v", out.Replacement)
@@ -46,7 +46,7 @@ func TestDetachRefusedForGood(t *testing.T) {
 
 func TestTaggingRefused(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.aws.Fail("CreateTags", -1, sim.Denied())
+		w.aws.Fail("CreateTags", -1, spottest.Denied())
 		out := w.handle(spot.Emptied)
 		if out.Replacement.Action != spot.ReplaceNone || len(w.aws.Calls("DetachInstances")) != 0 {
 			t.Errorf("an instance that kOps could not find again was detached: %+v", out.Replacement)
@@ -70,7 +70,7 @@ func TestCrashBetweenTagAndDetach(t *testing.T) {
 // that did it.
 func TestDetachAnswerLost(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.aws.Fail("DetachInstances", 1, sim.AnswerLost())
+		w.aws.Fail("DetachInstances", 1, spottest.AnswerLost())
 		out := w.handle(spot.Emptied)
 		if out.Replacement.Action != spot.ReplaceAlready {
 			t.Errorf("%+v", out.Replacement)
@@ -83,7 +83,7 @@ func TestReplacementWaitsForTheNode(t *testing.T) {
 	t.Run("slow", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.WriteNode(instance, func(n *spot.Node) { n.Labels = map[string]string{"karpenter.sh/nodepool": "spot"} })
-			w.cluster.Disturb(sim.Disturbance{Delay: 2 * time.Second})
+			w.cluster.Disturb(spottest.Disturbance{Delay: 2 * time.Second})
 			if out := w.handle(spot.Emptied); out.Replacement.Action != spot.ReplacePending {
 				t.Errorf("%+v", out.Replacement)
 			}
@@ -91,7 +91,7 @@ func TestReplacementWaitsForTheNode(t *testing.T) {
 	})
 	t.Run("silent", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.cluster.Disturb(sim.Disturbance{Delay: time.Hour})
+			w.cluster.Disturb(spottest.Disturbance{Delay: time.Hour})
 			if out := w.handle(spot.NotEmptied); out.Replacement.Action != spot.ReplaceDetach || *out.Replacement.At > 5 {
 				t.Errorf("%+v", out.Replacement)
 			}
@@ -138,7 +138,7 @@ func (c *laggingCloud) Detach(ctx context.Context, id, group string) error {
 
 func TestDetachOutOfTime(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.aws.Fail("DetachInstances", -1, sim.Contention())
+		w.aws.Fail("DetachInstances", -1, spottest.Contention())
 		out := w.handle(spot.Emptied)
 		if out.Replacement.Action != spot.ReplaceNone {
 			t.Errorf("%+v: the next invocation may still detach it", out.Replacement)
@@ -152,15 +152,15 @@ func TestDetachOutOfTime(t *testing.T) {
 func TestFiftyInstancesOfOneGroup(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.aws.Delay("DetachInstances", 200*time.Millisecond)
-		w.aws.Fail("DetachInstances", 200, sim.Contention())
-		var members []sim.Instance
+		w.aws.Fail("DetachInstances", 200, spottest.Contention())
+		var members []spottest.Instance
 		for i := range 50 {
 			id := "i-0" + strings.Repeat("d", 14) + string(rune('0'+i/10)) + string(rune('0'+i%10))
-			members = append(members, sim.Instance{ID: id})
+			members = append(members, spottest.Instance{ID: id})
 			w.cluster.AddNode(node(id))
 		}
 		many := "spot." + cluster
-		w.aws.AddGroup(sim.Group{Name: many, Desired: 50, Max: 50, Tags: map[string]string{spot.TagCluster: cluster}}, members...)
+		w.aws.AddGroup(spottest.Group{Name: many, Desired: 50, Max: 50, Tags: map[string]string{spot.TagCluster: cluster}}, members...)
 		done := make(chan spot.ReplaceAction)
 		for _, m := range members {
 			in := w.warning(spot.SpotTerminate)

@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
-func annotated(key, value string) func(*sim.Pod) {
-	return func(p *sim.Pod) { p.Annotations = map[string]string{key: value} }
+func annotated(key, value string) func(*spottest.Pod) {
+	return func(p *spottest.Pod) { p.Annotations = map[string]string{key: value} }
 }
 
-func daemon(p *sim.Pod) {
+func daemon(p *spottest.Pod) {
 	p.Owner.Kind, p.Replacement = "DaemonSet", nil
 }
 
@@ -23,7 +23,7 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 	t.Run("until these have gone", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.handler.Policy.DaemonSets = spot.TurnLast
-			w.pod("web-1", func(p *sim.Pod) { p.Exit = 20 * time.Second })
+			w.pod("web-1", func(p *spottest.Pod) { p.Exit = 20 * time.Second })
 			w.pod("logs-1", daemon)
 			w.pod("mesh-1", annotated(spot.AnnotationDrain, "last"))
 			out := w.handle(spot.Emptied)
@@ -38,7 +38,7 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 	t.Run("until their own time begins to run out", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.handler.Policy.DaemonSets = spot.TurnLast
-			w.pod("slow-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
+			w.pod("slow-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
 			w.pod("logs-1", daemon)
 			w.handle(spot.Emptied)
 			if e := w.ended("logs-1"); e.Grace != 30*time.Second {
@@ -52,7 +52,7 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("db-0", annotated(spot.AnnotationDrain, "last"))
 			w.guard("db", 1)
-			w.pod("slow-1", func(p *sim.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
+			w.pod("slow-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
 			out := w.handle(spot.Emptied)
 			w.after("its SIGTERM", w.ended("db-0").SIGTERM, 85*time.Second)
 			if p := podTold(t, out, "db-0"); p.End != spot.PodForced {
@@ -66,7 +66,7 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 func TestDaemonSetsThatTolerateTheCordonStay(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.DaemonSets = spot.TurnLast
-		w.pod("net-1", daemon, func(p *sim.Pod) { p.ToleratesCordon = true })
+		w.pod("net-1", daemon, func(p *spottest.Pod) { p.ToleratesCordon = true })
 		if out := w.handle(spot.Emptied); podTold(t, out, "net-1").End != spot.PodLeft {
 			t.Error(told(out))
 		}
@@ -105,7 +105,7 @@ func TestForceIsThePodsThenThePolicys(t *testing.T) {
 		t.Run(fmt.Sprintf("policy %s, pod %q", c.policy, c.pod), func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.handler.Policy.Force = c.policy
-				w.pod("db-0", func(p *sim.Pod) {
+				w.pod("db-0", func(p *spottest.Pod) {
 					if c.pod != "" {
 						p.Annotations = map[string]string{spot.AnnotationForce: c.pod}
 					}

@@ -10,16 +10,16 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 // world is a cluster with one interrupted node among others, the account it runs in, and the handler for it. It lives
 // in a bubble: two minutes pass in no time.
 type world struct {
 	*testing.T
-	cluster *sim.Cluster
-	aws     *sim.AWS
+	cluster *spottest.Cluster
+	aws     *spottest.AWS
 	handler *spot.Handler
 	event   time.Time
 }
@@ -27,10 +27,10 @@ type world struct {
 // inWorld runs test in a bubble with a new world.
 func inWorld(t *testing.T, test func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, cluster: sim.NewCluster(), aws: sim.NewAWS("us-east-1"), event: time.Now().UTC().Truncate(time.Second)}
+		w := &world{T: t, cluster: spottest.NewCluster(), aws: spottest.NewAWS("us-east-1"), event: time.Now().UTC().Truncate(time.Second)}
 		tags := map[string]string{spot.TagCluster: cluster}
-		w.aws.AddGroup(sim.Group{Name: group, Min: 2, Max: 2, Desired: 2, Tags: tags, Spot: true, LaunchTime: 20 * time.Second, DetachTime: time.Second},
-			sim.Instance{ID: instance, PrivateIP: "10.0.1.2", Spot: true}, sim.Instance{ID: "i-0aaaaaaaaaaaaaaa0"})
+		w.aws.AddGroup(spottest.Group{Name: group, Min: 2, Max: 2, Desired: 2, Tags: tags, Spot: true, LaunchTime: 20 * time.Second, DetachTime: time.Second},
+			spottest.Instance{ID: instance, PrivateIP: "10.0.1.2", Spot: true}, spottest.Instance{ID: "i-0aaaaaaaaaaaaaaa0"})
 		w.cluster.AddNode(node(instance))
 		w.cluster.AddNode(node("i-0aaaaaaaaaaaaaaa0"))
 		w.handler = &spot.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster)}
@@ -47,9 +47,9 @@ func node(id string) spot.Node {
 }
 
 // pod adds a pod of a Deployment that starts another elsewhere.
-func (w *world) pod(name string, change ...func(*sim.Pod)) spot.Pod {
+func (w *world) pod(name string, change ...func(*spottest.Pod)) spot.Pod {
 	owner := name[:strings.IndexByte(name+"-", '-')]
-	p := sim.Pod{Node: instance, Exit: 3 * time.Second, Replacement: &sim.Replacement{Node: "i-0aaaaaaaaaaaaaaa0", Ready: 5 * time.Second},
+	p := spottest.Pod{Node: instance, Exit: 3 * time.Second, Replacement: &spottest.Replacement{Node: "i-0aaaaaaaaaaaaaaa0", Ready: 5 * time.Second},
 		Pod: spot.Pod{Namespace: "default", Name: name, Grace: 30 * time.Second, Owner: spot.Owner{Kind: "ReplicaSet", Name: owner, UID: owner}}}
 	for _, c := range change {
 		c(&p)
@@ -59,7 +59,7 @@ func (w *world) pod(name string, change ...func(*sim.Pod)) spot.Pod {
 
 // guard puts a budget on the pods of an owner.
 func (w *world) guard(owner string, available int) {
-	w.cluster.AddBudget(sim.Budget{Name: owner, Owner: owner, Available: available})
+	w.cluster.AddBudget(spottest.Budget{Name: owner, Owner: owner, Available: available})
 }
 
 func (w *world) warning(kind spot.Kind) spot.Interruption {
@@ -111,7 +111,7 @@ func told(out spot.Outcome) string {
 }
 
 // ended is how a pod was ended; it must have been.
-func (w *world) ended(name string) sim.Ending {
+func (w *world) ended(name string) spottest.Ending {
 	w.Helper()
 	for _, e := range w.cluster.Endings() {
 		if e.Pod == "default/"+name {
@@ -119,7 +119,7 @@ func (w *world) ended(name string) sim.Ending {
 		}
 	}
 	w.Fatalf("%s never got SIGTERM", name)
-	return sim.Ending{}
+	return spottest.Ending{}
 }
 
 // after demands that something happened so long after the event.

@@ -15,8 +15,8 @@ import (
 
 	"github.com/castai/kops-spot/deploy"
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -199,10 +199,10 @@ func (n *lostNode) handleEvent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	account := sim.NewAWS(region)
-	account.AddInstance(sim.Instance{ID: n.node.InstanceID, Spot: true, Zone: region + "a", Tags: map[string]string{spot.TagCluster: clusterName}})
+	account := spottest.NewAWS(region)
+	account.AddInstance(spottest.Instance{ID: n.node.InstanceID, Spot: true, Zone: region + "a", Tags: map[string]string{spot.TagCluster: clusterName}})
 	account.SetState(n.node.InstanceID, "terminated")
-	account.Delay(sim.AnyOperation, awsCall)
+	account.Delay(spottest.AnyOperation, awsCall)
 	h := &spot.Handler{Cluster: c, Cloud: account.Cloud(), Policy: spot.DefaultPolicy(clusterName)}
 	return handle(ctx, h, spot.Released, spot.Interruption{EventID: n.name, Kind: spot.StateChange, State: "terminated", Instance: n.node.InstanceID,
 		Region: region, Time: time.Now()})

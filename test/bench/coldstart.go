@@ -13,7 +13,7 @@ import (
 
 	"k8s.io/client-go/util/cert"
 
-	"github.com/castai/kops-spot/test/lambdalocal"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -64,12 +64,12 @@ func (b *bench) cold(ctx context.Context) ([]table, error) {
 
 // startBinaries starts each binary n times on the local Lambda service, in turn.
 func startBinaries(ctx context.Context, binaries []binary, n int) error {
-	var functions []lambdalocal.Function
+	var functions []fakelambda.Function
 	for i, b := range binaries {
-		functions = append(functions, lambdalocal.Function{Name: fmt.Sprint("function-", i), Bootstrap: b.bootstrap, Environment: b.env,
+		functions = append(functions, fakelambda.Function{Name: fmt.Sprint("function-", i), Bootstrap: b.bootstrap, Environment: b.env,
 			Timeout: time.Minute, MemorySize: 256})
 	}
-	s, err := lambdalocal.New(lambdalocal.Options{Functions: functions})
+	s, err := fakelambda.New(fakelambda.Options{Functions: functions})
 	if err != nil {
 		return fmt.Errorf("measuring cold starts: %w", err)
 	}
@@ -78,7 +78,7 @@ func startBinaries(ctx context.Context, binaries []binary, n int) error {
 		for i := range binaries {
 			b := &binaries[i]
 			s.KillAll()
-			res, err := s.Invoke(ctx, functions[i].Name, lambdalocal.RequestResponse, []byte(ignoredEvent))
+			res, err := s.Invoke(ctx, functions[i].Name, fakelambda.RequestResponse, []byte(ignoredEvent))
 			if err == nil && res.FunctionError != "" {
 				err = fmt.Errorf("%s: %s", res.FunctionError, res.Payload)
 			}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -100,16 +100,16 @@ func fixed(text string) kube.Source {
 }
 
 // autoScalingGroup is an AWS account in which the nodes are one Auto Scaling group.
-func autoScalingGroup(nodes []testenv.Node) *sim.Cloud {
-	a := sim.NewAWS(region)
+func autoScalingGroup(nodes []testenv.Node) *spottest.Cloud {
+	a := spottest.NewAWS(region)
 	a.CountIDsFrom(1 << 40) // no replacement gets the ID of a node
-	instances := make([]sim.Instance, len(nodes))
+	instances := make([]spottest.Instance, len(nodes))
 	for i, n := range nodes {
-		instances[i] = sim.Instance{ID: n.InstanceID, PrivateIP: n.PrivateIP, Zone: n.Zone, Spot: true}
+		instances[i] = spottest.Instance{ID: n.InstanceID, PrivateIP: n.PrivateIP, Zone: n.Zone, Spot: true}
 	}
-	a.AddGroup(sim.Group{Name: "nodes." + clusterName, Min: 1, Tags: map[string]string{spot.TagCluster: clusterName}, Spot: true,
+	a.AddGroup(spottest.Group{Name: "nodes." + clusterName, Min: 1, Tags: map[string]string{spot.TagCluster: clusterName}, Spot: true,
 		LaunchTime: time.Minute, DetachTime: time.Second}, instances...)
-	a.Delay(sim.AnyOperation, awsCall)
+	a.Delay(spottest.AnyOperation, awsCall)
 	return a.Cloud()
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/demo/story"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 )
 
 const function = "cast-spot-handler"
@@ -28,7 +28,7 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 		return err
 	}
 	defer os.RemoveAll(dir)
-	records := make(chan lambdalocal.Record, 1)
+	records := make(chan fakelambda.Record, 1)
 	service, err := w.serve(ctx, dir, bootstrap, records)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 	defer stopWatching()
 	go w.watchGroup(watching, victim.group, w.groupMembers(victim.group))
 	w.out.Live("ec2", "%s %s", kind.Notice(), story.Short(victim.id))
-	if _, err := service.Invoke(ctx, function, lambdalocal.Event, event); err != nil {
+	if _, err := service.Invoke(ctx, function, fakelambda.Event, event); err != nil {
 		return err
 	}
 
@@ -66,7 +66,7 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 	case <-ctx.Done():
 		return ctx.Err()
 	case record := <-records:
-		if record.RequestContext.Condition != lambdalocal.Success {
+		if record.RequestContext.Condition != fakelambda.Success {
 			return fmt.Errorf("running the function: %s: %s", record.RequestContext.Condition, record.ResponsePayload)
 		}
 		if err := json.Unmarshal(record.ResponsePayload, &told); err != nil {
@@ -87,7 +87,7 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 }
 
 // serve runs the function in a Lambda service, logged in to the cluster as its shipped permissions allow.
-func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<- lambdalocal.Record) (*lambdalocal.Service, error) {
+func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<- fakelambda.Record) (*fakelambda.Service, error) {
 	token, err := w.cp.ServiceAccountToken(ctx, system, "kops-spot", time.Hour)
 	if err != nil {
 		return nil, err
@@ -110,14 +110,14 @@ func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<-
 			env[name] = value
 		}
 	}
-	keep := func(r lambdalocal.Record) error {
+	keep := func(r fakelambda.Record) error {
 		records <- r
 		return nil
 	}
-	return lambdalocal.New(lambdalocal.Options{Region: story.Region, AccountID: account, Functions: []lambdalocal.Function{{
+	return fakelambda.New(fakelambda.Options{Region: story.Region, AccountID: account, Functions: []fakelambda.Function{{
 		Name: function, Bootstrap: bootstrap, Environment: env, Timeout: 150 * time.Second, MemorySize: 256,
 		Logs:  &story.FunctionLog{Out: w.out},
-		Async: lambdalocal.AsyncConfig{MaximumRetryAttempts: new(0), OnSuccess: keep, OnFailure: keep},
+		Async: fakelambda.AsyncConfig{MaximumRetryAttempts: new(0), OnSuccess: keep, OnFailure: keep},
 	}}})
 }
 

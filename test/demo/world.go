@@ -12,10 +12,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/awsfake"
+	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/demo/story"
+	fakeaws "github.com/castai/kops-spot/test/fakes/aws"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -40,8 +40,8 @@ type machine struct {
 type world struct {
 	cp     *testenv.ControlPlane
 	client kubernetes.Interface
-	aws    *sim.AWS
-	fake   *awsfake.Server
+	aws    *spottest.AWS
+	fake   *fakeaws.Server
 	out    *story.Screen
 	shop   shop
 	pods   *podWatch
@@ -58,16 +58,16 @@ func newWorld(ctx context.Context, cp *testenv.ControlPlane, out *story.Screen) 
 	if err != nil {
 		return nil, err
 	}
-	w := &world{cp: cp, client: client, aws: sim.NewAWS(story.Region), out: out, machines: map[string]*machine{}}
+	w := &world{cp: cp, client: client, aws: spottest.NewAWS(story.Region), out: out, machines: map[string]*machine{}}
 	w.aws.CountIDsFrom(0x5b7e4d1938a2c500)
-	w.aws.OnLaunch(func(i sim.Instance) { w.boot(ctx, i) })
+	w.aws.OnLaunch(func(i spottest.Instance) { w.boot(ctx, i) })
 	for _, g := range story.Groups {
-		var members []sim.Instance
+		var members []spottest.Instance
 		for _, m := range g.Members {
-			members = append(members, sim.Instance{ID: m.ID, PrivateIP: m.IP, Zone: g.Zone, Spot: true})
+			members = append(members, spottest.Instance{ID: m.ID, PrivateIP: m.IP, Zone: g.Zone, Spot: true})
 		}
 		n := len(members)
-		w.aws.AddGroup(sim.Group{Name: g.ASG(), Min: 1, Max: n, Desired: n, Zones: []string{g.Zone}, Spot: true,
+		w.aws.AddGroup(spottest.Group{Name: g.ASG(), Min: 1, Max: n, Desired: n, Zones: []string{g.Zone}, Spot: true,
 			Tags:       map[string]string{spot.TagCluster: story.Cluster, "k8s.io/role/node": "1"},
 			LaunchTime: story.LaunchTime, DetachTime: time.Second}, members...)
 	}
@@ -79,7 +79,7 @@ func newWorld(ctx context.Context, cp *testenv.ControlPlane, out *story.Screen) 
 		}
 	}
 	w.shop.nodes = len(w.machines)
-	if w.fake, err = awsfake.Start(w.aws, 0); err != nil {
+	if w.fake, err = fakeaws.Start(w.aws, 0); err != nil {
 		return nil, err
 	}
 	w.pods = watchPods(ctx, w.client, out)
@@ -111,7 +111,7 @@ func (w *world) register(ctx context.Context, g story.Group, node, id, ip string
 }
 
 // boot makes a launched instance a node of its group.
-func (w *world) boot(ctx context.Context, i sim.Instance) {
+func (w *world) boot(ctx context.Context, i spottest.Instance) {
 	g := story.Groups[slices.IndexFunc(story.Groups, func(g story.Group) bool { return g.ASG() == i.Tags["aws:autoscaling:groupName"] })]
 	w.out.Live("aws", "%s runs, and boots", story.Short(i.ID))
 	if sleep(ctx, story.BootTime) != nil {

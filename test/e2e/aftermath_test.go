@@ -13,9 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/internal/spottest"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -154,7 +154,7 @@ func TestWhatADeadMachineHeldRunsElsewhere(t *testing.T) {
 	r.delete("queue-0")
 	r.record("queue-0", testenv.PodSigTerm)
 	s := r.service()
-	var ended []<-chan lambdalocal.Result
+	var ended []<-chan fakelambda.Result
 	for _, victim := range victims {
 		r.lose(victim, "terminated")
 		if held := r.attached(victim); len(held) != 1 {
@@ -202,7 +202,7 @@ func (r *rig) did(node, pod string) (changes []string) {
 // TestAStoppedMachineComesBack: what it held runs elsewhere, its node waits for it and is as it was when it returns.
 func TestAStoppedMachineComesBack(t *testing.T) {
 	r := newRig(t)
-	i := r.aws.AddInstance(sim.Instance{Spot: true, Tags: map[string]string{spot.TagCluster: cluster}}) // no group has machines that stop
+	i := r.aws.AddInstance(spottest.Instance{Spot: true, Tags: map[string]string{spot.TagCluster: cluster}}) // no group has machines that stop
 	victim := machine{id: i.ID}
 	r.join(victim)
 	db := r.stateful(app{name: "db"}, "kops-spot.cast.ai/drain=never")
@@ -226,7 +226,7 @@ func TestAStoppedMachineComesBack(t *testing.T) {
 	}
 	r.waitReady("db", 1)
 
-	r.aws.SetInstanceTimes(sim.InstanceTimes{Start: time.Second})
+	r.aws.SetInstanceTimes(spottest.InstanceTimes{Start: time.Second})
 	r.aws.StartInstance(victim.id)
 	r.eventually("the instance to run", func() bool { now, _ := r.aws.Instance(victim.id); return now.State == "running" })
 	if err := r.cp.PowerOn(t.Context(), victim.id); err != nil {
@@ -255,7 +255,7 @@ func TestAStoppedMachineComesBack(t *testing.T) {
 type spared struct {
 	event, state string
 	warned       spot.Kind // before; empty: nobody was
-	instance     func(*sim.Instance)
+	instance     func(*spottest.Instance)
 	label        string // of its node
 	because      string
 	machine
@@ -264,22 +264,22 @@ type spared struct {
 // TestWhatIsNotCertainIsNotGivenFree: neither the pod nor its volume nor the node, where the machine may still run or may
 // come back with its pods in memory, where whoever stopped it did not say why, and never a control plane's.
 func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
-	onDemand := func(i *sim.Instance) { i.Spot = false }
+	onDemand := func(i *spottest.Instance) { i.Spot = false }
 	all := map[string]*spared{
 		"stopping":         {event: "stopping", state: "stopping", warned: spot.SpotStop, because: "only stopping"},
 		"shutting-down":    {event: "shutting-down", state: "shutting-down", warned: spot.SpotTerminate, because: "only shutting-down"},
 		"operators":        {event: "stopped", state: "stopped", instance: onDemand, because: "without a warning"},
-		"asleep":           {event: "stopped", state: "stopped", warned: spot.SpotHibernate, instance: func(i *sim.Instance) { i.Hibernates = true }, because: "only sleep"},
+		"asleep":           {event: "stopped", state: "stopped", warned: spot.SpotHibernate, instance: func(i *spottest.Instance) { i.Hibernates = true }, because: "only sleep"},
 		"ended-on-demand":  {event: "terminated", state: "terminated", instance: onDemand, because: "no Spot instance"}, // whatever its node's label says
-		"control-plane":    {event: "terminated", state: "terminated", warned: spot.SpotTerminate, instance: func(i *sim.Instance) { i.Tags = map[string]string{"k8s.io/role/control-plane": "1"} }, because: "control-plane node"},
+		"control-plane":    {event: "terminated", state: "terminated", warned: spot.SpotTerminate, instance: func(i *spottest.Instance) { i.Tags = map[string]string{"k8s.io/role/control-plane": "1"} }, because: "control-plane node"},
 		"stopped-master":   {event: "stopped", state: "stopped", warned: spot.SpotStop, label: "node-role.kubernetes.io/control-plane", because: "control-plane node"},
 		"ended-api-server": {event: "terminated", state: "terminated", label: "node-role.kubernetes.io/apiserver", because: "control-plane node"},
 	}
 	r := newRig(t)
 	s := r.service()
-	warned := map[string]<-chan lambdalocal.Result{}
+	warned := map[string]<-chan fakelambda.Result{}
 	for name, c := range all {
-		change := func(*sim.Instance) {}
+		change := func(*spottest.Instance) {}
 		if c.instance != nil {
 			change = c.instance
 		}

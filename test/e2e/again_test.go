@@ -7,16 +7,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
 // start runs the function on an event, and hands over the result when it has ended.
-func (r *rig) start(s *lambdalocal.Service, in spot.Interruption) <-chan lambdalocal.Result {
+func (r *rig) start(s *fakelambda.Service, in spot.Interruption) <-chan fakelambda.Result {
 	r.Helper()
-	event, ended := r.encode(in), make(chan lambdalocal.Result, 1)
+	event, ended := r.encode(in), make(chan fakelambda.Result, 1)
 	go func() {
-		res, err := s.Invoke(r.Context(), function, lambdalocal.RequestResponse, event)
+		res, err := s.Invoke(r.Context(), function, fakelambda.RequestResponse, event)
 		if err != nil {
 			r.Error(err)
 		}
@@ -49,9 +49,9 @@ func TestLaterInvocations(t *testing.T) {
 	other.Time, other.EventID = later.Time, in.EventID+"-other"
 	newer.Time, newer.EventID = in.Time.Add(20*time.Second), in.EventID+"-newer"
 	since := time.Now()
-	again := []<-chan lambdalocal.Result{r.start(s, later), r.start(s, other), r.start(s, newer)}
+	again := []<-chan fakelambda.Result{r.start(s, later), r.start(s, other), r.start(s, newer)}
 
-	var ended lambdalocal.Result
+	var ended fakelambda.Result
 	for going := true; going; {
 		for uid, end := range r.ends() {
 			if was, ok := ends[uid]; ok && !end.Equal(&was) {
@@ -123,7 +123,7 @@ func (r *rig) changes(node string) (n int) {
 }
 
 // kill ends the invocation as the loss of its host does.
-func (r *rig) kill(s *lambdalocal.Service, ended <-chan lambdalocal.Result) {
+func (r *rig) kill(s *fakelambda.Service, ended <-chan fakelambda.Result) {
 	r.Helper()
 	s.KillAll()
 	if res := <-ended; res.FunctionError == "" {

@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 )
 
 const (
@@ -252,7 +252,7 @@ func TestGroupIsNotAskedForKarpentersClaim(t *testing.T) {
 		r.pin(app{name: "web-" + m.id}, m.id)
 		r.waitReady("web-"+m.id, 1)
 	}
-	var ended []<-chan lambdalocal.Result
+	var ended []<-chan fakelambda.Result
 	for _, m := range []machine{of, without, of} {
 		ended = append(ended, r.send(s, r.encode(r.warning(spot.SpotTerminate, m.id, time.Second))))
 	}

@@ -12,14 +12,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/sim/simtest"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
 // TestClusterContract holds the real API server, and the client for it, to what the cluster in memory promises.
 func TestClusterContract(t *testing.T) {
-	simtest.ClusterContract(t, func(t *testing.T, check func(*testing.T, simtest.World)) {
+	spottest.ClusterContract(t, func(t *testing.T, check func(*testing.T, spottest.World)) {
 		r := newRig(t)
 		c, err := kube.New(r.cp.TokenConfig(shared.token))
 		if err != nil {
@@ -36,7 +36,7 @@ type realWorld struct {
 	made    int
 }
 
-func (w *realWorld) Cluster() simtest.Cluster { return w.cluster }
+func (w *realWorld) Cluster() spottest.ClusterUnderTest { return w.cluster }
 
 func (w *realWorld) AddNode(t *testing.T) spot.Node {
 	t.Helper()
@@ -47,7 +47,7 @@ func (w *realWorld) AddNode(t *testing.T) spot.Node {
 	return n
 }
 
-func (w *realWorld) AddPod(t *testing.T, p simtest.PodSpec) spot.Pod {
+func (w *realWorld) AddPod(t *testing.T, p spottest.PodSpec) spot.Pod {
 	t.Helper()
 	w.made++
 	name := fmt.Sprintf("pod-%d", w.made)
@@ -123,11 +123,11 @@ func (w *realWorld) Release(t *testing.T, p spot.Pod) {
 	}
 }
 
-func (w *realWorld) SIGTERM(p spot.Pod) (simtest.SIGTERM, bool) {
+func (w *realWorld) SIGTERM(p spot.Pod) (spottest.SIGTERM, bool) {
 	for _, rec := range w.kubelet(testenv.PodSigTerm) {
 		if strings.EqualFold(rec.UID, p.UID) {
-			return simtest.SIGTERM{At: rec.Time, Grace: time.Duration(rec.Grace) * time.Second}, true
+			return spottest.SIGTERM{At: rec.Time, Grace: time.Duration(rec.Grace) * time.Second}, true
 		}
 	}
-	return simtest.SIGTERM{}, false
+	return spottest.SIGTERM{}, false
 }

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/internal/spottest"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -108,7 +108,7 @@ func TestTwice(t *testing.T) {
 	s := r.service()
 	in := r.warning(spot.SpotTerminate, victim, 95*time.Second)
 	event := r.encode(in)
-	results := make(chan lambdalocal.Result)
+	results := make(chan fakelambda.Result)
 	for _, delay := range []time.Duration{0, 0, 2 * time.Second} {
 		go func() {
 			time.Sleep(delay)
@@ -154,7 +154,7 @@ func TestTakenUpAfterACrash(t *testing.T) {
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 2, grace: 4 * time.Minute, exit: 6 * time.Second})
 	s := r.service()
-	if _, err := s.Invoke(t.Context(), function, lambdalocal.Event, r.encode(r.warning(spot.SpotTerminate, victim, 60*time.Second))); err != nil {
+	if _, err := s.Invoke(t.Context(), function, fakelambda.Event, r.encode(r.warning(spot.SpotTerminate, victim, 60*time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	r.eventually("the pods to be told to end", func() bool { return len(r.kubelet(testenv.PodSigTerm)) == 2 })
@@ -163,7 +163,7 @@ func TestTakenUpAfterACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec := r.onlyRecord()
-	if rec.RequestContext.Condition != lambdalocal.Success || rec.RequestContext.ApproximateInvokeCount != 2 {
+	if rec.RequestContext.Condition != fakelambda.Success || rec.RequestContext.ApproximateInvokeCount != 2 {
 		t.Errorf("%+v", rec.RequestContext)
 	}
 	var out spot.Outcome
@@ -175,7 +175,7 @@ func TestTakenUpAfterACrash(t *testing.T) {
 	}
 }
 
-func (r *rig) onlyRecord() lambdalocal.Record {
+func (r *rig) onlyRecord() fakelambda.Record {
 	r.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -189,13 +189,13 @@ func (r *rig) onlyRecord() lambdalocal.Record {
 func TestAsynchronousFailure(t *testing.T) {
 	r := newRig(t)
 	s := r.service()
-	if _, err := s.Invoke(t.Context(), function, lambdalocal.Event, []byte(`{"source":"aws.ec2"}`)); err != nil {
+	if _, err := s.Invoke(t.Context(), function, fakelambda.Event, []byte(`{"source":"aws.ec2"}`)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if rec := r.onlyRecord(); rec.RequestContext.Condition != lambdalocal.RetriesExhausted || !strings.Contains(string(rec.ResponsePayload), "detail-type") {
+	if rec := r.onlyRecord(); rec.RequestContext.Condition != fakelambda.RetriesExhausted || !strings.Contains(string(rec.ResponsePayload), "detail-type") {
 		t.Errorf("%+v: %s", rec.RequestContext, rec.ResponsePayload)
 	}
 }
@@ -260,7 +260,7 @@ func TestGroupInContention(t *testing.T) {
 	r := newRig(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 1})
-	r.aws.Fail("DetachInstances", 4, sim.Contention())
+	r.aws.Fail("DetachInstances", 4, spottest.Contention())
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
 	if out.Replacement.Action != spot.ReplaceDetach || *out.Times.Empty > *out.Replacement.At {
 		t.Errorf("empty after %v s, detached after %v s", *out.Times.Empty, out.Replacement)

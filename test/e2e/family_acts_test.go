@@ -11,9 +11,9 @@ import (
 
 	selfcheck "github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/internal/spottest"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -70,7 +70,7 @@ var familyActs = []acts{
 // TestFamilyActs: every event that is acted on, each with nodes of its own, and side by side.
 func TestFamilyActs(t *testing.T) {
 	r := newRig(t)
-	services := map[string]*lambdalocal.Service{}
+	services := map[string]*fakelambda.Service{}
 	names, nodes := make([]map[string]string, len(familyActs)), make([][]machine, len(familyActs))
 	var all []machine
 	for i, a := range familyActs {
@@ -101,7 +101,7 @@ func TestFamilyActs(t *testing.T) {
 			}
 		}
 	}
-	ended := make([]<-chan lambdalocal.Result, len(familyActs))
+	ended := make([]<-chan fakelambda.Result, len(familyActs))
 	for i, a := range familyActs {
 		ended[i] = r.send(services[a.settings], r.sample(a.sample, max(a.age, time.Second), names[i]))
 	}
@@ -131,7 +131,7 @@ func TestFamilyActs(t *testing.T) {
 }
 
 // serviceWith is the function with more settings, as NAME=value.
-func (r *rig) serviceWith(settings string) *lambdalocal.Service {
+func (r *rig) serviceWith(settings string) *fakelambda.Service {
 	r.Helper()
 	plain := maps.Clone(r.env)
 	defer func() { r.env = plain }()
@@ -203,7 +203,7 @@ func TestFamilyLifecycle(t *testing.T) {
 		hooks []string
 		exit  time.Duration
 		node  bool
-		ended <-chan lambdalocal.Result
+		ended <-chan fakelambda.Result
 	}
 	actions := map[string]*held{
 		"asg-terminate-lifecycle":       {hooks: []string{sampleHook}, exit: long, node: true},
@@ -213,9 +213,9 @@ func TestFamilyLifecycle(t *testing.T) {
 	}
 	for name, h := range actions {
 		h.machine = machine{r.instance().ID, r.group}
-		r.aws.SetGroup(h.group, func(g *sim.Group) {
+		r.aws.SetGroup(h.group, func(g *spottest.Group) {
 			for _, hook := range append([]string{nth}, h.hooks...) {
-				g.Hooks = append(g.Hooks, sim.Hook{Name: hook, Transition: sim.HookTerminating, Heartbeat: 30 * time.Second})
+				g.Hooks = append(g.Hooks, spottest.Hook{Name: hook, Transition: spottest.HookTerminating, Heartbeat: 30 * time.Second})
 			}
 		})
 		if h.node {
@@ -250,7 +250,7 @@ func TestFamilyLifecycle(t *testing.T) {
 		if h.exit == long {
 			beats = 2 // at once, and after half of the hook's timeout
 		}
-		var completed, beaten []sim.AWSCall
+		var completed, beaten []spottest.AWSCall
 		for _, c := range r.calls(h.machine, 0) {
 			switch c.Operation {
 			case "CompleteLifecycleAction":
@@ -302,7 +302,7 @@ func TestFamilySelfCheck(t *testing.T) {
 		result selfcheck.Readiness
 	}{{shared.token, selfcheck.Ready}, {other, selfcheck.NotReady}} {
 		s := r.serviceWith("LOGIN=file:" + r.file(string(c.result), c.token))
-		var told []<-chan lambdalocal.Result
+		var told []<-chan fakelambda.Result
 		for _, name := range checked {
 			told = append(told, r.send(s, r.sample(name, time.Second, nil)))
 		}
@@ -348,7 +348,7 @@ func TestFamilySelfCheck(t *testing.T) {
 func TestFamilySelfCheckNamesOverdueInstances(t *testing.T) {
 	r := newRig(t)
 	past := time.Now().Add(-20 * time.Minute).UTC().Truncate(time.Second)
-	i := r.aws.AddInstance(sim.Instance{Spot: true, Tags: map[string]string{spot.TagCluster: cluster}})
+	i := r.aws.AddInstance(spottest.Instance{Spot: true, Tags: map[string]string{spot.TagCluster: cluster}})
 	r.join(machine{id: i.ID})
 	r.patchNode(i.ID, fmt.Sprintf(`{"metadata":{"labels":{"autoscaling.cast.ai/draining":"spot-interruption"},"annotations":{
 		"kops-spot.cast.ai/event":"x","kops-spot.cast.ai/kind":"spot-terminate","kops-spot.cast.ai/marks":"unschedulable","kops-spot.cast.ai/deadline":%q}},

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 )
 
 // samples are the events that the decoder is tested with: AWS's own, and what people send.
@@ -137,7 +137,7 @@ func TestFamilyIsWhole(t *testing.T) {
 func TestFamilyLeftAlone(t *testing.T) {
 	r := newRig(t)
 	ours := r.machines(1)[0]
-	other := r.aws.AddInstance(sim.Instance{Tags: map[string]string{spot.TagCluster: "other.example.com"}})
+	other := r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: "other.example.com"}})
 	r.pin(app{name: "web"}, ours.id)
 	r.waitReady("web", 1)
 	s := r.service()
@@ -225,8 +225,8 @@ func TestFamilyOfThePast(t *testing.T) {
 	ours := r.machines(1)[0]
 	r.pin(app{name: "web"}, ours.id)
 	r.waitReady("web", 1)
-	r.aws.SetGroup(ours.group, func(g *sim.Group) {
-		g.Hooks = []sim.Hook{{Name: sampleHook, Transition: sim.HookTerminating, Heartbeat: 30 * time.Second}}
+	r.aws.SetGroup(ours.group, func(g *spottest.Group) {
+		g.Hooks = []spottest.Hook{{Name: sampleHook, Transition: spottest.HookTerminating, Heartbeat: 30 * time.Second}}
 	})
 	r.willing()
 	s := r.service()

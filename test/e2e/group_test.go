@@ -12,9 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/internal/spottest"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -69,11 +69,11 @@ func (r *rig) pin(a app, node string) {
 }
 
 // send runs the function on an event, and hands over the result when it has ended.
-func (r *rig) send(s *lambdalocal.Service, event []byte) <-chan lambdalocal.Result {
+func (r *rig) send(s *fakelambda.Service, event []byte) <-chan fakelambda.Result {
 	r.Helper()
-	ended := make(chan lambdalocal.Result, 1)
+	ended := make(chan fakelambda.Result, 1)
 	go func() {
-		res, err := s.Invoke(r.Context(), function, lambdalocal.RequestResponse, event)
+		res, err := s.Invoke(r.Context(), function, fakelambda.RequestResponse, event)
 		if err != nil {
 			r.Error(err)
 		}
@@ -84,7 +84,7 @@ func (r *rig) send(s *lambdalocal.Service, event []byte) <-chan lambdalocal.Resu
 
 // operations are what AWS was asked, each once and in the order of their names, and what was changed there, in its own
 // order. What a group answers to a detach is asked while there is time, and does not count.
-func operations(calls []sim.AWSCall) (asks, changes string) {
+func operations(calls []spottest.AWSCall) (asks, changes string) {
 	var asked, changed []string
 	for _, c := range calls {
 		switch {
@@ -100,7 +100,7 @@ func operations(calls []sim.AWSCall) (asks, changes string) {
 }
 
 // calls are those to AWS about a machine and its group, without as many as there were before.
-func (r *rig) calls(m machine, before int) (found []sim.AWSCall) {
+func (r *rig) calls(m machine, before int) (found []spottest.AWSCall) {
 	for _, c := range r.aws.Calls()[before:] {
 		if slices.Contains(c.IDs, m.id) || m.group != "" && c.Group == m.group {
 			found = append(found, c)
@@ -139,22 +139,22 @@ var groupCases = map[string]struct {
 	why    string // what the outcome's reason says
 }{
 	"its group is another cluster's, by its tag": {change: func(r *rig, m machine) {
-		r.aws.SetGroup(m.group, func(g *sim.Group) { g.Tags = map[string]string{spot.TagCluster: "other.example.com"} })
+		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Tags = map[string]string{spot.TagCluster: "other.example.com"} })
 	}, action: spot.ReplaceNone, why: "does not carry the tag KubernetesCluster=" + cluster},
 	"its group is nobody's, by its tag": {change: func(r *rig, m machine) {
-		r.aws.SetGroup(m.group, func(g *sim.Group) { g.Tags = nil })
+		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Tags = nil })
 	}, action: spot.ReplaceNone, why: "does not carry the tag KubernetesCluster=" + cluster},
 	"its group is another cluster's, by its name": {made: func(r *rig) machine {
-		i := sim.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, 0xabc), Spot: true}
+		i := spottest.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, 0xabc), Spot: true}
 		m := machine{i.ID, "nodes.other.example.com"}
-		r.aws.AddGroup(sim.Group{Name: m.group, Tags: map[string]string{spot.TagCluster: cluster}}, i)
+		r.aws.AddGroup(spottest.Group{Name: m.group, Tags: map[string]string{spot.TagCluster: cluster}}, i)
 		return m
 	}, action: spot.ReplaceNone, why: "is not named as kOps names the groups of " + cluster},
 	"it is in no group": {made: func(r *rig) machine {
-		return machine{id: r.aws.AddInstance(sim.Instance{Tags: map[string]string{spot.TagCluster: cluster}}).ID}
+		return machine{id: r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: cluster}}).ID}
 	}, action: spot.ReplaceNone, why: "it is in no Auto Scaling group"},
 	"somebody has detached it": {made: func(r *rig) machine {
-		return machine{id: r.aws.AddInstance(sim.Instance{Tags: map[string]string{spot.TagCluster: cluster, spot.TagDetached: "nodes." + cluster}}).ID}
+		return machine{id: r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: cluster, spot.TagDetached: "nodes." + cluster}}).ID}
 	}, action: spot.ReplaceAlready, why: "it is detached from its group already"},
 	"it is in the warm pool": {change: func(r *rig, m machine) {
 		r.aws.SetLifecycle(m.id, "Warmed:Running")
@@ -163,20 +163,20 @@ var groupCases = map[string]struct {
 		r.aws.SetLifecycle(m.id, "Terminating:Wait")
 	}, action: spot.ReplaceAlready, why: "it is leaving its group already: Terminating:Wait"},
 	"its group may not launch": {change: func(r *rig, m machine) {
-		r.aws.SetGroup(m.group, func(g *sim.Group) { g.Suspended = []string{"AZRebalance", "Launch"} })
+		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Suspended = []string{"AZRebalance", "Launch"} })
 	}, action: spot.ReplaceNone, why: "the process Launch is suspended"},
 	"its group may launch, and not end": {change: func(r *rig, m machine) {
-		r.aws.SetGroup(m.group, func(g *sim.Group) { g.Suspended = []string{"AZRebalance", "Terminate"} })
+		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Suspended = []string{"AZRebalance", "Terminate"} })
 	}, action: spot.ReplaceDetach},
 	"it is in standby": {change: func(r *rig, m machine) {
-		r.aws.SetGroup(m.group, func(g *sim.Group) { g.Suspended = []string{"AZRebalance"} })
+		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Suspended = []string{"AZRebalance"} })
 		r.aws.SetLifecycle(m.id, "Standby")
 	}, action: spot.ReplaceDetach},
 	"it runs the control plane, by its node": {change: func(r *rig, m machine) {
 		r.label(m.id, "node-role.kubernetes.io/control-plane", "")
 	}, action: spot.ReplaceNone, why: "it runs the control plane"},
 	"it runs an API server, by its tag": {made: func(r *rig) machine {
-		id := r.instance(func(i *sim.Instance) { i.Tags = map[string]string{"k8s.io/role/api-server": "1"} }).ID
+		id := r.instance(func(i *spottest.Instance) { i.Tags = map[string]string{"k8s.io/role/api-server": "1"} }).ID
 		return machine{id, r.group}
 	}, action: spot.ReplaceNone, why: "it runs the control plane"},
 	"it is Karpenter's": {change: func(r *rig, m machine) {
@@ -207,7 +207,7 @@ func TestGroupIsAskedOrNot(t *testing.T) {
 		r.waitReady("web-"+m.id, 1)
 	}
 	before := len(r.aws.Calls())
-	ended := map[string]<-chan lambdalocal.Result{}
+	ended := map[string]<-chan fakelambda.Result{}
 	for name, m := range made {
 		in := r.warning(spot.SpotTerminate, m.id, time.Second)
 		in.EventID += m.id
@@ -245,7 +245,7 @@ func TestGroupThatIsBusy(t *testing.T) {
 		machine
 		detaches int // how many meet with contention
 		age      time.Duration
-		ended    <-chan lambdalocal.Result
+		ended    <-chan fakelambda.Result
 	}
 	all := map[string]*busy{"for a while": {detaches: 7, age: time.Second}, "to the very end": {detaches: -1, age: 112 * time.Second}}
 	for _, b := range all {
@@ -253,8 +253,8 @@ func TestGroupThatIsBusy(t *testing.T) {
 		b.machine = b.machines(1)[0]
 		b.pin(app{name: "web"}, b.id)
 		b.waitReady("web", 1)
-		b.aws.Fail("CreateTags", 2, sim.Throttled())
-		b.aws.Fail("DetachInstances", b.detaches, sim.Contention())
+		b.aws.Fail("CreateTags", 2, spottest.Throttled())
+		b.aws.Fail("DetachInstances", b.detaches, spottest.Contention())
 		b.ended = b.start(b.service(), b.warning(spot.SpotTerminate, b.id, b.age))
 	}
 	for name, b := range all {
@@ -286,7 +286,7 @@ func TestGroupRefuses(t *testing.T) {
 	m := r.machines(1)[0]
 	s := r.service()
 	in := r.warning(spot.SpotTerminate, m.id, time.Second)
-	r.aws.Fail("DetachInstances", 1, sim.Denied())
+	r.aws.Fail("DetachInstances", 1, spottest.Denied())
 	out := r.outcome(<-r.start(s, in), spot.Emptied)
 	if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "autoscaling:DetachInstances") {
 		t.Errorf("%+v", out.Replacement)
@@ -306,7 +306,7 @@ func TestGroupRefuses(t *testing.T) {
 func TestGroupWhoseAnswerIsLost(t *testing.T) {
 	r := newRig(t)
 	m := r.machines(1)[0]
-	r.aws.Fail("DetachInstances", 1, sim.AnswerLost())
+	r.aws.Fail("DetachInstances", 1, spottest.AnswerLost())
 	out := r.handle(r.warning(spot.SpotTerminate, m.id, time.Second), spot.Emptied)
 	if out.Replacement.Action != spot.ReplaceAlready {
 		t.Errorf("%+v", out.Replacement)
@@ -327,20 +327,20 @@ func TestGroupAnswers(t *testing.T) {
 	all := r.machines(3)
 	launches, lacks, lacked := all[0], all[1], all[2]
 	for _, m := range []machine{lacks, lacked} {
-		r.aws.SetGroup(m.group, func(g *sim.Group) {
+		r.aws.SetGroup(m.group, func(g *spottest.Group) {
 			g.LaunchError = "InsufficientInstanceCapacity - There is no Spot capacity available"
 		})
 	}
 	patient := r.serviceWith("FOLLOW=45s")
-	ended := map[machine]<-chan lambdalocal.Result{
+	ended := map[machine]<-chan fakelambda.Result{
 		launches: r.start(patient, r.warning(spot.SpotTerminate, launches.id, time.Second)),
 		lacks:    r.start(r.serviceWith("FOLLOW=6s"), r.warning(spot.SpotTerminate, lacks.id, time.Second)),
 		lacked:   r.start(patient, r.warning(spot.SpotTerminate, lacked.id, time.Second)),
 	}
 	r.eventually("the function to hear that there is no capacity", func() bool {
-		return slices.ContainsFunc(r.calls(lacked, 0), func(c sim.AWSCall) bool { return c.Operation == "DescribeScalingActivities" })
+		return slices.ContainsFunc(r.calls(lacked, 0), func(c spottest.AWSCall) bool { return c.Operation == "DescribeScalingActivities" })
 	})
-	r.aws.SetGroup(lacked.group, func(g *sim.Group) { g.LaunchError = "" })
+	r.aws.SetGroup(lacked.group, func(g *spottest.Group) { g.LaunchError = "" })
 
 	for _, m := range []machine{launches, lacked} {
 		got := r.outcome(<-ended[m], spot.Emptied).Replacement

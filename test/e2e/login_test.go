@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/util/cert"
 
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/sts"
+	fakests "github.com/castai/kops-spot/test/fakes/sts"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -27,19 +27,19 @@ const (
 )
 
 var (
-	mapped   = sts.RoleSession(account, "CastLambdaRoleForSpot", function)
-	unmapped = sts.RoleSession(account, "SomebodyElse", function)
-	forged   = sts.RoleSession(account, "Forged", function) // whose key is known and whose secret is not ours
+	mapped   = fakests.RoleSession(account, "CastLambdaRoleForSpot", function)
+	unmapped = fakests.RoleSession(account, "SomebodyElse", function)
+	forged   = fakests.RoleSession(account, "Forged", function) // whose key is known and whose secret is not ours
 )
 
 // authenticatorOptions are those of the control plane that all tests share.
 func authenticatorOptions() testenv.AuthenticatorOptions {
-	return testenv.AuthenticatorOptions{ClusterID: cluster, Identities: []sts.Identity{mapped, unmapped, forged},
+	return testenv.AuthenticatorOptions{ClusterID: cluster, Identities: []fakests.Identity{mapped, unmapped, forged},
 		Mappings: []testenv.Mapping{{ARN: roleARN, Username: iamUser, Groups: []string{handlerGroup}}}}
 }
 
 // by has the function run as an AWS identity, and log in to the cluster so.
-func (r *rig) by(id sts.Identity) *rig {
+func (r *rig) by(id fakests.Identity) *rig {
 	r.env["KOPS_SPOT_LOGIN"] = "iam"
 	r.env["AWS_ACCESS_KEY_ID"], r.env["AWS_SECRET_ACCESS_KEY"], r.env["AWS_SESSION_TOKEN"] = id.AccessKeyID, id.SecretAccessKey, id.SessionToken
 	r.env["AWS_ENDPOINT_URL_STS"] = shared.auth.STSURL()
@@ -47,7 +47,7 @@ func (r *rig) by(id sts.Identity) *rig {
 }
 
 // asked is how often somebody has asked STS for himself, rather than having been asked for by the authenticator.
-func asked(id sts.Identity) (n int) {
+func asked(id fakests.Identity) (n int) {
 	for _, q := range shared.auth.STS().Requests() {
 		if q.AccessKeyID == id.AccessKeyID && !q.Presigned {
 			n++
@@ -87,11 +87,11 @@ func TestIAMLoginRefused(t *testing.T) {
 	wrongSecret := forged
 	wrongSecret.SecretAccessKey = strings.Repeat("x", 40)
 	for name, c := range map[string]struct {
-		id    sts.Identity
+		id    fakests.Identity
 		login string
 		want  []string
 	}{
-		"a key that is none": {sts.RoleSession(account, "Nobody", "x"), "iam", []string{"AWS does not accept it either", "InvalidClientTokenId"}},
+		"a key that is none": {fakests.RoleSession(account, "Nobody", "x"), "iam", []string{"AWS does not accept it either", "InvalidClientTokenId"}},
 		"a wrong secret":     {wrongSecret, "iam", []string{"AWS does not accept it either", "SignatureDoesNotMatch"}},
 		"an unmapped role":   {unmapped, "iam", []string{unmapped.ARN, `cluster id "` + cluster + `"`, "does not know one of the two", "map arn:aws:iam::" + account + ":role/SomebodyElse"}},
 		"a wrong cluster id": {mapped, "iam:another.example.com", []string{mapped.ARN, `cluster id "another.example.com"`, "does not know one of the two"}},

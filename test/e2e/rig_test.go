@@ -21,10 +21,10 @@ import (
 
 	"github.com/castai/kops-spot/deploy"
 	"github.com/castai/kops-spot/internal/eventbridge"
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/awsfake"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/internal/spottest"
+	fakeaws "github.com/castai/kops-spot/test/fakes/aws"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -82,15 +82,15 @@ type rig struct {
 	cp        *testenv.ControlPlane
 	client    kubernetes.Interface
 	namespace string
-	aws       *sim.AWS
-	fake      *awsfake.Server
+	aws       *spottest.AWS
+	fake      *fakeaws.Server
 	group     string            // of the newest instance
 	env       map[string]string // of the function
 	began     time.Time
 
 	logs    *lockedBuffer
 	mu      sync.Mutex
-	records []lambdalocal.Record
+	records []fakelambda.Record
 	number  int // of the rig
 	nodes   int // so far
 }
@@ -108,11 +108,11 @@ func newRig(t *testing.T) *rig {
 func newSerialRig(t *testing.T) *rig {
 	t.Helper()
 	n := rigs.Add(1)
-	r := &rig{T: t, cp: shared.cp, client: shared.cp.Client(), namespace: fmt.Sprintf("e2e-%02d", n), aws: sim.NewAWS(region),
+	r := &rig{T: t, cp: shared.cp, client: shared.cp.Client(), namespace: fmt.Sprintf("e2e-%02d", n), aws: spottest.NewAWS(region),
 		began: time.Now(), logs: &lockedBuffer{}, number: int(n)}
 	r.aws.CountIDsFrom(r.number << 20)
 	var err error
-	if r.fake, err = awsfake.Start(r.aws, 0); err != nil {
+	if r.fake, err = fakeaws.Start(r.aws, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.fake.Close() })
@@ -120,7 +120,7 @@ func newSerialRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	var registering sync.WaitGroup
-	r.aws.OnLaunch(func(i sim.Instance) {
+	r.aws.OnLaunch(func(i spottest.Instance) {
 		if t.Context().Err() != nil {
 			return // the test is over: nobody needs the node any more
 		}
@@ -172,22 +172,22 @@ func (r *rig) file(name, content string) string {
 }
 
 // register makes the node of an instance. Pods of this test alone are scheduled on it.
-func (r *rig) register(i sim.Instance, name string) error {
+func (r *rig) register(i spottest.Instance, name string) error {
 	return r.cp.CreateNodes(context.WithoutCancel(r.Context()), testenv.Node{Name: name, InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
 		Labels: map[string]string{"e2e": r.namespace}})
 }
 
 // instance is a new instance in a group of its own that is at its maximum; change may make it another one.
-func (r *rig) instance(change ...func(*sim.Instance)) sim.Instance {
+func (r *rig) instance(change ...func(*spottest.Instance)) spottest.Instance {
 	r.Helper()
 	r.nodes++
-	i := sim.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, r.nodes), PrivateIP: fmt.Sprintf("10.%d.0.%d", r.number, r.nodes),
+	i := spottest.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, r.nodes), PrivateIP: fmt.Sprintf("10.%d.0.%d", r.number, r.nodes),
 		Zone: region + "a", Spot: true}
 	for _, c := range change {
 		c(&i)
 	}
 	r.group = fmt.Sprintf("nodes-%d-%d.%s", r.number, r.nodes, cluster)
-	r.aws.AddGroup(sim.Group{Name: r.group, Min: 1, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster}, Spot: true,
+	r.aws.AddGroup(spottest.Group{Name: r.group, Min: 1, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster}, Spot: true,
 		LaunchTime: time.Second, DetachTime: time.Second}, i)
 	i, ok := r.aws.Instance(i.ID)
 	if !ok {
@@ -222,19 +222,19 @@ func (r *rig) moto() *testenv.Moto {
 }
 
 // service runs the function, with the environment as it then is.
-func (r *rig) service() *lambdalocal.Service {
+func (r *rig) service() *fakelambda.Service {
 	r.Helper()
-	keep := func(rec lambdalocal.Record) error {
+	keep := func(rec fakelambda.Record) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.records = append(r.records, rec)
 		return nil
 	}
 	one := 1
-	s, err := lambdalocal.New(lambdalocal.Options{Region: region,
+	s, err := fakelambda.New(fakelambda.Options{Region: region,
 		RetryDelays: [2]time.Duration{time.Second, time.Second},
-		Functions: []lambdalocal.Function{{Name: function, Bootstrap: shared.bootstrap, Environment: r.env, Timeout: 15 * time.Minute, MemorySize: 256, Logs: r.logs,
-			Async: lambdalocal.AsyncConfig{MaximumRetryAttempts: &one, OnSuccess: keep, OnFailure: keep}}}})
+		Functions: []fakelambda.Function{{Name: function, Bootstrap: shared.bootstrap, Environment: r.env, Timeout: 15 * time.Minute, MemorySize: 256, Logs: r.logs,
+			Async: fakelambda.AsyncConfig{MaximumRetryAttempts: &one, OnSuccess: keep, OnFailure: keep}}}})
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -262,9 +262,9 @@ func (r *rig) encode(in spot.Interruption) []byte {
 }
 
 // invoke runs the function on an event and waits for it.
-func (r *rig) invoke(s *lambdalocal.Service, event []byte) lambdalocal.Result {
+func (r *rig) invoke(s *fakelambda.Service, event []byte) fakelambda.Result {
 	r.Helper()
-	res, err := s.Invoke(r.Context(), function, lambdalocal.RequestResponse, event)
+	res, err := s.Invoke(r.Context(), function, fakelambda.RequestResponse, event)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func (r *rig) handle(in spot.Interruption, want spot.Result) spot.Outcome {
 	return r.outcome(r.invoke(r.service(), r.encode(in)), want)
 }
 
-func (r *rig) outcome(res lambdalocal.Result, want spot.Result) spot.Outcome {
+func (r *rig) outcome(res fakelambda.Result, want spot.Result) spot.Outcome {
 	r.Helper()
 	if res.FunctionError != "" {
 		r.Fatalf("the function failed: %s", res.Payload)

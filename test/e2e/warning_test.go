@@ -19,8 +19,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -186,15 +186,15 @@ func TestRoundTrips(t *testing.T) {
 func TestNodeNames(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		instance func(*sim.Instance)
-		node     func(sim.Instance) string
+		instance func(*spottest.Instance)
+		node     func(spottest.Instance) string
 	}{
-		"the instance id": {func(*sim.Instance) {}, func(i sim.Instance) string { return i.ID }},
-		"EC2's DNS name":  {func(*sim.Instance) {}, func(i sim.Instance) string { return i.PrivateDNSName }},
-		"made of the IP": {func(i *sim.Instance) { i.PrivateDNSName = i.ID + ".example.internal" }, func(i sim.Instance) string {
+		"the instance id": {func(*spottest.Instance) {}, func(i spottest.Instance) string { return i.ID }},
+		"EC2's DNS name":  {func(*spottest.Instance) {}, func(i spottest.Instance) string { return i.PrivateDNSName }},
+		"made of the IP": {func(i *spottest.Instance) { i.PrivateDNSName = i.ID + ".example.internal" }, func(i spottest.Instance) string {
 			return "ip-" + strings.ReplaceAll(i.PrivateIP, ".", "-") + ".ec2.internal"
 		}},
-		"in no way of his": {func(*sim.Instance) {}, func(i sim.Instance) string { return "worker-" + i.ID }},
+		"in no way of his": {func(*spottest.Instance) {}, func(i spottest.Instance) string { return "worker-" + i.ID }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -228,8 +228,8 @@ func TestNotOurs(t *testing.T) {
 			r.deploy(app{name: "web", replicas: 1})
 			// It has the address of our node, too: a name made of it must not be taken for it.
 			ours, _ := r.aws.Instance(victim)
-			foreign := r.aws.AddInstance(sim.Instance{PrivateIP: ours.PrivateIP, Tags: tags})
-			r.aws.AddGroup(sim.Group{Name: "nodes.other.example.com", Tags: tags, LaunchTime: time.Second}, sim.Instance{Tags: tags})
+			foreign := r.aws.AddInstance(spottest.Instance{PrivateIP: ours.PrivateIP, Tags: tags})
+			r.aws.AddGroup(spottest.Group{Name: "nodes.other.example.com", Tags: tags, LaunchTime: time.Second}, spottest.Instance{Tags: tags})
 			out := r.handle(r.warning(spot.SpotTerminate, foreign.ID, 0), spot.ForeignOne)
 			r.nothingChanged(victim)
 			if took := float64(*out.Times.Ended - *out.Times.Began); took > 2 {
@@ -384,7 +384,7 @@ func (r *rig) kubeletGrace(prefix string) int64 {
 func TestForbiddenAndExpired(t *testing.T) {
 	r := newRig(t)
 	victim := r.node()
-	r.aws.Fail(sim.AnyOperation, -1, sim.Denied())
+	r.aws.Fail(spottest.AnyOperation, -1, spottest.Denied())
 	event := r.encode(r.warning(spot.SpotTerminate, victim, 0))
 
 	other, err := r.cp.ServiceAccountToken(t.Context(), r.namespace, "default", time.Hour)

@@ -18,8 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -73,8 +73,8 @@ func annotate(ctx context.Context, channel string) error {
 // node makes a node, and its instance in a group of its own, <node>.<cluster>.
 func node(ts *testscript.TestScript, args []string) error {
 	ts.Defer(func() { try(deleteNode(args[0])) })
-	simulated().AddGroup(sim.Group{Name: "nodes-" + args[1] + "." + cluster, Min: 1, Max: 1, Desired: 1, Spot: true,
-		Tags: map[string]string{spot.TagCluster: cluster}}, sim.Instance{ID: args[1], Zone: region + "a", Spot: true})
+	simulated().AddGroup(spottest.Group{Name: "nodes-" + args[1] + "." + cluster, Min: 1, Max: 1, Desired: 1, Spot: true,
+		Tags: map[string]string{spot.TagCluster: cluster}}, spottest.Instance{ID: args[1], Zone: region + "a", Spot: true})
 	return cp().CreateNodes(context.Background(), testenv.Node{Name: args[0], InstanceID: args[1], Zone: region + "a"})
 }
 
@@ -184,7 +184,7 @@ func tagInstance(_ *testscript.TestScript, args []string) error {
 }
 
 func suspend(_ *testscript.TestScript, args []string) error {
-	simulated().SetGroup(args[0], func(g *sim.Group) { g.Suspended = append(g.Suspended, args[1]) })
+	simulated().SetGroup(args[0], func(g *spottest.Group) { g.Suspended = append(g.Suspended, args[1]) })
 	return nil
 }
 

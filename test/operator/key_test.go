@@ -16,8 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
 	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/onboard"
 )
 
@@ -44,7 +44,7 @@ func (w *world) makeKey() string {
 
 func (w *world) forgetSecret() {
 	w.Helper()
-	try(iamcloud.New(w.direct).Do(w.Context(), iamcloud.DeleteSecret("cast-kops/"+cluster+"/access-key")))
+	try(awsadmin.New(w.direct).Do(w.Context(), awsadmin.DeleteSecret("cast-kops/"+cluster+"/access-key")))
 }
 
 func rotating(want *onboard.Want) { want.RotateKey = true }
@@ -142,7 +142,7 @@ func TestAKeyThatTheConsoleDoesNotTake(t *testing.T) {
 	w := newWorld(t)
 	node := w.cluster(cluster)
 	var answer error
-	var given iamcloud.NewKey
+	var given awsadmin.NewKey
 	console := func(want *onboard.Want) {
 		want.Store = onboard.InConsole{Give: func(_ context.Context, credentials []byte) error {
 			return errors.Join(answer, json.Unmarshal(credentials, &given))
@@ -182,7 +182,7 @@ func TestAKeyThatSomebodyHasUsedIsNotTakenForLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	node := w.cluster(cluster)
-	var given iamcloud.NewKey
+	var given awsadmin.NewKey
 	console := func(want *onboard.Want) {
 		want.Store = onboard.InConsole{Give: func(_ context.Context, credentials []byte) error {
 			return errors.Join(errors.New("no answer"), json.Unmarshal(credentials, &given))
@@ -209,7 +209,7 @@ func TestAKeyInAFileIsItsOwnersAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key.json")
 	file := func(want *onboard.Want) { want.Store = onboard.InFile{Path: path} }
 	w.onboard(cluster, node, file)
-	var k iamcloud.NewKey
+	var k awsadmin.NewKey
 	if err := json.Unmarshal(must(os.ReadFile(path)), &k); err != nil || !slices.Equal(w.keys(), []string{k.ID}) || k.Secret == "" {
 		t.Errorf("the file holds the key %s: %v", k, err)
 	}

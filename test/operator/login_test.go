@@ -21,7 +21,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/test/sts"
+	fakests "github.com/castai/kops-spot/test/fakes/sts"
 )
 
 func isNotFound(err error) bool { return apierrors.IsNotFound(err) }
@@ -30,7 +30,7 @@ func isNotFound(err error) bool { return apierrors.IsNotFound(err) }
 type loginFunc func() (*rest.Config, error)
 
 // logIn logs in as an identity of AWS, as the function does.
-func logIn(id sts.Identity) loginFunc {
+func logIn(id fakests.Identity) loginFunc {
 	return func() (*rest.Config, error) {
 		admin := cp().AdminConfig()
 		ca := string(admin.CAData)

@@ -15,7 +15,7 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/test/sts"
+	fakests "github.com/castai/kops-spot/test/fakes/sts"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -24,9 +24,9 @@ const handlerName = "kops-spot" // who the function's role is in the cluster
 // Who STS knows. The function's role and the user are to be mapped; alice is, by her cluster's people, before anybody
 // comes.
 var (
-	function = sts.RoleSession(account, "CastLambdaRoleForSpot", "cast-kops-prod")
-	user     = sts.User(account, "cast-kops-prod.example.com")
-	alice    = sts.User(account, "people/alice")
+	function = fakests.RoleSession(account, "CastLambdaRoleForSpot", "cast-kops-prod")
+	user     = fakests.User(account, "cast-kops-prod.example.com")
+	alice    = fakests.User(account, "people/alice")
 )
 
 var (

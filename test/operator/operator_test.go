@@ -17,10 +17,10 @@ import (
 
 	names "github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/onboard"
-	"github.com/castai/kops-spot/test/bridge"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	fakeevents "github.com/castai/kops-spot/test/fakes/events"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
+	fakests "github.com/castai/kops-spot/test/fakes/sts"
 	"github.com/castai/kops-spot/test/samproxy"
-	"github.com/castai/kops-spot/test/sts"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -98,7 +98,7 @@ type controlPlane struct {
 // cp is the cluster, which knows IAM. Each test leaves it as it was.
 var cp = testenv.Once(func(ctx context.Context) (c controlPlane, err error) {
 	c.ControlPlane, c.auth, err = testenv.StartWithAuthenticator(ctx, testenv.Options{Log: os.Stderr},
-		testenv.AuthenticatorOptions{ClusterID: cluster, Identities: []sts.Identity{function, user, alice}})
+		testenv.AuthenticatorOptions{ClusterID: cluster, Identities: []fakests.Identity{function, user, alice}})
 	if err == nil {
 		c.admin, err = onboard.NewClient(c.AdminConfig())
 	}
@@ -113,9 +113,9 @@ var moto = testenv.Once(func(ctx context.Context) (*testenv.Moto, error) {
 // sam is moto with the transformation of SAM templates, and events has its events delivered.
 var (
 	sam    = testenv.Once(func(context.Context) (*samproxy.Proxy, error) { return samproxy.Start(moto().URL) }, nil)
-	events = testenv.Once(func(ctx context.Context) (*bridge.Bridge, error) {
-		return bridge.Start(ctx, bridge.Options{Moto: sam().URL, Region: region, Functions: []lambdalocal.Function{
+	events = testenv.Once(func(ctx context.Context) (*fakeevents.Bridge, error) {
+		return fakeevents.Start(ctx, fakeevents.Options{Moto: sam().URL, Region: region, Functions: []fakelambda.Function{
 			{Name: names.FunctionName(cluster), Bootstrap: filepath.Join(programs(), "bootstrap"), Environment: map[string]string{
 				"AWS_ENDPOINT_URL": moto().URL, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}}}})
-	}, (*bridge.Bridge).Close)
+	}, (*fakeevents.Bridge).Close)
 )

@@ -17,8 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	names "github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/awscloud"
-	"github.com/castai/kops-spot/internal/rehearsal"
+	kopsaws "github.com/castai/kops-spot/internal/aws"
+	"github.com/castai/kops-spot/internal/rehearse"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
@@ -51,7 +51,7 @@ func rehearsals(t *testing.T, w *world) {
 			if !isClean(t, node, "planned") {
 				t.Error("the pod was ended")
 			}
-			i, err := awscloud.New(w.direct).Instance(t.Context(), node)
+			i, err := kopsaws.New(w.direct).Instance(t.Context(), node)
 			if err != nil || !maps.Equal(i.Tags, map[string]string{spot.TagCluster: cluster}) {
 				t.Errorf("the instance has the tags %v, %v", i.Tags, err)
 			}
@@ -77,7 +77,7 @@ func rehearsals(t *testing.T, w *world) {
 			defer w.environment("KOPS_SPOT_REHEARSALS", "act")()
 			node := w.newNode(cluster)
 			addPod(t, node, "guarded", true)
-			s := rehearsal.New(w.direct)
+			s := rehearse.New(w.direct)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			sent := time.Now()

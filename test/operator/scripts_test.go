@@ -11,18 +11,18 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/castai/kops-spot/internal/sim"
-	"github.com/castai/kops-spot/test/awsfake"
+	"github.com/castai/kops-spot/internal/spottest"
+	fakeaws "github.com/castai/kops-spot/test/fakes/aws"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
 // simulated is EC2 and Auto Scaling as far as the scripts ask them; each has its own nodes and namespaces.
 var simulated = testenv.Once(func(context.Context) (e struct {
-	*sim.AWS
-	*awsfake.Server
+	*spottest.AWS
+	*fakeaws.Server
 }, err error) {
-	e.AWS = sim.NewAWS(region)
-	e.Server, err = awsfake.Start(e.AWS, 0)
+	e.AWS = spottest.NewAWS(region)
+	e.Server, err = fakeaws.Start(e.AWS, 0)
 	return e, err
 }, nil)
 

@@ -22,8 +22,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	awssts "github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
-	"github.com/castai/kops-spot/internal/iamcloud"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/test/testenv"
 )
@@ -229,7 +229,7 @@ func (w *world) files(dir string) map[string]string {
 // run prepares an onboarding of a cluster in this process, of which the account alone is looked at.
 func (w *world) run(cluster, instance string, change func(*onboard.Want)) *onboard.Run {
 	w.Helper()
-	account := iamcloud.New(w.cfg)
+	account := awsadmin.New(w.cfg)
 	g, instances, err := onboard.RightCluster(w.Context(), account, []onboard.Machine{{Node: "n", ID: instance, Region: region}}, onboard.Meant{Cluster: cluster, Context: "c"})
 	if err == nil {
 		g.NodeRoles, err = onboard.NodeRoles(w.Context(), account, instances)
@@ -268,7 +268,7 @@ func (w *world) offboard(cluster, instance string) {
 }
 
 // stored is the access key in a cluster's secret.
-func (w *world) stored(cluster string) (k iamcloud.NewKey) {
+func (w *world) stored(cluster string) (k awsadmin.NewKey) {
 	w.Helper()
 	out := must(w.secrets().GetSecretValue(w.Context(), &secretsmanager.GetSecretValueInput{SecretId: aws.String("cast-kops/" + cluster + "/access-key")}))
 	try(json.Unmarshal([]byte(*out.SecretString), &k))

@@ -11,7 +11,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bridge/pattern"
+	"github.com/castai/kops-spot/test/fakes/events/pattern"
 )
 
 // ruleOf is which rule brings which kind of event.

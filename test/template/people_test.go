@@ -14,8 +14,8 @@ import (
 
 	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/spot"
-	"github.com/castai/kops-spot/test/bridge/pattern"
-	"github.com/castai/kops-spot/test/lambdalocal"
+	"github.com/castai/kops-spot/test/fakes/events/pattern"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 )
 
 // acted are the results of which people are told: something was done, or should have been.
@@ -44,7 +44,7 @@ func record(t *testing.T, result string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(lambdalocal.Record{Version: "1.0", Timestamp: "2026-01-01T00:00:00.000Z", RequestPayload: json.RawMessage(`{"source":"aws.ec2","detail":{}}`), ResponsePayload: response})
+	b, err := json.Marshal(fakelambda.Record{Version: "1.0", Timestamp: "2026-01-01T00:00:00.000Z", RequestPayload: json.RawMessage(`{"source":"aws.ec2","detail":{}}`), ResponsePayload: response})
 	if err != nil {
 		t.Fatal(err)
 	}

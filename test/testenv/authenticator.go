@@ -13,7 +13,7 @@ import (
 	"sync"
 
 	"github.com/castai/kops-spot/test/authenticator/protocol"
-	"github.com/castai/kops-spot/test/sts"
+	fakests "github.com/castai/kops-spot/test/fakes/sts"
 )
 
 // Where an authenticator takes its mappings from: the values of kOps' spec.authentication.aws.backendMode.
@@ -31,8 +31,8 @@ type AuthenticatorOptions struct {
 	ClusterID string // that tokens must be made for; kOps' is the cluster's name
 	// Mode is one of the above, or several with commas between. Empty is MountedFile.
 	Mode       string
-	Mappings   []Mapping      // of MountedFile
-	Identities []sts.Identity // whom STS knows
+	Mappings   []Mapping          // of MountedFile
+	Identities []fakests.Identity // whom STS knows
 	// Kubeconfig is of the cluster that the other modes read.
 	Kubeconfig string
 	// Dir is for the authenticator's files, authenticator.log among them: it is made if need be, and stays. Empty is a
@@ -54,8 +54,8 @@ type Authenticator struct {
 	tempDir string // to be removed; empty when the caller chose the directory
 	log     *os.File
 
-	sts      *sts.Server
-	endpoint *sts.Endpoint
+	sts      *fakests.Server
+	endpoint *fakests.Endpoint
 
 	ready   protocol.Ready
 	process *process
@@ -72,7 +72,7 @@ func startAuthenticator(ctx context.Context, opts AuthenticatorOptions) (*Authen
 	if err != nil {
 		return nil, fmt.Errorf("building the authenticator: %w", err)
 	}
-	a := &Authenticator{opts: opts, program: program, sts: sts.New(opts.Identities...)}
+	a := &Authenticator{opts: opts, program: program, sts: fakests.New(opts.Identities...)}
 	a.stop = sync.OnceValue(a.end)
 	if err := a.prepare(); err != nil {
 		_ = a.Stop() // err says more
@@ -189,7 +189,7 @@ func (a *Authenticator) apiServerFlags() []string {
 }
 
 // STS returns the STS that the authenticator asks: to set its clock, to see who asked.
-func (a *Authenticator) STS() *sts.Server { return a.sts }
+func (a *Authenticator) STS() *fakests.Server { return a.sts }
 
 // STSURL returns where STS is served in plain HTTP, for an SDK's AWS_ENDPOINT_URL_STS.
 func (a *Authenticator) STSURL() string { return a.endpoint.URL }

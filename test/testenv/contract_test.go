@@ -24,7 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/castai/kops-spot/test/sts"
+	fakests "github.com/castai/kops-spot/test/fakes/sts"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -42,9 +42,9 @@ type world struct {
 	*testing.T
 	cp       *testenv.ControlPlane
 	auth     *testenv.Authenticator
-	log      string       // the authenticator's
-	handler  sts.Identity // of the role that is mapped
-	stranger sts.Identity // of one that is not
+	log      string           // the authenticator's
+	handler  fakests.Identity // of the role that is mapped
+	stranger fakests.Identity // of one that is not
 	tokens   int
 }
 
@@ -52,13 +52,13 @@ type world struct {
 // is what stands before it. Its parts share one of each.
 func TestContract(t *testing.T) {
 	dir := t.TempDir()
-	w := &world{log: filepath.Join(dir, "authenticator.log"), handler: sts.RoleSession(awsAccount, "CastLambdaRoleForSpot", "kops-spot"),
-		stranger: sts.RoleSession(awsAccount, "SomeOtherRole", "kops-spot")}
+	w := &world{log: filepath.Join(dir, "authenticator.log"), handler: fakests.RoleSession(awsAccount, "CastLambdaRoleForSpot", "kops-spot"),
+		stranger: fakests.RoleSession(awsAccount, "SomeOtherRole", "kops-spot")}
 	var err error
 	w.cp, w.auth, err = testenv.StartWithAuthenticator(t.Context(), testenv.Options{Log: t.Output()},
 		testenv.AuthenticatorOptions{ClusterID: clusterID, Dir: dir, Log: t.Output(),
 			Mappings:   []testenv.Mapping{{ARN: handlerRole, Username: "kops-spot", Groups: []string{handlerGroup}}},
-			Identities: []sts.Identity{w.handler, w.stranger}})
+			Identities: []fakests.Identity{w.handler, w.stranger}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func (w *world) testLogIn() {
 		{name: "dated in 14 minutes", change: func(k *token) { k.at = k.at.Add(14 * time.Minute) }},
 		{name: "wrong secret", change: func(k *token) { k.identity.SecretAccessKey += "x" }, reason: mismatch},
 		{name: "wrong cluster ID", change: func(k *token) { k.clusterID = "other.example.com" }, reason: mismatch},
-		{name: "unknown key", change: func(k *token) { k.identity = sts.User(awsAccount, "mallory") }, reason: "InvalidClientTokenId"},
+		{name: "unknown key", change: func(k *token) { k.identity = fakests.User(awsAccount, "mallory") }, reason: "InvalidClientTokenId"},
 		{name: "unmapped role", change: func(k *token) { k.identity = w.stranger }, reason: "Identity is not mapped"},
 		{name: "dated 20 minutes ago", change: func(k *token) { k.at = k.at.Add(-20 * time.Minute) }, reason: "X-Amz-Date parameter is expired"},
 		{name: "dated in 20 minutes", change: func(k *token) { k.at = k.at.Add(20 * time.Minute) }, reason: "Signature not yet current"},
@@ -135,7 +135,7 @@ func (w *world) testLogIn() {
 	}
 	w.auth.STS().SetClock(0)
 	asked := w.auth.STS().Requests()
-	if want := (sts.Request{Host: tokenHost, AccessKeyID: w.handler.AccessKeyID, Presigned: true}); len(asked) == 0 || asked[0] != want {
+	if want := (fakests.Request{Host: tokenHost, AccessKeyID: w.handler.AccessKeyID, Presigned: true}); len(asked) == 0 || asked[0] != want {
 		w.Errorf("STS was asked %+v, at first for %+v", asked, want)
 	}
 }
@@ -267,7 +267,7 @@ func (w *world) eventually(what string, so func() bool) {
 
 // token is what a bearer token for the authenticator is made of.
 type token struct {
-	identity  sts.Identity
+	identity  fakests.Identity
 	clusterID string
 	host      string // of STS
 	at        time.Time

@@ -51,7 +51,7 @@ func TestItIsSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	const module = "github.com/castai/kops-spot/"
-	want := module + "internal/spot\n" + module + "internal/sim\n" + module + "test/demo/story\n" + module + "test/demo/preview\n"
+	want := module + "internal/spot\n" + module + "internal/spottest\n" + module + "test/demo/story\n" + module + "test/demo/preview\n"
 	if string(out) != want {
 		t.Errorf("it imports\n%s\nand not only\n%s", out, want)
 	}

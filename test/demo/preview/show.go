@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/castai/kops-spot/internal/sim"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/demo/story"
 )
 
@@ -23,13 +23,13 @@ var (
 // preview is the story's cluster and account, in memory.
 type preview struct {
 	out     *story.Screen
-	cluster *sim.Cluster
-	aws     *sim.AWS
+	cluster *spottest.Cluster
+	aws     *spottest.AWS
 }
 
 // show has the real handler drain a node of the in-memory cluster, and returns when its pods are Ready elsewhere.
 func show(ctx context.Context, out *story.Screen) error {
-	p := &preview{out: out, cluster: sim.NewCluster(), aws: sim.NewAWS(story.Region)}
+	p := &preview{out: out, cluster: spottest.NewCluster(), aws: spottest.NewAWS(story.Region)}
 	p.aws.CountIDsFrom(0x5b7e4d1938a2c500)
 	p.fill()
 	handler := &spot.Handler{Cluster: p.cluster, Cloud: p.aws.Cloud(), Policy: spot.DefaultPolicy(story.Cluster),
@@ -58,12 +58,12 @@ func show(ctx context.Context, out *story.Screen) error {
 func (p *preview) fill() {
 	p.aws.OnLaunch(p.boot)
 	for _, g := range story.Groups {
-		var members []sim.Instance
+		var members []spottest.Instance
 		for _, m := range g.Members {
-			members = append(members, sim.Instance{ID: m.ID, PrivateIP: m.IP, Zone: g.Zone, Spot: true})
+			members = append(members, spottest.Instance{ID: m.ID, PrivateIP: m.IP, Zone: g.Zone, Spot: true})
 			p.cluster.AddNode(spot.Node{Name: m.Node(), ProviderID: "aws:///" + g.Zone + "/" + m.ID})
 		}
-		p.aws.AddGroup(sim.Group{Name: g.ASG(), Zones: []string{g.Zone}, Tags: map[string]string{spot.TagCluster: story.Cluster}, Spot: true,
+		p.aws.AddGroup(spottest.Group{Name: g.ASG(), Zones: []string{g.Zone}, Tags: map[string]string{spot.TagCluster: story.Cluster}, Spot: true,
 			LaunchTime: story.LaunchTime, DetachTime: time.Second}, members...)
 	}
 	for _, pods := range []struct {
@@ -86,31 +86,31 @@ func (p *preview) fill() {
 			if pods.to == "" {
 				ready = time.Hour // boot makes it Ready
 			}
-			p.cluster.AddPod(sim.Pod{Node: node, Exit: pods.app.Exit, Replacement: &sim.Replacement{Node: pods.to, Ready: ready},
+			p.cluster.AddPod(spottest.Pod{Node: node, Exit: pods.app.Exit, Replacement: &spottest.Replacement{Node: pods.to, Ready: ready},
 				Pod: spot.Pod{Namespace: "shop", Name: fmt.Sprintf("%s-%d", pods.app.Name, i), Grace: time.Duration(pods.app.Grace) * time.Second,
 					Owner: spot.Owner{Kind: pods.kind, Name: pods.app.Name, UID: pods.app.Name}}})
 		}
 	}
-	p.cluster.AddBudget(sim.Budget{Namespace: "shop", Name: story.Payments.Name, Owner: story.Payments.Name, Available: story.Payments.Replicas - 1})
+	p.cluster.AddBudget(spottest.Budget{Namespace: "shop", Name: story.Payments.Name, Owner: story.Payments.Name, Available: story.Payments.Replicas - 1})
 }
 
 // boot makes a launched instance a node, on which the pod that waits becomes Ready.
-func (p *preview) boot(i sim.Instance) {
+func (p *preview) boot(i spottest.Instance) {
 	p.out.Live("aws", "%s runs, and boots", story.Short(i.ID))
 	time.Sleep(story.BootTime)
 	p.cluster.AddNode(spot.Node{Name: i.ID, ProviderID: "aws:///" + i.Zone + "/" + i.ID})
 	p.out.Live("cluster", "%s is a Ready node of %s", story.Short(i.ID), pinned.Name)
 	for _, pod := range p.cluster.Pods() {
 		if pod.Node == "" {
-			p.cluster.ChangePod(pod.ID(), func(pod *sim.Pod) { pod.Node = i.ID })
-			time.AfterFunc(story.OrdersDB.Ready, func() { p.cluster.ChangePod(pod.ID(), func(pod *sim.Pod) { pod.Pending = false }) })
+			p.cluster.ChangePod(pod.ID(), func(pod *spottest.Pod) { pod.Node = i.ID })
+			time.AfterFunc(story.OrdersDB.Ready, func() { p.cluster.ChangePod(pod.ID(), func(pod *spottest.Pod) { pod.Pending = false }) })
 		}
 	}
 }
 
 // watch shows what becomes of the pods, until as many as leave the node are Ready elsewhere.
 func (p *preview) watch(ctx context.Context) {
-	var leaving []sim.Pod
+	var leaving []spottest.Pod
 	before := map[string]bool{} // by UID
 	for _, pod := range p.cluster.Pods() {
 		before[pod.UID] = true
@@ -119,7 +119,7 @@ func (p *preview) watch(ctx context.Context) {
 		}
 	}
 	shown := map[string]string{} // by UID: what was last shown of the pod
-	tell := func(pod sim.Pod, color, what, more string) {
+	tell := func(pod spottest.Pod, color, what, more string) {
 		if shown[pod.UID] != what {
 			shown[pod.UID] = what
 			p.out.Live("pod", "%-15s  %s  %s", pod.Name, p.out.Paint(color, fmt.Sprintf("%-5s", what)), more)
@@ -128,8 +128,8 @@ func (p *preview) watch(ctx context.Context) {
 	for total, ready := len(leaving), 0; ready < total && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
 		pods := p.cluster.Pods()
 		for len(leaving) > 0 {
-			i := slices.IndexFunc(leaving, func(old sim.Pod) bool {
-				return !slices.ContainsFunc(pods, func(pod sim.Pod) bool { return pod.UID == old.UID })
+			i := slices.IndexFunc(leaving, func(old spottest.Pod) bool {
+				return !slices.ContainsFunc(pods, func(pod spottest.Pod) bool { return pod.UID == old.UID })
 			})
 			if i < 0 {
 				break

@@ -1,0 +1,92 @@
+package aws
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Instance reads an instance by its id. EC2 knows a terminated instance for about an hour.
+func (c *Cloud) Instance(ctx context.Context, id string) (spot.Instance, error) {
+	doing := "describing instance " + id
+	out, err := attempt(ctx, c, "ec2:DescribeInstances", doing, "", c.ec2.DescribeInstances,
+		&ec2.DescribeInstancesInput{InstanceIds: []string{id}})
+	if err != nil {
+		return spot.Instance{}, err
+	}
+	for _, r := range out.Reservations {
+		for _, i := range r.Instances {
+			if aws.ToString(i.InstanceId) == id {
+				return instance(i), nil
+			}
+		}
+	}
+	return spot.Instance{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+}
+
+// idsAtOnce is how many instances are asked for in one call: as many values as EC2 lets one filter have.
+const idsAtOnce = 200
+
+// InstancesOf reads instances by their ids. Those that EC2 does not know are left out: it is asked by a filter, since
+// one unknown id in a list of ids would make it refuse them all.
+func (c *Cloud) InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error) {
+	found := map[string]spot.Instance{}
+	for some := range slices.Chunk(ids, idsAtOnce) {
+		in := &ec2.DescribeInstancesInput{Filters: filter("instance-id", some...), MaxResults: aws.Int32(idsAtOnce)}
+		for {
+			out, err := attempt(ctx, c, "ec2:DescribeInstances", fmt.Sprintf("describing %d instances", len(ids)), "", c.ec2.DescribeInstances, in)
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range out.Reservations {
+				for _, i := range r.Instances {
+					found[aws.ToString(i.InstanceId)] = instance(i)
+				}
+			}
+			// A page may hold less than it could, nothing even, and still not be the last.
+			if aws.ToString(out.NextToken) == "" {
+				break
+			}
+			in.NextToken = out.NextToken
+		}
+	}
+	return found, nil
+}
+
+func filter(name string, values ...string) []types.Filter {
+	return []types.Filter{{Name: aws.String(name), Values: values}}
+}
+
+func instance(i types.Instance) spot.Instance {
+	in := spot.Instance{
+		ID:             aws.ToString(i.InstanceId),
+		PrivateDNSName: aws.ToString(i.PrivateDnsName),
+		PrivateIP:      aws.ToString(i.PrivateIpAddress),
+		Spot:           i.InstanceLifecycle == types.InstanceLifecycleTypeSpot,
+		Hibernates:     i.HibernationOptions != nil && aws.ToBool(i.HibernationOptions.Configured),
+		Tags:           map[string]string{},
+	}
+	if i.State != nil {
+		in.State = string(i.State.Name)
+	}
+	for _, t := range i.Tags {
+		in.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
+	}
+	return in
+}
+
+// Tag puts tags on an instance.
+func (c *Cloud) Tag(ctx context.Context, id string, tags map[string]string) error {
+	in := &ec2.CreateTagsInput{Resources: []string{id}}
+	for k, v := range tags {
+		in.Tags = append(in.Tags, types.Tag{Key: aws.String(k), Value: aws.String(v)})
+	}
+	_, err := attempt(ctx, c, "ec2:CreateTags", "tagging instance "+id, "instance "+id, c.ec2.CreateTags, in)
+	return err
+}

@@ -1,0 +1,66 @@
+package aws
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Secret reads a secret of Secrets Manager by its name or ARN. One that is a JSON object, as the console makes them,
+// stands for the text under key in it; any other stands for itself.
+func (c *Cloud) Secret(ctx context.Context, id, key string) (string, error) {
+	doing := "reading secret " + id + " of Secrets Manager"
+	out, err := attempt(ctx, c, "secretsmanager:GetSecretValue", doing, "secret "+id, c.secrets.GetSecretValue,
+		&secretsmanager.GetSecretValueInput{SecretId: aws.String(id)})
+	if err != nil {
+		return "", err
+	}
+	if out.SecretString == nil {
+		return "", fmt.Errorf("%s: %w: it is binary: store it as text", doing, spot.ErrFinal)
+	}
+	return textIn(*out.SecretString, doing, key)
+}
+
+// Parameter reads a parameter of Systems Manager by its name or ARN, decrypted if it is a SecureString; else as Secret.
+func (c *Cloud) Parameter(ctx context.Context, name, key string) (string, error) {
+	doing := "reading parameter " + name + " of Systems Manager"
+	out, err := attempt(ctx, c, "ssm:GetParameter", doing, "parameter "+name, c.parameters.GetParameter,
+		&ssm.GetParameterInput{Name: aws.String(name), WithDecryption: aws.Bool(true)})
+	if err != nil {
+		return "", err
+	}
+	return textIn(aws.ToString(out.Parameter.Value), doing, key)
+}
+
+// textIn is the text that a stored value stands for. Its errors never hold the value.
+func textIn(value, doing, key string) (string, error) {
+	if !strings.HasPrefix(strings.TrimSpace(value), "{") {
+		return value, nil
+	}
+	var object map[string]any
+	if err := json.Unmarshal([]byte(value), &object); err != nil {
+		return "", fmt.Errorf("%s: %w: it begins like a JSON object and is none", doing, spot.ErrFinal)
+	}
+	text, ok := object[key].(string)
+	if !ok {
+		return "", fmt.Errorf("%s: %w: it is a JSON object without a text under %q", doing, spot.ErrFinal, key)
+	}
+	return text, nil
+}
+
+// CallerARN asks STS whose credentials these are. It needs no permission.
+func (c *Cloud) CallerARN(ctx context.Context) (string, error) {
+	out, err := attempt(ctx, c, "sts:GetCallerIdentity", "asking STS who we are", "", c.sts.GetCallerIdentity, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return "", err
+	}
+	return aws.ToString(out.Arn), nil
+}

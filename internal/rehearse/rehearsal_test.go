@@ -1,0 +1,206 @@
+package rehearse
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+const (
+	id      = "8a4bb6e1-6a53-4ac2-b9c5-52e3c0a40c42"
+	cluster = "prod.example.com"
+)
+
+// answer is one of AWS's: a body, or with a code an error.
+type answer struct{ code, body string }
+
+// world answers each operation with its answers in turn, and then with the last one for ever.
+type world struct {
+	answers map[string][]answer
+	asked   map[string][]map[string]any // the requests, by operation
+}
+
+func (w *world) Do(r *http.Request) (*http.Response, error) {
+	_, op, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	var in map[string]any
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		return nil, err
+	}
+	w.asked[op] = append(w.asked[op], in)
+	all := w.answers[op]
+	if len(all) == 0 {
+		return nil, fmt.Errorf("nobody answers %s", op)
+	}
+	a, status := all[min(len(w.asked[op]), len(all))-1], http.StatusOK
+	if a.code != "" {
+		status, a.body = http.StatusBadRequest, fmt.Sprintf(`{"__type": %q, "message": "said AWS"}`, a.code)
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/x-amz-json-1.1"}},
+		Body: io.NopCloser(bytes.NewBufferString(a.body)), Request: r}, nil
+}
+
+func newStage(answers map[string][]answer) (*Stage, *world) {
+	w := &world{answers: answers, asked: map[string][]map[string]any{}}
+	return New(aws.Config{Region: "us-east-1", HTTPClient: w, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
+		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}), w
+}
+
+func TestTheEventIsTheOneThatTheFunctionReads(t *testing.T) {
+	s, w := newStage(map[string][]answer{"PutEvents": {{body: `{"FailedEntryCount": 0, "Entries": [{"EventId": "` + id + `"}]}`}}})
+	got, err := s.Send(t.Context(), spot.Interruption{Kind: spot.SpotStop, Instance: "i-0a1b2c3d", Account: "123456789012", Region: "us-east-1"}, "default")
+	if err != nil || got != id {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	want := map[string]any{"EventBusName": "default", "Source": "kops-spot.rehearsal", "DetailType": "EC2 Spot Instance Interruption Warning",
+		"Resources": []any{"arn:aws:ec2:us-east-1:123456789012:instance/i-0a1b2c3d"}, "Detail": `{"instance-id":"i-0a1b2c3d","instance-action":"stop"}`}
+	if entries := w.asked["PutEvents"][0]["Entries"]; !reflect.DeepEqual(entries, []any{want}) {
+		t.Errorf("sent %v, want %v, and no time of our own clock", entries, want)
+	}
+	at := spot.Interruption{Kind: spot.SpotStop, Instance: "i-0a1b2c3d", Time: time.Unix(1700000000, 0)}
+	if _, err := s.Send(t.Context(), at, "default"); err != nil || fmt.Sprint(w.asked["PutEvents"][1]["Entries"].([]any)[0].(map[string]any)["Time"]) != "1.7e+09" {
+		t.Errorf("%v, sent %v, want the time that was said", err, w.asked["PutEvents"][1])
+	}
+}
+
+func TestWhatCannotBeSentIsToldOf(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind   spot.Kind
+		answer answer
+		says   string
+	}{
+		"a kind without rehearsal": {spot.ScheduledChange, answer{}, "there is no rehearsal of the kind"},
+		"a bus that is closed":     {spot.SpotStop, answer{code: "AccessDeniedException"}, "sending the rehearsal to the event bus mine: "},
+		"an entry that is refused": {spot.SpotStop, answer{body: `{"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "later"}]}`},
+			"sending the rehearsal to the event bus mine: InternalFailure: later"},
+		"an answer without entries": {spot.SpotStop, answer{body: `{"FailedEntryCount": 0, "Entries": []}`}, "answered 0 entries for one"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newStage(map[string][]answer{"PutEvents": {c.answer}})
+			if got, err := s.Send(t.Context(), spot.Interruption{Kind: c.kind, Instance: "i-0a1b2c3d"}, "mine"); err == nil || got != "" || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %q, %v; want an error with %q", got, err, c.says)
+			}
+		})
+	}
+}
+
+// page is a page of the log; next is the token of the one after it.
+func page(next string, lines ...string) answer {
+	type event struct {
+		EventID string `json:"eventId"`
+		Message string `json:"message"`
+	}
+	out := struct {
+		Events    []event `json:"events"`
+		NextToken string  `json:"nextToken,omitempty"`
+	}{NextToken: next}
+	for _, l := range lines {
+		out.Events = append(out.Events, event{l, l})
+	}
+	body, _ := json.Marshal(out) // strings always have a form
+	return answer{body: string(body)}
+}
+
+const (
+	step    = `{"level":"INFO","msg":"cordoned the node","event":"` + id + `","at":1.5}`
+	told    = `{"level":"INFO","msg":"told a pod to end","event":"` + id + `","at":2,"pod":"shop/web"}`
+	failed  = `{"level":"ERROR","msg":"nothing was done","event":"` + id + `","error":"the cluster is closed"}`
+	another = `{"level":"ERROR","msg":"nothing was done","event":"another","error":"after ` + id + `"}`
+	ended   = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"emptied","event":{"id":"` + id + `"}}}`
+	others  = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"stale","event":{"id":"another"}}}`
+)
+
+func TestTheLogIsFollowedToTheOutcome(t *testing.T) {
+	missing := answer{code: "ResourceNotFoundException"}
+	for name, c := range map[string]struct {
+		looks []answer
+		steps []string
+		says  string // of the error; none: emptied
+		after time.Duration
+	}{
+		"there at once":                 {looks: []answer{page("", step, ended)}, steps: []string{"1.50 s: cordoned the node"}},
+		"each step is told once":        {looks: []answer{page("", step), page("", step, told), page("", step, told, ended)}, steps: []string{"1.50 s: cordoned the node", "2.00 s: told a pod to end shop/web"}, after: 4 * time.Second},
+		"on a later page":               {looks: []answer{page("more", step), page("", ended)}, steps: []string{"1.50 s: cordoned the node"}},
+		"a log that is not there yet":   {looks: []answer{missing, page("", ended)}, after: 2 * time.Second},
+		"what is not JSON":              {looks: []answer{page("", "REPORT "+id, ended)}},
+		"other events do not count":     {looks: []answer{page("", another, others), page("", ended)}, after: 2 * time.Second},
+		"the function failed":           {looks: []answer{page("", step), page("", failed)}, steps: []string{"1.50 s: cordoned the node"}, says: "the function did nothing: the cluster is closed", after: 2 * time.Second},
+		"the log may not be read":       {looks: []answer{{code: "AccessDeniedException"}}, says: "reading the log group /l: "},
+		"nothing ever comes":            {looks: []answer{page("")}, says: "nothing was heard of the rehearsal in the log group /l", after: time.Minute},
+		"there never is such a log":     {looks: []answer{missing}, says: "nothing was heard of the rehearsal in the log group /l", after: time.Minute},
+		"the other functions go on":     {looks: []answer{page("", others)}, says: "nothing was heard of", after: time.Minute},
+		"the end is in the last moment": {looks: append(slices.Repeat([]answer{page("")}, 29), page("", ended)), after: 58 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, w := newStage(map[string][]answer{"FilterLogEvents": c.looks})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				since, began := time.Unix(1700000000, 0), time.Now()
+				var steps []string
+				out, err := s.FromLog(ctx, "/l", id, since, func(what string) { steps = append(steps, what) })
+				switch {
+				case c.says == "" && (err != nil || out.Result != spot.Emptied),
+					c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
+					t.Errorf("got %v, %v; want %q", out.Result, err, c.says)
+				}
+				if !slices.Equal(steps, c.steps) {
+					t.Errorf("the steps are %q, want %q", steps, c.steps)
+				}
+				if took := time.Since(began); took != c.after {
+					t.Errorf("it took %s, want %s", took, c.after)
+				}
+				in := w.asked["FilterLogEvents"][0]
+				if in["logGroupName"] != "/l" || in["filterPattern"] != `"`+id+`"` || in["startTime"] != 1700000000e3 {
+					t.Errorf("asked for %v", in)
+				}
+			})
+		})
+	}
+}
+
+// TestWhoeverStopsFollowingIsNotSentLooking for a broken chain.
+func TestWhoeverStopsFollowingIsNotSentLooking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newStage(map[string][]answer{"FilterLogEvents": {page("")}})
+		stopped := errors.New("interrupted")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(stopped)
+		_, err := s.FromLog(ctx, "/l", id, time.Now(), nil)
+		if !errors.Is(err, stopped) || errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), "goes on without us") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestALogGroupIsLookedForBefore(t *testing.T) {
+	for _, c := range []struct {
+		answer answer
+		there  bool
+		says   string
+	}{
+		{answer: page(""), there: true},
+		{answer: answer{code: "ResourceNotFoundException"}},
+		{answer: answer{code: "AccessDeniedException"}, says: "reading the log group /l: "},
+	} {
+		s, _ := newStage(map[string][]answer{"FilterLogEvents": {c.answer}})
+		there, err := s.HasLog(t.Context(), "/l")
+		if there != c.there || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%+v: got %v, %v", c, there, err)
+		}
+	}
+}

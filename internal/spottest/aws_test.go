@@ -1,0 +1,161 @@
+package spottest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+const groupName = "nodes.example.com"
+
+// account is one group of two with a hook for the end of an instance. What a Cloud promises is asserted by the contract
+// that runs here, over HTTP and on moto (test/fakes/aws): these tests are about the rest.
+func account() (a *AWS, members []string) {
+	a = NewAWS("eu-west-1")
+	g := a.AddGroup(Group{Name: groupName, Tags: map[string]string{spot.TagCluster: "example.com"}, LaunchTime: 40 * time.Second,
+		DetachTime: 20 * time.Second, Hooks: []Hook{{Name: "drain", Transition: HookTerminating, Heartbeat: 5 * time.Minute}}},
+		Instance{Spot: true}, Instance{})
+	return a, []string{g.Members[0].ID, g.Members[1].ID}
+}
+
+// code is AWS's for what an error says: empty for a connection that broke, "none" for no error.
+func code(err error) string {
+	if refused, ok := errors.AsType[*AWSError](err); ok {
+		return refused.Code
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return "none"
+}
+
+// TestCallsAndFaults: every call is logged, whatever becomes of it, and each fault hits as many as it is planned for.
+func TestCallsAndFaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, ids := account()
+		start := time.Now()
+		a.Instance(ids[0]) // a look is no call
+		detach := func() error { return a.DetachInstances(t.Context(), groupName, ids[:1]) }
+		tag := func() error { return a.CreateTags(t.Context(), ids[:1], map[string]string{"b": "", "a": ""}) }
+		detaching := func() bool { return a.Group(groupName).Members[0].State == "Detaching" }
+
+		a.Delay("CreateTags", 3*time.Second)
+		a.Fail("DetachInstances", 2, Throttled())
+		a.Fail("DetachInstances", 1, Contention())
+		a.Fail("DetachInstances", 1, AnswerLost())
+		for i, want := range []string{"Throttling", "Throttling", "ResourceContention", ""} {
+			if detaching() {
+				t.Errorf("detached by call %d, which failed", i)
+			}
+			if got := code(detach()); got != want {
+				t.Errorf("call %d: %s, want %s", i, got, want)
+			}
+		}
+		if got := code(detach()); !detaching() || got != "ValidationError" {
+			t.Errorf("after the answer that was lost: %s, %+v", got, a.Group(groupName).Members)
+		}
+		a.Fail(AnyOperation, -1, Denied())
+		if got := code(tag()); got != "UnauthorizedOperation" {
+			t.Errorf("denied: %s", got)
+		}
+		a.Heal()
+		if err := tag(); err != nil || time.Since(start) != 3*time.Second {
+			t.Errorf("healed: %v after %v", err, time.Since(start))
+		}
+		calls := a.Calls()
+		if first := calls[0]; len(calls) != 7 || first.Operation != "DetachInstances" || first.Group != groupName || code(first.Err) != "Throttling" {
+			t.Errorf("calls %+v", calls)
+		}
+		tags := a.Calls("CreateTags")
+		if last := tags[1]; len(tags) != 2 || !slices.Equal(last.IDs, ids[:1]) || !slices.Equal(last.Keys, []string{"a", "b"}) || !last.Time.Equal(start.Add(3*time.Second)) || last.Err != nil {
+			t.Errorf("calls %+v", tags)
+		}
+	})
+}
+
+// TestLaunchesFailUntilTheyNeedNot, ever more slowly.
+func TestLaunchesFailUntilTheyNeedNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, ids := account()
+		a.SetGroup(groupName, func(g *Group) { g.LaunchError = "InsufficientInstanceCapacity" })
+		start, launched := time.Now(), make(chan Instance, 1)
+		a.OnLaunch(func(i Instance) { launched <- i })
+		if err := a.DetachInstances(t.Context(), groupName, ids[:1]); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Minute)
+		found, err := a.Cloud().Launches(t.Context(), groupName, start)
+		var at []time.Duration
+		for _, l := range found {
+			at = append(at, l.At.Sub(start))
+			if !l.Failed || l.Reason != "Could not launch On-Demand Instances. InsufficientInstanceCapacity. Launching EC2 instance failed." {
+				t.Errorf("launch %+v", l)
+			}
+		}
+		if want := []time.Duration{0, 30 * time.Second, 90 * time.Second, 210 * time.Second}; err != nil || !slices.Equal(at, want) {
+			t.Errorf("failed after %v, want %v; %v", at, want, err)
+		}
+		a.SetGroup(groupName, func(g *Group) { g.LaunchError = "" })
+		if i := <-launched; time.Since(start) != 4*time.Minute+40*time.Second || i.State != "running" || i.Tags[spot.TagCluster] != "example.com" {
+			t.Errorf("%+v was launched after %v", i, time.Since(start))
+		}
+		time.Sleep(time.Hour)
+		if found, err := a.Cloud().Launches(t.Context(), groupName, start); err != nil || len(found) != len(at)+1 {
+			t.Errorf("launches %+v, %v", found, err)
+		}
+	})
+}
+
+// TestALifecycleActionTimesOut: that one goes on means that somebody has sent a heartbeat.
+func TestALifecycleActionTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, ids := account()
+		act := a.EndMember(ids[0])[0]
+		state := func() string {
+			synctest.Wait()
+			i, _ := a.Instance(ids[0])
+			return i.State
+		}
+		time.Sleep(4 * time.Minute)
+		if err := a.Cloud().Heartbeat(t.Context(), act); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5*time.Minute - 1)
+		if _, held := a.HeldUntil(act.Token); !held || state() != "running" {
+			t.Errorf("before its time: held %v, %s", held, state())
+		}
+		time.Sleep(time.Nanosecond)
+		if got := state(); got != "shutting-down" {
+			t.Errorf("it is %s", got)
+		}
+		if _, held := a.HeldUntil(act.Token); held {
+			t.Error("it is still held")
+		}
+		if got := code(a.Cloud().Heartbeat(t.Context(), act)); got != "ValidationError" {
+			t.Errorf("a heartbeat after the end: %s", got)
+		}
+	})
+}
+
+// The black hole costs spottest.Cloud what it costs the real one, and is not the end of the caller's time.
+func TestCloudBlackHole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, ids := account()
+		a.Delay(AnyOperation, time.Hour)
+		start := time.Now()
+		_, err := a.Cloud().Instance(t.Context(), ids[0])
+		if err == nil || errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 5*time.Second {
+			t.Errorf("error %v after %v", err, time.Since(start))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := a.Cloud().Detach(ctx, ids[0], groupName); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the caller's deadline: %v", err)
+		}
+	})
+}

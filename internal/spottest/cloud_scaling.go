@@ -1,0 +1,102 @@
+package spottest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// clockSkew is by how much a launch may seem to have begun too early, as with the real Cloud.
+const clockSkew = 2 * time.Second
+
+// Launches implements spot.Scaling.
+func (c *Cloud) Launches(ctx context.Context, group string, since time.Time) ([]spot.Launch, error) {
+	since = since.Add(-clockSkew)
+	all, err := cloudCall(ctx, "describing scaling activities of Auto Scaling group "+group, func(ctx context.Context) ([]Activity, error) {
+		return c.aws.DescribeScalingActivities(ctx, group)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var found []spot.Launch
+	for _, act := range slices.Backward(all) {
+		if !act.Start.Before(since) && strings.HasPrefix(act.Description, activityLaunch) {
+			found = append(found, spot.Launch{Instance: act.Instance, At: act.Start, Failed: act.Status == "Failed", Reason: act.Message})
+		}
+	}
+	return found, nil
+}
+
+// Hook implements spot.Scaling.
+func (c *Cloud) Hook(ctx context.Context, group, hook string) (spot.Hook, error) {
+	doing := "describing lifecycle hook " + hook + " of Auto Scaling group " + group
+	hooks, err := cloudCall(ctx, doing, func(ctx context.Context) ([]Hook, error) {
+		return c.aws.DescribeLifecycleHooks(ctx, group, hook)
+	})
+	if err != nil {
+		return spot.Hook{}, err
+	}
+	if len(hooks) == 0 {
+		return spot.Hook{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+	}
+	return spot.Hook{Heartbeat: hooks[0].Heartbeat, Global: hooks[0].Global()}, nil
+}
+
+// Heartbeat implements spot.Scaling.
+func (c *Cloud) Heartbeat(ctx context.Context, a spot.Action) error {
+	return c.change(ctx, "recording a heartbeat of "+named(a), func(ctx context.Context) error {
+		return c.aws.RecordLifecycleActionHeartbeat(ctx, a)
+	})
+}
+
+// Complete implements spot.Scaling.
+func (c *Cloud) Complete(ctx context.Context, a spot.Action) error {
+	return c.change(ctx, "completing "+named(a), func(ctx context.Context) error {
+		return c.aws.CompleteLifecycleAction(ctx, a)
+	})
+}
+
+func named(a spot.Action) string {
+	return "lifecycle hook " + a.Hook + " of Auto Scaling group " + a.Group + " for instance " + a.Instance
+}
+
+// Readable says which of EC2 and Auto Scaling cannot be read, as the real Cloud does.
+func (c *Cloud) Readable(ctx context.Context, cluster string) error {
+	_, instances := cloudCall(ctx, "describing instances of cluster "+cluster, func(ctx context.Context) ([]Instance, error) {
+		return c.aws.DescribeInstances(ctx, nil, Filter{Name: filterTag + spot.TagCluster, Values: []string{cluster}})
+	})
+	_, groups := cloudCall(ctx, "describing Auto Scaling groups", func(ctx context.Context) ([]Group, error) {
+		return c.aws.DescribeAutoScalingGroups(ctx, nil)
+	})
+	switch {
+	case instances == nil:
+		return groups
+	case groups == nil:
+		return instances
+	}
+	return fmt.Errorf("%w; %w", instances, groups)
+}
+
+// idsAtOnce is how many instances one call asks for, as with the real Cloud.
+const idsAtOnce = 200
+
+// InstancesOf reads instances by their ids; those that EC2 does not know are left out.
+func (c *Cloud) InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error) {
+	found := map[string]spot.Instance{}
+	for some := range slices.Chunk(ids, idsAtOnce) {
+		page, err := cloudCall(ctx, fmt.Sprintf("describing %d instances", len(ids)), func(ctx context.Context) ([]Instance, error) {
+			return c.aws.DescribeInstances(ctx, nil, Filter{Name: filterID, Values: some})
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range page {
+			found[i.ID] = i.seen()
+		}
+	}
+	return found, nil
+}

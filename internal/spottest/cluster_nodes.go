@@ -1,0 +1,187 @@
+package spottest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+const (
+	// clusterConflicts is how often ChangeNode tries. Without an end, a node that is always written in between would stop
+	// the clock of a synctest bubble.
+	clusterConflicts = 10
+
+	// clusterManager is what the API server calls our writes to a node.
+	clusterManager = "kops-spot"
+)
+
+// AddNode adds a node and returns it as it then is. It gets a UID if it has none.
+func (c *Cluster) AddNode(n spot.Node) spot.Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nodes[n.Name] != nil {
+		panic("sim: there is a node " + n.Name + " already")
+	}
+	n = cloneNode(n)
+	if n.UID == "" {
+		n.UID = c.uid()
+	}
+	c.nodes[n.Name] = &n
+	c.nodeWritten(&n)
+	return cloneNode(n)
+}
+
+// RemoveNode takes the Node object away, as its cloud's controller does. Its pods stay, as they do until the pod garbage
+// collector finds them.
+func (c *Cluster) RemoveNode(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.removeNode(name)
+}
+
+// Node is the node as it is now; false if there is none.
+func (c *Cluster) Node(name string) (spot.Node, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, ok := c.nodes[name]
+	if !ok {
+		return spot.Node{}, false
+	}
+	return cloneNode(*n), true
+}
+
+// WriteNode changes a node as somebody else would: without a request of ours, and with a new version.
+func (c *Cluster) WriteNode(name string, change func(*spot.Node)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.nodes[name]
+	if n == nil {
+		panic("sim: there is no node " + name)
+	}
+	change(n)
+	c.nodeWritten(n)
+}
+
+// BeforeNodeWrite calls hook in ChangeNode between the decision and each write, which is where a WriteNode causes a
+// conflict. The hook may call the cluster.
+func (c *Cluster) BeforeNodeWrite(hook func(node string)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hurdle = hook
+}
+
+func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error) {
+	var n spot.Node
+	err := c.request(ctx, "get", "nodes", name, func() error {
+		have := c.nodes[name]
+		if have == nil {
+			return spot.ErrNotFound
+		}
+		n = cloneNode(*have)
+		return nil
+	})
+	if err != nil {
+		return spot.Node{}, fmt.Errorf("reading node %s: %w", name, err)
+	}
+	return n, nil
+}
+
+func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, error) {
+	found, err := c.listNodes(ctx, func(n *spot.Node) bool { return n.IsInstance(instanceID) })
+	if err != nil {
+		return spot.Node{}, fmt.Errorf("listing nodes: %w", err)
+	}
+	if len(found) == 0 {
+		return spot.Node{}, fmt.Errorf("looking for the node of %s: %w", instanceID, spot.ErrNotFound)
+	}
+	return found[0], nil
+}
+
+// listNodes asks for all nodes, and returns those that match. It asks once, however many there are.
+func (c *Cluster) listNodes(ctx context.Context, match func(*spot.Node) bool) (found []spot.Node, err error) {
+	err = c.request(ctx, "list", "nodes", "", func() error {
+		for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
+			if n := c.nodes[name]; match(n) {
+				found = append(found, cloneNode(*n))
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.Node) spot.Node) (spot.Node, error) {
+	for range clusterConflicts {
+		want := change(cloneNode(n))
+		if sameNode(n, want) {
+			return n, nil
+		}
+		c.mu.Lock()
+		hurdle := c.hurdle
+		c.mu.Unlock()
+		if hurdle != nil {
+			hurdle(n.Name)
+		}
+		now, err := c.patchNode(ctx, n, want)
+		if err == nil {
+			return now, nil
+		}
+		if !errors.Is(err, spot.ErrChanged) {
+			return spot.Node{}, fmt.Errorf("changing node %s: %w", n.Name, err)
+		}
+		if n, err = c.NodeNamed(ctx, n.Name); err != nil {
+			return spot.Node{}, err
+		}
+	}
+	return spot.Node{}, fmt.Errorf("changing node %s: somebody else wrote in between %d times", n.Name, clusterConflicts)
+}
+
+func (c *Cluster) patchNode(ctx context.Context, n, want spot.Node) (now spot.Node, err error) {
+	err = c.request(ctx, "patch", "nodes", n.Name, func() error {
+		have := c.nodes[n.Name]
+		switch {
+		case have == nil:
+			return spot.ErrNotFound
+		case have.Version != n.Version:
+			return spot.ErrChanged
+		}
+		want = cloneNode(want)
+		have.Labels, have.Annotations, have.Taints = want.Labels, want.Annotations, want.Taints
+		if want.Unschedulable && !have.Unschedulable {
+			have.CordonedBy = clusterManager
+		}
+		have.Unschedulable = want.Unschedulable
+		c.nodeWritten(have)
+		now = cloneNode(*have)
+		return nil
+	})
+	return now, err
+}
+
+// nodeWritten is what follows from any write to a node.
+func (c *Cluster) nodeWritten(n *spot.Node) {
+	if !n.Unschedulable {
+		n.CordonedBy = ""
+	}
+	n.Version = c.bump()
+	c.seeOutage(n)
+	c.moveVolumes()
+}
+
+func cloneNode(n spot.Node) spot.Node {
+	n.Labels, n.Annotations, n.Taints = maps.Clone(n.Labels), maps.Clone(n.Annotations), slices.Clone(n.Taints)
+	n.Attached = slices.Clone(n.Attached)
+	return n
+}
+
+// sameNode compares what ChangeNode may write.
+func sameNode(a, b spot.Node) bool {
+	return a.Unschedulable == b.Unschedulable && maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
+		slices.EqualFunc(a.Taints, b.Taints, func(a, b spot.Taint) bool {
+			return a.Key == b.Key && a.Value == b.Value && a.Effect == b.Effect && a.TimeAdded.Equal(b.TimeAdded)
+		})
+}

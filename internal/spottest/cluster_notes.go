@@ -1,0 +1,29 @@
+package spottest
+
+import (
+	"context"
+	"slices"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Tell keeps the note, as the API server keeps an Event.
+func (c *Cluster) Tell(ctx context.Context, n spot.Note) error {
+	about := ""
+	if n.Node != nil {
+		about = n.Node.Name
+	} else {
+		about = n.Pod.ID()
+	}
+	return c.request(ctx, "create", "events", about, func() error {
+		c.notes = append(c.notes, n)
+		return nil
+	})
+}
+
+// Notes are the notes that were told so far.
+func (c *Cluster) Notes() []spot.Note {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.notes)
+}

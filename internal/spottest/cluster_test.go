@@ -1,0 +1,278 @@
+package spottest_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
+)
+
+const (
+	second = time.Second
+	ms     = time.Millisecond
+)
+
+// inBubble runs a test on a cluster with the nodes a and b and gives it the time since its beginning.
+func inBubble(t *testing.T, test func(t *testing.T, c *spottest.Cluster, at func() time.Duration)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := spottest.NewCluster()
+		for _, name := range []string{"a", "b"} {
+			c.AddNode(spot.Node{Name: name, ProviderID: "aws:///eu-west-1a/i-" + name})
+		}
+		began := time.Now()
+		test(t, c, func() time.Duration { return time.Since(began) })
+	})
+}
+
+// until waits for the moment after the beginning, and for all that happens then.
+func until(at func() time.Duration, moment time.Duration) {
+	time.Sleep(moment - at())
+	synctest.Wait()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func want[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v; want %v", what, got, want)
+	}
+}
+
+func wantErr(t *testing.T, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: got %v; want %v", what, got, want)
+	}
+}
+
+// TestEveryRequestIsLogged, whatever becomes of it: tests of what is not asked for rely on it.
+func TestEveryRequestIsLogged(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
+		c.Disturb(spottest.Disturbance{Delay: second})
+		p := c.AddPod(spottest.Pod{Node: "a", Pod: spot.Pod{Name: "p"}})
+		n, err := c.NodeNamed(t.Context(), "a")
+		must(t, err)
+		ended, end := context.WithCancel(t.Context())
+		for _, ask := range []struct {
+			is  string
+			ask func() error
+		}{
+			{"get nodes none", func() error { _, err := c.NodeNamed(t.Context(), "none"); return err }},
+			{"list nodes ", func() error { _, err := c.NodeOf(t.Context(), "i-b"); return err }},
+			{"list nodes ", func() error { _, err := c.MarkedNodes(t.Context()); return err }},
+			{"patch nodes a", func() error {
+				_, err := c.ChangeNode(t.Context(), n, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
+				return err
+			}},
+			{"list pods a", func() error { _, err := c.PodsOn(t.Context(), "a"); return err }},
+			{"list pods a, watch pods a", func() error {
+				time.AfterFunc(3*second, end)
+				return c.FollowPods(ended, "a", func(spot.PodChange) {})
+			}},
+			{"", func() error { return c.Delete(ended, p, second, false) }},
+			{"create pods/eviction default/p", func() error { return c.Evict(t.Context(), p, second, false) }},
+			{"delete pods default/p", func() error { return c.Delete(t.Context(), p, second, false) }},
+			{"list volumeattachments a", func() error { _, err := c.Attachments(t.Context(), "a"); return err }},
+			{"create events a", func() error { return c.Tell(t.Context(), spot.Note{Node: &n}) }},
+			{"delete nodeclaims c", func() error { return c.DeleteClaim(t.Context(), "c") }},
+			{"create selfsubjectaccessreviews ", func() error { _, _, err := c.Allowed(t.Context(), "get", "", "pods", ""); return err }},
+			{"delete nodes a", func() error { return c.DeleteNode(t.Context(), n) }},
+		} {
+			before := len(c.Requests())
+			err := ask.ask()
+			var all []string
+			for _, r := range c.Requests()[before:] {
+				all = append(all, r.Verb+" "+r.Resource+" "+r.Name)
+				want(t, ask.is+" takes", r.Answered.Sub(r.Asked), second)
+				if r.Err != nil {
+					wantErr(t, ask.is, err, r.Err)
+				}
+			}
+			want(t, "requests", strings.Join(all, ", "), ask.is)
+		}
+	})
+}
+
+func TestDisturbances(t *testing.T) {
+	unreachable := errors.New("API server unreachable")
+	inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
+		p := c.AddPod(spottest.Pod{Node: "a", Pod: spot.Pod{Name: "p", Grace: 30 * second}, Exit: 5 * second})
+
+		c.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Name: "a", Err: unreachable, Times: 2})
+		for _, ask := range []struct {
+			node string
+			want error
+		}{{"a", unreachable}, {"b", nil}, {"a", unreachable}, {"a", nil}} {
+			_, err := c.NodeNamed(t.Context(), ask.node)
+			wantErr(t, ask.node, err, ask.want)
+		}
+		end := c.Disturb(spottest.Disturbance{Err: unreachable})
+		wantErr(t, "Evict", c.Evict(t.Context(), p, second, false), unreachable)
+		end()
+		if got, _ := c.Pod("default/p"); got.Terminating {
+			t.Error("the eviction was carried out")
+		}
+		c.Disturb(spottest.Disturbance{Verb: "create", Err: unreachable, Lost: true, Times: 1})
+		wantErr(t, "Evict, answer lost", c.Evict(t.Context(), p, 20*second, false), unreachable)
+		if got, _ := c.Pod("default/p"); !got.Terminating {
+			t.Error("the eviction was not carried out")
+		}
+		c.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Delay: 10 * second})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*second)
+		defer cancel()
+		_, err := c.PodsOn(ctx, "a")
+		wantErr(t, "an answer that does not come in time", err, context.DeadlineExceeded)
+		want(t, "given up at", at(), 3*second)
+	})
+}
+
+// TestShortenings: every test of the handler demands that there are none.
+func TestShortenings(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
+		p := c.AddPod(spottest.Pod{Node: "a", Pod: spot.Pod{Name: "p", Grace: time.Hour}, Exit: time.Hour})
+		must(t, c.Evict(t.Context(), p, 60*second, false))
+		until(at, 10*second)
+		must(t, c.Evict(t.Context(), p, 60*second, false))
+		must(t, c.Delete(t.Context(), p, time.Hour, false))
+		want(t, "shortenings by no less", len(c.Shortenings()), 0)
+		must(t, c.Delete(t.Context(), p, 25*second, false))
+		want(t, "shortening", c.Shortenings()[0], spottest.Shortening{Pod: "default/p", From: 60 * second, To: 25 * second})
+		until(at, 25*second-1)
+		now, _ := c.Pod("default/p")
+		want(t, "it runs before its time is over", now.Finished, false)
+		until(at, 25*second)
+		_, ok := c.Pod("default/p")
+		want(t, "there is a pod", ok, false)
+		want(t, "killed after", c.Endings()[0].Exited.Sub(c.Endings()[0].SIGTERM), 25*second)
+	})
+}
+
+// db is a pod of the StatefulSet db on node a with a volume, whose successor goes to node b.
+func db() spottest.Pod {
+	return spottest.Pod{Node: "a", Exit: 500 * ms, Replacement: &spottest.Replacement{Node: "b", Ready: second},
+		Pod: spot.Pod{Name: "db-0", Grace: 30 * second, Volumes: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db"}}}
+}
+
+// outOfService taints a node as somebody who knows that its machine has ended.
+func outOfService(c *spottest.Cluster, node string) {
+	c.WriteNode(node, func(n *spot.Node) {
+		n.Taints = append(n.Taints, spot.Taint{Key: "node.kubernetes.io/out-of-service", Effect: "NoExecute"})
+	})
+}
+
+// TestTheTaintEvictionControllerDeletesByName: who removes a pod before it has done so makes it end the next pod of that
+// name, which is well.
+func TestTheTaintEvictionControllerDeletesByName(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		evicted    bool          // the pod was ending already
+		remove     time.Duration // when it is removed, after the taint
+		successors int
+	}{
+		{"at once", false, 0, 2},
+		{"when it is ending", false, 206 * ms, 1},
+		{"at once, when it was ending before", true, 0, 2},
+		{"later, when it was ending before", true, 300 * ms, 1},
+	} {
+		t.Run(strings.ReplaceAll(test.name, " ", "_"), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
+				old := c.AddPod(db())
+				c.PowerOff("a")
+				if test.evicted {
+					must(t, c.Evict(t.Context(), old, 30*second, false))
+				}
+				outOfService(c, "a")
+				until(at, test.remove)
+				must(t, c.Delete(t.Context(), old, 0, false))
+				until(at, time.Minute)
+				want(t, "successors", c.Successors("default/db-0"), test.successors)
+				p, _ := c.Pod("default/db-0")
+				want(t, "the last one is ended by", p.EndedBy, "")
+			})
+		})
+	}
+}
+
+// TestHowLongAStatefulSetsPodWithAVolumeIsMissing is a real control plane's table, in its order if not in its seconds.
+func TestHowLongAStatefulSetsPodWithAVolumeIsMissing(t *testing.T) {
+	const wait = 6 * time.Minute
+	for _, test := range []struct {
+		name string
+		do   func(t *testing.T, c *spottest.Cluster, p spot.Pod, at func() time.Duration)
+		back time.Duration // when the next one is Ready
+	}{
+		{"evicted", func(t *testing.T, c *spottest.Cluster, p spot.Pod, _ func() time.Duration) {
+			must(t, c.Evict(t.Context(), p, 30*second, false))
+		}, 2 * second},
+		{"without power, tainted, waited for, deleted", func(t *testing.T, c *spottest.Cluster, p spot.Pod, at func() time.Duration) {
+			c.PowerOff("a")
+			outOfService(c, "a")
+			until(at, 250*ms)
+			must(t, c.Delete(t.Context(), p, 0, false))
+		}, 2 * second},
+		{"without power, tainted", func(_ *testing.T, c *spottest.Cluster, _ spot.Pod, _ func() time.Duration) {
+			c.PowerOff("a")
+			outOfService(c, "a")
+		}, 62 * second},
+		{"without power, deleted", func(t *testing.T, c *spottest.Cluster, p spot.Pod, _ func() time.Duration) {
+			c.PowerOff("a")
+			must(t, c.Delete(t.Context(), p, 0, false))
+		}, wait + 2*second},
+		{"without power, its Node deleted", func(t *testing.T, c *spottest.Cluster, _ spot.Pod, _ func() time.Duration) {
+			c.PowerOff("a")
+			n, _ := c.Node("a")
+			must(t, c.DeleteNode(t.Context(), n))
+		}, time.Minute + wait + 2*second},
+		{"without power, and back", func(t *testing.T, c *spottest.Cluster, p spot.Pod, at func() time.Duration) {
+			c.PowerOff("a")
+			must(t, c.Evict(t.Context(), p, 30*second, false))
+			until(at, time.Minute)
+			c.PowerOn("a")
+		}, time.Minute + 2*second},
+	} {
+		t.Run(strings.ReplaceAll(test.name, " ", "_"), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
+				old := c.AddPod(db())
+				want(t, "attached to a, b at first", volumes(t, c), [2]int{1, 0})
+				test.do(t, c, old, at)
+
+				until(at, test.back-1500*ms)
+				if p, ok := c.Pod("default/db-0"); ok && p.UID != old.UID && !p.Pending {
+					t.Errorf("the next pod is Ready after %s", at())
+				}
+				until(at, test.back)
+				p, ok := c.Pod("default/db-0")
+				if !ok || p.UID == old.UID || p.Node != "b" || p.Pending || p.Terminating {
+					t.Errorf("got %+v, %v; want the next pod, Ready on b", p, ok)
+				}
+				want(t, "attached to a, b at last", volumes(t, c), [2]int{0, 1})
+			})
+		})
+	}
+}
+
+// volumes are how many each node has attached; the nodes themselves must say the same.
+func volumes(t *testing.T, c *spottest.Cluster) (all [2]int) {
+	t.Helper()
+	for i, node := range []string{"a", "b"} {
+		names, err := c.Attachments(t.Context(), node)
+		must(t, err)
+		all[i] = len(names)
+		if n, ok := c.Node(node); ok {
+			want(t, "volumes that node "+node+" tells of", len(n.Attached), len(names))
+		}
+	}
+	return all
+}

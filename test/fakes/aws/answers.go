@@ -1,0 +1,105 @@
+package aws
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spottest"
+)
+
+// What is inside the answers, as far as the model knows it.
+
+// done is what EC2 answers to a change.
+func done() []element { return []element{text("return", "true")} }
+
+// states are EC2's codes for the states of an instance (API reference, InstanceState).
+func states() map[string]int {
+	return map[string]int{"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+}
+
+// timestamp is how both services write a time.
+const timestamp = "2006-01-02T15:04:05.000Z"
+
+func describedInstances(found []spottest.Instance) []element {
+	return []element{list("reservationSet", "item", found, func(i spottest.Instance) []element {
+		return []element{group("instancesSet", group("item", instance(i)...))}
+	})}
+}
+
+func state(name, of string) element {
+	return group(name, text("code", strconv.Itoa(states()[of])), text("name", of))
+}
+
+func instance(i spottest.Instance) []element {
+	es := []element{
+		text("instanceId", i.ID),
+		state("instanceState", i.State),
+		text("privateDnsName", i.PrivateDNSName),
+		group("hibernationOptions", text("configured", strconv.FormatBool(i.Hibernates))),
+		group("placement", text("availabilityZone", i.Zone)),
+		list("tagSet", "item", slices.Sorted(maps.Keys(i.Tags)), func(k string) []element {
+			return []element{text("key", k), text("value", i.Tags[k])}
+		}),
+	}
+	if i.PrivateIP != "" {
+		es = append(es, text("privateIpAddress", i.PrivateIP))
+	}
+	if i.Spot { // an instance on demand has no lifecycle
+		es = append(es, text("instanceLifecycle", "spot"))
+	}
+	return es
+}
+
+func describedMembers(found []spottest.Member) []element {
+	return []element{list("AutoScalingInstances", "member", found, func(m spottest.Member) []element {
+		return append(member(m), text("AutoScalingGroupName", m.Group))
+	})}
+}
+
+func member(m spottest.Member) []element {
+	return []element{text("InstanceId", m.ID), text("LifecycleState", m.State)}
+}
+
+func describedGroups(found []spottest.Group) []element {
+	return []element{list("AutoScalingGroups", "member", found, func(g spottest.Group) []element {
+		return []element{
+			text("AutoScalingGroupName", g.Name),
+			text("DesiredCapacity", strconv.Itoa(g.Desired)),
+			list("Instances", "member", g.Members, member),
+			list("SuspendedProcesses", "member", g.Suspended, func(p string) []element {
+				return []element{text("ProcessName", p)}
+			}),
+			list("Tags", "member", slices.Sorted(maps.Keys(g.Tags)), func(k string) []element {
+				return []element{text("Key", k), text("Value", g.Tags[k])}
+			}),
+		}
+	})}
+}
+
+func describedHooks(found []spottest.Hook) []element {
+	seconds := func(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
+	return []element{list("LifecycleHooks", "member", found, func(h spottest.Hook) []element {
+		return []element{
+			text("LifecycleHookName", h.Name),
+			text("LifecycleTransition", h.Transition),
+			text("HeartbeatTimeout", seconds(h.Heartbeat)),
+			text("GlobalTimeout", seconds(h.Global())),
+		}
+	})}
+}
+
+func describedActivities(found []spottest.Activity) []element {
+	return []element{list("Activities", "member", found, func(a spottest.Activity) []element {
+		es := []element{
+			text("Description", a.Description),
+			text("StartTime", a.Start.Format(timestamp)),
+			text("StatusCode", a.Status),
+		}
+		if a.Message != "" {
+			es = append(es, text("StatusMessage", a.Message))
+		}
+		return es
+	})}
+}

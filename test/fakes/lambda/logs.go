@@ -1,0 +1,108 @@
+package lambda
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// log writes lines to the function's log.
+func (s *Service) log(fn *function, lines []byte) {
+	if fn.Logs == nil {
+		return
+	}
+	s.logs.Lock()
+	defer s.logs.Unlock()
+	_, _ = fn.Logs.Write(lines) // a log that cannot be written must not fail the function
+}
+
+// output carries what a process prints to its function's log, whole lines at a time. The reads do not block and happen
+// under one mutex, so that the pipe can be emptied at a moment of one's choosing: what a function printed before it
+// answered then stands before its END line.
+type output struct {
+	pipe *os.File
+	raw  syscall.RawConn
+	log  func(lines []byte)
+
+	mu   sync.Mutex
+	line []byte // begun and not ended
+	buf  [16 << 10]byte
+}
+
+func newOutput(log func([]byte)) (*output, *os.File, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	raw, err := read.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	o := &output{pipe: read, raw: raw, log: log}
+	go raw.Read(o.drain)
+	return o, write, nil
+}
+
+// drain moves what is in the pipe and tells whether that was all there will be.
+func (o *output) drain(fd uintptr) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		n, err := syscall.Read(int(fd), o.buf[:])
+		switch {
+		case n > 0:
+			o.add(o.buf[:n])
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return false
+		default:
+			return true
+		}
+	}
+}
+
+func (o *output) add(p []byte) {
+	o.line = append(o.line, p...)
+	if end := bytes.LastIndexByte(o.line, '\n') + 1; end > 0 {
+		o.log(o.line[:end])
+		o.line = append(o.line[:0], o.line[end:]...)
+	}
+}
+
+func (o *output) flush() {
+	_ = o.raw.Control(func(fd uintptr) { o.drain(fd) }) // fails after close
+}
+
+func (o *output) close() {
+	o.flush()
+	o.pipe.Close()
+}
+
+// platform writes lines of Lambda's own, after what the function has printed.
+func (o *output) platform(lines string) {
+	o.flush()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.line) > 0 {
+		o.add([]byte("\n"))
+	}
+	o.add([]byte(lines))
+}
+
+// text is the END and the REPORT line, and the reason of a failure.
+func (r Report) text(id string, memorySize int, f *failure) string {
+	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	text := fmt.Sprintf("END RequestId: %s\nREPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %.0f ms\t"+
+		"Memory Size: %d MB\tMax Memory Used: %d MB\t",
+		id, id, ms(r.Duration), ms(r.InitDuration+r.Duration), memorySize, r.MaxMemoryUsed)
+	if r.InitDuration > 0 {
+		text += fmt.Sprintf("Init Duration: %.2f ms\t", ms(r.InitDuration))
+	}
+	if f != nil {
+		text += fmt.Sprintf("\nRequestId: %s Error: %s", id, f.message)
+	}
+	return text + "\n"
+}

@@ -1,0 +1,189 @@
+package lambda
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options describe the Lambda service of one account in one region.
+type Options struct {
+	Functions []Function
+
+	Region    string // us-east-1 if empty
+	AccountID string // 123456789012 if empty
+
+	// RetryDelays follow the first and the second function error of an asynchronous event: if zero, one minute and two
+	// ("Error handling for asynchronous invocation", Developer Guide).
+	RetryDelays [2]time.Duration
+}
+
+// Function is one function's configuration.
+type Function struct {
+	Name      string
+	Bootstrap string // path of the executable
+
+	// Environment holds the configured variables, and the credentials of the function's role; without AWS_ACCESS_KEY_ID
+	// these are made up.
+	Environment map[string]string
+
+	Timeout    time.Duration // 3 s if zero, Lambda's default
+	MemorySize int           // in MB, 128 if zero; reported, not enforced
+
+	Async AsyncConfig
+
+	// Logs receives what the function prints and the lines Lambda adds, whole lines at a time and never concurrently.
+	Logs io.Writer
+}
+
+// AsyncConfig is a function's EventInvokeConfig.
+type AsyncConfig struct {
+	MaximumRetryAttempts *int // 2 if nil
+
+	OnSuccess, OnFailure Destination
+}
+
+// Service is a Lambda service on this machine. It is an http.Handler that answers AWS's Invoke API.
+type Service struct {
+	options   Options
+	functions map[string]*function
+	lifetime  context.Context
+	end       context.CancelFunc
+	running   sync.WaitGroup // invocations and asynchronous events
+	pending   atomic.Int64   // asynchronous events
+
+	logs sync.Mutex // held by whoever writes to a function's
+
+	mu           sync.Mutex
+	closed       bool
+	environments map[*environment]bool
+}
+
+// function is a Function with what happens to it, which belongs to the service's mutex.
+type function struct {
+	Function
+	arn  string
+	idle []*environment // the one used last comes last
+}
+
+// New makes a service. No process is started before the first invocation. Close must be called.
+func New(o Options) (*Service, error) {
+	o.Region, o.AccountID = cmp.Or(o.Region, "us-east-1"), cmp.Or(o.AccountID, "123456789012")
+	if o.RetryDelays == [2]time.Duration{} {
+		o.RetryDelays = [2]time.Duration{time.Minute, 2 * time.Minute}
+	}
+	lifetime, end := context.WithCancel(context.Background())
+	s := &Service{options: o, functions: map[string]*function{}, lifetime: lifetime, end: end,
+		environments: map[*environment]bool{}}
+	for _, f := range o.Functions {
+		path, err := exec.LookPath(f.Bootstrap)
+		if err == nil {
+			path, err = filepath.Abs(path)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("finding the bootstrap of function %s: %w", f.Name, err)
+		}
+		f.Bootstrap = path
+		f.Timeout, f.MemorySize = cmp.Or(f.Timeout, 3*time.Second), cmp.Or(f.MemorySize, 128)
+		if f.Async.MaximumRetryAttempts == nil {
+			f.Async.MaximumRetryAttempts = new(2)
+		}
+		s.functions[f.Name] = &function{Function: f,
+			arn: fmt.Sprintf("arn:aws:lambda:%s:%s:function:%s", o.Region, o.AccountID, f.Name)}
+	}
+	return s, nil
+}
+
+// Close kills every environment and forgets the events still queued. When it returns, every invocation has ended and
+// no process is left.
+func (s *Service) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.end()
+	s.KillAll()
+	s.running.Wait()
+	s.KillAll() // what became idle meanwhile
+	return nil
+}
+
+// KillAll kills the processes of every environment, idle or in the middle of an invocation, as the loss of a host
+// would, and waits until they are gone.
+func (s *Service) KillAll() {
+	s.mu.Lock()
+	all := s.environments
+	s.environments = map[*environment]bool{}
+	for _, fn := range s.functions {
+		fn.idle = nil
+	}
+	s.mu.Unlock()
+	for e := range all {
+		e.kill()
+	}
+}
+
+// Drain waits until every asynchronous event has succeeded or failed for good, and its record is delivered.
+func (s *Service) Drain(ctx context.Context) error {
+	for s.pending.Load() > 0 {
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("waiting for %d asynchronous events: %w", s.pending.Load(), err)
+		}
+	}
+	return nil
+}
+
+// admit counts an invocation in.
+func (s *Service) admit() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	s.running.Add(1)
+	return nil
+}
+
+// reuse takes the function's idle environment that was used last, as Lambda does, or returns nil.
+func (s *Service) reuse(fn *function) *environment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(fn.idle) == 0 {
+		return nil
+	}
+	e := fn.idle[len(fn.idle)-1]
+	fn.idle = fn.idle[:len(fn.idle)-1]
+	return e
+}
+
+// park keeps an environment for the function's next invocation, unless it has been killed.
+func (s *Service) park(fn *function, e *environment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.environments[e] {
+		fn.idle = append(fn.idle, e)
+	}
+}
+
+// enter makes a new environment known to KillAll and Close.
+func (s *Service) enter(e *environment) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
+	s.environments[e] = true
+	return nil
+}
+
+func (s *Service) discard(e *environment) {
+	e.kill()
+	s.mu.Lock()
+	delete(s.environments, e)
+	s.mu.Unlock()
+}

@@ -141,7 +141,7 @@ func TestTakenUpWhereItStopped(t *testing.T) {
 	guarded, web := r.only("guarded"), r.pods("app=web")
 	r.aws.Delay("DetachInstances", 5*time.Second)
 	s := r.service()
-	in := r.warning(spot.SpotTerminate, victim, 104*time.Second) // 16 s are left; to be forced 8 s from now
+	in := r.warning(spot.SpotTerminate, victim, 94*time.Second) // 26 s are left; the guarded pod is force-deleted in 18 s
 
 	first := r.start(s, in)
 	r.eventually("the tags and the cordon", func() bool { return len(r.aws.Calls("CreateTags")) == 1 && r.changes(victim) == 1 })

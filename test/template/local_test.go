@@ -171,12 +171,12 @@ func TestTheGuideToDeploying(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, after, _ := strings.Cut(string(guide), "    short=")
-	command, _, found := strings.Cut(after, "\n")
+	command, _, found := strings.Cut(after, "    sam build")
 	if !found {
 		t.Fatal("it does not say how the short name is made")
 	}
 	for _, name := range []string{"a.b", cluster, "prod-example.com", strings.Repeat("a", 30) + ".com", strings.Repeat("a", 31) + ".com", strings.Repeat("a-", 20) + "b.com"} {
-		out, err := exec.Command("bash", "-euo", "pipefail", "-c", "cluster="+name+"; short="+command+"; printf %s \"$short\"").Output()
+		out, err := exec.Command("bash", "-euo", "pipefail", "-c", "cluster="+name+"\nshort="+command+"\nprintf %s \"$short\"").Output()
 		if err != nil || string(out) != iam.Name(name) {
 			t.Errorf("it makes %q of %s, want %q: %v", out, name, iam.Name(name), err)
 		}

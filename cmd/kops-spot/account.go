@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/castai/kops-spot/internal/identitymap"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/spf13/pflag"
@@ -47,7 +49,7 @@ func (c *console) reach(ctx context.Context, s site) (at standing, err error) {
 		return at, err
 	}
 	at.login, at.store, at.meant = k.login, k.store, onboard.Meant{Cluster: k.name, Context: k.in.Name}
-	if at.cluster, err = onboard.NewClient(at.login); err != nil {
+	if at.cluster, err = identitymap.NewClient(at.login); err != nil {
 		return at, err
 	}
 	if at.machines, err = onboard.Machines(ctx, at.cluster); err != nil {

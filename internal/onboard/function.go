@@ -5,6 +5,8 @@ import (
 	"context"
 	"slices"
 
+	"github.com/castai/kops-spot/internal/identitymap"
+
 	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
@@ -16,11 +18,11 @@ type FunctionLogIn struct {
 }
 
 // functionMapping lets the function's role into the cluster, and touches nobody else's mapping.
-func (r *Run) functionMapping(role string) Mapping {
+func (r *Run) functionMapping(role string) identitymap.Mapping {
 	v := r.Want.Ground.Values
 	v.FunctionRole = role
-	return Mapping{Cluster: v.Cluster, Karpenter: r.Want.Karpenter, Identities: []Identity{
-		{Kind: RoleIdentity, ARN: v.FunctionRoleARN(), Username: "kops-spot", Groups: []string{HandlerGroup}}}}
+	return identitymap.Mapping{Cluster: v.Cluster, Karpenter: r.Want.Karpenter, Identities: []identitymap.Identity{
+		{Kind: identitymap.Role, ARN: v.FunctionRoleARN(), Username: "kops-spot", Groups: []string{identitymap.HandlerGroup}}}}
 }
 
 // PlanLogIn says what has to be changed for a function with the role to log in to the cluster, and how it does then. It is the
@@ -39,7 +41,7 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 	if err != nil {
 		return Planned{}, FunctionLogIn{}, err
 	}
-	steps := plan.rows()
+	steps := clusterSteps(plan)
 	if !plan.NeedsToken {
 		how := FunctionLogIn{Login: "iam", Settled: true}
 		if plan.ClusterID != "" && plan.ClusterID != r.Want.Ground.Cluster {
@@ -51,15 +53,15 @@ func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogI
 	if how.Settled {
 		how.SecretARN = s.LogInSecret.ARN
 	}
-	token := &logIn{tokenLabel(textAt(plan.state.objects[tokenRef], "metadata", "uid"))}
+	token := &logIn{tokenLabel(plan.TokenUID())}
 	return r.planned(s, append(steps, token.steps(r.Want, s)...), plan.Files), how, nil
 }
 
 // PlanRights says what has to be changed in the cluster for a function to do its work there that somebody else sees to the
 // log-in of.
 func (r *Run) PlanRights(ctx context.Context) (Planned, error) {
-	plan, err := Mapping{Cluster: r.Want.Ground.Cluster, Karpenter: r.Want.Karpenter}.Plan(ctx, r.Cluster)
-	return r.planned(State{}, plan.rows(), plan.Files), err
+	plan, err := identitymap.Mapping{Cluster: r.Want.Ground.Cluster, Karpenter: r.Want.Karpenter}.Plan(ctx, r.Cluster)
+	return r.planned(State{}, clusterSteps(plan), plan.Files), err
 }
 
 // PlanLogInRemoval says what is to be taken away for the cluster to forget a function with the role; without one, with the role
@@ -74,7 +76,7 @@ func (r *Run) PlanLogInRemoval(ctx context.Context, role string) (Planned, error
 		return r.planned(s, []step{leave("cluster", cluster, "the cluster is onboarded: kops-spot offboard takes away what it knows of the function")}, nil), nil
 	}
 	plan, err := r.functionMapping(cmp.Or(role, s.RoleName)).PlanRemoval(ctx, r.Cluster)
-	return r.planned(s, slices.Concat(plan.rows(), secretsAway(r.Want, State{LogInSecret: s.LogInSecret})), nil), err
+	return r.planned(s, slices.Concat(clusterSteps(plan), secretsAway(r.Want, State{LogInSecret: s.LogInSecret})), nil), err
 }
 
 // secretToMake stands for the log-in's secret before it is made: what AWS puts after its name is known only then.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
@@ -73,7 +74,8 @@ func Machines(ctx context.Context, cluster dynamic.Interface) (all []Machine, er
 		return nil, fmt.Errorf("listing nodes: %w", kube.Advise(err))
 	}
 	for _, n := range nodes.Items {
-		if id, region, ok := MachineOf(textAt(&n, "spec", "providerID")); ok {
+		providerID, _, _ := unstructured.NestedString(n.Object, "spec", "providerID")
+		if id, region, ok := MachineOf(providerID); ok {
 			all = append(all, Machine{n.GetName(), id, region})
 		}
 	}

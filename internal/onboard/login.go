@@ -3,6 +3,8 @@ package onboard
 import (
 	"context"
 
+	"github.com/castai/kops-spot/internal/identitymap"
+
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
@@ -28,10 +30,10 @@ func tokenLabel(uid string) string {
 func (l *logIn) steps(w Want, s State) []step {
 	name := LogInSecret(w.Ground.Cluster)
 	store := step{Change: change.Change{Verb: change.Store, Kind: "token",
-		Name: "of ServiceAccount " + kubeSystem + "/" + serviceAccount,
+		Name: "of ServiceAccount " + identitymap.TokenOwner,
 		Why:  "with the cluster's certificates, in the secret " + name + ": the function logs in with it"},
 		Write: func(ctx context.Context, r *Run) error {
-			token, uid, err := readToken(ctx, r.Cluster)
+			token, uid, err := identitymap.ReadToken(ctx, r.Cluster)
 			if err != nil {
 				return err
 			}

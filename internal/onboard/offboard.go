@@ -26,7 +26,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (Planned, error) {
 		if err != nil {
 			return Planned{}, err
 		}
-		inCluster = plan.rows()
+		inCluster = clusterSteps(plan)
 	}
 	return r.planned(s, decideRemoval(r.Want, s, functions, inCluster), nil), nil
 }

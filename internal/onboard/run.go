@@ -6,6 +6,8 @@ import (
 	"maps"
 	"time"
 
+	"github.com/castai/kops-spot/internal/identitymap"
+
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 
@@ -35,9 +37,9 @@ type Planned struct {
 
 // mapping is who is to be let into the cluster. The user is only where that was asked for: the guide's group may do
 // everything there.
-func (r *Run) mapping(s State) Mapping {
+func (r *Run) mapping(s State) identitymap.Mapping {
 	m, v := r.functionMapping(s.RoleName), r.Want.Ground.Values
-	user := Identity{Kind: UserIdentity, ARN: v.UserARN(), Username: iam.UserName(v.Cluster)}
+	user := identitymap.Identity{Kind: identitymap.User, ARN: v.UserARN(), Username: iam.UserName(v.Cluster)}
 	if r.Want.UserIsMaster {
 		user.Groups = []string{"system:masters"}
 	}
@@ -59,9 +61,9 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 		if err != nil {
 			return Planned{}, err
 		}
-		inCluster, manifests = plan.rows(), plan.Files
+		inCluster, manifests = clusterSteps(plan), plan.Files
 		if plan.NeedsToken {
-			token = &logIn{tokenLabel(textAt(plan.state.objects[tokenRef], "metadata", "uid"))}
+			token = &logIn{tokenLabel(plan.TokenUID())}
 		}
 	}
 	files, err := r.Want.documents(s, token)
@@ -71,6 +73,18 @@ func (r *Run) Plan(ctx context.Context) (Planned, error) {
 	maps.Copy(files, manifests)
 	steps, err := decide(r.Want, s, files, inCluster, token)
 	return r.planned(s, steps, files), err
+}
+
+// clusterSteps are the steps of an identity mapping plan.
+func clusterSteps(plan identitymap.Plan) (steps []step) {
+	for _, s := range plan.Steps() {
+		one := step{Change: s.Change}
+		if s.Write != nil {
+			one.Write = func(ctx context.Context, r *Run) error { return s.Write(ctx, r.Cluster) }
+		}
+		steps = append(steps, one)
+	}
+	return steps
 }
 
 func (r *Run) planned(s State, steps []step, files Files) Planned {

@@ -8,11 +8,12 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/castai/kops-spot/internal/identitymap"
+
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -58,7 +59,7 @@ func conflict(t *testing.T) {
 				m.next = next
 				return m
 			})
-			admin := must(onboard.NewClient(cfg))
+			admin := must(identitymap.NewClient(cfg))
 			try(plan(t, mapping, false).Apply(t.Context(), admin))
 			is := data(t, "aws-auth")
 			if n := m.writes.Load(); n != 2 {
@@ -91,7 +92,7 @@ func aBindingToAnotherRole(t *testing.T) {
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "kops-spot", Labels: map[string]string{"team": "a"}},
 		Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}}}
 	must(rbac.ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{}))
-	m := onboard.Mapping{Cluster: cluster, Karpenter: true}
+	m := identitymap.Mapping{Cluster: cluster, Karpenter: true}
 	p := plan(t, m, false)
 	want := []string{"create ServiceAccount kube-system/kops-spot", "change ClusterRole kops-spot", "create ClusterRole kops-spot-karpenter",
 		"delete ClusterRoleBinding kops-spot", "create ClusterRoleBinding kops-spot", "create ClusterRoleBinding kops-spot-karpenter"}
@@ -123,8 +124,8 @@ func aBindingToAnotherRole(t *testing.T) {
 // aNamespaceThatIsNotThere: what is in it is shown as to be created, and the API server looks at all of it once the
 // namespace is there, before anything else is written.
 func aNamespaceThatIsNotThere(t *testing.T) {
-	manifests := func(key string) onboard.Manifests {
-		m := must(onboard.ReadManifests([]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: fresh}\n---\n"+
+	manifests := func(key string) identitymap.Manifests {
+		m := must(identitymap.ReadManifests([]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: fresh}\n---\n"+
 			"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b, namespace: fresh}\ndata: {\""+key+"\": x}\n"),
 			[]byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: fresh}\n")))
 		return m

@@ -10,7 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/internal/identitymap"
+
 	"github.com/castai/kops-spot/test/testenv"
 )
 
@@ -53,7 +54,7 @@ func brokenOff(t *testing.T, remove bool, n int32, answered bool) bool {
 		b.next = next
 		return b
 	})
-	admin := must(onboard.NewClient(cfg))
+	admin := must(identitymap.NewClient(cfg))
 	p := plan(t, mapping, remove)
 	all := rows(p)
 	err := p.Apply(t.Context(), admin)
@@ -136,7 +137,7 @@ func tooMuch(t *testing.T) {
 		t.Errorf("the plan says %s", said)
 	}
 	apply(t, p)
-	becomes(t, logIn(function), "boss", "system:masters", onboard.HandlerGroup)
+	becomes(t, logIn(function), "boss", "system:masters", identitymap.HandlerGroup)
 	apply(t, plan(t, mapping, true))
 	if is := data(t, "aws-auth"); !sameTexts(t, is, map[string]string{"mapRoles": entry}) {
 		t.Errorf("their entry is %q", is["mapRoles"])

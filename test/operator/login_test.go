@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/castai/kops-spot/internal/identitymap"
+
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,7 +22,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/onboard"
 	fakests "github.com/castai/kops-spot/test/fakes/sts"
 )
 
@@ -82,7 +83,7 @@ func setUp(t *testing.T, name string, data map[string]string) {
 	must(client.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: data}, metav1.CreateOptions{}))
 }
 
-func plan(t *testing.T, m onboard.Mapping, remove bool) onboard.MappingPlan {
+func plan(t *testing.T, m identitymap.Mapping, remove bool) identitymap.Plan {
 	t.Helper()
 	decide := m.Plan
 	if remove {
@@ -92,13 +93,13 @@ func plan(t *testing.T, m onboard.Mapping, remove bool) onboard.MappingPlan {
 	return p
 }
 
-func apply(t *testing.T, p onboard.MappingPlan) {
+func apply(t *testing.T, p identitymap.Plan) {
 	t.Helper()
 	try(p.Apply(t.Context(), cp().admin))
 }
 
 // rows are the rows of a plan that change something.
-func rows(p onboard.MappingPlan) (all []string) {
+func rows(p identitymap.Plan) (all []string) {
 	for _, c := range p.Changes {
 		if c.Changes() {
 			all = append(all, c.Row())

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/castai/kops-spot/internal/identitymap"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -14,7 +16,6 @@ import (
 
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/kube"
-	"github.com/castai/kops-spot/internal/onboard"
 	fakests "github.com/castai/kops-spot/test/fakes/sts"
 	"github.com/castai/kops-spot/test/testenv"
 )
@@ -30,10 +31,10 @@ var (
 )
 
 var (
-	roleIdentity = onboard.Identity{Kind: onboard.RoleIdentity, ARN: "arn:aws:iam::" + account + ":role/cast-kops/CastLambdaRoleForSpot",
-		Username: handlerName, Groups: []string{onboard.HandlerGroup}}
-	userIdentity = onboard.Identity{Kind: onboard.UserIdentity, ARN: user.ARN, Username: "cast-kops", Groups: []string{"cast:console"}}
-	mapping      = onboard.Mapping{Cluster: cluster, Identities: []onboard.Identity{roleIdentity, userIdentity}}
+	roleIdentity = identitymap.Identity{Kind: identitymap.Role, ARN: "arn:aws:iam::" + account + ":role/cast-kops/CastLambdaRoleForSpot",
+		Username: handlerName, Groups: []string{identitymap.HandlerGroup}}
+	userIdentity = identitymap.Identity{Kind: identitymap.User, ARN: user.ARN, Username: "cast-kops", Groups: []string{"cast:console"}}
+	mapping      = identitymap.Mapping{Cluster: cluster, Identities: []identitymap.Identity{roleIdentity, userIdentity}}
 )
 
 // theirs is what alice's people have written, in a hand of their own.
@@ -55,12 +56,12 @@ func backends(t *testing.T) {
 		awsAuth map[string]string
 		file    map[string]string
 		object  bool
-		want    onboard.Backend
+		want    identitymap.Backend
 	}{
-		{mode: testenv.EKSConfigMap, want: onboard.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n", "mapAccounts": "- '000000000000'\n"}},
-		{mode: testenv.CRD, want: onboard.CRD, object: true},
-		{mode: "", want: onboard.MountedFile, file: map[string]string{"config.yaml": theirFile}},
-		{mode: testenv.MountedFile + "," + testenv.EKSConfigMap, want: onboard.EKSConfigMap, file: map[string]string{"config.yaml": theirFile}},
+		{mode: testenv.EKSConfigMap, want: identitymap.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n", "mapAccounts": "- '000000000000'\n"}},
+		{mode: testenv.CRD, want: identitymap.CRD, object: true},
+		{mode: "", want: identitymap.MountedFile, file: map[string]string{"config.yaml": theirFile}},
+		{mode: testenv.MountedFile + "," + testenv.EKSConfigMap, want: identitymap.EKSConfigMap, file: map[string]string{"config.yaml": theirFile}},
 	} {
 		t.Run("mode "+c.mode, func(t *testing.T) {
 			setUp(t, "aws-auth", c.awsAuth)
@@ -100,7 +101,7 @@ func backends(t *testing.T) {
 			}
 			if rollout := slices.ContainsFunc(p.Changes, func(c change.Change) bool {
 				return c.Kind == "DaemonSet" && strings.Contains(c.Why, "fail for some seconds")
-			}); rollout != (c.want == onboard.MountedFile) {
+			}); rollout != (c.want == identitymap.MountedFile) {
 				t.Errorf("a rollout is said aloud: %v", rollout)
 			}
 			if p.NeedsToken || p.ClusterID != cluster {
@@ -139,7 +140,7 @@ func onboardsByCommand(w *world) {
 		w.Errorf("the first run: %+v", first)
 	}
 	settled(w.T)
-	becomes(w.T, logIn(function), handlerName, onboard.HandlerGroup)
+	becomes(w.T, logIn(function), handlerName, identitymap.HandlerGroup)
 	mayDoItsPart(w.T, logIn(function))
 	becomes(w.T, logIn(user), "") // whom the guide would make a master, and nobody has asked for that
 	before := versions(w.T)
@@ -157,7 +158,7 @@ func onboardsByCommand(w *world) {
 // checkLetIn logs in as both identities, and holds the function to what rbac.yaml allows.
 func checkLetIn(t *testing.T) {
 	t.Helper()
-	becomes(t, logIn(function), handlerName, onboard.HandlerGroup)
+	becomes(t, logIn(function), handlerName, identitymap.HandlerGroup)
 	becomes(t, logIn(user), "cast-kops", "cast:console")
 	mayDoItsPart(t, logIn(function))
 }

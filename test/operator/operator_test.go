@@ -13,10 +13,11 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/castai/kops-spot/internal/identitymap"
+
 	"k8s.io/client-go/dynamic"
 
 	names "github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/onboard"
 	fakeevents "github.com/castai/kops-spot/test/fakes/events"
 	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 	fakests "github.com/castai/kops-spot/test/fakes/sts"
@@ -100,7 +101,7 @@ var cp = testenv.Once(func(ctx context.Context) (c controlPlane, err error) {
 	c.ControlPlane, c.auth, err = testenv.StartWithAuthenticator(ctx, testenv.Options{Log: os.Stderr},
 		testenv.AuthenticatorOptions{ClusterID: cluster, Identities: []fakests.Identity{function, user, alice}})
 	if err == nil {
-		c.admin, err = onboard.NewClient(c.AdminConfig())
+		c.admin, err = identitymap.NewClient(c.AdminConfig())
 	}
 	return c, err
 }, func(c controlPlane) error { return errors.Join(c.Stop(), c.auth.Stop()) })

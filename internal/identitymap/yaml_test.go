@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"encoding/json"
@@ -21,9 +21,9 @@ var (
 // put has a text list our role, as it is to be.
 func put(text string, path []string) (string, error) {
 	return editList(text, path, ours, func(list *yaml.Node, entries []entry) error {
-		if at := placesOf(entries, ours); len(at) > 0 {
+		if at := indexesOf(entries, ours); len(at) > 0 {
 			last := at[len(at)-1]
-			return regroup(list.Content[last], turn{add: without([]string{"g"}, entries[last].groups)})
+			return regroup(list.Content[last], entryDiff{add: subtract([]string{"g"}, entries[last].groups)})
 		}
 		list.Content = append(list.Content, entryNode("rolearn", ours, "u", []string{"g"}))
 		return nil
@@ -33,7 +33,7 @@ func put(text string, path []string) (string, error) {
 // cut has a text not list our role.
 func cut(text string, path []string) (string, error) {
 	return editList(text, path, ours, func(list *yaml.Node, entries []entry) error {
-		for _, i := range slices.Backward(placesOf(entries, ours)) {
+		for _, i := range slices.Backward(indexesOf(entries, ours)) {
 			list.Content = slices.Delete(list.Content, i, i+1)
 		}
 		return nil

@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"bytes"
@@ -129,11 +129,11 @@ func editList(text string, path []string, arn string, edit func(*yaml.Node, []en
 	if err != nil {
 		return "", fmt.Errorf("it cannot be written so that it can be read again: %w", err)
 	}
-	theirs, err := others(text, path, arn)
+	theirs, err := otherEntries(text, path, arn)
 	if err != nil {
 		return "", err
 	}
-	after, err := others(out.String(), path, arn)
+	after, err := otherEntries(out.String(), path, arn)
 	if err != nil || !reflect.DeepEqual(is, meant) || !reflect.DeepEqual(after, theirs) {
 		return "", errors.New("it cannot be written without a change for others")
 	}
@@ -142,14 +142,14 @@ func editList(text string, path []string, arn string, edit func(*yaml.Node, []en
 
 // others is what a document says to the authenticator about anybody else. By the older YAML that it reads, a word
 // without quotes may be another.
-func others(text string, path []string, arn string) (any, error) {
+func otherEntries(text string, path []string, arn string) (any, error) {
 	var v any
 	err := utilyaml.Unmarshal([]byte(text), &v)
-	return withoutEntries(v, path, arn), err
+	return dropEntries(v, path, arn), err
 }
 
-// withoutEntries is a value without an ARN's entries in the list at a path, and without what is empty on the way there.
-func withoutEntries(v any, path []string, arn string) any {
+// dropEntries is a value without an ARN's entries in the list at a path, and without what is empty on the way there.
+func dropEntries(v any, path []string, arn string) any {
 	if list, is := v.([]any); is && len(path) == 0 {
 		list = slices.DeleteFunc(list, func(item any) bool { return strings.EqualFold(readEntry(item).arn, arn) })
 		if len(list) > 0 {
@@ -160,7 +160,7 @@ func withoutEntries(v any, path []string, arn string) any {
 	m, isMap := v.(map[string]any)
 	for key, value := range m {
 		if len(path) > 0 && strings.EqualFold(key, path[0]) {
-			if m[key] = withoutEntries(value, path[1:], arn); m[key] == nil {
+			if m[key] = dropEntries(value, path[1:], arn); m[key] == nil {
 				delete(m, key)
 			}
 		}

@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"bytes"
@@ -67,8 +67,8 @@ func mustRead(files ...[]byte) Manifests {
 }
 
 // Plan says what applying the manifests would change.
-func (m Manifests) Plan(ctx context.Context, cluster dynamic.Interface) (p MappingPlan, err error) {
-	p.state = MappingState{objects: map[ref]object{}, applied: map[ref]object{}}
+func (m Manifests) Plan(ctx context.Context, cluster dynamic.Interface) (p Plan, err error) {
+	p.state = state{objects: map[ref]object{}, applied: map[ref]object{}}
 	if err = m.dryRun(ctx, cluster, &p.state); err == nil {
 		p.addManifests(m, nil)
 	}
@@ -77,17 +77,17 @@ func (m Manifests) Plan(ctx context.Context, cluster dynamic.Interface) (p Mappi
 
 // dryRun reads what there is, and asks the API server what applying the manifests would make of it. It cannot say that
 // of an object that needs another one of them which is not there yet.
-func (m Manifests) dryRun(ctx context.Context, cluster dynamic.Interface, s *MappingState) error {
+func (m Manifests) dryRun(ctx context.Context, cluster dynamic.Interface, s *state) error {
 	for _, o := range m {
 		r := refOf(o)
 		if err := s.read(ctx, cluster, r); err != nil {
 			return err
 		}
-		if rebound(s.objects[r], o) {
+		if roleRefChanged(s.objects[r], o) {
 			continue
 		}
 		dry, err := applyManifest(ctx, cluster, o, metav1.DryRunAll)
-		if err != nil && !m.makes(err) {
+		if err != nil && !m.creates(err) {
 			return fmt.Errorf("asking the API server what it would make of %s: %w", r, err)
 		}
 		s.applied[r] = dry
@@ -96,7 +96,7 @@ func (m Manifests) dryRun(ctx context.Context, cluster dynamic.Interface, s *Map
 }
 
 // makes reports whether an error is that something is not there which is among the manifests.
-func (m Manifests) makes(err error) bool {
+func (m Manifests) creates(err error) bool {
 	status := apierrors.APIStatus(nil)
 	if !apierrors.IsNotFound(err) || !errors.As(err, &status) || status.Status().Details == nil {
 		return false
@@ -109,31 +109,31 @@ func (m Manifests) makes(err error) bool {
 }
 
 // addManifests puts the rows of the manifests into a plan. why is by kind; that of "" is of all others.
-func (p *MappingPlan) addManifests(m Manifests, why map[string]string) {
+func (p *Plan) addManifests(m Manifests, why map[string]string) {
 	for _, o := range m {
-		step := mappingStep{ref: refOf(o), manifest: o, Change: change.Change{Why: cmp.Or(why[o.GetKind()], why[""])}}
-		now, next := p.state.objects[step.ref], p.state.applied[step.ref]
-		other := func(now object) bool { return rebound(now, o) }
+		s := step{ref: refOf(o), manifest: o, Change: change.Change{Why: cmp.Or(why[o.GetKind()], why[""])}}
+		now, next := p.state.objects[s.ref], p.state.applied[s.ref]
+		other := func(now object) bool { return roleRefChanged(now, o) }
 		if o.GetKind() == "Namespace" {
-			step.then = func(ctx context.Context, cluster dynamic.Interface) error {
+			s.then = func(ctx context.Context, cluster dynamic.Interface) error {
 				return m.validate(ctx, cluster, o.GetName())
 			}
 		}
 		switch {
 		case now == nil:
-			p.put(change.Create, step)
+			p.addStep(change.Create, s)
 		case other(now):
-			p.put(change.Delete, mappingStep{ref: step.ref, edit: deleteIf(other), Change: change.Change{
+			p.addStep(change.Delete, step{ref: s.ref, mutate: deleteIf(other), Change: change.Change{
 				Why: "it is bound to another role, which cannot be changed: it is deleted and created again"}})
-			p.put(change.Create, step)
+			p.addStep(change.Create, s)
 		case next == nil:
-			p.put(change.Update, step)
+			p.addStep(change.Update, s)
 		default:
 			verb, diff := change.Keep, objectDiff(now, next)
 			if len(diff) > 0 {
 				verb = change.Update
 			}
-			p.put(verb, step, diff...)
+			p.addStep(verb, s, diff...)
 		}
 	}
 }
@@ -144,7 +144,7 @@ func (m Manifests) validate(ctx context.Context, cluster dynamic.Interface, name
 		if o.GetNamespace() != namespace {
 			continue
 		}
-		if _, err := applyManifest(ctx, cluster, o, metav1.DryRunAll); err != nil && !m.makes(err) {
+		if _, err := applyManifest(ctx, cluster, o, metav1.DryRunAll); err != nil && !m.creates(err) {
 			return fmt.Errorf("the namespace is there, and the API server refuses what is to be made in it, %s: %w",
 				refOf(o), err)
 		}
@@ -152,13 +152,13 @@ func (m Manifests) validate(ctx context.Context, cluster dynamic.Interface, name
 	return nil
 }
 
-// rebound reports whether a binding is to another role, which the API does not let anybody change.
-func rebound(now, next object) bool {
+// roleRefChanged reports whether a binding is to another role, which the API does not let anybody change.
+func roleRefChanged(now, next object) bool {
 	return now != nil && next.Object["roleRef"] != nil && !reflect.DeepEqual(now.Object["roleRef"], next.Object["roleRef"])
 }
 
 // deleteIf deletes an object of which something is true.
-func deleteIf(is func(now object) bool) edit {
+func deleteIf(is func(now object) bool) mutateFunc {
 	return func(now object) (object, change.Plan, error) {
 		if is(now) {
 			return nil, nil, nil
@@ -167,5 +167,5 @@ func deleteIf(is func(now object) bool) edit {
 	}
 }
 
-// isOurObject reports whether an object says that it is ours.
-func isOurObject(o object) bool { return textAt(o, "metadata", "labels", labelManagedBy) == managedBy }
+// isManaged reports whether an object says that it is ours.
+func isManaged(o object) bool { return stringAt(o, "metadata", "labels", labelManagedBy) == managedBy }

@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"fmt"
@@ -23,25 +23,25 @@ type Mapping struct {
 // Identity is an IAM role or user, and who it is to be in the cluster. Without groups it is to be nobody: what we have given
 // it before is taken away.
 type Identity struct {
-	Kind     IdentityKind
+	Kind     Kind
 	ARN      string
 	Username string
 	Groups   []string
 }
 
-// IdentityKind is what an ARN is of.
-type IdentityKind string
+// Kind is what an ARN is of.
+type Kind string
 
 const (
-	RoleIdentity IdentityKind = "role"
-	UserIdentity IdentityKind = "user"
+	Role Kind = "role"
+	User Kind = "user"
 )
 
 // HandlerGroup is the group that rbac.yaml lets do what the function does.
 const HandlerGroup = "cast:spot-handler"
 
-// MappingPlan is what is to be changed in the cluster, and how the function logs in afterwards.
-type MappingPlan struct {
+// Plan is what is to be changed in the cluster, and how the function logs in afterwards.
+type Plan struct {
 	Changes change.Plan
 
 	// Backends say by ARN where the authenticator finds an identity. NoBackend is an identity that cannot log in as itself.
@@ -53,15 +53,15 @@ type MappingPlan struct {
 	// NeedsToken says that the function has to log in with its ServiceAccount's token.
 	NeedsToken bool
 
-	Files Files // what would be written, for --export
+	Files map[string][]byte // the objects and list entries to write, for --export
 
-	state MappingState // what the plan is made of
-	steps []mappingStep
+	state state // what the plan is made of
+	steps []step
 	err   error // the first
 }
 
-// annotationMapped is where we note in an object what in it is ours.
-const annotationMapped = spot.AnnotationPrefix + "mapped"
+// annotationOwnership is where we ownership in an object what in it is ours.
+const annotationOwnership = spot.AnnotationPrefix + "mapped"
 
 // Labels by which we know our own objects again.
 const (
@@ -70,7 +70,7 @@ const (
 )
 
 // valid holds the identities to what an authenticator can map, and to what we promise.
-func (m Mapping) valid() error {
+func (m Mapping) validate() error {
 	for _, id := range m.Identities {
 		is, err := arn.Parse(id.ARN)
 		switch {
@@ -78,7 +78,7 @@ func (m Mapping) valid() error {
 			return fmt.Errorf("mapping %s: it is not the ARN of an IAM %s", id.ARN, id.Kind)
 		case id.Username == "":
 			return fmt.Errorf("mapping %s: it has to have a name in the cluster", id.ARN)
-		case id.Kind == RoleIdentity && slices.ContainsFunc(id.Groups, isSystem):
+		case id.Kind == Role && slices.ContainsFunc(id.Groups, isSystem):
 			return fmt.Errorf("mapping %s: the function's role gets the rights of rbac.yaml, and no group of Kubernetes' own: %s",
 				id.ARN, strings.Join(id.Groups, ", "))
 		}
@@ -90,9 +90,9 @@ func isSystem(group string) bool { return strings.HasPrefix(group, "system:") }
 
 // canonical is the ARN by which the authenticator knows an identity: STS tells it a session's role without the role's path,
 // and a user with the user's.
-func (id Identity) canonical() string {
+func (id Identity) canonicalARN() string {
 	head, last := id.ARN, ""
-	if i := strings.LastIndexByte(id.ARN, '/'); id.Kind == RoleIdentity && i >= 0 {
+	if i := strings.LastIndexByte(id.ARN, '/'); id.Kind == Role && i >= 0 {
 		head, last = id.ARN[:strings.IndexByte(id.ARN, '/')], id.ARN[i:]
 	}
 	return head + last
@@ -105,4 +105,4 @@ func accountOf(s string) string {
 }
 
 // title is the identity as a plan names it.
-func (id Identity) title() string { return "IAM " + string(id.Kind) }
+func (id Identity) kindName() string { return "IAM " + string(id.Kind) }

@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 )
 
 var (
-	testRole = Identity{Kind: RoleIdentity, ARN: "arn:aws:iam::111122223333:role/a/path/Ours", Username: "kops-spot", Groups: []string{HandlerGroup}}
-	testUser = Identity{Kind: UserIdentity, ARN: "arn:aws:iam::111122223333:user/a/path/cast-kops-prod", Username: "cast-kops", Groups: []string{"cast:console"}}
+	testRole = Identity{Kind: Role, ARN: "arn:aws:iam::111122223333:role/a/path/Ours", Username: "kops-spot", Groups: []string{HandlerGroup}}
+	testUser = Identity{Kind: User, ARN: "arn:aws:iam::111122223333:user/a/path/cast-kops-prod", Username: "cast-kops", Groups: []string{"cast:console"}}
 	bothOurs = []Identity{testRole, testUser}
 )
 
@@ -40,11 +40,11 @@ const theirRoles = "# nodes\n\n- rolearn: arn:aws:iam::111122223333:role/nodes  
 // meaning is a ConfigMap with what its texts say, and without what is empty.
 func meaning(t *testing.T, o object) object {
 	t.Helper()
-	if textAt(o, "kind") != "ConfigMap" {
+	if stringAt(o, "kind") != "ConfigMap" {
 		return o
 	}
 	o = o.DeepCopy()
-	for key := range textsAt(o, "data") {
+	for key := range stringMapAt(o, "data") {
 		said, err := reads(listText(o, key), "")
 		if err != nil {
 			t.Fatal(err)
@@ -67,9 +67,9 @@ func TestAListIsEditedAndPutBack(t *testing.T) {
 	fileRole := strings.NewReplacer("- rolearn", "    - roleARN", "\n  ", "\n      ").Replace(strings.TrimSuffix(roleEntry, "\n")) + "\n"
 	fileUser := strings.NewReplacer("- userarn", "    - userARN", "\n  ", "\n      ").Replace(strings.TrimSuffix(userEntry, "\n")) + "\n"
 	fresh := map[string]string{"mapRoles": roleEntry, "mapUsers": userEntry}
-	awsAuth, mounted := awsAuthListing(), fileListing(configMapRef("aws-iam-authenticator"), "prod.example.com")
+	awsAuth, mounted := awsAuthBackend(), fileBackend(configMapRef("aws-iam-authenticator"), "prod.example.com")
 	for name, c := range map[string]struct {
-		listing listing
+		backend configMapBackend
 		before  map[string]string
 		want    map[string]string
 	}{
@@ -90,28 +90,28 @@ func TestAListIsEditedAndPutBack(t *testing.T) {
 		"a file without a server": {mounted, map[string]string{fileKey: "clusterID: c\n"}, map[string]string{fileKey: "clusterID: c\nserver:\n  mapRoles:\n" + fileRole + "  mapUsers:\n" + fileUser}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := configMap(c.listing.ref, c.before)
+			before := configMap(c.backend.ref, c.before)
 			unchanged := before.DeepCopy()
-			given, remarks, err := c.listing.give(before, bothOurs)
+			given, remarks, err := c.backend.add(before, bothOurs)
 			if err != nil || len(remarks) > 0 {
 				t.Fatal(err, remarks)
 			}
-			if got := textsAt(given, "data"); !reflect.DeepEqual(got, c.want) {
+			if got := stringMapAt(given, "data"); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("it lists\n%q\nwant\n%q", got, c.want)
 			}
 			if !reflect.DeepEqual(before, unchanged) {
 				t.Error("what was read has been changed")
 			}
-			if again, _, err := c.listing.give(given, bothOurs); err != nil || !reflect.DeepEqual(again, given) {
+			if again, _, err := c.backend.add(given, bothOurs); err != nil || !reflect.DeepEqual(again, given) {
 				t.Errorf("a second time makes of it %v: %v", again, err)
 			}
 			// One goes while the other stays, and then the other: that is no different from both at once.
-			one, _, err := c.listing.take(given, bothOurs[:1])
+			one, _, err := c.backend.remove(given, bothOurs[:1])
 			if err != nil || strings.Contains(fmt.Sprint(one.Object["data"]), "role/Ours") || !strings.Contains(fmt.Sprint(one.Object["data"]), "cast-kops-prod") {
 				t.Errorf("without the role: %v: %v", one.Object["data"], err)
 			}
 			for how, from := range map[string]object{"at once": given, "one by one": one} {
-				taken, remarks, err := c.listing.take(from, bothOurs)
+				taken, remarks, err := c.backend.remove(from, bothOurs)
 				if err != nil || len(remarks) > 0 || !reflect.DeepEqual(meaning(t, taken), meaning(t, before)) {
 					t.Errorf("%s: it is left as\n%v\nand was\n%v: %v %v", how, taken, before, err, remarks)
 				}
@@ -126,7 +126,7 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 	entryOf := func(arn, name string, groups ...string) string {
 		return fmt.Sprintf("- rolearn: %s\n  username: %s # by hand\n  groups: [%s]\n", arn, name, strings.Join(groups, ", "))
 	}
-	l := awsAuthListing()
+	l := awsAuthBackend()
 	for name, c := range map[string]struct {
 		before string
 		given  string
@@ -148,11 +148,11 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := configMap(l.ref, map[string]string{"mapRoles": c.before})
-			given, remarks, err := l.give(before, bothOurs[:1])
+			given, remarks, err := l.add(before, bothOurs[:1])
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := textAt(given, "data", "mapRoles"); got != c.given {
+			if got := stringAt(given, "data", "mapRoles"); got != c.given {
 				t.Errorf("it lists\n%s\nwant\n%s", got, c.given)
 			}
 			if len(remarks) != len(c.leave) {
@@ -163,22 +163,22 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 					t.Errorf("it remarks %v; want %q", remarks[i], want)
 				}
 			}
-			if again, _, err := l.give(given, bothOurs[:1]); err != nil || !reflect.DeepEqual(again, given) {
+			if again, _, err := l.add(given, bothOurs[:1]); err != nil || !reflect.DeepEqual(again, given) {
 				t.Errorf("a second time makes of it %v: %v", again, err)
 			}
 			left := strings.Replace(c.left, "-", c.before, 1)
 			if c.left != "-" {
 				left = c.left
 			}
-			taken, _, err := l.take(given, bothOurs[:1])
+			taken, _, err := l.remove(given, bothOurs[:1])
 			if want := configMap(l.ref, map[string]string{"mapRoles": left}); err != nil || !reflect.DeepEqual(meaning(t, taken), meaning(t, want)) {
 				t.Errorf("it is left as\n%v\nwant\n%v: %v", taken, want, err)
 			}
-			if got := textAt(taken, "data", "mapRoles"); strings.Count(got, "# by hand") != strings.Count(left, "# by hand") {
+			if got := stringAt(taken, "data", "mapRoles"); strings.Count(got, "# by hand") != strings.Count(left, "# by hand") {
 				t.Errorf("it has lost a comment:\n%s", got)
 			}
-			if textAt(taken, "metadata", "annotations", annotationMapped) != "" {
-				t.Error("a note is left")
+			if stringAt(taken, "metadata", "annotations", annotationOwnership) != "" {
+				t.Error("a ownership is left")
 			}
 		})
 	}
@@ -187,17 +187,17 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 // TestWhatWeHaveGivenFollowsWhatIsWanted: groups that were ours and are not wanted any more go, and what somebody has added by
 // hand since does not.
 func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
-	l := awsAuthListing()
+	l := awsAuthBackend()
 	masters := testUser
 	masters.Groups = []string{"system:masters", "cast:console"}
-	o, _, err := l.give(nil, []Identity{masters})
+	o, _, err := l.add(nil, []Identity{masters})
 	if err != nil {
 		t.Fatal(err)
 	}
-	set(o, textAt(o, "data", "mapUsers")+"    - by-hand\n", "data", "mapUsers")
+	set(o, stringAt(o, "data", "mapUsers")+"    - by-hand\n", "data", "mapUsers")
 
-	less, remarks, err := l.give(o, []Identity{testUser})
-	if got := textAt(less, "data", "mapUsers"); err != nil || strings.Contains(got, "masters") || !strings.Contains(got, "- cast:console\n    - by-hand\n") {
+	less, remarks, err := l.add(o, []Identity{testUser})
+	if got := stringAt(less, "data", "mapUsers"); err != nil || strings.Contains(got, "masters") || !strings.Contains(got, "- cast:console\n    - by-hand\n") {
 		t.Errorf("%v\n%s", err, got)
 	}
 	if len(remarks) != 1 || !strings.Contains(remarks[0].Why, "by-hand") {
@@ -206,8 +206,8 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 	nobody := testUser
 	nobody.Groups = nil
 	for name, id := range map[string]Identity{"offboarded": testUser, "not wanted any more": nobody} {
-		taken, remarks, err := l.take(less, []Identity{id})
-		if got := textAt(taken, "data", "mapUsers"); err != nil || strings.Contains(got, "console") || !strings.Contains(got, "by-hand") {
+		taken, remarks, err := l.remove(less, []Identity{id})
+		if got := stringAt(taken, "data", "mapUsers"); err != nil || strings.Contains(got, "console") || !strings.Contains(got, "by-hand") {
 			t.Errorf("%s: %v\n%s", name, err, got)
 		}
 		if len(remarks) != 1 || !strings.Contains(remarks[0].Why, "by-hand") {
@@ -217,33 +217,33 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 
 	renamed := testUser
 	renamed.Username = "another"
-	o, _, err = l.give(nil, []Identity{testUser})
+	o, _, err = l.add(nil, []Identity{testUser})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, _, err = l.give(o, []Identity{renamed})
-	if got := textAt(o, "data", "mapUsers"); err != nil || got != strings.Replace(userEntry, "username: cast-kops", "username: another", 1) {
+	o, _, err = l.add(o, []Identity{renamed})
+	if got := stringAt(o, "data", "mapUsers"); err != nil || got != strings.Replace(userEntry, "username: cast-kops", "username: another", 1) {
 		t.Errorf("renamed: %v\n%s", err, got)
 	}
-	if o, _, err = l.take(o, []Identity{renamed}); err != nil || o != nil {
+	if o, _, err = l.remove(o, []Identity{renamed}); err != nil || o != nil {
 		t.Errorf("renamed and taken: %v, %v", o, err)
 	}
 }
 
 // TestALostNote: what is exactly as we make it is ours without one; anything else is not.
 func TestALostNote(t *testing.T) {
-	l := awsAuthListing()
+	l := awsAuthBackend()
 	forget := func(o object) object {
 		o = o.DeepCopy()
-		unset(o, "metadata", "annotations", annotationMapped)
+		unset(o, "metadata", "annotations", annotationOwnership)
 		return o
 	}
-	given, _, err := l.give(configMap(l.ref, map[string]string{"mapRoles": theirRoles}), bothOurs)
+	given, _, err := l.add(configMap(l.ref, map[string]string{"mapRoles": theirRoles}), bothOurs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	theirs := meaning(t, configMap(l.ref, map[string]string{"mapRoles": theirRoles}))
-	taken, _, err := l.take(forget(given), bothOurs)
+	taken, _, err := l.remove(forget(given), bothOurs)
 	if err != nil || !reflect.DeepEqual(meaning(t, taken), theirs) {
 		t.Errorf("%v\n%v", err, taken)
 	}
@@ -253,36 +253,36 @@ func TestALostNote(t *testing.T) {
 		"another's name": strings.Replace(roleEntry, "kops-spot", "boss", 1),
 	} {
 		stranger := configMap(l.ref, map[string]string{"mapRoles": entry})
-		taken, remarks, err := l.take(stranger, bothOurs)
+		taken, remarks, err := l.remove(stranger, bothOurs)
 		if err != nil || !reflect.DeepEqual(taken, stranger) || len(remarks) != 1 {
 			t.Errorf("%s: %v: %v\n%v", name, err, remarks, taken)
 		}
 	}
 	twice := configMap(l.ref, map[string]string{"mapRoles": roleEntry + theirRoles + roleEntry})
-	if taken, _, err = l.take(twice, bothOurs); err != nil || !reflect.DeepEqual(meaning(t, taken), theirs) {
+	if taken, _, err = l.remove(twice, bothOurs); err != nil || !reflect.DeepEqual(meaning(t, taken), theirs) {
 		t.Errorf("twice: %v\n%v", err, taken)
 	}
 	broken := configMap(l.ref, map[string]string{"mapRoles": roleEntry})
-	set(broken, "{", "metadata", "annotations", annotationMapped)
-	if _, _, err := l.give(broken, bothOurs); err == nil || !strings.Contains(err.Error(), annotationMapped) {
-		t.Errorf("a broken note: %v", err)
+	set(broken, "{", "metadata", "annotations", annotationOwnership)
+	if _, _, err := l.add(broken, bothOurs); err == nil || !strings.Contains(err.Error(), annotationOwnership) {
+		t.Errorf("a broken ownership: %v", err)
 	}
 }
 
 // TestATextThatCannotBeRead stops everything, says where, and what to do.
 func TestATextThatCannotBeRead(t *testing.T) {
 	for name, c := range map[string]struct {
-		listing listing
+		backend configMapBackend
 		text    string
 		want    []string
 	}{
-		"no YAML":         {awsAuthListing(), "- rolearn: a\n  username: b: c\n", []string{"adding arn:aws:iam::111122223333:role/Ours to mapRoles of ConfigMap kube-system/aws-auth: nothing was changed", "line 2", "put in by hand: {rolearn"}},
-		"no list":         {awsAuthListing(), "rolearn: a\n", []string{"line 1", "there is no list"}},
-		"an alias":        {awsAuthListing(), "- &a {rolearn: x, groups: &g [y]}\n- rolearn: arn:aws:iam::111122223333:role/Ours\n  groups: *g\n", []string{"nothing was changed: it cannot be written without a change for others: put in by hand: {rolearn: 'arn:aws:iam::111122223333:role/Ours'"}},
-		"no YAML, a file": {fileListing(configMapRef("aws-iam-authenticator"), "c"), "server: {\n", []string{"to config.yaml.server.mapRoles of ConfigMap kube-system/aws-iam-authenticator", "line"}},
+		"no YAML":         {awsAuthBackend(), "- rolearn: a\n  username: b: c\n", []string{"adding arn:aws:iam::111122223333:role/Ours to mapRoles of ConfigMap kube-system/aws-auth: nothing was changed", "line 2", "put in by hand: {rolearn"}},
+		"no list":         {awsAuthBackend(), "rolearn: a\n", []string{"line 1", "there is no list"}},
+		"an alias":        {awsAuthBackend(), "- &a {rolearn: x, groups: &g [y]}\n- rolearn: arn:aws:iam::111122223333:role/Ours\n  groups: *g\n", []string{"nothing was changed: it cannot be written without a change for others: put in by hand: {rolearn: 'arn:aws:iam::111122223333:role/Ours'"}},
+		"no YAML, a file": {fileBackend(configMapRef("aws-iam-authenticator"), "c"), "server: {\n", []string{"to config.yaml.server.mapRoles of ConfigMap kube-system/aws-iam-authenticator", "line"}},
 	} {
-		o := configMap(c.listing.ref, map[string]string{"mapRoles": c.text, fileKey: c.text})
-		_, _, err := c.listing.give(o, bothOurs)
+		o := configMap(c.backend.ref, map[string]string{"mapRoles": c.text, fileKey: c.text})
+		_, _, err := c.backend.add(o, bothOurs)
 		if err == nil {
 			t.Errorf("%s: it is taken", name)
 			continue
@@ -292,7 +292,7 @@ func TestATextThatCannotBeRead(t *testing.T) {
 				t.Errorf("%s: it says %v; want %q", name, err, want)
 			}
 		}
-		if _, _, err := c.listing.take(o, bothOurs); name == "no list" && err != nil {
+		if _, _, err := c.backend.remove(o, bothOurs); name == "no list" && err != nil {
 			t.Errorf("%s: there is nothing of ours in it, and yet: %v", name, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 // daemonSet is the authenticator as kOps runs it, with the arguments that a mode brings.
 func daemonSet(args ...string) object {
 	o := authenticatorRef.empty()
-	set(o, []any{map[string]any{"name": "aws-iam-authenticator", "args": anys(append([]string{"server"}, args...))}}, "spec", "template", "spec", "containers")
+	set(o, []any{map[string]any{"name": "aws-iam-authenticator", "args": toAny(append([]string{"server"}, args...))}}, "spec", "template", "spec", "containers")
 	return o
 }
 
@@ -30,8 +30,8 @@ type testCluster struct {
 	secret     object
 }
 
-func (c testCluster) state() MappingState {
-	s := MappingState{mappings: c.mappings, knowsMapping: !c.noMappings, applied: map[ref]object{}, objects: map[ref]object{
+func (c testCluster) state() state {
+	s := state{mappings: c.mappings, hasCRD: !c.noMappings, applied: map[ref]object{}, objects: map[ref]object{
 		authenticatorRef: c.daemonSet, awsAuthRef: configMap(awsAuthRef, c.awsAuth), tokenRef: c.secret}}
 	if c.file != "" {
 		r := configRef(c.daemonSet)
@@ -43,18 +43,18 @@ func (c testCluster) state() MappingState {
 	return s
 }
 
-func mappingObject(name, arn string, groups ...string) object {
-	r := mappingsRef
+func crdObject(name, arn string, groups ...string) object {
+	r := crdKind
 	r.name = name
 	o := r.empty()
-	set(o, map[string]any{"arn": arn, "username": "theirs", "groups": anys(groups)}, "spec")
+	set(o, map[string]any{"arn": arn, "username": "theirs", "groups": toAny(groups)}, "spec")
 	return o
 }
 
 var testMapping = Mapping{Cluster: "prod.example.com", Identities: bothOurs}
 
 // after is the cluster as a plan leaves it.
-func after(t *testing.T, s MappingState, p MappingPlan) MappingState {
+func after(t *testing.T, s state, p Plan) state {
 	t.Helper()
 	next := s
 	next.objects, next.mappings = maps.Clone(s.objects), slices.Clone(s.mappings)
@@ -64,12 +64,12 @@ func after(t *testing.T, s MappingState, p MappingPlan) MappingState {
 		}
 		o, err := step.manifest, error(nil)
 		if o == nil {
-			o, _, err = step.edit(next.objectOf(step.ref))
+			o, _, err = step.mutate(next.objectOf(step.ref))
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if step.ref.Kind != mappingsRef.Kind {
+		if step.ref.Kind != crdKind.Kind {
 			next.objects[step.ref] = o
 			continue
 		}
@@ -84,7 +84,7 @@ func after(t *testing.T, s MappingState, p MappingPlan) MappingState {
 // TestPlansThereAndBack: carried out, a plan leaves nothing to do; its removal leaves what was there before, and then nothing
 // to do either.
 func TestPlansThereAndBack(t *testing.T) {
-	theirs := []object{mappingObject("ops", "arn:aws:iam::111122223333:role/Ours", "ops"), mappingObject("zed", "arn:aws:iam::111122223333:user/zed", "z")}
+	theirs := []object{crdObject("ops", "arn:aws:iam::111122223333:role/Ours", "ops"), crdObject("zed", "arn:aws:iam::111122223333:user/zed", "z")}
 	for name, c := range map[string]testCluster{
 		"none":         {},
 		"aws-auth":     {daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}},
@@ -159,8 +159,8 @@ func TestAnUnwantedIdentityIsForgotten(t *testing.T) {
 // TestARolloutThatWasBrokenOff is made by the next run, though the file is as it should be by then; on the way back too.
 func TestARolloutThatWasBrokenOff(t *testing.T) {
 	s := testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: c\n"}.state()
-	brokenOff := func(s MappingState, p MappingPlan) MappingState {
-		p.steps = slices.DeleteFunc(slices.Clone(p.steps), func(s mappingStep) bool { return s.ref == authenticatorRef })
+	brokenOff := func(s state, p Plan) state {
+		p.steps = slices.DeleteFunc(slices.Clone(p.steps), func(s step) bool { return s.ref == authenticatorRef })
 		return after(t, s, p)
 	}
 	p, err := testMapping.decide(s)
@@ -200,7 +200,7 @@ func TestPodsThatNobodyRestarts(t *testing.T) {
 	if err != nil || !strings.Contains(fmt.Sprint(p.Changes), "then delete them, one after another") {
 		t.Errorf("%v: %v", err, p.Changes)
 	}
-	if slices.ContainsFunc(p.steps, func(s mappingStep) bool { return s.ref == authenticatorRef && s.then != nil }) {
+	if slices.ContainsFunc(p.steps, func(s step) bool { return s.ref == authenticatorRef && s.then != nil }) {
 		t.Error("it waits for pods that do not come by themselves")
 	}
 }
@@ -210,7 +210,7 @@ func TestASecretOfSomethingElse(t *testing.T) {
 	if _, err := testMapping.decide(testCluster{secret: tokenRef.empty()}.state()); err == nil || !strings.Contains(err.Error(), "delete it and run this again") {
 		t.Errorf("got %v", err)
 	}
-	ours, _, err := tokenEdit(nil)
+	ours, _, err := mutateToken(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,5 +256,42 @@ func TestWhatIsNotOursStays(t *testing.T) {
 	p, err := testMapping.decideRemoval(s)
 	if err != nil || !p.Changes.Empty() || p.Changes.Count(change.Leave) != len(objects) {
 		t.Errorf("%v: %v", err, p.Changes)
+	}
+}
+
+// TestTheDiffShowsWhatChanges, and not our own ownership.
+func TestTheDiffShowsWhatChanges(t *testing.T) {
+	s := testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}}.state()
+	p, err := testMapping.decide(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(p.Changes, func(c change.Change) bool { return c.Name == "kube-system/aws-auth" })
+	got := strings.Join(p.Changes[i].Diff, "\n")
+	const want = `  data.mapRoles:
+  # nodes
+  
+- - rolearn: arn:aws:iam::111122223333:role/nodes  # all
++ - rolearn: arn:aws:iam::111122223333:role/nodes # all
+    username: system:node:{{EC2PrivateDNSName}}
+- 
+-   groups: [system:nodes]
++   groups: ['system:nodes']
++ - rolearn: arn:aws:iam::111122223333:role/Ours
++   username: kops-spot
++   groups:
++     - cast:spot-handler
++ 
+  # the end
+  data.mapUsers:
++ - userarn: arn:aws:iam::111122223333:user/a/path/cast-kops-prod
++   username: cast-kops
++   groups:
++     - cast:console`
+	if why := p.Changes[i].Why; got != want || !strings.Contains(why, "blank lines and quoting in it may change") {
+		t.Errorf("%s: got\n%s\nwant\n%s", why, got, want)
+	}
+	if p, err = testMapping.decide(after(t, s, p)); err != nil || strings.Contains(fmt.Sprint(p.Changes), "blank lines") {
+		t.Errorf("%v: where nothing changes it says %v", err, p.Changes)
 	}
 }

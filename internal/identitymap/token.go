@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"cmp"
@@ -14,16 +14,19 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
+// TokenOwner is the ServiceAccount of the token that the function authenticates with where IAM is not available.
+const TokenOwner = kubeSystem + "/" + serviceAccount
+
 const (
-	serviceAccount  = "kops-spot" // of rbac.yaml
+	serviceAccount  = "kops-spot"
 	secretType      = "kubernetes.io/service-account-token"
 	annotationOwner = "kubernetes.io/service-account.name"
 	tokenLimit      = 30 * time.Second // Kubernetes fills such a Secret in less than one
 	tokenPoll       = 200 * time.Millisecond
 )
 
-// tokenEdit has a Secret in which Kubernetes puts a token of the function's ServiceAccount that does not end.
-func tokenEdit(now object) (object, change.Plan, error) {
+// mutateToken has a Secret in which Kubernetes puts a token of the function's ServiceAccount that does not end.
+func mutateToken(now object) (object, change.Plan, error) {
 	switch {
 	case now == nil:
 		next := tokenRef.empty()
@@ -31,7 +34,7 @@ func tokenEdit(now object) (object, change.Plan, error) {
 		set(next, serviceAccount, "metadata", "annotations", annotationOwner)
 		set(next, secretType, "type")
 		return next, nil, nil
-	case textAt(now, "type") != secretType || textAt(now, "metadata", "annotations", annotationOwner) != serviceAccount:
+	case stringAt(now, "type") != secretType || stringAt(now, "metadata", "annotations", annotationOwner) != serviceAccount:
 		return nil, nil, fmt.Errorf("%s is something else than the token of the ServiceAccount %s: "+
 			"if nobody needs it, delete it and run this again", tokenRef, serviceAccount)
 	}
@@ -40,14 +43,14 @@ func tokenEdit(now object) (object, change.Plan, error) {
 
 // readToken waits until Kubernetes has filled the Secret. secret is the token together with the cluster's certificates,
 // as the function reads both from one secret of Secrets Manager; uid is the Secret's.
-func readToken(ctx context.Context, cluster dynamic.Interface) (secret, uid string, err error) {
-	err = await(ctx, tokenLimit, tokenPoll, "the token", func(ctx context.Context) (string, error) {
+func ReadToken(ctx context.Context, cluster dynamic.Interface) (secret, uid string, err error) {
+	err = waitFor(ctx, tokenLimit, tokenPoll, "the token", func(ctx context.Context) (string, error) {
 		o, err := tokenRef.get(ctx, cluster)
 		if err != nil {
 			return "", err
 		}
-		token, notToken := base64.StdEncoding.DecodeString(textAt(o, "data", "token"))
-		ca, notCA := base64.StdEncoding.DecodeString(textAt(o, "data", "ca.crt"))
+		token, notToken := base64.StdEncoding.DecodeString(stringAt(o, "data", "token"))
+		ca, notCA := base64.StdEncoding.DecodeString(stringAt(o, "data", "ca.crt"))
 		switch {
 		case notToken != nil || notCA != nil:
 			return "", fmt.Errorf("reading %s: what is in it is not in base64: delete it and run this again", tokenRef)
@@ -61,8 +64,8 @@ func readToken(ctx context.Context, cluster dynamic.Interface) (secret, uid stri
 	return secret, uid, err
 }
 
-// await asks until nothing is left to wait for, and else says what is.
-func await(ctx context.Context, limit, poll time.Duration, what string,
+// waitFor asks until nothing is left to wait for, and else says what is.
+func waitFor(ctx context.Context, limit, poll time.Duration, what string,
 	ask func(context.Context) (left string, err error)) error {
 	last := ""
 	err := wait.PollUntilContextTimeout(ctx, poll, limit, true, func(ctx context.Context) (bool, error) {

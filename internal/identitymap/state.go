@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"context"
@@ -20,7 +20,7 @@ var (
 	authenticatorRef = inKubeSystem("apps", "DaemonSet", "aws-iam-authenticator")
 	awsAuthRef       = configMapRef("aws-auth")
 	tokenRef         = inKubeSystem("", "Secret", "kops-spot-token")
-	mappingsRef      = ref{GroupVersionKind: schema.GroupVersionKind{
+	crdKind          = ref{GroupVersionKind: schema.GroupVersionKind{
 		Group: "iamauthenticator.k8s.aws", Version: "v1alpha1", Kind: "IAMIdentityMapping"}}
 )
 
@@ -40,17 +40,17 @@ func configRef(daemonSet object) ref {
 	return configMapRef(authenticatorRef.name)
 }
 
-// MappingState is what a cluster has of what decides who is who in it.
-type MappingState struct {
-	objects      map[ref]object // nil for what is not there
-	applied      map[ref]object // what the API server would make of them by our manifests
-	mappings     []object       // of kind IAMIdentityMapping
-	knowsMapping bool           // the cluster has that kind
+// state is what a cluster has of what decides who is who in it.
+type state struct {
+	objects  map[ref]object // nil for what is not there
+	applied  map[ref]object // what the API server would make of them by our manifests
+	mappings []object       // of kind IAMIdentityMapping
+	hasCRD   bool           // the cluster has that kind
 }
 
 // inspect reads what decides who is who in the cluster. It changes nothing.
-func inspect(ctx context.Context, cluster dynamic.Interface) (MappingState, error) {
-	s := MappingState{objects: map[ref]object{}, applied: map[ref]object{}}
+func inspect(ctx context.Context, cluster dynamic.Interface) (state, error) {
+	s := state{objects: map[ref]object{}, applied: map[ref]object{}}
 	refs := []ref{authenticatorRef, awsAuthRef, tokenRef, configMapRef(authenticatorRef.name)}
 	for _, o := range allManifests {
 		refs = append(refs, refOf(o))
@@ -63,21 +63,21 @@ func inspect(ctx context.Context, cluster dynamic.Interface) (MappingState, erro
 	if err := s.read(ctx, cluster, configRef(s.objects[authenticatorRef])); err != nil {
 		return s, err
 	}
-	list, err := mappingsRef.in(cluster).List(ctx, metav1.ListOptions{})
+	list, err := crdKind.in(cluster).List(ctx, metav1.ListOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return s, nil
 	case err != nil:
-		return s, fmt.Errorf("listing %s: %w", mappingsRef.Kind, kube.Advise(err))
+		return s, fmt.Errorf("configMapBackend %s: %w", crdKind.Kind, kube.Advise(err))
 	}
-	s.knowsMapping = true
+	s.hasCRD = true
 	for i := range list.Items {
 		s.mappings = append(s.mappings, &list.Items[i])
 	}
 	return s, nil
 }
 
-func (s *MappingState) read(ctx context.Context, cluster dynamic.Interface, r ref) error {
+func (s *state) read(ctx context.Context, cluster dynamic.Interface, r ref) error {
 	if _, known := s.objects[r]; known {
 		return nil
 	}
@@ -93,12 +93,12 @@ func (s *MappingState) read(ctx context.Context, cluster dynamic.Interface, r re
 }
 
 // file is the authenticator's own list.
-func (s MappingState) file(cluster string) listing {
-	return fileListing(configRef(s.objects[authenticatorRef]), cluster)
+func (s state) file(cluster string) configMapBackend {
+	return fileBackend(configRef(s.objects[authenticatorRef]), cluster)
 }
 
 // authenticator is how the cluster's authenticator is run; false if it has none.
-func (s MappingState) authenticator() (authenticator, bool, error) {
+func (s state) authenticator() (authenticator, bool, error) {
 	daemonSet := s.objects[authenticatorRef]
 	if daemonSet == nil {
 		return authenticator{}, false, nil
@@ -106,17 +106,17 @@ func (s MappingState) authenticator() (authenticator, bool, error) {
 	r, config := configRef(daemonSet), any(nil)
 	if len(flagsOf(daemonSet)["config"]) > 0 { // kOps mounts it only where the mode MountedFile is among them
 		var err error
-		if _, config, err = readYAML(textAt(s.objects[r], "data", fileKey)); err != nil {
+		if _, config, err = readYAML(stringAt(s.objects[r], "data", fileKey)); err != nil {
 			return authenticator{}, false, fmt.Errorf("reading %s of %s: nothing was changed: %w", fileKey, r, err)
 		}
 	}
 	return authenticatorOf(daemonSet, config), true, nil
 }
 
-// mappingOf are the objects that map the ARN.
-func (s MappingState) mappingOf(arn string) (all []object) {
+// crdsFor are the objects that map the ARN.
+func (s state) crdsFor(arn string) (all []object) {
 	for _, o := range s.mappings {
-		if strings.EqualFold(textAt(o, "spec", "arn"), arn) {
+		if strings.EqualFold(stringAt(o, "spec", "arn"), arn) {
 			all = append(all, o)
 		}
 	}
@@ -124,7 +124,7 @@ func (s MappingState) mappingOf(arn string) (all []object) {
 }
 
 // objectOf is an object as it was read.
-func (s MappingState) objectOf(r ref) object {
+func (s state) objectOf(r ref) object {
 	for _, o := range s.mappings {
 		if refOf(o) == r {
 			return o

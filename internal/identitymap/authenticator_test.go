@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"slices"
@@ -79,11 +79,11 @@ func TestClusterID(t *testing.T) {
 // TestIdentitiesThatAreRefused: above all, the function never gets Kubernetes' own groups.
 func TestIdentitiesThatAreRefused(t *testing.T) {
 	for want, id := range map[string]Identity{
-		"no group of Kubernetes' own":                {Kind: RoleIdentity, ARN: testRole.ARN, Username: "x", Groups: []string{"system:masters"}},
-		"is not the ARN of an IAM role":              {Kind: RoleIdentity, ARN: testUser.ARN, Username: "x", Groups: []string{"g"}},
-		"is not the ARN of an IAM user":              {Kind: UserIdentity, ARN: "arn:aws:sts::1:user/x", Username: "x", Groups: []string{"g"}},
-		"it has to have a name in the cluster":       {Kind: UserIdentity, ARN: testUser.ARN, Groups: []string{"g"}},
-		"mapping : it is not the ARN of an IAM user": {Kind: UserIdentity, Username: "x", Groups: []string{"g"}},
+		"no group of Kubernetes' own":                {Kind: Role, ARN: testRole.ARN, Username: "x", Groups: []string{"system:masters"}},
+		"is not the ARN of an IAM role":              {Kind: Role, ARN: testUser.ARN, Username: "x", Groups: []string{"g"}},
+		"is not the ARN of an IAM user":              {Kind: User, ARN: "arn:aws:sts::1:user/x", Username: "x", Groups: []string{"g"}},
+		"it has to have a name in the cluster":       {Kind: User, ARN: testUser.ARN, Groups: []string{"g"}},
+		"mapping : it is not the ARN of an IAM user": {Kind: User, Username: "x", Groups: []string{"g"}},
 	} {
 		m := Mapping{Identities: []Identity{id}}
 		if _, err := m.decide(testCluster{}.state()); err == nil || !strings.Contains(err.Error(), want) {

@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"context"
@@ -95,7 +95,7 @@ func applyManifest(ctx context.Context, cluster dynamic.Interface, manifest obje
 }
 
 // change makes of an object what an edit says, by what is there now. It is read again when somebody else was faster.
-func (r ref) change(ctx context.Context, cluster dynamic.Interface, on edit) error {
+func (r ref) change(ctx context.Context, cluster dynamic.Interface, mutate mutateFunc) error {
 	raced := func(err error) bool {
 		return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
 	}
@@ -105,7 +105,7 @@ func (r ref) change(ctx context.Context, cluster dynamic.Interface, on edit) err
 		if err != nil {
 			return err
 		}
-		next, _, err := on(now)
+		next, _, err := mutate(now)
 		switch {
 		case err != nil, reflect.DeepEqual(now, next):
 		case now == nil:
@@ -121,8 +121,8 @@ func (r ref) change(ctx context.Context, cluster dynamic.Interface, on edit) err
 	})
 }
 
-// textAt is the string at a path; empty if there is none.
-func textAt(o object, path ...string) string {
+// stringAt is the string at a path; empty if there is none.
+func stringAt(o object, path ...string) string {
 	if o == nil {
 		return ""
 	}
@@ -130,8 +130,8 @@ func textAt(o object, path ...string) string {
 	return s
 }
 
-// textsAt is the map of strings at a path.
-func textsAt(o object, path ...string) map[string]string {
+// stringMapAt is the map of strings at a path.
+func stringMapAt(o object, path ...string) map[string]string {
 	if o == nil {
 		return nil
 	}
@@ -139,8 +139,8 @@ func textsAt(o object, path ...string) map[string]string {
 	return m
 }
 
-// numberAt is the whole number at a path; zero if there is none.
-func numberAt(o object, path ...string) int64 {
+// intAt is the whole number at a path; zero if there is none.
+func intAt(o object, path ...string) int64 {
 	n, _, _ := unstructured.NestedInt64(o.Object, path...)
 	return n
 }

@@ -1,4 +1,4 @@
-package onboard
+package identitymap
 
 import (
 	"encoding/json"
@@ -73,7 +73,7 @@ func TestWhatIsWritten(t *testing.T) {
 	)
 	missing, forbidden := status(404, "NotFound", "no"), status(403, "Forbidden", "no")
 	for name, c := range map[string]struct {
-		edit    edit
+		mutate  mutateFunc
 		answers []string
 		writes  []string // ... stands for anything
 		want    string   // the end of the error
@@ -95,7 +95,7 @@ func TestWhatIsWritten(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster, asked := answering(t, c.answers...)
-			err := awsAuthRef.change(t.Context(), cluster, c.edit)
+			err := awsAuthRef.change(t.Context(), cluster, c.mutate)
 			if (err == nil) != (c.want == "") || err != nil && (!strings.HasSuffix(err.Error(), c.want) || strings.Contains(err.Error(), "c2VjcmV0")) {
 				t.Errorf("it says %v; want %q", err, c.want)
 			}
@@ -119,7 +119,7 @@ func TestWhatIsWritten(t *testing.T) {
 // TestNoSecretIsShown: of the token nothing is kept that could be shown by mistake, and of a Secret that changes not its values.
 func TestNoSecretIsShown(t *testing.T) {
 	cluster, _ := answering(t, `200 {"kind":"Secret","apiVersion":"v1","metadata":{"name":"kops-spot-token"},"data":{"token":"c2VjcmV0"}}`)
-	s := MappingState{objects: map[ref]object{}}
+	s := state{objects: map[ref]object{}}
 	if err := s.read(t.Context(), cluster, tokenRef); err != nil || strings.Contains(fmt.Sprint(s.objects[tokenRef].Object), "c2VjcmV0") {
 		t.Errorf("%v: it holds %v", err, s.objects[tokenRef])
 	}

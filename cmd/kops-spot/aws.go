@@ -24,7 +24,7 @@ func (c *console) cloud(ctx context.Context, region string) (cloud spot.Cloud, w
 		return aws.New(cfg), ""
 	}
 	c.say(term.Mind, "AWS is not asked: %v, and run this again to see that half too", err)
-	return unasked{why: spot.Final(errors.New(noCredentials))}, noCredentials
+	return unasked{why: spot.Permanent(errors.New(noCredentials))}, noCredentials
 }
 
 // unasked is a Cloud that says why it is not asked. A Preview asks these two questions and changes nothing, so nobody

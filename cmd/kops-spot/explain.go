@@ -74,12 +74,12 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	cloud, unasked := c.cloud(ctx, m.region)
 	e.Region, e.Pod, e.Marks, e.Unasked = m.region, pod, spot.Restoring(n), unasked
 	h := spot.Handler{Cluster: found{k.Cluster, n}, Cloud: cloud, Policy: e.Policy}
-	e.Outcome, err = h.Preview(ctx, e.Policy.Imagined(kind, m.id, m.region, time.Now()))
+	e.Outcome, err = h.Preview(ctx, e.Policy.ExampleEvent(kind, m.id, m.region, time.Now()))
 	if err != nil {
 		return fmt.Errorf("explaining node %s: %w", n.Name, err)
 	}
 	if plan := e.Outcome.Plan; c.output == asJSON && plan != nil && pod != "" {
-		plan.Pods = slices.DeleteFunc(plan.Pods, func(p spot.PodPlanned) bool { return p.Namespace+"/"+p.Name != pod })
+		plan.Pods = slices.DeleteFunc(plan.Pods, func(p spot.PlannedPod) bool { return p.Namespace+"/"+p.Name != pod })
 	}
 	return c.tell(e.Outcome, func(w io.Writer, o term.Options) error { return term.Explain(w, e, o) })
 }

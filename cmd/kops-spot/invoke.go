@@ -91,7 +91,7 @@ func (c *console) handleAll(ctx context.Context, o invokeOptions, all []spot.Int
 		case errs[i] != nil:
 			errs[i] = fmt.Errorf("instance %s: nothing was done for it: %w", in.Instance, errs[i])
 			continue
-		case outs[i].Result == spot.NotEmptied, outs[i].Result == spot.NoNode:
+		case outs[i].Result == spot.Incomplete, outs[i].Result == spot.NodeNotFound:
 			errs[i] = fmt.Errorf("instance %s: it ended %s: %s", in.Instance, outs[i].Result, cmp.Or(outs[i].Reason, "see above"))
 		}
 		if err := c.tellOutcome(outs[i]); err != nil {

@@ -143,7 +143,7 @@ func (c *console) tellRehearsal(out spot.Outcome) error {
 		return err
 	}
 	switch out.Result {
-	case spot.Planned, spot.Emptied, spot.Cordoned, spot.LeftAsIs:
+	case spot.Planned, spot.Drained, spot.Cordoned, spot.Skipped:
 		return nil
 	}
 	return fmt.Errorf("the rehearsal ended %s: %s", out.Result, cmp.Or(out.Reason, "see above"))

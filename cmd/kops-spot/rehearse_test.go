@@ -14,9 +14,9 @@ import (
 
 // TestARehearsalFailsUnlessTheNodeWasEmptied, or would have been, or the policy is to leave it.
 func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
-	good := map[spot.Result]bool{spot.Planned: true, spot.Emptied: true, spot.Cordoned: true, spot.LeftAsIs: true}
-	for _, result := range []spot.Result{spot.Ignored, spot.ForeignOne, spot.StaleOne, spot.Planned, spot.NoNode, spot.Emptied, spot.NotEmptied,
-		spot.Cordoned, spot.LeftAsIs, spot.Released, spot.Returned} {
+	good := map[spot.Result]bool{spot.Planned: true, spot.Drained: true, spot.Cordoned: true, spot.Skipped: true}
+	for _, result := range []spot.Result{spot.Ignored, spot.OtherCluster, spot.Expired, spot.Planned, spot.NodeNotFound, spot.Drained, spot.Incomplete,
+		spot.Cordoned, spot.Skipped, spot.CleanedUp, spot.Recovered} {
 		for _, form := range []string{asText, asJSON} {
 			var shown strings.Builder
 			c := &console{stdout: &shown, stderr: io.Discard, output: form}

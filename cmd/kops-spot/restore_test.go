@@ -34,7 +34,7 @@ func (s *stub) mark(event string) {
 	s.version++
 	s.node = map[string]any{"kind": "Node", "apiVersion": "v1",
 		"metadata": map[string]any{"name": "n", "uid": "u", "resourceVersion": fmt.Sprint(s.version), "annotations": map[string]any{
-			"kops-spot.cast.ai/event": event, "kops-spot.cast.ai/marks": "unschedulable", "kops-spot.cast.ai/deadline": "2026-01-31T12:02:00Z"}},
+			"kops-spot.cast.ai/event": event, "kops-spot.cast.ai/applied": "unschedulable", "kops-spot.cast.ai/deadline": "2026-01-31T12:02:00Z"}},
 		"spec": map[string]any{"unschedulable": true, "providerID": "aws:///us-east-1a/i-0a1b2c3d"}}
 }
 

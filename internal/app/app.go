@@ -72,7 +72,7 @@ func (f *Function) Handle(ctx context.Context, event json.RawMessage) (any, erro
 	switch {
 	case errors.As(err, &unknown):
 		out := spot.Outcome{Version: spot.OutcomeVersion, Result: spot.Ignored, Reason: err.Error(), Cluster: f.cluster,
-			Event: spot.EventTold{ID: unknown.ID, Type: unknown.DetailType}}
+			Event: spot.EventInfo{ID: unknown.ID, Type: unknown.DetailType}}
 		f.log.Info("outcome", "outcome", out)
 		return out, nil
 	case err != nil:

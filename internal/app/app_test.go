@@ -64,8 +64,8 @@ func TestTheWholeFunction(t *testing.T) {
 		result spot.Result
 		want   string
 	}{
-		{Observe, spot.LeftAsIs, ""},
-		{Act, spot.LeftAsIs, `very-secret-key kops-spot/1.2.3 {"event_type":"rebalanceRecommendation","node_id":"theirs","provider_id":"aws:///us-east-1a/i-1234567890abcdef0"}`},
+		{Observe, spot.Skipped, ""},
+		{Act, spot.Skipped, `very-secret-key kops-spot/1.2.3 {"event_type":"rebalanceRecommendation","node_id":"theirs","provider_id":"aws:///us-east-1a/i-1234567890abcdef0"}`},
 	} {
 		logged := new(strings.Builder)
 		f, err := New(t.Context(), []string{"KOPS_SPOT_CLUSTER=" + cluster, "KOPS_SPOT_MODE=" + string(c.mode), "KOPS_SPOT_LOGIN=" + kept("token", "very-secret-token"),

@@ -41,7 +41,7 @@ func source(cloud *aws.Cloud, p place, key string) kube.Source {
 		return func(context.Context) (string, error) {
 			text, err := os.ReadFile(p.name)
 			if err != nil {
-				return "", spot.Final(fmt.Errorf("reading the %s: %w", key, err))
+				return "", spot.Permanent(fmt.Errorf("reading the %s: %w", key, err))
 			}
 			return string(text), nil
 		}

@@ -54,15 +54,15 @@ func writeMetrics(w io.Writer, cluster, result string, metrics []metric, now tim
 func metricsOf(in spot.Interruption, out spot.Outcome) []metric {
 	var m measured
 	switch out.Result {
-	case spot.Emptied, spot.NotEmptied, spot.NoNode, spot.Cordoned:
+	case spot.Drained, spot.Incomplete, spot.NodeNotFound, spot.Cordoned:
 		m.interruption(out)
-	case spot.LeftAsIs:
-		m.count("Noted", 1)
+	case spot.Skipped:
+		m.count("Skipped", 1)
 		m.replacement(out)
-	case spot.Released:
+	case spot.CleanedUp:
 		m.release(out)
-	case spot.Returned:
-		m.count("Returned", 1)
+	case spot.Recovered:
+		m.count("Recovered", 1)
 	}
 	if in.Rehearsal && (len(m) > 0 || out.Result == spot.Planned) {
 		m = nil
@@ -85,16 +85,16 @@ func (m *measured) moment(name string, at *spot.Seconds) {
 func (m *measured) interruption(out spot.Outcome) {
 	ends := endsOf(out)
 	m.count("Interruptions", 1)
-	m.count("NotEmptied", one(out.Result == spot.NotEmptied))
+	m.count("Incomplete", one(out.Result == spot.Incomplete))
 	m.replacement(out)
-	m.count("PodsMoved", ends[spot.PodEvicted]+ends[spot.PodGone])
-	m.count("PodsForced", ends[spot.PodForced])
-	m.count("PodsRemaining", ends[spot.PodRemaining])
-	m.moment("EventAge", out.Times.Began)
-	m.moment("TimeToCordon", out.Times.Cordoned)
-	m.moment("TimeToLastEviction", out.Times.LastEviction)
-	if out.Result == spot.Emptied {
-		m.moment("TimeToEmpty", out.Times.Empty)
+	m.count("PodsTerminated", ends[spot.PodEvicted]+ends[spot.PodTerminated])
+	m.count("PodsForceDeleted", ends[spot.PodForceDeleted])
+	m.count("PodsStillRunning", ends[spot.PodStillRunning])
+	m.moment("EventAge", out.Timings.Began)
+	m.moment("TimeToCordon", out.Timings.Cordoned)
+	m.moment("TimeToLastEviction", out.Timings.LastEviction)
+	if out.Result == spot.Drained {
+		m.moment("TimeToEmpty", out.Timings.Empty)
 	}
 }
 
@@ -103,7 +103,7 @@ func (m *measured) interruption(out spot.Outcome) {
 func (m *measured) replacement(out spot.Outcome) {
 	r := out.Replacement
 	asked := r != nil && r.At != nil
-	m.count("Replaced", one(asked))
+	m.count("ReplacementRequested", one(asked))
 	if asked && r.Action == spot.ReplaceDetach {
 		m.count("ReplacementLaunched", one(r.Instance != ""))
 		m.moment("TimeToLaunch", r.Launched)
@@ -112,19 +112,19 @@ func (m *measured) replacement(out spot.Outcome) {
 }
 
 func (m *measured) release(out spot.Outcome) {
-	var r spot.ReleaseTold
-	if out.Release != nil {
-		r = *out.Release
+	var r spot.CleanupResult
+	if out.Cleanup != nil {
+		r = *out.Cleanup
 	}
-	m.count("Released", 1)
-	m.count("ReleaseIncomplete", one(r.PodsFreed == nil || r.VolumesFree == nil))
-	m.count("PodsReleased", endsOf(out)[spot.PodReleased])
-	m.moment("TimeToPodsFreed", r.PodsFreed)
-	m.moment("TimeToVolumesFree", r.VolumesFree)
+	m.count("CleanedUp", 1)
+	m.count("CleanUpIncomplete", one(r.PodsFreed == nil || r.VolumesFree == nil))
+	m.count("PodsDeleted", endsOf(out)[spot.PodDeleted])
+	m.moment("TimeToPodsDeleted", r.PodsFreed)
+	m.moment("TimeToVolumesDetached", r.VolumesFree)
 }
 
-func endsOf(out spot.Outcome) map[spot.PodEnd]int {
-	ends := map[spot.PodEnd]int{}
+func endsOf(out spot.Outcome) map[spot.PodStatus]int {
+	ends := map[spot.PodStatus]int{}
 	for _, p := range out.Pods {
 		ends[p.End]++
 	}

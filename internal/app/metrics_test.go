@@ -25,12 +25,12 @@ func values(in spot.Interruption, out spot.Outcome) map[string]float64 {
 
 // TestMetrics: what is measured of each result, and nothing else.
 func TestMetrics(t *testing.T) {
-	drained := spot.Outcome{Result: spot.Emptied,
-		Replacement: &spot.ReplaceTold{Action: spot.ReplaceDetach, At: at(1), Instance: "i-1", Launched: at(3), Registered: at(60)},
-		Times:       spot.TimesTold{Began: at(0.5), Cordoned: at(0.75), LastEviction: at(86), Empty: at(90)},
-		Pods:        []spot.PodTold{{End: spot.PodEvicted}, {End: spot.PodGone}, {End: spot.PodForced}, {End: spot.PodLeft}}}
-	whole := map[string]float64{"Interruptions": 1, "NotEmptied": 0, "Replaced": 1, "ReplacementLaunched": 1, "TimeToLaunch": 3, "TimeToReplacement": 60,
-		"PodsMoved": 2, "PodsForced": 1, "PodsRemaining": 0, "EventAge": 0.5, "TimeToCordon": 0.75, "TimeToLastEviction": 86, "TimeToEmpty": 90}
+	drained := spot.Outcome{Result: spot.Drained,
+		Replacement: &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1), Instance: "i-1", Launched: at(3), Registered: at(60)},
+		Timings:     spot.Timings{Began: at(0.5), Cordoned: at(0.75), LastEviction: at(86), Empty: at(90)},
+		Pods:        []spot.PodResult{{End: spot.PodEvicted}, {End: spot.PodTerminated}, {End: spot.PodForceDeleted}, {End: spot.PodSkipped}}}
+	whole := map[string]float64{"Interruptions": 1, "Incomplete": 0, "ReplacementRequested": 1, "ReplacementLaunched": 1, "TimeToLaunch": 3, "TimeToReplacement": 60,
+		"PodsTerminated": 2, "PodsForceDeleted": 1, "PodsStillRunning": 0, "EventAge": 0.5, "TimeToCordon": 0.75, "TimeToLastEviction": 86, "TimeToEmpty": 90}
 	but := func(changes map[string]float64, gone ...string) map[string]float64 {
 		m := maps.Clone(whole)
 		maps.Copy(m, changes)
@@ -50,45 +50,51 @@ func TestMetrics(t *testing.T) {
 		rehearsal bool
 		want      map[string]float64
 	}{
-		"emptied": {out: drained, want: whole},
-		"not emptied": {out: with(func(o *spot.Outcome) { o.Result, o.Pods = spot.NotEmptied, []spot.PodTold{{End: spot.PodRemaining}} }),
-			want: but(map[string]float64{"NotEmptied": 1, "PodsMoved": 0, "PodsForced": 0, "PodsRemaining": 1}, "TimeToEmpty")},
-		"moments that never came": {out: with(func(o *spot.Outcome) { o.Result, o.Times, o.Pods = spot.NoNode, spot.TimesTold{Began: at(1)}, nil }),
-			want: but(map[string]float64{"EventAge": 1, "PodsMoved": 0, "PodsForced": 0}, "TimeToCordon", "TimeToLastEviction", "TimeToEmpty")},
-		"cordoned": {out: with(func(o *spot.Outcome) {
-			o.Result, o.Pods, o.Times.Empty, o.Times.LastEviction = spot.Cordoned, nil, nil, nil
+		"drained": {out: drained, want: whole},
+		"not emptied": {out: with(func(o *spot.Outcome) {
+			o.Result, o.Pods = spot.Incomplete, []spot.PodResult{{End: spot.PodStillRunning}}
 		}),
-			want: but(map[string]float64{"PodsMoved": 0, "PodsForced": 0}, "TimeToLastEviction", "TimeToEmpty")},
+			want: but(map[string]float64{"Incomplete": 1, "PodsTerminated": 0, "PodsForceDeleted": 0, "PodsStillRunning": 1}, "TimeToEmpty")},
+		"moments that never came": {out: with(func(o *spot.Outcome) {
+			o.Result, o.Timings, o.Pods = spot.NodeNotFound, spot.Timings{Began: at(1)}, nil
+		}),
+			want: but(map[string]float64{"EventAge": 1, "PodsTerminated": 0, "PodsForceDeleted": 0}, "TimeToCordon", "TimeToLastEviction", "TimeToEmpty")},
+		"cordoned": {out: with(func(o *spot.Outcome) {
+			o.Result, o.Pods, o.Timings.Empty, o.Timings.LastEviction = spot.Cordoned, nil, nil, nil
+		}),
+			want: but(map[string]float64{"PodsTerminated": 0, "PodsForceDeleted": 0}, "TimeToLastEviction", "TimeToEmpty")},
 		"a group that launches nothing": {out: with(func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, At: at(1), Answer: "InsufficientInstanceCapacity"}
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1), Answer: "InsufficientInstanceCapacity"}
 		}),
 			want: but(map[string]float64{"ReplacementLaunched": 0}, launch[1:]...)},
-		"replaced by somebody else": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceAlready, Group: "g"} }),
-			want: but(map[string]float64{"Replaced": 0}, launch...)},
-		"left to Karpenter": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplaceTold{Action: spot.ReplacePending} }),
-			want: but(map[string]float64{"Replaced": 0}, launch...)},
-		"told to the autoscaler": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceTell, At: at(2)} }),
+		"replaced by somebody else": {out: with(func(o *spot.Outcome) {
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceAlready, Group: "g"}
+		}),
+			want: but(map[string]float64{"ReplacementRequested": 0}, launch...)},
+		"left to Karpenter": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplacementResult{Action: spot.ReplacePending} }),
+			want: but(map[string]float64{"ReplacementRequested": 0}, launch...)},
+		"told to the autoscaler": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNotify, At: at(2)} }),
 			want: but(nil, launch...)},
-		"nobody": {out: with(func(o *spot.Outcome) { o.Replacement = nil }), want: but(map[string]float64{"Replaced": 0}, launch...)},
-		"noted": {out: spot.Outcome{Result: spot.LeftAsIs, Times: drained.Times, Replacement: &spot.ReplaceTold{Action: spot.ReplaceTell, At: at(1)}},
-			want: map[string]float64{"Noted": 1, "Replaced": 1}},
-		"released": {out: spot.Outcome{Result: spot.Released, Pods: []spot.PodTold{{End: spot.PodReleased}, {End: spot.PodReleased}},
-			Release: &spot.ReleaseTold{PodsFreed: at(2), VolumesFree: at(4)}},
-			want: map[string]float64{"Released": 1, "ReleaseIncomplete": 0, "PodsReleased": 2, "TimeToPodsFreed": 2, "TimeToVolumesFree": 4}},
-		"half released": {out: spot.Outcome{Result: spot.Released, Pods: []spot.PodTold{{End: spot.PodRemaining}}, Release: &spot.ReleaseTold{VolumesFree: at(4)}},
-			want: map[string]float64{"Released": 1, "ReleaseIncomplete": 1, "PodsReleased": 0, "TimeToVolumesFree": 4}},
-		"volumes that stay": {out: spot.Outcome{Result: spot.Released, Release: &spot.ReleaseTold{PodsFreed: at(1)}},
-			want: map[string]float64{"Released": 1, "ReleaseIncomplete": 1, "PodsReleased": 0, "TimeToPodsFreed": 1}},
-		"returned":             {out: spot.Outcome{Result: spot.Returned}, want: map[string]float64{"Returned": 1}},
-		"foreign":              {out: spot.Outcome{Result: spot.ForeignOne}},
-		"stale":                {out: spot.Outcome{Result: spot.StaleOne}},
+		"nobody": {out: with(func(o *spot.Outcome) { o.Replacement = nil }), want: but(map[string]float64{"ReplacementRequested": 0}, launch...)},
+		"noted": {out: spot.Outcome{Result: spot.Skipped, Timings: drained.Timings, Replacement: &spot.ReplacementResult{Action: spot.ReplaceNotify, At: at(1)}},
+			want: map[string]float64{"Skipped": 1, "ReplacementRequested": 1}},
+		"released": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{End: spot.PodDeleted}, {End: spot.PodDeleted}},
+			Cleanup: &spot.CleanupResult{PodsFreed: at(2), VolumesFree: at(4)}},
+			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 0, "PodsDeleted": 2, "TimeToPodsDeleted": 2, "TimeToVolumesDetached": 4}},
+		"half released": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{End: spot.PodStillRunning}}, Cleanup: &spot.CleanupResult{VolumesFree: at(4)}},
+			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToVolumesDetached": 4}},
+		"volumes that stay": {out: spot.Outcome{Result: spot.CleanedUp, Cleanup: &spot.CleanupResult{PodsFreed: at(1)}},
+			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToPodsDeleted": 1}},
+		"returned":             {out: spot.Outcome{Result: spot.Recovered}, want: map[string]float64{"Recovered": 1}},
+		"foreign":              {out: spot.Outcome{Result: spot.OtherCluster}},
+		"stale":                {out: spot.Outcome{Result: spot.Expired}},
 		"ignored":              {out: spot.Outcome{Result: spot.Ignored}},
 		"observed":             {out: with(func(o *spot.Outcome) { o.Result = spot.Planned })},
 		"a rehearsal":          {out: drained, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
 		"a rehearsal's plan":   {out: spot.Outcome{Result: spot.Planned}, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
-		"a foreign rehearsal":  {out: spot.Outcome{Result: spot.ForeignOne}, rehearsal: true},
-		"a rehearsal in vain":  {out: with(func(o *spot.Outcome) { o.Result = spot.NotEmptied }), rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
-		"a rehearsal's noting": {out: spot.Outcome{Result: spot.LeftAsIs}, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
+		"a foreign rehearsal":  {out: spot.Outcome{Result: spot.OtherCluster}, rehearsal: true},
+		"a rehearsal in vain":  {out: with(func(o *spot.Outcome) { o.Result = spot.Incomplete }), rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
+		"a rehearsal's noting": {out: spot.Outcome{Result: spot.Skipped}, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := values(spot.Interruption{Rehearsal: c.rehearsal}, c.out); len(got)+len(c.want) > 0 && !maps.Equal(got, c.want) {
@@ -107,7 +113,7 @@ func TestMetrics(t *testing.T) {
 // TestTheMetricsForm is what CloudWatch documents as its embedded metric format: one line, in which every metric that is
 // named has its value as a member of the root, as has every dimension.
 func TestTheMetricsForm(t *testing.T) {
-	for result, dimensions := range map[string]any{"emptied": []any{[]any{"Cluster"}, []any{"Cluster", "Result"}}, "": []any{[]any{"Cluster"}}} {
+	for result, dimensions := range map[string]any{"drained": []any{[]any{"Cluster"}, []any{"Cluster", "Result"}}, "": []any{[]any{"Cluster"}}} {
 		var b bytes.Buffer
 		err := writeMetrics(&b, "prod.example.com", result, []metric{{"Ready", "Count", 1}, {"EventAge", "Seconds", 0.5}}, time.UnixMilli(1767225600123))
 		if err != nil {

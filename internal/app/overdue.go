@@ -9,7 +9,7 @@ import (
 )
 
 // lookForOverdue finds the nodes with our marks whose instances should have ended long ago.
-func (s selfChecker) lookForOverdue(found *[]spot.OverdueTold) probe {
+func (s selfChecker) lookForOverdue(found *[]spot.OverdueInstance) probe {
 	return probe{"marked nodes", "the detail says which of the two could not be asked, the cluster or EC2", func(ctx context.Context) (string, error) {
 		now := time.Now()
 		nodes, err := s.cluster.MarkedNodes(ctx)
@@ -17,7 +17,7 @@ func (s selfChecker) lookForOverdue(found *[]spot.OverdueTold) probe {
 			return "", err
 		}
 		instances := map[string]spot.Instance{}
-		if due := spot.DueInstances(nodes, now); len(due) > 0 {
+		if due := spot.OverdueCandidates(nodes, now); len(due) > 0 {
 			if instances, err = s.cloud.InstancesOf(ctx, due); err != nil {
 				return "", err
 			}
@@ -29,7 +29,7 @@ func (s selfChecker) lookForOverdue(found *[]spot.OverdueTold) probe {
 
 // overdueCheck is the failed check of an overdue instance. It costs money until somebody ends it: the function never does,
 // since that cannot be undone.
-func overdueCheck(o spot.OverdueTold) Check {
+func overdueCheck(o spot.OverdueInstance) Check {
 	return Check{
 		Name: "overdue: " + o.Node,
 		Detail: fmt.Sprintf("instance %s of node %s is still running; it was expected to end by %s",

@@ -17,7 +17,7 @@ func (w *checkWorld) warn() {
 	ctx, cancel := context.WithTimeout(w.Context(), 15*time.Minute)
 	defer cancel()
 	out, err := h.Handle(ctx, spot.Interruption{EventID: "e", Kind: spot.SpotTerminate, Instance: warned, Region: "us-east-1", Time: time.Now()})
-	if err != nil || out.Result != spot.Emptied || out.Replacement.At == nil {
+	if err != nil || out.Result != spot.Drained || out.Replacement.At == nil {
 		w.Fatalf("the warning: %+v, %v", out, err)
 	}
 	time.Sleep(18 * time.Minute)
@@ -36,7 +36,7 @@ func TestOverdueIsNotReady(t *testing.T) {
 				w.warn()
 				calls := len(w.aws.Calls())
 				told := w.run(NotReady)
-				want := spot.OverdueTold{Node: warned, Instance: warned, Since: deadline}
+				want := spot.OverdueInstance{Node: warned, Instance: warned, Since: deadline}
 				if len(told.Overdue) != 1 || told.Overdue[0] != want {
 					w.Errorf("overdue are %+v, want %+v", told.Overdue, want)
 				}

@@ -63,7 +63,7 @@ var drainSettings = []Setting{
 			c.Policy.Parallel = n
 			return nil
 		}},
-	choice(envDaemonSets, func(c *Config) *spot.Turn { return &c.Policy.DaemonSets }, []spot.Turn{spot.TurnNever, spot.TurnLast},
+	choice(envDaemonSets, func(c *Config) *spot.DrainOrder { return &c.Policy.DaemonSets }, []spot.DrainOrder{spot.DrainNever, spot.DrainLast},
 		"what becomes of the pods of DaemonSets: `never` leaves them until the machine ends; `last` asks those that the cordon keeps from coming "+
 			"straight back, when all other pods have gone",
 		"The node's network, storage and logs are theirs, and pods that are ending still need them."),

@@ -32,7 +32,7 @@ func TestPolicySettings(t *testing.T) {
 		{[]string{"KOPS_SPOT_FORCE_GRACE=85s", "KOPS_SPOT_RESERVE=30s"}, func(p *spot.Policy) { p.ForceGrace, p.Reserve = 85*time.Second, 30*time.Second }},
 		{[]string{"KOPS_SPOT_PARALLEL=1"}, func(p *spot.Policy) { p.Parallel = 1 }},
 		{[]string{"KOPS_SPOT_PARALLEL=500"}, func(p *spot.Policy) { p.Parallel = 500 }},
-		{[]string{"KOPS_SPOT_DAEMONSETS=last"}, func(p *spot.Policy) { p.DaemonSets = spot.TurnLast }},
+		{[]string{"KOPS_SPOT_DAEMONSETS=last"}, func(p *spot.Policy) { p.DaemonSets = spot.DrainLast }},
 		{[]string{"KOPS_SPOT_REBALANCE=cordon"}, func(p *spot.Policy) { p.Rebalance = spot.RespondCordon }},
 		{[]string{"KOPS_SPOT_REBALANCE=drain"}, func(p *spot.Policy) { p.Rebalance = spot.RespondDrain }},
 		{[]string{"KOPS_SPOT_SCHEDULED_CHANGE=drain"}, func(p *spot.Policy) { p.ScheduledChange = spot.RespondDrain }},

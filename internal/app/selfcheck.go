@@ -31,12 +31,12 @@ const (
 
 // SelfCheck says whether the function could act now, whatever its mode, and what is in the way.
 type SelfCheck struct {
-	Version int                `json:"version"`
-	Result  Readiness          `json:"result"`
-	Program string             `json:"program"` // the function's version
-	Cluster string             `json:"cluster"`
-	Checks  []Check            `json:"checks"`
-	Overdue []spot.OverdueTold `json:"overdue"` // nodes that we have marked and whose instances should have ended long ago
+	Version int                    `json:"version"`
+	Result  Readiness              `json:"result"`
+	Program string                 `json:"program"` // the function's version
+	Cluster string                 `json:"cluster"`
+	Checks  []Check                `json:"checks"`
+	Overdue []spot.OverdueInstance `json:"overdue"` // nodes that we have marked and whose instances should have ended long ago
 
 	looked bool // Overdue are all there are
 }
@@ -74,7 +74,7 @@ type selfChecker struct {
 
 // checkedCluster is what a self-check asks of the cluster.
 type checkedCluster interface {
-	spot.Marked
+	spot.CordonedNodeLister
 	NodeNamed(ctx context.Context, name string) (spot.Node, error)
 	// Allowed asks whether we may make a request.
 	Allowed(ctx context.Context, verb, group, resource, subresource string) (allowed bool, reason string, err error)
@@ -96,7 +96,7 @@ func (s selfChecker) run(ctx context.Context) SelfCheck {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
-	told := SelfCheck{Version: selfCheckVersion, Result: Ready, Program: s.program, Cluster: s.cfg.Cluster, Overdue: []spot.OverdueTold{}}
+	told := SelfCheck{Version: selfCheckVersion, Result: Ready, Program: s.program, Cluster: s.cfg.Cluster, Overdue: []spot.OverdueInstance{}}
 	told.Checks = askAll(ctx, slices.Concat([]probe{s.logIn(), s.aws()}, s.network(), s.readTexts()))
 	loggedIn, aws := told.Checks[0].OK, told.Checks[1].OK
 	if loggedIn {
@@ -110,7 +110,7 @@ func (s selfChecker) run(ctx context.Context) SelfCheck {
 	case !aws:
 		told.Checks = append(told.Checks, unasked("marked nodes", "aws"))
 	default:
-		var overdue []spot.OverdueTold
+		var overdue []spot.OverdueInstance
 		marked := askAll(ctx, []probe{s.lookForOverdue(&overdue)})
 		told.Checks = append(told.Checks, marked...)
 		if told.looked = marked[0].OK; told.looked {

@@ -137,12 +137,12 @@ func TestNotReady(t *testing.T) {
 	}{
 		"a log-in that is refused": {
 			disturb: func(w *checkWorld) {
-				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Doubtful(refused)})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.PossiblyTransient(refused)})
 			},
 			failed: []string{"log-in", "rbac", "marked nodes"}, detail: "the token expired", advice: "KOPS_SPOT_SERVER"},
 		"a log-in that may not read nodes": {
 			disturb: func(w *checkWorld) {
-				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Doubtful(forbidden)})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.PossiblyTransient(forbidden)})
 				w.cluster.Forbid("get", "nodes")
 			},
 			failed: []string{"rbac: get nodes"}, detail: "finding the node by its name is not allowed", advice: "apply deploy/rbac.yaml"},
@@ -227,7 +227,7 @@ func (d deaf) Allowed(ctx context.Context, verb, group, resource, subresource st
 func TestWhatPassesIsNotBelieved(t *testing.T) {
 	inCheckWorld(t, func(w *checkWorld) {
 		w.aws.Fail("DescribeInstances", 2, spottest.Throttled())
-		w.cluster.Disturb(spottest.Disturbance{Times: 3, Err: spot.Doubtful(errors.New("does not accept the credential (401)"))})
+		w.cluster.Disturb(spottest.Disturbance{Times: 3, Err: spot.PossiblyTransient(errors.New("does not accept the credential (401)"))})
 		w.run(Ready)
 	})
 }

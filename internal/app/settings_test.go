@@ -40,7 +40,7 @@ func annotations() []annotation {
 	return []annotation{
 		{spot.AnnotationForce, "a pod", oneOf(spot.Forces()), "what `" + envForce + "` says",
 			"`never` has the pod die with its machine rather than be deleted past its budget; `allow` lets it be deleted where the setting does not"},
-		{spot.AnnotationDrain, "a pod", oneOf(spot.Turns()), "`" + string(spot.TurnFirst) + "`; for a DaemonSet's pod, what `" + envDaemonSets + "` says",
+		{spot.AnnotationDrain, "a pod", oneOf(spot.DrainOrders()), "`" + string(spot.DrainFirst) + "`; for a DaemonSet's pod, what `" + envDaemonSets + "` says",
 			"when the pod is asked to leave: `first` with all others; `last` when the others have gone, or when its own grace period begins to run out; " +
 				"`never` leaves it until the machine ends"},
 	}

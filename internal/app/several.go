@@ -16,8 +16,8 @@ import (
 const atOnce = 50
 
 // gravity orders results from the gravest to the lightest.
-var gravity = []spot.Result{spot.NotEmptied, spot.NoNode, spot.Emptied, spot.Cordoned, spot.Released, spot.Returned, spot.LeftAsIs,
-	spot.Planned, spot.StaleOne, spot.Ignored, spot.ForeignOne}
+var gravity = []spot.Result{spot.Incomplete, spot.NodeNotFound, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped,
+	spot.Planned, spot.Expired, spot.Ignored, spot.OtherCluster}
 
 // handleAll handles the interruptions of one event. The outcome of several is the gravest, with all of them under Each, in
 // the event's order.
@@ -61,7 +61,7 @@ func (f *Function) handleAll(ctx context.Context, all []spot.Interruption) (spot
 // actedOn reports whether an outcome is one that another try of the whole event should not be risked for.
 func actedOn(out spot.Outcome) bool {
 	switch out.Result {
-	case spot.ForeignOne, spot.StaleOne, spot.Ignored:
+	case spot.OtherCluster, spot.Expired, spot.Ignored:
 		return false
 	}
 	return true
@@ -69,7 +69,7 @@ func actedOn(out spot.Outcome) bool {
 
 // untouched is the outcome of an interruption for which nothing could be done.
 func (f *Function) untouched(in spot.Interruption, err error) spot.Outcome {
-	return spot.Outcome{Version: spot.OutcomeVersion, Result: spot.NotEmptied, Reason: "nothing could be done", Cluster: f.cluster,
-		Event:    spot.EventTold{ID: in.EventID, Kind: in.Kind, Instance: in.Instance, Time: in.Time},
+	return spot.Outcome{Version: spot.OutcomeVersion, Result: spot.Incomplete, Reason: "nothing could be done", Cluster: f.cluster,
+		Event:    spot.EventInfo{ID: in.EventID, Kind: in.Kind, Instance: in.Instance, Time: in.Time},
 		Problems: []string{err.Error()}}
 }

@@ -65,20 +65,20 @@ func metricLines(t *testing.T, logged *bytes.Buffer) (lines []map[string]any) {
 
 // TestOneEventAboutSeveralInstances: the gravest outcome stands above, with each of them in the event's order.
 func TestOneEventAboutSeveralInstances(t *testing.T) {
-	results := []spot.Result{spot.ForeignOne, spot.Emptied, spot.NotEmptied, spot.NoNode, spot.LeftAsIs, spot.StaleOne}
+	results := []spot.Result{spot.OtherCluster, spot.Drained, spot.Incomplete, spot.NodeNotFound, spot.Skipped, spot.Expired}
 	var instances []string
 	for i := range results {
 		instances = append(instances, instanceNamed(i))
 	}
 	f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
-		return spot.Outcome{Version: 1, Result: results[slices.Index(instances, in.Instance)], Cluster: "prod.example.com", Event: spot.EventTold{Instance: in.Instance}}, nil
+		return spot.Outcome{Version: 1, Result: results[slices.Index(instances, in.Instance)], Cluster: "prod.example.com", Event: spot.EventInfo{Instance: in.Instance}}, nil
 	})
 	told, err := f.Handle(t.Context(), healthOf(t, instances...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := told.(spot.Outcome)
-	if out.Result != spot.NotEmptied || out.Event.Instance != instances[2] {
+	if out.Result != spot.Incomplete || out.Event.Instance != instances[2] {
 		t.Errorf("above stands %s of %s", out.Result, out.Event.Instance)
 	}
 	for i, one := range out.Each {
@@ -96,8 +96,8 @@ func TestOneEventAboutSeveralInstances(t *testing.T) {
 }
 
 func TestTheGravestResult(t *testing.T) {
-	order := []spot.Result{spot.NotEmptied, spot.NoNode, spot.Emptied, spot.Cordoned, spot.Released, spot.Returned, spot.LeftAsIs, spot.Planned,
-		spot.StaleOne, spot.Ignored, spot.ForeignOne}
+	order := []spot.Result{spot.Incomplete, spot.NodeNotFound, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped, spot.Planned,
+		spot.Expired, spot.Ignored, spot.OtherCluster}
 	for i := range order[1:] {
 		pair := []spot.Result{order[i+1], order[i]}
 		f, _ := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
@@ -113,13 +113,13 @@ func TestTheGravestResult(t *testing.T) {
 // TestOneInstanceIsToldAsItIs, without a list of one.
 func TestOneInstanceIsToldAsItIs(t *testing.T) {
 	f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
-		return spot.Outcome{Result: spot.Emptied, Event: spot.EventTold{ID: in.EventID}}, nil
+		return spot.Outcome{Result: spot.Drained, Event: spot.EventInfo{ID: in.EventID}}, nil
 	})
 	told, err := f.Handle(t.Context(), healthOf(t, instanceNamed(0)))
 	if out := told.(spot.Outcome); err != nil || out.Each != nil || out.Event.ID == "" {
 		t.Errorf("got %+v, %v", told, err)
 	}
-	if lines := metricLines(t, logged); len(lines) != 1 || lines[0]["Result"] != "emptied" {
+	if lines := metricLines(t, logged); len(lines) != 1 || lines[0]["Result"] != "drained" {
 		t.Errorf("metrics: %v", lines)
 	}
 }
@@ -133,12 +133,12 @@ func TestFailuresOfSome(t *testing.T) {
 		want    spot.Result
 	}{
 		"all fail":                   {results: []spot.Result{"", ""}, fails: true},
-		"the other is none of ours":  {results: []spot.Result{"", spot.ForeignOne}, fails: true},
-		"the other is past":          {results: []spot.Result{spot.StaleOne, ""}, fails: true},
+		"the other is none of ours":  {results: []spot.Result{"", spot.OtherCluster}, fails: true},
+		"the other is past":          {results: []spot.Result{spot.Expired, ""}, fails: true},
 		"there is nothing to do":     {results: []spot.Result{spot.Ignored, ""}, fails: true},
-		"the other was emptied":      {results: []spot.Result{"", spot.Emptied}, want: spot.NotEmptied},
-		"the other was only noted":   {results: []spot.Result{spot.LeftAsIs, ""}, want: spot.NotEmptied},
-		"nobody fails, none is ours": {results: []spot.Result{spot.ForeignOne, spot.StaleOne}, want: spot.StaleOne},
+		"the other was emptied":      {results: []spot.Result{"", spot.Drained}, want: spot.Incomplete},
+		"the other was only noted":   {results: []spot.Result{spot.Skipped, ""}, want: spot.Incomplete},
+		"nobody fails, none is ours": {results: []spot.Result{spot.OtherCluster, spot.Expired}, want: spot.Expired},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
@@ -165,7 +165,7 @@ func TestFailuresOfSome(t *testing.T) {
 				if c.results[i] != "" {
 					continue
 				}
-				if one.Result != spot.NotEmptied || one.Cluster != "prod.example.com" || one.Event.Instance != instanceNamed(i) || one.Event.Kind != spot.ScheduledChange ||
+				if one.Result != spot.Incomplete || one.Cluster != "prod.example.com" || one.Event.Instance != instanceNamed(i) || one.Event.Kind != spot.ScheduledChange ||
 					len(one.Problems) != 1 || !strings.Contains(one.Problems[0], down.Error()) {
 					t.Errorf("the failure is told as %+v", one)
 				}
@@ -184,7 +184,7 @@ func TestManyInstancesAreHandledSideBySide(t *testing.T) {
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 			}
 			time.Sleep(time.Minute)
-			return spot.Outcome{Result: spot.ForeignOne}, nil
+			return spot.Outcome{Result: spot.OtherCluster}, nil
 		})
 		began := time.Now()
 		out, err := f.handleAll(t.Context(), make([]spot.Interruption, 120))
@@ -204,13 +204,13 @@ func TestARehearsalIsNoInterruption(t *testing.T) {
 		t.Fatal(err)
 	}
 	f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
-		return spot.Outcome{Result: spot.NotEmptied, Cluster: "prod.example.com"}, nil
+		return spot.Outcome{Result: spot.Incomplete, Cluster: "prod.example.com"}, nil
 	})
 	if _, err := f.Handle(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 	lines := metricLines(t, logged)
-	if len(lines) != 1 || lines[0]["Rehearsals"] != 1.0 || lines[0]["NotEmptied"] != nil || lines[0]["Interruptions"] != nil {
+	if len(lines) != 1 || lines[0]["Rehearsals"] != 1.0 || lines[0]["Incomplete"] != nil || lines[0]["Interruptions"] != nil {
 		t.Errorf("metrics: %v", lines)
 	}
 }

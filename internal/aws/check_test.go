@@ -95,7 +95,7 @@ func TestReadable(t *testing.T) {
 			}
 			tt.scaling(w, q)
 		}).Readable(t.Context(), "example.com")
-		if !errors.Is(err, spot.ErrFinal) || strings.Count(err.Error(), "allow ") != len(tt.want) {
+		if !errors.Is(err, spot.ErrPermanent) || strings.Count(err.Error(), "allow ") != len(tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, want := range tt.want {

@@ -75,38 +75,38 @@ func TestErrors(t *testing.T) {
 			"describing instance i-0123456789abcdef0: not found: InvalidInstanceID.NotFound: The instance ID 'i-0123456789abcdef0' does not exist"},
 		{"malformed id", ec2Error(400, "InvalidInstanceID.Malformed", `Invalid id: "x"`), instance, spot.ErrNotFound, "Malformed"},
 		{"tagging what is not there", ec2Error(400, "InvalidID", "The ID 'x' is not valid"), tag, spot.ErrNotFound, "tagging instance " + id},
-		{"EC2 denies, and says to whom", ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:CreateTags on resource: x. Encoded authorization failure message: QUJD"), tag, spot.ErrFinal,
+		{"EC2 denies, and says to whom", ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:CreateTags on resource: x. Encoded authorization failure message: QUJD"), tag, spot.ErrPermanent,
 			"tagging instance i-0123456789abcdef0: asking again cannot help: UnauthorizedOperation: You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:CreateTags on resource: x; allow ec2:CreateTags on instance i-0123456789abcdef0 to arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn"},
-		{"EC2 denies, and says no more", ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation."), instance, spot.ErrFinal,
+		{"EC2 denies, and says no more", ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation."), instance, spot.ErrPermanent,
 			"allow ec2:DescribeInstances to the role this runs as"},
-		{"Auto Scaling denies", scaleError(403, "AccessDenied", "no"), detach, spot.ErrFinal,
+		{"Auto Scaling denies", scaleError(403, "AccessDenied", "no"), detach, spot.ErrPermanent,
 			"allow autoscaling:DetachInstances on Auto Scaling group nodes.example.com to the role this runs as"},
-		{"credentials nobody knows", ec2Error(401, "AuthFailure", "AWS was not able to validate the provided access credentials"), instance, spot.ErrFinal,
+		{"credentials nobody knows", ec2Error(401, "AuthFailure", "AWS was not able to validate the provided access credentials"), instance, spot.ErrPermanent,
 			"describing instance i-0123456789abcdef0: asking again cannot help: AWS does not accept the credentials (AuthFailure); renew those this runs with, and check the clock"},
-		{"expired credentials, EC2", ec2Error(400, "RequestExpired", "Request has expired."), tag, spot.ErrFinal, "renew those"},
-		{"expired credentials", scaleError(403, "ExpiredToken", "The security token included in the request is expired"), membership, spot.ErrFinal, "renew those"},
-		{"unknown access key", scaleError(403, "InvalidClientTokenId", "The security token included in the request is invalid"), membership, spot.ErrFinal, "renew those"},
-		{"a signature that does not match", scaleError(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.\n\nThe Canonical String should have been\nx-amz-security-token:"+secret), detach, spot.ErrFinal, "(SignatureDoesNotMatch)"},
-		{"a header quoted", scaleError(400, "IncompleteSignature", "Authorization header requires a date. Authorization="+secret), detach, spot.ErrFinal, "(IncompleteSignature)"},
-		{"no member", scaleError(400, "ValidationError", "The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com."), detach, spot.ErrFinal,
+		{"expired credentials, EC2", ec2Error(400, "RequestExpired", "Request has expired."), tag, spot.ErrPermanent, "renew those"},
+		{"expired credentials", scaleError(403, "ExpiredToken", "The security token included in the request is expired"), membership, spot.ErrPermanent, "renew those"},
+		{"unknown access key", scaleError(403, "InvalidClientTokenId", "The security token included in the request is invalid"), membership, spot.ErrPermanent, "renew those"},
+		{"a signature that does not match", scaleError(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.\n\nThe Canonical String should have been\nx-amz-security-token:"+secret), detach, spot.ErrPermanent, "(SignatureDoesNotMatch)"},
+		{"a header quoted", scaleError(400, "IncompleteSignature", "Authorization header requires a date. Authorization="+secret), detach, spot.ErrPermanent, "(IncompleteSignature)"},
+		{"no member", scaleError(400, "ValidationError", "The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com."), detach, spot.ErrPermanent,
 			"detaching instance i-0123456789abcdef0 from Auto Scaling group nodes.example.com: asking again cannot help: ValidationError: The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com"},
-		{"no such group", scaleError(400, "ValidationError", "AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), launches, spot.ErrFinal,
+		{"no such group", scaleError(400, "ValidationError", "AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), launches, spot.ErrPermanent,
 			"describing scaling activities of Auto Scaling group nodes.example.com: asking again cannot help: ValidationError"},
 		{"no such group, so no hook", scaleError(400, "ValidationError", "AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), hook, spot.ErrNotFound,
 			"describing lifecycle hook drain of Auto Scaling group nodes.example.com: not found"},
 		{"no such hook", func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, `<R><DescribeLifecycleHooksResult><LifecycleHooks/></DescribeLifecycleHooksResult></R>`)
 		}, hook, spot.ErrNotFound, "describing lifecycle hook drain of Auto Scaling group nodes.example.com: not found"},
-		{"a hook that may not be read", scaleError(403, "AccessDenied", "no"), hook, spot.ErrFinal, "allow autoscaling:DescribeLifecycleHooks to the role this runs as"},
-		{"a hook asked for wrongly", scaleError(400, "ValidationError", "1 validation error detected"), hook, spot.ErrFinal, "1 validation error detected"},
-		{"an action that is over", scaleError(400, "ValidationError", "No active Lifecycle Action found with token t-1"), heartbeat, spot.ErrFinal,
+		{"a hook that may not be read", scaleError(403, "AccessDenied", "no"), hook, spot.ErrPermanent, "allow autoscaling:DescribeLifecycleHooks to the role this runs as"},
+		{"a hook asked for wrongly", scaleError(400, "ValidationError", "1 validation error detected"), hook, spot.ErrPermanent, "1 validation error detected"},
+		{"an action that is over", scaleError(400, "ValidationError", "No active Lifecycle Action found with token t-1"), heartbeat, spot.ErrPermanent,
 			"recording a heartbeat of lifecycle hook drain of Auto Scaling group nodes.example.com for instance i-0123456789abcdef0: asking again cannot help: ValidationError: No active Lifecycle Action found with token t-1"},
-		{"an action that is completed", scaleError(400, "ValidationError", "No active Lifecycle Action found with token t-1"), complete, spot.ErrFinal, "completing lifecycle hook drain of"},
-		{"Auto Scaling denies a completion", scaleError(403, "AccessDenied", "no"), complete, spot.ErrFinal,
+		{"an action that is completed", scaleError(400, "ValidationError", "No active Lifecycle Action found with token t-1"), complete, spot.ErrPermanent, "completing lifecycle hook drain of"},
+		{"Auto Scaling denies a completion", scaleError(403, "AccessDenied", "no"), complete, spot.ErrPermanent,
 			"allow autoscaling:CompleteLifecycleAction on Auto Scaling group nodes.example.com to the role this runs as"},
 		{"contention at a heartbeat", scaleError(500, "ResourceContention", "You already have a pending update"), heartbeat, nil, "ResourceContention"},
-		{"not permitted", ec2Error(400, "OperationNotPermitted", "This operation is not permitted."), tag, spot.ErrFinal, "not permitted"},
-		{"too many tags", ec2Error(400, "TagLimitExceeded", "The maximum number of tags has been reached."), tag, spot.ErrFinal, "TagLimitExceeded"},
+		{"not permitted", ec2Error(400, "OperationNotPermitted", "This operation is not permitted."), tag, spot.ErrPermanent, "not permitted"},
+		{"too many tags", ec2Error(400, "TagLimitExceeded", "The maximum number of tags has been reached."), tag, spot.ErrPermanent, "TagLimitExceeded"},
 		{"EC2 throttles", ec2Error(503, "RequestLimitExceeded", "Request limit exceeded."), instance, nil,
 			"describing instance i-0123456789abcdef0: RequestLimitExceeded: Request limit exceeded"},
 		{"Auto Scaling throttles", scaleError(400, "Throttling", "Rate exceeded"), detach, nil, "Throttling: Rate exceeded"},
@@ -128,7 +128,7 @@ func TestErrors(t *testing.T) {
 			if n := calls.Load(); n != 1 {
 				t.Errorf("asked %d times, want once", n)
 			}
-			for _, e := range []error{spot.ErrNotFound, spot.ErrFinal} {
+			for _, e := range []error{spot.ErrNotFound, spot.ErrPermanent} {
 				if errors.Is(err, e) != (e == tt.is) {
 					t.Errorf("errors.Is(err, %q) = %v; err: %v", e, errors.Is(err, e), err)
 				}
@@ -157,7 +157,7 @@ func TestBlackHole(t *testing.T) {
 	if err == nil || err.Error() != "describing instance "+id+": no answer within 50ms" {
 		t.Errorf("error %v", err)
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, spot.ErrFinal) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, spot.ErrPermanent) {
 		t.Errorf("looks like the end: %v", err)
 	}
 	if n := attempts.Load(); n > 1 { // none if the limit ends before the request arrives

@@ -63,16 +63,16 @@ func translate(op, doing, on string, err error) error {
 		if on != "" {
 			where = " on " + on
 		}
-		return fmt.Errorf("%s: %w: %s: %s; allow %s%s to %s", doing, spot.ErrFinal, code, said, op, where, principal(said))
+		return fmt.Errorf("%s: %w: %s: %s; allow %s%s to %s", doing, spot.ErrPermanent, code, said, op, where, principal(said))
 	case credentials:
 		// Of a clock that is too far off, STS says so in words that hold nothing but two dates.
 		if strings.HasPrefix(said, "Signature expired") || strings.HasPrefix(said, "Signature not yet current") {
-			return fmt.Errorf("%s: %w: AWS refuses our clock (%s: %s); set it right", doing, spot.ErrFinal, code, said)
+			return fmt.Errorf("%s: %w: AWS refuses our clock (%s: %s); set it right", doing, spot.ErrPermanent, code, said)
 		}
 		return fmt.Errorf("%s: %w: AWS does not accept the credentials (%s); renew those this runs with, and check the clock",
-			doing, spot.ErrFinal, code)
+			doing, spot.ErrPermanent, code)
 	case refused:
-		return fmt.Errorf("%s: %w: %s: %s", doing, spot.ErrFinal, code, said)
+		return fmt.Errorf("%s: %w: %s: %s", doing, spot.ErrPermanent, code, said)
 	}
 	return fmt.Errorf("%s: %s: %s", doing, code, said)
 }

@@ -24,7 +24,7 @@ func (c *Cloud) Secret(ctx context.Context, id, key string) (string, error) {
 		return "", err
 	}
 	if out.SecretString == nil {
-		return "", fmt.Errorf("%s: %w: it is binary: store it as text", doing, spot.ErrFinal)
+		return "", fmt.Errorf("%s: %w: it is binary: store it as text", doing, spot.ErrPermanent)
 	}
 	return textIn(*out.SecretString, doing, key)
 }
@@ -47,11 +47,11 @@ func textIn(value, doing, key string) (string, error) {
 	}
 	var object map[string]any
 	if err := json.Unmarshal([]byte(value), &object); err != nil {
-		return "", fmt.Errorf("%s: %w: it begins like a JSON object and is none", doing, spot.ErrFinal)
+		return "", fmt.Errorf("%s: %w: it begins like a JSON object and is none", doing, spot.ErrPermanent)
 	}
 	text, ok := object[key].(string)
 	if !ok {
-		return "", fmt.Errorf("%s: %w: it is a JSON object without a text under %q", doing, spot.ErrFinal, key)
+		return "", fmt.Errorf("%s: %w: it is a JSON object without a text under %q", doing, spot.ErrPermanent, key)
 	}
 	return text, nil
 }

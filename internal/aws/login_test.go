@@ -22,7 +22,7 @@ func TestStoredValues(t *testing.T) {
 	} {
 		cloud, _ := recorded(t, "{"+c.stored+"}")
 		got, err := cloud.Secret(t.Context(), "cast/prod", c.key)
-		if got != c.want || errors.Is(err, spot.ErrFinal) != (c.want == "") {
+		if got != c.want || errors.Is(err, spot.ErrPermanent) != (c.want == "") {
 			t.Errorf("%s, %s: got %q, %v", c.stored, c.key, got, err)
 		}
 		if err != nil && (strings.Contains(err.Error(), "a-token") || !strings.Contains(err.Error(), "cast/prod")) {
@@ -37,7 +37,7 @@ func TestStoredValues(t *testing.T) {
 		w.WriteHeader(http.StatusBadRequest)
 		io.WriteString(w, `{"__type":"ParameterNotFound"}`)
 	})
-	if _, err := cloud.Parameter(t.Context(), "/cast/prod", "ca"); !errors.Is(err, spot.ErrFinal) || errors.Is(err, spot.ErrNotFound) {
+	if _, err := cloud.Parameter(t.Context(), "/cast/prod", "ca"); !errors.Is(err, spot.ErrPermanent) || errors.Is(err, spot.ErrNotFound) {
 		t.Errorf("no parameter: %v", err)
 	}
 }

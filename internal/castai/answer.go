@@ -49,16 +49,16 @@ func (c *Client) meaning(a answer, doing string) error {
 	case success(a.code):
 		return nil
 	case a.code == http.StatusUnauthorized:
-		return spot.Doubtful(fmt.Errorf("%s: it does not accept the API key: "+
+		return spot.PossiblyTransient(fmt.Errorf("%s: it does not accept the API key: "+
 			"make a new one in CAST AI's console and put it in the place of the old one", says))
 	case a.code == http.StatusForbidden:
-		return spot.Doubtful(fmt.Errorf("%s: the API key may not do this: "+
+		return spot.PossiblyTransient(fmt.Errorf("%s: the API key may not do this: "+
 			"use a key with full access, of the organization that cluster %s belongs to", says, c.clusterID))
 	case a.code == http.StatusNotFound:
-		return spot.Final(fmt.Errorf("%s: it knows no cluster %s: take the id from the address of the cluster's page in CAST AI's console, "+
+		return spot.Permanent(fmt.Errorf("%s: it knows no cluster %s: take the id from the address of the cluster's page in CAST AI's console, "+
 			"and make sure that %s is CAST AI's API", says, c.clusterID, c.url))
 	case a.code >= 300 && a.code < 400:
-		return spot.Final(fmt.Errorf("%s, a redirect to %q, which is not followed because the API key would go there: "+
+		return spot.Permanent(fmt.Errorf("%s, a redirect to %q, which is not followed because the API key would go there: "+
 			"if that is CAST AI's API, set its URL to where it is now", says, a.location))
 	case mayPass(a.code):
 		err := errors.New(says)
@@ -67,7 +67,7 @@ func (c *Client) meaning(a answer, doing string) error {
 		}
 		return err
 	}
-	return spot.Final(fmt.Errorf("%s: the same request would get the same answer", says))
+	return spot.Permanent(fmt.Errorf("%s: the same request would get the same answer", says))
 }
 
 // mayPass reports whether the same request may get another answer a moment later.

@@ -79,8 +79,8 @@ func New(o Options) *Client {
 // annotation provisioner.cast.ai/override-provider-id says instead.
 //
 // It makes one attempt of at most 5 s, and a second one if the key is refused and has been replaced since it was read. To
-// try again while time is left is the caller's part: an error that is spot.ErrFinal is not worth it; a refused key (401,
-// 403) is spot.Doubtful; every other error is worth another try. If the server says when, errors.As finds a
+// try again while time is left is the caller's part: an error that is spot.ErrPermanent is not worth it; a refused key (401,
+// 403) is spot.PossiblyTransient; every other error is worth another try. If the server says when, errors.As finds a
 // `RetryAfter() time.Duration` in the error: try no sooner, or not at all if that is after the deadline.
 //
 // The status line decides: once it says yes, it does not matter whether the rest of the answer arrives.
@@ -88,16 +88,16 @@ func (c *Client) Tell(ctx context.Context, what, nodeID, providerID string) erro
 	phrase, ok := phrases[what]
 	switch {
 	case c.wrong != nil:
-		return spot.Final(fmt.Errorf("telling CAST AI about %s: %w", providerID, c.wrong))
+		return spot.Permanent(fmt.Errorf("telling CAST AI about %s: %w", providerID, c.wrong))
 	case !ok:
-		return spot.Final(fmt.Errorf("telling CAST AI about %s: it knows no event %q", providerID, what))
+		return spot.Permanent(fmt.Errorf("telling CAST AI about %s: it knows no event %q", providerID, what))
 	case strings.TrimSpace(providerID) == "":
-		return spot.Final(errors.New("telling CAST AI about a node: its provider id is not known, and CAST AI finds no node without"))
+		return spot.Permanent(errors.New("telling CAST AI about a node: its provider id is not known, and CAST AI finds no node without"))
 	}
 	doing := fmt.Sprintf(phrase, providerID)
 	body, err := json.Marshal(event{what, nodeID, providerID})
 	if err != nil {
-		return spot.Final(fmt.Errorf("%s: %w", doing, err))
+		return spot.Permanent(fmt.Errorf("%s: %w", doing, err))
 	}
 	key, err := c.key.current(ctx, "")
 	if err != nil {
@@ -112,7 +112,7 @@ func (c *Client) Tell(ctx context.Context, what, nodeID, providerID string) erro
 	}
 	fresh, err := c.key.current(ctx, key)
 	if err != nil {
-		return spot.Doubtful(fmt.Errorf("%w; and %w", c.meaning(told, doing), err))
+		return spot.PossiblyTransient(fmt.Errorf("%w; and %w", c.meaning(told, doing), err))
 	}
 	if fresh != key {
 		if told, err = c.post(ctx, fresh, body); err != nil {
@@ -128,7 +128,7 @@ func (c *Client) post(ctx context.Context, key string, body []byte) (answer, err
 	defer cancel()
 	req, err := http.NewRequestWithContext(bounded, http.MethodPost, c.url, bytes.NewReader(body))
 	if err != nil {
-		return answer{}, spot.Final(err)
+		return answer{}, spot.Permanent(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")

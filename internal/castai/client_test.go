@@ -79,9 +79,9 @@ const (
 // are compared by their types.
 func classOf(err error) class {
 	switch {
-	case fmt.Sprintf("%T", err) == fmt.Sprintf("%T", spot.Doubtful(nil)):
+	case fmt.Sprintf("%T", err) == fmt.Sprintf("%T", spot.PossiblyTransient(nil)):
 		return doubtful
-	case errors.Is(err, spot.ErrFinal):
+	case errors.Is(err, spot.ErrPermanent):
 		return final
 	}
 	return again

@@ -34,9 +34,9 @@ func (k *key) current(ctx context.Context, refused string) (string, error) {
 	value = strings.TrimSpace(value)
 	switch {
 	case value == "":
-		return "", spot.Final(errors.New(doing + ": it is empty: put there a key made in CAST AI's console"))
+		return "", spot.Permanent(errors.New(doing + ": it is empty: put there a key made in CAST AI's console"))
 	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "", spot.Final(errors.New(doing + ": there is a space or another character in it that no key has: put there the key and nothing else"))
+		return "", spot.Permanent(errors.New(doing + ": there is a space or another character in it that no key has: put there the key and nothing else"))
 	}
 	k.value = value
 	return value, nil

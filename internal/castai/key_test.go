@@ -95,7 +95,7 @@ func TestAKeyThatCannotBeRead(t *testing.T) {
 	c := optioned(t, Options{URL: url, Key: func(context.Context) (string, error) { return secret, says }})
 	says = errors.New("Throttling")
 	expect(t, interrupted(t, c), again, "is interrupted: reading the API key of CAST AI: Throttling")
-	says = spot.Final(errors.New("denied"))
+	says = spot.Permanent(errors.New("denied"))
 	expect(t, interrupted(t, c), final, "is interrupted: reading the API key of CAST AI: denied")
 	if says = nil; interrupted(t, c) != nil {
 		t.Error("the key that can be read by now is not used")

@@ -45,7 +45,7 @@ func unanswered(err error, key string) error {
 	}
 	said := excerpt(cause.Error(), false, key)
 	if isCertificate(err) {
-		return spot.Final(fmt.Errorf("its certificate is not accepted: %s; "+
+		return spot.Permanent(fmt.Errorf("its certificate is not accepted: %s; "+
 			"if a proxy stands between, let it pass CAST AI's API through, and set the clock right", said))
 	}
 	return errors.New(said)

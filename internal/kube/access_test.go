@@ -103,13 +103,13 @@ func TestTheTableIsWhatIsSent(t *testing.T) {
 		"FollowPods":  func() { _ = k.FollowPods(ctx, "n", func(spot.PodChange) {}) },
 		"Evict":       func() { _ = k.Evict(ctx, pod, time.Second, false) },
 		"Delete":      func() { _ = k.Delete(ctx, pod, time.Second, false) },
-		"Tell":        func() { _ = k.Tell(ctx, spot.Note{Node: &node}); _ = k.Tell(ctx, spot.Note{Pod: &pod}) },
+		"Tell":        func() { _ = k.Tell(ctx, spot.ClusterEvent{Node: &node}); _ = k.Tell(ctx, spot.ClusterEvent{Pod: &pod}) },
 		"Attachments": func() { _, _ = k.Attachments(ctx, "n") },
 		"DeleteNode":  func() { _ = k.DeleteNode(ctx, node) },
 		"DeleteClaim": func() { _ = k.DeleteClaim(ctx, "c") },
 		"MarkedNodes": func() { _, _ = k.MarkedNodes(ctx) },
 	}
-	for _, domain := range []reflect.Type{reflect.TypeFor[spot.Cluster](), reflect.TypeFor[spot.Marked]()} {
+	for _, domain := range []reflect.Type{reflect.TypeFor[spot.Cluster](), reflect.TypeFor[spot.CordonedNodeLister]()} {
 		for i := range domain.NumMethod() {
 			if name := domain.Method(i).Name; calls[name] == nil {
 				t.Errorf("%s is not called here", name)

@@ -28,7 +28,7 @@ func (c *Cluster) DeleteClaim(ctx context.Context, name string) (err error) {
 		}
 	}
 	if apierrors.IsForbidden(err) && !isWebhook(err) {
-		return spot.Doubtful(fmt.Errorf("%s: the credential is good but may not do this (403): apply deploy/rbac-karpenter.yaml: %w", doing, err))
+		return spot.PossiblyTransient(fmt.Errorf("%s: the credential is good but may not do this (403): apply deploy/rbac-karpenter.yaml: %w", doing, err))
 	}
 	return translate(err, doing)
 }

@@ -38,8 +38,8 @@ type Cluster struct {
 }
 
 var (
-	_ spot.Cluster = (*Cluster)(nil)
-	_ spot.Marked  = (*Cluster)(nil)
+	_ spot.Cluster            = (*Cluster)(nil)
+	_ spot.CordonedNodeLister = (*Cluster)(nil)
 )
 
 // New makes a Cluster of a log-in. It makes no request. The login's rate limit is taken away: a client lives for one

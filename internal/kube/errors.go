@@ -25,10 +25,10 @@ func translate(err error, doing string) error {
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
 	case apierrors.IsForbidden(err) && !isWebhook(err):
-		return spot.Doubtful(fmt.Errorf("%s: the credential is good but may not do this (403): "+
+		return spot.PossiblyTransient(fmt.Errorf("%s: the credential is good but may not do this (403): "+
 			"apply deploy/rbac.yaml and log in as a subject that it binds: %w", doing, err))
 	case isCertificate(err):
-		return spot.Final(fmt.Errorf("%s: the API server's certificate is not what we were told to expect: "+
+		return spot.Permanent(fmt.Errorf("%s: the API server's certificate is not what we were told to expect: "+
 			"see KOPS_SPOT_CA and KOPS_SPOT_TLS_SERVER_NAME: %w", doing, err))
 	}
 	return fmt.Errorf("%s: %w", doing, err)

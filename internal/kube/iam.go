@@ -86,7 +86,7 @@ func (t *iamToken) mint(ctx context.Context) (string, error) {
 	}
 	token := iamTokenPrefix + base64.RawURLEncoding.EncodeToString([]byte(signed.URL))
 	if len(token) > iamTokenLimit {
-		return "", spot.Final(fmt.Errorf("it has %d bytes and the authenticator reads %d: the session token of the credentials is too long; "+
+		return "", spot.Permanent(fmt.Errorf("it has %d bytes and the authenticator reads %d: the session token of the credentials is too long; "+
 			"run as a role without session tags", len(token), iamTokenLimit))
 	}
 	return token, nil
@@ -105,7 +105,7 @@ func (t *iamToken) explain(ctx context.Context, _ string, skew time.Duration) (w
 	}
 	arn, err := t.WhoAmI(ctx)
 	switch {
-	case errors.Is(err, spot.ErrFinal):
+	case errors.Is(err, spot.ErrPermanent):
 		t.explained, t.certain = fmt.Sprintf("AWS does not accept it either: %v", err), true
 	case err != nil:
 		return fmt.Sprintf("the cluster id %q was sent with it; AWS could not be asked whose it is: %v", t.ClusterID, err), false

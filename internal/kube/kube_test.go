@@ -85,7 +85,7 @@ func TestWhatAnEvictionsAnswerMeans(t *testing.T) {
 		{name: "a webhook that says no", answer: status(403, metav1.StatusReasonForbidden, `admission webhook "x" denied the request`, nil), refusal: &spot.Refusal{Code: 403, Message: `admission webhook "x" denied the request`}},
 		{name: "a webhook that says bad", answer: status(400, metav1.StatusReasonBadRequest, "bad", nil), refusal: &spot.Refusal{Code: 400, Message: "bad"}},
 		{name: "a webhook that is down", answer: status(500, metav1.StatusReasonInternalError, "failed calling webhook", nil), refusal: &spot.Refusal{Code: 500, Message: "failed calling webhook"}},
-		{name: "a credential that is not accepted", answer: status(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil), is: spot.ErrFinal},
+		{name: "a credential that is not accepted", answer: status(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil), is: spot.ErrPermanent},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var requests atomic.Int32
@@ -158,7 +158,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := c.cluster.NodeNamed(t.Context(), "n")
-			if err == nil || errors.Is(err, spot.ErrFinal) != c.final || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "reading node n: ") {
+			if err == nil || errors.Is(err, spot.ErrPermanent) != c.final || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "reading node n: ") {
 				t.Errorf("got %v", err)
 			}
 			if strings.Contains(err.Error(), "very-secret") {
@@ -194,7 +194,7 @@ func TestWatchThatIsRefused(t *testing.T) {
 
 // TestKubeconfig logs in as its current context says, and explains a 401.
 func TestKubeconfig(t *testing.T) {
-	for token, want := range map[string]error{"good": nil, "bad": spot.ErrFinal} {
+	for token, want := range map[string]error{"good": nil, "bad": spot.ErrPermanent} {
 		srv, _ := accepting(t, "good")
 		path := filepath.Join(t.TempDir(), "kubeconfig")
 		config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],

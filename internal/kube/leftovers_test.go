@@ -70,7 +70,7 @@ func TestWhatADeletionOfANodeMeans(t *testing.T) {
 		{metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: 200}, nil},
 		{status(404, metav1.StatusReasonNotFound, `nodes "n" not found`, &metav1.StatusDetails{Name: "n"}), spot.ErrNotFound},
 		{status(409, metav1.StatusReasonConflict, "the UID in the precondition does not match", nil), spot.ErrChanged},
-		{status(403, metav1.StatusReasonForbidden, `User "x" cannot delete nodes`, nil), spot.ErrFinal},
+		{status(403, metav1.StatusReasonForbidden, `User "x" cannot delete nodes`, nil), spot.ErrPermanent},
 	} {
 		err := stub(t, c.answer).DeleteNode(t.Context(), spot.Node{Name: "n", UID: "u"})
 		if !errors.Is(err, c.is) || err != nil && !strings.HasPrefix(err.Error(), "deleting node n: ") {
@@ -98,7 +98,7 @@ func TestDeleteClaim(t *testing.T) {
 		{name: "deleted in the older version", served: "v1beta1", code: 200, answer: object, request: "v1 v1beta1"},
 		{name: "gone in the older version", served: "v1beta1", code: 404, answer: gone, is: spot.ErrNotFound, request: "v1 v1beta1"},
 		{name: "no such kind", is: spot.ErrNotFound, request: "v1 v1beta1"},
-		{name: "forbidden", served: "v1", code: 403, answer: refused, is: spot.ErrFinal, says: "apply deploy/rbac-karpenter.yaml", request: "v1"},
+		{name: "forbidden", served: "v1", code: 403, answer: refused, is: spot.ErrPermanent, says: "apply deploy/rbac-karpenter.yaml", request: "v1"},
 		{name: "broken", served: "v1", code: 500, answer: `{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,"message":"etcd"}`, says: "etcd", request: "v1"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {

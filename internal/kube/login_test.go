@@ -93,7 +93,7 @@ func TestTokenThatIsNotAccepted(t *testing.T) {
 	source, read := inTurn("very-secret")
 	c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, ""))
 	for range 3 {
-		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrFinal) || strings.Contains(err.Error(), "very-secret") {
+		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || strings.Contains(err.Error(), "very-secret") {
 			t.Fatalf("got %v", err)
 		}
 	}
@@ -105,12 +105,14 @@ func TestTokenThatIsNotAccepted(t *testing.T) {
 func TestTokensThatCannotBe(t *testing.T) {
 	srv, asked := accepting(t, "x")
 	for name, source := range map[string]Source{
-		"empty":      text(" \n"),
-		"two":        text("a b"),
-		"unreadable": func(context.Context) (string, error) { return "", spot.Final(errors.New("reading secret s: denied")) },
+		"empty": text(" \n"),
+		"two":   text("a b"),
+		"unreadable": func(context.Context) (string, error) {
+			return "", spot.Permanent(errors.New("reading secret s: denied"))
+		},
 	} {
 		c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, ""))
-		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrFinal) || !strings.Contains(err.Error(), "reading the token to log in with") {
+		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "reading the token to log in with") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -148,11 +150,11 @@ func TestRotatedCA(t *testing.T) {
 
 	source, read = inTurn(string(old))
 	c = clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: source}, text("t"), ""))
-	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrFinal) || read.Load() != 2 {
+	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrPermanent) || read.Load() != 2 {
 		t.Errorf("got %v after %d reads", err, read.Load())
 	}
 	c = clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text("nothing")}, text("t"), ""))
-	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrFinal) || !strings.Contains(err.Error(), "no certificate in the CA bundle") {
+	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "no certificate in the CA bundle") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -240,7 +242,7 @@ func TestIAMTokenTooLong(t *testing.T) {
 	long := lambdaRole
 	long.SessionToken = strings.Repeat("x", 3000)
 	c := clusterOf(t, WithIAM(Endpoint{Server: "https://127.0.0.1:1"}, iamOf(long, nil), ""))
-	if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrFinal) || !strings.Contains(err.Error(), "the authenticator reads 4096") || strings.Contains(err.Error(), "xxxx") {
+	if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "the authenticator reads 4096") || strings.Contains(err.Error(), "xxxx") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -259,7 +261,7 @@ func TestWhyALoginIsRefused(t *testing.T) {
 	}{
 		{name: "our clock is ahead", date: -20 * time.Minute, want: []string{"our clock is 20m0s ahead of the API server's"}},
 		{name: "our clock is behind", date: 20 * time.Minute, want: []string{"our clock is 20m0s behind the API server's"}},
-		{name: "AWS does not know the key", err: fmt.Errorf("asking STS who we are: %w: InvalidClientTokenId", spot.ErrFinal), asked: 1,
+		{name: "AWS does not know the key", err: fmt.Errorf("asking STS who we are: %w: InvalidClientTokenId", spot.ErrPermanent), asked: 1,
 			want: []string{"AWS does not accept it either", "InvalidClientTokenId"}},
 		{name: "AWS cannot be asked", err: errors.New("connection refused"), asked: 2, want: []string{`cluster id "prod.example.com"`, "connection refused"}},
 		{name: "the cluster does not know it", arn: session, asked: 1,
@@ -278,7 +280,7 @@ func TestWhyALoginIsRefused(t *testing.T) {
 			}), ""))
 			for range 2 {
 				_, err := cluster.NodeNamed(t.Context(), "n")
-				if !errors.Is(err, spot.ErrFinal) || !strings.Contains(err.Error(), "(401)") {
+				if !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "(401)") {
 					t.Fatalf("got %v", err)
 				}
 				for _, want := range c.want {

@@ -48,7 +48,7 @@ func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, err
 	return *found, nil
 }
 
-// MarkedNodes implements spot.Marked.
+// MarkedNodes implements spot.CordonedNodeLister.
 func (c *Cluster) MarkedNodes(ctx context.Context) (marked []spot.Node, err error) {
 	err = c.eachNode(ctx, spot.DrainingSelector, func(n spot.Node) (more bool) {
 		marked = append(marked, n)

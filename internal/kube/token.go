@@ -40,10 +40,10 @@ func (s *storedToken) token(ctx context.Context, rejected string) (string, error
 		return "", fmt.Errorf("reading the token to log in with: %w", err)
 	}
 	if value = strings.TrimSpace(value); value == "" {
-		return "", spot.Final(errors.New("reading the token to log in with: it is empty"))
+		return "", spot.Permanent(errors.New("reading the token to log in with: it is empty"))
 	}
 	if strings.ContainsAny(value, " \t\r\n") {
-		return "", spot.Final(errors.New("reading the token to log in with: there is white space within it: it must be the token and nothing else"))
+		return "", spot.Permanent(errors.New("reading the token to log in with: there is white space within it: it must be the token and nothing else"))
 	}
 	s.value, s.readAt = value, wallClock()
 	return value, nil

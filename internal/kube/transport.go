@@ -97,7 +97,7 @@ func (t *trusting) transport(ctx context.Context, failed *http.Transport) (*http
 			return nil, err
 		}
 		if pool = x509.NewCertPool(); !pool.AppendCertsFromPEM([]byte(pem)) {
-			return nil, spot.Final(errors.New("there is no certificate in the CA bundle: put there what certificate-authority-data in the cluster's kubeconfig says, as PEM"))
+			return nil, spot.Permanent(errors.New("there is no certificate in the CA bundle: put there what certificate-authority-data in the cluster's kubeconfig says, as PEM"))
 		}
 		if t.next != nil && pem == t.pem {
 			return t.next, nil
@@ -187,9 +187,9 @@ func isUnauthorized(resp *http.Response) bool {
 func unauthorized(why string, certain bool) error {
 	err := fmt.Errorf("the API server does not accept the credential (401): %s", why)
 	if certain {
-		return spot.Final(err)
+		return spot.Permanent(err)
 	}
-	return spot.Doubtful(err)
+	return spot.PossiblyTransient(err)
 }
 
 // clockOr says for certain that our clock is wrong, or if it is not, something else.

@@ -25,7 +25,7 @@ func (h Heard) Last(n int) []spot.Outcome {
 	last := []spot.Outcome{}
 	for i := len(h.Outcomes) - 1; i >= 0 && len(last) < n; i-- {
 		out := h.Outcomes[i]
-		none := out.Result == spot.ForeignOne || out.Result == spot.Ignored || out.Result == spot.StaleOne
+		none := out.Result == spot.OtherCluster || out.Result == spot.Ignored || out.Result == spot.Expired
 		if !none && out.Event.ID != eventbridge.MadeUp {
 			last = append(last, out)
 		}

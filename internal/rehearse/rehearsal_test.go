@@ -120,8 +120,8 @@ const (
 	told    = `{"level":"INFO","msg":"told a pod to end","event":"` + id + `","at":2,"pod":"shop/web"}`
 	failed  = `{"level":"ERROR","msg":"nothing was done","event":"` + id + `","error":"the cluster is closed"}`
 	another = `{"level":"ERROR","msg":"nothing was done","event":"another","error":"after ` + id + `"}`
-	ended   = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"emptied","event":{"id":"` + id + `"}}}`
-	others  = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"stale","event":{"id":"another"}}}`
+	ended   = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"drained","event":{"id":"` + id + `"}}}`
+	others  = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"expired","event":{"id":"another"}}}`
 )
 
 func TestTheLogIsFollowedToTheOutcome(t *testing.T) {
@@ -154,7 +154,7 @@ func TestTheLogIsFollowedToTheOutcome(t *testing.T) {
 				var steps []string
 				out, err := s.FromLog(ctx, "/l", id, since, func(what string) { steps = append(steps, what) })
 				switch {
-				case c.says == "" && (err != nil || out.Result != spot.Emptied),
+				case c.says == "" && (err != nil || out.Result != spot.Drained),
 					c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
 					t.Errorf("got %v, %v; want %q", out.Result, err, c.says)
 				}

@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// aftermathLimit bounds all of an aftermath.
-	aftermathLimit = 5 * time.Minute
+	// cleanUpLimit bounds all of an aftermath.
+	cleanUpLimit = 5 * time.Minute
 
-	// certainLimit is how long EC2 may go on to describe an instance as it was before the event.
-	certainLimit = time.Minute
+	// stateLimit is how long EC2 may go on to describe an instance as it was before the event.
+	stateLimit = time.Minute
 
 	// timestampLimit is how long the taint-eviction controller is given to delete the pods. It deletes by name, pods that
 	// are ending already too: one whose object is deleted before that, and whose StatefulSet has started the next, costs
@@ -29,8 +29,8 @@ const (
 	detachLimit = 2 * time.Minute
 )
 
-// ReleaseTold is when the parts of an aftermath were done, in seconds after the event.
-type ReleaseTold struct {
+// CleanupResult is when the parts of an aftermath were done, in seconds after the event.
+type CleanupResult struct {
 	Tainted     *Seconds `json:"tainted,omitempty"`      // Kubernetes was told that the machine has stopped
 	PodsFreed   *Seconds `json:"pods_freed,omitempty"`   // the last pod's object was gone
 	VolumesFree *Seconds `json:"volumes_free,omitempty"` // the last volume could be attached elsewhere
@@ -38,8 +38,8 @@ type ReleaseTold struct {
 }
 
 // aftermath sees to what an instance leaves behind, or to a node that is back.
-func (c *call) aftermath(ctx context.Context) (Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, aftermathLimit)
+func (c *call) cleanUp(ctx context.Context) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, cleanUpLimit)
 	defer cancel()
 	if !c.limit.IsZero() {
 		ctx, cancel = context.WithDeadline(ctx, c.limit)
@@ -47,32 +47,32 @@ func (c *call) aftermath(ctx context.Context) (Outcome, error) {
 	}
 	switch c.in.State {
 	case stateRunning:
-		return c.welcomeBack(ctx)
+		return c.uncordonReturned(ctx)
 	case stateStopped, stateTerminated:
 		return c.release(ctx)
 	}
 	return c.nothing("the instance is only " + c.in.State + ": nothing is given free before its end is certain"), nil
 }
 
-// previewAftermath says what an aftermath would do now. What EC2 says is taken as it is: nothing is waited for.
-func (c *call) previewAftermath(ctx context.Context) (Outcome, error) {
+// previewCleanUp says what an aftermath would do now. What EC2 says is taken as it is: nothing is waited for.
+func (c *call) previewCleanUp(ctx context.Context) (Outcome, error) {
 	c.ask(ctx, always)
 	for _, done := range []<-chan struct{}{c.instance.done, c.node.done} {
 		wait(ctx, done, previewLimit)
 	}
-	if out, done := c.foreign(); done {
+	if out, done := c.otherCluster(); done {
 		return out, nil
 	}
 	t := c.target()
 	switch {
 	case t.Node == nil && !errors.Is(t.NodeErr, ErrNotFound), t.Instance == nil && !errors.Is(t.InstanceErr, ErrNotFound):
 		return Outcome{}, c.failure()
-	case c.in.State == stateRunning && t.Node != nil && t.Node.cameBack(c.in):
+	case c.in.State == stateRunning && t.Node != nil && t.Node.hasReturned(c.in):
 		return c.planned("our marks would be taken off the node, whose instance is back"), nil
 	case c.in.State != stateStopped && c.in.State != stateTerminated:
 		return c.nothing("the instance is only " + c.in.State + ": nothing would be given free"), nil
 	}
-	switch r := c.Policy.Release(t); {
+	switch r := c.Policy.Cleanup(t); {
 	case !r.Free:
 		return c.nothing(r.Reason), nil
 	case r.DeleteNode:
@@ -95,39 +95,39 @@ func (c *call) nothing(why string) Outcome {
 }
 
 func (c *call) release(ctx context.Context) (Outcome, error) {
-	if err := c.seeInstance(ctx, func(i Instance) bool {
+	if err := c.waitForInstance(ctx, func(i Instance) bool {
 		return i.State == stateStopped || i.State == stateTerminated || i.State == stateRunning
 	}); err != nil {
 		return Outcome{}, err
 	}
-	if out, done := c.foreign(); done {
+	if out, done := c.otherCluster(); done {
 		return out, nil
 	}
-	if err := c.seeNode(ctx, true); err != nil {
+	if err := c.findNode(ctx, true); err != nil {
 		return Outcome{}, err
 	}
 	t := c.target()
-	r := c.Policy.Release(t)
+	r := c.Policy.Cleanup(t)
 	if !r.Free {
 		return c.nothing(r.Reason), nil
 	}
-	return c.giveFree(ctx, *t.Node, r)
+	return c.cleanUpNode(ctx, *t.Node, r)
 }
 
-// welcomeBack takes our marks off a node that has come back with its instance.
-func (c *call) welcomeBack(ctx context.Context) (Outcome, error) {
-	if err := c.seeInstance(ctx, func(Instance) bool { return true }); err != nil {
+// uncordonReturned takes our marks off a node that has come back with its instance.
+func (c *call) uncordonReturned(ctx context.Context) (Outcome, error) {
+	if err := c.waitForInstance(ctx, func(Instance) bool { return true }); err != nil {
 		return Outcome{}, err
 	}
-	if out, done := c.foreign(); done {
+	if out, done := c.otherCluster(); done {
 		return out, nil
 	}
-	if err := c.seeNode(ctx, false); err != nil {
+	if err := c.findNode(ctx, false); err != nil {
 		return Outcome{}, err
 	}
 	t := c.target()
 	switch {
-	case t.Node == nil || !t.Node.cameBack(c.in):
+	case t.Node == nil || !t.Node.hasReturned(c.in):
 		return c.nothing("there are no marks to take off a node"), nil
 	case t.Instance == nil || t.Instance.State != stateRunning:
 		return c.nothing("the instance does not run any more"), nil
@@ -141,18 +141,18 @@ func (c *call) welcomeBack(ctx context.Context) (Outcome, error) {
 	}
 	c.log("took our marks off a node that is back", "node", t.Node.Name)
 	out := c.end(Plan{})
-	out.Result = Returned
+	out.Result = Recovered
 	return out, nil
 }
 
-// seeInstance asks EC2 until it says something certain of the instance, for as long as it may go on to describe it as it
+// waitForInstance asks EC2 until it says something certain of the instance, for as long as it may go on to describe it as it
 // was: that there is none, that it is not ours, or what is certain.
-func (c *call) seeInstance(ctx context.Context, certain func(Instance) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, certainLimit)
+func (c *call) waitForInstance(ctx context.Context, certain func(Instance) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, stateLimit)
 	defer cancel()
 	c.instance.run(ctx, backoff{250 * time.Millisecond, 4 * time.Second}, func(ctx context.Context) (Instance, error) {
 		i, err := c.Cloud.Instance(ctx, c.in.Instance)
-		if err == nil && !certain(i) && c.Policy.notOurs(i) == "" {
+		if err == nil && !certain(i) && c.Policy.otherClusterReason(i) == "" {
 			c.instance.note(i)
 			return i, errUncertain
 		}
@@ -168,8 +168,8 @@ func (c *call) seeInstance(ctx context.Context, certain func(Instance) bool) err
 // errUncertain is an answer that may still change.
 var errUncertain = errors.New("on its way to another state")
 
-// seeNode looks for the node; listing says whether all nodes may be listed for it.
-func (c *call) seeNode(ctx context.Context, listing bool) error {
+// findNode looks for the node; listing says whether all nodes may be listed for it.
+func (c *call) findNode(ctx context.Context, listing bool) error {
 	c.unlisted = !listing
 	c.node.run(ctx, backoff{250 * time.Millisecond, 4 * time.Second}, c.nodeFinder(), always)
 	if _, err := c.node.known(); err != nil && !errors.Is(err, ErrNotFound) {
@@ -179,23 +179,23 @@ func (c *call) seeNode(ctx context.Context, listing bool) error {
 }
 
 // foreign is the outcome where the instance is not ours, as far as EC2 knows it.
-func (c *call) foreign() (Outcome, bool) {
+func (c *call) otherCluster() (Outcome, bool) {
 	i, _ := c.instance.known()
 	if i == nil {
 		return Outcome{}, false
 	}
-	why := c.Policy.notOurs(*i)
+	why := c.Policy.otherClusterReason(*i)
 	if why == "" {
 		return Outcome{}, false
 	}
 	return c.end(Plan{Verdict: Foreign, Reason: why}), true
 }
 
-// giveFree has Kubernetes start what ran on the machine elsewhere. The order matters: the taint first, so that volumes
+// cleanUpNode has Kubernetes start what ran on the machine elsewhere. The order matters: the taint first, so that volumes
 // need not wait for a kubelet; then the pods' deletion timestamps, which come from that; only then their objects; and the
 // node last, since volumes of a node that is gone wait for minutes.
-func (c *call) giveFree(ctx context.Context, n Node, r Release) (Outcome, error) {
-	var told ReleaseTold
+func (c *call) cleanUpNode(ctx context.Context, n Node, r Cleanup) (Outcome, error) {
+	var told CleanupResult
 	err := backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
 		after, err := c.Cluster.ChangeNode(ctx, n, OutOfService)
 		if err == nil {
@@ -213,14 +213,14 @@ func (c *call) giveFree(ctx context.Context, n Node, r Release) (Outcome, error)
 	c.log("told Kubernetes that the machine has stopped", "node", n.Name)
 
 	out := c.end(Plan{})
-	out.Result, out.Release = Released, &told
+	out.Result, out.Cleanup = CleanedUp, &told
 	problem := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
-	pods, err := c.leftPods(ctx, n.Name)
-	out.Pods = c.freePods(ctx, pods)
+	pods, err := c.remainingPods(ctx, n.Name)
+	out.Pods = c.deletePods(ctx, pods)
 	switch {
 	case err != nil:
 		problem("listing the pods that are left: %v", err)
-	case slices.ContainsFunc(out.Pods, func(p PodTold) bool { return p.End == PodRemaining }):
+	case slices.ContainsFunc(out.Pods, func(p PodResult) bool { return p.End == PodStillRunning }):
 		problem("not every pod's object could be deleted")
 	default:
 		told.PodsFreed = since(c.in.Time, time.Now())
@@ -242,13 +242,13 @@ func (c *call) giveFree(ctx context.Context, n Node, r Release) (Outcome, error)
 			told.NodeDeleted = since(c.in.Time, time.Now())
 		}
 	}
-	out.Times.Ended = since(c.in.Time, time.Now())
+	out.Timings.Ended = since(c.in.Time, time.Now())
 	return out, nil
 }
 
-// leftPods are the pods that the machine held, once the taint-eviction controller has deleted each of them, or after
+// remainingPods are the pods that the machine held, once the taint-eviction controller has deleted each of them, or after
 // timestampLimit.
-func (c *call) leftPods(ctx context.Context, node string) ([]Pod, error) {
+func (c *call) remainingPods(ctx context.Context, node string) ([]Pod, error) {
 	waiting, cancel := context.WithTimeout(ctx, timestampLimit)
 	defer cancel()
 	pods := map[string]Pod{}
@@ -268,13 +268,13 @@ func (c *call) leftPods(ctx context.Context, node string) ([]Pod, error) {
 				}
 			}
 			for _, p := range pods {
-				if freed(p) && !(p.Terminating && p.EndedBy == byTaintManager) {
+				if mustBeDeleted(p) && !(p.Terminating && p.EndedBy == byTaintManager) {
 					return
 				}
 			}
 			cancel()
 		})
-		if err != nil && errors.Is(err, ErrFinal) {
+		if err != nil && errors.Is(err, ErrPermanent) {
 			break
 		}
 		sleep(waiting, relistFirst)
@@ -284,7 +284,7 @@ func (c *call) leftPods(ctx context.Context, node string) ([]Pod, error) {
 	}
 	var left []Pod
 	for _, p := range pods {
-		if freed(p) {
+		if mustBeDeleted(p) {
 			left = append(left, p)
 		}
 	}
@@ -299,14 +299,14 @@ var errUnlisted = errors.New("there was no list in time")
 
 // freed reports whether a pod's object is deleted after its machine's end. A static pod's is its kubelet's, and a
 // DaemonSet's has nowhere else to go: Kubernetes deletes both with the node.
-func freed(p Pod) bool { return !p.Mirror && p.Owner.Kind != "DaemonSet" }
+func mustBeDeleted(p Pod) bool { return !p.Mirror && p.Owner.Kind != "DaemonSet" }
 
-// freePods deletes the objects of pods whose machine has stopped: no kubelet will.
-func (c *call) freePods(ctx context.Context, pods []Pod) []PodTold {
+// deletePods deletes the objects of pods whose machine has stopped: no kubelet will.
+func (c *call) deletePods(ctx context.Context, pods []Pod) []PodResult {
 	if len(pods) == 0 {
 		return nil
 	}
-	told := make([]PodTold, len(pods))
+	told := make([]PodResult, len(pods))
 	slots := make(chan struct{}, max(c.Policy.Parallel, 1))
 	var wg sync.WaitGroup
 	for i, p := range pods {
@@ -324,10 +324,10 @@ func (c *call) freePods(ctx context.Context, pods []Pod) []PodTold {
 			told[i] = s.outcome(c.in.Time)
 			switch {
 			case err == nil || errors.Is(err, ErrNotFound):
-				told[i].End, told[i].Reason = PodReleased, "its machine has stopped: it can be started elsewhere"
+				told[i].End, told[i].Reason = PodDeleted, "its machine has stopped: it can be started elsewhere"
 				told[i].Gone = since(c.in.Time, time.Now())
 			default:
-				told[i].End, told[i].Reason, told[i].LastRefusal = PodRemaining, "its object could not be deleted", err.Error()
+				told[i].End, told[i].Reason, told[i].LastRefusal = PodStillRunning, "its object could not be deleted", err.Error()
 			}
 		})
 	}
@@ -344,7 +344,7 @@ func (c *call) waitForVolumes(ctx context.Context, node string) (attached []stri
 		if nowErr == nil || ctx.Err() == nil {
 			attached, err = now, nowErr
 		}
-		if err == nil && len(attached) == 0 || err != nil && errors.Is(err, ErrFinal) || !sleep(ctx, pause) {
+		if err == nil && len(attached) == 0 || err != nil && errors.Is(err, ErrPermanent) || !sleep(ctx, pause) {
 			return attached, err
 		}
 	}

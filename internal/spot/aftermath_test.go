@@ -56,7 +56,7 @@ func TestRelease(t *testing.T) {
 			for _, change := range c.target {
 				change(&target)
 			}
-			got := spot.DefaultPolicy(cluster).Release(target)
+			got := spot.DefaultPolicy(cluster).Cleanup(target)
 			if got.Free != c.free || got.DeleteNode != c.node || !strings.Contains(got.Reason, c.because) {
 				t.Errorf("got %+v, want free %v, node %v, %q", got, c.free, c.node, c.because)
 			}
@@ -91,15 +91,15 @@ func (w *world) lose(state string) spot.Pod {
 func TestWhatAMachineLeavesIsGivenFree(t *testing.T) {
 	inWorld(t, func(w *world) {
 		old := w.lose("terminated")
-		out := w.handleEvent(w.changed("terminated"), spot.Released)
-		r := out.Release
+		out := w.handleEvent(w.changed("terminated"), spot.CleanedUp)
+		r := out.Cleanup
 		if r == nil || r.Tainted == nil || r.PodsFreed == nil || r.VolumesFree == nil || r.NodeDeleted == nil {
 			t.Fatalf("%+v", r)
 		}
 		if *r.Tainted > *r.PodsFreed || *r.PodsFreed > *r.VolumesFree || *r.VolumesFree > *r.NodeDeleted {
 			t.Errorf("the order is wrong: %s", told(out))
 		}
-		if p := podTold(t, out, "db-0"); p.End != spot.PodReleased {
+		if p := podTold(t, out, "db-0"); p.End != spot.PodDeleted {
 			t.Errorf("%+v", p)
 		}
 		time.Sleep(time.Minute) // for whoever would still delete by name
@@ -130,7 +130,7 @@ func TestAPodThatWasEndingWhenItsMachineDied(t *testing.T) {
 		w.cluster.WriteNode(instance, func(n *spot.Node) { n.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} })
 		w.cluster.PowerOff(instance)
 		w.aws.SetState(instance, "terminated")
-		w.handleEvent(w.changed("terminated"), spot.Released)
+		w.handleEvent(w.changed("terminated"), spot.CleanedUp)
 		time.Sleep(time.Minute)
 		if now, ok := w.cluster.Pod("default/db-0"); !ok || now.UID == p.UID || now.Terminating {
 			t.Errorf("its successor is %+v, %v", now, ok)
@@ -148,11 +148,11 @@ func TestAPodThatWasEndingWhenItsMachineDied(t *testing.T) {
 func TestAStoppedInstanceKeepsItsNode(t *testing.T) {
 	inWorld(t, func(w *world) {
 		before, _ := w.cluster.Node(instance)
-		w.handleEvent(w.warning(spot.SpotStop), spot.Emptied)
+		w.handleEvent(w.warning(spot.SpotStop), spot.Drained)
 		w.lose("stopped")
-		out := w.handleEvent(w.changed("stopped"), spot.Released)
+		out := w.handleEvent(w.changed("stopped"), spot.CleanedUp)
 		n, ok := w.cluster.Node(instance)
-		if !ok || out.Release.NodeDeleted != nil {
+		if !ok || out.Cleanup.NodeDeleted != nil {
 			t.Fatal("the node of a stopped instance was deleted")
 		}
 		if !hasTaint(n, "node.kubernetes.io/out-of-service") {
@@ -164,7 +164,7 @@ func TestAStoppedInstanceKeepsItsNode(t *testing.T) {
 		w.aws.StartInstance(instance)
 		time.Sleep(20 * time.Second)
 		w.cluster.PowerOn(instance)
-		w.handleEvent(w.changed("running"), spot.Returned)
+		w.handleEvent(w.changed("running"), spot.Recovered)
 		after, _ := w.cluster.Node(instance)
 		before.Version, after.Version = "", ""
 		delete(after.Labels, "node-role.kubernetes.io/spot-worker")
@@ -203,8 +203,8 @@ func TestEC2IsAskedUntilItIsCertain(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.lose("shutting-down")
 		time.AfterFunc(30*time.Second, func() { w.aws.SetState(instance, "terminated") })
-		out := w.handleEvent(w.changed("terminated"), spot.Released)
-		if at := *out.Release.Tainted; at < 29 {
+		out := w.handleEvent(w.changed("terminated"), spot.CleanedUp)
+		if at := *out.Cleanup.Tainted; at < 29 {
 			t.Errorf("the node was marked %v s after the event, before the end was certain", at)
 		}
 	})
@@ -216,7 +216,7 @@ func TestAWarnedMachineThatStillRunsKeepsItsMarks(t *testing.T) {
 		running := w.changed("running")
 		time.Sleep(3 * time.Second)
 		w.event = time.Now().UTC().Truncate(time.Second)
-		w.handleEvent(w.warning(spot.SpotStop), spot.Emptied)
+		w.handleEvent(w.warning(spot.SpotStop), spot.Drained)
 		w.handleEvent(running, spot.Ignored)
 		if n, _ := w.cluster.Node(instance); !n.Unschedulable {
 			t.Error("the marks of a warning are gone")
@@ -229,9 +229,9 @@ func TestVolumesThatStayKeepTheNode(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.lose("terminated")
 		w.cluster.Disturb(spottest.Disturbance{Resource: "volumeattachments", Err: errors.New("EOF")})
-		out := w.handleEvent(w.changed("terminated"), spot.Released)
-		if out.Release.NodeDeleted != nil || len(out.Problems) == 0 {
-			t.Errorf("%+v, %q", out.Release, out.Problems)
+		out := w.handleEvent(w.changed("terminated"), spot.CleanedUp)
+		if out.Cleanup.NodeDeleted != nil || len(out.Problems) == 0 {
+			t.Errorf("%+v, %q", out.Cleanup, out.Problems)
 		}
 		if _, ok := w.cluster.Node(instance); !ok {
 			t.Error("the node was deleted")
@@ -244,9 +244,9 @@ func TestPodsThatAreNotKnownKeepTheNode(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.lose("terminated")
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods", Err: errors.New("EOF")})
-		out := w.handleEvent(w.changed("terminated"), spot.Released)
-		if out.Release.PodsFreed != nil || out.Release.NodeDeleted != nil || len(out.Problems) == 0 {
-			t.Errorf("%+v, %q", out.Release, out.Problems)
+		out := w.handleEvent(w.changed("terminated"), spot.CleanedUp)
+		if out.Cleanup.PodsFreed != nil || out.Cleanup.NodeDeleted != nil || len(out.Problems) == 0 {
+			t.Errorf("%+v, %q", out.Cleanup, out.Problems)
 		}
 		if _, ok := w.cluster.Node(instance); !ok {
 			t.Error("the node was deleted")
@@ -259,10 +259,10 @@ func TestAnAftermathThatCanDoNothingIsAnError(t *testing.T) {
 	for name, harm := range map[string]func(w *world){
 		"EC2 cannot be asked": func(w *world) { w.aws.Fail("DescribeInstances", 1000, spottest.Throttled()) },
 		"the cluster cannot be asked": func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Resource: "nodes", Err: spot.Final(errors.New("403"))})
+			w.cluster.Disturb(spottest.Disturbance{Resource: "nodes", Err: spot.Permanent(errors.New("403"))})
 		},
 		"the node cannot be marked": func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Resource: "nodes", Err: spot.Final(errors.New("403"))})
+			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Resource: "nodes", Err: spot.Permanent(errors.New("403"))})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -283,7 +283,7 @@ func TestForeignStateChanges(t *testing.T) {
 		w.aws.AddInstance(spottest.Instance{ID: "i-0fffffffffffffff1", State: "terminated", Tags: map[string]string{spot.TagCluster: "other.example.com"}})
 		in := w.changed("terminated")
 		in.Instance = "i-0fffffffffffffff1"
-		w.handleEvent(in, spot.ForeignOne)
+		w.handleEvent(in, spot.OtherCluster)
 		w.wrote(0, 0)
 		if n := w.cluster.Count("list", "nodes"); n != 0 {
 			t.Errorf("%d lists of nodes", n)

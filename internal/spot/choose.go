@@ -23,14 +23,14 @@ type ReplaceAction string
 
 const (
 	ReplaceDetach  ReplaceAction = "detach"       // the group launches another when this one is detached from it
-	ReplaceTell    ReplaceAction = "autoscaler"   // CAST AI's autoscaler is told, and replaces the node as it sees fit
+	ReplaceNotify  ReplaceAction = "autoscaler"   // CAST AI's autoscaler is told, and replaces the node as it sees fit
 	ReplaceClaim   ReplaceAction = "node-claim"   // Karpenter launches what is needed when the NodeClaim is deleted
 	ReplacePending ReplaceAction = "pods-pending" // Karpenter launches a node for the pods that are left without one
 	ReplaceAlready ReplaceAction = "already"      // somebody has asked before
 	ReplaceNone    ReplaceAction = "none"
 )
 
-func notReplacedFor(format string, args ...any) Replace {
+func noReplacement(format string, args ...any) Replace {
 	return Replace{Action: ReplaceNone, Reason: fmt.Sprintf(format, args...)}
 }
 
@@ -51,21 +51,21 @@ func has(m map[string]string, key string) bool {
 }
 
 // replace chooses who is asked for another instance: exactly one, by the node or by the policy.
-func (p Policy) replace(m meaning, t Target) Replace {
+func (p Policy) replace(m eventRule, t Target) Replace {
 	way := p.Replace
 	if way == ReplacerAuto {
 		way = replacerOf(t)
 	}
 	switch {
 	case way == ReplacerNobody:
-		return notReplacedFor("the policy is to ask nobody")
+		return noReplacement("the policy is to ask nobody")
 	case way == ReplacerAutoscaler && m.tell != "":
 		return p.replaceByAutoscaler(m, t)
 	case !m.detach:
-		return notReplacedFor("%s", m.keep)
+		return noReplacement("%s", m.keep)
 	}
-	if why := p.keepsReplacement(t); why != "" {
-		return notReplacedFor("%s", why)
+	if why := p.noReplacementReason(t); why != "" {
+		return noReplacement("%s", why)
 	}
 	if way == ReplacerKarpenter {
 		return p.replaceByKarpenter(t)
@@ -73,8 +73,8 @@ func (p Policy) replace(m meaning, t Target) Replace {
 	return p.replaceByGroup(t)
 }
 
-// keepsReplacement says why nobody may be asked, whoever it would be; empty if somebody may.
-func (p Policy) keepsReplacement(t Target) string {
+// noReplacementReason says why nobody may be asked, whoever it would be; empty if somebody may.
+func (p Policy) noReplacementReason(t Target) string {
 	switch {
 	case hasRole(t, "control-plane", "master", "apiserver", "api-server"):
 		return "it runs the control plane: kOps never surges these nodes, and neither do we"
@@ -87,17 +87,17 @@ func (p Policy) keepsReplacement(t Target) string {
 }
 
 // replaceByAutoscaler tells CAST AI's autoscaler. It needs the node: what it is told is the node's providerID.
-func (p Policy) replaceByAutoscaler(m meaning, t Target) Replace {
+func (p Policy) replaceByAutoscaler(m eventRule, t Target) Replace {
 	switch {
 	case !p.Autoscaler:
-		return notReplacedFor("it is CAST AI's to replace, and there is no API key to tell it with")
+		return noReplacement("it is CAST AI's to replace, and there is no API key to tell it with")
 	case t.Node == nil:
-		return notReplacedFor("CAST AI's autoscaler is told of nodes, and the node is not known")
+		return noReplacement("CAST AI's autoscaler is told of nodes, and the node is not known")
 	}
-	if why := p.keepsReplacement(t); why != "" {
-		return notReplacedFor("%s", why)
+	if why := p.noReplacementReason(t); why != "" {
+		return noReplacement("%s", why)
 	}
-	return Replace{Action: ReplaceTell, Tell: m.tell}
+	return Replace{Action: ReplaceNotify, Tell: m.tell}
 }
 
 // replaceByKarpenter leaves it to the pods that are evicted, or, where the policy names Karpenter, deletes the NodeClaim:
@@ -107,7 +107,7 @@ func (p Policy) replaceByKarpenter(t Target) Replace {
 	case p.Replace != ReplacerKarpenter:
 		return Replace{Action: ReplacePending, Reason: "Karpenter launches a node for the pods that are left without one"}
 	case t.Node == nil || t.Node.Claim == "":
-		return notReplacedFor("no NodeClaim of Karpenter's owns the node")
+		return noReplacement("no NodeClaim of Karpenter's owns the node")
 	}
 	return Replace{Action: ReplaceClaim, Claim: t.Node.Claim}
 }
@@ -116,32 +116,32 @@ func (p Policy) replaceByKarpenter(t Target) Replace {
 // tagging and detaching them without lowering the group, which works in a group at its maximum too.
 func (p Policy) replaceByGroup(t Target) Replace {
 	if t.Instance == nil {
-		return notReplacedFor("EC2 could not be asked whose instance it is: %v", t.InstanceErr)
+		return noReplacement("EC2 could not be asked whose instance it is: %v", t.InstanceErr)
 	}
-	if why := p.notOurs(*t.Instance); why != "" {
-		return notReplacedFor("%s", why)
+	if why := p.otherClusterReason(*t.Instance); why != "" {
+		return noReplacement("%s", why)
 	}
 	if t.Membership == nil {
 		if from := t.Instance.Tags[TagDetached]; from != "" && errors.Is(t.MembershipErr, ErrNotFound) {
 			return Replace{Action: ReplaceAlready, Group: from, Reason: "it is detached from its group already"}
 		}
 		if errors.Is(t.MembershipErr, ErrNotFound) {
-			return notReplacedFor("it is in no Auto Scaling group")
+			return noReplacement("it is in no Auto Scaling group")
 		}
-		return notReplacedFor("Auto Scaling could not be asked for its group: %v", t.MembershipErr)
+		return noReplacement("Auto Scaling could not be asked for its group: %v", t.MembershipErr)
 	}
 	g := *t.Membership
 	switch owner := g.GroupTags[TagCluster]; {
 	case owner != p.Cluster:
-		return notReplacedFor("its group %s does not carry the tag %s=%s", g.Group, TagCluster, p.Cluster)
+		return noReplacement("its group %s does not carry the tag %s=%s", g.Group, TagCluster, p.Cluster)
 	case !strings.HasSuffix(g.Group, "."+p.Cluster):
-		return notReplacedFor("its group %s is not named as kOps names the groups of %s", g.Group, p.Cluster)
+		return noReplacement("its group %s is not named as kOps names the groups of %s", g.Group, p.Cluster)
 	case strings.HasPrefix(g.LifecycleState, "Warmed:"):
-		return notReplacedFor("it is in the warm pool of its group %s: nothing runs on it that would need another", g.Group)
+		return noReplacement("it is in the warm pool of its group %s: nothing runs on it that would need another", g.Group)
 	case g.LifecycleState != "InService" && g.LifecycleState != "Standby":
 		return Replace{Action: ReplaceAlready, Group: g.Group, Reason: "it is leaving its group already: " + g.LifecycleState}
 	case slices.Contains(g.Suspended, "Launch"):
-		return notReplacedFor("the process Launch is suspended in its group %s: a detach would bring no replacement", g.Group)
+		return noReplacement("the process Launch is suspended in its group %s: a detach would bring no replacement", g.Group)
 	}
 	hooks := slices.DeleteFunc(slices.Clone(g.TerminateHooks), func(h string) bool {
 		return strings.HasSuffix(h, suffixNTHHook) // for a drainer that finds the node drained

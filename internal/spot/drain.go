@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// cordonFirst is how long the evictions wait for the cordon. They must come after it, or an evicted pod's successor
+	// cordonPatience is how long the evictions wait for the cordon. They must come after it, or an evicted pod's successor
 	// may land on the same node; but pods that get no SIGTERM are worse.
-	cordonFirst = 5 * time.Second
+	cordonPatience = 5 * time.Second
 
 	// settle is how long an empty node is watched for pods that the scheduler bound to it before it saw the cordon.
 	settle = 2 * time.Second
@@ -24,26 +24,26 @@ const (
 	changedAgain = 2 * time.Second
 )
 
-// nodeDrain is what became of the node's half of an interruption.
-type nodeDrain struct {
+// drainResult is what became of the node's half of an interruption.
+type drainResult struct {
 	Node     string
-	Cordon   CordonTold
-	Plan     *PlanTold
-	Times    TimesTold
-	Pods     []PodTold
+	Cordon   CordonResult
+	Plan     *PlanResult
+	Timings  Timings
+	Pods     []PodResult
 	Problems []string
 	Attached []string // volumes that were still attached at the end
 	Changed  bool     // something was asked for that cannot be unasked
 	Listed   bool     // the node's pods are known
 }
 
-func (d *nodeDrain) problem(format string, args ...any) {
+func (d *drainResult) problem(format string, args ...any) {
 	d.Problems = append(d.Problems, fmt.Sprintf(format, args...))
 }
 
 // drainNode waits for the node, cordons it, and sees its pods off. ctx ends with the plan, or, where a lifecycle hook's
 // heartbeats move the plan's end, with the invocation.
-func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told nodeDrain) {
+func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told drainResult) {
 	select {
 	case <-c.node.done:
 	case <-ctx.Done():
@@ -53,31 +53,31 @@ func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told node
 		return told
 	}
 	told.Node = node.Name
-	told.Times.Located = since(c.in.Time, time.Now())
+	told.Timings.Located = since(c.in.Time, time.Now())
 	plan := c.plan()
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.log("found the node", "node", node.Name, "deadline", plan.Deadline)
 
-	cordoned := make(chan cordonEnd, 1)
+	cordoned := make(chan cordonAttempt, 1)
 	go func() { cordoned <- c.cordon(work, *node, plan) }()
-	p := &podDrain{call: c, plan: plan, node: *node, notes: newNotes(ctx, c.Cluster), pods: map[string]*podState{}, losers: map[string]bool{},
-		answers: make(chan podAnswer, c.Policy.Parallel)}
+	p := &podDrain{call: c, plan: plan, node: *node, notes: newEventQueue(ctx, c.Cluster), pods: map[string]*podState{}, losers: map[string]bool{},
+		answers: make(chan evictionResponse, c.Policy.Parallel)}
 	if plan.Drain {
-		changes := make(chan podNews)
+		changes := make(chan podUpdate)
 		go c.follow(work, node.Name, changes)
 		p.run(work, changes, cordoned, moves)
 	} else {
-		p.seeCordon(<-cordoned)
+		p.cordonDone(<-cordoned)
 	}
 	cancel() // the cordon and the watch have nothing left to do
 	p.tell(&told)
-	told.Attached = c.stillAttached(ctx, *node, p)
+	told.Attached = c.attachedVolumes(ctx, *node, p)
 	if c.in.Rehearsal {
-		c.unmark(ctx, *node, &told)
+		c.removeRehearsal(ctx, *node, &told)
 	}
 	if plan.Drain {
-		p.notes.add(endNote(*node, told))
+		p.notes.add(drainedEvent(*node, told))
 	}
 	p.notes.release()
 	if problem := p.notes.end(); problem != "" {
@@ -86,11 +86,11 @@ func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told node
 	return told
 }
 
-// stillAttached reads the node once more, if pods that had to leave had volumes, and names the volumes attached to it.
-func (c *call) stillAttached(ctx context.Context, n Node, d *podDrain) []string {
+// attachedVolumes reads the node once more, if pods that had to leave had volumes, and names the volumes attached to it.
+func (c *call) attachedVolumes(ctx context.Context, n Node, d *podDrain) []string {
 	volumes := false
 	for _, s := range d.pods {
-		volumes = volumes || s.pod.Volumes && s.fate.Verb != Leave
+		volumes = volumes || s.pod.Volumes && s.fate.Action != PodSkip
 	}
 	if !volumes {
 		return nil
@@ -104,9 +104,9 @@ func (c *call) stillAttached(ctx context.Context, n Node, d *podDrain) []string 
 	return after.Attached
 }
 
-// unmark takes our marks away after a rehearsal: nobody takes the machine.
-func (c *call) unmark(ctx context.Context, n Node, told *nodeDrain) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endMargin)
+// removeRehearsal takes our marks away after a rehearsal: nobody takes the machine.
+func (c *call) removeRehearsal(ctx context.Context, n Node, told *drainResult) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportMargin)
 	defer cancel()
 	err := backoff{100 * time.Millisecond, time.Second}.persist(ctx, func(ctx context.Context) error {
 		now, err := c.Cluster.NodeNamed(ctx, n.Name)
@@ -123,21 +123,21 @@ func (c *call) unmark(ctx context.Context, n Node, told *nodeDrain) {
 	c.log("took the rehearsal's marks away", "node", n.Name)
 }
 
-// cordonEnd is what became of the cordon.
-type cordonEnd struct {
+// cordonAttempt is what became of the cordon.
+type cordonAttempt struct {
 	at      time.Time
 	changed bool
 	err     error
 }
 
-func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonEnd {
-	var end cordonEnd
+func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonAttempt {
+	var end cordonAttempt
 	end.err = backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
 		after, err := c.Cluster.ChangeNode(ctx, n, func(n Node) Node { return mark(n, c.in, plan) })
 		switch {
 		case err == nil:
 			end.changed = end.changed || after.Version != n.Version
-		case !errors.Is(err, ErrFinal) && !errors.Is(err, ErrNotFound):
+		case !errors.Is(err, ErrPermanent) && !errors.Is(err, ErrNotFound):
 			end.changed = true // perhaps: the answer may have been lost
 		}
 		return err
@@ -158,10 +158,10 @@ type podDrain struct {
 	notes   *notes
 	pods    map[string]*podState // by UID
 	losers  map[string]bool      // UIDs of owners that have lost a pod here to us
-	answers chan podAnswer
+	answers chan evictionResponse
 	asking  int // requests under way
 
-	cordon       cordonEnd
+	cordon       cordonAttempt
 	isCordoned   bool
 	listed       bool
 	listErr      error
@@ -169,22 +169,22 @@ type podDrain struct {
 	lastChange   time.Time
 	lastEviction time.Time
 	empty        time.Time // when the last pod that had to leave had left
-	planned      *PlanTold
+	planned      *PlanResult
 }
 
-// podAnswer is what came of one request.
-type podAnswer struct {
+// evictionResponse is what came of one request.
+type evictionResponse struct {
 	uid     string
 	version string // of the pod that was asked
-	ask     Ask
+	ask     EvictionRequest
 	err     error
 	at      time.Time
 }
 
-func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-chan cordonEnd, moves <-chan time.Time) {
+func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <-chan cordonAttempt, moves <-chan time.Time) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	patience := time.NewTimer(cordonFirst)
+	patience := time.NewTimer(cordonPatience)
 	defer patience.Stop()
 	open := false
 	for {
@@ -193,7 +193,7 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 			stop() // the end has come without having been moved
 		}
 		if open {
-			d.askDue(ctx, now)
+			d.sendDue(ctx, now)
 		}
 		if open && d.listed && d.asking == 0 {
 			d.notes.release() // every pod has been asked once
@@ -212,11 +212,11 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 				}
 			}
 			if !d.isCordoned { // it ends with ctx too, and says why
-				d.seeCordon(<-cordoned)
+				d.cordonDone(<-cordoned)
 			}
 			return
 		case end := <-cordoned:
-			d.seeCordon(end)
+			d.cordonDone(end)
 			open = true
 		case <-patience.C:
 			open = true
@@ -233,10 +233,10 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podNews, cordoned <-c
 	}
 }
 
-func (d *podDrain) seeCordon(end cordonEnd) {
+func (d *podDrain) cordonDone(end cordonAttempt) {
 	d.cordon, d.isCordoned = end, true
 	d.lastChange = time.Now()
-	d.notes.add(cordonNote(d.node, d.in, d.plan, end.err))
+	d.notes.add(cordonEvent(d.node, d.in, d.plan, end.err))
 }
 
 // quietAt is when the node will have been empty for long enough; zero while it is not empty.
@@ -282,15 +282,15 @@ func (d *podDrain) turn(s *podState, now time.Time) time.Time {
 func (d *podDrain) move(deadline time.Time) {
 	d.plan = d.plan.Moved(deadline)
 	for _, s := range d.pods {
-		if s.fate.Verb == Evict && !s.told {
-			s.fate = d.plan.Fate(s.pod, time.Now(), false)
+		if s.fate.Action == PodEvict && !s.told {
+			s.fate = d.plan.PodPlan(s.pod, time.Now(), false)
 		}
 	}
 	d.log("the end of the machine has moved", "deadline", deadline)
 }
 
 // see takes in what the watch shows.
-func (d *podDrain) see(ch podNews) {
+func (d *podDrain) see(ch podUpdate) {
 	now := time.Now()
 	d.lastChange = now
 	if ch.err != nil {
@@ -310,17 +310,17 @@ func (d *podDrain) see(ch podNews) {
 			}
 		}
 		if !d.listed {
-			d.planned = d.plan.told(d.in, true, d.plan.Fates(ch.Pods, d.began))
+			d.planned = d.plan.told(d.in, true, d.plan.PodPlans(ch.Pods, d.began))
 		}
 	}
 	for _, p := range ch.Pods {
-		d.seePod(p, ch.Gone, now)
+		d.podChanged(p, ch.Gone, now)
 	}
 	d.listed = d.listed || ch.All
-	d.lookEmpty(now)
+	d.checkEmpty(now)
 }
 
-func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
+func (d *podDrain) podChanged(p Pod, gone bool, now time.Time) {
 	s := d.pods[p.UID]
 	switch {
 	case gone && s != nil:
@@ -331,18 +331,18 @@ func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
 	case s == nil:
 		s = &podState{due: now}
 		d.pods[p.UID] = s
-		s.fate = d.plan.Fate(p, now, d.listed && d.losers[p.Owner.UID])
+		s.fate = d.plan.PodPlan(p, now, d.listed && d.losers[p.Owner.UID])
 		if d.listed {
-			d.log("a pod came after the cordon", "pod", p.ID(), "fate", s.fate.Verb, "reason", s.fate.Reason)
+			d.log("a pod came after the cordon", "pod", p.ID(), "fate", s.fate.Action, "reason", s.fate.Reason)
 		}
-	case s.told || s.asking || s.fate.Verb != Evict:
+	case s.told || s.asking || s.fate.Action != PodEvict:
 		// It is on its way or stays, or an answer that is under way tells whose doing this is.
 	case p.Terminating != s.pod.Terminating, p.Finished != s.pod.Finished:
-		s.fate = d.plan.Fate(p, now, false)
+		s.fate = d.plan.PodPlan(p, now, false)
 	}
 	if s.gone { // a list from a server that lags had left it out
 		s.gone, s.goneAt = false, time.Time{}
-		if s.fate.Verb == Evict && !s.told && !s.asking {
+		if s.fate.Action == PodEvict && !s.told && !s.asking {
 			s.due = now
 		}
 	}
@@ -350,7 +350,7 @@ func (d *podDrain) seePod(p Pod, gone bool, now time.Time) {
 		s.held, s.due = "", now
 	}
 	s.pod = p
-	if s.fate.Verb != Evict {
+	if s.fate.Action != PodEvict {
 		s.due = time.Time{}
 	}
 }
@@ -360,12 +360,12 @@ func (d *podDrain) markGone(s *podState, now time.Time) {
 		return
 	}
 	s.gone, s.goneAt = true, now
-	if s.fate.Verb != Leave {
+	if s.fate.Action != PodSkip {
 		d.log("a pod has gone", "pod", s.pod.ID(), "told", s.told)
 	}
 }
 
-func (d *podDrain) lookEmpty(now time.Time) {
+func (d *podDrain) checkEmpty(now time.Time) {
 	left := false
 	for _, s := range d.pods {
 		left = left || s.leaves()
@@ -378,8 +378,8 @@ func (d *podDrain) lookEmpty(now time.Time) {
 	}
 }
 
-// askDue sends the requests that are due, in the order of submission, as far as the bound allows.
-func (d *podDrain) askDue(ctx context.Context, now time.Time) {
+// sendDue sends the requests that are due, in the order of submission, as far as the bound allows.
+func (d *podDrain) sendDue(ctx context.Context, now time.Time) {
 	var due []*podState
 	for _, s := range d.pods {
 		if s.leaves() && !s.asking && !s.due.IsZero() && !s.due.After(now) && !d.turn(s, now).After(now) {
@@ -388,7 +388,7 @@ func (d *podDrain) askDue(ctx context.Context, now time.Time) {
 	}
 	slices.SortFunc(due, func(a, b *podState) int { return cmp.Or(a.due.Compare(b.due), submissionOrder(a.pod, b.pod)) })
 	for _, s := range due[:min(len(due), cap(d.answers)-d.asking)] {
-		ask := d.plan.Ask(s.pod, now, s.refusals)
+		ask := d.plan.Request(s.pod, now, s.refusals)
 		s.asking, s.due = true, time.Time{}
 		d.asking++
 		end := d.plan.Until
@@ -403,24 +403,24 @@ func (d *podDrain) askDue(ctx context.Context, now time.Time) {
 				request = d.Cluster.Delete
 			}
 			err := request(ctx, p, ask.Grace, ask.Exact)
-			d.answers <- podAnswer{p.UID, p.Version, ask, err, time.Now()}
+			d.answers <- evictionResponse{p.UID, p.Version, ask, err, time.Now()}
 		}(s.pod)
 	}
 }
 
 // settle takes in what came of a request.
-func (d *podDrain) settle(a podAnswer) {
+func (d *podDrain) settle(a evictionResponse) {
 	s := d.pods[a.uid]
 	s.asking = false
 	if a.err != nil && (s.pod.Terminating || s.pod.Finished) {
-		s.fate = d.plan.Fate(s.pod, a.at, false) // it was not us
+		s.fate = d.plan.PodPlan(s.pod, a.at, false) // it was not us
 	}
 	refused := func(after time.Duration) {
 		s.refusals++
 		if s.refusal == "" || !errors.Is(a.err, context.DeadlineExceeded) { // one that we cut off says nothing of its own
 			s.refusal = a.err.Error()
 		}
-		if next, ok := d.plan.Again(s.pod, a.ask, a.at, s.refusals, after); ok && s.fate.Verb == Evict {
+		if next, ok := d.plan.NextAttempt(s.pod, a.ask, a.at, s.refusals, after); ok && s.fate.Action == PodEvict {
 			s.due = next
 		}
 		d.log("an eviction was refused", "pod", s.pod.ID(), "times", s.refusals, "refusal", s.refusal)
@@ -435,15 +435,15 @@ func (d *podDrain) settle(a podAnswer) {
 			d.losers[s.pod.Owner.UID] = true
 		}
 		d.lastEviction = a.at
-		d.notes.add(podNote(s.pod, d.node.Name, d.in, a.ask))
+		d.notes.add(podEvent(s.pod, d.node.Name, d.in, a.ask))
 		d.log("told a pod to end", "pod", s.pod.ID(), "grace", a.ask.Grace.String(), "past_its_budget", a.ask.Delete)
 	case errors.Is(a.err, ErrNotFound):
 		d.markGone(s, a.at)
-		d.lookEmpty(a.at)
+		d.checkEmpty(a.at)
 		d.lastChange = a.at
 	case errors.Is(a.err, ErrChanged):
 		switch {
-		case s.fate.Verb != Evict:
+		case s.fate.Action != PodEvict:
 		case s.pod.Version != a.version: // the watch was quicker than the answer
 			s.due = a.at
 		default:

@@ -18,7 +18,7 @@ func TestBudgetRefusesThenAllows(t *testing.T) {
 		w.pod("web-1")
 		w.pod("web-2")
 		w.guard("web", 1)
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		// The successor of the one that goes first is Ready after 5 s; until then the budget refuses the other.
 		first, second := w.cluster.Endings()[0], w.cluster.Endings()[1]
 		w.after("the first SIGTERM", first.SIGTERM, 0)
@@ -41,7 +41,7 @@ func TestForcedPastTheBudget(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.pod("db-0", func(p *spottest.Pod) { p.Grace, p.Exit, p.Replacement = c.own, time.Hour, nil })
 				w.guard("db", 1)
-				out := w.handle(spot.Emptied)
+				out := w.handle(spot.Drained)
 				e := w.ended("db-0")
 				if e.Grace != c.given {
 					t.Errorf("it got %s, want %s", e.Grace, c.given)
@@ -50,7 +50,7 @@ func TestForcedPastTheBudget(t *testing.T) {
 				if end := e.SIGTERM.Add(e.Grace); end.After(w.event.Add(116 * time.Second)) {
 					t.Errorf("its grace period ends %s after the event, in the reserve", end.Sub(w.event))
 				}
-				if p := podTold(t, out, "db-0"); p.End != spot.PodForced {
+				if p := podTold(t, out, "db-0"); p.End != spot.PodForceDeleted {
 					t.Errorf("%+v", p)
 				}
 			})
@@ -77,13 +77,13 @@ func TestRefusalsOfOtherKinds(t *testing.T) {
 				w.pod("db-0", func(p *spottest.Pod) { p.Replacement = nil })
 				w.pod("web-1")
 				refuse(w)
-				out := w.handle(spot.Emptied)
+				out := w.handle(spot.Drained)
 				if e := w.ended("db-0"); e.Grace != 30*time.Second {
 					t.Errorf("%+v", e)
 				} else {
 					w.after("its SIGTERM", e.SIGTERM, 85*time.Second)
 				}
-				if p := podTold(t, out, "db-0"); p.End != spot.PodForced || p.LastRefusal == "" {
+				if p := podTold(t, out, "db-0"); p.End != spot.PodForceDeleted || p.LastRefusal == "" {
 					t.Errorf("%+v", p)
 				}
 			})
@@ -107,17 +107,17 @@ func TestEndingPodsAreOnlyWatched(t *testing.T) {
 		w.pod("slow-1", func(p *spottest.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, 100*time.Second })
 		w.pod("stuck-1", func(p *spottest.Pod) { p.Terminating, p.Grace, p.Finalizer = true, 5*time.Second, true })
 		w.pod("endless-1", func(p *spottest.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, time.Hour })
-		out := w.handle(spot.NotEmptied)
+		out := w.handle(spot.Incomplete)
 		if n := w.cluster.Count("create", "pods/eviction") + w.cluster.Count("delete", "pods"); n != 0 {
 			t.Errorf("%d requests about pods that were ending already", n)
 		}
-		if p := podTold(t, out, "slow-1"); p.End != spot.PodGone {
+		if p := podTold(t, out, "slow-1"); p.End != spot.PodTerminated {
 			t.Errorf("%+v", p)
 		}
 		if p := podTold(t, out, "stuck-1"); p.End != spot.PodStuck {
 			t.Errorf("%+v", p)
 		}
-		if p := podTold(t, out, "endless-1"); p.End != spot.PodRemaining {
+		if p := podTold(t, out, "endless-1"); p.End != spot.PodStillRunning {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -129,12 +129,12 @@ func TestAnotherDrainer(t *testing.T) {
 		pod := w.pod("db-0", func(p *spottest.Pod) { p.Grace, p.Exit, p.Replacement = 200*time.Second, 80*time.Second, nil })
 		w.guard("db", 1)
 		time.AfterFunc(10*time.Second, func() { _ = w.cluster.Delete(w.Context(), pod, 200*time.Second, false) })
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		w.after("its end", w.ended("db-0").Exited, 90*time.Second)
 		if n := w.cluster.Count("delete", "pods"); n != 1 {
 			t.Errorf("%d deletes; the other drainer's is the only one to be", n)
 		}
-		if p := podTold(t, out, "db-0"); p.End != spot.PodGone {
+		if p := podTold(t, out, "db-0"); p.End != spot.PodTerminated {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -146,7 +146,7 @@ func TestLateArrivals(t *testing.T) {
 		time.AfterFunc(time.Second, func() { w.pod("late-1") })                 // bound before the scheduler saw the cordon
 		time.AfterFunc(5500*time.Millisecond, func() { w.pod("later-1") })      // when the node is empty already
 		time.AfterFunc(2*time.Second, func() { w.cluster.BreakFollowing(nil) }) // and the watch is closed meanwhile
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		for _, name := range []string{"late-1", "later-1"} {
 			if got := ends(out)[name]; got != spot.PodEvicted {
 				t.Errorf("%s: %s", name, got)
@@ -163,13 +163,13 @@ func TestBounce(t *testing.T) {
 		w.pod("agent-1", back)
 		w.pod("agent-2", back)
 		w.guard("agent", 1)
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if n := len(w.cluster.Endings()); n != 2 {
 			t.Errorf("%d pods were ended, want the two that were there at first: %+v", n, w.cluster.Endings())
 		}
 		left := 0
 		for _, p := range out.Pods {
-			if p.End == spot.PodLeft {
+			if p.End == spot.PodSkipped {
 				left++
 			}
 		}
@@ -188,12 +188,12 @@ func TestWatchBreaks(t *testing.T) {
 			time.AfterFunc(25*time.Second, end)
 			w.cluster.BreakFollowing(errors.New("connection reset"))
 		})
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if len(out.Problems) != 0 {
 			t.Errorf("a trouble that was overcome is told as a problem: %v", out.Problems)
 		}
-		if *out.Times.Ended > 35 {
-			t.Errorf("the pod that had gone was missed: it ended after %v s", *out.Times.Ended)
+		if *out.Timings.Ended > 35 {
+			t.Errorf("the pod that had gone was missed: it ended after %v s", *out.Timings.Ended)
 		}
 	})
 }
@@ -214,7 +214,7 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.handler.Cluster = slowAnswers{w.cluster}
 			w.pod("web-1")
-			out := w.handle(spot.Emptied)
+			out := w.handle(spot.Drained)
 			if p := podTold(t, out, "web-1"); p.End != spot.PodEvicted || !strings.Contains(p.Reason, "ReplicaSet web") {
 				t.Errorf("%+v", p)
 			}
@@ -226,11 +226,11 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 			pod := w.pod("db-0", func(p *spottest.Pod) { p.Exit, p.Replacement = 10*time.Second, nil })
 			w.guard("db", 1)
 			time.AfterFunc(slowness/2, func() { _ = w.cluster.Delete(w.Context(), pod, 30*time.Second, false) })
-			out := w.handle(spot.Emptied)
+			out := w.handle(spot.Drained)
 			if n := w.cluster.Count("create", "pods/eviction"); n != 1 {
 				t.Errorf("%d evictions of a pod that was ending after the first", n)
 			}
-			if p := podTold(t, out, "db-0"); p.End != spot.PodGone {
+			if p := podTold(t, out, "db-0"); p.End != spot.PodTerminated {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -244,7 +244,7 @@ func TestChangeQuickerThanTheAnswer(t *testing.T) {
 		w.pod("web-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, time.Second })
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Times: 1, Err: spot.ErrChanged})
 		time.AfterFunc(slowness/2, func() { w.cluster.ChangePod("default/web-1", func(*spottest.Pod) {}) })
-		if p := podTold(t, w.handle(spot.Emptied), "web-1"); *p.Asked > 1 {
+		if p := podTold(t, w.handle(spot.Drained), "web-1"); *p.Asked > 1 {
 			t.Errorf("asked again after %v s", *p.Asked)
 		}
 	})
@@ -254,7 +254,7 @@ func TestAnswerLost(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Times: 1, Lost: true, Err: errors.New("EOF")})
-		w.handle(spot.Emptied)
+		w.handle(spot.Drained)
 		w.after("its end", w.ended("web-1").Exited, 70*time.Second)
 	})
 }
@@ -268,7 +268,7 @@ func TestCordon(t *testing.T) {
 					w.cluster.WriteNode(name, func(n *spot.Node) { n.Taints = append(n.Taints, spot.Taint{Key: fmt.Sprint("other-", hits)}) })
 				}
 			})
-			w.handle(spot.Emptied)
+			w.handle(spot.Drained)
 			if n, _ := w.cluster.Node(instance); !n.Unschedulable || len(n.Taints) != 5 {
 				t.Errorf("somebody else's taints were lost: %+v", n.Taints)
 			}
@@ -277,8 +277,8 @@ func TestCordon(t *testing.T) {
 	t.Run("denied", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("web-1")
-			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Err: spot.Final(errors.New("403"))})
-			out := w.handle(spot.Emptied)
+			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Err: spot.Permanent(errors.New("403"))})
+			out := w.handle(spot.Drained)
 			if out.Cordon.Error == "" || len(out.Problems) == 0 {
 				t.Errorf("a node that is not cordoned is no success to be silent about: %s", told(out))
 			}
@@ -288,11 +288,11 @@ func TestCordon(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("web-1")
 			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Err: errors.New("webhook x denied it")})
-			out := w.handle(spot.Emptied)
+			out := w.handle(spot.Drained)
 			if !strings.Contains(out.Cordon.Error, "webhook x denied it") {
 				t.Errorf("why the cordon failed is told as %q", out.Cordon.Error)
 			}
-			if !slices.ContainsFunc(w.cluster.Notes(), func(n spot.Note) bool { return strings.Contains(n.Message, "could not be cordoned") }) {
+			if !slices.ContainsFunc(w.cluster.Notes(), func(n spot.ClusterEvent) bool { return strings.Contains(n.Message, "could not be cordoned") }) {
 				t.Errorf("no Event says that it could not be cordoned: %+v", w.cluster.Notes())
 			}
 		})
@@ -302,7 +302,7 @@ func TestCordon(t *testing.T) {
 			w.pod("web-1")
 			end := w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Err: errors.New("EOF")})
 			time.AfterFunc(30*time.Second, end)
-			w.handle(spot.Emptied)
+			w.handle(spot.Drained)
 			w.after("the eviction", w.ended("web-1").SIGTERM, 5*time.Second)
 			if n, _ := w.cluster.Node(instance); !n.Unschedulable {
 				t.Error("it gave the cordon up")
@@ -315,9 +315,9 @@ func TestCordon(t *testing.T) {
 				n.Unschedulable = true
 				n.Taints = []spot.Taint{{Key: "node.kubernetes.io/unschedulable", Effect: "NoSchedule"}}
 			})
-			w.handle(spot.Emptied)
+			w.handle(spot.Drained)
 			n, _ := w.cluster.Node(instance)
-			if got := n.Annotations["kops-spot.cast.ai/marks"]; got != "draining-taint,draining-label,exclude-from-load-balancers" {
+			if got := n.Annotations["kops-spot.cast.ai/applied"]; got != "draining-taint,draining-label,exclude-from-load-balancers" {
 				t.Errorf("our marks are %q: what was there before is not ours", got)
 			}
 		})
@@ -329,12 +329,12 @@ func TestPodsAreAskedOnWhateverBecomesOfTheWatch(t *testing.T) {
 	for name, disturb := range map[string]func(*world){
 		"the list is refused later": func(w *world) {
 			time.AfterFunc(5*time.Second, func() {
-				w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: spot.Final(errors.New("403"))})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: spot.Permanent(errors.New("403"))})
 				w.cluster.BreakFollowing(nil)
 			})
 		},
 		"the watch is refused": func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Verb: "watch", Resource: "pods", Err: spot.Final(errors.New("403"))})
+			w.cluster.Disturb(spottest.Disturbance{Verb: "watch", Resource: "pods", Err: spot.Permanent(errors.New("403"))})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -381,7 +381,7 @@ func TestListThatLags(t *testing.T) {
 		time.AfterFunc(6*time.Second, w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Name: "default/late-1", Err: &spot.Refusal{Code: 429}}))
 		time.AfterFunc(time.Second, func() { w.pod("late-1") })
 		time.AfterFunc(1500*time.Millisecond, func() { w.cluster.BreakFollowing(nil) })
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		w.ended("late-1")
 		if p := podTold(t, out, "late-1"); p.End != spot.PodEvicted {
 			t.Errorf("%+v", p)
@@ -414,7 +414,7 @@ func TestHangingEvictions(t *testing.T) {
 			w.pod(fmt.Sprintf("hung%02d-1", i))
 		}
 		w.pod("web-1")
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if p := podTold(t, out, "web-1"); *p.Asked > 40 {
 			t.Errorf("a pod that nothing is wrong with was first asked after %v s", *p.Asked)
 		}
@@ -432,7 +432,7 @@ func TestOrderOfSubmission(t *testing.T) {
 		w.pod("a-1", func(p *spottest.Pod) { p.Critical = true })
 		w.pod("b-1")
 		w.pod("c-1", func(p *spottest.Pod) { p.Volumes = true })
-		w.handle(spot.Emptied)
+		w.handle(spot.Drained)
 		var asked []string
 		for _, r := range w.cluster.Requests() {
 			if r.Resource == "pods/eviction" {
@@ -452,8 +452,8 @@ func TestPodsBeyondTheBound(t *testing.T) {
 			w.pod(fmt.Sprintf("web-%d", i))
 		}
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Delay: time.Second})
-		out := w.handle(spot.Emptied)
-		if last := *out.Times.LastEviction; last < 4.9 || last > 5.1 {
+		out := w.handle(spot.Drained)
+		if last := *out.Timings.LastEviction; last < 4.9 || last > 5.1 {
 			t.Errorf("nine requests of a second each, two at once, ended after %v s", last)
 		}
 	})
@@ -477,7 +477,7 @@ func TestVolumesThatStayAttachedAreNamed(t *testing.T) {
 				w.pod("web-1")
 				w.guard("web", 1)
 				time.AfterFunc(time.Second, func() { w.cluster.RemovePod("default/web-1") })
-				out := w.handleEvent(w.warning(spot.SpotStop), spot.NotEmptied) // no replacement looks for nodes
+				out := w.handleEvent(w.warning(spot.SpotStop), spot.Incomplete) // no replacement looks for nodes
 				if n := w.cluster.Count("get", "nodes"); !slices.Equal(out.Attached, c.want) || n != c.reads {
 					t.Errorf("attached %q after %d reads of the node, want %q after %d", out.Attached, n, c.want, c.reads)
 				}

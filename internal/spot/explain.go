@@ -11,12 +11,12 @@ const noticeOfChange = 7 * 24 * time.Hour
 
 // Warnings are the kinds of events that say what is going to happen to an instance.
 func Warnings() []Kind {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(meanings)), func(k Kind) bool { return meanings[k].after })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(eventRules)), func(k Kind) bool { return eventRules[k].after })
 }
 
-// Imagined is a warning of the kind as it would be if it came at the moment when it is first looked at: it is dated
+// ExampleEvent is a warning of the kind as it would be if it came at the moment when it is first looked at: it is dated
 // ahead, and what comes from the future counts as sent then.
-func (p Policy) Imagined(k Kind, instance, region string, now time.Time) Interruption {
+func (p Policy) ExampleEvent(k Kind, instance, region string, now time.Time) Interruption {
 	in := Interruption{Kind: k, Instance: instance, Region: region, Time: now.Add(time.Hour)}
 	switch k {
 	case ScheduledChange:

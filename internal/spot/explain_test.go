@@ -21,7 +21,7 @@ func TestImaginedWarningsAreActedOn(t *testing.T) {
 	policy := spot.DefaultPolicy(cluster)
 	policy.Rebalance, policy.ScheduledChange, policy.Hooks = spot.RespondDrain, spot.RespondDrain, []string{"drain"}
 	for _, k := range spot.Warnings() {
-		in := policy.Imagined(k, instance, "us-east-1", eventTime)
+		in := policy.ExampleEvent(k, instance, "us-east-1", eventTime)
 		plan := policy.Plan(in, ours(), eventTime, time.Time{})
 		want := 120 * time.Second
 		if lead, ok := leads[k]; ok {
@@ -32,7 +32,7 @@ func TestImaginedWarningsAreActedOn(t *testing.T) {
 		}
 	}
 	policy.Hooks = nil
-	if plan := policy.Plan(policy.Imagined(spot.LifecycleTerminate, instance, "us-east-1", eventTime), ours(), eventTime, time.Time{}); plan.Verdict != spot.Noted {
+	if plan := policy.Plan(policy.ExampleEvent(spot.LifecycleTerminate, instance, "us-east-1", eventTime), ours(), eventTime, time.Time{}); plan.Verdict != spot.Noted {
 		t.Errorf("a hook that nobody handles: %s", plan.Verdict)
 	}
 }

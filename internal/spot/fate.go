@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// Verb is what is done about a pod.
-type Verb string
+// PodAction is what to do with a pod.
+type PodAction string
 
 const (
-	Leave Verb = "leave" // it stays on the node
-	Watch Verb = "watch" // it is going already; only watched
-	Evict Verb = "evict" // it is asked to go
+	PodSkip  PodAction = "skip"  // it stays on the node
+	PodWait  PodAction = "wait"  // it is going already; only watched
+	PodEvict PodAction = "evict" // it is asked to go
 )
 
-// Fate is what becomes of one pod, and why in words for the operator.
-type Fate struct {
-	Verb    Verb
+// PodPlan is what becomes of one pod, and why in words for the operator.
+type PodPlan struct {
+	Action  PodAction
 	Reason  string
 	Grace   time.Duration // Evict: the grace period it is asked with
 	ForceAt time.Time     // Evict: when it is deleted past its budget if nothing else helps; zero for never
@@ -26,7 +26,7 @@ type Fate struct {
 }
 
 // Ask is one request about one pod.
-type Ask struct {
+type EvictionRequest struct {
 	Delete bool // past every budget
 	Grace  time.Duration
 	// Exact binds the request to the pod as it was seen. A second request with a shorter grace period than the first
@@ -45,33 +45,33 @@ const (
 	retryMost  = 2 * time.Second
 )
 
-// Fate decides what becomes of a pod at the moment now. returned says that the pod came after the cordon and that its
+// PodPlan decides what becomes of a pod at the moment now. returned says that the pod came after the cordon and that its
 // owner has lost a pod on this node to us before.
-func (p Plan) Fate(pod Pod, now time.Time, returned bool) Fate {
+func (p Plan) PodPlan(pod Pod, now time.Time, returned bool) PodPlan {
 	switch {
 	case pod.Finished:
-		return Fate{Verb: Leave, Reason: "it has finished"}
+		return PodPlan{Action: PodSkip, Reason: "it has finished"}
 	case pod.Mirror:
-		return Fate{Verb: Leave, Reason: "it is a static pod: only the node's kubelet can end it"}
+		return PodPlan{Action: PodSkip, Reason: "it is a static pod: only the node's kubelet can end it"}
 	}
 	turn, own := p.policy.turn(pod)
 	switch {
-	case turn == TurnNever && own:
-		return Fate{Verb: Leave, Reason: "its annotation " + AnnotationDrain + " asks to leave it until the machine ends"}
+	case turn == DrainNever && own:
+		return PodPlan{Action: PodSkip, Reason: "its annotation " + AnnotationDrain + " asks to leave it until the machine ends"}
 	case pod.Owner.Kind == "DaemonSet" && pod.ToleratesCordon:
-		return Fate{Verb: Leave, Reason: "its DaemonSet would bring it straight back"}
-	case turn == TurnNever:
-		return Fate{Verb: Leave, Reason: "it belongs to a DaemonSet: the policy is to leave it until the machine ends"}
+		return PodPlan{Action: PodSkip, Reason: "its DaemonSet would bring it straight back"}
+	case turn == DrainNever:
+		return PodPlan{Action: PodSkip, Reason: "it belongs to a DaemonSet: the policy is to leave it until the machine ends"}
 	case pod.Terminating:
-		return Fate{Verb: Watch, Reason: "it is ending already: another request could only shorten its grace period"}
+		return PodPlan{Action: PodWait, Reason: "it is ending already: another request could only shorten its grace period"}
 	case returned && pod.ToleratesCordon:
-		return Fate{Verb: Leave, Reason: fmt.Sprintf("it tolerates the cordon and its %s %s put it straight back", pod.Owner.Kind, pod.Owner.Name)}
+		return PodPlan{Action: PodSkip, Reason: fmt.Sprintf("it tolerates the cordon and its %s %s put it straight back", pod.Owner.Kind, pod.Owner.Name)}
 	}
-	f := Fate{Verb: Evict, Grace: p.grace(pod, now)}
+	f := PodPlan{Action: PodEvict, Grace: p.grace(pod, now)}
 	if p.forces(pod) {
 		f.ForceAt = p.forceAt(pod)
 	}
-	if turn == TurnLast && !p.once {
+	if turn == DrainLast && !p.once {
 		f.Last = p.forceAt(pod)
 	}
 	switch {
@@ -97,8 +97,8 @@ func (p Plan) Fate(pod Pod, now time.Time, returned bool) Fate {
 func (p Plan) forces(pod Pod) bool { return p.forced && p.policy.force(pod) }
 
 // Ask is the next request about a pod that is to be evicted and has been asked for in vain so many times.
-func (p Plan) Ask(pod Pod, now time.Time, refusals int) Ask {
-	ask := Ask{Grace: p.grace(pod, now)}
+func (p Plan) Request(pod Pod, now time.Time, refusals int) EvictionRequest {
+	ask := EvictionRequest{Grace: p.grace(pod, now)}
 	if p.forces(pod) && refusals > 0 && !now.Before(p.forceAt(pod)) {
 		ask.Delete = true
 		// A request may come a little late: the reserve is there to let the pod have its time all the same.
@@ -112,7 +112,7 @@ func (p Plan) Ask(pod Pod, now time.Time, refusals int) Ask {
 
 // Again is when to ask again after the refusals-th refusal, of what was asked, honouring the Retry-After that came with it (0
 // for none); false for never.
-func (p Plan) Again(pod Pod, asked Ask, now time.Time, refusals int, after time.Duration) (time.Time, bool) {
+func (p Plan) NextAttempt(pod Pod, asked EvictionRequest, now time.Time, refusals int, after time.Duration) (time.Time, bool) {
 	if p.once {
 		return time.Time{}, false
 	}
@@ -166,17 +166,17 @@ func submissionOrder(a, b Pod) int {
 }
 
 // Fates are the fates of all the pods of a node, in the order in which they are asked.
-func (p Plan) Fates(pods []Pod, now time.Time) []PodFate {
+func (p Plan) PodPlans(pods []Pod, now time.Time) []PlanOfPod {
 	pods = slices.SortedFunc(slices.Values(pods), submissionOrder)
-	fates := make([]PodFate, len(pods))
+	fates := make([]PlanOfPod, len(pods))
 	for i, pod := range pods {
-		fates[i] = PodFate{pod, p.Fate(pod, now, false)}
+		fates[i] = PlanOfPod{pod, p.PodPlan(pod, now, false)}
 	}
 	return fates
 }
 
-// PodFate is a pod and its fate.
-type PodFate struct {
-	Pod  Pod
-	Fate Fate
+// PlanOfPod is a pod and its fate.
+type PlanOfPod struct {
+	Pod     Pod
+	PodPlan PodPlan
 }

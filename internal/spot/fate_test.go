@@ -21,25 +21,25 @@ func TestFate(t *testing.T) {
 		name     string
 		pod      spot.Pod
 		returned bool
-		want     spot.Verb
+		want     spot.PodAction
 		reason   string
 	}{
-		{name: "an ordinary pod", pod: web, want: spot.Evict, reason: "ReplicaSet web"},
-		{name: "a bare pod", pod: with(func(p *spot.Pod) { p.Owner = spot.Owner{} }), want: spot.Evict, reason: "nothing starts it elsewhere"},
-		{name: "a finished pod", pod: with(func(p *spot.Pod) { p.Finished = true }), want: spot.Leave, reason: "finished"},
-		{name: "a mirror pod", pod: with(func(p *spot.Pod) { p.Mirror = true }), want: spot.Leave, reason: "static"},
-		{name: "a DaemonSet's pod", pod: with(func(p *spot.Pod) { p.Owner.Kind = "DaemonSet" }), want: spot.Leave, reason: "DaemonSet"},
-		{name: "a pod that is ending", pod: with(func(p *spot.Pod) { p.Terminating = true }), want: spot.Watch, reason: "ending already"},
-		{name: "a DaemonSet's pod that is ending", pod: with(func(p *spot.Pod) { p.Owner.Kind, p.Terminating = "DaemonSet", true }), want: spot.Leave},
-		{name: "a pod that tolerates the cordon", pod: with(func(p *spot.Pod) { p.ToleratesCordon = true }), want: spot.Evict},
-		{name: "one that came straight back", pod: with(func(p *spot.Pod) { p.ToleratesCordon = true }), returned: true, want: spot.Leave, reason: "straight back"},
-		{name: "one that was bound before the cordon was seen", pod: web, returned: true, want: spot.Evict},
+		{name: "an ordinary pod", pod: web, want: spot.PodEvict, reason: "ReplicaSet web"},
+		{name: "a bare pod", pod: with(func(p *spot.Pod) { p.Owner = spot.Owner{} }), want: spot.PodEvict, reason: "nothing starts it elsewhere"},
+		{name: "a finished pod", pod: with(func(p *spot.Pod) { p.Finished = true }), want: spot.PodSkip, reason: "finished"},
+		{name: "a mirror pod", pod: with(func(p *spot.Pod) { p.Mirror = true }), want: spot.PodSkip, reason: "static"},
+		{name: "a DaemonSet's pod", pod: with(func(p *spot.Pod) { p.Owner.Kind = "DaemonSet" }), want: spot.PodSkip, reason: "DaemonSet"},
+		{name: "a pod that is ending", pod: with(func(p *spot.Pod) { p.Terminating = true }), want: spot.PodWait, reason: "ending already"},
+		{name: "a DaemonSet's pod that is ending", pod: with(func(p *spot.Pod) { p.Owner.Kind, p.Terminating = "DaemonSet", true }), want: spot.PodSkip},
+		{name: "a pod that tolerates the cordon", pod: with(func(p *spot.Pod) { p.ToleratesCordon = true }), want: spot.PodEvict},
+		{name: "one that came straight back", pod: with(func(p *spot.Pod) { p.ToleratesCordon = true }), returned: true, want: spot.PodSkip, reason: "straight back"},
+		{name: "one that was bound before the cordon was seen", pod: web, returned: true, want: spot.PodEvict},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			plan, now := planAt(spot.SpotTerminate, 0)
-			got := plan.Fate(c.pod, now, c.returned)
-			if got.Verb != c.want || got.Reason == "" || !strings.Contains(got.Reason, c.reason) {
-				t.Errorf("got %s, %q; want %s, %q", got.Verb, got.Reason, c.want, c.reason)
+			got := plan.PodPlan(c.pod, now, c.returned)
+			if got.Action != c.want || got.Reason == "" || !strings.Contains(got.Reason, c.reason) {
+				t.Errorf("got %s, %q; want %s, %q", got.Action, got.Reason, c.want, c.reason)
 			}
 		})
 	}
@@ -84,8 +84,8 @@ func TestAsk(t *testing.T) {
 			}
 			plan, _ := planAt(c.kind, 0)
 			pod := spot.Pod{Grace: time.Duration(c.own) * time.Second}
-			got := plan.Ask(pod, eventTime.Add(time.Duration(c.after*float64(time.Second))), c.refusals)
-			want := spot.Ask{Delete: c.del, Grace: time.Duration(c.want) * time.Second, Exact: c.exact}
+			got := plan.Request(pod, eventTime.Add(time.Duration(c.after*float64(time.Second))), c.refusals)
+			want := spot.EvictionRequest{Delete: c.del, Grace: time.Duration(c.want) * time.Second, Exact: c.exact}
 			if got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
@@ -97,10 +97,10 @@ func TestAskBeforeTheInvocationEnds(t *testing.T) {
 	limit := eventTime.Add(30 * time.Second)
 	plan := spot.DefaultPolicy(cluster).Plan(warning(spot.SpotTerminate), ours(), eventTime, limit)
 	pod := spot.Pod{Grace: 30 * time.Second}
-	if ask := plan.Ask(pod, limit.Add(-time.Second), 1); !ask.Delete || ask.Grace != 30*time.Second {
+	if ask := plan.Request(pod, limit.Add(-time.Second), 1); !ask.Delete || ask.Grace != 30*time.Second {
 		t.Errorf("a second before the invocation ends: got %+v, want a delete with the pod's own grace period", ask)
 	}
-	if ask := plan.Ask(pod, limit.Add(-2*time.Second), 1); ask.Delete {
+	if ask := plan.Request(pod, limit.Add(-2*time.Second), 1); ask.Delete {
 		t.Error("forced earlier than it had to be")
 	}
 }
@@ -134,7 +134,7 @@ func TestAgain(t *testing.T) {
 				c.kind = spot.SpotTerminate
 			}
 			plan, _ := planAt(c.kind, 0)
-			got, ok := plan.Again(spot.Pod{Grace: time.Duration(c.own) * time.Second}, spot.Ask{Delete: c.deleted}, at(c.now), c.refusals, time.Duration(c.after)*time.Second)
+			got, ok := plan.NextAttempt(spot.Pod{Grace: time.Duration(c.own) * time.Second}, spot.EvictionRequest{Delete: c.deleted}, at(c.now), c.refusals, time.Duration(c.after)*time.Second)
 			if ok == c.never || ok && !got.Equal(at(c.want)) {
 				t.Errorf("got %v, %v; want %v, %v", got.Sub(eventTime), ok, c.want, !c.never)
 			}
@@ -146,7 +146,7 @@ func TestFatesAreInTheOrderOfSubmission(t *testing.T) {
 	plan, now := planAt(spot.SpotTerminate, 0)
 	pods := []spot.Pod{{Name: "critical", Critical: true}, {Name: "b"}, {Name: "a"}, {Name: "volume", Volumes: true}, {Name: "critical-volume", Critical: true, Volumes: true}}
 	var got []string
-	for _, f := range plan.Fates(pods, now) {
+	for _, f := range plan.PodPlans(pods, now) {
 		got = append(got, f.Pod.Name)
 	}
 	if want := "volume a b critical critical-volume"; strings.Join(got, " ") != want {

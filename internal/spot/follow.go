@@ -13,8 +13,8 @@ const (
 
 // follow hands on what the watch shows, and begins again with a list when it breaks. Only pods that have never been listed
 // can be given up: of those that were, each still has to be asked, with or without a watch.
-func (c *call) follow(ctx context.Context, node string, changes chan<- podNews) {
-	hand := func(news podNews) {
+func (c *call) follow(ctx context.Context, node string, changes chan<- podUpdate) {
+	hand := func(news podUpdate) {
 		select {
 		case changes <- news:
 		case <-ctx.Done():
@@ -22,12 +22,12 @@ func (c *call) follow(ctx context.Context, node string, changes chan<- podNews) 
 	}
 	listed := false
 	pause := relistFirst
-	var d doubts
+	var d transientErrors
 	for {
 		began := time.Now()
 		err := c.Cluster.FollowPods(ctx, node, func(ch PodChange) {
 			listed = listed || ch.All
-			hand(podNews{PodChange: ch})
+			hand(podUpdate{PodChange: ch})
 		})
 		if ctx.Err() != nil {
 			return
@@ -37,7 +37,7 @@ func (c *call) follow(ctx context.Context, node string, changes chan<- podNews) 
 		}
 		givenUp := err != nil && d.final(err) && !listed
 		if err != nil {
-			hand(podNews{err: err, givenUp: givenUp})
+			hand(podUpdate{err: err, givenUp: givenUp})
 		}
 		if givenUp || !sleep(ctx, pause) {
 			return
@@ -46,8 +46,8 @@ func (c *call) follow(ctx context.Context, node string, changes chan<- podNews) 
 	}
 }
 
-// podNews is a look at the pods, or why there is none just now.
-type podNews struct {
+// podUpdate is a look at the pods, or why there is none just now.
+type podUpdate struct {
 	PodChange
 	err     error
 	givenUp bool // there never will be one

@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	// endMargin is what an invocation keeps for telling its outcome.
-	endMargin = 5 * time.Second
+	// reportMargin is what an invocation keeps for telling its outcome.
+	reportMargin = 5 * time.Second
 
 	// previewLimit bounds the questions of a Preview, which has no deadline of its own to ask until.
 	previewLimit = 15 * time.Second
 
-	// staleLimit bounds the one question that is worth asking about an event whose deadline has passed.
-	staleLimit = 5 * time.Second
+	// expiredLimit bounds the one question that is worth asking about an event whose deadline has passed.
+	expiredLimit = 5 * time.Second
 )
 
 // Handler handles interruptions of the nodes of one cluster. It keeps nothing between two calls: what it remembers is in
@@ -41,10 +41,10 @@ func (h *Handler) Preview(ctx context.Context, in Interruption) (Outcome, error)
 	switch {
 	case in.Replayed:
 		return c.end(c.plan()), nil
-	case meanings[in.Kind].after:
-		return c.previewAftermath(ctx)
+	case eventRules[in.Kind].after:
+		return c.previewCleanUp(ctx)
 	case in.Kind == LifecycleTerminate && c.plan().Verdict != Noted:
-		if err := c.seeHook(ctx); err != nil {
+		if err := c.readHook(ctx); err != nil {
 			return Outcome{}, err
 		}
 	}
@@ -79,7 +79,7 @@ func (h *Handler) Preview(ctx context.Context, in Interruption) (Outcome, error)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("listing the pods of node %s: %w", t.Node.Name, err)
 	}
-	out.Plan = plan.told(c.in, true, plan.Fates(pods, c.began))
+	out.Plan = plan.told(c.in, true, plan.PodPlans(pods, c.began))
 	return out, nil
 }
 
@@ -95,14 +95,14 @@ func (h *Handler) Handle(ctx context.Context, in Interruption) (Outcome, error) 
 		return c.end(c.plan()), nil
 	}
 	if end, ok := ctx.Deadline(); ok {
-		c.limit = end.Add(-endMargin)
+		c.limit = end.Add(-reportMargin)
 		if !c.began.Before(c.limit) {
-			return Outcome{}, fmt.Errorf("the invocation ends in %s, and %s of that are kept for telling its outcome: set the function's timeout to 150 s or more", end.Sub(c.began).Round(time.Second), endMargin)
+			return Outcome{}, fmt.Errorf("the invocation ends in %s, and %s of that are kept for telling its outcome: set the function's timeout to 150 s or more", end.Sub(c.began).Round(time.Second), reportMargin)
 		}
 	}
 	switch {
-	case meanings[in.Kind].after:
-		return c.aftermath(ctx)
+	case eventRules[in.Kind].after:
+		return c.cleanUp(ctx)
 	case in.Kind == LifecycleTerminate:
 		return c.lifecycle(ctx)
 	}
@@ -118,10 +118,10 @@ func (h *Handler) Handle(ctx context.Context, in Interruption) (Outcome, error) 
 
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
-	replaced := make(chan ReplaceTold, 1)
+	replaced := make(chan ReplacementResult, 1)
 	go func() { replaced <- c.replace(ctx, following) }()
 	drained := c.drainNode(ctx, nil)
-	if drained.Node == "" && !c.actsOn() {
+	if drained.Node == "" && !c.mustAct() {
 		cancel() // nothing of ours: the other half has nothing to do either
 	}
 	defer time.AfterFunc(c.Policy.Follow, stopFollowing).Stop()
@@ -130,10 +130,10 @@ func (h *Handler) Handle(ctx context.Context, in Interruption) (Outcome, error) 
 
 // stale asks the one question that is worth asking about an event whose deadline has passed.
 func (c *call) stale(ctx context.Context) (Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, staleLimit)
+	ctx, cancel := context.WithTimeout(ctx, expiredLimit)
 	defer cancel()
 	c.ask(ctx, always)
-	wait(ctx, c.instance.first, staleLimit)
+	wait(ctx, c.instance.first, expiredLimit)
 	return c.end(c.plan()), nil
 }
 
@@ -160,7 +160,7 @@ func (c *call) note(ctx context.Context) (Outcome, error) {
 // left is the outcome of an event that the policy leaves alone.
 func (c *call) left(plan Plan) Outcome {
 	out := c.end(plan)
-	out.Result = LeftAsIs
+	out.Result = Skipped
 	return out
 }
 
@@ -208,8 +208,8 @@ func (c *call) target() (t Target) {
 // by another clock.
 func (c *call) plan() Plan { return c.Policy.Plan(c.in, c.target(), c.began, c.limit) }
 
-// actsOn reports whether the interruption is one to act on, as far as is known by now.
-func (c *call) actsOn() bool { return c.plan().Verdict == Act }
+// mustAct reports whether the interruption is one to act on, as far as is known by now.
+func (c *call) mustAct() bool { return c.plan().Verdict == Act }
 
 // ask begins the three lookups, side by side, and returns at once. nodeCannotCome says whether a node that is not there
 // is worth waiting for.
@@ -218,7 +218,7 @@ func (c *call) ask(ctx context.Context, nodeCannotCome func() bool) {
 		return c.Cloud.Instance(ctx, c.in.Instance)
 	}, always)
 	go c.node.run(ctx, backoff{500 * time.Millisecond, time.Second}, c.nodeFinder(), nodeCannotCome)
-	if !meaningOf(c.in).detach {
+	if !ruleFor(c.in).detach {
 		c.membership.err = errors.New("not asked: the event does not call for a replacement")
 		close(c.membership.done)
 		return
@@ -242,8 +242,8 @@ func (c *call) nodeFinder() func(context.Context) (Node, error) {
 			return n, nil
 		}
 		if err != nil && !errors.Is(err, ErrNotFound) {
-			if inst, _ := c.instance.known(); inst != nil && c.Policy.notOurs(*inst) != "" && round > 2 {
-				return n, Final(err) // EC2 says that it is none of ours: not worth two minutes
+			if inst, _ := c.instance.known(); inst != nil && c.Policy.otherClusterReason(*inst) != "" && round > 2 {
+				return n, Permanent(err) // EC2 says that it is none of ours: not worth two minutes
 			}
 			return n, err
 		}
@@ -254,7 +254,7 @@ func (c *call) nodeFinder() func(context.Context) (Node, error) {
 		}
 		inst, instErr := c.instance.known()
 		switch {
-		case inst == nil && errors.Is(instErr, ErrNotFound), inst != nil && c.Policy.notOurs(*inst) != "":
+		case inst == nil && errors.Is(instErr, ErrNotFound), inst != nil && c.Policy.otherClusterReason(*inst) != "":
 			return n, fmt.Errorf("node %s: %w", c.in.Instance, ErrNotFound)
 		case inst != nil && err == nil && isAt(n, *inst):
 			return n, nil
@@ -286,7 +286,7 @@ func (c *call) nodeCannotCome() bool {
 	if inst == nil {
 		return errors.Is(err, ErrNotFound)
 	}
-	return c.Policy.notOurs(*inst) != "" || inst.State == "terminated"
+	return c.Policy.otherClusterReason(*inst) != "" || inst.State == "terminated"
 }
 
 // failure is why neither half of the work could be begun.

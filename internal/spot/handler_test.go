@@ -18,13 +18,13 @@ func TestHandleEmptiesTheNode(t *testing.T) {
 		w.pod("web-1")
 		w.pod("web-2")
 		w.pod("logs-1", func(p *spottest.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 
 		n, _ := w.cluster.Node(instance)
 		if !n.Unschedulable || n.Labels["autoscaling.cast.ai/draining"] != "spot-interruption" || len(n.Taints) != 2 {
 			t.Errorf("the node is not cordoned: %+v", n)
 		}
-		for name, end := range map[string]spot.PodEnd{"web-1": spot.PodEvicted, "web-2": spot.PodEvicted, "logs-1": spot.PodLeft} {
+		for name, end := range map[string]spot.PodStatus{"web-1": spot.PodEvicted, "web-2": spot.PodEvicted, "logs-1": spot.PodSkipped} {
 			if got := ends(out)[name]; got != end {
 				t.Errorf("%s: %s, want %s", name, got, end)
 			}
@@ -39,7 +39,7 @@ func TestHandleEmptiesTheNode(t *testing.T) {
 		if inst.Tags[spot.TagDetached] != group || inst.Tags[spot.TagInterruptedAt] == "" {
 			t.Errorf("the instance was detached without its tags: %v", inst.Tags)
 		}
-		w.after("the node's emptiness", w.event.Add(time.Duration(float64(*out.Times.Empty)*1e9)), 3*time.Second)
+		w.after("the node's emptiness", w.event.Add(time.Duration(float64(*out.Timings.Empty)*1e9)), 3*time.Second)
 	})
 }
 
@@ -53,7 +53,7 @@ func TestRequests(t *testing.T) {
 		const roundTrip = 10 * time.Millisecond
 		w.cluster.Disturb(spottest.Disturbance{Delay: roundTrip})
 		w.aws.Delay(spottest.AnyOperation, time.Second) // the node must not wait for AWS
-		w.handle(spot.Emptied)
+		w.handle(spot.Drained)
 		events := w.cluster.Count("create", "events")
 		if n := len(w.cluster.Requests()) - events; n > 3+4 || events > 3+2 {
 			t.Errorf("%d requests and %d events for a node of 3 pods: %+v", n, events, w.cluster.Requests())
@@ -82,7 +82,7 @@ func TestNodeNamedByAddress(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.cluster.RemoveNode(instance)
 				w.cluster.AddNode(spot.Node{Name: name, ProviderID: "aws:///us-east-1a/" + instance})
-				if out := w.handle(spot.Emptied); out.Node != name {
+				if out := w.handle(spot.Drained); out.Node != name {
 					t.Errorf("drained %s", out.Node)
 				}
 				if n := w.cluster.Count("list", "nodes"); n != lists {
@@ -100,7 +100,7 @@ func TestReusedName(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.RemoveNode(instance)
 			w.cluster.AddNode(spot.Node{Name: name, ProviderID: "aws:///us-east-1a/i-0bbbbbbbbbbbbbbb0", InternalIP: "10.0.1.2"})
-			out := w.handle(spot.NoNode)
+			out := w.handle(spot.NodeNotFound)
 			if out.Replacement.Action != spot.ReplaceDetach {
 				t.Errorf("%s: the instance was not detached: %+v", name, out.Replacement)
 			}
@@ -114,7 +114,7 @@ func TestReusedName(t *testing.T) {
 func TestNodeWithoutProviderID(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.cluster.WriteNode(instance, func(n *spot.Node) { n.ProviderID, n.InternalIP = "", "10.0.1.2" })
-		w.handle(spot.Emptied)
+		w.handle(spot.Drained)
 	})
 }
 
@@ -125,9 +125,9 @@ func TestNodeRegistersLate(t *testing.T) {
 			w.cluster.AddNode(node(instance))
 			w.pod("web-1")
 		})
-		out := w.handle(spot.Emptied)
-		if *out.Times.Cordoned > 9 || ends(out)["web-1"] != spot.PodEvicted {
-			t.Errorf("cordoned after %v s: %s", *out.Times.Cordoned, told(out))
+		out := w.handle(spot.Drained)
+		if *out.Timings.Cordoned > 9 || ends(out)["web-1"] != spot.PodEvicted {
+			t.Errorf("cordoned after %v s: %s", *out.Timings.Cordoned, told(out))
 		}
 		if *out.Replacement.At > 5 {
 			t.Errorf("the replacement waited for the node: %v s", *out.Replacement.At)
@@ -145,13 +145,13 @@ func TestForeignInstancesAreLeftAlone(t *testing.T) {
 				w.aws.AddInstance(spottest.Instance{ID: "i-0cccccccccccccccc", Tags: tags, PrivateIP: "10.0.1.2"})
 				in := w.warning(spot.SpotTerminate)
 				in.Instance = "i-0cccccccccccccccc"
-				out := w.handleEvent(in, spot.ForeignOne)
+				out := w.handleEvent(in, spot.OtherCluster)
 				w.wrote(0, 0)
 				if n := w.cluster.Count("list", "nodes"); n != 0 {
 					t.Error("all nodes were listed for an instance that is not ours")
 				}
-				if *out.Times.Ended > 1 {
-					t.Errorf("it took %v s", *out.Times.Ended)
+				if *out.Timings.Ended > 1 {
+					t.Errorf("it took %v s", *out.Timings.Ended)
 				}
 			})
 		})
@@ -168,7 +168,7 @@ func TestEventsOfThePastChangeNothing(t *testing.T) {
 				w.pod("web-1")
 				in := w.warning(spot.SpotTerminate)
 				change(&in)
-				w.handleEvent(in, spot.StaleOne)
+				w.handleEvent(in, spot.Expired)
 				w.wrote(0, 0)
 			})
 		})
@@ -187,7 +187,7 @@ func TestPreviewTellsTheSamePlanAndChangesNothing(t *testing.T) {
 		}
 		w.wrote(0, 0)
 		roundTrip(t, planned)
-		done := w.handleEvent(in, spot.Emptied)
+		done := w.handleEvent(in, spot.Drained)
 		if !reflect.DeepEqual(planned.Plan, done.Plan) {
 			t.Errorf("observed and acted on plans differ:\n%s\n%s", told(planned), told(done))
 		}
@@ -202,9 +202,9 @@ func TestStopAndHibernate(t *testing.T) {
 				w.pod("guarded-1")
 				w.pod("long-1", func(p *spottest.Pod) { p.Grace = 300 * time.Second })
 				w.guard("guarded", 1)
-				result := spot.Emptied
+				result := spot.Drained
 				if kind == spot.SpotHibernate {
-					result = spot.NotEmptied
+					result = spot.Incomplete
 				}
 				out := w.handleEvent(w.warning(kind), result)
 				if n := len(w.aws.Calls("CreateTags", "DetachInstances")); n != 0 || out.Replacement.Action != spot.ReplaceNone {
@@ -219,11 +219,11 @@ func TestStopAndHibernate(t *testing.T) {
 				if g := w.ended("long-1").Grace; g != 300*time.Second {
 					t.Errorf("a hibernating machine cut a grace period to %s", g)
 				}
-				if p := podTold(t, out, "guarded-1"); p.Refusals != 1 || p.End != spot.PodRemaining {
+				if p := podTold(t, out, "guarded-1"); p.Refusals != 1 || p.End != spot.PodStillRunning {
 					t.Errorf("the guarded pod was to be asked once: %+v", p)
 				}
-				if *out.Times.Ended > 21 {
-					t.Errorf("it stayed for %v s", *out.Times.Ended)
+				if *out.Timings.Ended > 21 {
+					t.Errorf("it stayed for %v s", *out.Timings.Ended)
 				}
 			})
 		})
@@ -236,7 +236,7 @@ func TestOneSideUnreachable(t *testing.T) {
 	t.Run("the API server", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Err: down})
-			out := w.handle(spot.NotEmptied)
+			out := w.handle(spot.Incomplete)
 			if out.Replacement.Action != spot.ReplaceDetach || *out.Replacement.At > 5 {
 				t.Errorf("the instance was not detached in time: %+v", out.Replacement)
 			}
@@ -250,8 +250,8 @@ func TestOneSideUnreachable(t *testing.T) {
 			w.pod("web-1")
 			end := w.cluster.Disturb(spottest.Disturbance{Err: down})
 			time.AfterFunc(20*time.Second, end)
-			if out := w.handle(spot.Emptied); *out.Times.Cordoned > 23 {
-				t.Errorf("cordoned after %v s", *out.Times.Cordoned)
+			if out := w.handle(spot.Drained); *out.Timings.Cordoned > 23 {
+				t.Errorf("cordoned after %v s", *out.Timings.Cordoned)
 			}
 		})
 	})
@@ -259,9 +259,9 @@ func TestOneSideUnreachable(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("web-1")
 			w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
-			out := w.handle(spot.Emptied)
-			if *out.Times.Empty > 10 {
-				t.Errorf("the drain waited for EC2: %v s", *out.Times.Empty)
+			out := w.handle(spot.Drained)
+			if *out.Timings.Empty > 10 {
+				t.Errorf("the drain waited for EC2: %v s", *out.Timings.Empty)
 			}
 			if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "EC2 could not be asked") {
 				t.Errorf("%+v", out.Replacement)
@@ -273,7 +273,7 @@ func TestOneSideUnreachable(t *testing.T) {
 			w.cluster.RemoveNode(instance)
 			w.cluster.AddNode(spot.Node{Name: "ip-10-0-1-2.ec2.internal", ProviderID: "aws:///us-east-1a/" + instance})
 			w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
-			w.handle(spot.Emptied)
+			w.handle(spot.Drained)
 		})
 	})
 	t.Run("both", func(t *testing.T) {
@@ -293,13 +293,13 @@ func TestOneSideUnreachable(t *testing.T) {
 
 // TestDenied: a credential that is not accepted will not be accepted in a second either.
 func TestDenied(t *testing.T) {
-	denied := spot.Final(errors.New("401"))
+	denied := spot.Permanent(errors.New("401"))
 	t.Run("by the cluster", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Err: denied})
-			out := w.handle(spot.NotEmptied)
-			if *out.Times.Ended > 5 || w.cluster.Count("get", "nodes") != 1 {
-				t.Errorf("it asked %d times in %v s", w.cluster.Count("get", "nodes"), *out.Times.Ended)
+			out := w.handle(spot.Incomplete)
+			if *out.Timings.Ended > 5 || w.cluster.Count("get", "nodes") != 1 {
+				t.Errorf("it asked %d times in %v s", w.cluster.Count("get", "nodes"), *out.Timings.Ended)
 			}
 		})
 	})
@@ -316,8 +316,8 @@ func TestDenied(t *testing.T) {
 	t.Run("the pods", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: denied})
-			out := w.handle(spot.NotEmptied)
-			if out.Cordon.At == nil || len(out.Problems) == 0 || *out.Times.Ended > 5 {
+			out := w.handle(spot.Incomplete)
+			if out.Cordon.At == nil || len(out.Problems) == 0 || *out.Timings.Ended > 5 {
 				t.Errorf("%s", told(out))
 			}
 		})
@@ -330,11 +330,11 @@ func TestInvocationEndsBeforeTheMachine(t *testing.T) {
 		ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
 		defer cancel()
 		out, err := w.handler.Handle(ctx, w.warning(spot.SpotTerminate))
-		if err != nil || out.Result != spot.NotEmptied {
+		if err != nil || out.Result != spot.Incomplete {
 			t.Fatal(out.Result, err)
 		}
-		if ctx.Err() != nil || *out.Times.Ended > 16 {
-			t.Errorf("no time was left to tell the outcome: it ended after %v s", *out.Times.Ended)
+		if ctx.Err() != nil || *out.Timings.Ended > 16 {
+			t.Errorf("no time was left to tell the outcome: it ended after %v s", *out.Timings.Ended)
 		}
 	})
 }
@@ -346,11 +346,11 @@ func TestEventFromTheFuture(t *testing.T) {
 		w.guard("db", 1)
 		in := w.warning(spot.SpotTerminate)
 		in.Time = in.Time.Add(time.Minute)
-		out := w.handleEvent(in, spot.Emptied)
+		out := w.handleEvent(in, spot.Drained)
 		w.after("the deadline", out.Deadline, 2*time.Minute)
 		w.after("the forced delete", w.ended("db-0").SIGTERM, 85*time.Second)
-		if *out.Times.Began != 0 {
-			t.Errorf("it began %v s after the event", *out.Times.Began)
+		if *out.Timings.Began != 0 {
+			t.Errorf("it began %v s after the event", *out.Timings.Began)
 		}
 	})
 }
@@ -359,15 +359,15 @@ func TestTerminatedInstanceIsNotWaitedFor(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.cluster.RemoveNode(instance)
 		w.aws.SetState(instance, "terminated")
-		if out := w.handle(spot.NoNode); *out.Times.Ended > 5 {
-			t.Errorf("it waited %v s for a node of a machine that is no more", *out.Times.Ended)
+		if out := w.handle(spot.NodeNotFound); *out.Timings.Ended > 5 {
+			t.Errorf("it waited %v s for a node of a machine that is no more", *out.Timings.Ended)
 		}
 	})
 }
 
 // TestDoubtfulErrors pass: an authenticator that AWS throttles says no to a good credential.
 func TestDoubtfulErrors(t *testing.T) {
-	doubt := spot.Doubtful(errors.New("401"))
+	doubt := spot.PossiblyTransient(errors.New("401"))
 	for name, d := range map[string]spottest.Disturbance{
 		"reading the node":   {Verb: "get", Resource: "nodes", Err: doubt},
 		"cordoning it":       {Verb: "patch", Resource: "nodes", Err: doubt},
@@ -379,7 +379,7 @@ func TestDoubtfulErrors(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.pod("web-1")
 				time.AfterFunc(3*time.Second, w.cluster.Disturb(d))
-				if out := w.handle(spot.Emptied); *out.Times.Empty > 12 || len(out.Problems) != 0 {
+				if out := w.handle(spot.Drained); *out.Timings.Empty > 12 || len(out.Problems) != 0 {
 					t.Errorf("%s", told(out))
 				}
 			})
@@ -388,8 +388,8 @@ func TestDoubtfulErrors(t *testing.T) {
 	t.Run("one that lasts is believed", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Err: doubt})
-			if out := w.handle(spot.NotEmptied); *out.Times.Ended < 5 || *out.Times.Ended > 10 {
-				t.Errorf("it ended after %v s", *out.Times.Ended)
+			if out := w.handle(spot.Incomplete); *out.Timings.Ended < 5 || *out.Timings.Ended > 10 {
+				t.Errorf("it ended after %v s", *out.Timings.Ended)
 			}
 		})
 	})
@@ -402,8 +402,8 @@ func TestForeignWithoutTheAPIServer(t *testing.T) {
 		in := w.warning(spot.SpotTerminate)
 		in.Instance = "i-0cccccccccccccccc"
 		w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
-		if out := w.handleEvent(in, spot.ForeignOne); *out.Times.Ended > 10 {
-			t.Errorf("it took %v s", *out.Times.Ended)
+		if out := w.handleEvent(in, spot.OtherCluster); *out.Timings.Ended > 10 {
+			t.Errorf("it took %v s", *out.Timings.Ended)
 		}
 	})
 }
@@ -434,14 +434,14 @@ func TestErrorsNameAllThatFailed(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
 			w.aws.Fail("CreateTags", -1, spottest.AnswerLost())
-			w.handle(spot.NotEmptied)
+			w.handle(spot.Incomplete)
 		})
 	})
 	t.Run("a cordon whose answers were lost", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Lost: true, Err: errors.New("EOF")})
 			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: errors.New("EOF")})
-			w.handleEvent(w.warning(spot.SpotStop), spot.NotEmptied)
+			w.handleEvent(w.warning(spot.SpotStop), spot.Incomplete)
 		})
 	})
 	t.Run("a timeout that leaves no time", func(t *testing.T) {
@@ -465,9 +465,9 @@ func TestTwice(t *testing.T) {
 				w.pod("guarded-1", func(p *spottest.Pod) { p.Replacement = nil })
 				w.guard("guarded", 1)
 				outs := make([]spot.Outcome, 2)
-				go func() { outs[0] = w.handle(spot.Emptied) }()
+				go func() { outs[0] = w.handle(spot.Drained) }()
 				time.Sleep(apart)
-				go func() { outs[1] = w.handle(spot.Emptied) }()
+				go func() { outs[1] = w.handle(spot.Drained) }()
 				time.Sleep(2 * time.Minute)
 				synctest.Wait()
 				if n := w.cluster.Count("patch", "nodes"); n > 2 {

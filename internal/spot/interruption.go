@@ -32,7 +32,7 @@ const (
 )
 
 // meaning is what a Kind of event allows us to do, and until when.
-type meaning struct {
+type eventRule struct {
 	lead   time.Duration // from the event's time to the end of the machine
 	force  bool          // a pod that a budget guards may be deleted past it, because the machine ends anyway
 	detach bool          // the group may be asked for a replacement, because the instance never comes back
@@ -49,15 +49,15 @@ type meaning struct {
 // AWS gives the two-minute notice for terminate and stop; hibernation begins at once, so its lead is only how long the
 // handler stays to watch: a hibernated pod finishes its termination when the instance resumes. The lead of a lifecycle
 // action is its hook's; the one here counts where the hook cannot be read. A scheduled change brings its own moment.
-var meanings = map[Kind]meaning{
-	SpotTerminate: {lead: 120 * time.Second, force: true, detach: true, tell: ToldInterrupted, notice: "EC2 terminates the Spot instance"},
-	SpotStop: {lead: 120 * time.Second, force: true, tell: ToldInterrupted, notice: "EC2 stops the Spot instance",
+var eventRules = map[Kind]eventRule{
+	SpotTerminate: {lead: 120 * time.Second, force: true, detach: true, tell: AutoscalerInterrupted, notice: "EC2 terminates the Spot instance"},
+	SpotStop: {lead: 120 * time.Second, force: true, tell: AutoscalerInterrupted, notice: "EC2 stops the Spot instance",
 		keep: "EC2 stops the Spot instance: it may come back"},
-	SpotHibernate: {lead: 20 * time.Second, once: true, tell: ToldInterrupted, notice: "EC2 hibernates the Spot instance",
+	SpotHibernate: {lead: 20 * time.Second, once: true, tell: AutoscalerInterrupted, notice: "EC2 hibernates the Spot instance",
 		keep: "EC2 hibernates the Spot instance: it may come back"},
 	LifecycleTerminate: {lead: 120 * time.Second, force: true, notice: "its Auto Scaling group terminates the instance",
 		keep: "its group decides by itself whether it launches another"},
-	Rebalance: {open: true, tell: ToldRebalance, notice: "EC2 recommends to leave the Spot instance",
+	Rebalance: {open: true, tell: AutoscalerRebalance, notice: "EC2 recommends to leave the Spot instance",
 		keep: "it is only a recommendation: nobody would end the instance that a detach leaves over"},
 	ScheduledChange: {notice: "AWS Health announces a change of the instance",
 		keep: "it is only an announcement: nobody would end the instance that a detach leaves over"},
@@ -65,11 +65,11 @@ var meanings = map[Kind]meaning{
 }
 
 // Notice says in words what the event announces.
-func (k Kind) Notice() string { return meanings[k].notice }
+func (k Kind) Notice() string { return eventRules[k].notice }
 
-// meaningOf is the meaning of an event. Nobody takes a rehearsal's machine: nothing is forced, replaced or told.
-func meaningOf(in Interruption) meaning {
-	m := meanings[in.Kind]
+// ruleFor is the meaning of an event. Nobody takes a rehearsal's machine: nothing is forced, replaced or told.
+func ruleFor(in Interruption) eventRule {
+	m := eventRules[in.Kind]
 	if in.Rehearsal {
 		m.force, m.detach, m.tell, m.keep = false, false, "", "it is a rehearsal"
 	}

@@ -48,13 +48,13 @@ func TestWhatEachKindOfEventMeans(t *testing.T) {
 				t.Errorf("the work goes on until %s, after the invocation's end", plan.Until)
 			}
 			long := spot.Pod{Namespace: "default", Name: "long", Grace: 3 * time.Hour}
-			if cut := plan.Fate(long, now, false).Grace < long.Grace; cut != c.cut {
+			if cut := plan.PodPlan(long, now, false).Grace < long.Grace; cut != c.cut {
 				t.Errorf("a grace period of 3 h is cut: %v, want %v", cut, c.cut)
 			}
-			if ask := plan.Ask(long, plan.Until.Add(-time.Second), 9); ask.Delete != c.forced {
+			if ask := plan.Request(long, plan.Until.Add(-time.Second), 9); ask.Delete != c.forced {
 				t.Errorf("deleted past its budget: %v, want %v", ask.Delete, c.forced)
 			}
-			if _, again := plan.Again(long, spot.Ask{}, now, 1, 0); again != c.again {
+			if _, again := plan.NextAttempt(long, spot.EvictionRequest{}, now, 1, 0); again != c.again {
 				t.Errorf("asked again: %v, want %v", again, c.again)
 			}
 			if plan.Replace.Action != c.replace {
@@ -66,7 +66,7 @@ func TestWhatEachKindOfEventMeans(t *testing.T) {
 			}
 			in.Rehearsal = true
 			plan = policy.Plan(in, target, now, limit)
-			if plan.Ask(long, plan.Until.Add(-time.Second), 9).Delete || plan.Replace.Action != spot.ReplaceNone {
+			if plan.Request(long, plan.Until.Add(-time.Second), 9).Delete || plan.Replace.Action != spot.ReplaceNone {
 				t.Errorf("a rehearsal forces or replaces: %+v", plan.Replace)
 			}
 		})
@@ -130,14 +130,14 @@ func TestWhoIsAskedForAReplacement(t *testing.T) {
 		reason string
 	}{
 		{name: "a group's node", key: true, want: spot.ReplaceDetach},
-		{name: "CAST AI's node", target: castai, key: true, want: spot.ReplaceTell},
+		{name: "CAST AI's node", target: castai, key: true, want: spot.ReplaceNotify},
 		{name: "CAST AI's node, and no key", target: castai, want: spot.ReplaceNone, reason: "no API key"},
 		{name: "Karpenter's node", target: karpenter, key: true, want: spot.ReplacePending},
 		{name: "Karpenter, by its NodeClaim", target: karpenter, policy: spot.ReplacerKarpenter, want: spot.ReplaceClaim},
 		{name: "Karpenter named, a group's node", policy: spot.ReplacerKarpenter, want: spot.ReplaceNone, reason: "no NodeClaim"},
 		{name: "nobody", policy: spot.ReplacerNobody, want: spot.ReplaceNone, reason: "policy"},
 		{name: "the group alone, though the node is CAST AI's", target: castai, key: true, policy: spot.ReplacerGroup, want: spot.ReplaceDetach},
-		{name: "CAST AI alone, for a group's node", key: true, policy: spot.ReplacerAutoscaler, want: spot.ReplaceTell},
+		{name: "CAST AI alone, for a group's node", key: true, policy: spot.ReplacerAutoscaler, want: spot.ReplaceNotify},
 		{name: "CAST AI, and the node is not known", key: true, policy: spot.ReplacerAutoscaler, target: func(t *spot.Target) { t.Node = nil },
 			want: spot.ReplaceNone, reason: "the node is not known"},
 		{name: "CAST AI's control plane", key: true, policy: spot.ReplacerAutoscaler, target: func(t *spot.Target) { t.Instance.Tags["k8s.io/role/master"] = "1" },
@@ -165,19 +165,19 @@ func TestAHeartbeatMovesTheSums(t *testing.T) {
 	limit := eventTime.Add(10 * time.Minute)
 	plan := policy.Plan(in, target, eventTime, limit)
 	pod := spot.Pod{Name: "web", Grace: 30 * time.Second}
-	if at := plan.Fate(pod, eventTime, false).ForceAt.Sub(eventTime); at != 265*time.Second {
+	if at := plan.PodPlan(pod, eventTime, false).ForceAt.Sub(eventTime); at != 265*time.Second {
 		t.Errorf("forced after %s, want 265 s", at)
 	}
 	plan = plan.Moved(eventTime.Add(7 * time.Minute))
-	if at := plan.Fate(pod, eventTime, false).ForceAt.Sub(eventTime); at != 385*time.Second {
+	if at := plan.PodPlan(pod, eventTime, false).ForceAt.Sub(eventTime); at != 385*time.Second {
 		t.Errorf("forced after %s, want 385 s", at)
 	}
 	long := spot.Pod{Name: "slow", Grace: 12 * time.Minute}
-	if grace := plan.Fate(long, eventTime, false).Grace; grace != 12*time.Minute {
+	if grace := plan.PodPlan(long, eventTime, false).Grace; grace != 12*time.Minute {
 		t.Errorf("a grace period that heartbeats can make room for is cut to %s", grace)
 	}
 	long.Grace = time.Hour
-	if grace := plan.Fate(long, eventTime, false).Grace; grace != 15*time.Minute-5*time.Second {
+	if grace := plan.PodPlan(long, eventTime, false).Grace; grace != 15*time.Minute-5*time.Second {
 		t.Errorf("an hour is cut to %s, want all that the last heartbeat leaves", grace)
 	}
 	if plan = plan.Moved(eventTime.Add(time.Hour)); !plan.Until.Equal(limit) {

@@ -17,13 +17,13 @@ const (
 // followLaunch follows the group's answer to a detach: the instance it launches and, once that registers, its node; or
 // the group's own reason why it cannot. Of several instances that a group launches at once nobody can say which replaces
 // which: the first that was begun since is told.
-func (c *call) followLaunch(ctx context.Context, told *ReplaceTold) {
+func (c *call) followLaunch(ctx context.Context, told *ReplacementResult) {
 	asked := time.Now().UTC()
 	pause := launchFirst
 	for sleep(ctx, pause/2+rand.N(pause)) {
 		pause = min(2*pause, launchMost)
 		launches, err := c.Cloud.Launches(ctx, told.Group, asked)
-		if errors.Is(err, ErrFinal) {
+		if errors.Is(err, ErrPermanent) {
 			told.Answer = "what the group answers could not be asked: " + err.Error()
 			return
 		}
@@ -45,7 +45,7 @@ func (c *call) followLaunch(ctx context.Context, told *ReplaceTold) {
 }
 
 // followNode waits for the new instance's node.
-func (c *call) followNode(ctx context.Context, told *ReplaceTold) {
+func (c *call) followNode(ctx context.Context, told *ReplacementResult) {
 	names := []string{told.Instance}
 	for sleep(ctx, launchFirst) {
 		if len(names) == 1 { // its other names need its address, which EC2 may tell a moment later

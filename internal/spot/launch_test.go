@@ -19,7 +19,7 @@ func TestTheAnswerToADetachIsFollowed(t *testing.T) {
 		w.aws.OnLaunch(func(i spottest.Instance) {
 			time.AfterFunc(30*time.Second, func() { w.cluster.AddNode(node(i.ID)) })
 		})
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		r := out.Replacement
 		if r.Instance == "" || r.Instance == instance || r.Node != r.Instance || r.Launched == nil || r.Registered == nil {
 			t.Fatalf("%+v", r)
@@ -28,7 +28,7 @@ func TestTheAnswerToADetachIsFollowed(t *testing.T) {
 		if at := *r.Registered; at < 50 || at > 54 { // 20 s to launch and 30 s to register
 			t.Errorf("the node was seen %v s after the event", at)
 		}
-		if at := *out.Times.Empty; at > 10 {
+		if at := *out.Timings.Empty; at > 10 {
 			t.Errorf("the drain waited for the replacement: empty after %v s", at)
 		}
 	})
@@ -43,7 +43,7 @@ func TestANewNodeByItsOtherNameIsFound(t *testing.T) {
 			n.Name = i.PrivateDNSName
 			w.cluster.AddNode(n)
 		})
-		if r := w.handle(spot.Emptied).Replacement; r.Node == "" || r.Node == r.Instance {
+		if r := w.handle(spot.Drained).Replacement; r.Node == "" || r.Node == r.Instance {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -55,11 +55,11 @@ func TestTheGroupsOwnReasonIsTold(t *testing.T) {
 		w.handler.Policy.Follow = 2 * time.Minute
 		const why = "InsufficientInstanceCapacity - There is no Spot capacity available that matches your request"
 		w.aws.SetGroup(group, func(g *spottest.Group) { g.LaunchError = why })
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if r := out.Replacement; r.Action != spot.ReplaceDetach || r.Instance != "" || !strings.Contains(r.Answer, "InsufficientInstanceCapacity") {
 			t.Errorf("%+v", r)
 		}
-		w.after("the end", w.event.Add(time.Duration(float64(*out.Times.Ended)*1e9)), 2*time.Minute)
+		w.after("the end", w.event.Add(time.Duration(float64(*out.Timings.Ended)*1e9)), 2*time.Minute)
 	})
 }
 
@@ -68,8 +68,8 @@ func TestTheAnswerIsNotWaitedForLongerThanThePolicySays(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Follow = 10 * time.Second
 		w.pod("web-1") // ends after 3 s; two more are watched
-		out := w.handle(spot.Emptied)
-		w.after("the end", w.event.Add(time.Duration(float64(*out.Times.Ended)*1e9)), 15*time.Second)
+		out := w.handle(spot.Drained)
+		w.after("the end", w.event.Add(time.Duration(float64(*out.Timings.Ended)*1e9)), 15*time.Second)
 	})
 }
 
@@ -78,12 +78,12 @@ func TestFollowingIsNoReasonToFail(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Follow = 2 * time.Minute
 		w.aws.Fail("DescribeScalingActivities", 100, spottest.Denied())
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if r := out.Replacement; r.Action != spot.ReplaceDetach || !strings.Contains(r.Answer, "could not be asked") {
 			t.Errorf("%+v", r)
 		}
-		if *out.Times.Ended > 30 {
-			t.Errorf("it went on asking until %v s", *out.Times.Ended)
+		if *out.Timings.Ended > 30 {
+			t.Errorf("it went on asking until %v s", *out.Timings.Ended)
 		}
 	})
 }
@@ -117,8 +117,8 @@ func TestTheAutoscalerIsTold(t *testing.T) {
 		inWorld(t, func(w *world) {
 			a := w.castai(errors.New("500"), errors.New("EOF"))
 			w.pod("web-1")
-			out := w.handle(spot.Emptied)
-			if r := out.Replacement; r.Action != spot.ReplaceTell || r.At == nil || r.Told != "interrupted" {
+			out := w.handle(spot.Drained)
+			if r := out.Replacement; r.Action != spot.ReplaceNotify || r.At == nil || r.Told != "interrupted" {
 				t.Errorf("%+v", r)
 			}
 			if len(a.told) != 1 || a.told[0] != "interrupted n1 "+provider {
@@ -133,7 +133,7 @@ func TestTheAutoscalerIsTold(t *testing.T) {
 			w.cluster.WriteNode(instance, func(n *spot.Node) {
 				n.Annotations = map[string]string{"provisioner.cast.ai/override-provider-id": "other"}
 			})
-			w.handle(spot.Emptied)
+			w.handle(spot.Drained)
 			if len(a.told) != 1 || a.told[0] != "interrupted n1 other" {
 				t.Errorf("it was told %q", a.told)
 			}
@@ -143,7 +143,7 @@ func TestTheAutoscalerIsTold(t *testing.T) {
 		inWorld(t, func(w *world) {
 			a := w.castai()
 			w.pod("web-1")
-			out := w.handleEvent(w.warning(spot.Rebalance), spot.LeftAsIs)
+			out := w.handleEvent(w.warning(spot.Rebalance), spot.Skipped)
 			if len(a.told) != 1 || a.told[0] != "rebalanceRecommendation n1 "+provider || out.Replacement.Told != "rebalanceRecommendation" {
 				t.Errorf("it was told %q: %+v", a.told, out.Replacement)
 			}
@@ -152,8 +152,8 @@ func TestTheAutoscalerIsTold(t *testing.T) {
 	})
 	t.Run("and its refusal is", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.castai(spot.Final(errors.New("404: no such cluster")))
-			if r := w.handle(spot.Emptied).Replacement; r.Action != spot.ReplaceNone || !strings.Contains(r.Reason, "no such cluster") {
+			w.castai(spot.Permanent(errors.New("404: no such cluster")))
+			if r := w.handle(spot.Drained).Replacement; r.Action != spot.ReplaceNone || !strings.Contains(r.Reason, "no such cluster") {
 				t.Errorf("%+v", r)
 			}
 		})
@@ -161,7 +161,7 @@ func TestTheAutoscalerIsTold(t *testing.T) {
 	t.Run("when it asks to be told later, later", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			a := w.castai(busy{20 * time.Second})
-			if r := w.handle(spot.Emptied).Replacement; r.At == nil || *r.At < 20 || len(a.told) != 1 {
+			if r := w.handle(spot.Drained).Replacement; r.At == nil || *r.At < 20 || len(a.told) != 1 {
 				t.Errorf("%+v", r)
 			}
 		})
@@ -185,7 +185,7 @@ func TestKarpentersNodeClaim(t *testing.T) {
 				w.handler.Policy.Replace = spot.ReplacerKarpenter
 			}
 			w.pod("web-1")
-			out := w.handle(spot.Emptied)
+			out := w.handle(spot.Drained)
 			if out.Replacement.Action != want || len(w.cluster.Claims()) != map[bool]int{true: 0, false: 1}[named] {
 				t.Errorf("named %v: %+v, claims %v", named, out.Replacement, w.cluster.Claims())
 			}

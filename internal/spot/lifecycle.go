@@ -13,8 +13,8 @@ const hookLimit = 10 * time.Second
 // leastBeat is the shortest pause between two heartbeats.
 const leastBeat = 5 * time.Second
 
-// LifecycleTold is what became of a lifecycle action.
-type LifecycleTold struct {
+// LifecycleResult is what became of a lifecycle action.
+type LifecycleResult struct {
 	Hook       string   `json:"hook"`
 	Group      string   `json:"group"`
 	Heartbeats int      `json:"heartbeats,omitempty"` // how often the end was put off
@@ -28,7 +28,7 @@ func (c *call) lifecycle(ctx context.Context) (Outcome, error) {
 	if plan := c.plan(); plan.Verdict == Noted { // the event alone says so
 		return c.left(plan), nil
 	}
-	if err := c.seeHook(ctx); err != nil {
+	if err := c.readHook(ctx); err != nil {
 		return Outcome{}, err
 	}
 	if !c.began.Before(c.plan().Deadline) {
@@ -41,7 +41,7 @@ func (c *call) lifecycle(ctx context.Context) (Outcome, error) {
 	}
 	c.ask(ctx, always) // a node that is not there now will not come any more
 	c.waitForPlan(ctx)
-	wait(ctx, c.node.done, openLimit)
+	wait(ctx, c.node.done, noDeadlineLimit)
 	plan, t := c.plan(), c.target()
 	switch {
 	case plan.Verdict == Noted:
@@ -51,14 +51,14 @@ func (c *call) lifecycle(ctx context.Context) (Outcome, error) {
 	case t.Node == nil && !errors.Is(t.NodeErr, ErrNotFound):
 		return Outcome{}, c.failure()
 	}
-	told := &LifecycleTold{Hook: c.in.Action.Hook, Group: c.in.Action.Group}
+	told := &LifecycleResult{Hook: c.in.Action.Hook, Group: c.in.Action.Group}
 	holding, letGo := context.WithCancel(ctx)
 	moves, held := make(chan time.Time, 1), make(chan error, 1)
 	go func() { held <- c.hold(holding, told, moves) }()
 	drained := c.drainNode(ctx, moves)
 	letGo()
 	holdErr := <-held
-	out, err := c.outcome(drained, ReplaceTold{Action: plan.Replace.Action, Reason: plan.Replace.Reason})
+	out, err := c.outcome(drained, ReplacementResult{Action: plan.Replace.Action, Reason: plan.Replace.Reason})
 	if err != nil {
 		return out, err
 	}
@@ -67,9 +67,9 @@ func (c *call) lifecycle(ctx context.Context) (Outcome, error) {
 	return out, nil
 }
 
-// seeHook reads how long the hook holds the instance. A hook that is not there any more holds nothing: what the table
+// readHook reads how long the hook holds the instance. A hook that is not there any more holds nothing: what the table
 // says counts then.
-func (c *call) seeHook(ctx context.Context) error {
+func (c *call) readHook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
 	return scaling.persist(ctx, func(ctx context.Context) error {
@@ -77,7 +77,7 @@ func (c *call) seeHook(ctx context.Context) error {
 		switch {
 		case err == nil:
 			c.hook = &h
-		case errors.Is(err, ErrNotFound), errors.Is(err, ErrFinal) && !errors.Is(err, errDoubtful):
+		case errors.Is(err, ErrNotFound), errors.Is(err, ErrPermanent) && !errors.Is(err, errTransient):
 			return nil
 		}
 		return err
@@ -85,7 +85,7 @@ func (c *call) seeHook(ctx context.Context) error {
 }
 
 // hold puts the instance's end off while the node is drained, as long as the hook lets it.
-func (c *call) hold(ctx context.Context, told *LifecycleTold, moves chan time.Time) error {
+func (c *call) hold(ctx context.Context, told *LifecycleResult, moves chan time.Time) error {
 	if c.hook == nil {
 		return nil
 	}
@@ -117,11 +117,11 @@ func (c *call) complete(ctx context.Context, out *Outcome, held error) {
 	if held != nil {
 		out.Problems = append(out.Problems, held.Error())
 	}
-	if out.Result != Emptied && out.Result != NoNode {
+	if out.Result != Drained && out.Result != NodeNotFound {
 		out.Lifecycle.Reason = "the node is not empty: the hook's timeout decides"
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endMargin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportMargin)
 	defer cancel()
 	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Complete(ctx, c.in.Action) })
 	if err != nil {

@@ -33,7 +33,7 @@ func onHeld(p *spottest.Pod) { p.Node = held }
 func TestALifecycleActionIsCompletedWhenTheNodeIsEmpty(t *testing.T) {
 	inHeldWorld(t, 5*time.Minute, func(w *world, in spot.Interruption) {
 		w.pod("web-1", onHeld, func(p *spottest.Pod) { p.Exit = 20 * time.Second })
-		out := w.handleEvent(in, spot.Emptied)
+		out := w.handleEvent(in, spot.Drained)
 		if l := out.Lifecycle; l == nil || l.Completed == nil || *l.Completed < 20 || l.Hook != hookName {
 			t.Fatalf("%+v", l)
 		}
@@ -52,7 +52,7 @@ func TestHeartbeatsPutTheEndOff(t *testing.T) {
 		w.pod("db-0", onHeld)
 		w.guard("db", 1)
 		time.AfterFunc(8*time.Minute, func() { w.cluster.RemoveBudget("db") })
-		out := w.handleEvent(in, spot.Emptied)
+		out := w.handleEvent(in, spot.Drained)
 		if p := podTold(t, out, "db-0"); p.End != spot.PodEvicted {
 			t.Errorf("%+v", p)
 		}
@@ -87,9 +87,9 @@ func TestWithoutHeartbeatsTheHooksTimeoutIsTheDeadline(t *testing.T) {
 		w.guard("db", 1)
 		w.pod("mq-0", onHeld, annotated(spot.AnnotationForce, "never"))
 		w.guard("mq", 1)
-		out := w.handleEvent(in, spot.NotEmptied)
+		out := w.handleEvent(in, spot.Incomplete)
 		w.after("its SIGTERM", w.ended("db-0").SIGTERM, 180*time.Second-35*time.Second)
-		if at := *out.Times.Ended; at < 179 || at > 190 {
+		if at := *out.Timings.Ended; at < 179 || at > 190 {
 			t.Errorf("the work went on until %v s, the machine ends after 180", at)
 		}
 		if !strings.Contains(strings.Join(out.Problems, "\n"), "putting the instance's end off") {
@@ -103,7 +103,7 @@ func TestAHookThatNobodyNamedIsLeftAlone(t *testing.T) {
 	inHeldWorld(t, 5*time.Minute, func(w *world, in spot.Interruption) {
 		w.handler.Policy.Hooks = []string{"another"}
 		w.pod("web-1", onHeld)
-		w.handleEvent(in, spot.LeftAsIs)
+		w.handleEvent(in, spot.Skipped)
 		if n := len(w.aws.Calls()) + len(w.cluster.Requests()); n != 0 {
 			t.Errorf("%d requests for an event that is none of ours", n)
 		}
@@ -117,9 +117,9 @@ func TestKOpsOwnHookIsLeftToItsDrainer(t *testing.T) {
 			in.Action.Hook = "nodes-NTHLifecycleHook"
 			w.handler.Policy.Hooks = []string{in.Action.Hook}
 			w.pod("web-1", onHeld)
-			want := spot.Emptied
+			want := spot.Drained
 			if managed {
-				want = spot.LeftAsIs
+				want = spot.Skipped
 				if err := w.aws.CreateTags(w.Context(), []string{held}, map[string]string{"aws-node-termination-handler/managed": ""}); err != nil {
 					t.Fatal(err)
 				}
@@ -137,7 +137,7 @@ func TestANodeThatIsNotEmptyIsNotLetGo(t *testing.T) {
 	inHeldWorld(t, time.Minute, func(w *world, in spot.Interruption) {
 		w.pod("slow-1", onHeld, func(p *spottest.Pod) { p.Grace, p.Exit = 2*time.Hour, time.Hour })
 		out, err := w.handler.Handle(w.limited(5*time.Minute), in)
-		if err != nil || out.Result != spot.NotEmptied {
+		if err != nil || out.Result != spot.Incomplete {
 			t.Fatalf("%v: %s", err, told(out))
 		}
 		if l := out.Lifecycle; l.Completed != nil || l.Reason == "" {
@@ -153,7 +153,7 @@ func TestANodeThatIsNotEmptyIsNotLetGo(t *testing.T) {
 func TestAnInstanceWithoutANodeIsLetGo(t *testing.T) {
 	inHeldWorld(t, 5*time.Minute, func(w *world, in spot.Interruption) {
 		w.cluster.RemoveNode(held)
-		out := w.handleEvent(in, spot.NoNode)
+		out := w.handleEvent(in, spot.NodeNotFound)
 		if out.Lifecycle.Completed == nil || *out.Lifecycle.Completed > 10 {
 			t.Errorf("%+v", out.Lifecycle)
 		}
@@ -165,7 +165,7 @@ func TestAnActionThatIsOverIsTold(t *testing.T) {
 	inHeldWorld(t, time.Minute, func(w *world, in spot.Interruption) {
 		in.Action.Token = "another"
 		w.pod("web-1", onHeld)
-		out := w.handleEvent(in, spot.Emptied)
+		out := w.handleEvent(in, spot.Drained)
 		if l := out.Lifecycle; l.Completed != nil || !strings.Contains(l.Reason, "completing the lifecycle action") {
 			t.Errorf("%+v", l)
 		}

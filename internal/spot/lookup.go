@@ -12,29 +12,29 @@ import (
 // warned at once ask at fifty different moments.
 type backoff struct{ first, most time.Duration }
 
-// doubtLimit is how long a doubtful error is tried again before it is believed.
-const doubtLimit = 6 * time.Second
+// transientLimit is how long a doubtful error is tried again before it is believed.
+const transientLimit = 6 * time.Second
 
 // doubts tells errors that another try cannot mend from those that may pass.
-type doubts struct{ since time.Time }
+type transientErrors struct{ since time.Time }
 
 // final reports whether err is to be believed.
-func (d *doubts) final(err error) bool {
-	if !errors.Is(err, errDoubtful) {
+func (d *transientErrors) final(err error) bool {
+	if !errors.Is(err, errTransient) {
 		d.since = time.Time{}
-		return errors.Is(err, ErrFinal)
+		return errors.Is(err, ErrPermanent)
 	}
 	if d.since.IsZero() {
 		d.since = time.Now()
 	}
-	return time.Since(d.since) >= doubtLimit
+	return time.Since(d.since) >= transientLimit
 }
 
 // persist calls try until it succeeds, until another try cannot help, or until ctx ends; it gives the last error that
 // says something about the world rather than about ctx.
 func (b backoff) persist(ctx context.Context, try func(context.Context) error) error {
 	var last error
-	var d doubts
+	var d transientErrors
 	for bound := b.first; ; bound = min(2*bound, b.most) {
 		err := try(ctx)
 		if err == nil || d.final(err) || errors.Is(err, ErrNotFound) {

@@ -15,7 +15,7 @@ const (
 	labelExcludeLB      = "node.kubernetes.io/exclude-from-external-load-balancers"
 	annotationEvent     = AnnotationPrefix + "event"
 	annotationDeadline  = AnnotationPrefix + "deadline"
-	annotationMarks     = AnnotationPrefix + "marks"
+	annotationApplied   = AnnotationPrefix + "applied"
 	effectNoSchedule    = "NoSchedule"
 	markUnschedulable   = "unschedulable"
 	markDrainingLabel   = "draining-label"
@@ -46,7 +46,7 @@ func Cordon(n Node, in Interruption, deadline time.Time) Node {
 
 func mark(n Node, in Interruption, plan Plan) Node {
 	n = n.clone()
-	m := marksOf(n)
+	m := appliedTo(n)
 	if !n.Unschedulable {
 		n.Unschedulable = true
 		m.add(markUnschedulable)
@@ -70,7 +70,7 @@ func mark(n Node, in Interruption, plan Plan) Node {
 		label(labelExcludeLB, "", markExcludeLB)
 	}
 	m.write(n)
-	if n.sharper(in, plan.Deadline) {
+	if n.hasEarlierDeadline(in, plan.Deadline) {
 		return n
 	}
 	n.Annotations[annotationEvent] = in.EventID
@@ -82,8 +82,8 @@ func mark(n Node, in Interruption, plan Plan) Node {
 // marks are the names of what we have put on a node that was not there before.
 type marks []string
 
-func marksOf(n Node) marks {
-	if was := n.Annotations[annotationMarks]; was != "" {
+func appliedTo(n Node) marks {
+	if was := n.Annotations[annotationApplied]; was != "" {
 		return strings.Split(was, ",")
 	}
 	return nil
@@ -95,27 +95,27 @@ func (m *marks) add(name string) {
 	}
 }
 
-func (m marks) write(n Node) { n.Annotations[annotationMarks] = strings.Join(m, ",") }
+func (m marks) write(n Node) { n.Annotations[annotationApplied] = strings.Join(m, ",") }
 
 // sharper reports whether the node is marked for another event with an earlier deadline that had not passed when this
 // event was sent: what a Spot warning says is not blurred by a rebalance recommendation that comes after it.
-func (n Node) sharper(in Interruption, deadline time.Time) bool {
-	t, ok := n.deadlineMark()
+func (n Node) hasEarlierDeadline(in Interruption, deadline time.Time) bool {
+	t, ok := n.recordedDeadline()
 	return ok && n.Annotations[annotationEvent] != in.EventID && t.Before(deadline) && t.After(in.Time)
 }
 
-// deadlineMark is the deadline that is marked on the node, for whatever event.
-func (n Node) deadlineMark() (time.Time, bool) {
+// recordedDeadline is the deadline that is marked on the node, for whatever event.
+func (n Node) recordedDeadline() (time.Time, bool) {
 	t, err := time.Parse(time.RFC3339, n.Annotations[annotationDeadline])
 	return t, err == nil
 }
 
-// markedDeadline is the deadline that an earlier invocation for the same event wrote on the node.
-func (n Node) markedDeadline(eventID string) (time.Time, bool) {
+// deadlineOfEvent is the deadline that an earlier invocation for the same event wrote on the node.
+func (n Node) deadlineOfEvent(eventID string) (time.Time, bool) {
 	if eventID == "" || n.Annotations[annotationEvent] != eventID {
 		return time.Time{}, false
 	}
-	return n.deadlineMark()
+	return n.recordedDeadline()
 }
 
 // CordonTaints are the keys and values of the taints that a pod must tolerate to be put on a cordoned node.

@@ -28,12 +28,12 @@ func TestASpotWarningSharpensARebalance(t *testing.T) {
 		}()
 		time.Sleep(30 * time.Second)
 		w.event = time.Now().UTC().Truncate(time.Second)
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		w.after("the SIGTERM of db-0", w.ended("db-0").SIGTERM, 85*time.Second)
 		if e := w.ended("slow-1"); e.Grace != 600*time.Second {
 			t.Errorf("slow-1 got %s", e.Grace)
 		}
-		if p := podTold(t, out, "db-0"); p.End != spot.PodForced {
+		if p := podTold(t, out, "db-0"); p.End != spot.PodForceDeleted {
 			t.Errorf("%+v", p)
 		}
 		n, _ := w.cluster.Node(instance)

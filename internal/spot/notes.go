@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// tellAtOnce is how many Kubernetes Events are sent at once: they must not crowd out what matters.
-	tellAtOnce = 8
+	// eventParallelism is how many Kubernetes Events are sent at once: they must not crowd out what matters.
+	eventParallelism = 8
 
-	// tellLimit is how long the end of a call waits for Kubernetes Events that are not sent yet.
-	tellLimit = 3 * time.Second
+	// eventTimeout is how long the end of a call waits for Kubernetes Events that are not sent yet.
+	eventTimeout = 3 * time.Second
 )
 
 // Note is told where operators look first: as a Kubernetes Event on a node or a pod.
-type Note struct {
+type ClusterEvent struct {
 	Node    *Node // what it is about: a node,
 	Pod     *Pod  // or a pod
 	Warning bool
@@ -24,33 +24,33 @@ type Note struct {
 	Message string
 }
 
-// Teller sends notes.
-type Teller interface {
+// EventRecorder sends notes.
+type EventRecorder interface {
 	// Tell sends one. It is tried once: what it tells stands in the outcome too.
-	Tell(ctx context.Context, n Note) error
+	Tell(ctx context.Context, n ClusterEvent) error
 }
 
 // notes are the notes of one call. They are held back until release, so that no eviction waits behind them.
 type notes struct {
-	teller Teller
+	teller EventRecorder
 	ctx    context.Context // outlives the plan's: the machine's end is no reason not to tell of it
 	stop   context.CancelFunc
 
 	mu      sync.Mutex
-	held    []Note
+	held    []ClusterEvent
 	slots   chan struct{}
 	sending sync.WaitGroup
 	failed  int
 	err     error // the first
 }
 
-func newNotes(ctx context.Context, t Teller) *notes {
-	n := &notes{teller: t, slots: make(chan struct{}, tellAtOnce)}
+func newEventQueue(ctx context.Context, t EventRecorder) *notes {
+	n := &notes{teller: t, slots: make(chan struct{}, eventParallelism)}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return n
 }
 
-func (n *notes) add(note Note) {
+func (n *notes) add(note ClusterEvent) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.held = append(n.held, note)
@@ -66,7 +66,7 @@ func (n *notes) release() {
 		n.sending.Go(func() {
 			n.slots <- struct{}{}
 			defer func() { <-n.slots }()
-			ctx, cancel := context.WithTimeout(n.ctx, tellLimit)
+			ctx, cancel := context.WithTimeout(n.ctx, eventTimeout)
 			defer cancel()
 			if err := n.teller.Tell(ctx, note); err != nil {
 				n.mu.Lock()
@@ -81,7 +81,7 @@ func (n *notes) release() {
 
 // end gives what is under way a little more time, and says what could not be told; empty if nothing.
 func (n *notes) end() (problem string) {
-	defer time.AfterFunc(tellLimit, n.stop).Stop()
+	defer time.AfterFunc(eventTimeout, n.stop).Stop()
 	n.sending.Wait()
 	n.stop()
 	n.mu.Lock()
@@ -92,8 +92,8 @@ func (n *notes) end() (problem string) {
 	return fmt.Sprintf("%d Kubernetes Events could not be sent: %v", n.failed, n.err)
 }
 
-// cordonNote tells what is going to happen to a node, and what was done about it.
-func cordonNote(n Node, in Interruption, plan Plan, cordon error) Note {
+// cordonEvent tells what is going to happen to a node, and what was done about it.
+func cordonEvent(n Node, in Interruption, plan Plan, cordon error) ClusterEvent {
 	when := " at " + plan.Deadline.UTC().Format(time.RFC3339)
 	switch {
 	case plan.once:
@@ -108,11 +108,11 @@ func cordonNote(n Node, in Interruption, plan Plan, cordon error) Note {
 	if plan.Drain {
 		done += ", and its pods are asked to leave"
 	}
-	return Note{Node: &n, Warning: true, Reason: noteReason(in), Message: fmt.Sprintf("%s%s (event %s): %s", notice(in), when, in.EventID, done)}
+	return ClusterEvent{Node: &n, Warning: true, Reason: eventReason(in), Message: fmt.Sprintf("%s%s (event %s): %s", notice(in), when, in.EventID, done)}
 }
 
-// noteReason is the reason of a Kubernetes Event, in one word.
-func noteReason(in Interruption) string {
+// eventReason is the reason of a Kubernetes Event, in one word.
+func eventReason(in Interruption) string {
 	switch {
 	case in.Rehearsal:
 		return "InterruptionRehearsal"
@@ -130,9 +130,9 @@ func notice(in Interruption) string {
 	return in.Kind.Notice()
 }
 
-// podNote tells why a pod ends.
-func podNote(p Pod, node string, in Interruption, ask Ask) Note {
-	n := Note{Pod: &p, Reason: noteReason(in), Message: fmt.Sprintf("of its node %s, %s: evicted with %s to end", node, notice(in), ask.Grace)}
+// podEvent tells why a pod ends.
+func podEvent(p Pod, node string, in Interruption, ask EvictionRequest) ClusterEvent {
+	n := ClusterEvent{Pod: &p, Reason: eventReason(in), Message: fmt.Sprintf("of its node %s, %s: evicted with %s to end", node, notice(in), ask.Grace)}
 	if ask.Delete {
 		n.Warning = true
 		n.Message = fmt.Sprintf("of its node %s, %s, and the eviction was refused to the last: deleted with %s to end", node, notice(in), ask.Grace)
@@ -140,22 +140,22 @@ func podNote(p Pod, node string, in Interruption, ask Ask) Note {
 	return n
 }
 
-// endNote tells how a node's drain ended.
-func endNote(n Node, told nodeDrain) Note {
+// drainedEvent tells how a node's drain ended.
+func drainedEvent(n Node, told drainResult) ClusterEvent {
 	remaining := 0
 	for _, p := range told.Pods {
-		if p.End == PodRemaining {
+		if p.End == PodStillRunning {
 			remaining++
 		}
 	}
-	note := Note{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
+	note := ClusterEvent{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
 	switch {
 	case !told.Listed:
 		note.Message = "its pods could not be listed"
 	case remaining > 0:
 		note.Message = "still there at the end: " + podCount(remaining)
 	default:
-		note = Note{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
+		note = ClusterEvent{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
 	}
 	return note
 }

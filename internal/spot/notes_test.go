@@ -20,7 +20,7 @@ func TestNotes(t *testing.T) {
 		w.pod("logs-1", func(p *spottest.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
 		w.guard("db", 1)
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Delay: 100 * time.Millisecond})
-		w.handle(spot.Emptied)
+		w.handle(spot.Drained)
 		about := map[string]int{}
 		warnings := 0
 		for _, n := range w.cluster.Notes() {
@@ -60,8 +60,8 @@ func TestNotes(t *testing.T) {
 func TestNotesDoNotLie(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
-		w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: spot.Final(errors.New("403"))})
-		w.handle(spot.NotEmptied)
+		w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: spot.Permanent(errors.New("403"))})
+		w.handle(spot.Incomplete)
 		for _, n := range w.cluster.Notes() {
 			if n.Reason == "SpotDrained" {
 				t.Errorf("an Event says %q", n.Message)
@@ -81,9 +81,9 @@ func TestNotesThatCannotBeTold(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.pod("web-1")
 				w.cluster.Disturb(d)
-				out := w.handle(spot.Emptied)
-				if *out.Times.Empty > 5 || *out.Times.Ended > 12 {
-					t.Errorf("empty after %v s, ended after %v s", *out.Times.Empty, *out.Times.Ended)
+				out := w.handle(spot.Drained)
+				if *out.Timings.Empty > 5 || *out.Timings.Ended > 12 {
+					t.Errorf("empty after %v s, ended after %v s", *out.Timings.Empty, *out.Timings.Ended)
 				}
 				if !strings.Contains(strings.Join(out.Problems, " "), "Kubernetes Events could not be sent") {
 					t.Errorf("%v", out.Problems)

@@ -15,47 +15,47 @@ const OutcomeVersion = 1
 type Result string
 
 const (
-	Ignored    Result = "ignored"     // not an event that the handler has a rule for
-	ForeignOne Result = "foreign"     // not this cluster's instance
-	StaleOne   Result = "stale"       // the event speaks of the past
-	Planned    Result = "planned"     // nothing was changed; the outcome says what would have been
-	NoNode     Result = "no-node"     // the instance is ours, but no node of it registered in time
-	Emptied    Result = "emptied"     // every pod that had to leave the node has left it
-	NotEmptied Result = "not-emptied" // some pods were still there at the end, or the node could not be worked on
-	Cordoned   Result = "cordoned"    // the node was cordoned, and its pods were left, by policy
-	LeftAsIs   Result = "noted"       // the node is ours, and was left as it is, by policy
-	Released   Result = "released"    // after the machine's end: its pods and volumes were given free
-	Returned   Result = "returned"    // the instance is back, and our marks are gone
+	Ignored      Result = "ignored"        // not an event that the handler has a rule for
+	OtherCluster Result = "other-cluster"  // not this cluster's instance
+	Expired      Result = "expired"        // the event speaks of the past
+	Planned      Result = "planned"        // nothing was changed; the outcome says what would have been
+	NodeNotFound Result = "node-not-found" // the instance is ours, but no node of it registered in time
+	Drained      Result = "drained"        // every pod that had to leave the node has left it
+	Incomplete   Result = "incomplete"     // some pods were still there at the end, or the node could not be worked on
+	Cordoned     Result = "cordoned"       // the node was cordoned, and its pods were left, by policy
+	Skipped      Result = "skipped"        // the node is ours, and was left as it is, by policy
+	CleanedUp    Result = "cleaned-up"     // after the machine's end: its pods and volumes were given free
+	Recovered    Result = "recovered"      // the instance is back, and our marks are gone
 )
 
 // Outcome is all that is told of an interruption: what was done, when, and what was left undone and why.
 type Outcome struct {
-	Version     int            `json:"version"`
-	Result      Result         `json:"result"`
-	Reason      string         `json:"reason,omitempty"`
-	Event       EventTold      `json:"event,omitzero"`
-	Cluster     string         `json:"cluster,omitempty"`
-	Node        string         `json:"node,omitempty"`
-	Deadline    time.Time      `json:"deadline,omitzero"` // the end of the machine
-	Plan        *PlanTold      `json:"plan,omitempty"`
-	Cordon      *CordonTold    `json:"cordon,omitempty"`
-	Replacement *ReplaceTold   `json:"replacement,omitempty"`
-	Lifecycle   *LifecycleTold `json:"lifecycle,omitempty"`
-	Release     *ReleaseTold   `json:"release,omitempty"`
-	Times       TimesTold      `json:"times,omitzero"`
-	Pods        []PodTold      `json:"pods,omitempty"`
-	Attached    []string       `json:"attached,omitempty"` // volumes that were still attached when the pods had gone
-	Problems    []string       `json:"problems,omitempty"`
+	Version     int                `json:"version"`
+	Result      Result             `json:"result"`
+	Reason      string             `json:"reason,omitempty"`
+	Event       EventInfo          `json:"event,omitzero"`
+	Cluster     string             `json:"cluster,omitempty"`
+	Node        string             `json:"node,omitempty"`
+	Deadline    time.Time          `json:"deadline,omitzero"` // the end of the machine
+	Plan        *PlanResult        `json:"plan,omitempty"`
+	Cordon      *CordonResult      `json:"cordon,omitempty"`
+	Replacement *ReplacementResult `json:"replacement,omitempty"`
+	Lifecycle   *LifecycleResult   `json:"lifecycle,omitempty"`
+	Cleanup     *CleanupResult     `json:"release,omitempty"`
+	Timings     Timings            `json:"timings,omitzero"`
+	Pods        []PodResult        `json:"pods,omitempty"`
+	Attached    []string           `json:"attached_volumes,omitempty"` // volumes that were still attached when the pods had gone
+	Problems    []string           `json:"problems,omitempty"`
 
 	// Each are the outcomes of an event about several instances, one each; what stands above is the gravest of them.
-	Each []Outcome `json:"each,omitempty"`
+	Each []Outcome `json:"outcomes,omitempty"`
 }
 
-// EventTold is the event that an outcome is of.
-type EventTold struct {
+// EventInfo is the event that an outcome is of.
+type EventInfo struct {
 	ID       string    `json:"id,omitempty"`
 	Kind     Kind      `json:"kind,omitempty"`
-	Type     string    `json:"type,omitempty"` // EventBridge's detail-type, where the handler has no rule for it
+	Type     string    `json:"detail_type,omitempty"` // EventBridge's detail-type, where the handler has no rule for it
 	Instance string    `json:"instance,omitempty"`
 	Time     time.Time `json:"time,omitzero"`
 }
@@ -74,106 +74,106 @@ func since(event, t time.Time) *Seconds {
 	return &s
 }
 
-// PlanTold is what was decided at the beginning. It is the same whether the plan was then carried out or not.
-type PlanTold struct {
+// PlanResult is what was decided at the beginning. It is the same whether the plan was then carried out or not.
+type PlanResult struct {
 	Cordon  bool          `json:"cordon"`
 	Drain   bool          `json:"drain"`
 	Replace ReplaceAction `json:"replace"`
 	Group   string        `json:"group,omitempty"`
 	Reason  string        `json:"reason,omitempty"` // why there is no replacement
-	Pods    []PodPlanned  `json:"pods"`
+	Pods    []PlannedPod  `json:"pods"`
 }
 
-// PodPlanned is what was decided about a pod.
-type PodPlanned struct {
-	Namespace string   `json:"namespace"`
-	Name      string   `json:"name"`
-	Verb      Verb     `json:"verb"`
-	Reason    string   `json:"reason"`
-	Grace     Seconds  `json:"grace,omitempty"`
-	ForceAt   *Seconds `json:"force_at,omitempty"`
+// PlannedPod is what was decided about a pod.
+type PlannedPod struct {
+	Namespace string    `json:"namespace"`
+	Name      string    `json:"name"`
+	Action    PodAction `json:"action"`
+	Reason    string    `json:"reason"`
+	Grace     Seconds   `json:"grace_period,omitempty"`
+	ForceAt   *Seconds  `json:"force_at,omitempty"`
 }
 
 // told is the plan in the outcome's words.
-func (p Plan) told(in Interruption, cordon bool, fates []PodFate) *PlanTold {
-	told := &PlanTold{Cordon: cordon, Drain: cordon && p.Drain, Pods: []PodPlanned{}}
+func (p Plan) told(in Interruption, cordon bool, fates []PlanOfPod) *PlanResult {
+	told := &PlanResult{Cordon: cordon, Drain: cordon && p.Drain, Pods: []PlannedPod{}}
 	told.replace(p)
 	for _, f := range fates {
-		told.Pods = append(told.Pods, PodPlanned{Namespace: f.Pod.Namespace, Name: f.Pod.Name, Verb: f.Fate.Verb,
-			Reason: f.Fate.Reason, Grace: seconds(f.Fate.Grace), ForceAt: since(in.Time, f.Fate.ForceAt)})
+		told.Pods = append(told.Pods, PlannedPod{Namespace: f.Pod.Namespace, Name: f.Pod.Name, Action: f.PodPlan.Action,
+			Reason: f.PodPlan.Reason, Grace: seconds(f.PodPlan.Grace), ForceAt: since(in.Time, f.PodPlan.ForceAt)})
 	}
 	return told
 }
 
 // replace takes in who is asked for a replacement, as far as that is decided by now.
-func (t *PlanTold) replace(p Plan) {
+func (t *PlanResult) replace(p Plan) {
 	t.Replace, t.Group, t.Reason = p.Replace.Action, p.Replace.Group, p.Replace.Reason
 }
 
-// CordonTold is what became of the cordon.
-type CordonTold struct {
+// CordonResult is what became of the cordon.
+type CordonResult struct {
 	At    *Seconds `json:"at,omitempty"`
 	Error string   `json:"error,omitempty"`
 }
 
-// ReplaceTold is what became of asking for a replacement.
-type ReplaceTold struct {
+// ReplacementResult is what became of asking for a replacement.
+type ReplacementResult struct {
 	Action       ReplaceAction `json:"action"` // what was done: none, if it was refused or not wanted
 	Group        string        `json:"group,omitempty"`
-	Claim        string        `json:"claim,omitempty"` // the NodeClaim that was deleted
-	Told         string        `json:"told,omitempty"`  // what the autoscaler was told
+	Claim        string        `json:"node_claim,omitempty"`       // the NodeClaim that was deleted
+	Told         string        `json:"autoscaler_event,omitempty"` // what the autoscaler was told
 	At           *Seconds      `json:"at,omitempty"`
 	Reason       string        `json:"reason,omitempty"`
 	SkippedHooks []string      `json:"skipped_hooks,omitempty"`
 
-	Instance   string   `json:"instance,omitempty"`   // the instance that the group launches instead
-	Launched   *Seconds `json:"launched,omitempty"`   // when it began to
-	Node       string   `json:"node,omitempty"`       // its node
-	Registered *Seconds `json:"registered,omitempty"` // when the node had registered
-	Answer     string   `json:"answer,omitempty"`     // why there is no instance, in the group's own words
+	Instance   string   `json:"instance,omitempty"`      // the instance that the group launches instead
+	Launched   *Seconds `json:"launched_at,omitempty"`   // when it began to
+	Node       string   `json:"node,omitempty"`          // its node
+	Registered *Seconds `json:"registered_at,omitempty"` // when the node had registered
+	Answer     string   `json:"group_message,omitempty"` // why there is no instance, in the group's own words
 
 	changed bool // something was asked for that cannot be taken back
 }
 
-// TimesTold are the moments by which a drain is judged, in seconds after the event.
-type TimesTold struct {
-	Began        *Seconds `json:"began,omitempty"`         // the handler got the event
+// Timings are the moments by which a drain is judged, in seconds after the event.
+type Timings struct {
+	Began        *Seconds `json:"started,omitempty"`       // the handler got the event
 	Located      *Seconds `json:"located,omitempty"`       // the node was found
 	Cordoned     *Seconds `json:"cordoned,omitempty"`      // no new pods from here on
 	LastEviction *Seconds `json:"last_eviction,omitempty"` // the last pod was told to end
 	Empty        *Seconds `json:"empty,omitempty"`         // the last pod that had to leave had left
-	Ended        *Seconds `json:"ended,omitempty"`         // the handler returned
+	Ended        *Seconds `json:"finished,omitempty"`      // the handler returned
 }
 
-// PodEnd is what became of a pod.
-type PodEnd string
+// PodStatus is what became of a pod.
+type PodStatus string
 
 const (
-	PodLeft      PodEnd = "left"      // it stays, by rule
-	PodEvicted   PodEnd = "evicted"   // it was evicted and has gone
-	PodForced    PodEnd = "forced"    // it was deleted past its budget and has gone
-	PodGone      PodEnd = "gone"      // it went without our asking
-	PodStuck     PodEnd = "stuck"     // its containers have ended, but a finalizer keeps its object
-	PodReleased  PodEnd = "released"  // its object was deleted after its machine had stopped
-	PodRemaining PodEnd = "remaining" // it was still there at the end
+	PodSkipped      PodStatus = "skipped"       // it stays, by rule
+	PodEvicted      PodStatus = "evicted"       // it was evicted and has gone
+	PodForceDeleted PodStatus = "force-deleted" // it was deleted past its budget and has gone
+	PodTerminated   PodStatus = "terminated"    // it went without our asking
+	PodStuck        PodStatus = "stuck"         // its containers have ended, but a finalizer keeps its object
+	PodDeleted      PodStatus = "deleted"       // its object was deleted after its machine had stopped
+	PodStillRunning PodStatus = "still-running" // it was still there at the end
 )
 
-// PodTold is what became of a pod of the node, and why.
-type PodTold struct {
-	Namespace   string   `json:"namespace"`
-	Name        string   `json:"name"`
-	UID         string   `json:"uid"`
-	Owner       string   `json:"owner,omitempty"` // kind/name
-	End         PodEnd   `json:"end"`
-	Reason      string   `json:"reason"`
-	Grace       Seconds  `json:"grace,omitempty"`    // the grace period it was told to end with
-	Asked       *Seconds `json:"asked,omitempty"`    // when it was told to end
-	Gone        *Seconds `json:"gone,omitempty"`     // when it had gone
-	Refusals    int      `json:"refusals,omitempty"` // how often the request failed
-	LastRefusal string   `json:"last_refusal,omitempty"`
-	EndedBy     string   `json:"ended_by,omitempty"`   // who began to end it, as Kubernetes names it in the condition DisruptionTarget
-	LocalData   bool     `json:"local_data,omitempty"` // it had an emptyDir on the node's disk, which ends with it
-	Finalizers  []string `json:"finalizers,omitempty"` // what keeps its object
+// PodResult is what became of a pod of the node, and why.
+type PodResult struct {
+	Namespace   string    `json:"namespace"`
+	Name        string    `json:"name"`
+	UID         string    `json:"uid"`
+	Owner       string    `json:"owner,omitempty"` // kind/name
+	End         PodStatus `json:"status"`
+	Reason      string    `json:"reason"`
+	Grace       Seconds   `json:"grace_period,omitempty"`  // the grace period it was told to end with
+	Asked       *Seconds  `json:"requested_at,omitempty"`  // when it was told to end
+	Gone        *Seconds  `json:"terminated_at,omitempty"` // when it had gone
+	Refusals    int       `json:"refusals,omitempty"`      // how often the request failed
+	LastRefusal string    `json:"last_refusal,omitempty"`
+	EndedBy     string    `json:"disrupted_by,omitempty"` // who began to end it, as Kubernetes names it in the condition DisruptionTarget
+	LocalData   bool      `json:"local_data,omitempty"`   // it had an emptyDir on the node's disk, which ends with it
+	Finalizers  []string  `json:"finalizers,omitempty"`   // what keeps its object
 }
 
 func podCount(n int) string {
@@ -186,17 +186,17 @@ func podCount(n int) string {
 // end is the outcome of a call that acts on nothing.
 func (c *call) end(plan Plan) Outcome {
 	out := Outcome{Version: OutcomeVersion, Cluster: c.Policy.Cluster, Reason: plan.Reason,
-		Event: EventTold{ID: c.in.EventID, Kind: c.in.Kind, Instance: c.in.Instance, Time: c.in.Time},
-		Times: TimesTold{Began: since(c.in.Time, c.began), Ended: since(c.in.Time, time.Now())},
+		Event:   EventInfo{ID: c.in.EventID, Kind: c.in.Kind, Instance: c.in.Instance, Time: c.in.Time},
+		Timings: Timings{Began: since(c.in.Time, c.began), Ended: since(c.in.Time, time.Now())},
 	}
 	if !plan.Deadline.IsZero() {
 		out.Deadline = plan.Deadline.UTC().Round(0)
 	}
 	switch plan.Verdict {
 	case Stale:
-		out.Result = StaleOne
+		out.Result = Expired
 	case Foreign:
-		out.Result = ForeignOne
+		out.Result = OtherCluster
 	}
 	if n, _ := c.node.known(); n != nil {
 		out.Node = n.Name
@@ -204,20 +204,20 @@ func (c *call) end(plan Plan) Outcome {
 	return out
 }
 
-// notReplaced is why a replacement that the plan wanted was not asked for.
-func notReplaced(plan Plan, r ReplaceTold) error {
+// replacementError is why a replacement that the plan wanted was not asked for.
+func replacementError(plan Plan, r ReplacementResult) error {
 	return nilOr(plan.Replace.Action != ReplaceNone && r.Action == ReplaceNone, "replacing the instance: %w", errors.New(r.Reason))
 }
 
 // told takes what became of asking for a replacement into the outcome, and says whether that has changed anything.
-func (o *Outcome) told(r ReplaceTold) (changed bool) {
+func (o *Outcome) told(r ReplacementResult) (changed bool) {
 	changed, r.changed = r.changed, false
 	o.Replacement = &r
 	return changed
 }
 
 // outcome puts the two halves together. If nothing was done and something went wrong, it is an error.
-func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
+func (c *call) outcome(d drainResult, r ReplacementResult) (Outcome, error) {
 	plan, t := c.plan(), c.target()
 	out := c.end(plan)
 	if plan.Verdict != Act {
@@ -230,19 +230,19 @@ func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 		if t.Instance == nil && !changed {
 			return Outcome{}, c.failure()
 		}
-		out.Result, out.Reason = NoNode, "no node of the instance registered before the deadline"
+		out.Result, out.Reason = NodeNotFound, "no node of the instance registered before the deadline"
 		return out, nil
 	case t.Node == nil:
 		if !changed {
-			return Outcome{}, errors.Join(c.failure(), notReplaced(plan, r))
+			return Outcome{}, errors.Join(c.failure(), replacementError(plan, r))
 		}
-		out.Result, out.Reason = NotEmptied, "the cluster could not be asked for the node"
+		out.Result, out.Reason = Incomplete, "the cluster could not be asked for the node"
 		out.Problems = append(out.Problems, c.failure().Error())
 		return out, nil
 	}
-	began := out.Times
-	out.Times = d.Times
-	out.Times.Began, out.Times.Ended = began.Began, began.Ended
+	began := out.Timings
+	out.Timings = d.Timings
+	out.Timings.Began, out.Timings.Ended = began.Began, began.Ended
 	out.Plan, out.Cordon, out.Pods = d.Plan, &d.Cordon, d.Pods
 	if out.Plan == nil { // the pods were never seen
 		out.Plan = plan.told(c.in, true, nil)
@@ -250,7 +250,7 @@ func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 	out.Plan.replace(plan)
 	remaining := 0
 	for _, p := range d.Pods {
-		if p.End == PodRemaining {
+		if p.End == PodStillRunning {
 			remaining++
 		}
 	}
@@ -258,17 +258,17 @@ func (c *call) outcome(d nodeDrain, r ReplaceTold) (Outcome, error) {
 	case !plan.Drain && d.Cordon.Error != "" && !changed:
 		return Outcome{}, fmt.Errorf("cordoning node %s: %s", out.Node, d.Cordon.Error)
 	case !plan.Drain && d.Cordon.Error != "":
-		out.Result, out.Reason = NotEmptied, "the node could not be cordoned"
+		out.Result, out.Reason = Incomplete, "the node could not be cordoned"
 	case !plan.Drain:
 		out.Result, out.Reason = Cordoned, "the policy is to cordon the node and leave its pods"
 	case !d.Listed && !changed:
-		return Outcome{}, errors.Join(fmt.Errorf("draining node %s: %s", out.Node, strings.Join(d.Problems, "; ")), notReplaced(plan, r))
+		return Outcome{}, errors.Join(fmt.Errorf("draining node %s: %s", out.Node, strings.Join(d.Problems, "; ")), replacementError(plan, r))
 	case !d.Listed:
-		out.Result, out.Reason = NotEmptied, "the node's pods could not be listed"
+		out.Result, out.Reason = Incomplete, "the node's pods could not be listed"
 	case remaining > 0:
-		out.Result, out.Reason = NotEmptied, "still there at the end: "+podCount(remaining)
+		out.Result, out.Reason = Incomplete, "still there at the end: "+podCount(remaining)
 	default:
-		out.Result = Emptied
+		out.Result = Drained
 	}
 	return out, nil
 }

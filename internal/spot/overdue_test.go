@@ -24,10 +24,10 @@ func TestOverdue(t *testing.T) {
 		return found
 	}
 	running := map[string]spot.Instance{instance: machine}
-	if got := spot.DueInstances([]spot.Node{node}, now); !slices.Equal(got, []string{instance}) {
+	if got := spot.OverdueCandidates([]spot.Node{node}, now); !slices.Equal(got, []string{instance}) {
 		t.Errorf("to be asked for are %v", got)
 	}
-	if got := spot.Overdue([]spot.Node{node}, running, now); !slices.Equal(got, []spot.OverdueTold{
+	if got := spot.Overdue([]spot.Node{node}, running, now); !slices.Equal(got, []spot.OverdueInstance{
 		{Node: instance, Instance: instance, Since: eventTime.Add(2 * time.Minute).UTC()}}) {
 		t.Errorf("overdue are %+v", got)
 	}
@@ -39,7 +39,7 @@ func TestOverdue(t *testing.T) {
 	} {
 		node, machine, now := warned()
 		n(&node)
-		if got := spot.DueInstances([]spot.Node{node}, now); len(got) != 0 {
+		if got := spot.OverdueCandidates([]spot.Node{node}, now); len(got) != 0 {
 			t.Errorf("%s: asked for %v", name, got)
 		}
 		if got := ids([]spot.Node{node}, map[string]spot.Instance{instance: machine, "": {State: "running"}}, now); len(got) != 0 {

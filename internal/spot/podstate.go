@@ -10,7 +10,7 @@ import (
 // podState is one pod's way off the node.
 type podState struct {
 	pod      Pod
-	fate     Fate
+	fate     PodPlan
 	due      time.Time // when to ask; zero for not (any more)
 	asking   bool
 	told     bool // an eviction or delete of ours was accepted
@@ -26,16 +26,16 @@ type podState struct {
 
 // leaves reports whether the drain is not over while this pod is as it is. One whose containers have ended is nothing to
 // wait for, even if a finalizer keeps its object: the end of the machine cannot harm it.
-func (s *podState) leaves() bool { return s.fate.Verb != Leave && !s.gone && !s.pod.Finished }
+func (s *podState) leaves() bool { return s.fate.Action != PodSkip && !s.gone && !s.pod.Finished }
 
 // tell writes down what became of the pods.
-func (d *podDrain) tell(told *nodeDrain) {
+func (d *podDrain) tell(told *drainResult) {
 	event := d.in.Time
 	told.Plan, told.Listed = d.planned, d.listed
-	told.Times.Cordoned = since(event, d.cordon.at)
-	told.Times.LastEviction = since(event, d.lastEviction)
-	told.Times.Empty = since(event, d.empty)
-	told.Cordon.At = told.Times.Cordoned
+	told.Timings.Cordoned = since(event, d.cordon.at)
+	told.Timings.LastEviction = since(event, d.lastEviction)
+	told.Timings.Empty = since(event, d.empty)
+	told.Cordon.At = told.Timings.Cordoned
 	if d.cordon.err != nil {
 		told.Cordon.Error = d.cordon.err.Error()
 		told.problem("cordoning the node: %s", told.Cordon.Error)
@@ -51,68 +51,68 @@ func (d *podDrain) tell(told *nodeDrain) {
 	slices.SortFunc(states, func(a, b *podState) int { return strings.Compare(a.pod.ID(), b.pod.ID()) })
 	for _, s := range states {
 		told.Pods = append(told.Pods, s.outcome(event))
-		if wrong := misread(s.pod); wrong != "" {
+		if wrong := invalidAnnotations(s.pod); wrong != "" {
 			told.problem("the pod %s: %s: it does not count", s.pod.ID(), wrong)
 		}
 	}
 }
 
-func (s *podState) outcome(event time.Time) PodTold {
-	t := PodTold{Namespace: s.pod.Namespace, Name: s.pod.Name, UID: s.pod.UID, Reason: s.fate.Reason,
+func (s *podState) outcome(event time.Time) PodResult {
+	t := PodResult{Namespace: s.pod.Namespace, Name: s.pod.Name, UID: s.pod.UID, Reason: s.fate.Reason,
 		Grace: seconds(s.grace), Asked: since(event, s.askedAt), Gone: since(event, s.goneAt),
 		Refusals: s.refusals, LastRefusal: s.refusal}
 	if s.pod.Owner.Kind != "" {
 		t.Owner = s.pod.Owner.Kind + "/" + s.pod.Owner.Name
 	}
-	t.EndedBy, t.LocalData = s.pod.EndedBy, s.pod.EmptyDir && s.fate.Verb != Leave
+	t.EndedBy, t.LocalData = s.pod.EndedBy, s.pod.EmptyDir && s.fate.Action != PodSkip
 	switch {
 	case s.gone && s.forced:
-		t.End, t.Reason = PodForced, "it was deleted past what refused its eviction: the machine ends anyway"
+		t.End, t.Reason = PodForceDeleted, "it was deleted past what refused its eviction: the machine ends anyway"
 	case s.gone && s.told:
 		t.End = PodEvicted
 	case s.gone:
-		t.End, t.Reason = PodGone, "it went without our asking"
+		t.End, t.Reason = PodTerminated, "it went without our asking"
 		if s.pod.EndedBy != "" {
 			t.Reason += ": " + s.pod.EndedBy
 		}
-	case s.fate.Verb == Leave:
-		t.End = PodLeft
+	case s.fate.Action == PodSkip:
+		t.End = PodSkipped
 	case s.pod.Finished:
-		t.End, t.Reason = PodStuck, "its containers have ended, but its object is still there: "+s.keeper()
+		t.End, t.Reason = PodStuck, "its containers have ended, but its object is still there: "+s.keptBy()
 		t.Finalizers = s.pod.Finalizers
 	case s.told:
-		t.End, t.Reason = PodRemaining, "it had been told to end and was still ending"
-	case s.fate.Verb == Watch:
-		t.End, t.Reason = PodRemaining, "it was ending before we came and was still ending"
+		t.End, t.Reason = PodStillRunning, "it had been told to end and was still ending"
+	case s.fate.Action == PodWait:
+		t.End, t.Reason = PodStillRunning, "it was ending before we came and was still ending"
 	case s.refusals == 0:
-		t.End, t.Reason = PodRemaining, "there was no time left to ask it to end"
+		t.End, t.Reason = PodStillRunning, "there was no time left to ask it to end"
 	default:
-		t.End, t.Reason = PodRemaining, "every request to evict it was refused"
+		t.End, t.Reason = PodStillRunning, "every request to evict it was refused"
 		if s.fate.ForceAt.IsZero() {
 			t.Reason += ", and it was not to be deleted past that"
 		}
 	}
-	if t.End == PodRemaining {
+	if t.End == PodStillRunning {
 		t.Finalizers = s.pod.Finalizers
 	}
 	return t
 }
 
 // keeper is what keeps the object of a pod whose containers have ended.
-func (s *podState) keeper() string {
+func (s *podState) keptBy() string {
 	if len(s.pod.Finalizers) == 0 {
 		return "its kubelet has not let it go, as while a volume is unmounted"
 	}
 	return "kept by " + strings.Join(s.pod.Finalizers, ", ")
 }
 
-// misread says which annotations of ours on a pod have values that mean nothing; empty if all do.
-func misread(p Pod) string {
+// invalidAnnotations says which annotations of ours on a pod have values that mean nothing; empty if all do.
+func invalidAnnotations(p Pod) string {
 	var wrong []string
 	if v := p.Annotations[AnnotationForce]; v != "" && !slices.Contains(Forces(), Force(v)) {
 		wrong = append(wrong, fmt.Sprintf("%s=%q is neither allow nor never", AnnotationForce, v))
 	}
-	if v := p.Annotations[AnnotationDrain]; v != "" && !slices.Contains(Turns(), Turn(v)) {
+	if v := p.Annotations[AnnotationDrain]; v != "" && !slices.Contains(DrainOrders(), DrainOrder(v)) {
 		wrong = append(wrong, fmt.Sprintf("%s=%q is not first, last or never", AnnotationDrain, v))
 	}
 	return strings.Join(wrong, "; ")

@@ -36,8 +36,8 @@ type Plan struct {
 	graces time.Time // until when grace periods may run: the deadline, or as far as heartbeats can move it
 }
 
-// openLimit is how long work goes on that neither a machine's end nor an invocation's ends.
-const openLimit = 15 * time.Minute
+// noDeadlineLimit is how long work goes on that neither a machine's end nor an invocation's ends.
+const noDeadlineLimit = 15 * time.Minute
 
 // Plan decides what to do about an interruption of the target at the moment now. limit is when the invocation that is to
 // do it ends; zero if nothing ends it.
@@ -46,7 +46,7 @@ const openLimit = 15 * time.Minute
 // refuses: the machine ends at 12:02:00, the reserve begins at 12:01:55, so the eviction is asked for with 90 s at
 // first, less from 12:00:25 on, and at 12:00:55 the pod is deleted past its budget with 60 s.
 func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
-	m := meaningOf(in)
+	m := ruleFor(in)
 	plan := Plan{Deadline: p.deadline(in, m, t, now, limit), Drain: true, forced: m.force, once: m.once, open: m.open, policy: p, limit: limit}
 	plan.Until = plan.Deadline
 	if !limit.IsZero() {
@@ -74,10 +74,10 @@ func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
 }
 
 // deadline is the end of the machine, as far as it is known; where nothing ends it, the end of the work.
-func (p Policy) deadline(in Interruption, m meaning, t Target, now, limit time.Time) time.Time {
+func (p Policy) deadline(in Interruption, m eventRule, t Target, now, limit time.Time) time.Time {
 	switch {
 	case m.open && limit.IsZero():
-		return now.Add(openLimit)
+		return now.Add(noDeadlineLimit)
 	case m.open:
 		return limit
 	case in.Kind == ScheduledChange:
@@ -89,7 +89,7 @@ func (p Policy) deadline(in Interruption, m meaning, t Target, now, limit time.T
 	}
 	deadline := earlier(in.Time, now).Add(lead)
 	if t.Node != nil {
-		if marked, ok := t.Node.markedDeadline(in.EventID); ok {
+		if marked, ok := t.Node.deadlineOfEvent(in.EventID); ok {
 			deadline = earlier(deadline, marked)
 		}
 	}
@@ -129,7 +129,7 @@ func (p Policy) verdict(in Interruption, t Target, deadline, now time.Time) (Ver
 	if t.Node == nil {
 		switch {
 		case t.Instance != nil:
-			if why := p.notOurs(*t.Instance); why != "" {
+			if why := p.otherClusterReason(*t.Instance); why != "" {
 				return Foreign, why
 			}
 		case errors.Is(t.InstanceErr, ErrNotFound):
@@ -146,8 +146,8 @@ func (p Policy) verdict(in Interruption, t Target, deadline, now time.Time) (Ver
 	return Act, ""
 }
 
-// notOurs says why an instance is not one of this cluster's nodes; empty if it is.
-func (p Policy) notOurs(i Instance) string {
+// otherClusterReason says why an instance is not one of this cluster's nodes; empty if it is.
+func (p Policy) otherClusterReason(i Instance) string {
 	switch owner, ok := i.Tags[TagCluster]; {
 	case !ok:
 		return "the instance has no tag " + TagCluster + ": kOps did not make it"

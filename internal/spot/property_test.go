@@ -47,7 +47,7 @@ func TestPropertyEndingPodsAreNeverAsked(t *testing.T) {
 	for range tries {
 		plan, now := r.plan()
 		pod := r.pod()
-		if fate := plan.Fate(pod, now, r.flag(2)); fate.Verb == spot.Evict && (pod.Terminating || pod.Finished || pod.Mirror || pod.Owner.Kind == "DaemonSet") {
+		if fate := plan.PodPlan(pod, now, r.flag(2)); fate.Action == spot.PodEvict && (pod.Terminating || pod.Finished || pod.Mirror || pod.Owner.Kind == "DaemonSet") {
 			t.Fatalf("%+v: %+v", pod, fate)
 		} else if fate.Reason == "" {
 			t.Fatalf("no reason: %+v", pod)
@@ -63,15 +63,15 @@ func TestPropertyForcedInTime(t *testing.T) {
 	for range tries {
 		plan, now := r.plan()
 		pod := r.pod()
-		fate := plan.Fate(pod, now, false)
-		if fate.Verb != spot.Evict {
+		fate := plan.PodPlan(pod, now, false)
+		if fate.Action != spot.PodEvict {
 			continue
 		}
 		due := max(min(pod.Grace, policy.ForceGrace), time.Second)
 		if !fate.ForceAt.IsZero() && fate.ForceAt.Add(due+policy.Reserve).After(plan.Deadline) {
 			t.Fatalf("%s of grace, forced at %s: that is later than its grace period allows", pod.Grace, fate.ForceAt.Sub(eventTime))
 		}
-		ask := plan.Ask(pod, now, 1+r.IntN(9))
+		ask := plan.Request(pod, now, 1+r.IntN(9))
 		switch {
 		case ask.Delete && (fate.ForceAt.IsZero() || now.Before(fate.ForceAt)):
 			t.Fatalf("forced at %s, before %s", now.Sub(eventTime), fate.ForceAt.Sub(eventTime))
@@ -82,7 +82,7 @@ func TestPropertyForcedInTime(t *testing.T) {
 		case !fate.ForceAt.IsZero() && ask.Grace > time.Second && now.Add(ask.Grace).After(plan.Deadline):
 			t.Fatalf("%s from %s on is past the end of the machine", ask.Grace, now.Sub(eventTime))
 		}
-		if plan.Ask(pod, now, 0).Delete {
+		if plan.Request(pod, now, 0).Delete {
 			t.Fatal("deleted past its budget without having been asked")
 		}
 	}
@@ -93,8 +93,8 @@ func TestPropertyNothingIsAskedPastTheEnd(t *testing.T) {
 	for range tries {
 		plan, now := r.plan()
 		pod := r.pod()
-		asked := spot.Ask{Delete: r.IntN(2) == 0}
-		next, ok := plan.Again(pod, asked, now, 1+r.IntN(70), time.Duration(r.IntN(90))*time.Second)
+		asked := spot.EvictionRequest{Delete: r.IntN(2) == 0}
+		next, ok := plan.NextAttempt(pod, asked, now, 1+r.IntN(70), time.Duration(r.IntN(90))*time.Second)
 		if ok && (!next.Before(plan.Until) || next.Before(now) || asked.Delete && !next.After(now)) {
 			t.Fatalf("asked at %s: again at %s; the end is at %s", now.Sub(eventTime), next.Sub(eventTime), plan.Until.Sub(eventTime))
 		}
@@ -110,9 +110,9 @@ func TestPropertyTheOrderOfPodsChangesNoFate(t *testing.T) {
 			pods[i] = r.pod()
 			pods[i].UID = string(rune('A'+i/26)) + string(rune('a'+i%26))
 		}
-		want := plan.Fates(pods, now)
+		want := plan.PodPlans(pods, now)
 		r.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })
-		if got := plan.Fates(pods, now); !reflect.DeepEqual(got, want) {
+		if got := plan.PodPlans(pods, now); !reflect.DeepEqual(got, want) {
 			t.Fatal("the fates of shuffled pods differ")
 		}
 	}

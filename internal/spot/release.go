@@ -6,7 +6,7 @@ import (
 )
 
 // Release is what is given free after the end of a machine, and why nothing is.
-type Release struct {
+type Cleanup struct {
 	Free       bool // pods and volumes: the machine that held them has stopped
 	DeleteNode bool // the node too: its machine never comes back
 	Reason     string
@@ -27,8 +27,8 @@ const (
 
 // Release decides what is given free now that EC2 says what has become of the instance. To give a pod free while its
 // machine still runs would start its twin beside it, so what is not certain is left alone.
-func (p Policy) Release(t Target) Release {
-	no := func(why string) Release { return Release{Reason: why} }
+func (p Policy) Cleanup(t Target) Cleanup {
+	no := func(why string) Cleanup { return Cleanup{Reason: why} }
 	if t.Node == nil {
 		return no("no node of it is left")
 	}
@@ -38,22 +38,22 @@ func (p Policy) Release(t Target) Release {
 	gone := t.Instance == nil && errors.Is(t.InstanceErr, ErrNotFound)
 	switch {
 	case gone, t.Instance != nil && t.Instance.State == stateTerminated:
-		if !t.Node.isMarked() && !isSpot(t) {
+		if !t.Node.isCordonedByUs() && !isSpot(t) {
 			return no("it was no Spot instance and nobody was warned: the cloud controller sees to its node")
 		}
-		return Release{Free: true, DeleteNode: true}
+		return Cleanup{Free: true, DeleteNode: true}
 	case t.Instance == nil:
 		return no("what has become of the instance is not known")
 	case t.Instance.State != stateStopped:
 		return no("EC2 says that the instance is " + t.Instance.State + ": nothing is given free before its end is certain")
 	case t.Instance.Hibernates:
 		return no("the instance may only sleep, with its pods in memory")
-	case !t.Node.isMarked():
+	case !t.Node.isCordonedByUs():
 		return no("whoever stopped the instance did so without a warning, and may start it again")
-	case !slices.Contains([]Kind{"", SpotTerminate, SpotStop}, t.Node.markedKind()):
+	case !slices.Contains([]Kind{"", SpotTerminate, SpotStop}, t.Node.appliedKind()):
 		return no("the node's marks are of an event that does not stop machines: whoever stopped the instance may start it again")
 	}
-	return Release{Free: true}
+	return Cleanup{Free: true}
 }
 
 // isSpot reports whether the instance is on Spot: EC2 knows it, and once it has forgotten the instance, the node's labels.
@@ -64,24 +64,24 @@ func isSpot(t Target) bool {
 	return has(t.Node.Labels, labelSpotWorker) || t.Node.Labels[labelCapacityType] == "spot"
 }
 
-// isMarked reports whether the node carries marks of ours.
-func (n Node) isMarked() bool { return has(n.Annotations, annotationMarks) }
+// isCordonedByUs reports whether the node carries marks of ours.
+func (n Node) isCordonedByUs() bool { return has(n.Annotations, annotationApplied) }
 
-// markedKind is the kind of the event that the node is marked for; empty if it is not known.
-func (n Node) markedKind() Kind { return Kind(n.Annotations[annotationKind]) }
+// appliedKind is the kind of the event that the node is marked for; empty if it is not known.
+func (n Node) appliedKind() Kind { return Kind(n.Annotations[annotationKind]) }
 
 // Came reports whether a node that carries our marks has come back with its instance, which runs since the event: a
 // machine that was warned and still runs has not.
-func (n Node) cameBack(in Interruption) bool {
-	if !n.isMarked() {
+func (n Node) hasReturned(in Interruption) bool {
+	if !n.isCordonedByUs() {
 		return false
 	}
-	if slices.Contains(marksOf(n), markOutOfService) || n.markedKind() == SpotStop || n.markedKind() == SpotHibernate {
-		deadline, ok := n.deadlineMark()
+	if slices.Contains(appliedTo(n), markOutOfService) || n.appliedKind() == SpotStop || n.appliedKind() == SpotHibernate {
+		deadline, ok := n.recordedDeadline()
 		// A warning may be read a moment before the instance's first "running" is.
-		return !ok || slices.Contains(marksOf(n), markOutOfService) || in.Time.After(deadline.Add(-meanings[n.markedKind()].lead))
+		return !ok || slices.Contains(appliedTo(n), markOutOfService) || in.Time.After(deadline.Add(-eventRules[n.appliedKind()].lead))
 	}
-	deadline, ok := n.deadlineMark()
+	deadline, ok := n.recordedDeadline()
 	return ok && in.Time.After(deadline)
 }
 
@@ -94,7 +94,7 @@ func OutOfService(n Node) Node {
 		return n
 	}
 	n.Taints = append(n.Taints, Taint{Key: taintOutOfService, Value: "nodeshutdown", Effect: effectNoExecute})
-	m := marksOf(n)
+	m := appliedTo(n)
 	m.add(markOutOfService)
 	m.write(n)
 	return n

@@ -15,17 +15,17 @@ var scaling = backoff{200 * time.Millisecond, 3 * time.Second}
 
 // replace asks for another instance where the plan wants it, and goes on asking until it is refused for good or ctx ends.
 // What comes of it is followed as long as following.
-func (c *call) replace(ctx, following context.Context) ReplaceTold {
+func (c *call) replace(ctx, following context.Context) ReplacementResult {
 	c.waitForPlan(ctx)
 	r := c.plan().Replace
-	told := ReplaceTold{Action: r.Action, Group: r.Group, Reason: r.Reason}
+	told := ReplacementResult{Action: r.Action, Group: r.Group, Reason: r.Reason}
 	switch r.Action {
 	case ReplaceDetach:
 		told = c.detach(ctx, told, r)
 		if told.At != nil {
 			c.followLaunch(following, &told)
 		}
-	case ReplaceTell:
+	case ReplaceNotify:
 		told = c.tellAutoscaler(ctx, told, r)
 	case ReplaceClaim:
 		told = c.deleteClaim(ctx, told, r)
@@ -41,20 +41,20 @@ func (c *call) waitForPlan(ctx context.Context) {
 		case <-done:
 		case <-ctx.Done():
 		}
-		if !c.actsOn() {
+		if !c.mustAct() {
 			return
 		}
 	}
 }
 
 // detach has the group launch another instance.
-func (c *call) detach(ctx context.Context, told ReplaceTold, r Replace) ReplaceTold {
+func (c *call) detach(ctx context.Context, told ReplacementResult, r Replace) ReplacementResult {
 	tags := map[string]string{TagDetached: r.Group, TagInterruptedAt: c.in.Time.UTC().Format(time.RFC3339)}
 	// The tags come first, as with kOps: an instance that is detached without them is lost to kOps' tools.
 	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Tag(ctx, c.in.Instance, tags) })
 	if err != nil {
 		told.Action, told.Reason = ReplaceNone, "the instance could not be tagged: "+err.Error()
-		told.changed = !errors.Is(err, ErrFinal) && !errors.Is(err, ErrNotFound) // an answer may have been lost
+		told.changed = !errors.Is(err, ErrPermanent) && !errors.Is(err, ErrNotFound) // an answer may have been lost
 		return told
 	}
 	err = scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Detach(ctx, c.in.Instance, r.Group) })
@@ -69,7 +69,7 @@ func (c *call) detach(ctx context.Context, told ReplaceTold, r Replace) ReplaceT
 }
 
 // tellAutoscaler tells CAST AI's autoscaler what happens to the node.
-func (c *call) tellAutoscaler(ctx context.Context, told ReplaceTold, r Replace) ReplaceTold {
+func (c *call) tellAutoscaler(ctx context.Context, told ReplacementResult, r Replace) ReplacementResult {
 	n := *c.target().Node
 	err := scaling.persist(ctx, func(ctx context.Context) error {
 		return c.Autoscaler.Tell(ctx, r.Tell, n.Labels[labelAutoscaler], toldProvider(n))
@@ -84,7 +84,7 @@ func (c *call) tellAutoscaler(ctx context.Context, told ReplaceTold, r Replace) 
 }
 
 // deleteClaim has Karpenter end the instance and launch what its pods need.
-func (c *call) deleteClaim(ctx context.Context, told ReplaceTold, r Replace) ReplaceTold {
+func (c *call) deleteClaim(ctx context.Context, told ReplacementResult, r Replace) ReplacementResult {
 	told.Claim = r.Claim
 	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cluster.DeleteClaim(ctx, r.Claim) })
 	switch {
@@ -117,9 +117,9 @@ func (c *call) isMember(ctx context.Context) (bool, error) {
 
 // detachRefused finds out what a refused detach means. The tags prove nothing; the membership does: if the instance is on
 // its way out, somebody else was quicker.
-func (c *call) detachRefused(ctx context.Context, told ReplaceTold, refusal error) ReplaceTold {
+func (c *call) detachRefused(ctx context.Context, told ReplacementResult, refusal error) ReplacementResult {
 	told.Action, told.Reason = ReplaceNone, "the group refused: "+refusal.Error()
-	if !errors.Is(refusal, ErrFinal) { // the time is over
+	if !errors.Is(refusal, ErrPermanent) { // the time is over
 		return told
 	}
 	for look := range 2 { // it may have been detached in this moment, and be described a moment late

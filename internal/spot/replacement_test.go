@@ -18,8 +18,8 @@ func TestDetachIsTriedAgain(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.pod("web-1")
 				w.aws.Fail("DetachInstances", 8, fault)
-				out := w.handle(spot.Emptied)
-				if out.Replacement.Action != spot.ReplaceDetach || *out.Times.Empty > 5 {
+				out := w.handle(spot.Drained)
+				if out.Replacement.Action != spot.ReplaceDetach || *out.Timings.Empty > 5 {
 					t.Errorf("%s", told(out))
 				}
 			})
@@ -31,14 +31,14 @@ func TestDetachIsTriedAgain(t *testing.T) {
 func TestDetachRefusedForGood(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.aws.Fail("DetachInstances", 1, spottest.Denied())
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "refused") {
 			t.Errorf("%+v", out.Replacement)
 		}
 		if inst, _ := w.aws.Instance(instance); inst.Tags[spot.TagDetached] != group || inst.Tags[spot.TagInterruptedAt] == "" {
 			t.Errorf("its tags are %v", inst.Tags)
 		}
-		if again := w.handle(spot.Emptied); again.Replacement.Action != spot.ReplaceDetach {
+		if again := w.handle(spot.Drained); again.Replacement.Action != spot.ReplaceDetach {
 			t.Errorf("the next try: %+v", again.Replacement)
 		}
 	})
@@ -47,7 +47,7 @@ func TestDetachRefusedForGood(t *testing.T) {
 func TestTaggingRefused(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.aws.Fail("CreateTags", -1, spottest.Denied())
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if out.Replacement.Action != spot.ReplaceNone || len(w.aws.Calls("DetachInstances")) != 0 {
 			t.Errorf("an instance that kOps could not find again was detached: %+v", out.Replacement)
 		}
@@ -60,7 +60,7 @@ func TestCrashBetweenTagAndDetach(t *testing.T) {
 		if err := w.aws.CreateTags(t.Context(), []string{instance}, map[string]string{spot.TagDetached: group}); err != nil {
 			t.Fatal(err)
 		}
-		if out := w.handle(spot.Emptied); out.Replacement.Action != spot.ReplaceDetach {
+		if out := w.handle(spot.Drained); out.Replacement.Action != spot.ReplaceDetach {
 			t.Errorf("%+v", out.Replacement)
 		}
 	})
@@ -71,7 +71,7 @@ func TestCrashBetweenTagAndDetach(t *testing.T) {
 func TestDetachAnswerLost(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.aws.Fail("DetachInstances", 1, spottest.AnswerLost())
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if out.Replacement.Action != spot.ReplaceAlready {
 			t.Errorf("%+v", out.Replacement)
 		}
@@ -84,7 +84,7 @@ func TestReplacementWaitsForTheNode(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.WriteNode(instance, func(n *spot.Node) { n.Labels = map[string]string{"karpenter.sh/nodepool": "spot"} })
 			w.cluster.Disturb(spottest.Disturbance{Delay: 2 * time.Second})
-			if out := w.handle(spot.Emptied); out.Replacement.Action != spot.ReplacePending {
+			if out := w.handle(spot.Drained); out.Replacement.Action != spot.ReplacePending {
 				t.Errorf("%+v", out.Replacement)
 			}
 		})
@@ -92,7 +92,7 @@ func TestReplacementWaitsForTheNode(t *testing.T) {
 	t.Run("silent", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Delay: time.Hour})
-			if out := w.handle(spot.NotEmptied); out.Replacement.Action != spot.ReplaceDetach || *out.Replacement.At > 5 {
+			if out := w.handle(spot.Incomplete); out.Replacement.Action != spot.ReplaceDetach || *out.Replacement.At > 5 {
 				t.Errorf("%+v", out.Replacement)
 			}
 		})
@@ -103,7 +103,7 @@ func TestReplacementWaitsForTheNode(t *testing.T) {
 func TestMembershipThatLags(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Cloud = &laggingCloud{Cloud: w.aws.Cloud()}
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if out.Replacement.Action != spot.ReplaceAlready {
 			t.Errorf("%+v", out.Replacement)
 		}
@@ -133,13 +133,13 @@ func (c *laggingCloud) Detach(ctx context.Context, id, group string) error {
 		return err
 	}
 	c.detached = time.Now()
-	return spot.Final(errors.New("the instance is not part of the group"))
+	return spot.Permanent(errors.New("the instance is not part of the group"))
 }
 
 func TestDetachOutOfTime(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.aws.Fail("DetachInstances", -1, spottest.Contention())
-		out := w.handle(spot.Emptied)
+		out := w.handle(spot.Drained)
 		if out.Replacement.Action != spot.ReplaceNone {
 			t.Errorf("%+v: the next invocation may still detach it", out.Replacement)
 		}
@@ -165,7 +165,7 @@ func TestFiftyInstancesOfOneGroup(t *testing.T) {
 		for _, m := range members {
 			in := w.warning(spot.SpotTerminate)
 			in.Instance, in.EventID = m.ID, m.ID
-			go func() { done <- w.handleEvent(in, spot.Emptied).Replacement.Action }()
+			go func() { done <- w.handleEvent(in, spot.Drained).Replacement.Action }()
 		}
 		for range members {
 			if a := <-done; a != spot.ReplaceDetach {

@@ -10,9 +10,9 @@ import (
 // managerOurs is what the API server calls our writes.
 const managerOurs = "kops-spot"
 
-// Restoration is what it takes to give a node back to its cluster: what is taken away of what was added to it, and what
+// Restored is what it takes to give a node back to its cluster: what is taken away of what was added to it, and what
 // is not.
-type Restoration struct {
+type Restored struct {
 	Event    string    // the event that the node is marked for; empty if it does not say
 	Deadline time.Time // the end of its machine, by the mark; zero if it does not say
 	Removed  []string  // in words, as are those that stay; none: the node is not marked
@@ -20,7 +20,7 @@ type Restoration struct {
 }
 
 // Marked reports whether there is anything of ours on the node.
-func (r Restoration) Marked() bool { return len(r.Removed) > 0 }
+func (r Restored) Marked() bool { return len(r.Removed) > 0 }
 
 // Restore returns the node as it would be had it never been cordoned: without what the marks say was added to it, and
 // without our annotations. What was there before stays, and so does what somebody has changed since: it is no longer
@@ -31,17 +31,17 @@ func Restore(n Node) Node {
 }
 
 // Restoring says what Restore does to the node.
-func Restoring(n Node) Restoration {
+func Restoring(n Node) Restored {
 	_, told := restore(n)
 	return told
 }
 
-func restore(n Node) (Node, Restoration) {
-	told := Restoration{Event: n.Annotations[annotationEvent]}
+func restore(n Node) (Node, Restored) {
+	told := Restored{Event: n.Annotations[annotationEvent]}
 	told.Deadline, _ = time.Parse(time.RFC3339, n.Annotations[annotationDeadline])
 	n = n.clone()
-	marks := strings.Split(n.Annotations[annotationMarks], ",")
-	for _, t := range traces {
+	marks := strings.Split(n.Annotations[annotationApplied], ",")
+	for _, t := range additions {
 		if !slices.Contains(marks, t.mark) {
 			continue
 		}
@@ -62,7 +62,7 @@ func restore(n Node) (Node, Restoration) {
 }
 
 // trace is one thing that is added to a node: a taint, a label or, where it is neither, the cordon itself.
-type trace struct {
+type addition struct {
 	mark  string // its name in the annotation
 	taint Taint
 	label string
@@ -70,7 +70,7 @@ type trace struct {
 }
 
 // traces are all things that are added to nodes, and how they are added: what is not just so is not ours.
-var traces = []trace{
+var additions = []addition{
 	{mark: markUnschedulable},
 	{mark: markUnschedTaintKey, taint: Taint{Key: taintUnschedulable, Effect: effectNoSchedule}},
 	{mark: markDrainingTaint, taint: Taint{Key: labelDraining, Value: "true", Effect: effectNoSchedule}},
@@ -79,7 +79,7 @@ var traces = []trace{
 	{mark: markExcludeLB, label: labelExcludeLB},
 }
 
-func (t trace) String() string {
+func (t addition) String() string {
 	switch {
 	case t.taint.Key != "":
 		return taintInWords(t.taint)
@@ -90,7 +90,7 @@ func (t trace) String() string {
 }
 
 // removeFrom takes it away from the node if it is there as it was added; now is what else is there in its place.
-func (t trace) removeFrom(n *Node) (removed bool, now string) {
+func (t addition) removeFrom(n *Node) (removed bool, now string) {
 	switch {
 	case t.mark == markUnschedTaintKey && n.cordonedBySomebodyElse():
 		return false, "" // it goes with the cordon: the node lifecycle controller would put it straight back

@@ -16,7 +16,7 @@ const (
 	unschedulableKey = "node.kubernetes.io/unschedulable"
 	excludeLBKey     = "node.kubernetes.io/exclude-from-external-load-balancers"
 	outOfServiceKey  = "node.kubernetes.io/out-of-service"
-	marksKey         = "kops-spot.cast.ai/marks"
+	marksKey         = "kops-spot.cast.ai/applied"
 )
 
 // cordoned is a node with a life of its own that was cordoned, and that somebody has changed since.

@@ -21,7 +21,7 @@ type Policy struct {
 	Parallel int
 
 	// DaemonSets is what becomes of DaemonSets' pods: Leave or Last.
-	DaemonSets Turn
+	DaemonSets DrainOrder
 
 	Rebalance       Response // to a rebalance recommendation: RespondNot, RespondCordon or RespondDrain
 	ScheduledChange Response // to AWS Health's scheduled change: RespondNot or RespondDrain
@@ -46,7 +46,7 @@ type Policy struct {
 // DefaultPolicy is right for Spot's two minutes.
 func DefaultPolicy(cluster string) Policy {
 	return Policy{Cluster: cluster, Reserve: 5 * time.Second, ForceGrace: 60 * time.Second, Force: ForceAllow, Parallel: 50,
-		DaemonSets: TurnNever, Rebalance: RespondNot, ScheduledChange: RespondNot, Replace: ReplacerAuto, Follow: 2 * time.Minute}
+		DaemonSets: DrainNever, Rebalance: RespondNot, ScheduledChange: RespondNot, Replace: ReplacerAuto, Follow: 2 * time.Minute}
 }
 
 // Force is whether a pod may be deleted past its budget.
@@ -58,12 +58,12 @@ const (
 )
 
 // Turn is when a pod is asked to leave.
-type Turn string
+type DrainOrder string
 
 const (
-	TurnFirst Turn = "first" // with all others
-	TurnLast  Turn = "last"  // when all others have gone, or when its own grace period begins to run out
-	TurnNever Turn = "never" // it stays until the machine ends
+	DrainFirst DrainOrder = "first" // with all others
+	DrainLast  DrainOrder = "last"  // when all others have gone, or when its own grace period begins to run out
+	DrainNever DrainOrder = "never" // it stays until the machine ends
 )
 
 // Response is what is done about an event that does not end the machine by itself.
@@ -96,9 +96,9 @@ const (
 	AnnotationDrain = AnnotationPrefix + "drain"
 )
 
-// Turns and Forces are the values that annotations and settings may have.
-func Turns() []Turn   { return []Turn{TurnFirst, TurnLast, TurnNever} }
-func Forces() []Force { return []Force{ForceAllow, ForceNever} }
+// DrainOrders and Forces are the values that annotations and settings may have.
+func DrainOrders() []DrainOrder { return []DrainOrder{DrainFirst, DrainLast, DrainNever} }
+func Forces() []Force           { return []Force{ForceAllow, ForceNever} }
 
 // force is whether the pod may be deleted past its budget, the pod's annotation first. One that has another value does
 // not count, and is told.
@@ -113,13 +113,13 @@ func (p Policy) force(pod Pod) bool {
 }
 
 // turn is when the pod is asked, and whether its own annotation says so.
-func (p Policy) turn(pod Pod) (turn Turn, own bool) {
-	switch t := Turn(pod.Annotations[AnnotationDrain]); t {
-	case TurnFirst, TurnLast, TurnNever:
+func (p Policy) turn(pod Pod) (turn DrainOrder, own bool) {
+	switch t := DrainOrder(pod.Annotations[AnnotationDrain]); t {
+	case DrainFirst, DrainLast, DrainNever:
 		return t, true
 	}
 	if pod.Owner.Kind == "DaemonSet" {
 		return p.DaemonSets, false
 	}
-	return TurnFirst, false
+	return DrainFirst, false
 }

@@ -22,11 +22,11 @@ func daemon(p *spottest.Pod) {
 func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 	t.Run("until these have gone", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.handler.Policy.DaemonSets = spot.TurnLast
+			w.handler.Policy.DaemonSets = spot.DrainLast
 			w.pod("web-1", func(p *spottest.Pod) { p.Exit = 20 * time.Second })
 			w.pod("logs-1", daemon)
 			w.pod("mesh-1", annotated(spot.AnnotationDrain, "last"))
-			out := w.handle(spot.Emptied)
+			out := w.handle(spot.Drained)
 			w.after("the SIGTERM of web-1", w.ended("web-1").SIGTERM, 0)
 			w.after("the SIGTERM of the DaemonSet's pod", w.ended("logs-1").SIGTERM, 20*time.Second)
 			w.after("the SIGTERM of the annotated pod", w.ended("mesh-1").SIGTERM, 20*time.Second)
@@ -37,10 +37,10 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 	})
 	t.Run("until their own time begins to run out", func(t *testing.T) {
 		inWorld(t, func(w *world) {
-			w.handler.Policy.DaemonSets = spot.TurnLast
+			w.handler.Policy.DaemonSets = spot.DrainLast
 			w.pod("slow-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
 			w.pod("logs-1", daemon)
-			w.handle(spot.Emptied)
+			w.handle(spot.Drained)
 			if e := w.ended("logs-1"); e.Grace != 30*time.Second {
 				t.Errorf("it got %s", e.Grace)
 			} else {
@@ -53,9 +53,9 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 			w.pod("db-0", annotated(spot.AnnotationDrain, "last"))
 			w.guard("db", 1)
 			w.pod("slow-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
-			out := w.handle(spot.Emptied)
+			out := w.handle(spot.Drained)
 			w.after("its SIGTERM", w.ended("db-0").SIGTERM, 85*time.Second)
-			if p := podTold(t, out, "db-0"); p.End != spot.PodForced {
+			if p := podTold(t, out, "db-0"); p.End != spot.PodForceDeleted {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -65,9 +65,9 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 // TestDaemonSetsThatTolerateTheCordonStay, since they would be back at once, whatever the policy says.
 func TestDaemonSetsThatTolerateTheCordonStay(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.handler.Policy.DaemonSets = spot.TurnLast
+		w.handler.Policy.DaemonSets = spot.DrainLast
 		w.pod("net-1", daemon, func(p *spottest.Pod) { p.ToleratesCordon = true })
-		if out := w.handle(spot.Emptied); podTold(t, out, "net-1").End != spot.PodLeft {
+		if out := w.handle(spot.Drained); podTold(t, out, "net-1").End != spot.PodSkipped {
 			t.Error(told(out))
 		}
 		w.wrote(1, 2)
@@ -79,8 +79,8 @@ func TestAPodMayAskToStay(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("job-1", annotated(spot.AnnotationDrain, "never"))
 		w.pod("web-1")
-		out := w.handle(spot.Emptied)
-		if p := podTold(t, out, "job-1"); p.End != spot.PodLeft || !strings.Contains(p.Reason, spot.AnnotationDrain) {
+		out := w.handle(spot.Drained)
+		if p := podTold(t, out, "job-1"); p.End != spot.PodSkipped || !strings.Contains(p.Reason, spot.AnnotationDrain) {
 			t.Errorf("%+v", p)
 		}
 		if n := w.cluster.Count("create", "pods/eviction"); n != 1 {
@@ -111,16 +111,16 @@ func TestForceIsThePodsThenThePolicys(t *testing.T) {
 					}
 				})
 				w.guard("db", 1)
-				want := spot.NotEmptied
+				want := spot.Incomplete
 				if c.forced {
-					want = spot.Emptied
+					want = spot.Drained
 				}
 				out := w.handle(want)
 				p := podTold(t, out, "db-0")
 				switch {
-				case c.forced && p.End != spot.PodForced:
+				case c.forced && p.End != spot.PodForceDeleted:
 					t.Errorf("%+v", p)
-				case !c.forced && (p.End != spot.PodRemaining || w.cluster.Count("delete", "pods") != 0 || !strings.Contains(p.Reason, "not to be deleted")):
+				case !c.forced && (p.End != spot.PodStillRunning || w.cluster.Count("delete", "pods") != 0 || !strings.Contains(p.Reason, "not to be deleted")):
 					t.Errorf("%+v", p)
 				}
 				if misread := strings.Contains(strings.Join(out.Problems, "\n"), `"nevr" is neither`); misread != (c.pod == "nevr") {
@@ -144,7 +144,7 @@ func TestOnlyCordoned(t *testing.T) {
 		out := w.handleEvent(w.warning(spot.Rebalance), spot.Cordoned)
 		w.wrote(1, 0)
 		n, _ := w.cluster.Node(instance)
-		if _, excluded := n.Labels["node.kubernetes.io/exclude-from-external-load-balancers"]; excluded || !n.Unschedulable || out.Times.Cordoned == nil {
+		if _, excluded := n.Labels["node.kubernetes.io/exclude-from-external-load-balancers"]; excluded || !n.Unschedulable || out.Timings.Cordoned == nil {
 			t.Errorf("%+v: %s", n, told(out))
 		}
 	})
@@ -161,7 +161,7 @@ func TestARehearsal(t *testing.T) {
 			w.guard("db", 1)
 			in := w.warning(spot.SpotTerminate)
 			in.Rehearsal = true
-			want := map[bool]spot.Result{false: spot.Planned, true: spot.NotEmptied}[act]
+			want := map[bool]spot.Result{false: spot.Planned, true: spot.Incomplete}[act]
 			out := w.handleEvent(in, want)
 			if n := len(w.aws.Calls("CreateTags", "DetachInstances")); n != 0 || w.cluster.Count("delete", "pods") != 0 {
 				t.Errorf("act %v: %d writes to AWS, %d forced", act, n, w.cluster.Count("delete", "pods"))

@@ -25,7 +25,7 @@ type Pods interface {
 	// PodsOn lists the pods of a node.
 	PodsOn(ctx context.Context, node string) ([]Pod, error)
 	// FollowPods calls see with all the pods of the node, then with each change, until ctx ends or the stream breaks.
-	// It calls see from one goroutine only. After nil or an error that is not ErrFinal it may be called again.
+	// It calls see from one goroutine only. After nil or an error that is not ErrPermanent it may be called again.
 	FollowPods(ctx context.Context, node string, see func(PodChange)) error
 	// Evict asks for the eviction of that very pod (its UID). If exact, it is only taken if the pod is still as it was
 	// read. ErrNotFound: it is gone. ErrChanged: another pod has its name, or it has changed. A *Refusal: somebody
@@ -40,7 +40,7 @@ type Cluster interface {
 	Nodes
 	Pods
 	Leftovers
-	Teller
+	EventRecorder
 
 	// DeleteClaim deletes a Karpenter NodeClaim, which makes Karpenter end the instance and launch what its pods need:
 	// ErrNotFound if it is gone or the cluster has no such kind.
@@ -63,7 +63,7 @@ type Cloud interface {
 	// Tag puts tags on an instance. It may be repeated.
 	Tag(ctx context.Context, id string, tags map[string]string) error
 	// Detach takes the instance out of its group without lowering the desired capacity, so that the group launches
-	// another at once. ErrFinal: the group will not, or has done so already; the membership tells which.
+	// another at once. ErrPermanent: the group will not, or has done so already; the membership tells which.
 	Detach(ctx context.Context, id, group string) error
 
 	Scaling
@@ -92,9 +92,9 @@ type Scaling interface {
 	Launches(ctx context.Context, group string, since time.Time) ([]Launch, error)
 	// Hook reads a lifecycle hook: ErrNotFound if the group has none of that name.
 	Hook(ctx context.Context, group, hook string) (Hook, error)
-	// Heartbeat has the hook hold the instance for its whole time from now on. ErrFinal: the action is over.
+	// Heartbeat has the hook hold the instance for its whole time from now on. ErrPermanent: the action is over.
 	Heartbeat(ctx context.Context, a Action) error
-	// Complete lets the group go on with the instance's end. It may be repeated. ErrFinal: the action is over.
+	// Complete lets the group go on with the instance's end. It may be repeated. ErrPermanent: the action is over.
 	Complete(ctx context.Context, a Action) error
 }
 
@@ -108,47 +108,49 @@ type Leftovers interface {
 
 // Autoscaler is an autoscaler that replaces nodes when it is told of their interruption.
 type Autoscaler interface {
-	// Tell tells it what happens to a node: what is ToldInterrupted or ToldRebalance. nodeID is its own name of the node
+	// Tell tells it what happens to a node: what is AutoscalerInterrupted or AutoscalerRebalance. nodeID is its own name of the node
 	// and may be empty. It is one try; an error may have a method RetryAfter() time.Duration.
 	Tell(ctx context.Context, what, nodeID, providerID string) error
 }
 
 // What an Autoscaler is told, in CAST AI's words.
 const (
-	ToldInterrupted = "interrupted"
-	ToldRebalance   = "rebalanceRecommendation"
+	AutoscalerInterrupted = "interrupted"
+	AutoscalerRebalance   = "rebalanceRecommendation"
 )
 
 // Marked is what a self-check asks of the cluster about its nodes.
-type Marked interface {
+type CordonedNodeLister interface {
 	// MarkedNodes are the nodes that carry our draining label.
 	MarkedNodes(ctx context.Context) ([]Node, error)
 }
 
 // What callers branch on. Every other error of Cluster and Cloud is worth another try while time is left.
 var (
-	ErrNotFound = errors.New("not found")
-	ErrChanged  = errors.New("changed since it was read")
-	ErrFinal    = errors.New("asking again cannot help")
+	ErrNotFound  = errors.New("not found")
+	ErrChanged   = errors.New("changed since it was read")
+	ErrPermanent = errors.New("asking again cannot help")
 )
 
 // Final marks an error as one that another try cannot mend. It says what err says.
-func Final(err error) error { return finalError{err} }
+func Permanent(err error) error { return permanentError{err} }
 
-// Doubtful marks an error as one that another try most likely cannot mend, but that may pass: an authenticator that AWS
+// PossiblyTransient marks an error as one that another try most likely cannot mend, but that may pass: an authenticator that AWS
 // throttles says no to a good credential, and so does an API server that has just started. It is final only if it lasts.
-func Doubtful(err error) error { return doubtfulError{finalError{err}} }
+func PossiblyTransient(err error) error { return transientError{permanentError{err}} }
 
-type doubtfulError struct{ finalError }
+type transientError struct{ permanentError }
 
-func (e doubtfulError) Is(target error) bool { return target == errDoubtful || target == ErrFinal }
+func (e transientError) Is(target error) bool {
+	return target == errTransient || target == ErrPermanent
+}
 
-var errDoubtful = errors.New("may pass")
+var errTransient = errors.New("may pass")
 
-type finalError struct{ error }
+type permanentError struct{ error }
 
-func (e finalError) Unwrap() error        { return e.error }
-func (e finalError) Is(target error) bool { return target == ErrFinal }
+func (e permanentError) Unwrap() error        { return e.error }
+func (e permanentError) Is(target error) bool { return target == ErrPermanent }
 
 // Refusal is the answer to an eviction or a delete that is neither yes nor gone: a budget (429, or 500 for two of
 // them), an admission webhook (any code). It is worth asking again.

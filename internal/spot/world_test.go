@@ -131,15 +131,15 @@ func (w *world) after(what string, at time.Time, want time.Duration) {
 }
 
 // pods are the ends of an outcome's pods by name.
-func ends(out spot.Outcome) map[string]spot.PodEnd {
-	m := map[string]spot.PodEnd{}
+func ends(out spot.Outcome) map[string]spot.PodStatus {
+	m := map[string]spot.PodStatus{}
 	for _, p := range out.Pods {
 		m[p.Name] = p.End
 	}
 	return m
 }
 
-func podTold(t *testing.T, out spot.Outcome, name string) spot.PodTold {
+func podTold(t *testing.T, out spot.Outcome, name string) spot.PodResult {
 	t.Helper()
 	for _, p := range out.Pods {
 		if p.Name == name {
@@ -147,7 +147,7 @@ func podTold(t *testing.T, out spot.Outcome, name string) spot.PodTold {
 		}
 	}
 	t.Fatalf("nothing is told of %s", name)
-	return spot.PodTold{}
+	return spot.PodResult{}
 }
 
 // wrote demands that nothing, or just these requests, changed anything.

@@ -12,7 +12,7 @@ type AWSError struct {
 	Code       string
 	Message    string
 	HTTPStatus int
-	// Means is what a caller can make of it: spot.ErrNotFound, spot.ErrFinal, or nil if another try may help. It is what
+	// Means is what a caller can make of it: spot.ErrNotFound, spot.ErrPermanent, or nil if another try may help. It is what
 	// the model says, not what a table of codes says; the contract suite holds both to be the same.
 	Means error
 }
@@ -101,14 +101,14 @@ func Denied() Fault {
 				Code: "UnauthorizedOperation",
 				Message: "You are not authorized to perform this operation. User: " + Role + " is not authorized to perform: ec2:" + op +
 					" because no identity-based policy allows the ec2:" + op + " action. Encoded authorization failure message: RW5jb2RlZA",
-				HTTPStatus: 403, Means: spot.ErrFinal,
+				HTTPStatus: 403, Means: spot.ErrPermanent,
 			}
 		}
 		return &AWSError{
 			Code: "AccessDenied",
 			Message: "User: " + Role + " is not authorized to perform: autoscaling:" + op +
 				" because no identity-based policy allows the autoscaling:" + op + " action",
-			HTTPStatus: 403, Means: spot.ErrFinal,
+			HTTPStatus: 403, Means: spot.ErrPermanent,
 		}
 	}}
 }

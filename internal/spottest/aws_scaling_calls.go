@@ -87,5 +87,5 @@ func (a *AWS) DetachInstances(ctx context.Context, group string, ids []string) e
 }
 
 func invalid(format string, args ...any) *AWSError {
-	return &AWSError{Code: "ValidationError", Message: fmt.Sprintf(format, args...), HTTPStatus: 400, Means: spot.ErrFinal}
+	return &AWSError{Code: "ValidationError", Message: fmt.Sprintf(format, args...), HTTPStatus: 400, Means: spot.ErrPermanent}
 }

@@ -39,15 +39,15 @@ type Cluster struct {
 	followers   []*clusterFollower
 	endings     []*Ending
 	shortenings []Shortening
-	notes       []spot.Note
+	notes       []spot.ClusterEvent
 
 	requests     []*KubeRequest
 	disturbances []*clusterDisturbance
 }
 
 var (
-	_ spot.Cluster = (*Cluster)(nil)
-	_ spot.Marked  = (*Cluster)(nil)
+	_ spot.Cluster            = (*Cluster)(nil)
+	_ spot.CordonedNodeLister = (*Cluster)(nil)
 )
 
 // NewCluster returns a cluster without nodes and pods.

@@ -85,7 +85,7 @@ func TestEveryRequestIsLogged(t *testing.T) {
 			{"create pods/eviction default/p", func() error { return c.Evict(t.Context(), p, second, false) }},
 			{"delete pods default/p", func() error { return c.Delete(t.Context(), p, second, false) }},
 			{"list volumeattachments a", func() error { _, err := c.Attachments(t.Context(), "a"); return err }},
-			{"create events a", func() error { return c.Tell(t.Context(), spot.Note{Node: &n}) }},
+			{"create events a", func() error { return c.Tell(t.Context(), spot.ClusterEvent{Node: &n}) }},
 			{"delete nodeclaims c", func() error { return c.DeleteClaim(t.Context(), "c") }},
 			{"create selfsubjectaccessreviews ", func() error { _, _, err := c.Allowed(t.Context(), "get", "", "pods", ""); return err }},
 			{"delete nodes a", func() error { return c.DeleteNode(t.Context(), n) }},

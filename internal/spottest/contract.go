@@ -14,7 +14,7 @@ import (
 // ClusterUnderTest is an implementation of spot.Cluster that the contract is run on.
 type ClusterUnderTest interface {
 	spot.Cluster
-	spot.Marked
+	spot.CordonedNodeLister
 	// Allowed asks whether we may do something; reason is why, as far as it is known.
 	Allowed(ctx context.Context, verb, group, resource, subresource string) (allowed bool, reason string, err error)
 }
@@ -470,7 +470,7 @@ func followingEnds(t *testing.T, w World) {
 	cancel()
 	select {
 	case err := <-ended:
-		if errors.Is(err, spot.ErrFinal) {
+		if errors.Is(err, spot.ErrPermanent) {
 			t.Errorf("got %v; want an error after which it may be called again, or none", err)
 		}
 	case <-time.After(patience):

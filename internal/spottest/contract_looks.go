@@ -85,7 +85,7 @@ func follow(t *testing.T, w World, node string) *follower {
 				defer f.mu.Unlock()
 				f.looks = append(f.looks, c)
 			})
-			if errors.Is(last, spot.ErrFinal) {
+			if errors.Is(last, spot.ErrPermanent) {
 				last = fmt.Errorf("following must not be final: %w", last)
 				return
 			}

@@ -16,7 +16,7 @@ type Explanation struct {
 	Outcome spot.Outcome // of a Preview
 	Region  string
 	Pod     string // namespace/name; empty for the whole node
-	Marks   spot.Restoration
+	Marks   spot.Restored
 	Unasked string // why AWS was not asked; empty if it was
 	Policy  spot.Policy
 	From    string // whence the policy is
@@ -62,7 +62,7 @@ func (p *page) essentials(e Explanation) {
 	p.table("  ", rows)
 }
 
-func replacementWords(plan spot.PlanTold, unasked string) string {
+func replacementWords(plan spot.PlanResult, unasked string) string {
 	because := ifNot(plan.Reason, ": ", "")
 	if unasked != "" && strings.HasSuffix(plan.Reason, unasked) {
 		return "not known" + because
@@ -72,7 +72,7 @@ func replacementWords(plan spot.PlanTold, unasked string) string {
 		return "asked of " + plan.Group + ", by detaching the instance from it" + ifNot(plan.Reason, "; ", "")
 	case spot.ReplaceAlready:
 		return "asked for already" + because
-	case spot.ReplaceTell:
+	case spot.ReplaceNotify:
 		return "CAST AI's autoscaler is told" + because
 	case spot.ReplaceClaim:
 		return "the node's NodeClaim is deleted, and Karpenter launches what is needed" + because
@@ -81,7 +81,7 @@ func replacementWords(plan spot.PlanTold, unasked string) string {
 }
 
 // turns are the words for when DaemonSets' pods are asked.
-var turns = map[spot.Turn]string{spot.TurnFirst: "asked with all others", spot.TurnLast: "asked last", spot.TurnNever: "not asked"}
+var turns = map[spot.DrainOrder]string{spot.DrainFirst: "asked with all others", spot.DrainLast: "asked last", spot.DrainNever: "not asked"}
 
 // policyWords are the settings that matter for what would be done.
 func policyWords(p spot.Policy, out spot.Outcome) string {
@@ -89,7 +89,7 @@ func policyWords(p spot.Policy, out spot.Outcome) string {
 	switch {
 	case p.Force == spot.ForceNever:
 		words = append(words, "never past budgets")
-	case slices.ContainsFunc(planned(out), func(p spot.PodPlanned) bool { return p.ForceAt != nil }):
+	case slices.ContainsFunc(planned(out), func(p spot.PlannedPod) bool { return p.ForceAt != nil }):
 		words = append(words, fmt.Sprintf("past budgets with at most %s of grace", duration(p.ForceGrace)))
 	}
 	words = append(words, "DaemonSets' pods "+turns[p.DaemonSets], fmt.Sprintf("%d evictions at once", p.Parallel))
@@ -110,9 +110,9 @@ func (p *page) allPods(out spot.Outcome) {
 	for _, v := range verbs {
 		var rows [][]string
 		for _, pod := range planned(out) {
-			if pod.Verb == v.verb {
+			if pod.Action == v.verb {
 				grace, force := "", ""
-				if pod.Verb == spot.Evict {
+				if pod.Action == spot.PodEvict {
 					grace = "grace " + short(pod.Grace)
 				}
 				if pod.ForceAt != nil {
@@ -135,7 +135,7 @@ func (p *page) onePod(e Explanation) {
 			continue
 		}
 		for _, v := range verbs {
-			if v.verb == pod.Verb {
+			if v.verb == pod.Action {
 				p.line("%s  %s", p.paint(v.color, e.Pod), v.heading)
 			}
 		}
@@ -148,8 +148,8 @@ func (p *page) onePod(e Explanation) {
 	p.line("%s  has just left the node", p.paint(yellow, e.Pod))
 }
 
-func sentences(e Explanation, pod spot.PodPlanned) []string {
-	if pod.Verb != spot.Evict {
+func sentences(e Explanation, pod spot.PlannedPod) []string {
+	if pod.Action != spot.PodEvict {
 		return []string{pod.Reason}
 	}
 	said := []string{fmt.Sprintf("it is told to end, with a grace period of %s: %s", short(pod.Grace), pod.Reason)}
@@ -162,7 +162,7 @@ func sentences(e Explanation, pod spot.PodPlanned) []string {
 		"  with a grace period of %s, %s before the machine ends", short(*pod.ForceAt), short(left-whole), short(left)))
 }
 
-func planned(out spot.Outcome) []spot.PodPlanned {
+func planned(out spot.Outcome) []spot.PlannedPod {
 	if out.Plan == nil {
 		return nil
 	}

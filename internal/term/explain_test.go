@@ -13,11 +13,11 @@ import (
 func explanation(change func(*Explanation)) Explanation {
 	e := Explanation{Region: "us-east-1", Policy: spot.DefaultPolicy("prod.example.com"), Outcome: outcome(spot.Planned, func(o *spot.Outcome) {
 		o.Node = "ip-172-20-0-7.ec2.internal"
-		o.Plan = &spot.PlanTold{Cordon: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PodPlanned{
-			{Namespace: "shop", Name: "web-a", Verb: spot.Evict, Reason: web, Grace: 30, ForceAt: sec(85)},
-			{Namespace: "shop", Name: "tool", Verb: spot.Evict, Reason: "it ends with the machine", Grace: 114.5},
-			{Namespace: "shop", Name: "old", Verb: spot.Watch, Reason: "it is ending already"},
-			{Namespace: "kube-system", Name: "logs-x", Verb: spot.Leave, Reason: daemon},
+		o.Plan = &spot.PlanResult{Cordon: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PlannedPod{
+			{Namespace: "shop", Name: "web-a", Action: spot.PodEvict, Reason: web, Grace: 30, ForceAt: sec(85)},
+			{Namespace: "shop", Name: "tool", Action: spot.PodEvict, Reason: "it ends with the machine", Grace: 114.5},
+			{Namespace: "shop", Name: "old", Action: spot.PodWait, Reason: "it is ending already"},
+			{Namespace: "kube-system", Name: "logs-x", Action: spot.PodSkip, Reason: daemon},
 		}}
 	})}
 	change(&e)
@@ -88,7 +88,7 @@ func TestExplainEssentials(t *testing.T) {
 		change func(*Explanation)
 		want   string
 	}{
-		"nothing would be done":             {func(e *Explanation) { e.Outcome.Result, e.Outcome.Reason = spot.LeftAsIs, "the policy is so" }, "ip-172-20-0-7.ec2.internal  nothing would be done: the policy is so\n"},
+		"nothing would be done":             {func(e *Explanation) { e.Outcome.Result, e.Outcome.Reason = spot.Skipped, "the policy is so" }, "ip-172-20-0-7.ec2.internal  nothing would be done: the policy is so\n"},
 		"the node's name is the instance's": {func(e *Explanation) { e.Outcome.Node = instance }, "  node         i-0a1b2c3d4e5f60718 in us-east-1\n"},
 		"a replacement with a doubt": {func(e *Explanation) { e.Outcome.Plan.Reason = "whether the detach skips a lifecycle hook is not known" },
 			"  replacement  asked of nodes.prod.example.com, by detaching the instance from it; whether the detach skips a lifecycle hook is not known\n"},
@@ -104,16 +104,16 @@ func TestExplainEssentials(t *testing.T) {
 		"AWS was not asked, and need not be": {func(e *Explanation) {
 			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason, e.Unasked = spot.ReplaceNone, "it may come back", "no AWS credentials"
 		}, "  replacement  not asked: it may come back\n"},
-		"the autoscaler": {func(e *Explanation) { e.Outcome.Plan.Replace = spot.ReplaceTell }, "  replacement  CAST AI's autoscaler is told\n"},
+		"the autoscaler": {func(e *Explanation) { e.Outcome.Plan.Replace = spot.ReplaceNotify }, "  replacement  CAST AI's autoscaler is told\n"},
 		"Karpenter":      {func(e *Explanation) { e.Outcome.Plan.Replace = spot.ReplaceClaim }, "  replacement  the node's NodeClaim is deleted, and Karpenter launches what is needed\n"},
 		"Karpenter by itself": {func(e *Explanation) {
 			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason = spot.ReplacePending, "Karpenter sees to it"
 		}, "  replacement  not asked: Karpenter sees to it\n"},
 		"marked already": {func(e *Explanation) {
-			e.Marks = spot.Restoration{Event: "7a", Deadline: time.Date(2026, 1, 31, 12, 2, 0, 0, time.UTC), Removed: []string{"unschedulable"}}
+			e.Marks = spot.Restored{Event: "7a", Deadline: time.Date(2026, 1, 31, 12, 2, 0, 0, time.UTC), Removed: []string{"unschedulable"}}
 		}, "  marks        it is marked for the event 7a already, with the deadline 2026-01-31T12:02:00Z\n"},
 		"another policy": {func(e *Explanation) {
-			e.Policy.Force, e.Policy.DaemonSets, e.Policy.Reserve, e.From = spot.ForceNever, spot.TurnLast, 2500*time.Millisecond, "(yours)"
+			e.Policy.Force, e.Policy.DaemonSets, e.Policy.Reserve, e.From = spot.ForceNever, spot.DrainLast, 2500*time.Millisecond, "(yours)"
 		}, "  policy       reserve 2.5 s, never past budgets, DaemonSets' pods asked last, 50 evictions at once (yours)\n"},
 		"who is asked":                   {func(e *Explanation) { e.Policy.Replace = spot.ReplacerGroup }, "50 evictions at once, replacement by asg\n"},
 		"the policy for recommendations": {func(e *Explanation) { e.Outcome.Event.Kind = spot.Rebalance }, "50 evictions at once, rebalance recommendations: ignore\n"},
@@ -138,10 +138,10 @@ func TestRestoring(t *testing.T) {
 	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		name string
-		r    spot.Restoration
+		r    spot.Restored
 		want string
 	}{
-		{"its time has passed", spot.Restoration{Event: "7a", Deadline: now.Add(-90 * time.Minute), Removed: []string{"unschedulable", "label a=b"}, Changed: []string{"label c"}}, `
+		{"its time has passed", spot.Restored{Event: "7a", Deadline: now.Add(-90 * time.Minute), Removed: []string{"unschedulable", "label a=b"}, Changed: []string{"label c"}}, `
 node n is marked for the event 7a
 its deadline passed 1h30m0s ago
 
@@ -153,7 +153,7 @@ its deadline passed 1h30m0s ago
     label c
 
 `},
-		{"it has time yet", spot.Restoration{Event: "7a", Deadline: now.Add(90 * time.Second), Removed: []string{"unschedulable"}}, `
+		{"it has time yet", spot.Restored{Event: "7a", Deadline: now.Add(90 * time.Second), Removed: []string{"unschedulable"}}, `
 node n is marked for the event 7a
 ! its deadline is in 1m30s: EC2 is still to take the machine, and the pods that come to it end with it
 
@@ -161,7 +161,7 @@ node n is marked for the event 7a
     unschedulable
 
 `},
-		{"it does not say for what", spot.Restoration{Removed: []string{"annotation x"}}, `
+		{"it does not say for what", spot.Restored{Removed: []string{"annotation x"}}, `
 node n is marked
 
   would be taken off
@@ -200,7 +200,7 @@ func TestNothingCanBeWritten(t *testing.T) {
 	if err := Explain(failing{full}, explanation(func(*Explanation) {}), Options{}); !errors.Is(err, full) {
 		t.Errorf("got %v, want %v", err, full)
 	}
-	if err := Restoring(failing{full}, "n", spot.Restoration{}, time.Now(), Options{}); !errors.Is(err, full) {
+	if err := Restoring(failing{full}, "n", spot.Restored{}, time.Now(), Options{}); !errors.Is(err, full) {
 		t.Errorf("got %v, want %v", err, full)
 	}
 }

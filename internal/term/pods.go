@@ -13,7 +13,7 @@ const most = 10
 
 // group is pods that one thing is said of.
 type group struct {
-	end     spot.PodEnd
+	end     spot.PodStatus
 	color   color
 	heading string
 	each    bool // every pod is worth a row: somebody has to look at it
@@ -21,26 +21,26 @@ type group struct {
 
 // groups are in the order of what is read first: what went wrong, then what went.
 var groups = []group{
-	{spot.PodRemaining, red, "still there at the end", true},
+	{spot.PodStillRunning, red, "still there at the end", true},
 	{spot.PodStuck, yellow, "ended, object still there", true},
-	{spot.PodForced, yellow, "deleted past a budget", true},
+	{spot.PodForceDeleted, yellow, "deleted past a budget", true},
 	{spot.PodEvicted, green, "evicted", false},
-	{spot.PodGone, green, "gone without our asking", false},
-	{spot.PodReleased, green, "released after their machine's end", false},
-	{spot.PodLeft, faint, "left by rule", false},
+	{spot.PodTerminated, green, "gone without our asking", false},
+	{spot.PodDeleted, green, "released after their machine's end", false},
+	{spot.PodSkipped, faint, "left by rule", false},
 }
 
 func (p *page) ends(out spot.Outcome) {
 	for _, g := range groups {
-		pods := slices.DeleteFunc(slices.Clone(out.Pods), func(pod spot.PodTold) bool { return pod.End != g.end })
-		p.group(g.color, g.heading, pods, func(pod spot.PodTold) string { return foldKey(g, pod) },
+		pods := slices.DeleteFunc(slices.Clone(out.Pods), func(pod spot.PodResult) bool { return pod.End != g.end })
+		p.group(g.color, g.heading, pods, func(pod spot.PodResult) string { return foldKey(g, pod) },
 			func(f fold) []string { return []string{f.name(), f.times(), f.note(g)} })
 	}
 }
 
 // group writes one group of pods, if there are any: those with one key in one row, in the order of their first.
-func (p *page) group(c color, heading string, pods []spot.PodTold,
-	key func(spot.PodTold) string, row func(fold) []string) {
+func (p *page) group(c color, heading string, pods []spot.PodResult,
+	key func(spot.PodResult) string, row func(fold) []string) {
 	var folds []fold
 	at := map[string]int{} // in folds, by key
 	for _, pod := range pods {
@@ -68,18 +68,18 @@ func (p *page) group(c color, heading string, pods []spot.PodTold,
 }
 
 // foldKey is the same for pods that fit into one row.
-func foldKey(g group, pod spot.PodTold) string {
+func foldKey(g group, pod spot.PodResult) string {
 	switch {
 	case g.each:
 		return pod.UID
-	case g.end == spot.PodLeft:
+	case g.end == spot.PodSkipped:
 		return pod.Reason // whose pods they are matters less than why they stay
 	}
 	return pod.Namespace + "/" + pod.Owner + "/" + pod.Reason
 }
 
 // fold is the pods of one row.
-type fold []spot.PodTold
+type fold []spot.PodResult
 
 // name is the pod's, or the owner's if all have one, or as many pods' as the eye takes in.
 func (f fold) name() string {
@@ -152,13 +152,13 @@ func times(n int) string {
 
 // verbs are what a plan says about pods, as a heading.
 var verbs = []struct {
-	verb    spot.Verb
+	verb    spot.PodAction
 	color   color
 	heading string
 }{
-	{spot.Evict, yellow, "would be evicted"},
-	{spot.Watch, yellow, "would be watched only"},
-	{spot.Leave, faint, "would be left by rule"},
+	{spot.PodEvict, yellow, "would be evicted"},
+	{spot.PodWait, yellow, "would be watched only"},
+	{spot.PodSkip, faint, "would be left by rule"},
 }
 
 // planned shows what would be done.
@@ -174,7 +174,7 @@ func (p *page) planned(out spot.Outcome) {
 	switch {
 	case plan.Replace == spot.ReplaceDetach:
 		p.line("  a replacement would be asked of %s%s", plan.Group, ifNot(plan.Reason, "; ", ""))
-	case plan.Replace == spot.ReplaceTell:
+	case plan.Replace == spot.ReplaceNotify:
 		p.line("  CAST AI's autoscaler would be told")
 	case plan.Replace == spot.ReplaceClaim:
 		p.line("  the NodeClaim would be deleted")
@@ -182,17 +182,17 @@ func (p *page) planned(out spot.Outcome) {
 		p.line("  no replacement would be asked: %s", plan.Reason)
 	}
 	for _, v := range verbs {
-		var pods []spot.PodTold
+		var pods []spot.PodResult
 		for _, pod := range plan.Pods {
-			if pod.Verb == v.verb {
-				told := spot.PodTold{Namespace: pod.Namespace, Name: pod.Name, Reason: pod.Reason}
+			if pod.Action == v.verb {
+				told := spot.PodResult{Namespace: pod.Namespace, Name: pod.Name, Reason: pod.Reason}
 				if pod.ForceAt != nil {
 					told.Reason += "; past its budget at " + at(*pod.ForceAt)
 				}
 				pods = append(pods, told)
 			}
 		}
-		p.group(v.color, v.heading, pods, func(pod spot.PodTold) string { return pod.Namespace + "/" + pod.Reason },
+		p.group(v.color, v.heading, pods, func(pod spot.PodResult) string { return pod.Namespace + "/" + pod.Reason },
 			func(f fold) []string { return []string{f.name(), f[0].Reason} })
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Restoring shows what a node is to lose, and what speaks against it.
-func Restoring(w io.Writer, node string, r spot.Restoration, now time.Time, o Options) error {
+func Restoring(w io.Writer, node string, r spot.Restored, now time.Time, o Options) error {
 	p := &page{color: o.Color}
 	p.line("node %s is marked%s", node, ifNot(r.Event, " for the event ", ""))
 	left := r.Deadline.Sub(now)

@@ -41,9 +41,9 @@ func (p *page) timeline(out spot.Outcome) {
 
 func resultColor(r spot.Result) color {
 	switch r {
-	case spot.Emptied, spot.Released, spot.Returned:
+	case spot.Drained, spot.CleanedUp, spot.Recovered:
 		return green
-	case spot.NotEmptied, spot.NoNode:
+	case spot.Incomplete, spot.NodeNotFound:
 		return red
 	}
 	return yellow
@@ -56,7 +56,7 @@ func verdict(out spot.Outcome) string {
 	if out.Reason != "" {
 		say("%s", out.Reason)
 	}
-	t := out.Times
+	t := out.Timings
 	var when []string
 	for _, m := range []struct {
 		what string
@@ -66,7 +66,7 @@ func verdict(out spot.Outcome) string {
 			when = append(when, m.what+" after "+span(*m.at))
 		}
 	}
-	if r := out.Release; r != nil && r.PodsFreed != nil {
+	if r := out.Cleanup; r != nil && r.PodsFreed != nil {
 		when = append(when, "pods free after "+span(*r.PodsFreed))
 	}
 	if out.Cordon != nil && t.Cordoned == nil {
@@ -78,7 +78,7 @@ func verdict(out spot.Outcome) string {
 	switch {
 	case out.Result == spot.Planned:
 		say("nothing was changed")
-	case out.Result == spot.Emptied && t.Empty != nil && !out.Deadline.IsZero():
+	case out.Result == spot.Drained && t.Empty != nil && !out.Deadline.IsZero():
 		say("%s were left", span(end(out)-*t.Empty))
 	}
 	return subject(out) + ": " + strings.Join(said, "; ")
@@ -106,7 +106,7 @@ type moment struct {
 
 func (p *page) moments(out spot.Outcome) {
 	switch out.Result {
-	case spot.Ignored, spot.ForeignOne, spot.StaleOne, spot.LeftAsIs:
+	case spot.Ignored, spot.OtherCluster, spot.Expired, spot.Skipped:
 		if out.Replacement == nil || out.Replacement.At == nil {
 			return // nothing happened
 		}
@@ -117,7 +117,7 @@ func (p *page) moments(out spot.Outcome) {
 			moments = append(moments, moment{*s, what})
 		}
 	}
-	t := out.Times
+	t := out.Timings
 	add(t.Began, "got by the handler")
 	add(t.Located, "node found")
 	add(t.Cordoned, "node cordoned")
@@ -129,7 +129,7 @@ func (p *page) moments(out spot.Outcome) {
 	if l := out.Lifecycle; l != nil {
 		add(l.Completed, "lifecycle hook "+l.Hook+" completed")
 	}
-	if r := out.Release; r != nil {
+	if r := out.Cleanup; r != nil {
 		add(r.Tainted, "node marked out of service")
 		add(r.PodsFreed, "pods free to start elsewhere")
 		add(r.VolumesFree, "volumes free to be attached elsewhere")
@@ -137,11 +137,11 @@ func (p *page) moments(out spot.Outcome) {
 	}
 	add(t.LastEviction, "last pod told to end")
 	add(t.Empty, "node empty")
-	if out.Result == spot.NotEmptied || out.Result == spot.NoNode {
+	if out.Result == spot.Incomplete || out.Result == spot.NodeNotFound {
 		add(t.Ended, "gave up")
 	}
 	slices.SortStableFunc(moments, func(a, b moment) int { return cmp.Compare(a.at, b.at) })
-	if !out.Deadline.IsZero() && out.Release == nil {
+	if !out.Deadline.IsZero() && out.Cleanup == nil {
 		moments = append(moments, moment{end(out), "deadline"})
 	}
 	p.line("")
@@ -160,9 +160,9 @@ func ifNot(value, before, there string) string {
 }
 
 // asked says of whom a replacement was asked.
-func asked(r *spot.ReplaceTold) string {
+func asked(r *spot.ReplacementResult) string {
 	switch r.Action {
-	case spot.ReplaceTell:
+	case spot.ReplaceNotify:
 		return "CAST AI's autoscaler told: " + r.Told
 	case spot.ReplaceClaim:
 		return "NodeClaim " + r.Claim + " deleted"

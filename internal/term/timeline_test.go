@@ -23,40 +23,40 @@ func sec(s float64) *spot.Seconds { return new(spot.Seconds(s)) }
 func outcome(r spot.Result, change func(*spot.Outcome)) spot.Outcome {
 	event := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 	out := spot.Outcome{Version: 1, Result: r, Cluster: "prod.example.com", Deadline: event.Add(2 * time.Minute),
-		Event: spot.EventTold{ID: "e", Kind: spot.SpotTerminate, Instance: instance, Time: event},
-		Times: spot.TimesTold{Began: sec(0.46), Ended: sec(8.5)}}
+		Event:   spot.EventInfo{ID: "e", Kind: spot.SpotTerminate, Instance: instance, Time: event},
+		Timings: spot.Timings{Began: sec(0.46), Ended: sec(8.5)}}
 	change(&out)
 	return out
 }
 
-func pod(name, owner string, end spot.PodEnd, reason string, change ...func(*spot.PodTold)) spot.PodTold {
-	p := spot.PodTold{Namespace: "shop", Name: name, UID: name, Owner: owner, End: end, Reason: reason}
+func pod(name, owner string, end spot.PodStatus, reason string, change ...func(*spot.PodResult)) spot.PodResult {
+	p := spot.PodResult{Namespace: "shop", Name: name, UID: name, Owner: owner, End: end, Reason: reason}
 	for _, c := range change {
 		c(&p)
 	}
 	return p
 }
 
-func gone(s float64) func(*spot.PodTold) { return func(p *spot.PodTold) { p.Gone = sec(s) } }
+func gone(s float64) func(*spot.PodResult) { return func(p *spot.PodResult) { p.Gone = sec(s) } }
 
-func refused(n int) func(*spot.PodTold) {
-	return func(p *spot.PodTold) { p.Refusals, p.LastRefusal = n, refusal }
+func refused(n int) func(*spot.PodResult) {
+	return func(p *spot.PodResult) { p.Refusals, p.LastRefusal = n, refusal }
 }
 
 func emptied() spot.Outcome {
-	return outcome(spot.Emptied, func(o *spot.Outcome) {
+	return outcome(spot.Drained, func(o *spot.Outcome) {
 		o.Node = "ip-172-20-0-7.ec2.internal"
-		o.Cordon = &spot.CordonTold{At: sec(0.7)}
-		o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "nodes-us-east-1a.prod.example.com", At: sec(0.8), SkippedHooks: []string{"backup"}}
-		o.Times.Located, o.Times.Cordoned, o.Times.LastEviction, o.Times.Empty = sec(0.6), sec(0.7), sec(5.2), sec(6.5)
-		o.Pods = []spot.PodTold{
+		o.Cordon = &spot.CordonResult{At: sec(0.7)}
+		o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "nodes-us-east-1a.prod.example.com", At: sec(0.8), SkippedHooks: []string{"backup"}}
+		o.Timings.Located, o.Timings.Cordoned, o.Timings.LastEviction, o.Timings.Empty = sec(0.6), sec(0.7), sec(5.2), sec(6.5)
+		o.Pods = []spot.PodResult{
 			pod("web-5d9c8b7f-aaaaa", "ReplicaSet/web-5d9c8b7f", spot.PodEvicted, web, gone(3)),
 			pod("web-5d9c8b7f-bbbbb", "ReplicaSet/web-5d9c8b7f", spot.PodEvicted, web, gone(6.5), refused(2)),
-			pod("pay-1", "StatefulSet/pay", spot.PodForced, "it was deleted past what refused its eviction: the machine ends anyway", gone(70), refused(30)),
+			pod("pay-1", "StatefulSet/pay", spot.PodForceDeleted, "it was deleted past what refused its eviction: the machine ends anyway", gone(70), refused(30)),
 			pod("tool", "", spot.PodEvicted, "it ends with the machine; it has no controller, so nothing starts it elsewhere", gone(1.25)),
-			pod("left-early", "Job/x", spot.PodGone, "it is ending already: another request could only shorten its grace period", gone(2)),
-			pod("logs-x", "DaemonSet/logs", spot.PodLeft, daemon),
-			pod("net-x", "DaemonSet/net", spot.PodLeft, daemon),
+			pod("left-early", "Job/x", spot.PodTerminated, "it is ending already: another request could only shorten its grace period", gone(2)),
+			pod("logs-x", "DaemonSet/logs", spot.PodSkipped, daemon),
+			pod("net-x", "DaemonSet/net", spot.PodSkipped, daemon),
 		}
 	})
 }
@@ -67,8 +67,8 @@ func TestTimeline(t *testing.T) {
 		out  spot.Outcome
 		want string
 	}{
-		{"emptied", emptied(), `
-emptied  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 5.20 s, empty after 6.50 s; 113.50 s were left
+		{"drained", emptied(), `
+drained  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 5.20 s, empty after 6.50 s; 113.50 s were left
 
      +0.00 s  event spot-terminate for i-0a1b2c3d4e5f60718
      +0.46 s  got by the handler
@@ -94,19 +94,19 @@ emptied  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 
   2 left by rule
     shop/logs-x, shop/net-x  its DaemonSet would bring it straight back
 `},
-		{"not emptied", outcome(spot.NotEmptied, func(o *spot.Outcome) {
+		{"not emptied", outcome(spot.Incomplete, func(o *spot.Outcome) {
 			o.Node, o.Reason = instance, "still there at the end: 2 pods"
-			o.Cordon = &spot.CordonTold{Error: "there was no answer in time"}
-			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceNone, Reason: "the process Launch is suspended in its group g: a detach would bring no replacement"}
-			o.Times.Located, o.Times.LastEviction, o.Times.Ended = sec(0.6), sec(5.7), sec(114.9)
-			o.Pods = []spot.PodTold{
-				pod("pay-0", "StatefulSet/pay", spot.PodRemaining, "every request to evict it was refused", refused(1)),
-				pod("slow", "Job/slow", spot.PodRemaining, "it had been told to end and was still ending"),
+			o.Cordon = &spot.CordonResult{Error: "there was no answer in time"}
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNone, Reason: "the process Launch is suspended in its group g: a detach would bring no replacement"}
+			o.Timings.Located, o.Timings.LastEviction, o.Timings.Ended = sec(0.6), sec(5.7), sec(114.9)
+			o.Pods = []spot.PodResult{
+				pod("pay-0", "StatefulSet/pay", spot.PodStillRunning, "every request to evict it was refused", refused(1)),
+				pod("slow", "Job/slow", spot.PodStillRunning, "it had been told to end and was still ending"),
 				pod("kept", "Job/kept", spot.PodStuck, "its containers have ended, but its object is still there: a finalizer or an unmount keeps it"),
 			}
 			o.Problems = []string{"cordoning the node: there was no answer in time"}
 		}), `
-not emptied  i-0a1b2c3d4e5f60718: still there at the end: 2 pods; not cordoned, last eviction after 5.70 s
+incomplete  i-0a1b2c3d4e5f60718: still there at the end: 2 pods; not cordoned, last eviction after 5.70 s
 
      +0.00 s  event spot-terminate
      +0.46 s  got by the handler
@@ -127,21 +127,21 @@ not emptied  i-0a1b2c3d4e5f60718: still there at the end: 2 pods; not cordoned, 
   problems
     cordoning the node: there was no answer in time
 `},
-		{"foreign", outcome(spot.ForeignOne, func(o *spot.Outcome) {
-			o.Reason, o.Times.Ended = "the instance belongs to the cluster staging.example.com", sec(0.6)
+		{"foreign", outcome(spot.OtherCluster, func(o *spot.Outcome) {
+			o.Reason, o.Timings.Ended = "the instance belongs to the cluster staging.example.com", sec(0.6)
 		}), `
-foreign  i-0a1b2c3d4e5f60718: the instance belongs to the cluster staging.example.com
+other cluster  i-0a1b2c3d4e5f60718: the instance belongs to the cluster staging.example.com
 `},
-		{"ignored", spot.Outcome{Version: 1, Result: spot.Ignored, Reason: `no rule for events of type "X" from "aws.ec2"`, Event: spot.EventTold{ID: "e", Type: "X"}}, `
+		{"ignored", spot.Outcome{Version: 1, Result: spot.Ignored, Reason: `no rule for events of type "X" from "aws.ec2"`, Event: spot.EventInfo{ID: "e", Type: "X"}}, `
 ignored  X: no rule for events of type "X" from "aws.ec2"
 `},
 		{"planned", outcome(spot.Planned, func(o *spot.Outcome) {
 			o.Node = instance
-			o.Plan = &spot.PlanTold{Cordon: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PodPlanned{
-				{Namespace: "shop", Name: "web-a", Verb: spot.Evict, Reason: web, ForceAt: sec(85)},
-				{Namespace: "shop", Name: "web-b", Verb: spot.Evict, Reason: web, ForceAt: sec(85)},
-				{Namespace: "shop", Name: "old", Verb: spot.Watch, Reason: "it is ending already"},
-				{Namespace: "kube-system", Name: "logs-x", Verb: spot.Leave, Reason: daemon},
+			o.Plan = &spot.PlanResult{Cordon: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PlannedPod{
+				{Namespace: "shop", Name: "web-a", Action: spot.PodEvict, Reason: web, ForceAt: sec(85)},
+				{Namespace: "shop", Name: "web-b", Action: spot.PodEvict, Reason: web, ForceAt: sec(85)},
+				{Namespace: "shop", Name: "old", Action: spot.PodWait, Reason: "it is ending already"},
+				{Namespace: "kube-system", Name: "logs-x", Action: spot.PodSkip, Reason: daemon},
 			}}
 		}), `
 planned  i-0a1b2c3d4e5f60718: nothing was changed
@@ -164,7 +164,7 @@ planned  i-0a1b2c3d4e5f60718: nothing was changed
 `},
 		{"planned without a node", outcome(spot.Planned, func(o *spot.Outcome) {
 			o.Reason = "no node of the instance has registered yet"
-			o.Plan = &spot.PlanTold{Replace: spot.ReplaceNone, Reason: "it is in no Auto Scaling group"}
+			o.Plan = &spot.PlanResult{Replace: spot.ReplaceNone, Reason: "it is in no Auto Scaling group"}
 		}), `
 planned  i-0a1b2c3d4e5f60718: no node of the instance has registered yet; nothing was changed
 
@@ -174,12 +174,12 @@ planned  i-0a1b2c3d4e5f60718: no node of the instance has registered yet; nothin
 
   no replacement would be asked: it is in no Auto Scaling group
 `},
-		{"no node, and somebody else was quicker", outcome(spot.NoNode, func(o *spot.Outcome) {
+		{"no node, and somebody else was quicker", outcome(spot.NodeNotFound, func(o *spot.Outcome) {
 			o.Reason = "no node of the instance registered before the deadline"
-			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceAlready, Group: "nodes.prod.example.com", Reason: "it is detached from its group already"}
-			o.Times.Ended = sec(115)
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceAlready, Group: "nodes.prod.example.com", Reason: "it is detached from its group already"}
+			o.Timings.Ended = sec(115)
 		}), `
-no node  i-0a1b2c3d4e5f60718: no node of the instance registered before the deadline
+node not found  i-0a1b2c3d4e5f60718: no node of the instance registered before the deadline
 
      +0.00 s  event spot-terminate
      +0.46 s  got by the handler
@@ -187,12 +187,12 @@ no node  i-0a1b2c3d4e5f60718: no node of the instance registered before the dead
    +120.00 s  deadline
            -  no replacement asked, somebody has before: it is detached from its group already
 `},
-		{"replaced, hooks unknown", outcome(spot.Emptied, func(o *spot.Outcome) {
+		{"replaced, hooks unknown", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.Node = instance
-			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "g", At: sec(0.8), Reason: "whether the detach skips a lifecycle hook is not known: access denied"}
-			o.Times.Empty = sec(1)
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(0.8), Reason: "whether the detach skips a lifecycle hook is not known: access denied"}
+			o.Timings.Empty = sec(1)
 		}), `
-emptied  i-0a1b2c3d4e5f60718: empty after 1.00 s; 119.00 s were left
+drained  i-0a1b2c3d4e5f60718: empty after 1.00 s; 119.00 s were left
 
      +0.00 s  event spot-terminate
      +0.46 s  got by the handler
@@ -201,13 +201,13 @@ emptied  i-0a1b2c3d4e5f60718: empty after 1.00 s; 119.00 s were left
    +120.00 s  deadline
            -  the replacement: whether the detach skips a lifecycle hook is not known: access denied
 `},
-		{"detached only", outcome(spot.NotEmptied, func(o *spot.Outcome) {
+		{"detached only", outcome(spot.Incomplete, func(o *spot.Outcome) {
 			o.Reason = "the cluster could not be asked for the node"
-			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "nodes.prod.example.com", At: sec(3.6)}
-			o.Times.Ended = sec(115)
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "nodes.prod.example.com", At: sec(3.6)}
+			o.Timings.Ended = sec(115)
 			o.Problems = []string{"finding the node of " + instance + ": connection refused"}
 		}), `
-not emptied  i-0a1b2c3d4e5f60718: the cluster could not be asked for the node
+incomplete  i-0a1b2c3d4e5f60718: the cluster could not be asked for the node
 
      +0.00 s  event spot-terminate
      +0.46 s  got by the handler
@@ -238,31 +238,31 @@ func TestTimelineOfTheRelatives(t *testing.T) {
 		out  spot.Outcome
 		want []string
 	}{
-		{"a replacement that came", outcome(spot.Emptied, func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Instance: "i-new", Launched: sec(3), Node: "n-new", Registered: sec(61)}
+		{"a replacement that came", outcome(spot.Drained, func(o *spot.Outcome) {
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Instance: "i-new", Launched: sec(3), Node: "n-new", Registered: sec(61)}
 		}), []string{"+1.00 s  replacement asked of g", "+3.00 s  replacement i-new launched", "+61.00 s  replacement's node n-new registered"}},
-		{"CAST AI's", outcome(spot.Emptied, func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceTell, Told: "interrupted", At: sec(2)}
+		{"CAST AI's", outcome(spot.Drained, func(o *spot.Outcome) {
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNotify, Told: "interrupted", At: sec(2)}
 		}), []string{"+2.00 s  CAST AI's autoscaler told: interrupted"}},
-		{"one that did not", outcome(spot.Emptied, func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Answer: "InsufficientInstanceCapacity"}
+		{"one that did not", outcome(spot.Drained, func(o *spot.Outcome) {
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Answer: "InsufficientInstanceCapacity"}
 		}), []string{"-  the group says: InsufficientInstanceCapacity"}},
-		{"a lifecycle hook", outcome(spot.Emptied, func(o *spot.Outcome) {
-			o.Lifecycle = &spot.LifecycleTold{Hook: "drain", Group: "g", Completed: sec(30)}
+		{"a lifecycle hook", outcome(spot.Drained, func(o *spot.Outcome) {
+			o.Lifecycle = &spot.LifecycleResult{Hook: "drain", Group: "g", Completed: sec(30)}
 		}), []string{"+30.00 s  lifecycle hook drain completed"}},
-		{"a hook that is left", outcome(spot.NotEmptied, func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplaceTold{Action: spot.ReplaceNone, Reason: "why"}
-			o.Lifecycle = &spot.LifecycleTold{Hook: "drain", Reason: "the node is not empty"}
+		{"a hook that is left", outcome(spot.Incomplete, func(o *spot.Outcome) {
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNone, Reason: "why"}
+			o.Lifecycle = &spot.LifecycleResult{Hook: "drain", Reason: "the node is not empty"}
 		}), []string{"-  lifecycle hook drain: the node is not empty"}},
-		{"an aftermath", outcome(spot.Released, func(o *spot.Outcome) {
-			o.Release = &spot.ReleaseTold{Tainted: sec(1), PodsFreed: sec(2), VolumesFree: sec(3), NodeDeleted: sec(4)}
-			o.Pods = []spot.PodTold{pod("db-0", "StatefulSet/db", spot.PodReleased, "its machine has stopped", gone(2))}
+		{"an aftermath", outcome(spot.CleanedUp, func(o *spot.Outcome) {
+			o.Cleanup = &spot.CleanupResult{Tainted: sec(1), PodsFreed: sec(2), VolumesFree: sec(3), NodeDeleted: sec(4)}
+			o.Pods = []spot.PodResult{pod("db-0", "StatefulSet/db", spot.PodDeleted, "its machine has stopped", gone(2))}
 		}), []string{"pods free after 2.00 s", "+1.00 s  node marked out of service", "+3.00 s  volumes free", "+4.00 s  node deleted", "1 released after their machine's end"}},
-		{"volumes", outcome(spot.Emptied, func(o *spot.Outcome) {
+		{"volumes", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.Attached = []string{"csi^vol-1"}
 		}), []string{"still attached at the end\n    csi^vol-1"}},
-		{"several instances", spot.Outcome{Result: spot.NotEmptied, Each: []spot.Outcome{emptied(), outcome(spot.NotEmptied, func(o *spot.Outcome) { o.Reason = "still there" })}},
-			[]string{"not emptied  one event about 2 instances\n\nemptied  ip-172", "\nnot emptied  " + instance + ": still there"}},
+		{"several instances", spot.Outcome{Result: spot.Incomplete, Each: []spot.Outcome{emptied(), outcome(spot.Incomplete, func(o *spot.Outcome) { o.Reason = "still there" })}},
+			[]string{"incomplete  one event about 2 instances\n\ndrained  ip-172", "\nincomplete  " + instance + ": still there"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b strings.Builder
@@ -280,11 +280,11 @@ func TestTimelineOfTheRelatives(t *testing.T) {
 
 // TestLongLists are folded, and what is hidden is counted.
 func TestLongLists(t *testing.T) {
-	out := outcome(spot.Emptied, func(o *spot.Outcome) {
+	out := outcome(spot.Drained, func(o *spot.Outcome) {
 		for i := range 30 {
 			name := fmt.Sprintf("job-%02d", i)
 			o.Pods = append(o.Pods, pod(name, "Job/"+name, spot.PodEvicted, "its Job "+name+" starts another elsewhere", gone(1)))
-			o.Pods = append(o.Pods, pod("daemon-"+name, "DaemonSet/d", spot.PodLeft, daemon), pod("daemon2-"+name, "DaemonSet/e", spot.PodLeft, daemon))
+			o.Pods = append(o.Pods, pod("daemon-"+name, "DaemonSet/d", spot.PodSkipped, daemon), pod("daemon2-"+name, "DaemonSet/e", spot.PodSkipped, daemon))
 		}
 	})
 	var b strings.Builder
@@ -313,7 +313,7 @@ func TestColor(t *testing.T) {
 	if err := Timeline(&colored, emptied(), Options{Color: true}); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(colored.String(), "\x1b[32memptied\x1b[0m  ip-172") {
+	if !strings.HasPrefix(colored.String(), "\x1b[32mdrained\x1b[0m  ip-172") {
 		t.Errorf("the verdict is not green: %q", colored.String()[:40])
 	}
 	bare := strings.NewReplacer("\x1b[32m", "", "\x1b[33m", "", "\x1b[2m", "", "\x1b[0m", "").Replace(colored.String())

@@ -204,6 +204,6 @@ func (n *lostNode) handleEvent(ctx context.Context) error {
 	account.SetState(n.node.InstanceID, "terminated")
 	account.Delay(spottest.AnyOperation, awsCall)
 	h := &spot.Handler{Cluster: c, Cloud: account.Cloud(), Policy: spot.DefaultPolicy(clusterName)}
-	return handle(ctx, h, spot.Released, spot.Interruption{EventID: n.name, Kind: spot.StateChange, State: "terminated", Instance: n.node.InstanceID,
+	return handle(ctx, h, spot.CleanedUp, spot.Interruption{EventID: n.name, Kind: spot.StateChange, State: "terminated", Instance: n.node.InstanceID,
 		Region: region, Time: time.Now()})
 }

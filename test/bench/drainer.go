@@ -79,7 +79,7 @@ func newKopsSpot(name string, warm bool) drainer {
 				ctx, cancel := context.WithTimeout(ctx, 15*time.Minute) // Lambda's longest
 				defer cancel()
 				id := t.nodes[i].InstanceID
-				return handle(ctx, handlers[i], spot.Emptied, spot.Interruption{EventID: "bench-" + id, Kind: spot.SpotTerminate, Instance: id,
+				return handle(ctx, handlers[i], spot.Drained, spot.Interruption{EventID: "bench-" + id, Kind: spot.SpotTerminate, Instance: id,
 					Account: "123456789012", Region: region, Time: at})
 			})
 		}, nil

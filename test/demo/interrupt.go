@@ -75,7 +75,7 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 	}
 	// What comes after is Kubernetes' work: the last pods become Ready. If they do not, the checks will say so.
 	patience := time.Minute
-	if told.Result != spot.Emptied {
+	if told.Result != spot.Drained {
 		patience = 5 * time.Second
 	}
 	_ = w.awaitReady(ctx, victim, patience)

@@ -100,7 +100,7 @@ func testTerminate(t *testing.T) {
 			`"instance-id":"i-0a95e7d3c1f04b826","instance-action":"terminate"`, `ec2       EC2 terminates the Spot instance i-0a95e7d`, `lambda    invoked`,
 			`found the node ip-172-20-32-31`, `told \d pods to end: .*payments`, `may not evict a pod of payments yet \(429\): its budget (needs 3 healthy pods|does not allow)`,
 			`told payments to end, after \d+ refusal`, `left   0 to go`, `lambda    ended: duration`,
-			`(?m)^emptied  ip-172-20-32-31\.ec2\.internal: cordoned after .* last eviction after .* empty after .* were left$`,
+			`(?m)^drained  ip-172-20-32-31\.ec2\.internal: cordoned after .* last eviction after .* empty after .* were left$`,
 			`(?m)^ +\+\d+\.\d\d s  node empty$`, `ok  the node is empty, but for 3 pods`, `ok  every workload`, `ok  all 7 pods`, `what next`},
 		{`lambda    invoked`, `cordoned it`, `left   6 to go`},
 		{`lambda    invoked`, `detached the instance: spot-us-east-1a`, `runs, and boots`, `i-05b7e4d is a Ready node of spot-us-east-1a`,
@@ -138,10 +138,10 @@ func inOrder(t *testing.T, out string, phases []string) {
 func testHibernate(t *testing.T) {
 	t.Parallel()
 	out, err := demo(t.Context(), nil, "-kind", "hibernate", "-node", "i-04e2b8f7160d9c3a5")
-	if err == nil || !strings.Contains(err.Error(), "the node was not emptied: payments-") || !strings.Contains(err.Error(), "payments 3 of 4") {
+	if err == nil || !strings.Contains(err.Error(), "the node was not drained: payments-") || !strings.Contains(err.Error(), "payments 3 of 4") {
 		t.Errorf("the error does not say what is wrong: %v\n%s", err, out)
 	}
-	inOrder(t, out, []string{`i-04e2b8f +\d +3  <- taken away`, `found the node i-04e2b8f`, `(?m)^not emptied  i-04e2b8f7160d9c3a5: still there at the end: 1 pod`,
+	inOrder(t, out, []string{`i-04e2b8f +\d +3  <- taken away`, `found the node i-04e2b8f`, `(?m)^incomplete  i-04e2b8f7160d9c3a5: still there at the end: 1 pod`,
 		`1 still there at the end`, `NO  the node is empty`, `NO  every workload`, `ok  all \d pods that left`, `Hibernation begins at once`})
 }
 

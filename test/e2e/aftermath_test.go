@@ -163,11 +163,11 @@ func TestWhatADeadMachineHeldRunsElsewhere(t *testing.T) {
 		ended = append(ended, r.send(s, r.changed(victim, "terminated")))
 	}
 	for i, victim := range victims {
-		out := r.outcome(<-ended[i], spot.Released)
-		if told := r.told(out, pods[i]); told.End != spot.PodReleased {
+		out := r.outcome(<-ended[i], spot.CleanedUp)
+		if told := r.told(out, pods[i]); told.End != spot.PodDeleted {
 			t.Errorf("%+v", told)
 		}
-		if rel := out.Release; out.Node != victim || rel.Tainted == nil || rel.PodsFreed == nil || rel.VolumesFree == nil || rel.NodeDeleted == nil || len(out.Problems) != 0 {
+		if rel := out.Cleanup; out.Node != victim || rel.Tainted == nil || rel.PodsFreed == nil || rel.VolumesFree == nil || rel.NodeDeleted == nil || len(out.Problems) != 0 {
 			t.Errorf("%+v, %q", rel, out.Problems)
 		}
 		if _, err := r.client.CoreV1().Nodes().Get(t.Context(), victim, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -210,11 +210,11 @@ func TestAStoppedMachineComesBack(t *testing.T) {
 	other := r.machines(1)[0].id
 	before := r.getNode(victim.id)
 	s := r.service()
-	r.outcome(r.invoke(s, r.encode(r.warning(spot.SpotStop, victim.id, 0))), spot.Emptied)
+	r.outcome(r.invoke(s, r.encode(r.warning(spot.SpotStop, victim.id, 0))), spot.Drained)
 	r.lose(victim.id, "stopped")
-	out := r.outcome(r.invoke(s, r.changed(victim.id, "stopped")), spot.Released)
-	if told := r.told(out, db); told.End != spot.PodReleased || out.Release.NodeDeleted != nil {
-		t.Errorf("%+v, %+v", told, out.Release)
+	out := r.outcome(r.invoke(s, r.changed(victim.id, "stopped")), spot.CleanedUp)
+	if told := r.told(out, db); told.End != spot.PodDeleted || out.Cleanup.NodeDeleted != nil {
+		t.Errorf("%+v, %+v", told, out.Cleanup)
 	}
 	stopped := r.getNode(victim.id)
 	outOfService := corev1.Taint{Key: "node.kubernetes.io/out-of-service", Value: "nodeshutdown", Effect: corev1.TaintEffectNoExecute}
@@ -232,7 +232,7 @@ func TestAStoppedMachineComesBack(t *testing.T) {
 	if err := r.cp.PowerOn(t.Context(), victim.id); err != nil {
 		t.Fatal(err)
 	}
-	r.outcome(r.invoke(s, r.changed(victim.id, "running")), spot.Returned)
+	r.outcome(r.invoke(s, r.changed(victim.id, "running")), spot.Recovered)
 	after := r.getNode(victim.id)
 	what := func(n *corev1.Node) string {
 		return fmt.Sprint(n.UID, n.Labels, n.Annotations, n.Spec.Taints, n.Spec.Unschedulable)
@@ -302,7 +302,7 @@ func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
 		}
 	}
 	for _, ended := range warned {
-		r.outcome(<-ended, spot.Emptied)
+		r.outcome(<-ended, spot.Drained)
 	}
 	on := map[string]string{}
 	for name, c := range all {
@@ -315,8 +315,8 @@ func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
 		nodes[name] = r.getNode(c.id)
 	}
 	for name, c := range all {
-		if out := r.outcome(r.invoke(s, r.changed(c.id, c.event)), spot.Ignored); !strings.Contains(out.Reason, c.because) || out.Release != nil {
-			t.Errorf("%s: %q does not say %q: %+v", name, out.Reason, c.because, out.Release)
+		if out := r.outcome(r.invoke(s, r.changed(c.id, c.event)), spot.Ignored); !strings.Contains(out.Reason, c.because) || out.Cleanup != nil {
+			t.Errorf("%s: %q does not say %q: %+v", name, out.Reason, c.because, out.Cleanup)
 		}
 	}
 	time.Sleep(byName)

@@ -64,13 +64,13 @@ func TestLaterInvocations(t *testing.T) {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
-	if out := r.outcome(ended, spot.Emptied); !out.Deadline.Equal(in.Time.Add(notice)) {
+	if out := r.outcome(ended, spot.Drained); !out.Deadline.Equal(in.Time.Add(notice)) {
 		t.Errorf("the deadline is %v", out.Deadline)
 	}
 	for _, ended := range again {
-		out := r.outcome(<-ended, spot.Emptied)
+		out := r.outcome(<-ended, spot.Drained)
 		for _, p := range out.Pods {
-			if _, ending := ends[p.UID]; ending && (p.End != spot.PodGone || p.Asked != nil) {
+			if _, ending := ends[p.UID]; ending && (p.End != spot.PodTerminated || p.Asked != nil) {
 				t.Errorf("a later invocation told a pod to end that was ending: %+v", p)
 			}
 		}
@@ -159,7 +159,7 @@ func TestTakenUpWhereItStopped(t *testing.T) {
 		t.Fatalf("it was killed too late: %d pods got SIGTERM", n)
 	}
 
-	out := r.outcome(<-r.start(s, in), spot.Emptied)
+	out := r.outcome(<-r.start(s, in), spot.Drained)
 	if !out.Deadline.Equal(in.Time.Add(notice)) || marked != out.Deadline.Format(time.RFC3339) {
 		t.Errorf("the deadline is %v, was %s", out.Deadline, marked)
 	}
@@ -171,7 +171,7 @@ func TestTakenUpWhereItStopped(t *testing.T) {
 	}
 	for _, p := range web {
 		r.cutToTheEnd(in, p.Name)
-		if told := r.told(out, p); told.End != spot.PodGone {
+		if told := r.told(out, p); told.End != spot.PodTerminated {
 			t.Errorf("%+v", told)
 		}
 	}
@@ -198,7 +198,7 @@ func TestDeadlineOutlivesTheInvocation(t *testing.T) {
 		t.Errorf("the node is marked with the deadline %v: %v", marked, err)
 	}
 	time.Sleep(time.Second) // the deadline stands in whole seconds
-	if out := r.outcome(<-r.start(s, in), spot.Emptied); !out.Deadline.Equal(marked) {
+	if out := r.outcome(<-r.start(s, in), spot.Drained); !out.Deadline.Equal(marked) {
 		t.Errorf("the next invocation moved the deadline from %v to %v", marked, out.Deadline)
 	}
 	r.gracesStand()

@@ -122,7 +122,7 @@ func TestCastAIIsTold(t *testing.T) {
 	r.label(m.id, castaiNode, "theirs")
 	r.pin(app{name: "web"}, m.id)
 	r.waitReady("web", 1)
-	out := r.handle(r.warning(spot.SpotTerminate, m.id, time.Second), spot.Emptied)
+	out := r.handle(r.warning(spot.SpotTerminate, m.id, time.Second), spot.Drained)
 	taken, all := r.tellsOnce(api), api.events()
 	if taken.Type != "interrupted" || taken.NodeID != "theirs" || taken.ProviderID != "aws:///us-east-1a/"+m.id {
 		t.Errorf("it was told %+v", taken)
@@ -130,8 +130,8 @@ func TestCastAIIsTold(t *testing.T) {
 	if len(all) != 4 || all[2].at.Sub(all[1].at) < 3*time.Second {
 		t.Errorf("it wanted to be left alone for 3 s: %+v", all)
 	}
-	if got := out.Replacement; got.Action != spot.ReplaceTell || got.Told != "interrupted" || got.At == nil || *out.Times.LastEviction > *got.At {
-		t.Errorf("the last pod was asked %v s after the event, the autoscaler was told: %+v", *out.Times.LastEviction, got)
+	if got := out.Replacement; got.Action != spot.ReplaceNotify || got.Told != "interrupted" || got.At == nil || *out.Timings.LastEviction > *got.At {
+		t.Errorf("the last pod was asked %v s after the event, the autoscaler was told: %+v", *out.Timings.LastEviction, got)
 	}
 	if asks, changes := operations(r.calls(m, 0)); changes != "" || len(r.podsOn(m.id)) != 0 {
 		t.Errorf("AWS was asked %q and changed by %q; on the node are %v", asks, changes, r.podsOn(m.id))
@@ -156,7 +156,7 @@ func TestCastAIAndTheFamily(t *testing.T) {
 	r.patchNode(overridden.id, `{"metadata":{"annotations":{"provisioner.cast.ai/override-provider-id":"aws:///elsewhere"}}}`)
 	s := r.serviceWith("REHEARSALS=act")
 
-	refused := r.outcome(r.invoke(s, r.sample("rebalance-recommendation", time.Second, instead(t, "rebalance-recommendation", theirs))), spot.LeftAsIs)
+	refused := r.outcome(r.invoke(s, r.sample("rebalance-recommendation", time.Second, instead(t, "rebalance-recommendation", theirs))), spot.Skipped)
 	if got := refused.Replacement; got.Action != spot.ReplaceNone || !strings.Contains(got.Reason, "it does not accept the API key") {
 		t.Errorf("%+v", got)
 	}
@@ -169,17 +169,17 @@ func TestCastAIAndTheFamily(t *testing.T) {
 		result  spot.Result
 		want    string
 	}{
-		{"rebalance-recommendation", theirs, spot.LeftAsIs, "rebalanceRecommendation theirs aws:///us-east-1a/" + theirs.id},
-		{"rebalance-recommendation", overridden, spot.LeftAsIs, "rebalanceRecommendation overridden aws:///elsewhere"},
-		{"rebalance-recommendation", ours, spot.LeftAsIs, ""},
-		{"health-scheduled-change", theirs, spot.LeftAsIs, ""},
-		{"asg-terminate-lifecycle", theirs, spot.LeftAsIs, ""},
-		{"rehearsal-rebalance", theirs, spot.LeftAsIs, ""},
-		{"rehearsal-spot-terminate", theirs, spot.Emptied, ""},
-		{"spot-interruption-replayed", theirs, spot.StaleOne, ""},
-		{"spot-interruption-terminate", theirs, spot.Emptied, "interrupted theirs aws:///us-east-1a/" + theirs.id},
-		{"spot-interruption-stop", overridden, spot.Emptied, "interrupted overridden aws:///elsewhere"},
-		{"spot-interruption-terminate", ours, spot.Emptied, ""},
+		{"rebalance-recommendation", theirs, spot.Skipped, "rebalanceRecommendation theirs aws:///us-east-1a/" + theirs.id},
+		{"rebalance-recommendation", overridden, spot.Skipped, "rebalanceRecommendation overridden aws:///elsewhere"},
+		{"rebalance-recommendation", ours, spot.Skipped, ""},
+		{"health-scheduled-change", theirs, spot.Skipped, ""},
+		{"asg-terminate-lifecycle", theirs, spot.Skipped, ""},
+		{"rehearsal-rebalance", theirs, spot.Skipped, ""},
+		{"rehearsal-spot-terminate", theirs, spot.Drained, ""},
+		{"spot-interruption-replayed", theirs, spot.Expired, ""},
+		{"spot-interruption-terminate", theirs, spot.Drained, "interrupted theirs aws:///us-east-1a/" + theirs.id},
+		{"spot-interruption-stop", overridden, spot.Drained, "interrupted overridden aws:///elsewhere"},
+		{"spot-interruption-terminate", ours, spot.Drained, ""},
 	} {
 		before := len(api.events())
 		r.outcome(r.invoke(s, r.sample(c.sample, time.Second, instead(t, c.sample, c.machine))), c.result)
@@ -220,7 +220,7 @@ func TestCastAIKeepsItsKey(t *testing.T) {
 	m := r.machines(1)[0]
 	r.label(m.id, castaiNode, "theirs")
 	res := r.invoke(r.service(), r.encode(r.warning(spot.SpotTerminate, m.id, time.Second)))
-	out := r.outcome(res, spot.Emptied)
+	out := r.outcome(res, spot.Drained)
 	if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "use a key with full access") || len(api.events()) < 2 {
 		t.Errorf("after %d tries: %+v", len(api.events()), out.Replacement)
 	}
@@ -256,7 +256,7 @@ func TestGroupIsNotAskedForKarpentersClaim(t *testing.T) {
 	for _, m := range []machine{of, without, of} {
 		ended = append(ended, r.send(s, r.encode(r.warning(spot.SpotTerminate, m.id, time.Second))))
 	}
-	first, second, third := r.outcome(<-ended[0], spot.Emptied), r.outcome(<-ended[1], spot.Emptied), r.outcome(<-ended[2], spot.Emptied)
+	first, second, third := r.outcome(<-ended[0], spot.Drained), r.outcome(<-ended[1], spot.Drained), r.outcome(<-ended[2], spot.Drained)
 	if first.Replacement.Action != spot.ReplaceClaim || first.Replacement.Claim != claim || third.Replacement.Claim != claim {
 		t.Errorf("%+v, %+v", first.Replacement, third.Replacement)
 	}

@@ -20,7 +20,7 @@ func TestBudgetRefusesThenAllows(t *testing.T) {
 	r.deploy(app{name: "web", replicas: 2, ready: 2 * time.Second})
 	r.guard("web", 1)
 	r.node() // where the successors go
-	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 	refusals := 0
 	for _, p := range out.Pods {
 		refusals += p.Refusals
@@ -54,7 +54,7 @@ func TestForcedPastTheBudget(t *testing.T) {
 	r.deploy(app{name: "db", replicas: 1, grace: 10 * time.Second, exit: 8 * time.Second})
 	r.guard("db", 1)
 	in := r.warning(spot.SpotTerminate, victim, 98*time.Second) // 22 s are left; to be forced 7 s from now
-	out := r.handle(in, spot.Emptied)
+	out := r.handle(in, spot.Drained)
 	name := out.Pods[0].Name
 	term := r.record(name, testenv.PodSigTerm)
 	if term.Grace != 10 {
@@ -69,7 +69,7 @@ func TestForcedPastTheBudget(t *testing.T) {
 	if len(r.kubelet(testenv.PodSigKill)) != 0 {
 		t.Error("a pod got SIGKILL")
 	}
-	if p := out.Pods[0]; p.End != spot.PodForced || p.Refusals == 0 {
+	if p := out.Pods[0]; p.End != spot.PodForceDeleted || p.Refusals == 0 {
 		t.Errorf("%+v", p)
 	}
 }
@@ -82,12 +82,12 @@ func TestEndingPodIsOnlyWatched(t *testing.T) {
 	name := r.pods("app=slow")[0].Name
 	r.delete(name)
 	r.record(name, testenv.PodSigTerm)
-	out := r.handle(r.warning(spot.SpotTerminate, victim, 90*time.Second), spot.Emptied)
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 90*time.Second), spot.Drained)
 	if recs := r.kubelet(testenv.PodGraceShortened); len(recs) != 0 {
 		t.Errorf("a grace period was shortened: %v", recs)
 	}
 	for _, p := range out.Pods {
-		if p.Name == name && p.End != spot.PodGone {
+		if p.Name == name && p.End != spot.PodTerminated {
 			t.Errorf("%+v", p)
 		}
 	}
@@ -116,7 +116,7 @@ func TestTwice(t *testing.T) {
 		}()
 	}
 	for range 3 {
-		out := r.outcome(<-results, spot.Emptied)
+		out := r.outcome(<-results, spot.Drained)
 		if !out.Deadline.Equal(in.Time.Add(2 * time.Minute)) {
 			t.Errorf("the deadline is %v", out.Deadline)
 		}
@@ -167,7 +167,7 @@ func TestTakenUpAfterACrash(t *testing.T) {
 		t.Errorf("%+v", rec.RequestContext)
 	}
 	var out spot.Outcome
-	if err := json.Unmarshal(rec.ResponsePayload, &out); err != nil || out.Result != spot.Emptied {
+	if err := json.Unmarshal(rec.ResponsePayload, &out); err != nil || out.Result != spot.Drained {
 		t.Errorf("%s, %v", rec.ResponsePayload, err)
 	}
 	if recs := append(r.kubelet(testenv.PodGraceShortened), r.kubelet(testenv.PodSigKill)...); len(recs) != 0 {
@@ -223,7 +223,7 @@ func TestOneSideUnreachable(t *testing.T) {
 			r := newRig(t)
 			victim := r.node()
 			r.env["KOPS_SPOT_SERVER"] = "https://" + address(t)
-			out := r.handle(r.warning(spot.SpotTerminate, victim, 105*time.Second), spot.NotEmptied)
+			out := r.handle(r.warning(spot.SpotTerminate, victim, 105*time.Second), spot.Incomplete)
 			if out.Replacement.Action != spot.ReplaceDetach || len(r.aws.Calls("DetachInstances")) != 1 {
 				t.Errorf("the instance was not detached: %+v", out.Replacement)
 			}
@@ -236,8 +236,8 @@ func TestOneSideUnreachable(t *testing.T) {
 			victim := r.node()
 			r.deploy(app{name: "web", replicas: 2})
 			r.env["AWS_ENDPOINT_URL"] = "http://" + address(t)
-			out := r.handle(r.warning(spot.SpotTerminate, victim, 105*time.Second), spot.Emptied)
-			if drained := *out.Times.Empty - *out.Times.Began; drained > 5 || len(r.podsOn(victim)) != 0 {
+			out := r.handle(r.warning(spot.SpotTerminate, victim, 105*time.Second), spot.Drained)
+			if drained := *out.Timings.Empty - *out.Timings.Began; drained > 5 || len(r.podsOn(victim)) != 0 {
 				t.Errorf("the drain waited for EC2: %v s", drained)
 			}
 			if !strings.Contains(out.Replacement.Reason, "EC2 could not be asked") {
@@ -261,9 +261,9 @@ func TestGroupInContention(t *testing.T) {
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 1})
 	r.aws.Fail("DetachInstances", 4, spottest.Contention())
-	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
-	if out.Replacement.Action != spot.ReplaceDetach || *out.Times.Empty > *out.Replacement.At {
-		t.Errorf("empty after %v s, detached after %v s", *out.Times.Empty, out.Replacement)
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
+	if out.Replacement.Action != spot.ReplaceDetach || *out.Timings.Empty > *out.Replacement.At {
+		t.Errorf("empty after %v s, detached after %v s", *out.Timings.Empty, out.Replacement)
 	}
 }
 
@@ -272,12 +272,12 @@ func TestBounce(t *testing.T) {
 	r := newRig(t)
 	victim := r.node()
 	r.deploy(app{name: "agent", replicas: 2, tolerate: true})
-	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
-	ends := map[spot.PodEnd]int{}
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
+	ends := map[spot.PodStatus]int{}
 	for _, p := range out.Pods {
 		ends[p.End]++
 	}
-	if ends[spot.PodEvicted] != 2 || ends[spot.PodLeft] != 2 || len(r.kubelet(testenv.PodSigTerm)) != 2 {
+	if ends[spot.PodEvicted] != 2 || ends[spot.PodSkipped] != 2 || len(r.kubelet(testenv.PodSigTerm)) != 2 {
 		t.Errorf("%v, %d SIGTERMs; want two pods evicted once and their two successors left", ends, len(r.kubelet(testenv.PodSigTerm)))
 	}
 }

@@ -62,7 +62,7 @@ func TestBesideKubectlDrain(t *testing.T) {
 				time.Sleep(time.Second)
 				other = r.kubectlDrain(victim)
 			}
-			out := r.outcome(<-ours, spot.Emptied)
+			out := r.outcome(<-ours, spot.Drained)
 			other()
 
 			r.gracesStand()
@@ -71,7 +71,7 @@ func TestBesideKubectlDrain(t *testing.T) {
 			r.forcedInTime(in, guarded.Name, 6*time.Second)
 			r.forcedInTime(in, "db-0", 6*time.Second)
 			if ahead {
-				if term := r.record(long.Name, testenv.PodSigTerm); term.Grace != 300 || r.told(out, long).End != spot.PodGone {
+				if term := r.record(long.Name, testenv.PodSigTerm); term.Grace != 300 || r.told(out, long).End != spot.PodTerminated {
 					t.Errorf("it had been given 300 s, and got %d: %+v", term.Grace, r.told(out, long))
 				}
 			} else {
@@ -113,7 +113,7 @@ func TestBesideAutoscalers(t *testing.T) {
 				t.Fatal(err)
 			}
 			in := r.warning(spot.SpotTerminate, victim, 110*time.Second) // 10 s are left; to be forced 3 s from now
-			out := r.handle(in, spot.Emptied)
+			out := r.handle(in, spot.Drained)
 			if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, c.whose) {
 				t.Errorf("%+v", out.Replacement)
 			}

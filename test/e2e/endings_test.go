@@ -28,7 +28,7 @@ func (r *rig) only(app string) corev1.Pod {
 }
 
 // told is what the outcome says of a pod.
-func (r *rig) told(out spot.Outcome, pod corev1.Pod) spot.PodTold {
+func (r *rig) told(out spot.Outcome, pod corev1.Pod) spot.PodResult {
 	r.Helper()
 	for _, p := range out.Pods {
 		if p.UID == string(pod.UID) {
@@ -36,7 +36,7 @@ func (r *rig) told(out spot.Outcome, pod corev1.Pod) spot.PodTold {
 		}
 	}
 	r.Fatalf("the outcome does not tell of %s: %+v", pod.Name, out.Pods)
-	return spot.PodTold{}
+	return spot.PodResult{}
 }
 
 // sigterm is what the kubelet noted of a pod's SIGTERM, once the drain is over; that there was none is an error.

@@ -44,26 +44,26 @@ type acts struct {
 
 var familyActs = []acts{
 	{sample: "spot-interruption-terminate", age: 105 * time.Second, guarded: true,
-		result: spot.Emptied, aws: looksAtGroup, changes: "CreateTags, DetachInstances", writes: forces, marked: true},
+		result: spot.Drained, aws: looksAtGroup, changes: "CreateTags, DetachInstances", writes: forces, marked: true},
 	{sample: "spot-interruption-doc-arn", age: 105 * time.Second, guarded: true,
-		result: spot.Emptied, aws: looksAtGroup, changes: "CreateTags, DetachInstances", writes: forces, marked: true},
-	{sample: "spot-interruption-stop", age: 105 * time.Second, guarded: true, result: spot.Emptied, aws: looksAtInstance, writes: forces, marked: true},
+		result: spot.Drained, aws: looksAtGroup, changes: "CreateTags, DetachInstances", writes: forces, marked: true},
+	{sample: "spot-interruption-stop", age: 105 * time.Second, guarded: true, result: spot.Drained, aws: looksAtInstance, writes: forces, marked: true},
 	{sample: "spot-interruption-hibernate", age: 12 * time.Second, guarded: true,
-		result: spot.NotEmptied, aws: looksAtInstance, writes: evicts, marked: true},
+		result: spot.Incomplete, aws: looksAtInstance, writes: evicts, marked: true},
 	{sample: "rebalance-recommendation", settings: "REBALANCE=cordon", guarded: true,
 		result: spot.Cordoned, aws: looksAtInstance, writes: cordons, marked: true, served: true},
-	{sample: "rebalance-recommendation", settings: "REBALANCE=drain", result: spot.Emptied, aws: looksAtInstance, writes: evicts, marked: true},
+	{sample: "rebalance-recommendation", settings: "REBALANCE=drain", result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
 	{sample: "rehearsal-spot-terminate", settings: "REHEARSALS=act", age: 110 * time.Second, guarded: true,
-		result: spot.NotEmptied, aws: looksAtInstance, writes: evicts, served: true},
+		result: spot.Incomplete, aws: looksAtInstance, writes: evicts, served: true},
 	{sample: "rehearsal-rebalance", settings: "REHEARSALS=act REBALANCE=drain",
-		result: spot.Emptied, aws: looksAtInstance, writes: evicts, served: true},
-	{sample: "health-scheduled-change", settings: "SCHEDULED_CHANGE=drain", result: spot.Emptied, aws: looksAtInstance, writes: evicts, marked: true},
+		result: spot.Drained, aws: looksAtInstance, writes: evicts, served: true},
+	{sample: "health-scheduled-change", settings: "SCHEDULED_CHANGE=drain", result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
 	{sample: "health-scheduled-change-arn-entity", settings: "SCHEDULED_CHANGE=drain",
-		result: spot.Emptied, aws: looksAtInstance, writes: evicts, marked: true},
-	{sample: "health-organization", settings: "SCHEDULED_CHANGE=drain", result: spot.Emptied, aws: looksAtInstance, writes: evicts, marked: true},
+		result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
+	{sample: "health-organization", settings: "SCHEDULED_CHANGE=drain", result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
 	{sample: "health-page-1-of-2", settings: "SCHEDULED_CHANGE=drain",
-		result: spot.Emptied, aws: looksAtInstance, writes: evicts, marked: true, left: []int{2}}, // it is resolved
-	{sample: "health-page-2-of-2", settings: "SCHEDULED_CHANGE=drain", result: spot.Emptied, aws: looksAtInstance, writes: evicts, marked: true},
+		result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true, left: []int{2}}, // it is resolved
+	{sample: "health-page-2-of-2", settings: "SCHEDULED_CHANGE=drain", result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
 	{sample: "health-backup", settings: "SCHEDULED_CHANGE=drain", result: spot.Ignored, left: []int{0}},
 }
 
@@ -186,7 +186,7 @@ func (r *rig) acted(a acts, m machine, out spot.Outcome) {
 		bad("the replacement is %+v", out.Replacement)
 	}
 	for _, p := range out.Pods {
-		if refused := strings.HasPrefix(p.Name, "guarded-"); refused && p.End != spot.PodLeft && p.Refusals == 0 {
+		if refused := strings.HasPrefix(p.Name, "guarded-"); refused && p.End != spot.PodSkipped && p.Refusals == 0 {
 			bad("no budget refused: %+v", p)
 		}
 	}
@@ -234,16 +234,16 @@ func TestFamilyLifecycle(t *testing.T) {
 				continue
 			}
 			before := len(r.aws.Calls())
-			out := r.outcome(<-ended, spot.LeftAsIs)
+			out := r.outcome(<-ended, spot.Skipped)
 			if out.Lifecycle != nil || !strings.Contains(out.Reason, a.Hook) || a.Hook == theirs && len(r.calls(h.machine, before)) != 0 {
 				t.Errorf("%s: the hook %s is another's: %+v", name, a.Hook, out)
 			}
 		}
 	}
 	for name, h := range actions {
-		want := spot.NoNode
+		want := spot.NodeNotFound
 		if h.node {
-			want = spot.Emptied
+			want = spot.Drained
 		}
 		out := r.outcome(<-h.ended, want)
 		beats := 1
@@ -351,9 +351,9 @@ func TestFamilySelfCheckNamesOverdueInstances(t *testing.T) {
 	i := r.aws.AddInstance(spottest.Instance{Spot: true, Tags: map[string]string{spot.TagCluster: cluster}})
 	r.join(machine{id: i.ID})
 	r.patchNode(i.ID, fmt.Sprintf(`{"metadata":{"labels":{"autoscaling.cast.ai/draining":"spot-interruption"},"annotations":{
-		"kops-spot.cast.ai/event":"x","kops-spot.cast.ai/kind":"spot-terminate","kops-spot.cast.ai/marks":"unschedulable","kops-spot.cast.ai/deadline":%q}},
+		"kops-spot.cast.ai/event":"x","kops-spot.cast.ai/kind":"spot-terminate","kops-spot.cast.ai/applied":"unschedulable","kops-spot.cast.ai/deadline":%q}},
 		"spec":{"unschedulable":true}}`, past.Format(time.RFC3339)))
-	check := func(want selfcheck.Readiness) (failed []selfcheck.Check, overdue []spot.OverdueTold) {
+	check := func(want selfcheck.Readiness) (failed []selfcheck.Check, overdue []spot.OverdueInstance) {
 		t.Helper()
 		res := r.invoke(r.service(), r.sample("self-check-schedule", time.Second, nil))
 		var told selfcheck.SelfCheck
@@ -363,7 +363,7 @@ func TestFamilySelfCheckNamesOverdueInstances(t *testing.T) {
 		return slices.DeleteFunc(told.Checks, func(c selfcheck.Check) bool { return c.OK }), told.Overdue
 	}
 	failed, overdue := check(selfcheck.NotReady)
-	if !slices.Equal(overdue, []spot.OverdueTold{{Node: i.ID, Instance: i.ID, Since: past}}) {
+	if !slices.Equal(overdue, []spot.OverdueInstance{{Node: i.ID, Instance: i.ID, Since: past}}) {
 		t.Errorf("overdue are %+v", overdue)
 	}
 	if len(failed) != 1 || failed[0].Name != "overdue: "+i.ID || !strings.Contains(failed[0].Advice, "--instance-ids "+i.ID) {

@@ -100,21 +100,21 @@ var leftAlone = map[string]struct {
 	result   spot.Result
 	aws, api string
 }{
-	"asg-terminate-lifecycle":            {spot.LeftAsIs, "", ""},
-	"asg-terminate-lifecycle-short":      {spot.LeftAsIs, "", ""},
-	"asg-to-warm-pool":                   {spot.LeftAsIs, "", ""},
-	"asg-from-warm-pool":                 {spot.LeftAsIs, "", ""},
-	"rebalance-recommendation":           {spot.LeftAsIs, "DescribeInstances", "get nodes"},
-	"health-scheduled-change":            {spot.LeftAsIs, "DescribeInstances", "get nodes"},
-	"health-scheduled-change-arn-entity": {spot.LeftAsIs, "DescribeInstances", "get nodes"},
-	"health-organization":                {spot.LeftAsIs, "DescribeInstances", "get nodes"},
-	"health-page-1-of-2":                 {spot.LeftAsIs, "DescribeInstances", "get nodes"},
-	"health-page-2-of-2":                 {spot.LeftAsIs, "DescribeInstances", "get nodes"},
+	"asg-terminate-lifecycle":            {spot.Skipped, "", ""},
+	"asg-terminate-lifecycle-short":      {spot.Skipped, "", ""},
+	"asg-to-warm-pool":                   {spot.Skipped, "", ""},
+	"asg-from-warm-pool":                 {spot.Skipped, "", ""},
+	"rebalance-recommendation":           {spot.Skipped, "DescribeInstances", "get nodes"},
+	"health-scheduled-change":            {spot.Skipped, "DescribeInstances", "get nodes"},
+	"health-scheduled-change-arn-entity": {spot.Skipped, "DescribeInstances", "get nodes"},
+	"health-organization":                {spot.Skipped, "DescribeInstances", "get nodes"},
+	"health-page-1-of-2":                 {spot.Skipped, "DescribeInstances", "get nodes"},
+	"health-page-2-of-2":                 {spot.Skipped, "DescribeInstances", "get nodes"},
 	"health-backup":                      {spot.Ignored, "", ""},
 	"health-dedicated-host":              {spot.Ignored, "", ""},
 	"rehearsal-spot-terminate":           {spot.Planned, "DescribeInstances", "get nodes, list pods"},
-	"rehearsal-rebalance":                {spot.LeftAsIs, "DescribeInstances", "get nodes"},
-	"spot-interruption-replayed":         {spot.StaleOne, "", ""},
+	"rehearsal-rebalance":                {spot.Skipped, "DescribeInstances", "get nodes"},
+	"spot-interruption-replayed":         {spot.Expired, "", ""},
 	"state-change-pending":               {spot.Ignored, "", ""},
 	"state-change-running":               {spot.Ignored, "DescribeInstances", "get nodes"},
 	"state-change-stopping":              {spot.Ignored, "", ""},
@@ -197,7 +197,7 @@ func TestFamilyOfOthers(t *testing.T) {
 		if slices.Contains(checked, name) {
 			continue
 		}
-		want := spot.ForeignOne
+		want := spot.OtherCluster
 		if left := leftAlone[name]; left.aws == "" && !strings.HasPrefix(name, "asg-") && !slices.Contains(handled, name) {
 			want = left.result // no event that needs to know whose instance it is
 		}
@@ -239,7 +239,7 @@ func TestFamilyOfThePast(t *testing.T) {
 		case strings.HasSuffix(name, "rebalance"), strings.HasPrefix(name, "rebalance"), strings.HasPrefix(name, "state-change"), slices.Contains(checked, name):
 			continue // they have no deadline
 		}
-		want := spot.StaleOne
+		want := spot.Expired
 		if left := leftAlone[name]; left.result == spot.Ignored {
 			want = left.result
 		}

@@ -215,7 +215,7 @@ func TestGroupIsAskedOrNot(t *testing.T) {
 	}
 	outs := map[string]spot.Outcome{}
 	for name := range made {
-		outs[name] = r.outcome(<-ended[name], spot.Emptied)
+		outs[name] = r.outcome(<-ended[name], spot.Drained)
 	}
 	r.auditSettles()
 	for name, m := range made {
@@ -258,14 +258,14 @@ func TestGroupThatIsBusy(t *testing.T) {
 		b.ended = b.start(b.service(), b.warning(spot.SpotTerminate, b.id, b.age))
 	}
 	for name, b := range all {
-		out := b.outcome(<-b.ended, spot.Emptied)
+		out := b.outcome(<-b.ended, spot.Drained)
 		got, tries, tags := out.Replacement, len(b.aws.Calls("DetachInstances")), len(b.aws.Calls("CreateTags"))
 		inst, _ := b.aws.Instance(b.id)
 		if tries < 4 || tags != 3 || inst.Tags[spot.TagDetached] != b.machine.group {
 			t.Errorf("%s: %d detaches and %d times tagged: %v", name, tries, tags, inst.Tags)
 		}
-		if *out.Times.LastEviction-*out.Times.Began > 5 {
-			t.Errorf("%s: the pod was asked only after %v s", name, *out.Times.LastEviction)
+		if *out.Timings.LastEviction-*out.Timings.Began > 5 {
+			t.Errorf("%s: the pod was asked only after %v s", name, *out.Timings.LastEviction)
 		}
 		switch {
 		case b.detaches < 0:
@@ -274,8 +274,8 @@ func TestGroupThatIsBusy(t *testing.T) {
 			}
 		case got.Action != spot.ReplaceDetach || tries != b.detaches+1 || b.detached() != 1:
 			t.Errorf("%s: %d tries, %d detaches: %+v", name, tries, b.detached(), got)
-		case *out.Times.Empty > *got.At:
-			t.Errorf("%s: the drain waited for the group: empty after %v s, detached after %v s", name, *out.Times.Empty, *got.At)
+		case *out.Timings.Empty > *got.At:
+			t.Errorf("%s: the drain waited for the group: empty after %v s, detached after %v s", name, *out.Timings.Empty, *got.At)
 		}
 	}
 }
@@ -287,14 +287,14 @@ func TestGroupRefuses(t *testing.T) {
 	s := r.service()
 	in := r.warning(spot.SpotTerminate, m.id, time.Second)
 	r.aws.Fail("DetachInstances", 1, spottest.Denied())
-	out := r.outcome(<-r.start(s, in), spot.Emptied)
+	out := r.outcome(<-r.start(s, in), spot.Drained)
 	if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "autoscaling:DetachInstances") {
 		t.Errorf("%+v", out.Replacement)
 	}
 	if inst, _ := r.aws.Instance(m.id); inst.Tags[spot.TagDetached] != m.group || inst.Tags[spot.TagInterruptedAt] == "" {
 		t.Errorf("its tags are %v", inst.Tags)
 	}
-	if out = r.outcome(<-r.start(s, in), spot.Emptied); out.Replacement.Action != spot.ReplaceDetach {
+	if out = r.outcome(<-r.start(s, in), spot.Drained); out.Replacement.Action != spot.ReplaceDetach {
 		t.Errorf("%+v", out.Replacement)
 	}
 	if _, changes := operations(r.calls(m, 0)); changes != "CreateTags, DetachInstances, CreateTags, DetachInstances" || r.detached() != 1 {
@@ -307,7 +307,7 @@ func TestGroupWhoseAnswerIsLost(t *testing.T) {
 	r := newRig(t)
 	m := r.machines(1)[0]
 	r.aws.Fail("DetachInstances", 1, spottest.AnswerLost())
-	out := r.handle(r.warning(spot.SpotTerminate, m.id, time.Second), spot.Emptied)
+	out := r.handle(r.warning(spot.SpotTerminate, m.id, time.Second), spot.Drained)
 	if out.Replacement.Action != spot.ReplaceAlready {
 		t.Errorf("%+v", out.Replacement)
 	}
@@ -343,7 +343,7 @@ func TestGroupAnswers(t *testing.T) {
 	r.aws.SetGroup(lacked.group, func(g *spottest.Group) { g.LaunchError = "" })
 
 	for _, m := range []machine{launches, lacked} {
-		got := r.outcome(<-ended[m], spot.Emptied).Replacement
+		got := r.outcome(<-ended[m], spot.Drained).Replacement
 		members := r.aws.Group(m.group).Members
 		if len(members) != 1 || members[0].ID == m.id || got.Instance != members[0].ID || got.Node != got.Instance || got.Answer != "" {
 			t.Fatalf("the group has %+v; told is %+v", members, got)
@@ -355,7 +355,7 @@ func TestGroupAnswers(t *testing.T) {
 			t.Errorf("asked %v s, launched %v s, registered %v s after the event", *got.At, *got.Launched, *got.Registered)
 		}
 	}
-	got := r.outcome(<-ended[lacks], spot.Emptied).Replacement
+	got := r.outcome(<-ended[lacks], spot.Drained).Replacement
 	if got.Action != spot.ReplaceDetach || got.Instance != "" || !strings.Contains(got.Answer, "InsufficientInstanceCapacity") {
 		t.Errorf("%+v", got)
 	}

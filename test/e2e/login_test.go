@@ -62,7 +62,7 @@ func TestIAMLogin(t *testing.T) {
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 2})
 	r.by(mapped)
-	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 	if n := len(r.podsOn(victim)); n != 0 {
 		t.Errorf("%d pods are left", n)
 	}
@@ -127,14 +127,14 @@ func TestPublicCertificate(t *testing.T) {
 		t.Errorf("it trusts whom it does not know: %s", said)
 	}
 	r.env["SSL_CERT_FILE"] = r.file("roots.pem", string(r.cp.AdminConfig().CAData))
-	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 }
 
 // refused demands that the node could not be worked on, quickly, and returns why.
 func (r *rig) refused(victim string) string {
 	r.Helper()
-	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.NotEmptied)
-	if took := *out.Times.Ended - *out.Times.Began; took > 30 {
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Incomplete)
+	if took := *out.Timings.Ended - *out.Timings.Began; took > 30 {
 		r.Errorf("it took %v s to see that", took)
 	}
 	if out.Replacement.Action != spot.ReplaceDetach {
@@ -188,9 +188,9 @@ func TestSecretIsTakenUp(t *testing.T) {
 				result    spot.Result
 				want      string
 			}{
-				{expired, string(wrongCA), false, spot.NotEmptied, "KOPS_SPOT_CA"},
+				{expired, string(wrongCA), false, spot.Incomplete, "KOPS_SPOT_CA"},
 				{expired, right, true, "", "the token expired on"},
-				{shared.token, right, false, spot.Emptied, ""},
+				{shared.token, right, false, spot.Drained, ""},
 			} {
 				put(step.token, step.ca)
 				res := r.invoke(s, event)

@@ -28,7 +28,7 @@ func TestGuardedPodsHaveTheirTime(t *testing.T) {
 		r.guardPods("twice-again", map[string]string{"app": "twice"}, 1)
 		guarded, twice, long := r.only("guarded"), r.only("twice"), r.only("long")
 		in := r.warning(spot.SpotTerminate, victim, 80*time.Second) // 40 s are left; to be forced 5 s from now
-		out := r.handle(in, spot.Emptied)
+		out := r.handle(in, spot.Drained)
 		for _, c := range []struct {
 			pod     corev1.Pod
 			refusal []string
@@ -38,7 +38,7 @@ func TestGuardedPodsHaveTheirTime(t *testing.T) {
 		} {
 			r.forcedInTime(in, c.pod.Name, 30*time.Second)
 			told := r.told(out, c.pod)
-			if told.End != spot.PodForced || told.Refusals == 0 {
+			if told.End != spot.PodForceDeleted || told.Refusals == 0 {
 				t.Errorf("%+v", told)
 			}
 			for _, want := range c.refusal {
@@ -64,9 +64,9 @@ func TestGuardedPodsHaveTheirTime(t *testing.T) {
 		r.guard("guarded", 1)
 		guarded := r.only("guarded")
 		in := r.warning(spot.SpotTerminate, victim, 50*time.Second) // 70 s are left; to be forced 5 s from now
-		out := r.handle(in, spot.Emptied)
+		out := r.handle(in, spot.Drained)
 		r.forcedInTime(in, guarded.Name, time.Minute)
-		if told := r.told(out, guarded); told.End != spot.PodForced || told.Grace != 60 {
+		if told := r.told(out, guarded); told.End != spot.PodForceDeleted || told.Grace != 60 {
 			t.Errorf("%+v", told)
 		}
 		r.gracesStand()
@@ -84,7 +84,7 @@ func TestFinalizer(t *testing.T) {
 	if _, err := r.client.CoreV1().Pods(r.namespace).Patch(t.Context(), kept.Name, types.MergePatchType, finalizer, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	out := r.handle(r.warning(spot.SpotTerminate, victim, time.Minute), spot.Emptied)
+	out := r.handle(r.warning(spot.SpotTerminate, victim, time.Minute), spot.Drained)
 	if told := r.told(out, kept); told.End != spot.PodStuck || told.Gone != nil || !slices.Equal(told.Finalizers, []string{"example.com/audit"}) {
 		t.Errorf("%+v", told)
 	}
@@ -95,7 +95,7 @@ func TestFinalizer(t *testing.T) {
 	if err != nil || now.DeletionTimestamp == nil || now.Status.Phase != corev1.PodSucceeded || !slices.Equal(now.Finalizers, []string{"example.com/audit"}) {
 		t.Errorf("the object is not as its finalizer keeps it: %v, %v", now, err)
 	}
-	if *out.Times.Ended > 90 {
-		t.Errorf("the drain waited for the object: it ended %v s after the event", *out.Times.Ended)
+	if *out.Timings.Ended > 90 {
+		t.Errorf("the drain waited for the object: it ended %v s after the event", *out.Timings.Ended)
 	}
 }

@@ -39,12 +39,12 @@ func TestStatefulSetsPodsAreNeverStartedTwice(t *testing.T) {
 	late := in
 	late.Time = in.Time.Add(-5 * time.Second) // of its time less is left than any pod was given
 	second := r.start(s, late)
-	out := r.outcome(<-first, spot.Emptied)
-	r.outcome(<-second, spot.Emptied)
+	out := r.outcome(<-first, spot.Drained)
+	r.outcome(<-second, spot.Drained)
 	for _, p := range before {
 		want := spot.PodEvicted
 		if p.Labels["app"] == "db" {
-			want = spot.PodForced
+			want = spot.PodForceDeleted
 		}
 		if told := r.told(out, p); told.End != want {
 			t.Errorf("%+v", told)

@@ -32,7 +32,7 @@ func TestTheWholeWay(t *testing.T) {
 	r.daemon("logs")
 	r.mirror("proxy", victim)
 
-	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 
 	n := r.getNode(victim)
 	if !n.Spec.Unschedulable || n.Labels["autoscaling.cast.ai/draining"] != "spot-interruption" {
@@ -85,7 +85,7 @@ func TestRequests(t *testing.T) {
 	r := newRig(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 8})
-	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 	var reqs []testenv.AuditRecord
 	events := 0
 	for _, q := range r.requests(victim) {
@@ -174,7 +174,7 @@ func TestRoundTrips(t *testing.T) {
 	t.Cleanup(server.Close)
 	r.env["KOPS_SPOT_SERVER"], r.env["KOPS_SPOT_TLS_SERVER_NAME"] = server.URL, "example.com"
 	r.env["KOPS_SPOT_CA"] = base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
-	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Emptied)
+	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 	mu.Lock()
 	defer mu.Unlock()
 	if overdue != "" {
@@ -204,7 +204,7 @@ func TestNodeNames(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.deploy(app{name: "web", replicas: 2})
-			out := r.handle(r.warning(spot.SpotTerminate, i.ID, 0), spot.Emptied)
+			out := r.handle(r.warning(spot.SpotTerminate, i.ID, 0), spot.Drained)
 			if out.Node != victim || !r.getNode(victim).Spec.Unschedulable || len(r.podsOn(victim)) != 0 {
 				t.Errorf("node %s was drained: %v", out.Node, r.podsOn(victim))
 			}
@@ -230,9 +230,9 @@ func TestNotOurs(t *testing.T) {
 			ours, _ := r.aws.Instance(victim)
 			foreign := r.aws.AddInstance(spottest.Instance{PrivateIP: ours.PrivateIP, Tags: tags})
 			r.aws.AddGroup(spottest.Group{Name: "nodes.other.example.com", Tags: tags, LaunchTime: time.Second}, spottest.Instance{Tags: tags})
-			out := r.handle(r.warning(spot.SpotTerminate, foreign.ID, 0), spot.ForeignOne)
+			out := r.handle(r.warning(spot.SpotTerminate, foreign.ID, 0), spot.OtherCluster)
 			r.nothingChanged(victim)
-			if took := float64(*out.Times.Ended - *out.Times.Began); took > 2 {
+			if took := float64(*out.Timings.Ended - *out.Timings.Began); took > 2 {
 				t.Errorf("it took %.1f s", took)
 			}
 		})
@@ -267,12 +267,12 @@ func TestNodeRegistersLate(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		registered <- r.register(i, i.ID)
 	}()
-	out := r.handle(in, spot.Emptied)
+	out := r.handle(in, spot.Drained)
 	if err := <-registered; err != nil {
 		t.Fatal(err)
 	}
-	if *out.Times.Cordoned < 5 || *out.Times.Cordoned > 12 || !r.getNode(i.ID).Spec.Unschedulable {
-		t.Errorf("cordoned %v s after the event", *out.Times.Cordoned)
+	if *out.Timings.Cordoned < 5 || *out.Timings.Cordoned > 12 || !r.getNode(i.ID).Spec.Unschedulable {
+		t.Errorf("cordoned %v s after the event", *out.Timings.Cordoned)
 	}
 	if *out.Replacement.At > 5 {
 		t.Errorf("the replacement waited for the node: %v s", *out.Replacement.At)
@@ -288,7 +288,7 @@ func TestEventsOfThePast(t *testing.T) {
 	replay.Replayed = true
 	for name, in := range map[string]spot.Interruption{"stale": r.warning(spot.SpotTerminate, victim, 125*time.Second), "replayed": replay} {
 		t.Run(name, func(t *testing.T) {
-			r.outcome(r.invoke(s, r.encode(in)), spot.StaleOne)
+			r.outcome(r.invoke(s, r.encode(in)), spot.Expired)
 			r.nothingChanged(victim)
 		})
 	}
@@ -305,14 +305,14 @@ func TestObserve(t *testing.T) {
 	observed := r.handle(in, spot.Planned)
 	r.nothingChanged(victim)
 	r.env["KOPS_SPOT_MODE"] = "act"
-	acted := r.handle(in, spot.Emptied)
+	acted := r.handle(in, spot.Drained)
 	if observed.Plan.Group != acted.Plan.Group || observed.Plan.Replace != spot.ReplaceDetach || acted.Plan.Replace != spot.ReplaceDetach || !observed.Plan.Cordon {
 		t.Errorf("the plans differ: %+v, %+v", observed.Plan, acted.Plan)
 	}
 	if !observed.Deadline.Equal(acted.Deadline) {
 		t.Errorf("the deadlines differ: %v, %v", observed.Deadline, acted.Deadline)
 	}
-	same := func(a, b spot.PodPlanned) bool { // a grace period that is cut is less a moment later
+	same := func(a, b spot.PlannedPod) bool { // a grace period that is cut is less a moment later
 		cut := a.Grace - b.Grace
 		a.Grace, b.Grace = 0, 0
 		if a.ForceAt == nil || b.ForceAt == nil {
@@ -320,7 +320,7 @@ func TestObserve(t *testing.T) {
 		}
 		force := *a.ForceAt == *b.ForceAt
 		a.ForceAt, b.ForceAt = nil, nil
-		return force && a.Name == b.Name && a.Verb == b.Verb && cut >= 0 && cut < 20
+		return force && a.Name == b.Name && a.Action == b.Action && cut >= 0 && cut < 20
 	}
 	if !slices.EqualFunc(observed.Plan.Pods, acted.Plan.Pods, same) || len(acted.Plan.Pods) != 4 {
 		t.Errorf("the pods' fates differ:\n%+v\n%+v", observed.Plan.Pods, acted.Plan.Pods)
@@ -336,9 +336,9 @@ func TestTheThreeActions(t *testing.T) {
 		age      time.Duration
 		result   spot.Result
 	}{
-		spot.SpotTerminate: {detached: true, forced: true, age: 100 * time.Second, result: spot.Emptied},
-		spot.SpotStop:      {forced: true, age: 100 * time.Second, result: spot.Emptied},
-		spot.SpotHibernate: {age: 8 * time.Second, result: spot.NotEmptied},
+		spot.SpotTerminate: {detached: true, forced: true, age: 100 * time.Second, result: spot.Drained},
+		spot.SpotStop:      {forced: true, age: 100 * time.Second, result: spot.Drained},
+		spot.SpotHibernate: {age: 8 * time.Second, result: spot.Incomplete},
 	} {
 		t.Run(string(kind), func(t *testing.T) {
 			r := newRig(t)
@@ -351,7 +351,7 @@ func TestTheThreeActions(t *testing.T) {
 			}
 			var forced, refused bool
 			for _, p := range out.Pods {
-				forced = forced || p.End == spot.PodForced
+				forced = forced || p.End == spot.PodForceDeleted
 				refused = refused || strings.HasPrefix(p.Name, "guarded-") && p.Refusals > 0
 			}
 			if forced != c.forced || !refused {

@@ -145,10 +145,10 @@ func TestWebhooksRefuse(t *testing.T) {
 	}
 	r.intercept(hooks...)
 	in := r.warning(spot.SpotTerminate, victim, 105*time.Second) // 15 s are left; to be forced 6 s from now
-	out := r.handle(in, spot.Emptied)
+	out := r.handle(in, spot.Drained)
 	for _, c := range cases {
 		pod := pods[c.hook.app]
-		if told := r.told(out, pod); told.End != spot.PodForced || !strings.Contains(told.LastRefusal, c.refusal) {
+		if told := r.told(out, pod); told.End != spot.PodForceDeleted || !strings.Contains(told.LastRefusal, c.refusal) {
 			t.Errorf("%+v", told)
 		}
 		r.forcedInTime(in, pod.Name, 4*time.Second)
@@ -165,9 +165,9 @@ func TestWebhookRefusesDeletion(t *testing.T) {
 	r.deploy(app{name: "locked", replicas: 1, grace: 2 * time.Second}, app{name: "web", replicas: 1})
 	locked, web := r.only("locked"), r.only("web")
 	r.intercept(webhook{app: "locked", serve: denies(metav1.Status{Code: 403, Message: "locked until the audit is over"}), deletes: true})
-	out := r.handle(r.warning(spot.SpotTerminate, victim, 111*time.Second), spot.NotEmptied)
+	out := r.handle(r.warning(spot.SpotTerminate, victim, 111*time.Second), spot.Incomplete)
 	told := r.told(out, locked)
-	if told.End != spot.PodRemaining || told.Gone != nil || !strings.Contains(told.LastRefusal, "locked until the audit is over") {
+	if told.End != spot.PodStillRunning || told.Gone != nil || !strings.Contains(told.LastRefusal, "locked until the audit is over") {
 		t.Errorf("%+v", told)
 	}
 	if told := r.told(out, web); told.End != spot.PodEvicted {

@@ -218,7 +218,7 @@ func anEvent(t *testing.T, w *world) {
 			if record.RequestPayload.ID != *sent.Entries[0].EventId {
 				continue
 			}
-			if out := record.ResponsePayload; out.Result != spot.Emptied || out.Node != node {
+			if out := record.ResponsePayload; out.Result != spot.Drained || out.Node != node {
 				t.Errorf("the record says %+v", out)
 			}
 			return

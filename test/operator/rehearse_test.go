@@ -61,7 +61,7 @@ func rehearsals(t *testing.T, w *world) {
 			node := w.newNode(cluster)
 			addPod(t, node, "acted", false)
 			stdout, stderr := w.mustRun("rehearse", node, "--yes")
-			if !strings.HasPrefix(stdout, "emptied  "+node) || !strings.Contains(stdout, "no replacement asked: it is a rehearsal") {
+			if !strings.HasPrefix(stdout, "drained  "+node) || !strings.Contains(stdout, "no replacement asked: it is a rehearsal") {
 				t.Fatalf("%s%s", stdout, stderr)
 			}
 			for _, step := range []string{"cordoned the node", "told a pod to end default/acted", "took the rehearsal's marks away"} {
@@ -83,7 +83,7 @@ func rehearsals(t *testing.T, w *world) {
 			sent := time.Now()
 			id := must(s.Send(ctx, spot.Interruption{Kind: spot.SpotTerminate, Instance: node, Region: region, Time: sent.Add(-112 * time.Second)}, "default"))
 			out, err := s.FromLog(ctx, logGroup, id, sent.Add(-time.Minute), func(string) {})
-			if err != nil || out.Result != spot.NotEmptied || out.Replacement.Action != spot.ReplaceNone {
+			if err != nil || out.Result != spot.Incomplete || out.Replacement.Action != spot.ReplaceNone {
 				t.Fatalf("%v: %+v", err, out)
 			}
 			if !isClean(t, node, "guarded") {

@@ -41,7 +41,7 @@ var alarms = map[string]string{
 	"failed":       "AWS/Lambda Errors FunctionName Sum >= 1, 1 of 300 s, notBreaching",
 	"throttled":    "AWS/Lambda Throttles FunctionName Sum >= 1, 1 of 300 s, notBreaching",
 	"outcome-lost": "AWS/Lambda DestinationDeliveryFailures FunctionName Sum >= 1, 1 of 300 s, notBreaching",
-	"not-emptied":  "kops-spot NotEmptied Cluster Sum >= 1, 1 of 300 s, notBreaching",
+	"incomplete":   "kops-spot Incomplete Cluster Sum >= 1, 1 of 300 s, notBreaching",
 	"drained-late": "kops-spot TimeToEmpty Cluster Maximum >= 115, 1 of 300 s, notBreaching",
 	"not-ready":    "kops-spot Ready Cluster Minimum < 1, 2 of 900 s, missing",
 	"failures":     "AWS/SQS ApproximateNumberOfMessagesVisible QueueName Maximum >= 1, 1 of 300 s, notBreaching",

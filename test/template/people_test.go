@@ -19,7 +19,7 @@ import (
 )
 
 // acted are the results of which people are told: something was done, or should have been.
-var acted = []string{string(spot.Emptied), string(spot.NotEmptied), string(spot.NoNode), string(spot.Cordoned), string(spot.Released), string(spot.Returned)}
+var acted = []string{string(spot.Drained), string(spot.Incomplete), string(spot.NodeNotFound), string(spot.Cordoned), string(spot.CleanedUp), string(spot.Recovered)}
 
 // results are all that a function can answer with.
 func results(t *testing.T) []string {

@@ -44,7 +44,7 @@ func TestOutcomesAreAsTheSchemaSays(t *testing.T) {
 	}
 	full := spot.Outcome{}
 	fill(reflect.ValueOf(&full).Elem(), 0)
-	full.Result, full.Event.Kind = spot.Emptied, spot.SpotTerminate
+	full.Result, full.Event.Kind = spot.Drained, spot.SpotTerminate
 	for name, out := range map[string]spot.Outcome{"full": full, "empty": {Version: spot.OutcomeVersion, Result: spot.Ignored}} {
 		b, err := json.Marshal(out)
 		if err != nil {
@@ -67,11 +67,11 @@ func TestWhatDoesNotConformIsSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	for wrong, want := range map[string]string{
-		`{"result": "emptied"}`:                                      ".version is missing",
+		`{"result": "drained"}`:                                      ".version is missing",
 		`{"version": 1, "result": "done"}`:                           ".result is none of",
-		`{"version": "1", "result": "emptied"}`:                      ".version is no integer",
-		`{"version": 1, "result": "emptied", "x": 1}`:                ".x is not named",
-		`{"version": 1, "result": "emptied", "pods": [{"name": 1}]}`: ".pods[].name is no string",
+		`{"version": "1", "result": "drained"}`:                      ".version is no integer",
+		`{"version": 1, "result": "drained", "x": 1}`:                ".x is not named",
+		`{"version": 1, "result": "drained", "pods": [{"name": 1}]}`: ".pods[].name is no string",
 	} {
 		var told any
 		if err := json.Unmarshal([]byte(wrong), &told); err != nil {
@@ -106,11 +106,11 @@ func fill(v reflect.Value, depth int) {
 		}
 	case reflect.String:
 		v.SetString(map[reflect.Type]string{
-			reflect.TypeFor[spot.Result]():        string(spot.Emptied),
+			reflect.TypeFor[spot.Result]():        string(spot.Drained),
 			reflect.TypeFor[spot.Kind]():          string(spot.SpotStop),
 			reflect.TypeFor[spot.ReplaceAction](): string(spot.ReplaceDetach),
-			reflect.TypeFor[spot.PodEnd]():        string(spot.PodEvicted),
-			reflect.TypeFor[spot.Verb]():          string(spot.Evict),
+			reflect.TypeFor[spot.PodStatus]():     string(spot.PodEvicted),
+			reflect.TypeFor[spot.PodAction]():     string(spot.PodEvict),
 			reflect.TypeFor[string]():             "x",
 		}[v.Type()])
 	case reflect.Int:

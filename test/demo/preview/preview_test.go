@@ -19,7 +19,7 @@ func TestShow(t *testing.T) {
 		// The halves of the work go on side by side: each has an order of its own.
 		for _, lines := range [][]string{
 			{`EC2 terminates the Spot instance i-0a95e7d`, `told \d pods? to end`, `may not evict a pod of payments yet \(429\)`, `left +0 to go`,
-				`emptied: 7 pods left ip-172-20-32-31`},
+				`drained: 7 pods left ip-172-20-32-31`},
 			{`detached the instance`, `i-05b7e4d is a Ready node`, `orders-db-0 +Ready  on i-05b7e4d`},
 			{`orders-db-0 +left`, `orders-db-0 +waits`, `orders-db-0 +Ready`},
 		} {

@@ -141,7 +141,7 @@ func TestFaultsAndCalls(t *testing.T) {
 				before := len(a.Calls())
 				a.Fail(spottest.AnyOperation, 1, f.fault)
 				err := ask[method](t.Context())
-				if err == nil || errors.Is(err, spot.ErrFinal) != f.final || errors.Is(err, spot.ErrNotFound) {
+				if err == nil || errors.Is(err, spot.ErrPermanent) != f.final || errors.Is(err, spot.ErrNotFound) {
 					t.Errorf("%s, %s, %s: error %v", name, what, method, err)
 				}
 				// Readable goes on, to tell of both services.

@@ -157,19 +157,19 @@ func contract(t *testing.T, w *world) {
 	var other string // that was launched in the place of the detached one
 	t.Run("detach", func(t *testing.T) {
 		before, desired := w.members(), w.desired()
-		w.wants(t, "detach of a non-member", w.cloud.Detach(ctx, w.loner, nodes), spot.ErrFinal)
+		w.wants(t, "detach of a non-member", w.cloud.Detach(ctx, w.loner, nodes), spot.ErrPermanent)
 		if after := w.members(); !maps.Equal(after, before) {
 			t.Errorf("members %v, before %v", after, before)
 		}
 		if err := w.cloud.Detach(ctx, w.spotted, nodes); err != nil {
 			t.Fatal(err)
 		}
-		w.wants(t, "detach again", w.cloud.Detach(ctx, w.spotted, nodes), spot.ErrFinal)
+		w.wants(t, "detach again", w.cloud.Detach(ctx, w.spotted, nodes), spot.ErrPermanent)
 		eventually(t, "the instance is in no group", func() bool {
 			_, err := w.cloud.Membership(ctx, w.spotted)
 			return errors.Is(err, spot.ErrNotFound)
 		})
-		w.wants(t, "detach long after", w.cloud.Detach(ctx, w.spotted, nodes), spot.ErrFinal)
+		w.wants(t, "detach long after", w.cloud.Detach(ctx, w.spotted, nodes), spot.ErrPermanent)
 		if w.desired() != desired {
 			t.Errorf("desired capacity %d, before %d", w.desired(), desired)
 		}
@@ -233,11 +233,11 @@ func contract(t *testing.T, w *world) {
 		}
 		bad := act
 		bad.Token = "00000000-0000-0000-0000-000000000000"
-		w.wants(t, "heartbeat of an unknown token", w.cloud.Heartbeat(ctx, bad), spot.ErrFinal)
-		w.wants(t, "completion of an unknown token", w.cloud.Complete(ctx, bad), spot.ErrFinal)
+		w.wants(t, "heartbeat of an unknown token", w.cloud.Heartbeat(ctx, bad), spot.ErrPermanent)
+		w.wants(t, "completion of an unknown token", w.cloud.Complete(ctx, bad), spot.ErrPermanent)
 		w.wants(t, "completion", w.cloud.Complete(ctx, act), nil)
-		w.wants(t, "completion again", w.cloud.Complete(ctx, act), spot.ErrFinal)
-		w.wants(t, "heartbeat after the completion", w.cloud.Heartbeat(ctx, act), spot.ErrFinal)
+		w.wants(t, "completion again", w.cloud.Complete(ctx, act), spot.ErrPermanent)
+		w.wants(t, "heartbeat after the completion", w.cloud.Heartbeat(ctx, act), spot.ErrPermanent)
 		eventually(t, "the instance is in no group, and terminated", func() bool {
 			_, err := w.cloud.Membership(ctx, other)
 			i, _ := w.cloud.Instance(ctx, other)

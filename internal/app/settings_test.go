@@ -78,7 +78,7 @@ func settingsPage() []byte {
 		line("| `%s` | %s | %s | %s | %s |", a.name, a.on, a.values, a.unset, a.meaning)
 	}
 	line("")
-	line("A pod's budget, its grace period and its owner say the rest: [how-it-decides.md](how-it-decides.md).")
+	line("A pod's budget, its grace period and its owner say the rest: [how-it-works.md](how-it-works.md).")
 	return b.Bytes()
 }
 

@@ -121,7 +121,7 @@ func (d *Discovery) network(ctx context.Context, s Site, host string) error {
 		return err
 	}
 	d.find(change.Warn, "network", why, "put the function into the VPC: --set SubnetIds="+strings.Join(candidates(subnets), ",")+
-		" --set SecurityGroupIds=… with a group of its own, which the API's load balancer is to let in: docs/deploying.md says how")
+		" --set SecurityGroupIds=… with a group of its own, which the API's load balancer is to let in: docs/install.md says how")
 	return nil
 }
 

@@ -210,7 +210,7 @@ func (r *Run) propose(ctx context.Context, parameters map[string]string, now *aw
 	p, err = r.AWS.Propose(ctx, wanted, now)
 	if errors.Is(err, awsadmin.ErrRefused) {
 		return p, fmt.Errorf("%w\nwhere a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
-			"docs/deploying.md says what each is for", err)
+			"docs/install.md says what each is for", err)
 	}
 	return p, err
 }

@@ -166,7 +166,7 @@ func TestSAMsConfiguration(t *testing.T) {
 
 // TestTheGuideToDeploying makes the name that iam/ makes, and speaks of every parameter that is no setting.
 func TestTheGuideToDeploying(t *testing.T) {
-	guide, err := os.ReadFile(filepath.Join(Root(), "docs", "deploying.md"))
+	guide, err := os.ReadFile(filepath.Join(Root(), "docs", "install.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ const Next = `
 what next
 
   other warnings   cd test && go run ./demo -kind stop, or hibernate; -node NAME for another node
-  how it decides   docs/how-it-decides.md
+  how it decides   docs/how-it-works.md
   your cluster     README.md: first in observe mode, which tells what it would do and changes nothing
 `
 

@@ -50,7 +50,7 @@ func TestMakeBuildsWhatSAMAsksFor(t *testing.T) {
 		t.Errorf("the licence does not go with it: %v", err)
 	}
 	wrong := exec.Command("make", "--no-print-directory", "-C", Root(), "build-SpotHandlerFunction", "ARTIFACTS_DIR="+out, "ARCH=x86_64")
-	if said, err := wrong.CombinedOutput(); err == nil || !strings.Contains(string(said), "ARCH: set it to arm64 or amd64, not x86_64") {
+	if said, err := wrong.CombinedOutput(); err == nil || !strings.Contains(string(said), "ARCH=x86_64 is not supported: use arm64 or amd64") {
 		t.Errorf("another processor is taken: %v\n%s", err, said)
 	}
 }

@@ -28,14 +28,14 @@ func (s *site) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.region, "region", "", "the AWS `region` of the cluster; else the one that its nodes are in")
 }
 
-// standing is a cluster and the account that it is in, both logged in to, and proven to belong together.
-type standing struct {
+// session is a cluster and the account that it is in, both logged in to, and proven to belong together.
+type session struct {
 	cluster   dynamic.Interface
 	account   *awsadmin.Account
-	ground    onboard.Ground
+	env       onboard.Environment
 	instances []awsadmin.Instance
-	machines  []onboard.Machine // instances that are nodes
-	meant     onboard.Meant
+	nodes     []onboard.NodeInstance // instances that are nodes
+	ref       onboard.ClusterRef
 	store     string // kOps' state store; empty where the cluster does not say
 
 	login *rest.Config // to the cluster
@@ -43,19 +43,19 @@ type standing struct {
 }
 
 // reach logs in to the cluster and to AWS, and does not compare them yet.
-func (c *console) reach(ctx context.Context, s site) (at standing, err error) {
+func (c *console) reach(ctx context.Context, s site) (at session, err error) {
 	k, err := c.connect(ctx, s.place)
 	if err != nil {
 		return at, err
 	}
-	at.login, at.store, at.meant = k.login, k.store, onboard.Meant{Cluster: k.name, Context: k.in.Name}
+	at.login, at.store, at.ref = k.login, k.store, onboard.ClusterRef{Cluster: k.name, Context: k.in.Name}
 	if at.cluster, err = identitymap.NewClient(at.login); err != nil {
 		return at, err
 	}
-	if at.machines, err = onboard.Machines(ctx, at.cluster); err != nil {
+	if at.nodes, err = onboard.NodeInstances(ctx, at.cluster); err != nil {
 		return at, err
 	}
-	region, err := onboard.RegionOf(at.machines, s.region, at.meant)
+	region, err := onboard.RegionOf(at.nodes, s.region, at.ref)
 	if err != nil {
 		return at, err
 	}
@@ -67,15 +67,15 @@ func (c *console) reach(ctx context.Context, s site) (at standing, err error) {
 }
 
 // stand reaches the cluster and its account, and makes sure that they belong together. It is the only way to an account.
-func (c *console) stand(ctx context.Context, s site) (standing, error) {
+func (c *console) stand(ctx context.Context, s site) (session, error) {
 	at, err := c.reach(ctx, s)
 	if err != nil {
 		return at, err
 	}
-	if at.ground, at.instances, err = onboard.RightCluster(ctx, at.account, at.machines, at.meant); err != nil {
+	if at.env, at.instances, err = onboard.VerifyCluster(ctx, at.account, at.nodes, at.ref); err != nil {
 		return at, err
 	}
-	at.ground.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.instances)
+	at.env.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.instances)
 	return at, err
 }
 

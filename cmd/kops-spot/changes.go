@@ -43,7 +43,7 @@ type proposal struct {
 }
 
 // carryOut shows the plan, asks, applies it, and checks.
-func (c *console) carryOut(ctx context.Context, g onboard.Ground, p proposal) (changed, error) {
+func (c *console) carryOut(ctx context.Context, g onboard.Environment, p proposal) (changed, error) {
 	told := changed{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: p.plan}
 	err := term.Plan(c.stderr, p.plan, options(c.environ, c.stderr))
 	if err == nil && !p.plan.Empty() {
@@ -69,14 +69,14 @@ func (c *console) carryOut(ctx context.Context, g onboard.Ground, p proposal) (c
 }
 
 // carryOutInAccount carries out what onboarding, or offboarding, would change.
-func (c *console) carryOutInAccount(ctx context.Context, r *onboard.Run, question string,
-	plan func(context.Context) (onboard.Planned, error)) (changed, error) {
+func (c *console) carryOutInAccount(ctx context.Context, r *onboard.Onboarding, question string,
+	plan func(context.Context) (onboard.Plan, error)) (changed, error) {
 	p, err := plan(ctx)
 	if err != nil {
 		return changed{}, err
 	}
-	c.sayWhere(r.Want.Ground)
-	return c.carryOut(ctx, r.Want.Ground, proposal{question: question, plan: p.Changes,
+	c.sayWhere(r.Spec.Environment)
+	return c.carryOut(ctx, r.Spec.Environment, proposal{question: question, plan: p.Changes,
 		apply: func(ctx context.Context) error { return r.Apply(ctx, p) },
 		check: func(ctx context.Context, applied bool) (change.Findings, error) {
 			if !applied {
@@ -87,7 +87,7 @@ func (c *console) carryOutInAccount(ctx context.Context, r *onboard.Run, questio
 }
 
 // sayWhere tells what is going to be changed, and as whom, before the plan.
-func (c *console) sayWhere(g onboard.Ground) {
+func (c *console) sayWhere(g onboard.Environment) {
 	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
 }
 

@@ -62,7 +62,7 @@ func (c *console) check(ctx context.Context, o deployment) error {
 	if err != nil { // of what was found before, all is true
 		return errors.Join(term.Findings(c.stderr, found, options(c.environ, c.stderr)), err)
 	}
-	return c.tellChecked(at.ground, found, "an event goes all the way")
+	return c.tellChecked(at.env, found, "an event goes all the way")
 }
 
 func (c *console) checkBefore(ctx context.Context, o deployment) error {
@@ -70,14 +70,14 @@ func (c *console) checkBefore(ctx context.Context, o deployment) error {
 	if err != nil {
 		return err
 	}
-	g := on.ground
+	g := on.env
 	found := append(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf("%s in account %s, region %s, VPC %s, as %s", g.Cluster, g.Account, g.Region, g.VPC, g.Caller)}},
 		on.found.Findings...)
 	found = append(found, change.Finding{Level: change.OK, Name: "log-in", Detail: "the function is to log in by " + on.how.Login + ", as the role " + on.role})
 	if on.noCode != nil {
 		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: on.noCode.Error(), Advice: "build it, or name it with --code"})
 	}
-	limits, err := on.chain(on.runner.Template).Room(ctx)
+	limits, err := on.chain(on.runner.Template).CheckConcurrency(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (c *console) checkBefore(ctx context.Context, o deployment) error {
 }
 
 // tellChecked is the result of looking at each link.
-func (c *console) tellChecked(g onboard.Ground, found change.Findings, good string) error {
+func (c *console) tellChecked(g onboard.Environment, found change.Findings, good string) error {
 	first := found.First()
 	told := checkTold{Cluster: g.Cluster, Account: g.Account, Region: g.Region,
 		OK: !found.Failed(), First: first, Findings: found}

@@ -24,7 +24,7 @@ func (p *place) flags(f *pflag.FlagSet) {
 	f.StringVar(&p.cluster, "cluster", "", "the `name` of the kOps cluster; else KOPS_SPOT_CLUSTER, or what the cluster itself says")
 }
 
-// cluster is a kOps cluster that we are logged in to, and that is the one that was meant.
+// cluster is a kOps cluster that we are logged in to, and that is the one that was ref.
 type cluster struct {
 	*kube.Cluster
 	name  string
@@ -34,7 +34,7 @@ type cluster struct {
 	in    kube.Context // the kubeconfig's
 }
 
-// connect logs in to the cluster and makes sure that it is the one that is meant. It is the only way to a cluster.
+// connect logs in to the cluster and makes sure that it is the one that is ref. It is the only way to a cluster.
 func (c *console) connect(ctx context.Context, p place) (cluster, error) {
 	kubeconfig := kube.Kubeconfig{File: p.kubeconfig, Files: c.kubeconfigs(), Context: p.context}
 	login, in, err := kubeconfig.LogIn("kops-spot/" + version)
@@ -62,7 +62,7 @@ func (c *console) kubeconfigs() []string {
 	return files
 }
 
-// rightCluster is the name of the cluster that is meant: the one that was said, else what the cluster itself says, else
+// rightCluster is the name of the cluster that is ref: the one that was said, else what the cluster itself says, else
 // what the kubeconfig calls it, as kOps writes it there. A cluster that says another name than was said is the wrong one.
 func rightCluster(said, own string, in kube.Context) (string, error) {
 	switch {

@@ -84,7 +84,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	return c.tell(e.Outcome, func(w io.Writer, o term.Options) error { return term.Explain(w, e, o) })
 }
 
-// findSubject finds the node that is meant and, if it is a pod that is meant, which: as namespace/name.
+// findSubject finds the node that is ref and, if it is a pod that is ref, which: as namespace/name.
 func findSubject(ctx context.Context, k cluster, arg, namespace string) (n spot.Node, pod string, err error) {
 	switch inNamespace := strings.Count(arg, "/"); {
 	case namespace != "" && inNamespace == 0:

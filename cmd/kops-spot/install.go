@@ -66,18 +66,18 @@ func installCommand(c *console) *cobra.Command {
 
 // deploying is a deployment under way.
 type deploying struct {
-	standing
-	runner *install.Run
-	letIn  *onboard.Run
+	session
+	runner *install.Deployment
+	letIn  *onboard.Onboarding
 	role   string // the function's, by name
 	noCode error  // why there is no code to deploy
 
 	before map[string]string // the stack's parameters; nil if there is none
 	found  install.Discovery
 
-	access onboard.Planned
-	how    onboard.FunctionLogIn
-	stack  install.Planned
+	access onboard.Plan
+	how    onboard.FunctionLogin
+	stack  install.Plan
 }
 
 // prepare finds out all that a deployment needs to know, and changes nothing.
@@ -94,26 +94,26 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 	if err != nil {
 		return nil, err
 	}
-	g := at.ground
-	on := &deploying{standing: at,
-		letIn: &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{Ground: g, Permissions: onboard.Least, Karpenter: d.karpenter}},
-		runner: &install.Run{AWS: at.account, Template: template, Say: c.sayStep,
-			Want: install.Want{Values: g.Values, Given: given, Refresh: d.refresh}}}
+	g := at.env
+	on := &deploying{session: at,
+		letIn: &onboard.Onboarding{AWS: at.account, Cluster: at.cluster, Spec: onboard.Spec{Environment: g, Permissions: onboard.Least, Karpenter: d.karpenter}},
+		runner: &install.Deployment{AWS: at.account, Template: template, Say: c.sayStep,
+			Spec: install.Spec{Values: g.Values, Overrides: given, Refresh: d.refresh}}}
 	if on.found, err = install.Discover(ctx, install.Site{Cluster: at.cluster, Login: at.login, AWS: at.account, Name: g.Cluster, VPC: g.VPC, Store: install.Store(at.store)}); err != nil {
 		return nil, err
 	}
-	on.runner.Want.Found = on.found.Parameters
+	on.runner.Spec.Discovered = on.found.Parameters
 	if on.before, err = on.runner.Parameters(ctx); err != nil {
 		return nil, err
 	}
-	if err := onboard.InTheVPC(ctx, at.account, g, listOf(given["SubnetIds"]), listOf(given["SecurityGroupIds"])); err != nil {
+	if err := onboard.CheckVPC(ctx, at.account, g, listOf(given["SubnetIds"]), listOf(given["SecurityGroupIds"])); err != nil {
 		return nil, err
 	}
 	if err := on.chooseRole(ctx); err != nil {
 		return nil, err
 	}
 	architecture := cmp.Or(given["Architecture"], on.before["Architecture"], *template.Defaults["Architecture"])
-	on.runner.Want.Code, on.noCode = d.theCode(architecture)
+	on.runner.Spec.Code, on.noCode = d.theCode(architecture)
 	return on, on.letFunctionIn(ctx)
 }
 
@@ -127,22 +127,22 @@ func listOf(value string) []string {
 func (on *deploying) chooseRole(ctx context.Context) error {
 	said := map[string]string{}
 	maps.Copy(said, on.before)
-	maps.Copy(said, on.runner.Want.Given)
+	maps.Copy(said, on.runner.Spec.Overrides)
 	if on.before != nil || said["FunctionRoleArn"] != "" || said["FunctionRoleName"] != "" {
 		on.role = install.RoleOf(said)
 		return nil
 	}
-	name, made, err := onboard.FunctionRole(ctx, on.account, on.ground.Cluster)
+	name, made, err := onboard.FunctionRole(ctx, on.account, on.env.Cluster)
 	if err != nil {
 		return err
 	}
 	on.role = name
-	v := on.ground.Values
+	v := on.env.Values
 	v.FunctionRole = name
 	if made {
-		on.runner.Want.Found["FunctionRoleArn"] = v.FunctionRoleARN()
+		on.runner.Spec.Discovered["FunctionRoleArn"] = v.FunctionRoleARN()
 	} else {
-		on.runner.Want.Found["FunctionRoleName"] = name
+		on.runner.Spec.Discovered["FunctionRoleName"] = name
 	}
 	return nil
 }
@@ -150,22 +150,22 @@ func (on *deploying) chooseRole(ctx context.Context) error {
 // letFunctionIn plans what the cluster and the secret need for the function to log in. Where somebody has said how it logs in,
 // that is theirs to see to.
 func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
-	w := &on.runner.Want
-	own := onboard.LogInSecret(on.ground.Cluster)
-	said, given := w.Given["Login"]
+	w := &on.runner.Spec
+	own := onboard.TokenSecret(on.env.Cluster)
+	said, given := w.Overrides["Login"]
 	if !given && !w.Refresh {
 		said = on.before["Login"]
 	}
 	if said != "" && said != "iam" && !strings.HasPrefix(said, "iam:") && said != "secretsmanager:"+own {
-		on.how = onboard.FunctionLogIn{Login: said, Settled: true}
-		on.access, err = on.letIn.PlanRights(ctx)
+		on.how = onboard.FunctionLogin{Login: said, Settled: true}
+		on.access, err = on.letIn.PlanRBAC(ctx)
 		return err
 	}
-	if on.access, on.how, err = on.letIn.PlanLogIn(ctx, on.role); err != nil {
+	if on.access, on.how, err = on.letIn.PlanAccess(ctx, on.role); err != nil {
 		return err
 	}
-	w.Found["Login"] = on.how.Login
-	delete(w.Found, "SecretArns")
+	w.Discovered["Login"] = on.how.Login
+	delete(w.Discovered, "SecretArns")
 	arn := on.how.SecretARN
 	if arn == "" {
 		return nil
@@ -175,9 +175,9 @@ func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
 		list := slices.DeleteFunc(listOf(others), func(s string) bool { return strings.Contains(s, ":secret:"+own+"-") })
 		return strings.Join(append(list, arn), ",")
 	}
-	w.Found["SecretArns"] = with(on.before["SecretArns"])
-	if others := w.Given["SecretArns"]; others != "" && !given {
-		w.Given["SecretArns"] = with(others)
+	w.Discovered["SecretArns"] = with(on.before["SecretArns"])
+	if others := w.Overrides["SecretArns"]; others != "" && !given {
+		w.Overrides["SecretArns"] = with(others)
 	}
 	return nil
 }
@@ -214,12 +214,12 @@ func (c *console) install(ctx context.Context, o deployment) error {
 		maps.Copy(files, on.access.Files)
 		unmade := ""
 		if !on.how.Settled {
-			unmade = onboard.LogInSecret(on.ground.Cluster)
+			unmade = onboard.TokenSecret(on.env.Cluster)
 		}
 		return c.export(o.export, files, unmade)
 	}
 	if !on.how.Settled { // AWS makes up the end of the secret's ARN when it makes the secret
-		on.runner.Settle = on.letFunctionIn
+		on.runner.ResolvePending = on.letFunctionIn
 	}
 	if on.stack, err = on.runner.Plan(ctx); err != nil {
 		return err
@@ -227,7 +227,7 @@ func (c *console) install(ctx context.Context, o deployment) error {
 	if err := c.showFound(on); err != nil {
 		return errors.Join(err, on.forget(context.WithoutCancel(ctx)))
 	}
-	told, err := c.carryOut(ctx, on.ground, proposal{question: "change this?",
+	told, err := c.carryOut(ctx, on.env, proposal{question: "change this?",
 		plan:  slices.Concat(on.access.Changes, on.stack.Changes),
 		apply: on.apply, forget: on.forget,
 		check: func(ctx context.Context, _ bool) (change.Findings, error) {
@@ -245,11 +245,11 @@ func (c *console) install(ctx context.Context, o deployment) error {
 
 // showFound tells what was found out.
 func (c *console) showFound(on *deploying) error {
-	c.sayWhere(on.ground)
+	c.sayWhere(on.env)
 	if err := term.Findings(c.stderr, on.found.Findings, options(c.environ, c.stderr)); err != nil {
 		return err
 	}
-	for _, name := range on.stack.Stays {
+	for _, name := range on.stack.KeptParameters {
 		c.say(term.Mind, "%s stays as the stack has it, and something else was found now: --refresh takes that, --set %s=VALUE what you say", name, name)
 	}
 	return nil
@@ -266,11 +266,11 @@ func (on *deploying) apply(ctx context.Context) error {
 	return on.runner.Apply(ctx, on.stack)
 }
 
-func (at standing) chain(template *install.Template) check.Chain {
-	ch := check.Chain{AWS: at.account, Template: template, Values: at.ground.Values, Instances: at.instances}
+func (at session) chain(template *install.Template) check.Checks {
+	ch := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Instances: at.instances}
 	// Of those that have a node, a Spot instance before others.
 	all := slices.DeleteFunc(slices.Clone(at.instances), func(i awsadmin.Instance) bool {
-		return i.Ended || !slices.ContainsFunc(at.machines, func(m onboard.Machine) bool { return m.ID == i.ID })
+		return i.Ended || !slices.ContainsFunc(at.nodes, func(m onboard.NodeInstance) bool { return m.ID == i.ID })
 	})
 	if len(all) > 0 {
 		rank := func(i awsadmin.Instance) string { return strconv.FormatBool(!i.Spot) + i.ID }

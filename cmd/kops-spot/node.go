@@ -27,7 +27,7 @@ type machine struct{ id, region string }
 
 // machineOf reads which instance a node is.
 func machineOf(n spot.Node) (machine, error) {
-	id, region, ok := onboard.MachineOf(n.ProviderID)
+	id, region, ok := onboard.InstanceOf(n.ProviderID)
 	switch {
 	case n.ProviderID == "":
 		return machine{}, fmt.Errorf("node %s does not say which EC2 instance it is: its spec.providerID is empty: "+

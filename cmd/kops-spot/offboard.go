@@ -39,11 +39,11 @@ func (c *console) offboard(ctx context.Context, o offboardOptions) error {
 	if err != nil {
 		return err
 	}
-	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: onboard.Want{
-		Ground: at.ground, Permissions: onboard.Least, Store: onboard.InSecretsManager{Cluster: at.ground.Cluster}}}
-	plan, done := r.PlanRemoval, fmt.Sprintf("%s is offboarded", at.ground.Cluster)
+	r := &onboard.Onboarding{AWS: at.account, Cluster: at.cluster, Spec: onboard.Spec{
+		Environment: at.env, Permissions: onboard.Least, Store: onboard.InSecretsManager{Cluster: at.env.Cluster}}}
+	plan, done := r.PlanRemoval, fmt.Sprintf("%s is offboarded", at.env.Cluster)
 	if o.original {
-		plan, done = r.PlanOriginal, "nothing of the original is left in "+at.ground.Region+" but what is said above"
+		plan, done = r.PlanOriginal, "nothing of the original is left in "+at.env.Region+" but what is said above"
 	}
 	told, err := c.carryOutInAccount(ctx, r, "take this away?", plan)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 type onboardOptions struct {
 	site
-	onboard.Want
+	onboard.Spec
 	credentialsFile, export  string
 	printCredentials, policy bool
 }
@@ -73,7 +73,7 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	if o.Permissions != onboard.Least && o.Permissions != onboard.Guide {
 		return fmt.Errorf("--permissions %s: it is %s or %s", o.Permissions, onboard.Least, onboard.Guide)
 	}
-	if err := o.Want.Check(); err != nil {
+	if err := o.Spec.Check(); err != nil {
 		return err
 	}
 	if o.policy {
@@ -88,21 +88,21 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		return err
 	}
 	if o.Store == nil {
-		o.Store = onboard.InSecretsManager{Cluster: at.ground.Cluster}
+		o.Store = onboard.InSecretsManager{Cluster: at.env.Cluster}
 	}
-	o.Ground = at.ground
-	if err := onboard.InTheVPC(ctx, at.account, at.ground, o.Subnets, o.SecurityGroups); err != nil {
+	o.Environment = at.env
+	if err := onboard.CheckVPC(ctx, at.account, at.env, o.Subnets, o.SecurityGroups); err != nil {
 		return err
 	}
-	r := &onboard.Run{AWS: at.account, Cluster: at.cluster, Want: o.Want}
+	r := &onboard.Onboarding{AWS: at.account, Cluster: at.cluster, Spec: o.Spec}
 	if o.export != "" {
 		p, err := r.Plan(ctx)
 		if err != nil {
 			return err
 		}
 		unmade := ""
-		if p.Files["token.yaml"] != nil && p.State.LogInSecret == nil {
-			unmade = onboard.LogInSecret(at.ground.Cluster)
+		if p.Files["token.yaml"] != nil && p.State.TokenSecret == nil {
+			unmade = onboard.TokenSecret(at.env.Cluster)
 		}
 		return c.export(o.export, p.Files, unmade)
 	}
@@ -116,11 +116,11 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	return c.tellOnboarded(ctx, r, o, told)
 }
 
-func (c *console) tellOnboarded(ctx context.Context, r *onboard.Run, o onboardOptions, told changed) error {
+func (c *console) tellOnboarded(ctx context.Context, r *onboard.Onboarding, o onboardOptions, told changed) error {
 	done := fmt.Sprintf("%s is onboarded", told.Cluster)
 	if r.Made != nil {
 		told.AccessKeyID = r.Made.ID
-		done += fmt.Sprintf("; the secret of access key %s is in %s", r.Made.ID, r.Want.Store)
+		done += fmt.Sprintf("; the secret of access key %s is in %s", r.Made.ID, r.Spec.Store)
 		if o.printCredentials {
 			told.Credentials = r.Made
 		}
@@ -184,13 +184,13 @@ func (c *console) installerPolicy(ctx context.Context, s site) error {
 	if err != nil {
 		return err
 	}
-	v := iam.Values{Partition: who.Partition, Account: who.Account, Region: at.account.Region(), Cluster: at.meant.Cluster,
+	v := iam.Values{Partition: who.Partition, Account: who.Account, Region: at.account.Region(), Cluster: at.ref.Cluster,
 		FunctionRole: iam.FunctionRole, StateStore: at.store}
-	if state, err := onboard.Inspect(ctx, at.account, at.meant.Cluster); err == nil {
+	if state, err := onboard.Inspect(ctx, at.account, at.ref.Cluster); err == nil {
 		v.FunctionRole = state.RoleName
 	} else {
 		c.say(term.Mind, "which role the function would have cannot be seen (%v): this is for %s; if another cluster of the account has that, "+
-			"replace it by %s", err, iam.FunctionRole, iam.FunctionRoleName(at.meant.Cluster))
+			"replace it by %s", err, iam.FunctionRole, iam.FunctionRoleName(at.ref.Cluster))
 	}
 	text, err := iam.Render(iam.InstallerPolicy, v)
 	if err != nil {

@@ -129,7 +129,7 @@ func (o rehearseOptions) group(cluster string) string {
 
 // whereBroken says where a chain may be broken of which nothing was heard.
 func whereBroken(err error, group string) error {
-	if !errors.Is(err, rehearse.ErrSilent) {
+	if !errors.Is(err, rehearse.ErrNoOutcome) {
 		return err
 	}
 	return fmt.Errorf("%w. Look, in this order, whether a rule of the bus is enabled and matches the source kops-spot.rehearsal; "+

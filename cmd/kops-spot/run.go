@@ -70,7 +70,7 @@ func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, s
 	return root.ExecuteContext(ctx)
 }
 
-// meant are the commands that somebody may have meant.
+// ref are the commands that somebody may have ref.
 func meant(root *cobra.Command, typed string) string {
 	root.SuggestionsMinimumDistance = 2
 	if names := root.SuggestionsFor(typed); len(names) > 0 {

@@ -46,7 +46,7 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 	if err != nil {
 		return err
 	}
-	s := term.Status{Cluster: at.ground.Cluster, Account: at.ground.Account, Region: at.ground.Region, Function: iam.FunctionName(at.ground.Cluster), CLI: version}
+	s := term.Status{Cluster: at.env.Cluster, Account: at.env.Account, Region: at.env.Region, Function: iam.FunctionName(at.env.Cluster), CLI: version}
 	stack, err := at.account.Stack(ctx, install.StackName(s.Cluster))
 	if err != nil {
 		return err
@@ -65,13 +65,13 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 		return fmt.Errorf("there is no function %s in account %s, region %s: kops-spot install makes it", s.Function, s.Account, s.Region)
 	}
 	s.State, s.Mode = f.State, f.Environment["KOPS_SPOT_MODE"]
-	heard, err := rehearse.New(at.aws).Heard(ctx, iam.LogGroup(s.Cluster), time.Now().Add(-o.since))
+	heard, err := rehearse.New(at.aws).Summarize(ctx, iam.LogGroup(s.Cluster), time.Now().Add(-o.since))
 	if err != nil {
 		return err
 	}
 	s.Looked.Back = o.since
-	if heard.Checked != nil {
-		s.Program, s.Ready, s.Checked = heard.Checked.Program, heard.Checked.Result, &heard.Checked.At
+	if heard.SelfCheck != nil {
+		s.Program, s.Ready, s.Checked = heard.SelfCheck.Program, heard.SelfCheck.Result, &heard.SelfCheck.At
 	}
 	s.Outcomes = heard.Last(o.last)
 	return c.tell(s, func(w io.Writer, o term.Options) error { return term.ShowStatus(w, s, o) })

@@ -33,11 +33,11 @@ func uninstallCommand(c *console) *cobra.Command {
 
 // leaving is a removal under way.
 type leaving struct {
-	install *install.Run
-	onboard *onboard.Run
+	install *install.Deployment
+	onboard *onboard.Onboarding
 
 	stack  install.Removal
-	access onboard.Planned
+	access onboard.Plan
 	full   error // why the bucket stays: others have put something there
 }
 
@@ -46,15 +46,15 @@ func (c *console) uninstall(ctx context.Context, where site) error {
 	if err != nil {
 		return err
 	}
-	l := &leaving{install: &install.Run{AWS: at.account, Want: install.Want{Values: at.ground.Values}, Say: c.sayStep},
-		onboard: &onboard.Run{AWS: at.account, Cluster: at.cluster,
-			Want: onboard.Want{Ground: at.ground, Permissions: onboard.Least}}}
+	l := &leaving{install: &install.Deployment{AWS: at.account, Spec: install.Spec{Values: at.env.Values}, Say: c.sayStep},
+		onboard: &onboard.Onboarding{AWS: at.account, Cluster: at.cluster,
+			Spec: onboard.Spec{Environment: at.env, Permissions: onboard.Least}}}
 	plan, err := l.plan(ctx)
 	if err != nil {
 		return err
 	}
-	c.sayWhere(at.ground)
-	told, err := c.carryOut(ctx, at.ground, proposal{question: "take this away?", plan: plan, apply: l.apply,
+	c.sayWhere(at.env)
+	told, err := c.carryOut(ctx, at.env, proposal{question: "take this away?", plan: plan, apply: l.apply,
 		check: l.check})
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func (l *leaving) plan(ctx context.Context) (plan change.Plan, err error) {
 	if l.stack, err = l.install.PlanRemoval(ctx); err != nil {
 		return nil, err
 	}
-	l.access, err = l.onboard.PlanLogInRemoval(ctx, l.stack.Role)
+	l.access, err = l.onboard.PlanAccessRemoval(ctx, l.stack.Role)
 	return slices.Concat(l.stack.Stack.Changes, l.access.Changes, l.stack.Code.Changes), err
 }
 

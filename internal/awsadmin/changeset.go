@@ -15,14 +15,14 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Wanted is a stack as it is to be.
-type Wanted struct {
+// StackSpec is a stack as it is to be.
+type StackSpec struct {
 	Name, Template string
 	Parameters     map[string]string
 }
 
-// Proposal is what CloudFormation would do to make a stack as it is wanted. It is to be executed or discarded.
-type Proposal struct {
+// ChangeSet is what CloudFormation would do to make a stack as it is wanted. It is to be executed or discarded.
+type ChangeSet struct {
 	Stack   Stack
 	ID      string
 	Empty   bool          // the stack is as it is wanted: there is nothing to execute or discard
@@ -45,13 +45,13 @@ const (
 	changeSetLimit = 5 * time.Minute
 )
 
-// Propose asks CloudFormation what it would do. now is the stack as it is; nil if there is none. What was proposed before and
+// CreateChangeSet asks CloudFormation what it would do. now is the stack as it is; nil if there is none. What was proposed before and
 // never executed is discarded. Of the template's transform and the role's name the caller must have told whoever says yes.
-func (a *Account) Propose(ctx context.Context, w Wanted, now *Stack) (Proposal, error) {
+func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) (ChangeSet, error) {
 	kind := types.ChangeSetTypeUpdate
 	if now != nil {
 		if err := a.discardOld(ctx, *now); err != nil {
-			return Proposal{}, err
+			return ChangeSet{}, err
 		}
 	} else {
 		kind = types.ChangeSetTypeCreate
@@ -64,12 +64,12 @@ func (a *Account) Propose(ctx context.Context, w Wanted, now *Stack) (Proposal, 
 	out, err := a.stacks.CreateChangeSet(ctx, in)
 	var api smithy.APIError
 	if errors.As(err, &api) && api.ErrorCode() == "ValidationError" {
-		return Proposal{}, refused(w.Name, api.ErrorMessage())
+		return ChangeSet{}, refused(w.Name, api.ErrorMessage())
 	}
 	if err != nil {
-		return Proposal{}, translate("asking CloudFormation what it would do to stack "+w.Name, "stack "+w.Name, err)
+		return ChangeSet{}, translate("asking CloudFormation what it would do to stack "+w.Name, "stack "+w.Name, err)
 	}
-	p := Proposal{Stack: Stack{Name: w.Name, ID: aws.ToString(out.StackId), Status: string(types.StackStatusReviewInProgress)}, ID: aws.ToString(out.Id)}
+	p := ChangeSet{Stack: Stack{Name: w.Name, ID: aws.ToString(out.StackId), Status: string(types.StackStatusReviewInProgress)}, ID: aws.ToString(out.Id)}
 	if now != nil {
 		p.Stack = *now
 	}
@@ -82,7 +82,7 @@ func refused(stack, reason string) error {
 }
 
 // proposed waits until CloudFormation has made up its mind.
-func (a *Account) proposed(ctx context.Context, p Proposal) (Proposal, error) {
+func (a *Account) proposed(ctx context.Context, p ChangeSet) (ChangeSet, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeSetLimit)
 	defer cancel()
 	in := &cloudformation.DescribeChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID}
@@ -135,33 +135,33 @@ func stackChange(c types.Change) StackChange {
 }
 
 // Execute has CloudFormation do what it has proposed. It returns when CloudFormation has begun.
-func (a *Account) Execute(ctx context.Context, p Proposal) error {
+func (a *Account) Execute(ctx context.Context, p ChangeSet) error {
 	_, err := a.stacks.ExecuteChangeSet(ctx,
 		&cloudformation.ExecuteChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID})
 	return translate("having CloudFormation change stack "+p.Stack.Name, "stack "+p.Stack.Name, err)
 }
 
-// Discard forgets a proposal. Of a stack that was not there before nothing is left.
-func (a *Account) Discard(ctx context.Context, p Proposal) error {
-	if !p.Stack.Proposed() {
+// Discard forgets a changeSet. Of a stack that was not there before nothing is left.
+func (a *Account) Discard(ctx context.Context, p ChangeSet) error {
+	if !p.Stack.InReview() {
 		return a.deleteChangeSet(ctx, p.Stack, p.ID)
 	}
 	now, err := a.Stack(ctx, p.Stack.ID) // somebody else may have made something of it meanwhile
 	if err != nil || now == nil {
 		return err
 	}
-	others, err := a.OthersProposals(ctx, p.Stack)
+	others, err := a.OtherChangeSets(ctx, p.Stack)
 	if err != nil {
 		return err
 	}
-	if now.Proposed() && len(others) == 0 {
+	if now.InReview() && len(others) == 0 {
 		return a.DeleteStack(ctx, p.Stack)
 	}
 	return a.deleteChangeSet(ctx, p.Stack, p.ID)
 }
 
-// OthersProposals are the names of a stack's change sets that somebody else has made and not executed.
-func (a *Account) OthersProposals(ctx context.Context, s Stack) (names []string, err error) {
+// OtherChangeSets are the names of a stack's change sets that somebody else has made and not executed.
+func (a *Account) OtherChangeSets(ctx context.Context, s Stack) (names []string, err error) {
 	_, names, err = a.changeSets(ctx, s)
 	return names, err
 }

@@ -23,22 +23,24 @@ type Stack struct {
 	Created, Change time.Time // Change is of its last update; zero if there was none
 }
 
-// Busy reports whether CloudFormation is at work on the stack.
-func (s Stack) Busy() bool {
+// InProgress reports whether CloudFormation is at work on the stack.
+func (s Stack) InProgress() bool {
 	return strings.HasSuffix(s.Status, "_IN_PROGRESS") && s.Status != string(types.StackStatusReviewInProgress)
 }
 
-// Proposed reports whether nobody has executed its first change set: it has no resources yet.
-func (s Stack) Proposed() bool { return s.Status == string(types.StackStatusReviewInProgress) }
+// InReview reports whether nobody has executed its first change set: it has no resources yet.
+func (s Stack) InReview() bool { return s.Status == string(types.StackStatusReviewInProgress) }
 
-// Dead reports whether CloudFormation lets nothing be done with the stack but to delete it: its creation has failed.
-func (s Stack) Dead() bool {
+// MustBeDeleted reports whether CloudFormation lets nothing be done with the stack but to delete it: its creation has failed.
+func (s Stack) MustBeDeleted() bool {
 	return slices.Contains([]types.StackStatus{types.StackStatusRollbackComplete, types.StackStatusRollbackFailed, types.StackStatusCreateFailed,
 		types.StackStatusDeleteFailed}, types.StackStatus(s.Status))
 }
 
-// Stuck reports whether a person has to bring the stack back to where it was before its last update.
-func (s Stack) Stuck() bool { return s.Status == string(types.StackStatusUpdateRollbackFailed) }
+// RollbackFailed reports whether a person has to bring the stack back to where it was before its last update.
+func (s Stack) RollbackFailed() bool {
+	return s.Status == string(types.StackStatusUpdateRollbackFailed)
+}
 
 // Stack reads a stack by its name or id; nil if there is none. One that is deleted is found by its id only.
 func (a *Account) Stack(ctx context.Context, name string) (*Stack, error) {
@@ -104,11 +106,11 @@ func (e StackEvent) Failed() bool {
 // stackPause is between two looks at a stack.
 const stackPause = 2 * time.Second
 
-// Mark is the last step that CloudFormation had made on a stack at some moment.
-type Mark string
+// EventID is the last step that CloudFormation had made on a stack at some moment.
+type EventID string
 
-// LastStep is the last step that CloudFormation has made on a stack.
-func (a *Account) LastStep(ctx context.Context, s Stack) (Mark, error) {
+// LastEventID is the last step that CloudFormation has made on a stack.
+func (a *Account) LastEventID(ctx context.Context, s Stack) (EventID, error) {
 	out, err := a.stacks.DescribeStackEvents(ctx, &cloudformation.DescribeStackEventsInput{StackName: &s.ID})
 	if err != nil {
 		return "", translate("following stack "+s.Name, "stack "+s.Name, err)
@@ -116,7 +118,7 @@ func (a *Account) LastStep(ctx context.Context, s Stack) (Mark, error) {
 	if len(out.StackEvents) == 0 {
 		return "", nil
 	}
-	return Mark(aws.ToString(out.StackEvents[0].EventId)), nil
+	return EventID(aws.ToString(out.StackEvents[0].EventId)), nil
 }
 
 // beginsWithin is how long what CloudFormation was told to do may take to begin: until then the stack looks as before.
@@ -124,8 +126,8 @@ const beginsWithin = time.Minute
 
 // Follow waits until CloudFormation has done what it was told after a step, and says each step since; without one, until it is
 // no more at work on the stack. The stack that it returns may have failed.
-func (a *Account) Follow(ctx context.Context, s Stack, after Mark, say func(StackEvent)) (Stack, error) {
-	seen, ended := map[Mark]bool{after: true}, after == ""
+func (a *Account) Follow(ctx context.Context, s Stack, after EventID, say func(StackEvent)) (Stack, error) {
+	seen, ended := map[EventID]bool{after: true}, after == ""
 	for began := time.Now(); ; {
 		now, err := a.Stack(ctx, s.ID)
 		if err != nil {
@@ -145,7 +147,7 @@ func (a *Account) Follow(ctx context.Context, s Stack, after Mark, say func(Stac
 		case now == nil: // it is deleted, and forgotten
 			s.Status = string(types.StackStatusDeleteComplete)
 			return s, nil
-		case !now.Busy() && (ended || time.Since(began) > beginsWithin):
+		case !now.InProgress() && (ended || time.Since(began) > beginsWithin):
 			return *now, nil
 		}
 		if err := pause(ctx, stackPause); err != nil {
@@ -155,7 +157,7 @@ func (a *Account) Follow(ctx context.Context, s Stack, after Mark, say func(Stac
 }
 
 // newEvents are the events that were not seen before, the oldest first.
-func (a *Account) newEvents(ctx context.Context, s Stack, seen map[Mark]bool) (fresh []StackEvent, err error) {
+func (a *Account) newEvents(ctx context.Context, s Stack, seen map[EventID]bool) (fresh []StackEvent, err error) {
 	pages := cloudformation.NewDescribeStackEventsPaginator(a.stacks, &cloudformation.DescribeStackEventsInput{StackName: &s.ID})
 read:
 	for pages.HasMorePages() {
@@ -168,7 +170,7 @@ read:
 			return nil, translate("following stack "+s.Name, "stack "+s.Name, err)
 		}
 		for _, e := range page.StackEvents {
-			id := Mark(aws.ToString(e.EventId))
+			id := EventID(aws.ToString(e.EventId))
 			if seen[id] {
 				break read // they come with the newest first
 			}

@@ -59,7 +59,7 @@ func Discover(ctx context.Context, s Site) (Discovery, error) {
 	if err := d.version(ctx, s.Login); err != nil {
 		return d, err
 	}
-	return d, d.others(ctx, s.Cluster)
+	return d, d.findComponents(ctx, s.Cluster)
 }
 
 func (d *Discovery) find(level change.Level, name, detail, advice string) {
@@ -102,8 +102,8 @@ func (d *Discovery) network(ctx context.Context, s Site, host string) error {
 	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	why := ""
 	switch {
-	case specified != nil && specified.inside() != "":
-		why = specified.inside()
+	case specified != nil && specified.privateReason() != "":
+		why = specified.privateReason()
 	case err != nil:
 		why = host + " has no address here: the name may be in a private zone"
 	case slices.ContainsFunc(addresses, netip.Addr.IsLoopback):
@@ -172,9 +172,9 @@ func (d *Discovery) version(ctx context.Context, login *rest.Config) error {
 }
 
 // other is somebody else who handles interruptions or makes nodes.
-type other struct{ image, name, meaning, advice string }
+type component struct{ image, name, effect, advice string }
 
-var known = []other{
+var components = []component{
 	{"aws-node-termination-handler", "aws-node-termination-handler", "it cordons and evicts too, which does no harm; it asks for no replacement, and never past a budget",
 		"once kops-spot acts, set spec.cloudProvider.aws.nodeTerminationHandler.enabled: false, and kops update cluster"},
 	{"karpenter", "Karpenter", "the function has it replace its nodes by deleting their NodeClaims, where it may",
@@ -184,7 +184,7 @@ var known = []other{
 }
 
 // others finds by their images who else is there.
-func (d *Discovery) others(ctx context.Context, cluster dynamic.Interface) error {
+func (d *Discovery) findComponents(ctx context.Context, cluster dynamic.Interface) error {
 	found := map[string]string{}
 	for _, resource := range []string{"deployments", "daemonsets"} {
 		kind := schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: resource}
@@ -194,7 +194,7 @@ func (d *Discovery) others(ctx context.Context, cluster dynamic.Interface) error
 		}
 		for _, o := range all.Items {
 			containers, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
-			for _, k := range known {
+			for _, k := range components {
 				if slices.ContainsFunc(containers, func(c any) bool {
 					image, _, _ := unstructured.NestedString(c.(map[string]any), "image")
 					return strings.Contains(image, k.image)
@@ -204,7 +204,7 @@ func (d *Discovery) others(ctx context.Context, cluster dynamic.Interface) error
 			}
 		}
 	}
-	for _, k := range known {
+	for _, k := range components {
 		where, there := found[k.name]
 		if !there {
 			continue
@@ -213,7 +213,7 @@ func (d *Discovery) others(ctx context.Context, cluster dynamic.Interface) error
 		if k.advice != "" {
 			level = change.Warn
 		}
-		d.find(level, k.name, where+": "+k.meaning, k.advice)
+		d.find(level, k.name, where+": "+k.effect, k.advice)
 	}
 	return nil
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // Export is the stack's template, and its parameters as the options of the AWS CLI take them.
-func (r *Run) Export() (map[string][]byte, error) {
-	w := r.Want
+func (r *Deployment) Export() (map[string][]byte, error) {
+	w := r.Spec
 	parameters := w.parameters(r.Template, nil)
 	template, err := r.Template.packaged(w.bucket(), w.key())
 	if err != nil {

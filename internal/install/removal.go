@@ -13,12 +13,12 @@ import (
 // Removal is what is to be taken away: the stack, and when nothing needs it any more the code.
 type Removal struct {
 	Role        string // the name of the role that the function ran with; empty if there is no stack
-	Stack, Code Planned
+	Stack, Code Plan
 }
 
 // PlanRemoval says what there is of a deployment: the stack with all that it has, and the code.
-func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
-	s, err := r.atRest(ctx)
+func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
+	s, err := r.waitForStack(ctx)
 	if err != nil {
 		return p, err
 	}
@@ -26,16 +26,16 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 		p.Role = RoleOf(s.Parameters)
 		p.Stack.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: s.Name,
 			Why: "with all that it has, the queues and the log too"},
-			func(ctx context.Context, r *Run) error { return r.deleteStack(ctx, *s) })
+			func(ctx context.Context, r *Deployment) error { return r.deleteStack(ctx, *s) })
 		resources, err := r.AWS.StackResources(ctx, s.ID)
 		if err != nil {
 			return p, err
 		}
 		for _, one := range resources {
-			p.Stack.add(partOf(awsadmin.StackChange{StackResource: one, Action: "Remove"}), nil)
+			p.Stack.add(resourceChange(awsadmin.StackChange{StackResource: one, Action: "Remove"}), nil)
 		}
 	}
-	w := r.Want
+	w := r.Spec
 	b, err := r.AWS.Bucket(ctx, w.bucket(), w.Account, iam.TagManagedBy, iam.ManagedBy)
 	if err != nil || !b.There {
 		return p, err
@@ -66,7 +66,7 @@ func (r *Run) PlanRemoval(ctx context.Context) (p Removal, err error) {
 // RoleOf is the name of the role of a function whose stack has these parameters.
 func RoleOf(parameters map[string]string) string {
 	if arn := parameters["FunctionRoleArn"]; arn != "" {
-		return short(arn)
+		return arnName(arn)
 	}
 	return cmp.Or(parameters["FunctionRoleName"], iam.FunctionRole)
 }

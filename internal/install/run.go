@@ -15,43 +15,43 @@ import (
 )
 
 // Run is one deployment, or its removal. One that was broken off is repeated.
-type Run struct {
+type Deployment struct {
 	AWS      *awsadmin.Account
 	Template *Template
-	Want     Want
+	Spec     Spec
 
 	// Say tells of each step that CloudFormation makes.
 	Say func(awsadmin.StackEvent)
 
-	// Settle finds out for Want what is known only when all before the stack is made; nil if there is nothing of that.
-	Settle func(ctx context.Context) error
+	// ResolvePending finds out for Spec what is known only when all before the stack is made; nil if there is nothing of that.
+	ResolvePending func(ctx context.Context) error
 }
 
-// Planned is what is to be done.
-type Planned struct {
-	Changes    change.Plan
-	Parameters map[string]string // the stack's
-	Stays      []string          // names of parameters that were found to be otherwise than the stack has them
+// Plan is what is to be done.
+type Plan struct {
+	Changes        change.Plan
+	Parameters     map[string]string // the stack's
+	KeptParameters []string          // names of parameters that were found to be otherwise than the stack has them
 
-	steps    []step
-	proposal awsadmin.Proposal
+	steps     []step
+	changeSet awsadmin.ChangeSet
 }
 
-type step = change.Step[*Run]
+type step = change.Step[*Deployment]
 
-func (p *Planned) add(c change.Change, write func(ctx context.Context, r *Run) error) {
+func (p *Plan) add(c change.Change, write func(ctx context.Context, r *Deployment) error) {
 	p.Changes, p.steps = append(p.Changes, c), append(p.steps, step{Change: c, Write: write})
 }
 
 // act adds the row of one call.
-func (p *Planned) act(verb change.Verb, kind, name, why string, c awsadmin.Call) {
+func (p *Plan) act(verb change.Verb, kind, name, why string, c awsadmin.Call) {
 	p.add(change.Change{Verb: verb, Kind: kind, Name: name, Why: why},
-		func(ctx context.Context, r *Run) error { return r.AWS.Do(ctx, c) })
+		func(ctx context.Context, r *Deployment) error { return r.AWS.Do(ctx, c) })
 }
 
 // Apply carries a plan out, and waits until CloudFormation is done. An error names the row that could not be carried
 // out; that CloudFormation has taken everything back is a *FailedError.
-func (r *Run) Apply(ctx context.Context, p Planned) error { return change.Apply(ctx, r, p.steps) }
+func (r *Deployment) Apply(ctx context.Context, p Plan) error { return change.Apply(ctx, r, p.steps) }
 
 // Kinds of what is changed.
 const (
@@ -62,73 +62,75 @@ const (
 
 // Plan says what a deployment would change. It waits for CloudFormation where that is at work, and has it propose what it
 // would do: Apply or Discard ends that.
-func (r *Run) Plan(ctx context.Context) (Planned, error) {
-	now, err := r.settled(ctx)
+func (r *Deployment) Plan(ctx context.Context) (Plan, error) {
+	now, err := r.currentStack(ctx)
 	if err != nil {
-		return Planned{}, err
+		return Plan{}, err
 	}
-	if now != nil && now.Stuck() {
-		return Planned{}, fmt.Errorf("stack %s is stuck between two states (%s): %s: aws cloudformation continue-update-rollback --stack-name %s --region %s "+
-			"brings it back; then run this again", now.Name, now.Status, now.Reason, now.Name, r.Want.Region)
+	if now != nil && now.RollbackFailed() {
+		return Plan{}, fmt.Errorf("stack %s is stuck between two states (%s): %s: aws cloudformation continue-update-rollback --stack-name %s --region %s "+
+			"brings it back; then run this again", now.Name, now.Status, now.Reason, now.Name, r.Spec.Region)
 	}
-	if now != nil && now.Parameters["Cluster"] != "" && now.Parameters["Cluster"] != r.Want.Cluster {
-		return Planned{}, fmt.Errorf("stack %s is of the cluster %s, and not of %s", now.Name, now.Parameters["Cluster"], r.Want.Cluster)
+	if now != nil && now.Parameters["Cluster"] != "" && now.Parameters["Cluster"] != r.Spec.Cluster {
+		return Plan{}, fmt.Errorf("stack %s is of the cluster %s, and not of %s", now.Name, now.Parameters["Cluster"], r.Spec.Cluster)
 	}
-	var p Planned
+	var p Plan
 	var dead *awsadmin.Stack
-	if now != nil && now.Dead() {
+	if now != nil && now.MustBeDeleted() {
 		dead, now = now, nil
 	}
 	var before map[string]string
 	if is := cmp.Or(now, dead); is != nil {
 		before = is.Parameters // of a dead one too: somebody has given them once
 	}
-	p.Parameters, p.Stays = r.Want.parameters(r.Template, before), r.Want.stays(before)
+	p.Parameters, p.KeptParameters = r.Spec.parameters(r.Template, before), r.Spec.keptParameters(before)
 	if err := r.planCode(ctx, &p); err != nil {
 		return p, err
 	}
-	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: StackName(r.Want.Cluster),
+	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: StackName(r.Spec.Cluster),
 		Why: "the function and all that belongs to it"}
 	if dead != nil {
 		p.add(change.Change{Verb: change.Delete, Kind: kindStack, Name: dead.Name,
 			Why: "it could not be made the last time (" + dead.Status + "): CloudFormation lets nothing else be done with it"},
-			func(ctx context.Context, r *Run) error { return r.deleteStack(ctx, *dead) })
-		p.add(stack, func(ctx context.Context, r *Run) error { return r.proposeAndExecute(ctx, awsadmin.Proposal{}, before) })
+			func(ctx context.Context, r *Deployment) error { return r.deleteStack(ctx, *dead) })
+		p.add(stack, func(ctx context.Context, r *Deployment) error {
+			return r.recreateAndExecute(ctx, awsadmin.ChangeSet{}, before)
+		})
 		return p, nil
 	}
-	if p.proposal, err = r.propose(ctx, p.Parameters, now); err != nil {
+	if p.changeSet, err = r.createChangeSet(ctx, p.Parameters, now); err != nil {
 		return p, err
 	}
-	execute := func(ctx context.Context, r *Run) error { return r.execute(ctx, p.proposal) }
-	if r.Settle != nil {
-		execute = func(ctx context.Context, r *Run) error { return r.proposeAndExecute(ctx, p.proposal, before) }
+	execute := func(ctx context.Context, r *Deployment) error { return r.execute(ctx, p.changeSet) }
+	if r.ResolvePending != nil {
+		execute = func(ctx context.Context, r *Deployment) error { return r.recreateAndExecute(ctx, p.changeSet, before) }
 	}
 	switch {
-	case p.proposal.Empty:
+	case p.changeSet.Empty:
 		stack.Verb, execute = change.Keep, nil
 	case now != nil:
-		stack.Verb, stack.Diff = change.Update, differences(now.Parameters, p.Parameters, r.Template)
+		stack.Verb, stack.Diff = change.Update, parameterDiff(now.Parameters, p.Parameters, r.Template)
 	}
 	p.add(stack, execute)
-	for _, c := range p.proposal.Changes {
-		p.add(partOf(c), nil)
+	for _, c := range p.changeSet.Changes {
+		p.add(resourceChange(c), nil)
 	}
 	return p, nil
 }
 
 // Parameters are those that the stack has, or had when it could not be made; nil if there is no stack.
-func (r *Run) Parameters(ctx context.Context) (map[string]string, error) {
-	s, err := r.AWS.Stack(ctx, StackName(r.Want.Cluster))
-	if err != nil || s == nil || s.Proposed() {
+func (r *Deployment) Parameters(ctx context.Context) (map[string]string, error) {
+	s, err := r.AWS.Stack(ctx, StackName(r.Spec.Cluster))
+	if err != nil || s == nil || s.InReview() {
 		return nil, err
 	}
 	return s.Parameters, nil
 }
 
-// atRest is the stack when CloudFormation is not at work on it; nil if there is none.
-func (r *Run) atRest(ctx context.Context) (*awsadmin.Stack, error) {
-	now, err := r.AWS.Stack(ctx, StackName(r.Want.Cluster))
-	if err != nil || now == nil || !now.Busy() {
+// waitForStack is the stack when CloudFormation is not at work on it; nil if there is none.
+func (r *Deployment) waitForStack(ctx context.Context) (*awsadmin.Stack, error) {
+	now, err := r.AWS.Stack(ctx, StackName(r.Spec.Cluster))
+	if err != nil || now == nil || !now.InProgress() {
 		return now, err
 	}
 	after, err := r.AWS.Follow(ctx, *now, "", r.Say)
@@ -138,13 +140,13 @@ func (r *Run) atRest(ctx context.Context) (*awsadmin.Stack, error) {
 	return &after, nil
 }
 
-// settled is the stack when CloudFormation is not at work on it; nil if there is none, or only a proposal, which is forgotten.
-func (r *Run) settled(ctx context.Context) (*awsadmin.Stack, error) {
-	now, err := r.atRest(ctx)
-	if err != nil || now == nil || !now.Proposed() {
+// settled is the stack when CloudFormation is not at work on it; nil if there is none, or only a changeSet, which is forgotten.
+func (r *Deployment) currentStack(ctx context.Context) (*awsadmin.Stack, error) {
+	now, err := r.waitForStack(ctx)
+	if err != nil || now == nil || !now.InReview() {
 		return now, err
 	}
-	others, err := r.AWS.OthersProposals(ctx, *now)
+	others, err := r.AWS.OtherChangeSets(ctx, *now)
 	if err != nil {
 		return nil, err
 	}
@@ -155,8 +157,8 @@ func (r *Run) settled(ctx context.Context) (*awsadmin.Stack, error) {
 	return nil, r.deleteStack(ctx, *now)
 }
 
-func (r *Run) planCode(ctx context.Context, p *Planned) error {
-	w := r.Want
+func (r *Deployment) planCode(ctx context.Context, p *Plan) error {
+	w := r.Spec
 	name, hasCode := w.bucket(), false
 	b, err := r.AWS.Bucket(ctx, name, w.Account, iam.TagManagedBy, iam.ManagedBy)
 	if err != nil {
@@ -200,14 +202,14 @@ func (r *Run) planCode(ctx context.Context, p *Planned) error {
 }
 
 // propose has CloudFormation say what it would do.
-func (r *Run) propose(ctx context.Context, parameters map[string]string, now *awsadmin.Stack,
-) (p awsadmin.Proposal, err error) {
-	template, err := r.Template.packaged(r.Want.bucket(), r.Want.key())
+func (r *Deployment) createChangeSet(ctx context.Context, parameters map[string]string, now *awsadmin.Stack,
+) (p awsadmin.ChangeSet, err error) {
+	template, err := r.Template.packaged(r.Spec.bucket(), r.Spec.key())
 	if err != nil {
 		return p, err
 	}
-	wanted := awsadmin.Wanted{Name: StackName(r.Want.Cluster), Template: template, Parameters: parameters}
-	p, err = r.AWS.Propose(ctx, wanted, now)
+	wanted := awsadmin.StackSpec{Name: StackName(r.Spec.Cluster), Template: template, Parameters: parameters}
+	p, err = r.AWS.CreateChangeSet(ctx, wanted, now)
 	if errors.Is(err, awsadmin.ErrRefused) {
 		return p, fmt.Errorf("%w\nwhere a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
 			"docs/install.md says what each is for", err)
@@ -215,22 +217,22 @@ func (r *Run) propose(ctx context.Context, parameters map[string]string, now *aw
 	return p, err
 }
 
-// proposeAndExecute is for what could not be proposed before: the stack had to go first, or what it is to be given
+// recreateAndExecute is for what could not be proposed before: the stack had to go first, or what it is to be given
 // was not known.
-func (r *Run) proposeAndExecute(ctx context.Context, old awsadmin.Proposal, before map[string]string) error {
+func (r *Deployment) recreateAndExecute(ctx context.Context, old awsadmin.ChangeSet, before map[string]string) error {
 	if err := r.discard(ctx, old); err != nil {
 		return err
 	}
-	if r.Settle != nil {
-		if err := r.Settle(ctx); err != nil {
+	if r.ResolvePending != nil {
+		if err := r.ResolvePending(ctx); err != nil {
 			return err
 		}
 	}
-	now, err := r.settled(ctx)
+	now, err := r.currentStack(ctx)
 	if err != nil {
 		return err
 	}
-	p, err := r.propose(ctx, r.Want.parameters(r.Template, before), now)
+	p, err := r.createChangeSet(ctx, r.Spec.parameters(r.Template, before), now)
 	if err != nil || p.Empty {
 		return err
 	}
@@ -238,8 +240,8 @@ func (r *Run) proposeAndExecute(ctx context.Context, old awsadmin.Proposal, befo
 }
 
 // execute has CloudFormation do what it has proposed, and waits for it.
-func (r *Run) execute(ctx context.Context, p awsadmin.Proposal) error {
-	before, err := r.AWS.LastStep(ctx, p.Stack)
+func (r *Deployment) execute(ctx context.Context, p awsadmin.ChangeSet) error {
+	before, err := r.AWS.LastEventID(ctx, p.Stack)
 	if err != nil {
 		return err
 	}
@@ -251,8 +253,8 @@ func (r *Run) execute(ctx context.Context, p awsadmin.Proposal) error {
 
 var verbs = map[string]change.Verb{"Add": change.Create, "Modify": change.Update, "Remove": change.Delete}
 
-// partOf is what CloudFormation proposes, in the words of a plan.
-func partOf(c awsadmin.StackChange) change.Change {
+// resourceChange is what CloudFormation proposes, in the words of a plan.
+func resourceChange(c awsadmin.StackChange) change.Change {
 	verb, known := verbs[c.Action]
 	if !known {
 		verb = change.Update
@@ -260,7 +262,7 @@ func partOf(c awsadmin.StackChange) change.Change {
 	out := change.Change{Part: true, Verb: verb, Kind: strings.ReplaceAll(strings.TrimPrefix(c.Type, "AWS::"), "::", " "),
 		Name: c.LogicalID}
 	if c.Name != "" && verb != change.Create {
-		out.Name = c.LogicalID + " (" + short(c.Name) + ")"
+		out.Name = c.LogicalID + " (" + arnName(c.Name) + ")"
 	}
 	if len(c.Of) > 0 && verb == change.Update {
 		out.Why = strings.Join(c.Of, ", ")
@@ -272,10 +274,10 @@ func partOf(c awsadmin.StackChange) change.Change {
 }
 
 // short is the end of an ARN or a URL.
-func short(name string) string { return name[strings.LastIndexAny(name, ":/")+1:] }
+func arnName(name string) string { return name[strings.LastIndexAny(name, ":/")+1:] }
 
-// differences are the parameters that change, before and after.
-func differences(before, after map[string]string, t *Template) (lines []string) {
+// parameterDiff are the parameters that change, before and after.
+func parameterDiff(before, after map[string]string, t *Template) (lines []string) {
 	value := func(of map[string]string, name string) string {
 		if v, ok := of[name]; ok {
 			return v
@@ -303,9 +305,9 @@ func cut(value string) string {
 }
 
 // Discard forgets what CloudFormation has proposed.
-func (r *Run) Discard(ctx context.Context, p Planned) error { return r.discard(ctx, p.proposal) }
+func (r *Deployment) Discard(ctx context.Context, p Plan) error { return r.discard(ctx, p.changeSet) }
 
-func (r *Run) discard(ctx context.Context, p awsadmin.Proposal) error {
+func (r *Deployment) discard(ctx context.Context, p awsadmin.ChangeSet) error {
 	if p.ID == "" || p.Empty {
 		return nil
 	}
@@ -313,7 +315,7 @@ func (r *Run) discard(ctx context.Context, p awsadmin.Proposal) error {
 }
 
 // follow waits, and makes an error of what CloudFormation has taken back.
-func (r *Run) follow(ctx context.Context, s awsadmin.Stack, before awsadmin.Mark) error {
+func (r *Deployment) follow(ctx context.Context, s awsadmin.Stack, before awsadmin.EventID) error {
 	var causes []string
 	after, err := r.AWS.Follow(ctx, s, before, func(e awsadmin.StackEvent) {
 		if e.Failed() && e.LogicalID != s.Name && e.Reason != "" {
@@ -330,8 +332,8 @@ func (r *Run) follow(ctx context.Context, s awsadmin.Stack, before awsadmin.Mark
 	return &FailedError{Stack: after, Causes: causes}
 }
 
-func (r *Run) deleteStack(ctx context.Context, s awsadmin.Stack) error {
-	before, err := r.AWS.LastStep(ctx, s)
+func (r *Deployment) deleteStack(ctx context.Context, s awsadmin.Stack) error {
+	before, err := r.AWS.LastEventID(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -112,19 +112,19 @@ func event(id, status, reason string) string {
 // ended is CloudFormation's word that it is done with the stack.
 func ended(status string) string { return event("cast-kops-prod-example-com-7405b025", status, "") }
 
-func newRun(t *testing.T, s *cloudFormation) (*Run, *[]string) {
+func newRun(t *testing.T, s *cloudFormation) (*Deployment, *[]string) {
 	t.Helper()
 	template, err := ParseTemplate(kopsspot.Template)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var said []string
-	r := &Run{Template: template, Say: func(e awsadmin.StackEvent) { said = append(said, e.LogicalID+" "+e.Status) },
+	r := &Deployment{Template: template, Say: func(e awsadmin.StackEvent) { said = append(said, e.LogicalID+" "+e.Status) },
 		AWS: awsadmin.New(aws.Config{Region: "eu-west-1", HTTPClient: s, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 			Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}),
-		Want: Want{Values: iam.Values{Partition: "aws", Region: "eu-west-1", Account: "123456789012", Cluster: "prod.example.com"},
-			Code: []byte("code"), Found: map[string]string{"Server": "https://api.prod.example.com"}}}
-	s.code = r.Want.key()
+		Spec: Spec{Values: iam.Values{Partition: "aws", Region: "eu-west-1", Account: "123456789012", Cluster: "prod.example.com"},
+			Code: []byte("code"), Discovered: map[string]string{"Server": "https://api.prod.example.com"}}}
+	s.code = r.Spec.key()
 	return r, &said
 }
 
@@ -318,7 +318,7 @@ func TestBadParametersAreRefused(t *testing.T) {
 // TestTheTemplateFitsIntoARequest, with the code's place in it: CloudFormation takes 51,200 bytes without a bucket.
 func TestTheTemplateFitsIntoARequest(t *testing.T) {
 	r, _ := newRun(t, &cloudFormation{})
-	text, err := r.Template.packaged(r.Want.bucket(), r.Want.key())
+	text, err := r.Template.packaged(r.Spec.bucket(), r.Spec.key())
 	if err != nil || len(text) > 51200 {
 		t.Errorf("%d bytes, %v", len(text), err)
 	}
@@ -346,19 +346,19 @@ func TestAStackKeepsWhatItWasGiven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := Want{Values: iam.Values{Cluster: "prod.example.com"}, Found: map[string]string{"Server": "https://found", "Login": "iam", "CA": "Zm91bmQ="},
-		Given: map[string]string{"CA": "Z2l2ZW4="}}
+	w := Spec{Values: iam.Values{Cluster: "prod.example.com"}, Discovered: map[string]string{"Server": "https://found", "Login": "iam", "CA": "Zm91bmQ="},
+		Overrides: map[string]string{"CA": "Z2l2ZW4="}}
 	before := map[string]string{"Server": "https://before", "Login": "iam", "CA": "YmVmb3Jl", "Gone": "x", "Mode": "observe", "Force": "allow"}
 	got := w.parameters(template, before)
 	want := map[string]string{"Cluster": "prod.example.com", "ShortName": "prod-example-com-7405b025", "Server": "https://before", "CA": "Z2l2ZW4=", "Mode": "observe"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	if stays := w.stays(before); strings.Join(stays, ",") != "Server" {
+	if stays := w.keptParameters(before); strings.Join(stays, ",") != "Server" {
 		t.Errorf("told to stay: %v", stays)
 	}
 	w.Refresh = true
-	if got := w.parameters(template, before); got["Server"] != "https://found" || got["CA"] != "Z2l2ZW4=" || got["Mode"] != "observe" || w.stays(before) != nil {
+	if got := w.parameters(template, before); got["Server"] != "https://found" || got["CA"] != "Z2l2ZW4=" || got["Mode"] != "observe" || w.keptParameters(before) != nil {
 		t.Errorf("refreshed: %v", got)
 	}
 }

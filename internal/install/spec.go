@@ -27,7 +27,7 @@ type spec struct {
 }
 
 // why a function outside of the VPC cannot reach the API server by the specification; empty if it can.
-func (s spec) inside() string {
+func (s spec) privateReason() string {
 	access := slices.Concat(s.Spec.KubernetesAPIAccess, s.Spec.API.Access)
 	switch lb := s.Spec.API.LoadBalancer; {
 	case lb != nil && lb.Type == "Internal":

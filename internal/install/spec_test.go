@@ -22,7 +22,7 @@ func TestWhoMayReachTheAPI(t *testing.T) {
 		if err := yaml.Unmarshal([]byte(text), &s); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.inside(); want == "" && got != "" || !strings.Contains(got, want) {
+		if got := s.privateReason(); want == "" && got != "" || !strings.Contains(got, want) {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}

@@ -13,13 +13,13 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// Want is what is to be deployed.
-type Want struct {
+// Spec is what is to be deployed.
+type Spec struct {
 	iam.Values // where; of the function nothing
 
-	Code  []byte            // the zip that Lambda runs
-	Given map[string]string // parameters that somebody has set
-	Found map[string]string // parameters that were found out; they count where nobody has ever said otherwise
+	Code       []byte            // the zip that Lambda runs
+	Overrides  map[string]string // parameters that somebody has set
+	Discovered map[string]string // parameters that were found out; they count where nobody has ever said otherwise
 
 	// Refresh says that what was found out counts also where the stack has something else.
 	Refresh bool
@@ -29,19 +29,19 @@ type Want struct {
 func StackName(cluster string) string { return iam.FunctionName(cluster) }
 
 // bucket is where the code of an account's functions is kept, for one region. No cluster's name is at its beginning.
-func (w Want) bucket() string { return "cast-kops-code-" + w.Account + "-" + w.Region }
+func (w Spec) bucket() string { return "cast-kops-code-" + w.Account + "-" + w.Region }
 
 // folder is where the bucket has the code of one cluster's function.
-func (w Want) folder() string { return iam.Name(w.Cluster) + "/" }
+func (w Spec) folder() string { return iam.Name(w.Cluster) + "/" }
 
 // key is where the bucket has the code. Other code has another key: by that CloudFormation knows.
-func (w Want) key() string {
+func (w Spec) key() string {
 	sum := sha256.Sum256(w.Code)
 	return w.folder() + hex.EncodeToString(sum[:8]) + ".zip"
 }
 
 // bucketPolicy lets nobody in without TLS.
-func (w Want) bucketPolicy() string {
+func (w Spec) bucketPolicy() string {
 	on := "arn:" + w.Partition + ":s3:::" + w.bucket()
 	return `{"Version": "2012-10-17", "Statement": [{"Sid": "OverTLSAlone", "Effect": "Deny", "Principal": "*", "Action": "s3:*", ` +
 		`"Resource": ["` + on + `", "` + on + `/*"], "Condition": {"Bool": {"aws:SecureTransport": "false"}}}]}`
@@ -49,27 +49,27 @@ func (w Want) bucketPolicy() string {
 
 // parameters are the stack's: what was said now, before what was said or found out before, before what was found out now. A
 // stack keeps what it has been given until somebody says otherwise.
-func (w Want) parameters(t *Template, before map[string]string) map[string]string {
-	all, first, second := map[string]string{}, w.Found, before
+func (w Spec) parameters(t *Template, before map[string]string) map[string]string {
+	all, first, second := map[string]string{}, w.Discovered, before
 	if w.Refresh {
-		first, second = before, w.Found
+		first, second = before, w.Discovered
 	}
-	for _, from := range []map[string]string{first, second, w.Given, {"Cluster": w.Cluster, "ShortName": iam.Name(w.Cluster)}} {
+	for _, from := range []map[string]string{first, second, w.Overrides, {"Cluster": w.Cluster, "ShortName": iam.Name(w.Cluster)}} {
 		maps.Copy(all, from)
 	}
 	maps.DeleteFunc(all, func(name, value string) bool {
 		byDefault, known := t.Defaults[name]
-		_, given := w.Given[name]
+		_, given := w.Overrides[name]
 		return !given && (!known || byDefault != nil && *byDefault == value) // an older template's, or nothing said
 	})
 	return all
 }
 
 // stays tells of what was found out and does not count, since the stack has been given something else.
-func (w Want) stays(before map[string]string) (names []string) {
-	for _, name := range slices.Sorted(maps.Keys(w.Found)) {
+func (w Spec) keptParameters(before map[string]string) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(w.Discovered)) {
 		has, was := before[name]
-		if _, given := w.Given[name]; was && !given && !w.Refresh && has != w.Found[name] && cmp.Or(has, w.Found[name]) != "" {
+		if _, given := w.Overrides[name]; was && !given && !w.Refresh && has != w.Discovered[name] && cmp.Or(has, w.Discovered[name]) != "" {
 			names = append(names, name)
 		}
 	}

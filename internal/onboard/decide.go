@@ -31,15 +31,15 @@ const (
 //
 // files are what is written. inCluster are the steps in the cluster: they come between, since the function's role
 // may have to read a token of its. token is that; nil if the function needs none.
-func decide(w Want, s State, files Files, inCluster []step, token *logIn) ([]step, error) {
-	if err := w.refusals(s, files); err != nil {
+func decide(w Spec, s State, files Files, inCluster []step, token *tokenSync) ([]step, error) {
+	if err := w.checkConflicts(s, files); err != nil {
 		return nil, err
 	}
-	tags, err := iam.UserTags(w.Ground.Values)
+	tags, err := iam.UserTags(w.Environment.Values)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := decideKey(w, s)
+	keys, err := planKey(w, s)
 	if err != nil {
 		return nil, err
 	}
@@ -58,25 +58,25 @@ func managedPolicy(s State, now *awsadmin.Policy, d iam.Document, files Files, w
 	text := files.text(d)
 	tags := map[string]string{iam.TagManagedBy: iam.ManagedBy}
 	if now == nil {
-		return []step{act(change.Create, kindPolicy, d.Name, why, awsadmin.CreatePolicy(d.Name, description, text, tags))}
+		return []step{newStep(change.Create, kindPolicy, d.Name, why, awsadmin.CreatePolicy(d.Name, description, text, tags))}
 	}
 	var steps []step
-	one := rewrite(kindPolicy, now.Name, why, now.Document, text, awsadmin.CreatePolicyVersion(now.ARN, text))
+	one := updateDocument(kindPolicy, now.Name, why, now.Document, text, awsadmin.CreatePolicyVersion(now.ARN, text))
 	if one.Changes() {
 		if len(now.Versions) >= awsadmin.MaxVersions {
-			steps = append(steps, versionAway(now, oldestVersion(now),
+			steps = append(steps, deleteVersion(now, oldestVersion(now),
 				fmt.Sprintf("it has %d versions, and this is the oldest that does not count", len(now.Versions))))
 		}
-		if losers := s.Strangers; len(losers) > 0 && now == s.Managed {
-			one.Why += "; " + listed(losers) + " lose by that what they may do with it"
+		if losers := s.UntaggedUsers; len(losers) > 0 && now == s.Managed {
+			one.Why += "; " + joinAnd(losers) + " lose by that what they may do with it"
 		}
 	}
 	steps = append(steps, one)
-	return append(steps, retagged(kindPolicy, now.Name, now.ARN, now.Tags, tags, awsadmin.TagPolicy)...)
+	return append(steps, updateTags(kindPolicy, now.Name, now.ARN, now.Tags, tags, awsadmin.TagPolicy)...)
 }
 
-func versionAway(p *awsadmin.Policy, version, why string) step {
-	return act(change.Delete, kindVersion, p.Name+"/"+version, why, awsadmin.DeletePolicyVersion(p.ARN, version))
+func deleteVersion(p *awsadmin.Policy, version, why string) step {
+	return newStep(change.Delete, kindVersion, p.Name+"/"+version, why, awsadmin.DeletePolicyVersion(p.ARN, version))
 }
 
 // oldestVersion is the oldest of a policy's versions that may be deleted.
@@ -98,8 +98,8 @@ func older(a, b awsadmin.Version) bool {
 	return len(a.ID) < len(b.ID) || len(a.ID) == len(b.ID) && a.ID < b.ID
 }
 
-// retagged adds tags that are missing, or say something else.
-func retagged(kind, name, id string, has, want map[string]string,
+// updateTags adds tags that are missing, or say something else.
+func updateTags(kind, name, id string, has, want map[string]string,
 	tag func(string, map[string]string) awsadmin.Call) []step {
 	missing := map[string]string{}
 	var diff []string
@@ -120,41 +120,41 @@ func retagged(kind, name, id string, has, want map[string]string,
 	if has[iam.TagManagedBy] != iam.ManagedBy {
 		why = "it was there before kops-spot, and is taken over: offboarding takes it away"
 	}
-	one := act(change.Tag, kind, name, why, tag(id, missing))
+	one := newStep(change.Tag, kind, name, why, tag(id, missing))
 	one.Diff = diff
 	return []step{one}
 }
 
-func user(w Want, s State, tags map[string]string) []step {
-	name := iam.UserName(w.Ground.Cluster)
+func user(w Spec, s State, tags map[string]string) []step {
+	name := iam.UserName(w.Environment.Cluster)
 	if s.User == nil {
-		return []step{act(change.Create, kindUser, name, "as whom CAST AI works on the cluster",
+		return []step{newStep(change.Create, kindUser, name, "as whom CAST AI works on the cluster",
 			awsadmin.CreateUser(name, tags))}
 	}
 	steps := []step{keep(kindUser, s.User.Name, "as whom CAST AI works on the cluster")}
-	return append(steps, retagged(kindUser, s.User.Name, s.User.Name, s.User.Tags, tags, awsadmin.TagUser)...)
+	return append(steps, updateTags(kindUser, s.User.Name, s.User.Name, s.User.Tags, tags, awsadmin.TagUser)...)
 }
 
-func last(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
+func arnName(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
 
-func listed(names []string) string {
+func joinAnd(names []string) string {
 	if n := len(names); n > 1 {
 		return strings.Join(names[:n-1], ", ") + " and " + names[n-1]
 	}
 	return strings.Join(names, "")
 }
 
-func role(w Want, s State, files Files) []step {
+func role(w Spec, s State, files Files) []step {
 	trust := files.text(iam.Trust)
-	tags := iam.Tags(w.Ground.Cluster)
+	tags := iam.Tags(w.Environment.Cluster)
 	why := "as whom the function runs; Lambda alone may be it"
 	if s.Role == nil {
 		if s.RoleName != iam.FunctionRole {
 			why += "; " + iam.FunctionRole + " is another's in this account"
 		}
-		return []step{act(change.Create, kindRole, s.RoleName, why, awsadmin.CreateRole(s.RoleName,
-			"Handles the Spot interruptions of "+w.Ground.Cluster, trust, tags))}
+		return []step{newStep(change.Create, kindRole, s.RoleName, why, awsadmin.CreateRole(s.RoleName,
+			"Handles the Spot interruptions of "+w.Environment.Cluster, trust, tags))}
 	}
-	steps := []step{rewrite(kindRole, s.Role.Name, why, s.Role.Trust, trust, awsadmin.UpdateTrust(s.Role.Name, trust))}
-	return append(steps, retagged(kindRole, s.Role.Name, s.Role.Name, s.Role.Tags, tags, awsadmin.TagRole)...)
+	steps := []step{updateDocument(kindRole, s.Role.Name, why, s.Role.Trust, trust, awsadmin.UpdateTrust(s.Role.Name, trust))}
+	return append(steps, updateTags(kindRole, s.Role.Name, s.Role.Name, s.Role.Tags, tags, awsadmin.TagRole)...)
 }

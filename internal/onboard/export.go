@@ -13,9 +13,9 @@ import (
 type Files map[string][]byte
 
 // documents are what onboarding writes into the account: the policies, and the tags by which they tell clusters apart.
-func (w Want) documents(s State, token *logIn) (Files, error) {
-	if token != nil && s.LogInSecret == nil {
-		s.LogInSecret = w.secretToMake()
+func (w Spec) documents(s State, token *tokenSync) (Files, error) {
+	if token != nil && s.TokenSecret == nil {
+		s.TokenSecret = w.placeholderSecret()
 	}
 	files := Files{}
 	all := []iam.Document{iam.Boundary, iam.ManagedPolicy, iam.RestrictedPolicy, iam.Trust, iam.HandlerPolicy, iam.RuntimePolicy}
@@ -29,7 +29,7 @@ func (w Want) documents(s State, token *logIn) (Files, error) {
 		}
 		files[fileOf(d)] = []byte(text)
 	}
-	userTags, err := iam.UserTags(w.Ground.Values)
+	userTags, err := iam.UserTags(w.Environment.Values)
 	if err != nil {
 		return nil, err
 	}

@@ -10,80 +10,80 @@ import (
 	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
-// FunctionLogIn is how a function logs in to its cluster.
-type FunctionLogIn struct {
+// FunctionLogin is how a function logs in to its cluster.
+type FunctionLogin struct {
 	Login     string // the setting KOPS_SPOT_LOGIN
 	SecretARN string // of what it reads for that; empty if nothing
 	Settled   bool   // the secret is there: its ARN is the one that it has
 }
 
 // functionMapping lets the function's role into the cluster, and touches nobody else's mapping.
-func (r *Run) functionMapping(role string) identitymap.Mapping {
-	v := r.Want.Ground.Values
+func (r *Onboarding) functionMapping(role string) identitymap.Mapping {
+	v := r.Spec.Environment.Values
 	v.FunctionRole = role
-	return identitymap.Mapping{Cluster: v.Cluster, Karpenter: r.Want.Karpenter, Identities: []identitymap.Identity{
+	return identitymap.Mapping{Cluster: v.Cluster, Karpenter: r.Spec.Karpenter, Identities: []identitymap.Identity{
 		{Kind: identitymap.Role, ARN: v.FunctionRoleARN(), Username: "kops-spot", Groups: []string{identitymap.HandlerGroup}}}}
 }
 
-// PlanLogIn says what has to be changed for a function with the role to log in to the cluster, and how it does then. It is the
+// PlanAccess says what has to be changed for a function with the role to log in to the cluster, and how it does then. It is the
 // part of onboarding that the function needs.
-func (r *Run) PlanLogIn(ctx context.Context, role string) (Planned, FunctionLogIn, error) {
+func (r *Onboarding) PlanAccess(ctx context.Context, role string) (Plan, FunctionLogin, error) {
 	var s State
 	var err error
-	name := LogInSecret(r.Want.Ground.Cluster)
-	if s.LogInSecret, err = r.AWS.Secret(ctx, name); err != nil {
-		return Planned{}, FunctionLogIn{}, err
+	name := TokenSecret(r.Spec.Environment.Cluster)
+	if s.TokenSecret, err = r.AWS.Secret(ctx, name); err != nil {
+		return Plan{}, FunctionLogin{}, err
 	}
-	if err := r.Want.goingAway(secretLogIn, s.LogInSecret); err != nil {
-		return Planned{}, FunctionLogIn{}, err
+	if err := r.Spec.checkNotDeleting(secretToken, s.TokenSecret); err != nil {
+		return Plan{}, FunctionLogin{}, err
 	}
 	plan, err := r.functionMapping(role).Plan(ctx, r.Cluster)
 	if err != nil {
-		return Planned{}, FunctionLogIn{}, err
+		return Plan{}, FunctionLogin{}, err
 	}
 	steps := clusterSteps(plan)
 	if !plan.NeedsToken {
-		how := FunctionLogIn{Login: "iam", Settled: true}
-		if plan.ClusterID != "" && plan.ClusterID != r.Want.Ground.Cluster {
+		how := FunctionLogin{Login: "iam", Settled: true}
+		if plan.ClusterID != "" && plan.ClusterID != r.Spec.Environment.Cluster {
 			how.Login += ":" + plan.ClusterID
 		}
 		return r.planned(s, steps, plan.Files), how, nil
 	}
-	how := FunctionLogIn{Login: "secretsmanager:" + name, SecretARN: r.Want.secretToMake().ARN, Settled: s.LogInSecret != nil}
+	how := FunctionLogin{Login: "secretsmanager:" + name, SecretARN: r.Spec.placeholderSecret().ARN, Settled: s.TokenSecret != nil}
 	if how.Settled {
-		how.SecretARN = s.LogInSecret.ARN
+		how.SecretARN = s.TokenSecret.ARN
 	}
-	token := &logIn{tokenLabel(plan.TokenUID())}
-	return r.planned(s, append(steps, token.steps(r.Want, s)...), plan.Files), how, nil
+	token := &tokenSync{tokenLabel(plan.TokenUID())}
+	return r.planned(s, append(steps, token.steps(r.Spec, s)...), plan.Files), how, nil
 }
 
-// PlanRights says what has to be changed in the cluster for a function to do its work there that somebody else sees to the
+// PlanRBAC says what has to be changed in the cluster for a function to do its work there that somebody else sees to the
 // log-in of.
-func (r *Run) PlanRights(ctx context.Context) (Planned, error) {
-	plan, err := identitymap.Mapping{Cluster: r.Want.Ground.Cluster, Karpenter: r.Want.Karpenter}.Plan(ctx, r.Cluster)
+func (r *Onboarding) PlanRBAC(ctx context.Context) (Plan, error) {
+	plan, err := identitymap.Mapping{Cluster: r.Spec.Environment.Cluster, Karpenter: r.Spec.Karpenter}.Plan(ctx, r.Cluster)
 	return r.planned(State{}, clusterSteps(plan), plan.Files), err
 }
 
-// PlanLogInRemoval says what is to be taken away for the cluster to forget a function with the role; without one, with the role
+// PlanAccessRemoval says what is to be taken away for the cluster to forget a function with the role; without one, with the role
 // that it would have. Where onboarding has made the role, that is offboarding's to do.
-func (r *Run) PlanLogInRemoval(ctx context.Context, role string) (Planned, error) {
-	cluster := r.Want.Ground.Cluster
+func (r *Onboarding) PlanAccessRemoval(ctx context.Context, role string) (Plan, error) {
+	cluster := r.Spec.Environment.Cluster
 	s, err := Inspect(ctx, r.AWS, cluster)
 	if err != nil {
-		return Planned{}, err
+		return Plan{}, err
 	}
 	if s.User != nil && isOurs(s.User.Tags, cluster) || s.Role != nil && isOurs(s.Role.Tags, cluster) {
 		return r.planned(s, []step{leave("cluster", cluster, "the cluster is onboarded: kops-spot offboard takes away what it knows of the function")}, nil), nil
 	}
 	plan, err := r.functionMapping(cmp.Or(role, s.RoleName)).PlanRemoval(ctx, r.Cluster)
-	return r.planned(s, slices.Concat(clusterSteps(plan), secretsAway(r.Want, State{LogInSecret: s.LogInSecret})), nil), err
+	return r.planned(s, slices.Concat(clusterSteps(plan), removeSecrets(r.Spec, State{TokenSecret: s.TokenSecret})), nil), err
 }
 
-// secretToMake stands for the log-in's secret before it is made: what AWS puts after its name is known only then.
-func (w Want) secretToMake() *awsadmin.Secret {
-	g := w.Ground
+// placeholderSecret stands for the log-in's secret before it is made: what AWS puts after its name is known only then.
+func (w Spec) placeholderSecret() *awsadmin.Secret {
+	g := w.Environment
 	return &awsadmin.Secret{ARN: "arn:" + g.Partition + ":secretsmanager:" + g.Region + ":" + g.Account + ":secret:" +
-		LogInSecret(g.Cluster) + "-AbCdEf"}
+		TokenSecret(g.Cluster) + "-AbCdEf"}
 }
 
 // FunctionRole is the role that a function of the cluster has or would have: the name, and whether onboarding has made it.

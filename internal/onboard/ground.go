@@ -23,24 +23,24 @@ import (
 // tagKopsCluster is the tag in which kOps writes the cluster's name on everything that it makes in EC2.
 const tagKopsCluster = "KubernetesCluster"
 
-// Meant is which cluster is meant: by its name, and by what led to it.
-type Meant struct {
+// ClusterRef is which cluster is meant: by its name, and by what led to it.
+type ClusterRef struct {
 	Cluster string
 	Context string // the kubeconfig's
 }
 
-// Machine is an EC2 instance as a node names it.
-type Machine struct{ Node, ID, Region string }
+// NodeInstance is an EC2 instance as a node names it.
+type NodeInstance struct{ Node, ID, Region string }
 
-// Ground is where a cluster stands in AWS.
-type Ground struct {
+// Environment is where a cluster stands in AWS.
+type Environment struct {
 	iam.Values        // all but the function's
 	Caller     string // ARN of whoever runs this
 
 }
 
-// Asked is what of AWS tells whether it is the right account and region.
-type Asked interface {
+// EC2API is what of AWS tells whether it is the right account and region.
+type EC2API interface {
 	Region() string
 	Caller(ctx context.Context) (awsadmin.Caller, error)
 	Tagged(ctx context.Context, key, value string) ([]awsadmin.Instance, error)
@@ -55,9 +55,9 @@ var (
 	zoneRegion = regexp.MustCompile(`^[a-z]+(-[a-z]+)+-[0-9]+`)
 )
 
-// MachineOf reads which instance a node is, and in which region: kubelet, kOps or the cloud controller write
+// InstanceOf reads which instance a node is, and in which region: kubelet, kOps or the cloud controller write
 // aws:///<zone>/<instance id> into its spec.providerID.
-func MachineOf(providerID string) (id, region string, ok bool) {
+func InstanceOf(providerID string) (id, region string, ok bool) {
 	path, ok := strings.CutPrefix(providerID, "aws://")
 	parts := strings.Split(path, "/")
 	if !ok || len(parts) < 2 || !InstanceID.MatchString(parts[len(parts)-1]) {
@@ -66,8 +66,8 @@ func MachineOf(providerID string) (id, region string, ok bool) {
 	return parts[len(parts)-1], zoneRegion.FindString(parts[len(parts)-2]), true
 }
 
-// Machines reads which instances the cluster's nodes are.
-func Machines(ctx context.Context, cluster dynamic.Interface) (all []Machine, err error) {
+// NodeInstances reads which instances the cluster's nodes are.
+func NodeInstances(ctx context.Context, cluster dynamic.Interface) (all []NodeInstance, err error) {
 	kind := schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 	nodes, err := cluster.Resource(kind).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -75,15 +75,15 @@ func Machines(ctx context.Context, cluster dynamic.Interface) (all []Machine, er
 	}
 	for _, n := range nodes.Items {
 		providerID, _, _ := unstructured.NestedString(n.Object, "spec", "providerID")
-		if id, region, ok := MachineOf(providerID); ok {
-			all = append(all, Machine{n.GetName(), id, region})
+		if id, region, ok := InstanceOf(providerID); ok {
+			all = append(all, NodeInstance{n.GetName(), id, region})
 		}
 	}
 	return all, nil
 }
 
 // RegionOf is the region that the nodes are in, which must be the one that was said.
-func RegionOf(machines []Machine, said string, m Meant) (string, error) {
+func RegionOf(machines []NodeInstance, said string, m ClusterRef) (string, error) {
 	regions := map[string]bool{}
 	for _, one := range machines {
 		regions[one.Region] = true
@@ -102,14 +102,14 @@ func RegionOf(machines []Machine, said string, m Meant) (string, error) {
 	}
 }
 
-// RightCluster makes sure that kubeconfig and credentials lead to the same cluster, and says where it is: the nodes' instances
+// VerifyCluster makes sure that kubeconfig and credentials lead to the same cluster, and says where it is: the nodes' instances
 // must be in this account and region, with the cluster's tag. Every command that changes something in AWS asks it first.
-func RightCluster(ctx context.Context, aws Asked, machines []Machine, m Meant) (Ground, []awsadmin.Instance, error) {
+func VerifyCluster(ctx context.Context, aws EC2API, machines []NodeInstance, m ClusterRef) (Environment, []awsadmin.Instance, error) {
 	who, err := aws.Caller(ctx)
 	if err != nil {
-		return Ground{}, nil, err
+		return Environment{}, nil, err
 	}
-	g := Ground{Caller: who.ARN}
+	g := Environment{Caller: who.ARN}
 	g.Partition, g.Account, g.Region, g.Cluster = who.Partition, who.Account, aws.Region(), m.Cluster
 	tagged, err := aws.Tagged(ctx, tagKopsCluster, m.Cluster)
 	if err != nil {
@@ -132,7 +132,7 @@ func RightCluster(ctx context.Context, aws Asked, machines []Machine, m Meant) (
 		if err != nil {
 			return g, nil, err
 		}
-		return g, nil, wrong(g, m, machines, tagged, found)
+		return g, nil, mismatchError(g, m, machines, tagged, found)
 	}
 	if len(vpcs) > 1 {
 		return g, nil, fmt.Errorf("the instances of %s are in more than one VPC: %s: a kOps cluster is in one",
@@ -143,7 +143,7 @@ func RightCluster(ctx context.Context, aws Asked, machines []Machine, m Meant) (
 }
 
 // wrong says which of kubeconfig and credentials points elsewhere, as far as AWS lets know.
-func wrong(g Ground, m Meant, machines []Machine, tagged, found []awsadmin.Instance) error {
+func mismatchError(g Environment, m ClusterRef, machines []NodeInstance, tagged, found []awsadmin.Instance) error {
 	begin := fmt.Sprintf("nothing was changed: kubeconfig and AWS credentials do not lead to the same cluster: the kubeconfig's context %s leads to %s, whose node %s is the instance %s",
 		m.Context, m.Cluster, machines[0].Node, machines[0].ID)
 	where := fmt.Sprintf("account %s and region %s, to which the credentials of %s lead", g.Account, g.Region, g.Caller)

@@ -53,7 +53,7 @@ func of(cluster, id, vpc string) awsadmin.Instance {
 
 func TestRightCluster(t *testing.T) {
 	const prod, dev = "prod.example.com", "dev.example.com"
-	nodes := []Machine{{"n1", "i-00000001", "eu-west-1"}, {"n2", "i-00000002", "eu-west-1"}}
+	nodes := []NodeInstance{{"n1", "i-00000001", "eu-west-1"}, {"n2", "i-00000002", "eu-west-1"}}
 	for name, c := range map[string]struct {
 		has  fakeRegion
 		want string // in the error; empty: it is the right one
@@ -68,7 +68,7 @@ func TestRightCluster(t *testing.T) {
 		"the cluster's nodes are in two networks": {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "w")}, "more than one VPC: v, w"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g, _, err := RightCluster(t.Context(), c.has, nodes, Meant{Cluster: prod, Context: "ctx"})
+			g, _, err := VerifyCluster(t.Context(), c.has, nodes, ClusterRef{Cluster: prod, Context: "ctx"})
 			if c.want == "" {
 				if err != nil || g.VPC != "v" || g.Account != "123456789012" || g.Partition != "aws-cn" || g.Region != "eu-west-1" || g.Cluster != prod {
 					t.Errorf("%+v, %v", g, err)
@@ -83,17 +83,17 @@ func TestRightCluster(t *testing.T) {
 }
 
 func TestRegionIsTheNodes(t *testing.T) {
-	in := func(region string) Machine { return Machine{"n", "i-00000001", region} }
-	m := Meant{Cluster: "prod.example.com", Context: "ctx"}
+	in := func(region string) NodeInstance { return NodeInstance{"n", "i-00000001", region} }
+	m := ClusterRef{Cluster: "prod.example.com", Context: "ctx"}
 	for name, c := range map[string]struct {
-		nodes     []Machine
+		nodes     []NodeInstance
 		said      string
 		want, err string
 	}{
-		"nobody says":       {[]Machine{in("eu-west-1"), in("eu-west-1")}, "", "eu-west-1", ""},
-		"it is said":        {[]Machine{in("eu-west-1")}, "eu-west-1", "eu-west-1", ""},
-		"another is said":   {[]Machine{in("eu-west-1")}, "us-east-1", "", "the nodes of the kubeconfig's context ctx are in eu-west-1"},
-		"there are several": {[]Machine{in("eu-west-1"), in("us-east-1")}, "", "", "more than one region: eu-west-1, us-east-1"},
+		"nobody says":       {[]NodeInstance{in("eu-west-1"), in("eu-west-1")}, "", "eu-west-1", ""},
+		"it is said":        {[]NodeInstance{in("eu-west-1")}, "eu-west-1", "eu-west-1", ""},
+		"another is said":   {[]NodeInstance{in("eu-west-1")}, "us-east-1", "", "the nodes of the kubeconfig's context ctx are in eu-west-1"},
+		"there are several": {[]NodeInstance{in("eu-west-1"), in("us-east-1")}, "", "", "more than one region: eu-west-1, us-east-1"},
 		"there are none":    {nil, "eu-west-1", "", "no node says that it is an EC2 instance"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 const (
 	maxKeys = 2 // IAM lets a user have no more
 
-	// replacesNone is what tagRenewing says where a user's first key is made.
+	// replacesNone is what tagKeyReplaces says where a user's first key is made.
 	replacesNone = "none"
 
 	takeBackLimit = 10 * time.Second
@@ -34,13 +34,13 @@ type keys struct {
 	all     []awsadmin.Key
 	stored  string // the one whose secret is in the store; empty if none of them is
 	where   string // that is in another store than is wanted: which; empty otherwise
-	pending string // what tagRenewing says; empty without
+	pending string // what tagKeyReplaces says; empty without
 }
 
-func knownKeys(w Want, s State) (k keys, err error) {
-	k.user = iam.UserName(w.Ground.Cluster)
+func findKeys(w Spec, s State) (k keys, err error) {
+	k.user = iam.UserName(w.Environment.Cluster)
 	if s.User != nil {
-		k.user, k.all, k.pending = s.User.Name, s.User.Keys, s.User.Tags[tagRenewing]
+		k.user, k.all, k.pending = s.User.Name, s.User.Keys, s.User.Tags[tagKeyReplaces]
 	}
 	held, err := w.Store.Holds(s)
 	switch {
@@ -52,9 +52,9 @@ func knownKeys(w Want, s State) (k keys, err error) {
 	}
 	if _, inFile := w.Store.(InFile); inFile && held != "" {
 		return k, fmt.Errorf("%s holds the access key %s, which is none of the user %s: it is not overwritten: remove it, or choose another file",
-			w.Store, held, iam.UserName(w.Ground.Cluster))
+			w.Store, held, iam.UserName(w.Environment.Cluster))
 	}
-	for _, other := range []KeyStore{InSecretsManager{w.Ground.Cluster}, InConsole{}} {
+	for _, other := range []KeyStore{InSecretsManager{w.Environment.Cluster}, InConsole{}} {
 		if held, err := other.Holds(s); err != nil {
 			return k, err
 		} else if k.has(held) {
@@ -69,20 +69,20 @@ func (k keys) has(id string) bool {
 	return id != "" && slices.ContainsFunc(k.all, func(one awsadmin.Key) bool { return one.ID == id })
 }
 
-// decideKey makes a key where there is none, keeps one whose secret is stored, and never deletes one that somebody may use,
+// planKey makes a key where there is none, keeps one whose secret is stored, and never deletes one that somebody may use,
 // unless that was asked for. What a run has left that was broken off while it made a key, it finishes first.
-func decideKey(w Want, s State) ([]step, error) {
-	k, err := knownKeys(w, s)
+func planKey(w Spec, s State) ([]step, error) {
+	k, err := findKeys(w, s)
 	if err != nil {
 		return nil, err
 	}
 	var steps []step
 	switch stored := k.stored != "" && k.stored != k.pending; {
 	case k.pending != "" && !stored:
-		steps = k.dropOrphans()
+		steps = k.deleteUnstored()
 	case k.has(k.pending): // the new key is stored, and the old one was to go
 		why := k.stored + " has taken its place, and an earlier run could not delete it any more"
-		return append(k.retire(k.pending, why), k.untag()), nil
+		return append(k.deactivate(k.pending, why), k.clearTag()), nil
 	}
 	switch {
 	case len(k.all) == 0:
@@ -101,20 +101,20 @@ func decideKey(w Want, s State) ([]step, error) {
 	}
 	steps = append(steps, k.kept(w)...)
 	if k.pending != "" {
-		steps = append(steps, k.untag())
+		steps = append(steps, k.clearTag())
 	}
 	return steps, nil
 }
 
-// dropOrphans deletes keys that a run has made which was broken off before it could store them.
-func (k *keys) dropOrphans() (steps []step) {
+// deleteUnstored deletes keys that a run has made which was broken off before it could store them.
+func (k *keys) deleteUnstored() (steps []step) {
 	var rest []awsadmin.Key
 	for _, one := range k.all {
 		if one.ID == k.pending || one.Used { // what has been used, somebody else has made
 			rest = append(rest, one)
 			continue
 		}
-		steps = append(steps, act(change.Delete, kindKey, one.ID,
+		steps = append(steps, newStep(change.Delete, kindKey, one.ID,
 			"an earlier run has made it and was broken off before it could store it: nobody has its secret",
 			awsadmin.DeleteKey(k.user, one.ID)))
 	}
@@ -124,33 +124,33 @@ func (k *keys) dropOrphans() (steps []step) {
 
 // renew makes a key and stores it before the old one goes, if there is one. The tag tells the next run of a key that
 // this one could neither store nor take back.
-func (k keys) renew(w Want, s State, old string) []step {
+func (k keys) renew(w Spec, s State, old string) []step {
 	var made awsadmin.NewKey // from step to step; it is shown to nobody
 	steps, stored := w.Store.steps(w, s, &made)
 	of, replaces := "of "+k.user, cmp.Or(old, replacesNone)
 	if k.pending != replaces {
-		steps = append(steps, act(change.Tag, kindUser, k.user, tagRenewing+"="+replaces+
+		steps = append(steps, newStep(change.Tag, kindUser, k.user, tagKeyReplaces+"="+replaces+
 			", while the key is made: a run that is broken off is finished by the next",
-			awsadmin.TagUser(k.user, map[string]string{tagRenewing: replaces})))
+			awsadmin.TagUser(k.user, map[string]string{tagKeyReplaces: replaces})))
 	}
 	steps = append(steps,
 		step{Change: change.Change{Verb: change.Create, Kind: kindKey, Name: of},
-			Write: func(ctx context.Context, r *Run) (err error) {
+			Write: func(ctx context.Context, r *Onboarding) (err error) {
 				if err = w.Store.Ready(); err == nil {
 					made, err = r.AWS.CreateKey(ctx, k.user)
 				}
 				return err
 			}},
 		step{Change: change.Change{Verb: change.Store, Kind: kindKey, Name: of, Why: "in " + w.Store.String()},
-			Write: func(ctx context.Context, r *Run) error { return k.store(ctx, r, made) }})
+			Write: func(ctx context.Context, r *Onboarding) error { return k.store(ctx, r, made) }})
 	steps = append(steps, stored...)
-	last := []step{k.untag()}
+	last := []step{k.clearTag()}
 	if old != "" {
-		last = append(k.retire(old, "the new one takes its place; whoever uses the old one must take the new one"), last...)
+		last = append(k.deactivate(old, "the new one takes its place; whoever uses the old one must take the new one"), last...)
 	}
 	write := last[0].Write
-	last[0].Write = func(ctx context.Context, r *Run) error {
-		if err := untilKnown(ctx, r.AWS, made); err != nil {
+	last[0].Write = func(ctx context.Context, r *Onboarding) error {
+		if err := waitUntilAccepted(ctx, r.AWS, made); err != nil {
 			return err
 		}
 		return write(ctx, r)
@@ -159,32 +159,32 @@ func (k keys) renew(w Want, s State, old string) []step {
 }
 
 // store stores a key that was made. One that the store surely does not have is taken away again.
-func (k keys) store(ctx context.Context, r *Run, made awsadmin.NewKey) error {
-	err := r.Want.Store.Put(ctx, r.AWS, made)
+func (k keys) store(ctx context.Context, r *Onboarding, made awsadmin.NewKey) error {
+	err := r.Spec.Store.Put(ctx, r.AWS, made)
 	switch {
 	case err == nil:
 		r.Made = &made
 		return nil
 	case !errors.Is(err, ErrNotStored):
-		return fmt.Errorf("whether %s has access key %s is not known: run this again: %w", r.Want.Store, made.ID, err)
+		return fmt.Errorf("whether %s has access key %s is not known: run this again: %w", r.Spec.Store, made.ID, err)
 	}
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackLimit)
 	defer cancel()
 	return errors.Join(err, r.AWS.Do(back, awsadmin.DeleteKey(k.user, made.ID)))
 }
 
-func (k keys) retire(id, why string) []step {
-	return []step{act(change.Deactivate, kindKey, id, why, awsadmin.DeactivateKey(k.user, id)),
-		act(change.Delete, kindKey, id, "", awsadmin.DeleteKey(k.user, id))}
+func (k keys) deactivate(id, why string) []step {
+	return []step{newStep(change.Deactivate, kindKey, id, why, awsadmin.DeactivateKey(k.user, id)),
+		newStep(change.Delete, kindKey, id, "", awsadmin.DeleteKey(k.user, id))}
 }
 
-func (k keys) untag() step {
-	return act(change.Untag, kindUser, k.user, tagRenewing+": no key is being made any more",
-		awsadmin.UntagUser(k.user, tagRenewing))
+func (k keys) clearTag() step {
+	return newStep(change.Untag, kindUser, k.user, tagKeyReplaces+": no key is being made any more",
+		awsadmin.UntagUser(k.user, tagKeyReplaces))
 }
 
-// untilKnown waits until AWS accepts the key: before that, the old one must not go.
-func untilKnown(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) error {
+// waitUntilAccepted waits until AWS accepts the key: before that, the old one must not go.
+func waitUntilAccepted(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) error {
 	var refused error
 	if wait.PollUntilContextTimeout(ctx, knownPause, knownLimit, true, func(ctx context.Context) (bool, error) {
 		refused = aws.KeyWorks(ctx, k)
@@ -197,7 +197,7 @@ func untilKnown(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) e
 }
 
 // kept says what becomes of keys that stay.
-func (k keys) kept(w Want) (steps []step) {
+func (k keys) kept(w Spec) (steps []step) {
 	renew := "--rotate-key makes a new one, stores it, and then deletes this one"
 	for _, one := range k.all {
 		verb, why := leave, ""

@@ -11,87 +11,87 @@ import (
 )
 
 // PlanRemoval says what offboarding would take away: what onboarding has made for the cluster, and nothing else.
-func (r *Run) PlanRemoval(ctx context.Context) (Planned, error) {
-	s, err := Inspect(ctx, r.AWS, r.Want.Ground.Cluster)
+func (r *Onboarding) PlanRemoval(ctx context.Context) (Plan, error) {
+	s, err := Inspect(ctx, r.AWS, r.Spec.Environment.Cluster)
 	if err != nil {
-		return Planned{}, err
+		return Plan{}, err
 	}
 	functions, err := r.AWS.Functions(ctx)
 	if err != nil {
-		return Planned{}, err
+		return Plan{}, err
 	}
 	var inCluster []step
 	if r.Cluster != nil {
 		plan, err := r.mapping(s).PlanRemoval(ctx, r.Cluster)
 		if err != nil {
-			return Planned{}, err
+			return Plan{}, err
 		}
 		inCluster = clusterSteps(plan)
 	}
-	return r.planned(s, decideRemoval(r.Want, s, functions, inCluster), nil), nil
+	return r.planned(s, decideRemoval(r.Spec, s, functions, inCluster), nil), nil
 }
 
 // decideRemoval takes away the ways in first: the keys, and what the cluster knows. Then what the user and the role may do,
 // these two, and last what all clusters share, if no other needs it.
-func decideRemoval(w Want, s State, functions []awsadmin.Function, inCluster []step) []step {
+func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []step) []step {
 	return slices.Concat(
-		keysAway(w, s), inCluster, userAway(w, s), roleAway(w, s, functions), secretsAway(w, s), sharedAway(s), madeByUser(s))
+		removeKeys(w, s), inCluster, removeUser(w, s), removeRole(w, s, functions), removeSecrets(w, s), removeShared(s), rolesMadeByUser(s))
 }
 
 func isOurs(tags map[string]string, cluster string) bool {
 	return tags[iam.TagManagedBy] == iam.ManagedBy && tags[iam.TagCluster] == cluster && tags[iam.TagStack] == ""
 }
 
-const notMade = "it does not carry the tags of kops-spot for this cluster: somebody else has made it"
+const reasonForeign = "it does not carry the tags of kops-spot for this cluster: somebody else has made it"
 
-func keysAway(w Want, s State) (steps []step) {
-	if s.User == nil || !isOurs(s.User.Tags, w.Ground.Cluster) {
+func removeKeys(w Spec, s State) (steps []step) {
+	if s.User == nil || !isOurs(s.User.Tags, w.Environment.Cluster) {
 		return nil
 	}
 	for _, k := range s.User.Keys {
-		steps = append(steps, act(change.Delete, kindKey, k.ID, "of "+s.User.Name, awsadmin.DeleteKey(s.User.Name, k.ID)))
+		steps = append(steps, newStep(change.Delete, kindKey, k.ID, "of "+s.User.Name, awsadmin.DeleteKey(s.User.Name, k.ID)))
 	}
 	return steps
 }
 
-func userAway(w Want, s State) []step {
+func removeUser(w Spec, s State) []step {
 	switch {
 	case s.User == nil:
 		return nil
-	case !isOurs(s.User.Tags, w.Ground.Cluster):
-		return []step{leave(kindUser, s.User.Name, notMade)}
+	case !isOurs(s.User.Tags, w.Environment.Cluster):
+		return []step{leave(kindUser, s.User.Name, reasonForeign)}
 	}
-	steps := rightsAway(s.User.Name, s.User.Attached, s.User.Inline, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy)
+	steps := removePolicies(s.User.Name, s.User.Attached, s.User.Inline, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy)
 	if len(s.User.Groups) > 0 {
-		return append(steps, leave(kindUser, s.User.Name, "somebody has put it into "+listed(s.User.Groups)+": take it out of there, and run this again"))
+		return append(steps, leave(kindUser, s.User.Name, "somebody has put it into "+joinAnd(s.User.Groups)+": take it out of there, and run this again"))
 	}
-	return append(steps, act(change.Delete, kindUser, s.User.Name, "as whom CAST AI worked on the cluster",
+	return append(steps, newStep(change.Delete, kindUser, s.User.Name, "as whom CAST AI worked on the cluster",
 		awsadmin.DeleteUser(s.User.Name)))
 }
 
-// rightsAway takes every policy from a user or a role, since IAM deletes neither before that.
-func rightsAway(of string, attached []string, inline map[string]string, detach, drop func(of, policy string) awsadmin.Call) (steps []step) {
+// removePolicies takes every policy from a user or a role, since IAM deletes neither before that.
+func removePolicies(of string, attached []string, inline map[string]string, detach, drop func(of, policy string) awsadmin.Call) (steps []step) {
 	for _, arn := range slices.Sorted(slices.Values(attached)) {
-		steps = append(steps, act(change.Detach, kindAttached, of+"/"+last(arn), "the policy itself stays", detach(of, arn)))
+		steps = append(steps, newStep(change.Detach, kindAttached, of+"/"+arnName(arn), "the policy itself stays", detach(of, arn)))
 	}
 	for _, policy := range slices.Sorted(maps.Keys(inline)) {
-		steps = append(steps, act(change.Delete, kindInline, of+"/"+policy, "", drop(of, policy)))
+		steps = append(steps, newStep(change.Delete, kindInline, of+"/"+policy, "", drop(of, policy)))
 	}
 	return steps
 }
 
-func roleAway(w Want, s State, functions []awsadmin.Function) []step {
+func removeRole(w Spec, s State, functions []awsadmin.Function) []step {
 	switch {
 	case s.Role == nil:
 		return nil
-	case !isOurs(s.Role.Tags, w.Ground.Cluster):
-		return []step{leave(kindRole, s.Role.Name, notMade)}
+	case !isOurs(s.Role.Tags, w.Environment.Cluster):
+		return []step{leave(kindRole, s.Role.Name, reasonForeign)}
 	}
-	return dropRole(s.Role, functions, "as whom the function ran")
+	return deleteRole(s.Role, functions, "as whom the function ran")
 }
 
-// dropRole takes a role away, unless something runs with it.
-func dropRole(role *awsadmin.Role, functions []awsadmin.Function, why string, except ...string) []step {
+// deleteRole takes a role away, unless something runs with it.
+func deleteRole(role *awsadmin.Role, functions []awsadmin.Function, why string, except ...string) []step {
 	var running []string
 	for _, f := range functions {
 		if f.Role == role.Name && !slices.Contains(except, f.Name) {
@@ -100,34 +100,34 @@ func dropRole(role *awsadmin.Role, functions []awsadmin.Function, why string, ex
 	}
 	switch {
 	case len(running) > 0:
-		return []step{leave(kindRole, role.Name, "the function "+listed(running)+" runs with it: delete that, and run this again")}
+		return []step{leave(kindRole, role.Name, "the function "+joinAnd(running)+" runs with it: delete that, and run this again")}
 	case len(role.Profiles) > 0:
-		return []step{leave(kindRole, role.Name, "it is in the instance profile "+listed(role.Profiles)+", which somebody else has made: take it out of there, and run this again")}
+		return []step{leave(kindRole, role.Name, "it is in the instance profile "+joinAnd(role.Profiles)+", which somebody else has made: take it out of there, and run this again")}
 	}
-	steps := rightsAway(role.Name, role.Attached, role.Inline, awsadmin.DetachRolePolicy, awsadmin.DeleteRolePolicy)
-	return append(steps, act(change.Delete, kindRole, role.Name, why, awsadmin.DeleteRole(role.Name)))
+	steps := removePolicies(role.Name, role.Attached, role.Inline, awsadmin.DetachRolePolicy, awsadmin.DeleteRolePolicy)
+	return append(steps, newStep(change.Delete, kindRole, role.Name, why, awsadmin.DeleteRole(role.Name)))
 }
 
-func secretsAway(w Want, s State) (steps []step) {
-	for _, secret := range []*awsadmin.Secret{s.KeySecret, s.LogInSecret} {
+func removeSecrets(w Spec, s State) (steps []step) {
+	for _, secret := range []*awsadmin.Secret{s.KeySecret, s.TokenSecret} {
 		switch {
 		case secret == nil || secret.Deleted:
-		case !isOurs(secret.Tags, w.Ground.Cluster):
-			steps = append(steps, leave(kindSecret, secret.Name, notMade))
+		case !isOurs(secret.Tags, w.Environment.Cluster):
+			steps = append(steps, leave(kindSecret, secret.Name, reasonForeign))
 		default:
-			steps = append(steps, act(change.Delete, kindSecret, secret.Name, "what it holds is worth nothing any more",
+			steps = append(steps, newStep(change.Delete, kindSecret, secret.Name, "what it holds is worth nothing any more",
 				awsadmin.DeleteSecret(secret.Name)))
 		}
 	}
 	return steps
 }
 
-// sharedAway takes away what is one for the account, if the cluster was the last that needed it.
-func sharedAway(s State) (steps []step) {
+// removeShared takes away what is one for the account, if the cluster was the last that needed it.
+func removeShared(s State) (steps []step) {
 	stays := false
 	if p := s.Managed; p != nil {
-		others := slices.Concat(s.Others, s.Strangers)
-		some, gone := policyAway(p, slices.Concat(named("user", others), named("role", p.Roles), named("group", p.Groups)),
+		others := slices.Concat(s.TaggedUsers, s.UntaggedUsers)
+		some, gone := removePolicy(p, slices.Concat(withPrefix("user", others), withPrefix("role", p.Roles), withPrefix("group", p.Groups)),
 			"no user of any cluster has it any more")
 		steps, stays = append(steps, some...), !gone
 	}
@@ -137,43 +137,43 @@ func sharedAway(s State) (steps []step) {
 	case stays:
 		steps = append(steps, leave(kindPolicy, p.Name, "what "+s.Managed.Name+" lets users make relies on it"))
 	default:
-		some, _ := policyAway(p, slices.Concat(named("user", p.Users), named("role", p.Roles), named("group", p.Groups)),
+		some, _ := removePolicy(p, slices.Concat(withPrefix("user", p.Users), withPrefix("role", p.Roles), withPrefix("group", p.Groups)),
 			"nothing relies on it any more")
 		steps = append(steps, some...)
 	}
 	return steps
 }
 
-func policyAway(p *awsadmin.Policy, others []string, why string) (steps []step, gone bool) {
+func removePolicy(p *awsadmin.Policy, others []string, why string) (steps []step, gone bool) {
 	switch {
 	case len(others) > 0:
-		return []step{leave(kindPolicy, p.Name, "it is also of "+listed(others))}, false
+		return []step{leave(kindPolicy, p.Name, "it is also of "+joinAnd(others))}, false
 	case p.Tags[iam.TagManagedBy] != iam.ManagedBy:
 		return []step{leave(kindPolicy, p.Name, "it does not carry the tag of kops-spot: somebody else has made it")}, false
 	}
-	return dropPolicy(p, why), true
+	return deletePolicy(p, why), true
 }
 
-// dropPolicy takes a policy away, and first its versions that do not count, since IAM does not delete it before that.
-func dropPolicy(p *awsadmin.Policy, why string) (steps []step) {
+// deletePolicy takes a policy away, and first its versions that do not count, since IAM does not delete it before that.
+func deletePolicy(p *awsadmin.Policy, why string) (steps []step) {
 	for _, v := range p.Versions {
 		if !v.Default {
-			steps = append(steps, versionAway(p, v.ID, ""))
+			steps = append(steps, deleteVersion(p, v.ID, ""))
 		}
 	}
-	return append(steps, act(change.Delete, kindPolicy, p.Name, why, awsadmin.DeletePolicy(p.ARN)))
+	return append(steps, newStep(change.Delete, kindPolicy, p.Name, why, awsadmin.DeletePolicy(p.ARN)))
 }
 
-func named(kind string, names []string) (all []string) {
+func withPrefix(kind string, names []string) (all []string) {
 	for _, n := range names {
 		all = append(all, kind+" "+n)
 	}
 	return all
 }
 
-// madeByUser tells of what the cluster's user has made itself.
-func madeByUser(s State) (steps []step) {
-	for _, name := range s.Made {
+// rolesMadeByUser tells of what the cluster's user has made itself.
+func rolesMadeByUser(s State) (steps []step) {
+	for _, name := range s.RolesMadeByUser {
 		steps = append(steps, leave(kindRole, name, "the cluster's user has made it for nodes, which may still run with it: delete it after them"))
 	}
 	return steps

@@ -23,20 +23,20 @@ func Original(ctx context.Context, aws *awsadmin.Account) (*awsadmin.Function, e
 }
 
 // PlanOriginal says what is to be deleted of the original.
-func (r *Run) PlanOriginal(ctx context.Context) (Planned, error) {
-	s, err := Inspect(ctx, r.AWS, r.Want.Ground.Cluster)
+func (r *Onboarding) PlanOriginal(ctx context.Context) (Plan, error) {
+	s, err := Inspect(ctx, r.AWS, r.Spec.Environment.Cluster)
 	if err != nil {
-		return Planned{}, err
+		return Plan{}, err
 	}
 	o := original{policy: s.Managed}
 	if o.function, err = Original(ctx, r.AWS); err != nil || o.function == nil {
 		return r.planned(s, o.steps(s, nil), nil), err
 	}
 	if o.rules, err = r.AWS.RulesFor(ctx, o.function.ARN); err != nil {
-		return Planned{}, err
+		return Plan{}, err
 	}
 	if o.role, err = r.AWS.Role(ctx, o.function.Role); err != nil {
-		return Planned{}, err
+		return Plan{}, err
 	}
 	functions, err := r.AWS.Functions(ctx)
 	return r.planned(s, o.steps(s, functions), nil), err
@@ -47,24 +47,24 @@ func (r *Run) PlanOriginal(ctx context.Context) (Planned, error) {
 func (o original) steps(s State, functions []awsadmin.Function) (steps []step) {
 	if o.function != nil {
 		for _, rule := range o.rules {
-			steps = append(steps, o.ruleAway(rule)...)
+			steps = append(steps, o.removeRule(rule)...)
 		}
-		steps = append(steps, o.roleAway(functions)...)
-		steps = append(steps, act(change.Delete, kindFunction, o.function.Name,
+		steps = append(steps, o.removeRole(functions)...)
+		steps = append(steps, newStep(change.Delete, kindFunction, o.function.Name,
 			"the function that kops-spot replaces, for all clusters of the region",
 			awsadmin.DeleteFunction(o.function.Name)))
 	}
 	if p := o.policy; p != nil && p.Tags[iam.TagManagedBy] != iam.ManagedBy {
-		if used := append(named("user", p.Users), append(named("role", p.Roles), named("group", p.Groups)...)...); len(used) > 0 {
-			return append(steps, leave(kindPolicy, p.Name, "it is of "+listed(used)+": onboard takes it over"))
+		if used := append(withPrefix("user", p.Users), append(withPrefix("role", p.Roles), withPrefix("group", p.Groups)...)...); len(used) > 0 {
+			return append(steps, leave(kindPolicy, p.Name, "it is of "+joinAnd(used)+": onboard takes it over"))
 		}
-		steps = append(steps, dropPolicy(p, "nobody has it")...)
+		steps = append(steps, deletePolicy(p, "nobody has it")...)
 	}
 	return steps
 }
 
-// ruleAway takes the function out of a rule, and the rule away if that was all it was for.
-func (o original) ruleAway(rule awsadmin.Rule) []step {
+// removeRule takes the function out of a rule, and the rule away if that was all it was for.
+func (o original) removeRule(rule awsadmin.Rule) []step {
 	var ids, others []string
 	for _, t := range rule.Targets {
 		if strings.HasPrefix(t.ARN, o.function.ARN) {
@@ -75,14 +75,14 @@ func (o original) ruleAway(rule awsadmin.Rule) []step {
 	}
 	out, away := awsadmin.RemoveTargets(rule.Name, ids), awsadmin.DeleteRule(rule.Name)
 	if len(others) > 0 {
-		return []step{act(change.Update, kindRule, rule.Name, "the function is no target of its any more; "+listed(others)+
+		return []step{newStep(change.Update, kindRule, rule.Name, "the function is no target of its any more; "+joinAnd(others)+
 			" stays", out)}
 	}
-	return []step{act(change.Update, kindRule, rule.Name, "the function is no target of its any more", out),
-		act(change.Delete, kindRule, rule.Name, "the function was its only target", away)}
+	return []step{newStep(change.Update, kindRule, rule.Name, "the function is no target of its any more", out),
+		newStep(change.Delete, kindRule, rule.Name, "the function was its only target", away)}
 }
 
-func (o original) roleAway(functions []awsadmin.Function) []step {
+func (o original) removeRole(functions []awsadmin.Function) []step {
 	switch {
 	case o.role == nil:
 		return nil
@@ -92,5 +92,5 @@ func (o original) roleAway(functions []awsadmin.Function) []step {
 		return []step{leave(kindRole, o.role.Name, "the function runs with it, and it does not have the name of the original's: "+
 			"delete it if nobody needs it")}
 	}
-	return dropRole(o.role, functions, "as whom the function ran", o.function.Name)
+	return deleteRole(o.role, functions, "as whom the function ran", o.function.Name)
 }

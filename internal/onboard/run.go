@@ -18,17 +18,17 @@ import (
 
 // Run is one onboarding, or offboarding, of a cluster: a plan is made of what is there, and then carried out. A run that was
 // broken off is repeated: its plan has what is left.
-type Run struct {
+type Onboarding struct {
 	AWS     *awsadmin.Account
 	Cluster dynamic.Interface
-	Want    Want
+	Spec    Spec
 
 	// Made is the access key that was made, if one was.
 	Made *awsadmin.NewKey
 }
 
-// Planned is what is to be done, and was found.
-type Planned struct {
+// Plan is what is to be done, and was found.
+type Plan struct {
 	Changes change.Plan
 	State   State
 	Files   Files // what a plan that gives rights would write, for --export
@@ -37,10 +37,10 @@ type Planned struct {
 
 // mapping is who is to be let into the cluster. The user is only where that was asked for: the guide's group may do
 // everything there.
-func (r *Run) mapping(s State) identitymap.Mapping {
-	m, v := r.functionMapping(s.RoleName), r.Want.Ground.Values
+func (r *Onboarding) mapping(s State) identitymap.Mapping {
+	m, v := r.functionMapping(s.RoleName), r.Spec.Environment.Values
 	user := identitymap.Identity{Kind: identitymap.User, ARN: v.UserARN(), Username: iam.UserName(v.Cluster)}
-	if r.Want.UserIsMaster {
+	if r.Spec.UserIsMaster {
 		user.Groups = []string{"system:masters"}
 	}
 	m.Identities = append(m.Identities, user)
@@ -48,30 +48,30 @@ func (r *Run) mapping(s State) identitymap.Mapping {
 }
 
 // Plan says what onboarding would change.
-func (r *Run) Plan(ctx context.Context) (Planned, error) {
-	s, err := Inspect(ctx, r.AWS, r.Want.Ground.Cluster)
+func (r *Onboarding) Plan(ctx context.Context) (Plan, error) {
+	s, err := Inspect(ctx, r.AWS, r.Spec.Environment.Cluster)
 	if err != nil {
-		return Planned{}, err
+		return Plan{}, err
 	}
 	var inCluster []step
-	var token *logIn
+	var token *tokenSync
 	var manifests Files
 	if r.Cluster != nil {
 		plan, err := r.mapping(s).Plan(ctx, r.Cluster)
 		if err != nil {
-			return Planned{}, err
+			return Plan{}, err
 		}
 		inCluster, manifests = clusterSteps(plan), plan.Files
 		if plan.NeedsToken {
-			token = &logIn{tokenLabel(plan.TokenUID())}
+			token = &tokenSync{tokenLabel(plan.TokenUID())}
 		}
 	}
-	files, err := r.Want.documents(s, token)
+	files, err := r.Spec.documents(s, token)
 	if err != nil {
-		return Planned{}, err
+		return Plan{}, err
 	}
 	maps.Copy(files, manifests)
-	steps, err := decide(r.Want, s, files, inCluster, token)
+	steps, err := decide(r.Spec, s, files, inCluster, token)
 	return r.planned(s, steps, files), err
 }
 
@@ -80,23 +80,23 @@ func clusterSteps(plan identitymap.Plan) (steps []step) {
 	for _, s := range plan.Steps() {
 		one := step{Change: s.Change}
 		if s.Write != nil {
-			one.Write = func(ctx context.Context, r *Run) error { return s.Write(ctx, r.Cluster) }
+			one.Write = func(ctx context.Context, r *Onboarding) error { return s.Write(ctx, r.Cluster) }
 		}
 		steps = append(steps, one)
 	}
 	return steps
 }
 
-func (r *Run) planned(s State, steps []step, files Files) Planned {
-	return Planned{State: s, steps: steps, Changes: change.PlanOf(steps), Files: files}
+func (r *Onboarding) planned(s State, steps []step, files Files) Plan {
+	return Plan{State: s, steps: steps, Changes: change.PlanOf(steps), Files: files}
 }
 
 // Apply carries a plan out.
-func (r *Run) Apply(ctx context.Context, p Planned) error {
+func (r *Onboarding) Apply(ctx context.Context, p Plan) error {
 	if err := change.Apply(ctx, r, p.steps); err != nil {
 		return err
 	}
-	r.Want.RotateKey = false // it has been: a check must not ask for another
+	r.Spec.RotateKey = false // it has been: a check must not ask for another
 	return nil
 }
 
@@ -107,9 +107,9 @@ const (
 )
 
 // Check looks whether all is as it should be, by asking what would still be changed.
-func (r *Run) Check(ctx context.Context, plan func(context.Context) (Planned, error),
+func (r *Onboarding) Check(ctx context.Context, plan func(context.Context) (Plan, error),
 ) (findings change.Findings, _ error) {
-	var p Planned
+	var p Plan
 	var err error
 	_ = wait.PollUntilContextTimeout(ctx, checkPause, checkLimit, true, func(ctx context.Context) (bool, error) {
 		p, err = plan(ctx)
@@ -119,7 +119,7 @@ func (r *Run) Check(ctx context.Context, plan func(context.Context) (Planned, er
 	case err != nil:
 		return nil, err
 	case p.Changes.Empty():
-		return change.Findings{{Level: change.OK, Name: "account " + r.Want.Ground.Account,
+		return change.Findings{{Level: change.OK, Name: "account " + r.Spec.Environment.Account,
 			Detail: "all of it is as planned"}}, nil
 	}
 	for _, c := range p.Changes {

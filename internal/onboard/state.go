@@ -14,14 +14,14 @@ import (
 // Names of a cluster's secrets, and of tags that are ours alone.
 const (
 	secretAccessKey = "access-key" // the user's
-	secretLogIn     = "token"      // of the function's ServiceAccount, where IAM is not known in the cluster
+	secretToken     = "token"      // of the function's ServiceAccount, where IAM is not known in the cluster
 
-	// tagRenewing is on a user while a key is being made: "none", or the key that the new one takes the place of. A run that
+	// tagKeyReplaces is on a user while a key is being made: "none", or the key that the new one takes the place of. A run that
 	// was broken off then leaves a key whose secret nobody has, and this tells which it is.
-	tagRenewing = "cast:key-replaces"
+	tagKeyReplaces = "cast:key-replaces"
 
-	// tagHanded is the id of the key that CAST AI's console has been given, which nobody can ask.
-	tagHanded = "cast:key-in-console"
+	// tagInConsole is the id of the key that CAST AI's console has been given, which nobody can ask.
+	tagInConsole = "cast:key-in-console"
 
 	originalFunction = "cast-ai-ec2-events-handler"
 )
@@ -32,17 +32,17 @@ type State struct {
 	Managed, Boundary *awsadmin.Policy
 	Role              *awsadmin.Role
 	KeySecret         *awsadmin.Secret
-	LogInSecret       *awsadmin.Secret
+	TokenSecret       *awsadmin.Secret
 
 	// RoleName is what the function's role is called, or would be.
 	RoleName string
 
 	// Strangers have the managed policy and not the tags by which it tells clusters apart: the original has made them, or
 	// people have. Others have both.
-	Strangers, Others []string
+	UntaggedUsers, TaggedUsers []string
 
 	// Made are the roles that the cluster's user has made.
-	Made []string
+	RolesMadeByUser []string
 }
 
 // Inspect reads what there is of what onboarding makes for the cluster.
@@ -51,12 +51,12 @@ func Inspect(ctx context.Context, aws *awsadmin.Account, cluster string) (s Stat
 	if err != nil {
 		return s, err
 	}
-	if name := written(users, iam.UserName(cluster)); name != "" {
+	if name := findFold(users, iam.UserName(cluster)); name != "" {
 		if s.User, err = aws.User(ctx, name); err != nil {
 			return s, err
 		}
 	}
-	if s.User != nil && s.User.Tags[tagRenewing] != "" {
+	if s.User != nil && s.User.Tags[tagKeyReplaces] != "" {
 		if err := aws.KeysUsed(ctx, s.User); err != nil {
 			return s, err
 		}
@@ -70,12 +70,12 @@ func Inspect(ctx context.Context, aws *awsadmin.Account, cluster string) (s Stat
 	if s.KeySecret, err = aws.Secret(ctx, iam.SecretName(cluster, secretAccessKey)); err != nil {
 		return s, err
 	}
-	s.LogInSecret, err = aws.Secret(ctx, LogInSecret(cluster))
+	s.TokenSecret, err = aws.Secret(ctx, TokenSecret(cluster))
 	return s, err
 }
 
 // written is the name among all that is one but for its case; empty if there is none.
-func written(all []string, name string) string {
+func findFold(all []string, name string) string {
 	if slices.Contains(all, name) {
 		return name
 	}
@@ -97,7 +97,7 @@ func (s *State) policies(ctx context.Context, aws *awsadmin.Account, cluster str
 		into *(*awsadmin.Policy)
 		name string
 	}{{&s.Managed, iam.ManagedPolicy.Name}, {&s.Boundary, iam.Boundary.Name}} {
-		name := written(names, p.name)
+		name := findFold(names, p.name)
 		if name == "" {
 			continue
 		}
@@ -117,9 +117,9 @@ func (s *State) policies(ctx context.Context, aws *awsadmin.Account, cluster str
 			return err
 		}
 		if tags[iam.TagCluster] == "" || tags[iam.TagName] == "" {
-			s.Strangers = append(s.Strangers, user)
+			s.UntaggedUsers = append(s.UntaggedUsers, user)
 		} else {
-			s.Others = append(s.Others, user)
+			s.TaggedUsers = append(s.TaggedUsers, user)
 		}
 	}
 	return nil
@@ -135,7 +135,7 @@ func (s *State) role(ctx context.Context, aws *awsadmin.Account, cluster string)
 	names := slices.Sorted(maps.Keys(paths))
 	for _, name := range names {
 		if paths[name] == iam.RolePath(cluster) {
-			s.Made = append(s.Made, name)
+			s.RolesMadeByUser = append(s.RolesMadeByUser, name)
 		}
 	}
 	own := iam.FunctionRoleName(cluster)
@@ -144,7 +144,7 @@ func (s *State) role(ctx context.Context, aws *awsadmin.Account, cluster string)
 		s.Role, err = aws.Role(ctx, own)
 		return err
 	}
-	first := written(names, iam.FunctionRole)
+	first := findFold(names, iam.FunctionRole)
 	if first == "" {
 		s.RoleName = iam.FunctionRole
 		return nil

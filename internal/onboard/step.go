@@ -7,12 +7,12 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-type step = change.Step[*Run]
+type step = change.Step[*Onboarding]
 
 // act is the step of one call.
-func act(verb change.Verb, kind, name, why string, c awsadmin.Call) step {
+func newStep(verb change.Verb, kind, name, why string, c awsadmin.Call) step {
 	return step{Change: change.Change{Verb: verb, Kind: kind, Name: name, Why: why},
-		Write: func(ctx context.Context, r *Run) error { return r.AWS.Do(ctx, c) }}
+		Write: func(ctx context.Context, r *Onboarding) error { return r.AWS.Do(ctx, c) }}
 }
 
 func keep(kind, name, why string) step {
@@ -24,11 +24,11 @@ func leave(kind, name, why string) step {
 }
 
 // rewrite is the step of a document that is there and is to have this text, by the call that writes it.
-func rewrite(kind, name, why, now, text string, c awsadmin.Call) step {
+func updateDocument(kind, name, why, now, text string, c awsadmin.Call) step {
 	if awsadmin.SameDocument(now, text) {
 		return keep(kind, name, why)
 	}
-	one := act(change.Update, kind, name, why, c)
+	one := newStep(change.Update, kind, name, why, c)
 	one.Diff = awsadmin.DiffDocuments(now, text)
 	return one
 }

@@ -30,7 +30,7 @@ type KeyStore interface {
 	Put(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) error
 
 	// steps are what else the store needs, before a key is made and after it is stored.
-	steps(w Want, s State, made *awsadmin.NewKey) (before, after []step)
+	steps(w Spec, s State, made *awsadmin.NewKey) (before, after []step)
 }
 
 // ErrNotStored means that a store surely does not have the key: it can be taken back.
@@ -51,11 +51,11 @@ func (i InSecretsManager) Holds(s State) (string, error) {
 
 func (InSecretsManager) Ready() error { return nil }
 
-func (i InSecretsManager) steps(_ Want, s State, _ *awsadmin.NewKey) (before, after []step) {
+func (i InSecretsManager) steps(_ Spec, s State, _ *awsadmin.NewKey) (before, after []step) {
 	if s.KeySecret != nil {
 		return nil, nil
 	}
-	return []step{act(change.Create, kindSecret, i.name(), "for the access key; it holds nothing yet",
+	return []step{newStep(change.Create, kindSecret, i.name(), "for the access key; it holds nothing yet",
 		awsadmin.CreateSecret(i.name(), "Access key of CAST AI for "+i.Cluster, iam.Tags(i.Cluster)))}, nil
 }
 
@@ -102,7 +102,7 @@ func (f InFile) Ready() error {
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
-func (InFile) steps(Want, State, *awsadmin.NewKey) (before, after []step) { return nil, nil }
+func (InFile) steps(Spec, State, *awsadmin.NewKey) (before, after []step) { return nil, nil }
 
 // Put writes a new file and has it take the old one's place: nobody sees half a key, or one that others can read.
 func (f InFile) Put(_ context.Context, _ *awsadmin.Account, k awsadmin.NewKey) error {
@@ -133,7 +133,7 @@ func (InConsole) Holds(s State) (string, error) {
 	if s.User == nil {
 		return "", nil
 	}
-	return s.User.Tags[tagHanded], nil
+	return s.User.Tags[tagInConsole], nil
 }
 
 func (InConsole) Ready() error { return nil }
@@ -142,10 +142,10 @@ func (c InConsole) Put(ctx context.Context, _ *awsadmin.Account, k awsadmin.NewK
 	return c.Give(ctx, k.JSON())
 }
 
-func (InConsole) steps(w Want, _ State, made *awsadmin.NewKey) (before, after []step) {
-	user := iam.UserName(w.Ground.Cluster)
-	one := change.Change{Verb: change.Tag, Kind: kindUser, Name: user, Why: tagHanded + ": which key the console has"}
-	return nil, []step{{Change: one, Write: func(ctx context.Context, r *Run) error {
-		return r.AWS.Do(ctx, awsadmin.TagUser(user, map[string]string{tagHanded: made.ID}))
+func (InConsole) steps(w Spec, _ State, made *awsadmin.NewKey) (before, after []step) {
+	user := iam.UserName(w.Environment.Cluster)
+	one := change.Change{Verb: change.Tag, Kind: kindUser, Name: user, Why: tagInConsole + ": which key the console has"}
+	return nil, []step{{Change: one, Write: func(ctx context.Context, r *Onboarding) error {
+		return r.AWS.Do(ctx, awsadmin.TagUser(user, map[string]string{tagInConsole: made.ID}))
 	}}}
 }

@@ -15,9 +15,9 @@ type Networks interface {
 	SecurityGroups(ctx context.Context, vpc string) ([]string, error)
 }
 
-// InTheVPC refuses subnets and security groups that are not in the cluster's VPC: a function with them could not reach it, and
+// CheckVPC refuses subnets and security groups that are not in the cluster's VPC: a function with them could not reach it, and
 // Lambda says so only when it is made.
-func InTheVPC(ctx context.Context, aws Networks, g Ground, subnets, groups []string) error {
+func CheckVPC(ctx context.Context, aws Networks, g Environment, subnets, groups []string) error {
 	if len(subnets) == 0 && len(groups) == 0 {
 		return nil
 	}
@@ -32,7 +32,7 @@ func InTheVPC(ctx context.Context, aws Networks, g Ground, subnets, groups []str
 	var errs []error
 	for _, id := range subnets {
 		if !slices.ContainsFunc(all, func(s awsadmin.Subnet) bool { return s.ID == id }) {
-			errs = append(errs, fmt.Errorf("there is no subnet %s in the cluster's VPC %s: it has %s", id, g.VPC, listed(subnetIDs(all))))
+			errs = append(errs, fmt.Errorf("there is no subnet %s in the cluster's VPC %s: it has %s", id, g.VPC, joinAnd(subnetIDs(all))))
 		}
 	}
 	for _, id := range groups {

@@ -29,15 +29,15 @@ type line struct {
 	SelfCheck *struct{ Result, Program string } `json:"self_check"`
 }
 
-// HasLog reports whether there is a log group, and is an error if it cannot be read.
-func (s *Stage) HasLog(ctx context.Context, group string) (bool, error) {
-	_, err := s.logs.FilterLogEvents(ctx, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(group), Limit: aws.Int32(1),
+// HasLog reports whether the log group exists. It returns an error if the group cannot be read.
+func (c *Client) HasLog(ctx context.Context, group string) (bool, error) {
+	_, err := c.logs.FilterLogEvents(ctx, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(group), Limit: aws.Int32(1),
 		StartTime: aws.Int64(time.Now().UnixMilli())})
-	return isThere(group, err)
+	return groupExists(group, err)
 }
 
-// isThere reports by what came of reading a log group whether there is one.
-func isThere(group string, err error) (bool, error) {
+// groupExists translates the result of reading a log group.
+func groupExists(group string, err error) (bool, error) {
 	var none *types.ResourceNotFoundException
 	switch {
 	case errors.As(err, &none):
@@ -48,16 +48,15 @@ func isThere(group string, err error) (bool, error) {
 	return true, nil
 }
 
-// pause is between two looks.
-const pause = 2 * time.Second
+// pollInterval is the time between two reads of the log.
+const pollInterval = 2 * time.Second
 
-// FromLog waits for the rehearsal's outcome in the function's log, which knows its event's id in every line, and calls step
-// for each step that the function has told of.
-func (s *Stage) FromLog(ctx context.Context, group, id string, since time.Time, step func(what string)) (spot.Outcome, error) {
+// FromLog waits for the rehearsal's outcome in the function's log and calls step for each log line of the same event.
+func (c *Client) FromLog(ctx context.Context, group, id string, since time.Time, step func(what string)) (spot.Outcome, error) {
 	seen := map[string]bool{}
 	for ctx.Err() == nil {
 		var lines []line
-		err := s.read(ctx, group, id, since, func(key string, l line) {
+		err := c.read(ctx, group, id, since, func(key string, l line) {
 			if key == "" || !seen[key] {
 				lines = append(lines, l)
 			}
@@ -71,20 +70,20 @@ func (s *Stage) FromLog(ctx context.Context, group, id string, since time.Time, 
 			case l.Outcome != nil && l.Outcome.Event.ID == id:
 				return *l.Outcome, nil
 			case l.Event == id && l.Level == "ERROR":
-				return spot.Outcome{}, errors.New("the function did nothing: " + l.Error)
+				return spot.Outcome{}, errors.New("the function failed: " + l.Error)
 			case l.Event == id:
 				step(l.String())
 			}
 		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(pollInterval):
 		case <-ctx.Done():
 		}
 	}
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return spot.Outcome{}, fmt.Errorf("following the rehearsal, which goes on without us: %w", context.Cause(ctx))
+		return spot.Outcome{}, fmt.Errorf("waiting for the outcome (the rehearsal continues): %w", context.Cause(ctx))
 	}
-	return spot.Outcome{}, fmt.Errorf("%w in the log group %s", ErrSilent, group)
+	return spot.Outcome{}, fmt.Errorf("%w in the log group %s", ErrNoOutcome, group)
 }
 
 func (l line) String() string {
@@ -98,14 +97,14 @@ func (l line) String() string {
 	return text
 }
 
-// read takes each line of a log since a moment that has the words in it, by the id that CloudWatch Logs has given it. What is no
-// line of ours it leaves out. A function that has never run has no log yet: there is nothing to take then.
-func (s *Stage) read(ctx context.Context, group, words string, since time.Time, take func(key string, l line)) error {
-	pages := cloudwatchlogs.NewFilterLogEventsPaginator(s.logs, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group,
+// read calls take with each JSON log line since a time that contains the words, and with its CloudWatch Logs event ID. A
+// function that has never run has no log group; take is not called then.
+func (c *Client) read(ctx context.Context, group, words string, since time.Time, take func(key string, l line)) error {
+	pages := cloudwatchlogs.NewFilterLogEventsPaginator(c.logs, &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &group,
 		FilterPattern: aws.String(strconv.Quote(words)), StartTime: aws.Int64(since.UnixMilli())})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
-		if there, err := isThere(group, err); err != nil || !there {
+		if there, err := groupExists(group, err); err != nil || !there {
 			return err
 		}
 		for _, e := range page.Events {

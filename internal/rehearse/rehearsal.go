@@ -1,4 +1,4 @@
-// Package rehearse sends a made-up warning the way that a real one takes, and finds what came of it.
+// Package rehearse sends a test interruption through EventBridge and finds its outcome in the function's log.
 package rehearse
 
 import (
@@ -16,22 +16,22 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Stage is the region in which a rehearsal is held.
-type Stage struct {
+// Client sends rehearsals in one region and reads the function's log there.
+type Client struct {
 	events *bus.Client
 	logs   *cloudwatchlogs.Client
 }
 
-// New makes a Stage of region, credentials and endpoints of cfg.
-func New(cfg aws.Config) *Stage {
-	return &Stage{events: bus.NewFromConfig(cfg), logs: cloudwatchlogs.NewFromConfig(cfg)}
+// New returns a Client with the region, credentials and endpoints of cfg.
+func New(cfg aws.Config) *Client {
+	return &Client{events: bus.NewFromConfig(cfg), logs: cloudwatchlogs.NewFromConfig(cfg)}
 }
 
-// Send puts the rehearsal on an event bus ("default" is the one that AWS's own events come on) and returns the id that
-// EventBridge has given the event: by that its outcome is found. An event without a time of its own gets EventBridge's: by
-// a clock that is two minutes slow it would be an event of the past.
-func (s *Stage) Send(ctx context.Context, in spot.Interruption, onBus string) (id string, err error) {
-	in.Rehearsal, in.EventID = true, "given by EventBridge"
+// Send puts the rehearsal on an event bus (AWS's own events use "default") and returns the ID that EventBridge assigns.
+// The outcome is found by this ID. If in.Time is zero, EventBridge sets the time: with a local clock that is two minutes
+// slow, the event would already be expired.
+func (c *Client) Send(ctx context.Context, in spot.Interruption, onBus string) (id string, err error) {
+	in.Rehearsal, in.EventID = true, "assigned by EventBridge"
 	text, err := eventbridge.Encode(in)
 	if err != nil {
 		return "", err
@@ -50,12 +50,12 @@ func (s *Stage) Send(ctx context.Context, in spot.Interruption, onBus string) (i
 	if !in.Time.IsZero() {
 		entry.Time = aws.Time(in.Time)
 	}
-	out, err := s.events.PutEvents(ctx, &bus.PutEventsInput{Entries: []types.PutEventsRequestEntry{entry}})
+	out, err := c.events.PutEvents(ctx, &bus.PutEventsInput{Entries: []types.PutEventsRequestEntry{entry}})
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("sending the rehearsal to the event bus %s: %w", onBus, err)
 	case len(out.Entries) != 1:
-		return "", fmt.Errorf("sending the rehearsal to the event bus %s: EventBridge answered %d entries for one", onBus, len(out.Entries))
+		return "", fmt.Errorf("sending the rehearsal to the event bus %s: EventBridge returned %d entries for one event", onBus, len(out.Entries))
 	case aws.ToString(out.Entries[0].EventId) == "":
 		return "", fmt.Errorf("sending the rehearsal to the event bus %s: %s: %s", onBus,
 			aws.ToString(out.Entries[0].ErrorCode), aws.ToString(out.Entries[0].ErrorMessage))
@@ -63,5 +63,5 @@ func (s *Stage) Send(ctx context.Context, in spot.Interruption, onBus string) (i
 	return aws.ToString(out.Entries[0].EventId), nil
 }
 
-// ErrSilent is told where nothing was heard of a rehearsal in time.
-var ErrSilent = errors.New("nothing was heard of the rehearsal")
+// ErrNoOutcome means that the outcome did not appear in the log in time.
+var ErrNoOutcome = errors.New("no outcome of the rehearsal was found")

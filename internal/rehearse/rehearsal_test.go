@@ -54,7 +54,7 @@ func (w *world) Do(r *http.Request) (*http.Response, error) {
 		Body: io.NopCloser(bytes.NewBufferString(a.body)), Request: r}, nil
 }
 
-func newStage(answers map[string][]answer) (*Stage, *world) {
+func newStage(answers map[string][]answer) (*Client, *world) {
 	w := &world{answers: answers, asked: map[string][]map[string]any{}}
 	return New(aws.Config{Region: "us-east-1", HTTPClient: w, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}), w
@@ -181,7 +181,7 @@ func TestWhoeverStopsFollowingIsNotSentLooking(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(stopped)
 		_, err := s.FromLog(ctx, "/l", id, time.Now(), nil)
-		if !errors.Is(err, stopped) || errors.Is(err, ErrSilent) || !strings.Contains(err.Error(), "goes on without us") {
+		if !errors.Is(err, stopped) || errors.Is(err, ErrNoOutcome) || !strings.Contains(err.Error(), "goes on without us") {
 			t.Errorf("got %v", err)
 		}
 	})

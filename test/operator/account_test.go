@@ -44,22 +44,22 @@ func TestASecondRunChangesNothing(t *testing.T) {
 var plans = map[string][]struct {
 	name   string
 	before func(*world)
-	change func(*onboard.Want)
-	plan   func(*onboard.Run, context.Context) (onboard.Planned, error)
+	change func(*onboard.Spec)
+	plan   func(*onboard.Onboarding, context.Context) (onboard.Plan, error)
 	stays  string // the row that the next run does not find any more
 }{
 	"an account": {
-		{name: "fresh", plan: (*onboard.Run).Plan},
-		{name: "rotate key", plan: (*onboard.Run).Plan, change: rotating},
-		{name: "the guide", plan: (*onboard.Run).Plan, change: func(want *onboard.Want) { want.Permissions = onboard.Guide }},
-		{name: "five versions", plan: (*onboard.Run).Plan, before: (*world).fiveVersions},
-		{name: "offboard", plan: (*onboard.Run).PlanRemoval},
+		{name: "fresh", plan: (*onboard.Onboarding).Plan},
+		{name: "rotate key", plan: (*onboard.Onboarding).Plan, change: rotating},
+		{name: "the guide", plan: (*onboard.Onboarding).Plan, change: func(want *onboard.Spec) { want.Permissions = onboard.Guide }},
+		{name: "five versions", plan: (*onboard.Onboarding).Plan, before: (*world).fiveVersions},
+		{name: "offboard", plan: (*onboard.Onboarding).PlanRemoval},
 	},
 	"the original's": {
-		{name: "taken over", plan: (*onboard.Run).Plan, before: func(w *world) { w.original(cluster, 5) }},
+		{name: "taken over", plan: (*onboard.Onboarding).Plan, before: func(w *world) { w.original(cluster, 5) }},
 	},
 	"the original": {
-		{name: "offboard --original", plan: (*onboard.Run).PlanOriginal, before: func(w *world) {
+		{name: "offboard --original", plan: (*onboard.Onboarding).PlanOriginal, before: func(w *world) {
 			w.originalFunction()
 			w.originalPolicy(3)
 		}, stays: "delete EventBridge rule cast-ai-spot"}, // without a target, it is not found by the function: it stays, to no effect
@@ -93,7 +93,7 @@ func TestBrokenOffAnywhereItConverges(t *testing.T) {
 						t.Fatalf("%d rows and %d writes:\n%s\n%q", len(rows), len(writes), strings.Join(rows, "\n"), writes)
 					}
 					r = broken.run(cluster, brokenNode, c.change)
-					broken.brokenOff(rows, c.stays, r, func() onboard.Planned { return must(c.plan(r, t.Context())) })
+					broken.brokenOff(rows, c.stays, r, func() onboard.Plan { return must(c.plan(r, t.Context())) })
 					if d := difference(whole.lines(whole.snapshot()), broken.lines(broken.snapshot())); d != "" {
 						t.Errorf("broken off, it comes out otherwise than in one go:\n%s", d)
 					}
@@ -104,7 +104,7 @@ func TestBrokenOffAnywhereItConverges(t *testing.T) {
 }
 
 // brokenOff carries out a plan of the rows, one write at a time.
-func (w *world) brokenOff(rows []string, stays string, r *onboard.Run, plan func() onboard.Planned) {
+func (w *world) brokenOff(rows []string, stays string, r *onboard.Onboarding, plan func() onboard.Plan) {
 	w.Helper()
 	for done := 0; done < len(rows); {
 		p := plan()
@@ -136,7 +136,7 @@ func (w *world) brokenOff(rows []string, stays string, r *onboard.Run, plan func
 		}
 		w.Reset()
 	}
-	r.Want.RotateKey = false // or it would be done again
+	r.Spec.RotateKey = false // or it would be done again
 	if is := w.changing(plan().Changes); len(is) > 0 {
 		w.Errorf("broken off at each write, this is left:\n%s", strings.Join(is, "\n"))
 	}

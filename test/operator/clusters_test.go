@@ -31,7 +31,7 @@ func TestTwoClustersInOneAccountLeaveEachOtherAlone(t *testing.T) {
 	w.onboard(cluster, nodeA, nil)
 	a := of(w.snapshot(), ofA()...)
 	w.Reset()
-	w.onboard(otherCluster, nodeB, func(want *onboard.Want) { want.Permissions = onboard.Guide })
+	w.onboard(otherCluster, nodeB, func(want *onboard.Spec) { want.Permissions = onboard.Guide })
 	for _, action := range w.Written() {
 		if action == "iam:CreatePolicy" || action == "iam:CreatePolicyVersion" {
 			t.Errorf("the second cluster's onboarding writes a policy that both have: %s", action)
@@ -58,7 +58,7 @@ func TestTwoClustersInOneAccountLeaveEachOtherAlone(t *testing.T) {
 	}
 	// Its name has become free; B keeps the one it has.
 	w.Reset()
-	w.onboard(otherCluster, nodeB, func(want *onboard.Want) { want.Permissions = onboard.Guide })
+	w.onboard(otherCluster, nodeB, func(want *onboard.Spec) { want.Permissions = onboard.Guide })
 	if again := w.Written(); len(again) > 0 {
 		t.Errorf("after A has gone, B's onboarding writes %q", again)
 	}
@@ -171,7 +171,7 @@ func TestRightsOfStrangersAreNotTakenUnasked(t *testing.T) {
 		t.Fatalf("it is not refused: %v", err)
 	}
 	w.isStill("where it was refused", before)
-	w.onboard(cluster, node, func(want *onboard.Want) { want.ReplaceShared = true })
+	w.onboard(cluster, node, func(want *onboard.Spec) { want.ReplaceShared = true })
 	p := must(w.run(cluster, node, nil).PlanRemoval(t.Context()))
 	kept := find(t, p.Changes, change.Leave, "CastKopsPolicyV2")
 	if !strings.Contains(kept.Why, "user cast-kops-"+otherCluster) {
@@ -197,7 +197,7 @@ func TestWhatTheGuideAddsIsTakenAwayAgain(t *testing.T) {
 	node := w.cluster(cluster)
 	w.onboard(cluster, node, nil)
 	least := w.snapshot()
-	w.onboard(cluster, node, func(want *onboard.Want) { want.Permissions = onboard.Guide })
+	w.onboard(cluster, node, func(want *onboard.Spec) { want.Permissions = onboard.Guide })
 	if len(w.snapshot()) != len(least)+3 {
 		t.Errorf("the guide's three policies make this difference:\n%s", difference(least, w.snapshot()))
 	}

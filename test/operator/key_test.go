@@ -47,7 +47,7 @@ func (w *world) forgetSecret() {
 	try(awsadmin.New(w.direct).Do(w.Context(), awsadmin.DeleteSecret("cast-kops/"+cluster+"/access-key")))
 }
 
-func rotating(want *onboard.Want) { want.RotateKey = true }
+func rotating(want *onboard.Spec) { want.RotateKey = true }
 
 func TestAKeyWhoseSecretIsNowhereStaysUntilItIsRotated(t *testing.T) {
 	t.Parallel()
@@ -143,7 +143,7 @@ func TestAKeyThatTheConsoleDoesNotTake(t *testing.T) {
 	node := w.cluster(cluster)
 	var answer error
 	var given awsadmin.NewKey
-	console := func(want *onboard.Want) {
+	console := func(want *onboard.Spec) {
 		want.Store = onboard.InConsole{Give: func(_ context.Context, credentials []byte) error {
 			return errors.Join(answer, json.Unmarshal(credentials, &given))
 		}}
@@ -183,7 +183,7 @@ func TestAKeyThatSomebodyHasUsedIsNotTakenForLost(t *testing.T) {
 	w := newWorld(t)
 	node := w.cluster(cluster)
 	var given awsadmin.NewKey
-	console := func(want *onboard.Want) {
+	console := func(want *onboard.Spec) {
 		want.Store = onboard.InConsole{Give: func(_ context.Context, credentials []byte) error {
 			return errors.Join(errors.New("no answer"), json.Unmarshal(credentials, &given))
 		}}
@@ -207,7 +207,7 @@ func TestAKeyInAFileIsItsOwnersAlone(t *testing.T) {
 	w := newWorld(t)
 	node := w.cluster(cluster)
 	path := filepath.Join(t.TempDir(), "key.json")
-	file := func(want *onboard.Want) { want.Store = onboard.InFile{Path: path} }
+	file := func(want *onboard.Spec) { want.Store = onboard.InFile{Path: path} }
 	w.onboard(cluster, node, file)
 	var k awsadmin.NewKey
 	if err := json.Unmarshal(must(os.ReadFile(path)), &k); err != nil || !slices.Equal(w.keys(), []string{k.ID}) || k.Secret == "" {

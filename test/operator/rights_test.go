@@ -34,7 +34,7 @@ func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
 	}
 	has(iam.NetworkPolicy.Name, false)
 
-	all := func(want *onboard.Want) {
+	all := func(want *onboard.Spec) {
 		want.Subnets, want.SecurityGroups = []string{subnet}, []string{group}
 	}
 	w.onboard(cluster, node, all)
@@ -55,7 +55,7 @@ func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
 }
 
 func TestSubnetsGoWithSecurityGroups(t *testing.T) {
-	for _, want := range []onboard.Want{{Subnets: []string{"subnet-01234567"}}, {SecurityGroups: []string{"sg-01234567"}}} {
+	for _, want := range []onboard.Spec{{Subnets: []string{"subnet-01234567"}}, {SecurityGroups: []string{"sg-01234567"}}} {
 		if err := want.Check(); err == nil || !strings.Contains(err.Error(), "go together") {
 			t.Errorf("%+v: %v", want, err)
 		}

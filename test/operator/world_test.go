@@ -227,25 +227,25 @@ func (w *world) files(dir string) map[string]string {
 }
 
 // run prepares an onboarding of a cluster in this process, of which the account alone is looked at.
-func (w *world) run(cluster, instance string, change func(*onboard.Want)) *onboard.Run {
+func (w *world) run(cluster, instance string, change func(*onboard.Spec)) *onboard.Onboarding {
 	w.Helper()
 	account := awsadmin.New(w.cfg)
-	g, instances, err := onboard.RightCluster(w.Context(), account, []onboard.Machine{{Node: "n", ID: instance, Region: region}}, onboard.Meant{Cluster: cluster, Context: "c"})
+	g, instances, err := onboard.VerifyCluster(w.Context(), account, []onboard.NodeInstance{{Node: "n", ID: instance, Region: region}}, onboard.ClusterRef{Cluster: cluster, Context: "c"})
 	if err == nil {
 		g.NodeRoles, err = onboard.NodeRoles(w.Context(), account, instances)
 	}
 	if err != nil {
 		w.Fatal(err)
 	}
-	r := &onboard.Run{AWS: account, Want: onboard.Want{Ground: g, Permissions: onboard.Least, Store: onboard.InSecretsManager{Cluster: cluster}}}
+	r := &onboard.Onboarding{AWS: account, Spec: onboard.Spec{Environment: g, Permissions: onboard.Least, Store: onboard.InSecretsManager{Cluster: cluster}}}
 	if change != nil {
-		change(&r.Want)
+		change(&r.Spec)
 	}
 	return r
 }
 
 // carryOut makes a plan and applies it.
-func (w *world) carryOut(r *onboard.Run, plan func(context.Context) (onboard.Planned, error)) error {
+func (w *world) carryOut(r *onboard.Onboarding, plan func(context.Context) (onboard.Plan, error)) error {
 	p, err := plan(w.Context())
 	if err != nil {
 		return err
@@ -254,7 +254,7 @@ func (w *world) carryOut(r *onboard.Run, plan func(context.Context) (onboard.Pla
 }
 
 // onboard onboards a cluster, and fails the test if that fails.
-func (w *world) onboard(cluster, instance string, change func(*onboard.Want)) *onboard.Run {
+func (w *world) onboard(cluster, instance string, change func(*onboard.Spec)) *onboard.Onboarding {
 	w.Helper()
 	r := w.run(cluster, instance, change)
 	try(w.carryOut(r, r.Plan))

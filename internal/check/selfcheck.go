@@ -17,7 +17,7 @@ import (
 )
 
 // selfCheck is what the function says of itself.
-type selfCheck struct {
+type selfCheckResult struct {
 	Result  string
 	Program string
 	Checks  []struct {
@@ -27,7 +27,7 @@ type selfCheck struct {
 }
 
 // ask has the function check what only it can see.
-func (c *checked) ask(ctx context.Context, f *awsadmin.Function) error {
+func (c *checker) selfCheck(ctx context.Context, f *awsadmin.Function) error {
 	event, err := eventbridge.EncodeSelfCheck(eventbridge.MadeUp, c.Values.Account, c.Values.Region, time.Now())
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func (c *checked) ask(ctx context.Context, f *awsadmin.Function) error {
 	if err != nil || said == nil {
 		return err
 	}
-	var told selfCheck
+	var told selfCheckResult
 	if json.Unmarshal(said, &told) != nil || told.Result == "" {
 		c.fail(Function, "deploy it again with "+reinstall, "it does not know the self-check: it is another program, or an old one")
 		return nil
@@ -49,7 +49,7 @@ func (c *checked) ask(ctx context.Context, f *awsadmin.Function) error {
 
 // invoke is what the function says to an event; nil if it fails, or Lambda cannot run it, such as for its role, its network or
 // want of concurrency, or does not let us: then the link is broken.
-func (c *checked) invoke(ctx context.Context, link string, event []byte) ([]byte, error) {
+func (c *checker) invoke(ctx context.Context, link string, event []byte) ([]byte, error) {
 	said, failed, err := c.AWS.Invoke(ctx, c.name, event)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -82,11 +82,11 @@ func is(names ...string) func(string) bool {
 }
 
 // inside tells what the function says of the links that only it can see.
-func (c *checked) inside(context.Context) error {
+func (c *checker) selfCheckLinks(context.Context) error {
 	for _, l := range links {
 		if c.self == nil {
 			if l.link != Role {
-				c.unasked(l.link, c.findings.First())
+				c.skipped(l.link, c.findings.First())
 			}
 			continue
 		}
@@ -96,22 +96,22 @@ func (c *checked) inside(context.Context) error {
 			}
 			if strings.HasPrefix(check.Detail, "not asked") ||
 				l.link == LogIn && c.findings.First() == Network && check.Name == "log-in" {
-				c.unasked(l.link, c.findings.First())
+				c.skipped(l.link, c.findings.First())
 				continue
 			}
 			c.fail(l.link, check.Advice, "%s: %s", check.Name, check.Detail)
 		}
-		c.fine(l.link, "%s", l.good)
+		c.pass(l.link, "%s", l.good)
 	}
 	return nil
 }
 
 // preview has the function plan what it would do about a warning that nobody has given. It is not asked where the function
 // would act on that.
-func (c *checked) preview(ctx context.Context) error {
+func (c *checker) preview(ctx context.Context) error {
 	switch {
 	case c.findings.First() != "":
-		c.unasked(Preview, c.findings.First())
+		c.skipped(Preview, c.findings.First())
 		return nil
 	case c.Node == "":
 		c.warn(Preview, "", "not asked: the cluster has no node that is an instance of it")
@@ -146,9 +146,9 @@ func (c *checked) preview(ctx context.Context) error {
 }
 
 // outcomes looks whether anybody hears of what has happened.
-func (c *checked) outcomes(ctx context.Context) error {
+func (c *checker) outcomes(ctx context.Context) error {
 	if c.function == nil {
-		c.unasked(Outcomes, Function)
+		c.skipped(Outcomes, Function)
 		return nil
 	}
 	success, failure, err := c.AWS.Destinations(ctx, c.name)
@@ -164,15 +164,15 @@ func (c *checked) outcomes(ctx context.Context) error {
 	return nil
 }
 
-// Room says, before there is a function, whether the account has room for it.
-func (c Chain) Room(ctx context.Context) (change.Findings, error) {
-	now := &checked{Chain: c}
+// CheckConcurrency says, before there is a function, whether the account has room for it.
+func (c Checks) CheckConcurrency(ctx context.Context) (change.Findings, error) {
+	now := &checker{Checks: c}
 	err := now.concurrency(ctx)
 	return now.findings, err
 }
 
 // concurrency compares how many machines can be interrupted at once with how many invocations there can be.
-func (c *checked) concurrency(ctx context.Context) error {
+func (c *checker) concurrency(ctx context.Context) error {
 	machines := 0
 	for _, i := range c.Instances {
 		if i.Spot && !i.Ended {
@@ -195,7 +195,7 @@ func (c *checked) concurrency(ctx context.Context) error {
 	return nil
 }
 
-func (c *checked) compare(limit, machines int, of string) {
+func (c *checker) compare(limit, machines int, of string) {
 	if limit < machines {
 		c.warn(Concurrency, "ask for more in Service Quotas (Lambda, concurrent executions), or reserve with --set ReservedConcurrency=…",
 			"of the %d invocations %s, the %d Spot instances of the cluster could use more", limit, of, machines)

@@ -40,7 +40,7 @@ func TestSamePattern(t *testing.T) {
 		`{"detail-type": ["a"], "source": ["aws.ec2"], "account": ["123"]}`: false,
 		`no JSON`: false,
 	} {
-		if got := awsadmin.SameDocument(text, watched{Event: install.Event{Pattern: want}}.pattern()); got != same {
+		if got := awsadmin.SameDocument(text, ruleStatus{Event: install.Event{Pattern: want}}.pattern()); got != same {
 			t.Errorf("%s: %v", text, got)
 		}
 	}
@@ -52,7 +52,7 @@ func TestRoomForAllAtOnce(t *testing.T) {
 		limit, machines int
 		want            change.Level
 	}{"room": {10, 10, change.OK}, "too few": {10, 11, change.Warn}} {
-		now := &checked{}
+		now := &checker{}
 		now.compare(c.limit, c.machines, "of the account")
 		if f := now.findings[0]; f.Level != c.want || f.Name != Concurrency || (f.Advice == "") != (c.want == change.OK) {
 			t.Errorf("%s: %+v", name, f)

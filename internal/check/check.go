@@ -17,8 +17,8 @@ import (
 	"github.com/castai/kops-spot/internal/install"
 )
 
-// Chain is a cluster's.
-type Chain struct {
+// Checks is a cluster's.
+type Checks struct {
 	AWS      *awsadmin.Account
 	Template *install.Template
 	Values   iam.Values // where
@@ -43,43 +43,43 @@ const (
 	Concurrency = "concurrency"
 )
 
-// checked is a check under way.
-type checked struct {
-	Chain
+// checker is a check under way.
+type checker struct {
+	Checks
 	name       string            // the function's
 	parameters map[string]string // the stack's; the template's defaults where there is none
 	function   *awsadmin.Function
 	findings   change.Findings
-	self       *selfCheck
+	self       *selfCheckResult
 }
 
-func (c *checked) ok(link, format string, args ...any) {
+func (c *checker) ok(link, format string, args ...any) {
 	c.findings = append(c.findings, change.Finding{Level: change.OK, Name: link, Detail: fmt.Sprintf(format, args...)})
 }
 
-func (c *checked) warn(link, advice, format string, args ...any) {
+func (c *checker) warn(link, advice, format string, args ...any) {
 	c.findings = append(c.findings, change.Finding{Level: change.Warn, Name: link, Detail: fmt.Sprintf(format, args...), Advice: advice})
 }
 
-func (c *checked) fail(link, advice, format string, args ...any) {
+func (c *checker) fail(link, advice, format string, args ...any) {
 	c.findings = append(c.findings, change.Finding{Level: change.Fail, Name: link, Detail: fmt.Sprintf(format, args...), Advice: advice})
 }
 
 // fine tells that all is well with a link, unless something else has been said of it.
-func (c *checked) fine(link, format string, args ...any) {
+func (c *checker) pass(link, format string, args ...any) {
 	if !slices.ContainsFunc(c.findings, func(f change.Finding) bool { return f.Name == link }) {
 		c.ok(link, format, args...)
 	}
 }
 
-// unasked tells of a link of which nothing can be known before another is mended.
-func (c *checked) unasked(link, needs string) {
+// skipped tells of a link of which nothing can be known before another is mended.
+func (c *checker) skipped(link, needs string) {
 	c.warn(link, "", "not asked: it needs %q", needs)
 }
 
 // Check looks at every link. That one cannot be looked at is an error.
-func (c Chain) Check(ctx context.Context) (change.Findings, error) {
-	now := &checked{Chain: c, name: iam.FunctionName(c.Values.Cluster), parameters: map[string]string{}}
+func (c Checks) Check(ctx context.Context) (change.Findings, error) {
+	now := &checker{Checks: c, name: iam.FunctionName(c.Values.Cluster), parameters: map[string]string{}}
 	for name, value := range c.Template.Defaults {
 		if value != nil {
 			now.parameters[name] = *value
@@ -95,7 +95,7 @@ func (c Chain) Check(ctx context.Context) (change.Findings, error) {
 	if now.function, err = c.AWS.Function(ctx, now.name); err != nil {
 		return nil, err
 	}
-	for _, link := range []func(context.Context) error{now.rules, now.theFunction, now.inside, now.preview, now.outcomes, now.concurrency} {
+	for _, link := range []func(context.Context) error{now.rules, now.checkFunction, now.selfCheckLinks, now.preview, now.outcomes, now.concurrency} {
 		if err := link(ctx); err != nil {
 			return now.findings, err
 		}
@@ -103,24 +103,24 @@ func (c Chain) Check(ctx context.Context) (change.Findings, error) {
 	return now.findings, nil
 }
 
-// watched is a rule of the template, and as it is.
-type watched struct {
+// ruleStatus is a rule of the template, and as it is.
+type ruleStatus struct {
 	install.Event
 	name string
 	is   *awsadmin.Rule
 }
 
 // pattern is the template's, as EventBridge has it.
-func (w watched) pattern() string {
+func (w ruleStatus) pattern() string {
 	text, _ := json.Marshal(w.Pattern) // it has been read from YAML, in JSON's terms
 	return string(text)
 }
 
 // rules looks at the rules, each one's state and target, and whether it may invoke the function.
-func (c *checked) rules(ctx context.Context) error {
-	var all []watched
+func (c *checker) rules(ctx context.Context) error {
+	var all []ruleStatus
 	for _, e := range c.Template.Events {
-		w := watched{Event: e, name: iam.RuleName(c.Values.Cluster, e.Name)}
+		w := ruleStatus{Event: e, name: iam.RuleName(c.Values.Cluster, e.Name)}
 		var err error
 		if w.is, err = c.AWS.Rule(ctx, w.name); err != nil {
 			return err
@@ -138,7 +138,7 @@ const reinstall = "kops-spot install"
 
 // present looks at the rules themselves. The advice puts them back as the template has them: CloudFormation does not look whether
 // somebody has changed what it has made.
-func (c *checked) present(all []watched) {
+func (c *checker) present(all []ruleStatus) {
 	for _, w := range all {
 		switch {
 		case w.is == nil && c.on(w):
@@ -150,11 +150,11 @@ func (c *checked) present(all []watched) {
 				"the pattern of rule %s is not the template's: %s", w.name, w.is.Pattern)
 		}
 	}
-	c.fine(Rule, "all %d are there, with the template's patterns", len(all))
+	c.pass(Rule, "all %d are there, with the template's patterns", len(all))
 }
 
 // state is what the stack says of a rule.
-func (c *checked) state(w watched) string {
+func (c *checker) state(w ruleStatus) string {
 	if c.on(w) {
 		return "ENABLED"
 	}
@@ -162,9 +162,9 @@ func (c *checked) state(w watched) string {
 }
 
 // on reports whether the stack has the rule enabled.
-func (c *checked) on(w watched) bool { return c.parameters[w.Switch] != "DISABLED" }
+func (c *checker) on(w ruleStatus) bool { return c.parameters[w.Switch] != "DISABLED" }
 
-func (c *checked) states(all []watched) {
+func (c *checker) states(all []ruleStatus) {
 	var off []string
 	for _, w := range all {
 		switch {
@@ -179,13 +179,13 @@ func (c *checked) states(all []watched) {
 	case slices.Contains(off, "spot-warning"):
 		c.warn(State, reinstall+" --set SpotWarningRule=ENABLED", "the function is not told of Spot interruption warnings: SpotWarningRule is DISABLED")
 	case len(off) > 0:
-		c.fine(State, "enabled, but for those that are switched off: %s", strings.Join(off, ", "))
+		c.pass(State, "enabled, but for those that are switched off: %s", strings.Join(off, ", "))
 	default:
-		c.fine(State, "enabled")
+		c.pass(State, "enabled")
 	}
 }
 
-func (c *checked) targets(all []watched) {
+func (c *checker) targets(all []ruleStatus) {
 	arn := c.Values.FunctionARN()
 	for _, w := range all {
 		if w.is != nil && !slices.ContainsFunc(w.is.Targets, func(t awsadmin.Target) bool { return t.ARN == arn }) {
@@ -194,12 +194,12 @@ func (c *checked) targets(all []watched) {
 				"rule %s does not send its events to the function", w.name)
 		}
 	}
-	c.fine(Target, "they send to %s", arn)
+	c.pass(Target, "they send to %s", arn)
 }
 
-func (c *checked) permissions(ctx context.Context, all []watched) error {
+func (c *checker) permissions(ctx context.Context, all []ruleStatus) error {
 	if c.function == nil {
-		c.unasked(Permission, Function)
+		c.skipped(Permission, Function)
 		return nil
 	}
 	text, err := c.AWS.FunctionPolicy(ctx, c.name)
@@ -213,7 +213,7 @@ func (c *checked) permissions(ctx context.Context, all []watched) error {
 				"the function does not let rule %s invoke it", w.name)
 		}
 	}
-	c.fine(Permission, "the function lets them invoke it")
+	c.pass(Permission, "the function lets them invoke it")
 	return nil
 }
 
@@ -249,8 +249,8 @@ func allows(policy, rule string) bool {
 	return false
 }
 
-// theFunction looks whether it is there and could run.
-func (c *checked) theFunction(ctx context.Context) error {
+// checkFunction looks whether it is there and could run.
+func (c *checker) checkFunction(ctx context.Context) error {
 	f := c.function
 	switch {
 	case f == nil:
@@ -264,7 +264,7 @@ func (c *checked) theFunction(ctx context.Context) error {
 	case f.Reserved != nil && *f.Reserved == 0:
 		c.fail(Function, "aws lambda delete-function-concurrency --function-name "+c.name+" --region "+c.Values.Region, "its reserved concurrency is 0: it is never invoked")
 	default:
-		taken, err := c.role(ctx, f)
+		taken, err := c.checkRole(ctx, f)
 		if err != nil {
 			return err
 		}
@@ -272,14 +272,14 @@ func (c *checked) theFunction(ctx context.Context) error {
 			c.ok(Function, "it is there, and works for this cluster")
 			return nil
 		}
-		return c.ask(ctx, f)
+		return c.selfCheck(ctx, f)
 	}
-	c.unasked(Role, Function)
+	c.skipped(Role, Function)
 	return nil
 }
 
 // role looks whether the function can be its role.
-func (c *checked) role(ctx context.Context, f *awsadmin.Function) (taken bool, err error) {
+func (c *checker) checkRole(ctx context.Context, f *awsadmin.Function) (taken bool, err error) {
 	services, err := c.AWS.Trusted(ctx, f.Role)
 	switch {
 	case errors.Is(err, awsadmin.ErrNotFound):

@@ -35,7 +35,7 @@ func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
 // TestOnlySilenceIsABrokenChain: an error of another kind says itself what to do.
 func TestOnlySilenceIsABrokenChain(t *testing.T) {
 	silent := whereBroken(fmt.Errorf("%w in the log group /l", rehearse.ErrNoOutcome), "/l")
-	for _, want := range []string{"nothing was heard of the rehearsal in the log group /l", "enabled and matches the source kops-spot.rehearsal", "lets EventBridge invoke it", "aws logs tail /l --since 1h"} {
+	for _, want := range []string{"no outcome of the rehearsal was found in the log group /l", "enabled and matches the source kops-spot.rehearsal", "lets EventBridge invoke it", "aws logs tail /l --since 1h"} {
 		if !strings.Contains(silent.Error(), want) {
 			t.Errorf("%q is not in: %v", want, silent)
 		}

@@ -138,11 +138,11 @@ func TestTheLogIsFollowedToTheOutcome(t *testing.T) {
 		"a log that is not there yet":   {looks: []answer{missing, page("", ended)}, after: 2 * time.Second},
 		"what is not JSON":              {looks: []answer{page("", "REPORT "+id, ended)}},
 		"other events do not count":     {looks: []answer{page("", another, others), page("", ended)}, after: 2 * time.Second},
-		"the function failed":           {looks: []answer{page("", step), page("", failed)}, steps: []string{"1.50 s: cordoned the node"}, says: "the function did nothing: the cluster is closed", after: 2 * time.Second},
+		"the function failed":           {looks: []answer{page("", step), page("", failed)}, steps: []string{"1.50 s: cordoned the node"}, says: "the function failed: the cluster is closed", after: 2 * time.Second},
 		"the log may not be read":       {looks: []answer{{code: "AccessDeniedException"}}, says: "reading the log group /l: "},
-		"nothing ever comes":            {looks: []answer{page("")}, says: "nothing was heard of the rehearsal in the log group /l", after: time.Minute},
-		"there never is such a log":     {looks: []answer{missing}, says: "nothing was heard of the rehearsal in the log group /l", after: time.Minute},
-		"the other functions go on":     {looks: []answer{page("", others)}, says: "nothing was heard of", after: time.Minute},
+		"nothing ever comes":            {looks: []answer{page("")}, says: "no outcome of the rehearsal was found in the log group /l", after: time.Minute},
+		"there never is such a log":     {looks: []answer{missing}, says: "no outcome of the rehearsal was found in the log group /l", after: time.Minute},
+		"the other functions go on":     {looks: []answer{page("", others)}, says: "no outcome of the rehearsal was found", after: time.Minute},
 		"the end is in the last moment": {looks: append(slices.Repeat([]answer{page("")}, 29), page("", ended)), after: 58 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -181,7 +181,7 @@ func TestWhoeverStopsFollowingIsNotSentLooking(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(stopped)
 		_, err := s.FromLog(ctx, "/l", id, time.Now(), nil)
-		if !errors.Is(err, stopped) || errors.Is(err, ErrNoOutcome) || !strings.Contains(err.Error(), "goes on without us") {
+		if !errors.Is(err, stopped) || errors.Is(err, ErrNoOutcome) || !strings.Contains(err.Error(), "the rehearsal continues") {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -33,7 +33,7 @@ func rehearsals(t *testing.T, w *world) {
 		{"of a function that fails: it is said at once, with what it says", func(t *testing.T, w *world) {
 			defer w.expire()()
 			_, stderr, err := w.command("rehearse", w.newNode(cluster), "--yes", "--function", names.FunctionName(cluster))
-			if err == nil || !strings.Contains(stderr, "the function did nothing: ") || !strings.Contains(stderr, "does not accept the credential (401)") {
+			if err == nil || !strings.Contains(stderr, "the function failed: ") || !strings.Contains(stderr, "does not accept the credential (401)") {
 				t.Errorf("%v: %s", err, stderr)
 			}
 		}},
@@ -98,7 +98,7 @@ func rehearsals(t *testing.T, w *world) {
 			if last := deliveries[len(deliveries)-1]; last.Reason != "the rule is disabled" || !strings.Contains(stderr, last.EventID) {
 				t.Errorf("the chain is broken in another place than was meant: %+v", last)
 			}
-			if err == nil || !strings.Contains(stderr, "nothing was heard of the rehearsal in the log group /of/nobody") ||
+			if err == nil || !strings.Contains(stderr, "no outcome of the rehearsal was found in the log group /of/nobody") ||
 				!strings.Contains(stderr, "whether a rule of the bus is enabled") {
 				t.Errorf("%v: %s", err, stderr)
 			}

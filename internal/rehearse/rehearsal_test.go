@@ -87,7 +87,7 @@ func TestWhatCannotBeSentIsToldOf(t *testing.T) {
 		"a bus that is closed":     {spot.SpotStop, answer{code: "AccessDeniedException"}, "sending the rehearsal to the event bus mine: "},
 		"an entry that is refused": {spot.SpotStop, answer{body: `{"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "later"}]}`},
 			"sending the rehearsal to the event bus mine: InternalFailure: later"},
-		"an answer without entries": {spot.SpotStop, answer{body: `{"FailedEntryCount": 0, "Entries": []}`}, "answered 0 entries for one"},
+		"an answer without entries": {spot.SpotStop, answer{body: `{"FailedEntryCount": 0, "Entries": []}`}, "returned 0 entries for one event"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := newStage(map[string][]answer{"PutEvents": {c.answer}})

@@ -38,7 +38,7 @@ type deployment struct {
 
 func (d *deployment) flags(f *pflag.FlagSet) {
 	d.site.flags(f)
-	f.StringArrayVar(&d.set, "set", nil, "a parameter of the stack, as `NAME=VALUE`; may be given several times: docs/install.md lists them")
+	f.StringArrayVar(&d.set, "set", nil, "a parameter of the stack, as `NAME=VALUE`; may be given several times: docs/stack.md lists them")
 	f.StringVar(&d.code, "code", "", "the `file` with the function's code, a zip as make dist makes it; else the one that this program carries")
 	f.BoolVar(&d.refresh, "refresh", false, "take endpoint, certificates and log-in as they are found now, where the stack has others")
 	f.BoolVar(&d.karpenter, "karpenter", false, "let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")

@@ -212,7 +212,7 @@ func (r *Deployment) createChangeSet(ctx context.Context, parameters map[string]
 	p, err = r.AWS.CreateChangeSet(ctx, wanted, now)
 	if errors.Is(err, awsadmin.ErrRefused) {
 		return p, fmt.Errorf("%w\nwhere a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
-			"docs/install.md says what each is for", err)
+			"docs/stack.md says what each is for", err)
 	}
 	return p, err
 }

@@ -306,7 +306,7 @@ func TestBadParametersAreRefused(t *testing.T) {
 		r, _ := newRun(t, &c.s)
 		_, err := r.Plan(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "CloudFormation refuses it: "+why+"\n") ||
-			!strings.HasSuffix(err.Error(), "--set NAME=VALUE and run this again; docs/install.md says what each is for") {
+			!strings.HasSuffix(err.Error(), "--set NAME=VALUE and run this again; docs/stack.md says what each is for") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := strings.Join(c.s.calls, " "); got != c.calls {

@@ -52,13 +52,13 @@ func transcript(t *testing.T, name, said string) {
 	}
 }
 
-// TestTheReadmeShowsWhatIsSaid: what stands there after a command are lines of its transcript, in their order; … is for those
-// that are left out.
-func TestTheReadmeShowsWhatIsSaid(t *testing.T) {
-	readme := must(os.ReadFile(filepath.Join(template.Root(), "README.md")))
+// TestTheGuideShowsTranscripts: in docs/install.md, each command is followed by lines of its transcript, in order; … stands
+// for omitted lines.
+func TestTheGuideShowsTranscripts(t *testing.T) {
+	guide := must(os.ReadFile(filepath.Join(template.Root(), "docs", "install.md")))
 	shown := map[string]string{}
 	name := ""
-	for line := range strings.SplitSeq(string(readme), "\n") {
+	for line := range strings.SplitSeq(string(guide), "\n") {
 		text, indented := strings.CutPrefix(line, "    ")
 		command, isCommand := strings.CutPrefix(text, "$ kops-spot ")
 		switch {
@@ -85,7 +85,7 @@ func TestTheReadmeShowsWhatIsSaid(t *testing.T) {
 			rest, n = after, n+1
 		}
 		if n < 3 {
-			t.Errorf("README.md shows %d lines of kops-spot %s only", n, name)
+			t.Errorf("docs/install.md shows %d lines of kops-spot %s only", n, name)
 		}
 	}
 }

@@ -171,7 +171,7 @@ func (d deployed) rules() {
 	}
 }
 
-// ruleAges is how long each rule's events are worth delivering, in seconds: docs/install.md says why.
+// ruleAges is how long each rule's events are worth delivering, in seconds: docs/stack.md says why.
 var ruleAges = map[string]int{"spot-warning": 120, "rebalance": 900, "lifecycle": 3600, "health": 86400, "state-change": 3600,
 	"rehearsal": 120, "self-check": 120}
 

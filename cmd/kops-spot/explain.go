@@ -38,7 +38,7 @@ func explainCommand(c *console) *cobra.Command {
 	}
 	o.flags(cmd.Flags())
 	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "the `namespace` of the pod: what is explained is a pod then")
-	cmd.Flags().StringVar(&o.event, "event", string(spot.SpotTerminate), "the `kind` of warning: "+listed(spot.Warnings()))
+	cmd.Flags().StringVar(&o.event, "event", string(spot.SpotTerminate), "the `kind` of warning: "+listed(spot.WarningKinds()))
 	return cmd
 }
 
@@ -52,8 +52,8 @@ func listed(kinds []spot.Kind) string {
 
 func (c *console) explain(ctx context.Context, o explainOptions, arg string) error {
 	kind := spot.Kind(o.event)
-	if !slices.Contains(spot.Warnings(), kind) {
-		return fmt.Errorf("--event %s: there is no such warning; there are %s", o.event, listed(spot.Warnings()))
+	if !slices.Contains(spot.WarningKinds(), kind) {
+		return fmt.Errorf("--event %s: there is no such warning; there are %s", o.event, listed(spot.WarningKinds()))
 	}
 	k, err := c.connect(ctx, o.place)
 	if err != nil {
@@ -72,7 +72,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 		return err
 	}
 	cloud, unasked := c.cloud(ctx, m.region)
-	e.Region, e.Pod, e.Marks, e.Unasked = m.region, pod, spot.Restoring(n), unasked
+	e.Region, e.Pod, e.Marks, e.Unasked = m.region, pod, spot.WhatRestoreRemoves(n), unasked
 	h := spot.Handler{Cluster: found{k.Cluster, n}, Cloud: cloud, Policy: e.Policy}
 	e.Outcome, err = h.Preview(ctx, e.Policy.ExampleEvent(kind, m.id, m.region, time.Now()))
 	if err != nil {

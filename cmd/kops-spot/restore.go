@@ -53,9 +53,9 @@ func (c *console) restore(ctx context.Context, k cluster, name string) error {
 	if err != nil {
 		return err
 	}
-	shown := spot.Restoring(n)
+	shown := spot.WhatRestoreRemoves(n)
 	told := restored{Cluster: k.name, Node: n.Name, Removed: []string{}, Unschedulable: n.Unschedulable}
-	if !shown.Marked() {
+	if !shown.Any() {
 		return c.conclude(told, nil, fmt.Sprintf("node %s of %s carries no marks of kops-spot: there is nothing to restore%s",
 			n.Name, k.name, cordonedBySomebody(n)), nil)
 	}
@@ -68,7 +68,7 @@ func (c *console) restore(ctx context.Context, k cluster, name string) error {
 	other := false
 	n, err = k.ChangeNode(ctx, n, func(n spot.Node) spot.Node {
 		// Somebody else may have written meanwhile. Marks of another event are not those that were shown.
-		if now := spot.Restoring(n); now.Marked() && now.Event != shown.Event {
+		if now := spot.WhatRestoreRemoves(n); now.Any() && now.Event != shown.Event {
 			other = true
 			return n
 		}

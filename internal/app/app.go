@@ -72,7 +72,7 @@ func (f *Function) Handle(ctx context.Context, event json.RawMessage) (any, erro
 	switch {
 	case errors.As(err, &unknown):
 		out := spot.Outcome{Version: spot.OutcomeVersion, Result: spot.Ignored, Reason: err.Error(), Cluster: f.cluster,
-			Event: spot.EventInfo{ID: unknown.ID, Type: unknown.DetailType}}
+			Event: spot.EventInfo{ID: unknown.ID, DetailType: unknown.DetailType}}
 		f.log.Info("outcome", "outcome", out)
 		return out, nil
 	case err != nil:
@@ -88,7 +88,7 @@ func (f *Function) Handle(ctx context.Context, event json.RawMessage) (any, erro
 }
 
 func (f *Function) failed(event string, err error) error {
-	f.log.Error("nothing was done", "event", event, "error", err.Error())
+	f.log.Error("handling failed", "event", event, "error", err.Error())
 	return err
 }
 
@@ -99,7 +99,7 @@ func (f *Function) interrupted(ctx context.Context, all []spot.Interruption) (sp
 		return out, err
 	}
 	f.log.Info("outcome", "outcome", out)
-	each := out.Each
+	each := out.Outcomes
 	if len(each) == 0 {
 		each = []spot.Outcome{out}
 	}

@@ -54,7 +54,7 @@ func (c *Config) readAutoscaler(env map[string]string) (errs []error) {
 	if err := checkCASTAI(anyCluster, url); err != nil {
 		bad(envCASTAIURL, "%w", err)
 	}
-	c.Policy.Autoscaler = len(errs) == 0
+	c.Policy.HasAutoscaler = len(errs) == 0
 	return errs
 }
 

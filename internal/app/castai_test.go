@@ -64,7 +64,7 @@ func TestTheAutoscalerIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cfg.castai.client(nil, "kops-spot/1").Tell(t.Context(), spot.AutoscalerInterrupted, "", "aws:///z/i-1"); err != nil {
+	if err := cfg.castai.client(nil, "kops-spot/1").Notify(t.Context(), spot.AutoscalerInterrupted, "", "aws:///z/i-1"); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(asked, castaiCluster) || !strings.Contains(asked, `"interrupted"`) || !strings.Contains(asked, "kops-spot/1") || key != "very-secret" {

@@ -90,7 +90,7 @@ func (m *measured) interruption(out spot.Outcome) {
 	m.count("PodsTerminated", ends[spot.PodEvicted]+ends[spot.PodTerminated])
 	m.count("PodsForceDeleted", ends[spot.PodForceDeleted])
 	m.count("PodsStillRunning", ends[spot.PodStillRunning])
-	m.moment("EventAge", out.Timings.Began)
+	m.moment("EventAge", out.Timings.Started)
 	m.moment("TimeToCordon", out.Timings.Cordoned)
 	m.moment("TimeToLastEviction", out.Timings.LastEviction)
 	if out.Result == spot.Drained {
@@ -106,8 +106,8 @@ func (m *measured) replacement(out spot.Outcome) {
 	m.count("ReplacementRequested", one(asked))
 	if asked && r.Action == spot.ReplaceDetach {
 		m.count("ReplacementLaunched", one(r.Instance != ""))
-		m.moment("TimeToLaunch", r.Launched)
-		m.moment("TimeToReplacement", r.Registered)
+		m.moment("TimeToLaunch", r.LaunchedAt)
+		m.moment("TimeToReplacement", r.RegisteredAt)
 	}
 }
 
@@ -117,16 +117,16 @@ func (m *measured) release(out spot.Outcome) {
 		r = *out.Cleanup
 	}
 	m.count("CleanedUp", 1)
-	m.count("CleanUpIncomplete", one(r.PodsFreed == nil || r.VolumesFree == nil))
+	m.count("CleanUpIncomplete", one(r.PodsDeleted == nil || r.VolumesDetached == nil))
 	m.count("PodsDeleted", endsOf(out)[spot.PodDeleted])
-	m.moment("TimeToPodsDeleted", r.PodsFreed)
-	m.moment("TimeToVolumesDetached", r.VolumesFree)
+	m.moment("TimeToPodsDeleted", r.PodsDeleted)
+	m.moment("TimeToVolumesDetached", r.VolumesDetached)
 }
 
 func endsOf(out spot.Outcome) map[spot.PodStatus]int {
 	ends := map[spot.PodStatus]int{}
 	for _, p := range out.Pods {
-		ends[p.End]++
+		ends[p.Status]++
 	}
 	return ends
 }

@@ -26,9 +26,9 @@ func values(in spot.Interruption, out spot.Outcome) map[string]float64 {
 // TestMetrics: what is measured of each result, and nothing else.
 func TestMetrics(t *testing.T) {
 	drained := spot.Outcome{Result: spot.Drained,
-		Replacement: &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1), Instance: "i-1", Launched: at(3), Registered: at(60)},
-		Timings:     spot.Timings{Began: at(0.5), Cordoned: at(0.75), LastEviction: at(86), Empty: at(90)},
-		Pods:        []spot.PodResult{{End: spot.PodEvicted}, {End: spot.PodTerminated}, {End: spot.PodForceDeleted}, {End: spot.PodSkipped}}}
+		Replacement: &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1), Instance: "i-1", LaunchedAt: at(3), RegisteredAt: at(60)},
+		Timings:     spot.Timings{Started: at(0.5), Cordoned: at(0.75), LastEviction: at(86), Empty: at(90)},
+		Pods:        []spot.PodResult{{Status: spot.PodEvicted}, {Status: spot.PodTerminated}, {Status: spot.PodForceDeleted}, {Status: spot.PodSkipped}}}
 	whole := map[string]float64{"Interruptions": 1, "Incomplete": 0, "ReplacementRequested": 1, "ReplacementLaunched": 1, "TimeToLaunch": 3, "TimeToReplacement": 60,
 		"PodsTerminated": 2, "PodsForceDeleted": 1, "PodsStillRunning": 0, "EventAge": 0.5, "TimeToCordon": 0.75, "TimeToLastEviction": 86, "TimeToEmpty": 90}
 	but := func(changes map[string]float64, gone ...string) map[string]float64 {
@@ -52,11 +52,11 @@ func TestMetrics(t *testing.T) {
 	}{
 		"drained": {out: drained, want: whole},
 		"not emptied": {out: with(func(o *spot.Outcome) {
-			o.Result, o.Pods = spot.Incomplete, []spot.PodResult{{End: spot.PodStillRunning}}
+			o.Result, o.Pods = spot.Incomplete, []spot.PodResult{{Status: spot.PodStillRunning}}
 		}),
 			want: but(map[string]float64{"Incomplete": 1, "PodsTerminated": 0, "PodsForceDeleted": 0, "PodsStillRunning": 1}, "TimeToEmpty")},
 		"moments that never came": {out: with(func(o *spot.Outcome) {
-			o.Result, o.Timings, o.Pods = spot.NodeNotFound, spot.Timings{Began: at(1)}, nil
+			o.Result, o.Timings, o.Pods = spot.NodeNotFound, spot.Timings{Started: at(1)}, nil
 		}),
 			want: but(map[string]float64{"EventAge": 1, "PodsTerminated": 0, "PodsForceDeleted": 0}, "TimeToCordon", "TimeToLastEviction", "TimeToEmpty")},
 		"cordoned": {out: with(func(o *spot.Outcome) {
@@ -64,7 +64,7 @@ func TestMetrics(t *testing.T) {
 		}),
 			want: but(map[string]float64{"PodsTerminated": 0, "PodsForceDeleted": 0}, "TimeToLastEviction", "TimeToEmpty")},
 		"a group that launches nothing": {out: with(func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1), Answer: "InsufficientInstanceCapacity"}
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1), GroupMessage: "InsufficientInstanceCapacity"}
 		}),
 			want: but(map[string]float64{"ReplacementLaunched": 0}, launch[1:]...)},
 		"replaced by somebody else": {out: with(func(o *spot.Outcome) {
@@ -78,12 +78,12 @@ func TestMetrics(t *testing.T) {
 		"nobody": {out: with(func(o *spot.Outcome) { o.Replacement = nil }), want: but(map[string]float64{"ReplacementRequested": 0}, launch...)},
 		"noted": {out: spot.Outcome{Result: spot.Skipped, Timings: drained.Timings, Replacement: &spot.ReplacementResult{Action: spot.ReplaceNotify, At: at(1)}},
 			want: map[string]float64{"Skipped": 1, "ReplacementRequested": 1}},
-		"released": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{End: spot.PodDeleted}, {End: spot.PodDeleted}},
-			Cleanup: &spot.CleanupResult{PodsFreed: at(2), VolumesFree: at(4)}},
+		"released": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{Status: spot.PodDeleted}, {Status: spot.PodDeleted}},
+			Cleanup: &spot.CleanupResult{PodsDeleted: at(2), VolumesDetached: at(4)}},
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 0, "PodsDeleted": 2, "TimeToPodsDeleted": 2, "TimeToVolumesDetached": 4}},
-		"half released": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{End: spot.PodStillRunning}}, Cleanup: &spot.CleanupResult{VolumesFree: at(4)}},
+		"half released": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{Status: spot.PodStillRunning}}, Cleanup: &spot.CleanupResult{VolumesDetached: at(4)}},
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToVolumesDetached": 4}},
-		"volumes that stay": {out: spot.Outcome{Result: spot.CleanedUp, Cleanup: &spot.CleanupResult{PodsFreed: at(1)}},
+		"volumes that stay": {out: spot.Outcome{Result: spot.CleanedUp, Cleanup: &spot.CleanupResult{PodsDeleted: at(1)}},
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToPodsDeleted": 1}},
 		"returned":             {out: spot.Outcome{Result: spot.Recovered}, want: map[string]float64{"Recovered": 1}},
 		"foreign":              {out: spot.Outcome{Result: spot.OtherCluster}},

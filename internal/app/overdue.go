@@ -12,7 +12,7 @@ import (
 func (s selfChecker) lookForOverdue(found *[]spot.OverdueInstance) probe {
 	return probe{"marked nodes", "the detail says which of the two could not be asked, the cluster or EC2", func(ctx context.Context) (string, error) {
 		now := time.Now()
-		nodes, err := s.cluster.MarkedNodes(ctx)
+		nodes, err := s.cluster.CordonedNodes(ctx)
 		if err != nil {
 			return "", err
 		}

@@ -71,11 +71,11 @@ var drainSettings = []Setting{
 
 var relativeSettings = []Setting{
 	choice(envRebalance, func(c *Config) *spot.Response { return &c.Policy.Rebalance },
-		[]spot.Response{spot.RespondNot, spot.RespondCordon, spot.RespondDrain},
+		[]spot.Response{spot.RespondIgnore, spot.RespondCordon, spot.RespondDrain},
 		"what is done about a rebalance recommendation: `ignore` leaves the node as it is, and only tells CAST AI's autoscaler of a node that is its own",
 		"Many recommendations are followed by no interruption, and nobody ends the instance: a node that was emptied for one costs money and does nothing."),
 	choice(envScheduledChange, func(c *Config) *spot.Response { return &c.Policy.ScheduledChange },
-		[]spot.Response{spot.RespondNot, spot.RespondDrain},
+		[]spot.Response{spot.RespondIgnore, spot.RespondDrain},
 		"what is done about a change that AWS Health announces, such as an instance's retirement: `ignore` tells of it in the outcome only",
 		"It is announced days ahead, and people can choose a better moment than that of the announcement."),
 	{Name: envHooks,
@@ -88,13 +88,13 @@ var relativeSettings = []Setting{
 
 var replaceSettings = []Setting{
 	choice(envReplace, func(c *Config) *spot.Replacer { return &c.Policy.Replace },
-		[]spot.Replacer{spot.ReplacerAuto, spot.ReplacerGroup, spot.ReplacerAutoscaler, spot.ReplacerKarpenter, spot.ReplacerNobody},
+		[]spot.Replacer{spot.ReplacerAuto, spot.ReplacerGroup, spot.ReplacerAutoscaler, spot.ReplacerKarpenter, spot.ReplacerNone},
 		"who is asked for another instance: `auto` chooses by the node, which is CAST AI's autoscaler for a node that it made, nobody for "+
 			"Karpenter's (the pods that are left without a node make it launch one), and the Auto Scaling group for any other; "+
 			"`karpenter` deletes the node's NodeClaim, for which `deploy/rbac-karpenter.yaml` has to be applied",
 		"A replacement that is on its way before the first pod has stopped is half of what the two minutes are for. "+
 			"It is exactly one who is asked: two would bring two instances for one node."),
-	duration(envFollow, func(p *spot.Policy) *time.Duration { return &p.Follow }, 0, 10*time.Minute,
+	duration(envFollow, func(p *spot.Policy) *time.Duration { return &p.FollowLaunch }, 0, 10*time.Minute,
 		"an invocation ends after fifteen",
 		"how long after the drain the function waits to see what becomes of its request for a replacement: the new instance and its node, or the group's reason why there is none",
 		"A new instance is a node within a minute or two, and the wait ends with the machine at the latest."),
@@ -118,8 +118,8 @@ var checkSettings = []Setting{
 		Meaning: "what a rehearsal does: `preview` tells what would be done; `act` drains the node, but never past a budget, replaces nothing, and takes its marks away after",
 		Why:     "Whoever may put events on the bus can send one: that somebody practises is no reason to move pods, unless you say so.",
 		read: func(c *Config, value string) error {
-			c.Policy.Rehearse = value == "act"
-			if !c.Policy.Rehearse && value != "preview" {
+			c.Policy.DrainRehearsals = value == "act"
+			if !c.Policy.DrainRehearsals && value != "preview" {
 				return notThis(value)
 			}
 			return nil

@@ -54,7 +54,7 @@ func (f *Function) handleAll(ctx context.Context, all []spot.Interruption) (spot
 	out := slices.MinFunc(each, func(a, b spot.Outcome) int {
 		return cmp.Compare(slices.Index(gravity, a.Result), slices.Index(gravity, b.Result))
 	})
-	out.Each = each
+	out.Outcomes = each
 	return out, nil
 }
 

@@ -81,14 +81,14 @@ func TestOneEventAboutSeveralInstances(t *testing.T) {
 	if out.Result != spot.Incomplete || out.Event.Instance != instances[2] {
 		t.Errorf("above stands %s of %s", out.Result, out.Event.Instance)
 	}
-	for i, one := range out.Each {
-		if one.Result != results[i] || one.Event.Instance != instances[i] || one.Each != nil {
+	for i, one := range out.Outcomes {
+		if one.Result != results[i] || one.Event.Instance != instances[i] || one.Outcomes != nil {
 			t.Errorf("%d: %+v", i, one)
 		}
 	}
 	lines := metricLines(t, logged)
-	if len(out.Each) != len(results) || len(lines) != 4 {
-		t.Errorf("%d outcomes, and metrics of %d: %v", len(out.Each), len(lines), lines)
+	if len(out.Outcomes) != len(results) || len(lines) != 4 {
+		t.Errorf("%d outcomes, and metrics of %d: %v", len(out.Outcomes), len(lines), lines)
 	}
 	if n := strings.Count(logged.String(), `"msg":"outcome"`); n != 1 {
 		t.Errorf("%d outcomes are logged", n)
@@ -116,7 +116,7 @@ func TestOneInstanceIsToldAsItIs(t *testing.T) {
 		return spot.Outcome{Result: spot.Drained, Event: spot.EventInfo{ID: in.EventID}}, nil
 	})
 	told, err := f.Handle(t.Context(), healthOf(t, instanceNamed(0)))
-	if out := told.(spot.Outcome); err != nil || out.Each != nil || out.Event.ID == "" {
+	if out := told.(spot.Outcome); err != nil || out.Outcomes != nil || out.Event.ID == "" {
 		t.Errorf("got %+v, %v", told, err)
 	}
 	if lines := metricLines(t, logged); len(lines) != 1 || lines[0]["Result"] != "drained" {
@@ -161,7 +161,7 @@ func TestFailuresOfSome(t *testing.T) {
 			if err != nil || told.(spot.Outcome).Result != c.want {
 				t.Fatalf("got %+v, %v", told, err)
 			}
-			for i, one := range told.(spot.Outcome).Each {
+			for i, one := range told.(spot.Outcome).Outcomes {
 				if c.results[i] != "" {
 					continue
 				}
@@ -188,7 +188,7 @@ func TestManyInstancesAreHandledSideBySide(t *testing.T) {
 		})
 		began := time.Now()
 		out, err := f.handleAll(t.Context(), make([]spot.Interruption, 120))
-		if err != nil || len(out.Each) != 120 {
+		if err != nil || len(out.Outcomes) != 120 {
 			t.Fatal(err)
 		}
 		if took := time.Since(began); took != 3*time.Minute || most.Load() != 50 {
@@ -223,7 +223,7 @@ func TestAnEventWithNothingToDo(t *testing.T) {
 	}
 	f, logged := functionOf(nil)
 	told, err := f.Handle(t.Context(), b)
-	if out := told.(spot.Outcome); err != nil || out.Result != spot.Ignored || !strings.Contains(out.Reason, "backup") || out.Event.Type != "AWS Health Event" || out.Cluster != "prod.example.com" {
+	if out := told.(spot.Outcome); err != nil || out.Result != spot.Ignored || !strings.Contains(out.Reason, "backup") || out.Event.DetailType != "AWS Health Event" || out.Cluster != "prod.example.com" {
 		t.Errorf("got %+v, %v", told, err)
 	}
 	if len(metricLines(t, logged)) != 0 || !strings.Contains(logged.String(), `"msg":"outcome"`) {

@@ -74,7 +74,7 @@ func New(o Options) *Client {
 	return c
 }
 
-// Tell tells one thing about one node: what is "interrupted" or "rebalanceRecommendation"; nodeID is CAST AI's own id of the
+// Notify tells one thing about one node: what is "interrupted" or "rebalanceRecommendation"; nodeID is CAST AI's own id of the
 // node (its label provisioner.cast.ai/node-id), empty if it has none; providerID is the node's spec.providerID, or what its
 // annotation provisioner.cast.ai/override-provider-id says instead.
 //
@@ -84,7 +84,7 @@ func New(o Options) *Client {
 // `RetryAfter() time.Duration` in the error: try no sooner, or not at all if that is after the deadline.
 //
 // The status line decides: once it says yes, it does not matter whether the rest of the answer arrives.
-func (c *Client) Tell(ctx context.Context, what, nodeID, providerID string) error {
+func (c *Client) Notify(ctx context.Context, what, nodeID, providerID string) error {
 	phrase, ok := phrases[what]
 	switch {
 	case c.wrong != nil:

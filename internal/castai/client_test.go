@@ -64,7 +64,7 @@ func serve(t *testing.T, h http.HandlerFunc) (url string, asked *atomic.Int32) {
 
 func interrupted(t *testing.T, c *Client) error {
 	t.Helper()
-	return c.Tell(t.Context(), "interrupted", "", providerID)
+	return c.Notify(t.Context(), "interrupted", "", providerID)
 }
 
 type class string
@@ -125,7 +125,7 @@ func TestTheRequest(t *testing.T) {
 	} {
 		key, _ := inTurn(" \n" + secret + "\n")
 		client := optioned(t, Options{URL: url + c.path, Key: key})
-		if err := client.Tell(t.Context(), c.what, c.nodeID, c.providerID); err != nil {
+		if err := client.Notify(t.Context(), c.what, c.nodeID, c.providerID); err != nil {
 			t.Fatal(err)
 		}
 		if want := strings.TrimRight(c.path, "/") + "/v1/kubernetes/external-clusters/" + clusterID + "/events"; got.Method != "POST" || got.RequestURI != want {
@@ -156,9 +156,9 @@ func TestNothingIsSent(t *testing.T) {
 	url, asked := serve(t, func(http.ResponseWriter, *http.Request) {})
 	key, read := inTurn(secret)
 	c := optioned(t, Options{URL: url, Key: key})
-	expect(t, c.Tell(t.Context(), "interrupted", "7a6b", ""), final, "its provider id is not known")
-	expect(t, c.Tell(t.Context(), "interrupted", "7a6b", " "), final, "its provider id is not known")
-	expect(t, c.Tell(t.Context(), "Interrupted", "", providerID), final, providerID, `it knows no event "Interrupted"`)
+	expect(t, c.Notify(t.Context(), "interrupted", "7a6b", ""), final, "its provider id is not known")
+	expect(t, c.Notify(t.Context(), "interrupted", "7a6b", " "), final, "its provider id is not known")
+	expect(t, c.Notify(t.Context(), "Interrupted", "", providerID), final, providerID, `it knows no event "Interrupted"`)
 	expect(t, interrupted(t, New(Options{URL: url, Key: key})), final, providerID, "is not a UUID")
 	expect(t, interrupted(t, New(Options{URL: url, ClusterID: clusterID})), final, "there is no API key")
 	if asked.Load() != 0 || read.Load() != 0 {

@@ -122,7 +122,7 @@ func TestManyAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if err := c.Tell(t.Context(), "interrupted", "", providerID); err != nil {
+			if err := c.Notify(t.Context(), "interrupted", "", providerID); err != nil {
 				t.Error(err)
 			}
 		})

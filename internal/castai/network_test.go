@@ -206,7 +206,7 @@ func TestTheCallersTime(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		start := time.Now()
-		err := c.Tell(ctx, "rebalanceRecommendation", "7a6b", providerID)
+		err := c.Notify(ctx, "rebalanceRecommendation", "7a6b", providerID)
 		expect(t, err, again, "telling CAST AI that a rebalance of "+providerID+" is recommended: context deadline exceeded")
 		if took := time.Since(start); took != 2*time.Second || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after %s: %v", took, err)

@@ -59,7 +59,7 @@ func FuzzDecode(f *testing.F) {
 // whole demands what its handling needs of an interruption.
 func whole(t *testing.T, in spot.Interruption) {
 	t.Helper()
-	if len(in.Instance) < len("i-12345678") || in.Region == "" || in.Time.IsZero() || in.Kind.Notice() == "" ||
+	if len(in.Instance) < len("i-12345678") || in.Region == "" || in.Time.IsZero() || in.Kind.Description() == "" ||
 		(in.Kind == spot.ScheduledChange) == in.Start.IsZero() ||
 		(in.Kind == spot.StateChange) == (in.State == "") ||
 		(in.Kind == spot.LifecycleTerminate) == (in.Action == spot.Action{}) ||

@@ -99,15 +99,15 @@ func TestTheTableIsWhatIsSent(t *testing.T) {
 		"ChangeNode": func() {
 			_, _ = k.ChangeNode(ctx, node, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
 		},
-		"PodsOn":      func() { _, _ = k.PodsOn(ctx, "n") },
-		"FollowPods":  func() { _ = k.FollowPods(ctx, "n", func(spot.PodChange) {}) },
-		"Evict":       func() { _ = k.Evict(ctx, pod, time.Second, false) },
-		"Delete":      func() { _ = k.Delete(ctx, pod, time.Second, false) },
-		"Tell":        func() { _ = k.Tell(ctx, spot.ClusterEvent{Node: &node}); _ = k.Tell(ctx, spot.ClusterEvent{Pod: &pod}) },
-		"Attachments": func() { _, _ = k.Attachments(ctx, "n") },
-		"DeleteNode":  func() { _ = k.DeleteNode(ctx, node) },
-		"DeleteClaim": func() { _ = k.DeleteClaim(ctx, "c") },
-		"MarkedNodes": func() { _, _ = k.MarkedNodes(ctx) },
+		"PodsOn":            func() { _, _ = k.PodsOn(ctx, "n") },
+		"FollowPods":        func() { _ = k.FollowPods(ctx, "n", func(spot.PodChange) {}) },
+		"Evict":             func() { _ = k.Evict(ctx, pod, time.Second, false) },
+		"Delete":            func() { _ = k.Delete(ctx, pod, time.Second, false) },
+		"Record":            func() { _ = k.Record(ctx, spot.KubeEvent{Node: &node}); _ = k.Record(ctx, spot.KubeEvent{Pod: &pod}) },
+		"VolumeAttachments": func() { _, _ = k.VolumeAttachments(ctx, "n") },
+		"DeleteNode":        func() { _ = k.DeleteNode(ctx, node) },
+		"DeleteNodeClaim":   func() { _ = k.DeleteNodeClaim(ctx, "c") },
+		"CordonedNodes":     func() { _, _ = k.CordonedNodes(ctx) },
 	}
 	for _, domain := range []reflect.Type{reflect.TypeFor[spot.Cluster](), reflect.TypeFor[spot.CordonedNodeLister]()} {
 		for i := range domain.NumMethod() {

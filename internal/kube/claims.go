@@ -18,8 +18,8 @@ const (
 	claimKind  = "NodeClaim"
 )
 
-// DeleteClaim implements spot.Cluster. Karpenter has served NodeClaims as v1 since its 1.0, and as v1beta1 from 0.32 on.
-func (c *Cluster) DeleteClaim(ctx context.Context, name string) (err error) {
+// DeleteNodeClaim implements spot.Cluster. Karpenter has served NodeClaims as v1 since its 1.0, and as v1beta1 from 0.32 on.
+func (c *Cluster) DeleteNodeClaim(ctx context.Context, name string) (err error) {
 	doing := "deleting NodeClaim " + name
 	for _, version := range []string{"v1", "v1beta1"} {
 		err = do(ctx, writeLimit, c.client.Delete().AbsPath("/apis", claimGroup, version, "nodeclaims", name), nil)

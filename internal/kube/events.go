@@ -21,14 +21,14 @@ const (
 	eventAction = "Draining"
 )
 
-// Tell implements spot.EventRecorder with an Event of the group events.k8s.io, which Kubernetes has had since 1.19.
-func (c *Cluster) Tell(ctx context.Context, n spot.ClusterEvent) error {
+// Record implements spot.EventRecorder with an Event of the group events.k8s.io, which Kubernetes has had since 1.19.
+func (c *Cluster) Record(ctx context.Context, n spot.KubeEvent) error {
 	e := eventOf(n, time.Now())
 	err := do(ctx, readLimit, c.client.Post().AbsPath("/apis/events.k8s.io/v1/namespaces/"+e.Namespace+"/events").Body(e), nil)
 	return translate(err, "sending an Event about "+e.Regarding.Name)
 }
 
-func eventOf(n spot.ClusterEvent, now time.Time) *eventsv1.Event {
+func eventOf(n spot.KubeEvent, now time.Time) *eventsv1.Event {
 	e := &eventsv1.Event{EventTime: metav1.NewMicroTime(now), ReportingController: reporter, ReportingInstance: reporter,
 		Action: eventAction, Reason: n.Reason, Note: n.Message, Type: corev1.EventTypeNormal}
 	if n.Warning {

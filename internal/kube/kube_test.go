@@ -249,9 +249,9 @@ func TestPodOf(t *testing.T) {
 			{Type: corev1.PodReady, Status: corev1.ConditionTrue, Reason: "Ready"},
 			{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI"}}},
 	}
-	want := spot.Pod{Namespace: "n", Name: "p", UID: "u", Version: "9", Grace: 10 * time.Second, Terminating: true, EndsBy: at.Time, Finished: true,
+	want := spot.Pod{Namespace: "n", Name: "p", UID: "u", Version: "9", GracePeriod: 10 * time.Second, Terminating: true, DeletionTimestamp: at.Time, Finished: true,
 		Mirror: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db", UID: "s"}, ToleratesCordon: true, Volumes: true, EmptyDir: true, Critical: true,
-		Finalizers: []string{"example.com/hold"}, EndedBy: "EvictionByEvictionAPI", Annotations: map[string]string{"kops-spot.cast.ai/force": "never"}}
+		Finalizers: []string{"example.com/hold"}, DisruptedBy: "EvictionByEvictionAPI", Annotations: map[string]string{"kops-spot.cast.ai/force": "never"}}
 	if got := podOf(full); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
@@ -261,7 +261,7 @@ func TestPodOf(t *testing.T) {
 			{VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}}}},
 		Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionFalse, Reason: "PreemptionByScheduler"}}},
 	}
-	if got, want := podOf(spared), (spot.Pod{Grace: 30 * time.Second}); !reflect.DeepEqual(got, want) {
+	if got, want := podOf(spared), (spot.Pod{GracePeriod: 30 * time.Second}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 	unschedulable := corev1.Toleration{Key: "node.kubernetes.io/unschedulable", Operator: corev1.TolerationOpExists}

@@ -13,7 +13,7 @@ import (
 )
 
 // Attachments implements spot.Leftovers. The API server cannot select them by node, so all of the cluster are read.
-func (c *Cluster) Attachments(ctx context.Context, node string) (names []string, err error) {
+func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []string, err error) {
 	for opts := (metav1.ListOptions{Limit: pageSize}); ; {
 		var page storagev1.VolumeAttachmentList
 		request := c.client.Get().AbsPath("/apis/storage.k8s.io/v1/volumeattachments").VersionedParams(&opts, c.params)

@@ -28,7 +28,7 @@ func TestAttachmentsAreReadPageByPage(t *testing.T) {
 		_, _ = fmt.Fprintf(w, `{"kind":"VolumeAttachmentList","apiVersion":"storage.k8s.io/v1","metadata":{%s},"items":[
 			{"metadata":{"name":"a%[2]s"},"spec":{"nodeName":"here"}},{"metadata":{"name":"b%[2]s"},"spec":{"nodeName":"there"}}]}`, next, page)
 	}))
-	got, err := k.Attachments(t.Context(), "here")
+	got, err := k.VolumeAttachments(t.Context(), "here")
 	if err != nil || !slices.Equal(got, []string{"a1", "a2"}) {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -51,7 +51,7 @@ func TestMarkedNodesAreSelectedByTheServer(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = fmt.Fprintf(w, `{"kind":"NodeList","apiVersion":"v1","metadata":{%s},"items":[{"metadata":{"name":%q}}]}`, next, name)
 	}))
-	nodes, err := k.MarkedNodes(t.Context())
+	nodes, err := k.CordonedNodes(t.Context())
 	if err != nil || len(nodes) != 2 || nodes[0].Name != "one" || nodes[1].Name != "two" {
 		t.Errorf("got %+v, %v", nodes, err)
 	}
@@ -117,7 +117,7 @@ func TestDeleteClaim(t *testing.T) {
 				w.WriteHeader(c.code)
 				_, _ = io.WriteString(w, c.answer)
 			}))
-			err := k.DeleteClaim(t.Context(), "c")
+			err := k.DeleteNodeClaim(t.Context(), "c")
 			if (err == nil) != (c.code == 200) || c.is != nil && !errors.Is(err, c.is) || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v", err)
 			}

@@ -48,8 +48,8 @@ func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, err
 	return *found, nil
 }
 
-// MarkedNodes implements spot.CordonedNodeLister.
-func (c *Cluster) MarkedNodes(ctx context.Context) (marked []spot.Node, err error) {
+// CordonedNodes implements spot.CordonedNodeLister.
+func (c *Cluster) CordonedNodes(ctx context.Context) (marked []spot.Node, err error) {
 	err = c.eachNode(ctx, spot.DrainingSelector, func(n spot.Node) (more bool) {
 		marked = append(marked, n)
 		return true
@@ -152,7 +152,7 @@ func diff(a, b map[string]string) map[string]any {
 func nodeOf(n *corev1.Node) spot.Node {
 	out := spot.Node{Name: n.Name, UID: string(n.UID), Version: n.ResourceVersion, ProviderID: n.Spec.ProviderID,
 		Labels: maps.Clone(n.Labels), Annotations: maps.Clone(n.Annotations), Unschedulable: n.Spec.Unschedulable,
-		CordonedBy: cordonedBy(n), Claim: claimOf(n.OwnerReferences)}
+		CordonedBy: cordonedBy(n), NodeClaim: claimOf(n.OwnerReferences)}
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			out.InternalIP = a.Address
@@ -167,7 +167,7 @@ func nodeOf(n *corev1.Node) spot.Node {
 		out.Taints = append(out.Taints, taint)
 	}
 	for _, v := range n.Status.VolumesAttached {
-		out.Attached = append(out.Attached, string(v.Name))
+		out.AttachedVolumes = append(out.AttachedVolumes, string(v.Name))
 	}
 	return out
 }

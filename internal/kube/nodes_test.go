@@ -64,13 +64,13 @@ func TestWhatANodeTells(t *testing.T) {
 		Status: corev1.NodeStatus{VolumesAttached: []corev1.AttachedVolume{{Name: "kubernetes.io/csi/ebs.csi.aws.com^vol-1"}, {Name: "kubernetes.io/csi/ebs.csi.aws.com^vol-2"}}},
 	}
 	got := nodeOf(n)
-	if got.Claim != "general-x7k2p" {
-		t.Errorf("the claim is %q", got.Claim)
+	if got.NodeClaim != "general-x7k2p" {
+		t.Errorf("the claim is %q", got.NodeClaim)
 	}
-	if len(got.Attached) != 2 || got.Attached[0] != "kubernetes.io/csi/ebs.csi.aws.com^vol-1" || got.Attached[1] != "kubernetes.io/csi/ebs.csi.aws.com^vol-2" {
-		t.Errorf("attached is %q", got.Attached)
+	if len(got.AttachedVolumes) != 2 || got.AttachedVolumes[0] != "kubernetes.io/csi/ebs.csi.aws.com^vol-1" || got.AttachedVolumes[1] != "kubernetes.io/csi/ebs.csi.aws.com^vol-2" {
+		t.Errorf("attached is %q", got.AttachedVolumes)
 	}
-	if got := nodeOf(&corev1.Node{}); got.Claim != "" || got.Attached != nil {
+	if got := nodeOf(&corev1.Node{}); got.NodeClaim != "" || got.AttachedVolumes != nil {
 		t.Errorf("an empty node tells %+v", got)
 	}
 }

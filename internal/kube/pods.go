@@ -102,16 +102,16 @@ func deleteOptions(p spot.Pod, grace time.Duration, exact bool) *metav1.DeleteOp
 }
 
 func podOf(p *corev1.Pod) spot.Pod {
-	out := spot.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Version: p.ResourceVersion, Grace: defaultGrace,
+	out := spot.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Version: p.ResourceVersion, GracePeriod: defaultGrace,
 		Finished:        p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
 		Critical:        p.Spec.Priority != nil && *p.Spec.Priority >= systemCritical,
 		ToleratesCordon: toleratesCordon(p.Spec.Tolerations),
-		Finalizers:      slices.Clone(p.Finalizers), EndedBy: endedBy(p.Status.Conditions), Annotations: ours(p.Annotations)}
+		Finalizers:      slices.Clone(p.Finalizers), DisruptedBy: endedBy(p.Status.Conditions), Annotations: ours(p.Annotations)}
 	if s := p.Spec.TerminationGracePeriodSeconds; s != nil {
-		out.Grace = time.Duration(*s) * time.Second
+		out.GracePeriod = time.Duration(*s) * time.Second
 	}
 	if p.DeletionTimestamp != nil {
-		out.Terminating, out.EndsBy = true, p.DeletionTimestamp.Time
+		out.Terminating, out.DeletionTimestamp = true, p.DeletionTimestamp.Time
 	}
 	_, out.Mirror = p.Annotations[corev1.MirrorPodAnnotationKey]
 	if o := metav1.GetControllerOfNoCopy(p); o != nil {

@@ -116,10 +116,10 @@ func page(next string, lines ...string) answer {
 }
 
 const (
-	step    = `{"level":"INFO","msg":"cordoned the node","event":"` + id + `","at":1.5}`
-	told    = `{"level":"INFO","msg":"told a pod to end","event":"` + id + `","at":2,"pod":"shop/web"}`
-	failed  = `{"level":"ERROR","msg":"nothing was done","event":"` + id + `","error":"the cluster is closed"}`
-	another = `{"level":"ERROR","msg":"nothing was done","event":"another","error":"after ` + id + `"}`
+	step    = `{"level":"INFO","msg":"cordoned node","event":"` + id + `","at":1.5}`
+	told    = `{"level":"INFO","msg":"evicted pod","event":"` + id + `","at":2,"pod":"shop/web"}`
+	failed  = `{"level":"ERROR","msg":"handling failed","event":"` + id + `","error":"the cluster is closed"}`
+	another = `{"level":"ERROR","msg":"handling failed","event":"another","error":"after ` + id + `"}`
 	ended   = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"drained","event":{"id":"` + id + `"}}}`
 	others  = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"expired","event":{"id":"another"}}}`
 )
@@ -132,13 +132,13 @@ func TestTheLogIsFollowedToTheOutcome(t *testing.T) {
 		says  string // of the error; none: emptied
 		after time.Duration
 	}{
-		"there at once":                 {looks: []answer{page("", step, ended)}, steps: []string{"1.50 s: cordoned the node"}},
-		"each step is told once":        {looks: []answer{page("", step), page("", step, told), page("", step, told, ended)}, steps: []string{"1.50 s: cordoned the node", "2.00 s: told a pod to end shop/web"}, after: 4 * time.Second},
-		"on a later page":               {looks: []answer{page("more", step), page("", ended)}, steps: []string{"1.50 s: cordoned the node"}},
+		"there at once":                 {looks: []answer{page("", step, ended)}, steps: []string{"1.50 s: cordoned node"}},
+		"each step is told once":        {looks: []answer{page("", step), page("", step, told), page("", step, told, ended)}, steps: []string{"1.50 s: cordoned node", "2.00 s: evicted pod shop/web"}, after: 4 * time.Second},
+		"on a later page":               {looks: []answer{page("more", step), page("", ended)}, steps: []string{"1.50 s: cordoned node"}},
 		"a log that is not there yet":   {looks: []answer{missing, page("", ended)}, after: 2 * time.Second},
 		"what is not JSON":              {looks: []answer{page("", "REPORT "+id, ended)}},
 		"other events do not count":     {looks: []answer{page("", another, others), page("", ended)}, after: 2 * time.Second},
-		"the function failed":           {looks: []answer{page("", step), page("", failed)}, steps: []string{"1.50 s: cordoned the node"}, says: "the function failed: the cluster is closed", after: 2 * time.Second},
+		"the function failed":           {looks: []answer{page("", step), page("", failed)}, steps: []string{"1.50 s: cordoned node"}, says: "the function failed: the cluster is closed", after: 2 * time.Second},
 		"the log may not be read":       {looks: []answer{{code: "AccessDeniedException"}}, says: "reading the log group /l: "},
 		"nothing ever comes":            {looks: []answer{page("")}, says: "no outcome of the rehearsal was found in the log group /l", after: time.Minute},
 		"there never is such a log":     {looks: []answer{missing}, says: "no outcome of the rehearsal was found in the log group /l", after: time.Minute},

@@ -31,10 +31,10 @@ const (
 
 // CleanupResult is when the parts of an aftermath were done, in seconds after the event.
 type CleanupResult struct {
-	Tainted     *Seconds `json:"tainted,omitempty"`      // Kubernetes was told that the machine has stopped
-	PodsFreed   *Seconds `json:"pods_freed,omitempty"`   // the last pod's object was gone
-	VolumesFree *Seconds `json:"volumes_free,omitempty"` // the last volume could be attached elsewhere
-	NodeDeleted *Seconds `json:"node_deleted,omitempty"`
+	Tainted         *Seconds `json:"tainted,omitempty"`          // Kubernetes was told that the machine has stopped
+	PodsDeleted     *Seconds `json:"pods_deleted,omitempty"`     // the last pod's object was gone
+	VolumesDetached *Seconds `json:"volumes_detached,omitempty"` // the last volume could be attached elsewhere
+	NodeDeleted     *Seconds `json:"node_deleted,omitempty"`
 }
 
 // aftermath sees to what an instance leaves behind, or to a node that is back.
@@ -73,7 +73,7 @@ func (c *call) previewCleanUp(ctx context.Context) (Outcome, error) {
 		return c.nothing("the instance is only " + c.in.State + ": nothing would be given free"), nil
 	}
 	switch r := c.Policy.Cleanup(t); {
-	case !r.Free:
+	case !r.CleanUp:
 		return c.nothing(r.Reason), nil
 	case r.DeleteNode:
 		return c.planned("its pods and volumes would be given free, and its node deleted"), nil
@@ -108,7 +108,7 @@ func (c *call) release(ctx context.Context) (Outcome, error) {
 	}
 	t := c.target()
 	r := c.Policy.Cleanup(t)
-	if !r.Free {
+	if !r.CleanUp {
 		return c.nothing(r.Reason), nil
 	}
 	return c.cleanUpNode(ctx, *t.Node, r)
@@ -139,7 +139,7 @@ func (c *call) uncordonReturned(ctx context.Context) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, fmt.Errorf("taking our marks off node %s, whose instance is back: %w", t.Node.Name, err)
 	}
-	c.log("took our marks off a node that is back", "node", t.Node.Name)
+	c.log("uncordon", "uncordoned node", "node", t.Node.Name)
 	out := c.end(Plan{})
 	out.Result = Recovered
 	return out, nil
@@ -194,7 +194,7 @@ func (c *call) otherCluster() (Outcome, bool) {
 // cleanUpNode has Kubernetes start what ran on the machine elsewhere. The order matters: the taint first, so that volumes
 // need not wait for a kubelet; then the pods' deletion timestamps, which come from that; only then their objects; and the
 // node last, since volumes of a node that is gone wait for minutes.
-func (c *call) cleanUpNode(ctx context.Context, n Node, r Cleanup) (Outcome, error) {
+func (c *call) cleanUpNode(ctx context.Context, n Node, r CleanupPlan) (Outcome, error) {
 	var told CleanupResult
 	err := backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
 		after, err := c.Cluster.ChangeNode(ctx, n, OutOfService)
@@ -210,7 +210,7 @@ func (c *call) cleanUpNode(ctx context.Context, n Node, r Cleanup) (Outcome, err
 		return Outcome{}, fmt.Errorf("marking node %s as out of service: %w", n.Name, err)
 	}
 	told.Tainted = since(c.in.Time, time.Now())
-	c.log("told Kubernetes that the machine has stopped", "node", n.Name)
+	c.log("out-of-service", "applied out-of-service taint", "node", n.Name)
 
 	out := c.end(Plan{})
 	out.Result, out.Cleanup = CleanedUp, &told
@@ -220,29 +220,29 @@ func (c *call) cleanUpNode(ctx context.Context, n Node, r Cleanup) (Outcome, err
 	switch {
 	case err != nil:
 		problem("listing the pods that are left: %v", err)
-	case slices.ContainsFunc(out.Pods, func(p PodResult) bool { return p.End == PodStillRunning }):
+	case slices.ContainsFunc(out.Pods, func(p PodResult) bool { return p.Status == PodStillRunning }):
 		problem("not every pod's object could be deleted")
 	default:
-		told.PodsFreed = since(c.in.Time, time.Now())
+		told.PodsDeleted = since(c.in.Time, time.Now())
 	}
 	attached, err := c.waitForVolumes(ctx, n.Name)
 	switch {
 	case err != nil:
 		problem("asking for the volumes of the node: %v", err)
 	case len(attached) > 0:
-		out.Attached = attached
+		out.AttachedVolumes = attached
 		problem("still attached after %s: %s", detachLimit, strings.Join(attached, ", "))
 	default:
-		told.VolumesFree = since(c.in.Time, time.Now())
+		told.VolumesDetached = since(c.in.Time, time.Now())
 	}
-	if r.DeleteNode && told.VolumesFree != nil && told.PodsFreed != nil {
+	if r.DeleteNode && told.VolumesDetached != nil && told.PodsDeleted != nil {
 		if err := c.deleteNode(ctx, n); err != nil {
 			problem("deleting the node: %v", err)
 		} else {
 			told.NodeDeleted = since(c.in.Time, time.Now())
 		}
 	}
-	out.Timings.Ended = since(c.in.Time, time.Now())
+	out.Timings.Finished = since(c.in.Time, time.Now())
 	return out, nil
 }
 
@@ -268,7 +268,7 @@ func (c *call) remainingPods(ctx context.Context, node string) ([]Pod, error) {
 				}
 			}
 			for _, p := range pods {
-				if mustBeDeleted(p) && !(p.Terminating && p.EndedBy == byTaintManager) {
+				if mustBeDeleted(p) && !(p.Terminating && p.DisruptedBy == byTaintManager) {
 					return
 				}
 			}
@@ -324,10 +324,10 @@ func (c *call) deletePods(ctx context.Context, pods []Pod) []PodResult {
 			told[i] = s.outcome(c.in.Time)
 			switch {
 			case err == nil || errors.Is(err, ErrNotFound):
-				told[i].End, told[i].Reason = PodDeleted, "its machine has stopped: it can be started elsewhere"
-				told[i].Gone = since(c.in.Time, time.Now())
+				told[i].Status, told[i].Reason = PodDeleted, "its machine has stopped: it can be started elsewhere"
+				told[i].TerminatedAt = since(c.in.Time, time.Now())
 			default:
-				told[i].End, told[i].Reason, told[i].LastRefusal = PodStillRunning, "its object could not be deleted", err.Error()
+				told[i].Status, told[i].Reason, told[i].LastRefusal = PodStillRunning, "its object could not be deleted", err.Error()
 			}
 		})
 	}
@@ -340,7 +340,7 @@ func (c *call) waitForVolumes(ctx context.Context, node string) (attached []stri
 	ctx, cancel := context.WithTimeout(ctx, detachLimit)
 	defer cancel()
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		now, nowErr := c.Cluster.Attachments(ctx, node)
+		now, nowErr := c.Cluster.VolumeAttachments(ctx, node)
 		if nowErr == nil || ctx.Err() == nil {
 			attached, err = now, nowErr
 		}

@@ -57,7 +57,7 @@ func TestRelease(t *testing.T) {
 				change(&target)
 			}
 			got := spot.DefaultPolicy(cluster).Cleanup(target)
-			if got.Free != c.free || got.DeleteNode != c.node || !strings.Contains(got.Reason, c.because) {
+			if got.CleanUp != c.free || got.DeleteNode != c.node || !strings.Contains(got.Reason, c.because) {
 				t.Errorf("got %+v, want free %v, node %v, %q", got, c.free, c.node, c.because)
 			}
 		})
@@ -93,13 +93,13 @@ func TestWhatAMachineLeavesIsGivenFree(t *testing.T) {
 		old := w.lose("terminated")
 		out := w.handleEvent(w.changed("terminated"), spot.CleanedUp)
 		r := out.Cleanup
-		if r == nil || r.Tainted == nil || r.PodsFreed == nil || r.VolumesFree == nil || r.NodeDeleted == nil {
+		if r == nil || r.Tainted == nil || r.PodsDeleted == nil || r.VolumesDetached == nil || r.NodeDeleted == nil {
 			t.Fatalf("%+v", r)
 		}
-		if *r.Tainted > *r.PodsFreed || *r.PodsFreed > *r.VolumesFree || *r.VolumesFree > *r.NodeDeleted {
+		if *r.Tainted > *r.PodsDeleted || *r.PodsDeleted > *r.VolumesDetached || *r.VolumesDetached > *r.NodeDeleted {
 			t.Errorf("the order is wrong: %s", told(out))
 		}
-		if p := podTold(t, out, "db-0"); p.End != spot.PodDeleted {
+		if p := podTold(t, out, "db-0"); p.Status != spot.PodDeleted {
 			t.Errorf("%+v", p)
 		}
 		time.Sleep(time.Minute) // for whoever would still delete by name
@@ -121,7 +121,7 @@ func TestWhatAMachineLeavesIsGivenFree(t *testing.T) {
 func TestAPodThatWasEndingWhenItsMachineDied(t *testing.T) {
 	inWorld(t, func(w *world) {
 		p := w.pod("db-0", func(p *spottest.Pod) {
-			p.Owner.Kind, p.Volumes, p.Volume, p.Exit, p.Grace = "StatefulSet", true, "data-db-0", time.Hour, 2*time.Hour
+			p.Owner.Kind, p.Volumes, p.Volume, p.Exit, p.GracePeriod = "StatefulSet", true, "data-db-0", time.Hour, 2*time.Hour
 		})
 		if err := w.cluster.Evict(w.Context(), p, 2*time.Hour, false); err != nil {
 			t.Fatal(err)
@@ -245,7 +245,7 @@ func TestPodsThatAreNotKnownKeepTheNode(t *testing.T) {
 		w.lose("terminated")
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods", Err: errors.New("EOF")})
 		out := w.handleEvent(w.changed("terminated"), spot.CleanedUp)
-		if out.Cleanup.PodsFreed != nil || out.Cleanup.NodeDeleted != nil || len(out.Problems) == 0 {
+		if out.Cleanup.PodsDeleted != nil || out.Cleanup.NodeDeleted != nil || len(out.Problems) == 0 {
 			t.Errorf("%+v, %q", out.Cleanup, out.Problems)
 		}
 		if _, ok := w.cluster.Node(instance); !ok {

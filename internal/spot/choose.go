@@ -9,13 +9,13 @@ import (
 )
 
 // Replace is who is asked for another instance, or why nobody is.
-type Replace struct {
-	Action       ReplaceAction
-	Group        string   // the Auto Scaling group
-	Claim        string   // the NodeClaim
-	Tell         string   // what the autoscaler is told
-	Reason       string   // why not, or what is not known about it
-	SkippedHooks []string // the user's terminate hooks of the group: a detach does not run them
+type Replacement struct {
+	Action          ReplaceAction
+	Group           string   // the Auto Scaling group
+	NodeClaim       string   // the NodeClaim
+	AutoscalerEvent string   // what the autoscaler is told
+	Reason          string   // why not, or what is not known about it
+	SkippedHooks    []string // the user's terminate hooks of the group: a detach does not run them
 }
 
 // ReplaceAction is one way to a replacement.
@@ -30,8 +30,8 @@ const (
 	ReplaceNone    ReplaceAction = "none"
 )
 
-func noReplacement(format string, args ...any) Replace {
-	return Replace{Action: ReplaceNone, Reason: fmt.Sprintf(format, args...)}
+func noReplacement(format string, args ...any) Replacement {
+	return Replacement{Action: ReplaceNone, Reason: fmt.Sprintf(format, args...)}
 }
 
 // replacerOf chooses by what the node is.
@@ -51,13 +51,13 @@ func has(m map[string]string, key string) bool {
 }
 
 // replace chooses who is asked for another instance: exactly one, by the node or by the policy.
-func (p Policy) replace(m eventRule, t Target) Replace {
+func (p Policy) replace(m eventRule, t Target) Replacement {
 	way := p.Replace
 	if way == ReplacerAuto {
 		way = replacerOf(t)
 	}
 	switch {
-	case way == ReplacerNobody:
+	case way == ReplacerNone:
 		return noReplacement("the policy is to ask nobody")
 	case way == ReplacerAutoscaler && m.tell != "":
 		return p.replaceByAutoscaler(m, t)
@@ -87,9 +87,9 @@ func (p Policy) noReplacementReason(t Target) string {
 }
 
 // replaceByAutoscaler tells CAST AI's autoscaler. It needs the node: what it is told is the node's providerID.
-func (p Policy) replaceByAutoscaler(m eventRule, t Target) Replace {
+func (p Policy) replaceByAutoscaler(m eventRule, t Target) Replacement {
 	switch {
-	case !p.Autoscaler:
+	case !p.HasAutoscaler:
 		return noReplacement("it is CAST AI's to replace, and there is no API key to tell it with")
 	case t.Node == nil:
 		return noReplacement("CAST AI's autoscaler is told of nodes, and the node is not known")
@@ -97,24 +97,24 @@ func (p Policy) replaceByAutoscaler(m eventRule, t Target) Replace {
 	if why := p.noReplacementReason(t); why != "" {
 		return noReplacement("%s", why)
 	}
-	return Replace{Action: ReplaceNotify, Tell: m.tell}
+	return Replacement{Action: ReplaceNotify, AutoscalerEvent: m.tell}
 }
 
 // replaceByKarpenter leaves it to the pods that are evicted, or, where the policy names Karpenter, deletes the NodeClaim:
 // that makes Karpenter drain and end the instance too.
-func (p Policy) replaceByKarpenter(t Target) Replace {
+func (p Policy) replaceByKarpenter(t Target) Replacement {
 	switch {
 	case p.Replace != ReplacerKarpenter:
-		return Replace{Action: ReplacePending, Reason: "Karpenter launches a node for the pods that are left without one"}
-	case t.Node == nil || t.Node.Claim == "":
+		return Replacement{Action: ReplacePending, Reason: "Karpenter launches a node for the pods that are left without one"}
+	case t.Node == nil || t.Node.NodeClaim == "":
 		return noReplacement("no NodeClaim of Karpenter's owns the node")
 	}
-	return Replace{Action: ReplaceClaim, Claim: t.Node.Claim}
+	return Replacement{Action: ReplaceClaim, NodeClaim: t.Node.NodeClaim}
 }
 
 // replaceByGroup chooses whether the Auto Scaling group is asked for another instance. kOps itself replaces nodes by
 // tagging and detaching them without lowering the group, which works in a group at its maximum too.
-func (p Policy) replaceByGroup(t Target) Replace {
+func (p Policy) replaceByGroup(t Target) Replacement {
 	if t.Instance == nil {
 		return noReplacement("EC2 could not be asked whose instance it is: %v", t.InstanceErr)
 	}
@@ -123,7 +123,7 @@ func (p Policy) replaceByGroup(t Target) Replace {
 	}
 	if t.Membership == nil {
 		if from := t.Instance.Tags[TagDetached]; from != "" && errors.Is(t.MembershipErr, ErrNotFound) {
-			return Replace{Action: ReplaceAlready, Group: from, Reason: "it is detached from its group already"}
+			return Replacement{Action: ReplaceAlready, Group: from, Reason: "it is detached from its group already"}
 		}
 		if errors.Is(t.MembershipErr, ErrNotFound) {
 			return noReplacement("it is in no Auto Scaling group")
@@ -139,14 +139,14 @@ func (p Policy) replaceByGroup(t Target) Replace {
 	case strings.HasPrefix(g.LifecycleState, "Warmed:"):
 		return noReplacement("it is in the warm pool of its group %s: nothing runs on it that would need another", g.Group)
 	case g.LifecycleState != "InService" && g.LifecycleState != "Standby":
-		return Replace{Action: ReplaceAlready, Group: g.Group, Reason: "it is leaving its group already: " + g.LifecycleState}
+		return Replacement{Action: ReplaceAlready, Group: g.Group, Reason: "it is leaving its group already: " + g.LifecycleState}
 	case slices.Contains(g.Suspended, "Launch"):
 		return noReplacement("the process Launch is suspended in its group %s: a detach would bring no replacement", g.Group)
 	}
 	hooks := slices.DeleteFunc(slices.Clone(g.TerminateHooks), func(h string) bool {
 		return strings.HasSuffix(h, suffixNTHHook) // for a drainer that finds the node drained
 	})
-	plan := Replace{Action: ReplaceDetach, Group: g.Group, SkippedHooks: hooks}
+	plan := Replacement{Action: ReplaceDetach, Group: g.Group, SkippedHooks: hooks}
 	if g.HooksErr != nil {
 		plan.Reason = fmt.Sprintf("whether the detach skips a lifecycle hook is not known: %v", g.HooksErr)
 	}

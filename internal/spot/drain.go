@@ -57,7 +57,7 @@ func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told drai
 	plan := c.plan()
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c.log("found the node", "node", node.Name, "deadline", plan.Deadline)
+	c.log("locate", "found node", "node", node.Name, "deadline", plan.Deadline)
 
 	cordoned := make(chan cordonAttempt, 1)
 	go func() { cordoned <- c.cordon(work, *node, plan) }()
@@ -101,7 +101,7 @@ func (c *call) attachedVolumes(ctx context.Context, n Node, d *podDrain) []strin
 	if err != nil || after.UID != n.UID {
 		return nil // it has gone, or cannot be asked any more: nothing that the outcome would be waiting for
 	}
-	return after.Attached
+	return after.AttachedVolumes
 }
 
 // removeRehearsal takes our marks away after a rehearsal: nobody takes the machine.
@@ -120,7 +120,7 @@ func (c *call) removeRehearsal(ctx context.Context, n Node, told *drainResult) {
 		told.problem("taking the rehearsal's marks away from the node: %v; kops-spot restore %s does it", err, n.Name)
 		return
 	}
-	c.log("took the rehearsal's marks away", "node", n.Name)
+	c.log("restore", "restored node after rehearsal", "node", n.Name)
 }
 
 // cordonAttempt is what became of the cordon.
@@ -144,7 +144,7 @@ func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonAttempt {
 	})
 	if end.err == nil {
 		end.at = time.Now()
-		c.log("cordoned the node", "node", n.Name, "changed", end.changed)
+		c.log("cordon", "cordoned node", "node", n.Name, "changed", end.changed)
 	}
 	return end
 }
@@ -268,9 +268,9 @@ func (d *podDrain) nextWake(now, quiet time.Time, open bool) time.Duration {
 
 // turn is when a pod may be asked at the earliest: one that goes last waits for the others, as long as it can.
 func (d *podDrain) turn(s *podState, now time.Time) time.Time {
-	if at := s.fate.Last; now.Before(at) {
+	if at := s.fate.LatestAt; now.Before(at) {
 		for _, other := range d.pods {
-			if other.fate.Last.IsZero() && other.leaves() {
+			if other.fate.LatestAt.IsZero() && other.leaves() {
 				return at
 			}
 		}
@@ -280,13 +280,13 @@ func (d *podDrain) turn(s *podState, now time.Time) time.Time {
 
 // move takes another end of the machine in.
 func (d *podDrain) move(deadline time.Time) {
-	d.plan = d.plan.Moved(deadline)
+	d.plan = d.plan.WithDeadline(deadline)
 	for _, s := range d.pods {
 		if s.fate.Action == PodEvict && !s.told {
-			s.fate = d.plan.PodPlan(s.pod, time.Now(), false)
+			s.fate = d.plan.ForPod(s.pod, time.Now(), false)
 		}
 	}
-	d.log("the end of the machine has moved", "deadline", deadline)
+	d.log("extend-hook", "lifecycle hook extended", "deadline", deadline)
 }
 
 // see takes in what the watch shows.
@@ -295,7 +295,7 @@ func (d *podDrain) see(ch podUpdate) {
 	d.lastChange = now
 	if ch.err != nil {
 		d.listErr, d.givenUp = ch.err, ch.givenUp
-		d.log("watching the pods broke", "error", ch.err)
+		d.log("watch-failed", "pod watch failed", "error", ch.err)
 		return
 	}
 	if ch.All {
@@ -310,7 +310,7 @@ func (d *podDrain) see(ch podUpdate) {
 			}
 		}
 		if !d.listed {
-			d.planned = d.plan.told(d.in, true, d.plan.PodPlans(ch.Pods, d.began))
+			d.planned = d.plan.told(d.in, true, d.plan.ForPods(ch.Pods, d.began))
 		}
 	}
 	for _, p := range ch.Pods {
@@ -331,14 +331,14 @@ func (d *podDrain) podChanged(p Pod, gone bool, now time.Time) {
 	case s == nil:
 		s = &podState{due: now}
 		d.pods[p.UID] = s
-		s.fate = d.plan.PodPlan(p, now, d.listed && d.losers[p.Owner.UID])
+		s.fate = d.plan.ForPod(p, now, d.listed && d.losers[p.Owner.UID])
 		if d.listed {
-			d.log("a pod came after the cordon", "pod", p.ID(), "fate", s.fate.Action, "reason", s.fate.Reason)
+			d.log("pod-appeared", "pod appeared after the cordon", "pod", p.ID(), "plan", s.fate.Action, "reason", s.fate.Reason)
 		}
 	case s.told || s.asking || s.fate.Action != PodEvict:
 		// It is on its way or stays, or an answer that is under way tells whose doing this is.
 	case p.Terminating != s.pod.Terminating, p.Finished != s.pod.Finished:
-		s.fate = d.plan.PodPlan(p, now, false)
+		s.fate = d.plan.ForPod(p, now, false)
 	}
 	if s.gone { // a list from a server that lags had left it out
 		s.gone, s.goneAt = false, time.Time{}
@@ -361,7 +361,7 @@ func (d *podDrain) markGone(s *podState, now time.Time) {
 	}
 	s.gone, s.goneAt = true, now
 	if s.fate.Action != PodSkip {
-		d.log("a pod has gone", "pod", s.pod.ID(), "told", s.told)
+		d.log("pod-terminated", "pod terminated", "pod", s.pod.ID(), "evicted", s.told)
 	}
 }
 
@@ -402,7 +402,7 @@ func (d *podDrain) sendDue(ctx context.Context, now time.Time) {
 			if ask.Delete {
 				request = d.Cluster.Delete
 			}
-			err := request(ctx, p, ask.Grace, ask.Exact)
+			err := request(ctx, p, ask.GracePeriod, ask.Exact)
 			d.answers <- evictionResponse{p.UID, p.Version, ask, err, time.Now()}
 		}(s.pod)
 	}
@@ -413,7 +413,7 @@ func (d *podDrain) settle(a evictionResponse) {
 	s := d.pods[a.uid]
 	s.asking = false
 	if a.err != nil && (s.pod.Terminating || s.pod.Finished) {
-		s.fate = d.plan.PodPlan(s.pod, a.at, false) // it was not us
+		s.fate = d.plan.ForPod(s.pod, a.at, false) // it was not us
 	}
 	refused := func(after time.Duration) {
 		s.refusals++
@@ -423,20 +423,24 @@ func (d *podDrain) settle(a evictionResponse) {
 		if next, ok := d.plan.NextAttempt(s.pod, a.ask, a.at, s.refusals, after); ok && s.fate.Action == PodEvict {
 			s.due = next
 		}
-		d.log("an eviction was refused", "pod", s.pod.ID(), "times", s.refusals, "refusal", s.refusal)
+		d.log("refused", "eviction refused", "pod", s.pod.ID(), "refusals", s.refusals, "refusal", s.refusal)
 	}
 	var refusal *Refusal
 	switch {
 	case a.err == nil:
 		s.told, s.forced = true, a.ask.Delete
 		s.held, s.due = "", time.Time{} // nothing that the watch has shown meanwhile has it asked again
-		s.grace, s.askedAt = a.ask.Grace, a.at
+		s.grace, s.askedAt = a.ask.GracePeriod, a.at
 		if s.pod.Owner.UID != "" {
 			d.losers[s.pod.Owner.UID] = true
 		}
 		d.lastEviction = a.at
 		d.notes.add(podEvent(s.pod, d.node.Name, d.in, a.ask))
-		d.log("told a pod to end", "pod", s.pod.ID(), "grace", a.ask.Grace.String(), "past_its_budget", a.ask.Delete)
+		action, msg := "evict", "evicted pod"
+		if a.ask.Delete {
+			action, msg = "force-delete", "force-deleted pod"
+		}
+		d.log(action, msg, "pod", s.pod.ID(), "grace_period", seconds(a.ask.GracePeriod))
 	case errors.Is(a.err, ErrNotFound):
 		d.markGone(s, a.at)
 		d.checkEmpty(a.at)

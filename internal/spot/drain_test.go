@@ -24,7 +24,7 @@ func TestBudgetRefusesThenAllows(t *testing.T) {
 		w.after("the first SIGTERM", first.SIGTERM, 0)
 		w.after("the second SIGTERM", second.SIGTERM, 6*time.Second)
 		name := strings.TrimPrefix(second.Pod, "default/")
-		if p := podTold(t, out, name); p.Refusals == 0 || p.LastRefusal == "" || p.End != spot.PodEvicted {
+		if p := podTold(t, out, name); p.Refusals == 0 || p.LastRefusal == "" || p.Status != spot.PodEvicted {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -39,7 +39,7 @@ func TestForcedPastTheBudget(t *testing.T) {
 	} {
 		t.Run(c.own.String(), func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.pod("db-0", func(p *spottest.Pod) { p.Grace, p.Exit, p.Replacement = c.own, time.Hour, nil })
+				w.pod("db-0", func(p *spottest.Pod) { p.GracePeriod, p.Exit, p.Replacement = c.own, time.Hour, nil })
 				w.guard("db", 1)
 				out := w.handle(spot.Drained)
 				e := w.ended("db-0")
@@ -50,7 +50,7 @@ func TestForcedPastTheBudget(t *testing.T) {
 				if end := e.SIGTERM.Add(e.Grace); end.After(w.event.Add(116 * time.Second)) {
 					t.Errorf("its grace period ends %s after the event, in the reserve", end.Sub(w.event))
 				}
-				if p := podTold(t, out, "db-0"); p.End != spot.PodForceDeleted {
+				if p := podTold(t, out, "db-0"); p.Status != spot.PodForceDeleted {
 					t.Errorf("%+v", p)
 				}
 			})
@@ -83,7 +83,7 @@ func TestRefusalsOfOtherKinds(t *testing.T) {
 				} else {
 					w.after("its SIGTERM", e.SIGTERM, 85*time.Second)
 				}
-				if p := podTold(t, out, "db-0"); p.End != spot.PodForceDeleted || p.LastRefusal == "" {
+				if p := podTold(t, out, "db-0"); p.Status != spot.PodForceDeleted || p.LastRefusal == "" {
 					t.Errorf("%+v", p)
 				}
 			})
@@ -104,20 +104,20 @@ func (w *world) webhook(code int) {
 // TestEndingPodsAreOnlyWatched: whoever ended them, and however little they were given.
 func TestEndingPodsAreOnlyWatched(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.pod("slow-1", func(p *spottest.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, 100*time.Second })
-		w.pod("stuck-1", func(p *spottest.Pod) { p.Terminating, p.Grace, p.Finalizer = true, 5*time.Second, true })
-		w.pod("endless-1", func(p *spottest.Pod) { p.Terminating, p.Grace, p.Exit = true, 600*time.Second, time.Hour })
+		w.pod("slow-1", func(p *spottest.Pod) { p.Terminating, p.GracePeriod, p.Exit = true, 600*time.Second, 100*time.Second })
+		w.pod("stuck-1", func(p *spottest.Pod) { p.Terminating, p.GracePeriod, p.Finalizer = true, 5*time.Second, true })
+		w.pod("endless-1", func(p *spottest.Pod) { p.Terminating, p.GracePeriod, p.Exit = true, 600*time.Second, time.Hour })
 		out := w.handle(spot.Incomplete)
 		if n := w.cluster.Count("create", "pods/eviction") + w.cluster.Count("delete", "pods"); n != 0 {
 			t.Errorf("%d requests about pods that were ending already", n)
 		}
-		if p := podTold(t, out, "slow-1"); p.End != spot.PodTerminated {
+		if p := podTold(t, out, "slow-1"); p.Status != spot.PodTerminated {
 			t.Errorf("%+v", p)
 		}
-		if p := podTold(t, out, "stuck-1"); p.End != spot.PodStuck {
+		if p := podTold(t, out, "stuck-1"); p.Status != spot.PodStuck {
 			t.Errorf("%+v", p)
 		}
-		if p := podTold(t, out, "endless-1"); p.End != spot.PodStillRunning {
+		if p := podTold(t, out, "endless-1"); p.Status != spot.PodStillRunning {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -126,7 +126,7 @@ func TestEndingPodsAreOnlyWatched(t *testing.T) {
 // TestAnotherDrainer ends a guarded pod while we are being refused: from then on it is only watched.
 func TestAnotherDrainer(t *testing.T) {
 	inWorld(t, func(w *world) {
-		pod := w.pod("db-0", func(p *spottest.Pod) { p.Grace, p.Exit, p.Replacement = 200*time.Second, 80*time.Second, nil })
+		pod := w.pod("db-0", func(p *spottest.Pod) { p.GracePeriod, p.Exit, p.Replacement = 200*time.Second, 80*time.Second, nil })
 		w.guard("db", 1)
 		time.AfterFunc(10*time.Second, func() { _ = w.cluster.Delete(w.Context(), pod, 200*time.Second, false) })
 		out := w.handle(spot.Drained)
@@ -134,7 +134,7 @@ func TestAnotherDrainer(t *testing.T) {
 		if n := w.cluster.Count("delete", "pods"); n != 1 {
 			t.Errorf("%d deletes; the other drainer's is the only one to be", n)
 		}
-		if p := podTold(t, out, "db-0"); p.End != spot.PodTerminated {
+		if p := podTold(t, out, "db-0"); p.Status != spot.PodTerminated {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -169,7 +169,7 @@ func TestBounce(t *testing.T) {
 		}
 		left := 0
 		for _, p := range out.Pods {
-			if p.End == spot.PodSkipped {
+			if p.Status == spot.PodSkipped {
 				left++
 			}
 		}
@@ -192,8 +192,8 @@ func TestWatchBreaks(t *testing.T) {
 		if len(out.Problems) != 0 {
 			t.Errorf("a trouble that was overcome is told as a problem: %v", out.Problems)
 		}
-		if *out.Timings.Ended > 35 {
-			t.Errorf("the pod that had gone was missed: it ended after %v s", *out.Timings.Ended)
+		if *out.Timings.Finished > 35 {
+			t.Errorf("the pod that had gone was missed: it ended after %v s", *out.Timings.Finished)
 		}
 	})
 }
@@ -215,7 +215,7 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 			w.handler.Cluster = slowAnswers{w.cluster}
 			w.pod("web-1")
 			out := w.handle(spot.Drained)
-			if p := podTold(t, out, "web-1"); p.End != spot.PodEvicted || !strings.Contains(p.Reason, "ReplicaSet web") {
+			if p := podTold(t, out, "web-1"); p.Status != spot.PodEvicted || !strings.Contains(p.Reason, "ReplicaSet web") {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -230,7 +230,7 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 			if n := w.cluster.Count("create", "pods/eviction"); n != 1 {
 				t.Errorf("%d evictions of a pod that was ending after the first", n)
 			}
-			if p := podTold(t, out, "db-0"); p.End != spot.PodTerminated {
+			if p := podTold(t, out, "db-0"); p.Status != spot.PodTerminated {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -241,18 +241,18 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 func TestChangeQuickerThanTheAnswer(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Cluster = slowAnswers{w.cluster}
-		w.pod("web-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, time.Second })
+		w.pod("web-1", func(p *spottest.Pod) { p.GracePeriod, p.Exit = 300*time.Second, time.Second })
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Times: 1, Err: spot.ErrChanged})
 		time.AfterFunc(slowness/2, func() { w.cluster.ChangePod("default/web-1", func(*spottest.Pod) {}) })
-		if p := podTold(t, w.handle(spot.Drained), "web-1"); *p.Asked > 1 {
-			t.Errorf("asked again after %v s", *p.Asked)
+		if p := podTold(t, w.handle(spot.Drained), "web-1"); *p.RequestedAt > 1 {
+			t.Errorf("asked again after %v s", *p.RequestedAt)
 		}
 	})
 }
 
 func TestAnswerLost(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.pod("web-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
+		w.pod("web-1", func(p *spottest.Pod) { p.GracePeriod, p.Exit = 300*time.Second, 70*time.Second })
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Times: 1, Lost: true, Err: errors.New("EOF")})
 		w.handle(spot.Drained)
 		w.after("its end", w.ended("web-1").Exited, 70*time.Second)
@@ -292,7 +292,7 @@ func TestCordon(t *testing.T) {
 			if !strings.Contains(out.Cordon.Error, "webhook x denied it") {
 				t.Errorf("why the cordon failed is told as %q", out.Cordon.Error)
 			}
-			if !slices.ContainsFunc(w.cluster.Notes(), func(n spot.ClusterEvent) bool { return strings.Contains(n.Message, "could not be cordoned") }) {
+			if !slices.ContainsFunc(w.cluster.Notes(), func(n spot.KubeEvent) bool { return strings.Contains(n.Message, "could not be cordoned") }) {
 				t.Errorf("no Event says that it could not be cordoned: %+v", w.cluster.Notes())
 			}
 		})
@@ -383,7 +383,7 @@ func TestListThatLags(t *testing.T) {
 		time.AfterFunc(1500*time.Millisecond, func() { w.cluster.BreakFollowing(nil) })
 		out := w.handle(spot.Drained)
 		w.ended("late-1")
-		if p := podTold(t, out, "late-1"); p.End != spot.PodEvicted {
+		if p := podTold(t, out, "late-1"); p.Status != spot.PodEvicted {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -415,8 +415,8 @@ func TestHangingEvictions(t *testing.T) {
 		}
 		w.pod("web-1")
 		out := w.handle(spot.Drained)
-		if p := podTold(t, out, "web-1"); *p.Asked > 40 {
-			t.Errorf("a pod that nothing is wrong with was first asked after %v s", *p.Asked)
+		if p := podTold(t, out, "web-1"); *p.RequestedAt > 40 {
+			t.Errorf("a pod that nothing is wrong with was first asked after %v s", *p.RequestedAt)
 		}
 		for _, e := range w.cluster.Endings() {
 			if e.Grace < 29*time.Second {
@@ -478,8 +478,8 @@ func TestVolumesThatStayAttachedAreNamed(t *testing.T) {
 				w.guard("web", 1)
 				time.AfterFunc(time.Second, func() { w.cluster.RemovePod("default/web-1") })
 				out := w.handleEvent(w.warning(spot.SpotStop), spot.Incomplete) // no replacement looks for nodes
-				if n := w.cluster.Count("get", "nodes"); !slices.Equal(out.Attached, c.want) || n != c.reads {
-					t.Errorf("attached %q after %d reads of the node, want %q after %d", out.Attached, n, c.want, c.reads)
+				if n := w.cluster.Count("get", "nodes"); !slices.Equal(out.AttachedVolumes, c.want) || n != c.reads {
+					t.Errorf("attached %q after %d reads of the node, want %q after %d", out.AttachedVolumes, n, c.want, c.reads)
 				}
 			})
 		})

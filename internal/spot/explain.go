@@ -10,7 +10,7 @@ import (
 const noticeOfChange = 7 * 24 * time.Hour
 
 // Warnings are the kinds of events that say what is going to happen to an instance.
-func Warnings() []Kind {
+func WarningKinds() []Kind {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(eventRules)), func(k Kind) bool { return eventRules[k].after })
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 func TestWarnings(t *testing.T) {
-	all := spot.Warnings()
+	all := spot.WarningKinds()
 	if !slices.Contains(all, spot.SpotTerminate) || !slices.Contains(all, spot.ScheduledChange) || slices.Contains(all, spot.StateChange) || !slices.IsSorted(all) {
 		t.Errorf("%v", all)
 	}
@@ -20,7 +20,7 @@ func TestImaginedWarningsAreActedOn(t *testing.T) {
 	leads := map[spot.Kind]time.Duration{spot.SpotHibernate: 20 * time.Second, spot.Rebalance: 15 * time.Minute, spot.ScheduledChange: 7 * 24 * time.Hour}
 	policy := spot.DefaultPolicy(cluster)
 	policy.Rebalance, policy.ScheduledChange, policy.Hooks = spot.RespondDrain, spot.RespondDrain, []string{"drain"}
-	for _, k := range spot.Warnings() {
+	for _, k := range spot.WarningKinds() {
 		in := policy.ExampleEvent(k, instance, "us-east-1", eventTime)
 		plan := policy.Plan(in, ours(), eventTime, time.Time{})
 		want := 120 * time.Second

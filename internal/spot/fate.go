@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// PodAction is what to do with a pod.
+// Verb is what is done about a pod.
 type PodAction string
 
 const (
@@ -18,17 +18,17 @@ const (
 
 // PodPlan is what becomes of one pod, and why in words for the operator.
 type PodPlan struct {
-	Action  PodAction
-	Reason  string
-	Grace   time.Duration // Evict: the grace period it is asked with
-	ForceAt time.Time     // Evict: when it is deleted past its budget if nothing else helps; zero for never
-	Last    time.Time     // Evict: it is asked when all others have gone, but not later than this; zero for at once
+	Action      PodAction
+	Reason      string
+	GracePeriod time.Duration // Evict: the grace period it is asked with
+	ForceAt     time.Time     // Evict: when it is deleted past its budget if nothing else helps; zero for never
+	LatestAt    time.Time     // Evict: it is asked when all others have gone, but not later than this; zero for at once
 }
 
 // Ask is one request about one pod.
 type EvictionRequest struct {
-	Delete bool // past every budget
-	Grace  time.Duration
+	Delete      bool // past every budget
+	GracePeriod time.Duration
 	// Exact binds the request to the pod as it was seen. A second request with a shorter grace period than the first
 	// would count from the first and kill the pod early, so one that asks for less than the pod's own grace period must
 	// not reach a pod that somebody else has just begun to end. Others are harmless, and the API server takes a
@@ -47,7 +47,7 @@ const (
 
 // PodPlan decides what becomes of a pod at the moment now. returned says that the pod came after the cordon and that its
 // owner has lost a pod on this node to us before.
-func (p Plan) PodPlan(pod Pod, now time.Time, returned bool) PodPlan {
+func (p Plan) ForPod(pod Pod, now time.Time, returned bool) PodPlan {
 	switch {
 	case pod.Finished:
 		return PodPlan{Action: PodSkip, Reason: "it has finished"}
@@ -67,16 +67,16 @@ func (p Plan) PodPlan(pod Pod, now time.Time, returned bool) PodPlan {
 	case returned && pod.ToleratesCordon:
 		return PodPlan{Action: PodSkip, Reason: fmt.Sprintf("it tolerates the cordon and its %s %s put it straight back", pod.Owner.Kind, pod.Owner.Name)}
 	}
-	f := PodPlan{Action: PodEvict, Grace: p.grace(pod, now)}
+	f := PodPlan{Action: PodEvict, GracePeriod: p.grace(pod, now)}
 	if p.forces(pod) {
 		f.ForceAt = p.forceAt(pod)
 	}
 	if turn == DrainLast && !p.once {
-		f.Last = p.forceAt(pod)
+		f.LatestAt = p.forceAt(pod)
 	}
 	switch {
-	case f.Grace < pod.Grace:
-		f.Reason = fmt.Sprintf("its grace period of %s is cut to what is left of the machine", pod.Grace)
+	case f.GracePeriod < pod.GracePeriod:
+		f.Reason = fmt.Sprintf("its grace period of %s is cut to what is left of the machine", pod.GracePeriod)
 	case pod.Owner.Kind == "":
 		f.Reason = "it ends with the machine; it has no controller, so nothing starts it elsewhere"
 	case pod.Owner.Kind == "DaemonSet":
@@ -84,7 +84,7 @@ func (p Plan) PodPlan(pod Pod, now time.Time, returned bool) PodPlan {
 	default:
 		f.Reason = fmt.Sprintf("its %s %s starts another elsewhere", pod.Owner.Kind, pod.Owner.Name)
 	}
-	if !f.Last.IsZero() {
+	if !f.LatestAt.IsZero() {
 		f.Reason += "; it is asked after all others"
 	}
 	if p.forced && f.ForceAt.IsZero() {
@@ -98,15 +98,15 @@ func (p Plan) forces(pod Pod) bool { return p.forced && p.policy.force(pod) }
 
 // Ask is the next request about a pod that is to be evicted and has been asked for in vain so many times.
 func (p Plan) Request(pod Pod, now time.Time, refusals int) EvictionRequest {
-	ask := EvictionRequest{Grace: p.grace(pod, now)}
+	ask := EvictionRequest{GracePeriod: p.grace(pod, now)}
 	if p.forces(pod) && refusals > 0 && !now.Before(p.forceAt(pod)) {
 		ask.Delete = true
 		// A request may come a little late: the reserve is there to let the pod have its time all the same.
 		if whole := p.forceGrace(pod); !now.Add(whole).After(p.Deadline) {
-			ask.Grace = whole
+			ask.GracePeriod = whole
 		}
 	}
-	ask.Exact = ask.Grace < pod.Grace
+	ask.Exact = ask.GracePeriod < pod.GracePeriod
 	return ask
 }
 
@@ -131,7 +131,7 @@ func (p Plan) NextAttempt(pod Pod, asked EvictionRequest, now time.Time, refusal
 // grace is the pod's own grace period, cut to what is left before the reserve. Under a lifecycle hook that is as much as
 // heartbeats can bring: a pod that was told to end with less could not be given more when they have.
 func (p Plan) grace(pod Pod, now time.Time) time.Duration {
-	own := pod.Grace
+	own := pod.GracePeriod
 	if !p.once && !p.open {
 		left := p.graces.Sub(now) - p.policy.Reserve
 		own = min(own, left.Truncate(time.Second))
@@ -140,7 +140,7 @@ func (p Plan) grace(pod Pod, now time.Time) time.Duration {
 }
 
 func (p Plan) forceGrace(pod Pod) time.Duration {
-	return max(min(pod.Grace, p.policy.ForceGrace), minGrace)
+	return max(min(pod.GracePeriod, p.policy.ForceGrace), minGrace)
 }
 
 // forceAt is the last moment at which the pod can be deleted past its budget and still have its time: SIGTERM, its grace
@@ -166,17 +166,17 @@ func submissionOrder(a, b Pod) int {
 }
 
 // Fates are the fates of all the pods of a node, in the order in which they are asked.
-func (p Plan) PodPlans(pods []Pod, now time.Time) []PlanOfPod {
+func (p Plan) ForPods(pods []Pod, now time.Time) []PlanOfPod {
 	pods = slices.SortedFunc(slices.Values(pods), submissionOrder)
 	fates := make([]PlanOfPod, len(pods))
 	for i, pod := range pods {
-		fates[i] = PlanOfPod{pod, p.PodPlan(pod, now, false)}
+		fates[i] = PlanOfPod{pod, p.ForPod(pod, now, false)}
 	}
 	return fates
 }
 
 // PlanOfPod is a pod and its fate.
 type PlanOfPod struct {
-	Pod     Pod
-	PodPlan PodPlan
+	Pod  Pod
+	Plan PodPlan
 }

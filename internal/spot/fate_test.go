@@ -15,7 +15,7 @@ func planAt(kind spot.Kind, after float64) (spot.Plan, time.Time) {
 }
 
 func TestFate(t *testing.T) {
-	web := spot.Pod{Namespace: "default", Name: "web-1", Grace: 30 * time.Second, Owner: spot.Owner{Kind: "ReplicaSet", Name: "web", UID: "u"}}
+	web := spot.Pod{Namespace: "default", Name: "web-1", GracePeriod: 30 * time.Second, Owner: spot.Owner{Kind: "ReplicaSet", Name: "web", UID: "u"}}
 	with := func(change func(*spot.Pod)) spot.Pod { p := web; change(&p); return p }
 	for _, c := range []struct {
 		name     string
@@ -37,7 +37,7 @@ func TestFate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			plan, now := planAt(spot.SpotTerminate, 0)
-			got := plan.PodPlan(c.pod, now, c.returned)
+			got := plan.ForPod(c.pod, now, c.returned)
 			if got.Action != c.want || got.Reason == "" || !strings.Contains(got.Reason, c.reason) {
 				t.Errorf("got %s, %q; want %s, %q", got.Action, got.Reason, c.want, c.reason)
 			}
@@ -83,9 +83,9 @@ func TestAsk(t *testing.T) {
 				c.kind = spot.SpotTerminate
 			}
 			plan, _ := planAt(c.kind, 0)
-			pod := spot.Pod{Grace: time.Duration(c.own) * time.Second}
+			pod := spot.Pod{GracePeriod: time.Duration(c.own) * time.Second}
 			got := plan.Request(pod, eventTime.Add(time.Duration(c.after*float64(time.Second))), c.refusals)
-			want := spot.EvictionRequest{Delete: c.del, Grace: time.Duration(c.want) * time.Second, Exact: c.exact}
+			want := spot.EvictionRequest{Delete: c.del, GracePeriod: time.Duration(c.want) * time.Second, Exact: c.exact}
 			if got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
@@ -96,8 +96,8 @@ func TestAsk(t *testing.T) {
 func TestAskBeforeTheInvocationEnds(t *testing.T) {
 	limit := eventTime.Add(30 * time.Second)
 	plan := spot.DefaultPolicy(cluster).Plan(warning(spot.SpotTerminate), ours(), eventTime, limit)
-	pod := spot.Pod{Grace: 30 * time.Second}
-	if ask := plan.Request(pod, limit.Add(-time.Second), 1); !ask.Delete || ask.Grace != 30*time.Second {
+	pod := spot.Pod{GracePeriod: 30 * time.Second}
+	if ask := plan.Request(pod, limit.Add(-time.Second), 1); !ask.Delete || ask.GracePeriod != 30*time.Second {
 		t.Errorf("a second before the invocation ends: got %+v, want a delete with the pod's own grace period", ask)
 	}
 	if ask := plan.Request(pod, limit.Add(-2*time.Second), 1); ask.Delete {
@@ -134,7 +134,7 @@ func TestAgain(t *testing.T) {
 				c.kind = spot.SpotTerminate
 			}
 			plan, _ := planAt(c.kind, 0)
-			got, ok := plan.NextAttempt(spot.Pod{Grace: time.Duration(c.own) * time.Second}, spot.EvictionRequest{Delete: c.deleted}, at(c.now), c.refusals, time.Duration(c.after)*time.Second)
+			got, ok := plan.NextAttempt(spot.Pod{GracePeriod: time.Duration(c.own) * time.Second}, spot.EvictionRequest{Delete: c.deleted}, at(c.now), c.refusals, time.Duration(c.after)*time.Second)
 			if ok == c.never || ok && !got.Equal(at(c.want)) {
 				t.Errorf("got %v, %v; want %v, %v", got.Sub(eventTime), ok, c.want, !c.never)
 			}
@@ -146,7 +146,7 @@ func TestFatesAreInTheOrderOfSubmission(t *testing.T) {
 	plan, now := planAt(spot.SpotTerminate, 0)
 	pods := []spot.Pod{{Name: "critical", Critical: true}, {Name: "b"}, {Name: "a"}, {Name: "volume", Volumes: true}, {Name: "critical-volume", Critical: true, Volumes: true}}
 	var got []string
-	for _, f := range plan.PodPlans(pods, now) {
+	for _, f := range plan.ForPods(pods, now) {
 		got = append(got, f.Pod.Name)
 	}
 	if want := "volume a b critical critical-volume"; strings.Join(got, " ") != want {

@@ -79,7 +79,7 @@ func (h *Handler) Preview(ctx context.Context, in Interruption) (Outcome, error)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("listing the pods of node %s: %w", t.Node.Name, err)
 	}
-	out.Plan = plan.told(c.in, true, plan.PodPlans(pods, c.began))
+	out.Plan = plan.told(c.in, true, plan.ForPods(pods, c.began))
 	return out, nil
 }
 
@@ -87,7 +87,7 @@ func (h *Handler) Preview(ctx context.Context, in Interruption) (Outcome, error)
 // side, and returns when the node is empty, or when the machine or the invocation ends. An error means that nothing was
 // done and that another try may help; whatever was done stands in the Outcome.
 func (h *Handler) Handle(ctx context.Context, in Interruption) (Outcome, error) {
-	if in.Rehearsal && !h.Policy.Rehearse {
+	if in.Rehearsal && !h.Policy.DrainRehearsals {
 		return h.Preview(ctx, in)
 	}
 	c := h.open(in)
@@ -124,7 +124,7 @@ func (h *Handler) Handle(ctx context.Context, in Interruption) (Outcome, error) 
 	if drained.Node == "" && !c.mustAct() {
 		cancel() // nothing of ours: the other half has nothing to do either
 	}
-	defer time.AfterFunc(c.Policy.Follow, stopFollowing).Stop()
+	defer time.AfterFunc(c.Policy.FollowLaunch, stopFollowing).Stop()
 	return c.outcome(drained, <-replaced)
 }
 
@@ -188,9 +188,9 @@ func (h *Handler) open(in Interruption) *call {
 	return c
 }
 
-func (c *call) log(msg string, args ...any) {
+func (c *call) log(action, msg string, args ...any) {
 	if c.Log != nil {
-		c.Log.Info(msg, append([]any{"event", c.in.EventID, "instance", c.in.Instance,
+		c.Log.Info(msg, append([]any{"action", action, "event", c.in.EventID, "instance", c.in.Instance,
 			"at", seconds(time.Since(c.in.Time))}, args...)...)
 	}
 }

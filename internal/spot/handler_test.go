@@ -150,8 +150,8 @@ func TestForeignInstancesAreLeftAlone(t *testing.T) {
 				if n := w.cluster.Count("list", "nodes"); n != 0 {
 					t.Error("all nodes were listed for an instance that is not ours")
 				}
-				if *out.Timings.Ended > 1 {
-					t.Errorf("it took %v s", *out.Timings.Ended)
+				if *out.Timings.Finished > 1 {
+					t.Errorf("it took %v s", *out.Timings.Finished)
 				}
 			})
 		})
@@ -178,7 +178,7 @@ func TestEventsOfThePastChangeNothing(t *testing.T) {
 func TestPreviewTellsTheSamePlanAndChangesNothing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
-		w.pod("slow-1", func(p *spottest.Pod) { p.Grace = 10 * time.Minute })
+		w.pod("slow-1", func(p *spottest.Pod) { p.GracePeriod = 10 * time.Minute })
 		w.pod("logs-1", func(p *spottest.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
 		in := w.warning(spot.SpotTerminate)
 		planned, err := w.handler.Preview(w.Context(), in)
@@ -200,7 +200,7 @@ func TestStopAndHibernate(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.pod("web-1")
 				w.pod("guarded-1")
-				w.pod("long-1", func(p *spottest.Pod) { p.Grace = 300 * time.Second })
+				w.pod("long-1", func(p *spottest.Pod) { p.GracePeriod = 300 * time.Second })
 				w.guard("guarded", 1)
 				result := spot.Drained
 				if kind == spot.SpotHibernate {
@@ -219,11 +219,11 @@ func TestStopAndHibernate(t *testing.T) {
 				if g := w.ended("long-1").Grace; g != 300*time.Second {
 					t.Errorf("a hibernating machine cut a grace period to %s", g)
 				}
-				if p := podTold(t, out, "guarded-1"); p.Refusals != 1 || p.End != spot.PodStillRunning {
+				if p := podTold(t, out, "guarded-1"); p.Refusals != 1 || p.Status != spot.PodStillRunning {
 					t.Errorf("the guarded pod was to be asked once: %+v", p)
 				}
-				if *out.Timings.Ended > 21 {
-					t.Errorf("it stayed for %v s", *out.Timings.Ended)
+				if *out.Timings.Finished > 21 {
+					t.Errorf("it stayed for %v s", *out.Timings.Finished)
 				}
 			})
 		})
@@ -298,8 +298,8 @@ func TestDenied(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Err: denied})
 			out := w.handle(spot.Incomplete)
-			if *out.Timings.Ended > 5 || w.cluster.Count("get", "nodes") != 1 {
-				t.Errorf("it asked %d times in %v s", w.cluster.Count("get", "nodes"), *out.Timings.Ended)
+			if *out.Timings.Finished > 5 || w.cluster.Count("get", "nodes") != 1 {
+				t.Errorf("it asked %d times in %v s", w.cluster.Count("get", "nodes"), *out.Timings.Finished)
 			}
 		})
 	})
@@ -317,7 +317,7 @@ func TestDenied(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: denied})
 			out := w.handle(spot.Incomplete)
-			if out.Cordon.At == nil || len(out.Problems) == 0 || *out.Timings.Ended > 5 {
+			if out.Cordon.At == nil || len(out.Problems) == 0 || *out.Timings.Finished > 5 {
 				t.Errorf("%s", told(out))
 			}
 		})
@@ -333,8 +333,8 @@ func TestInvocationEndsBeforeTheMachine(t *testing.T) {
 		if err != nil || out.Result != spot.Incomplete {
 			t.Fatal(out.Result, err)
 		}
-		if ctx.Err() != nil || *out.Timings.Ended > 16 {
-			t.Errorf("no time was left to tell the outcome: it ended after %v s", *out.Timings.Ended)
+		if ctx.Err() != nil || *out.Timings.Finished > 16 {
+			t.Errorf("no time was left to tell the outcome: it ended after %v s", *out.Timings.Finished)
 		}
 	})
 }
@@ -349,8 +349,8 @@ func TestEventFromTheFuture(t *testing.T) {
 		out := w.handleEvent(in, spot.Drained)
 		w.after("the deadline", out.Deadline, 2*time.Minute)
 		w.after("the forced delete", w.ended("db-0").SIGTERM, 85*time.Second)
-		if *out.Timings.Began != 0 {
-			t.Errorf("it began %v s after the event", *out.Timings.Began)
+		if *out.Timings.Started != 0 {
+			t.Errorf("it began %v s after the event", *out.Timings.Started)
 		}
 	})
 }
@@ -359,8 +359,8 @@ func TestTerminatedInstanceIsNotWaitedFor(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.cluster.RemoveNode(instance)
 		w.aws.SetState(instance, "terminated")
-		if out := w.handle(spot.NodeNotFound); *out.Timings.Ended > 5 {
-			t.Errorf("it waited %v s for a node of a machine that is no more", *out.Timings.Ended)
+		if out := w.handle(spot.NodeNotFound); *out.Timings.Finished > 5 {
+			t.Errorf("it waited %v s for a node of a machine that is no more", *out.Timings.Finished)
 		}
 	})
 }
@@ -388,8 +388,8 @@ func TestDoubtfulErrors(t *testing.T) {
 	t.Run("one that lasts is believed", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.cluster.Disturb(spottest.Disturbance{Err: doubt})
-			if out := w.handle(spot.Incomplete); *out.Timings.Ended < 5 || *out.Timings.Ended > 10 {
-				t.Errorf("it ended after %v s", *out.Timings.Ended)
+			if out := w.handle(spot.Incomplete); *out.Timings.Finished < 5 || *out.Timings.Finished > 10 {
+				t.Errorf("it ended after %v s", *out.Timings.Finished)
 			}
 		})
 	})
@@ -402,8 +402,8 @@ func TestForeignWithoutTheAPIServer(t *testing.T) {
 		in := w.warning(spot.SpotTerminate)
 		in.Instance = "i-0cccccccccccccccc"
 		w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
-		if out := w.handleEvent(in, spot.OtherCluster); *out.Timings.Ended > 10 {
-			t.Errorf("it took %v s", *out.Timings.Ended)
+		if out := w.handleEvent(in, spot.OtherCluster); *out.Timings.Finished > 10 {
+			t.Errorf("it took %v s", *out.Timings.Finished)
 		}
 	})
 }
@@ -461,7 +461,7 @@ func TestTwice(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.pod("web-1", func(p *spottest.Pod) { p.Exit = 20 * time.Second })
-				w.pod("long-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, 70*time.Second })
+				w.pod("long-1", func(p *spottest.Pod) { p.GracePeriod, p.Exit = 300*time.Second, 70*time.Second })
 				w.pod("guarded-1", func(p *spottest.Pod) { p.Replacement = nil })
 				w.guard("guarded", 1)
 				outs := make([]spot.Outcome, 2)

@@ -65,7 +65,7 @@ var eventRules = map[Kind]eventRule{
 }
 
 // Notice says in words what the event announces.
-func (k Kind) Notice() string { return eventRules[k].notice }
+func (k Kind) Description() string { return eventRules[k].notice }
 
 // ruleFor is the meaning of an event. Nobody takes a rehearsal's machine: nothing is forced, replaced or told.
 func ruleFor(in Interruption) eventRule {

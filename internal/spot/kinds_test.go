@@ -14,7 +14,7 @@ func TestWhatEachKindOfEventMeans(t *testing.T) {
 	const hook = "drain"
 	limit := eventTime.Add(14 * time.Minute)
 	policy := spot.DefaultPolicy(cluster)
-	policy.Rebalance, policy.ScheduledChange, policy.Hooks, policy.Autoscaler = spot.RespondDrain, spot.RespondDrain, []string{hook}, true
+	policy.Rebalance, policy.ScheduledChange, policy.Hooks, policy.HasAutoscaler = spot.RespondDrain, spot.RespondDrain, []string{hook}, true
 	for _, c := range []struct {
 		kind     spot.Kind
 		hook     *spot.Hook
@@ -47,8 +47,8 @@ func TestWhatEachKindOfEventMeans(t *testing.T) {
 			if plan.Until.After(limit) {
 				t.Errorf("the work goes on until %s, after the invocation's end", plan.Until)
 			}
-			long := spot.Pod{Namespace: "default", Name: "long", Grace: 3 * time.Hour}
-			if cut := plan.PodPlan(long, now, false).Grace < long.Grace; cut != c.cut {
+			long := spot.Pod{Namespace: "default", Name: "long", GracePeriod: 3 * time.Hour}
+			if cut := plan.ForPod(long, now, false).GracePeriod < long.GracePeriod; cut != c.cut {
 				t.Errorf("a grace period of 3 h is cut: %v, want %v", cut, c.cut)
 			}
 			if ask := plan.Request(long, plan.Until.Add(-time.Second), 9); ask.Delete != c.forced {
@@ -61,7 +61,7 @@ func TestWhatEachKindOfEventMeans(t *testing.T) {
 				t.Errorf("replaced by %s (%s), want %s", plan.Replace.Action, plan.Replace.Reason, c.replace)
 			}
 			target.Node.Labels = map[string]string{"provisioner.cast.ai/node-id": "n1"}
-			if told := policy.Plan(in, target, now, limit).Replace.Tell; told != c.told {
+			if told := policy.Plan(in, target, now, limit).Replace.AutoscalerEvent; told != c.told {
 				t.Errorf("the autoscaler is told %q, want %q", told, c.told)
 			}
 			in.Rehearsal = true
@@ -118,7 +118,7 @@ func TestEventsThatThePolicyLeavesAlone(t *testing.T) {
 func TestWhoIsAskedForAReplacement(t *testing.T) {
 	castai := func(t *spot.Target) { t.Node.Labels = map[string]string{"provisioner.cast.ai/node-id": "n1"} }
 	karpenter := func(t *spot.Target) {
-		t.Node.Labels, t.Node.Claim = map[string]string{"karpenter.sh/nodepool": "spot"}, "spot-x7"
+		t.Node.Labels, t.Node.NodeClaim = map[string]string{"karpenter.sh/nodepool": "spot"}, "spot-x7"
 		t.Membership, t.MembershipErr = nil, spot.ErrNotFound
 	}
 	for _, c := range []struct {
@@ -135,7 +135,7 @@ func TestWhoIsAskedForAReplacement(t *testing.T) {
 		{name: "Karpenter's node", target: karpenter, key: true, want: spot.ReplacePending},
 		{name: "Karpenter, by its NodeClaim", target: karpenter, policy: spot.ReplacerKarpenter, want: spot.ReplaceClaim},
 		{name: "Karpenter named, a group's node", policy: spot.ReplacerKarpenter, want: spot.ReplaceNone, reason: "no NodeClaim"},
-		{name: "nobody", policy: spot.ReplacerNobody, want: spot.ReplaceNone, reason: "policy"},
+		{name: "nobody", policy: spot.ReplacerNone, want: spot.ReplaceNone, reason: "policy"},
 		{name: "the group alone, though the node is CAST AI's", target: castai, key: true, policy: spot.ReplacerGroup, want: spot.ReplaceDetach},
 		{name: "CAST AI alone, for a group's node", key: true, policy: spot.ReplacerAutoscaler, want: spot.ReplaceNotify},
 		{name: "CAST AI, and the node is not known", key: true, policy: spot.ReplacerAutoscaler, target: func(t *spot.Target) { t.Node = nil },
@@ -145,7 +145,7 @@ func TestWhoIsAskedForAReplacement(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			policy, target := spot.DefaultPolicy(cluster), ours()
-			policy.Replace, policy.Autoscaler = cmp.Or(c.policy, spot.ReplacerAuto), c.key
+			policy.Replace, policy.HasAutoscaler = cmp.Or(c.policy, spot.ReplacerAuto), c.key
 			if c.target != nil {
 				c.target(&target)
 			}
@@ -164,23 +164,23 @@ func TestAHeartbeatMovesTheSums(t *testing.T) {
 	target.Hook = &spot.Hook{Heartbeat: 5 * time.Minute, Global: time.Hour}
 	limit := eventTime.Add(10 * time.Minute)
 	plan := policy.Plan(in, target, eventTime, limit)
-	pod := spot.Pod{Name: "web", Grace: 30 * time.Second}
-	if at := plan.PodPlan(pod, eventTime, false).ForceAt.Sub(eventTime); at != 265*time.Second {
+	pod := spot.Pod{Name: "web", GracePeriod: 30 * time.Second}
+	if at := plan.ForPod(pod, eventTime, false).ForceAt.Sub(eventTime); at != 265*time.Second {
 		t.Errorf("forced after %s, want 265 s", at)
 	}
-	plan = plan.Moved(eventTime.Add(7 * time.Minute))
-	if at := plan.PodPlan(pod, eventTime, false).ForceAt.Sub(eventTime); at != 385*time.Second {
+	plan = plan.WithDeadline(eventTime.Add(7 * time.Minute))
+	if at := plan.ForPod(pod, eventTime, false).ForceAt.Sub(eventTime); at != 385*time.Second {
 		t.Errorf("forced after %s, want 385 s", at)
 	}
-	long := spot.Pod{Name: "slow", Grace: 12 * time.Minute}
-	if grace := plan.PodPlan(long, eventTime, false).Grace; grace != 12*time.Minute {
+	long := spot.Pod{Name: "slow", GracePeriod: 12 * time.Minute}
+	if grace := plan.ForPod(long, eventTime, false).GracePeriod; grace != 12*time.Minute {
 		t.Errorf("a grace period that heartbeats can make room for is cut to %s", grace)
 	}
-	long.Grace = time.Hour
-	if grace := plan.PodPlan(long, eventTime, false).Grace; grace != 15*time.Minute-5*time.Second {
+	long.GracePeriod = time.Hour
+	if grace := plan.ForPod(long, eventTime, false).GracePeriod; grace != 15*time.Minute-5*time.Second {
 		t.Errorf("an hour is cut to %s, want all that the last heartbeat leaves", grace)
 	}
-	if plan = plan.Moved(eventTime.Add(time.Hour)); !plan.Until.Equal(limit) {
+	if plan = plan.WithDeadline(eventTime.Add(time.Hour)); !plan.Until.Equal(limit) {
 		t.Errorf("the work goes on until %s, past the invocation's end", plan.Until)
 	}
 }

@@ -24,19 +24,19 @@ func (c *call) followLaunch(ctx context.Context, told *ReplacementResult) {
 		pause = min(2*pause, launchMost)
 		launches, err := c.Cloud.Launches(ctx, told.Group, asked)
 		if errors.Is(err, ErrPermanent) {
-			told.Answer = "what the group answers could not be asked: " + err.Error()
+			told.GroupMessage = "what the group answers could not be asked: " + err.Error()
 			return
 		}
 		for _, l := range launches {
 			switch {
 			case l.Failed:
-				told.Answer = l.Reason // it may try again, in another zone or with another type
+				told.GroupMessage = l.Reason // it may try again, in another zone or with another type
 			case l.Instance != "":
-				told.Instance, told.Answer = l.Instance, ""
-				told.Launched = since(c.in.Time, l.At)
+				told.Instance, told.GroupMessage = l.Instance, ""
+				told.LaunchedAt = since(c.in.Time, l.At)
 			}
 			if told.Instance != "" {
-				c.log("the group launches another", "group", told.Group, "launched", told.Instance)
+				c.log("replacement-launched", "group launched replacement", "group", told.Group, "replacement", told.Instance)
 				c.followNode(ctx, told)
 				return
 			}
@@ -55,8 +55,8 @@ func (c *call) followNode(ctx context.Context, told *ReplacementResult) {
 		}
 		for _, name := range names {
 			if n, err := c.Cluster.NodeNamed(ctx, name); err == nil && n.IsInstance(told.Instance) {
-				told.Node, told.Registered = n.Name, since(c.in.Time, time.Now())
-				c.log("the replacement's node has registered", "node", n.Name)
+				told.Node, told.RegisteredAt = n.Name, since(c.in.Time, time.Now())
+				c.log("replacement-registered", "replacement node registered", "node", n.Name)
 				return
 			}
 		}

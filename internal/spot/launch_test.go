@@ -14,18 +14,18 @@ import (
 // TestTheAnswerToADetachIsFollowed: the new instance, and its node once that registers.
 func TestTheAnswerToADetachIsFollowed(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.handler.Policy.Follow = 2 * time.Minute
+		w.handler.Policy.FollowLaunch = 2 * time.Minute
 		w.pod("web-1")
 		w.aws.OnLaunch(func(i spottest.Instance) {
 			time.AfterFunc(30*time.Second, func() { w.cluster.AddNode(node(i.ID)) })
 		})
 		out := w.handle(spot.Drained)
 		r := out.Replacement
-		if r.Instance == "" || r.Instance == instance || r.Node != r.Instance || r.Launched == nil || r.Registered == nil {
+		if r.Instance == "" || r.Instance == instance || r.Node != r.Instance || r.LaunchedAt == nil || r.RegisteredAt == nil {
 			t.Fatalf("%+v", r)
 		}
-		w.after("the launch", w.event.Add(time.Duration(float64(*r.Launched)*1e9)), 0)
-		if at := *r.Registered; at < 50 || at > 54 { // 20 s to launch and 30 s to register
+		w.after("the launch", w.event.Add(time.Duration(float64(*r.LaunchedAt)*1e9)), 0)
+		if at := *r.RegisteredAt; at < 50 || at > 54 { // 20 s to launch and 30 s to register
 			t.Errorf("the node was seen %v s after the event", at)
 		}
 		if at := *out.Timings.Empty; at > 10 {
@@ -37,7 +37,7 @@ func TestTheAnswerToADetachIsFollowed(t *testing.T) {
 // TestANodeByItsOtherName is found too.
 func TestANewNodeByItsOtherNameIsFound(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.handler.Policy.Follow = 2 * time.Minute
+		w.handler.Policy.FollowLaunch = 2 * time.Minute
 		w.aws.OnLaunch(func(i spottest.Instance) {
 			n := node(i.ID)
 			n.Name = i.PrivateDNSName
@@ -52,38 +52,38 @@ func TestANewNodeByItsOtherNameIsFound(t *testing.T) {
 // TestTheGroupsOwnReasonIsTold where it cannot launch.
 func TestTheGroupsOwnReasonIsTold(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.handler.Policy.Follow = 2 * time.Minute
+		w.handler.Policy.FollowLaunch = 2 * time.Minute
 		const why = "InsufficientInstanceCapacity - There is no Spot capacity available that matches your request"
 		w.aws.SetGroup(group, func(g *spottest.Group) { g.LaunchError = why })
 		out := w.handle(spot.Drained)
-		if r := out.Replacement; r.Action != spot.ReplaceDetach || r.Instance != "" || !strings.Contains(r.Answer, "InsufficientInstanceCapacity") {
+		if r := out.Replacement; r.Action != spot.ReplaceDetach || r.Instance != "" || !strings.Contains(r.GroupMessage, "InsufficientInstanceCapacity") {
 			t.Errorf("%+v", r)
 		}
-		w.after("the end", w.event.Add(time.Duration(float64(*out.Timings.Ended)*1e9)), 2*time.Minute)
+		w.after("the end", w.event.Add(time.Duration(float64(*out.Timings.Finished)*1e9)), 2*time.Minute)
 	})
 }
 
 // TestTheAnswerIsNotWaitedForLongerThanThePolicySays.
 func TestTheAnswerIsNotWaitedForLongerThanThePolicySays(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.handler.Policy.Follow = 10 * time.Second
+		w.handler.Policy.FollowLaunch = 10 * time.Second
 		w.pod("web-1") // ends after 3 s; two more are watched
 		out := w.handle(spot.Drained)
-		w.after("the end", w.event.Add(time.Duration(float64(*out.Timings.Ended)*1e9)), 15*time.Second)
+		w.after("the end", w.event.Add(time.Duration(float64(*out.Timings.Finished)*1e9)), 15*time.Second)
 	})
 }
 
 // TestFollowingIsNoReasonToFail: what cannot be asked is told, and changes nothing else.
 func TestFollowingIsNoReasonToFail(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.handler.Policy.Follow = 2 * time.Minute
+		w.handler.Policy.FollowLaunch = 2 * time.Minute
 		w.aws.Fail("DescribeScalingActivities", 100, spottest.Denied())
 		out := w.handle(spot.Drained)
-		if r := out.Replacement; r.Action != spot.ReplaceDetach || !strings.Contains(r.Answer, "could not be asked") {
+		if r := out.Replacement; r.Action != spot.ReplaceDetach || !strings.Contains(r.GroupMessage, "could not be asked") {
 			t.Errorf("%+v", r)
 		}
-		if *out.Timings.Ended > 30 {
-			t.Errorf("it went on asking until %v s", *out.Timings.Ended)
+		if *out.Timings.Finished > 30 {
+			t.Errorf("it went on asking until %v s", *out.Timings.Finished)
 		}
 	})
 }
@@ -94,7 +94,7 @@ type autoscaler struct {
 	told []string
 }
 
-func (a *autoscaler) Tell(_ context.Context, what, nodeID, providerID string) error {
+func (a *autoscaler) Notify(_ context.Context, what, nodeID, providerID string) error {
 	if len(a.errs) > 0 {
 		err := a.errs[0]
 		a.errs = a.errs[1:]
@@ -106,7 +106,7 @@ func (a *autoscaler) Tell(_ context.Context, what, nodeID, providerID string) er
 
 func (w *world) castai(errs ...error) *autoscaler {
 	a := &autoscaler{errs: errs}
-	w.handler.Autoscaler, w.handler.Policy.Autoscaler = a, true
+	w.handler.Autoscaler, w.handler.Policy.HasAutoscaler = a, true
 	w.cluster.WriteNode(instance, func(n *spot.Node) { n.Labels = map[string]string{"provisioner.cast.ai/node-id": "n1"} })
 	return a
 }
@@ -118,7 +118,7 @@ func TestTheAutoscalerIsTold(t *testing.T) {
 			a := w.castai(errors.New("500"), errors.New("EOF"))
 			w.pod("web-1")
 			out := w.handle(spot.Drained)
-			if r := out.Replacement; r.Action != spot.ReplaceNotify || r.At == nil || r.Told != "interrupted" {
+			if r := out.Replacement; r.Action != spot.ReplaceNotify || r.At == nil || r.AutoscalerEvent != "interrupted" {
 				t.Errorf("%+v", r)
 			}
 			if len(a.told) != 1 || a.told[0] != "interrupted n1 "+provider {
@@ -144,7 +144,7 @@ func TestTheAutoscalerIsTold(t *testing.T) {
 			a := w.castai()
 			w.pod("web-1")
 			out := w.handleEvent(w.warning(spot.Rebalance), spot.Skipped)
-			if len(a.told) != 1 || a.told[0] != "rebalanceRecommendation n1 "+provider || out.Replacement.Told != "rebalanceRecommendation" {
+			if len(a.told) != 1 || a.told[0] != "rebalanceRecommendation n1 "+provider || out.Replacement.AutoscalerEvent != "rebalanceRecommendation" {
 				t.Errorf("it was told %q: %+v", a.told, out.Replacement)
 			}
 			w.wrote(0, 0)
@@ -178,7 +178,7 @@ func TestKarpentersNodeClaim(t *testing.T) {
 	for named, want := range map[bool]spot.ReplaceAction{true: spot.ReplaceClaim, false: spot.ReplacePending} {
 		inWorld(t, func(w *world) {
 			w.cluster.WriteNode(instance, func(n *spot.Node) {
-				n.Labels, n.Claim = map[string]string{"karpenter.sh/nodepool": "spot"}, "spot-x7"
+				n.Labels, n.NodeClaim = map[string]string{"karpenter.sh/nodepool": "spot"}, "spot-x7"
 			})
 			w.cluster.AddClaim("spot-x7")
 			if named {

@@ -130,5 +130,5 @@ func (c *call) complete(ctx context.Context, out *Outcome, held error) {
 		return
 	}
 	out.Lifecycle.Completed = since(c.in.Time, time.Now())
-	c.log("let the group go on", "group", out.Lifecycle.Group, "hook", out.Lifecycle.Hook)
+	c.log("complete-hook", "completed lifecycle action", "group", out.Lifecycle.Group, "hook", out.Lifecycle.Hook)
 }

@@ -53,7 +53,7 @@ func TestHeartbeatsPutTheEndOff(t *testing.T) {
 		w.guard("db", 1)
 		time.AfterFunc(8*time.Minute, func() { w.cluster.RemoveBudget("db") })
 		out := w.handleEvent(in, spot.Drained)
-		if p := podTold(t, out, "db-0"); p.End != spot.PodEvicted {
+		if p := podTold(t, out, "db-0"); p.Status != spot.PodEvicted {
 			t.Errorf("%+v", p)
 		}
 		w.after("its SIGTERM", w.ended("db-0").SIGTERM, 8*time.Minute+time.Second) // asked every 2 s
@@ -89,7 +89,7 @@ func TestWithoutHeartbeatsTheHooksTimeoutIsTheDeadline(t *testing.T) {
 		w.guard("mq", 1)
 		out := w.handleEvent(in, spot.Incomplete)
 		w.after("its SIGTERM", w.ended("db-0").SIGTERM, 180*time.Second-35*time.Second)
-		if at := *out.Timings.Ended; at < 179 || at > 190 {
+		if at := *out.Timings.Finished; at < 179 || at > 190 {
 			t.Errorf("the work went on until %v s, the machine ends after 180", at)
 		}
 		if !strings.Contains(strings.Join(out.Problems, "\n"), "putting the instance's end off") {
@@ -135,7 +135,7 @@ func TestKOpsOwnHookIsLeftToItsDrainer(t *testing.T) {
 // TestANodeThatIsNotEmptyIsNotLetGo: until the hook's own timeout its pods have their time.
 func TestANodeThatIsNotEmptyIsNotLetGo(t *testing.T) {
 	inHeldWorld(t, time.Minute, func(w *world, in spot.Interruption) {
-		w.pod("slow-1", onHeld, func(p *spottest.Pod) { p.Grace, p.Exit = 2*time.Hour, time.Hour })
+		w.pod("slow-1", onHeld, func(p *spottest.Pod) { p.GracePeriod, p.Exit = 2*time.Hour, time.Hour })
 		out, err := w.handler.Handle(w.limited(5*time.Minute), in)
 		if err != nil || out.Result != spot.Incomplete {
 			t.Fatalf("%v: %s", err, told(out))

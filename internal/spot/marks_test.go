@@ -13,7 +13,7 @@ import (
 func TestASpotWarningSharpensARebalance(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Rebalance = spot.RespondDrain
-		w.pod("slow-1", func(p *spottest.Pod) { p.Grace, p.Exit = 600*time.Second, 100*time.Second })
+		w.pod("slow-1", func(p *spottest.Pod) { p.GracePeriod, p.Exit = 600*time.Second, 100*time.Second })
 		w.pod("db-0")
 		w.guard("db", 1)
 		mild := w.warning(spot.Rebalance)
@@ -33,7 +33,7 @@ func TestASpotWarningSharpensARebalance(t *testing.T) {
 		if e := w.ended("slow-1"); e.Grace != 600*time.Second {
 			t.Errorf("slow-1 got %s", e.Grace)
 		}
-		if p := podTold(t, out, "db-0"); p.End != spot.PodForceDeleted {
+		if p := podTold(t, out, "db-0"); p.Status != spot.PodForceDeleted {
 			t.Errorf("%+v", p)
 		}
 		n, _ := w.cluster.Node(instance)

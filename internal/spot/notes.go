@@ -16,7 +16,7 @@ const (
 )
 
 // Note is told where operators look first: as a Kubernetes Event on a node or a pod.
-type ClusterEvent struct {
+type KubeEvent struct {
 	Node    *Node // what it is about: a node,
 	Pod     *Pod  // or a pod
 	Warning bool
@@ -26,8 +26,8 @@ type ClusterEvent struct {
 
 // EventRecorder sends notes.
 type EventRecorder interface {
-	// Tell sends one. It is tried once: what it tells stands in the outcome too.
-	Tell(ctx context.Context, n ClusterEvent) error
+	// Record sends one. It is tried once: what it tells stands in the outcome too.
+	Record(ctx context.Context, n KubeEvent) error
 }
 
 // notes are the notes of one call. They are held back until release, so that no eviction waits behind them.
@@ -37,7 +37,7 @@ type notes struct {
 	stop   context.CancelFunc
 
 	mu      sync.Mutex
-	held    []ClusterEvent
+	held    []KubeEvent
 	slots   chan struct{}
 	sending sync.WaitGroup
 	failed  int
@@ -50,7 +50,7 @@ func newEventQueue(ctx context.Context, t EventRecorder) *notes {
 	return n
 }
 
-func (n *notes) add(note ClusterEvent) {
+func (n *notes) add(note KubeEvent) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.held = append(n.held, note)
@@ -68,7 +68,7 @@ func (n *notes) release() {
 			defer func() { <-n.slots }()
 			ctx, cancel := context.WithTimeout(n.ctx, eventTimeout)
 			defer cancel()
-			if err := n.teller.Tell(ctx, note); err != nil {
+			if err := n.teller.Record(ctx, note); err != nil {
 				n.mu.Lock()
 				defer n.mu.Unlock()
 				if n.failed++; n.err == nil {
@@ -93,7 +93,7 @@ func (n *notes) end() (problem string) {
 }
 
 // cordonEvent tells what is going to happen to a node, and what was done about it.
-func cordonEvent(n Node, in Interruption, plan Plan, cordon error) ClusterEvent {
+func cordonEvent(n Node, in Interruption, plan Plan, cordon error) KubeEvent {
 	when := " at " + plan.Deadline.UTC().Format(time.RFC3339)
 	switch {
 	case plan.once:
@@ -108,7 +108,7 @@ func cordonEvent(n Node, in Interruption, plan Plan, cordon error) ClusterEvent 
 	if plan.Drain {
 		done += ", and its pods are asked to leave"
 	}
-	return ClusterEvent{Node: &n, Warning: true, Reason: eventReason(in), Message: fmt.Sprintf("%s%s (event %s): %s", notice(in), when, in.EventID, done)}
+	return KubeEvent{Node: &n, Warning: true, Reason: eventReason(in), Message: fmt.Sprintf("%s%s (event %s): %s", notice(in), when, in.EventID, done)}
 }
 
 // eventReason is the reason of a Kubernetes Event, in one word.
@@ -125,37 +125,37 @@ func eventReason(in Interruption) string {
 // notice is the event in words.
 func notice(in Interruption) string {
 	if in.Rehearsal {
-		return "a rehearsal, nobody takes the machine: " + in.Kind.Notice()
+		return "a rehearsal, nobody takes the machine: " + in.Kind.Description()
 	}
-	return in.Kind.Notice()
+	return in.Kind.Description()
 }
 
 // podEvent tells why a pod ends.
-func podEvent(p Pod, node string, in Interruption, ask EvictionRequest) ClusterEvent {
-	n := ClusterEvent{Pod: &p, Reason: eventReason(in), Message: fmt.Sprintf("of its node %s, %s: evicted with %s to end", node, notice(in), ask.Grace)}
+func podEvent(p Pod, node string, in Interruption, ask EvictionRequest) KubeEvent {
+	n := KubeEvent{Pod: &p, Reason: eventReason(in), Message: fmt.Sprintf("of its node %s, %s: evicted with %s to end", node, notice(in), ask.GracePeriod)}
 	if ask.Delete {
 		n.Warning = true
-		n.Message = fmt.Sprintf("of its node %s, %s, and the eviction was refused to the last: deleted with %s to end", node, notice(in), ask.Grace)
+		n.Message = fmt.Sprintf("of its node %s, %s, and the eviction was refused to the last: deleted with %s to end", node, notice(in), ask.GracePeriod)
 	}
 	return n
 }
 
 // drainedEvent tells how a node's drain ended.
-func drainedEvent(n Node, told drainResult) ClusterEvent {
+func drainedEvent(n Node, told drainResult) KubeEvent {
 	remaining := 0
 	for _, p := range told.Pods {
-		if p.End == PodStillRunning {
+		if p.Status == PodStillRunning {
 			remaining++
 		}
 	}
-	note := ClusterEvent{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
+	note := KubeEvent{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
 	switch {
 	case !told.Listed:
 		note.Message = "its pods could not be listed"
 	case remaining > 0:
 		note.Message = "still there at the end: " + podCount(remaining)
 	default:
-		note = ClusterEvent{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
+		note = KubeEvent{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
 	}
 	return note
 }

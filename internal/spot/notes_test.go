@@ -82,8 +82,8 @@ func TestNotesThatCannotBeTold(t *testing.T) {
 				w.pod("web-1")
 				w.cluster.Disturb(d)
 				out := w.handle(spot.Drained)
-				if *out.Timings.Empty > 5 || *out.Timings.Ended > 12 {
-					t.Errorf("empty after %v s, ended after %v s", *out.Timings.Empty, *out.Timings.Ended)
+				if *out.Timings.Empty > 5 || *out.Timings.Finished > 12 {
+					t.Errorf("empty after %v s, ended after %v s", *out.Timings.Empty, *out.Timings.Finished)
 				}
 				if !strings.Contains(strings.Join(out.Problems, " "), "Kubernetes Events could not be sent") {
 					t.Errorf("%v", out.Problems)

@@ -30,34 +30,34 @@ const (
 
 // Outcome is all that is told of an interruption: what was done, when, and what was left undone and why.
 type Outcome struct {
-	Version     int                `json:"version"`
-	Result      Result             `json:"result"`
-	Reason      string             `json:"reason,omitempty"`
-	Event       EventInfo          `json:"event,omitzero"`
-	Cluster     string             `json:"cluster,omitempty"`
-	Node        string             `json:"node,omitempty"`
-	Deadline    time.Time          `json:"deadline,omitzero"` // the end of the machine
-	Plan        *PlanResult        `json:"plan,omitempty"`
-	Cordon      *CordonResult      `json:"cordon,omitempty"`
-	Replacement *ReplacementResult `json:"replacement,omitempty"`
-	Lifecycle   *LifecycleResult   `json:"lifecycle,omitempty"`
-	Cleanup     *CleanupResult     `json:"release,omitempty"`
-	Timings     Timings            `json:"timings,omitzero"`
-	Pods        []PodResult        `json:"pods,omitempty"`
-	Attached    []string           `json:"attached_volumes,omitempty"` // volumes that were still attached when the pods had gone
-	Problems    []string           `json:"problems,omitempty"`
+	Version         int                `json:"version"`
+	Result          Result             `json:"result"`
+	Reason          string             `json:"reason,omitempty"`
+	Event           EventInfo          `json:"event,omitzero"`
+	Cluster         string             `json:"cluster,omitempty"`
+	Node            string             `json:"node,omitempty"`
+	Deadline        time.Time          `json:"deadline,omitzero"` // the end of the machine
+	Plan            *PlanResult        `json:"plan,omitempty"`
+	Cordon          *CordonResult      `json:"cordon,omitempty"`
+	Replacement     *ReplacementResult `json:"replacement,omitempty"`
+	Lifecycle       *LifecycleResult   `json:"lifecycle,omitempty"`
+	Cleanup         *CleanupResult     `json:"cleanup,omitempty"`
+	Timings         Timings            `json:"timings,omitzero"`
+	Pods            []PodResult        `json:"pods,omitempty"`
+	AttachedVolumes []string           `json:"attached_volumes,omitempty"` // volumes that were still attached when the pods had gone
+	Problems        []string           `json:"problems,omitempty"`
 
 	// Each are the outcomes of an event about several instances, one each; what stands above is the gravest of them.
-	Each []Outcome `json:"outcomes,omitempty"`
+	Outcomes []Outcome `json:"outcomes,omitempty"`
 }
 
 // EventInfo is the event that an outcome is of.
 type EventInfo struct {
-	ID       string    `json:"id,omitempty"`
-	Kind     Kind      `json:"kind,omitempty"`
-	Type     string    `json:"detail_type,omitempty"` // EventBridge's detail-type, where the handler has no rule for it
-	Instance string    `json:"instance,omitempty"`
-	Time     time.Time `json:"time,omitzero"`
+	ID         string    `json:"id,omitempty"`
+	Kind       Kind      `json:"kind,omitempty"`
+	DetailType string    `json:"detail_type,omitempty"` // EventBridge's detail-type, where the handler has no rule for it
+	Instance   string    `json:"instance,omitempty"`
+	Time       time.Time `json:"time,omitzero"`
 }
 
 // Seconds is a moment, in seconds after the event, or a length of time.
@@ -86,12 +86,12 @@ type PlanResult struct {
 
 // PlannedPod is what was decided about a pod.
 type PlannedPod struct {
-	Namespace string    `json:"namespace"`
-	Name      string    `json:"name"`
-	Action    PodAction `json:"action"`
-	Reason    string    `json:"reason"`
-	Grace     Seconds   `json:"grace_period,omitempty"`
-	ForceAt   *Seconds  `json:"force_at,omitempty"`
+	Namespace   string    `json:"namespace"`
+	Name        string    `json:"name"`
+	Action      PodAction `json:"action"`
+	Reason      string    `json:"reason"`
+	GracePeriod Seconds   `json:"grace_period,omitempty"`
+	ForceAt     *Seconds  `json:"force_at,omitempty"`
 }
 
 // told is the plan in the outcome's words.
@@ -99,8 +99,8 @@ func (p Plan) told(in Interruption, cordon bool, fates []PlanOfPod) *PlanResult 
 	told := &PlanResult{Cordon: cordon, Drain: cordon && p.Drain, Pods: []PlannedPod{}}
 	told.replace(p)
 	for _, f := range fates {
-		told.Pods = append(told.Pods, PlannedPod{Namespace: f.Pod.Namespace, Name: f.Pod.Name, Action: f.PodPlan.Action,
-			Reason: f.PodPlan.Reason, Grace: seconds(f.PodPlan.Grace), ForceAt: since(in.Time, f.PodPlan.ForceAt)})
+		told.Pods = append(told.Pods, PlannedPod{Namespace: f.Pod.Namespace, Name: f.Pod.Name, Action: f.Plan.Action,
+			Reason: f.Plan.Reason, GracePeriod: seconds(f.Plan.GracePeriod), ForceAt: since(in.Time, f.Plan.ForceAt)})
 	}
 	return told
 }
@@ -118,31 +118,31 @@ type CordonResult struct {
 
 // ReplacementResult is what became of asking for a replacement.
 type ReplacementResult struct {
-	Action       ReplaceAction `json:"action"` // what was done: none, if it was refused or not wanted
-	Group        string        `json:"group,omitempty"`
-	Claim        string        `json:"node_claim,omitempty"`       // the NodeClaim that was deleted
-	Told         string        `json:"autoscaler_event,omitempty"` // what the autoscaler was told
-	At           *Seconds      `json:"at,omitempty"`
-	Reason       string        `json:"reason,omitempty"`
-	SkippedHooks []string      `json:"skipped_hooks,omitempty"`
+	Action          ReplaceAction `json:"action"` // what was done: none, if it was refused or not wanted
+	Group           string        `json:"group,omitempty"`
+	NodeClaim       string        `json:"node_claim,omitempty"`       // the NodeClaim that was deleted
+	AutoscalerEvent string        `json:"autoscaler_event,omitempty"` // what the autoscaler was told
+	At              *Seconds      `json:"at,omitempty"`
+	Reason          string        `json:"reason,omitempty"`
+	SkippedHooks    []string      `json:"skipped_hooks,omitempty"`
 
-	Instance   string   `json:"instance,omitempty"`      // the instance that the group launches instead
-	Launched   *Seconds `json:"launched_at,omitempty"`   // when it began to
-	Node       string   `json:"node,omitempty"`          // its node
-	Registered *Seconds `json:"registered_at,omitempty"` // when the node had registered
-	Answer     string   `json:"group_message,omitempty"` // why there is no instance, in the group's own words
+	Instance     string   `json:"instance,omitempty"`      // the instance that the group launches instead
+	LaunchedAt   *Seconds `json:"launched_at,omitempty"`   // when it began to
+	Node         string   `json:"node,omitempty"`          // its node
+	RegisteredAt *Seconds `json:"registered_at,omitempty"` // when the node had registered
+	GroupMessage string   `json:"group_message,omitempty"` // why there is no instance, in the group's own words
 
 	changed bool // something was asked for that cannot be taken back
 }
 
 // Timings are the moments by which a drain is judged, in seconds after the event.
 type Timings struct {
-	Began        *Seconds `json:"started,omitempty"`       // the handler got the event
+	Started      *Seconds `json:"started,omitempty"`       // the handler got the event
 	Located      *Seconds `json:"located,omitempty"`       // the node was found
 	Cordoned     *Seconds `json:"cordoned,omitempty"`      // no new pods from here on
 	LastEviction *Seconds `json:"last_eviction,omitempty"` // the last pod was told to end
 	Empty        *Seconds `json:"empty,omitempty"`         // the last pod that had to leave had left
-	Ended        *Seconds `json:"finished,omitempty"`      // the handler returned
+	Finished     *Seconds `json:"finished,omitempty"`      // the handler returned
 }
 
 // PodStatus is what became of a pod.
@@ -160,20 +160,20 @@ const (
 
 // PodResult is what became of a pod of the node, and why.
 type PodResult struct {
-	Namespace   string    `json:"namespace"`
-	Name        string    `json:"name"`
-	UID         string    `json:"uid"`
-	Owner       string    `json:"owner,omitempty"` // kind/name
-	End         PodStatus `json:"status"`
-	Reason      string    `json:"reason"`
-	Grace       Seconds   `json:"grace_period,omitempty"`  // the grace period it was told to end with
-	Asked       *Seconds  `json:"requested_at,omitempty"`  // when it was told to end
-	Gone        *Seconds  `json:"terminated_at,omitempty"` // when it had gone
-	Refusals    int       `json:"refusals,omitempty"`      // how often the request failed
-	LastRefusal string    `json:"last_refusal,omitempty"`
-	EndedBy     string    `json:"disrupted_by,omitempty"` // who began to end it, as Kubernetes names it in the condition DisruptionTarget
-	LocalData   bool      `json:"local_data,omitempty"`   // it had an emptyDir on the node's disk, which ends with it
-	Finalizers  []string  `json:"finalizers,omitempty"`   // what keeps its object
+	Namespace    string    `json:"namespace"`
+	Name         string    `json:"name"`
+	UID          string    `json:"uid"`
+	Owner        string    `json:"owner,omitempty"` // kind/name
+	Status       PodStatus `json:"status"`
+	Reason       string    `json:"reason"`
+	GracePeriod  Seconds   `json:"grace_period,omitempty"`  // the grace period it was told to end with
+	RequestedAt  *Seconds  `json:"requested_at,omitempty"`  // when it was told to end
+	TerminatedAt *Seconds  `json:"terminated_at,omitempty"` // when it had gone
+	Refusals     int       `json:"refusals,omitempty"`      // how often the request failed
+	LastRefusal  string    `json:"last_refusal,omitempty"`
+	DisruptedBy  string    `json:"disrupted_by,omitempty"` // who began to end it, as Kubernetes names it in the condition DisruptionTarget
+	LocalData    bool      `json:"local_data,omitempty"`   // it had an emptyDir on the node's disk, which ends with it
+	Finalizers   []string  `json:"finalizers,omitempty"`   // what keeps its object
 }
 
 func podCount(n int) string {
@@ -187,7 +187,7 @@ func podCount(n int) string {
 func (c *call) end(plan Plan) Outcome {
 	out := Outcome{Version: OutcomeVersion, Cluster: c.Policy.Cluster, Reason: plan.Reason,
 		Event:   EventInfo{ID: c.in.EventID, Kind: c.in.Kind, Instance: c.in.Instance, Time: c.in.Time},
-		Timings: Timings{Began: since(c.in.Time, c.began), Ended: since(c.in.Time, time.Now())},
+		Timings: Timings{Started: since(c.in.Time, c.began), Finished: since(c.in.Time, time.Now())},
 	}
 	if !plan.Deadline.IsZero() {
 		out.Deadline = plan.Deadline.UTC().Round(0)
@@ -224,7 +224,7 @@ func (c *call) outcome(d drainResult, r ReplacementResult) (Outcome, error) {
 		return out, nil
 	}
 	changed := out.told(r) || d.Changed
-	out.Problems, out.Attached = d.Problems, d.Attached
+	out.Problems, out.AttachedVolumes = d.Problems, d.Attached
 	switch {
 	case t.Node == nil && errors.Is(t.NodeErr, errAbsentYet), t.Node == nil && errors.Is(t.NodeErr, ErrNotFound):
 		if t.Instance == nil && !changed {
@@ -242,7 +242,7 @@ func (c *call) outcome(d drainResult, r ReplacementResult) (Outcome, error) {
 	}
 	began := out.Timings
 	out.Timings = d.Timings
-	out.Timings.Began, out.Timings.Ended = began.Began, began.Ended
+	out.Timings.Started, out.Timings.Finished = began.Started, began.Finished
 	out.Plan, out.Cordon, out.Pods = d.Plan, &d.Cordon, d.Pods
 	if out.Plan == nil { // the pods were never seen
 		out.Plan = plan.told(c.in, true, nil)
@@ -250,7 +250,7 @@ func (c *call) outcome(d drainResult, r ReplacementResult) (Outcome, error) {
 	out.Plan.replace(plan)
 	remaining := 0
 	for _, p := range d.Pods {
-		if p.End == PodStillRunning {
+		if p.Status == PodStillRunning {
 			remaining++
 		}
 	}

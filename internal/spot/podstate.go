@@ -59,40 +59,40 @@ func (d *podDrain) tell(told *drainResult) {
 
 func (s *podState) outcome(event time.Time) PodResult {
 	t := PodResult{Namespace: s.pod.Namespace, Name: s.pod.Name, UID: s.pod.UID, Reason: s.fate.Reason,
-		Grace: seconds(s.grace), Asked: since(event, s.askedAt), Gone: since(event, s.goneAt),
+		GracePeriod: seconds(s.grace), RequestedAt: since(event, s.askedAt), TerminatedAt: since(event, s.goneAt),
 		Refusals: s.refusals, LastRefusal: s.refusal}
 	if s.pod.Owner.Kind != "" {
 		t.Owner = s.pod.Owner.Kind + "/" + s.pod.Owner.Name
 	}
-	t.EndedBy, t.LocalData = s.pod.EndedBy, s.pod.EmptyDir && s.fate.Action != PodSkip
+	t.DisruptedBy, t.LocalData = s.pod.DisruptedBy, s.pod.EmptyDir && s.fate.Action != PodSkip
 	switch {
 	case s.gone && s.forced:
-		t.End, t.Reason = PodForceDeleted, "it was deleted past what refused its eviction: the machine ends anyway"
+		t.Status, t.Reason = PodForceDeleted, "it was deleted past what refused its eviction: the machine ends anyway"
 	case s.gone && s.told:
-		t.End = PodEvicted
+		t.Status = PodEvicted
 	case s.gone:
-		t.End, t.Reason = PodTerminated, "it went without our asking"
-		if s.pod.EndedBy != "" {
-			t.Reason += ": " + s.pod.EndedBy
+		t.Status, t.Reason = PodTerminated, "it went without our asking"
+		if s.pod.DisruptedBy != "" {
+			t.Reason += ": " + s.pod.DisruptedBy
 		}
 	case s.fate.Action == PodSkip:
-		t.End = PodSkipped
+		t.Status = PodSkipped
 	case s.pod.Finished:
-		t.End, t.Reason = PodStuck, "its containers have ended, but its object is still there: "+s.keptBy()
+		t.Status, t.Reason = PodStuck, "its containers have ended, but its object is still there: "+s.keptBy()
 		t.Finalizers = s.pod.Finalizers
 	case s.told:
-		t.End, t.Reason = PodStillRunning, "it had been told to end and was still ending"
+		t.Status, t.Reason = PodStillRunning, "it had been told to end and was still ending"
 	case s.fate.Action == PodWait:
-		t.End, t.Reason = PodStillRunning, "it was ending before we came and was still ending"
+		t.Status, t.Reason = PodStillRunning, "it was ending before we came and was still ending"
 	case s.refusals == 0:
-		t.End, t.Reason = PodStillRunning, "there was no time left to ask it to end"
+		t.Status, t.Reason = PodStillRunning, "there was no time left to ask it to end"
 	default:
-		t.End, t.Reason = PodStillRunning, "every request to evict it was refused"
+		t.Status, t.Reason = PodStillRunning, "every request to evict it was refused"
 		if s.fate.ForceAt.IsZero() {
 			t.Reason += ", and it was not to be deleted past that"
 		}
 	}
-	if t.End == PodStillRunning {
+	if t.Status == PodStillRunning {
 		t.Finalizers = s.pod.Finalizers
 	}
 	return t

@@ -26,7 +26,7 @@ type Plan struct {
 	Deadline time.Time // the end of the machine, or of the work where nothing ends the machine
 	Until    time.Time // when the work must be done: the deadline, or the end of the invocation
 	Drain    bool      // the node is drained; otherwise it is only cordoned
-	Replace  Replace
+	Replace  Replacement
 
 	forced bool
 	once   bool
@@ -61,14 +61,14 @@ func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
 	plan.Verdict, plan.Reason = p.verdict(in, t, plan.Deadline, now)
 	if response, asked := p.response(in.Kind); asked {
 		plan.Drain = response == RespondDrain
-		if plan.Verdict == Act && response == RespondNot {
+		if plan.Verdict == Act && response == RespondIgnore {
 			plan.Verdict, plan.Reason = Noted, "the policy is to leave the node as it is"
 		}
 	}
 	if plan.Verdict == Act || plan.Verdict == Noted {
 		plan.Replace = p.replace(m, t)
 	} else {
-		plan.Replace = Replace{Action: ReplaceNone, Reason: plan.Reason}
+		plan.Replace = Replacement{Action: ReplaceNone, Reason: plan.Reason}
 	}
 	return plan
 }
@@ -100,15 +100,15 @@ func (p Policy) deadline(in Interruption, m eventRule, t Target, now, limit time
 func (p Policy) response(k Kind) (Response, bool) {
 	switch k {
 	case Rebalance:
-		return cmp.Or(p.Rebalance, RespondNot), true
+		return cmp.Or(p.Rebalance, RespondIgnore), true
 	case ScheduledChange:
-		return cmp.Or(p.ScheduledChange, RespondNot), true
+		return cmp.Or(p.ScheduledChange, RespondIgnore), true
 	}
 	return "", false
 }
 
 // Moved is the plan with another end of the machine. A lifecycle hook's heartbeat moves it.
-func (p Plan) Moved(deadline time.Time) Plan {
+func (p Plan) WithDeadline(deadline time.Time) Plan {
 	p.Deadline, p.Until = deadline, deadline
 	if !p.limit.IsZero() {
 		p.Until = earlier(p.Until, p.limit)

@@ -26,7 +26,7 @@ func (r madeUp) pod() spot.Pod {
 		owner.Name, owner.UID = "owner", string(rune('a'+r.IntN(5)))
 	}
 	return spot.Pod{Namespace: "n", Name: string(rune('a' + r.IntN(26))), UID: string(rune('a' + r.IntN(26))),
-		Grace: time.Duration(r.IntN(700)) * time.Second, Terminating: r.flag(4), Finished: r.flag(6), Mirror: r.flag(8),
+		GracePeriod: time.Duration(r.IntN(700)) * time.Second, Terminating: r.flag(4), Finished: r.flag(6), Mirror: r.flag(8),
 		Owner: owner, ToleratesCordon: r.flag(3), Volumes: r.flag(3), Critical: r.flag(5)}
 }
 
@@ -47,7 +47,7 @@ func TestPropertyEndingPodsAreNeverAsked(t *testing.T) {
 	for range tries {
 		plan, now := r.plan()
 		pod := r.pod()
-		if fate := plan.PodPlan(pod, now, r.flag(2)); fate.Action == spot.PodEvict && (pod.Terminating || pod.Finished || pod.Mirror || pod.Owner.Kind == "DaemonSet") {
+		if fate := plan.ForPod(pod, now, r.flag(2)); fate.Action == spot.PodEvict && (pod.Terminating || pod.Finished || pod.Mirror || pod.Owner.Kind == "DaemonSet") {
 			t.Fatalf("%+v: %+v", pod, fate)
 		} else if fate.Reason == "" {
 			t.Fatalf("no reason: %+v", pod)
@@ -63,24 +63,24 @@ func TestPropertyForcedInTime(t *testing.T) {
 	for range tries {
 		plan, now := r.plan()
 		pod := r.pod()
-		fate := plan.PodPlan(pod, now, false)
+		fate := plan.ForPod(pod, now, false)
 		if fate.Action != spot.PodEvict {
 			continue
 		}
-		due := max(min(pod.Grace, policy.ForceGrace), time.Second)
+		due := max(min(pod.GracePeriod, policy.ForceGrace), time.Second)
 		if !fate.ForceAt.IsZero() && fate.ForceAt.Add(due+policy.Reserve).After(plan.Deadline) {
-			t.Fatalf("%s of grace, forced at %s: that is later than its grace period allows", pod.Grace, fate.ForceAt.Sub(eventTime))
+			t.Fatalf("%s of grace, forced at %s: that is later than its grace period allows", pod.GracePeriod, fate.ForceAt.Sub(eventTime))
 		}
 		ask := plan.Request(pod, now, 1+r.IntN(9))
 		switch {
 		case ask.Delete && (fate.ForceAt.IsZero() || now.Before(fate.ForceAt)):
 			t.Fatalf("forced at %s, before %s", now.Sub(eventTime), fate.ForceAt.Sub(eventTime))
-		case ask.Grace < time.Second, ask.Grace > max(pod.Grace, time.Second):
-			t.Fatalf("%s of grace: asked with %s", pod.Grace, ask.Grace)
-		case ask.Exact != (ask.Grace < pod.Grace):
-			t.Fatalf("a request that cuts %s to %s is not bound to what was seen", pod.Grace, ask.Grace)
-		case !fate.ForceAt.IsZero() && ask.Grace > time.Second && now.Add(ask.Grace).After(plan.Deadline):
-			t.Fatalf("%s from %s on is past the end of the machine", ask.Grace, now.Sub(eventTime))
+		case ask.GracePeriod < time.Second, ask.GracePeriod > max(pod.GracePeriod, time.Second):
+			t.Fatalf("%s of grace: asked with %s", pod.GracePeriod, ask.GracePeriod)
+		case ask.Exact != (ask.GracePeriod < pod.GracePeriod):
+			t.Fatalf("a request that cuts %s to %s is not bound to what was seen", pod.GracePeriod, ask.GracePeriod)
+		case !fate.ForceAt.IsZero() && ask.GracePeriod > time.Second && now.Add(ask.GracePeriod).After(plan.Deadline):
+			t.Fatalf("%s from %s on is past the end of the machine", ask.GracePeriod, now.Sub(eventTime))
 		}
 		if plan.Request(pod, now, 0).Delete {
 			t.Fatal("deleted past its budget without having been asked")
@@ -110,9 +110,9 @@ func TestPropertyTheOrderOfPodsChangesNoFate(t *testing.T) {
 			pods[i] = r.pod()
 			pods[i].UID = string(rune('A'+i/26)) + string(rune('a'+i%26))
 		}
-		want := plan.PodPlans(pods, now)
+		want := plan.ForPods(pods, now)
 		r.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })
-		if got := plan.PodPlans(pods, now); !reflect.DeepEqual(got, want) {
+		if got := plan.ForPods(pods, now); !reflect.DeepEqual(got, want) {
 			t.Fatal("the fates of shuffled pods differ")
 		}
 	}

@@ -6,8 +6,8 @@ import (
 )
 
 // Release is what is given free after the end of a machine, and why nothing is.
-type Cleanup struct {
-	Free       bool // pods and volumes: the machine that held them has stopped
+type CleanupPlan struct {
+	CleanUp    bool // pods and volumes: the machine that held them has stopped
 	DeleteNode bool // the node too: its machine never comes back
 	Reason     string
 }
@@ -27,8 +27,8 @@ const (
 
 // Release decides what is given free now that EC2 says what has become of the instance. To give a pod free while its
 // machine still runs would start its twin beside it, so what is not certain is left alone.
-func (p Policy) Cleanup(t Target) Cleanup {
-	no := func(why string) Cleanup { return Cleanup{Reason: why} }
+func (p Policy) Cleanup(t Target) CleanupPlan {
+	no := func(why string) CleanupPlan { return CleanupPlan{Reason: why} }
 	if t.Node == nil {
 		return no("no node of it is left")
 	}
@@ -41,7 +41,7 @@ func (p Policy) Cleanup(t Target) Cleanup {
 		if !t.Node.isCordonedByUs() && !isSpot(t) {
 			return no("it was no Spot instance and nobody was warned: the cloud controller sees to its node")
 		}
-		return Cleanup{Free: true, DeleteNode: true}
+		return CleanupPlan{CleanUp: true, DeleteNode: true}
 	case t.Instance == nil:
 		return no("what has become of the instance is not known")
 	case t.Instance.State != stateStopped:
@@ -53,7 +53,7 @@ func (p Policy) Cleanup(t Target) Cleanup {
 	case !slices.Contains([]Kind{"", SpotTerminate, SpotStop}, t.Node.appliedKind()):
 		return no("the node's marks are of an event that does not stop machines: whoever stopped the instance may start it again")
 	}
-	return Cleanup{Free: true}
+	return CleanupPlan{CleanUp: true}
 }
 
 // isSpot reports whether the instance is on Spot: EC2 knows it, and once it has forgotten the instance, the node's labels.

@@ -48,7 +48,7 @@ func (c *call) waitForPlan(ctx context.Context) {
 }
 
 // detach has the group launch another instance.
-func (c *call) detach(ctx context.Context, told ReplacementResult, r Replace) ReplacementResult {
+func (c *call) detach(ctx context.Context, told ReplacementResult, r Replacement) ReplacementResult {
 	tags := map[string]string{TagDetached: r.Group, TagInterruptedAt: c.in.Time.UTC().Format(time.RFC3339)}
 	// The tags come first, as with kOps: an instance that is detached without them is lost to kOps' tools.
 	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Tag(ctx, c.in.Instance, tags) })
@@ -62,31 +62,31 @@ func (c *call) detach(ctx context.Context, told ReplacementResult, r Replace) Re
 	if err == nil {
 		told.At = since(c.in.Time, time.Now())
 		told.SkippedHooks = r.SkippedHooks
-		c.log("asked for a replacement", "group", told.Group)
+		c.log("detach", "detached instance from group", "group", told.Group)
 		return told
 	}
 	return c.detachRefused(ctx, told, err)
 }
 
 // tellAutoscaler tells CAST AI's autoscaler what happens to the node.
-func (c *call) tellAutoscaler(ctx context.Context, told ReplacementResult, r Replace) ReplacementResult {
+func (c *call) tellAutoscaler(ctx context.Context, told ReplacementResult, r Replacement) ReplacementResult {
 	n := *c.target().Node
 	err := scaling.persist(ctx, func(ctx context.Context) error {
-		return c.Autoscaler.Tell(ctx, r.Tell, n.Labels[labelAutoscaler], toldProvider(n))
+		return c.Autoscaler.Notify(ctx, r.AutoscalerEvent, n.Labels[labelAutoscaler], toldProvider(n))
 	})
 	if err != nil {
 		told.Action, told.Reason = ReplaceNone, "CAST AI's autoscaler was not told: "+err.Error()
 		return told
 	}
-	told.At, told.Told, told.changed = since(c.in.Time, time.Now()), r.Tell, true
-	c.log("told the autoscaler", "what", r.Tell)
+	told.At, told.AutoscalerEvent, told.changed = since(c.in.Time, time.Now()), r.AutoscalerEvent, true
+	c.log("notify-autoscaler", "notified autoscaler", "autoscaler_event", r.AutoscalerEvent)
 	return told
 }
 
 // deleteClaim has Karpenter end the instance and launch what its pods need.
-func (c *call) deleteClaim(ctx context.Context, told ReplacementResult, r Replace) ReplacementResult {
-	told.Claim = r.Claim
-	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cluster.DeleteClaim(ctx, r.Claim) })
+func (c *call) deleteClaim(ctx context.Context, told ReplacementResult, r Replacement) ReplacementResult {
+	told.NodeClaim = r.NodeClaim
+	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cluster.DeleteNodeClaim(ctx, r.NodeClaim) })
 	switch {
 	case errors.Is(err, ErrNotFound):
 		told.Action, told.Reason = ReplaceAlready, "its NodeClaim is deleted already"
@@ -94,7 +94,7 @@ func (c *call) deleteClaim(ctx context.Context, told ReplacementResult, r Replac
 		told.Action, told.Reason = ReplaceNone, "its NodeClaim could not be deleted: "+err.Error()
 	default:
 		told.At, told.changed = since(c.in.Time, time.Now()), true
-		c.log("deleted the NodeClaim", "claim", r.Claim)
+		c.log("delete-node-claim", "deleted NodeClaim", "node_claim", r.NodeClaim)
 	}
 	return told
 }

@@ -20,7 +20,7 @@ type Restored struct {
 }
 
 // Marked reports whether there is anything of ours on the node.
-func (r Restored) Marked() bool { return len(r.Removed) > 0 }
+func (r Restored) Any() bool { return len(r.Removed) > 0 }
 
 // Restore returns the node as it would be had it never been cordoned: without what the marks say was added to it, and
 // without our annotations. What was there before stays, and so does what somebody has changed since: it is no longer
@@ -31,7 +31,7 @@ func Restore(n Node) Node {
 }
 
 // Restoring says what Restore does to the node.
-func Restoring(n Node) Restored {
+func WhatRestoreRemoves(n Node) Restored {
 	_, told := restore(n)
 	return told
 }

@@ -90,12 +90,12 @@ func TestRestore(t *testing.T) {
 			n := cordoned(c.before, c.since)
 			was := n
 			was.Labels, was.Annotations, was.Taints = maps.Clone(n.Labels), maps.Clone(n.Annotations), slices.Clone(n.Taints)
-			told, after := spot.Restoring(n), spot.Restore(n)
+			told, after := spot.WhatRestoreRemoves(n), spot.Restore(n)
 			removed := slices.DeleteFunc(slices.Clone(told.Removed), func(s string) bool { return strings.HasPrefix(s, "annotation ") })
 			if !slices.Equal(removed, c.removed) || !slices.Equal(told.Changed, c.changed) {
 				t.Errorf("removed %q, changed %q\nwant    %q, %q", removed, told.Changed, c.removed, c.changed)
 			}
-			if !told.Marked() || told.Event != was.Annotations["kops-spot.cast.ai/event"] || !told.Deadline.Equal(eventTime.Add(2*time.Minute)) {
+			if !told.Any() || told.Event != was.Annotations["kops-spot.cast.ai/event"] || !told.Deadline.Equal(eventTime.Add(2*time.Minute)) {
 				t.Errorf("told %+v", told)
 			}
 			if !c.stays(after) {
@@ -107,7 +107,7 @@ func TestRestore(t *testing.T) {
 			if !reflect.DeepEqual(n, was) {
 				t.Errorf("the node that was handed in has changed: %+v", n)
 			}
-			if again := spot.Restoring(after); again.Marked() || !same(spot.Restore(after), after) {
+			if again := spot.WhatRestoreRemoves(after); again.Any() || !same(spot.Restore(after), after) {
 				t.Errorf("a second time: %+v", again)
 			}
 		})
@@ -119,7 +119,7 @@ func TestRestoreLeavesUnmarkedNodesAlone(t *testing.T) {
 	n := cordoned(nothing, func(n *spot.Node) {
 		maps.DeleteFunc(n.Annotations, func(key, _ string) bool { return strings.HasPrefix(key, "kops-spot.cast.ai/") })
 	})
-	if told := spot.Restoring(n); told.Marked() || !same(spot.Restore(n), n) {
+	if told := spot.WhatRestoreRemoves(n); told.Any() || !same(spot.Restore(n), n) {
 		t.Errorf("%+v", told)
 	}
 }

@@ -33,20 +33,20 @@ type Policy struct {
 	Replace Replacer
 
 	// Autoscaler is whether there is an autoscaler's API to tell.
-	Autoscaler bool
+	HasAutoscaler bool
 
 	// Follow is how long after the drain the answer to the request for a replacement is waited for, while the machine
 	// lives.
-	Follow time.Duration
+	FollowLaunch time.Duration
 
 	// Rehearse is whether a rehearsal really drains; otherwise it is only a Preview.
-	Rehearse bool
+	DrainRehearsals bool
 }
 
 // DefaultPolicy is right for Spot's two minutes.
 func DefaultPolicy(cluster string) Policy {
 	return Policy{Cluster: cluster, Reserve: 5 * time.Second, ForceGrace: 60 * time.Second, Force: ForceAllow, Parallel: 50,
-		DaemonSets: DrainNever, Rebalance: RespondNot, ScheduledChange: RespondNot, Replace: ReplacerAuto, Follow: 2 * time.Minute}
+		DaemonSets: DrainNever, Rebalance: RespondIgnore, ScheduledChange: RespondIgnore, Replace: ReplacerAuto, FollowLaunch: 2 * time.Minute}
 }
 
 // Force is whether a pod may be deleted past its budget.
@@ -70,7 +70,7 @@ const (
 type Response string
 
 const (
-	RespondNot    Response = "ignore"
+	RespondIgnore Response = "ignore"
 	RespondCordon Response = "cordon"
 	RespondDrain  Response = "drain"
 )
@@ -83,7 +83,7 @@ const (
 	ReplacerGroup      Replacer = "asg"       // the Auto Scaling group, by a detach
 	ReplacerAutoscaler Replacer = "castai"    // CAST AI's autoscaler, by its event API
 	ReplacerKarpenter  Replacer = "karpenter" // Karpenter, by deleting the node's NodeClaim
-	ReplacerNobody     Replacer = "none"
+	ReplacerNone       Replacer = "none"
 )
 
 // Annotations by which a pod overrules the policy.

@@ -40,18 +40,18 @@ type Target struct {
 
 // Node is a Kubernetes node, as far as the handler needs it.
 type Node struct {
-	Name          string
-	UID           string
-	Version       string // resourceVersion: a change is only taken if nobody came in between
-	ProviderID    string // aws:///<zone>/<instance id>
-	InternalIP    string
-	Labels        map[string]string
-	Annotations   map[string]string
-	Taints        []Taint
-	Unschedulable bool
-	CordonedBy    string   // whose write made it unschedulable, by the API server's field managers; empty if not known
-	Claim         string   // the Karpenter NodeClaim that owns the node, or none
-	Attached      []string // volumes that the attach-detach controller has attached to it
+	Name            string
+	UID             string
+	Version         string // resourceVersion: a change is only taken if nobody came in between
+	ProviderID      string // aws:///<zone>/<instance id>
+	InternalIP      string
+	Labels          map[string]string
+	Annotations     map[string]string
+	Taints          []Taint
+	Unschedulable   bool
+	CordonedBy      string   // whose write made it unschedulable, by the API server's field managers; empty if not known
+	NodeClaim       string   // the Karpenter NodeClaim that owns the node, or none
+	AttachedVolumes []string // volumes that the attach-detach controller has attached to it
 }
 
 // Taint is one taint of a node. The list on a node is atomic, so all of a taint is kept.
@@ -127,9 +127,9 @@ type Membership struct {
 type Pod struct {
 	Namespace, Name, UID string
 	Version              string // resourceVersion
-	Grace                time.Duration
+	GracePeriod          time.Duration
 	Terminating          bool              // it has a deletionTimestamp
-	EndsBy               time.Time         // the deletionTimestamp: the kubelet kills what is left of it then
+	DeletionTimestamp    time.Time         // the deletionTimestamp: the kubelet kills what is left of it then
 	Finished             bool              // phase Succeeded or Failed
 	Mirror               bool              // a static pod's picture: only its kubelet can end it
 	Owner                Owner             // the controlling owner, or none
@@ -138,7 +138,7 @@ type Pod struct {
 	EmptyDir             bool              // it has an emptyDir on the node's disk: what is in it ends with the pod
 	Critical             bool              // priority of system-cluster-critical or above
 	Finalizers           []string          // what keeps its object after its end
-	EndedBy              string            // reason of its condition DisruptionTarget: who began to end it, in Kubernetes' words
+	DisruptedBy          string            // reason of its condition DisruptionTarget: who began to end it, in Kubernetes' words
 	Annotations          map[string]string // those of ours: see AnnotationForce and AnnotationDrain
 }
 

@@ -30,7 +30,7 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 			w.after("the SIGTERM of web-1", w.ended("web-1").SIGTERM, 0)
 			w.after("the SIGTERM of the DaemonSet's pod", w.ended("logs-1").SIGTERM, 20*time.Second)
 			w.after("the SIGTERM of the annotated pod", w.ended("mesh-1").SIGTERM, 20*time.Second)
-			if p := podTold(t, out, "logs-1"); p.End != spot.PodEvicted {
+			if p := podTold(t, out, "logs-1"); p.Status != spot.PodEvicted {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -38,7 +38,7 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 	t.Run("until their own time begins to run out", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.handler.Policy.DaemonSets = spot.DrainLast
-			w.pod("slow-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
+			w.pod("slow-1", func(p *spottest.Pod) { p.GracePeriod, p.Exit = 300*time.Second, time.Hour })
 			w.pod("logs-1", daemon)
 			w.handle(spot.Drained)
 			if e := w.ended("logs-1"); e.Grace != 30*time.Second {
@@ -52,10 +52,10 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.pod("db-0", annotated(spot.AnnotationDrain, "last"))
 			w.guard("db", 1)
-			w.pod("slow-1", func(p *spottest.Pod) { p.Grace, p.Exit = 300*time.Second, time.Hour })
+			w.pod("slow-1", func(p *spottest.Pod) { p.GracePeriod, p.Exit = 300*time.Second, time.Hour })
 			out := w.handle(spot.Drained)
 			w.after("its SIGTERM", w.ended("db-0").SIGTERM, 85*time.Second)
-			if p := podTold(t, out, "db-0"); p.End != spot.PodForceDeleted {
+			if p := podTold(t, out, "db-0"); p.Status != spot.PodForceDeleted {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -67,7 +67,7 @@ func TestDaemonSetsThatTolerateTheCordonStay(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.DaemonSets = spot.DrainLast
 		w.pod("net-1", daemon, func(p *spottest.Pod) { p.ToleratesCordon = true })
-		if out := w.handle(spot.Drained); podTold(t, out, "net-1").End != spot.PodSkipped {
+		if out := w.handle(spot.Drained); podTold(t, out, "net-1").Status != spot.PodSkipped {
 			t.Error(told(out))
 		}
 		w.wrote(1, 2)
@@ -80,7 +80,7 @@ func TestAPodMayAskToStay(t *testing.T) {
 		w.pod("job-1", annotated(spot.AnnotationDrain, "never"))
 		w.pod("web-1")
 		out := w.handle(spot.Drained)
-		if p := podTold(t, out, "job-1"); p.End != spot.PodSkipped || !strings.Contains(p.Reason, spot.AnnotationDrain) {
+		if p := podTold(t, out, "job-1"); p.Status != spot.PodSkipped || !strings.Contains(p.Reason, spot.AnnotationDrain) {
 			t.Errorf("%+v", p)
 		}
 		if n := w.cluster.Count("create", "pods/eviction"); n != 1 {
@@ -118,9 +118,9 @@ func TestForceIsThePodsThenThePolicys(t *testing.T) {
 				out := w.handle(want)
 				p := podTold(t, out, "db-0")
 				switch {
-				case c.forced && p.End != spot.PodForceDeleted:
+				case c.forced && p.Status != spot.PodForceDeleted:
 					t.Errorf("%+v", p)
-				case !c.forced && (p.End != spot.PodStillRunning || w.cluster.Count("delete", "pods") != 0 || !strings.Contains(p.Reason, "not to be deleted")):
+				case !c.forced && (p.Status != spot.PodStillRunning || w.cluster.Count("delete", "pods") != 0 || !strings.Contains(p.Reason, "not to be deleted")):
 					t.Errorf("%+v", p)
 				}
 				if misread := strings.Contains(strings.Join(out.Problems, "\n"), `"nevr" is neither`); misread != (c.pod == "nevr") {
@@ -154,7 +154,7 @@ func TestOnlyCordoned(t *testing.T) {
 func TestARehearsal(t *testing.T) {
 	for _, act := range []bool{false, true} {
 		inWorld(t, func(w *world) {
-			w.handler.Policy.Rehearse = act
+			w.handler.Policy.DrainRehearsals = act
 			before, _ := w.cluster.Node(instance)
 			w.pod("web-1")
 			w.pod("db-0")

@@ -42,9 +42,9 @@ type Cluster interface {
 	Leftovers
 	EventRecorder
 
-	// DeleteClaim deletes a Karpenter NodeClaim, which makes Karpenter end the instance and launch what its pods need:
+	// DeleteNodeClaim deletes a Karpenter NodeClaim, which makes Karpenter end the instance and launch what its pods need:
 	// ErrNotFound if it is gone or the cluster has no such kind.
-	DeleteClaim(ctx context.Context, name string) error
+	DeleteNodeClaim(ctx context.Context, name string) error
 }
 
 // PodChange is one look at a node's pods.
@@ -101,16 +101,16 @@ type Scaling interface {
 // Leftovers is what is asked of a cluster and of EC2 about what an instance leaves behind.
 type Leftovers interface {
 	// Attachments are the names of the VolumeAttachments of a node.
-	Attachments(ctx context.Context, node string) ([]string, error)
+	VolumeAttachments(ctx context.Context, node string) ([]string, error)
 	// DeleteNode deletes that very node (its UID): ErrNotFound if it is gone, ErrChanged if another has its name.
 	DeleteNode(ctx context.Context, n Node) error
 }
 
 // Autoscaler is an autoscaler that replaces nodes when it is told of their interruption.
 type Autoscaler interface {
-	// Tell tells it what happens to a node: what is AutoscalerInterrupted or AutoscalerRebalance. nodeID is its own name of the node
+	// Notify tells it what happens to a node: what is AutoscalerInterrupted or AutoscalerRebalance. nodeID is its own name of the node
 	// and may be empty. It is one try; an error may have a method RetryAfter() time.Duration.
-	Tell(ctx context.Context, what, nodeID, providerID string) error
+	Notify(ctx context.Context, what, nodeID, providerID string) error
 }
 
 // What an Autoscaler is told, in CAST AI's words.
@@ -121,8 +121,8 @@ const (
 
 // Marked is what a self-check asks of the cluster about its nodes.
 type CordonedNodeLister interface {
-	// MarkedNodes are the nodes that carry our draining label.
-	MarkedNodes(ctx context.Context) ([]Node, error)
+	// CordonedNodes are the nodes that carry our draining label.
+	CordonedNodes(ctx context.Context) ([]Node, error)
 }
 
 // What callers branch on. Every other error of Cluster and Cloud is worth another try while time is left.

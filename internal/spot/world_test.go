@@ -34,7 +34,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 		w.cluster.AddNode(node(instance))
 		w.cluster.AddNode(node("i-0aaaaaaaaaaaaaaa0"))
 		w.handler = &spot.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster)}
-		w.handler.Policy.Follow = 0 // no instance that this world launches becomes a node by itself
+		w.handler.Policy.FollowLaunch = 0 // no instance that this world launches becomes a node by itself
 		test(w)
 		for _, s := range w.cluster.Shortenings() {
 			t.Errorf("the grace period of %s was cut from %s to %s", s.Pod, s.From, s.To)
@@ -50,7 +50,7 @@ func node(id string) spot.Node {
 func (w *world) pod(name string, change ...func(*spottest.Pod)) spot.Pod {
 	owner := name[:strings.IndexByte(name+"-", '-')]
 	p := spottest.Pod{Node: instance, Exit: 3 * time.Second, Replacement: &spottest.Replacement{Node: "i-0aaaaaaaaaaaaaaa0", Ready: 5 * time.Second},
-		Pod: spot.Pod{Namespace: "default", Name: name, Grace: 30 * time.Second, Owner: spot.Owner{Kind: "ReplicaSet", Name: owner, UID: owner}}}
+		Pod: spot.Pod{Namespace: "default", Name: name, GracePeriod: 30 * time.Second, Owner: spot.Owner{Kind: "ReplicaSet", Name: owner, UID: owner}}}
 	for _, c := range change {
 		c(&p)
 	}
@@ -134,7 +134,7 @@ func (w *world) after(what string, at time.Time, want time.Duration) {
 func ends(out spot.Outcome) map[string]spot.PodStatus {
 	m := map[string]spot.PodStatus{}
 	for _, p := range out.Pods {
-		m[p.Name] = p.End
+		m[p.Name] = p.Status
 	}
 	return m
 }

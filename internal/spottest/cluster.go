@@ -39,7 +39,7 @@ type Cluster struct {
 	followers   []*clusterFollower
 	endings     []*Ending
 	shortenings []Shortening
-	notes       []spot.ClusterEvent
+	notes       []spot.KubeEvent
 
 	requests     []*KubeRequest
 	disturbances []*clusterDisturbance

@@ -41,7 +41,7 @@ func (w *world) AddNode(*testing.T) spot.Node {
 
 func (w *world) AddPod(_ *testing.T, p spottest.PodSpec) spot.Pod {
 	pod := spottest.Pod{
-		Pod:  spot.Pod{Name: w.name("pod"), Grace: p.Grace, Volumes: p.Volume, EmptyDir: p.EmptyDir, Annotations: p.Annotations},
+		Pod:  spot.Pod{Name: w.name("pod"), GracePeriod: p.Grace, Volumes: p.Volume, EmptyDir: p.EmptyDir, Annotations: p.Annotations},
 		Node: p.Node, Labels: map[string]string{"app": p.App}, Exit: p.Exit,
 	}
 	if p.Finalizer != "" {
@@ -82,7 +82,7 @@ func (w *world) AddClaim(_ *testing.T, node string) string {
 	name := w.name("claim")
 	w.cluster.AddClaim(name)
 	if node != "" {
-		w.cluster.WriteNode(node, func(n *spot.Node) { n.Claim = name })
+		w.cluster.WriteNode(node, func(n *spot.Node) { n.NodeClaim = name })
 	}
 	return name
 }

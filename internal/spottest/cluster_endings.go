@@ -71,8 +71,8 @@ func (c *Cluster) evict(asked spot.Pod, grace time.Duration, exact bool) error {
 // condemn writes who is about to end the pod into its condition DisruptionTarget, which is a write of its own before the
 // deletion.
 func (c *Cluster) condemn(p *clusterPod, by string) {
-	if p.EndedBy != by {
-		p.EndedBy = by
+	if p.DisruptedBy != by {
+		p.DisruptedBy = by
 		c.touch(p)
 	}
 }
@@ -115,7 +115,7 @@ func (c *Cluster) terminate(p *clusterPod, grace time.Duration) {
 	switch {
 	case first:
 		p.Terminating, p.began = true, now
-		p.EndsBy = now.Add(grace).Truncate(time.Second)
+		p.DeletionTimestamp = now.Add(grace).Truncate(time.Second)
 		p.granted, p.killIn = grace, grace
 	case p.pending(grace):
 		return
@@ -124,10 +124,10 @@ func (c *Cluster) terminate(p *clusterPod, grace time.Duration) {
 			c.shortenings = append(c.shortenings, Shortening{Pod: p.ID(), From: p.granted, To: grace})
 		}
 		p.killIn = grace
-		p.EndsBy = p.EndsBy.Add(grace - p.granted)
+		p.DeletionTimestamp = p.DeletionTimestamp.Add(grace - p.granted)
 		p.granted = grace
-		if p.EndsBy.Before(now) {
-			p.EndsBy = now.Truncate(time.Second)
+		if p.DeletionTimestamp.Before(now) {
+			p.DeletionTimestamp = now.Truncate(time.Second)
 		}
 	default:
 		return // only a finalizer keeps it

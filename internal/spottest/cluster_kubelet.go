@@ -61,7 +61,7 @@ func (c *Cluster) finish(p *clusterPod) {
 	p.dead()
 	p.Finished = true
 	c.touch(p)
-	p.granted, p.EndsBy = 0, time.Now().Truncate(time.Second)
+	p.granted, p.DeletionTimestamp = 0, time.Now().Truncate(time.Second)
 	c.touch(p)
 	if !p.held() {
 		c.remove(p)

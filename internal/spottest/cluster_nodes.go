@@ -174,7 +174,7 @@ func (c *Cluster) nodeWritten(n *spot.Node) {
 
 func cloneNode(n spot.Node) spot.Node {
 	n.Labels, n.Annotations, n.Taints = maps.Clone(n.Labels), maps.Clone(n.Annotations), slices.Clone(n.Taints)
-	n.Attached = slices.Clone(n.Attached)
+	n.AttachedVolumes = slices.Clone(n.AttachedVolumes)
 	return n
 }
 

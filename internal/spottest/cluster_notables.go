@@ -37,8 +37,8 @@ func (c *Cluster) Claims() []string {
 	return slices.Sorted(maps.Keys(c.claims))
 }
 
-// DeleteClaim takes the NodeClaim away, and no more: what Karpenter makes of that is the test's to say.
-func (c *Cluster) DeleteClaim(ctx context.Context, name string) error {
+// DeleteNodeClaim takes the NodeClaim away, and no more: what Karpenter makes of that is the test's to say.
+func (c *Cluster) DeleteNodeClaim(ctx context.Context, name string) error {
 	err := c.request(ctx, "delete", "nodeclaims", name, func() error {
 		if !c.claims[name] {
 			return spot.ErrNotFound
@@ -52,7 +52,7 @@ func (c *Cluster) DeleteClaim(ctx context.Context, name string) error {
 	return nil
 }
 
-func (c *Cluster) MarkedNodes(ctx context.Context) (marked []spot.Node, err error) {
+func (c *Cluster) CordonedNodes(ctx context.Context) (marked []spot.Node, err error) {
 	key, value, _ := strings.Cut(spot.DrainingSelector, "=")
 	marked, err = c.listNodes(ctx, func(n *spot.Node) bool { return n.Labels[key] == value })
 	if err != nil {

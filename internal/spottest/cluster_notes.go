@@ -8,7 +8,7 @@ import (
 )
 
 // Tell keeps the note, as the API server keeps an Event.
-func (c *Cluster) Tell(ctx context.Context, n spot.ClusterEvent) error {
+func (c *Cluster) Record(ctx context.Context, n spot.KubeEvent) error {
 	about := ""
 	if n.Node != nil {
 		about = n.Node.Name
@@ -22,7 +22,7 @@ func (c *Cluster) Tell(ctx context.Context, n spot.ClusterEvent) error {
 }
 
 // Notes are the notes that were told so far.
-func (c *Cluster) Notes() []spot.ClusterEvent {
+func (c *Cluster) Notes() []spot.KubeEvent {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.notes)

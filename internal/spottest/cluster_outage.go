@@ -141,7 +141,7 @@ func (c *Cluster) taintEvict(id string) {
 	})
 	c.later(clusterTaintEviction+clusterTaintDelete, func() {
 		if p := c.pods[id]; p != nil {
-			c.terminate(p, p.Grace)
+			c.terminate(p, p.GracePeriod)
 		}
 	})
 }

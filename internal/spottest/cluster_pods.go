@@ -83,7 +83,7 @@ func (c *Cluster) addPod(p Pod) *clusterPod {
 	c.pods[p.ID()] = own
 	c.touch(own)
 	if terminating {
-		c.terminate(own, p.Grace)
+		c.terminate(own, p.GracePeriod)
 	}
 	return own
 }

@@ -71,7 +71,7 @@ func TestEveryRequestIsLogged(t *testing.T) {
 		}{
 			{"get nodes none", func() error { _, err := c.NodeNamed(t.Context(), "none"); return err }},
 			{"list nodes ", func() error { _, err := c.NodeOf(t.Context(), "i-b"); return err }},
-			{"list nodes ", func() error { _, err := c.MarkedNodes(t.Context()); return err }},
+			{"list nodes ", func() error { _, err := c.CordonedNodes(t.Context()); return err }},
 			{"patch nodes a", func() error {
 				_, err := c.ChangeNode(t.Context(), n, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
 				return err
@@ -84,9 +84,9 @@ func TestEveryRequestIsLogged(t *testing.T) {
 			{"", func() error { return c.Delete(ended, p, second, false) }},
 			{"create pods/eviction default/p", func() error { return c.Evict(t.Context(), p, second, false) }},
 			{"delete pods default/p", func() error { return c.Delete(t.Context(), p, second, false) }},
-			{"list volumeattachments a", func() error { _, err := c.Attachments(t.Context(), "a"); return err }},
-			{"create events a", func() error { return c.Tell(t.Context(), spot.ClusterEvent{Node: &n}) }},
-			{"delete nodeclaims c", func() error { return c.DeleteClaim(t.Context(), "c") }},
+			{"list volumeattachments a", func() error { _, err := c.VolumeAttachments(t.Context(), "a"); return err }},
+			{"create events a", func() error { return c.Record(t.Context(), spot.KubeEvent{Node: &n}) }},
+			{"delete nodeclaims c", func() error { return c.DeleteNodeClaim(t.Context(), "c") }},
 			{"create selfsubjectaccessreviews ", func() error { _, _, err := c.Allowed(t.Context(), "get", "", "pods", ""); return err }},
 			{"delete nodes a", func() error { return c.DeleteNode(t.Context(), n) }},
 		} {
@@ -108,7 +108,7 @@ func TestEveryRequestIsLogged(t *testing.T) {
 func TestDisturbances(t *testing.T) {
 	unreachable := errors.New("API server unreachable")
 	inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
-		p := c.AddPod(spottest.Pod{Node: "a", Pod: spot.Pod{Name: "p", Grace: 30 * second}, Exit: 5 * second})
+		p := c.AddPod(spottest.Pod{Node: "a", Pod: spot.Pod{Name: "p", GracePeriod: 30 * second}, Exit: 5 * second})
 
 		c.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Name: "a", Err: unreachable, Times: 2})
 		for _, ask := range []struct {
@@ -141,7 +141,7 @@ func TestDisturbances(t *testing.T) {
 // TestShortenings: every test of the handler demands that there are none.
 func TestShortenings(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
-		p := c.AddPod(spottest.Pod{Node: "a", Pod: spot.Pod{Name: "p", Grace: time.Hour}, Exit: time.Hour})
+		p := c.AddPod(spottest.Pod{Node: "a", Pod: spot.Pod{Name: "p", GracePeriod: time.Hour}, Exit: time.Hour})
 		must(t, c.Evict(t.Context(), p, 60*second, false))
 		until(at, 10*second)
 		must(t, c.Evict(t.Context(), p, 60*second, false))
@@ -162,7 +162,7 @@ func TestShortenings(t *testing.T) {
 // db is a pod of the StatefulSet db on node a with a volume, whose successor goes to node b.
 func db() spottest.Pod {
 	return spottest.Pod{Node: "a", Exit: 500 * ms, Replacement: &spottest.Replacement{Node: "b", Ready: second},
-		Pod: spot.Pod{Name: "db-0", Grace: 30 * second, Volumes: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db"}}}
+		Pod: spot.Pod{Name: "db-0", GracePeriod: 30 * second, Volumes: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db"}}}
 }
 
 // outOfService taints a node as somebody who knows that its machine has ended.
@@ -199,7 +199,7 @@ func TestTheTaintEvictionControllerDeletesByName(t *testing.T) {
 				until(at, time.Minute)
 				want(t, "successors", c.Successors("default/db-0"), test.successors)
 				p, _ := c.Pod("default/db-0")
-				want(t, "the last one is ended by", p.EndedBy, "")
+				want(t, "the last one is ended by", p.DisruptedBy, "")
 			})
 		})
 	}
@@ -267,11 +267,11 @@ func TestHowLongAStatefulSetsPodWithAVolumeIsMissing(t *testing.T) {
 func volumes(t *testing.T, c *spottest.Cluster) (all [2]int) {
 	t.Helper()
 	for i, node := range []string{"a", "b"} {
-		names, err := c.Attachments(t.Context(), node)
+		names, err := c.VolumeAttachments(t.Context(), node)
 		must(t, err)
 		all[i] = len(names)
 		if n, ok := c.Node(node); ok {
-			want(t, "volumes that node "+node+" tells of", len(n.Attached), len(names))
+			want(t, "volumes that node "+node+" tells of", len(n.AttachedVolumes), len(names))
 		}
 	}
 	return all

@@ -39,7 +39,7 @@ func (a *clusterAttachment) handle() string {
 	return "kubernetes.io/csi/ebs.csi.aws.com^vol-" + strings.ReplaceAll(a.volume, "/", "-")
 }
 
-func (c *Cluster) Attachments(ctx context.Context, node string) (names []string, err error) {
+func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []string, err error) {
 	err = c.request(ctx, "list", "volumeattachments", node, func() error {
 		for _, a := range c.attachments {
 			if a.node == node {
@@ -157,12 +157,12 @@ func (c *Cluster) reportAttached(node string) {
 	if n == nil {
 		return
 	}
-	n.Attached = nil
+	n.AttachedVolumes = nil
 	for _, a := range c.attachments {
 		if a.node == node && a.attached && !a.detaching {
-			n.Attached = append(n.Attached, a.handle())
+			n.AttachedVolumes = append(n.AttachedVolumes, a.handle())
 		}
 	}
-	slices.Sort(n.Attached)
+	slices.Sort(n.AttachedVolumes)
 	n.Version = c.bump()
 }

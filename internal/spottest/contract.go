@@ -240,7 +240,7 @@ func podsAreListed(t *testing.T, w World) {
 
 	for _, want := range []spot.Pod{a, b} {
 		got := listed(t, w, here.Name, want, anyState)
-		if got.ID() != want.ID() || got.Grace != want.Grace || got.Terminating || got.Finished || got.Version == "" {
+		if got.ID() != want.ID() || got.GracePeriod != want.GracePeriod || got.Terminating || got.Finished || got.Version == "" {
 			t.Errorf("got %+v; want %+v", got, want)
 		}
 	}
@@ -417,7 +417,7 @@ func inexactShortens(t *testing.T, w World) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		endsBy := asked.Add(6 * time.Second)
-		shortened := listed(t, w, n.Name, p, func(p spot.Pod) bool { return p.EndsBy.Before(asked.Add(time.Minute)) })
+		shortened := listed(t, w, n.Name, p, func(p spot.Pod) bool { return p.DeletionTimestamp.Before(asked.Add(time.Minute)) })
 		wantEndsBy(t, shortened, endsBy)
 		eventually(t, name+": the pod is gone", func() bool { return f.gone(p) })
 		if time.Now().Before(endsBy.Add(-slack)) {

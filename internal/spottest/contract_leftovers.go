@@ -80,7 +80,7 @@ func outOfService(t *testing.T, w World) {
 	w.PowerOff(t, n.Name)
 	takeOutOfService(t, w, n)
 
-	ended := func(p spot.Pod) bool { return p.Terminating && p.EndedBy == "DeletionByTaintManager" }
+	ended := func(p spot.Pod) bool { return p.Terminating && p.DisruptedBy == "DeletionByTaintManager" }
 	if got := listed(t, w, n.Name, p, ended); got.Finished {
 		t.Errorf("the pod is %+v; want nobody to say that it has finished", got)
 	}
@@ -106,7 +106,7 @@ func takeOutOfService(t *testing.T, w World, n spot.Node) {
 
 func attachments(t *testing.T, w World, n spot.Node) int {
 	t.Helper()
-	names, err := w.Cluster().Attachments(t.Context(), n.Name)
+	names, err := w.Cluster().VolumeAttachments(t.Context(), n.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func attachments(t *testing.T, w World, n spot.Node) int {
 // attached is how many volumes the node says are attached to it.
 func attached(t *testing.T, w World, n spot.Node) int {
 	t.Helper()
-	return len(read(t, w, n).Attached)
+	return len(read(t, w, n).AttachedVolumes)
 }
 
 func read(t *testing.T, w World, n spot.Node) spot.Node {

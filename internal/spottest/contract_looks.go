@@ -49,7 +49,7 @@ func wantError(t *testing.T, what string, got, want error) {
 
 func wantEndsBy(t *testing.T, p spot.Pod, want time.Time) {
 	t.Helper()
-	if !p.Terminating || p.EndsBy.Before(want.Add(-slack)) || p.EndsBy.After(want.Add(slack)) {
+	if !p.Terminating || p.DeletionTimestamp.Before(want.Add(-slack)) || p.DeletionTimestamp.After(want.Add(slack)) {
 		t.Errorf("the pod is %+v; want it to end by about %s", p, want)
 	}
 }

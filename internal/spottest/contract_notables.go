@@ -25,7 +25,7 @@ func podTells(t *testing.T, w World) {
 	} else if !maps.Equal(got.Annotations, map[string]string{spot.AnnotationPrefix + "test": "yes"}) {
 		t.Errorf("the annotations of the pod: got %q; want those of ours", got.Annotations)
 	}
-	if got := listed(t, w, n.Name, plain, anyState); got.EmptyDir || got.Volumes || len(got.Finalizers)+len(got.Annotations) > 0 || got.EndedBy != "" {
+	if got := listed(t, w, n.Name, plain, anyState); got.EmptyDir || got.Volumes || len(got.Finalizers)+len(got.Annotations) > 0 || got.DisruptedBy != "" {
 		t.Errorf("got %+v; want a pod that has nothing", got)
 	}
 }
@@ -37,8 +37,8 @@ func podTellsWhoEndsIt(t *testing.T, w World) {
 		if err := both(w)[name](t.Context(), p, 10*time.Second, false); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if got := listed(t, w, n.Name, p, terminating); got.EndedBy != want {
-			t.Errorf("%s: it is ended by %q; want %q", name, got.EndedBy, want)
+		if got := listed(t, w, n.Name, p, terminating); got.DisruptedBy != want {
+			t.Errorf("%s: it is ended by %q; want %q", name, got.DisruptedBy, want)
 		}
 	}
 }
@@ -110,23 +110,23 @@ func nodeTellsWhoCordoned(t *testing.T, w World) {
 func nodeTellsClaim(t *testing.T, w World) {
 	n, other := w.AddNode(t), w.AddNode(t)
 	claim := w.AddClaim(t, n.Name)
-	if got := read(t, w, n).Claim; got != claim {
+	if got := read(t, w, n).NodeClaim; got != claim {
 		t.Errorf("the node is owned by %q; want %q", got, claim)
 	}
-	if got := read(t, w, other).Claim; got != "" {
+	if got := read(t, w, other).NodeClaim; got != "" {
 		t.Errorf("another node is owned by %q", got)
 	}
 }
 
 func claimIsDeleted(t *testing.T, w World) {
 	claim, other := w.AddClaim(t, ""), w.AddClaim(t, "")
-	if err := w.Cluster().DeleteClaim(t.Context(), claim); err != nil {
+	if err := w.Cluster().DeleteNodeClaim(t.Context(), claim); err != nil {
 		t.Fatal(err)
 	}
 	if w.HasClaim(t, claim) || !w.HasClaim(t, other) {
 		t.Errorf("%s is there: %v; %s is there: %v", claim, w.HasClaim(t, claim), other, w.HasClaim(t, other))
 	}
-	wantError(t, "again", w.Cluster().DeleteClaim(t.Context(), claim), spot.ErrNotFound)
+	wantError(t, "again", w.Cluster().DeleteNodeClaim(t.Context(), claim), spot.ErrNotFound)
 }
 
 func markedNodes(t *testing.T, w World) {
@@ -144,7 +144,7 @@ func markedNodes(t *testing.T, w World) {
 	one, two := label(value), label(value)
 	other, bare := label("something-else"), w.AddNode(t)
 
-	nodes, err := w.Cluster().MarkedNodes(t.Context())
+	nodes, err := w.Cluster().CordonedNodes(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func (p *page) essentials(e Explanation) {
 	rows := [][]string{
 		{"cluster", out.Cluster},
 		{"node", out.Node + ifNot(out.Event.Instance, ", the instance ", out.Node) + ifNot(e.Region, " in ", "")},
-		{"warning", fmt.Sprintf("%s: %s", out.Event.Kind, out.Event.Kind.Notice())},
+		{"warning", fmt.Sprintf("%s: %s", out.Event.Kind, out.Event.Kind.Description())},
 	}
 	if out.Result == spot.Planned {
 		rows = append(rows, []string{"deadline", short(end(out)) + " after the warning"})
@@ -54,7 +54,7 @@ func (p *page) essentials(e Explanation) {
 			rows = append(rows, []string{"replacement", replacementWords(*out.Plan, e.Unasked)})
 		}
 	}
-	if e.Marks.Marked() {
+	if e.Marks.Any() {
 		rows = append(rows, []string{"marks", "it is marked for the event " + e.Marks.Event + " already, with the deadline " + e.Marks.Deadline.Format(time.RFC3339)})
 	}
 	rows = append(rows, []string{"policy", policyWords(e.Policy, out) + ifNot(e.From, " ", "")})
@@ -113,7 +113,7 @@ func (p *page) allPods(out spot.Outcome) {
 			if pod.Action == v.verb {
 				grace, force := "", ""
 				if pod.Action == spot.PodEvict {
-					grace = "grace " + short(pod.Grace)
+					grace = "grace " + short(pod.GracePeriod)
 				}
 				if pod.ForceAt != nil {
 					force = "past its budget after " + short(*pod.ForceAt)
@@ -152,7 +152,7 @@ func sentences(e Explanation, pod spot.PlannedPod) []string {
 	if pod.Action != spot.PodEvict {
 		return []string{pod.Reason}
 	}
-	said := []string{fmt.Sprintf("it is told to end, with a grace period of %s: %s", short(pod.Grace), pod.Reason)}
+	said := []string{fmt.Sprintf("it is told to end, with a grace period of %s: %s", short(pod.GracePeriod), pod.Reason)}
 	if pod.ForceAt == nil {
 		return append(said, "if a budget or a webhook refuses that to the last, it stays on the machine")
 	}

@@ -14,8 +14,8 @@ func explanation(change func(*Explanation)) Explanation {
 	e := Explanation{Region: "us-east-1", Policy: spot.DefaultPolicy("prod.example.com"), Outcome: outcome(spot.Planned, func(o *spot.Outcome) {
 		o.Node = "ip-172-20-0-7.ec2.internal"
 		o.Plan = &spot.PlanResult{Cordon: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PlannedPod{
-			{Namespace: "shop", Name: "web-a", Action: spot.PodEvict, Reason: web, Grace: 30, ForceAt: sec(85)},
-			{Namespace: "shop", Name: "tool", Action: spot.PodEvict, Reason: "it ends with the machine", Grace: 114.5},
+			{Namespace: "shop", Name: "web-a", Action: spot.PodEvict, Reason: web, GracePeriod: 30, ForceAt: sec(85)},
+			{Namespace: "shop", Name: "tool", Action: spot.PodEvict, Reason: "it ends with the machine", GracePeriod: 114.5},
 			{Namespace: "shop", Name: "old", Action: spot.PodWait, Reason: "it is ending already"},
 			{Namespace: "kube-system", Name: "logs-x", Action: spot.PodSkip, Reason: daemon},
 		}}

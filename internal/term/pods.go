@@ -32,7 +32,7 @@ var groups = []group{
 
 func (p *page) ends(out spot.Outcome) {
 	for _, g := range groups {
-		pods := slices.DeleteFunc(slices.Clone(out.Pods), func(pod spot.PodResult) bool { return pod.End != g.end })
+		pods := slices.DeleteFunc(slices.Clone(out.Pods), func(pod spot.PodResult) bool { return pod.Status != g.end })
 		p.group(g.color, g.heading, pods, func(pod spot.PodResult) string { return foldKey(g, pod) },
 			func(f fold) []string { return []string{f.name(), f.times(), f.note(g)} })
 	}
@@ -109,8 +109,8 @@ func (f fold) name() string {
 func (f fold) times() string {
 	var last *spot.Seconds
 	for _, pod := range f {
-		if pod.Gone != nil && (last == nil || *pod.Gone > *last) {
-			last = pod.Gone
+		if pod.TerminatedAt != nil && (last == nil || *pod.TerminatedAt > *last) {
+			last = pod.TerminatedAt
 		}
 	}
 	if last == nil {

@@ -20,9 +20,9 @@ func Timeline(w io.Writer, out spot.Outcome, o Options) error {
 
 func (p *page) timeline(out spot.Outcome) {
 	result := p.paint(resultColor(out.Result), strings.ReplaceAll(string(out.Result), "-", " "))
-	if n := len(out.Each); n > 0 {
+	if n := len(out.Outcomes); n > 0 {
 		p.line("%s  one event about %d instances", result, n)
-		for _, one := range out.Each {
+		for _, one := range out.Outcomes {
 			p.line("")
 			p.timeline(one)
 		}
@@ -35,7 +35,7 @@ func (p *page) timeline(out spot.Outcome) {
 	} else {
 		p.ends(out)
 	}
-	p.list("volumes still attached at the end", yellow, out.Attached)
+	p.list("volumes still attached at the end", yellow, out.AttachedVolumes)
 	p.list("problems", red, out.Problems)
 }
 
@@ -66,8 +66,8 @@ func verdict(out spot.Outcome) string {
 			when = append(when, m.what+" after "+span(*m.at))
 		}
 	}
-	if r := out.Cleanup; r != nil && r.PodsFreed != nil {
-		when = append(when, "pods free after "+span(*r.PodsFreed))
+	if r := out.Cleanup; r != nil && r.PodsDeleted != nil {
+		when = append(when, "pods free after "+span(*r.PodsDeleted))
 	}
 	if out.Cordon != nil && t.Cordoned == nil {
 		when = append([]string{"not cordoned"}, when...)
@@ -86,7 +86,7 @@ func verdict(out spot.Outcome) string {
 
 // subject is what the outcome speaks of: the node, or as much as is known of it.
 func subject(out spot.Outcome) string {
-	return cmp.Or(out.Node, out.Event.Instance, out.Event.Type, "an event")
+	return cmp.Or(out.Node, out.Event.Instance, out.Event.DetailType, "an event")
 }
 
 // end is the end of the machine, in seconds after the event.
@@ -118,27 +118,27 @@ func (p *page) moments(out spot.Outcome) {
 		}
 	}
 	t := out.Timings
-	add(t.Began, "got by the handler")
+	add(t.Started, "got by the handler")
 	add(t.Located, "node found")
 	add(t.Cordoned, "node cordoned")
 	if r := out.Replacement; r != nil {
 		add(r.At, asked(r))
-		add(r.Launched, "replacement "+r.Instance+" launched")
-		add(r.Registered, "replacement's node "+r.Node+" registered")
+		add(r.LaunchedAt, "replacement "+r.Instance+" launched")
+		add(r.RegisteredAt, "replacement's node "+r.Node+" registered")
 	}
 	if l := out.Lifecycle; l != nil {
 		add(l.Completed, "lifecycle hook "+l.Hook+" completed")
 	}
 	if r := out.Cleanup; r != nil {
 		add(r.Tainted, "node marked out of service")
-		add(r.PodsFreed, "pods free to start elsewhere")
-		add(r.VolumesFree, "volumes free to be attached elsewhere")
+		add(r.PodsDeleted, "pods free to start elsewhere")
+		add(r.VolumesDetached, "volumes free to be attached elsewhere")
 		add(r.NodeDeleted, "node deleted")
 	}
 	add(t.LastEviction, "last pod told to end")
 	add(t.Empty, "node empty")
 	if out.Result == spot.Incomplete || out.Result == spot.NodeNotFound {
-		add(t.Ended, "gave up")
+		add(t.Finished, "gave up")
 	}
 	slices.SortStableFunc(moments, func(a, b moment) int { return cmp.Compare(a.at, b.at) })
 	if !out.Deadline.IsZero() && out.Cleanup == nil {
@@ -163,9 +163,9 @@ func ifNot(value, before, there string) string {
 func asked(r *spot.ReplacementResult) string {
 	switch r.Action {
 	case spot.ReplaceNotify:
-		return "CAST AI's autoscaler told: " + r.Told
+		return "CAST AI's autoscaler told: " + r.AutoscalerEvent
 	case spot.ReplaceClaim:
-		return "NodeClaim " + r.Claim + " deleted"
+		return "NodeClaim " + r.NodeClaim + " deleted"
 	}
 	return "replacement asked of " + r.Group
 }
@@ -182,8 +182,8 @@ func (p *page) replacement(out spot.Outcome) {
 		case r.Reason != "":
 			note("the replacement: " + r.Reason)
 		}
-		if r.Answer != "" {
-			note("the group says: " + r.Answer)
+		if r.GroupMessage != "" {
+			note("the group says: " + r.GroupMessage)
 		}
 		if len(r.SkippedHooks) > 0 {
 			note("the detach skips lifecycle hooks: " + strings.Join(r.SkippedHooks, ", "))

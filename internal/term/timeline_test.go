@@ -24,20 +24,22 @@ func outcome(r spot.Result, change func(*spot.Outcome)) spot.Outcome {
 	event := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 	out := spot.Outcome{Version: 1, Result: r, Cluster: "prod.example.com", Deadline: event.Add(2 * time.Minute),
 		Event:   spot.EventInfo{ID: "e", Kind: spot.SpotTerminate, Instance: instance, Time: event},
-		Timings: spot.Timings{Began: sec(0.46), Ended: sec(8.5)}}
+		Timings: spot.Timings{Started: sec(0.46), Finished: sec(8.5)}}
 	change(&out)
 	return out
 }
 
 func pod(name, owner string, end spot.PodStatus, reason string, change ...func(*spot.PodResult)) spot.PodResult {
-	p := spot.PodResult{Namespace: "shop", Name: name, UID: name, Owner: owner, End: end, Reason: reason}
+	p := spot.PodResult{Namespace: "shop", Name: name, UID: name, Owner: owner, Status: end, Reason: reason}
 	for _, c := range change {
 		c(&p)
 	}
 	return p
 }
 
-func gone(s float64) func(*spot.PodResult) { return func(p *spot.PodResult) { p.Gone = sec(s) } }
+func gone(s float64) func(*spot.PodResult) {
+	return func(p *spot.PodResult) { p.TerminatedAt = sec(s) }
+}
 
 func refused(n int) func(*spot.PodResult) {
 	return func(p *spot.PodResult) { p.Refusals, p.LastRefusal = n, refusal }
@@ -98,7 +100,7 @@ drained  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 
 			o.Node, o.Reason = instance, "still there at the end: 2 pods"
 			o.Cordon = &spot.CordonResult{Error: "there was no answer in time"}
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNone, Reason: "the process Launch is suspended in its group g: a detach would bring no replacement"}
-			o.Timings.Located, o.Timings.LastEviction, o.Timings.Ended = sec(0.6), sec(5.7), sec(114.9)
+			o.Timings.Located, o.Timings.LastEviction, o.Timings.Finished = sec(0.6), sec(5.7), sec(114.9)
 			o.Pods = []spot.PodResult{
 				pod("pay-0", "StatefulSet/pay", spot.PodStillRunning, "every request to evict it was refused", refused(1)),
 				pod("slow", "Job/slow", spot.PodStillRunning, "it had been told to end and was still ending"),
@@ -128,11 +130,11 @@ incomplete  i-0a1b2c3d4e5f60718: still there at the end: 2 pods; not cordoned, l
     cordoning the node: there was no answer in time
 `},
 		{"foreign", outcome(spot.OtherCluster, func(o *spot.Outcome) {
-			o.Reason, o.Timings.Ended = "the instance belongs to the cluster staging.example.com", sec(0.6)
+			o.Reason, o.Timings.Finished = "the instance belongs to the cluster staging.example.com", sec(0.6)
 		}), `
 other cluster  i-0a1b2c3d4e5f60718: the instance belongs to the cluster staging.example.com
 `},
-		{"ignored", spot.Outcome{Version: 1, Result: spot.Ignored, Reason: `no rule for events of type "X" from "aws.ec2"`, Event: spot.EventInfo{ID: "e", Type: "X"}}, `
+		{"ignored", spot.Outcome{Version: 1, Result: spot.Ignored, Reason: `no rule for events of type "X" from "aws.ec2"`, Event: spot.EventInfo{ID: "e", DetailType: "X"}}, `
 ignored  X: no rule for events of type "X" from "aws.ec2"
 `},
 		{"planned", outcome(spot.Planned, func(o *spot.Outcome) {
@@ -177,7 +179,7 @@ planned  i-0a1b2c3d4e5f60718: no node of the instance has registered yet; nothin
 		{"no node, and somebody else was quicker", outcome(spot.NodeNotFound, func(o *spot.Outcome) {
 			o.Reason = "no node of the instance registered before the deadline"
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceAlready, Group: "nodes.prod.example.com", Reason: "it is detached from its group already"}
-			o.Timings.Ended = sec(115)
+			o.Timings.Finished = sec(115)
 		}), `
 node not found  i-0a1b2c3d4e5f60718: no node of the instance registered before the deadline
 
@@ -204,7 +206,7 @@ drained  i-0a1b2c3d4e5f60718: empty after 1.00 s; 119.00 s were left
 		{"detached only", outcome(spot.Incomplete, func(o *spot.Outcome) {
 			o.Reason = "the cluster could not be asked for the node"
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "nodes.prod.example.com", At: sec(3.6)}
-			o.Timings.Ended = sec(115)
+			o.Timings.Finished = sec(115)
 			o.Problems = []string{"finding the node of " + instance + ": connection refused"}
 		}), `
 incomplete  i-0a1b2c3d4e5f60718: the cluster could not be asked for the node
@@ -239,13 +241,13 @@ func TestTimelineOfTheRelatives(t *testing.T) {
 		want []string
 	}{
 		{"a replacement that came", outcome(spot.Drained, func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Instance: "i-new", Launched: sec(3), Node: "n-new", Registered: sec(61)}
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Instance: "i-new", LaunchedAt: sec(3), Node: "n-new", RegisteredAt: sec(61)}
 		}), []string{"+1.00 s  replacement asked of g", "+3.00 s  replacement i-new launched", "+61.00 s  replacement's node n-new registered"}},
 		{"CAST AI's", outcome(spot.Drained, func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNotify, Told: "interrupted", At: sec(2)}
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNotify, AutoscalerEvent: "interrupted", At: sec(2)}
 		}), []string{"+2.00 s  CAST AI's autoscaler told: interrupted"}},
 		{"one that did not", outcome(spot.Drained, func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Answer: "InsufficientInstanceCapacity"}
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(1), GroupMessage: "InsufficientInstanceCapacity"}
 		}), []string{"-  the group says: InsufficientInstanceCapacity"}},
 		{"a lifecycle hook", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.Lifecycle = &spot.LifecycleResult{Hook: "drain", Group: "g", Completed: sec(30)}
@@ -255,13 +257,13 @@ func TestTimelineOfTheRelatives(t *testing.T) {
 			o.Lifecycle = &spot.LifecycleResult{Hook: "drain", Reason: "the node is not empty"}
 		}), []string{"-  lifecycle hook drain: the node is not empty"}},
 		{"an aftermath", outcome(spot.CleanedUp, func(o *spot.Outcome) {
-			o.Cleanup = &spot.CleanupResult{Tainted: sec(1), PodsFreed: sec(2), VolumesFree: sec(3), NodeDeleted: sec(4)}
+			o.Cleanup = &spot.CleanupResult{Tainted: sec(1), PodsDeleted: sec(2), VolumesDetached: sec(3), NodeDeleted: sec(4)}
 			o.Pods = []spot.PodResult{pod("db-0", "StatefulSet/db", spot.PodDeleted, "its machine has stopped", gone(2))}
 		}), []string{"pods free after 2.00 s", "+1.00 s  node marked out of service", "+3.00 s  volumes free", "+4.00 s  node deleted", "1 released after their machine's end"}},
 		{"volumes", outcome(spot.Drained, func(o *spot.Outcome) {
-			o.Attached = []string{"csi^vol-1"}
+			o.AttachedVolumes = []string{"csi^vol-1"}
 		}), []string{"still attached at the end\n    csi^vol-1"}},
-		{"several instances", spot.Outcome{Result: spot.Incomplete, Each: []spot.Outcome{emptied(), outcome(spot.Incomplete, func(o *spot.Outcome) { o.Reason = "still there" })}},
+		{"several instances", spot.Outcome{Result: spot.Incomplete, Outcomes: []spot.Outcome{emptied(), outcome(spot.Incomplete, func(o *spot.Outcome) { o.Reason = "still there" })}},
 			[]string{"incomplete  one event about 2 instances\n\ndrained  ip-172", "\nincomplete  " + instance + ": still there"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -60,7 +60,7 @@ func newKopsSpot(name string, warm bool) drainer {
 	return drainer{name: name, prepare: func(ctx context.Context, t target) (drainFunc, error) {
 		cloud := autoScalingGroup(t.nodes)
 		policy := spot.DefaultPolicy(clusterName)
-		policy.Follow = 0 // kubectl requests no replacement whose result it could wait for
+		policy.FollowLaunch = 0 // kubectl requests no replacement whose result it could wait for
 		handlers := make([]*spot.Handler, len(t.nodes))
 		for i, n := range t.nodes {
 			c, err := kube.New(kube.WithToken(kube.Endpoint{Server: t.server, CA: fixed(string(t.ca))}, fixed(t.token), t.userAgent))

@@ -43,7 +43,7 @@ func (w *world) check(ctx context.Context, told spot.Outcome, victim *machine) e
 		failure = fmt.Sprintf("the node was not drained: %s is still there", list.Items[i].Name)
 	}
 	if failure == "" && told.Result != spot.Drained {
-		failure = "the node was not drained: the function says " + string(told.Result)
+		failure = "the node was not emptied: the function says " + string(told.Result)
 	}
 	verify(failure, "the node is empty, but for %d pods of DaemonSets and of its kubelet", staying)
 

@@ -56,7 +56,7 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	go w.watchGroup(watching, victim.group, w.groupMembers(victim.group))
-	w.out.Live("ec2", "%s %s", kind.Notice(), story.Short(victim.id))
+	w.out.Live("ec2", "%s %s", kind.Description(), story.Short(victim.id))
 	if _, err := service.Invoke(ctx, function, fakelambda.Event, event); err != nil {
 		return err
 	}

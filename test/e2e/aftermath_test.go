@@ -164,10 +164,10 @@ func TestWhatADeadMachineHeldRunsElsewhere(t *testing.T) {
 	}
 	for i, victim := range victims {
 		out := r.outcome(<-ended[i], spot.CleanedUp)
-		if told := r.told(out, pods[i]); told.End != spot.PodDeleted {
+		if told := r.told(out, pods[i]); told.Status != spot.PodDeleted {
 			t.Errorf("%+v", told)
 		}
-		if rel := out.Cleanup; out.Node != victim || rel.Tainted == nil || rel.PodsFreed == nil || rel.VolumesFree == nil || rel.NodeDeleted == nil || len(out.Problems) != 0 {
+		if rel := out.Cleanup; out.Node != victim || rel.Tainted == nil || rel.PodsDeleted == nil || rel.VolumesDetached == nil || rel.NodeDeleted == nil || len(out.Problems) != 0 {
 			t.Errorf("%+v, %q", rel, out.Problems)
 		}
 		if _, err := r.client.CoreV1().Nodes().Get(t.Context(), victim, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -213,7 +213,7 @@ func TestAStoppedMachineComesBack(t *testing.T) {
 	r.outcome(r.invoke(s, r.encode(r.warning(spot.SpotStop, victim.id, 0))), spot.Drained)
 	r.lose(victim.id, "stopped")
 	out := r.outcome(r.invoke(s, r.changed(victim.id, "stopped")), spot.CleanedUp)
-	if told := r.told(out, db); told.End != spot.PodDeleted || out.Cleanup.NodeDeleted != nil {
+	if told := r.told(out, db); told.Status != spot.PodDeleted || out.Cleanup.NodeDeleted != nil {
 		t.Errorf("%+v, %+v", told, out.Cleanup)
 	}
 	stopped := r.getNode(victim.id)

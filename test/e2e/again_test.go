@@ -70,7 +70,7 @@ func TestLaterInvocations(t *testing.T) {
 	for _, ended := range again {
 		out := r.outcome(<-ended, spot.Drained)
 		for _, p := range out.Pods {
-			if _, ending := ends[p.UID]; ending && (p.End != spot.PodTerminated || p.Asked != nil) {
+			if _, ending := ends[p.UID]; ending && (p.Status != spot.PodTerminated || p.RequestedAt != nil) {
 				t.Errorf("a later invocation told a pod to end that was ending: %+v", p)
 			}
 		}
@@ -171,7 +171,7 @@ func TestTakenUpWhereItStopped(t *testing.T) {
 	}
 	for _, p := range web {
 		r.cutToTheEnd(in, p.Name)
-		if told := r.told(out, p); told.End != spot.PodTerminated {
+		if told := r.told(out, p); told.Status != spot.PodTerminated {
 			t.Errorf("%+v", told)
 		}
 	}

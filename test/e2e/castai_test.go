@@ -130,7 +130,7 @@ func TestCastAIIsTold(t *testing.T) {
 	if len(all) != 4 || all[2].at.Sub(all[1].at) < 3*time.Second {
 		t.Errorf("it wanted to be left alone for 3 s: %+v", all)
 	}
-	if got := out.Replacement; got.Action != spot.ReplaceNotify || got.Told != "interrupted" || got.At == nil || *out.Timings.LastEviction > *got.At {
+	if got := out.Replacement; got.Action != spot.ReplaceNotify || got.AutoscalerEvent != "interrupted" || got.At == nil || *out.Timings.LastEviction > *got.At {
 		t.Errorf("the last pod was asked %v s after the event, the autoscaler was told: %+v", *out.Timings.LastEviction, got)
 	}
 	if asks, changes := operations(r.calls(m, 0)); changes != "" || len(r.podsOn(m.id)) != 0 {
@@ -257,7 +257,7 @@ func TestGroupIsNotAskedForKarpentersClaim(t *testing.T) {
 		ended = append(ended, r.send(s, r.encode(r.warning(spot.SpotTerminate, m.id, time.Second))))
 	}
 	first, second, third := r.outcome(<-ended[0], spot.Drained), r.outcome(<-ended[1], spot.Drained), r.outcome(<-ended[2], spot.Drained)
-	if first.Replacement.Action != spot.ReplaceClaim || first.Replacement.Claim != claim || third.Replacement.Claim != claim {
+	if first.Replacement.Action != spot.ReplaceClaim || first.Replacement.NodeClaim != claim || third.Replacement.NodeClaim != claim {
 		t.Errorf("%+v, %+v", first.Replacement, third.Replacement)
 	}
 	if second.Replacement.Action != spot.ReplaceNone || !strings.Contains(second.Replacement.Reason, "no NodeClaim of Karpenter's owns the node") {

@@ -24,7 +24,7 @@ func TestBudgetRefusesThenAllows(t *testing.T) {
 	refusals := 0
 	for _, p := range out.Pods {
 		refusals += p.Refusals
-		if p.End != spot.PodEvicted {
+		if p.Status != spot.PodEvicted {
 			t.Errorf("%+v", p)
 		}
 		if p.Refusals > 0 && (!strings.Contains(p.LastRefusal, "429") || !strings.Contains(p.LastRefusal, "disruption budget web needs 1 healthy")) {
@@ -69,7 +69,7 @@ func TestForcedPastTheBudget(t *testing.T) {
 	if len(r.kubelet(testenv.PodSigKill)) != 0 {
 		t.Error("a pod got SIGKILL")
 	}
-	if p := out.Pods[0]; p.End != spot.PodForceDeleted || p.Refusals == 0 {
+	if p := out.Pods[0]; p.Status != spot.PodForceDeleted || p.Refusals == 0 {
 		t.Errorf("%+v", p)
 	}
 }
@@ -87,7 +87,7 @@ func TestEndingPodIsOnlyWatched(t *testing.T) {
 		t.Errorf("a grace period was shortened: %v", recs)
 	}
 	for _, p := range out.Pods {
-		if p.Name == name && p.End != spot.PodTerminated {
+		if p.Name == name && p.Status != spot.PodTerminated {
 			t.Errorf("%+v", p)
 		}
 	}
@@ -237,7 +237,7 @@ func TestOneSideUnreachable(t *testing.T) {
 			r.deploy(app{name: "web", replicas: 2})
 			r.env["AWS_ENDPOINT_URL"] = "http://" + address(t)
 			out := r.handle(r.warning(spot.SpotTerminate, victim, 105*time.Second), spot.Drained)
-			if drained := *out.Timings.Empty - *out.Timings.Began; drained > 5 || len(r.podsOn(victim)) != 0 {
+			if drained := *out.Timings.Empty - *out.Timings.Started; drained > 5 || len(r.podsOn(victim)) != 0 {
 				t.Errorf("the drain waited for EC2: %v s", drained)
 			}
 			if !strings.Contains(out.Replacement.Reason, "EC2 could not be asked") {
@@ -275,7 +275,7 @@ func TestBounce(t *testing.T) {
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 	ends := map[spot.PodStatus]int{}
 	for _, p := range out.Pods {
-		ends[p.End]++
+		ends[p.Status]++
 	}
 	if ends[spot.PodEvicted] != 2 || ends[spot.PodSkipped] != 2 || len(r.kubelet(testenv.PodSigTerm)) != 2 {
 		t.Errorf("%v, %d SIGTERMs; want two pods evicted once and their two successors left", ends, len(r.kubelet(testenv.PodSigTerm)))

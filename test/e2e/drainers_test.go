@@ -71,7 +71,7 @@ func TestBesideKubectlDrain(t *testing.T) {
 			r.forcedInTime(in, guarded.Name, 6*time.Second)
 			r.forcedInTime(in, "db-0", 6*time.Second)
 			if ahead {
-				if term := r.record(long.Name, testenv.PodSigTerm); term.Grace != 300 || r.told(out, long).End != spot.PodTerminated {
+				if term := r.record(long.Name, testenv.PodSigTerm); term.Grace != 300 || r.told(out, long).Status != spot.PodTerminated {
 					t.Errorf("it had been given 300 s, and got %d: %+v", term.Grace, r.told(out, long))
 				}
 			} else {

@@ -111,7 +111,7 @@ func TestFamilyActs(t *testing.T) {
 	}
 	r.auditSettles()
 	for i, a := range familyActs {
-		each := outs[i].Each
+		each := outs[i].Outcomes
 		if len(each) == 0 {
 			each = []spot.Outcome{outs[i]}
 		}
@@ -186,7 +186,7 @@ func (r *rig) acted(a acts, m machine, out spot.Outcome) {
 		bad("the replacement is %+v", out.Replacement)
 	}
 	for _, p := range out.Pods {
-		if refused := strings.HasPrefix(p.Name, "guarded-"); refused && p.End != spot.PodSkipped && p.Refusals == 0 {
+		if refused := strings.HasPrefix(p.Name, "guarded-"); refused && p.Status != spot.PodSkipped && p.Refusals == 0 {
 			bad("no budget refused: %+v", p)
 		}
 	}

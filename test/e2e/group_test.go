@@ -264,7 +264,7 @@ func TestGroupThatIsBusy(t *testing.T) {
 		if tries < 4 || tags != 3 || inst.Tags[spot.TagDetached] != b.machine.group {
 			t.Errorf("%s: %d detaches and %d times tagged: %v", name, tries, tags, inst.Tags)
 		}
-		if *out.Timings.LastEviction-*out.Timings.Began > 5 {
+		if *out.Timings.LastEviction-*out.Timings.Started > 5 {
 			t.Errorf("%s: the pod was asked only after %v s", name, *out.Timings.LastEviction)
 		}
 		switch {
@@ -345,18 +345,18 @@ func TestGroupAnswers(t *testing.T) {
 	for _, m := range []machine{launches, lacked} {
 		got := r.outcome(<-ended[m], spot.Drained).Replacement
 		members := r.aws.Group(m.group).Members
-		if len(members) != 1 || members[0].ID == m.id || got.Instance != members[0].ID || got.Node != got.Instance || got.Answer != "" {
+		if len(members) != 1 || members[0].ID == m.id || got.Instance != members[0].ID || got.Node != got.Instance || got.GroupMessage != "" {
 			t.Fatalf("the group has %+v; told is %+v", members, got)
 		}
 		if n := r.getNode(got.Node); n.Spec.Unschedulable || !strings.HasSuffix(n.Spec.ProviderID, got.Instance) {
 			t.Errorf("the node is %+v", n.Spec)
 		}
-		if *got.Launched < *got.At-2 || *got.Registered < *got.Launched {
-			t.Errorf("asked %v s, launched %v s, registered %v s after the event", *got.At, *got.Launched, *got.Registered)
+		if *got.LaunchedAt < *got.At-2 || *got.RegisteredAt < *got.LaunchedAt {
+			t.Errorf("asked %v s, launched %v s, registered %v s after the event", *got.At, *got.LaunchedAt, *got.RegisteredAt)
 		}
 	}
 	got := r.outcome(<-ended[lacks], spot.Drained).Replacement
-	if got.Action != spot.ReplaceDetach || got.Instance != "" || !strings.Contains(got.Answer, "InsufficientInstanceCapacity") {
+	if got.Action != spot.ReplaceDetach || got.Instance != "" || !strings.Contains(got.GroupMessage, "InsufficientInstanceCapacity") {
 		t.Errorf("%+v", got)
 	}
 }

@@ -134,7 +134,7 @@ func TestPublicCertificate(t *testing.T) {
 func (r *rig) refused(victim string) string {
 	r.Helper()
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Incomplete)
-	if took := *out.Timings.Ended - *out.Timings.Began; took > 30 {
+	if took := *out.Timings.Finished - *out.Timings.Started; took > 30 {
 		r.Errorf("it took %v s to see that", took)
 	}
 	if out.Replacement.Action != spot.ReplaceDetach {

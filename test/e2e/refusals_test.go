@@ -38,7 +38,7 @@ func TestGuardedPodsHaveTheirTime(t *testing.T) {
 		} {
 			r.forcedInTime(in, c.pod.Name, 30*time.Second)
 			told := r.told(out, c.pod)
-			if told.End != spot.PodForceDeleted || told.Refusals == 0 {
+			if told.Status != spot.PodForceDeleted || told.Refusals == 0 {
 				t.Errorf("%+v", told)
 			}
 			for _, want := range c.refusal {
@@ -51,7 +51,7 @@ func TestGuardedPodsHaveTheirTime(t *testing.T) {
 			t.Errorf("it needed 20 s, and was left %s", ran)
 		}
 		r.cutToTheEnd(in, long.Name)
-		if told := r.told(out, long); told.End != spot.PodEvicted {
+		if told := r.told(out, long); told.Status != spot.PodEvicted {
 			t.Errorf("%+v", told)
 		}
 		r.gracesStand()
@@ -66,7 +66,7 @@ func TestGuardedPodsHaveTheirTime(t *testing.T) {
 		in := r.warning(spot.SpotTerminate, victim, 50*time.Second) // 70 s are left; to be forced 5 s from now
 		out := r.handle(in, spot.Drained)
 		r.forcedInTime(in, guarded.Name, time.Minute)
-		if told := r.told(out, guarded); told.End != spot.PodForceDeleted || told.Grace != 60 {
+		if told := r.told(out, guarded); told.Status != spot.PodForceDeleted || told.GracePeriod != 60 {
 			t.Errorf("%+v", told)
 		}
 		r.gracesStand()
@@ -85,7 +85,7 @@ func TestFinalizer(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := r.handle(r.warning(spot.SpotTerminate, victim, time.Minute), spot.Drained)
-	if told := r.told(out, kept); told.End != spot.PodStuck || told.Gone != nil || !slices.Equal(told.Finalizers, []string{"example.com/audit"}) {
+	if told := r.told(out, kept); told.Status != spot.PodStuck || told.TerminatedAt != nil || !slices.Equal(told.Finalizers, []string{"example.com/audit"}) {
 		t.Errorf("%+v", told)
 	}
 	if r.record(kept.Name, testenv.PodSigTerm).Grace != 30 || r.record(kept.Name, testenv.PodExited).Grace != 30 {
@@ -95,7 +95,7 @@ func TestFinalizer(t *testing.T) {
 	if err != nil || now.DeletionTimestamp == nil || now.Status.Phase != corev1.PodSucceeded || !slices.Equal(now.Finalizers, []string{"example.com/audit"}) {
 		t.Errorf("the object is not as its finalizer keeps it: %v, %v", now, err)
 	}
-	if *out.Timings.Ended > 90 {
-		t.Errorf("the drain waited for the object: it ended %v s after the event", *out.Timings.Ended)
+	if *out.Timings.Finished > 90 {
+		t.Errorf("the drain waited for the object: it ended %v s after the event", *out.Timings.Finished)
 	}
 }

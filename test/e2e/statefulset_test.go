@@ -46,7 +46,7 @@ func TestStatefulSetsPodsAreNeverStartedTwice(t *testing.T) {
 		if p.Labels["app"] == "db" {
 			want = spot.PodForceDeleted
 		}
-		if told := r.told(out, p); told.End != want {
+		if told := r.told(out, p); told.Status != want {
 			t.Errorf("%+v", told)
 		}
 	}

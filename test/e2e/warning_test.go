@@ -232,7 +232,7 @@ func TestNotOurs(t *testing.T) {
 			r.aws.AddGroup(spottest.Group{Name: "nodes.other.example.com", Tags: tags, LaunchTime: time.Second}, spottest.Instance{Tags: tags})
 			out := r.handle(r.warning(spot.SpotTerminate, foreign.ID, 0), spot.OtherCluster)
 			r.nothingChanged(victim)
-			if took := float64(*out.Timings.Ended - *out.Timings.Began); took > 2 {
+			if took := float64(*out.Timings.Finished - *out.Timings.Started); took > 2 {
 				t.Errorf("it took %.1f s", took)
 			}
 		})
@@ -313,8 +313,8 @@ func TestObserve(t *testing.T) {
 		t.Errorf("the deadlines differ: %v, %v", observed.Deadline, acted.Deadline)
 	}
 	same := func(a, b spot.PlannedPod) bool { // a grace period that is cut is less a moment later
-		cut := a.Grace - b.Grace
-		a.Grace, b.Grace = 0, 0
+		cut := a.GracePeriod - b.GracePeriod
+		a.GracePeriod, b.GracePeriod = 0, 0
 		if a.ForceAt == nil || b.ForceAt == nil {
 			return a.ForceAt == b.ForceAt && a == b
 		}
@@ -351,7 +351,7 @@ func TestTheThreeActions(t *testing.T) {
 			}
 			var forced, refused bool
 			for _, p := range out.Pods {
-				forced = forced || p.End == spot.PodForceDeleted
+				forced = forced || p.Status == spot.PodForceDeleted
 				refused = refused || strings.HasPrefix(p.Name, "guarded-") && p.Refusals > 0
 			}
 			if forced != c.forced || !refused {
@@ -421,7 +421,7 @@ func TestBadEventsAndConfiguration(t *testing.T) {
 	r := newRig(t)
 	s := r.service()
 	out := r.outcome(r.invoke(s, []byte(`{"source":"aws.ec2","detail-type":"EC2 AMI State Change","id":"x","detail":{}}`)), spot.Ignored)
-	if out.Event.Type != "EC2 AMI State Change" {
+	if out.Event.DetailType != "EC2 AMI State Change" {
 		t.Errorf("%+v", out)
 	}
 	for event, want := range map[string]string{

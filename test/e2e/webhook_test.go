@@ -148,7 +148,7 @@ func TestWebhooksRefuse(t *testing.T) {
 	out := r.handle(in, spot.Drained)
 	for _, c := range cases {
 		pod := pods[c.hook.app]
-		if told := r.told(out, pod); told.End != spot.PodForceDeleted || !strings.Contains(told.LastRefusal, c.refusal) {
+		if told := r.told(out, pod); told.Status != spot.PodForceDeleted || !strings.Contains(told.LastRefusal, c.refusal) {
 			t.Errorf("%+v", told)
 		}
 		r.forcedInTime(in, pod.Name, 4*time.Second)
@@ -167,10 +167,10 @@ func TestWebhookRefusesDeletion(t *testing.T) {
 	r.intercept(webhook{app: "locked", serve: denies(metav1.Status{Code: 403, Message: "locked until the audit is over"}), deletes: true})
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 111*time.Second), spot.Incomplete)
 	told := r.told(out, locked)
-	if told.End != spot.PodStillRunning || told.Gone != nil || !strings.Contains(told.LastRefusal, "locked until the audit is over") {
+	if told.Status != spot.PodStillRunning || told.TerminatedAt != nil || !strings.Contains(told.LastRefusal, "locked until the audit is over") {
 		t.Errorf("%+v", told)
 	}
-	if told := r.told(out, web); told.End != spot.PodEvicted {
+	if told := r.told(out, web); told.Status != spot.PodEvicted {
 		t.Errorf("%+v", told)
 	}
 	deletions := 0

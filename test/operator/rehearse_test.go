@@ -64,7 +64,7 @@ func rehearsals(t *testing.T, w *world) {
 			if !strings.HasPrefix(stdout, "drained  "+node) || !strings.Contains(stdout, "no replacement asked: it is a rehearsal") {
 				t.Fatalf("%s%s", stdout, stderr)
 			}
-			for _, step := range []string{"cordoned the node", "told a pod to end default/acted", "took the rehearsal's marks away"} {
+			for _, step := range []string{"cordoned node", "evicted pod default/acted", "restored node after rehearsal"} {
 				if !strings.Contains(stderr, step) {
 					t.Errorf("nothing tells of the step %q in\n%s", step, stderr)
 				}

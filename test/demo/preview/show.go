@@ -43,7 +43,7 @@ func show(ctx context.Context, out *story.Screen) error {
 		defer close(ready)
 		p.watch(watching)
 	}()
-	out.Live("ec2", "%s %s", spot.SpotTerminate.Notice(), story.Short(victim.ID))
+	out.Live("ec2", "%s %s", spot.SpotTerminate.Description(), story.Short(victim.ID))
 	outcome, err := handler.Handle(ctx, spot.Interruption{EventID: "preview", Kind: spot.SpotTerminate, Instance: victim.ID, Region: story.Region, Time: event})
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (p *preview) fill() {
 				ready = time.Hour // boot makes it Ready
 			}
 			p.cluster.AddPod(spottest.Pod{Node: node, Exit: pods.app.Exit, Replacement: &spottest.Replacement{Node: pods.to, Ready: ready},
-				Pod: spot.Pod{Namespace: "shop", Name: fmt.Sprintf("%s-%d", pods.app.Name, i), Grace: time.Duration(pods.app.Grace) * time.Second,
+				Pod: spot.Pod{Namespace: "shop", Name: fmt.Sprintf("%s-%d", pods.app.Name, i), GracePeriod: time.Duration(pods.app.Grace) * time.Second,
 					Owner: spot.Owner{Kind: pods.kind, Name: pods.app.Name, UID: pods.app.Name}}})
 		}
 	}

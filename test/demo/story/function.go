@@ -20,21 +20,22 @@ type FunctionLog struct {
 	// What one burst of evictions brings is gathered for a line or two.
 	burst    *time.Timer
 	begun    time.Time
-	told     []string // pods
+	evicted  []string // pods
 	refusals []func() // each shows one
 }
 
-// logLine is what stands in a line of the function's log.
+// logLine is one line of the function's log. Action identifies the step.
 type logLine struct {
+	Action  string `json:"action"`
 	Msg     string `json:"msg"`
 	Node    string `json:"node"`
 	Group   string `json:"group"`
 	Pod     string `json:"pod"`
-	Past    bool   `json:"past_its_budget"`
-	Times   int    `json:"times"`
 	Refusal string `json:"refusal"`
 	Reason  string `json:"reason"`
 	Error   string `json:"error"`
+
+	Outcome json.RawMessage `json:"outcome"`
 }
 
 func (f *FunctionLog) Write(p []byte) (int, error) {
@@ -57,11 +58,11 @@ const burstTime = 200 * time.Millisecond
 func (f *FunctionLog) show(l logLine) {
 	_, pod, _ := strings.Cut(l.Pod, "/")
 	switch {
-	case l.Msg == "told a pod to end" && !l.Past && f.refused[pod] == 0:
+	case l.Action == "evict" && f.refused[pod] == 0:
 		f.gather()
-		f.told = append(f.told, pod)
+		f.evicted = append(f.evicted, pod)
 		return
-	case l.Msg == "an eviction was refused":
+	case l.Action == "refused":
 		if f.refused == nil {
 			f.refused = map[string]int{}
 		}
@@ -71,25 +72,23 @@ func (f *FunctionLog) show(l logLine) {
 			f.refusals = append(f.refusals, func() { f.Out.liveAt(now, "function", "%s", refusal(pod, l.Refusal)) })
 		}
 		return
-	case l.Msg == "a pod has gone", l.Msg == "outcome": // seen with other eyes, and shown as a whole
+	case l.Action == "pod-terminated", l.Outcome != nil: // shown by other sources, and at the end
 		return
-	case l.Msg == "": // metrics
+	case l.Msg == "" && l.Action == "": // metrics
 		return
 	}
 	f.flush()
-	switch l.Msg {
-	case "found the node":
-		f.Out.Live("function", "found the node %s", Short(l.Node))
-	case "cordoned the node":
+	switch l.Action {
+	case "locate":
+		f.Out.Live("function", "found node %s", Short(l.Node))
+	case "cordon":
 		f.Out.Live("function", "cordoned it: no new pods")
-	case "told a pod to end":
-		past := ""
-		if l.Past {
-			past = ", past its budget"
-		}
-		f.Out.Live("function", "told %s to end%s, after %s", workload(pod), past, counted(f.refused[pod], "refusal"))
-	case "asked for a replacement":
-		f.Out.Live("function", "detached the instance: %s has to launch another", strings.TrimSuffix(l.Group, "."+Cluster))
+	case "evict":
+		f.Out.Live("function", "evicted %s after %s", workload(pod), counted(f.refused[pod], "refusal"))
+	case "force-delete":
+		f.Out.Live("function", "force-deleted %s after %s", workload(pod), counted(f.refused[pod], "refusal"))
+	case "detach":
+		f.Out.Live("function", "detached the instance: %s launches another", strings.TrimSuffix(l.Group, "."+Cluster))
 	default:
 		f.Out.Live("function", "%s", strings.Join(slices.DeleteFunc([]string{l.Msg, pod, l.Reason, l.Error}, func(s string) bool { return s == "" }), ": "))
 	}
@@ -108,16 +107,16 @@ func (f *FunctionLog) gather() {
 	})
 }
 
-// flush shows the burst: the pods that were told to end, by workload, and the refusals.
+// flush shows the burst: the evicted pods, by workload, and the refusals.
 func (f *FunctionLog) flush() {
 	if f.burst == nil {
 		return
 	}
 	f.burst.Stop()
 	f.burst = nil
-	if len(f.told) > 0 {
+	if len(f.evicted) > 0 {
 		count := map[string]int{}
-		for _, pod := range f.told {
+		for _, pod := range f.evicted {
 			count[workload(pod)]++
 		}
 		var names []string
@@ -128,12 +127,12 @@ func (f *FunctionLog) flush() {
 			names = append(names, name)
 		}
 		slices.Sort(names)
-		f.Out.liveAt(f.begun, "function", "told %s to end: %s", counted(len(f.told), "pod"), strings.Join(names, ", "))
+		f.Out.liveAt(f.begun, "function", "evicted %s: %s", counted(len(f.evicted), "pod"), strings.Join(names, ", "))
 	}
 	for _, show := range f.refusals {
 		show()
 	}
-	f.told, f.refusals = nil, nil
+	f.evicted, f.refusals = nil, nil
 }
 
 // refusal is one in the words of the budget, if it is a budget's.

@@ -18,17 +18,17 @@ func TestFunctionLog(t *testing.T) {
 	refusal := `"refusal":"refused with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget payments needs 3 healthy pods and has 3 currently."`
 
 	line(`START RequestId: 1 Version: $LATEST`)
-	line(`{"msg":"found the node","node":"ip-10-0-0-1.ec2.internal"}`)
-	line(`{"msg":"told a pod to end","pod":"shop/web-5d9c-a","past_its_budget":false}`)
-	line(`{"msg":"an eviction was refused","pod":"shop/payments-5d9c-b","times":1,` + refusal + `}`)
-	line(`{"msg":"told a pod to end","pod":"shop/web-5d9c-c","past_its_budget":false}`)
-	line(`{"msg":"a pod has gone","pod":"shop/web-5d9c-c"}`)
-	line(`{"msg":"an eviction was refused","pod":"shop/payments-5d9c-b","times":2,` + refusal + `}`)
-	line(`{"msg":"told a pod to end","pod":"shop/payments-5d9c-b","past_its_budget":true}`)
+	line(`{"action":"locate","node":"ip-10-0-0-1.ec2.internal"}`)
+	line(`{"action":"evict","pod":"shop/web-5d9c-a"}`)
+	line(`{"action":"refused","pod":"shop/payments-5d9c-b",` + refusal + `}`)
+	line(`{"action":"evict","pod":"shop/web-5d9c-c"}`)
+	line(`{"action":"pod-terminated","pod":"shop/web-5d9c-c"}`)
+	line(`{"action":"refused","pod":"shop/payments-5d9c-b",` + refusal + `}`)
+	line(`{"action":"force-delete","pod":"shop/payments-5d9c-b"}`)
 	line(`{"_aws":{"Timestamp":1}}`)
-	line(`{"msg":"watching the pods broke","error":"EOF"}`)
+	line(`{"msg":"pod watch failed","error":"EOF"}`)
 	line("REPORT RequestId: 1\tDuration: 7.5 ms\tBilled Duration: 8 ms\tMemory Size: 256 MB\tMax Memory Used: 22 MB\t")
-	line(`{"msg":"told a pod to end","pod":"shop/api-5d9c-a","past_its_budget":false}`)
+	line(`{"action":"evict","pod":"shop/api-5d9c-a"}`)
 	for shown := false; !shown; { // a burst shows by itself, a little later
 		log.mu.Lock()
 		shown = log.burst == nil
@@ -38,13 +38,13 @@ func TestFunctionLog(t *testing.T) {
 
 	got := regexp.MustCompile(`(?m)^ +\+\d+\.\d\d s  `).ReplaceAllString(b.String(), "")
 	want := `lambda    invoked
-function  found the node ip-10-0-0-1
-function  told 2 pods to end: web ×2
+function  found node ip-10-0-0-1
+function  evicted 2 pods: web ×2
 function  may not evict a pod of payments yet (429): its budget needs 3 healthy pods and has 3 currently
-function  told payments to end, past its budget, after 2 refusals
-function  watching the pods broke: EOF
+function  force-deleted payments after 2 refusals
+function  pod watch failed: EOF
 lambda    ended: duration 7.5 ms, max memory used 22 MB
-function  told 1 pod to end: api
+function  evicted 1 pod: api
 `
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -10,24 +10,24 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-// credentialsLimit bounds the search for credentials: outside of EC2, the last place to look does not answer.
+// credentialsLimit bounds the search for credentials: outside EC2, the last source does not respond.
 const credentialsLimit = 5 * time.Second
 
-// noCredentials is why AWS is not asked.
+// noCredentials is the reason for not querying AWS.
 const noCredentials = "no AWS credentials"
 
-// cloud is the region as the credentials of whoever runs this show it. Without any, it is one that answers every question
-// with why it is not asked: the other half of an answer is one too.
+// cloud returns the AWS client for a region. Without credentials, it returns one that fails every query with the reason, so
+// that the cluster's half of the explanation is still shown.
 func (c *console) cloud(ctx context.Context, region string) (cloud spot.Cloud, whyNot string) {
 	cfg, err := awsLogin(ctx, region)
 	if err == nil {
 		return aws.New(cfg), ""
 	}
-	c.say(term.Mind, "AWS is not asked: %v, and run this again to see that half too", err)
+	c.say(term.Mind, "AWS is not queried: %v, then run this again", err)
 	return unasked{why: spot.Permanent(errors.New(noCredentials))}, noCredentials
 }
 
-// unasked is a Cloud that says why it is not asked. A Preview asks these two questions and changes nothing, so nobody
+// unasked is a Cloud that says why it is not asked. A Preview asks these two questions and changes noArgs, so nobody
 // calls the methods of the Cloud in it, which is none.
 type unasked struct {
 	spot.Cloud

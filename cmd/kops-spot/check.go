@@ -18,28 +18,28 @@ func checkCommand(c *console) *cobra.Command {
 	var o deployment
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "looks at every link between a warning and a drained node",
-		Long: "check looks at every link: rule, state, target, permission, function, role, network, log-in, rights in the cluster, and\n" +
-			"has the function plan what it would do about a made-up warning. It changes nothing. Mend the first one that is broken:\n" +
-			"what comes after may follow from it.\n\n" +
-			"With --pre it says, before anything is installed, what install has found out and would do",
+		Short: "Check every link between an interruption notice and a drained node",
+		Long: "Check every link: rule, state, target, permission, function, role, network, authentication and RBAC, and let the\n" +
+			"function plan its response to a test interruption. Nothing is changed. Fix the first failure first: later failures may\n" +
+			"be its consequences.\n\n" +
+			"With --pre, check before an installation what install would find and do.",
 		Example: "  kops-spot check\n  kops-spot check --pre --set Mode=observe",
-		Args:    nothing,
+		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	o.flags(f)
-	f.BoolVar(&o.pre, "pre", false, "before install: look whether it could do its work")
+	o.register(f)
+	f.BoolVar(&o.pre, "pre", false, "Check before an installation whether it can succeed")
 	return cmd
 }
 
-// checkTold is what check tells, for a program to read.
-type checkTold struct {
+// checkResult is the output of check.
+type checkResult struct {
 	Cluster  string          `json:"cluster"`
 	Account  string          `json:"account"`
 	Region   string          `json:"region"`
 	OK       bool            `json:"ok"`
-	First    string          `json:"first,omitempty"` // the first link that is broken
+	First    string          `json:"first,omitempty"` // the first link that failed
 	Findings change.Findings `json:"findings"`
 }
 
@@ -48,9 +48,9 @@ func (c *console) check(ctx context.Context, o deployment) error {
 		return c.checkBefore(ctx, o)
 	}
 	if len(o.set) > 0 || o.code != "" || o.refresh || o.karpenter {
-		return errors.New("--set, --code, --refresh and --karpenter are for check --pre: what is installed is looked at as it is")
+		return errors.New("--set, --code, --refresh and --karpenter require --pre")
 	}
-	at, err := c.stand(ctx, o.site)
+	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return err
 	}
@@ -59,10 +59,10 @@ func (c *console) check(ctx context.Context, o deployment) error {
 		return err
 	}
 	found, err := at.chain(template).Check(ctx)
-	if err != nil { // of what was found before, all is true
+	if err != nil { // the findings so far are still valid
 		return errors.Join(term.Findings(c.stderr, found, options(c.environ, c.stderr)), err)
 	}
-	return c.tellChecked(at.env, found, "an event goes all the way")
+	return c.printChecks(at.env, found, "all checks passed")
 }
 
 func (c *console) checkBefore(ctx context.Context, o deployment) error {
@@ -73,27 +73,27 @@ func (c *console) checkBefore(ctx context.Context, o deployment) error {
 	g := on.env
 	found := append(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf("%s in account %s, region %s, VPC %s, as %s", g.Cluster, g.Account, g.Region, g.VPC, g.Caller)}},
 		on.found.Findings...)
-	found = append(found, change.Finding{Level: change.OK, Name: "log-in", Detail: "the function is to log in by " + on.how.Login + ", as the role " + on.role})
+	found = append(found, change.Finding{Level: change.OK, Name: "log-in", Detail: "login " + on.how.Login + ", as the role " + on.role})
 	if on.noCode != nil {
-		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: on.noCode.Error(), Advice: "build it, or name it with --code"})
+		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: on.noCode.Error(), Advice: "build it, or set its path with --code"})
 	}
 	limits, err := on.chain(on.runner.Template).CheckConcurrency(ctx)
 	if err != nil {
 		return err
 	}
 	found = append(found, limits...)
-	original, err := originalIsThere(ctx, on.account)
+	original, err := findOriginal(ctx, on.account)
 	if err != nil {
 		return err
 	}
-	return c.tellChecked(g, append(found, original...), "kops-spot install could do its work")
+	return c.printChecks(g, append(found, original...), "ready to install")
 }
 
-// tellChecked is the result of looking at each link.
-func (c *console) tellChecked(g onboard.Environment, found change.Findings, good string) error {
+// printChecks prints the findings and fails if one of them is a failure.
+func (c *console) printChecks(g onboard.Environment, found change.Findings, good string) error {
 	first := found.First()
-	told := checkTold{Cluster: g.Cluster, Account: g.Account, Region: g.Region,
+	result := checkResult{Cluster: g.Cluster, Account: g.Account, Region: g.Region,
 		OK: !found.Failed(), First: first, Findings: found}
-	return c.conclude(told, found, good,
-		fmt.Errorf("%s is broken: mend it first, as is said above, and check again", first))
+	return c.conclude(result, found, good,
+		fmt.Errorf("check %s failed: fix it first, as described above, and check again", first))
 }

@@ -17,7 +17,7 @@ import (
 )
 
 type explainOptions struct {
-	place
+	kubeFlags
 	namespace, event string
 }
 
@@ -25,20 +25,20 @@ func explainCommand(c *console) *cobra.Command {
 	var o explainOptions
 	cmd := &cobra.Command{
 		Use:   "explain NODE|POD",
-		Short: "says what the function would do if EC2's warning came now, and why",
-		Long: "explain decides as the function would if EC2 warned of the node's instance now, and changes nothing.\n" +
-			"It shows until when there is time, whether a replacement is asked for, and what becomes of every pod.\n" +
-			"Where the function's settings are not the defaults, set them here too: KOPS_SPOT_FORCE and the like.\n\n" +
-			"NODE is a node's name or its instance's id; POD is a pod on a node, as NAMESPACE/NAME or with -n",
+		Short: "Explain what the function would do if an interruption notice came now",
+		Long: "Decide as the function would if EC2 interrupted the node's instance now, without changing anything.\n" +
+			"The output shows the deadline, the replacement and the plan for each pod.\n" +
+			"If the function's settings differ from the defaults, set them here too (KOPS_SPOT_FORCE and so on).\n\n" +
+			"NODE is the name of a node or the ID of its instance. POD is a pod on a node: NAMESPACE/NAME, or NAME with -n.",
 		Example: "  kops-spot explain i-0a1b2c3d4e5f60718\n" +
 			"  kops-spot explain shop/payments-0\n" +
 			"  kops-spot explain i-0a1b2c3d4e5f60718 --event " + string(spot.Rebalance) + " --output json",
-		Args: one("which node or pod"),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error { return c.explain(cmd.Context(), o, args[0]) },
 	}
-	o.flags(cmd.Flags())
-	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "the `namespace` of the pod: what is explained is a pod then")
-	cmd.Flags().StringVar(&o.event, "event", string(spot.SpotTerminate), "the `kind` of warning: "+listed(spot.WarningKinds()))
+	o.register(cmd.Flags())
+	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "The `namespace` of the pod; the argument is then the name of a pod")
+	cmd.Flags().StringVar(&o.event, "event", string(spot.SpotTerminate), "The event `kind`: "+listed(spot.WarningKinds()))
 	return cmd
 }
 
@@ -53,9 +53,9 @@ func listed(kinds []spot.Kind) string {
 func (c *console) explain(ctx context.Context, o explainOptions, arg string) error {
 	kind := spot.Kind(o.event)
 	if !slices.Contains(spot.WarningKinds(), kind) {
-		return fmt.Errorf("--event %s: there is no such warning; there are %s", o.event, listed(spot.WarningKinds()))
+		return fmt.Errorf("invalid --event %q: use one of %s", o.event, listed(spot.WarningKinds()))
 	}
-	k, err := c.connect(ctx, o.place)
+	k, err := c.connect(ctx, o.kubeFlags)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	if plan := e.Outcome.Plan; c.output == asJSON && plan != nil && pod != "" {
 		plan.Pods = slices.DeleteFunc(plan.Pods, func(p spot.PlannedPod) bool { return p.Namespace+"/"+p.Name != pod })
 	}
-	return c.tell(e.Outcome, func(w io.Writer, o term.Options) error { return term.Explain(w, e, o) })
+	return c.printResult(e.Outcome, func(w io.Writer, o term.Options) error { return term.Explain(w, e, o) })
 }
 
 // findSubject finds the node that is ref and, if it is a pod that is ref, which: as namespace/name.
@@ -92,26 +92,26 @@ func findSubject(ctx context.Context, k cluster, arg, namespace string) (n spot.
 	case inNamespace == 1 && (namespace == "" || strings.HasPrefix(arg, namespace+"/")):
 		pod = arg
 	case inNamespace > 0:
-		return n, "", fmt.Errorf("%s: a pod is said as NAMESPACE/NAME, or as its name with -n NAMESPACE", arg)
+		return n, "", fmt.Errorf("%s: name a pod as NAMESPACE/NAME, or as NAME with -n NAMESPACE", arg)
 	default:
-		n, err = findNode(ctx, k, arg, "; a pod is said as NAMESPACE/"+arg)
+		n, err = findNode(ctx, k, arg, "; to name a pod, use NAMESPACE/"+arg)
 		return n, "", err
 	}
 	namespace, name, _ := strings.Cut(pod, "/")
 	on, err := k.NodeOfPod(ctx, namespace, name)
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		return n, "", fmt.Errorf("%s has no pod %s: kubectl get pods -n %s lists them", k.name, pod, namespace)
+		return n, "", fmt.Errorf("pod %[2]s not found in %[1]s: kubectl get pods -n %[3]s lists the pods", k.name, pod, namespace)
 	case err != nil:
 		return n, "", err
 	case on == "":
-		return n, "", fmt.Errorf("pod %s is on no node yet: no warning can be about it", pod)
+		return n, "", fmt.Errorf("pod %s is not scheduled to a node yet", pod)
 	}
 	n, err = k.NodeNamed(ctx, on)
 	return n, pod, err
 }
 
-// found is a cluster in which the node has been found already, whatever EC2 says of its instance.
+// found is a cluster that returns a node that was found before, whatever EC2 reports about its instance.
 type found struct {
 	*kube.Cluster
 	node spot.Node

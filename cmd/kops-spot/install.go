@@ -24,9 +24,9 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-// deployment is what install and check --pre are told of the stack.
+// deployment holds the flags of install and check --pre.
 type deployment struct {
-	site
+	awsFlags
 	set       []string
 	code      string
 	karpenter bool
@@ -36,41 +36,41 @@ type deployment struct {
 	pre    bool   // check's only
 }
 
-func (d *deployment) flags(f *pflag.FlagSet) {
-	d.site.flags(f)
-	f.StringArrayVar(&d.set, "set", nil, "a parameter of the stack, as `NAME=VALUE`; may be given several times: docs/stack.md lists them")
-	f.StringVar(&d.code, "code", "", "the `file` with the function's code, a zip as make dist makes it; else the one that this program carries")
-	f.BoolVar(&d.refresh, "refresh", false, "take endpoint, certificates and log-in as they are found now, where the stack has others")
-	f.BoolVar(&d.karpenter, "karpenter", false, "let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")
+func (d *deployment) register(f *pflag.FlagSet) {
+	d.awsFlags.register(f)
+	f.StringArrayVar(&d.set, "set", nil, "Set a stack parameter as `NAME=VALUE` (repeatable); docs/stack.md lists the parameters")
+	f.StringVar(&d.code, "code", "", "The zip `file` with the function's code, as built by make dist (default: the embedded one)")
+	f.BoolVar(&d.refresh, "refresh", false, "Replace the stack's endpoint, certificates and authentication with the discovered ones")
+	f.BoolVar(&d.karpenter, "karpenter", false, "Allow the function to delete Karpenter NodeClaims (deploy/rbac-karpenter.yaml)")
 }
 
 func installCommand(c *console) *cobra.Command {
 	var o deployment
 	cmd := &cobra.Command{
 		Use:   "install",
-		Short: "deploys the function into the cluster's account, and checks it",
-		Long: "install finds out how the function can reach the cluster, lets it in, and has CloudFormation make the function and all\n" +
-			"that belongs to it: the same template that sam deploy takes. It shows what it would change and asks; what is as it\n" +
-			"should be already, it leaves. Broken off, it is run again. In the end it checks every link of the chain.\n\n" +
-			"A stack keeps the parameters that it has been given, until --set or --refresh gives it others",
+		Short: "Deploy the function to the cluster's account and check it",
+		Long: "Discover how the function can reach the cluster, grant it access, and deploy it with CloudFormation, using the same\n" +
+			"template as sam deploy. The plan is shown before you confirm it. Existing resources are left unchanged. Safe to run\n" +
+			"again after an interruption. At the end, every link is checked.\n\n" +
+			"A stack keeps its parameters until you change them with --set or --refresh.",
 		Example: "  kops-spot install --set Mode=observe\n" +
 			"  kops-spot install --set NotifyEmail=people@example.com --yes",
-		Args: nothing,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.install(cmd.Context(), o) },
 	}
-	o.flags(cmd.Flags())
-	c.yesFlag(cmd.Flags())
+	o.register(cmd.Flags())
+	c.applyFlags(cmd.Flags())
 	exportFlag(cmd.Flags(), &o.export)
 	return cmd
 }
 
-// deploying is a deployment under way.
+// deploying is the state of one deployment.
 type deploying struct {
 	session
 	runner *install.Deployment
 	letIn  *onboard.Onboarding
 	role   string // the function's, by name
-	noCode error  // why there is no code to deploy
+	noCode error  // why there is no code; nil if there is
 
 	before map[string]string // the stack's parameters; nil if there is none
 	found  install.Discovery
@@ -80,7 +80,7 @@ type deploying struct {
 	stack  install.Plan
 }
 
-// prepare finds out all that a deployment needs to know, and changes nothing.
+// prepare discovers all that a deployment needs. It changes nothing.
 func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error) {
 	template, err := install.ParseTemplate(kopsspot.Template)
 	if err != nil {
@@ -90,7 +90,7 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 	if err != nil {
 		return nil, err
 	}
-	at, err := c.stand(ctx, d.site)
+	at, err := c.openSession(ctx, d.awsFlags)
 	if err != nil {
 		return nil, err
 	}
@@ -113,17 +113,17 @@ func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error)
 		return nil, err
 	}
 	architecture := cmp.Or(given["Architecture"], on.before["Architecture"], *template.Defaults["Architecture"])
-	on.runner.Spec.Code, on.noCode = d.theCode(architecture)
-	return on, on.letFunctionIn(ctx)
+	on.runner.Spec.Code, on.noCode = d.functionZip(architecture)
+	return on, on.planClusterAccess(ctx)
 }
 
-// listOf is a parameter that is a list.
+// listOf splits the value of a list parameter.
 func listOf(value string) []string {
 	return slices.DeleteFunc(strings.Split(value, ","), func(s string) bool { return s == "" })
 }
 
-// chooseRole is the role that the function runs with: what was said, what the stack has, what onboarding has made, or one that
-// the stack makes.
+// chooseRole sets the function's role: the one from --set, else the stack's, else the one that onboard created, else one
+// that the stack creates.
 func (on *deploying) chooseRole(ctx context.Context) error {
 	said := map[string]string{}
 	maps.Copy(said, on.before)
@@ -147,9 +147,9 @@ func (on *deploying) chooseRole(ctx context.Context) error {
 	return nil
 }
 
-// letFunctionIn plans what the cluster and the secret need for the function to log in. Where somebody has said how it logs in,
-// that is theirs to see to.
-func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
+// planClusterAccess plans the changes that let the function authenticate to the cluster. If the user has set Login, only
+// RBAC is planned.
+func (on *deploying) planClusterAccess(ctx context.Context) (err error) {
 	w := &on.runner.Spec
 	own := onboard.TokenSecret(on.env.Cluster)
 	said, given := w.Overrides["Login"]
@@ -170,7 +170,7 @@ func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
 	if arn == "" {
 		return nil
 	}
-	// Other secrets, such as CAST AI's key, stay beside the log-in's.
+	// Keep other secrets, such as the CAST AI key.
 	with := func(others string) string {
 		list := slices.DeleteFunc(listOf(others), func(s string) bool { return strings.Contains(s, ":secret:"+own+"-") })
 		return strings.Join(append(list, arn), ",")
@@ -182,8 +182,8 @@ func (on *deploying) letFunctionIn(ctx context.Context) (err error) {
 	return nil
 }
 
-// theCode is what Lambda is to run.
-func (d deployment) theCode(architecture string) ([]byte, error) {
+// functionZip returns the zip that Lambda runs.
+func (d deployment) functionZip(architecture string) ([]byte, error) {
 	code := deploy.Code(architecture)
 	if d.code != "" {
 		var err error
@@ -192,8 +192,8 @@ func (d deployment) theCode(architecture string) ([]byte, error) {
 		}
 	}
 	if len(code) == 0 {
-		return nil, fmt.Errorf("this program was built without the function's code for %s: make cli builds one that carries it, "+
-			"and --code takes it from a file that make dist makes", architecture)
+		return nil, fmt.Errorf("this binary does not contain the function's code for %s: build one that does with make cli, "+
+			"or set --code to a zip built by make dist", architecture)
 	}
 	return code, install.CheckCode(code, architecture)
 }
@@ -218,57 +218,57 @@ func (c *console) install(ctx context.Context, o deployment) error {
 		}
 		return c.export(o.export, files, unmade)
 	}
-	if !on.how.Settled { // AWS makes up the end of the secret's ARN when it makes the secret
-		on.runner.ResolvePending = on.letFunctionIn
+	if !on.how.Settled { // AWS chooses the end of the secret's ARN
+		on.runner.ResolvePending = on.planClusterAccess
 	}
 	if on.stack, err = on.runner.Plan(ctx); err != nil {
 		return err
 	}
-	if err := c.showFound(on); err != nil {
-		return errors.Join(err, on.forget(context.WithoutCancel(ctx)))
+	if err := c.printDiscovery(on); err != nil {
+		return errors.Join(err, on.discard(context.WithoutCancel(ctx)))
 	}
-	told, err := c.carryOut(ctx, on.env, proposal{question: "change this?",
+	result, err := c.planAndApply(ctx, on.env, proposal{question: "Apply these changes?",
 		plan:  slices.Concat(on.access.Changes, on.stack.Changes),
-		apply: on.apply, forget: on.forget,
+		apply: on.apply, discard: on.discard,
 		check: func(ctx context.Context, _ bool) (change.Findings, error) {
 			return on.chain(on.runner.Template).Check(ctx)
 		}})
 	if err != nil {
 		return err
 	}
-	mode := "it acts on the next warning"
+	mode := "it handles the next interruption"
 	if on.stack.Parameters["Mode"] == "observe" {
-		mode = "it observes, and changes nothing until --set Mode=act"
+		mode = "it observes and changes nothing until you set --set Mode=act"
 	}
-	return c.conclude(told, told.Findings, install.StackName(told.Cluster)+" is installed: "+mode, errUnfinished)
+	return c.conclude(result, result.Findings, install.StackName(result.Cluster)+" is installed: "+mode, errUnfinished)
 }
 
-// showFound tells what was found out.
-func (c *console) showFound(on *deploying) error {
-	c.sayWhere(on.env)
+// printDiscovery prints what was discovered.
+func (c *console) printDiscovery(on *deploying) error {
+	c.printTarget(on.env)
 	if err := term.Findings(c.stderr, on.found.Findings, options(c.environ, c.stderr)); err != nil {
 		return err
 	}
 	for _, name := range on.stack.KeptParameters {
-		c.say(term.Mind, "%s stays as the stack has it, and something else was found now: --refresh takes that, --set %s=VALUE what you say", name, name)
+		c.say(term.Mind, "%s keeps the stack's value, which differs from the discovered one: --refresh uses the discovered one, --set %s=VALUE yours", name, name)
 	}
 	return nil
 }
 
 // forget takes back what was proposed to CloudFormation.
-func (on *deploying) forget(ctx context.Context) error { return on.runner.Discard(ctx, on.stack) }
+func (on *deploying) discard(ctx context.Context) error { return on.runner.Discard(ctx, on.stack) }
 
-// apply lets the function in first: it could do nothing before that.
+// apply grants access to the cluster first: the function needs it from its first invocation.
 func (on *deploying) apply(ctx context.Context) error {
 	if err := on.letIn.Apply(ctx, on.access); err != nil {
-		return errors.Join(err, on.forget(context.WithoutCancel(ctx)))
+		return errors.Join(err, on.discard(context.WithoutCancel(ctx)))
 	}
 	return on.runner.Apply(ctx, on.stack)
 }
 
 func (at session) chain(template *install.Template) check.Checks {
 	ch := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Instances: at.instances}
-	// Of those that have a node, a Spot instance before others.
+	// Of the instances with a node, prefer a Spot instance.
 	all := slices.DeleteFunc(slices.Clone(at.instances), func(i awsadmin.Instance) bool {
 		return i.Ended || !slices.ContainsFunc(at.nodes, func(m onboard.NodeInstance) bool { return m.ID == i.ID })
 	})
@@ -279,7 +279,7 @@ func (at session) chain(template *install.Template) check.Checks {
 	return ch
 }
 
-// sayStep tells of a step of CloudFormation's that is over.
+// sayStep prints a stack event of a resource that CloudFormation has finished.
 func (c *console) sayStep(e awsadmin.StackEvent) {
 	if !e.Ended() {
 		return

@@ -19,7 +19,7 @@ import (
 )
 
 type invokeOptions struct {
-	place
+	kubeFlags
 	event    string
 	now, yes bool
 }
@@ -28,22 +28,22 @@ func invokeCommand(c *console) *cobra.Command {
 	var o invokeOptions
 	cmd := &cobra.Command{
 		Use:   "invoke -e FILE",
-		Short: "does here, with your own credentials, what the function would do with an event",
-		Long: "invoke reads an event as EventBridge would send it, and says what the function would do with it now; it changes\n" +
-			"nothing. With --yes it does it: the node is cordoned and drained, and its instance replaced, as if the function had\n" +
-			"been invoked. That takes as long as the event leaves time.\n\n" +
-			"An event of the past is told as such: --now has it sent now. Where the function's settings are not the defaults, set\n" +
-			"them here too: KOPS_SPOT_FORCE and the like",
+		Short: "Handle an event file locally (dry run unless --yes)",
+		Long: "Read an EventBridge event and show what the function would do with it now, using your own credentials.\n" +
+			"With --yes, do it: cordon and drain the node and replace its instance, as the function would. This can take until the\n" +
+			"deadline of the event.\n\n" +
+			"Use --now for an event from the past. If the function's settings differ from the defaults, set them here too\n" +
+			"(KOPS_SPOT_FORCE and so on).",
 		Example: "  kops-spot invoke -e events/spot-interruption.json\n" +
 			"  kops-spot invoke -e warning.json --now --output json",
-		Args: nothing,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.invoke(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	o.flags(f)
-	f.StringVarP(&o.event, "event", "e", "", "the `file` that the event is in; - for standard input")
-	f.BoolVar(&o.now, "now", false, "take the event for one that was sent now")
-	f.BoolVarP(&o.yes, "yes", "y", false, "do it, and do not only say what would be done")
+	o.register(f)
+	f.StringVarP(&o.event, "event", "e", "", "The event `file`; - for standard input")
+	f.BoolVar(&o.now, "now", false, "Set the time of the event to now")
+	f.BoolVarP(&o.yes, "yes", "y", false, "Handle the event instead of a dry run")
 	return cmd
 }
 
@@ -52,7 +52,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	if err != nil {
 		return err
 	}
-	k, err := c.connect(ctx, o.place)
+	k, err := c.connect(ctx, o.kubeFlags)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	if o.yes {
 		for _, in := range all {
 			if err := ownMachine(ctx, h.Cloud, k.name, machine{in.Instance, in.Region}); err != nil {
-				return fmt.Errorf("nothing was done: %w", err)
+				return fmt.Errorf("nothing was changed: %w", err)
 			}
 		}
 		handle = h.Handle
@@ -77,7 +77,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	return c.handleAll(ctx, o, all, handle)
 }
 
-// handleAll handles the interruptions of one event side by side, since the time of all of them runs, and tells each.
+// handleAll handles the interruptions of one event in parallel, because their deadlines run in parallel.
 func (c *console) handleAll(ctx context.Context, o invokeOptions, all []spot.Interruption,
 	handle func(context.Context, spot.Interruption) (spot.Outcome, error)) error {
 	outs, errs := make([]spot.Outcome, len(all)), make([]error, len(all))
@@ -89,25 +89,25 @@ func (c *console) handleAll(ctx context.Context, o invokeOptions, all []spot.Int
 	for i, in := range all {
 		switch {
 		case errs[i] != nil:
-			errs[i] = fmt.Errorf("instance %s: nothing was done for it: %w", in.Instance, errs[i])
+			errs[i] = fmt.Errorf("handling instance %s failed: %w", in.Instance, errs[i])
 			continue
 		case outs[i].Result == spot.Incomplete, outs[i].Result == spot.NodeNotFound:
-			errs[i] = fmt.Errorf("instance %s: it ended %s: %s", in.Instance, outs[i].Result, cmp.Or(outs[i].Reason, "see above"))
+			errs[i] = fmt.Errorf("instance %s: result %s: %s", in.Instance, outs[i].Result, cmp.Or(outs[i].Reason, "see above"))
 		}
-		if err := c.tellOutcome(outs[i]); err != nil {
+		if err := c.printOutcome(outs[i]); err != nil {
 			return err
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// readEvent reads the interruptions that an event speaks of.
+// readEvent reads the interruptions of an event.
 func (c *console) readEvent(o invokeOptions) ([]spot.Interruption, error) {
 	var text []byte
 	var err error
 	switch o.event {
 	case "":
-		return nil, errors.New("say which event with -e: a file such as events/spot-interruption.json, or - for standard input")
+		return nil, errors.New("no event: set -e to a file such as events/spot-interruption.json, or to - for standard input")
 	case "-":
 		text, err = io.ReadAll(c.stdin)
 	default:
@@ -120,11 +120,11 @@ func (c *console) readEvent(o invokeOptions) ([]spot.Interruption, error) {
 	var unknown *eventbridge.UnknownError
 	switch {
 	case errors.As(err, &unknown):
-		return nil, fmt.Errorf("the function would leave this event alone: %w", err)
+		return nil, fmt.Errorf("the function would ignore this event: %w", err)
 	case err != nil:
 		return nil, err
 	case e.SelfCheck:
-		return nil, errors.New("this event asks the function whether it could act: send it to the function itself, with aws lambda invoke")
+		return nil, errors.New("this event is a self-check: send it to the function with aws lambda invoke")
 	}
 	if o.now {
 		for i := range e.Interruptions {
@@ -134,7 +134,7 @@ func (c *console) readEvent(o invokeOptions) ([]spot.Interruption, error) {
 	return e.Interruptions, nil
 }
 
-// tellOutcome is an outcome in the form that was asked for.
-func (c *console) tellOutcome(out spot.Outcome) error {
-	return c.tell(out, func(w io.Writer, o term.Options) error { return term.Timeline(w, out, o) })
+// printOutcome prints an outcome.
+func (c *console) printOutcome(out spot.Outcome) error {
+	return c.printResult(out, func(w io.Writer, o term.Options) error { return term.Timeline(w, out, o) })
 }

@@ -1,5 +1,5 @@
-// Command kops-spot is the operator's side of the function: it deploys and checks it, says what it would do with a node and
-// why, and what to do with a node that it has left marked. The function itself does not need it.
+// Command kops-spot is the operator's tool: it deploys the function, checks it, explains what it would do with a node, and
+// restores nodes that it has cordoned. The function does not need it.
 package main
 
 import (

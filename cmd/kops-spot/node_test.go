@@ -18,10 +18,10 @@ func TestMachineOf(t *testing.T) {
 		"aws:///us-gov-west-1b/i-0a1b2c3d":            {want: machine{"i-0a1b2c3d", "us-gov-west-1"}},
 		"aws:///eu-west-1a/i-0a1b2c3d":                {label: "eu-central-1", want: machine{"i-0a1b2c3d", "eu-central-1"}},
 		"aws:///somewhere/i-0a1b2c3d":                 {want: machine{"i-0a1b2c3d", ""}},
-		"":                                            {err: "its spec.providerID is empty: if it has just registered, try again in a minute"},
-		"gce://project/us-central1-a/i-0a1b2c3d":      {err: "only EC2's warnings are handled"},
-		"aws:///us-east-1a/fargate-ip-10-0-0-1":       {err: "is no EC2 instance"},
-		"aws:///us-east-1a/i-0a1b2c3d; rm -rf /tmp/x": {err: "is no EC2 instance"},
+		"":                                            {err: "has an empty spec.providerID: if it has just registered, try again in a minute"},
+		"gce://project/us-central1-a/i-0a1b2c3d":      {err: "is not an EC2 instance"},
+		"aws:///us-east-1a/fargate-ip-10-0-0-1":       {err: "is not an EC2 instance"},
+		"aws:///us-east-1a/i-0a1b2c3d; rm -rf /tmp/x": {err: "is not an EC2 instance"},
 	} {
 		n := spot.Node{Name: "n", ProviderID: id, Labels: map[string]string{"topology.kubernetes.io/region": c.label}}
 		got, err := machineOf(n)

@@ -11,7 +11,7 @@ import (
 )
 
 type offboardOptions struct {
-	site
+	awsFlags
 	original bool
 }
 
@@ -19,23 +19,23 @@ func offboardCommand(c *console) *cobra.Command {
 	var o offboardOptions
 	cmd := &cobra.Command{
 		Use:   "offboard",
-		Short: "takes away what onboard has made for a cluster, and nothing else",
-		Long: "offboard takes away the IAM user of the cluster with its access keys, the function's role, their secrets, and what\n" +
-			"the cluster knows of them. What another cluster of the account needs, and what somebody else has made, it leaves, and\n" +
-			"says so. It shows what it would change and asks. Broken off, it is run again.\n\n" +
-			"With --original it takes away, instead, the function cast-ai-ec2-events-handler that kops-spot replaces",
+		Short: "Remove what onboard created for a cluster",
+		Long: "Remove the cluster's IAM user with its access keys, the function's role, their secrets, and their mappings and RBAC\n" +
+			"in the cluster. Resources that other clusters need or that somebody else created are kept and listed. The plan is\n" +
+			"shown before you confirm it. Safe to run again after an interruption.\n\n" +
+			"With --original, remove the function cast-ai-ec2-events-handler instead, which kops-spot replaces.",
 		Example: "  kops-spot offboard\n  kops-spot offboard --original",
-		Args:    nothing,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return toldWhoMay(c.offboard(cmd.Context(), o)) },
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return withPermissionHint(c.offboard(cmd.Context(), o)) },
 	}
-	o.site.flags(cmd.Flags())
-	c.yesFlag(cmd.Flags())
-	cmd.Flags().BoolVar(&o.original, "original", false, "take away the function cast-ai-ec2-events-handler, its rules and its role, and nothing of kops-spot's")
+	o.awsFlags.register(cmd.Flags())
+	c.applyFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&o.original, "original", false, "Remove the function cast-ai-ec2-events-handler, its rules and its role, and nothing of kops-spot")
 	return cmd
 }
 
 func (c *console) offboard(ctx context.Context, o offboardOptions) error {
-	at, err := c.stand(ctx, o.site)
+	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return err
 	}
@@ -43,20 +43,20 @@ func (c *console) offboard(ctx context.Context, o offboardOptions) error {
 		Environment: at.env, Permissions: onboard.Least, Store: onboard.InSecretsManager{Cluster: at.env.Cluster}}}
 	plan, done := r.PlanRemoval, fmt.Sprintf("%s is offboarded", at.env.Cluster)
 	if o.original {
-		plan, done = r.PlanOriginal, "nothing of the original is left in "+at.env.Region+" but what is said above"
+		plan, done = r.PlanOriginal, "the original function is removed from "+at.env.Region+"; kept: the resources marked \"leave\" above"
 	}
-	told, err := c.carryOutInAccount(ctx, r, "take this away?", plan)
+	result, err := c.applyOnboarding(ctx, r, "Delete these resources?", plan)
 	if err != nil {
 		return err
 	}
 	if !o.original {
-		f, err := originalIsThere(ctx, r.AWS)
+		f, err := findOriginal(ctx, r.AWS)
 		if err != nil {
 			return err
 		}
 		for _, one := range f {
-			c.say(term.Mind, "%s is there too: kops-spot offboard --original takes it away", one.Name)
+			c.say(term.Mind, "%s still exists: remove it with kops-spot offboard --original", one.Name)
 		}
 	}
-	return c.conclude(told, told.Findings, done, errUnfinished)
+	return c.conclude(result, result.Findings, done, errUnfinished)
 }

@@ -16,7 +16,7 @@ import (
 )
 
 type onboardOptions struct {
-	site
+	awsFlags
 	onboard.Spec
 	credentialsFile, export  string
 	printCredentials, policy bool
@@ -26,64 +26,57 @@ func onboardCommand(c *console) *cobra.Command {
 	var o onboardOptions
 	cmd := &cobra.Command{
 		Use:   "onboard",
-		Short: "gives CAST AI and the function the rights that they need on one cluster",
-		Long: "onboard makes what CAST AI needs to work on a kOps cluster, and the function to drain its nodes: an IAM user with\n" +
-			"its policies and an access key, the role of the function, and what the role may do in the cluster.\n" +
-			"It shows what it would change and asks; what is as it should be already, it leaves. Broken off, it is run again.\n\n" +
-			"The access key's secret goes to Secrets Manager, to a file, or with CASTAI_API_TOKEN and CASTAI_API_URL set to\n" +
-			"CAST AI's console, and is not shown",
+		Short: "Grant CAST AI and the function access to a cluster",
+		Long: "Create what CAST AI needs to manage a kOps cluster and what the function needs to drain its nodes: an IAM user with\n" +
+			"policies and an access key, the function's role, and the role's RBAC in the cluster.\n" +
+			"The plan is shown before you confirm it. Existing resources are left unchanged. Safe to run again after an\n" +
+			"interruption.\n\n" +
+			"The secret access key is stored in Secrets Manager, in a file, or (with CASTAI_API_TOKEN and CASTAI_API_URL) in the\n" +
+			"CAST AI console. It is not printed.",
 		Example: "  kops-spot onboard\n" +
 			"  kops-spot onboard --cluster prod.example.com --region eu-west-1 --yes --output json\n" +
 			"  kops-spot onboard --export onboard/",
-		Args: nothing,
-		RunE: func(cmd *cobra.Command, _ []string) error { return toldWhoMay(c.onboard(cmd.Context(), o)) },
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return withPermissionHint(c.onboard(cmd.Context(), o)) },
 	}
 	f := cmd.Flags()
-	o.site.flags(f)
-	c.yesFlag(f)
+	o.awsFlags.register(f)
+	c.applyFlags(f)
 	exportFlag(f, &o.export)
 	f.StringVar(&o.Permissions, "permissions", onboard.Least,
-		"of the function's role: "+onboard.Least+", or "+onboard.Guide+
-			" for the policies of AWS' own that the guide lists too, which are not scoped to the cluster")
-	f.StringVar(&o.credentialsFile, "credentials-file", "", "the `file` that the access key is put into, for its owner to read only")
-	f.BoolVar(&o.printCredentials, "print-credentials", false, "print the access key too, if one is made")
-	f.BoolVar(&o.RotateKey, "rotate-key", false, "make a new access key, store it, and then delete the old one")
+		"Permissions of the function's role: "+onboard.Least+", or "+onboard.Guide+
+			" to also attach the AWS managed policies of the guide, which are not scoped to the cluster")
+	f.StringVar(&o.credentialsFile, "credentials-file", "", "Store the access key in this `file`, readable only by its owner")
+	f.BoolVar(&o.printCredentials, "print-credentials", false, "Also print the access key if one is created")
+	f.BoolVar(&o.RotateKey, "rotate-key", false, "Create and store a new access key, then delete the old one")
 	f.BoolVar(&o.UserIsMaster, "user-is-master", false,
-		"let the user into the cluster, to do everything there (system:masters), as the guide implies")
+		"Map the user to system:masters (full access to the cluster), as the guide implies")
 	f.BoolVar(&o.ReplaceShared, "replace-shared-policy", false,
-		"write the account's policy though users have it who lose rights by that")
+		"Update the account's shared policy even if other users lose permissions")
 	f.BoolVar(&o.Karpenter, "karpenter", false,
-		"let the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml too")
+		"Allow the function to delete Karpenter NodeClaims (deploy/rbac-karpenter.yaml)")
 	f.StringSliceVar(&o.Subnets, "subnets", nil,
-		"the `ids` of the subnets of a function in the VPC, with commas between them")
-	f.StringSliceVar(&o.SecurityGroups, "security-groups", nil, "the `ids` of its security groups")
-	f.BoolVar(&o.policy, "export-installer-policy", false, "print the IAM policy that whoever runs this needs, and stop")
+		"Comma-separated `IDs` of the subnets, for a function in the VPC")
+	f.StringSliceVar(&o.SecurityGroups, "security-groups", nil, "Comma-separated `IDs` of the security groups, for a function in the VPC")
+	f.BoolVar(&o.policy, "export-installer-policy", false, "Print the IAM policy that you need to run the installer, and exit")
 	return cmd
-}
-
-// nothing wants no arguments.
-func nothing(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("%s: it takes flags only, and not %s: %s --help lists them", cmd.CommandPath(), args[0], cmd.CommandPath())
-	}
-	return nil
 }
 
 func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	if o.Permissions != onboard.Least && o.Permissions != onboard.Guide {
-		return fmt.Errorf("--permissions %s: it is %s or %s", o.Permissions, onboard.Least, onboard.Guide)
+		return fmt.Errorf("invalid --permissions %q: use %s or %s", o.Permissions, onboard.Least, onboard.Guide)
 	}
 	if err := o.Spec.Check(); err != nil {
 		return err
 	}
 	if o.policy {
-		return c.installerPolicy(ctx, o.site)
+		return c.installerPolicy(ctx, o.awsFlags)
 	}
 	var err error
 	if o.Store, err = c.keyStore(o); err != nil {
 		return err
 	}
-	at, err := c.stand(ctx, o.site)
+	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return err
 	}
@@ -107,51 +100,51 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		return c.export(o.export, p.Files, unmade)
 	}
 	if o.UserIsMaster {
-		c.say(term.Mind, "the user is let into the cluster as system:masters: whoever has its access key may do everything there")
+		c.say(term.Mind, "the user gets system:masters: its access key grants full access to the cluster")
 	}
-	told, err := c.carryOutInAccount(ctx, r, "change this?", r.Plan)
+	result, err := c.applyOnboarding(ctx, r, "Apply these changes?", r.Plan)
 	if err != nil {
 		return err
 	}
-	return c.tellOnboarded(ctx, r, o, told)
+	return c.finishOnboarding(ctx, r, o, result)
 }
 
-func (c *console) tellOnboarded(ctx context.Context, r *onboard.Onboarding, o onboardOptions, told changed) error {
-	done := fmt.Sprintf("%s is onboarded", told.Cluster)
+func (c *console) finishOnboarding(ctx context.Context, r *onboard.Onboarding, o onboardOptions, result applyResult) error {
+	done := fmt.Sprintf("%s is onboarded", result.Cluster)
 	if r.Made != nil {
-		told.AccessKeyID = r.Made.ID
-		done += fmt.Sprintf("; the secret of access key %s is in %s", r.Made.ID, r.Spec.Store)
+		result.AccessKeyID = r.Made.ID
+		done += fmt.Sprintf("; access key %s is stored in %s", r.Made.ID, r.Spec.Store)
 		if o.printCredentials {
-			told.Credentials = r.Made
+			result.Credentials = r.Made
 		}
 	} else if o.printCredentials {
-		c.say(term.Mind, "no access key was made, and the secret of one that is there can be had where it is stored only")
+		c.say(term.Mind, "no access key was created; read the secret of an existing key from its store")
 	}
-	f, err := originalIsThere(ctx, r.AWS)
+	f, err := findOriginal(ctx, r.AWS)
 	if err != nil {
 		return err
 	}
-	told.Findings = append(told.Findings, f...)
-	if err := c.conclude(told, told.Findings, done, errUnfinished); err != nil {
+	result.Findings = append(result.Findings, f...)
+	if err := c.conclude(result, result.Findings, done, errUnfinished); err != nil {
 		return err
 	}
-	if k := told.Credentials; k != nil && c.output == asText {
+	if k := result.Credentials; k != nil && c.output == asText {
 		_, err = fmt.Fprintf(c.stdout, "AccessKeyId=%s\nSecretAccessKey=%s\n", k.ID, k.Secret)
 	}
 	return err
 }
 
-// originalIsThere tells of the function that kops-spot replaces.
-func originalIsThere(ctx context.Context, account *awsadmin.Account) (change.Findings, error) {
+// findOriginal warns if the function that kops-spot replaces still exists.
+func findOriginal(ctx context.Context, account *awsadmin.Account) (change.Findings, error) {
 	f, err := onboard.Original(ctx, account)
 	if err != nil || f == nil {
 		return nil, err
 	}
-	return change.Findings{{Level: change.Warn, Name: "function " + f.Name, Detail: "the function that kops-spot replaces is still there, and handles the same events",
-		Advice: "once kops-spot's own runs: kops-spot offboard --original"}}, nil
+	return change.Findings{{Level: change.Warn, Name: "function " + f.Name, Detail: "the function that kops-spot replaces still exists and handles the same events",
+		Advice: "once kops-spot runs, remove it with kops-spot offboard --original"}}, nil
 }
 
-// keyStore is where the access key goes; nil is Secrets Manager.
+// keyStore returns where to store the access key; nil means Secrets Manager.
 func (c *console) keyStore(o onboardOptions) (onboard.KeyStore, error) {
 	token, url := c.getenv("CASTAI_API_TOKEN"), c.getenv("CASTAI_API_URL")
 	switch {
@@ -160,7 +153,7 @@ func (c *console) keyStore(o onboardOptions) (onboard.KeyStore, error) {
 	case token == "" && url == "":
 		return nil, nil
 	case token == "" || url == "":
-		return nil, errors.New("of CASTAI_API_TOKEN and CASTAI_API_URL one is set and the other is not: set both, or neither")
+		return nil, errors.New("only one of CASTAI_API_TOKEN and CASTAI_API_URL is set: set both or neither")
 	}
 	g := castai.Giving{URL: url, Token: token, UserAgent: "kops-spot/" + version}
 	give := func(ctx context.Context, credentials []byte) error {
@@ -173,10 +166,10 @@ func (c *console) keyStore(o onboardOptions) (onboard.KeyStore, error) {
 	return onboard.InConsole{Give: give}, g.Check()
 }
 
-// installerPolicy prints what whoever onboards needs. It asks AWS nothing that needs a permission, except for the roles' names:
-// without, it takes the first cluster's.
-func (c *console) installerPolicy(ctx context.Context, s site) error {
-	at, err := c.reach(ctx, s)
+// installerPolicy prints the IAM policy that the installer needs. The only permission it uses is to list roles; without
+// it, the policy names the role of the account's first cluster.
+func (c *console) installerPolicy(ctx context.Context, s awsFlags) error {
+	at, err := c.openUnverified(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -189,8 +182,8 @@ func (c *console) installerPolicy(ctx context.Context, s site) error {
 	if state, err := onboard.Inspect(ctx, at.account, at.ref.Cluster); err == nil {
 		v.FunctionRole = state.RoleName
 	} else {
-		c.say(term.Mind, "which role the function would have cannot be seen (%v): this is for %s; if another cluster of the account has that, "+
-			"replace it by %s", err, iam.FunctionRole, iam.FunctionRoleName(at.ref.Cluster))
+		c.say(term.Mind, "cannot determine the function's role (%v): the policy names %s; if another cluster of the account uses that role, "+
+			"replace it with %s", err, iam.FunctionRole, iam.FunctionRoleName(at.ref.Cluster))
 	}
 	text, err := iam.Render(iam.InstallerPolicy, v)
 	if err != nil {

@@ -7,8 +7,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// policy is what the function is told to decide by, as far as its settings are set here too, and whence that is known.
-// It is read in this one place.
+// policy reads the function's policy from the environment, and returns where it comes from.
 func (c *console) policy(cluster string) (p spot.Policy, from string, err error) {
 	if p, err = app.PolicyOf(c.environ); err != nil {
 		return p, "", err
@@ -17,5 +16,5 @@ func (c *console) policy(cluster string) (p spot.Policy, from string, err error)
 	if reflect.DeepEqual(p, spot.DefaultPolicy(cluster)) {
 		return p, "(the defaults)", nil
 	}
-	return p, "(as the KOPS_SPOT_ variables here say)", nil
+	return p, "(from the KOPS_SPOT_ variables)", nil
 }

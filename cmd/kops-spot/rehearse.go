@@ -18,48 +18,48 @@ import (
 )
 
 type rehearseOptions struct {
-	place
+	kubeFlags
 	event, bus, function, logGroup string
 
 	wait time.Duration
 }
 
-// rehearsed are the warnings that can be rehearsed.
+// rehearsed are the event kinds that can be rehearsed.
 var rehearsed = []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate, spot.Rebalance}
 
 func rehearseCommand(c *console) *cobra.Command {
 	var o rehearseOptions
 	cmd := &cobra.Command{
 		Use:   "rehearse NODE",
-		Short: "sends a made-up warning the way that a real one takes, and shows what came of it",
-		Long: "rehearse has EventBridge send the function a warning of the node's instance that nobody has given, and follows it\n" +
-			"to its outcome. What is rehearsed is the whole chain: rule, permission, function, log-in, plan.\n\n" +
-			"The function only plans, unless it is configured with KOPS_SPOT_REHEARSALS=act: then it drains the node, with respect\n" +
-			"for every budget, asks nobody for a replacement, and takes its marks off the node again",
+		Short: "Send a test interruption through EventBridge and show the outcome",
+		Long: "Send a test interruption of the node's instance through EventBridge and follow it to its outcome. This exercises\n" +
+			"every link: rule, permission, function, authentication and plan.\n\n" +
+			"By default the function only plans. With KOPS_SPOT_REHEARSALS=act it drains the node, never overrides a\n" +
+			"PodDisruptionBudget, requests no replacement, and restores the node afterwards.",
 		Example: "  kops-spot rehearse i-0a1b2c3d4e5f60718",
-		Args:    one("which node"),
+		Args:    oneArg,
 		RunE:    func(cmd *cobra.Command, args []string) error { return c.rehearse(cmd.Context(), o, args[0]) },
 	}
 	f := cmd.Flags()
-	o.flags(f)
-	f.StringVar(&o.event, "event", string(spot.SpotTerminate), "the `kind` of warning: "+listed(rehearsed))
-	f.StringVar(&o.bus, "bus", "default", "the event `bus`")
-	f.StringVar(&o.function, "function", "", "the function's `name`, in whose log the outcome is looked for; else the one of the cluster")
-	f.StringVar(&o.logGroup, "log-group", "", "the `name` of the log group to look in; else the one that Lambda gives the function")
-	f.DurationVar(&o.wait, "wait", 3*time.Minute, "how `long` to wait for the outcome")
-	c.yesFlag(f)
+	o.register(f)
+	f.StringVar(&o.event, "event", string(spot.SpotTerminate), "The event `kind`: "+listed(rehearsed))
+	f.StringVar(&o.bus, "bus", "default", "The event `bus`")
+	f.StringVar(&o.function, "function", "", "The `name` of the function whose log contains the outcome (default: the cluster's function)")
+	f.StringVar(&o.logGroup, "log-group", "", "The `name` of the log group (default: the function's)")
+	f.DurationVar(&o.wait, "wait", 3*time.Minute, "How `long` to wait for the outcome")
+	c.applyFlags(f)
 	return cmd
 }
 
 func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) error {
 	kind := spot.Kind(o.event)
 	if !slices.Contains(rehearsed, kind) {
-		return fmt.Errorf("--event %s: that cannot be rehearsed; what can is %s", o.event, listed(rehearsed))
+		return fmt.Errorf("invalid --event %q: use one of %s", o.event, listed(rehearsed))
 	}
 	if o.wait <= 0 {
-		return fmt.Errorf("--wait %s: it is how long to wait, such as 3m", o.wait)
+		return fmt.Errorf("invalid --wait %s: use a positive duration such as 3m", o.wait)
 	}
-	k, err := c.connect(ctx, o.place)
+	k, err := c.connect(ctx, o.kubeFlags)
 	if err != nil {
 		return err
 	}
@@ -79,15 +79,15 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 		return fmt.Errorf("nothing was sent: %w", err)
 	}
 	stage, group := rehearse.New(cfg), o.group(k.name)
-	if there, err := stage.HasLog(ctx, group); err != nil { // the outcome could not be looked for
+	if there, err := stage.HasLog(ctx, group); err != nil { // the outcome could not be read
 		return fmt.Errorf("nothing was sent: %w", err)
 	} else if !there {
-		c.say(term.Mind, "there is no log group %s yet: the function has never run, or is called otherwise (--function)",
+		c.say(term.Mind, "log group %s does not exist yet: the function has never run, or has another name (--function)",
 			group)
 	}
-	c.say(term.Mind, "node %s of %s: EventBridge is going to send a rehearsal of %s for its instance %s; nobody takes the machine.\n"+
-		"The function plans, or with KOPS_SPOT_REHEARSALS=act drains the node, with respect for every budget", n.Name, k.name, kind, m.id)
-	if err := c.ask(ctx, "send it?"); err != nil {
+	c.say(term.Mind, "node %s of %s: sending a rehearsal of %s for its instance %s; the instance itself is not interrupted.\n"+
+		"The function only plans, or with KOPS_SPOT_REHEARSALS=act drains the node without overriding budgets", n.Name, k.name, kind, m.id)
+	if err := c.ask(ctx, "Send it?"); err != nil {
 		return err
 	}
 	sent := time.Now()
@@ -95,15 +95,15 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	if err != nil {
 		return err
 	}
-	c.say(term.Good, "sent: event %s\nits outcome is waited for in the log group %s, for %s at most", id, group, o.wait)
+	c.say(term.Good, "sent event %s\nwaiting up to %[3]s for its outcome in log group %[2]s", id, group, o.wait)
 	ctx, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
 	const early = 10 * time.Minute // the log's clock is not ours
 	out, err := stage.FromLog(ctx, group, id, sent.Add(-early), func(what string) { c.say(term.Good, "%s", what) })
 	if err != nil {
-		return whereBroken(err, group)
+		return withChecklist(err, group)
 	}
-	return c.tellRehearsal(out)
+	return c.printRehearsal(out)
 }
 
 // ownMachine makes sure that the account has just this machine for just this cluster.
@@ -122,29 +122,29 @@ func ownMachine(ctx context.Context, cloud spot.Cloud, cluster string, m machine
 	return nil
 }
 
-// group is the log group in which the outcome is looked for.
+// group returns the log group that contains the outcome.
 func (o rehearseOptions) group(cluster string) string {
 	return cmp.Or(o.logGroup, "/aws/lambda/"+cmp.Or(o.function, iam.FunctionName(cluster)))
 }
 
-// whereBroken says where a chain may be broken of which nothing was heard.
-func whereBroken(err error, group string) error {
+// withChecklist adds what to check if there was no outcome.
+func withChecklist(err error, group string) error {
 	if !errors.Is(err, rehearse.ErrNoOutcome) {
 		return err
 	}
-	return fmt.Errorf("%w. Look, in this order, whether a rule of the bus is enabled and matches the source kops-spot.rehearsal; "+
-		"its target is the function; the function's policy lets EventBridge invoke it; the function has been invoked and not "+
-		"throttled; and whether this is its log (--function, --log-group), it may write it, and can start: "+
-		"aws logs tail %s --since 1h shows what it says", err, group)
+	return fmt.Errorf("%w. Check, in this order, that a rule of the bus is enabled and matches the source kops-spot.rehearsal; "+
+		"that its target is the function; that the function's policy allows EventBridge to invoke it; that the function was "+
+		"invoked and not throttled; and that this is its log (--function, --log-group) and the function can start and write it: "+
+		"aws logs tail %s --since 1h", err, group)
 }
 
-func (c *console) tellRehearsal(out spot.Outcome) error {
-	if err := c.tellOutcome(out); err != nil {
+func (c *console) printRehearsal(out spot.Outcome) error {
+	if err := c.printOutcome(out); err != nil {
 		return err
 	}
 	switch out.Result {
 	case spot.Planned, spot.Drained, spot.Cordoned, spot.Skipped:
 		return nil
 	}
-	return fmt.Errorf("the rehearsal ended %s: %s", out.Result, cmp.Or(out.Reason, "see above"))
+	return fmt.Errorf("the rehearsal ended with result %s: %s", out.Result, cmp.Or(out.Reason, "see above"))
 }

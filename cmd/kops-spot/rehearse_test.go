@@ -20,8 +20,8 @@ func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
 		for _, form := range []string{asText, asJSON} {
 			var shown strings.Builder
 			c := &console{stdout: &shown, stderr: io.Discard, output: form}
-			err := c.tellRehearsal(spot.Outcome{Result: result, Node: "n", Reason: "because"})
-			if good[result] != (err == nil) || err != nil && err.Error() != fmt.Sprintf("the rehearsal ended %s: because", result) {
+			err := c.printRehearsal(spot.Outcome{Result: result, Node: "n", Reason: "because"})
+			if good[result] != (err == nil) || err != nil && err.Error() != fmt.Sprintf("the rehearsal ended with result %s: because", result) {
 				t.Errorf("%s: %v", result, err)
 			}
 			var out spot.Outcome
@@ -34,17 +34,17 @@ func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
 
 // TestOnlySilenceIsABrokenChain: an error of another kind says itself what to do.
 func TestOnlySilenceIsABrokenChain(t *testing.T) {
-	silent := whereBroken(fmt.Errorf("%w in the log group /l", rehearse.ErrNoOutcome), "/l")
-	for _, want := range []string{"no outcome of the rehearsal was found in the log group /l", "enabled and matches the source kops-spot.rehearsal", "lets EventBridge invoke it", "aws logs tail /l --since 1h"} {
+	silent := withChecklist(fmt.Errorf("%w in the log group /l", rehearse.ErrNoOutcome), "/l")
+	for _, want := range []string{"no outcome of the rehearsal was found in the log group /l", "enabled and matches the source kops-spot.rehearsal", "allows EventBridge to invoke it", "aws logs tail /l --since 1h"} {
 		if !strings.Contains(silent.Error(), want) {
 			t.Errorf("%q is not in: %v", want, silent)
 		}
 	}
 	other := errors.New("another")
-	if err := whereBroken(other, "x"); err != other {
+	if err := withChecklist(other, "x"); err != other {
 		t.Errorf("got %v", err)
 	}
-	if err := whereBroken(nil, "x"); err != nil {
+	if err := withChecklist(nil, "x"); err != nil {
 		t.Errorf("got %v", err)
 	}
 }

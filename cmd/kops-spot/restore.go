@@ -12,29 +12,28 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-// restored is what restore tells, for a program to read.
+// restored is the output of restore.
 type restored struct {
 	Cluster       string    `json:"cluster"`
 	Node          string    `json:"node"`
-	Restored      bool      `json:"restored"` // false: it carried no marks
+	Restored      bool      `json:"restored"` // false if kops-spot had applied nothing
 	Event         string    `json:"event,omitempty"`
 	Deadline      time.Time `json:"deadline,omitzero"`
 	Removed       []string  `json:"removed"`
-	Changed       []string  `json:"changed,omitempty"` // by somebody since, and so left
+	Changed       []string  `json:"changed,omitempty"` // by somebody else since, so kept
 	Unschedulable bool      `json:"unschedulable"`     // by somebody else
 }
 
 func restoreCommand(c *console) *cobra.Command {
-	var where place
+	var where kubeFlags
 	cmd := &cobra.Command{
 		Use:   "restore NODE",
-		Short: "takes the function's marks off a node, and only those",
-		Long: "restore opens a node again that the function has cordoned and that lives on: an instance that was stopped\n" +
-			"and has come back, a warning that came to nothing. It takes away what the function has added to the node,\n" +
-			"which the node's annotations name, and leaves what was there before or has been changed since.\n\n" +
-			"NODE is a node's name or its instance's id",
+		Short: "Restore a node cordoned by kops-spot",
+		Long: "Remove the cordon, taints and labels that the function applied to a node whose instance was not terminated. The node's\n" +
+			"annotations list what was applied. Anything that existed before or was changed since is kept.\n\n" +
+			"NODE is the name of a node or the ID of its instance.",
 		Example: "  kops-spot restore i-0a1b2c3d4e5f60718",
-		Args:    one("which node"),
+		Args:    oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := c.connect(cmd.Context(), where)
 			if err != nil {
@@ -43,8 +42,8 @@ func restoreCommand(c *console) *cobra.Command {
 			return c.restore(cmd.Context(), k, args[0])
 		},
 	}
-	where.flags(cmd.Flags())
-	c.yesFlag(cmd.Flags())
+	where.register(cmd.Flags())
+	c.applyFlags(cmd.Flags())
 	return cmd
 }
 
@@ -54,20 +53,20 @@ func (c *console) restore(ctx context.Context, k cluster, name string) error {
 		return err
 	}
 	shown := spot.WhatRestoreRemoves(n)
-	told := restored{Cluster: k.name, Node: n.Name, Removed: []string{}, Unschedulable: n.Unschedulable}
+	result := restored{Cluster: k.name, Node: n.Name, Removed: []string{}, Unschedulable: n.Unschedulable}
 	if !shown.Any() {
-		return c.conclude(told, nil, fmt.Sprintf("node %s of %s carries no marks of kops-spot: there is nothing to restore%s",
+		return c.conclude(result, nil, fmt.Sprintf("node %s of %s has nothing applied by kops-spot: nothing to restore%s",
 			n.Name, k.name, cordonedBySomebody(n)), nil)
 	}
 	if err := term.Restoring(c.stderr, n.Name+" of "+k.name, shown, time.Now(), options(c.environ, c.stderr)); err != nil {
 		return err
 	}
-	if err := c.ask(ctx, "take this off the node?"); err != nil {
+	if err := c.ask(ctx, "Restore the node?"); err != nil {
 		return err
 	}
 	other := false
 	n, err = k.ChangeNode(ctx, n, func(n spot.Node) spot.Node {
-		// Somebody else may have written meanwhile. Marks of another event are not those that were shown.
+		// The node may have been changed since: what another event applied was not shown.
 		if now := spot.WhatRestoreRemoves(n); now.Any() && now.Event != shown.Event {
 			other = true
 			return n
@@ -78,27 +77,27 @@ func (c *console) restore(ctx context.Context, k cluster, name string) error {
 	case err != nil:
 		return err
 	case other:
-		return fmt.Errorf("nothing was changed: node %s has been marked for another event meanwhile: run this again to see", n.Name)
+		return fmt.Errorf("nothing was changed: node %s was cordoned for another event in the meantime: run this again", n.Name)
 	}
-	told.Restored, told.Event, told.Deadline = true, shown.Event, shown.Deadline
-	told.Removed, told.Changed, told.Unschedulable = shown.Removed, shown.Changed, n.Unschedulable
-	err = c.conclude(told, nil, fmt.Sprintf("node %s of %s is restored%s", n.Name, k.name, cordonedBySomebody(n)), nil)
+	result.Restored, result.Event, result.Deadline = true, shown.Event, shown.Deadline
+	result.Removed, result.Changed, result.Unschedulable = shown.Removed, shown.Changed, n.Unschedulable
+	err = c.conclude(result, nil, fmt.Sprintf("node %s of %s restored%s", n.Name, k.name, cordonedBySomebody(n)), nil)
 	if c.output == asText {
-		c.sayWhereAWSIs(n)
+		c.printAWSHint(n)
 	}
 	return err
 }
 
-// cordonedBySomebody says what is to be known of a node that takes no pods though it has no marks of ours.
+// cordonedBySomebody describes a cordon that is not ours.
 func cordonedBySomebody(n spot.Node) string {
 	if !n.Unschedulable {
 		return ""
 	}
-	return fmt.Sprintf("; it is cordoned, by %s: kubectl uncordon %s opens it", cmp.Or(n.CordonedBy, "somebody else"), n.Name)
+	return fmt.Sprintf("; it is still cordoned by %s: kubectl uncordon %s removes the cordon", cmp.Or(n.CordonedBy, "somebody else"), n.Name)
 }
 
-// sayWhereAWSIs tells where to look for the other half of the function's work, which restore does not touch.
-func (c *console) sayWhereAWSIs(n spot.Node) {
+// printAWSHint prints how to see the AWS side, which restore does not change.
+func (c *console) printAWSHint(n spot.Node) {
 	m, err := machineOf(n)
 	if err != nil {
 		return
@@ -107,6 +106,6 @@ func (c *console) sayWhereAWSIs(n spot.Node) {
 	if m.region != "" {
 		region = " --region " + m.region
 	}
-	c.say(term.Mind, "nothing is changed in AWS: if its instance carries these tags, it was detached from its Auto Scaling group, which launched another:\n"+
+	c.say(term.Mind, "AWS is unchanged: if the instance has these tags, it was detached from its Auto Scaling group, which launched a replacement:\n"+
 		"aws ec2 describe-tags%s --filters Name=resource-id,Values=%s Name=key,Values=%s,%s", region, m.id, spot.TagDetached, spot.TagInterruptedAt)
 }

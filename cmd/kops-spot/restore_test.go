@@ -96,19 +96,19 @@ func TestRestoreIsMadeAgainWhenSomebodyElseHasWritten(t *testing.T) {
 	s := newStub("e1")
 	s.before = func(s *stub) { s.mark("e1"); s.before = nil }
 	out, said, err := s.restore(t)
-	if err != nil || out != "✔ node n of prod.example.com is restored\n" || len(s.patched) != 1 {
+	if err != nil || out != "✔ node n of prod.example.com restored\n" || len(s.patched) != 1 {
 		t.Errorf("%q, %q, %v; patched with %q", out, said, err, s.patched)
 	}
 }
 
 func TestRestoreTellsAProgram(t *testing.T) {
 	out, said, err := newStub("e1").restore(t, "--output", "json")
-	var told restored
-	if err != nil || json.Unmarshal([]byte(out), &told) != nil {
+	var result restored
+	if err != nil || json.Unmarshal([]byte(out), &result) != nil {
 		t.Fatalf("%q, %q, %v", out, said, err)
 	}
-	if !told.Restored || told.Node != "n" || told.Event != "e1" || told.Deadline.IsZero() || len(told.Removed) == 0 || told.Unschedulable {
-		t.Errorf("%+v", told)
+	if !result.Restored || result.Node != "n" || result.Event != "e1" || result.Deadline.IsZero() || len(result.Removed) == 0 || result.Unschedulable {
+		t.Errorf("%+v", result)
 	}
 }
 
@@ -117,7 +117,7 @@ func TestRestoreLeavesTheMarksOfAnotherEvent(t *testing.T) {
 	s := newStub("e1")
 	s.before = func(s *stub) { s.mark("e2"); s.before = nil }
 	out, _, err := s.restore(t)
-	if err == nil || !strings.Contains(err.Error(), "nothing was changed: node n has been marked for another event meanwhile") || out != "" || len(s.patched) != 0 {
+	if err == nil || !strings.Contains(err.Error(), "nothing was changed: node n was cordoned for another event in the meantime") || out != "" || len(s.patched) != 0 {
 		t.Errorf("%q, %v; patched with %q", out, err, s.patched)
 	}
 }

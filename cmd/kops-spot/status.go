@@ -15,7 +15,7 @@ import (
 )
 
 type statusOptions struct {
-	site
+	awsFlags
 	since time.Duration
 	last  int
 }
@@ -24,25 +24,25 @@ func statusCommand(c *console) *cobra.Command {
 	var o statusOptions
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "says what runs, and what has come of the last interruptions",
-		Long: "status tells of the stack and the function, what the last self-check has found, and what came of the last interruptions,\n" +
-			"as they stand in the function's log. It asks nobody to do anything; kops-spot check does",
+		Short: "Show the deployed function and the outcomes of recent interruptions",
+		Long: "Show the stack, the function, the result of the last self-check and the outcomes of recent interruptions from the\n" +
+			"function's log. Use kops-spot check to test the installation.",
 		Example: "  kops-spot status --since 168h",
-		Args:    nothing,
+		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.status(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	o.site.flags(f)
-	f.DurationVar(&o.since, "since", 24*time.Hour, "how `far` to look back")
-	f.IntVar(&o.last, "last", 20, "how `many` interruptions at most")
+	o.awsFlags.register(f)
+	f.DurationVar(&o.since, "since", 24*time.Hour, "How `far` to look back")
+	f.IntVar(&o.last, "last", 20, "The maximum `number` of interruptions")
 	return cmd
 }
 
 func (c *console) status(ctx context.Context, o statusOptions) error {
 	if o.since <= 0 || o.last < 1 {
-		return fmt.Errorf("--since %s, --last %d: both are to be more than nothing", o.since, o.last)
+		return fmt.Errorf("invalid --since %s or --last %d: both must be positive", o.since, o.last)
 	}
-	at, err := c.stand(ctx, o.site)
+	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 		return err
 	}
 	if f == nil {
-		return fmt.Errorf("there is no function %s in account %s, region %s: kops-spot install makes it", s.Function, s.Account, s.Region)
+		return fmt.Errorf("function %s does not exist in account %s, region %s: create it with kops-spot install", s.Function, s.Account, s.Region)
 	}
 	s.State, s.Mode = f.State, f.Environment["KOPS_SPOT_MODE"]
 	heard, err := rehearse.New(at.aws).Summarize(ctx, iam.LogGroup(s.Cluster), time.Now().Add(-o.since))
@@ -74,5 +74,5 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 		s.Program, s.Ready, s.Checked = heard.SelfCheck.Program, heard.SelfCheck.Result, &heard.SelfCheck.At
 	}
 	s.Outcomes = heard.Last(o.last)
-	return c.tell(s, func(w io.Writer, o term.Options) error { return term.ShowStatus(w, s, o) })
+	return c.printResult(s, func(w io.Writer, o term.Options) error { return term.ShowStatus(w, s, o) })
 }

@@ -15,34 +15,34 @@ import (
 )
 
 func uninstallCommand(c *console) *cobra.Command {
-	var where site
+	var where awsFlags
 	cmd := &cobra.Command{
 		Use:   "uninstall",
-		Short: "takes away all that install has made for a cluster, and nothing else",
-		Long: "uninstall has CloudFormation delete the function and all that belongs to it, the queues and the log too, and takes\n" +
-			"away its code, its log-in, and what the cluster knows of it. It shows what it would take away and asks. Broken off,\n" +
-			"it is run again. Do it before kops delete cluster where the function is in the VPC",
+		Short: "Remove what install created for a cluster",
+		Long: "Delete the CloudFormation stack with its queues and log, the function's code and secret, and its mapping and RBAC in\n" +
+			"the cluster. The plan is shown before you confirm it. Safe to run again after an interruption. If the function is in\n" +
+			"the VPC, run this before kops delete cluster.",
 		Example: "  kops-spot uninstall",
-		Args:    nothing,
+		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.uninstall(cmd.Context(), where) },
 	}
-	where.flags(cmd.Flags())
-	c.yesFlag(cmd.Flags())
+	where.register(cmd.Flags())
+	c.applyFlags(cmd.Flags())
 	return cmd
 }
 
-// leaving is a removal under way.
+// leaving is the state of one removal.
 type leaving struct {
 	install *install.Deployment
 	onboard *onboard.Onboarding
 
 	stack  install.Removal
 	access onboard.Plan
-	full   error // why the bucket stays: others have put something there
+	full   error // why the bucket is kept: it contains objects of others
 }
 
-func (c *console) uninstall(ctx context.Context, where site) error {
-	at, err := c.stand(ctx, where)
+func (c *console) uninstall(ctx context.Context, where awsFlags) error {
+	at, err := c.openSession(ctx, where)
 	if err != nil {
 		return err
 	}
@@ -53,17 +53,17 @@ func (c *console) uninstall(ctx context.Context, where site) error {
 	if err != nil {
 		return err
 	}
-	c.sayWhere(at.env)
-	told, err := c.carryOut(ctx, at.env, proposal{question: "take this away?", plan: plan, apply: l.apply,
+	c.printTarget(at.env)
+	result, err := c.planAndApply(ctx, at.env, proposal{question: "Delete these resources?", plan: plan, apply: l.apply,
 		check: l.check})
 	if err != nil {
 		return err
 	}
-	done := fmt.Sprintf("nothing of the function for %s is left but what is said above", told.Cluster)
-	return c.conclude(told, told.Findings, done, errUnfinished)
+	done := fmt.Sprintf("uninstalled from %s; kept: the resources marked \"leave\" above", result.Cluster)
+	return c.conclude(result, result.Findings, done, errUnfinished)
 }
 
-// plan is what is to go: the function first, then the ways in, and the code last. Nothing needs that to be gone.
+// plan lists what to delete: the function, then its access, then its code.
 func (l *leaving) plan(ctx context.Context) (plan change.Plan, err error) {
 	if l.stack, err = l.install.PlanRemoval(ctx); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (l *leaving) plan(ctx context.Context) (plan change.Plan, err error) {
 	return slices.Concat(l.stack.Stack.Changes, l.access.Changes, l.stack.Code.Changes), err
 }
 
-// apply takes all of it away, but for a bucket that is full of what others have put there.
+// apply deletes everything except a bucket that contains objects of others.
 func (l *leaving) apply(ctx context.Context) error {
 	if err := l.install.Apply(ctx, l.stack.Stack); err != nil {
 		return err
@@ -87,7 +87,7 @@ func (l *leaving) apply(ctx context.Context) error {
 	return err
 }
 
-// check looks whether all of it is gone.
+// check reports what still exists.
 func (l *leaving) check(ctx context.Context, applied bool) (left change.Findings, err error) {
 	if !applied {
 		return nil, nil
@@ -98,12 +98,12 @@ func (l *leaving) check(ctx context.Context, applied bool) (left change.Findings
 	}
 	if l.full != nil {
 		left = append(left, change.Finding{Level: change.Warn, Name: install.KindBucket,
-			Detail: "it stays: " + l.full.Error(),
-			Advice: "it has older versions of objects, or others' objects: empty it, and run this again"})
+			Detail: "kept: " + l.full.Error(),
+			Advice: "it contains other objects or older versions: empty it and run this again"})
 	}
 	for _, one := range plan {
 		if one.Changes() && (l.full == nil || one.Kind != install.KindBucket) {
-			left = append(left, change.Finding{Level: change.Fail, Name: one.Kind + " " + one.Name, Detail: "is still there", Advice: "run this again"})
+			left = append(left, change.Finding{Level: change.Fail, Name: one.Kind + " " + one.Name, Detail: "still exists", Advice: "run this again"})
 		}
 	}
 	return left, nil

@@ -12,10 +12,10 @@ import (
 func versionCommand(c *console) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "says which version this is",
+		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return c.tell(map[string]string{"version": version}, func(w io.Writer, _ term.Options) error {
+			return c.printResult(map[string]string{"version": version}, func(w io.Writer, _ term.Options) error {
 				_, err := fmt.Fprintln(w, version)
 				return err
 			})

@@ -15,7 +15,7 @@ import (
 // theShippedProgramCarriesTheFunction: who has nothing but it deploys the code that make dist has made.
 func theShippedProgramCarriesTheFunction(t *testing.T) {
 	w := home(t)
-	if _, stderr, err := w.command("install", "--export", t.TempDir()); err == nil || !strings.Contains(stderr, "this program was built without the function's code for arm64: make cli") {
+	if _, stderr, err := w.command("install", "--export", t.TempDir()); err == nil || !strings.Contains(stderr, "this binary does not contain the function's code for arm64: build one that does with make cli") {
 		t.Errorf("a program without the code: %v\n%s", err, stderr)
 	}
 	if said, err := exec.Command("make", "--no-print-directory", "-C", template.Root(), "cli").CombinedOutput(); err != nil {

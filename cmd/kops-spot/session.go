@@ -9,7 +9,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/spf13/pflag"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
@@ -17,18 +16,7 @@ import (
 	"github.com/castai/kops-spot/internal/onboard"
 )
 
-// site says which cluster a command is for that changes something in AWS too.
-type site struct {
-	place
-	region string
-}
-
-func (s *site) flags(f *pflag.FlagSet) {
-	s.place.flags(f)
-	f.StringVar(&s.region, "region", "", "the AWS `region` of the cluster; else the one that its nodes are in")
-}
-
-// session is a cluster and the account that it is in, both logged in to, and proven to belong together.
+// session is a connection to a cluster and to the AWS account that it runs in.
 type session struct {
 	cluster   dynamic.Interface
 	account   *awsadmin.Account
@@ -36,15 +24,15 @@ type session struct {
 	instances []awsadmin.Instance
 	nodes     []onboard.NodeInstance // instances that are nodes
 	ref       onboard.ClusterRef
-	store     string // kOps' state store; empty where the cluster does not say
+	store     string // kOps' state store; empty if unknown
 
 	login *rest.Config // to the cluster
 	aws   aws.Config
 }
 
-// reach logs in to the cluster and to AWS, and does not compare them yet.
-func (c *console) reach(ctx context.Context, s site) (at session, err error) {
-	k, err := c.connect(ctx, s.place)
+// openUnverified connects to the cluster and to AWS without verifying that they belong together.
+func (c *console) openUnverified(ctx context.Context, s awsFlags) (at session, err error) {
+	k, err := c.connect(ctx, s.kubeFlags)
 	if err != nil {
 		return at, err
 	}
@@ -66,9 +54,9 @@ func (c *console) reach(ctx context.Context, s site) (at session, err error) {
 	return at, nil
 }
 
-// stand reaches the cluster and its account, and makes sure that they belong together. It is the only way to an account.
-func (c *console) stand(ctx context.Context, s site) (session, error) {
-	at, err := c.reach(ctx, s)
+// openSession connects to the cluster and its account and verifies that they belong together.
+func (c *console) openSession(ctx context.Context, s awsFlags) (session, error) {
+	at, err := c.openUnverified(ctx, s)
 	if err != nil {
 		return at, err
 	}
@@ -79,18 +67,18 @@ func (c *console) stand(ctx context.Context, s site) (session, error) {
 	return at, err
 }
 
-// awsLogin finds credentials where the AWS CLI would.
+// awsLogin finds credentials in the same places as the AWS CLI.
 func awsLogin(ctx context.Context, region string) (aws.Config, error) {
-	const advice = "log in as for the AWS CLI, with AWS_PROFILE for example"
+	const advice = "set credentials as for the AWS CLI, for example with AWS_PROFILE"
 	bounded, cancel := context.WithTimeout(ctx, credentialsLimit)
 	defer cancel()
 	cfg, err := config.LoadDefaultConfig(bounded, config.WithRegion(region), config.WithAppID("kops-spot"))
 	if err != nil {
-		return cfg, fmt.Errorf("reading how to log in to AWS: %w: %s", err, advice)
+		return cfg, fmt.Errorf("loading the AWS configuration: %w: %s", err, advice)
 	}
 	if _, err = cfg.Credentials.Retrieve(bounded); err != nil {
 		detail := ": " + err.Error()
-		if strings.Contains(detail, "no EC2 IMDS role found") { // the last place was looked into, so nothing was configured
+		if strings.Contains(detail, "no EC2 IMDS role found") { // the last source was tried, so none is configured
 			detail = ""
 		}
 		return cfg, fmt.Errorf("%s%s: %s", noCredentials, detail, advice)

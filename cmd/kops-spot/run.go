@@ -58,6 +58,7 @@ func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, s
 				return err
 			}
 			cmd.InitDefaultHelpFlag()
+			cmd.InitDefaultVersionFlag()
 			return cmd.Help()
 		},
 	})

@@ -24,7 +24,7 @@ func TestCASTAIMistakes(t *testing.T) {
 		"the key itself":     {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + bare}, []string{"KOPS_SPOT_CASTAI_KEY: what stands there is no place, and may be the key itself"}},
 		"a key without dots": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + strings.ReplaceAll(bare, ":", "")}, []string{"may be the key itself"}},
 		"a place, no name":   {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=secretsmanager:"}, []string{"KOPS_SPOT_CASTAI_KEY: secretsmanager: is to be followed by a name"}},
-		"the key for an id":  {[]string{"KOPS_SPOT_CASTAI_CLUSTER=" + bare, "KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: CAST AI's id of the cluster is not a UUID"}},
+		"the key for an id":  {[]string{"KOPS_SPOT_CASTAI_CLUSTER=" + bare, "KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: CAST AI's ID of the cluster is not a UUID"}},
 		"the key for a URL": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=ssm:/k", "KOPS_SPOT_CASTAI_URL=" + bare},
 			[]string{"KOPS_SPOT_CASTAI_URL: the URL of CAST AI's API"}},
 		"all of them": {[]string{"KOPS_SPOT_CASTAI_CLUSTER=prod", "KOPS_SPOT_CASTAI_KEY=" + bare, "KOPS_SPOT_CASTAI_URL=http://castai.example"},

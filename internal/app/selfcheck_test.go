@@ -127,7 +127,7 @@ func TestReady(t *testing.T) {
 
 // TestNotReady: what is in the way is named, with what to do, and what is fine is not.
 func TestNotReady(t *testing.T) {
-	refused := errors.New("the API server does not accept the credential (401): the token expired")
+	refused := errors.New("the API server rejected the credential (401): the token expired")
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, noInstance, errors.New("no rule"))
 	for name, c := range map[string]struct {
 		disturb func(w *checkWorld)
@@ -148,7 +148,7 @@ func TestNotReady(t *testing.T) {
 			failed: []string{"rbac: get nodes"}, detail: "finding the node by its name is not allowed", advice: "apply deploy/rbac.yaml"},
 		"a subresource": {
 			disturb: func(w *checkWorld) { w.cluster.Forbid("create", "pods/eviction") },
-			failed:  []string{"rbac: create pods/eviction"}, detail: "asking pods to leave is not allowed", advice: "apply deploy/rbac.yaml"},
+			failed:  []string{"rbac: create pods/eviction"}, detail: "evicting pods is not allowed", advice: "apply deploy/rbac.yaml"},
 		"two rights, one Karpenter's": {
 			disturb: func(w *checkWorld) {
 				w.checker.cfg.Policy.Replace = spot.ReplacerKarpenter
@@ -218,7 +218,7 @@ type deaf struct{ *spottest.Cluster }
 func (d deaf) Allowed(ctx context.Context, verb, group, resource, subresource string) (bool, string, error) {
 	allowed, reason, err := d.Cluster.Allowed(ctx, verb, group, resource, subresource)
 	if err == nil && !allowed {
-		err = errors.New("asking what we may do: 503")
+		err = errors.New("checking permissions: 503")
 	}
 	return allowed, reason, err
 }
@@ -227,7 +227,7 @@ func (d deaf) Allowed(ctx context.Context, verb, group, resource, subresource st
 func TestWhatPassesIsNotBelieved(t *testing.T) {
 	inCheckWorld(t, func(w *checkWorld) {
 		w.aws.Fail("DescribeInstances", 2, spottest.Throttled())
-		w.cluster.Disturb(spottest.Disturbance{Times: 3, Err: spot.PossiblyTransient(errors.New("does not accept the credential (401)"))})
+		w.cluster.Disturb(spottest.Disturbance{Times: 3, Err: spot.PossiblyTransient(errors.New("rejected the credential (401)"))})
 		w.run(Ready)
 	})
 }

@@ -11,11 +11,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// fewestInstances is the smallest page that DescribeInstances gives.
+// fewestInstances is the smallest page size of DescribeInstances.
 const fewestInstances = 5
 
-// Readable asks EC2 and Auto Scaling for as little as they can be asked for. What it finds does not matter: the error
-// says which of the two, or that both, cannot be read.
+// Readable checks with minimal requests that EC2 and Auto Scaling can be read.
 func (c *Cloud) Readable(ctx context.Context, cluster string) error {
 	_, instances := attempt(ctx, c, "ec2:DescribeInstances", "describing instances of cluster "+cluster, "", c.ec2.DescribeInstances,
 		&ec2.DescribeInstancesInput{Filters: filter("tag:"+spot.TagCluster, cluster), MaxResults: aws.Int32(fewestInstances)})

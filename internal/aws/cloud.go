@@ -15,12 +15,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// attemptLimit bounds one HTTP attempt, the credentials and the connection included. These calls take less than a second
-// as a rule; of a two-minute notice, a black hole may cost only a small part.
+// attemptLimit bounds one attempt, including credentials and connection. Most calls take less than a second.
 const attemptLimit = 5 * time.Second
 
-// Cloud is spot.Cloud on the AWS APIs, and what a log-in to the cluster and a self-check need of them.
-// It is safe for concurrent use.
+// Cloud implements spot.Cloud, and the AWS calls for authentication and the self-check. It is safe for concurrent use.
 type Cloud struct {
 	ec2        *ec2.Client
 	scale      *autoscaling.Client
@@ -32,7 +30,7 @@ type Cloud struct {
 
 var _ spot.Cloud = (*Cloud)(nil)
 
-// New makes a Cloud from region, credentials and endpoints of cfg. What cfg says of retries does not count.
+// New returns a Cloud with the region, credentials and endpoints of cfg. It ignores the retry settings.
 func New(cfg aws.Config) *Cloud {
 	return &Cloud{
 		ec2: ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient} }),
@@ -48,8 +46,7 @@ func New(cfg aws.Config) *Cloud {
 	}
 }
 
-// Operations says which operations of AWS each method calls, as IAM writes them: a role that may do these, and these
-// only, can run a Cloud.
+// Operations lists the IAM actions that each method needs.
 func Operations() map[string][]string {
 	return map[string][]string{
 		"Instance": {"ec2:DescribeInstances"},
@@ -71,12 +68,12 @@ func Operations() map[string][]string {
 
 		"Secret":    {"secretsmanager:GetSecretValue"},
 		"Parameter": {"ssm:GetParameter"},
-		"CallerARN": {"sts:GetCallerIdentity"}, // which needs no permission, and cannot be denied
+		"CallerARN": {"sts:GetCallerIdentity"}, // needs no permission
 	}
 }
 
-// attempt makes one call of operation op (as IAM writes it) within the limit. doing and on say in an error what was
-// going on, and which resource a permission is needed for.
+// attempt makes one call of the IAM action op within the limit. doing and on describe, in an error, the request and the
+// resource that a permission is needed for.
 func attempt[In, Out, Opt any](ctx context.Context, c *Cloud, op, doing, on string,
 	call func(context.Context, In, ...func(Opt)) (Out, error), in In) (Out, error) {
 	bounded, cancel := context.WithTimeout(ctx, c.limit)
@@ -89,8 +86,8 @@ func attempt[In, Out, Opt any](ctx context.Context, c *Cloud, op, doing, on stri
 	switch {
 	case ctx.Err() != nil:
 		return none, fmt.Errorf("%s: %w", doing, ctx.Err())
-	case bounded.Err() != nil: // no context.DeadlineExceeded: the caller's time is not up
-		return none, fmt.Errorf("%s: no answer within %s", doing, c.limit)
+	case bounded.Err() != nil: // not context.DeadlineExceeded: the caller's deadline has not passed
+		return none, fmt.Errorf("%s: no response within %s", doing, c.limit)
 	}
 	return none, translate(op, doing, on, err)
 }

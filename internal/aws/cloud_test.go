@@ -82,10 +82,10 @@ func TestErrors(t *testing.T) {
 		{"Auto Scaling denies", scaleError(403, "AccessDenied", "no"), detach, spot.ErrPermanent,
 			"allow autoscaling:DetachInstances on Auto Scaling group nodes.example.com to the role this runs as"},
 		{"credentials nobody knows", ec2Error(401, "AuthFailure", "AWS was not able to validate the provided access credentials"), instance, spot.ErrPermanent,
-			"describing instance i-0123456789abcdef0: asking again cannot help: AWS does not accept the credentials (AuthFailure); renew those this runs with, and check the clock"},
-		{"expired credentials, EC2", ec2Error(400, "RequestExpired", "Request has expired."), tag, spot.ErrPermanent, "renew those"},
-		{"expired credentials", scaleError(403, "ExpiredToken", "The security token included in the request is expired"), membership, spot.ErrPermanent, "renew those"},
-		{"unknown access key", scaleError(403, "InvalidClientTokenId", "The security token included in the request is invalid"), membership, spot.ErrPermanent, "renew those"},
+			"describing instance i-0123456789abcdef0: asking again cannot help: AWS rejects the credentials (AuthFailure); renew them and check the clock"},
+		{"expired credentials, EC2", ec2Error(400, "RequestExpired", "Request has expired."), tag, spot.ErrPermanent, "renew them"},
+		{"expired credentials", scaleError(403, "ExpiredToken", "The security token included in the request is expired"), membership, spot.ErrPermanent, "renew them"},
+		{"unknown access key", scaleError(403, "InvalidClientTokenId", "The security token included in the request is invalid"), membership, spot.ErrPermanent, "renew them"},
 		{"a signature that does not match", scaleError(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.\n\nThe Canonical String should have been\nx-amz-security-token:"+secret), detach, spot.ErrPermanent, "(SignatureDoesNotMatch)"},
 		{"a header quoted", scaleError(400, "IncompleteSignature", "Authorization header requires a date. Authorization="+secret), detach, spot.ErrPermanent, "(IncompleteSignature)"},
 		{"no member", scaleError(400, "ValidationError", "The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com."), detach, spot.ErrPermanent,
@@ -154,7 +154,7 @@ func TestBlackHole(t *testing.T) {
 	c := cloudAt(t, hole)
 	c.limit = 50 * time.Millisecond
 	_, err := c.Instance(t.Context(), id)
-	if err == nil || err.Error() != "describing instance "+id+": no answer within 50ms" {
+	if err == nil || err.Error() != "describing instance "+id+": no response within 50ms" {
 		t.Errorf("error %v", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, spot.ErrPermanent) {

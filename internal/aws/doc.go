@@ -1,6 +1,5 @@
-// Package aws is EC2 and EC2 Auto Scaling behind spot.Cloud and its relatives.
+// Package aws implements spot.Cloud with EC2 and EC2 Auto Scaling.
 //
-// A method asks once: the SDK's own retries are off, because the handler tries again by its own clock, and one attempt is
-// bounded in time, so that a connection that swallows everything leaves time for another. Errors are translated here
-// and nowhere else: ErrNotFound, ErrFinal with what to do about it, and all others, which are worth another try.
+// A method makes one attempt, bounded in time: the SDK's retries are disabled because the handler retries by its own
+// deadline. Errors are translated to spot.ErrNotFound, or to spot.ErrPermanent with what to do. All others are retryable.
 package aws

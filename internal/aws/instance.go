@@ -12,7 +12,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Instance reads an instance by its id. EC2 knows a terminated instance for about an hour.
+// Instance reads an instance. EC2 returns a terminated instance for about an hour.
 func (c *Cloud) Instance(ctx context.Context, id string) (spot.Instance, error) {
 	doing := "describing instance " + id
 	out, err := attempt(ctx, c, "ec2:DescribeInstances", doing, "", c.ec2.DescribeInstances,
@@ -30,17 +30,17 @@ func (c *Cloud) Instance(ctx context.Context, id string) (spot.Instance, error) 
 	return spot.Instance{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
 }
 
-// idsAtOnce is how many instances are asked for in one call: as many values as EC2 lets one filter have.
+// idsAtOnce is EC2's limit of values per filter.
 const idsAtOnce = 200
 
-// InstancesOf reads instances by their ids. Those that EC2 does not know are left out: it is asked by a filter, since
-// one unknown id in a list of ids would make it refuse them all.
+// InstancesOf reads instances. It uses a filter, because EC2 rejects a list of IDs if one of them is unknown.
 func (c *Cloud) InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error) {
 	found := map[string]spot.Instance{}
 	for some := range slices.Chunk(ids, idsAtOnce) {
 		in := &ec2.DescribeInstancesInput{Filters: filter("instance-id", some...), MaxResults: aws.Int32(idsAtOnce)}
 		for {
-			out, err := attempt(ctx, c, "ec2:DescribeInstances", fmt.Sprintf("describing %d instances", len(ids)), "", c.ec2.DescribeInstances, in)
+			out, err := attempt(ctx, c, "ec2:DescribeInstances", fmt.Sprintf("describing %d instances", len(ids)), "",
+				c.ec2.DescribeInstances, in)
 			if err != nil {
 				return nil, err
 			}
@@ -49,7 +49,7 @@ func (c *Cloud) InstancesOf(ctx context.Context, ids []string) (map[string]spot.
 					found[aws.ToString(i.InstanceId)] = instance(i)
 				}
 			}
-			// A page may hold less than it could, nothing even, and still not be the last.
+			// A page may be empty and not be the last.
 			if aws.ToString(out.NextToken) == "" {
 				break
 			}
@@ -81,7 +81,7 @@ func instance(i types.Instance) spot.Instance {
 	return in
 }
 
-// Tag puts tags on an instance.
+// Tag adds tags to an instance.
 func (c *Cloud) Tag(ctx context.Context, id string, tags map[string]string) error {
 	in := &ec2.CreateTagsInput{Resources: []string{id}}
 	for k, v := range tags {

@@ -14,8 +14,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Secret reads a secret of Secrets Manager by its name or ARN. One that is a JSON object, as the console makes them,
-// stands for the text under key in it; any other stands for itself.
+// Secret reads a secret of Secrets Manager by name or ARN. If it is a JSON object, as the console creates them, Secret
+// returns the text under key.
 func (c *Cloud) Secret(ctx context.Context, id, key string) (string, error) {
 	doing := "reading secret " + id + " of Secrets Manager"
 	out, err := attempt(ctx, c, "secretsmanager:GetSecretValue", doing, "secret "+id, c.secrets.GetSecretValue,
@@ -29,7 +29,7 @@ func (c *Cloud) Secret(ctx context.Context, id, key string) (string, error) {
 	return textIn(*out.SecretString, doing, key)
 }
 
-// Parameter reads a parameter of Systems Manager by its name or ARN, decrypted if it is a SecureString; else as Secret.
+// Parameter reads a parameter of Systems Manager by name or ARN, otherwise as Secret.
 func (c *Cloud) Parameter(ctx context.Context, name, key string) (string, error) {
 	doing := "reading parameter " + name + " of Systems Manager"
 	out, err := attempt(ctx, c, "ssm:GetParameter", doing, "parameter "+name, c.parameters.GetParameter,
@@ -40,25 +40,25 @@ func (c *Cloud) Parameter(ctx context.Context, name, key string) (string, error)
 	return textIn(aws.ToString(out.Parameter.Value), doing, key)
 }
 
-// textIn is the text that a stored value stands for. Its errors never hold the value.
+// textIn returns the value, or the text under key if it is a JSON object. Its errors never contain the value.
 func textIn(value, doing, key string) (string, error) {
 	if !strings.HasPrefix(strings.TrimSpace(value), "{") {
 		return value, nil
 	}
 	var object map[string]any
 	if err := json.Unmarshal([]byte(value), &object); err != nil {
-		return "", fmt.Errorf("%s: %w: it begins like a JSON object and is none", doing, spot.ErrPermanent)
+		return "", fmt.Errorf("%s: %w: it begins with { but is not a JSON object", doing, spot.ErrPermanent)
 	}
 	text, ok := object[key].(string)
 	if !ok {
-		return "", fmt.Errorf("%s: %w: it is a JSON object without a text under %q", doing, spot.ErrPermanent, key)
+		return "", fmt.Errorf("%s: %w: the JSON object has no string under %q", doing, spot.ErrPermanent, key)
 	}
 	return text, nil
 }
 
-// CallerARN asks STS whose credentials these are. It needs no permission.
+// CallerARN returns the ARN of the credentials. It needs no permission.
 func (c *Cloud) CallerARN(ctx context.Context) (string, error) {
-	out, err := attempt(ctx, c, "sts:GetCallerIdentity", "asking STS who we are", "", c.sts.GetCallerIdentity, &sts.GetCallerIdentityInput{})
+	out, err := attempt(ctx, c, "sts:GetCallerIdentity", "getting the caller identity", "", c.sts.GetCallerIdentity, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return "", err
 	}

@@ -156,11 +156,11 @@ func TestNothingIsSent(t *testing.T) {
 	url, asked := serve(t, func(http.ResponseWriter, *http.Request) {})
 	key, read := inTurn(secret)
 	c := optioned(t, Options{URL: url, Key: key})
-	expect(t, c.Notify(t.Context(), "interrupted", "7a6b", ""), final, "its provider id is not known")
-	expect(t, c.Notify(t.Context(), "interrupted", "7a6b", " "), final, "its provider id is not known")
-	expect(t, c.Notify(t.Context(), "Interrupted", "", providerID), final, providerID, `it knows no event "Interrupted"`)
+	expect(t, c.Notify(t.Context(), "interrupted", "7a6b", ""), final, "its provider ID is not known")
+	expect(t, c.Notify(t.Context(), "interrupted", "7a6b", " "), final, "its provider ID is not known")
+	expect(t, c.Notify(t.Context(), "Interrupted", "", providerID), final, providerID, `unknown event "Interrupted"`)
 	expect(t, interrupted(t, New(Options{URL: url, Key: key})), final, providerID, "is not a UUID")
-	expect(t, interrupted(t, New(Options{URL: url, ClusterID: clusterID})), final, "there is no API key")
+	expect(t, interrupted(t, New(Options{URL: url, ClusterID: clusterID})), final, "the API key is missing")
 	if asked.Load() != 0 || read.Load() != 0 {
 		t.Errorf("%d requests and %d reads of the key", asked.Load(), read.Load())
 	}

@@ -11,25 +11,25 @@ import (
 	"time"
 )
 
-// giveLimit bounds one attempt to hand over credentials; giveTries is how many there are, and givePause lies between them.
+// giveLimit bounds one of giveTries attempts; givePause is the delay between them.
 const (
 	giveLimit = 15 * time.Second
 	giveTries = 3
 	givePause = time.Second
 )
 
-// ErrRefused means that CAST AI has surely not taken the credentials.
+// ErrRefused means that CAST AI has definitely not accepted the credentials.
 var ErrRefused = errors.New("they are refused")
 
-// Giving is where and how cloud credentials are handed to CAST AI.
+// Giving configures how to send cloud credentials to CAST AI.
 type Giving struct {
-	URL       string // of the cluster's credentials, as the console gives it
+	URL       string // of the cluster's credentials, from the console
 	Token     string // an API access key
 	UserAgent string
-	HTTP      *http.Client // nil for one of its own; its redirects are refused in any case
+	HTTP      *http.Client // nil for a default client; redirects are never followed
 }
 
-// Check says what is wrong, without a request, and repeats no value.
+// Check validates the settings without a request and repeats no value.
 func (g Giving) Check() error {
 	var errs []error
 	if strings.TrimSpace(g.Token) == "" || strings.ContainsFunc(g.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
@@ -38,8 +38,8 @@ func (g Giving) Check() error {
 	return errors.Join(append(errs, checkURL(g.URL))...)
 }
 
-// Give hands the credentials, a JSON text, to CAST AI. To do it twice does no harm, so what may pass is tried again. No error
-// holds anything of the credentials or the token.
+// Give sends the credentials, a JSON text, to CAST AI. It retries transient errors, because the request is idempotent. No
+// error contains the credentials or the token.
 func (g Giving) Give(ctx context.Context, credentials []byte) error {
 	const doing = "handing the access key to CAST AI"
 	if err := g.Check(); err != nil {
@@ -59,7 +59,7 @@ func (g Giving) Give(ctx context.Context, credentials []byte) error {
 		switch {
 		case err == nil && success(code):
 			return nil
-		case err == nil && !mayPass(code):
+		case err == nil && !isTransient(code):
 			return fmt.Errorf("%s: %w: it answers %d: %s", doing, ErrRefused, code, adviceOf(code))
 		case err == nil:
 			err = fmt.Errorf("it answers %d", code)
@@ -75,7 +75,7 @@ func (g Giving) Give(ctx context.Context, credentials []byte) error {
 	}
 }
 
-// post makes one attempt. What the server says is not repeated: it may be what was sent.
+// post makes one attempt. Errors do not repeat the response, which may quote the request.
 func (g Giving) post(ctx context.Context, client *http.Client, body []byte) (code int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, giveLimit)
 	defer cancel()
@@ -88,7 +88,7 @@ func (g Giving) post(ctx context.Context, client *http.Client, body []byte) (cod
 	req.Header.Set("X-API-Key", g.Token)
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, unanswered(err, g.Token)
+		return 0, transportError(err, g.Token)
 	}
 	defer resp.Body.Close()
 	return resp.StatusCode, nil

@@ -11,30 +11,30 @@ import (
 )
 
 const (
-	// excerptLimit is how much of what others have said an error repeats, in characters.
+	// excerptLimit is how much of a response an error repeats, in characters.
 	excerptLimit = 200
 
-	// tellingPart is the shortest beginning of a key that is taken for one at the end of a text that breaks off.
-	tellingPart = 4
+	// minPrefix is the shortest prefix of a key that is redacted at the end of a truncated text.
+	minPrefix = 4
 
 	redacted = "[redacted]"
 )
 
-// beginning reads what there is of a body, up to bodyLimit; cut says that it goes on.
+// beginning reads a body up to bodyLimit; cut means that it was longer.
 func beginning(body io.Reader) (text string, cut bool) {
 	read, err := io.ReadAll(io.LimitReader(body, bodyLimit+1))
 	return string(read[:min(len(read), bodyLimit)]), err != nil || len(read) > bodyLimit
 }
 
-// excerpt is the beginning of what somebody else has said, in one line of characters that can be printed, without the key,
-// which a server or a proxy may repeat as it was sent or as JSON, a URL or HTML write it.
+// excerpt returns the beginning of a text in one printable line, without the key, in whatever encoding a server or proxy
+// repeats it.
 //
-// The key goes first: what is cut or joined afterwards can show no part of it. What cannot be printed becomes a space and is
-// not left out, so that two halves of a key do not meet either.
+// It redacts the key first, before anything is cut or joined. It replaces unprintable characters with spaces instead of
+// removing them, which could join two halves of a key.
 func excerpt(text string, cut bool, key string) string {
 	for _, form := range forms(key) {
 		text = strings.ReplaceAll(text, form, redacted)
-		for n := len(form) - 1; cut && n >= tellingPart; n-- {
+		for n := len(form) - 1; cut && n >= minPrefix; n-- {
 			if before, ok := strings.CutSuffix(text, form[:n]); ok {
 				text = before + redacted
 			}
@@ -53,7 +53,7 @@ func excerpt(text string, cut bool, key string) string {
 	return string(line)
 }
 
-// forms are the ways in which a key may be written.
+// forms returns the encodings of a key.
 func forms(key string) []string {
 	safe, _ := json.Marshal(key) // a string always can be
 	plain := strconv.Quote(key)  // JSON that need not be safe in HTML; an error of Go's

@@ -10,7 +10,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// key is the API key: a text that somebody else keeps, and may replace while the function lives.
+// key is the API key, which may be replaced at any time.
 type key struct {
 	read func(context.Context) (string, error)
 
@@ -18,12 +18,11 @@ type key struct {
 	value string
 }
 
-// current is the key to send. refused, if not empty, is one that was not accepted: the key is read again, unless it has
-// been since.
-func (k *key) current(ctx context.Context, refused string) (string, error) {
+// current returns the key. It reads the key again if the current one is rejected.
+func (k *key) current(ctx context.Context, rejected string) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.value != refused {
+	if k.value != rejected {
 		return k.value, nil
 	}
 	const doing = "reading the API key of CAST AI"
@@ -34,9 +33,9 @@ func (k *key) current(ctx context.Context, refused string) (string, error) {
 	value = strings.TrimSpace(value)
 	switch {
 	case value == "":
-		return "", spot.Permanent(errors.New(doing + ": it is empty: put there a key made in CAST AI's console"))
+		return "", spot.Permanent(errors.New(doing + ": it is empty: create a key in CAST AI's console and store it there"))
 	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "", spot.Permanent(errors.New(doing + ": there is a space or another character in it that no key has: put there the key and nothing else"))
+		return "", spot.Permanent(errors.New(doing + ": it contains white space or another invalid character: store the key only"))
 	}
 	k.value = value
 	return value, nil

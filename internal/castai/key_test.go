@@ -42,14 +42,14 @@ func TestAReplacedKey(t *testing.T) {
 // TestARefusedKey is not sent twice in one call, but read again in each: the next one may find another.
 func TestARefusedKey(t *testing.T) {
 	for refusal, want := range map[int]string{
-		401: "it answers 401 (not with [redacted]): it does not accept the API key: make a new one in CAST AI's console",
-		403: "it answers 403 (not with [redacted]): the API key may not do this: use a key with full access, of the organization that cluster " + clusterID,
+		401: "it answers 401 (not with [redacted]): the API key is not valid: create a new one in CAST AI's console",
+		403: "it answers 403 (not with [redacted]): the API key is not authorized: use a key with full access, of the organization that cluster " + clusterID,
 	} {
 		url, asked := serve(t, accepting("another", refusal))
 		key, read := inTurn(secret)
 		c := optioned(t, Options{URL: url, Key: key})
 		for n := int32(1); n <= 3; n++ {
-			expect(t, interrupted(t, c), doubtful, "telling CAST AI that "+providerID+" is interrupted", want)
+			expect(t, interrupted(t, c), doubtful, "notifying CAST AI that "+providerID+" is interrupted", want)
 			if asked.Load() != n || read.Load() != n+1 {
 				t.Errorf("after call %d: %d requests and %d reads of the key", n, asked.Load(), read.Load())
 			}
@@ -71,12 +71,12 @@ func TestAKeyThatCannotBe(t *testing.T) {
 	url, asked := serve(t, func(http.ResponseWriter, *http.Request) {})
 	for name, c := range map[string]struct{ key, want string }{
 		"empty":           {" \n", "it is empty"},
-		"two lines":       {secret + "\n" + secret, "that no key has"},
-		"two words":       {secret + " " + secret, "that no key has"},
-		"a control":       {secret + "\x00" + secret, "that no key has"},
-		"a byte mark":     {"\ufeff" + secret, "that no key has"},
-		"delete":          {secret + "\x7f" + secret, "that no key has"},
-		"no UTF-8 at all": {secret + "\xff" + secret, "that no key has"},
+		"two lines":       {secret + "\n" + secret, "another invalid character"},
+		"two words":       {secret + " " + secret, "another invalid character"},
+		"a control":       {secret + "\x00" + secret, "another invalid character"},
+		"a byte mark":     {"\ufeff" + secret, "another invalid character"},
+		"delete":          {secret + "\x7f" + secret, "another invalid character"},
+		"no UTF-8 at all": {secret + "\xff" + secret, "another invalid character"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			key, _ := inTurn(c.key)
@@ -111,7 +111,7 @@ func TestAKeyThatCannotBeRead(t *testing.T) {
 		}
 		return "", errors.New("Throttling")
 	}})
-	expect(t, interrupted(t, c), doubtful, "it does not accept the API key", "; and reading the API key of CAST AI: Throttling")
+	expect(t, interrupted(t, c), doubtful, "the API key is not valid", "; and reading the API key of CAST AI: Throttling")
 }
 
 // TestManyAtOnce: the key is read once for all of them, and one new key is read once.

@@ -58,7 +58,7 @@ func TestNobodyListens(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = l.Close()
-	expect(t, interrupted(t, clientOf(t, "http://"+l.Addr().String())), again, "telling CAST AI that "+providerID+" is interrupted: dial tcp", "refused")
+	expect(t, interrupted(t, clientOf(t, "http://"+l.Addr().String())), again, "notifying CAST AI that "+providerID+" is interrupted: dial tcp", "refused")
 }
 
 // TestBrokenAnswers: what comes before the status line has arrived may pass; after it, the status line decides.
@@ -98,7 +98,7 @@ func TestBrokenAnswers(t *testing.T) {
 			})
 			err := interrupted(t, clientOf(t, url))
 			if c.class != "" {
-				expect(t, err, c.class, "telling CAST AI that "+providerID+" is interrupted: ", c.want)
+				expect(t, err, c.class, "notifying CAST AI that "+providerID+" is interrupted: ", c.want)
 			} else if err != nil {
 				t.Error(err)
 			}
@@ -131,7 +131,7 @@ func TestAnUnknownCertificate(t *testing.T) {
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake fails, as it is to
 	s.StartTLS()
 	defer s.Close()
-	expect(t, interrupted(t, clientOf(t, s.URL)), final, "its certificate is not accepted: ", "unknown authority", "if a proxy stands between")
+	expect(t, interrupted(t, clientOf(t, s.URL)), final, "its certificate is not trusted: ", "unknown authority", "TLS-inspecting proxy")
 }
 
 // piped is a client, in a bubble, whose CAST AI reads the request, answers with texts, and waits before each.
@@ -168,9 +168,9 @@ func TestSlowAnswers(t *testing.T) {
 		class class // empty: it counts as told
 		want  string
 	}{
-		{"no answer at all", 0, nil, 5 * time.Second, again, "is interrupted: no answer within 5s"},
-		{"a slow status line", 6 * time.Second, []string{ok + length}, 5 * time.Second, again, "no answer within 5s"},
-		{"a slow header", 3 * time.Second, []string{ok, length}, 5 * time.Second, again, "no answer within 5s"},
+		{"no response at all", 0, nil, 5 * time.Second, again, "is interrupted: no response within 5s"},
+		{"a slow status line", 6 * time.Second, []string{ok + length}, 5 * time.Second, again, "no response within 5s"},
+		{"a slow header", 3 * time.Second, []string{ok, length}, 5 * time.Second, again, "no response within 5s"},
 		{"just in time", 2 * time.Second, []string{no, length + "a", "b"}, 5 * time.Second, final, "it answers 404 (a)"},
 		{"a slow yes", 2 * time.Second, []string{ok, length + "a", "bc"}, 4*time.Second + lingerLimit, "", ""},
 		{"a slow no", time.Second, []string{no + length + "a", "b", "c"}, 3 * time.Second, final, "it answers 404 (abc)"},
@@ -207,7 +207,7 @@ func TestTheCallersTime(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		err := c.Notify(ctx, "rebalanceRecommendation", "7a6b", providerID)
-		expect(t, err, again, "telling CAST AI that a rebalance of "+providerID+" is recommended: context deadline exceeded")
+		expect(t, err, again, "notifying CAST AI that a rebalance of "+providerID+" is recommended: context deadline exceeded")
 		if took := time.Since(start); took != 2*time.Second || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after %s: %v", took, err)
 		}

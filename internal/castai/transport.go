@@ -14,10 +14,9 @@ import (
 )
 
 const (
-	// dialLimit bounds the opening of one connection.
 	dialLimit = 3 * time.Second
 
-	// pingAfter and pingLimit find a connection dead that nothing comes from any more, within one attempt.
+	// pingAfter and pingLimit detect a dead connection within one attempt.
 	pingAfter = time.Second
 	pingLimit = 2 * time.Second
 )
@@ -35,18 +34,18 @@ func transport() *http.Transport {
 	}
 }
 
-// unanswered says why there was no answer. It repeats the cause as an excerpt: net/http quotes what it could not read, and
-// that may be the key.
-func unanswered(err error, key string) error {
+// transportError returns the cause of a failed request as an excerpt: net/http quotes what it could not parse, which may
+// contain the key.
+func transportError(err error, key string) error {
 	cause := err
 	var of *url.Error
 	if errors.As(err, &of) {
-		cause = of.Err // without the URL: what was being done is said already
+		cause = of.Err
 	}
 	said := excerpt(cause.Error(), false, key)
 	if isCertificate(err) {
-		return spot.Permanent(fmt.Errorf("its certificate is not accepted: %s; "+
-			"if a proxy stands between, let it pass CAST AI's API through, and set the clock right", said))
+		return spot.Permanent(fmt.Errorf("its certificate is not trusted: %s; "+
+			"exclude CAST AI's API from any TLS-inspecting proxy, and check the clock", said))
 	}
 	return errors.New(said)
 }

@@ -89,7 +89,7 @@ func TestWhatIsWritten(t *testing.T) {
 		"forbidden":                {label, []string{awsAuth, forbidden}, []string{update}, "no: log in as an administrator of the cluster"},
 		"refused by a webhook":     {label, []string{awsAuth, status(403, "Forbidden", "admission webhook no")}, []string{update}, "admission webhook no"},
 		"not to be read":           {label, []string{forbidden}, nil, "reading ConfigMap kube-system/aws-auth: no: log in as an administrator of the cluster"},
-		"no object":                {label, []string{`200 {"data":"c2VjcmV0"}`}, nil, "is not a Kubernetes object: check which server the kubeconfig names"},
+		"no object":                {label, []string{`200 {"data":"c2VjcmV0"}`}, nil, "is not a Kubernetes object: check the server in the kubeconfig"},
 		"always a conflict": {label, append(slices.Repeat([]string{awsAuth, status(409, "Conflict", "try again")}, 9), awsAuth, status(409, "Conflict", "try again")),
 			slices.Repeat([]string{update}, 10), "try again"},
 	} {

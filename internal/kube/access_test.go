@@ -189,7 +189,7 @@ func TestAllowed(t *testing.T) {
 			t.Errorf("%s: got %q, %v; want %q", what, got, err, want)
 		}
 	}
-	if _, _, err := k.Allowed(context.Background(), "get", "", "secrets", ""); err == nil || !strings.HasPrefix(err.Error(), "asking what we may do: ") {
+	if _, _, err := k.Allowed(context.Background(), "get", "", "secrets", ""); err == nil || !strings.HasPrefix(err.Error(), "checking permissions: ") {
 		t.Errorf("a server that does not answer: %v", err)
 	}
 }

@@ -12,13 +12,12 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Karpenter's kind for a node that it has asked for, or is about to.
 const (
 	claimGroup = "karpenter.sh"
 	claimKind  = "NodeClaim"
 )
 
-// DeleteNodeClaim implements spot.Cluster. Karpenter has served NodeClaims as v1 since its 1.0, and as v1beta1 from 0.32 on.
+// DeleteNodeClaim implements spot.Cluster. Karpenter serves v1 from 1.0 and v1beta1 from 0.32.
 func (c *Cluster) DeleteNodeClaim(ctx context.Context, name string) (err error) {
 	doing := "deleting NodeClaim " + name
 	for _, version := range []string{"v1", "v1beta1"} {
@@ -28,19 +27,20 @@ func (c *Cluster) DeleteNodeClaim(ctx context.Context, name string) (err error) 
 		}
 	}
 	if apierrors.IsForbidden(err) && !isWebhook(err) {
-		return spot.PossiblyTransient(fmt.Errorf("%s: the credential is good but may not do this (403): apply deploy/rbac-karpenter.yaml: %w", doing, err))
+		return spot.PossiblyTransient(fmt.Errorf("%s: the credential is valid but not authorized (403): "+
+			"apply deploy/rbac-karpenter.yaml: %w", doing, err))
 	}
 	return translate(err, doing)
 }
 
-// isUnknownResource reports whether a 404 is about the kind of the object, which the server does not know, and not about the
-// object: then it is plain text and no Status, and the client notes that.
+// isUnknownResource reports whether a 404 means that the server does not know the resource. Its body is then plain text
+// instead of a Status.
 func isUnknownResource(err error) bool {
-	answer := apierrors.APIStatus(nil)
-	if !apierrors.IsNotFound(err) || !errors.As(err, &answer) {
+	status := apierrors.APIStatus(nil)
+	if !apierrors.IsNotFound(err) || !errors.As(err, &status) {
 		return false
 	}
-	d := answer.Status().Details
+	d := status.Status().Details
 	if d == nil || d.Name == "" {
 		return true
 	}
@@ -52,7 +52,7 @@ func isUnknownResource(err error) bool {
 	return false
 }
 
-// claimOf is the NodeClaim that owns a node.
+// claimOf returns the NodeClaim that owns a node.
 func claimOf(owners []metav1.OwnerReference) string {
 	for _, o := range owners {
 		if group, _, _ := strings.Cut(o.APIVersion, "/"); o.Kind == claimKind && group == claimGroup {

@@ -1,7 +1,6 @@
-// Package kube is the Kubernetes cluster behind the domain's interfaces, and the log-in to it.
+// Package kube implements spot's interfaces for Kubernetes, and the authentication to a kOps cluster.
 //
-// It speaks through a bare REST client that knows just the types in use: against the full clientset that halves the
-// time of a cold start.
+// It uses a REST client that knows only the types in use. This halves the cold start compared to the full clientset.
 package kube
 
 import (
@@ -24,9 +23,8 @@ import (
 )
 
 const (
-	// readLimit and writeLimit bound one try of a request, so that a server that accepts a connection and then says
-	// nothing leaves time for another try. A write may have to wait for admission webhooks, whose own limit is 10 s
-	// unless somebody has raised it.
+	// readLimit and writeLimit bound one attempt, to leave time for another one. A write may wait for admission webhooks,
+	// which have 10 s by default.
 	readLimit  = 5 * time.Second
 	writeLimit = 15 * time.Second
 )
@@ -42,8 +40,8 @@ var (
 	_ spot.CordonedNodeLister = (*Cluster)(nil)
 )
 
-// New makes a Cluster of a log-in. It makes no request. The login's rate limit is taken away: a client lives for one
-// node, and the server has its own priority and fairness.
+// New returns a Cluster without sending a request. It removes the client's rate limit: a client serves one node, and the
+// server has its own priority and fairness.
 func New(login *rest.Config) (*Cluster, error) {
 	cfg := rest.CopyConfig(login)
 	cfg.GroupVersion = &corev1.SchemeGroupVersion
@@ -56,16 +54,16 @@ func New(login *rest.Config) (*Cluster, error) {
 	cfg.WarningHandler = rest.NoWarnings{}
 	client, err := rest.RESTClientFor(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("preparing the client of %s: %w", cfg.Host, err)
+		return nil, fmt.Errorf("creating the client for %s: %w", cfg.Host, err)
 	}
 	return &Cluster{client: client, params: runtime.NewParameterCodec(known)}, nil
 }
 
-// newScheme knows the types in use and no others.
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for group, types := range map[schema.GroupVersion][]runtime.Object{
-		corev1.SchemeGroupVersion:          {&corev1.Node{}, &corev1.NodeList{}, &corev1.Pod{}, &corev1.PodList{}, &corev1.Namespace{}},
+		corev1.SchemeGroupVersion: {&corev1.Node{}, &corev1.NodeList{}, &corev1.Pod{}, &corev1.PodList{},
+			&corev1.Namespace{}},
 		policyv1.SchemeGroupVersion:        {&policyv1.Eviction{}},
 		eventsv1.SchemeGroupVersion:        {&eventsv1.Event{}},
 		storagev1.SchemeGroupVersion:       {&storagev1.VolumeAttachment{}, &storagev1.VolumeAttachmentList{}},
@@ -77,7 +75,7 @@ func newScheme() *runtime.Scheme {
 	return s
 }
 
-// do sends a request that is tried once: the client's own retries would sleep past the domain's clock.
+// do sends a request once: client-go's own retries would ignore spot's deadline.
 func do(ctx context.Context, limit time.Duration, r *rest.Request, into runtime.Object) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -13,36 +13,35 @@ import (
 )
 
 const (
-	// addonPrefix begins the annotations of kube-system in which kOps keeps which addons it has put into the cluster,
-	// from which file of the state store: s3://<bucket>[/<prefix>]/<cluster>/addons/bootstrap-channel.yaml.
+	// addonPrefix begins kube-system's annotations that record kOps addons and their file in the state store:
+	// s3://<bucket>[/<prefix>]/<cluster>/addons/bootstrap-channel.yaml.
 	addonPrefix = "addons.k8s.io/"
 
-	// channelFile is the file's name for the addons of kOps' own. Users may add channels of other names and places.
+	// channelFile is the channel of kOps' own addons. Users may add other channels.
 	channelFile = "/addons/bootstrap-channel.yaml"
 )
 
-// Kops is what kOps has left in a cluster of who made it.
+// Kops identifies the kOps cluster.
 type Kops struct {
-	Name  string // empty if it has left nothing, as in a cluster that is not kOps'
-	Store string // where its state store is, as bucket or bucket/prefix; empty where it is in no S3 bucket
+	Name  string // empty if kOps did not create the cluster
+	Store string // bucket[/prefix] of the state store; empty if it is not in S3
 }
 
-// KopsName is the name that kOps has given the cluster, and from which state store.
+// KopsName reads the cluster's name and state store from the annotations of kube-system.
 func (c *Cluster) KopsName(ctx context.Context) (Kops, error) {
-	const doing = "reading the namespace kube-system, in which kOps has left the cluster's name"
+	const doing = "reading the cluster's name from the namespace kube-system"
 	var namespace corev1.Namespace
 	err := do(ctx, readLimit, c.client.Get().Resource("namespaces").Name(metav1.NamespaceSystem), &namespace)
 	switch {
 	case apierrors.IsForbidden(err):
-		return Kops{}, fmt.Errorf("%s: log in as somebody who may read it: %w", doing, err)
+		return Kops{}, fmt.Errorf("%s: use credentials that may read it: %w", doing, err)
 	case err != nil:
 		return Kops{}, translate(err, doing)
 	}
 	return kopsName(namespace.Annotations)
 }
 
-// kopsName finds the cluster's name in the annotations of kube-system. The state store may be in a folder of its bucket,
-// so it is the end of the channel's path that tells.
+// kopsName takes the cluster's name from the end of the channel's path: the state store may be in a folder of its bucket.
 func kopsName(annotations map[string]string) (Kops, error) {
 	var names []string
 	bucket := ""
@@ -71,16 +70,16 @@ func kopsName(annotations map[string]string) (Kops, error) {
 	case 1:
 		return Kops{Name: names[0], Store: bucket}, nil
 	}
-	return Kops{}, fmt.Errorf("the addons of this cluster are from more than one kOps cluster: %s: "+
-		"see the annotations of the namespace kube-system", strings.Join(names, ", "))
+	return Kops{}, fmt.Errorf("this cluster has addons from several kOps clusters: %s: "+
+		"check the annotations of the namespace kube-system", strings.Join(names, ", "))
 }
 
-// IsKopsName reports whether kOps could have given the name to a cluster: it is a DNS name with a dot in it.
+// IsKopsName reports whether kOps accepts the cluster name: a DNS name with a dot.
 func IsKopsName(name string) bool {
 	return strings.Contains(name, ".") && !strings.ContainsAny(name, "/:@ ")
 }
 
-// NodeOfPod is the name of the node that a pod is on; empty if it is on none yet, ErrNotFound if there is no such pod.
+// NodeOfPod returns the name of a pod's node; empty if it is not scheduled yet.
 func (c *Cluster) NodeOfPod(ctx context.Context, namespace, name string) (string, error) {
 	var pod corev1.Pod
 	err := do(ctx, readLimit, c.client.Get().Namespace(namespace).Resource("pods").Name(name), &pod)

@@ -27,7 +27,7 @@ func TestKopsName(t *testing.T) {
 		"addons of the user's own do not count": {annotations: map[string]string{"addons.k8s.io/mine": addon("s3://store/other.example.com/addons/mine.yaml"), "addons.k8s.io/dns": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
 		"all addons agree":                      {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
 		"the state store is in no bucket of S3": {annotations: map[string]string{"addons.k8s.io/a": addon("gs://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
-		"addons do not agree":                   {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/dev.example.com/addons/bootstrap-channel.yaml")}, err: "more than one kOps cluster: dev.example.com, prod.example.com"},
+		"addons do not agree":                   {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/dev.example.com/addons/bootstrap-channel.yaml")}, err: "several kOps clusters: dev.example.com, prod.example.com"},
 		"other annotations":                     {annotations: map[string]string{"example.com/addon": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}},
 		"an addon without a channel":            {annotations: map[string]string{"addons.k8s.io/a": `{"version":"1"}`}},
 		"no JSON":                               {annotations: map[string]string{"addons.k8s.io/a": "s3://store/prod.example.com/addons/bootstrap-channel.yaml"}},
@@ -53,7 +53,7 @@ func TestKopsName(t *testing.T) {
 
 func TestKopsNameMayNotBeRead(t *testing.T) {
 	k := stub(t, status(403, metav1.StatusReasonForbidden, `namespaces "kube-system" is forbidden`, nil))
-	if _, err := k.KopsName(t.Context()); err == nil || !strings.Contains(err.Error(), "log in as somebody who may read it") {
+	if _, err := k.KopsName(t.Context()); err == nil || !strings.Contains(err.Error(), "use credentials that may read it") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// translate says in the domain's terms what an error of a read or of a node's change means; doing says what was tried.
+// translate maps an error to spot's errors; doing describes the request.
 func translate(err error, doing string) error {
 	switch {
 	case err == nil:
@@ -25,20 +25,20 @@ func translate(err error, doing string) error {
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
 	case apierrors.IsForbidden(err) && !isWebhook(err):
-		return spot.PossiblyTransient(fmt.Errorf("%s: the credential is good but may not do this (403): "+
-			"apply deploy/rbac.yaml and log in as a subject that it binds: %w", doing, err))
+		return spot.PossiblyTransient(fmt.Errorf("%s: the credential is valid but not authorized (403): "+
+			"apply deploy/rbac.yaml and authenticate as a subject that it binds: %w", doing, err))
 	case isCertificate(err):
-		return spot.Permanent(fmt.Errorf("%s: the API server's certificate is not what we were told to expect: "+
-			"see KOPS_SPOT_CA and KOPS_SPOT_TLS_SERVER_NAME: %w", doing, err))
+		return spot.Permanent(fmt.Errorf("%s: the API server's certificate is not trusted: "+
+			"check KOPS_SPOT_CA and KOPS_SPOT_TLS_SERVER_NAME: %w", doing, err))
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// webhookSays begins what the API server says where an admission webhook has denied a request. The code beside it is the
-// webhook's own: a 404 of one is no word about the pod, nor is a 401 about us.
-const webhookSays = "admission webhook"
+// webhookPrefix begins the API server's message when an admission webhook denied a request. The status code is then the
+// webhook's: a 404 says nothing about the pod, and a 401 nothing about our credential.
+const webhookPrefix = "admission webhook"
 
-func isWebhook(err error) bool { return strings.Contains(err.Error(), webhookSays) }
+func isWebhook(err error) bool { return strings.Contains(err.Error(), webhookPrefix) }
 
 func isCertificate(err error) bool {
 	var verification *tls.CertificateVerificationError
@@ -47,9 +47,8 @@ func isCertificate(err error) bool {
 	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname)
 }
 
-// refusal says what an answer to an eviction or a delete means. Whoever answers with a status code has refused it,
-// whatever the code: budgets say 429 or, where two guard one pod, 500, and an admission webhook says what it likes. (A
-// credential that is not accepted has no status here: the log-in has made it an error that explains itself.)
+// refusal maps the error of an eviction or a delete. Any status code is a refusal: budgets return 429 or, where two match
+// one pod, 500, and an admission webhook may return anything. (bearerTransport has replaced a 401 already.)
 func refusal(err error, doing string) error {
 	status := apierrors.APIStatus(nil)
 	switch {
@@ -71,7 +70,7 @@ func refusal(err error, doing string) error {
 	return r
 }
 
-// causes are what the server adds to its message, such as which budget it was and how many pods it needs.
+// causes returns details such as the budget's name and how many pods it needs.
 func causes(cs []metav1.StatusCause) (messages []string) {
 	for _, c := range cs {
 		if c.Message != "" && c.Type != metav1.CauseTypeUnexpectedServerResponse {
@@ -81,13 +80,13 @@ func causes(cs []metav1.StatusCause) (messages []string) {
 	return messages
 }
 
-// Advise adds to the error of a request that an administrator of the cluster has made what to do about it.
+// Advise adds what to do to the error of an administrator's request.
 func Advise(err error) error {
 	var network *net.OpError
 	var request *url.Error
 	switch {
-	case runtime.IsMissingKind(err), runtime.IsMissingVersion(err): // the error quotes the answer, which may be a secret
-		return errors.New("the answer is not a Kubernetes object: check which server the kubeconfig names")
+	case runtime.IsMissingKind(err), runtime.IsMissingVersion(err): // the error quotes the response, which may be a secret
+		return errors.New("the response is not a Kubernetes object: check the server in the kubeconfig")
 	case apierrors.IsForbidden(err) && !isWebhook(err):
 		return fmt.Errorf("%w: log in as an administrator of the cluster", err)
 	case errors.As(err, &network), errors.As(err, &request) && request.Timeout():

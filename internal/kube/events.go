@@ -14,18 +14,17 @@ import (
 )
 
 const (
-	// reporter is who Kubernetes Events and the field managers of nodes say a write is from.
+	// reporter is the reporting controller of Events and the field manager of node changes.
 	reporter = "kops-spot"
 
-	// eventAction is what was done about the object, in the Events' terms.
 	eventAction = "Draining"
 )
 
-// Record implements spot.EventRecorder with an Event of the group events.k8s.io, which Kubernetes has had since 1.19.
+// Record implements spot.EventRecorder with an Event of events.k8s.io/v1 (Kubernetes 1.19).
 func (c *Cluster) Record(ctx context.Context, n spot.KubeEvent) error {
 	e := eventOf(n, time.Now())
 	err := do(ctx, readLimit, c.client.Post().AbsPath("/apis/events.k8s.io/v1/namespaces/"+e.Namespace+"/events").Body(e), nil)
-	return translate(err, "sending an Event about "+e.Regarding.Name)
+	return translate(err, "creating an Event for "+e.Regarding.Name)
 }
 
 func eventOf(n spot.KubeEvent, now time.Time) *eventsv1.Event {
@@ -35,12 +34,13 @@ func eventOf(n spot.KubeEvent, now time.Time) *eventsv1.Event {
 		e.Type = corev1.EventTypeWarning
 	}
 	if n.Node != nil {
-		// Events on nodes stand in the namespace default; the kubelet and kubectl take a node's name for its UID there.
+		// Events on nodes belong in the namespace default, with the node's name as UID, as the kubelet writes them.
 		e.Namespace = metav1.NamespaceDefault
 		e.Regarding = corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: n.Node.Name, UID: types.UID(n.Node.Name)}
 	} else {
 		e.Namespace = n.Pod.Namespace
-		e.Regarding = corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: n.Pod.Namespace, Name: n.Pod.Name, UID: types.UID(n.Pod.UID)}
+		e.Regarding = corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: n.Pod.Namespace, Name: n.Pod.Name,
+			UID: types.UID(n.Pod.UID)}
 	}
 	e.Name = fmt.Sprintf("%s.%x", e.Regarding.Name, now.UnixNano()) // as client-go names them
 	return e

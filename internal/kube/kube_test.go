@@ -207,7 +207,7 @@ func TestKubeconfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := evict(clusterOf(t, login), t.Context()); !errors.Is(err, want) || err != nil && !strings.Contains(err.Error(), "make a new kubeconfig") {
+		if err := evict(clusterOf(t, login), t.Context()); !errors.Is(err, want) || err != nil && !strings.Contains(err.Error(), "create a new kubeconfig") {
 			t.Errorf("%s: %v", token, err)
 		}
 	}

@@ -9,17 +9,17 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Kubeconfig is the log-in of a person at a terminal, as kubectl finds it.
+// Kubeconfig selects a user's credentials, by kubectl's rules.
 type Kubeconfig struct {
-	File    string   // the one that is named; empty:
-	Files   []string // those there may be, the earlier before the later
-	Context string   // empty: the current one
+	File    string   // explicit path; takes precedence over Files
+	Files   []string // merged, the first one wins
+	Context string   // empty for the current context
 }
 
-// Context is what a kubeconfig calls a context and the cluster in it.
+// Context holds the names of a context and its cluster.
 type Context struct{ Name, Cluster string }
 
-// LogIn logs in as the context says. It makes no request.
+// LogIn returns the context's client configuration without sending a request.
 func (k Kubeconfig) LogIn(userAgent string) (*rest.Config, Context, error) {
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: k.File, Precedence: k.Files}
 	config := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: k.Context})
@@ -37,13 +37,13 @@ func (k Kubeconfig) LogIn(userAgent string) (*rest.Config, Context, error) {
 	cfg, err := config.ClientConfig()
 	switch {
 	case clientcmd.IsEmptyConfig(err):
-		return nil, in, errors.New("there is no kubeconfig to log in with: name one with --kubeconfig or KUBECONFIG; " +
-			"kops export kubeconfig writes one")
+		return nil, in, errors.New("no kubeconfig found: set --kubeconfig or KUBECONFIG; " +
+			"kops export kubeconfig creates one")
 	case err != nil:
 		return nil, in, fmt.Errorf("reading the kubeconfig: %w", err)
 	}
 	cfg.UserAgent = userAgent
 	cfg.Dial = dialer().DialContext
-	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &explaining{next: next} })
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &authErrorTransport{next: next} })
 	return cfg, in, nil
 }

@@ -50,7 +50,7 @@ func TestKubeconfigLogIn(t *testing.T) {
 		"a context of a later file":      {login: Kubeconfig{Files: []string{dev, two}, Context: "staging"}, server: "https://staging", in: Context{"staging", "staging.example.com"}},
 		"a context that there is not":    {login: Kubeconfig{File: two, Context: "test"}, err: `context "test" does not exist`},
 		"a named file that there is not": {login: Kubeconfig{File: none}, err: "no such file"},
-		"no file":                        {login: Kubeconfig{Files: []string{none}}, err: "there is no kubeconfig to log in with: name one with --kubeconfig"},
+		"no file":                        {login: Kubeconfig{Files: []string{none}}, err: "no kubeconfig found: set --kubeconfig"},
 		"a file that is none":            {login: Kubeconfig{File: bad}, err: "reading the kubeconfig: "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestKubeconfigLogInThatIsNotAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = clusterOf(t, cfg).KopsName(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "make a new kubeconfig") || strings.Contains(err.Error(), "very-secret") {
+	if err == nil || !strings.Contains(err.Error(), "create a new kubeconfig") || strings.Contains(err.Error(), "very-secret") {
 		t.Errorf("got %v", err)
 	}
 }

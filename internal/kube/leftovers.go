@@ -12,7 +12,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Attachments implements spot.Leftovers. The API server cannot select them by node, so all of the cluster are read.
+// VolumeAttachments implements spot.Cluster. The API server cannot select them by node, so this lists all of the cluster.
 func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []string, err error) {
 	for opts := (metav1.ListOptions{Limit: pageSize}); ; {
 		var page storagev1.VolumeAttachmentList
@@ -31,7 +31,7 @@ func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []s
 	}
 }
 
-// DeleteNode implements spot.Leftovers.
+// DeleteNode implements spot.Cluster.
 func (c *Cluster) DeleteNode(ctx context.Context, n spot.Node) error {
 	doing := "deleting node " + n.Name
 	uid := types.UID(n.UID)

@@ -71,7 +71,7 @@ func TestRotatedToken(t *testing.T) {
 	srv, asked := accepting(t, "new")
 	source, read := inTurn("old\n", "new\n")
 	login := WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, "")
-	stored := login.Transport.(*bearer).tokens.(*storedToken)
+	stored := login.Transport.(*bearerTransport).tokens.(*storedToken)
 	if _, err := stored.token(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestTokensThatCannotBe(t *testing.T) {
 		},
 	} {
 		c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, ""))
-		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "reading the token to log in with") {
+		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "reading the API token") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -154,7 +154,7 @@ func TestRotatedCA(t *testing.T) {
 		t.Errorf("got %v after %d reads", err, read.Load())
 	}
 	c = clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text("nothing")}, text("t"), ""))
-	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "no certificate in the CA bundle") {
+	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "the CA bundle contains no certificate") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -242,12 +242,12 @@ func TestIAMTokenTooLong(t *testing.T) {
 	long := lambdaRole
 	long.SessionToken = strings.Repeat("x", 3000)
 	c := clusterOf(t, WithIAM(Endpoint{Server: "https://127.0.0.1:1"}, iamOf(long, nil), ""))
-	if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "the authenticator reads 4096") || strings.Contains(err.Error(), "xxxx") {
+	if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "the authenticator's limit of 4096") || strings.Contains(err.Error(), "xxxx") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestWhyALoginIsRefused: the API server answers a wrong key, a role that is not mapped, a wrong cluster id and a wrong
+// TestWhyALoginIsRefused: the API server answers a wrong key, a role that is not mapped, a wrong cluster ID and a wrong
 // clock alike. AWS is asked on a refusal, and only then, and once.
 func TestWhyALoginIsRefused(t *testing.T) {
 	const session = "arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/cast-spot-handler"
@@ -259,13 +259,13 @@ func TestWhyALoginIsRefused(t *testing.T) {
 		want  []string
 		asked int32
 	}{
-		{name: "our clock is ahead", date: -20 * time.Minute, want: []string{"our clock is 20m0s ahead of the API server's"}},
-		{name: "our clock is behind", date: 20 * time.Minute, want: []string{"our clock is 20m0s behind the API server's"}},
-		{name: "AWS does not know the key", err: fmt.Errorf("asking STS who we are: %w: InvalidClientTokenId", spot.ErrPermanent), asked: 1,
-			want: []string{"AWS does not accept it either", "InvalidClientTokenId"}},
-		{name: "AWS cannot be asked", err: errors.New("connection refused"), asked: 2, want: []string{`cluster id "prod.example.com"`, "connection refused"}},
+		{name: "the local clock is ahead", date: -20 * time.Minute, want: []string{"the local clock is 20m0s ahead of the API server's"}},
+		{name: "the local clock is behind", date: 20 * time.Minute, want: []string{"the local clock is 20m0s behind the API server's"}},
+		{name: "AWS does not know the key", err: fmt.Errorf("getting the caller identity: %w: InvalidClientTokenId", spot.ErrPermanent), asked: 1,
+			want: []string{"AWS rejects it, too", "InvalidClientTokenId"}},
+		{name: "AWS cannot be asked", err: errors.New("connection refused"), asked: 2, want: []string{`cluster ID "prod.example.com"`, "connection refused"}},
 		{name: "the cluster does not know it", arn: session, asked: 1,
-			want: []string{session, `cluster id "prod.example.com"`, "does not know one of the two", "map arn:aws:iam::123456789012:role/CastLambdaRoleForSpot", "KOPS_SPOT_LOGIN=iam:"}},
+			want: []string{session, `cluster ID "prod.example.com"`, "does not know one of the two", "map arn:aws:iam::123456789012:role/CastLambdaRoleForSpot", "KOPS_SPOT_LOGIN=iam:"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -16,10 +16,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// pageSize is how many objects a long list brings at once, as kubectl asks for.
+// pageSize is kubectl's.
 const pageSize = 500
 
-// maxConflicts is how often a node's change is made again because somebody else wrote in between.
+// maxConflicts bounds the attempts to patch a node that others change at the same time.
 const maxConflicts = 10
 
 // NodeNamed implements spot.Nodes.
@@ -49,18 +49,18 @@ func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, err
 }
 
 // CordonedNodes implements spot.CordonedNodeLister.
-func (c *Cluster) CordonedNodes(ctx context.Context) (marked []spot.Node, err error) {
+func (c *Cluster) CordonedNodes(ctx context.Context) (cordoned []spot.Node, err error) {
 	err = c.eachNode(ctx, spot.DrainingSelector, func(n spot.Node) (more bool) {
-		marked = append(marked, n)
+		cordoned = append(cordoned, n)
 		return true
 	})
 	if err != nil {
-		return nil, translate(err, "listing the nodes that we have marked")
+		return nil, translate(err, "listing the nodes that kops-spot has cordoned")
 	}
-	return marked, nil
+	return cordoned, nil
 }
 
-// eachNode shows the nodes of a label selector, page by page, until see wants no more.
+// eachNode calls see for each node that the selector matches, until it returns false.
 func (c *Cluster) eachNode(ctx context.Context, selector string, see func(spot.Node) (more bool)) error {
 	for opts := (metav1.ListOptions{LabelSelector: selector, Limit: pageSize}); ; {
 		var page corev1.NodeList
@@ -78,7 +78,7 @@ func (c *Cluster) eachNode(ctx context.Context, selector string, see func(spot.N
 	}
 }
 
-// ChangeNode implements spot.Nodes with one merge patch that carries the version it was made for.
+// ChangeNode implements spot.Nodes with a merge patch that carries the resourceVersion.
 func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.Node) spot.Node) (spot.Node, error) {
 	doing := "changing node " + n.Name
 	for range maxConflicts {
@@ -90,7 +90,8 @@ func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.
 			return n, nil
 		}
 		var after corev1.Node
-		err = do(ctx, writeLimit, c.client.Patch(types.MergePatchType).Resource("nodes").Name(n.Name).Param("fieldManager", reporter).Body(patch), &after)
+		request := c.client.Patch(types.MergePatchType).Resource("nodes").Name(n.Name).Param("fieldManager", reporter)
+		err = do(ctx, writeLimit, request.Body(patch), &after)
 		if err == nil {
 			return nodeOf(&after), nil
 		}
@@ -102,14 +103,14 @@ func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.
 			return n, err
 		}
 		if now.UID != n.UID {
-			return n, fmt.Errorf("%s: another node has its name: %w", doing, spot.ErrNotFound)
+			return n, fmt.Errorf("%s: the name now belongs to another node: %w", doing, spot.ErrNotFound)
 		}
 		n = now
 	}
-	return n, fmt.Errorf("%s: somebody else changed it in each of %d tries", doing, maxConflicts)
+	return n, fmt.Errorf("%s: conflicts in all %d attempts", doing, maxConflicts)
 }
 
-// patchOf is the merge patch that makes the node b of the node a; nil if they are alike.
+// patchOf returns the merge patch from a to b; nil if they are equal.
 func patchOf(a, b spot.Node) ([]byte, error) {
 	meta := map[string]any{}
 	if labels := diff(a.Labels, b.Labels); len(labels) > 0 {
@@ -133,7 +134,7 @@ func patchOf(a, b spot.Node) ([]byte, error) {
 	return json.Marshal(map[string]any{"metadata": meta, "spec": spec})
 }
 
-// diff is what a merge patch says to make b of a: null takes a key away.
+// diff returns the merge patch from a to b: null removes a key.
 func diff(a, b map[string]string) map[string]any {
 	d := map[string]any{}
 	for k, v := range b {
@@ -172,8 +173,7 @@ func nodeOf(n *corev1.Node) spot.Node {
 	return out
 }
 
-// cordonedBy is whose write made the node unschedulable, as far as the API server has noted it: it keeps for each program
-// that writes to an object which fields are that one's. Where several have written the same, it is the one that wrote last.
+// cordonedBy returns the field manager that made the node unschedulable; of several, the last one.
 func cordonedBy(n *corev1.Node) (by string) {
 	if !n.Spec.Unschedulable {
 		return ""
@@ -186,7 +186,7 @@ func cordonedBy(n *corev1.Node) (by string) {
 			} `json:"f:spec"`
 		}
 		if err := json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields); err != nil || fields.Spec.Unschedulable == nil {
-			continue // it owns other fields, or none, or says so in a form that is not known
+			continue
 		}
 		var at time.Time
 		if entry.Time != nil {

@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// defaultGrace is what the API server fills in for a pod that names no grace period.
+	// defaultGrace is the API server's default.
 	defaultGrace = corev1.DefaultTerminationGracePeriodSeconds * time.Second
 
-	// systemCritical is the priority of system-cluster-critical; what is more important is so too.
+	// systemCritical is the priority of system-cluster-critical.
 	systemCritical = 2_000_000_000
 )
 
-// ofNode selects a node's pods. Version "0" lets the server answer from its watch cache, which has an index of just
-// this; the watch that follows begins at the version of the answer, so nothing is missed.
+// ofNode selects a node's pods. Version "0" allows the watch cache, which has an index of spec.nodeName. The watch starts
+// at the list's version, so it misses nothing.
 func ofNode(node string) metav1.ListOptions {
 	return metav1.ListOptions{FieldSelector: "spec.nodeName=" + node, ResourceVersion: "0"}
 }
@@ -67,7 +67,7 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 	for e := range w.ResultChan() {
 		pod, ok := e.Object.(*corev1.Pod)
 		if !ok {
-			return nil // an error event: the version is too old by now; the caller begins again
+			return nil // an error event: the version is too old; the caller starts again
 		}
 		see(spot.PodChange{Gone: e.Type == watch.Deleted, Pods: []spot.Pod{podOf(pod)}})
 	}
@@ -84,11 +84,11 @@ func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, ex
 	return refusal(do(ctx, writeLimit, request.Body(eviction), nil), "evicting "+p.ID())
 }
 
-// Delete implements spot.Pods. With a grace period under a second the API server forgets the pod at once, whatever its
-// kubelet does.
+// Delete implements spot.Pods. With a grace period below 1 s, the API server deletes the pod without waiting for the
+// kubelet.
 func (c *Cluster) Delete(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
-	err := do(ctx, writeLimit, c.client.Delete().Namespace(p.Namespace).Resource("pods").Name(p.Name).Body(deleteOptions(p, grace, exact)), nil)
-	return refusal(err, "deleting "+p.ID())
+	request := c.client.Delete().Namespace(p.Namespace).Resource("pods").Name(p.Name)
+	return refusal(do(ctx, writeLimit, request.Body(deleteOptions(p, grace, exact)), nil), "deleting "+p.ID())
 }
 
 func deleteOptions(p spot.Pod, grace time.Duration, exact bool) *metav1.DeleteOptions {
@@ -106,7 +106,7 @@ func podOf(p *corev1.Pod) spot.Pod {
 		Finished:        p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
 		Critical:        p.Spec.Priority != nil && *p.Spec.Priority >= systemCritical,
 		ToleratesCordon: toleratesCordon(p.Spec.Tolerations),
-		Finalizers:      slices.Clone(p.Finalizers), DisruptedBy: endedBy(p.Status.Conditions), Annotations: ours(p.Annotations)}
+		Finalizers:      slices.Clone(p.Finalizers), DisruptedBy: disruptedBy(p.Status.Conditions), Annotations: ours(p.Annotations)}
 	if s := p.Spec.TerminationGracePeriodSeconds; s != nil {
 		out.GracePeriod = time.Duration(*s) * time.Second
 	}
@@ -124,9 +124,9 @@ func podOf(p *corev1.Pod) spot.Pod {
 	return out
 }
 
-// endedBy is who began to end a pod. The eviction API, the taint eviction controller, the pod garbage collector, the
-// scheduler and the kubelet say so in a condition; who just deletes a pod says nothing.
-func endedBy(cs []corev1.PodCondition) string {
+// disruptedBy returns the reason of the condition DisruptionTarget, which the eviction API, the taint eviction controller,
+// the pod garbage collector, the scheduler and the kubelet set. A plain delete sets none.
+func disruptedBy(cs []corev1.PodCondition) string {
 	for _, c := range cs {
 		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
 			return c.Reason
@@ -135,7 +135,7 @@ func endedBy(cs []corev1.PodCondition) string {
 	return ""
 }
 
-// ours are the annotations of ours among an object's.
+// ours returns the annotations of kops-spot.
 func ours(annotations map[string]string) map[string]string {
 	var found map[string]string
 	for k, v := range annotations {

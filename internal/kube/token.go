@@ -13,14 +13,14 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// readAgainAfter is how long a token that was not accepted is not read again: it would most likely be the same.
-const readAgainAfter = 5 * time.Second
+// rereadInterval is how long to wait before reading a rejected token again.
+const rereadInterval = 5 * time.Second
 
-// wallClock is now by the wall. The monotonic clock, by which Go measures otherwise, stands still while Lambda has frozen
-// the execution environment, and what was made before would look young for ever.
+// wallClock returns the time without the monotonic clock, which stops while Lambda has frozen the execution environment:
+// old tokens would seem new.
 func wallClock() time.Time { return time.Now().Round(0) }
 
-// storedToken is a token that somebody else makes and keeps somewhere.
+// storedToken reads a token from a Source.
 type storedToken struct {
 	read Source
 
@@ -32,18 +32,18 @@ type storedToken struct {
 func (s *storedToken) token(ctx context.Context, rejected string) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.value != "" && (s.value != rejected || time.Since(s.readAt) < readAgainAfter) {
+	if s.value != "" && (s.value != rejected || time.Since(s.readAt) < rereadInterval) {
 		return s.value, nil
 	}
 	value, err := s.read(ctx)
 	if err != nil {
-		return "", fmt.Errorf("reading the token to log in with: %w", err)
+		return "", fmt.Errorf("reading the API token: %w", err)
 	}
 	if value = strings.TrimSpace(value); value == "" {
-		return "", spot.Permanent(errors.New("reading the token to log in with: it is empty"))
+		return "", spot.Permanent(errors.New("reading the API token: it is empty"))
 	}
 	if strings.ContainsAny(value, " \t\r\n") {
-		return "", spot.Permanent(errors.New("reading the token to log in with: there is white space within it: it must be the token and nothing else"))
+		return "", spot.Permanent(errors.New("reading the API token: it contains white space: store the token only"))
 	}
 	s.value, s.readAt = value, wallClock()
 	return value, nil
@@ -51,12 +51,14 @@ func (s *storedToken) token(ctx context.Context, rejected string) (string, error
 
 func (s *storedToken) explain(_ context.Context, token string, skew time.Duration) (why string, certain bool) {
 	if expiry, ok := expiryOf(token); ok && time.Now().After(expiry) {
-		return fmt.Sprintf("the token expired on %s: make a new one and put it where KOPS_SPOT_LOGIN says", expiry.UTC().Format(time.RFC1123)), true
+		return fmt.Sprintf("the token expired on %s: create a new one and store it where KOPS_SPOT_LOGIN points",
+			expiry.UTC().Format(time.RFC1123)), true
 	}
-	return clockOr(skew, "the token is none of this cluster's, or its ServiceAccount or Secret was deleted: make a new one and put it where KOPS_SPOT_LOGIN says")
+	return clockSkewOr(skew, "the token belongs to another cluster, or its ServiceAccount or Secret was deleted: "+
+		"create a new one and store it where KOPS_SPOT_LOGIN points")
 }
 
-// expiryOf reads when a token ends, if it is a JSON Web Token that does.
+// expiryOf returns the expiry of a JSON Web Token.
 func expiryOf(token string) (time.Time, bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

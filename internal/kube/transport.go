@@ -18,27 +18,25 @@ import (
 )
 
 const (
-	// dialLimit bounds the opening of one connection, so that an address that swallows packets leaves time for another
-	// try.
+	// dialLimit leaves time for another attempt when an address drops packets.
 	dialLimit = 3 * time.Second
 
-	// pingAfter and pingLimit find a connection dead that nothing comes from any more. An execution environment is frozen
-	// between two invocations, and what stands between it and the server may have forgotten its connections.
+	// pingAfter and pingLimit detect dead connections. Lambda freezes the execution environment between invocations, and
+	// NAT gateways and load balancers may drop its connections meanwhile.
 	pingAfter = 2 * time.Second
 	pingLimit = 3 * time.Second
 
-	// tolerableSkew is less than what AWS allows between its clock and that of who signs: five minutes for some
-	// services, fifteen for most.
+	// tolerableSkew is less than AWS tolerates: five minutes for some services, fifteen for most.
 	tolerableSkew = 4 * time.Minute
 )
 
 func dialer() *net.Dialer { return &net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second} }
 
-// Reach opens a connection to the API server of a URL and closes it: whether there is a way to it at all.
+// Reach checks that the API server accepts a TCP connection.
 func Reach(ctx context.Context, server string) error {
 	u, err := url.Parse(server)
 	if err != nil || u.Hostname() == "" {
-		return fmt.Errorf("connecting to %q: it is no URL", server)
+		return fmt.Errorf("connecting to %q: not a valid URL", server)
 	}
 	port := u.Port()
 	if port == "" {
@@ -51,9 +49,9 @@ func Reach(ctx context.Context, server string) error {
 	return conn.Close()
 }
 
-// trusting is a transport to a server whose CA bundle may change. When the server's certificate is not of a CA that we
-// know, the bundle is read again, and if it has changed the request is made once more.
-type trusting struct {
+// caReloadTransport reads the CA bundle again when it does not trust the server's certificate. If the bundle has
+// changed, it repeats the request once.
+type caReloadTransport struct {
 	endpoint Endpoint
 
 	mu   sync.Mutex
@@ -61,7 +59,7 @@ type trusting struct {
 	next *http.Transport
 }
 
-func (t *trusting) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *caReloadTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	next, err := t.transport(req.Context(), nil)
 	if err != nil {
 		return nil, err
@@ -72,7 +70,7 @@ func (t *trusting) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	again, readErr := t.transport(req.Context(), next)
 	if readErr != nil {
-		return nil, fmt.Errorf("%w; and the CA bundle could not be read again: %w", err, readErr)
+		return nil, fmt.Errorf("%w; reading the CA bundle again: %w", err, readErr)
 	}
 	rewound, ok := rewind(req)
 	if again == next || !ok {
@@ -81,9 +79,9 @@ func (t *trusting) RoundTrip(req *http.Request) (*http.Response, error) {
 	return again.RoundTrip(rewound)
 }
 
-// transport is one that trusts the CA bundle as it was last read; failed, if not nil, is one that did not help, so that
-// the bundle is read again.
-func (t *trusting) transport(ctx context.Context, failed *http.Transport) (*http.Transport, error) {
+// transport returns a transport that trusts the current CA bundle. It reads the bundle again if the current transport is
+// failed.
+func (t *caReloadTransport) transport(ctx context.Context, failed *http.Transport) (*http.Transport, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.next != failed {
@@ -97,7 +95,8 @@ func (t *trusting) transport(ctx context.Context, failed *http.Transport) (*http
 			return nil, err
 		}
 		if pool = x509.NewCertPool(); !pool.AppendCertsFromPEM([]byte(pem)) {
-			return nil, spot.Permanent(errors.New("there is no certificate in the CA bundle: put there what certificate-authority-data in the cluster's kubeconfig says, as PEM"))
+			return nil, spot.Permanent(errors.New("the CA bundle contains no certificate: " +
+				"set it to the decoded certificate-authority-data of the cluster's kubeconfig (PEM)"))
 		}
 		if t.next != nil && pem == t.pem {
 			return t.next, nil
@@ -115,14 +114,14 @@ func (t *trusting) transport(ctx context.Context, failed *http.Transport) (*http
 	return t.next, nil
 }
 
-// bearer puts a token into every request. When it is not accepted, and there is another by now, the request is made once
-// more; else the error says why it may not have been accepted, which the server never does.
-type bearer struct {
+// bearerTransport adds a token to each request. On a 401, it repeats the request once if there is a new token. Otherwise
+// its error gives the likely cause, which the server never does.
+type bearerTransport struct {
 	tokens tokens
 	next   http.RoundTripper
 }
 
-func (b *bearer) RoundTrip(req *http.Request) (*http.Response, error) {
+func (b *bearerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	token, err := b.tokens.token(req.Context(), "")
 	if err != nil {
 		return nil, err
@@ -142,58 +141,56 @@ func (b *bearer) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 		}
 	}
-	skew := skewOf(resp)
+	skew := clockSkew(resp)
 	discard(resp)
 	return nil, unauthorized(b.tokens.explain(req.Context(), token, skew))
 }
 
-func (b *bearer) send(req *http.Request, token string) (*http.Response, error) {
+func (b *bearerTransport) send(req *http.Request, token string) (*http.Response, error) {
 	req = req.Clone(req.Context()) // a RoundTripper must not change the request
 	req.Header.Set("Authorization", "Bearer "+token)
 	return b.next.RoundTrip(req)
 }
 
-// explaining tells of a log-in that is not ours to mend that it was not accepted.
-type explaining struct{ next http.RoundTripper }
+// authErrorTransport explains a 401 for credentials from a kubeconfig.
+type authErrorTransport struct{ next http.RoundTripper }
 
-func (e *explaining) RoundTrip(req *http.Request) (*http.Response, error) {
+func (e *authErrorTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := e.next.RoundTrip(req)
 	if err != nil || !isUnauthorized(resp) {
 		return resp, err
 	}
-	skew := skewOf(resp)
+	skew := clockSkew(resp)
 	discard(resp)
-	return nil, unauthorized(clockOr(skew, "it may have expired or belong to another cluster: make a new kubeconfig"))
+	return nil, unauthorized(clockSkewOr(skew, "it may have expired or belong to another cluster: create a new kubeconfig"))
 }
 
-// isUnauthorized reports whether the API server does not accept the credential. A 401 of an admission webhook is an answer
-// to the request.
+// isUnauthorized reports whether the API server rejected the credential. A 401 from an admission webhook does not count.
 func isUnauthorized(resp *http.Response) bool {
 	if resp.StatusCode != http.StatusUnauthorized {
 		return false
 	}
-	const enough = 64 << 10
-	body, err := io.ReadAll(io.LimitReader(resp.Body, enough))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	rest := resp.Body
 	resp.Body = struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(body), rest), rest}
-	return err != nil || !bytes.Contains(body, []byte(webhookSays))
+	return err != nil || !bytes.Contains(body, []byte(webhookPrefix))
 }
 
-// unauthorized is a 401. Unless it is certain why, it may pass: the API server answers one, too, when AWS throttles the
-// authenticator, as it may when many nodes are taken at once.
+// unauthorized returns the error for a 401. Unless the cause is certain, it may be transient: AWS may throttle the
+// authenticator when many nodes are interrupted at once.
 func unauthorized(why string, certain bool) error {
-	err := fmt.Errorf("the API server does not accept the credential (401): %s", why)
+	err := fmt.Errorf("the API server rejected the credential (401): %s", why)
 	if certain {
 		return spot.Permanent(err)
 	}
 	return spot.PossiblyTransient(err)
 }
 
-// clockOr says for certain that our clock is wrong, or if it is not, something else.
-func clockOr(skew time.Duration, otherwise string) (why string, certain bool) {
+// clockSkewOr blames our clock if it is wrong, and otherwise returns the given cause, which is uncertain.
+func clockSkewOr(skew time.Duration, otherwise string) (why string, certain bool) {
 	if skew.Abs() < tolerableSkew {
 		return otherwise, false
 	}
@@ -201,11 +198,11 @@ func clockOr(skew time.Duration, otherwise string) (why string, certain bool) {
 	if skew > 0 {
 		side = "ahead of"
 	}
-	return fmt.Sprintf("our clock is %s %s the API server's: set it right", skew.Abs().Round(time.Minute), side), true
+	return fmt.Sprintf("the local clock is %s %s the API server's: correct it", skew.Abs().Round(time.Minute), side), true
 }
 
-// skewOf is how far our clock is ahead of that of the server, which stands in every response; zero if it does not.
-func skewOf(resp *http.Response) time.Duration {
+// clockSkew returns how far our clock is ahead of the response's Date header; zero if there is none.
+func clockSkew(resp *http.Response) time.Duration {
 	date, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
 		return 0
@@ -213,7 +210,7 @@ func skewOf(resp *http.Response) time.Duration {
 	return time.Since(date)
 }
 
-// rewind is the request to be sent again; false if its body cannot be read twice.
+// rewind returns the request for a second attempt; false if its body cannot be read again.
 func rewind(req *http.Request) (*http.Request, bool) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req, true
@@ -230,7 +227,7 @@ func rewind(req *http.Request) (*http.Request, bool) {
 	return req, true
 }
 
-// discard reads what is left of a response, so that its connection can be used again.
+// discard reads the rest of a response, so that the connection can be reused.
 func discard(resp *http.Response) {
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
 	_ = resp.Body.Close()

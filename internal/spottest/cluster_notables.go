@@ -79,7 +79,7 @@ func (c *Cluster) Allowed(ctx context.Context, verb, _, resource, subresource st
 		return nil
 	})
 	if err != nil {
-		return false, "", fmt.Errorf("asking what we may do: %w", err)
+		return false, "", fmt.Errorf("checking permissions: %w", err)
 	}
 	if allowed {
 		reason = "everything is allowed that is not forbidden"

@@ -157,7 +157,7 @@ func TestCastAIAndTheFamily(t *testing.T) {
 	s := r.serviceWith("REHEARSALS=act")
 
 	refused := r.outcome(r.invoke(s, r.sample("rebalance-recommendation", time.Second, instead(t, "rebalance-recommendation", theirs))), spot.Skipped)
-	if got := refused.Replacement; got.Action != spot.ReplaceNone || !strings.Contains(got.Reason, "it does not accept the API key") {
+	if got := refused.Replacement; got.Action != spot.ReplaceNone || !strings.Contains(got.Reason, "the API key is not valid") {
 		t.Errorf("%+v", got)
 	}
 	if _, err := secrets.PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{SecretId: aws.String("cast/key"), SecretString: aws.String(`{"castai":"` + castaiKey + `"}`)}); err != nil {

@@ -91,10 +91,10 @@ func TestIAMLoginRefused(t *testing.T) {
 		login string
 		want  []string
 	}{
-		"a key that is none": {fakests.RoleSession(account, "Nobody", "x"), "iam", []string{"AWS does not accept it either", "InvalidClientTokenId"}},
-		"a wrong secret":     {wrongSecret, "iam", []string{"AWS does not accept it either", "SignatureDoesNotMatch"}},
-		"an unmapped role":   {unmapped, "iam", []string{unmapped.ARN, `cluster id "` + cluster + `"`, "does not know one of the two", "map arn:aws:iam::" + account + ":role/SomebodyElse"}},
-		"a wrong cluster id": {mapped, "iam:another.example.com", []string{mapped.ARN, `cluster id "another.example.com"`, "does not know one of the two"}},
+		"a key that is none": {fakests.RoleSession(account, "Nobody", "x"), "iam", []string{"AWS rejects it, too", "InvalidClientTokenId"}},
+		"a wrong secret":     {wrongSecret, "iam", []string{"AWS rejects it, too", "SignatureDoesNotMatch"}},
+		"an unmapped role":   {unmapped, "iam", []string{unmapped.ARN, `cluster ID "` + cluster + `"`, "does not know one of the two", "map arn:aws:iam::" + account + ":role/SomebodyElse"}},
+		"a wrong cluster id": {mapped, "iam:another.example.com", []string{mapped.ARN, `cluster ID "another.example.com"`, "does not know one of the two"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

@@ -33,7 +33,7 @@ func rehearsals(t *testing.T, w *world) {
 		{"of a function that fails: it is said at once, with what it says", func(t *testing.T, w *world) {
 			defer w.expire()()
 			_, stderr, err := w.command("rehearse", w.newNode(cluster), "--yes", "--function", names.FunctionName(cluster))
-			if err == nil || !strings.Contains(stderr, "the function failed: ") || !strings.Contains(stderr, "does not accept the credential (401)") {
+			if err == nil || !strings.Contains(stderr, "the function failed: ") || !strings.Contains(stderr, "rejected the credential (401)") {
 				t.Errorf("%v: %s", err, stderr)
 			}
 		}},

@@ -28,13 +28,13 @@ func TestAnswers(t *testing.T) {
 		{code: 204},
 		{code: 200, body: "<html>whatever"},
 		{code: 400, body: `{"message":"bad event",` + "\n" + ` "fieldViolations":[]}`, class: final,
-			want: `is interrupted: it answers 400 ({"message":"bad event", "fieldViolations":[]}): the same request would get the same answer`},
-		{code: 404, class: final, want: "it answers 404: it knows no cluster " + clusterID + ": take the id from the address of the cluster's page"},
+			want: `is interrupted: it answers 400 ({"message":"bad event", "fieldViolations":[]}): not retryable`},
+		{code: 404, class: final, want: "it answers 404: cluster " + clusterID + " not found: copy its ID from the URL of the cluster's page"},
 		{code: 405, class: final, want: "405"},
 		{code: 413, class: final, want: "413"},
 		{code: 422, class: final, want: "422"},
 		{code: 301, header: http.Header{"Location": {"https://elsewhere.example/x"}}, class: final,
-			want: `it answers 301, a redirect to "https://elsewhere.example/x", which is not followed because the API key would go there`},
+			want: `it answers 301, a redirect to "https://elsewhere.example/x", which is not followed to protect the API key`},
 		{code: 303, header: http.Header{"Location": {"/other"}}, class: final, want: `a redirect to "/other"`},
 		{code: 307, header: http.Header{"Location": {"https://elsewhere.example/?key=" + url.QueryEscape(secret)}}, class: final, want: "?key=[redacted]"},
 		{code: 308, header: http.Header{"Location": {"https://elsewhere.example/" + secret}}, class: final, want: "/[redacted]"},
@@ -74,7 +74,7 @@ func TestAnswers(t *testing.T) {
 				}
 				return
 			}
-			expect(t, err, c.class, "telling CAST AI that "+providerID+" is interrupted: ", c.want)
+			expect(t, err, c.class, "notifying CAST AI that "+providerID+" is interrupted: ", c.want)
 			var asks interface{ RetryAfter() time.Duration }
 			if asked := errors.As(err, &asks); asked != (c.wait > 0) || asked && asks.RetryAfter() != c.wait {
 				t.Errorf("asks to wait: %t, want %s: %v", asked, c.wait, err)

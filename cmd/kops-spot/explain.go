@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/castai/kops-spot/internal/handler"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/term"
@@ -73,7 +74,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	}
 	cloud, unasked := c.cloud(ctx, m.region)
 	e.Region, e.Pod, e.Marks, e.Unasked = m.region, pod, spot.WhatRestoreRemoves(n), unasked
-	h := spot.Handler{Cluster: found{k.Cluster, n}, Cloud: cloud, Policy: e.Policy}
+	h := handler.Handler{Cluster: found{k.Cluster, n}, Cloud: cloud, Policy: e.Policy}
 	e.Outcome, err = h.Preview(ctx, e.Policy.ExampleEvent(kind, m.id, m.region, time.Now()))
 	if err != nil {
 		return fmt.Errorf("explaining node %s: %w", n.Name, err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/handler"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/term"
 )
@@ -56,7 +57,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	if err != nil {
 		return err
 	}
-	h := spot.Handler{Cluster: k.Cluster}
+	h := handler.Handler{Cluster: k.Cluster}
 	if h.Policy, _, err = c.policy(k.name); err != nil {
 		return err
 	}

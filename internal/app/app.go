@@ -14,6 +14,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/handler"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -53,7 +54,7 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 		return nil, err
 	}
 	log := Logger(stdout)
-	h := &spot.Handler{Cluster: cluster, Cloud: cloud, Policy: cfg.Policy, Autoscaler: cfg.castai.client(cloud, userAgent), Log: log}
+	h := &handler.Handler{Cluster: cluster, Cloud: cloud, Policy: cfg.Policy, Autoscaler: cfg.castai.client(cloud, userAgent), Log: log}
 	f := &Function{cluster: cfg.Cluster, handle: h.Handle, stdout: stdout, log: log}
 	if cfg.Mode == Observe {
 		f.handle = h.Preview

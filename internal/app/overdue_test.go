@@ -7,13 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/castai/kops-spot/internal/handler"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
 // warn has the handler see to a warning that EC2 never makes true, and waits until its instance is overdue.
 func (w *checkWorld) warn() {
 	w.Helper()
-	h := spot.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: w.checker.cfg.Policy}
+	h := handler.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: w.checker.cfg.Policy}
 	ctx, cancel := context.WithTimeout(w.Context(), 15*time.Minute)
 	defer cancel()
 	out, err := h.Handle(ctx, spot.Interruption{EventID: "e", Kind: spot.SpotTerminate, Instance: warned, Region: "us-east-1", Time: time.Now()})

@@ -1,10 +1,7 @@
 package spot
 
 import (
-	"errors"
-	"fmt"
 	"math"
-	"strings"
 	"time"
 )
 
@@ -63,14 +60,14 @@ type EventInfo struct {
 // Seconds is a moment, in seconds after the event, or a length of time.
 type Seconds float64
 
-func seconds(d time.Duration) Seconds { return Seconds(math.Round(d.Seconds()*1000) / 1000) }
+func ToSeconds(d time.Duration) Seconds { return Seconds(math.Round(d.Seconds()*1000) / 1000) }
 
 // since is the moment t in seconds after the event; nil if t never came.
-func since(event, t time.Time) *Seconds {
+func SecondsSince(event, t time.Time) *Seconds {
 	if t.IsZero() {
 		return nil
 	}
-	s := seconds(t.Sub(event))
+	s := ToSeconds(t.Sub(event))
 	return &s
 }
 
@@ -95,18 +92,18 @@ type PlannedPod struct {
 }
 
 // told is the plan in the outcome's words.
-func (p Plan) told(in Interruption, cordon bool, fates []PlanOfPod) *PlanResult {
+func (p Plan) Summary(in Interruption, cordon bool, fates []PlanOfPod) *PlanResult {
 	told := &PlanResult{Cordon: cordon, Drain: cordon && p.Drain, Pods: []PlannedPod{}}
-	told.replace(p)
+	told.SetReplacement(p)
 	for _, f := range fates {
 		told.Pods = append(told.Pods, PlannedPod{Namespace: f.Pod.Namespace, Name: f.Pod.Name, Action: f.Plan.Action,
-			Reason: f.Plan.Reason, GracePeriod: seconds(f.Plan.GracePeriod), ForceAt: since(in.Time, f.Plan.ForceAt)})
+			Reason: f.Plan.Reason, GracePeriod: ToSeconds(f.Plan.GracePeriod), ForceAt: SecondsSince(in.Time, f.Plan.ForceAt)})
 	}
 	return told
 }
 
 // replace takes in who is asked for a replacement, as far as that is decided by now.
-func (t *PlanResult) replace(p Plan) {
+func (t *PlanResult) SetReplacement(p Plan) {
 	t.Replace, t.Group, t.Reason = p.Replace.Action, p.Replace.Group, p.Replace.Reason
 }
 
@@ -132,7 +129,7 @@ type ReplacementResult struct {
 	RegisteredAt *Seconds `json:"registered_at,omitempty"` // when the node had registered
 	GroupMessage string   `json:"group_message,omitempty"` // why there is no instance, in the group's own words
 
-	changed bool // something was asked for that cannot be taken back
+	Changed bool // something was asked for that cannot be taken back
 }
 
 // Timings are the moments by which a drain is judged, in seconds after the event.
@@ -176,99 +173,26 @@ type PodResult struct {
 	Finalizers   []string  `json:"finalizers,omitempty"`   // what keeps its object
 }
 
-func podCount(n int) string {
-	if n == 1 {
-		return "1 pod"
-	}
-	return fmt.Sprintf("%d pods", n)
+// CleanupResult is when the parts of an aftermath were done, in seconds after the event.
+type CleanupResult struct {
+	Tainted         *Seconds `json:"tainted,omitempty"`          // Kubernetes was told that the machine has stopped
+	PodsDeleted     *Seconds `json:"pods_deleted,omitempty"`     // the last pod's object was gone
+	VolumesDetached *Seconds `json:"volumes_detached,omitempty"` // the last volume could be attached elsewhere
+	NodeDeleted     *Seconds `json:"node_deleted,omitempty"`
 }
 
-// end is the outcome of a call that acts on nothing.
-func (c *call) end(plan Plan) Outcome {
-	out := Outcome{Version: OutcomeVersion, Cluster: c.Policy.Cluster, Reason: plan.Reason,
-		Event:   EventInfo{ID: c.in.EventID, Kind: c.in.Kind, Instance: c.in.Instance, Time: c.in.Time},
-		Timings: Timings{Started: since(c.in.Time, c.began), Finished: since(c.in.Time, time.Now())},
-	}
-	if !plan.Deadline.IsZero() {
-		out.Deadline = plan.Deadline.UTC().Round(0)
-	}
-	switch plan.Verdict {
-	case Stale:
-		out.Result = Expired
-	case Foreign:
-		out.Result = OtherCluster
-	}
-	if n, _ := c.node.known(); n != nil {
-		out.Node = n.Name
-	}
-	return out
+// LifecycleResult is what became of a lifecycle action.
+type LifecycleResult struct {
+	Hook       string   `json:"hook"`
+	Group      string   `json:"group"`
+	Heartbeats int      `json:"heartbeats,omitempty"` // how often the end was put off
+	Completed  *Seconds `json:"completed,omitempty"`  // when the group was let go on
+	Reason     string   `json:"reason,omitempty"`     // why it was not
 }
 
-// replacementError is why a replacement that the plan wanted was not asked for.
-func replacementError(plan Plan, r ReplacementResult) error {
-	return nilOr(plan.Replace.Action != ReplaceNone && r.Action == ReplaceNone, "replacing the instance: %w", errors.New(r.Reason))
-}
-
-// told takes what became of asking for a replacement into the outcome, and says whether that has changed anything.
-func (o *Outcome) told(r ReplacementResult) (changed bool) {
-	changed, r.changed = r.changed, false
+// SetReplacement records r and reports whether it changed anything.
+func (o *Outcome) SetReplacement(r ReplacementResult) (changed bool) {
+	changed, r.Changed = r.Changed, false
 	o.Replacement = &r
 	return changed
-}
-
-// outcome puts the two halves together. If nothing was done and something went wrong, it is an error.
-func (c *call) outcome(d drainResult, r ReplacementResult) (Outcome, error) {
-	plan, t := c.plan(), c.target()
-	out := c.end(plan)
-	if plan.Verdict != Act {
-		return out, nil
-	}
-	changed := out.told(r) || d.Changed
-	out.Problems, out.AttachedVolumes = d.Problems, d.Attached
-	switch {
-	case t.Node == nil && errors.Is(t.NodeErr, errAbsentYet), t.Node == nil && errors.Is(t.NodeErr, ErrNotFound):
-		if t.Instance == nil && !changed {
-			return Outcome{}, c.failure()
-		}
-		out.Result, out.Reason = NodeNotFound, "no node of the instance registered before the deadline"
-		return out, nil
-	case t.Node == nil:
-		if !changed {
-			return Outcome{}, errors.Join(c.failure(), replacementError(plan, r))
-		}
-		out.Result, out.Reason = Incomplete, "the cluster could not be asked for the node"
-		out.Problems = append(out.Problems, c.failure().Error())
-		return out, nil
-	}
-	began := out.Timings
-	out.Timings = d.Timings
-	out.Timings.Started, out.Timings.Finished = began.Started, began.Finished
-	out.Plan, out.Cordon, out.Pods = d.Plan, &d.Cordon, d.Pods
-	if out.Plan == nil { // the pods were never seen
-		out.Plan = plan.told(c.in, true, nil)
-	}
-	out.Plan.replace(plan)
-	remaining := 0
-	for _, p := range d.Pods {
-		if p.Status == PodStillRunning {
-			remaining++
-		}
-	}
-	switch {
-	case !plan.Drain && d.Cordon.Error != "" && !changed:
-		return Outcome{}, fmt.Errorf("cordoning node %s: %s", out.Node, d.Cordon.Error)
-	case !plan.Drain && d.Cordon.Error != "":
-		out.Result, out.Reason = Incomplete, "the node could not be cordoned"
-	case !plan.Drain:
-		out.Result, out.Reason = Cordoned, "the policy is to cordon the node and leave its pods"
-	case !d.Listed && !changed:
-		return Outcome{}, errors.Join(fmt.Errorf("draining node %s: %s", out.Node, strings.Join(d.Problems, "; ")), replacementError(plan, r))
-	case !d.Listed:
-		out.Result, out.Reason = Incomplete, "the node's pods could not be listed"
-	case remaining > 0:
-		out.Result, out.Reason = Incomplete, "still there at the end: "+podCount(remaining)
-	default:
-		out.Result = Drained
-	}
-	return out, nil
 }

@@ -65,3 +65,5 @@ func TestOverdue(t *testing.T) {
 		t.Errorf("they are told in another order: %+v", got)
 	}
 }
+
+func node(id string) spot.Node { return spot.Node{Name: id, ProviderID: "aws:///us-east-1a/" + id} }

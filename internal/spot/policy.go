@@ -1,174 +1,125 @@
 package spot
 
-import (
-	"cmp"
-	"errors"
-	"fmt"
-	"slices"
-	"strings"
-	"time"
-)
+import "time"
 
-// Verdict is whether an interruption is ours to act on.
-type Verdict string
+// Policy is what the operator decides about interruptions; the rest follows from the event and from what it hits.
+type Policy struct {
+	Cluster string // the kOps cluster's name, as in the tag KubernetesCluster
+
+	// Reserve is kept between the end of the last grace period and the end of the machine, for the kubelet and for
+	// volumes.
+	Reserve time.Duration
+
+	// ForceGrace is the longest grace period that a pod gets when it is deleted past its budget, and so how early that
+	// happens.
+	ForceGrace time.Duration
+
+	// Force is whether pods are deleted past their budgets at all when the machine ends. AnnotationForce overrules it.
+	Force Force
+
+	// Parallel is how many evictions are under way at once for one node.
+	Parallel int
+
+	// DaemonSets is what becomes of DaemonSets' pods: Leave or Last.
+	DaemonSets DrainOrder
+
+	Rebalance       Response // to a rebalance recommendation: RespondNot, RespondCordon or RespondDrain
+	ScheduledChange Response // to AWS Health's scheduled change: RespondNot or RespondDrain
+
+	// Hooks are the lifecycle hooks whose terminations are handled; those of other names are left to whom they belong.
+	Hooks []string
+
+	// Replace is who is asked for a replacement.
+	Replace Replacer
+
+	// Autoscaler is whether there is an autoscaler's API to tell.
+	HasAutoscaler bool
+
+	// Follow is how long after the drain the answer to the request for a replacement is waited for, while the machine
+	// lives.
+	FollowLaunch time.Duration
+
+	// Rehearse is whether a rehearsal really drains; otherwise it is only a Preview.
+	DrainRehearsals bool
+}
+
+// DefaultPolicy is right for Spot's two minutes.
+func DefaultPolicy(cluster string) Policy {
+	return Policy{Cluster: cluster, Reserve: 5 * time.Second, ForceGrace: 60 * time.Second, Force: ForceAllow, Parallel: 50,
+		DaemonSets: DrainNever, Rebalance: RespondIgnore, ScheduledChange: RespondIgnore, Replace: ReplacerAuto, FollowLaunch: 2 * time.Minute}
+}
+
+// Force is whether a pod may be deleted past its budget.
+type Force string
 
 const (
-	Act     Verdict = "act"
-	Stale   Verdict = "stale"   // it speaks of the past
-	Foreign Verdict = "foreign" // it is another cluster's instance, or none of kOps'
-	Noted   Verdict = "noted"   // it is ours, and the policy is to leave the node as it is
+	ForceAllow Force = "allow"
+	ForceNever Force = "never"
 )
 
-// Plan is what to do about one interruption, and why.
-type Plan struct {
-	Verdict  Verdict
-	Reason   string    // why it is not acted on; empty for Act
-	Deadline time.Time // the end of the machine, or of the work where nothing ends the machine
-	Until    time.Time // when the work must be done: the deadline, or the end of the invocation
-	Drain    bool      // the node is drained; otherwise it is only cordoned
-	Replace  Replacement
+// Turn is when a pod is asked to leave.
+type DrainOrder string
 
-	forced bool
-	once   bool
-	open   bool
-	policy Policy
-	limit  time.Time
-	graces time.Time // until when grace periods may run: the deadline, or as far as heartbeats can move it
+const (
+	DrainFirst DrainOrder = "first" // with all others
+	DrainLast  DrainOrder = "last"  // when all others have gone, or when its own grace period begins to run out
+	DrainNever DrainOrder = "never" // it stays until the machine ends
+)
+
+// Response is what is done about an event that does not end the machine by itself.
+type Response string
+
+const (
+	RespondIgnore Response = "ignore"
+	RespondCordon Response = "cordon"
+	RespondDrain  Response = "drain"
+)
+
+// Replacer is who brings a replacement.
+type Replacer string
+
+const (
+	ReplacerAuto       Replacer = "auto"      // whoever the node belongs to
+	ReplacerGroup      Replacer = "asg"       // the Auto Scaling group, by a detach
+	ReplacerAutoscaler Replacer = "castai"    // CAST AI's autoscaler, by its event API
+	ReplacerKarpenter  Replacer = "karpenter" // Karpenter, by deleting the node's NodeClaim
+	ReplacerNone       Replacer = "none"
+)
+
+// Annotations by which a pod overrules the policy.
+const (
+	// AnnotationForce on a pod: "never" has it die with its machine rather than be deleted past its budget, "allow" lets
+	// it where the policy does not.
+	AnnotationForce = AnnotationPrefix + "force"
+
+	// AnnotationDrain on a pod: its Turn.
+	AnnotationDrain = AnnotationPrefix + "drain"
+)
+
+// DrainOrders and Forces are the values that annotations and settings may have.
+func DrainOrders() []DrainOrder { return []DrainOrder{DrainFirst, DrainLast, DrainNever} }
+func Forces() []Force           { return []Force{ForceAllow, ForceNever} }
+
+// force is whether the pod may be deleted past its budget, the pod's annotation first. One that has another value does
+// not count, and is told.
+func (p Policy) force(pod Pod) bool {
+	switch Force(pod.Annotations[AnnotationForce]) {
+	case ForceNever:
+		return false
+	case ForceAllow:
+		return true
+	}
+	return p.Force != ForceNever
 }
 
-// noDeadlineLimit is how long work goes on that neither a machine's end nor an invocation's ends.
-const noDeadlineLimit = 15 * time.Minute
-
-// Plan decides what to do about an interruption of the target at the moment now. limit is when the invocation that is to
-// do it ends; zero if nothing ends it.
-//
-// All sums start from the deadline. A warning sent at 12:00:00 for a pod with a grace period of 90 s whose budget
-// refuses: the machine ends at 12:02:00, the reserve begins at 12:01:55, so the eviction is asked for with 90 s at
-// first, less from 12:00:25 on, and at 12:00:55 the pod is deleted past its budget with 60 s.
-func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
-	m := ruleFor(in)
-	plan := Plan{Deadline: p.deadline(in, m, t, now, limit), Drain: true, forced: m.force, once: m.once, open: m.open, policy: p, limit: limit}
-	plan.Until = plan.Deadline
-	if !limit.IsZero() {
-		plan.Until = earlier(plan.Until, limit)
+// turn is when the pod is asked, and whether its own annotation says so.
+func (p Policy) turn(pod Pod) (turn DrainOrder, own bool) {
+	switch t := DrainOrder(pod.Annotations[AnnotationDrain]); t {
+	case DrainFirst, DrainLast, DrainNever:
+		return t, true
 	}
-	if plan.graces = plan.Deadline; t.Hook != nil {
-		plan.graces = in.Time.Add(t.Hook.Global)
-		if !limit.IsZero() { // the last heartbeat is sent by then
-			plan.graces = later(plan.Deadline, earlier(plan.graces, limit.Add(t.Hook.Heartbeat)))
-		}
+	if pod.Owner.Kind == "DaemonSet" {
+		return p.DaemonSets, false
 	}
-	plan.Verdict, plan.Reason = p.verdict(in, t, plan.Deadline, now)
-	if response, asked := p.response(in.Kind); asked {
-		plan.Drain = response == RespondDrain
-		if plan.Verdict == Act && response == RespondIgnore {
-			plan.Verdict, plan.Reason = Noted, "the policy is to leave the node as it is"
-		}
-	}
-	if plan.Verdict == Act || plan.Verdict == Noted {
-		plan.Replace = p.replace(m, t)
-	} else {
-		plan.Replace = Replacement{Action: ReplaceNone, Reason: plan.Reason}
-	}
-	return plan
-}
-
-// deadline is the end of the machine, as far as it is known; where nothing ends it, the end of the work.
-func (p Policy) deadline(in Interruption, m eventRule, t Target, now, limit time.Time) time.Time {
-	switch {
-	case m.open && limit.IsZero():
-		return now.Add(noDeadlineLimit)
-	case m.open:
-		return limit
-	case in.Kind == ScheduledChange:
-		return in.Start
-	}
-	lead := m.lead
-	if t.Hook != nil {
-		lead = min(t.Hook.Heartbeat, t.Hook.Global)
-	}
-	deadline := earlier(in.Time, now).Add(lead)
-	if t.Node != nil {
-		if marked, ok := t.Node.deadlineOfEvent(in.EventID); ok {
-			deadline = earlier(deadline, marked)
-		}
-	}
-	return deadline
-}
-
-// response is what the policy says to do about an event that does not end the machine by itself; false for others.
-func (p Policy) response(k Kind) (Response, bool) {
-	switch k {
-	case Rebalance:
-		return cmp.Or(p.Rebalance, RespondIgnore), true
-	case ScheduledChange:
-		return cmp.Or(p.ScheduledChange, RespondIgnore), true
-	}
-	return "", false
-}
-
-// Moved is the plan with another end of the machine. A lifecycle hook's heartbeat moves it.
-func (p Plan) WithDeadline(deadline time.Time) Plan {
-	p.Deadline, p.Until = deadline, deadline
-	if !p.limit.IsZero() {
-		p.Until = earlier(p.Until, p.limit)
-	}
-	return p
-}
-
-func (p Policy) verdict(in Interruption, t Target, deadline, now time.Time) (Verdict, string) {
-	if in.Replayed {
-		return Stale, "the event is a replay from an archive"
-	}
-	if in.Kind == LifecycleTerminate && !slices.Contains(p.Hooks, in.Action.Hook) {
-		return Noted, fmt.Sprintf("the lifecycle hook %s of %s is not one that is handled: it is left to whom it belongs", in.Action.Hook, in.Action.Group)
-	}
-	if in.Kind == LifecycleTerminate && strings.HasSuffix(in.Action.Hook, suffixNTHHook) && t.Instance != nil && has(t.Instance.Tags, tagNTH) {
-		return Noted, fmt.Sprintf("the lifecycle hook %s is aws-node-termination-handler's, which is there: the instance carries its tag %s", in.Action.Hook, tagNTH)
-	}
-	if t.Node == nil {
-		switch {
-		case t.Instance != nil:
-			if why := p.otherClusterReason(*t.Instance); why != "" {
-				return Foreign, why
-			}
-		case errors.Is(t.InstanceErr, ErrNotFound):
-			return Foreign, "EC2 knows no such instance and the cluster has no node of it"
-		}
-	}
-	if !now.Before(deadline) {
-		state := "what has become of the instance is not known"
-		if t.Instance != nil {
-			state = "EC2 says that the instance is " + t.Instance.State
-		}
-		return Stale, fmt.Sprintf("the deadline passed %s ago; %s", now.Sub(deadline).Round(time.Second), state)
-	}
-	return Act, ""
-}
-
-// otherClusterReason says why an instance is not one of this cluster's nodes; empty if it is.
-func (p Policy) otherClusterReason(i Instance) string {
-	switch owner, ok := i.Tags[TagCluster]; {
-	case !ok:
-		return "the instance has no tag " + TagCluster + ": kOps did not make it"
-	case owner != p.Cluster:
-		return fmt.Sprintf("the instance belongs to the cluster %s", owner)
-	case hasRole(Target{Instance: &i}, "bastion"):
-		return "the instance is a bastion, not a node"
-	}
-	return ""
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
+	return DrainFirst, false
 }

@@ -1,140 +1,173 @@
 package spot
 
 import (
-	"context"
+	"cmp"
 	"errors"
-	"time"
+	"fmt"
+	"slices"
+	"strings"
 )
 
-// nodeFirst is how long asking for a replacement waits for the first look at the node, whose labels and taints may say
-// that somebody else replaces it. An API server that cannot be reached must not keep the group from being asked.
-const nodeFirst = 3 * time.Second
-
-// scaling is how writes to AWS, and what is asked because of them, are tried again.
-var scaling = backoff{200 * time.Millisecond, 3 * time.Second}
-
-// replace asks for another instance where the plan wants it, and goes on asking until it is refused for good or ctx ends.
-// What comes of it is followed as long as following.
-func (c *call) replace(ctx, following context.Context) ReplacementResult {
-	c.waitForPlan(ctx)
-	r := c.plan().Replace
-	told := ReplacementResult{Action: r.Action, Group: r.Group, Reason: r.Reason}
-	switch r.Action {
-	case ReplaceDetach:
-		told = c.detach(ctx, told, r)
-		if told.At != nil {
-			c.followLaunch(following, &told)
-		}
-	case ReplaceNotify:
-		told = c.tellAutoscaler(ctx, told, r)
-	case ReplaceClaim:
-		told = c.deleteClaim(ctx, told, r)
-	}
-	return told
+// Replace is who is asked for another instance, or why nobody is.
+type Replacement struct {
+	Action          ReplaceAction
+	Group           string   // the Auto Scaling group
+	NodeClaim       string   // the NodeClaim
+	AutoscalerEvent string   // what the autoscaler is told
+	Reason          string   // why not, or what is not known about it
+	SkippedHooks    []string // the user's terminate hooks of the group: a detach does not run them
 }
 
-// waitForPlan waits for what the choice depends on.
-func (c *call) waitForPlan(ctx context.Context) {
-	wait(ctx, c.node.first, nodeFirst)
-	for _, done := range []<-chan struct{}{c.instance.done, c.membership.done} {
-		select {
-		case <-done:
-		case <-ctx.Done():
-		}
-		if !c.mustAct() {
-			return
-		}
-	}
+// ReplaceAction is one way to a replacement.
+type ReplaceAction string
+
+const (
+	ReplaceDetach  ReplaceAction = "detach"       // the group launches another when this one is detached from it
+	ReplaceNotify  ReplaceAction = "autoscaler"   // CAST AI's autoscaler is told, and replaces the node as it sees fit
+	ReplaceClaim   ReplaceAction = "node-claim"   // Karpenter launches what is needed when the NodeClaim is deleted
+	ReplacePending ReplaceAction = "pods-pending" // Karpenter launches a node for the pods that are left without one
+	ReplaceAlready ReplaceAction = "already"      // somebody has asked before
+	ReplaceNone    ReplaceAction = "none"
+)
+
+func noReplacement(format string, args ...any) Replacement {
+	return Replacement{Action: ReplaceNone, Reason: fmt.Sprintf(format, args...)}
 }
 
-// detach has the group launch another instance.
-func (c *call) detach(ctx context.Context, told ReplacementResult, r Replacement) ReplacementResult {
-	tags := map[string]string{TagDetached: r.Group, TagInterruptedAt: c.in.Time.UTC().Format(time.RFC3339)}
-	// The tags come first, as with kOps: an instance that is detached without them is lost to kOps' tools.
-	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Tag(ctx, c.in.Instance, tags) })
-	if err != nil {
-		told.Action, told.Reason = ReplaceNone, "the instance could not be tagged: "+err.Error()
-		told.changed = !errors.Is(err, ErrPermanent) && !errors.Is(err, ErrNotFound) // an answer may have been lost
-		return told
-	}
-	err = scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Detach(ctx, c.in.Instance, r.Group) })
-	told.changed = true
-	if err == nil {
-		told.At = since(c.in.Time, time.Now())
-		told.SkippedHooks = r.SkippedHooks
-		c.log("detach", "detached instance from group", "group", told.Group)
-		return told
-	}
-	return c.detachRefused(ctx, told, err)
-}
-
-// tellAutoscaler tells CAST AI's autoscaler what happens to the node.
-func (c *call) tellAutoscaler(ctx context.Context, told ReplacementResult, r Replacement) ReplacementResult {
-	n := *c.target().Node
-	err := scaling.persist(ctx, func(ctx context.Context) error {
-		return c.Autoscaler.Notify(ctx, r.AutoscalerEvent, n.Labels[labelAutoscaler], toldProvider(n))
-	})
-	if err != nil {
-		told.Action, told.Reason = ReplaceNone, "CAST AI's autoscaler was not told: "+err.Error()
-		return told
-	}
-	told.At, told.AutoscalerEvent, told.changed = since(c.in.Time, time.Now()), r.AutoscalerEvent, true
-	c.log("notify-autoscaler", "notified autoscaler", "autoscaler_event", r.AutoscalerEvent)
-	return told
-}
-
-// deleteClaim has Karpenter end the instance and launch what its pods need.
-func (c *call) deleteClaim(ctx context.Context, told ReplacementResult, r Replacement) ReplacementResult {
-	told.NodeClaim = r.NodeClaim
-	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cluster.DeleteNodeClaim(ctx, r.NodeClaim) })
+// replacerOf chooses by what the node is.
+func replacerOf(t Target) Replacer {
 	switch {
-	case errors.Is(err, ErrNotFound):
-		told.Action, told.Reason = ReplaceAlready, "its NodeClaim is deleted already"
-	case err != nil:
-		told.Action, told.Reason = ReplaceNone, "its NodeClaim could not be deleted: "+err.Error()
-	default:
-		told.At, told.changed = since(c.in.Time, time.Now()), true
-		c.log("delete-node-claim", "deleted NodeClaim", "node_claim", r.NodeClaim)
+	case t.Node != nil && has(t.Node.Labels, LabelAutoscalerID):
+		return ReplacerAutoscaler
+	case isKarpenters(t):
+		return ReplacerKarpenter
 	}
-	return told
+	return ReplacerGroup
 }
 
-// lag is how long Auto Scaling may go on to describe an instance as it was before a detach.
-const lag = 3 * time.Second
+func has(m map[string]string, key string) bool {
+	_, ok := m[key]
+	return ok
+}
 
-// isMember asks whether the instance is still in a group that has not begun to let it go.
-func (c *call) isMember(ctx context.Context) (bool, error) {
-	var m Membership
-	err := scaling.persist(ctx, func(ctx context.Context) (err error) {
-		m, err = c.Cloud.Membership(ctx, c.in.Instance)
-		return err
+// replace chooses who is asked for another instance: exactly one, by the node or by the policy.
+func (p Policy) replace(m eventRule, t Target) Replacement {
+	way := p.Replace
+	if way == ReplacerAuto {
+		way = replacerOf(t)
+	}
+	switch {
+	case way == ReplacerNone:
+		return noReplacement("the policy is to ask nobody")
+	case way == ReplacerAutoscaler && m.autoscalerEvent != "":
+		return p.replaceByAutoscaler(m, t)
+	case !m.detach:
+		return noReplacement("%s", m.noReplaceReason)
+	}
+	if why := p.noReplacementReason(t); why != "" {
+		return noReplacement("%s", why)
+	}
+	if way == ReplacerKarpenter {
+		return p.replaceByKarpenter(t)
+	}
+	return p.replaceByGroup(t)
+}
+
+// noReplacementReason says why nobody may be asked, whoever it would be; empty if somebody may.
+func (p Policy) noReplacementReason(t Target) string {
+	switch {
+	case hasRole(t, "control-plane", "master", "apiserver", "api-server"):
+		return "it runs the control plane: kOps never surges these nodes, and neither do we"
+	case t.Node != nil && t.Node.hasTaint(taintCADeleting):
+		return "cluster-autoscaler is removing the node and lowers its group"
+	case t.Node != nil && t.Node.hasTaint(taintKarpenter):
+		return "Karpenter is removing the node"
+	}
+	return ""
+}
+
+// replaceByAutoscaler tells CAST AI's autoscaler. It needs the node: what it is told is the node's providerID.
+func (p Policy) replaceByAutoscaler(m eventRule, t Target) Replacement {
+	switch {
+	case !p.HasAutoscaler:
+		return noReplacement("it is CAST AI's to replace, and there is no API key to tell it with")
+	case t.Node == nil:
+		return noReplacement("CAST AI's autoscaler is told of nodes, and the node is not known")
+	}
+	if why := p.noReplacementReason(t); why != "" {
+		return noReplacement("%s", why)
+	}
+	return Replacement{Action: ReplaceNotify, AutoscalerEvent: m.autoscalerEvent}
+}
+
+// replaceByKarpenter leaves it to the pods that are evicted, or, where the policy names Karpenter, deletes the NodeClaim:
+// that makes Karpenter drain and end the instance too.
+func (p Policy) replaceByKarpenter(t Target) Replacement {
+	switch {
+	case p.Replace != ReplacerKarpenter:
+		return Replacement{Action: ReplacePending, Reason: "Karpenter launches a node for the pods that are left without one"}
+	case t.Node == nil || t.Node.NodeClaim == "":
+		return noReplacement("no NodeClaim of Karpenter's owns the node")
+	}
+	return Replacement{Action: ReplaceClaim, NodeClaim: t.Node.NodeClaim}
+}
+
+// replaceByGroup chooses whether the Auto Scaling group is asked for another instance. kOps itself replaces nodes by
+// tagging and detaching them without lowering the group, which works in a group at its maximum too.
+func (p Policy) replaceByGroup(t Target) Replacement {
+	if t.Instance == nil {
+		return noReplacement("EC2 could not be asked whose instance it is: %v", t.InstanceErr)
+	}
+	if why := p.OtherClusterReason(*t.Instance); why != "" {
+		return noReplacement("%s", why)
+	}
+	if t.Membership == nil {
+		if from := t.Instance.Tags[TagDetached]; from != "" && errors.Is(t.MembershipErr, ErrNotFound) {
+			return Replacement{Action: ReplaceAlready, Group: from, Reason: "it is detached from its group already"}
+		}
+		if errors.Is(t.MembershipErr, ErrNotFound) {
+			return noReplacement("it is in no Auto Scaling group")
+		}
+		return noReplacement("Auto Scaling could not be asked for its group: %v", t.MembershipErr)
+	}
+	g := *t.Membership
+	switch owner := g.GroupTags[TagCluster]; {
+	case owner != p.Cluster:
+		return noReplacement("its group %s does not carry the tag %s=%s", g.Group, TagCluster, p.Cluster)
+	case !strings.HasSuffix(g.Group, "."+p.Cluster):
+		return noReplacement("its group %s is not named as kOps names the groups of %s", g.Group, p.Cluster)
+	case strings.HasPrefix(g.LifecycleState, "Warmed:"):
+		return noReplacement("it is in the warm pool of its group %s: nothing runs on it that would need another", g.Group)
+	case g.LifecycleState != "InService" && g.LifecycleState != "Standby":
+		return Replacement{Action: ReplaceAlready, Group: g.Group, Reason: "it is leaving its group already: " + g.LifecycleState}
+	case slices.Contains(g.Suspended, "Launch"):
+		return noReplacement("the process Launch is suspended in its group %s: a detach would bring no replacement", g.Group)
+	}
+	hooks := slices.DeleteFunc(slices.Clone(g.TerminateHooks), func(h string) bool {
+		return strings.HasSuffix(h, suffixNTHHook) // for a drainer that finds the node drained
 	})
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
+	plan := Replacement{Action: ReplaceDetach, Group: g.Group, SkippedHooks: hooks}
+	if g.HooksErr != nil {
+		plan.Reason = fmt.Sprintf("whether the detach skips a lifecycle hook is not known: %v", g.HooksErr)
 	}
-	return m.LifecycleState == "InService" || m.LifecycleState == "Standby", err
+	return plan
 }
 
-// detachRefused finds out what a refused detach means. The tags prove nothing; the membership does: if the instance is on
-// its way out, somebody else was quicker.
-func (c *call) detachRefused(ctx context.Context, told ReplacementResult, refusal error) ReplacementResult {
-	told.Action, told.Reason = ReplaceNone, "the group refused: "+refusal.Error()
-	if !errors.Is(refusal, ErrPermanent) { // the time is over
-		return told
-	}
-	for look := range 2 { // it may have been detached in this moment, and be described a moment late
-		if look > 0 && !sleep(ctx, lag) {
-			return told
-		}
-		switch member, err := c.isMember(ctx); {
-		case err != nil:
-			told.Reason += "; what became of the instance could not be asked: " + err.Error()
-			return told
-		case !member:
-			told.Action, told.Reason = ReplaceAlready, "somebody else has detached it in the same moment"
-			return told
-		}
-	}
-	told.changed = false // it is a member as before: its tags alone do no harm
-	return told
+// suffixNTHHook ends the names of the lifecycle hooks that kOps makes for aws-node-termination-handler.
+const suffixNTHHook = "-NTHLifecycleHook"
+
+// hasRole reports whether kOps gave the instance or its node one of the roles.
+func hasRole(t Target, roles ...string) bool {
+	return slices.ContainsFunc(roles, func(role string) bool {
+		return t.Instance != nil && has(t.Instance.Tags, tagRolePrefix+role) || t.Node != nil && has(t.Node.Labels, labelRolePrefix+role)
+	})
+}
+
+func isKarpenters(t Target) bool {
+	return t.Instance != nil && has(t.Instance.Tags, karpenterKey) || t.Node != nil && has(t.Node.Labels, karpenterKey)
+}
+
+// toldProvider is what an autoscaler is told as the node's providerID.
+func AutoscalerProviderID(n Node) string {
+	return cmp.Or(n.Annotations[annotationProvider], n.ProviderID)
 }

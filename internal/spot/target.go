@@ -9,16 +9,16 @@ import (
 
 // Tags and labels that kOps and others put on instances, groups and nodes, as far as a decision depends on them.
 const (
-	TagCluster       = "KubernetesCluster"                    // kOps: on every instance and group of a cluster
-	TagDetached      = "kops.k8s.io/detached-from-asg"        // kOps: its tools find a detached instance by it
-	TagInterruptedAt = "cast:interrupted-at"                  // ours: tells our detached instances from those kOps surged
-	tagNTH           = "aws-node-termination-handler/managed" // kOps: on what aws-node-termination-handler sees to
-	tagRolePrefix    = "k8s.io/role/"                         // kOps: on every instance, value "1"
-	labelRolePrefix  = "node-role.kubernetes.io/"             // kOps: on every node
-	karpenterKey     = "karpenter.sh/nodepool"                // Karpenter: label of its nodes and tag of its instances
-	taintCADeleting  = "ToBeDeletedByClusterAutoscaler"       // cluster-autoscaler: it is removing the node and lowers the group
-	taintKarpenter   = "karpenter.sh/disrupted"               // Karpenter: it is removing the node
-	labelAutoscaler  = "provisioner.cast.ai/node-id"          // CAST AI: its autoscaler made the node, and calls it so
+	TagCluster        = "KubernetesCluster"                    // kOps: on every instance and group of a cluster
+	TagDetached       = "kops.k8s.io/detached-from-asg"        // kOps: its tools find a detached instance by it
+	TagInterruptedAt  = "cast:interrupted-at"                  // ours: tells our detached instances from those kOps surged
+	tagNTH            = "aws-node-termination-handler/managed" // kOps: on what aws-node-termination-handler sees to
+	tagRolePrefix     = "k8s.io/role/"                         // kOps: on every instance, value "1"
+	labelRolePrefix   = "node-role.kubernetes.io/"             // kOps: on every node
+	karpenterKey      = "karpenter.sh/nodepool"                // Karpenter: label of its nodes and tag of its instances
+	taintCADeleting   = "ToBeDeletedByClusterAutoscaler"       // cluster-autoscaler: it is removing the node and lowers the group
+	taintKarpenter    = "karpenter.sh/disrupted"               // Karpenter: it is removing the node
+	LabelAutoscalerID = "provisioner.cast.ai/node-id"          // CAST AI: its autoscaler made the node, and calls it so
 
 	// CAST AI: what its autoscaler is told instead of the node's providerID.
 	annotationProvider = "provisioner.cast.ai/override-provider-id"

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/castai/kops-spot/deploy"
+	"github.com/castai/kops-spot/internal/handler"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/spottest"
@@ -203,7 +204,7 @@ func (n *lostNode) handleEvent(ctx context.Context) error {
 	account.AddInstance(spottest.Instance{ID: n.node.InstanceID, Spot: true, Zone: region + "a", Tags: map[string]string{spot.TagCluster: clusterName}})
 	account.SetState(n.node.InstanceID, "terminated")
 	account.Delay(spottest.AnyOperation, awsCall)
-	h := &spot.Handler{Cluster: c, Cloud: account.Cloud(), Policy: spot.DefaultPolicy(clusterName)}
+	h := &handler.Handler{Cluster: c, Cloud: account.Cloud(), Policy: spot.DefaultPolicy(clusterName)}
 	return handle(ctx, h, spot.CleanedUp, spot.Interruption{EventID: n.name, Kind: spot.StateChange, State: "terminated", Instance: n.node.InstanceID,
 		Region: region, Time: time.Now()})
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/castai/kops-spot/internal/handler"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/spottest"
@@ -61,7 +62,7 @@ func newKopsSpot(name string, warm bool) drainer {
 		cloud := autoScalingGroup(t.nodes)
 		policy := spot.DefaultPolicy(clusterName)
 		policy.FollowLaunch = 0 // kubectl requests no replacement whose result it could wait for
-		handlers := make([]*spot.Handler, len(t.nodes))
+		handlers := make([]*handler.Handler, len(t.nodes))
 		for i, n := range t.nodes {
 			c, err := kube.New(kube.WithToken(kube.Endpoint{Server: t.server, CA: fixed(string(t.ca))}, fixed(t.token), t.userAgent))
 			if err != nil {
@@ -72,7 +73,7 @@ func newKopsSpot(name string, warm bool) drainer {
 					return nil, err
 				}
 			}
-			handlers[i] = &spot.Handler{Cluster: c, Cloud: cloud, Policy: policy}
+			handlers[i] = &handler.Handler{Cluster: c, Cloud: cloud, Policy: policy}
 		}
 		return func(ctx context.Context, at time.Time) []error {
 			return each(len(handlers), len(handlers), func(i int) error {
@@ -87,7 +88,7 @@ func newKopsSpot(name string, warm bool) drainer {
 }
 
 // handle demands a result of the handler.
-func handle(ctx context.Context, h *spot.Handler, want spot.Result, in spot.Interruption) error {
+func handle(ctx context.Context, h *handler.Handler, want spot.Result, in spot.Interruption) error {
 	out, err := h.Handle(ctx, in)
 	if err == nil && out.Result != want {
 		err = fmt.Errorf("the result for %s is %s: %s", in.Instance, out.Result, out.Reason)

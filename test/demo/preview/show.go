@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/castai/kops-spot/internal/handler"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/demo/story"
@@ -32,7 +33,7 @@ func show(ctx context.Context, out *story.Screen) error {
 	p := &preview{out: out, cluster: spottest.NewCluster(), aws: spottest.NewAWS(story.Region)}
 	p.aws.CountIDsFrom(0x5b7e4d1938a2c500)
 	p.fill()
-	handler := &spot.Handler{Cluster: p.cluster, Cloud: p.aws.Cloud(), Policy: spot.DefaultPolicy(story.Cluster),
+	h := &handler.Handler{Cluster: p.cluster, Cloud: p.aws.Cloud(), Policy: spot.DefaultPolicy(story.Cluster),
 		Log: slog.New(slog.NewJSONHandler(&story.FunctionLog{Out: out}, nil))}
 	event := time.Now().Truncate(time.Second)
 	out.Begin(event)
@@ -44,7 +45,7 @@ func show(ctx context.Context, out *story.Screen) error {
 		p.watch(watching)
 	}()
 	out.Live("ec2", "%s %s", spot.SpotTerminate.Description(), story.Short(victim.ID))
-	outcome, err := handler.Handle(ctx, spot.Interruption{EventID: "preview", Kind: spot.SpotTerminate, Instance: victim.ID, Region: story.Region, Time: event})
+	outcome, err := h.Handle(ctx, spot.Interruption{EventID: "preview", Kind: spot.SpotTerminate, Instance: victim.ID, Region: story.Region, Time: event})
 	if err != nil {
 		return err
 	}

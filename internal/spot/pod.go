@@ -71,7 +71,7 @@ func (p Plan) ForPod(pod Pod, now time.Time, returned bool) PodPlan {
 	if p.forces(pod) {
 		f.ForceAt = p.forceAt(pod)
 	}
-	if turn == DrainLast && !p.once {
+	if turn == DrainLast && !p.EvictOnce {
 		f.LatestAt = p.forceAt(pod)
 	}
 	switch {
@@ -113,7 +113,7 @@ func (p Plan) Request(pod Pod, now time.Time, refusals int) EvictionRequest {
 // Again is when to ask again after the refusals-th refusal, of what was asked, honouring the Retry-After that came with it (0
 // for none); false for never.
 func (p Plan) NextAttempt(pod Pod, asked EvictionRequest, now time.Time, refusals int, after time.Duration) (time.Time, bool) {
-	if p.once {
+	if p.EvictOnce {
 		return time.Time{}, false
 	}
 	if after <= 0 {
@@ -122,7 +122,7 @@ func (p Plan) NextAttempt(pod Pod, asked EvictionRequest, now time.Time, refusal
 	next := now.Add(after)
 	// No Retry-After is worth a pod's SIGTERM, nor is one that came with an eviction's refusal when its time to be forced had
 	// come. Only a deletion that is refused is worth a pause.
-	if force := later(p.forceAt(pod), now); p.forces(pod) && (!asked.Delete || now.Before(force)) && next.After(force) {
+	if force := Later(p.forceAt(pod), now); p.forces(pod) && (!asked.Delete || now.Before(force)) && next.After(force) {
 		next = force
 	}
 	return next, next.Before(p.Until)
@@ -132,7 +132,7 @@ func (p Plan) NextAttempt(pod Pod, asked EvictionRequest, now time.Time, refusal
 // heartbeats can bring: a pod that was told to end with less could not be given more when they have.
 func (p Plan) grace(pod Pod, now time.Time) time.Duration {
 	own := pod.GracePeriod
-	if !p.once && !p.open {
+	if !p.EvictOnce && !p.NoDeadline {
 		left := p.graces.Sub(now) - p.policy.Reserve
 		own = min(own, left.Truncate(time.Second))
 	}
@@ -146,13 +146,13 @@ func (p Plan) forceGrace(pod Pod) time.Duration {
 // forceAt is the last moment at which the pod can be deleted past its budget and still have its time: SIGTERM, its grace
 // period (up to Policy.ForceGrace), and the reserve. An invocation that ends sooner forces it while it still can.
 func (p Plan) forceAt(pod Pod) time.Time {
-	return earlier(p.Deadline.Add(-p.policy.Reserve-p.forceGrace(pod)), p.Until.Add(-time.Second))
+	return Earlier(p.Deadline.Add(-p.policy.Reserve-p.forceGrace(pod)), p.Until.Add(-time.Second))
 }
 
 // submissionOrder sorts pods so that those whose successors wait longest are asked for first: those with volumes, which
 // must be detached before they can be attached elsewhere; and critical ones, which others may need to end well, last.
 // It is the order of asking only: no pod waits for another.
-func submissionOrder(a, b Pod) int {
+func EvictionOrder(a, b Pod) int {
 	rank := func(p Pod) int {
 		switch {
 		case p.Critical:
@@ -167,7 +167,7 @@ func submissionOrder(a, b Pod) int {
 
 // Fates are the fates of all the pods of a node, in the order in which they are asked.
 func (p Plan) ForPods(pods []Pod, now time.Time) []PlanOfPod {
-	pods = slices.SortedFunc(slices.Values(pods), submissionOrder)
+	pods = slices.SortedFunc(slices.Values(pods), EvictionOrder)
 	fates := make([]PlanOfPod, len(pods))
 	for i, pod := range pods {
 		fates[i] = PlanOfPod{pod, p.ForPod(pod, now, false)}

@@ -1,10 +1,12 @@
-package spot
+package handler
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 // hookLimit is how long a lifecycle hook's times are asked for, before anything else can be decided.
@@ -13,52 +15,43 @@ const hookLimit = 10 * time.Second
 // leastBeat is the shortest pause between two heartbeats.
 const leastBeat = 5 * time.Second
 
-// LifecycleResult is what became of a lifecycle action.
-type LifecycleResult struct {
-	Hook       string   `json:"hook"`
-	Group      string   `json:"group"`
-	Heartbeats int      `json:"heartbeats,omitempty"` // how often the end was put off
-	Completed  *Seconds `json:"completed,omitempty"`  // when the group was let go on
-	Reason     string   `json:"reason,omitempty"`     // why it was not
-}
-
 // lifecycle drains the node of an instance that its group terminates, while the hook holds it, and then lets the group
 // go on.
-func (c *call) lifecycle(ctx context.Context) (Outcome, error) {
-	if plan := c.plan(); plan.Verdict == Noted { // the event alone says so
-		return c.left(plan), nil
+func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
+	if plan := c.plan(); plan.Verdict == spot.Noted { // the event alone says so
+		return c.skipped(plan), nil
 	}
 	if err := c.readHook(ctx); err != nil {
-		return Outcome{}, err
+		return spot.Outcome{}, err
 	}
 	if !c.began.Before(c.plan().Deadline) {
-		return c.stale(ctx)
+		return c.handleExpired(ctx)
 	}
 	if !c.limit.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, c.limit)
 		defer cancel()
 	}
-	c.ask(ctx, always) // a node that is not there now will not come any more
+	c.startLookups(ctx, always) // a node that is not there now will not come any more
 	c.waitForPlan(ctx)
-	wait(ctx, c.node.done, noDeadlineLimit)
+	wait(ctx, c.node.done, spot.NoDeadlineLimit)
 	plan, t := c.plan(), c.target()
 	switch {
-	case plan.Verdict == Noted:
-		return c.left(plan), nil
-	case plan.Verdict != Act:
-		return c.end(plan), nil
-	case t.Node == nil && !errors.Is(t.NodeErr, ErrNotFound):
-		return Outcome{}, c.failure()
+	case plan.Verdict == spot.Noted:
+		return c.skipped(plan), nil
+	case plan.Verdict != spot.Act:
+		return c.newOutcome(plan), nil
+	case t.Node == nil && !errors.Is(t.NodeErr, spot.ErrNotFound):
+		return spot.Outcome{}, c.failure()
 	}
-	told := &LifecycleResult{Hook: c.in.Action.Hook, Group: c.in.Action.Group}
+	told := &spot.LifecycleResult{Hook: c.in.Action.Hook, Group: c.in.Action.Group}
 	holding, letGo := context.WithCancel(ctx)
 	moves, held := make(chan time.Time, 1), make(chan error, 1)
 	go func() { held <- c.hold(holding, told, moves) }()
 	drained := c.drainNode(ctx, moves)
 	letGo()
 	holdErr := <-held
-	out, err := c.outcome(drained, ReplacementResult{Action: plan.Replace.Action, Reason: plan.Replace.Reason})
+	out, err := c.outcome(drained, spot.ReplacementResult{Action: plan.Replace.Action, Reason: plan.Replace.Reason})
 	if err != nil {
 		return out, err
 	}
@@ -69,7 +62,7 @@ func (c *call) lifecycle(ctx context.Context) (Outcome, error) {
 
 // readHook reads how long the hook holds the instance. A hook that is not there any more holds nothing: what the table
 // says counts then.
-func (c *call) readHook(ctx context.Context) error {
+func (c *invocation) readHook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
 	return scaling.persist(ctx, func(ctx context.Context) error {
@@ -77,7 +70,7 @@ func (c *call) readHook(ctx context.Context) error {
 		switch {
 		case err == nil:
 			c.hook = &h
-		case errors.Is(err, ErrNotFound), errors.Is(err, ErrPermanent) && !errors.Is(err, errTransient):
+		case errors.Is(err, spot.ErrNotFound), errors.Is(err, spot.ErrPermanent) && !errors.Is(err, spot.ErrPossiblyTransient):
 			return nil
 		}
 		return err
@@ -85,7 +78,7 @@ func (c *call) readHook(ctx context.Context) error {
 }
 
 // hold puts the instance's end off while the node is drained, as long as the hook lets it.
-func (c *call) hold(ctx context.Context, told *LifecycleResult, moves chan time.Time) error {
+func (c *invocation) hold(ctx context.Context, told *spot.LifecycleResult, moves chan time.Time) error {
 	if c.hook == nil {
 		return nil
 	}
@@ -103,7 +96,7 @@ func (c *call) hold(ctx context.Context, told *LifecycleResult, moves chan time.
 		case <-moves: // not taken in yet: this one counts
 		default:
 		}
-		moves <- earlier(time.Now().Add(c.hook.Heartbeat), last)
+		moves <- spot.Earlier(time.Now().Add(c.hook.Heartbeat), last)
 		if !sleep(ctx, max(c.hook.Heartbeat/2, leastBeat)) {
 			return nil
 		}
@@ -113,11 +106,11 @@ func (c *call) hold(ctx context.Context, told *LifecycleResult, moves chan time.
 
 // complete lets the group go on, if the node is empty. Otherwise the hook's own timeout decides: until then the pods that
 // are left have their time.
-func (c *call) complete(ctx context.Context, out *Outcome, held error) {
+func (c *invocation) complete(ctx context.Context, out *spot.Outcome, held error) {
 	if held != nil {
 		out.Problems = append(out.Problems, held.Error())
 	}
-	if out.Result != Drained && out.Result != NodeNotFound {
+	if out.Result != spot.Drained && out.Result != spot.NodeNotFound {
 		out.Lifecycle.Reason = "the node is not empty: the hook's timeout decides"
 		return
 	}
@@ -129,6 +122,6 @@ func (c *call) complete(ctx context.Context, out *Outcome, held error) {
 		out.Problems = append(out.Problems, out.Lifecycle.Reason)
 		return
 	}
-	out.Lifecycle.Completed = since(c.in.Time, time.Now())
+	out.Lifecycle.Completed = spot.SecondsSince(c.in.Time, time.Now())
 	c.log("complete-hook", "completed lifecycle action", "group", out.Lifecycle.Group, "hook", out.Lifecycle.Hook)
 }

@@ -1,10 +1,12 @@
-package spot
+package handler
 
 import (
 	"context"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 const (
@@ -15,49 +17,34 @@ const (
 	eventTimeout = 3 * time.Second
 )
 
-// Note is told where operators look first: as a Kubernetes Event on a node or a pod.
-type KubeEvent struct {
-	Node    *Node // what it is about: a node,
-	Pod     *Pod  // or a pod
-	Warning bool
-	Reason  string // in one word, as Kubernetes writes them
-	Message string
-}
-
-// EventRecorder sends notes.
-type EventRecorder interface {
-	// Record sends one. It is tried once: what it tells stands in the outcome too.
-	Record(ctx context.Context, n KubeEvent) error
-}
-
 // notes are the notes of one call. They are held back until release, so that no eviction waits behind them.
-type notes struct {
-	teller EventRecorder
+type eventQueue struct {
+	teller spot.EventRecorder
 	ctx    context.Context // outlives the plan's: the machine's end is no reason not to tell of it
 	stop   context.CancelFunc
 
 	mu      sync.Mutex
-	held    []KubeEvent
+	held    []spot.KubeEvent
 	slots   chan struct{}
 	sending sync.WaitGroup
 	failed  int
 	err     error // the first
 }
 
-func newEventQueue(ctx context.Context, t EventRecorder) *notes {
-	n := &notes{teller: t, slots: make(chan struct{}, eventParallelism)}
+func newEventQueue(ctx context.Context, t spot.EventRecorder) *eventQueue {
+	n := &eventQueue{teller: t, slots: make(chan struct{}, eventParallelism)}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return n
 }
 
-func (n *notes) add(note KubeEvent) {
+func (n *eventQueue) add(note spot.KubeEvent) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.held = append(n.held, note)
 }
 
 // release sends what is held, and returns at once.
-func (n *notes) release() {
+func (n *eventQueue) flush() {
 	n.mu.Lock()
 	held := n.held
 	n.held = nil
@@ -80,7 +67,7 @@ func (n *notes) release() {
 }
 
 // end gives what is under way a little more time, and says what could not be told; empty if nothing.
-func (n *notes) end() (problem string) {
+func (n *eventQueue) close() (problem string) {
 	defer time.AfterFunc(eventTimeout, n.stop).Stop()
 	n.sending.Wait()
 	n.stop()
@@ -93,12 +80,12 @@ func (n *notes) end() (problem string) {
 }
 
 // cordonEvent tells what is going to happen to a node, and what was done about it.
-func cordonEvent(n Node, in Interruption, plan Plan, cordon error) KubeEvent {
+func cordonEvent(n spot.Node, in spot.Interruption, plan spot.Plan, cordon error) spot.KubeEvent {
 	when := " at " + plan.Deadline.UTC().Format(time.RFC3339)
 	switch {
-	case plan.once:
+	case plan.EvictOnce:
 		when = " now"
-	case plan.open:
+	case plan.NoDeadline:
 		when = ""
 	}
 	done := "cordoned"
@@ -108,22 +95,22 @@ func cordonEvent(n Node, in Interruption, plan Plan, cordon error) KubeEvent {
 	if plan.Drain {
 		done += ", and its pods are asked to leave"
 	}
-	return KubeEvent{Node: &n, Warning: true, Reason: eventReason(in), Message: fmt.Sprintf("%s%s (event %s): %s", notice(in), when, in.EventID, done)}
+	return spot.KubeEvent{Node: &n, Warning: true, Reason: eventReason(in), Message: fmt.Sprintf("%s%s (event %s): %s", notice(in), when, in.EventID, done)}
 }
 
 // eventReason is the reason of a Kubernetes Event, in one word.
-func eventReason(in Interruption) string {
+func eventReason(in spot.Interruption) string {
 	switch {
 	case in.Rehearsal:
 		return "InterruptionRehearsal"
-	case in.Kind == SpotTerminate, in.Kind == SpotStop, in.Kind == SpotHibernate:
+	case in.Kind == spot.SpotTerminate, in.Kind == spot.SpotStop, in.Kind == spot.SpotHibernate:
 		return "SpotInterruption"
 	}
 	return "InstanceInterruption"
 }
 
 // notice is the event in words.
-func notice(in Interruption) string {
+func notice(in spot.Interruption) string {
 	if in.Rehearsal {
 		return "a rehearsal, nobody takes the machine: " + in.Kind.Description()
 	}
@@ -131,8 +118,8 @@ func notice(in Interruption) string {
 }
 
 // podEvent tells why a pod ends.
-func podEvent(p Pod, node string, in Interruption, ask EvictionRequest) KubeEvent {
-	n := KubeEvent{Pod: &p, Reason: eventReason(in), Message: fmt.Sprintf("of its node %s, %s: evicted with %s to end", node, notice(in), ask.GracePeriod)}
+func podEvent(p spot.Pod, node string, in spot.Interruption, ask spot.EvictionRequest) spot.KubeEvent {
+	n := spot.KubeEvent{Pod: &p, Reason: eventReason(in), Message: fmt.Sprintf("of its node %s, %s: evicted with %s to end", node, notice(in), ask.GracePeriod)}
 	if ask.Delete {
 		n.Warning = true
 		n.Message = fmt.Sprintf("of its node %s, %s, and the eviction was refused to the last: deleted with %s to end", node, notice(in), ask.GracePeriod)
@@ -141,21 +128,21 @@ func podEvent(p Pod, node string, in Interruption, ask EvictionRequest) KubeEven
 }
 
 // drainedEvent tells how a node's drain ended.
-func drainedEvent(n Node, told drainResult) KubeEvent {
+func drainedEvent(n spot.Node, told drainResult) spot.KubeEvent {
 	remaining := 0
 	for _, p := range told.Pods {
-		if p.Status == PodStillRunning {
+		if p.Status == spot.PodStillRunning {
 			remaining++
 		}
 	}
-	note := KubeEvent{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
+	note := spot.KubeEvent{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
 	switch {
 	case !told.Listed:
 		note.Message = "its pods could not be listed"
 	case remaining > 0:
 		note.Message = "still there at the end: " + podCount(remaining)
 	default:
-		note = KubeEvent{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
+		note = spot.KubeEvent{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
 	}
 	return note
 }

@@ -1,4 +1,4 @@
-package spot_test
+package handler_test
 
 import (
 	"context"

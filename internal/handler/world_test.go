@@ -1,4 +1,4 @@
-package spot_test
+package handler_test
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/castai/kops-spot/internal/handler"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/spottest"
 )
@@ -20,7 +21,7 @@ type world struct {
 	*testing.T
 	cluster *spottest.Cluster
 	aws     *spottest.AWS
-	handler *spot.Handler
+	handler *handler.Handler
 	event   time.Time
 }
 
@@ -33,7 +34,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 			spottest.Instance{ID: instance, PrivateIP: "10.0.1.2", Spot: true}, spottest.Instance{ID: "i-0aaaaaaaaaaaaaaa0"})
 		w.cluster.AddNode(node(instance))
 		w.cluster.AddNode(node("i-0aaaaaaaaaaaaaaa0"))
-		w.handler = &spot.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster)}
+		w.handler = &handler.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster)}
 		w.handler.Policy.FollowLaunch = 0 // no instance that this world launches becomes a node by itself
 		test(w)
 		for _, s := range w.cluster.Shortenings() {

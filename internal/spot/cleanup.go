@@ -3,6 +3,8 @@ package spot
 import (
 	"errors"
 	"slices"
+	"strings"
+	"time"
 )
 
 // Release is what is given free after the end of a machine, and why nothing is.
@@ -14,9 +16,9 @@ type CleanupPlan struct {
 
 // States of an EC2 instance.
 const (
-	stateRunning    = "running"
-	stateStopped    = "stopped"
-	stateTerminated = "terminated"
+	StateRunning    = "running"
+	StateStopped    = "stopped"
+	StateTerminated = "terminated"
 )
 
 // Labels of nodes on Spot instances: kOps' controller and Karpenter set them.
@@ -37,14 +39,14 @@ func (p Policy) Cleanup(t Target) CleanupPlan {
 	}
 	gone := t.Instance == nil && errors.Is(t.InstanceErr, ErrNotFound)
 	switch {
-	case gone, t.Instance != nil && t.Instance.State == stateTerminated:
+	case gone, t.Instance != nil && t.Instance.State == StateTerminated:
 		if !t.Node.isCordonedByUs() && !isSpot(t) {
 			return no("it was no Spot instance and nobody was warned: the cloud controller sees to its node")
 		}
 		return CleanupPlan{CleanUp: true, DeleteNode: true}
 	case t.Instance == nil:
 		return no("what has become of the instance is not known")
-	case t.Instance.State != stateStopped:
+	case t.Instance.State != StateStopped:
 		return no("EC2 says that the instance is " + t.Instance.State + ": nothing is given free before its end is certain")
 	case t.Instance.Hibernates:
 		return no("the instance may only sleep, with its pods in memory")
@@ -72,14 +74,14 @@ func (n Node) appliedKind() Kind { return Kind(n.Annotations[annotationKind]) }
 
 // Came reports whether a node that carries our marks has come back with its instance, which runs since the event: a
 // machine that was warned and still runs has not.
-func (n Node) hasReturned(in Interruption) bool {
+func (n Node) HasReturned(in Interruption) bool {
 	if !n.isCordonedByUs() {
 		return false
 	}
 	if slices.Contains(appliedTo(n), markOutOfService) || n.appliedKind() == SpotStop || n.appliedKind() == SpotHibernate {
 		deadline, ok := n.recordedDeadline()
 		// A warning may be read a moment before the instance's first "running" is.
-		return !ok || slices.Contains(appliedTo(n), markOutOfService) || in.Time.After(deadline.Add(-eventRules[n.appliedKind()].lead))
+		return !ok || slices.Contains(appliedTo(n), markOutOfService) || in.Time.After(deadline.Add(-eventRules[n.appliedKind()].notice))
 	}
 	deadline, ok := n.recordedDeadline()
 	return ok && in.Time.After(deadline)
@@ -98,4 +100,53 @@ func OutOfService(n Node) Node {
 	m.add(markOutOfService)
 	m.write(n)
 	return n
+}
+
+// overdueAfter is how long an instance may run on past the end that is marked on its node. EC2 takes back in its own
+// time, and a shutdown takes minutes.
+const overdueAfter = 15 * time.Minute
+
+// OverdueInstance is a node with our marks whose instance runs long past the marked end.
+type OverdueInstance struct {
+	Node     string    `json:"node"`
+	Instance string    `json:"instance"`
+	Since    time.Time `json:"since"` // the end that is marked on the node
+}
+
+// OverdueCandidates are the ids of the instances that should have ended long ago, by the marks on their nodes.
+func OverdueCandidates(nodes []Node, now time.Time) (ids []string) {
+	for _, n := range nodes {
+		if _, due := n.due(now); due {
+			ids = append(ids, n.instanceID())
+		}
+	}
+	return ids
+}
+
+// Overdue are those of the nodes whose instances run although they should have ended long ago, in the order of their names.
+func Overdue(nodes []Node, instances map[string]Instance, now time.Time) (found []OverdueInstance) {
+	for _, n := range nodes {
+		since, due := n.due(now)
+		if i, known := instances[n.instanceID()]; due && known && i.State == StateRunning {
+			found = append(found, OverdueInstance{Node: n.Name, Instance: i.ID, Since: since.UTC()})
+		}
+	}
+	slices.SortFunc(found, func(a, b OverdueInstance) int { return strings.Compare(a.Node, b.Node) })
+	return found
+}
+
+// due reports whether the end that we have marked on an EC2 instance's node passed long ago. The draining label alone does
+// not tell: CAST AI's own parts set it too.
+func (n Node) due(now time.Time) (since time.Time, due bool) {
+	since, ok := n.recordedDeadline()
+	return since, ok && n.isCordonedByUs() && n.instanceID() != "" && now.Sub(since) >= overdueAfter
+}
+
+// instanceID is the id of the node's instance; empty if the node does not say.
+func (n Node) instanceID() string {
+	id := n.ProviderID[strings.LastIndexByte(n.ProviderID, '/')+1:]
+	if !strings.HasPrefix(id, "i-") {
+		return ""
+	}
+	return id
 }

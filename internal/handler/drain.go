@@ -1,4 +1,4 @@
-package spot
+package handler
 
 import (
 	"cmp"
@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 const (
@@ -27,10 +29,10 @@ const (
 // drainResult is what became of the node's half of an interruption.
 type drainResult struct {
 	Node     string
-	Cordon   CordonResult
-	Plan     *PlanResult
-	Timings  Timings
-	Pods     []PodResult
+	Cordon   spot.CordonResult
+	Plan     *spot.PlanResult
+	Timings  spot.Timings
+	Pods     []spot.PodResult
 	Problems []string
 	Attached []string // volumes that were still attached at the end
 	Changed  bool     // something was asked for that cannot be unasked
@@ -43,7 +45,7 @@ func (d *drainResult) problem(format string, args ...any) {
 
 // drainNode waits for the node, cordons it, and sees its pods off. ctx ends with the plan, or, where a lifecycle hook's
 // heartbeats move the plan's end, with the invocation.
-func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told drainResult) {
+func (c *invocation) drainNode(ctx context.Context, moves <-chan time.Time) (told drainResult) {
 	select {
 	case <-c.node.done:
 	case <-ctx.Done():
@@ -53,7 +55,7 @@ func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told drai
 		return told
 	}
 	told.Node = node.Name
-	told.Timings.Located = since(c.in.Time, time.Now())
+	told.Timings.Located = spot.SecondsSince(c.in.Time, time.Now())
 	plan := c.plan()
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -61,8 +63,8 @@ func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told drai
 
 	cordoned := make(chan cordonAttempt, 1)
 	go func() { cordoned <- c.cordon(work, *node, plan) }()
-	p := &podDrain{call: c, plan: plan, node: *node, notes: newEventQueue(ctx, c.Cluster), pods: map[string]*podState{}, losers: map[string]bool{},
-		answers: make(chan evictionResponse, c.Policy.Parallel)}
+	p := &podDrain{invocation: c, plan: plan, node: *node, events: newEventQueue(ctx, c.Cluster), pods: map[string]*podState{}, evictedOwners: map[string]bool{},
+		responses: make(chan evictionResponse, c.Policy.Parallel)}
 	if plan.Drain {
 		changes := make(chan podUpdate)
 		go c.follow(work, node.Name, changes)
@@ -71,26 +73,26 @@ func (c *call) drainNode(ctx context.Context, moves <-chan time.Time) (told drai
 		p.cordonDone(<-cordoned)
 	}
 	cancel() // the cordon and the watch have nothing left to do
-	p.tell(&told)
+	p.report(&told)
 	told.Attached = c.attachedVolumes(ctx, *node, p)
 	if c.in.Rehearsal {
 		c.removeRehearsal(ctx, *node, &told)
 	}
 	if plan.Drain {
-		p.notes.add(drainedEvent(*node, told))
+		p.events.add(drainedEvent(*node, told))
 	}
-	p.notes.release()
-	if problem := p.notes.end(); problem != "" {
+	p.events.flush()
+	if problem := p.events.close(); problem != "" {
 		told.problem("%s", problem)
 	}
 	return told
 }
 
 // attachedVolumes reads the node once more, if pods that had to leave had volumes, and names the volumes attached to it.
-func (c *call) attachedVolumes(ctx context.Context, n Node, d *podDrain) []string {
+func (c *invocation) attachedVolumes(ctx context.Context, n spot.Node, d *podDrain) []string {
 	volumes := false
 	for _, s := range d.pods {
-		volumes = volumes || s.pod.Volumes && s.fate.Action != PodSkip
+		volumes = volumes || s.pod.Volumes && s.plan.Action != spot.PodSkip
 	}
 	if !volumes {
 		return nil
@@ -105,7 +107,7 @@ func (c *call) attachedVolumes(ctx context.Context, n Node, d *podDrain) []strin
 }
 
 // removeRehearsal takes our marks away after a rehearsal: nobody takes the machine.
-func (c *call) removeRehearsal(ctx context.Context, n Node, told *drainResult) {
+func (c *invocation) removeRehearsal(ctx context.Context, n spot.Node, told *drainResult) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportMargin)
 	defer cancel()
 	err := backoff{100 * time.Millisecond, time.Second}.persist(ctx, func(ctx context.Context) error {
@@ -113,7 +115,7 @@ func (c *call) removeRehearsal(ctx context.Context, n Node, told *drainResult) {
 		if err != nil || now.UID != n.UID {
 			return err
 		}
-		_, err = c.Cluster.ChangeNode(ctx, now, Restore)
+		_, err = c.Cluster.ChangeNode(ctx, now, spot.Restore)
 		return err
 	})
 	if err != nil {
@@ -130,14 +132,14 @@ type cordonAttempt struct {
 	err     error
 }
 
-func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonAttempt {
+func (c *invocation) cordon(ctx context.Context, n spot.Node, plan spot.Plan) cordonAttempt {
 	var end cordonAttempt
 	end.err = backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
-		after, err := c.Cluster.ChangeNode(ctx, n, func(n Node) Node { return mark(n, c.in, plan) })
+		after, err := c.Cluster.ChangeNode(ctx, n, func(n spot.Node) spot.Node { return spot.CordonedNode(n, c.in, plan) })
 		switch {
 		case err == nil:
 			end.changed = end.changed || after.Version != n.Version
-		case !errors.Is(err, ErrPermanent) && !errors.Is(err, ErrNotFound):
+		case !errors.Is(err, spot.ErrPermanent) && !errors.Is(err, spot.ErrNotFound):
 			end.changed = true // perhaps: the answer may have been lost
 		}
 		return err
@@ -152,14 +154,14 @@ func (c *call) cordon(ctx context.Context, n Node, plan Plan) cordonAttempt {
 // podDrain sees the pods of one node off. Its run is the only one that touches its state; requests are made beside it
 // and come back as answers.
 type podDrain struct {
-	*call
-	plan    Plan
-	node    Node
-	notes   *notes
-	pods    map[string]*podState // by UID
-	losers  map[string]bool      // UIDs of owners that have lost a pod here to us
-	answers chan evictionResponse
-	asking  int // requests under way
+	*invocation
+	plan          spot.Plan
+	node          spot.Node
+	events        *eventQueue
+	pods          map[string]*podState // by UID
+	evictedOwners map[string]bool      // UIDs of owners that have lost a pod here to us
+	responses     chan evictionResponse
+	inFlight      int // requests under way
 
 	cordon       cordonAttempt
 	isCordoned   bool
@@ -169,14 +171,14 @@ type podDrain struct {
 	lastChange   time.Time
 	lastEviction time.Time
 	empty        time.Time // when the last pod that had to leave had left
-	planned      *PlanResult
+	planned      *spot.PlanResult
 }
 
 // evictionResponse is what came of one request.
 type evictionResponse struct {
 	uid     string
 	version string // of the pod that was asked
-	ask     EvictionRequest
+	request spot.EvictionRequest
 	err     error
 	at      time.Time
 }
@@ -195,20 +197,20 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 		if open {
 			d.sendDue(ctx, now)
 		}
-		if open && d.listed && d.asking == 0 {
-			d.notes.release() // every pod has been asked once
+		if open && d.listed && d.inFlight == 0 {
+			d.events.flush() // every pod has been asked once
 		}
 		quiet := d.quietAt()
-		if !quiet.IsZero() && !now.Before(quiet) && d.isCordoned && d.asking == 0 {
+		if !quiet.IsZero() && !now.Before(quiet) && d.isCordoned && d.inFlight == 0 {
 			return
 		}
 		wake := time.NewTimer(d.nextWake(now, quiet, open))
 		select {
 		case <-ctx.Done():
 			wake.Stop()
-			for ; d.asking > 0; d.asking-- { // the requests end with ctx; what they have achieved counts
-				if a := <-d.answers; a.err == nil {
-					d.settle(a)
+			for ; d.inFlight > 0; d.inFlight-- { // the requests end with ctx; what they have achieved counts
+				if a := <-d.responses; a.err == nil {
+					d.handleResponse(a)
 				}
 			}
 			if !d.isCordoned { // it ends with ctx too, and says why
@@ -221,12 +223,12 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 		case <-patience.C:
 			open = true
 		case ch := <-changes:
-			d.see(ch)
-		case a := <-d.answers:
-			d.asking--
-			d.settle(a)
+			d.update(ch)
+		case a := <-d.responses:
+			d.inFlight--
+			d.handleResponse(a)
 		case deadline := <-moves:
-			d.move(deadline)
+			d.setDeadline(deadline)
 		case <-wake.C:
 		}
 		wake.Stop()
@@ -236,7 +238,7 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 func (d *podDrain) cordonDone(end cordonAttempt) {
 	d.cordon, d.isCordoned = end, true
 	d.lastChange = time.Now()
-	d.notes.add(cordonEvent(d.node, d.in, d.plan, end.err))
+	d.events.add(cordonEvent(d.node, d.in, d.plan, end.err))
 }
 
 // quietAt is when the node will have been empty for long enough; zero while it is not empty.
@@ -256,10 +258,10 @@ func (d *podDrain) nextWake(now, quiet time.Time, open bool) time.Duration {
 	if !quiet.IsZero() && now.Before(quiet) {
 		next = quiet
 	}
-	if open && d.asking < cap(d.answers) {
+	if open && d.inFlight < cap(d.responses) {
 		for _, s := range d.pods {
-			if s.leaves() && !s.asking && !s.due.IsZero() {
-				next = earlier(next, later(s.due, d.turn(s, now)))
+			if s.mustLeave() && !s.inFlight && !s.due.IsZero() {
+				next = spot.Earlier(next, spot.Later(s.due, d.earliest(s, now)))
 			}
 		}
 	}
@@ -267,10 +269,10 @@ func (d *podDrain) nextWake(now, quiet time.Time, open bool) time.Duration {
 }
 
 // turn is when a pod may be asked at the earliest: one that goes last waits for the others, as long as it can.
-func (d *podDrain) turn(s *podState, now time.Time) time.Time {
-	if at := s.fate.LatestAt; now.Before(at) {
+func (d *podDrain) earliest(s *podState, now time.Time) time.Time {
+	if at := s.plan.LatestAt; now.Before(at) {
 		for _, other := range d.pods {
-			if other.fate.LatestAt.IsZero() && other.leaves() {
+			if other.plan.LatestAt.IsZero() && other.mustLeave() {
 				return at
 			}
 		}
@@ -279,18 +281,18 @@ func (d *podDrain) turn(s *podState, now time.Time) time.Time {
 }
 
 // move takes another end of the machine in.
-func (d *podDrain) move(deadline time.Time) {
+func (d *podDrain) setDeadline(deadline time.Time) {
 	d.plan = d.plan.WithDeadline(deadline)
 	for _, s := range d.pods {
-		if s.fate.Action == PodEvict && !s.told {
-			s.fate = d.plan.ForPod(s.pod, time.Now(), false)
+		if s.plan.Action == spot.PodEvict && !s.evicted {
+			s.plan = d.plan.ForPod(s.pod, time.Now(), false)
 		}
 	}
 	d.log("extend-hook", "lifecycle hook extended", "deadline", deadline)
 }
 
 // see takes in what the watch shows.
-func (d *podDrain) see(ch podUpdate) {
+func (d *podDrain) update(ch podUpdate) {
 	now := time.Now()
 	d.lastChange = now
 	if ch.err != nil {
@@ -310,7 +312,7 @@ func (d *podDrain) see(ch podUpdate) {
 			}
 		}
 		if !d.listed {
-			d.planned = d.plan.told(d.in, true, d.plan.ForPods(ch.Pods, d.began))
+			d.planned = d.plan.Summary(d.in, true, d.plan.ForPods(ch.Pods, d.began))
 		}
 	}
 	for _, p := range ch.Pods {
@@ -320,7 +322,7 @@ func (d *podDrain) see(ch podUpdate) {
 	d.checkEmpty(now)
 }
 
-func (d *podDrain) podChanged(p Pod, gone bool, now time.Time) {
+func (d *podDrain) podChanged(p spot.Pod, gone bool, now time.Time) {
 	s := d.pods[p.UID]
 	switch {
 	case gone && s != nil:
@@ -331,26 +333,26 @@ func (d *podDrain) podChanged(p Pod, gone bool, now time.Time) {
 	case s == nil:
 		s = &podState{due: now}
 		d.pods[p.UID] = s
-		s.fate = d.plan.ForPod(p, now, d.listed && d.losers[p.Owner.UID])
+		s.plan = d.plan.ForPod(p, now, d.listed && d.evictedOwners[p.Owner.UID])
 		if d.listed {
-			d.log("pod-appeared", "pod appeared after the cordon", "pod", p.ID(), "plan", s.fate.Action, "reason", s.fate.Reason)
+			d.log("pod-appeared", "pod appeared after the cordon", "pod", p.ID(), "plan", s.plan.Action, "reason", s.plan.Reason)
 		}
-	case s.told || s.asking || s.fate.Action != PodEvict:
+	case s.evicted || s.inFlight || s.plan.Action != spot.PodEvict:
 		// It is on its way or stays, or an answer that is under way tells whose doing this is.
 	case p.Terminating != s.pod.Terminating, p.Finished != s.pod.Finished:
-		s.fate = d.plan.ForPod(p, now, false)
+		s.plan = d.plan.ForPod(p, now, false)
 	}
 	if s.gone { // a list from a server that lags had left it out
-		s.gone, s.goneAt = false, time.Time{}
-		if s.fate.Action == PodEvict && !s.told && !s.asking {
+		s.gone, s.terminatedAt = false, time.Time{}
+		if s.plan.Action == spot.PodEvict && !s.evicted && !s.inFlight {
 			s.due = now
 		}
 	}
-	if s.held != "" && s.held != p.Version && !s.asking {
+	if s.held != "" && s.held != p.Version && !s.inFlight {
 		s.held, s.due = "", now
 	}
 	s.pod = p
-	if s.fate.Action != PodEvict {
+	if s.plan.Action != spot.PodEvict {
 		s.due = time.Time{}
 	}
 }
@@ -359,16 +361,16 @@ func (d *podDrain) markGone(s *podState, now time.Time) {
 	if s.gone {
 		return
 	}
-	s.gone, s.goneAt = true, now
-	if s.fate.Action != PodSkip {
-		d.log("pod-terminated", "pod terminated", "pod", s.pod.ID(), "evicted", s.told)
+	s.gone, s.terminatedAt = true, now
+	if s.plan.Action != spot.PodSkip {
+		d.log("pod-terminated", "pod terminated", "pod", s.pod.ID(), "evicted", s.evicted)
 	}
 }
 
 func (d *podDrain) checkEmpty(now time.Time) {
 	left := false
 	for _, s := range d.pods {
-		left = left || s.leaves()
+		left = left || s.mustLeave()
 	}
 	switch {
 	case left || !d.listed:
@@ -382,20 +384,20 @@ func (d *podDrain) checkEmpty(now time.Time) {
 func (d *podDrain) sendDue(ctx context.Context, now time.Time) {
 	var due []*podState
 	for _, s := range d.pods {
-		if s.leaves() && !s.asking && !s.due.IsZero() && !s.due.After(now) && !d.turn(s, now).After(now) {
+		if s.mustLeave() && !s.inFlight && !s.due.IsZero() && !s.due.After(now) && !d.earliest(s, now).After(now) {
 			due = append(due, s)
 		}
 	}
-	slices.SortFunc(due, func(a, b *podState) int { return cmp.Or(a.due.Compare(b.due), submissionOrder(a.pod, b.pod)) })
-	for _, s := range due[:min(len(due), cap(d.answers)-d.asking)] {
+	slices.SortFunc(due, func(a, b *podState) int { return cmp.Or(a.due.Compare(b.due), spot.EvictionOrder(a.pod, b.pod)) })
+	for _, s := range due[:min(len(due), cap(d.responses)-d.inFlight)] {
 		ask := d.plan.Request(s.pod, now, s.refusals)
-		s.asking, s.due = true, time.Time{}
-		d.asking++
+		s.inFlight, s.due = true, time.Time{}
+		d.inFlight++
 		end := d.plan.Until
-		if f := s.fate.ForceAt; !ask.Delete && now.Before(f) {
+		if f := s.plan.ForceAt; !ask.Delete && now.Before(f) {
 			end = f // an answer that does not come must not cost the pod its time
 		}
-		go func(p Pod) {
+		go func(p spot.Pod) {
 			ctx, cancel := context.WithDeadline(ctx, end)
 			defer cancel()
 			request := d.Cluster.Evict
@@ -403,51 +405,51 @@ func (d *podDrain) sendDue(ctx context.Context, now time.Time) {
 				request = d.Cluster.Delete
 			}
 			err := request(ctx, p, ask.GracePeriod, ask.Exact)
-			d.answers <- evictionResponse{p.UID, p.Version, ask, err, time.Now()}
+			d.responses <- evictionResponse{p.UID, p.Version, ask, err, time.Now()}
 		}(s.pod)
 	}
 }
 
 // settle takes in what came of a request.
-func (d *podDrain) settle(a evictionResponse) {
+func (d *podDrain) handleResponse(a evictionResponse) {
 	s := d.pods[a.uid]
-	s.asking = false
+	s.inFlight = false
 	if a.err != nil && (s.pod.Terminating || s.pod.Finished) {
-		s.fate = d.plan.ForPod(s.pod, a.at, false) // it was not us
+		s.plan = d.plan.ForPod(s.pod, a.at, false) // it was not us
 	}
 	refused := func(after time.Duration) {
 		s.refusals++
 		if s.refusal == "" || !errors.Is(a.err, context.DeadlineExceeded) { // one that we cut off says nothing of its own
 			s.refusal = a.err.Error()
 		}
-		if next, ok := d.plan.NextAttempt(s.pod, a.ask, a.at, s.refusals, after); ok && s.fate.Action == PodEvict {
+		if next, ok := d.plan.NextAttempt(s.pod, a.request, a.at, s.refusals, after); ok && s.plan.Action == spot.PodEvict {
 			s.due = next
 		}
 		d.log("refused", "eviction refused", "pod", s.pod.ID(), "refusals", s.refusals, "refusal", s.refusal)
 	}
-	var refusal *Refusal
+	var refusal *spot.Refusal
 	switch {
 	case a.err == nil:
-		s.told, s.forced = true, a.ask.Delete
+		s.evicted, s.forced = true, a.request.Delete
 		s.held, s.due = "", time.Time{} // nothing that the watch has shown meanwhile has it asked again
-		s.grace, s.askedAt = a.ask.GracePeriod, a.at
+		s.gracePeriod, s.requestedAt = a.request.GracePeriod, a.at
 		if s.pod.Owner.UID != "" {
-			d.losers[s.pod.Owner.UID] = true
+			d.evictedOwners[s.pod.Owner.UID] = true
 		}
 		d.lastEviction = a.at
-		d.notes.add(podEvent(s.pod, d.node.Name, d.in, a.ask))
+		d.events.add(podEvent(s.pod, d.node.Name, d.in, a.request))
 		action, msg := "evict", "evicted pod"
-		if a.ask.Delete {
+		if a.request.Delete {
 			action, msg = "force-delete", "force-deleted pod"
 		}
-		d.log(action, msg, "pod", s.pod.ID(), "grace_period", seconds(a.ask.GracePeriod))
-	case errors.Is(a.err, ErrNotFound):
+		d.log(action, msg, "pod", s.pod.ID(), "grace_period", spot.ToSeconds(a.request.GracePeriod))
+	case errors.Is(a.err, spot.ErrNotFound):
 		d.markGone(s, a.at)
 		d.checkEmpty(a.at)
 		d.lastChange = a.at
-	case errors.Is(a.err, ErrChanged):
+	case errors.Is(a.err, spot.ErrChanged):
 		switch {
-		case s.fate.Action != PodEvict:
+		case s.plan.Action != spot.PodEvict:
 		case s.pod.Version != a.version: // the watch was quicker than the answer
 			s.due = a.at
 		default:

@@ -48,8 +48,8 @@ func TestCASTAIMistakes(t *testing.T) {
 	}
 }
 
-// TestTheAutoscalerIsTold at its URL, with the key from its place; where nothing is configured there is none.
-func TestTheAutoscalerIsTold(t *testing.T) {
+// TestNotifiesTheAutoscaler at its URL, with the key from its place; where nothing is configured there is none.
+func TestNotifiesTheAutoscaler(t *testing.T) {
 	var asked, key string
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

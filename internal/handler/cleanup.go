@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// cleanUpLimit bounds all of an aftermath.
+	// cleanUpLimit bounds all of a clean-up.
 	cleanUpLimit = 5 * time.Minute
 
 	// stateLimit is how long EC2 may go on to describe an instance as it was before the event.
@@ -31,7 +31,7 @@ const (
 	detachLimit = 2 * time.Minute
 )
 
-// aftermath sees to what an instance leaves behind, or to a node that is back.
+// clean-up sees to what an instance leaves behind, or to a node that is back.
 func (c *invocation) cleanUp(ctx context.Context) (spot.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, cleanUpLimit)
 	defer cancel()
@@ -48,7 +48,7 @@ func (c *invocation) cleanUp(ctx context.Context) (spot.Outcome, error) {
 	return c.ignored("the instance is only " + c.in.State + ": nothing is given free before its end is certain"), nil
 }
 
-// previewCleanUp says what an aftermath would do now. What EC2 says is taken as it is: nothing is waited for.
+// previewCleanUp says what a clean-up would do now. What EC2 says is taken as it is: nothing is waited for.
 func (c *invocation) previewCleanUp(ctx context.Context) (spot.Outcome, error) {
 	c.startLookups(ctx, always)
 	for _, done := range []<-chan struct{}{c.instance.done, c.node.done} {

@@ -99,7 +99,7 @@ func TestWhatAMachineLeavesIsGivenFree(t *testing.T) {
 		if *r.Tainted > *r.PodsDeleted || *r.PodsDeleted > *r.VolumesDetached || *r.VolumesDetached > *r.NodeDeleted {
 			t.Errorf("the order is wrong: %s", told(out))
 		}
-		if p := podTold(t, out, "db-0"); p.Status != spot.PodDeleted {
+		if p := podResult(t, out, "db-0"); p.Status != spot.PodDeleted {
 			t.Errorf("%+v", p)
 		}
 		time.Sleep(time.Minute) // for whoever would still delete by name

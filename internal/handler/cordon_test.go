@@ -33,7 +33,7 @@ func TestASpotWarningSharpensARebalance(t *testing.T) {
 		if e := w.ended("slow-1"); e.Grace != 600*time.Second {
 			t.Errorf("slow-1 got %s", e.Grace)
 		}
-		if p := podTold(t, out, "db-0"); p.Status != spot.PodForceDeleted {
+		if p := podResult(t, out, "db-0"); p.Status != spot.PodForceDeleted {
 			t.Errorf("%+v", p)
 		}
 		n, _ := w.cluster.Node(instance)

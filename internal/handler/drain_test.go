@@ -24,7 +24,7 @@ func TestBudgetRefusesThenAllows(t *testing.T) {
 		w.after("the first SIGTERM", first.SIGTERM, 0)
 		w.after("the second SIGTERM", second.SIGTERM, 6*time.Second)
 		name := strings.TrimPrefix(second.Pod, "default/")
-		if p := podTold(t, out, name); p.Refusals == 0 || p.LastRefusal == "" || p.Status != spot.PodEvicted {
+		if p := podResult(t, out, name); p.Refusals == 0 || p.LastRefusal == "" || p.Status != spot.PodEvicted {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -50,7 +50,7 @@ func TestForcedPastTheBudget(t *testing.T) {
 				if end := e.SIGTERM.Add(e.Grace); end.After(w.event.Add(116 * time.Second)) {
 					t.Errorf("its grace period ends %s after the event, in the reserve", end.Sub(w.event))
 				}
-				if p := podTold(t, out, "db-0"); p.Status != spot.PodForceDeleted {
+				if p := podResult(t, out, "db-0"); p.Status != spot.PodForceDeleted {
 					t.Errorf("%+v", p)
 				}
 			})
@@ -83,7 +83,7 @@ func TestRefusalsOfOtherKinds(t *testing.T) {
 				} else {
 					w.after("its SIGTERM", e.SIGTERM, 85*time.Second)
 				}
-				if p := podTold(t, out, "db-0"); p.Status != spot.PodForceDeleted || p.LastRefusal == "" {
+				if p := podResult(t, out, "db-0"); p.Status != spot.PodForceDeleted || p.LastRefusal == "" {
 					t.Errorf("%+v", p)
 				}
 			})
@@ -111,13 +111,13 @@ func TestEndingPodsAreOnlyWatched(t *testing.T) {
 		if n := w.cluster.Count("create", "pods/eviction") + w.cluster.Count("delete", "pods"); n != 0 {
 			t.Errorf("%d requests about pods that were ending already", n)
 		}
-		if p := podTold(t, out, "slow-1"); p.Status != spot.PodTerminated {
+		if p := podResult(t, out, "slow-1"); p.Status != spot.PodTerminated {
 			t.Errorf("%+v", p)
 		}
-		if p := podTold(t, out, "stuck-1"); p.Status != spot.PodStuck {
+		if p := podResult(t, out, "stuck-1"); p.Status != spot.PodStuck {
 			t.Errorf("%+v", p)
 		}
-		if p := podTold(t, out, "endless-1"); p.Status != spot.PodStillRunning {
+		if p := podResult(t, out, "endless-1"); p.Status != spot.PodStillRunning {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -134,7 +134,7 @@ func TestAnotherDrainer(t *testing.T) {
 		if n := w.cluster.Count("delete", "pods"); n != 1 {
 			t.Errorf("%d deletes; the other drainer's is the only one to be", n)
 		}
-		if p := podTold(t, out, "db-0"); p.Status != spot.PodTerminated {
+		if p := podResult(t, out, "db-0"); p.Status != spot.PodTerminated {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -215,7 +215,7 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 			w.handler.Cluster = slowAnswers{w.cluster}
 			w.pod("web-1")
 			out := w.handle(spot.Drained)
-			if p := podTold(t, out, "web-1"); p.Status != spot.PodEvicted || !strings.Contains(p.Reason, "ReplicaSet web") {
+			if p := podResult(t, out, "web-1"); p.Status != spot.PodEvicted || !strings.Contains(p.Reason, "ReplicaSet web") {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -230,7 +230,7 @@ func TestWatchQuickerThanAnswers(t *testing.T) {
 			if n := w.cluster.Count("create", "pods/eviction"); n != 1 {
 				t.Errorf("%d evictions of a pod that was ending after the first", n)
 			}
-			if p := podTold(t, out, "db-0"); p.Status != spot.PodTerminated {
+			if p := podResult(t, out, "db-0"); p.Status != spot.PodTerminated {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -244,7 +244,7 @@ func TestChangeQuickerThanTheAnswer(t *testing.T) {
 		w.pod("web-1", func(p *spottest.Pod) { p.GracePeriod, p.Exit = 300*time.Second, time.Second })
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Times: 1, Err: spot.ErrChanged})
 		time.AfterFunc(slowness/2, func() { w.cluster.ChangePod("default/web-1", func(*spottest.Pod) {}) })
-		if p := podTold(t, w.handle(spot.Drained), "web-1"); *p.RequestedAt > 1 {
+		if p := podResult(t, w.handle(spot.Drained), "web-1"); *p.RequestedAt > 1 {
 			t.Errorf("asked again after %v s", *p.RequestedAt)
 		}
 	})
@@ -383,7 +383,7 @@ func TestListThatLags(t *testing.T) {
 		time.AfterFunc(1500*time.Millisecond, func() { w.cluster.BreakFollowing(nil) })
 		out := w.handle(spot.Drained)
 		w.ended("late-1")
-		if p := podTold(t, out, "late-1"); p.Status != spot.PodEvicted {
+		if p := podResult(t, out, "late-1"); p.Status != spot.PodEvicted {
 			t.Errorf("%+v", p)
 		}
 	})
@@ -415,7 +415,7 @@ func TestHangingEvictions(t *testing.T) {
 		}
 		w.pod("web-1")
 		out := w.handle(spot.Drained)
-		if p := podTold(t, out, "web-1"); *p.RequestedAt > 40 {
+		if p := podResult(t, out, "web-1"); *p.RequestedAt > 40 {
 			t.Errorf("a pod that nothing is wrong with was first asked after %v s", *p.RequestedAt)
 		}
 		for _, e := range w.cluster.Endings() {

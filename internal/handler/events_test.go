@@ -70,8 +70,8 @@ func TestNotesDoNotLie(t *testing.T) {
 	})
 }
 
-// TestNotesThatCannotBeTold cost the drain nothing, and stand in the outcome as what they are.
-func TestNotesThatCannotBeTold(t *testing.T) {
+// TestEventsThatCannotBeSent cost the drain nothing, and stand in the outcome as what they are.
+func TestEventsThatCannotBeSent(t *testing.T) {
 	for name, d := range map[string]spottest.Disturbance{
 		"refused":    {Resource: "events", Err: errors.New("forbidden")},
 		"swallowed":  {Resource: "events", Delay: time.Hour},

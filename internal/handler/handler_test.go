@@ -29,7 +29,7 @@ func TestHandleEmptiesTheNode(t *testing.T) {
 				t.Errorf("%s: %s, want %s", name, got, end)
 			}
 		}
-		if p := podTold(t, out, "web-1"); !strings.Contains(p.Reason, "ReplicaSet web") {
+		if p := podResult(t, out, "web-1"); !strings.Contains(p.Reason, "ReplicaSet web") {
 			t.Errorf("why it was evicted is told as %q", p.Reason)
 		}
 		if out.Replacement.Action != spot.ReplaceDetach || w.aws.Group(group).Desired != 2 {
@@ -219,7 +219,7 @@ func TestStopAndHibernate(t *testing.T) {
 				if g := w.ended("long-1").Grace; g != 300*time.Second {
 					t.Errorf("a hibernating machine cut a grace period to %s", g)
 				}
-				if p := podTold(t, out, "guarded-1"); p.Refusals != 1 || p.Status != spot.PodStillRunning {
+				if p := podResult(t, out, "guarded-1"); p.Refusals != 1 || p.Status != spot.PodStillRunning {
 					t.Errorf("the guarded pod was to be asked once: %+v", p)
 				}
 				if *out.Timings.Finished > 21 {

@@ -49,8 +49,8 @@ func TestANewNodeByItsOtherNameIsFound(t *testing.T) {
 	})
 }
 
-// TestTheGroupsOwnReasonIsTold where it cannot launch.
-func TestTheGroupsOwnReasonIsTold(t *testing.T) {
+// TestReportsTheGroupsReason where it cannot launch.
+func TestReportsTheGroupsReason(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.FollowLaunch = 2 * time.Minute
 		const why = "InsufficientInstanceCapacity - There is no Spot capacity available that matches your request"
@@ -111,7 +111,7 @@ func (w *world) castai(errs ...error) *autoscaler {
 	return a
 }
 
-func TestTheAutoscalerIsTold(t *testing.T) {
+func TestNotifiesTheAutoscaler(t *testing.T) {
 	const provider = "aws:///us-east-1a/" + instance
 	t.Run("and the group is not asked", func(t *testing.T) {
 		inWorld(t, func(w *world) {

@@ -53,7 +53,7 @@ func TestHeartbeatsPutTheEndOff(t *testing.T) {
 		w.guard("db", 1)
 		time.AfterFunc(8*time.Minute, func() { w.cluster.RemoveBudget("db") })
 		out := w.handleEvent(in, spot.Drained)
-		if p := podTold(t, out, "db-0"); p.Status != spot.PodEvicted {
+		if p := podResult(t, out, "db-0"); p.Status != spot.PodEvicted {
 			t.Errorf("%+v", p)
 		}
 		w.after("its SIGTERM", w.ended("db-0").SIGTERM, 8*time.Minute+time.Second) // asked every 2 s
@@ -160,8 +160,8 @@ func TestAnInstanceWithoutANodeIsLetGo(t *testing.T) {
 	})
 }
 
-// TestAnActionThatIsOverIsTold, and is no failure: the node is drained all the same.
-func TestAnActionThatIsOverIsTold(t *testing.T) {
+// TestReportsAnActionThatIsOver, and is no failure: the node is drained all the same.
+func TestReportsAnActionThatIsOver(t *testing.T) {
 	inHeldWorld(t, time.Minute, func(w *world, in spot.Interruption) {
 		in.Action.Token = "another"
 		w.pod("web-1", onHeld)

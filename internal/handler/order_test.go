@@ -30,7 +30,7 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 			w.after("the SIGTERM of web-1", w.ended("web-1").SIGTERM, 0)
 			w.after("the SIGTERM of the DaemonSet's pod", w.ended("logs-1").SIGTERM, 20*time.Second)
 			w.after("the SIGTERM of the annotated pod", w.ended("mesh-1").SIGTERM, 20*time.Second)
-			if p := podTold(t, out, "logs-1"); p.Status != spot.PodEvicted {
+			if p := podResult(t, out, "logs-1"); p.Status != spot.PodEvicted {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -55,7 +55,7 @@ func TestTheLastPodsWaitForTheOthers(t *testing.T) {
 			w.pod("slow-1", func(p *spottest.Pod) { p.GracePeriod, p.Exit = 300*time.Second, time.Hour })
 			out := w.handle(spot.Drained)
 			w.after("its SIGTERM", w.ended("db-0").SIGTERM, 85*time.Second)
-			if p := podTold(t, out, "db-0"); p.Status != spot.PodForceDeleted {
+			if p := podResult(t, out, "db-0"); p.Status != spot.PodForceDeleted {
 				t.Errorf("%+v", p)
 			}
 		})
@@ -67,7 +67,7 @@ func TestDaemonSetsThatTolerateTheCordonStay(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.DaemonSets = spot.DrainLast
 		w.pod("net-1", daemon, func(p *spottest.Pod) { p.ToleratesCordon = true })
-		if out := w.handle(spot.Drained); podTold(t, out, "net-1").Status != spot.PodSkipped {
+		if out := w.handle(spot.Drained); podResult(t, out, "net-1").Status != spot.PodSkipped {
 			t.Error(told(out))
 		}
 		w.wrote(1, 2)
@@ -80,7 +80,7 @@ func TestAPodMayAskToStay(t *testing.T) {
 		w.pod("job-1", annotated(spot.AnnotationDrain, "never"))
 		w.pod("web-1")
 		out := w.handle(spot.Drained)
-		if p := podTold(t, out, "job-1"); p.Status != spot.PodSkipped || !strings.Contains(p.Reason, spot.AnnotationDrain) {
+		if p := podResult(t, out, "job-1"); p.Status != spot.PodSkipped || !strings.Contains(p.Reason, spot.AnnotationDrain) {
 			t.Errorf("%+v", p)
 		}
 		if n := w.cluster.Count("create", "pods/eviction"); n != 1 {
@@ -116,7 +116,7 @@ func TestForceIsThePodsThenThePolicys(t *testing.T) {
 					want = spot.Drained
 				}
 				out := w.handle(want)
-				p := podTold(t, out, "db-0")
+				p := podResult(t, out, "db-0")
 				switch {
 				case c.forced && p.Status != spot.PodForceDeleted:
 					t.Errorf("%+v", p)

@@ -140,7 +140,7 @@ func ends(out spot.Outcome) map[string]spot.PodStatus {
 	return m
 }
 
-func podTold(t *testing.T, out spot.Outcome, name string) spot.PodResult {
+func podResult(t *testing.T, out spot.Outcome, name string) spot.PodResult {
 	t.Helper()
 	for _, p := range out.Pods {
 		if p.Name == name {

@@ -1,10 +1,6 @@
-// Package spot is the domain: what an interruption of an EC2 instance means for the Kubernetes node behind it, what to
-// do in the time that is left, and what is told about it afterwards.
+// Package spot decides what to do when an EC2 instance is interrupted, and reports the result:
 //
-// One way leads through it:
+//	Interruption --handler.locate--> Target --Policy.Plan--> Plan --handler--> Outcome
 //
-//	Interruption --locate--> Target --Policy.Plan--> Plan --carry out--> Outcome
-//
-// Policy.Plan and the methods of Plan decide, purely; Handler asks the world (Cluster, Cloud) and acts on it. The package
-// knows neither AWS nor Kubernetes clients and imports the standard library only.
+// All decisions are pure functions: no goroutines, no I/O, the standard library only. Package handler carries them out.
 package spot

@@ -42,7 +42,7 @@ type eventRule struct {
 	detach          bool          // the group may be asked for a replacement, because the instance never comes back
 	evictOnce       bool          // every pod is asked once, with its own whole grace period, and no refusal is argued with
 	noDeadline      bool          // nobody ends the machine: no grace period is cut, and the work ends with the invocation
-	isCleanup       bool          // it speaks of what has happened: the aftermath
+	isCleanup       bool          // it speaks of what has happened: the clean-up
 	noReplaceReason string        // why the group is not asked, where it is not
 	autoscalerEvent string        // what CAST AI's autoscaler is told
 	description     string        // the event in words

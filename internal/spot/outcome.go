@@ -173,7 +173,7 @@ type PodResult struct {
 	Finalizers   []string  `json:"finalizers,omitempty"`   // what keeps its object
 }
 
-// CleanupResult is when the parts of an aftermath were done, in seconds after the event.
+// CleanupResult is when the parts of a clean-up were done, in seconds after the event.
 type CleanupResult struct {
 	Tainted         *Seconds `json:"tainted,omitempty"`          // Kubernetes was told that the machine has stopped
 	PodsDeleted     *Seconds `json:"pods_deleted,omitempty"`     // the last pod's object was gone

@@ -256,7 +256,7 @@ func TestTimelineOfTheRelatives(t *testing.T) {
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNone, Reason: "why"}
 			o.Lifecycle = &spot.LifecycleResult{Hook: "drain", Reason: "the node is not empty"}
 		}), []string{"-  lifecycle hook drain: the node is not empty"}},
-		{"an aftermath", outcome(spot.CleanedUp, func(o *spot.Outcome) {
+		{"a clean-up", outcome(spot.CleanedUp, func(o *spot.Outcome) {
 			o.Cleanup = &spot.CleanupResult{Tainted: sec(1), PodsDeleted: sec(2), VolumesDetached: sec(3), NodeDeleted: sec(4)}
 			o.Pods = []spot.PodResult{pod("db-0", "StatefulSet/db", spot.PodDeleted, "its machine has stopped", gone(2))}
 		}), []string{"pods free after 2.00 s", "+1.00 s  node marked out of service", "+3.00 s  volumes free", "+4.00 s  node deleted", "1 released after their machine's end"}},

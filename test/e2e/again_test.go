@@ -12,7 +12,7 @@ import (
 )
 
 // start runs the function on an event, and hands over the result when it has ended.
-func (r *rig) start(s *fakelambda.Service, in spot.Interruption) <-chan fakelambda.Result {
+func (r *fixture) start(s *fakelambda.Service, in spot.Interruption) <-chan fakelambda.Result {
 	r.Helper()
 	event, ended := r.encode(in), make(chan fakelambda.Result, 1)
 	go func() {
@@ -89,7 +89,7 @@ func TestLaterInvocations(t *testing.T) {
 }
 
 // ends are the deletion timestamps of the pods that are ending, by UID.
-func (r *rig) ends() map[string]metav1.Time {
+func (r *fixture) ends() map[string]metav1.Time {
 	r.Helper()
 	ends := map[string]metav1.Time{}
 	for _, p := range r.pods("") {
@@ -102,7 +102,7 @@ func (r *rig) ends() map[string]metav1.Time {
 }
 
 // detached is how often the instance was detached.
-func (r *rig) detached() (n int) {
+func (r *fixture) detached() (n int) {
 	for _, c := range r.aws.Calls("DetachInstances") {
 		if c.Err == nil {
 			n++
@@ -112,7 +112,7 @@ func (r *rig) detached() (n int) {
 }
 
 // changes is how often the handler has changed the node.
-func (r *rig) changes(node string) (n int) {
+func (r *fixture) changes(node string) (n int) {
 	r.Helper()
 	for _, q := range r.requests(node) {
 		if q.Resource == "nodes" && q.Verb == "patch" && q.Code == 200 {
@@ -123,7 +123,7 @@ func (r *rig) changes(node string) (n int) {
 }
 
 // kill ends the invocation as the loss of its host does.
-func (r *rig) kill(s *fakelambda.Service, ended <-chan fakelambda.Result) {
+func (r *fixture) kill(s *fakelambda.Service, ended <-chan fakelambda.Result) {
 	r.Helper()
 	s.KillAll()
 	if res := <-ended; res.FunctionError == "" {

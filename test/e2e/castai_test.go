@@ -52,7 +52,7 @@ type castaiEvent struct {
 }
 
 // castai starts the API, and points the function at it with a key that is kept in a file.
-func (r *rig) castai(first ...castaiAnswer) *castaiAPI {
+func (r *fixture) castai(first ...castaiAnswer) *castaiAPI {
 	r.Helper()
 	c := &castaiAPI{answers: first}
 	server := httptest.NewServer(c)
@@ -100,7 +100,7 @@ func (c *castaiAPI) events() []castaiEvent {
 }
 
 // tellsOnce demands that CAST AI has taken in one event, and returns it.
-func (r *rig) tellsOnce(c *castaiAPI) (taken castaiEvent) {
+func (r *fixture) tellsOnce(c *castaiAPI) (taken castaiEvent) {
 	r.Helper()
 	n := 0
 	for _, e := range c.events() {
@@ -233,7 +233,7 @@ func TestCastAIKeepsItsKey(t *testing.T) {
 // node without one the outcome says so.
 func TestGroupIsNotAskedForKarpentersClaim(t *testing.T) {
 	r := newRig(t)
-	w := &realWorld{rig: r}
+	w := &realWorld{fixture: r}
 	of, without := r.machines(1)[0], r.machines(1)[0]
 	claim := w.AddClaim(t, of.id)
 	// Karpenter's own finalizer keeps a claim, and with it the node, until the instance has ended.

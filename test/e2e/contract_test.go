@@ -25,13 +25,13 @@ func TestClusterContract(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		check(t, &realWorld{rig: r, cluster: c})
+		check(t, &realWorld{fixture: r, cluster: c})
 	})
 }
 
 // realWorld arranges the real cluster for the contract.
 type realWorld struct {
-	*rig
+	*fixture
 	cluster *kube.Cluster
 	made    int
 }

@@ -175,7 +175,7 @@ func TestTakenUpAfterACrash(t *testing.T) {
 	}
 }
 
-func (r *rig) onlyRecord() fakelambda.Record {
+func (r *fixture) onlyRecord() fakelambda.Record {
 	r.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 
 // kubectlDrain starts to drain a node with kubectl's library, as an administrator would, and returns a function that waits
 // for its end. Its error is only logged: it waits for pods by name, and so for a StatefulSet's next pod too.
-func (r *rig) kubectlDrain(node string) (wait func()) {
+func (r *fixture) kubectlDrain(node string) (wait func()) {
 	r.Helper()
 	h := &drain.Helper{Ctx: r.Context(), Client: r.client, Force: true, GracePeriodSeconds: -1, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true,
 		Timeout: 12 * time.Second, EvictErrorRetryDelay: 5 * time.Second, Out: io.Discard, ErrOut: io.Discard}

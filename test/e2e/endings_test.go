@@ -18,7 +18,7 @@ const (
 )
 
 // only is the app's one pod.
-func (r *rig) only(app string) corev1.Pod {
+func (r *fixture) only(app string) corev1.Pod {
 	r.Helper()
 	pods := r.pods("app=" + app)
 	if len(pods) != 1 {
@@ -28,7 +28,7 @@ func (r *rig) only(app string) corev1.Pod {
 }
 
 // told is what the outcome says of a pod.
-func (r *rig) told(out spot.Outcome, pod corev1.Pod) spot.PodResult {
+func (r *fixture) told(out spot.Outcome, pod corev1.Pod) spot.PodResult {
 	r.Helper()
 	for _, p := range out.Pods {
 		if p.UID == string(pod.UID) {
@@ -40,7 +40,7 @@ func (r *rig) told(out spot.Outcome, pod corev1.Pod) spot.PodResult {
 }
 
 // sigterm is what the kubelet noted of a pod's SIGTERM, once the drain is over; that there was none is an error.
-func (r *rig) sigterm(pod string) (rec testenv.KubeletRecord, ok bool) {
+func (r *fixture) sigterm(pod string) (rec testenv.KubeletRecord, ok bool) {
 	r.Helper()
 	for _, rec := range r.kubelet(testenv.PodSigTerm) {
 		if rec.Pod == pod {
@@ -53,7 +53,7 @@ func (r *rig) sigterm(pod string) (rec testenv.KubeletRecord, ok bool) {
 
 // forcedInTime demands that a pod got SIGTERM with that grace period, at the last moment at which the period still ends
 // before the reserve does: not sooner, and not so late that the machine's end would cut it.
-func (r *rig) forcedInTime(in spot.Interruption, pod string, grace time.Duration) {
+func (r *fixture) forcedInTime(in spot.Interruption, pod string, grace time.Duration) {
 	r.Helper()
 	term, ok := r.sigterm(pod)
 	if !ok {
@@ -69,7 +69,7 @@ func (r *rig) forcedInTime(in spot.Interruption, pod string, grace time.Duration
 }
 
 // cutToTheEnd demands that a pod got SIGTERM with what was left until the reserve.
-func (r *rig) cutToTheEnd(in spot.Interruption, pod string) {
+func (r *fixture) cutToTheEnd(in spot.Interruption, pod string) {
 	r.Helper()
 	term, ok := r.sigterm(pod)
 	if !ok {
@@ -82,7 +82,7 @@ func (r *rig) cutToTheEnd(in spot.Interruption, pod string) {
 }
 
 // gracesStand demands that no pod had its grace period shortened and none was killed.
-func (r *rig) gracesStand() {
+func (r *fixture) gracesStand() {
 	r.Helper()
 	for _, rec := range append(r.kubelet(testenv.PodGraceShortened), r.kubelet(testenv.PodSigKill)...) {
 		r.Errorf("%s on %s: %s with %d s", rec.Pod, rec.Node, rec.Event, rec.Grace)
@@ -90,7 +90,7 @@ func (r *rig) gracesStand() {
 }
 
 // askedOnce demands that the handler told no pod twice to end: a second request could only take from what the first gave.
-func (r *rig) askedOnce(node string) {
+func (r *fixture) askedOnce(node string) {
 	r.Helper()
 	accepted := map[string]int{}
 	for _, q := range r.requests(node) {
@@ -108,7 +108,7 @@ func (r *rig) askedOnce(node string) {
 // neverTwice demands that a pod of a name that had been there before, on whichever node, was started only after the
 // containers of the one before had ended, and that no pod was deleted from under its kubelet. It returns how many pods
 // took a name over.
-func (r *rig) neverTwice() (successors int) {
+func (r *fixture) neverTwice() (successors int) {
 	r.Helper()
 	all, err := r.cp.KubeletLog()
 	if err != nil {

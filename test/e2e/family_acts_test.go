@@ -131,7 +131,7 @@ func TestFamilyActs(t *testing.T) {
 }
 
 // serviceWith is the function with more settings, as NAME=value.
-func (r *rig) serviceWith(settings string) *fakelambda.Service {
+func (r *fixture) serviceWith(settings string) *fakelambda.Service {
 	r.Helper()
 	plain := maps.Clone(r.env)
 	defer func() { r.env = plain }()
@@ -143,7 +143,7 @@ func (r *rig) serviceWith(settings string) *fakelambda.Service {
 }
 
 // acted demands of a node, of its pods and of the account what an event is to have done.
-func (r *rig) acted(a acts, m machine, out spot.Outcome) {
+func (r *fixture) acted(a acts, m machine, out spot.Outcome) {
 	r.Helper()
 	bad := func(format string, args ...any) {
 		r.Helper()

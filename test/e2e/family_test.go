@@ -64,7 +64,7 @@ func instancesIn(event []byte) (ids []string) {
 
 // sample is an event as it is in its file, with other names for what it names, sent so long ago. Whatever it announces
 // is moved with it. A second region, where there is one, stays another.
-func (r *rig) sample(name string, age time.Duration, names map[string]string) []byte {
+func (r *fixture) sample(name string, age time.Duration, names map[string]string) []byte {
 	r.Helper()
 	event := readSample(r.T, name)
 	replace := []string{"us-east-2", region}
@@ -177,7 +177,7 @@ func TestFamilyLeftAlone(t *testing.T) {
 }
 
 // willing are the settings that have the function act on every event that it can act on.
-func (r *rig) willing() {
+func (r *fixture) willing() {
 	for name, value := range map[string]string{"REBALANCE": "drain", "SCHEDULED_CHANGE": "drain", "HOOKS": sampleHook, "REHEARSALS": "act"} {
 		r.env["KOPS_SPOT_"+name] = value
 	}

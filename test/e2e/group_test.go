@@ -22,7 +22,7 @@ import (
 type machine struct{ id, group string }
 
 // machines are new instances whose nodes have registered.
-func (r *rig) machines(n int) (all []machine) {
+func (r *fixture) machines(n int) (all []machine) {
 	r.Helper()
 	for range n {
 		all = append(all, machine{r.instance().ID, r.group})
@@ -32,7 +32,7 @@ func (r *rig) machines(n int) (all []machine) {
 }
 
 // join registers the nodes of machines, all at once.
-func (r *rig) join(all ...machine) {
+func (r *fixture) join(all ...machine) {
 	r.Helper()
 	var nodes []testenv.Node
 	for _, m := range all {
@@ -45,12 +45,12 @@ func (r *rig) join(all ...machine) {
 }
 
 // label puts a label on a node that has registered.
-func (r *rig) label(node, key, value string) {
+func (r *fixture) label(node, key, value string) {
 	r.Helper()
 	r.patchNode(node, fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, key, value))
 }
 
-func (r *rig) patchNode(node, patch string) {
+func (r *fixture) patchNode(node, patch string) {
 	r.Helper()
 	if _, err := r.client.CoreV1().Nodes().Patch(r.Context(), node, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 		r.Fatal(err)
@@ -58,7 +58,7 @@ func (r *rig) patchNode(node, patch string) {
 }
 
 // pin puts one pod without an owner on a node. Nothing takes its place when it goes.
-func (r *rig) pin(a app, node string) {
+func (r *fixture) pin(a app, node string) {
 	r.Helper()
 	t := r.template(a)
 	t.Spec.NodeName = node
@@ -69,7 +69,7 @@ func (r *rig) pin(a app, node string) {
 }
 
 // send runs the function on an event, and hands over the result when it has ended.
-func (r *rig) send(s *fakelambda.Service, event []byte) <-chan fakelambda.Result {
+func (r *fixture) send(s *fakelambda.Service, event []byte) <-chan fakelambda.Result {
 	r.Helper()
 	ended := make(chan fakelambda.Result, 1)
 	go func() {
@@ -100,7 +100,7 @@ func operations(calls []spottest.AWSCall) (asks, changes string) {
 }
 
 // calls are those to AWS about a machine and its group, without as many as there were before.
-func (r *rig) calls(m machine, before int) (found []spottest.AWSCall) {
+func (r *fixture) calls(m machine, before int) (found []spottest.AWSCall) {
 	for _, c := range r.aws.Calls()[before:] {
 		if slices.Contains(c.IDs, m.id) || m.group != "" && c.Group == m.group {
 			found = append(found, c)
@@ -111,7 +111,7 @@ func (r *rig) calls(m machine, before int) (found []spottest.AWSCall) {
 
 // writes are the kinds of requests by which the handler changed a node or one of these pods, each once and in the order
 // of their names; what it tells in Kubernetes Events does not count.
-func (r *rig) writes(node string, pods ...string) string {
+func (r *fixture) writes(node string, pods ...string) string {
 	r.Helper()
 	var found []string
 	for _, q := range r.requests(node) {
@@ -129,57 +129,57 @@ func (r *rig) writes(node string, pods ...string) string {
 }
 
 // auditSettles waits for the audit log, which is a moment behind: what is to be absent from it must have had the time.
-func (r *rig) auditSettles() { time.Sleep(time.Second) }
+func (r *fixture) auditSettles() { time.Sleep(time.Second) }
 
 // groupCases are what a warned instance may be to its group. In each, its node is drained.
 var groupCases = map[string]struct {
-	made   func(*rig) machine // an instance in a group of its own if nil
-	change func(*rig, machine)
+	made   func(*fixture) machine // an instance in a group of its own if nil
+	change func(*fixture, machine)
 	action spot.ReplaceAction
 	why    string // what the outcome's reason says
 }{
-	"its group is another cluster's, by its tag": {change: func(r *rig, m machine) {
+	"its group is another cluster's, by its tag": {change: func(r *fixture, m machine) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Tags = map[string]string{spot.TagCluster: "other.example.com"} })
 	}, action: spot.ReplaceNone, why: "does not carry the tag KubernetesCluster=" + cluster},
-	"its group is nobody's, by its tag": {change: func(r *rig, m machine) {
+	"its group is nobody's, by its tag": {change: func(r *fixture, m machine) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Tags = nil })
 	}, action: spot.ReplaceNone, why: "does not carry the tag KubernetesCluster=" + cluster},
-	"its group is another cluster's, by its name": {made: func(r *rig) machine {
+	"its group is another cluster's, by its name": {made: func(r *fixture) machine {
 		i := spottest.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, 0xabc), Spot: true}
 		m := machine{i.ID, "nodes.other.example.com"}
 		r.aws.AddGroup(spottest.Group{Name: m.group, Tags: map[string]string{spot.TagCluster: cluster}}, i)
 		return m
 	}, action: spot.ReplaceNone, why: "is not named as kOps names the groups of " + cluster},
-	"it is in no group": {made: func(r *rig) machine {
+	"it is in no group": {made: func(r *fixture) machine {
 		return machine{id: r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: cluster}}).ID}
 	}, action: spot.ReplaceNone, why: "it is in no Auto Scaling group"},
-	"somebody has detached it": {made: func(r *rig) machine {
+	"somebody has detached it": {made: func(r *fixture) machine {
 		return machine{id: r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: cluster, spot.TagDetached: "nodes." + cluster}}).ID}
 	}, action: spot.ReplaceAlready, why: "it is detached from its group already"},
-	"it is in the warm pool": {change: func(r *rig, m machine) {
+	"it is in the warm pool": {change: func(r *fixture, m machine) {
 		r.aws.SetLifecycle(m.id, "Warmed:Running")
 	}, action: spot.ReplaceNone, why: "it is in the warm pool of its group"},
-	"its group is ending it": {change: func(r *rig, m machine) {
+	"its group is ending it": {change: func(r *fixture, m machine) {
 		r.aws.SetLifecycle(m.id, "Terminating:Wait")
 	}, action: spot.ReplaceAlready, why: "it is leaving its group already: Terminating:Wait"},
-	"its group may not launch": {change: func(r *rig, m machine) {
+	"its group may not launch": {change: func(r *fixture, m machine) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Suspended = []string{"AZRebalance", "Launch"} })
 	}, action: spot.ReplaceNone, why: "the process Launch is suspended"},
-	"its group may launch, and not end": {change: func(r *rig, m machine) {
+	"its group may launch, and not end": {change: func(r *fixture, m machine) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Suspended = []string{"AZRebalance", "Terminate"} })
 	}, action: spot.ReplaceDetach},
-	"it is in standby": {change: func(r *rig, m machine) {
+	"it is in standby": {change: func(r *fixture, m machine) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Suspended = []string{"AZRebalance"} })
 		r.aws.SetLifecycle(m.id, "Standby")
 	}, action: spot.ReplaceDetach},
-	"it runs the control plane, by its node": {change: func(r *rig, m machine) {
+	"it runs the control plane, by its node": {change: func(r *fixture, m machine) {
 		r.label(m.id, "node-role.kubernetes.io/control-plane", "")
 	}, action: spot.ReplaceNone, why: "it runs the control plane"},
-	"it runs an API server, by its tag": {made: func(r *rig) machine {
+	"it runs an API server, by its tag": {made: func(r *fixture) machine {
 		id := r.instance(func(i *spottest.Instance) { i.Tags = map[string]string{"k8s.io/role/api-server": "1"} }).ID
 		return machine{id, r.group}
 	}, action: spot.ReplaceNone, why: "it runs the control plane"},
-	"it is Karpenter's": {change: func(r *rig, m machine) {
+	"it is Karpenter's": {change: func(r *fixture, m machine) {
 		r.label(m.id, "karpenter.sh/nodepool", "default")
 	}, action: spot.ReplacePending, why: "Karpenter launches a node"},
 }
@@ -192,7 +192,7 @@ func TestGroupIsAskedOrNot(t *testing.T) {
 	made := map[string]machine{}
 	for name, c := range groupCases {
 		if c.made == nil {
-			c.made = func(r *rig) machine { return machine{r.instance().ID, r.group} }
+			c.made = func(r *fixture) machine { return machine{r.instance().ID, r.group} }
 		}
 		made[name] = c.made(r)
 	}
@@ -241,7 +241,7 @@ func TestGroupIsAskedOrNot(t *testing.T) {
 func TestGroupThatIsBusy(t *testing.T) {
 	t.Parallel()
 	type busy struct {
-		*rig
+		*fixture
 		machine
 		detaches int // how many meet with contention
 		age      time.Duration
@@ -249,7 +249,7 @@ func TestGroupThatIsBusy(t *testing.T) {
 	}
 	all := map[string]*busy{"for a while": {detaches: 7, age: time.Second}, "to the very end": {detaches: -1, age: 112 * time.Second}}
 	for _, b := range all {
-		b.rig = newSerialRig(t)
+		b.fixture = newSerialRig(t)
 		b.machine = b.machines(1)[0]
 		b.pin(app{name: "web"}, b.id)
 		b.waitReady("web", 1)

@@ -39,7 +39,7 @@ func authenticatorOptions() testenv.AuthenticatorOptions {
 }
 
 // by has the function run as an AWS identity, and log in to the cluster so.
-func (r *rig) by(id fakests.Identity) *rig {
+func (r *fixture) by(id fakests.Identity) *fixture {
 	r.env["KOPS_SPOT_LOGIN"] = "iam"
 	r.env["AWS_ACCESS_KEY_ID"], r.env["AWS_SECRET_ACCESS_KEY"], r.env["AWS_SESSION_TOKEN"] = id.AccessKeyID, id.SecretAccessKey, id.SessionToken
 	r.env["AWS_ENDPOINT_URL_STS"] = shared.auth.STSURL()
@@ -131,7 +131,7 @@ func TestPublicCertificate(t *testing.T) {
 }
 
 // refused demands that the node could not be worked on, quickly, and returns why.
-func (r *rig) refused(victim string) string {
+func (r *fixture) refused(victim string) string {
 	r.Helper()
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Incomplete)
 	if took := *out.Timings.Finished - *out.Timings.Started; took > 30 {

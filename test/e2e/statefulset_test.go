@@ -12,7 +12,7 @@ import (
 )
 
 // statefulSet creates a StatefulSet that starts its pods side by side, and waits until all are Ready.
-func (r *rig) statefulSet(a app) {
+func (r *fixture) statefulSet(a app) {
 	r.Helper()
 	_, err := r.client.AppsV1().StatefulSets(r.namespace).Create(r.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: a.name},
 		Spec: appsv1.StatefulSetSpec{Replicas: &a.replicas, PodManagementPolicy: appsv1.ParallelPodManagement, ServiceName: a.name,

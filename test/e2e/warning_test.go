@@ -240,7 +240,7 @@ func TestNotOurs(t *testing.T) {
 }
 
 // nothingChanged demands that neither the node, nor its pods, nor the account have changed.
-func (r *rig) nothingChanged(node string) {
+func (r *fixture) nothingChanged(node string) {
 	r.Helper()
 	if n := r.getNode(node); n.Spec.Unschedulable || len(n.Spec.Taints) != 0 || len(n.Annotations["kops-spot.cast.ai/event"]) != 0 {
 		r.Errorf("the node was changed: %+v", n.Spec)
@@ -369,7 +369,7 @@ func TestTheThreeActions(t *testing.T) {
 }
 
 // kubeletGrace is what the pod of that prefix got with its SIGTERM.
-func (r *rig) kubeletGrace(prefix string) int64 {
+func (r *fixture) kubeletGrace(prefix string) int64 {
 	r.Helper()
 	for _, rec := range r.kubelet(testenv.PodSigTerm) {
 		if strings.HasPrefix(rec.Pod, prefix) {

@@ -57,7 +57,7 @@ func hangs(_ http.ResponseWriter, req *http.Request) {
 }
 
 // intercept puts webhooks before the evictions of this test's pods, and returns when the API server asks them.
-func (r *rig) intercept(hooks ...webhook) {
+func (r *fixture) intercept(hooks ...webhook) {
 	r.Helper()
 	mux := http.NewServeMux()
 	server := httptest.NewTLSServer(mux)

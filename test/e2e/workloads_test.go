@@ -23,7 +23,7 @@ type app struct {
 	tolerate bool          // every taint
 }
 
-func (r *rig) template(a app) corev1.PodTemplateSpec {
+func (r *fixture) template(a app) corev1.PodTemplateSpec {
 	grace := int64(30)
 	if a.grace > 0 {
 		grace = int64(a.grace / time.Second)
@@ -46,7 +46,7 @@ func (r *rig) template(a app) corev1.PodTemplateSpec {
 }
 
 // deploy creates Deployments and waits until all their pods are Ready.
-func (r *rig) deploy(apps ...app) {
+func (r *fixture) deploy(apps ...app) {
 	r.Helper()
 	for _, a := range apps {
 		_, err := r.client.AppsV1().Deployments(r.namespace).Create(r.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: a.name},
@@ -61,7 +61,7 @@ func (r *rig) deploy(apps ...app) {
 }
 
 // daemon creates a DaemonSet and waits until its pod on the only node is Ready.
-func (r *rig) daemon(name string) {
+func (r *fixture) daemon(name string) {
 	r.Helper()
 	_, err := r.client.AppsV1().DaemonSets(r.namespace).Create(r.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}, Template: r.template(app{name: name})}}, metav1.CreateOptions{})
@@ -72,7 +72,7 @@ func (r *rig) daemon(name string) {
 }
 
 // mirror creates the picture of a static pod on a node.
-func (r *rig) mirror(name, node string) {
+func (r *fixture) mirror(name, node string) {
 	r.Helper()
 	t := r.template(app{name: name})
 	t.Annotations[corev1.MirrorPodAnnotationKey] = "x"
@@ -85,13 +85,13 @@ func (r *rig) mirror(name, node string) {
 }
 
 // guard creates a budget for an app.
-func (r *rig) guard(app string, available int) (lift func()) {
+func (r *fixture) guard(app string, available int) (lift func()) {
 	r.Helper()
 	return r.guardPods(app, map[string]string{"app": app}, available)
 }
 
 // guardPods creates a budget and waits until the disruption controller has seen it and every pod.
-func (r *rig) guardPods(name string, labels map[string]string, available int) (lift func()) {
+func (r *fixture) guardPods(name string, labels map[string]string, available int) (lift func()) {
 	r.Helper()
 	min := intstr.FromInt(available)
 	budgets := r.client.PolicyV1().PodDisruptionBudgets(r.namespace)
@@ -111,7 +111,7 @@ func (r *rig) guardPods(name string, labels map[string]string, available int) (l
 	}
 }
 
-func (r *rig) pods(selector string) []corev1.Pod {
+func (r *fixture) pods(selector string) []corev1.Pod {
 	r.Helper()
 	l, err := r.client.CoreV1().Pods(r.namespace).List(r.Context(), metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
@@ -121,7 +121,7 @@ func (r *rig) pods(selector string) []corev1.Pod {
 }
 
 // podsOn are the names of the pods on a node.
-func (r *rig) podsOn(node string) (names []string) {
+func (r *fixture) podsOn(node string) (names []string) {
 	r.Helper()
 	for _, p := range r.pods("") {
 		if p.Spec.NodeName == node {
@@ -131,7 +131,7 @@ func (r *rig) podsOn(node string) (names []string) {
 	return names
 }
 
-func (r *rig) waitReady(app string, n int) {
+func (r *fixture) waitReady(app string, n int) {
 	r.Helper()
 	r.eventually(app+" to be Ready", func() bool {
 		ready := 0
@@ -146,7 +146,7 @@ func (r *rig) waitReady(app string, n int) {
 	})
 }
 
-func (r *rig) getNode(name string) *corev1.Node {
+func (r *fixture) getNode(name string) *corev1.Node {
 	r.Helper()
 	n, err := r.client.CoreV1().Nodes().Get(r.Context(), name, metav1.GetOptions{})
 	if err != nil {
@@ -156,7 +156,7 @@ func (r *rig) getNode(name string) *corev1.Node {
 }
 
 // eventually waits for what others do.
-func (r *rig) eventually(what string, is func() bool) {
+func (r *fixture) eventually(what string, is func() bool) {
 	r.Helper()
 	for end := time.Now().Add(45 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -166,7 +166,7 @@ func (r *rig) eventually(what string, is func() bool) {
 }
 
 // record is what the kubelet noted of a pod's event; it must have happened.
-func (r *rig) record(pod string, event testenv.KubeletEvent) testenv.KubeletRecord {
+func (r *fixture) record(pod string, event testenv.KubeletEvent) testenv.KubeletRecord {
 	r.Helper()
 	var found testenv.KubeletRecord
 	r.eventually("the kubelet to note "+string(event)+" of "+pod, func() bool {
@@ -182,7 +182,7 @@ func (r *rig) record(pod string, event testenv.KubeletEvent) testenv.KubeletReco
 }
 
 // kubelet is what the kubelets noted of this test's pods.
-func (r *rig) kubelet(event testenv.KubeletEvent) (recs []testenv.KubeletRecord) {
+func (r *fixture) kubelet(event testenv.KubeletEvent) (recs []testenv.KubeletRecord) {
 	r.Helper()
 	all, err := r.cp.KubeletLog()
 	if err != nil {
@@ -197,7 +197,7 @@ func (r *rig) kubelet(event testenv.KubeletEvent) (recs []testenv.KubeletRecord)
 }
 
 // requests are the handler's requests to the API server that concern a node or this test's pods.
-func (r *rig) requests(node string) (reqs []testenv.AuditRecord) {
+func (r *fixture) requests(node string) (reqs []testenv.AuditRecord) {
 	r.Helper()
 	all, err := r.cp.AuditLog()
 	if err != nil {
@@ -217,7 +217,7 @@ func selects(uri, node string) bool {
 	return err == nil && u.Query().Get("fieldSelector") == "spec.nodeName="+node
 }
 
-func (r *rig) delete(pod string) {
+func (r *fixture) delete(pod string) {
 	r.Helper()
 	if err := r.client.CoreV1().Pods(r.namespace).Delete(r.Context(), pod, metav1.DeleteOptions{}); err != nil {
 		r.Fatal(err)

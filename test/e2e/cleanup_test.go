@@ -23,9 +23,9 @@ import (
 // Kubernetes' own time for that. Whatever happens to volumes here in seconds is the handler's doing.
 
 // stateful creates a StatefulSet of one pod with a volume, and returns the pod once it is Ready.
-func (r *rig) stateful(a app, annotations ...string) corev1.Pod {
+func (r *fixture) stateful(a app, annotations ...string) corev1.Pod {
 	r.Helper()
-	(&realWorld{rig: r}).disk("data-" + a.name + "-0")
+	(&realWorld{fixture: r}).disk("data-" + a.name + "-0")
 	t := r.template(a)
 	for _, annotation := range annotations {
 		key, value, _ := strings.Cut(annotation, "=")
@@ -48,10 +48,10 @@ func (r *rig) stateful(a app, annotations ...string) corev1.Pod {
 // pinWithVolumes puts on each of the nodes a pod without an owner that has the name and a volume of it, and waits until all
 // are Ready. The claims are bound before there is a pod: the attach-detach controller, which may see a pod a moment before
 // its volume is bound, would look at it again only after minutes.
-func (r *rig) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod {
+func (r *fixture) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod {
 	r.Helper()
 	for name := range nodes {
-		(&realWorld{rig: r}).disk(name)
+		(&realWorld{fixture: r}).disk(name)
 	}
 	for name := range nodes {
 		r.eventually("the claim "+name+" to be bound", func() bool {
@@ -79,7 +79,7 @@ func (r *rig) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod {
 }
 
 // attached are the volumes that are attached to a node, in order.
-func (r *rig) attached(node string) (volumes []string) {
+func (r *fixture) attached(node string) (volumes []string) {
 	r.Helper()
 	all, err := r.client.StorageV1().VolumeAttachments().List(r.Context(), metav1.ListOptions{})
 	if err != nil {
@@ -95,7 +95,7 @@ func (r *rig) attached(node string) (volumes []string) {
 }
 
 // lose ends a machine without a word, and has EC2 say so.
-func (r *rig) lose(instance, state string) {
+func (r *fixture) lose(instance, state string) {
 	r.Helper()
 	if err := r.cp.PowerOff(r.Context(), instance); err != nil {
 		r.Fatal(err)
@@ -104,7 +104,7 @@ func (r *rig) lose(instance, state string) {
 }
 
 // changed is EC2's event of an instance's new state.
-func (r *rig) changed(instance, state string) []byte {
+func (r *fixture) changed(instance, state string) []byte {
 	r.Helper()
 	name := "state-change-" + state
 	return r.sample(name, 0, map[string]string{instancesIn(readSample(r.T, name))[0]: instance})
@@ -112,7 +112,7 @@ func (r *rig) changed(instance, state string) []byte {
 
 // runsElsewhere demands that the pod of an app runs on that node with its volume, in place of the one before, and that it
 // was started once and has been left in peace since.
-func (r *rig) runsElsewhere(before corev1.Pod, node string) {
+func (r *fixture) runsElsewhere(before corev1.Pod, node string) {
 	r.Helper()
 	now := r.only(before.Labels["app"])
 	if now.UID == before.UID || now.Name != before.Name || now.Spec.NodeName != node || now.DeletionTimestamp != nil {
@@ -189,7 +189,7 @@ func TestWhatADeadMachineHeldRunsElsewhere(t *testing.T) {
 }
 
 // did is what the handler changed of a node and one of its pods, in its order.
-func (r *rig) did(node, pod string) (changes []string) {
+func (r *fixture) did(node, pod string) (changes []string) {
 	r.Helper()
 	for _, q := range r.requests(node) {
 		if (q.Name == node || q.Name == pod) && !slices.Contains([]string{"get", "list", "watch"}, q.Verb) {

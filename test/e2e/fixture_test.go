@@ -76,8 +76,8 @@ var start = testenv.Once(func(ctx context.Context) (_ struct{}, err error) {
 	return
 }, func(struct{}) error { return errors.Join(shared.cp.Stop(), shared.auth.Stop()) })
 
-// rig is one test's cut of the world.
-type rig struct {
+// fixture is one test's cut of the world.
+type fixture struct {
 	*testing.T
 	cp        *testenv.ControlPlane
 	client    kubernetes.Interface
@@ -91,24 +91,24 @@ type rig struct {
 	logs    *lockedBuffer
 	mu      sync.Mutex
 	records []fakelambda.Record
-	number  int // of the rig
+	number  int // of the fixture
 	nodes   int // so far
 }
 
 var rigs atomic.Int32
 
 // newRig makes a namespace, an empty Auto Scaling group and a function that acts. The group's instances become nodes.
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *fixture {
 	t.Helper()
 	t.Parallel()
 	return newSerialRig(t)
 }
 
-// newSerialRig is a rig of a test that runs alone, before those that run side by side.
-func newSerialRig(t *testing.T) *rig {
+// newSerialRig is a fixture of a test that runs alone, before those that run side by side.
+func newSerialRig(t *testing.T) *fixture {
 	t.Helper()
 	n := rigs.Add(1)
-	r := &rig{T: t, cp: shared.cp, client: shared.cp.Client(), namespace: fmt.Sprintf("e2e-%02d", n), aws: spottest.NewAWS(region),
+	r := &fixture{T: t, cp: shared.cp, client: shared.cp.Client(), namespace: fmt.Sprintf("e2e-%02d", n), aws: spottest.NewAWS(region),
 		began: time.Now(), logs: &lockedBuffer{}, number: int(n)}
 	r.aws.CountIDsFrom(r.number << 20)
 	var err error
@@ -144,7 +144,7 @@ func newSerialRig(t *testing.T) *rig {
 }
 
 // actingEnv is the function's environment: a token file, the API server, and AWS on loopback.
-func (r *rig) actingEnv() map[string]string {
+func (r *fixture) actingEnv() map[string]string {
 	env := map[string]string{
 		"KOPS_SPOT_CLUSTER":         cluster,
 		"KOPS_SPOT_MODE":            "act",
@@ -162,7 +162,7 @@ func (r *rig) actingEnv() map[string]string {
 	return env
 }
 
-func (r *rig) file(name, content string) string {
+func (r *fixture) file(name, content string) string {
 	r.Helper()
 	path := filepath.Join(r.TempDir(), name)
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -172,13 +172,13 @@ func (r *rig) file(name, content string) string {
 }
 
 // register makes the node of an instance. Pods of this test alone are scheduled on it.
-func (r *rig) register(i spottest.Instance, name string) error {
+func (r *fixture) register(i spottest.Instance, name string) error {
 	return r.cp.CreateNodes(context.WithoutCancel(r.Context()), testenv.Node{Name: name, InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
 		Labels: map[string]string{"e2e": r.namespace}})
 }
 
 // instance is a new instance in a group of its own that is at its maximum; change may make it another one.
-func (r *rig) instance(change ...func(*spottest.Instance)) spottest.Instance {
+func (r *fixture) instance(change ...func(*spottest.Instance)) spottest.Instance {
 	r.Helper()
 	r.nodes++
 	i := spottest.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, r.nodes), PrivateIP: fmt.Sprintf("10.%d.0.%d", r.number, r.nodes),
@@ -197,7 +197,7 @@ func (r *rig) instance(change ...func(*spottest.Instance)) spottest.Instance {
 }
 
 // node is an instance with its node, named by the instance id.
-func (r *rig) node() string {
+func (r *fixture) node() string {
 	r.Helper()
 	i := r.instance()
 	if err := r.register(i, i.ID); err != nil {
@@ -207,7 +207,7 @@ func (r *rig) node() string {
 }
 
 // moto is a moto server of this test's own.
-func (r *rig) moto() *testenv.Moto {
+func (r *fixture) moto() *testenv.Moto {
 	r.Helper()
 	moto, err := testenv.StartMoto(r.Context(), r.TempDir())
 	if err != nil {
@@ -222,7 +222,7 @@ func (r *rig) moto() *testenv.Moto {
 }
 
 // service runs the function, with the environment as it then is.
-func (r *rig) service() *fakelambda.Service {
+func (r *fixture) service() *fakelambda.Service {
 	r.Helper()
 	keep := func(rec fakelambda.Record) error {
 		r.mu.Lock()
@@ -247,12 +247,12 @@ func (r *rig) service() *fakelambda.Service {
 }
 
 // warning is a Spot warning that EC2 sent so long ago.
-func (r *rig) warning(kind spot.Kind, instance string, age time.Duration) spot.Interruption {
+func (r *fixture) warning(kind spot.Kind, instance string, age time.Duration) spot.Interruption {
 	return spot.Interruption{EventID: "event-" + r.namespace, Kind: kind, Instance: instance, Account: "123456789012", Region: region,
 		Time: time.Now().Add(-age).UTC().Truncate(time.Second)}
 }
 
-func (r *rig) encode(in spot.Interruption) []byte {
+func (r *fixture) encode(in spot.Interruption) []byte {
 	r.Helper()
 	event, err := eventbridge.Encode(in)
 	if err != nil {
@@ -262,7 +262,7 @@ func (r *rig) encode(in spot.Interruption) []byte {
 }
 
 // invoke runs the function on an event and waits for it.
-func (r *rig) invoke(s *fakelambda.Service, event []byte) fakelambda.Result {
+func (r *fixture) invoke(s *fakelambda.Service, event []byte) fakelambda.Result {
 	r.Helper()
 	res, err := s.Invoke(r.Context(), function, fakelambda.RequestResponse, event)
 	if err != nil {
@@ -272,12 +272,12 @@ func (r *rig) invoke(s *fakelambda.Service, event []byte) fakelambda.Result {
 }
 
 // handle has a new function handle the event and demands the result.
-func (r *rig) handle(in spot.Interruption, want spot.Result) spot.Outcome {
+func (r *fixture) handle(in spot.Interruption, want spot.Result) spot.Outcome {
 	r.Helper()
 	return r.outcome(r.invoke(r.service(), r.encode(in)), want)
 }
 
-func (r *rig) outcome(res fakelambda.Result, want spot.Result) spot.Outcome {
+func (r *fixture) outcome(res fakelambda.Result, want spot.Result) spot.Outcome {
 	r.Helper()
 	if res.FunctionError != "" {
 		r.Fatalf("the function failed: %s", res.Payload)
@@ -295,7 +295,7 @@ func (r *rig) outcome(res fakelambda.Result, want spot.Result) spot.Outcome {
 }
 
 // failure has a new function handle the event, demands that it fails, and returns what it says.
-func (r *rig) failure(event []byte) string {
+func (r *fixture) failure(event []byte) string {
 	r.Helper()
 	res := r.invoke(r.service(), event)
 	if res.FunctionError == "" {

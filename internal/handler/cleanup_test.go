@@ -126,7 +126,7 @@ func TestAPodThatWasEndingWhenItsMachineDied(t *testing.T) {
 		if err := w.cluster.Evict(w.Context(), p, 2*time.Hour, false); err != nil {
 			t.Fatal(err)
 		}
-		told := len(w.cluster.Endings())
+		told := len(w.cluster.Terminations())
 		w.cluster.WriteNode(instance, func(n *spot.Node) { n.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} })
 		w.cluster.PowerOff(instance)
 		w.aws.SetState(instance, "terminated")
@@ -135,8 +135,8 @@ func TestAPodThatWasEndingWhenItsMachineDied(t *testing.T) {
 		if now, ok := w.cluster.Pod("default/db-0"); !ok || now.UID == p.UID || now.Terminating {
 			t.Errorf("its successor is %+v, %v", now, ok)
 		}
-		if n := len(w.cluster.Endings()); n != told {
-			t.Errorf("the successor was told to end: %+v", w.cluster.Endings())
+		if n := len(w.cluster.Terminations()); n != told {
+			t.Errorf("the successor was told to end: %+v", w.cluster.Terminations())
 		}
 		if n := w.cluster.Successors("default/db-0"); n != 1 {
 			t.Errorf("it had %d successors", n)

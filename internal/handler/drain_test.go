@@ -20,7 +20,7 @@ func TestBudgetRefusesThenAllows(t *testing.T) {
 		w.guard("web", 1)
 		out := w.handle(spot.Drained)
 		// The successor of the one that goes first is Ready after 5 s; until then the budget refuses the other.
-		first, second := w.cluster.Endings()[0], w.cluster.Endings()[1]
+		first, second := w.cluster.Terminations()[0], w.cluster.Terminations()[1]
 		w.after("the first SIGTERM", first.SIGTERM, 0)
 		w.after("the second SIGTERM", second.SIGTERM, 6*time.Second)
 		name := strings.TrimPrefix(second.Pod, "default/")
@@ -164,8 +164,8 @@ func TestBounce(t *testing.T) {
 		w.pod("agent-2", back)
 		w.guard("agent", 1)
 		out := w.handle(spot.Drained)
-		if n := len(w.cluster.Endings()); n != 2 {
-			t.Errorf("%d pods were ended, want the two that were there at first: %+v", n, w.cluster.Endings())
+		if n := len(w.cluster.Terminations()); n != 2 {
+			t.Errorf("%d pods were ended, want the two that were there at first: %+v", n, w.cluster.Terminations())
 		}
 		left := 0
 		for _, p := range out.Pods {
@@ -292,8 +292,8 @@ func TestCordon(t *testing.T) {
 			if !strings.Contains(out.Cordon.Error, "webhook x denied it") {
 				t.Errorf("why the cordon failed is told as %q", out.Cordon.Error)
 			}
-			if !slices.ContainsFunc(w.cluster.Notes(), func(n spot.KubeEvent) bool { return strings.Contains(n.Message, "could not be cordoned") }) {
-				t.Errorf("no Event says that it could not be cordoned: %+v", w.cluster.Notes())
+			if !slices.ContainsFunc(w.cluster.Events(), func(n spot.KubeEvent) bool { return strings.Contains(n.Message, "could not be cordoned") }) {
+				t.Errorf("no Event says that it could not be cordoned: %+v", w.cluster.Events())
 			}
 		})
 	})
@@ -418,7 +418,7 @@ func TestHangingEvictions(t *testing.T) {
 		if p := podResult(t, out, "web-1"); *p.RequestedAt > 40 {
 			t.Errorf("a pod that nothing is wrong with was first asked after %v s", *p.RequestedAt)
 		}
-		for _, e := range w.cluster.Endings() {
+		for _, e := range w.cluster.Terminations() {
 			if e.Grace < 29*time.Second {
 				t.Errorf("%s got %s of its 30 s", e.Pod, e.Grace)
 			}

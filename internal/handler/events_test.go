@@ -23,7 +23,7 @@ func TestNotes(t *testing.T) {
 		w.handle(spot.Drained)
 		about := map[string]int{}
 		warnings := 0
-		for _, n := range w.cluster.Notes() {
+		for _, n := range w.cluster.Events() {
 			if n.Reason == "" || n.Message == "" {
 				t.Errorf("%+v", n)
 			}
@@ -62,7 +62,7 @@ func TestNotesDoNotLie(t *testing.T) {
 		w.pod("web-1")
 		w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: spot.Permanent(errors.New("403"))})
 		w.handle(spot.Incomplete)
-		for _, n := range w.cluster.Notes() {
+		for _, n := range w.cluster.Events() {
 			if n.Reason == "SpotDrained" {
 				t.Errorf("an Event says %q", n.Message)
 			}

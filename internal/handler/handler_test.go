@@ -482,8 +482,8 @@ func TestTwice(t *testing.T) {
 				if detached != 1 {
 					t.Errorf("%d detaches: %v", detached, w.aws.Calls())
 				}
-				if len(w.cluster.Endings()) != 3 {
-					t.Errorf("%+v", w.cluster.Endings())
+				if len(w.cluster.Terminations()) != 3 {
+					t.Errorf("%+v", w.cluster.Terminations())
 				}
 				if !outs[0].Deadline.Equal(outs[1].Deadline) {
 					t.Errorf("two deadlines: %v, %v", outs[0].Deadline, outs[1].Deadline)

@@ -22,7 +22,7 @@ func inHeldWorld(t *testing.T, heartbeat time.Duration, test func(w *world, in s
 			Hooks: []spottest.Hook{{Name: hookName, Transition: spottest.HookTerminating, Heartbeat: heartbeat}}}, spottest.Instance{ID: held, PrivateIP: "10.0.1.9"})
 		w.cluster.AddNode(node(held))
 		w.handler.Policy.Hooks = []string{hookName}
-		action := w.aws.EndMember(held)[0]
+		action := w.aws.TerminateMember(held)[0]
 		test(w, spot.Interruption{EventID: "e9", Kind: spot.LifecycleTerminate, Instance: held, Region: "us-east-1", Time: w.event, Action: action})
 	})
 }

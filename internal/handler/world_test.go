@@ -112,15 +112,15 @@ func told(out spot.Outcome) string {
 }
 
 // ended is how a pod was ended; it must have been.
-func (w *world) ended(name string) spottest.Ending {
+func (w *world) ended(name string) spottest.Termination {
 	w.Helper()
-	for _, e := range w.cluster.Endings() {
+	for _, e := range w.cluster.Terminations() {
 		if e.Pod == "default/"+name {
 			return e
 		}
 	}
 	w.Fatalf("%s never got SIGTERM", name)
-	return spottest.Ending{}
+	return spottest.Termination{}
 }
 
 // after demands that something happened so long after the event.

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// AWS is an account's EC2 instances and Auto Scaling groups in one region. Its methods with a context are the calls of
-// the AWS APIs, and answer as those do, errors included (*AWSError); the others set it up and look at it. It is safe
-// for concurrent use.
+// AWS is the EC2 instances and Auto Scaling groups of one account in one region. Methods with a context are AWS API
+// calls and return the errors that AWS returns (*AWSError); the other methods set up and inspect the account. It is
+// safe for concurrent use.
 //
-// The contract is AWS's documentation. Where that is silent, error texts are those that users have reported, and what
-// is nobody's word is marked "unverified" in a comment.
+// It follows the AWS documentation. Where that is silent, error texts are as users reported them, and assumptions are
+// marked "unverified".
 type AWS struct {
 	region string
 
@@ -26,17 +26,17 @@ type AWS struct {
 	latency   map[string]time.Duration // by operation; AnyOperation is added to each
 	calls     []AWSCall
 	launched  func(Instance)
-	serial    int // of instances made so far
-	firstID   int // of the ids that are made up
+	serial    int // number of instances so far
+	firstID   int // offset of generated IDs
 
 	times      InstanceTimes
-	activities []*Activity             // in the order in which they began
-	retries    map[string]*launchRetry // of launches that failed, by group
-	actions    map[string]*heldByHook  // lifecycle actions that go on, by token
-	actionNo   int                     // of lifecycle actions made so far
+	activities []*Activity              // in start order
+	retries    map[string]*launchRetry  // of failed launches, by group
+	actions    map[string]*activeAction // active lifecycle actions, by token
+	actionNo   int                      // number of lifecycle actions so far
 }
 
-// NewAWS is an empty account.
+// NewAWS returns an empty account.
 func NewAWS(region string) *AWS {
 	return &AWS{
 		region:    region,
@@ -45,22 +45,21 @@ func NewAWS(region string) *AWS {
 		latency:   map[string]time.Duration{},
 		times:     InstanceTimes{Start: 10 * time.Second, ShutDown: 20 * time.Second},
 		retries:   map[string]*launchRetry{},
-		actions:   map[string]*heldByHook{},
+		actions:   map[string]*activeAction{},
 	}
 }
 
-// CountIDsFrom has the ids that are made up count from n on, so that instances of two accounts may have nodes in one
-// cluster.
+// CountIDsFrom makes generated IDs start at n, so that instances of two accounts can have nodes in one cluster.
 func (a *AWS) CountIDsFrom(n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.firstID = n
 }
 
-// Region is the region of the account.
+// Region returns the region of the account.
 func (a *AWS) Region() string { return a.region }
 
-// AWSCall is one call that was made, in the order in which they were answered.
+// AWSCall is a logged call.
 type AWSCall struct {
 	Operation string // as AWS spells it, e.g. DetachInstances
 	Group     string
@@ -68,10 +67,10 @@ type AWSCall struct {
 	IDs       []string // instances
 	Keys      []string // of tags, sorted
 	Time      time.Time
-	Err       error // what came back: nil, an *AWSError, or the error of a context that ended
+	Err       error // nil, an *AWSError or the context error
 }
 
-// Calls is the log of calls of these operations, or of all if none is named.
+// Calls returns the calls of these operations, or all calls, in the order of their responses.
 func (a *AWS) Calls(operations ...string) []AWSCall {
 	for _, op := range operations {
 		mustKnow(op)
@@ -87,7 +86,8 @@ func (a *AWS) Calls(operations ...string) []AWSCall {
 	return found
 }
 
-// call runs one call: the latency, then the fault that is planned for it or, under the lock, its effect; and the log.
+// call makes one call: it waits for the latency, then applies the next planned fault or the effect (with the lock
+// held), and logs the call.
 func (a *AWS) call(ctx context.Context, c AWSCall, effect func() *AWSError) error {
 	c.Time = time.Now()
 	c.IDs = slices.Clone(c.IDs)
@@ -121,7 +121,6 @@ func (a *AWS) answer(op string, effect func() *AWSError) error {
 	return nil
 }
 
-// awsSleep waits for d, or until ctx ends.
 func awsSleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()
@@ -136,15 +135,14 @@ func awsSleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// OnLaunch has f called with every instance that a group launches, once it runs; in a goroutine of its own, so f may
-// call the account.
+// OnLaunch registers f to be called, in its own goroutine, with every instance that a group has launched.
 func (a *AWS) OnLaunch(f func(Instance)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.launched = f
 }
 
-// awsSorted are the values of m in the order of their keys.
+// awsSorted returns the values of m in key order.
 func awsSorted[K cmp.Ordered, V any](m map[K]V) []V {
 	var vs []V
 	for _, k := range slices.Sorted(maps.Keys(m)) {
@@ -153,8 +151,8 @@ func awsSorted[K cmp.Ordered, V any](m map[K]V) []V {
 	return vs
 }
 
-func awsMust(ok bool, format string, args ...any) {
+func awsRequire(ok bool, format string, args ...any) {
 	if !ok {
-		panic("sim: " + fmt.Sprintf(format, args...))
+		panic("spottest: " + fmt.Sprintf(format, args...))
 	}
 }

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// Activity is something that a group did, or is at.
+// Activity is a scaling activity.
 type Activity struct {
 	Group       string
-	Instance    string // empty for a launch that failed before there was one
+	Instance    string // empty for a failed launch
 	Description string
 	Status      string    // PreInService, InProgress, MidLifecycleAction; then Successful or Failed
-	Message     string    // why it failed
+	Message     string    // failure reason
 	Start       time.Time // to the millisecond
 }
 
-// What the descriptions of activities begin with.
+// Prefixes of activity descriptions.
 const (
 	activityLaunch    = "Launching a new EC2 instance"
 	activityDetach    = "Detaching EC2 instance"
@@ -35,7 +35,7 @@ func (a *AWS) begin(group, what, instance, status string) *Activity {
 	return act
 }
 
-// finish ends the termination of an instance, with success.
+// finish marks the termination of an instance as successful.
 func (a *AWS) finish(instance string) {
 	for _, act := range a.activities {
 		if act.Instance == instance && act.Status == "MidLifecycleAction" {
@@ -44,14 +44,14 @@ func (a *AWS) finish(instance string) {
 	}
 }
 
-// fail ends an activity, and says why as AWS does: in the message and in the description.
+// fail marks an activity as failed, with the reason in the message and the description, as AWS does.
 func (act *Activity) fail(reason string) {
 	act.Status, act.Message = "Failed", reason
 	act.Description += ".  Status Reason: " + reason
 }
 
-// DescribeScalingActivities answers a group's activities, the newest first (unverified, but what users show), and all on
-// one page.
+// DescribeScalingActivities returns the activities of a group on one page, newest first (unverified; observed by
+// users).
 func (a *AWS) DescribeScalingActivities(ctx context.Context, group string) ([]Activity, error) {
 	var found []Activity
 	err := a.call(ctx, AWSCall{Operation: "DescribeScalingActivities", Group: group}, func() *AWSError {
@@ -66,8 +66,8 @@ func (a *AWS) DescribeScalingActivities(ctx context.Context, group string) ([]Ac
 	return found, err
 }
 
-// Launches that fail are tried again, ever more slowly. AWS does not say how slowly; users show gaps of half a minute
-// and of minutes.
+// Bounds of the retry interval of failed launches. AWS does not document it; users report gaps of 30 s to several
+// minutes.
 const (
 	firstRetry = 30 * time.Second
 	lastRetry  = 15 * time.Minute
@@ -78,7 +78,7 @@ type launchRetry struct {
 	timer *time.Timer
 }
 
-// launchFailed notes a launch that failed, and has it tried again.
+// launchFailed records a failed launch and schedules a retry.
 func (a *AWS) launchFailed(g *Group) {
 	market := "On-Demand"
 	if g.Spot {
@@ -104,8 +104,8 @@ func (a *AWS) launchFailed(g *Group) {
 	})
 }
 
-// noRetry ends the tries: there is nothing to launch, or it may be launched.
-func (a *AWS) noRetry(g *Group) {
+// cancelRetry cancels the scheduled retry.
+func (a *AWS) cancelRetry(g *Group) {
 	if r := a.retries[g.Name]; r != nil {
 		r.timer.Stop()
 		delete(a.retries, g.Name)

@@ -12,13 +12,13 @@ import (
 
 // Instance is an EC2 instance.
 type Instance struct {
-	ID             string // made up if empty
+	ID             string // generated if empty
 	State          string // pending, running, stopping, stopped, shutting-down, terminated; running if empty
-	PrivateDNSName string // made of the IP address and the region if empty
-	PrivateIP      string // made up if empty
-	Zone           string // the region's a if empty
+	PrivateDNSName string // derived from IP address and region if empty
+	PrivateIP      string // generated if empty
+	Zone           string // the region's zone a if empty
 	Spot           bool
-	Hibernates     bool // it was launched with hibernation configured
+	Hibernates     bool // launched with hibernation configured
 	Tags           map[string]string
 }
 
@@ -28,12 +28,12 @@ func (i *Instance) clone() Instance {
 	return c
 }
 
-// groupTag is the tag by which EC2 shows an instance's group. "When you detach an instance from an Auto Scaling group,
-// it removes only the aws:autoscaling:groupName tag" (Auto Scaling user guide, tagging life cycle); when in the course
-// of detaching that happens is unverified, here it is at the end.
+// groupTag is the tag in which EC2 shows the group of an instance. "When you detach an instance from an Auto Scaling
+// group, it removes only the aws:autoscaling:groupName tag" (Auto Scaling user guide, tagging lifecycle). Here the tag
+// is removed when detaching completes (unverified).
 const groupTag = "aws:autoscaling:groupName"
 
-// AddInstance adds an instance that is in no group, and returns it with all that was left empty filled in.
+// AddInstance adds an instance outside any group and returns it with all defaults set.
 func (a *AWS) AddInstance(i Instance) Instance {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -45,7 +45,7 @@ func (a *AWS) addInstance(i Instance) *Instance {
 	if i.ID == "" {
 		i.ID = fmt.Sprintf("i-%017x", a.firstID+a.serial)
 	}
-	awsMust(a.instances[i.ID] == nil, "there is an instance %s already", i.ID)
+	awsRequire(a.instances[i.ID] == nil, "there is an instance %s already", i.ID)
 	if i.State == "" {
 		i.State = "running"
 	}
@@ -67,7 +67,7 @@ func (a *AWS) addInstance(i Instance) *Instance {
 	return &i
 }
 
-// privateDNSName is the name that EC2 gives by default; the oldest region has its own domain.
+// privateDNSName returns the default private DNS name. us-east-1 has its own domain.
 func privateDNSName(ip, region string) string {
 	domain := region + ".compute.internal"
 	if region == "us-east-1" {
@@ -76,7 +76,7 @@ func privateDNSName(ip, region string) string {
 	return "ip-" + strings.ReplaceAll(ip, ".", "-") + "." + domain
 }
 
-// Instance looks at an instance, past faults and log.
+// Instance returns an instance. It is not a call: no faults apply, and it is not logged.
 func (a *AWS) Instance(id string) (Instance, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -89,12 +89,11 @@ func (a *AWS) Instance(id string) (Instance, bool) {
 
 func (a *AWS) mustInstance(id string) *Instance {
 	i := a.instances[id]
-	awsMust(i != nil, "there is no instance %q", id)
+	awsRequire(i != nil, "there is no instance %q", id)
 	return i
 }
 
-// Filter is a filter of DescribeInstances: an instance passes that has one of the values. The model knows instance-id
-// and tag:<key>.
+// Filter is a filter of DescribeInstances: instance-id or tag:<key>, matching any of the values.
 type Filter struct {
 	Name   string
 	Values []string
@@ -113,13 +112,13 @@ func (f Filter) passes(i *Instance) bool {
 	return ok && slices.Contains(f.Values, v)
 }
 
-// DescribeInstances answers the instances of these ids, or all; if one of them is unknown, an error and none. Of those,
-// it leaves out what does not pass all filters; an id that only a filter names may be anything.
+// DescribeInstances returns the instances with these IDs, or all, that match all filters. One unknown ID fails the
+// call; unknown values of the instance-id filter do not.
 func (a *AWS) DescribeInstances(ctx context.Context, ids []string, filters ...Filter) ([]Instance, error) {
 	var found []Instance
 	c := AWSCall{Operation: "DescribeInstances", IDs: ids}
 	for _, f := range filters {
-		awsMust(f.Name == filterID || strings.HasPrefix(f.Name, filterTag), "DescribeInstances has no filter %q here", f.Name)
+		awsRequire(f.Name == filterID || strings.HasPrefix(f.Name, filterTag), "DescribeInstances has no filter %q here", f.Name)
 		if f.Name == filterID {
 			c.IDs = f.Values
 		}
@@ -148,7 +147,7 @@ func (a *AWS) DescribeInstances(ctx context.Context, ids []string, filters ...Fi
 	return found, nil
 }
 
-// CreateTags adds or overwrites tags; all of them on all of the instances, or none.
+// CreateTags adds or overwrites tags on all instances, or on none if one is unknown.
 func (a *AWS) CreateTags(ctx context.Context, ids []string, tags map[string]string) error {
 	keys := slices.Sorted(maps.Keys(tags))
 	return a.call(ctx, AWSCall{Operation: "CreateTags", IDs: ids, Keys: keys}, func() *AWSError {

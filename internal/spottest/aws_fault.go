@@ -7,13 +7,13 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// AWSError is what AWS answers when it refuses or fails. Without a code, no answer came.
+// AWSError is an error response. Without a code, there was no response.
 type AWSError struct {
 	Code       string
 	Message    string
 	HTTPStatus int
-	// Means is what a caller can make of it: spot.ErrNotFound, spot.ErrPermanent, or nil if another try may help. It is what
-	// the model says, not what a table of codes says; the contract suite holds both to be the same.
+	// Means is the classification: spot.ErrNotFound, spot.ErrPermanent, or nil if a retry may help. It is independent
+	// of the error table in internal/aws; the contract suite compares the two.
 	Means error
 }
 
@@ -26,10 +26,10 @@ func (e *AWSError) Error() string {
 
 func (e *AWSError) Unwrap() error { return e.Means }
 
-// AnyOperation stands for all operations in Fail and Delay.
+// AnyOperation matches all operations in Fail and Delay.
 const AnyOperation = ""
 
-// The operations of the model, by service.
+// The supported operations, by service.
 func ec2Operations() []string {
 	return []string{"DescribeInstances", "CreateTags"}
 }
@@ -40,19 +40,19 @@ func scalingOperations() []string {
 	}
 }
 
-// IsEC2 and IsAutoScaling tell which service an operation belongs to; neither means that the model does not have it.
+// IsEC2 and IsAutoScaling report which service an operation belongs to; both are false for an unsupported one.
 func IsEC2(op string) bool         { return slices.Contains(ec2Operations(), op) }
 func IsAutoScaling(op string) bool { return slices.Contains(scalingOperations(), op) }
 
-func mustKnow(op string) { awsMust(IsEC2(op) || IsAutoScaling(op), "AWS has no operation %q", op) }
+func mustKnow(op string) { awsRequire(IsEC2(op) || IsAutoScaling(op), "AWS has no operation %q", op) }
 
-// Fault is something that goes wrong with a call.
+// Fault is an injected error.
 type Fault struct {
 	says func(op string) *AWSError
-	lost bool // the call takes effect all the same
+	lost bool // the call takes effect, but the response is lost
 }
 
-// perService is a fault that EC2 and Auto Scaling put in different words.
+// perService returns a fault with a different error for each service.
 func perService(ec2, scaling AWSError) Fault {
 	return Fault{says: func(op string) *AWSError {
 		if IsEC2(op) {
@@ -62,26 +62,27 @@ func perService(ec2, scaling AWSError) Fault {
 	}}
 }
 
-// Answer is a fault of one's own making: this error.
+// Answer returns a fault with this error.
 func Answer(e AWSError) Fault { return perService(e, e) }
 
-// Throttled is more calls than the account may make. Each service has its own code and status.
+// Throttled returns the throttling error of the service.
 func Throttled() Fault {
 	return perService(
 		AWSError{Code: "RequestLimitExceeded", Message: "Request limit exceeded.", HTTPStatus: 503},
 		AWSError{Code: "Throttling", Message: "Rate exceeded", HTTPStatus: 400})
 }
 
-// Contention is a group that is being changed by somebody else. EC2 knows no such thing and answers an internal error.
+// Contention returns the error for a group that is being updated. EC2 has none and returns an internal error.
 func Contention() Fault {
 	return perService(internalError("InternalError"), AWSError{
-		Code:       "ResourceContention",
-		Message:    "You already have a pending update to an Amazon EC2 Auto Scaling resource (for example, an Auto Scaling group, instance, or load balancer).",
+		Code: "ResourceContention",
+		Message: "You already have a pending update to an Amazon EC2 Auto Scaling resource " +
+			"(for example, an Auto Scaling group, instance, or load balancer).",
 		HTTPStatus: 500,
 	})
 }
 
-// Broken is an error of AWS's own.
+// Broken returns an internal error of the service.
 func Broken() Fault {
 	return perService(internalError("InternalError"), internalError("InternalFailure"))
 }
@@ -90,10 +91,10 @@ func internalError(code string) AWSError {
 	return AWSError{Code: code, Message: "An internal error has occurred", HTTPStatus: 500}
 }
 
-// Role is who calls, in what the account says when it denies something.
+// Role is the caller in error messages.
 const Role = "arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/kops-spot"
 
-// Denied is a call that no policy allows.
+// Denied returns the error for a call that IAM denies.
 func Denied() Fault {
 	return Fault{says: func(op string) *AWSError {
 		if IsEC2(op) {
@@ -113,11 +114,10 @@ func Denied() Fault {
 	}}
 }
 
-// Unreachable is a connection that breaks before the call reaches AWS. For a connection that swallows everything, see
-// Delay.
+// Unreachable breaks the connection before the call reaches AWS. See Delay for a connection that hangs.
 func Unreachable() Fault { return Answer(AWSError{Message: "connection reset by peer"}) }
 
-// AnswerLost is a connection that breaks after the call took effect.
+// AnswerLost breaks the connection after the call took effect.
 func AnswerLost() Fault {
 	f := Answer(AWSError{Message: "connection reset by peer, after the call took effect"})
 	f.lost = true
@@ -126,12 +126,12 @@ func AnswerLost() Fault {
 
 type plannedFault struct {
 	op    string
-	left  int // how many calls it still hits; negative: all
+	left  int // calls still to fail; negative: all
 	fault Fault
 }
 
-// Fail lets the next n calls of an operation (or of AnyOperation) fail; n < 0: all, until Heal. Faults of one operation
-// hit one after another, in the order in which they were planned.
+// Fail makes the next n calls of an operation (or AnyOperation) fail; with n < 0, all calls until Heal. Faults apply in
+// the order in which they were added.
 func (a *AWS) Fail(op string, n int, f Fault) {
 	if op != AnyOperation {
 		mustKnow(op)
@@ -141,7 +141,7 @@ func (a *AWS) Fail(op string, n int, f Fault) {
 	a.faults = append(a.faults, &plannedFault{op: op, left: n, fault: f})
 }
 
-// Delay makes every call of an operation (or of AnyOperation) take this long; an hour is a black hole, 0 ends it.
+// Delay sets the latency of an operation (or AnyOperation). An hour makes calls time out.
 func (a *AWS) Delay(op string, d time.Duration) {
 	if op != AnyOperation {
 		mustKnow(op)
@@ -151,7 +151,7 @@ func (a *AWS) Delay(op string, d time.Duration) {
 	a.latency[op] = d
 }
 
-// Heal ends all faults and delays.
+// Heal removes all faults and delays.
 func (a *AWS) Heal() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -159,7 +159,7 @@ func (a *AWS) Heal() {
 	clear(a.latency)
 }
 
-// takeFault is the fault that hits this call. The lock is held.
+// takeFault returns the fault for this call. The lock is held.
 func (a *AWS) takeFault(op string) (Fault, bool) {
 	for _, p := range a.faults {
 		if (p.op == op || p.op == AnyOperation) && p.left != 0 {

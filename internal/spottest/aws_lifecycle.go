@@ -16,74 +16,71 @@ type Hook struct {
 	Heartbeat  time.Duration // whole seconds, 30 s to 2 h
 }
 
-// The transitions that hooks are for.
 const (
 	HookLaunching   = "autoscaling:EC2_INSTANCE_LAUNCHING"
 	HookTerminating = "autoscaling:EC2_INSTANCE_TERMINATING"
 )
 
-// Global is how long the hook holds an instance in all: 48 hours, or 100 times the heartbeat timeout, whichever is less
-// (API reference, LifecycleHook).
+// Global is the maximum time in the wait state: 48 hours or 100 times the heartbeat timeout, whichever is less (API
+// reference, LifecycleHook).
 func (h Hook) Global() time.Duration { return min(100*h.Heartbeat, 48*time.Hour) }
 
-func (h Hook) mustBe() {
-	awsMust(h.Transition == HookLaunching || h.Transition == HookTerminating, "hook %s: AWS has no transition %q", h.Name, h.Transition)
+func (h Hook) check() {
+	awsRequire(h.Transition == HookLaunching || h.Transition == HookTerminating, "hook %s: AWS has no transition %q", h.Name, h.Transition)
 }
 
-// heldByHook is a lifecycle action that goes on.
-type heldByHook struct {
+// activeAction is a lifecycle action in progress.
+type activeAction struct {
 	spot.Action
 	hook  Hook
 	until time.Time
 	timer *time.Timer
 }
 
-// EndMember has a group end a member, as on TerminateInstanceInAutoScalingGroup, and launch another (at once: whether AWS
-// waits for the hooks is unverified). Each of the group's hooks for an instance's end holds it back, and there must be one:
-// what it returns is what Auto Scaling tells EventBridge of each.
-func (a *AWS) EndMember(id string) []spot.Action {
+// TerminateMember terminates a member as TerminateInstanceInAutoScalingGroup does, and launches another (at once;
+// whether AWS waits for the hooks is unverified). The group must have a termination hook. It returns the lifecycle
+// actions that Auto Scaling sends to EventBridge.
+func (a *AWS) TerminateMember(id string) []spot.Action {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.member(id)
-	awsMust(m != nil, "instance %q is in no group", id)
-	awsMust(m.State == "InService" || m.State == "Standby", "instance %s is %s: the group cannot end it", id, m.State)
+	awsRequire(m != nil, "instance %q is in no group", id)
+	awsRequire(m.State == "InService" || m.State == "Standby", "instance %s is %s and cannot be terminated", id, m.State)
 	g := a.groups[m.Group]
-	var told []spot.Action
+	var actions []spot.Action
 	for _, h := range g.Hooks {
 		if h.Transition == HookTerminating {
-			told = append(told, a.hold(g, h, id))
+			actions = append(actions, a.startAction(g, h, id))
 		}
 	}
-	awsMust(told != nil, "group %s has no hook for an instance's end", g.Name)
+	awsRequire(actions != nil, "group %s has no termination hook", g.Name)
 	m.State = "Terminating:Wait"
 	a.begin(g.Name, activityTerminate, id, "MidLifecycleAction")
 	a.launchMissing(g)
-	return told
+	return actions
 }
 
-// hold begins a lifecycle action.
-func (a *AWS) hold(g *Group, h Hook, instance string) spot.Action {
+// startAction starts a lifecycle action.
+func (a *AWS) startAction(g *Group, h Hook, instance string) spot.Action {
 	a.actionNo++
 	now := time.Now()
-	held := &heldByHook{
-		Action: spot.Action{Group: g.Name, Hook: h.Name, Token: fmt.Sprintf("%08x-0000-4000-8000-%012x", a.actionNo, a.firstID), Instance: instance},
-		hook:   h, until: now.Add(h.Heartbeat),
-	}
+	token := fmt.Sprintf("%08x-0000-4000-8000-%012x", a.actionNo, a.firstID)
+	held := &activeAction{Action: spot.Action{Group: g.Name, Hook: h.Name, Token: token, Instance: instance}, hook: h, until: now.Add(h.Heartbeat)}
 	a.actions[held.Token] = held
 	held.timer = time.AfterFunc(h.Heartbeat, func() { a.timeOut(held) })
 	return held.Action
 }
 
-func (a *AWS) timeOut(held *heldByHook) {
+func (a *AWS) timeOut(held *activeAction) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.actions[held.Token] == held && !time.Now().Before(held.until) {
-		a.over(held)
+		a.endAction(held)
 	}
 }
 
-// over ends a lifecycle action. When all of an instance are over, its end goes on.
-func (a *AWS) over(held *heldByHook) {
+// endAction ends a lifecycle action. After the last one of an instance, its termination continues.
+func (a *AWS) endAction(held *activeAction) {
 	held.timer.Stop()
 	delete(a.actions, held.Token)
 	for _, other := range a.actions {
@@ -97,7 +94,7 @@ func (a *AWS) over(held *heldByHook) {
 	}
 }
 
-// HeldUntil looks at a lifecycle action: when it times out, and whether it goes on at all.
+// HeldUntil returns when a lifecycle action times out; false if it is not active.
 func (a *AWS) HeldUntil(token string) (time.Time, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -108,26 +105,25 @@ func (a *AWS) HeldUntil(token string) (time.Time, bool) {
 	return held.until, true
 }
 
-// RecordLifecycleActionHeartbeat begins the hook's timeout anew. The action is named by group, hook, token and instance,
-// which must fit.
+// RecordLifecycleActionHeartbeat restarts the timeout of the hook. Group, hook, token and instance must match.
 func (a *AWS) RecordLifecycleActionHeartbeat(ctx context.Context, act spot.Action) error {
-	return a.onAction(ctx, "RecordLifecycleActionHeartbeat", act, func(held *heldByHook) {
+	return a.onAction(ctx, "RecordLifecycleActionHeartbeat", act, func(held *activeAction) {
 		held.until = time.Now().Add(held.hook.Heartbeat)
 		held.timer.Reset(held.hook.Heartbeat)
 	})
 }
 
-// CompleteLifecycleAction ends a lifecycle action with the result CONTINUE.
+// CompleteLifecycleAction completes a lifecycle action with the result CONTINUE.
 func (a *AWS) CompleteLifecycleAction(ctx context.Context, act spot.Action) error {
-	return a.onAction(ctx, "CompleteLifecycleAction", act, a.over)
+	return a.onAction(ctx, "CompleteLifecycleAction", act, a.endAction)
 }
 
-func (a *AWS) onAction(ctx context.Context, op string, act spot.Action, do func(*heldByHook)) error {
+func (a *AWS) onAction(ctx context.Context, op string, act spot.Action, do func(*activeAction)) error {
 	c := AWSCall{Operation: op, Group: act.Group, Hook: act.Hook, IDs: []string{act.Instance}}
 	return a.call(ctx, c, func() *AWSError {
 		held := a.actions[act.Token]
 		if held == nil || held.Action != act {
-			// The words are those that users report. Of a group or hook that there is not, they are unverified.
+			// Message as reported by users. For an unknown group or hook it is unverified.
 			return invalid("No active Lifecycle Action found with token %s", act.Token)
 		}
 		do(held)
@@ -135,8 +131,7 @@ func (a *AWS) onAction(ctx context.Context, op string, act spot.Action, do func(
 	})
 }
 
-// DescribeLifecycleHooks answers the hooks of a group, or those of these names. That one it does not have is left out is
-// unverified.
+// DescribeLifecycleHooks returns the hooks of a group, or those with these names. Omitting unknown names is unverified.
 func (a *AWS) DescribeLifecycleHooks(ctx context.Context, group string, names ...string) ([]Hook, error) {
 	var found []Hook
 	err := a.call(ctx, AWSCall{Operation: "DescribeLifecycleHooks", Group: group}, func() *AWSError {

@@ -8,27 +8,26 @@ import (
 
 // Group is an Auto Scaling group.
 //
-// It keeps as many members as it desires: those Pending and InService count. Whenever there are fewer it launches, at
-// once, unless the process Launch is suspended or LaunchError is set. It never removes a member that is too many, and never
-// looks whether its instances run.
+// It keeps Desired members Pending or InService and launches missing ones at once, unless the process Launch is
+// suspended or LaunchError is set. It never removes surplus members and does no health checks.
 type Group struct {
 	Name              string
 	Min, Max, Desired int
-	Tags              map[string]string // all are put on its instances
-	Suspended         []string          // processes, by a user or by AWS itself: Launch, Terminate, HealthCheck, …
-	Hooks             []Hook            // those for an instance's end run after EndMember; a detached instance skips them
+	Tags              map[string]string // copied to its instances
+	Suspended         []string          // processes: Launch, Terminate, HealthCheck, …
+	Hooks             []Hook            // termination hooks run after TerminateMember, not after a detach
 
-	Zones []string // it launches in turn in these; the region's a if empty
-	Spot  bool     // what it launches is Spot
+	Zones []string // used in turn; the region's zone a if empty
+	Spot  bool     // launches Spot Instances
 
 	LaunchTime  time.Duration // from pending to running and InService
-	LaunchError string        // not empty: launches fail with this code, e.g. "InsufficientInstanceCapacity - There is no Spot capacity available"
-	DetachTime  time.Duration // how long a member is Detaching; AWS: the load balancers' deregistration delay
+	LaunchError string        // launches fail with it: "InsufficientInstanceCapacity - There is no Spot capacity available"
+	DetachTime  time.Duration // in Detaching; on AWS, the load balancers' deregistration delay
 
-	Members []Member // what it is described with; not for AddGroup
+	Members []Member // set by the account; must be empty in AddGroup
 }
 
-// Member is an instance's place in a group.
+// Member is an instance in a group.
 type Member struct {
 	ID    string
 	Group string
@@ -46,15 +45,14 @@ func (g *Group) clone() Group {
 	return c
 }
 
-// AddGroup adds a group with these instances as members InService. It desires at least as many as it is given and
-// launches what is missing; Max grows with it.
+// AddGroup adds a group with these instances InService. Desired and Max grow to fit them; missing members are launched.
 func (a *AWS) AddGroup(g Group, members ...Instance) Group {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	awsMust(g.Name != "" && a.groups[g.Name] == nil, "no name, or there is a group %q already", g.Name)
-	awsMust(g.Members == nil, "group %s: members are given as instances", g.Name)
+	awsRequire(g.Name != "" && a.groups[g.Name] == nil, "no name, or there is a group %q already", g.Name)
+	awsRequire(g.Members == nil, "group %s: members are given as instances", g.Name)
 	for _, h := range g.Hooks {
-		h.mustBe()
+		h.check()
 	}
 	g = g.clone()
 	if len(g.Zones) == 0 {
@@ -70,26 +68,25 @@ func (a *AWS) AddGroup(g Group, members ...Instance) Group {
 	return g.clone()
 }
 
-// join makes an instance a member. The group's tags overwrite the instance's (Auto Scaling user guide, tagging life
-// cycle, on attaching).
+// join adds an instance to the group. The tags of the group overwrite those of the instance (Auto Scaling user guide,
+// tagging lifecycle, attaching).
 func (a *AWS) join(g *Group, i *Instance, state string) {
 	maps.Copy(i.Tags, g.Tags)
 	i.Tags[groupTag] = g.Name
 	g.Members = append(g.Members, Member{ID: i.ID, Group: g.Name, Zone: i.Zone, State: state})
 }
 
-// launchMissing starts what the group lacks. A launch that fails is tried again after a while, and when SetGroup takes its
-// cause away.
+// launchMissing launches missing members. A failed launch is retried later, and when SetGroup removes the cause.
 func (a *AWS) launchMissing(g *Group) {
 	switch {
 	case slices.Contains(g.Suspended, "Launch") || g.capacity() >= g.Desired:
-		a.noRetry(g)
+		a.cancelRetry(g)
 		return
 	case g.LaunchError != "":
 		a.launchFailed(g)
 		return
 	}
-	a.noRetry(g)
+	a.cancelRetry(g)
 	for g.capacity() < g.Desired {
 		i := a.addInstance(Instance{State: "pending", Zone: g.Zones[a.serial%len(g.Zones)], Spot: g.Spot})
 		a.join(g, i, "Pending")
@@ -98,7 +95,7 @@ func (a *AWS) launchMissing(g *Group) {
 	}
 }
 
-// capacity counts what is set against the desired capacity.
+// capacity counts the members that count toward the desired capacity.
 func (g *Group) capacity() int {
 	n := 0
 	for _, m := range g.Members {
@@ -109,7 +106,6 @@ func (g *Group) capacity() int {
 	return n
 }
 
-// launchDone puts an instance into service.
 func (a *AWS) launchDone(i *Instance, act *Activity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -120,7 +116,7 @@ func (a *AWS) launchDone(i *Instance, act *Activity) {
 	}
 }
 
-// member is the instance's place in whichever group it is in, or nil.
+// member returns the instance's group member, or nil.
 func (a *AWS) member(id string) *Member {
 	for _, g := range a.groups {
 		for n := range g.Members {
@@ -132,7 +128,7 @@ func (a *AWS) member(id string) *Member {
 	return nil
 }
 
-// leave ends the instance's membership.
+// leave removes the instance from its group.
 func (a *AWS) leave(id string) {
 	for _, g := range a.groups {
 		g.Members = slices.DeleteFunc(g.Members, func(m Member) bool { return m.ID == id })
@@ -142,15 +138,14 @@ func (a *AWS) leave(id string) {
 	}
 }
 
-// Group looks at a group, past faults and log.
+// Group returns a group. It is not a call: no faults apply, and it is not logged.
 func (a *AWS) Group(name string) Group {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.mustGroup(name).clone()
 }
 
-// SetGroup changes a group: its sizes, suspended processes, launch error and so on, but not its members. What it lacks
-// then, it launches.
+// SetGroup changes a group, except its members, and launches missing members.
 func (a *AWS) SetGroup(name string, change func(*Group)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -167,13 +162,13 @@ func (a *AWS) SetLifecycle(id, state string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.member(id)
-	awsMust(m != nil, "instance %q is in no group", id)
+	awsRequire(m != nil, "instance %q is in no group", id)
 	m.State = state
 	a.launchMissing(a.groups[m.Group])
 }
 
 func (a *AWS) mustGroup(name string) *Group {
 	g := a.groups[name]
-	awsMust(g != nil, "there is no group %q", name)
+	awsRequire(g != nil, "there is no group %q", name)
 	return g
 }

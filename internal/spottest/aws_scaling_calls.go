@@ -9,7 +9,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// DescribeAutoScalingInstances answers the places of these instances, or of all; one that is in no group is left out.
+// DescribeAutoScalingInstances returns the members with these IDs, or all. Instances outside any group are omitted.
 func (a *AWS) DescribeAutoScalingInstances(ctx context.Context, ids []string) ([]Member, error) {
 	var found []Member
 	err := a.call(ctx, AWSCall{Operation: "DescribeAutoScalingInstances", IDs: ids}, func() *AWSError {
@@ -28,7 +28,7 @@ func (a *AWS) DescribeAutoScalingInstances(ctx context.Context, ids []string) ([
 	return found, nil
 }
 
-// DescribeAutoScalingGroups answers the groups of these names, or all; one that does not exist is left out.
+// DescribeAutoScalingGroups returns the groups with these names, or all. Unknown ones are omitted.
 func (a *AWS) DescribeAutoScalingGroups(ctx context.Context, names []string) ([]Group, error) {
 	var found []Group
 	c := AWSCall{Operation: "DescribeAutoScalingGroups"}
@@ -49,9 +49,9 @@ func (a *AWS) DescribeAutoScalingGroups(ctx context.Context, names []string) ([]
 	return found, nil
 }
 
-// DetachInstances takes instances out of a group without decrement: all of them or, if one cannot be, none. Only a member
-// that is InService or Standby can be. The group launches others for those that were InService (a Standby one did not
-// count: that none is launched for it is unverified).
+// DetachInstances detaches instances without decrementing the desired capacity: all of them, or none if one is not
+// InService or Standby. The group replaces those that were InService (that it does not replace Standby ones is
+// unverified).
 func (a *AWS) DetachInstances(ctx context.Context, group string, ids []string) error {
 	return a.call(ctx, AWSCall{Operation: "DetachInstances", Group: group, IDs: ids}, func() *AWSError {
 		g := a.mustGroup(group)

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// InstanceTimes is how long instances are in the states between others.
+// InstanceTimes are the durations of transitional states.
 type InstanceTimes struct {
 	Start    time.Duration // pending, after StartInstance
 	ShutDown time.Duration // shutting-down
 }
 
-// SetInstanceTimes sets how long instances start and shut down from now on; without it, 10 s and 20 s.
+// SetInstanceTimes sets the times from now on. The defaults are 10 s and 20 s.
 func (a *AWS) SetInstanceTimes(t InstanceTimes) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.times = t
 }
 
-// SetState sets the state of an instance, whatever it was. Its group does not learn of it.
+// SetState sets the state of an instance. Its group does not notice.
 func (a *AWS) SetState(id, state string) {
 	mustBeState(state)
 	a.mu.Lock()
@@ -31,27 +31,26 @@ func (a *AWS) SetState(id, state string) {
 }
 
 func mustBeState(state string) {
-	awsMust(slices.Contains([]string{"pending", "running", "stopping", "stopped", "shutting-down", "terminated"}, state),
+	awsRequire(slices.Contains([]string{"pending", "running", "stopping", "stopped", "shutting-down", "terminated"}, state),
 		"EC2 has no instance state %q", state)
 }
 
-// StartInstance has a stopped instance run again, which takes a while.
+// StartInstance starts a stopped instance.
 func (a *AWS) StartInstance(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	i := a.mustInstance(id)
-	awsMust(i.State == "stopped", "instance %s is %s: it cannot be started", id, i.State)
+	awsRequire(i.State == "stopped", "instance %s is %s: it cannot be started", id, i.State)
 	i.State = "pending"
 	a.later(a.times.Start, i, "pending", func() { i.State = "running" })
 }
 
-// shutDown begins the end of an instance.
 func (a *AWS) shutDown(i *Instance) {
 	i.State = "shutting-down"
 	a.later(a.times.ShutDown, i, "shutting-down", func() { a.terminated(i) })
 }
 
-// later does what is to be done after d, if the instance is in this state then.
+// later runs do after d if the instance is still in this state.
 func (a *AWS) later(d time.Duration, i *Instance, state string, do func()) {
 	time.AfterFunc(d, func() {
 		a.mu.Lock()
@@ -62,7 +61,7 @@ func (a *AWS) later(d time.Duration, i *Instance, state string, do func()) {
 	})
 }
 
-// terminated ends an instance: it has no name and no address any more. A group that has ended it lets it go now.
+// terminated clears the name and address of an instance and removes it from the group that terminated it.
 func (a *AWS) terminated(i *Instance) {
 	i.State, i.PrivateDNSName, i.PrivateIP = "terminated", "", ""
 	if m := a.member(i.ID); m != nil && m.State == "Terminating:Proceed" {

@@ -115,7 +115,7 @@ func TestLaunchesFailUntilTheyNeedNot(t *testing.T) {
 func TestALifecycleActionTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, ids := account()
-		act := a.EndMember(ids[0])[0]
+		act := a.TerminateMember(ids[0])[0]
 		state := func() string {
 			synctest.Wait()
 			i, _ := a.Instance(ids[0])

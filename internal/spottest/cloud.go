@@ -9,18 +9,18 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// attemptLimit bounds one call, as the real Cloud bounds an HTTP attempt.
+// attemptLimit is the time limit of one call, as in internal/aws.
 const attemptLimit = 5 * time.Second
 
-// Cloud is spot.Cloud straight on an AWS, with the same calls in the same order as the real one makes.
+// Cloud implements spot.Cloud on AWS with the same calls in the same order as internal/aws.
 type Cloud struct{ aws *AWS }
 
 var _ spot.Cloud = (*Cloud)(nil)
 
-// Cloud is the account as the handler sees it.
+// Cloud returns the account as spot.Cloud.
 func (a *AWS) Cloud() *Cloud { return &Cloud{aws: a} }
 
-// cloudCall makes one call within the limit. As in the real Cloud, a limit that is reached is not the caller's deadline.
+// cloudCall makes one call within the limit. As in internal/aws, reaching the limit is not context.DeadlineExceeded.
 func cloudCall[T any](ctx context.Context, doing string, call func(context.Context) (T, error)) (T, error) {
 	bounded, cancel := context.WithTimeout(ctx, attemptLimit)
 	defer cancel()
@@ -46,11 +46,11 @@ func (c *Cloud) Instance(ctx context.Context, id string) (spot.Instance, error) 
 	if err != nil {
 		return spot.Instance{}, err
 	}
-	return found[0].seen(), nil
+	return found[0].toSpot(), nil
 }
 
-// seen is what the handler sees of an instance.
-func (i Instance) seen() spot.Instance {
+// toSpot converts an instance.
+func (i Instance) toSpot() spot.Instance {
 	return spot.Instance{
 		ID: i.ID, State: i.State, PrivateDNSName: i.PrivateDNSName, PrivateIP: i.PrivateIP,
 		Spot: i.Spot, Hibernates: i.Hibernates, Tags: i.Tags,
@@ -86,7 +86,8 @@ func (c *Cloud) Membership(ctx context.Context, id string) (spot.Membership, err
 	if err != nil {
 		return spot.Membership{}, err
 	}
-	m := spot.Membership{Group: group, LifecycleState: members[0].State, GroupTags: groups[0].Tags, Suspended: groups[0].Suspended, HooksErr: hooksErr}
+	m := spot.Membership{Group: group, LifecycleState: members[0].State, GroupTags: groups[0].Tags,
+		Suspended: groups[0].Suspended, HooksErr: hooksErr}
 	for _, h := range hooks {
 		if h.Transition == HookTerminating {
 			m.TerminateHooks = append(m.TerminateHooks, h.Name)

@@ -10,7 +10,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// clockSkew is by how much a launch may seem to have begun too early, as with the real Cloud.
+// clockSkew is the tolerance for launches before since, as in internal/aws.
 const clockSkew = 2 * time.Second
 
 // Launches implements spot.Scaling.
@@ -48,23 +48,23 @@ func (c *Cloud) Hook(ctx context.Context, group, hook string) (spot.Hook, error)
 
 // Heartbeat implements spot.Scaling.
 func (c *Cloud) Heartbeat(ctx context.Context, a spot.Action) error {
-	return c.change(ctx, "recording a heartbeat of "+named(a), func(ctx context.Context) error {
+	return c.change(ctx, "recording a heartbeat of "+actionName(a), func(ctx context.Context) error {
 		return c.aws.RecordLifecycleActionHeartbeat(ctx, a)
 	})
 }
 
 // Complete implements spot.Scaling.
 func (c *Cloud) Complete(ctx context.Context, a spot.Action) error {
-	return c.change(ctx, "completing "+named(a), func(ctx context.Context) error {
+	return c.change(ctx, "completing "+actionName(a), func(ctx context.Context) error {
 		return c.aws.CompleteLifecycleAction(ctx, a)
 	})
 }
 
-func named(a spot.Action) string {
+func actionName(a spot.Action) string {
 	return "lifecycle hook " + a.Hook + " of Auto Scaling group " + a.Group + " for instance " + a.Instance
 }
 
-// Readable says which of EC2 and Auto Scaling cannot be read, as the real Cloud does.
+// Readable checks that EC2 and Auto Scaling can be read.
 func (c *Cloud) Readable(ctx context.Context, cluster string) error {
 	_, instances := cloudCall(ctx, "describing instances of cluster "+cluster, func(ctx context.Context) ([]Instance, error) {
 		return c.aws.DescribeInstances(ctx, nil, Filter{Name: filterTag + spot.TagCluster, Values: []string{cluster}})
@@ -81,10 +81,10 @@ func (c *Cloud) Readable(ctx context.Context, cluster string) error {
 	return fmt.Errorf("%w; %w", instances, groups)
 }
 
-// idsAtOnce is how many instances one call asks for, as with the real Cloud.
+// idsAtOnce is the number of instances per call, as in internal/aws.
 const idsAtOnce = 200
 
-// InstancesOf reads instances by their ids; those that EC2 does not know are left out.
+// InstancesOf reads instances by ID. Unknown ones are omitted.
 func (c *Cloud) InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error) {
 	found := map[string]spot.Instance{}
 	for some := range slices.Chunk(ids, idsAtOnce) {
@@ -95,7 +95,7 @@ func (c *Cloud) InstancesOf(ctx context.Context, ids []string) (map[string]spot.
 			return nil, err
 		}
 		for _, i := range page {
-			found[i.ID] = i.seen()
+			found[i.ID] = i.toSpot()
 		}
 	}
 	return found, nil

@@ -11,35 +11,35 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Cluster is a Kubernetes cluster in memory: what the API server, the kubelets, the workloads' controllers and those for
-// disruption, taint eviction, attaching and garbage collection would do about nodes and pods, as far as a handler of
-// interruptions can tell. It answers as spot.Cluster, and lets a test arrange the world, disturb it and read what was asked.
+// Cluster is an in-memory Kubernetes cluster. It models the API server, kubelets, workload controllers, and the
+// controllers for disruption, taint eviction, volume attachment and pod garbage collection, as far as the handler can
+// observe them. It implements spot.Cluster; other methods set up, disturb and inspect it.
 //
-// Every method may be called at any time from any goroutine. It measures time with the time package alone and runs no
-// goroutine of its own, so it may live in a testing/synctest bubble; it must then be made in that bubble.
+// It is safe for concurrent use, uses the time package only and starts no goroutines, so it works in a testing/synctest
+// bubble if it is created there.
 type Cluster struct {
 	mu      sync.Mutex
-	version int64 // the last resourceVersion given
-	serial  int   // the last number given in a name or UID
+	version int64 // last resourceVersion
+	serial  int   // last number used in a name or UID
 
-	nodes  map[string]*spot.Node
-	off    map[string]bool // nodes without power
-	hurdle func(node string)
+	nodes       map[string]*spot.Node
+	off         map[string]bool // nodes without power
+	beforeWrite func(node string)
 
 	evicting    map[string]bool // nodes whose pods the taint eviction controller deletes
 	attachments []*clusterAttachment
 
 	claims    map[string]bool
-	forbidden map[string]bool // see Forbid
+	forbidden map[string]bool // by Forbid
 
-	pods        map[string]*clusterPod // by namespace/name
-	successors  map[string]int         // how many an owner has made of that name after another had gone
-	budgets     []Budget
-	evictHook   func(spot.Pod) *spot.Refusal
-	followers   []*clusterFollower
-	endings     []*Ending
-	shortenings []Shortening
-	notes       []spot.KubeEvent
+	pods         map[string]*clusterPod // by namespace/name
+	successors   map[string]int         // number of pods recreated under a name
+	budgets      []Budget
+	evictHook    func(spot.Pod) *spot.Refusal
+	followers    []*clusterFollower
+	terminations []*Termination
+	shortenings  []Shortening
+	events       []spot.KubeEvent
 
 	requests     []*KubeRequest
 	disturbances []*clusterDisturbance
@@ -50,7 +50,7 @@ var (
 	_ spot.CordonedNodeLister = (*Cluster)(nil)
 )
 
-// NewCluster returns a cluster without nodes and pods.
+// NewCluster returns an empty cluster.
 func NewCluster() *Cluster {
 	return &Cluster{nodes: map[string]*spot.Node{}, off: map[string]bool{}, pods: map[string]*clusterPod{},
 		successors: map[string]int{}, evicting: map[string]bool{}, claims: map[string]bool{}, forbidden: map[string]bool{}}
@@ -60,13 +60,13 @@ func NewCluster() *Cluster {
 type KubeRequest struct {
 	Verb     string // get, list, watch, patch, create, delete
 	Resource string // nodes, pods, pods/eviction, volumeattachments, nodeclaims, events
-	Name     string // the object's, a pod's with its namespace; of what is listed or watched for a node, that node
+	Name     string // object name (pods: namespace/name); the node for lists and watches by node
 	Asked    time.Time
-	Answered time.Time // zero while it is under way; for a watch, when it began to stream
-	Err      error     // why it failed
+	Answered time.Time // zero while pending; for a watch, when the stream started
+	Err      error
 }
 
-// Requests are all requests so far, in the order in which they were asked.
+// Requests returns all requests, in the order in which they were sent.
 func (c *Cluster) Requests() []KubeRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -77,20 +77,19 @@ func (c *Cluster) Requests() []KubeRequest {
 	return all
 }
 
-// Count is how many requests of a kind there were so far, whatever became of them.
+// Count returns the number of requests of a kind, including failed ones.
 func (c *Cluster) Count(verb, resource string) int {
 	return len(slices.DeleteFunc(c.Requests(), func(r KubeRequest) bool { return r.Verb != verb || r.Resource != resource }))
 }
 
-// Disturbance is what goes wrong with requests: with those of the Verb, Resource and Name, of which an empty one stands
-// for any.
+// Disturbance delays or fails matching requests. An empty Verb, Resource or Name matches any.
 type Disturbance struct {
 	Verb, Resource, Name string
 
-	Times int           // it hits that many requests; 0 for every one until it is taken away
-	Delay time.Duration // how much later the request reaches the API server
-	Err   error         // what the caller gets instead of an answer; nil to only delay
-	Lost  bool          // only the answer is lost: the request is carried out, then the caller gets Err
+	Times int           // number of requests affected; 0: all
+	Delay time.Duration // before the request reaches the API server
+	Err   error         // returned instead of the response; nil: only delay
+	Lost  bool          // the request takes effect before Err is returned
 }
 
 type clusterDisturbance struct {
@@ -98,8 +97,7 @@ type clusterDisturbance struct {
 	hits int
 }
 
-// Disturb disturbs requests that are asked from now on, until end is called. Disturbances add up: all delay, the first
-// with an error fails.
+// Disturb adds a disturbance until end is called. Delays add up; the first error wins.
 func (c *Cluster) Disturb(d Disturbance) (end func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,10 +110,10 @@ func (c *Cluster) Disturb(d Disturbance) (end func()) {
 	}
 }
 
-// request plays one request. do is what the API server does; it is called with the cluster locked.
+// request runs one request. do is called with the cluster locked.
 func (c *Cluster) request(ctx context.Context, verb, resource, name string, do func() error) error {
 	if err := ctx.Err(); err != nil {
-		return err // a client does not even send it
+		return err // not sent
 	}
 	r := &KubeRequest{Verb: verb, Resource: resource, Name: name, Asked: time.Now()}
 	hit := c.disturb(r)
@@ -136,14 +134,14 @@ func (c *Cluster) request(ctx context.Context, verb, resource, name string, do f
 	return err
 }
 
-// disturb logs the request and sums up what hits it.
+// disturb logs the request and combines the disturbances that match it.
 func (c *Cluster) disturb(r *KubeRequest) (sum Disturbance) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.requests = append(c.requests, r)
-	fits := func(want, have string) bool { return want == "" || want == have }
+	matches := func(want, have string) bool { return want == "" || want == have }
 	for _, d := range c.disturbances {
-		if d.Times > 0 && d.hits == d.Times || !fits(d.Verb, r.Verb) || !fits(d.Resource, r.Resource) || !fits(d.Name, r.Name) {
+		if d.Times > 0 && d.hits == d.Times || !matches(d.Verb, r.Verb) || !matches(d.Resource, r.Resource) || !matches(d.Name, r.Name) {
 			continue
 		}
 		d.hits++
@@ -169,7 +167,7 @@ func clusterSleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// bump gives the next resourceVersion. As in etcd, all objects share one count.
+// bump returns the next resourceVersion. As in etcd, all objects share one counter.
 func (c *Cluster) bump() string {
 	c.version++
 	return strconv.FormatInt(c.version, 10)

@@ -9,14 +9,14 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Budget is a PodDisruptionBudget. It guards the pods of its namespace that are Owner's or whose labels Match.
+// Budget is a PodDisruptionBudget for the pods in its namespace that Owner owns or Match selects.
 type Budget struct {
-	Namespace  string // "default" if it is empty
+	Namespace  string // defaults to "default"
 	Name       string
-	Owner      string // the name of a controlling owner
+	Owner      string // name of the controller
 	Match      func(labels map[string]string) bool
 	Available  int           // minAvailable
-	RetryAfter time.Duration // what comes with a refusal; the real API server says nothing
+	RetryAfter time.Duration // sent with a refusal; the real API server sends none
 }
 
 func (b Budget) guards(p *clusterPod) bool {
@@ -39,8 +39,8 @@ func (c *Cluster) RemoveBudget(name string) {
 	c.budgets = slices.DeleteFunc(c.budgets, func(b Budget) bool { return b.Name == name })
 }
 
-// guarded asks the budgets that guard the pod.
-func (c *Cluster) guarded(p *clusterPod) *spot.Refusal {
+// blockedBy returns the refusal of the budgets that select the pod, or nil.
+func (c *Cluster) blockedBy(p *clusterPod) *spot.Refusal {
 	if p.Finished || p.Pending || p.Terminating {
 		return nil
 	}
@@ -68,8 +68,8 @@ func (c *Cluster) guarded(p *clusterPod) *spot.Refusal {
 	return nil
 }
 
-// healthy counts the budget's pods as the disruption controller does. Pods of a node without power count until they are
-// deleted, as they do until the node lifecycle controller calls them unready.
+// healthy counts the healthy pods as the disruption controller does. Pods on a node without power count until they are
+// deleted, as they do until the node lifecycle controller marks them not ready.
 func (c *Cluster) healthy(b Budget) (n int) {
 	for _, p := range c.pods {
 		if b.guards(p) && !p.Finished && !p.Pending && !p.Terminating {

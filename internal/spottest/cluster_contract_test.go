@@ -60,7 +60,7 @@ func (w *world) AddBudget(_ *testing.T, app string, minAvailable int) (lift func
 }
 
 func (w *world) SIGTERM(p spot.Pod) (spottest.SIGTERM, bool) {
-	for _, e := range w.cluster.Endings() {
+	for _, e := range w.cluster.Terminations() {
 		if e.UID == p.UID {
 			return spottest.SIGTERM{At: e.SIGTERM, Grace: e.Grace}, true
 		}

@@ -8,23 +8,24 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// clusterFollower is one stream of a node's pods. Its queue has no bound: a slow reader never holds up the cluster.
+// clusterFollower is a stream of pod changes of a node. Its queue is unbounded, so a slow reader never blocks the
+// cluster.
 type clusterFollower struct {
 	node   string
 	queue  []spot.PodChange
 	broken bool
 	err    error
-	wake   chan struct{} // there is something new in the above
+	wake   chan struct{} // signals a change of the fields above
 }
 
-func (f *clusterFollower) rouse() {
+func (f *clusterFollower) signal() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
 	}
 }
 
-// FollowPods asks twice, for a list and for a watch that goes on where the list ends.
+// FollowPods sends a list request and a watch request.
 func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.PodChange)) error {
 	f := &clusterFollower{node: node, wake: make(chan struct{}, 1)}
 	defer c.unfollow(f)
@@ -71,23 +72,23 @@ func (c *Cluster) take(f *clusterFollower) (changes []spot.PodChange, broken boo
 	return changes, f.broken, f.err
 }
 
-// BreakFollowing breaks every stream of pods that is open: FollowPods returns err, or nil as for a watch that the API
-// server has closed in order. What the streams had not delivered yet is lost.
+// BreakFollowing breaks every open stream of pods: FollowPods returns err, or nil as for a watch that the API server
+// closed normally. Undelivered changes are lost.
 func (c *Cluster) BreakFollowing(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, f := range c.followers {
 		f.broken, f.err = true, err
-		f.rouse()
+		f.signal()
 	}
 }
 
-// tell queues a change of a pod for those who follow its node.
-func (c *Cluster) tell(p *clusterPod, gone bool) {
+// publish queues a pod change for the followers of its node.
+func (c *Cluster) publish(p *clusterPod, gone bool) {
 	for _, f := range c.followers {
 		if f.node == p.Node && p.Node != "" {
 			f.queue = append(f.queue, spot.PodChange{Gone: gone, Pods: []spot.Pod{p.seen()}})
-			f.rouse()
+			f.signal()
 		}
 	}
 }

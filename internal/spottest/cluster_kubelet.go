@@ -1,44 +1,42 @@
 package spottest
 
-import (
-	"time"
-)
+import "time"
 
-// Ending is how a kubelet ended a pod.
-type Ending struct {
+// Termination records how a kubelet terminated a pod.
+type Termination struct {
 	Pod     string // namespace/name
 	UID     string
 	SIGTERM time.Time
-	Grace   time.Duration // what it was given when it got SIGTERM
-	Exited  time.Time     // or killed; zero while it runs
+	Grace   time.Duration // remaining grace period at SIGTERM
+	Exited  time.Time     // or was killed; zero while running
 }
 
-// Endings are the pods that have got SIGTERM, in that order.
-func (c *Cluster) Endings() []Ending {
+// Terminations returns the pods that received SIGTERM, in that order.
+func (c *Cluster) Terminations() []Termination {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := make([]Ending, len(c.endings))
-	for i, e := range c.endings {
+	all := make([]Termination, len(c.terminations))
+	for i, e := range c.terminations {
 		all[i] = *e
 	}
 	return all
 }
 
-// dead notes that what was ending is no more.
+// dead records the exit of a terminating pod.
 func (p *clusterPod) dead() {
-	if p.ending != nil && p.ending.Exited.IsZero() {
-		p.ending.Exited = time.Now()
+	if p.termination != nil && p.termination.Exited.IsZero() {
+		p.termination.Exited = time.Now()
 	}
 }
 
-// end is the kubelet: it sends SIGTERM to a pod that is to go, and plans its exit.
-func (c *Cluster) end(p *clusterPod) {
+// stop acts as the kubelet: it sends SIGTERM and schedules the exit.
+func (c *Cluster) stop(p *clusterPod) {
 	if p.Node == "" || p.Finished || c.off[p.Node] {
 		return
 	}
-	if p.ending == nil {
-		p.ending = &Ending{Pod: p.ID(), UID: p.UID, SIGTERM: time.Now(), Grace: p.killIn}
-		c.endings = append(c.endings, p.ending)
+	if p.termination == nil {
+		p.termination = &Termination{Pod: p.ID(), UID: p.UID, SIGTERM: time.Now(), Grace: p.killIn}
+		c.terminations = append(c.terminations, p.termination)
 	}
 	if p.timer != nil {
 		p.timer.Stop()
@@ -46,13 +44,13 @@ func (c *Cluster) end(p *clusterPod) {
 	p.timer = time.AfterFunc(time.Until(p.began.Add(min(p.Exit, p.killIn))), func() { c.exited(p) })
 }
 
-// exited is what a kubelet says about a pod that it has ended: first that it is finished, then a deletion with no grace
-// period, which brings the deletionTimestamp forward.
+// exited acts as the kubelet after the exit: it marks the pod finished, then deletes it without a grace period, which
+// moves the deletionTimestamp.
 func (c *Cluster) exited(p *clusterPod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pods[p.ID()] != p || p.Finished || c.off[p.Node] {
-		return // it has gone, or its kubelet has, or a timer that was put off had fired already
+		return // the pod is gone, the node has no power, or the timer is obsolete
 	}
 	c.finish(p)
 }
@@ -68,7 +66,7 @@ func (c *Cluster) finish(p *clusterPod) {
 	}
 }
 
-// start makes a pod Ready that has come up, once its volume is there.
+// start marks a started pod Ready once its volume is attached.
 func (c *Cluster) start(p *clusterPod) {
 	if p.up && p.Pending && c.pods[p.ID()] == p && !p.Terminating && !c.off[p.Node] && c.hasVolume(p) {
 		p.Pending = false

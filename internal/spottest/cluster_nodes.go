@@ -11,20 +11,20 @@ import (
 )
 
 const (
-	// clusterConflicts is how often ChangeNode tries. Without an end, a node that is always written in between would stop
-	// the clock of a synctest bubble.
+	// clusterConflicts limits the retries of ChangeNode. Without a limit, a hook that writes each time would stop the
+	// clock of a synctest bubble.
 	clusterConflicts = 10
 
-	// clusterManager is what the API server calls our writes to a node.
+	// clusterManager is our field manager.
 	clusterManager = "kops-spot"
 )
 
-// AddNode adds a node and returns it as it then is. It gets a UID if it has none.
+// AddNode adds a node and returns it. It generates a UID if there is none.
 func (c *Cluster) AddNode(n spot.Node) spot.Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.nodes[n.Name] != nil {
-		panic("sim: there is a node " + n.Name + " already")
+		panic("spottest: there is a node " + n.Name + " already")
 	}
 	n = cloneNode(n)
 	if n.UID == "" {
@@ -35,15 +35,14 @@ func (c *Cluster) AddNode(n spot.Node) spot.Node {
 	return cloneNode(n)
 }
 
-// RemoveNode takes the Node object away, as its cloud's controller does. Its pods stay, as they do until the pod garbage
-// collector finds them.
+// RemoveNode deletes the Node as the cloud controller does. Its pods stay until they are garbage-collected.
 func (c *Cluster) RemoveNode(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removeNode(name)
 }
 
-// Node is the node as it is now; false if there is none.
+// Node returns the current node.
 func (c *Cluster) Node(name string) (spot.Node, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,24 +53,24 @@ func (c *Cluster) Node(name string) (spot.Node, bool) {
 	return cloneNode(*n), true
 }
 
-// WriteNode changes a node as somebody else would: without a request of ours, and with a new version.
+// WriteNode changes a node as another client would: no request is logged, and the version changes.
 func (c *Cluster) WriteNode(name string, change func(*spot.Node)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.nodes[name]
 	if n == nil {
-		panic("sim: there is no node " + name)
+		panic("spottest: there is no node " + name)
 	}
 	change(n)
 	c.nodeWritten(n)
 }
 
-// BeforeNodeWrite calls hook in ChangeNode between the decision and each write, which is where a WriteNode causes a
-// conflict. The hook may call the cluster.
+// BeforeNodeWrite calls hook in ChangeNode before each write, where a WriteNode causes a conflict. The hook may call
+// the cluster.
 func (c *Cluster) BeforeNodeWrite(hook func(node string)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.hurdle = hook
+	c.beforeWrite = hook
 }
 
 func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error) {
@@ -101,7 +100,7 @@ func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, err
 	return found[0], nil
 }
 
-// listNodes asks for all nodes, and returns those that match. It asks once, however many there are.
+// listNodes lists all nodes with one request and returns those that match.
 func (c *Cluster) listNodes(ctx context.Context, match func(*spot.Node) bool) (found []spot.Node, err error) {
 	err = c.request(ctx, "list", "nodes", "", func() error {
 		for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
@@ -121,10 +120,10 @@ func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.
 			return n, nil
 		}
 		c.mu.Lock()
-		hurdle := c.hurdle
+		beforeWrite := c.beforeWrite
 		c.mu.Unlock()
-		if hurdle != nil {
-			hurdle(n.Name)
+		if beforeWrite != nil {
+			beforeWrite(n.Name)
 		}
 		now, err := c.patchNode(ctx, n, want)
 		if err == nil {
@@ -137,7 +136,7 @@ func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.
 			return spot.Node{}, err
 		}
 	}
-	return spot.Node{}, fmt.Errorf("changing node %s: somebody else wrote in between %d times", n.Name, clusterConflicts)
+	return spot.Node{}, fmt.Errorf("changing node %s: conflict in each of %d attempts", n.Name, clusterConflicts)
 }
 
 func (c *Cluster) patchNode(ctx context.Context, n, want spot.Node) (now spot.Node, err error) {
@@ -162,14 +161,14 @@ func (c *Cluster) patchNode(ctx context.Context, n, want spot.Node) (now spot.No
 	return now, err
 }
 
-// nodeWritten is what follows from any write to a node.
+// nodeWritten runs the controllers after a write to a node.
 func (c *Cluster) nodeWritten(n *spot.Node) {
 	if !n.Unschedulable {
 		n.CordonedBy = ""
 	}
 	n.Version = c.bump()
-	c.seeOutage(n)
-	c.moveVolumes()
+	c.evictTainted(n)
+	c.reconcileVolumes()
 }
 
 func cloneNode(n spot.Node) spot.Node {
@@ -178,7 +177,7 @@ func cloneNode(n spot.Node) spot.Node {
 	return n
 }
 
-// sameNode compares what ChangeNode may write.
+// sameNode compares the fields that ChangeNode writes.
 func sameNode(a, b spot.Node) bool {
 	return a.Unschedulable == b.Unschedulable && maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
 		slices.EqualFunc(a.Taints, b.Taints, func(a, b spot.Taint) bool {

@@ -10,8 +10,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// clusterOurs are the annotations of ours among an object's.
-func clusterOurs(annotations map[string]string) (found map[string]string) {
+// ownAnnotations returns the annotations with our prefix.
+func ownAnnotations(annotations map[string]string) (found map[string]string) {
 	for key, value := range annotations {
 		if strings.HasPrefix(key, spot.AnnotationPrefix) {
 			if found == nil {
@@ -23,21 +23,21 @@ func clusterOurs(annotations map[string]string) (found map[string]string) {
 	return found
 }
 
-// AddClaim adds a NodeClaim of Karpenter's. A cluster that never had one has no such kind, which looks the same.
+// AddClaim adds a Karpenter NodeClaim.
 func (c *Cluster) AddClaim(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.claims[name] = true
 }
 
-// Claims are the NodeClaims that there are.
+// Claims returns the names of the NodeClaims.
 func (c *Cluster) Claims() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Sorted(maps.Keys(c.claims))
 }
 
-// DeleteNodeClaim takes the NodeClaim away, and no more: what Karpenter makes of that is the test's to say.
+// DeleteNodeClaim deletes the NodeClaim. It does not model what Karpenter does next.
 func (c *Cluster) DeleteNodeClaim(ctx context.Context, name string) error {
 	err := c.request(ctx, "delete", "nodeclaims", name, func() error {
 		if !c.claims[name] {
@@ -52,24 +52,24 @@ func (c *Cluster) DeleteNodeClaim(ctx context.Context, name string) error {
 	return nil
 }
 
-func (c *Cluster) CordonedNodes(ctx context.Context) (marked []spot.Node, err error) {
+func (c *Cluster) CordonedNodes(ctx context.Context) (cordoned []spot.Node, err error) {
 	key, value, _ := strings.Cut(spot.DrainingSelector, "=")
-	marked, err = c.listNodes(ctx, func(n *spot.Node) bool { return n.Labels[key] == value })
+	cordoned, err = c.listNodes(ctx, func(n *spot.Node) bool { return n.Labels[key] == value })
 	if err != nil {
-		return nil, fmt.Errorf("listing marked nodes: %w", err)
+		return nil, fmt.Errorf("listing cordoned nodes: %w", err)
 	}
-	return marked, nil
+	return cordoned, nil
 }
 
-// Forbid has Allowed say no to such requests; they are carried out all the same. A subresource is named after its
-// resource and a slash.
+// Forbid makes Allowed return false for such requests; they still succeed. A subresource is written
+// resource/subresource.
 func (c *Cluster) Forbid(verb, resource string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forbidden[verb+" "+resource] = true
 }
 
-// Allowed tells what Forbid has left. It knows a resource whatever its group is.
+// Allowed reports what Forbid left allowed. It ignores the group.
 func (c *Cluster) Allowed(ctx context.Context, verb, _, resource, subresource string) (allowed bool, reason string, err error) {
 	if subresource != "" {
 		resource += "/" + subresource
@@ -82,7 +82,7 @@ func (c *Cluster) Allowed(ctx context.Context, verb, _, resource, subresource st
 		return false, "", fmt.Errorf("checking permissions: %w", err)
 	}
 	if allowed {
-		reason = "everything is allowed that is not forbidden"
+		reason = "not forbidden"
 	}
 	return allowed, reason, nil
 }

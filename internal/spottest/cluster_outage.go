@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	// clusterOutOfService is the taint that says of a node that its machine has ended for certain.
+	// clusterOutOfService is the taint for a node whose instance is known to be stopped.
 	clusterOutOfService = "node.kubernetes.io/out-of-service"
 
-	// clusterTaintEviction is how long the taint eviction controller takes from a taint to its first write. A pod costs it
-	// two writes.
+	// clusterTaintEviction is the time from the taint to the first write of the taint eviction controller, which makes
+	// two writes per pod.
 	clusterTaintEviction = 200 * time.Millisecond
 	clusterTaintDelete   = 5 * time.Millisecond
 
-	// clusterCollection is how long the pod garbage collector takes at most. It looks every 20 s, and waits 40 s after a
-	// Node's deletion for another of that name, or as a node without power is NotReady only after 50 s.
+	// clusterCollection is the longest time that pod garbage collection takes. It runs every 20 s and waits 40 s after
+	// the deletion of a Node; a node without power becomes NotReady only after 50 s.
 	clusterCollection = time.Minute
 )
 
-// PowerOff ends a node's machine: its kubelet does nothing from now on, what was ending there is dead, and its pods
-// stay as they are until somebody deletes them with a grace period of 0.
+// PowerOff stops a node's instance: its kubelet and processes are gone, and its pods stay until somebody deletes them
+// with a grace period of 0.
 func (c *Cluster) PowerOff(node string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -38,7 +38,7 @@ func (c *Cluster) PowerOff(node string) {
 	c.collectTerminating(node)
 }
 
-// PowerOn boots the node's machine again. The pods that are to go are gone; the others run on.
+// PowerOn boots the instance again. Terminating pods are removed; the others keep running.
 func (c *Cluster) PowerOn(node string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -48,7 +48,7 @@ func (c *Cluster) PowerOn(node string) {
 			c.finish(p)
 		}
 	}
-	c.moveVolumes()
+	c.reconcileVolumes()
 }
 
 func (c *Cluster) DeleteNode(ctx context.Context, n spot.Node) error {
@@ -69,23 +69,23 @@ func (c *Cluster) DeleteNode(ctx context.Context, n spot.Node) error {
 	return nil
 }
 
-// removeNode takes a Node away, and has the pod garbage collector find its pods if no other of that name comes.
+// removeNode deletes a Node and schedules the garbage collection of its pods unless the Node is recreated.
 func (c *Cluster) removeNode(name string) {
 	delete(c.nodes, name)
 	delete(c.evicting, name)
 	c.bump()
-	c.moveVolumes()
+	c.reconcileVolumes()
 	c.later(clusterCollection, func() {
 		if c.nodes[name] == nil {
 			c.collect(name, func(p *clusterPod) bool {
-				c.condemn(p, endedByPodGC)
+				c.setDisruptedBy(p, disruptedByPodGC)
 				return true
 			})
 		}
 	})
 }
 
-// collectTerminating has the pod garbage collector remove the pods that are ending on a node that is out of service.
+// collectTerminating schedules the garbage collection of terminating pods on a node that is out of service.
 func (c *Cluster) collectTerminating(node string) {
 	if !c.outOfService(node) {
 		return
@@ -97,7 +97,7 @@ func (c *Cluster) collectTerminating(node string) {
 	})
 }
 
-// collect deletes pods of a node as the pod garbage collector does: it calls them failed, and gives them no time.
+// collect deletes pods as the pod garbage collector does: it marks them failed and gives them no grace period.
 func (c *Cluster) collect(node string, which func(*clusterPod) bool) {
 	for _, id := range slices.Sorted(maps.Keys(c.pods)) {
 		p := c.pods[id]
@@ -110,15 +110,14 @@ func (c *Cluster) collect(node string, which func(*clusterPod) bool) {
 	}
 }
 
-// outOfService reports whether a node has the taint, whatever its effect.
+// outOfService reports whether the node has the taint, whatever its effect.
 func (c *Cluster) outOfService(node string) bool {
 	n := c.nodes[node]
 	return n != nil && slices.ContainsFunc(n.Taints, func(t spot.Taint) bool { return t.Key == clusterOutOfService })
 }
 
-// seeOutage is the taint eviction controller's look at a node: when the taint is new and does more than to keep pods off,
-// it deletes the pods that are there.
-func (c *Cluster) seeOutage(n *spot.Node) {
+// evictTainted acts as the taint eviction controller: a new NoExecute taint deletes the pods on the node.
+func (c *Cluster) evictTainted(n *spot.Node) {
 	evicting := slices.ContainsFunc(n.Taints, func(t spot.Taint) bool { return t.Key == clusterOutOfService && t.Effect == "NoExecute" })
 	if evicting && !c.evicting[n.Name] {
 		for _, id := range slices.Sorted(maps.Keys(c.pods)) {
@@ -131,12 +130,12 @@ func (c *Cluster) seeOutage(n *spot.Node) {
 	c.collectTerminating(n.Name)
 }
 
-// taintEvict deletes, in a moment, the pod that has that name then. It is not for sure the one that was seen: where that has
-// been deleted meanwhile, a StatefulSet may have made the next one, and that is what ends.
+// taintEvict deletes the pod by name, after a delay. If the pod was deleted meanwhile, this hits the pod that a
+// StatefulSet has recreated.
 func (c *Cluster) taintEvict(id string) {
 	c.later(clusterTaintEviction, func() {
 		if p := c.pods[id]; p != nil {
-			c.condemn(p, endedByTaint)
+			c.setDisruptedBy(p, disruptedByTaint)
 		}
 	})
 	c.later(clusterTaintEviction+clusterTaintDelete, func() {
@@ -146,7 +145,7 @@ func (c *Cluster) taintEvict(id string) {
 	})
 }
 
-// later does what somebody else in the cluster does after a while; do is called with the cluster locked.
+// later runs do after d with the cluster locked.
 func (c *Cluster) later(d time.Duration, do func()) {
 	time.AfterFunc(d, func() {
 		c.mu.Lock()

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// clusterReaction is how long a controller takes to make the next pod. It is not nothing, so that a pod that is
-// deleted as often as it comes back cannot stop the clock of a synctest bubble.
+// clusterReaction is the time a controller takes to create the next pod. It is not zero, so that a pod that is deleted
+// as often as it is recreated cannot stop the clock of a synctest bubble.
 const clusterReaction = 10 * time.Millisecond
 
-// Replacement is what the pod's owner does when it loses the pod. A StatefulSet makes a pod of the same name once the old
-// one is gone; every other owner makes one as soon as the old one has its deletionTimestamp. The new pod is as the old one
-// was, its Replacement too.
+// Replacement is how the owner replaces a pod. A StatefulSet recreates it under the same name after it is gone; other
+// owners create a new one as soon as the old one is terminating. The new pod equals the old one, including its
+// Replacement.
 type Replacement struct {
-	Node  string        // where it goes; the pod's own node for one that comes straight back
-	Ready time.Duration // from when it is made to when it is Ready; until then it is Pending
+	Node  string        // node of the new pod
+	Ready time.Duration // from creation to Ready; Pending until then
 }
 
 func (p *clusterPod) replacedWhenGone() bool { return p.Owner.Kind == "StatefulSet" }
 
-// replace has the pod's owner make the next one.
+// replace schedules the creation of the next pod by the owner.
 func (c *Cluster) replace(old *clusterPod) {
 	if old.Replacement == nil {
 		return
@@ -44,7 +44,7 @@ func (c *Cluster) replace(old *clusterPod) {
 	})
 }
 
-// Successors says how many pods of that name an owner has made after another had gone.
+// Successors returns how many pods of that name an owner has recreated.
 func (c *Cluster) Successors(id string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,32 +11,32 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Pod is a pod with what its kubelet and its owner make of it. The zero value of each field is the good case: a Running,
-// Ready pod that exits as soon as it gets SIGTERM, and that nobody replaces.
+// Pod is a pod with the behavior of its kubelet and owner. The zero value is a Running, Ready pod that exits at once on
+// SIGTERM and is not replaced.
 type Pod struct {
-	spot.Pod        // Namespace is "default" if it is empty, UID and Version are given
-	Node     string // empty for a pod that no scheduler has bound
+	spot.Pod        // Namespace defaults to "default"; UID and Version are generated
+	Node     string // empty for an unscheduled pod
 	Labels   map[string]string
 
 	Pending   bool          // phase Pending
-	Exit      time.Duration // from SIGTERM to its exit, if it is left the time
-	Finalizer bool          // a finalizer of somebody's, beside those of Finalizers; each keeps the object until ChangePod takes it away
-	Volume    string        // where it has Volumes, the one it mounts; its namespace/name if that is empty
+	Exit      time.Duration // from SIGTERM to exit
+	Finalizer bool          // an additional finalizer; ChangePod removes it
+	Volume    string        // the volume it mounts if Volumes is set; defaults to namespace/name
 
 	Replacement *Replacement
 }
 
 type clusterPod struct {
 	Pod
-	up      bool          // it would be Ready if its volume were there
-	began   time.Time     // when its deletion was first asked for
-	granted time.Duration // its deletionGracePeriodSeconds
-	killIn  time.Duration // from began to SIGKILL
-	ending  *Ending       // once its kubelet has sent SIGTERM
-	timer   *time.Timer   // its kubelet's, for the exit
+	up          bool          // Ready once its volume is attached
+	began       time.Time     // first deletion request
+	granted     time.Duration // deletionGracePeriodSeconds
+	killIn      time.Duration // from began to SIGKILL
+	termination *Termination  // set at SIGTERM
+	timer       *time.Timer   // for the exit
 }
 
-// clusterFinalizer is what Pod.Finalizer stands for.
+// clusterFinalizer is the finalizer of Pod.Finalizer.
 const clusterFinalizer = "example.com/finalizer"
 
 func (p *clusterPod) copy() Pod {
@@ -46,27 +46,26 @@ func (p *clusterPod) copy() Pod {
 	return pod
 }
 
-// seen is the pod as a request shows it.
+// seen returns the pod as a response shows it.
 func (p *clusterPod) seen() spot.Pod {
 	pod := p.Pod.Pod
-	pod.Annotations, pod.Finalizers = clusterOurs(p.Annotations), slices.Clone(p.Finalizers)
+	pod.Annotations, pod.Finalizers = ownAnnotations(p.Annotations), slices.Clone(p.Finalizers)
 	if p.Finalizer {
 		pod.Finalizers = append(pod.Finalizers, clusterFinalizer)
 	}
 	return pod
 }
 
-// held reports whether the object stays when nothing runs any more.
+// held reports whether a finalizer keeps the object.
 func (p *clusterPod) held() bool { return p.Finalizer || len(p.Finalizers) > 0 }
 
-// AddPod adds a pod and returns it as it then is. One that is Terminating has just been asked to go by somebody else, with
-// its own grace period.
+// AddPod adds a pod and returns it. If it is Terminating, somebody else has just deleted it with its own grace period.
 func (c *Cluster) AddPod(p Pod) spot.Pod {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p.Namespace = cmp.Or(p.Namespace, "default")
 	if c.pods[p.ID()] != nil {
-		panic("sim: there is a pod " + p.ID() + " already")
+		panic("spottest: there is a pod " + p.ID() + " already")
 	}
 	own := c.addPod(p)
 	c.mountAtOnce(own)
@@ -88,14 +87,14 @@ func (c *Cluster) addPod(p Pod) *clusterPod {
 	return own
 }
 
-// ChangePod changes a pod as somebody else would: without a request of ours, and with a new version. A pod that has
-// ended goes once it has no finalizer.
+// ChangePod changes a pod as another client would: no request is logged, and the version changes. A finished
+// terminating pod is removed once it has no finalizer.
 func (c *Cluster) ChangePod(id string, change func(*Pod)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.pods[id]
 	if p == nil {
-		panic("sim: there is no pod " + id)
+		panic("spottest: there is no pod " + id)
 	}
 	change(&p.Pod)
 	c.touch(p)
@@ -104,7 +103,7 @@ func (c *Cluster) ChangePod(id string, change func(*Pod)) {
 	}
 }
 
-// RemovePod takes a pod away at once, as its node's end or a forced deletion by somebody else would.
+// RemovePod removes a pod at once, as a forced deletion by somebody else does.
 func (c *Cluster) RemovePod(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,7 +112,7 @@ func (c *Cluster) RemovePod(id string) {
 	}
 }
 
-// Pod is the pod as it is now; false if there is none.
+// Pod returns the current pod.
 func (c *Cluster) Pod(id string) (Pod, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,7 +123,7 @@ func (c *Cluster) Pod(id string) (Pod, bool) {
 	return p.copy(), true
 }
 
-// Pods are all pods of the cluster, by namespace and name.
+// Pods returns all pods by namespace and name.
 func (c *Cluster) Pods() []Pod {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -157,7 +156,7 @@ func (c *Cluster) podsOn(node string) []spot.Pod {
 	return pods
 }
 
-// remove takes the object away. A process that is left dies with it.
+// remove deletes the object and kills its process.
 func (c *Cluster) remove(p *clusterPod) {
 	p.dead()
 	if p.timer != nil {
@@ -165,20 +164,20 @@ func (c *Cluster) remove(p *clusterPod) {
 	}
 	delete(c.pods, p.ID())
 	p.Version = c.bump()
-	c.tell(p, true)
+	c.publish(p, true)
 	if p.Volumes {
-		c.moveVolumes()
+		c.reconcileVolumes()
 	}
 	if p.replacedWhenGone() || !p.Terminating {
 		c.replace(p)
 	}
 }
 
-// touch gives the pod a new version and tells those who follow it.
+// touch updates the version of the pod and publishes the change.
 func (c *Cluster) touch(p *clusterPod) {
 	p.Version = c.bump()
-	c.tell(p, false)
+	c.publish(p, false)
 	if p.Volumes {
-		c.moveVolumes()
+		c.reconcileVolumes()
 	}
 }

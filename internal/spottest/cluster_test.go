@@ -155,7 +155,7 @@ func TestShortenings(t *testing.T) {
 		until(at, 25*second)
 		_, ok := c.Pod("default/p")
 		want(t, "there is a pod", ok, false)
-		want(t, "killed after", c.Endings()[0].Exited.Sub(c.Endings()[0].SIGTERM), 25*second)
+		want(t, "killed after", c.Terminations()[0].Exited.Sub(c.Terminations()[0].SIGTERM), 25*second)
 	})
 }
 

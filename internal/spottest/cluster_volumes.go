@@ -10,31 +10,30 @@ import (
 )
 
 const (
-	// clusterAttach and clusterDetach are how long a driver takes. EBS needs seconds; the order of things is the same.
+	// clusterAttach and clusterDetach are the times a driver takes. EBS takes seconds; the order of events is the same.
 	clusterAttach = 300 * time.Millisecond
 	clusterDetach = 500 * time.Millisecond
 
-	// clusterUnmountWait is how long the attach-detach controller waits, from the end of the last pod that needs a volume,
-	// for the kubelet of a node without power. On a node that is out of service it does not wait.
+	// clusterUnmountWait is how long the attach-detach controller waits for a kubelet to unmount a volume that no pod
+	// uses. It does not wait for a node that is out of service.
 	clusterUnmountWait = 6 * time.Minute
 )
 
-// clusterAttachment is a VolumeAttachment. A volume is on one node at a time, as EBS volumes are.
+// clusterAttachment is a VolumeAttachment. Like EBS, it attaches a volume to one node at a time.
 type clusterAttachment struct {
 	volume, node string
 
-	attached  bool      // the driver has done it
-	mounted   bool      // the kubelet has said that it uses it, and not that it does not any more
-	unwanted  time.Time // since when no pod of the node needs it; zero while one does
+	attached  bool      // by the driver
+	mounted   bool      // reported in use by the kubelet
+	unwanted  time.Time // since when no pod on the node uses it
 	detaching bool
 }
 
-// name is the VolumeAttachment's.
 func (a *clusterAttachment) name() string {
 	return "csi-" + strings.ReplaceAll(a.volume, "/", "-") + "-" + a.node
 }
 
-// handle is what the node's status calls the volume.
+// handle is the name of the volume in the node status.
 func (a *clusterAttachment) handle() string {
 	return "kubernetes.io/csi/ebs.csi.aws.com^vol-" + strings.ReplaceAll(a.volume, "/", "-")
 }
@@ -62,7 +61,7 @@ func (c *Cluster) attachmentOf(p *clusterPod) *clusterAttachment {
 	return c.attachments[i]
 }
 
-// needs reports whether the pod keeps a volume on its node.
+// needs reports whether the pod needs a volume on its node.
 func (p *clusterPod) needs() bool { return p.Volumes && p.Node != "" && !p.Finished }
 
 func (c *Cluster) hasVolume(p *clusterPod) bool {
@@ -70,16 +69,16 @@ func (c *Cluster) hasVolume(p *clusterPod) bool {
 	return !p.Volumes || a != nil && a.attached && !a.detaching
 }
 
-// mountAtOnce gives a pod that runs when it is added the volume that it must have.
+// mountAtOnce attaches the volume of a pod that is added as running.
 func (c *Cluster) mountAtOnce(p *clusterPod) {
 	if a := c.attachmentOf(p); a != nil && p.needs() && !p.Pending {
 		c.attached(a)
 	}
 }
 
-// moveVolumes is the attach-detach controller's look at all there is: what no pod needs is detached, what a pod needs is
-// attached once it is on no other node.
-func (c *Cluster) moveVolumes() {
+// reconcileVolumes acts as the attach-detach controller: it detaches unused volumes, and attaches volumes that are on
+// no other node.
+func (c *Cluster) reconcileVolumes() {
 	needed := map[*clusterAttachment]bool{}
 	for _, id := range slices.Sorted(maps.Keys(c.pods)) {
 		p := c.pods[id]
@@ -94,7 +93,7 @@ func (c *Cluster) moveVolumes() {
 	}
 	for _, a := range c.attachments {
 		if !needed[a] {
-			c.letGo(a)
+			c.detach(a)
 			continue
 		}
 		a.unwanted = time.Time{}
@@ -102,7 +101,7 @@ func (c *Cluster) moveVolumes() {
 	}
 }
 
-// attach begins to attach a volume, unless it is still on another node or there is no Node for it.
+// attach starts to attach a volume, unless it is on another node or the Node is missing.
 func (c *Cluster) attach(p *clusterPod) *clusterAttachment {
 	elsewhere := slices.ContainsFunc(c.attachments, func(a *clusterAttachment) bool { return a.volume == p.Volume })
 	if elsewhere || c.nodes[p.Node] == nil {
@@ -114,14 +113,14 @@ func (c *Cluster) attach(p *clusterPod) *clusterAttachment {
 	return a
 }
 
-// letGo detaches a volume that no pod needs, if that is safe or has been waited for long enough.
-func (c *Cluster) letGo(a *clusterAttachment) {
+// detach detaches an unused volume if that is safe, or after clusterUnmountWait.
+func (c *Cluster) detach(a *clusterAttachment) {
 	if a.unwanted.IsZero() {
 		a.unwanted = time.Now()
-		c.later(clusterUnmountWait, c.moveVolumes)
+		c.later(clusterUnmountWait, c.reconcileVolumes)
 	}
 	if !c.off[a.node] && c.nodes[a.node] != nil {
-		a.mounted = false // its kubelet says so; without a Node to say it of, it cannot
+		a.mounted = false // reported by the kubelet, which needs the Node for it
 	}
 	waited := time.Since(a.unwanted) >= clusterUnmountWait
 	if !a.attached || a.detaching || a.mounted && !waited && !c.outOfService(a.node) {
@@ -131,18 +130,18 @@ func (c *Cluster) letGo(a *clusterAttachment) {
 	c.reportAttached(a.node)
 	c.later(clusterDetach, func() {
 		c.attachments = slices.DeleteFunc(c.attachments, func(other *clusterAttachment) bool { return other == a })
-		c.moveVolumes()
+		c.reconcileVolumes()
 	})
 }
 
-// attached is what follows when the driver has attached a volume.
+// attached completes the attachment of a volume.
 func (c *Cluster) attached(a *clusterAttachment) {
 	if a.attached {
 		return
 	}
 	a.attached = true
 	c.reportAttached(a.node)
-	c.moveVolumes() // it may have become needless meanwhile
+	c.reconcileVolumes() // it may no longer be needed
 	for _, id := range slices.Sorted(maps.Keys(c.pods)) {
 		if p := c.pods[id]; p.Volumes && p.Volume == a.volume && p.Node == a.node {
 			c.start(p)
@@ -150,8 +149,7 @@ func (c *Cluster) attached(a *clusterAttachment) {
 	}
 }
 
-// reportAttached writes into the node's status what is attached to it. What is being detached is no longer safe to use, and
-// left out.
+// reportAttached updates the attached volumes in the node status. Volumes being detached are omitted.
 func (c *Cluster) reportAttached(node string) {
 	n := c.nodes[node]
 	if n == nil {

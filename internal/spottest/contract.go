@@ -105,7 +105,7 @@ func ClusterContract(t *testing.T, within func(t *testing.T, check func(*testing
 		{"a node tells the NodeClaim that owns it", nodeTellsClaim},
 		{"a NodeClaim is deleted", claimIsDeleted},
 		{"nodes that carry the draining label are listed", markedNodes},
-		{"it is told what is allowed", allowedIsTold},
+		{"permissions are reported", allowedIsTold},
 		{"the node that is meant is deleted", nodeIsDeleted},
 		{"a volume is attached until the pod has left", volumeDetaches},
 		{"without power a volume stays attached until the node is out of service", volumeStays},

@@ -1,7 +1,6 @@
-// Package spottest is one small world in memory for fast tests and the demo: an AWS account with its EC2 instances and Auto
-// Scaling groups, and a Kubernetes cluster. Each half is stateful: what is asked of it shows in what it answers next.
+// Package spottest is an in-memory AWS account (EC2 instances and Auto Scaling groups) and Kubernetes cluster for fast
+// tests and the demo. Both are stateful: later responses reflect earlier requests.
 //
-// Time is the time package's, so in a testing/synctest bubble hours pass in no time. Tests set a world up, let it fail
-// where they like, and read from its log what was asked of it and what was not. A test's own mistake, such as a name
-// that does not exist, panics.
+// It uses the time package only, so hours pass at once in a testing/synctest bubble. Tests set up a world, inject
+// faults and inspect the log of requests. A mistake in a test, such as an unknown name, panics.
 package spottest

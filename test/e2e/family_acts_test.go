@@ -226,7 +226,7 @@ func TestFamilyLifecycle(t *testing.T) {
 		if err := r.aws.CreateTags(t.Context(), []string{h.id}, map[string]string{"aws-node-termination-handler/managed": ""}); err != nil {
 			t.Fatal(err)
 		}
-		for _, a := range r.aws.EndMember(h.id) {
+		for _, a := range r.aws.TerminateMember(h.id) {
 			names := map[string]string{sampleToken: a.Token, sampleGroup: a.Group, sampleHook: a.Hook, instancesIn(readSample(t, name))[0]: a.Instance}
 			ended := r.send(s, r.sample(name, time.Second, names))
 			if a.Hook == sampleHook {

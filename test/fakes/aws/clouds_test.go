@@ -76,7 +76,7 @@ func model() (*spottest.AWS, *world) {
 		},
 		desired: func() int { return a.Group(nodes).Desired },
 		suspend: func(p ...string) { a.SetGroup(nodes, func(g *spottest.Group) { g.Suspended = p }) },
-		end:     func(member string) spot.Action { return a.EndMember(member)[0] },
+		end:     func(member string) spot.Action { return a.TerminateMember(member)[0] },
 
 		terminate: func(id string) { a.SetState(id, "terminated") },
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Tell keeps the note, as the API server keeps an Event.
+// Record stores the Event.
 func (c *Cluster) Record(ctx context.Context, n spot.KubeEvent) error {
 	about := ""
 	if n.Node != nil {
@@ -16,14 +16,14 @@ func (c *Cluster) Record(ctx context.Context, n spot.KubeEvent) error {
 		about = n.Pod.ID()
 	}
 	return c.request(ctx, "create", "events", about, func() error {
-		c.notes = append(c.notes, n)
+		c.events = append(c.events, n)
 		return nil
 	})
 }
 
-// Notes are the notes that were told so far.
-func (c *Cluster) Notes() []spot.KubeEvent {
+// Events returns the recorded Events.
+func (c *Cluster) Events() []spot.KubeEvent {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clone(c.notes)
+	return slices.Clone(c.events)
 }

@@ -9,28 +9,28 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Shortening is a request that cut the time of a pod that was ending already.
+// Shortening is a request that reduced the grace period of a terminating pod.
 type Shortening struct {
 	Pod      string        // namespace/name
-	From, To time.Duration // the grace periods, both from the first request on
+	From, To time.Duration // grace periods, counted from the first request
 }
 
-// Reasons of the condition DisruptionTarget.
+// Reasons of the DisruptionTarget condition.
 const (
-	endedByEviction = "EvictionByEvictionAPI"
-	endedByTaint    = "DeletionByTaintManager"
-	endedByPodGC    = "DeletionByPodGC"
+	disruptedByEviction = "EvictionByEvictionAPI"
+	disruptedByTaint    = "DeletionByTaintManager"
+	disruptedByPodGC    = "DeletionByPodGC"
 )
 
-// OnEviction puts an admission webhook before evictions; nil admits. It must not call the cluster. It is asked about every
-// eviction of a pod that is there, even one that would change nothing.
+// OnEviction installs an admission webhook for evictions; nil admits. It must not call the cluster. It is called for
+// every eviction of an existing pod, even one without effect.
 func (c *Cluster) OnEviction(hook func(spot.Pod) *spot.Refusal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.evictHook = hook
 }
 
-// Shortenings are the requests that cut the time of pods that were ending already.
+// Shortenings returns the requests that reduced the grace period of a terminating pod.
 func (c *Cluster) Shortenings() []Shortening {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -45,8 +45,8 @@ func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, ex
 	return nil
 }
 
-// evict takes the API server's steps in its order: the webhooks, then the budget, and the preconditions last. So a guarded
-// pod is refused even if it is not the one that is meant.
+// evict checks in the order of the API server: webhooks, budget, preconditions. So a guarded pod is refused even if its
+// UID does not match.
 func (c *Cluster) evict(asked spot.Pod, grace time.Duration, exact bool) error {
 	p := c.pods[asked.ID()]
 	if p == nil {
@@ -57,20 +57,20 @@ func (c *Cluster) evict(asked spot.Pod, grace time.Duration, exact bool) error {
 			return refusal
 		}
 	}
-	if refusal := c.guarded(p); refusal != nil {
+	if refusal := c.blockedBy(p); refusal != nil {
 		return refusal
 	}
 	if !p.is(asked, exact) {
 		return spot.ErrChanged
 	}
-	c.condemn(p, endedByEviction)
+	c.setDisruptedBy(p, disruptedByEviction)
 	c.terminate(p, grace)
 	return nil
 }
 
-// condemn writes who is about to end the pod into its condition DisruptionTarget, which is a write of its own before the
+// setDisruptedBy writes who is about to end the pod into its condition DisruptionTarget, which is a write of its own before the
 // deletion.
-func (c *Cluster) condemn(p *clusterPod, by string) {
+func (c *Cluster) setDisruptedBy(p *clusterPod, by string) {
 	if p.DisruptedBy != by {
 		p.DisruptedBy = by
 		c.touch(p)
@@ -101,13 +101,13 @@ func (p *clusterPod) is(asked spot.Pod, exact bool) bool {
 	return p.UID == asked.UID && (!exact || p.Version == asked.Version)
 }
 
-// pending reports whether a request with that grace period changes nothing: the pod is going, and no later.
-func (p *clusterPod) pending(grace time.Duration) bool {
+// unaffectedBy reports whether a request with that grace period changes nothing: the pod terminates at least as early.
+func (p *clusterPod) unaffectedBy(grace time.Duration) bool {
 	return p.Terminating && p.granted > 0 && grace >= p.granted
 }
 
-// terminate does what the API server does about an accepted deletion. The first sets the deletionTimestamp; a later one
-// can only bring it forward, and counts from the first.
+// terminate applies an accepted deletion. The first request sets the deletionTimestamp; later ones can only move it
+// earlier, counted from the first.
 func (c *Cluster) terminate(p *clusterPod, grace time.Duration) {
 	grace = grace.Truncate(time.Second)
 	now := time.Now()
@@ -117,10 +117,10 @@ func (c *Cluster) terminate(p *clusterPod, grace time.Duration) {
 		p.Terminating, p.began = true, now
 		p.DeletionTimestamp = now.Add(grace).Truncate(time.Second)
 		p.granted, p.killIn = grace, grace
-	case p.pending(grace):
+	case p.unaffectedBy(grace):
 		return
 	case p.granted > 0:
-		if !c.off[p.Node] && !p.Finished { // else there is nobody left whose time could be cut
+		if !c.off[p.Node] && !p.Finished { // otherwise no process is left
 			c.shortenings = append(c.shortenings, Shortening{Pod: p.ID(), From: p.granted, To: grace})
 		}
 		p.killIn = grace
@@ -130,10 +130,10 @@ func (c *Cluster) terminate(p *clusterPod, grace time.Duration) {
 			p.DeletionTimestamp = now.Truncate(time.Second)
 		}
 	default:
-		return // only a finalizer keeps it
+		return // kept by a finalizer only
 	}
 	c.touch(p)
-	c.end(p)
+	c.stop(p)
 	if first && !p.replacedWhenGone() {
 		c.replace(p)
 	}

@@ -28,7 +28,7 @@ type selfCheckResult struct {
 
 // ask has the function check what only it can see.
 func (c *checker) selfCheck(ctx context.Context, f *awsadmin.Function) error {
-	event, err := eventbridge.EncodeSelfCheck(eventbridge.MadeUp, c.Values.Account, c.Values.Region, time.Now())
+	event, err := eventbridge.EncodeSelfCheck(eventbridge.SyntheticEventID, c.Values.Account, c.Values.Region, time.Now())
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (c *checker) preview(ctx context.Context) error {
 		return nil
 	}
 	event, err := eventbridge.Encode(spot.Interruption{Kind: spot.SpotTerminate, Instance: c.Node, Region: c.Values.Region, Rehearsal: true,
-		EventID: eventbridge.MadeUp, Time: time.Now()})
+		EventID: eventbridge.SyntheticEventID, Time: time.Now()})
 	if err != nil {
 		return err
 	}

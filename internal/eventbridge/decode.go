@@ -1,4 +1,4 @@
-// Package eventbridge turns EventBridge's JSON into the domain's interruptions, and back.
+// Package eventbridge converts between EventBridge's JSON and spot.Interruption.
 package eventbridge
 
 import (
@@ -9,19 +9,19 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Event is what an event asks for.
+// Event is a decoded event.
 type Event struct {
-	ID            string              // EventBridge's id; a self-check may have none
-	Interruptions []spot.Interruption // one for each instance that it speaks of; at least one, unless SelfCheck
-	SelfCheck     bool                // the schedule asks whether the function could act now
+	ID            string              // EventBridge's id; may be empty for a self-check
+	Interruptions []spot.Interruption // one for each instance; at least one, unless SelfCheck
+	SelfCheck     bool                // run a self-check
 }
 
-// UnknownError is returned for a well-formed event that asks for nothing. It is not a failure: a rule may match more
-// than the handler was made for.
+// UnknownError is returned for a valid event that needs no action. It is not a failure: a rule may match more events
+// than the function handles.
 type UnknownError struct {
 	ID, Source, DetailType string
 
-	// Reason is why there is nothing to do; empty where the handler has no rule for events of this type.
+	// Reason says why there is nothing to do. It is empty if the function does not handle this type of event.
 	Reason string
 }
 
@@ -32,21 +32,21 @@ func (e *UnknownError) Error() string {
 	return fmt.Sprintf("no rule for events of type %q from %q", e.DetailType, e.Source)
 }
 
-// Decode reads an event. One without a rule, or that asks for nothing, is an *UnknownError; one that a rule should have
-// matched but that is not as AWS documents it is any other error, which says what is wrong with it first.
+// Decode decodes an event. It returns an *UnknownError for an event that needs no action, and any other error for an event
+// that does not have the format that AWS documents.
 func Decode(event []byte) (Event, error) {
 	var e envelope
 	if err := json.Unmarshal(event, &e); err != nil {
-		return Event{}, fmt.Errorf("decoding the event: it is not a JSON object as EventBridge sends it: %w", err)
+		return Event{}, fmt.Errorf("decoding the event: not an EventBridge event: %w", err)
 	}
 	if e.Source == "" || e.DetailType == "" {
-		return Event{}, errors.New(`decoding the event: it has no "source" or no "detail-type": ` +
-			`send the whole event, as the rule's target without an input transformer`)
+		return Event{}, errors.New(`decoding the event: "source" or "detail-type" is missing: ` +
+			`send the whole event; do not use an input transformer`)
 	}
 	if e.isSelfCheck() {
 		return Event{ID: e.ID, SelfCheck: true}, nil
 	}
-	t, err := e.family()
+	t, err := e.eventType()
 	if err != nil {
 		return Event{}, err
 	}
@@ -54,21 +54,21 @@ func Decode(event []byte) (Event, error) {
 	if err != nil {
 		return Event{}, err
 	}
-	all, err := t.read(e, in)
+	all, err := t.decode(e, in)
 	if err != nil {
 		return Event{}, err
 	}
 	return Event{ID: e.ID, Interruptions: all}, nil
 }
 
-// isSelfCheck reports whether the event is the schedule's, or a person's who asks for the same. Nothing else in it is
-// looked at: the fixed input of a schedule has no id and no time.
+// isSelfCheck reports whether the event requests a self-check. It reads nothing else: the constant input of a schedule has
+// no id and no time.
 func (e envelope) isSelfCheck() bool {
 	return e.Source == sourceSchedule && e.DetailType == scheduledType || e.Source == SourceSelfCheck
 }
 
-// family finds the event's type in the table.
-func (e envelope) family() (eventType, error) {
+// eventType finds the event's type in the table.
+func (e envelope) eventType() (eventType, error) {
 	for _, t := range types {
 		switch {
 		case t.name != e.DetailType:
@@ -77,7 +77,7 @@ func (e envelope) family() (eventType, error) {
 		}
 	}
 	if e.Source == SourceRehearsal {
-		return eventType{}, e.nothing("only Spot warnings and rebalance recommendations can be rehearsed")
+		return eventType{}, e.noAction("rehearsals support only Spot warnings and rebalance recommendations")
 	}
-	return eventType{}, e.nothing("")
+	return eventType{}, e.noAction("")
 }

@@ -25,7 +25,7 @@ func sample(t testing.TB, name string) []byte {
 	return b
 }
 
-// changed is a sample with a change in it.
+// changed returns a modified sample.
 func changed(t testing.TB, name string, change func(event, detail map[string]any)) []byte {
 	t.Helper()
 	var event map[string]any
@@ -50,8 +50,8 @@ func decode(t testing.TB, event []byte) eventbridge.Event {
 	return e
 }
 
-// nothing demands that the event asks for nothing, and why.
-func nothing(t testing.TB, event []byte, want string) {
+// requireNoAction requires that the event needs no action, for the given reason.
+func requireNoAction(t testing.TB, event []byte, want string) {
 	t.Helper()
 	e, err := eventbridge.Decode(event)
 	var unknown *eventbridge.UnknownError
@@ -63,8 +63,8 @@ func nothing(t testing.TB, event []byte, want string) {
 	}
 }
 
-// wrong demands that the event is refused as one that AWS does not send.
-func wrong(t testing.TB, event []byte, want string) {
+// requireInvalid requires that the event is rejected as invalid.
+func requireInvalid(t testing.TB, event []byte, want string) {
 	t.Helper()
 	e, err := eventbridge.Decode(event)
 	var unknown *eventbridge.UnknownError
@@ -73,7 +73,7 @@ func wrong(t testing.TB, event []byte, want string) {
 	}
 }
 
-// common is an interruption of what the samples have in common, and what they have not.
+// common returns an interruption with the fields that all samples share.
 func common(in spot.Interruption) spot.Interruption {
 	in.EventID, in.Instance, in.Account = "12345678-1234-1234-1234-123456789012", instance, "123456789012"
 	if in.Region == "" {
@@ -85,7 +85,7 @@ func common(in spot.Interruption) spot.Interruption {
 	return in
 }
 
-func TestEverySampleOfOneInstanceIsDecoded(t *testing.T) {
+func TestDecodeSamples(t *testing.T) {
 	t.Parallel()
 	action := spot.Action{Group: "my-asg", Hook: "my-lifecycle-hook", Token: "87654321-4321-4321-4321-210987654321", Instance: instance}
 	for name, want := range map[string]spot.Interruption{
@@ -119,7 +119,7 @@ func TestEverySampleOfOneInstanceIsDecoded(t *testing.T) {
 	}
 }
 
-func TestEventsThatAskForNothingSayWhy(t *testing.T) {
+func TestDecodeNoAction(t *testing.T) {
 	t.Parallel()
 	as := func(source, detailType string) func(_, _ map[string]any) {
 		return func(e, _ map[string]any) { e["source"], e["detail-type"] = source, detailType }
@@ -138,22 +138,22 @@ func TestEventsThatAskForNothingSayWhy(t *testing.T) {
 		"a schedule of another name":          {"self-check-schedule", as("aws.events", "Scheduled Something"), "no rule"},
 		"a scheduled event from somebody":     {"self-check-schedule", as("com.example", "Scheduled Event"), "no rule"},
 		"a rehearsal by almost its name":      {"spot-interruption-stop", as("kops-spot.rehearsals", spotType), "no rule"},
-		"a rehearsed lifecycle action":        {"asg-terminate-lifecycle", as("kops-spot.rehearsal", "EC2 Instance-terminate Lifecycle Action"), "can be rehearsed"},
-		"a rehearsed scheduled change":        {"health-scheduled-change", as("kops-spot.rehearsal", "AWS Health Event"), "can be rehearsed"},
-		"a rehearsed state change":            {"state-change-terminated", as("kops-spot.rehearsal", "EC2 Instance State-change Notification"), "can be rehearsed"},
-		"a rehearsal of nothing known":        {"spot-interruption-stop", as("kops-spot.rehearsal", "Earthquake"), "can be rehearsed"},
-		"an instance that starts":             {"state-change-pending", nil, "starts"},
+		"a rehearsed lifecycle action":        {"asg-terminate-lifecycle", as("kops-spot.rehearsal", "EC2 Instance-terminate Lifecycle Action"), "rehearsals support only"},
+		"a rehearsed scheduled change":        {"health-scheduled-change", as("kops-spot.rehearsal", "AWS Health Event"), "rehearsals support only"},
+		"a rehearsed state change":            {"state-change-terminated", as("kops-spot.rehearsal", "EC2 Instance State-change Notification"), "rehearsals support only"},
+		"a rehearsal of nothing known":        {"spot-interruption-stop", as("kops-spot.rehearsal", "Earthquake"), "rehearsals support only"},
+		"an instance that starts":             {"state-change-pending", nil, "is starting"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.change == nil {
 				c.change = func(_, _ map[string]any) {}
 			}
-			nothing(t, changed(t, c.of, c.change), c.want)
+			requireNoAction(t, changed(t, c.of, c.change), c.want)
 		})
 	}
 }
 
-func TestSelfChecksAreAskedByTheScheduleAndByName(t *testing.T) {
+func TestDecodeSelfChecks(t *testing.T) {
 	t.Parallel()
 	asked, err := eventbridge.EncodeSelfCheck("by-hand", "123456789012", "us-east-1", time.Now())
 	if err != nil {
@@ -177,8 +177,8 @@ func TestSelfChecksAreAskedByTheScheduleAndByName(t *testing.T) {
 	}
 }
 
-// TestResourcesAreNotBelieved: what stands there differs from source to source, so nothing is read from it.
-func TestResourcesAreNotBelieved(t *testing.T) {
+// TestResourcesAreIgnored: the content of resources depends on the source.
+func TestResourcesAreIgnored(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"spot-interruption-terminate", "health-scheduled-change", "asg-terminate-lifecycle"} {
 		for _, resources := range []any{nil, []string{}, []string{"arn:aws:ec2:us-east-1b:instance/i-0fffffffffffffff0"}} {

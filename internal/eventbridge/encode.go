@@ -9,11 +9,11 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// MadeUp is the id of an event that EventBridge has never seen: a check asks the function what it would do.
-const MadeUp = "00000000-0000-0000-0000-000000000000"
+// SyntheticEventID is the id of an event that did not come from EventBridge, for a check of what the function would do.
+const SyntheticEventID = "00000000-0000-0000-0000-000000000000"
 
-// Encode writes an interruption as the event that EventBridge would send for it; a rehearsal as one that a person sends.
-// Events have whole seconds.
+// Encode encodes an interruption as the event that EventBridge would send, or a rehearsal as its custom event. Times are
+// rounded to seconds.
 func Encode(in spot.Interruption) ([]byte, error) {
 	event, err := encode(in)
 	if err != nil {
@@ -25,16 +25,16 @@ func Encode(in spot.Interruption) ([]byte, error) {
 func encode(in spot.Interruption) ([]byte, error) {
 	i := slices.IndexFunc(types, func(t eventType) bool { return slices.Contains(t.kinds, in.Kind) })
 	if i < 0 {
-		return nil, fmt.Errorf("there is no event for the kind %q", in.Kind)
+		return nil, fmt.Errorf("no event has the kind %q", in.Kind)
 	}
 	t := types[i]
 	source := t.source
 	if in.Rehearsal {
 		if source = SourceRehearsal; !t.rehearsed {
-			return nil, fmt.Errorf("there is no rehearsal of the kind %q", in.Kind)
+			return nil, fmt.Errorf("cannot rehearse the kind %q", in.Kind)
 		}
 	}
-	content, resource, err := t.write(in)
+	content, resource, err := t.encode(in)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func encode(in spot.Interruption) ([]byte, error) {
 	return json.Marshal(e)
 }
 
-// EncodeSelfCheck writes the event by which somebody else than the schedule asks for a self-check.
+// EncodeSelfCheck encodes an event that requests a self-check outside the schedule.
 func EncodeSelfCheck(id, account, region string, at time.Time) ([]byte, error) {
 	return json.Marshal(newEnvelope(id, SourceSelfCheck, "Self-check", account, region, at))
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// one is an interruption of the kind, as an event can tell it.
-func one(kind spot.Kind) spot.Interruption {
+// example returns an interruption of the kind with all fields that its event has.
+func example(kind spot.Kind) spot.Interruption {
 	in := spot.Interruption{EventID: "e", Kind: kind, Instance: instance, Account: "123456789012", Region: "eu-west-1",
 		Time: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)}
 	switch kind {
@@ -30,12 +30,12 @@ func one(kind spot.Kind) spot.Interruption {
 
 var rehearsed = []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate, spot.Rebalance}
 
-func TestEveryKindThereAndBack(t *testing.T) {
+func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	kinds := append([]spot.Kind{spot.LifecycleTerminate, spot.ScheduledChange, spot.StateChange}, rehearsed...)
 	var all []spot.Interruption
 	for _, kind := range kinds {
-		in := one(kind)
+		in := example(kind)
 		all = append(all, in)
 		in.Replayed = true
 		all = append(all, in)
@@ -45,11 +45,11 @@ func TestEveryKindThereAndBack(t *testing.T) {
 		}
 	}
 	for _, state := range []string{"running", "stopping", "stopped", "shutting-down"} {
-		in := one(spot.StateChange)
+		in := example(spot.StateChange)
 		in.State = state
 		all = append(all, in)
 	}
-	tokenless := one(spot.LifecycleTerminate)
+	tokenless := example(spot.LifecycleTerminate)
 	tokenless.Action.Token = ""
 	for _, want := range append(all, tokenless) {
 		event, err := eventbridge.Encode(want)
@@ -63,9 +63,9 @@ func TestEveryKindThereAndBack(t *testing.T) {
 	}
 }
 
-// TestWhatIsEncodedHasTheFormOfTheSamples: each field that a sample of AWS's own has, of the same JSON type, but for those
-// that AWS may leave out.
-func TestWhatIsEncodedHasTheFormOfTheSamples(t *testing.T) {
+// TestEncodeMatchesSamples: an encoded event has every field of AWS's sample, with the same JSON type, except for optional
+// fields.
+func TestEncodeMatchesSamples(t *testing.T) {
 	t.Parallel()
 	optional := []string{".detail.NotificationMetadata", ".detail.endTime", ".detail.eventMetadata", ".detail.personas", ".detail.actionability",
 		".detail.affectedEntities.lastUpdatedTime", ".detail.affectedEntities.tags"}
@@ -74,7 +74,7 @@ func TestWhatIsEncodedHasTheFormOfTheSamples(t *testing.T) {
 		"rebalance-recommendation": spot.Rebalance, "state-change-terminated": spot.StateChange,
 		"asg-terminate-lifecycle": spot.LifecycleTerminate, "health-scheduled-change": spot.ScheduledChange,
 	} {
-		event, err := eventbridge.Encode(one(kind))
+		event, err := eventbridge.Encode(example(kind))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +88,7 @@ func TestWhatIsEncodedHasTheFormOfTheSamples(t *testing.T) {
 	}
 }
 
-// form is the JSON type of each field of an event; of detail-type and source it is the value.
+// form returns the JSON type of each field of an event, and the values of detail-type and source.
 func form(t *testing.T, event []byte) map[string]string {
 	t.Helper()
 	var v any
@@ -123,10 +123,10 @@ func form(t *testing.T, event []byte) map[string]string {
 	return fields
 }
 
-func TestARehearsalIsNeverSentInAWSsName(t *testing.T) {
+func TestRehearsalsUseCustomSource(t *testing.T) {
 	t.Parallel()
 	for _, kind := range rehearsed {
-		in := one(kind)
+		in := example(kind)
 		in.Rehearsal = true
 		event, err := eventbridge.Encode(in)
 		if err != nil {
@@ -138,26 +138,26 @@ func TestARehearsalIsNeverSentInAWSsName(t *testing.T) {
 	}
 }
 
-func TestWhatNoEventCanTellIsNotEncoded(t *testing.T) {
+func TestEncodeErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		kind   spot.Kind
 		change func(*spot.Interruption)
 		want   string
 	}{
-		"a kind without an event":       {"earthquake", func(*spot.Interruption) {}, `no event for the kind "earthquake"`},
+		"a kind without an event":       {"earthquake", func(*spot.Interruption) {}, `no event has the kind "earthquake"`},
 		"no kind":                       {"", func(*spot.Interruption) {}, "no event"},
-		"a rehearsed lifecycle action":  {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Rehearsal = true }, "no rehearsal"},
-		"a rehearsed scheduled change":  {spot.ScheduledChange, func(in *spot.Interruption) { in.Rehearsal = true }, "no rehearsal"},
-		"a rehearsed state change":      {spot.StateChange, func(in *spot.Interruption) { in.Rehearsal = true }, "no rehearsal"},
-		"a change that never starts":    {spot.ScheduledChange, func(in *spot.Interruption) { in.Start = time.Time{} }, "the time of its start"},
-		"a change to no state":          {spot.StateChange, func(in *spot.Interruption) { in.State = "" }, `the state is ""`},
-		"an action without a hook":      {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Hook = "" }, "its hook"},
-		"an action without a group":     {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Group = "" }, "its group"},
-		"an action of another instance": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Instance = "i-0000000000000000f" }, "the lifecycle action is of"},
+		"a rehearsed lifecycle action":  {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Rehearsal = true }, "cannot rehearse the kind"},
+		"a rehearsed scheduled change":  {spot.ScheduledChange, func(in *spot.Interruption) { in.Rehearsal = true }, "cannot rehearse the kind"},
+		"a rehearsed state change":      {spot.StateChange, func(in *spot.Interruption) { in.Rehearsal = true }, "cannot rehearse the kind"},
+		"a change that never starts":    {spot.ScheduledChange, func(in *spot.Interruption) { in.Start = time.Time{} }, "a start time"},
+		"a change to no state":          {spot.StateChange, func(in *spot.Interruption) { in.State = "" }, `state is ""`},
+		"an action without a hook":      {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Hook = "" }, "a hook (\"\")"},
+		"an action without a group":     {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Group = "" }, "a group (\"\")"},
+		"an action of another instance": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Instance = "i-0000000000000000f" }, "the lifecycle action is for"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			in := one(c.kind)
+			in := example(c.kind)
 			c.change(&in)
 			event, err := eventbridge.Encode(in)
 			if err == nil || !strings.HasPrefix(err.Error(), "encoding the event e: ") || !strings.Contains(err.Error(), c.want) {

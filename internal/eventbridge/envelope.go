@@ -11,8 +11,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// envelope is the part of an event that every type has. It is our own and not the Lambda library's, which drops
-// replay-name. The resources are written and never read: what stands there differs from source to source.
+// envelope holds the fields that all events have. The Lambda library's type lacks replay-name. Resources is written but
+// never read: its content depends on the source.
 type envelope struct {
 	Version    string          `json:"version"`
 	ID         string          `json:"id"`
@@ -26,8 +26,8 @@ type envelope struct {
 	Detail     json.RawMessage `json:"detail"`
 }
 
-// Sources of what people send. EventBridge lets nobody but AWS send under a name that begins with "aws.", so an event of
-// these names is never AWS's own, and one of AWS's names is never a rehearsal.
+// Sources of custom events. EventBridge reserves names that begin with "aws." for AWS, so a rehearsal can never look like
+// an AWS event.
 const (
 	SourceRehearsal = "kops-spot.rehearsal"
 	SourceSelfCheck = "kops-spot.self-check"
@@ -42,24 +42,24 @@ const (
 	scheduledType  = "Scheduled Event"
 )
 
-// eventType is one type of event: how it is called, and how its detail is read and written.
+// eventType describes one type of event and how to decode and encode its detail.
 type eventType struct {
 	source, name string
-	kinds        []spot.Kind // what it may mean
-	rehearsed    bool        // a person may send it as a rehearsal: its detail says no more than which instance it is
+	kinds        []spot.Kind // the kinds it can have
+	rehearsed    bool        // can be sent as a rehearsal: its detail only names an instance
 	codec
 }
 
-// codec reads and writes the details of one type of event.
+// codec decodes and encodes the detail of one type of event.
 type codec interface {
-	// read returns in, which has what the envelope says, once for each instance that the detail speaks of, with what
-	// the detail says. It returns at least one, or an error.
-	read(e envelope, in spot.Interruption) ([]spot.Interruption, error)
-	// write returns the detail for an interruption, and the event's resource.
-	write(in spot.Interruption) (detail any, resource string, err error)
+	// decode returns a copy of in, which holds the envelope's fields, for each instance in the detail. It returns at least
+	// one, or an error.
+	decode(e envelope, in spot.Interruption) ([]spot.Interruption, error)
+	// encode returns the detail and the resource of the event for an interruption.
+	encode(in spot.Interruption) (detail any, resource string, err error)
 }
 
-// types is the one table of events.
+// types lists all supported events.
 var types = []eventType{
 	{source: sourceEC2, name: "EC2 Spot Instance Interruption Warning", rehearsed: true,
 		kinds: []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate},
@@ -74,17 +74,17 @@ var types = []eventType{
 		kinds: []spot.Kind{spot.ScheduledChange}, codec: healthEvent{}},
 }
 
-// interruption is what the envelope says of an interruption, checked.
+// interruption validates the envelope and returns its fields.
 func (e envelope) interruption() (spot.Interruption, error) {
 	if e.ID == "" {
-		return spot.Interruption{}, errors.New(`decoding the event: it has no "id"`)
+		return spot.Interruption{}, errors.New(`decoding the event: "id" is missing`)
 	}
 	at, err := parseTime(e.Time, time.RFC3339)
 	if err != nil {
-		return spot.Interruption{}, e.wrong(`its "time" is not as in 2026-01-31T12:00:00Z: %w`, err)
+		return spot.Interruption{}, e.invalid(`"time" must look like 2026-01-31T12:00:00Z: %w`, err)
 	}
 	if e.Region == "" {
-		return spot.Interruption{}, e.wrong(`it has no "region"`)
+		return spot.Interruption{}, e.invalid(`"region" is missing`)
 	}
 	return spot.Interruption{EventID: e.ID, Account: e.Account, Region: e.Region, Time: at,
 		Replayed: e.ReplayName != "", Rehearsal: e.Source == SourceRehearsal}, nil
@@ -92,16 +92,16 @@ func (e envelope) interruption() (spot.Interruption, error) {
 
 var instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
 
-// of is the interruption of one instance.
+// of returns the interruption of one instance.
 func (e envelope) of(in spot.Interruption, kind spot.Kind, instance string) ([]spot.Interruption, error) {
 	if !instanceID.MatchString(instance) {
-		return nil, e.wrong(`%q is no EC2 instance id (i- and 8 to 17 hexadecimal digits)`, instance)
+		return nil, e.invalid(`%q is not an EC2 instance ID`, instance)
 	}
 	in.Kind, in.Instance = kind, instance
 	return []spot.Interruption{in}, nil
 }
 
-// detailOf reads the event's detail.
+// detailOf decodes the event's detail.
 func detailOf[T any](e envelope) (T, error) {
 	var d T
 	if err := json.Unmarshal(e.Detail, &d); err != nil {
@@ -110,18 +110,18 @@ func detailOf[T any](e envelope) (T, error) {
 	return d, nil
 }
 
-// wrong is the error of an event that is not as AWS documents it.
-func (e envelope) wrong(format string, args ...any) error {
+// invalid returns the error for an event that does not have the format that AWS documents.
+func (e envelope) invalid(format string, args ...any) error {
 	return fmt.Errorf("decoding the event %s: %w", e.ID, fmt.Errorf(format, args...))
 }
 
-// nothing is the error of an event that asks for nothing.
-func (e envelope) nothing(reason string) error {
+// noAction returns the error for an event that needs no action.
+func (e envelope) noAction(reason string) error {
 	return &UnknownError{ID: e.ID, Source: e.Source, DetailType: e.DetailType, Reason: reason}
 }
 
-// parseTime reads a time in one of the layouts, and says why it is not in the first. Years that nobody means are refused:
-// not every one of them could be written again.
+// parseTime parses a time in one of the layouts. The error is about the first layout. It rejects years that cannot be
+// formatted again.
 func parseTime(text string, layouts ...string) (time.Time, error) {
 	var why error
 	for _, layout := range layouts {
@@ -130,7 +130,7 @@ func parseTime(text string, layouts ...string) (time.Time, error) {
 			if t = t.UTC(); t.Year() >= 1970 && t.Year() <= 9999 {
 				return t, nil
 			}
-			err = fmt.Errorf("the year %d cannot be meant", t.Year())
+			err = fmt.Errorf("year %d is out of range", t.Year())
 		}
 		why = cmp.Or(why, err)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// FuzzDecode: whatever comes in is whole interruptions, a self-check, nothing to do, or an error; never a panic, and never
-// half of one.
+// FuzzDecode: any input results in complete interruptions, a self-check, an UnknownError or another error, and never in a
+// panic.
 func FuzzDecode(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(files) == 0 {
@@ -50,14 +50,14 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("not one of each: %+v", got)
 			}
 			seen = append(seen, in.Instance)
-			whole(t, in)
-			again(t, in)
+			requireComplete(t, in)
+			requireRoundTrip(t, in)
 		}
 	})
 }
 
-// whole demands what its handling needs of an interruption.
-func whole(t *testing.T, in spot.Interruption) {
+// requireComplete requires every field that the handler needs.
+func requireComplete(t *testing.T, in spot.Interruption) {
 	t.Helper()
 	if len(in.Instance) < len("i-12345678") || in.Region == "" || in.Time.IsZero() || in.Kind.Description() == "" ||
 		(in.Kind == spot.ScheduledChange) == in.Start.IsZero() ||
@@ -68,15 +68,15 @@ func whole(t *testing.T, in spot.Interruption) {
 	}
 }
 
-// again demands that the interruption survives being an event.
-func again(t *testing.T, in spot.Interruption) {
+// requireRoundTrip requires that encoding and decoding returns the same interruption.
+func requireRoundTrip(t *testing.T, in spot.Interruption) {
 	t.Helper()
 	event, err := eventbridge.Encode(in)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := eventbridge.Decode(event)
-	in.Time, in.Start = in.Time.Truncate(1e9), in.Start.Truncate(1e9) // events have whole seconds
+	in.Time, in.Start = in.Time.Truncate(1e9), in.Start.Truncate(1e9) // events have a resolution of 1 s
 	if err != nil || len(got.Interruptions) != 1 || got.Interruptions[0] != in {
 		t.Fatalf("%+v became %+v, %v", in, got, err)
 	}

@@ -12,12 +12,11 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// healthEvent announces what AWS will do to instances: retire, stop or reboot them, or take their host out of service
-// ("AWS Health events Amazon EventBridge schema" in the AWS Health User Guide).
+// healthEvent announces that AWS will retire, stop or reboot instances, or maintain their host ("AWS Health events Amazon
+// EventBridge schema" in the AWS Health User Guide).
 //
-// An announcement of many instances comes in pages. Each is an event with an id of its own, in any order, and names
-// instances that no other page names; so each is handled by itself. What does come twice is the backup: AWS Health sends
-// every event of a region to a second region too, and says so in it.
+// An announcement about many instances has several pages. Each page is a separate event with its own instances, so each is
+// handled separately. AWS Health also sends a backup of every event to a second region and marks it as such.
 type healthEvent struct{}
 
 const (
@@ -28,7 +27,7 @@ const (
 	startTimeLayout = "Mon, 02 Jan 2006 15:04:05 GMT"
 )
 
-// healthDetail is what is read of the detail. The rest cannot do harm by being otherwise than AWS documents it.
+// healthDetail has the fields that are decoded. Errors in other fields do no harm.
 type healthDetail struct {
 	Service   string         `json:"service"`
 	TypeCode  string         `json:"eventTypeCode"`
@@ -38,7 +37,7 @@ type healthDetail struct {
 	Region    string         `json:"eventRegion"`
 	Account   string         `json:"affectedAccount,omitempty"`
 	Entities  []healthEntity `json:"affectedEntities"`
-	Backup    any            `json:"backupEvent"` // "true" or "false"; as a boolean it would mean the same
+	Backup    any            `json:"backupEvent"` // "true" or "false", as a string or a boolean
 }
 
 type healthEntity struct {
@@ -46,8 +45,8 @@ type healthEntity struct {
 	Status string `json:"status,omitempty"` // IMPAIRED, UNIMPAIRED, PENDING, RESOLVED or UNKNOWN
 }
 
-// healthWhole is the whole detail, as far as AWS requires it.
-type healthWhole struct {
+// fullHealthDetail has all required fields.
+type fullHealthDetail struct {
 	healthDetail
 	EventARN        string       `json:"eventArn"`
 	Scope           string       `json:"eventScopeCode"`
@@ -63,20 +62,20 @@ type healthText struct {
 	Text     string `json:"latestDescription"`
 }
 
-func (healthEvent) read(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
+func (healthEvent) decode(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
 	d, err := detailOf[healthDetail](e)
 	if err != nil {
 		return nil, err
 	}
 	instances := d.instances()
-	if reason := d.idle(instances); reason != "" {
-		return nil, e.nothing(reason)
+	if reason := d.noActionReason(instances); reason != "" {
+		return nil, e.noAction(reason)
 	}
 	if in.Start, err = d.start(); err != nil {
-		return nil, e.wrong(`its "startTime" is not as in %q, and nobody can plan for an announcement without its time: %w`, startTimeLayout, err)
+		return nil, e.invalid(`"startTime" must look like %q: %w`, startTimeLayout, err)
 	}
-	// The envelope tells where the event was sent to, these two whose instances they are: an organization's events come
-	// to one account.
+	// The envelope names the account and region that received the event. With an organization view, the instances can
+	// belong to another account.
 	in.Account, in.Region = cmp.Or(d.Account, in.Account), cmp.Or(d.Region, in.Region)
 	all := make([]spot.Interruption, 0, len(instances))
 	for _, instance := range instances {
@@ -89,40 +88,39 @@ func (healthEvent) read(e envelope, in spot.Interruption) ([]spot.Interruption, 
 	return all, nil
 }
 
-// idle is why there is nothing to do, or nothing.
-func (d healthDetail) idle(instances []string) string {
+// noActionReason says why the event needs no action. It is empty if action is needed.
+func (d healthDetail) noActionReason(instances []string) string {
 	switch {
 	case d.Service != serviceEC2:
-		return fmt.Sprintf("it is about the service %q, not EC2", d.Service)
+		return fmt.Sprintf("the service is %q, not EC2", d.Service)
 	case d.Category != categoryChange:
-		return fmt.Sprintf("its category is %q: only a scheduledChange announces what will happen to an instance", d.Category)
+		return fmt.Sprintf("the category is %q, not scheduledChange", d.Category)
 	case strings.EqualFold(fmt.Sprint(d.Backup), "true"):
-		return "it is the backup of an event that AWS Health sends to the instances' own region as well"
+		return "this is the backup of an event that AWS Health also sends to the instances' region"
 	case strings.EqualFold(d.Status, statusClosed):
 		return "the change is closed"
 	case d.ended():
-		return fmt.Sprintf("%s says that the change is over or will not come", d.TypeCode)
+		return fmt.Sprintf("%s means that the change has ended or was canceled", d.TypeCode)
 	case len(instances) == 0:
-		return "it names no EC2 instance that the change still affects"
+		return "the event names no affected EC2 instance"
 	}
 	return ""
 }
 
-// ended reports whether the event's code says that nothing is to come any more. AWS publishes no list of the codes: those
-// of announcements end in _SCHEDULED or _EXPEDITED, and one is known to end in _COMPLETED; one that speaks of a
-// cancellation is taken at its word. Everything else counts as an announcement.
+// ended reports whether the type code means that the change has ended or was canceled. AWS publishes no list of codes.
+// Announcements end in _SCHEDULED or _EXPEDITED, and one known code ends in _COMPLETED. All other codes count as
+// announcements.
 func (d healthDetail) ended() bool {
 	return slices.ContainsFunc([]string{"_CANCELLED", "_CANCELED", "_COMPLETED", "_COMPLETE"}, func(end string) bool {
 		return strings.HasSuffix(d.TypeCode, end)
 	})
 }
 
-// instanceARNStart begins the ARN of an instance. What stands there for region and account is not looked at.
+// instanceARNStart matches the start of an instance's ARN, with any region and account.
 var instanceARNStart = regexp.MustCompile(`^arn:[^:]*:ec2:[^:]*:[^:]*:instance/`)
 
-// instances are the ids of the affected instances, each once. An entity may be named by its id or by its ARN, and may be
-// a volume or a host. Only RESOLVED takes an instance out: AWS does not say that an UNIMPAIRED one, which works, will be
-// left alone.
+// instances returns the IDs of the affected instances without duplicates. An entity is an ID or an ARN, possibly of a
+// volume or host. Only RESOLVED excludes an instance: AWS may still change an UNIMPAIRED one.
 func (d healthDetail) instances() (ids []string) {
 	for _, entity := range d.Entities {
 		id := entity.Value
@@ -137,18 +135,17 @@ func (d healthDetail) instances() (ids []string) {
 	return ids
 }
 
-// start is the announced moment. AWS's own samples have days of one digit and of two, and days of the week that are
-// wrong.
+// start parses the announced time. AWS's samples have one-digit and two-digit days, and wrong weekdays.
 func (d healthDetail) start() (time.Time, error) {
 	return parseTime(d.StartTime, "Mon, 2 Jan 2006 15:04:05 GMT", "Mon, 2 Jan 2006 15:04:05 UTC", "Mon, 2 Jan 2006 15:04:05 -0700")
 }
 
-func (healthEvent) write(in spot.Interruption) (any, string, error) {
+func (healthEvent) encode(in spot.Interruption) (any, string, error) {
 	if in.Start.IsZero() {
-		return nil, "", errors.New("a scheduled change needs the time of its start")
+		return nil, "", errors.New("a scheduled change needs a start time")
 	}
 	const code = "AWS_EC2_INSTANCE_RETIREMENT_SCHEDULED"
-	return healthWhole{
+	return fullHealthDetail{
 		healthDetail: healthDetail{Service: serviceEC2, TypeCode: code, Category: categoryChange, Status: "upcoming",
 			StartTime: in.Start.UTC().Format(startTimeLayout), Region: in.Region, Account: in.Account,
 			Entities: []healthEntity{{Value: in.Instance, Status: "PENDING"}}, Backup: "false"},

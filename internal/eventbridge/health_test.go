@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// affected decodes the event, and returns the instances it speaks of.
+// affected decodes the event and returns its instances.
 func affected(t *testing.T, event []byte) (ids []string) {
 	t.Helper()
 	for _, in := range decode(t, event).Interruptions {
@@ -15,9 +15,9 @@ func affected(t *testing.T, event []byte) (ids []string) {
 	return ids
 }
 
-// TestEachPageIsAnEventOfItsOwn: no two pages name the same instance, so none of them repeats another. Within one, each
-// instance counts once, by its id or by its ARN; what is no instance, or is resolved, does not.
-func TestEachPageIsAnEventOfItsOwn(t *testing.T) {
+// TestHealthPages: pages never share instances. Within a page, duplicates (by ID or ARN), resolved entities and entities
+// that are not instances are ignored.
+func TestHealthPages(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string][]string{
 		"health-page-1-of-2":                 {instance, "i-0aaaaaaaaaaaaaaa1"},
@@ -36,7 +36,7 @@ func TestEachPageIsAnEventOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestHealthEventsThatAskForNothing(t *testing.T) {
+func TestHealthNoAction(t *testing.T) {
 	t.Parallel()
 	set := func(field string, value any) func(_, _ map[string]any) {
 		return func(_, d map[string]any) { d[field] = value }
@@ -55,24 +55,24 @@ func TestHealthEventsThatAskForNothing(t *testing.T) {
 		"a backup":                  {set("backupEvent", "true"), "backup"},
 		"a backup, as a boolean":    {set("backupEvent", true), "backup"},
 		"closed":                    {set("statusCode", "closed"), "closed"},
-		"cancelled":                 {set("eventTypeCode", code+"_CANCELLED"), code + "_CANCELLED says"},
-		"completed":                 {set("eventTypeCode", code+"_COMPLETED"), "is over"},
-		"a volume's":                {set("affectedEntities", entity("vol-0aaaaaaaaaaaaaaa3", "PENDING")), "no EC2 instance"},
-		"another service's ARN":     {set("affectedEntities", entity("arn:aws:ssm:us-east-1:123456789012:instance/"+instance, "PENDING")), "no EC2 instance"},
-		"an ARN with more behind":   {set("affectedEntities", entity("arn:aws:ec2:us-east-1:123456789012:instance/"+instance+"/x", "PENDING")), "no EC2 instance"},
-		"resolved":                  {set("affectedEntities", entity(instance, "RESOLVED")), "no EC2 instance"},
-		"of nobody":                 {set("affectedEntities", []any{}), "no EC2 instance"},
-		"without entities":          {set("affectedEntities", nil), "no EC2 instance"},
-		"of nobody, and at no time": {func(_, d map[string]any) { d["affectedEntities"] = nil; delete(d, "startTime") }, "no EC2 instance"},
+		"cancelled":                 {set("eventTypeCode", code+"_CANCELLED"), code + "_CANCELLED means"},
+		"completed":                 {set("eventTypeCode", code+"_COMPLETED"), "has ended"},
+		"a volume's":                {set("affectedEntities", entity("vol-0aaaaaaaaaaaaaaa3", "PENDING")), "no affected EC2 instance"},
+		"another service's ARN":     {set("affectedEntities", entity("arn:aws:ssm:us-east-1:123456789012:instance/"+instance, "PENDING")), "no affected EC2 instance"},
+		"an ARN with more behind":   {set("affectedEntities", entity("arn:aws:ec2:us-east-1:123456789012:instance/"+instance+"/x", "PENDING")), "no affected EC2 instance"},
+		"resolved":                  {set("affectedEntities", entity(instance, "RESOLVED")), "no affected EC2 instance"},
+		"of nobody":                 {set("affectedEntities", []any{}), "no affected EC2 instance"},
+		"without entities":          {set("affectedEntities", nil), "no affected EC2 instance"},
+		"of nobody, and at no time": {func(_, d map[string]any) { d["affectedEntities"] = nil; delete(d, "startTime") }, "no affected EC2 instance"},
 		"closed, and at no time":    {func(_, d map[string]any) { d["statusCode"] = "closed"; delete(d, "startTime") }, "closed"},
 	} {
-		t.Run(name, func(t *testing.T) { nothing(t, changed(t, "health-scheduled-change", c.change), c.want) })
+		t.Run(name, func(t *testing.T) { requireNoAction(t, changed(t, "health-scheduled-change", c.change), c.want) })
 	}
-	nothing(t, sample(t, "health-backup"), "backup")
-	nothing(t, sample(t, "health-dedicated-host"), "no EC2 instance")
+	requireNoAction(t, sample(t, "health-backup"), "backup")
+	requireNoAction(t, sample(t, "health-dedicated-host"), "no affected EC2 instance")
 }
 
-func TestHealthEventsThatCount(t *testing.T) {
+func TestHealthScheduledChanges(t *testing.T) {
 	t.Parallel()
 	set := func(field string, value any) func(_, _ map[string]any) {
 		return func(_, d map[string]any) { d[field] = value }
@@ -97,7 +97,7 @@ func TestHealthEventsThatCount(t *testing.T) {
 	}
 }
 
-func TestStartTimesAsAWSWritesThem(t *testing.T) {
+func TestHealthStartTimes(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Time{
 		"Thu, 15 Jan 2026 07:00:00 GMT":   time.Date(2026, 1, 15, 7, 0, 0, 0, time.UTC),
@@ -114,8 +114,8 @@ func TestStartTimesAsAWSWritesThem(t *testing.T) {
 	}
 }
 
-// TestAnOrganizationsEventNamesWhoseInstanceItIs: the envelope has the account and the region that it was sent to.
-func TestAnOrganizationsEventNamesWhoseInstanceItIs(t *testing.T) {
+// TestHealthOrganizationView: the envelope names the account and region that received the event.
+func TestHealthOrganizationView(t *testing.T) {
 	t.Parallel()
 	if in := decode(t, sample(t, "health-organization")).Interruptions[0]; in.Account != "123456789012" {
 		t.Errorf("the account is %s", in.Account)

@@ -8,7 +8,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// instanceDetail is the detail of the events that EC2 sends about one instance; each type has some of its fields.
+// instanceDetail is the detail of EC2's events about an instance. Each type uses some of the fields.
 type instanceDetail struct {
 	InstanceID string `json:"instance-id"`
 	Action     string `json:"instance-action,omitempty"`
@@ -19,14 +19,13 @@ func instanceARN(in spot.Interruption) string {
 	return fmt.Sprintf("arn:aws:ec2:%s:%s:instance/%s", in.Region, in.Account, in.Instance)
 }
 
-// warning is an event that announces what EC2 is about to do to an instance. It holds the actions that there are, with
-// their meanings.
+// warning decodes a Spot interruption warning. It lists the possible actions.
 type warning []struct {
 	action string
 	kind   spot.Kind
 }
 
-func (w warning) read(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
+func (w warning) decode(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
 	d, err := detailOf[instanceDetail](e)
 	if err != nil {
 		return nil, err
@@ -38,22 +37,22 @@ func (w warning) read(e envelope, in spot.Interruption) ([]spot.Interruption, er
 		}
 		actions = append(actions, a.action)
 	}
-	return nil, e.wrong(`its "instance-action" is %q, not %s`, d.Action, oneOf(actions))
+	return nil, e.invalid(`"instance-action" is %q, not %s`, d.Action, joinOr(actions))
 }
 
-func (w warning) write(in spot.Interruption) (any, string, error) {
+func (w warning) encode(in spot.Interruption) (any, string, error) {
 	for _, a := range w {
 		if a.kind == in.Kind {
 			return instanceDetail{InstanceID: in.Instance, Action: a.action}, instanceARN(in), nil
 		}
 	}
-	return nil, "", fmt.Errorf("no action means %q", in.Kind)
+	return nil, "", fmt.Errorf("no action for the kind %q", in.Kind)
 }
 
-// recommendation says that a Spot instance is likelier than others to be taken back.
+// recommendation says that a Spot instance has an elevated risk of interruption.
 type recommendation struct{}
 
-func (recommendation) read(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
+func (recommendation) decode(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
 	d, err := detailOf[instanceDetail](e)
 	if err != nil {
 		return nil, err
@@ -61,41 +60,41 @@ func (recommendation) read(e envelope, in spot.Interruption) ([]spot.Interruptio
 	return e.of(in, spot.Rebalance, d.InstanceID)
 }
 
-func (recommendation) write(in spot.Interruption) (any, string, error) {
+func (recommendation) encode(in spot.Interruption) (any, string, error) {
 	return instanceDetail{InstanceID: in.Instance}, instanceARN(in), nil
 }
 
-// stateChange says which state an instance is in now.
+// stateChange says which state an instance has entered.
 type stateChange struct{}
 
 const statePending = "pending"
 
-// states are all there are, in the order in which an instance has them.
+// states lists all instance states, in order.
 var states = []string{statePending, "running", "stopping", "stopped", "shutting-down", "terminated"}
 
-func (stateChange) read(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
+func (stateChange) decode(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
 	d, err := detailOf[instanceDetail](e)
 	switch {
 	case err != nil:
 		return nil, err
 	case !slices.Contains(states, d.State):
-		return nil, e.wrong(`its "state" is %q, not %s`, d.State, oneOf(states))
+		return nil, e.invalid(`"state" is %q, not %s`, d.State, joinOr(states))
 	case d.State == statePending:
-		return nil, e.nothing("an instance that starts leaves nothing behind; that it runs is an event of its own")
+		return nil, e.noAction("the instance is starting; another event follows when it runs")
 	}
 	in.State = d.State
 	return e.of(in, spot.StateChange, d.InstanceID)
 }
 
-func (stateChange) write(in spot.Interruption) (any, string, error) {
+func (stateChange) encode(in spot.Interruption) (any, string, error) {
 	if !slices.Contains(states, in.State) {
-		return nil, "", fmt.Errorf("the state is %q, not %s", in.State, oneOf(states))
+		return nil, "", fmt.Errorf("state is %q, not %s", in.State, joinOr(states))
 	}
 	return instanceDetail{InstanceID: in.Instance, State: in.State}, instanceARN(in), nil
 }
 
-// oneOf is a list in words.
-func oneOf(words []string) string {
+// joinOr joins words as in "a, b or c".
+func joinOr(words []string) string {
 	last := len(words) - 1
 	if last < 1 {
 		return strings.Join(words, "")

@@ -6,12 +6,11 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// lifecycleAction is the event of an instance that a lifecycle hook of its Auto Scaling group holds back on its way out.
+// lifecycleAction means that a lifecycle hook delays the termination of an instance.
 //
-// Where the instance goes is not read. "Destination" is EC2 for one that is terminated, and WarmPool for one that its
-// group keeps for later; both leave service, and the pods of both have to go first. "Origin" is WarmPool for one that
-// goes from the pool: it has no pods, but its hook waits for an answer like any other. Groups without a warm pool may
-// send neither.
+// It ignores "Origin" and "Destination". Destination is EC2 for a terminated instance and WarmPool for one that returns to
+// the warm pool: both must be drained. Origin is WarmPool for an instance that leaves the pool: it has no pods, but its
+// hook must be completed as well. Groups without a warm pool may send neither.
 type lifecycleAction struct{}
 
 const transitionTerminating = "autoscaling:EC2_INSTANCE_TERMINATING"
@@ -26,31 +25,31 @@ type lifecycleDetail struct {
 	Destination string `json:"Destination,omitempty"`
 }
 
-func (lifecycleAction) read(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
+func (lifecycleAction) decode(e envelope, in spot.Interruption) ([]spot.Interruption, error) {
 	d, err := detailOf[lifecycleDetail](e)
 	if err != nil {
 		return nil, err
 	}
 	if d.Transition != transitionTerminating {
-		return nil, e.wrong(`its "LifecycleTransition" is %q, not %s`, d.Transition, transitionTerminating)
+		return nil, e.invalid(`"LifecycleTransition" is %q, not %s`, d.Transition, transitionTerminating)
 	}
-	// An action is completed by its group, its hook and the instance; the token is only the surer name of the last.
+	// The token is optional: group, hook and instance also identify the action.
 	if d.Group == "" || d.Hook == "" {
-		return nil, e.wrong(`it has no "AutoScalingGroupName" or no "LifecycleHookName"`)
+		return nil, e.invalid(`"AutoScalingGroupName" or "LifecycleHookName" is missing`)
 	}
 	in.Action = spot.Action{Group: d.Group, Hook: d.Hook, Token: d.Token, Instance: d.InstanceID}
 	return e.of(in, spot.LifecycleTerminate, d.InstanceID)
 }
 
-func (lifecycleAction) write(in spot.Interruption) (any, string, error) {
+func (lifecycleAction) encode(in spot.Interruption) (any, string, error) {
 	a := in.Action
 	switch {
 	case a.Group == "" || a.Hook == "":
-		return nil, "", fmt.Errorf("a lifecycle action needs its group (%q) and its hook (%q)", a.Group, a.Hook)
+		return nil, "", fmt.Errorf("a lifecycle action needs a group (%q) and a hook (%q)", a.Group, a.Hook)
 	case a.Instance != in.Instance:
-		return nil, "", fmt.Errorf("the lifecycle action is of %q, the interruption of %q", a.Instance, in.Instance)
+		return nil, "", fmt.Errorf("the lifecycle action is for %q, the interruption for %q", a.Instance, in.Instance)
 	}
-	// The group's own id, which stands before its name, is nowhere else in the event.
+	// The event does not contain the group's UUID.
 	group := fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:00000000-0000-0000-0000-000000000000:autoScalingGroupName/%s",
 		in.Region, in.Account, a.Group)
 	return lifecycleDetail{Token: a.Token, Group: a.Group, Hook: a.Hook, InstanceID: in.Instance, Transition: transitionTerminating,

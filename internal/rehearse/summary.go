@@ -26,7 +26,7 @@ func (l LogSummary) Last(n int) []spot.Outcome {
 	for i := len(l.Outcomes) - 1; i >= 0 && len(last) < n; i-- {
 		out := l.Outcomes[i]
 		skip := out.Result == spot.OtherCluster || out.Result == spot.Ignored || out.Result == spot.Expired
-		if !skip && out.Event.ID != eventbridge.MadeUp {
+		if !skip && out.Event.ID != eventbridge.SyntheticEventID {
 			last = append(last, out)
 		}
 	}

@@ -426,7 +426,7 @@ func TestBadEventsAndConfiguration(t *testing.T) {
 	}
 	for event, want := range map[string]string{
 		`{}`: "detail-type",
-		`{"source":"aws.ec2","detail-type":"EC2 Spot Instance Interruption Warning","id":"x","time":"2026-01-01T00:00:00Z","region":"us-east-1","detail":{"instance-id":"i-1","instance-action":"terminate"}}`: "no EC2 instance id",
+		`{"source":"aws.ec2","detail-type":"EC2 Spot Instance Interruption Warning","id":"x","time":"2026-01-01T00:00:00Z","region":"us-east-1","detail":{"instance-id":"i-1","instance-action":"terminate"}}`: "is not an EC2 instance ID",
 	} {
 		if said := r.failure([]byte(event)); !strings.Contains(said, want) {
 			t.Errorf("%s: %s", event, said)

@@ -83,7 +83,7 @@ func TestWhatCannotBeSentIsToldOf(t *testing.T) {
 		answer answer
 		says   string
 	}{
-		"a kind without rehearsal": {spot.ScheduledChange, answer{}, "there is no rehearsal of the kind"},
+		"a kind without rehearsal": {spot.ScheduledChange, answer{}, "cannot rehearse the kind"},
 		"a bus that is closed":     {spot.SpotStop, answer{code: "AccessDeniedException"}, "sending the rehearsal to the event bus mine: "},
 		"an entry that is refused": {spot.SpotStop, answer{body: `{"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "later"}]}`},
 			"sending the rehearsal to the event bus mine: InternalFailure: later"},

@@ -1,4 +1,4 @@
-// Package app makes the production handler of the environment's settings.
+// Package app configures the function from environment variables and connects it to AWS and Kubernetes.
 package app
 
 import (
@@ -19,10 +19,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Logger writes a line of JSON for each step.
+// Logger returns a logger that writes one line of JSON per message.
 func Logger(stdout io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(stdout, nil)) }
 
-// Function is what the Lambda runs for each event.
+// Function is the Lambda function.
 type Function struct {
 	cluster string
 	handle  func(context.Context, spot.Interruption) (spot.Outcome, error)
@@ -31,7 +31,7 @@ type Function struct {
 	log     *slog.Logger
 }
 
-// New makes the function that the environment (in the form of os.Environ) describes. It makes no request.
+// New returns a function configured by environ, which has the form of os.Environ. It makes no requests.
 func New(ctx context.Context, environ []string, version string, stdout io.Writer) (*Function, error) {
 	cfg, err := ParseConfig(environ)
 	if err != nil {
@@ -42,7 +42,7 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 		return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 	}
 	if awsConfig.Region == "" {
-		return nil, errors.New("reading the AWS configuration: AWS_REGION: set it to the cluster's region; Lambda sets it by itself")
+		return nil, errors.New("reading the AWS configuration: AWS_REGION is not set: set it to the cluster's region (Lambda sets it automatically)")
 	}
 	cloud, userAgent := aws.New(awsConfig), "kops-spot/"+version
 	login, err := cfg.logIn(awsConfig, cloud, userAgent)
@@ -65,8 +65,8 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 	return f, nil
 }
 
-// Handle handles one event as EventBridge hands it to a function. What it returns is a spot.Outcome or, where the event
-// asks whether the function could act, a SelfCheck. An error means that nothing was done.
+// Handle handles one EventBridge event. It returns a spot.Outcome or, for a self-check, a SelfCheck. An error means that
+// nothing was changed.
 func (f *Function) Handle(ctx context.Context, event json.RawMessage) (any, error) {
 	e, err := eventbridge.Decode(event)
 	var unknown *eventbridge.UnknownError
@@ -93,7 +93,7 @@ func (f *Function) failed(event string, err error) error {
 	return err
 }
 
-// interrupted handles an event about one instance or several.
+// interrupted handles an event about one or more instances.
 func (f *Function) interrupted(ctx context.Context, all []spot.Interruption) (spot.Outcome, error) {
 	out, err := f.handleAll(ctx, all)
 	if err != nil {
@@ -110,17 +110,17 @@ func (f *Function) interrupted(ctx context.Context, all []spot.Interruption) (sp
 	return out, nil
 }
 
-// selfCheck says whether the function could act now. That it could not is what it was asked for, and no error: another
-// invocation would say the same, and the metric says it to whom it concerns.
+// selfCheck reports whether the function is ready to act. NotReady is not an error: a retry by Lambda would not help, and
+// the metric has an alarm.
 func (f *Function) selfCheck(ctx context.Context, event string) SelfCheck {
-	told := f.check(ctx)
-	f.log.Info("self-check", "event", event, "self_check", told)
-	f.measure(told.Cluster, "", told.metrics())
-	return told
+	result := f.check(ctx)
+	f.log.Info("self-check", "event", event, "self_check", result)
+	f.measure(result.Cluster, "", result.metrics())
+	return result
 }
 
 func (f *Function) measure(cluster, result string, metrics []metric) {
 	if err := writeMetrics(f.stdout, cluster, result, metrics, time.Now()); err != nil {
-		f.log.Error("the metrics could not be written", "error", err.Error())
+		f.log.Error("writing metrics failed", "error", err.Error())
 	}
 }

@@ -11,45 +11,45 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// castaiKey is the name of CAST AI's key where a secret holds several texts.
+// castaiKey is the key under which a JSON secret holds CAST AI's API key.
 const castaiKey = "castai"
 
-// autoscaler is where CAST AI is, who we are there, and where the key is kept; zero where there is none.
+// autoscaler configures the client of CAST AI's API. It is zero if CAST AI is not used.
 type autoscaler struct {
 	cluster, url string
-	key          place
+	key          location
 }
 
-// readAutoscaler checks the settings about CAST AI, which count together. Their errors repeat no value: a key may have been
-// put in the place of another.
+// readAutoscaler reads the settings for CAST AI. Its errors never contain a value, which may be a key in the wrong setting.
 func (c *Config) readAutoscaler(env map[string]string) (errs []error) {
 	bad := func(name, format string, args ...any) { errs = append(errs, fmt.Errorf(name+": "+format, args...)) }
 	cluster, key, url := env[envCASTAICluster], env[envCASTAIKey], env[envCASTAIURL]
 	if cluster == "" && key == "" {
 		if url != "" {
-			bad(envCASTAIURL, "take it away, or set %s and %s too", envCASTAICluster, envCASTAIKey)
+			bad(envCASTAIURL, "remove it, or also set %s and %s", envCASTAICluster, envCASTAIKey)
 		}
 		if c.Policy.Replace == spot.ReplacerAutoscaler {
-			bad(envReplace, "set it to something else than %s, or set %s and %s: without them CAST AI cannot be told",
+			bad(envReplace, "%s requires %s and %s: set both, or choose another value",
 				spot.ReplacerAutoscaler, envCASTAICluster, envCASTAIKey)
 		}
 		return errs
 	}
 	in, name, _ := strings.Cut(key, ":")
-	c.castai = autoscaler{cluster: cluster, url: url, key: place{in, name}}
+	c.castai = autoscaler{cluster: cluster, url: url, key: location{in, name}}
 	if cluster == "" {
-		bad(envCASTAICluster, "set it to CAST AI's id of the cluster, a UUID, where %s is set", envCASTAIKey)
+		bad(envCASTAICluster, "set it to the ID of the cluster in CAST AI, a UUID: it is required by %s", envCASTAIKey)
 	} else if err := checkCASTAI(cluster, ""); err != nil {
 		bad(envCASTAICluster, "%w", err)
 	}
 	switch {
 	case key == "":
-		bad(envCASTAIKey, "set it to where the API key is kept (secretsmanager:<secret>, ssm:<parameter> or file:<path>) where %s is set", envCASTAICluster)
+		bad(envCASTAIKey, "set it to the location of the API key (secretsmanager:<secret>, ssm:<parameter> or file:<path>): it is required by %s", envCASTAICluster)
 	case !slices.Contains([]string{inSecret, inParameter, inFile}, in):
-		bad(envCASTAIKey, "what stands there is no place, and may be the key itself, which everybody can read here who may look at the function: put the key "+
-			"into a secret, a parameter or a file, set this to secretsmanager:<secret>, ssm:<parameter> or file:<path>, and if it was the key, make a new one")
+		bad(envCASTAIKey, "not a location: store the API key in a secret, parameter or file, and set this to secretsmanager:<secret>, "+
+			"ssm:<parameter> or file:<path>; if the value was the key itself, create a new key: everybody with access to the "+
+			"function's configuration can read it")
 	case name == "":
-		bad(envCASTAIKey, "%s: is to be followed by a name", in)
+		bad(envCASTAIKey, "add a name after %s:", in)
 	}
 	if err := checkCASTAI(anyCluster, url); err != nil {
 		bad(envCASTAIURL, "%w", err)
@@ -58,15 +58,15 @@ func (c *Config) readAutoscaler(env map[string]string) (errs []error) {
 	return errs
 }
 
-// anyCluster has the form of CAST AI's ids, so that the URL can be checked by itself.
+// anyCluster is a valid ID, used to check the URL alone.
 const anyCluster = "00000000-0000-0000-0000-000000000000"
 
-// checkCASTAI is what the client says of a cluster's id and a URL.
+// checkCASTAI validates a cluster ID and a URL.
 func checkCASTAI(cluster, url string) error {
 	return castai.Options{ClusterID: cluster, URL: url, Key: func(context.Context) (string, error) { return "", nil }}.Check()
 }
 
-// client is CAST AI's autoscaler; nil where there is none. It makes no request.
+// client returns the client of CAST AI's API, or nil if CAST AI is not used. It makes no requests.
 func (a autoscaler) client(cloud *aws.Cloud, userAgent string) spot.Autoscaler {
 	if a == (autoscaler{}) {
 		return nil

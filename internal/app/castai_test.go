@@ -18,18 +18,18 @@ func TestCASTAIMistakes(t *testing.T) {
 		env  []string
 		want []string
 	}{
-		"no key":             {[]string{cluster}, []string{"KOPS_SPOT_CASTAI_KEY: set it to where the API key is kept"}},
-		"no cluster":         {[]string{"KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: set it to CAST AI's id of the cluster"}},
-		"only a URL":         {[]string{"KOPS_SPOT_CASTAI_URL=https://x"}, []string{"KOPS_SPOT_CASTAI_URL: take it away, or set KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"}},
-		"the key itself":     {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + bare}, []string{"KOPS_SPOT_CASTAI_KEY: what stands there is no place, and may be the key itself"}},
-		"a key without dots": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + strings.ReplaceAll(bare, ":", "")}, []string{"may be the key itself"}},
-		"a place, no name":   {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=secretsmanager:"}, []string{"KOPS_SPOT_CASTAI_KEY: secretsmanager: is to be followed by a name"}},
+		"no key":             {[]string{cluster}, []string{"KOPS_SPOT_CASTAI_KEY: set it to the location of the API key"}},
+		"no cluster":         {[]string{"KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: set it to the ID of the cluster in CAST AI"}},
+		"only a URL":         {[]string{"KOPS_SPOT_CASTAI_URL=https://x"}, []string{"KOPS_SPOT_CASTAI_URL: remove it, or also set KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"}},
+		"the key itself":     {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + bare}, []string{"KOPS_SPOT_CASTAI_KEY: not a location: store the API key"}},
+		"a key without dots": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + strings.ReplaceAll(bare, ":", "")}, []string{"if the value was the key itself"}},
+		"a place, no name":   {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=secretsmanager:"}, []string{"KOPS_SPOT_CASTAI_KEY: add a name after secretsmanager:"}},
 		"the key for an id":  {[]string{"KOPS_SPOT_CASTAI_CLUSTER=" + bare, "KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: CAST AI's ID of the cluster is not a UUID"}},
 		"the key for a URL": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=ssm:/k", "KOPS_SPOT_CASTAI_URL=" + bare},
 			[]string{"KOPS_SPOT_CASTAI_URL: the URL of CAST AI's API"}},
 		"all of them": {[]string{"KOPS_SPOT_CASTAI_CLUSTER=prod", "KOPS_SPOT_CASTAI_KEY=" + bare, "KOPS_SPOT_CASTAI_URL=http://castai.example"},
 			[]string{"KOPS_SPOT_CASTAI_CLUSTER: ", "KOPS_SPOT_CASTAI_KEY: ", "KOPS_SPOT_CASTAI_URL: the URL of CAST AI's API begins with http://"}},
-		"the key for a mode": {[]string{"KOPS_SPOT_CASTAI_KEYS=" + bare}, []string{"KOPS_SPOT_CASTAI_KEYS: there is no such setting"}},
+		"the key for a mode": {[]string{"KOPS_SPOT_CASTAI_KEYS=" + bare}, []string{"KOPS_SPOT_CASTAI_KEYS: unknown setting"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := ParseConfig(complete(c.env...))

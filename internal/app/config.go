@@ -11,79 +11,79 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Mode is whether the function acts on what it decides.
+// Mode says whether the function carries out its plans.
 type Mode string
 
 const (
-	Observe Mode = "observe" // change nothing, tell the plan
+	Observe Mode = "observe" // report the plan and change nothing
 	Act     Mode = "act"
 )
 
-// The ways to log in, and the places a text can be in.
+// Authentication methods, and locations of tokens, certificates and keys.
 const (
 	byIAM          = "iam"
 	byKubeconfig   = "kubeconfig"
 	inFile         = "file"
 	inParameter    = "ssm"
 	inSecret       = "secretsmanager"
-	inVariable     = "" // the setting itself
+	inVariable     = "" // in the setting itself
 	tokenKey       = "token"
 	caKey          = "ca"
-	loginWays      = "iam or iam:<cluster id> (aws-iam-authenticator), secretsmanager:<secret>, ssm:<parameter> or file:<path> (a ServiceAccount's token), or kubeconfig:<path>"
+	loginWays      = "iam or iam:<cluster ID> (aws-iam-authenticator), secretsmanager:<secret>, ssm:<parameter> or file:<path> (ServiceAccount token), or kubeconfig:<path>"
 	internalPrefix = "api.internal."
 )
 
-// place is where a text is: a token, a CA bundle.
-type place struct{ in, name string }
+// location is where a token, CA bundle or key is stored.
+type location struct{ in, name string }
 
-// Config is the validated environment.
+// Config is the validated configuration.
 type Config struct {
 	Cluster       string
 	Mode          Mode
-	Server        string // empty with a kubeconfig, which says it
+	Server        string // empty with a kubeconfig
 	TLSServerName string
 
 	Policy spot.Policy
 
-	login  place // how, and with what: a cluster id, a path, a secret
-	ca     place // empty for the system's roots
+	login  location // the method, and its cluster ID, path or secret
+	ca     location // empty for the system's root certificates
 	castai autoscaler
 }
 
-// ParseConfig reads the settings of an environment in the form of os.Environ. Its error joins one line for each setting
-// that is missing, malformed or unknown.
+// ParseConfig reads the settings from environ, which has the form of os.Environ. Its error has one line for each missing,
+// invalid or unknown setting.
 func ParseConfig(environ []string) (Config, error) {
 	env, errs := environment(environ)
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	c := Config{Cluster: env[envCluster], Mode: Mode(env[envMode]), Server: env[envServer], TLSServerName: env[envTLSServerName]}
 	switch {
 	case c.Cluster == "":
-		bad("%s: set it to the kOps cluster's name, such as prod.example.com", envCluster)
+		bad("%s: set it to the name of the kOps cluster, such as prod.example.com", envCluster)
 	case !strings.Contains(c.Cluster, ".") || strings.ContainsAny(c.Cluster, "/: "):
-		bad("%s: %q is no kOps cluster name: it is a DNS name, such as prod.example.com", envCluster, c.Cluster)
+		bad("%s: %q is not the name of a kOps cluster: use a DNS name, such as prod.example.com", envCluster, c.Cluster)
 	}
 	if c.Mode != Observe && c.Mode != Act {
-		bad("%s: set it to observe (tell what would be done) or act (do it), not %q", envMode, c.Mode)
+		bad("%s: set it to observe (report the plan and change nothing) or act (carry out the plan), not %q", envMode, c.Mode)
 	}
 	c.login.in, c.login.name, _ = strings.Cut(env[envLogin], ":")
 	switch c.login.in {
 	case byIAM:
 		if c.login.name == "" {
-			c.login.name = c.Cluster // what kOps calls the cluster in the authenticator's configuration
+			c.login.name = c.Cluster // kOps uses the cluster's name as the authenticator's cluster ID
 		}
 		errs = append(errs, c.parseEndpoint(env[envCA])...)
 	case inSecret, inParameter, inFile:
 		if c.login.name == "" {
-			bad("%s: %s: is to be followed by a name", envLogin, c.login.in)
+			bad("%s: add a name after %s:", envLogin, c.login.in)
 		}
 		errs = append(errs, c.parseEndpoint(env[envCA])...)
 	case byKubeconfig:
 		if c.login.name == "" {
-			bad("%s: kubeconfig: is to be followed by a path", envLogin)
+			bad("%s: add a path after kubeconfig:", envLogin)
 		}
 		for _, name := range []string{envServer, envCA, envTLSServerName} {
 			if env[name] != "" {
-				bad("%s: take it away: with %s=kubeconfig:… the kubeconfig says it", name, envLogin)
+				bad("%s: remove it: with %s=kubeconfig:<path>, the kubeconfig is used", name, envLogin)
 			}
 		}
 	default:
@@ -96,33 +96,32 @@ func ParseConfig(environ []string) (Config, error) {
 	return c, nil
 }
 
-// parseEndpoint checks the settings that say where the API server is, and fills in what they leave out.
+// parseEndpoint reads the settings of the API server's endpoint and sets defaults.
 func (c *Config) parseEndpoint(ca string) (errs []error) {
 	if u, err := url.Parse(c.Server); err != nil || u.Scheme != "https" || u.Host == "" {
 		errs = append(errs, fmt.Errorf("%s: set it to the API server's URL, such as https://api.%s, not %q", envServer, c.Cluster, c.Server))
 	}
 	switch in, name, _ := strings.Cut(ca, ":"); in {
 	case inSecret, inParameter, inFile:
-		c.ca = place{in, name}
+		c.ca = location{in, name}
 		if name == "" {
-			errs = append(errs, fmt.Errorf("%s: %s: is to be followed by a name", envCA, in))
+			errs = append(errs, fmt.Errorf("%s: add a name after %s:", envCA, in))
 		}
 	default:
 		pem, err := parseCA(ca)
 		if err != nil {
 			errs = append(errs, err)
 		}
-		c.ca = place{inVariable, pem}
+		c.ca = location{inVariable, pem}
 	}
-	// kOps puts this name into every API server's certificate, whatever the load balancer in front is called. A public
-	// certificate, which needs no CA of ours, has the host's name.
-	if c.TLSServerName == "" && c.ca != (place{}) {
+	// kOps adds this name to the certificate of every API server. A public certificate (no CA setting) has the host's name.
+	if c.TLSServerName == "" && c.ca != (location{}) {
 		c.TLSServerName = internalPrefix + c.Cluster
 	}
 	return errs
 }
 
-// parseCA reads a CA bundle: PEM as it is, or in base64 as in a kubeconfig's certificate-authority-data.
+// parseCA reads a CA bundle in PEM, or PEM in base64 as in a kubeconfig.
 func parseCA(value string) (string, error) {
 	if value == "" {
 		return "", nil
@@ -131,13 +130,13 @@ func parseCA(value string) (string, error) {
 	if !strings.HasPrefix(value, "-----BEGIN") {
 		decoded, err := base64.StdEncoding.DecodeString(value)
 		if err != nil {
-			return "", fmt.Errorf("%s: set it to the cluster's CA certificates as PEM, as PEM in base64, or to where they are: "+
-				"secretsmanager:<secret>, ssm:<parameter> or file:<path>: %w", envCA, err)
+			return "", fmt.Errorf("%s: set it to CA certificates (PEM or PEM in base64) or their location "+
+				"(secretsmanager:<secret>, ssm:<parameter> or file:<path>): %w", envCA, err)
 		}
 		pem = string(decoded)
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
-		return "", fmt.Errorf("%s: there is no certificate in it; take certificate-authority-data of the cluster's kubeconfig", envCA)
+		return "", fmt.Errorf("%s: no certificate found: use certificate-authority-data from the cluster's kubeconfig", envCA)
 	}
 	return pem, nil
 }

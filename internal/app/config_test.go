@@ -26,29 +26,29 @@ func TestParseConfig(t *testing.T) {
 		"a token and a private CA": {
 			env: []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:/var/token",
 				"KOPS_SPOT_SERVER=https://api.prod.example.com", "KOPS_SPOT_CA=" + ca, "PATH=/bin", "AWS_REGION=eu-west-1"},
-			want: Config{Cluster: "prod.example.com", Mode: Act, login: place{inFile, "/var/token"}},
+			want: Config{Cluster: "prod.example.com", Mode: Act, login: location{inFile, "/var/token"}},
 		},
 		"a CA in base64": {
 			env: []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=observe", "KOPS_SPOT_LOGIN=file:/var/token",
 				"KOPS_SPOT_SERVER=https://10.0.0.1", "KOPS_SPOT_CA=" + base64.StdEncoding.EncodeToString([]byte(ca)), "KOPS_SPOT_TLS_SERVER_NAME=localhost"},
-			want: Config{Cluster: "prod.example.com", Mode: Observe, login: place{inFile, "/var/token"}},
+			want: Config{Cluster: "prod.example.com", Mode: Observe, login: location{inFile, "/var/token"}},
 		},
 		"aws-iam-authenticator": {
 			env:  []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=iam", "KOPS_SPOT_SERVER=https://api"},
-			want: Config{Cluster: "prod.example.com", Mode: Act, login: place{byIAM, "prod.example.com"}},
+			want: Config{Cluster: "prod.example.com", Mode: Act, login: location{byIAM, "prod.example.com"}},
 		},
 		"a cluster id of its own": {
 			env:  []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=iam:prod", "KOPS_SPOT_SERVER=https://api"},
-			want: Config{Cluster: "prod.example.com", Mode: Act, login: place{byIAM, "prod"}},
+			want: Config{Cluster: "prod.example.com", Mode: Act, login: location{byIAM, "prod"}},
 		},
 		"a secret": {
 			env: []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_SERVER=https://api",
 				"KOPS_SPOT_LOGIN=secretsmanager:arn:aws:secretsmanager:us-east-1:123456789012:secret:cast", "KOPS_SPOT_CA=ssm:/cast/ca"},
-			want: Config{Cluster: "prod.example.com", Mode: Act, login: place{inSecret, "arn:aws:secretsmanager:us-east-1:123456789012:secret:cast"}},
+			want: Config{Cluster: "prod.example.com", Mode: Act, login: location{inSecret, "arn:aws:secretsmanager:us-east-1:123456789012:secret:cast"}},
 		},
 		"a kubeconfig": {
 			env:  []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=observe", "KOPS_SPOT_LOGIN=kubeconfig:/root/.kube/config"},
-			want: Config{Cluster: "prod.example.com", Mode: Observe, login: place{byKubeconfig, "/root/.kube/config"}},
+			want: Config{Cluster: "prod.example.com", Mode: Observe, login: location{byKubeconfig, "/root/.kube/config"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -87,22 +87,22 @@ func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
 		env  []string
 		want []string
 	}{
-		"nothing is set": {nil, []string{"KOPS_SPOT_CLUSTER: set it to the kOps cluster's name", "KOPS_SPOT_MODE: set it to observe", "KOPS_SPOT_LOGIN: set it to iam or iam:<cluster id>"}},
+		"nothing is set": {nil, []string{"KOPS_SPOT_CLUSTER: set it to the name of the kOps cluster", "KOPS_SPOT_MODE: set it to observe", "KOPS_SPOT_LOGIN: set it to iam or iam:<cluster ID>"}},
 		"everything is wrong": {
 			[]string{"KOPS_SPOT_CLUSTER=prod", "KOPS_SPOT_MODE=dry-run", "KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_SERVER=api.prod.example.com", "KOPS_SPOT_CA=%%%", "KOPS_SPOT_MOD=act"},
-			[]string{`KOPS_SPOT_CLUSTER: "prod" is no kOps cluster name`, `not "dry-run"`, "KOPS_SPOT_SERVER: set it to the API server's URL", "KOPS_SPOT_CA: set it to", "KOPS_SPOT_MOD: there is no such setting"},
+			[]string{`KOPS_SPOT_CLUSTER: "prod" is not the name of a kOps cluster`, `not "dry-run"`, "KOPS_SPOT_SERVER: set it to the API server's URL", "KOPS_SPOT_CA: set it to", "KOPS_SPOT_MOD: unknown setting"},
 		},
 		"places without a name": {
 			[]string{"KOPS_SPOT_LOGIN=secretsmanager:", "KOPS_SPOT_CA=ssm:"},
-			[]string{"KOPS_SPOT_LOGIN: secretsmanager: is to be followed by a name", "KOPS_SPOT_CA: ssm: is to be followed"},
+			[]string{"KOPS_SPOT_LOGIN: add a name after secretsmanager:", "KOPS_SPOT_CA: add a name after ssm:"},
 		},
 		"a CA without a certificate": {
 			[]string{"KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_CA=-----BEGIN CERTIFICATE-----"},
-			[]string{"KOPS_SPOT_CA: there is no certificate in it"},
+			[]string{"KOPS_SPOT_CA: no certificate found"},
 		},
 		"a server beside a kubeconfig": {
 			[]string{"KOPS_SPOT_LOGIN=kubeconfig:/k", "KOPS_SPOT_SERVER=https://x"},
-			[]string{"KOPS_SPOT_SERVER: take it away"},
+			[]string{"KOPS_SPOT_SERVER: remove it"},
 		},
 		"http": {[]string{"KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_SERVER=http://api"}, []string{"KOPS_SPOT_SERVER: set it to"}},
 	} {

@@ -11,23 +11,23 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// duration is a setting that is a length of time.
+// duration returns a setting with a duration.
 func duration(name string, of func(*spot.Policy) *time.Duration, least, most time.Duration, because, meaning, why string) Setting {
 	p := spot.DefaultPolicy("")
-	return Setting{Name: name, Default: short(*of(&p)), Meaning: meaning, Why: why,
-		Values: fmt.Sprintf("a duration from %s to %s (%s)", short(least), short(most), because),
+	return Setting{Name: name, Default: formatDuration(*of(&p)), Meaning: meaning, Why: why,
+		Values: fmt.Sprintf("a duration from %s to %s (%s)", formatDuration(least), formatDuration(most), because),
 		read: func(c *Config, value string) error {
 			d, err := time.ParseDuration(value)
 			if err != nil || d < least || d > most {
-				return notThis(value)
+				return invalidValue(value)
 			}
 			*of(&c.Policy) = d
 			return nil
 		}}
 }
 
-// short is a duration without the zeros that Go writes behind it.
-func short(d time.Duration) string {
+// formatDuration formats a duration without a trailing 0s.
+func formatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -35,21 +35,21 @@ func short(d time.Duration) string {
 	return s
 }
 
-// choice is a setting that is one of several words.
+// choice returns a setting with fixed values.
 func choice[T ~string](name string, of func(*Config) *T, words []T, meaning, why string) Setting {
 	c := Config{Policy: spot.DefaultPolicy("")}
-	return Setting{Name: name, Default: string(*of(&c)), Values: oneOf(words), Meaning: meaning, Why: why,
+	return Setting{Name: name, Default: string(*of(&c)), Values: joinOr(words), Meaning: meaning, Why: why,
 		read: func(c *Config, value string) error {
 			if !slices.Contains(words, T(value)) {
-				return notThis(value)
+				return invalidValue(value)
 			}
 			*of(c) = T(value)
 			return nil
 		}}
 }
 
-// oneOf are words as a sentence lists them.
-func oneOf[T ~string](words []T) string {
+// joinOr joins words as in "`a`, `b` or `c`".
+func joinOr[T ~string](words []T) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
 		quoted[i] = "`" + string(w) + "`"
@@ -58,24 +58,24 @@ func oneOf[T ~string](words []T) string {
 	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
 }
 
-// notThis is the error of a value that is none of those that a setting may have.
-func notThis(value string) error { return fmt.Errorf("not %q", value) }
+// invalidValue is the error for a value that a setting does not allow.
+func invalidValue(value string) error { return fmt.Errorf("not %q", value) }
 
-// hookName is what Auto Scaling lets a lifecycle hook be called.
+// hookName matches valid names of lifecycle hooks.
 var hookName = regexp.MustCompile(`^[A-Za-z0-9_/-]{1,255}$`)
 
-// readHooks reads the names of hooks, separated by commas, each of which is to be named once.
+// readHooks reads names of hooks, separated by commas.
 func readHooks(c *Config, value string) error {
 	names := strings.Split(value, ",")
 	for i, name := range names {
 		names[i] = strings.TrimSpace(name)
 		switch {
 		case names[i] == "":
-			return errors.New("with a name between any two commas")
+			return errors.New("without empty names")
 		case slices.Contains(names[:i], names[i]):
-			return fmt.Errorf("and %q once only", names[i])
+			return fmt.Errorf("naming %q only once", names[i])
 		case !hookName.MatchString(names[i]):
-			return notThis(names[i])
+			return invalidValue(names[i])
 		}
 	}
 	c.Policy.Hooks = names

@@ -13,15 +13,15 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// logIn is the log-in that the configuration names. It makes no request; what it has to read it reads when it is first
-// used.
+// logIn returns the client configuration for the API server. It makes no requests: tokens and certificates are read when
+// they are first used.
 func (c Config) logIn(cfg awssdk.Config, cloud *aws.Cloud, userAgent string) (*rest.Config, error) {
 	if c.login.in == byKubeconfig {
 		login, _, err := kube.Kubeconfig{File: c.login.name}.LogIn(userAgent)
 		return login, err
 	}
 	e := kube.Endpoint{Server: c.Server, TLSServerName: c.TLSServerName}
-	if c.ca != (place{}) {
+	if c.ca != (location{}) {
 		e.CA = source(cloud, c.ca, caKey)
 	}
 	if c.login.in == byIAM {
@@ -30,8 +30,8 @@ func (c Config) logIn(cfg awssdk.Config, cloud *aws.Cloud, userAgent string) (*r
 	return kube.WithToken(e, source(cloud, c.login, tokenKey), userAgent), nil
 }
 
-// source reads the text at a place; key is its name where the place holds several.
-func source(cloud *aws.Cloud, p place, key string) kube.Source {
+// source returns a function that reads the location. key selects a value of a JSON object.
+func source(cloud *aws.Cloud, p location, key string) kube.Source {
 	switch p.in {
 	case inSecret:
 		return func(ctx context.Context) (string, error) { return cloud.Secret(ctx, p.name, key) }

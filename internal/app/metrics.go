@@ -8,7 +8,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// metricsNamespace is where the function's metrics are found in CloudWatch.
+// metricsNamespace is the CloudWatch namespace of the metrics.
 const metricsNamespace = "kops-spot"
 
 // metric is one measurement.
@@ -18,8 +18,8 @@ type metric struct {
 	value float64
 }
 
-// writeMetrics writes metrics as a line of CloudWatch's embedded metric format, which CloudWatch Logs takes out of the
-// function's log by itself: no call, no permission. They are found by cluster, and those of a result by that too.
+// writeMetrics writes metrics to the log in CloudWatch's embedded metric format, which requires no request and no
+// permission. Dimensions are the cluster and, if any, the result.
 func writeMetrics(w io.Writer, cluster, result string, metrics []metric, now time.Time) error {
 	if len(metrics) == 0 {
 		return nil
@@ -49,8 +49,8 @@ func writeMetrics(w io.Writer, cluster, result string, metrics []metric, now tim
 	return err
 }
 
-// metricsOf are the measurements of one outcome. Events that are not ours make none: every function in the region gets
-// every event, and a metric costs money. A rehearsal only counts as one: it must ring no alarm, and improve no average.
+// metricsOf returns the metrics of one outcome. Instances of other clusters have none: every function in the region
+// receives every event, and metrics cost money. A rehearsal is only counted: it must not affect alarms and averages.
 func metricsOf(in spot.Interruption, out spot.Outcome) []metric {
 	var m measured
 	switch out.Result {
@@ -75,7 +75,7 @@ type measured []metric
 
 func (m *measured) count(name string, n int) { *m = append(*m, metric{name, "Count", float64(n)}) }
 
-// moment leaves out what never came: a zero would look like the best of all.
+// moment omits times that are not known: a zero would look like the best value.
 func (m *measured) moment(name string, at *spot.Seconds) {
 	if at != nil {
 		*m = append(*m, metric{name, "Seconds", float64(*at)})
@@ -85,7 +85,7 @@ func (m *measured) moment(name string, at *spot.Seconds) {
 func (m *measured) interruption(out spot.Outcome) {
 	ends := endsOf(out)
 	m.count("Interruptions", 1)
-	m.count("Incomplete", one(out.Result == spot.Incomplete))
+	m.count("Incomplete", boolToInt(out.Result == spot.Incomplete))
 	m.replacement(out)
 	m.count("PodsTerminated", ends[spot.PodEvicted]+ends[spot.PodTerminated])
 	m.count("PodsForceDeleted", ends[spot.PodForceDeleted])
@@ -98,14 +98,14 @@ func (m *measured) interruption(out spot.Outcome) {
 	}
 }
 
-// replacement measures what became of asking for another instance. It counts where we have asked, and not where somebody
-// else had, or Karpenter does by itself; and only a group says what it launches.
+// replacement counts replacements that the function requested, not those that another program requested or that Karpenter
+// launches for pending pods. Only a group reports its launches.
 func (m *measured) replacement(out spot.Outcome) {
 	r := out.Replacement
 	asked := r != nil && r.At != nil
-	m.count("ReplacementRequested", one(asked))
+	m.count("ReplacementRequested", boolToInt(asked))
 	if asked && r.Action == spot.ReplaceDetach {
-		m.count("ReplacementLaunched", one(r.Instance != ""))
+		m.count("ReplacementLaunched", boolToInt(r.Instance != ""))
 		m.moment("TimeToLaunch", r.LaunchedAt)
 		m.moment("TimeToReplacement", r.RegisteredAt)
 	}
@@ -117,7 +117,7 @@ func (m *measured) release(out spot.Outcome) {
 		r = *out.Cleanup
 	}
 	m.count("CleanedUp", 1)
-	m.count("CleanUpIncomplete", one(r.PodsDeleted == nil || r.VolumesDetached == nil))
+	m.count("CleanUpIncomplete", boolToInt(r.PodsDeleted == nil || r.VolumesDetached == nil))
 	m.count("PodsDeleted", endsOf(out)[spot.PodDeleted])
 	m.moment("TimeToPodsDeleted", r.PodsDeleted)
 	m.moment("TimeToVolumesDetached", r.VolumesDetached)
@@ -131,7 +131,7 @@ func endsOf(out spot.Outcome) map[spot.PodStatus]int {
 	return ends
 }
 
-func one(is bool) int {
+func boolToInt(is bool) int {
 	if is {
 		return 1
 	}

@@ -8,9 +8,9 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// lookForOverdue finds the nodes with our marks whose instances should have ended long ago.
+// lookForOverdue finds nodes cordoned by kops-spot whose instance still runs long after its deadline.
 func (s selfChecker) lookForOverdue(found *[]spot.OverdueInstance) probe {
-	return probe{"marked nodes", "the detail says which of the two could not be asked, the cluster or EC2", func(ctx context.Context) (string, error) {
+	return probe{"overdue instances", "see the detail: it names the failing request, to the cluster or to EC2", func(ctx context.Context) (string, error) {
 		now := time.Now()
 		nodes, err := s.cluster.CordonedNodes(ctx)
 		if err != nil {
@@ -23,18 +23,18 @@ func (s selfChecker) lookForOverdue(found *[]spot.OverdueInstance) probe {
 			}
 		}
 		*found = spot.Overdue(nodes, instances, now)
-		return fmt.Sprintf("%d marked, %d overdue", len(nodes), len(*found)), nil
+		return fmt.Sprintf("%d cordoned nodes, %d overdue", len(nodes), len(*found)), nil
 	}}
 }
 
-// overdueCheck is the failed check of an overdue instance. It costs money until somebody ends it: the function never does,
-// since that cannot be undone.
+// overdueCheck returns the failed check of an overdue instance. The instance costs money, but only people terminate it:
+// that cannot be undone.
 func overdueCheck(o spot.OverdueInstance) Check {
 	return Check{
 		Name: "overdue: " + o.Node,
-		Detail: fmt.Sprintf("instance %s of node %s is still running; it was expected to end by %s",
+		Detail: fmt.Sprintf("instance %s of node %s is still running; its deadline was %s",
 			o.Instance, o.Node, o.Since.Format(time.RFC3339)),
-		Advice: fmt.Sprintf("terminate the instance (aws ec2 terminate-instances --instance-ids %s), or, if it is to stay, "+
+		Advice: fmt.Sprintf("terminate the instance (aws ec2 terminate-instances --instance-ids %s), or keep it and "+
 			"restore the node (kops-spot restore %s)", o.Instance, o.Node),
 	}
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// PolicyOf reads the policy, and nothing but the policy, from an environment in the form of os.Environ. Its error is as
-// ParseConfig's.
+// PolicyOf reads only the policy from environ, which has the form of os.Environ. Its error is like ParseConfig's.
 func PolicyOf(environ []string) (spot.Policy, error) {
 	env, errs := environment(environ)
 	c := Config{Cluster: env[envCluster]}
@@ -22,105 +21,103 @@ func PolicyOf(environ []string) (spot.Policy, error) {
 	return c.Policy, nil
 }
 
-// together is the most that the reserve and the longest forced grace period may come to: a warning comes two minutes
-// before the end, and takes seconds itself to come.
-const together = 115 * time.Second
+// maxReserveAndGrace limits the sum of the reserve and the grace period of forced deletes: a warning comes two minutes
+// before the deadline and takes seconds to arrive.
+const maxReserveAndGrace = 115 * time.Second
 
 func (c *Config) readPolicy(env map[string]string) []error {
 	c.Policy = spot.DefaultPolicy(c.Cluster)
 	errs := c.readAll(env)
-	if p := c.Policy; p.Reserve+p.ForceGrace > together {
-		errs = append(errs, fmt.Errorf("%s and %s: set them to %s together at the most, not %s: of a warning's two minutes "+
-			"nothing would be left in which a budget could allow an eviction",
-			envReserve, envForceGrace, short(together), short(p.Reserve+p.ForceGrace)))
+	if p := c.Policy; p.Reserve+p.ForceGrace > maxReserveAndGrace {
+		errs = append(errs, fmt.Errorf("%s and %s: set them to at most %s together, not %s: otherwise, the two minutes "+
+			"of a warning leave no time to retry evictions",
+			envReserve, envForceGrace, formatDuration(maxReserveAndGrace), formatDuration(p.Reserve+p.ForceGrace)))
 	}
 	return append(errs, c.readAutoscaler(env)...)
 }
 
 var drainSettings = []Setting{
 	duration(envReserve, func(p *spot.Policy) *time.Duration { return &p.Reserve }, 0, 30*time.Second,
-		"what is kept here no pod gets",
-		"what is kept between the end of the last grace period and the end of the machine",
-		"After a grace period the kubelet still ends what has not ended, and volumes are unmounted: that takes seconds. Of two minutes, "+
-			"every second more would be taken from pods that need theirs."),
+		"pods cannot use this time",
+		"time to keep free between the end of the last grace period and the deadline",
+		"After the grace period, the kubelet kills the remaining containers and unmounts volumes, which takes seconds. "+
+			"A longer reserve shortens the grace period of pods that need the full two minutes."),
 	choice(envForce, func(c *Config) *spot.Force { return &c.Policy.Force }, spot.Forces(),
-		"whether a pod whose eviction is refused to the last is deleted past its budget",
-		"The machine ends anyway. A pod that is spared is killed with it and gets no SIGTERM; one that is deleted in time gets it, and its grace period."),
+		"whether to force-delete a pod if its eviction is refused until the last moment",
+		"The instance stops anyway. A pod that is deleted in time gets SIGTERM and its grace period; other pods get only the kubelet's "+
+			"shutdown window, if there is one."),
 	duration(envForceGrace, func(p *spot.Policy) *time.Duration { return &p.ForceGrace }, time.Second, 110*time.Second,
-		"with 0s a pod would be forgotten before its kubelet has stopped it, and more than a warning's two minutes there never is",
-		"the longest grace period of a pod that is deleted past its budget, and so how early that happens: so long, and the reserve, before the machine ends",
-		"It parts the two minutes in halves: one for budgets to allow evictions, as other pods become ready elsewhere, and one for a pod to end well."),
+		"with 0s, the API server would remove the pod before the kubelet stops it; a warning gives at most two minutes",
+		"the longest grace period of a forced delete. Pods are force-deleted this long, plus the reserve, before the deadline",
+		"It divides the two minutes into halves: one to retry evictions while replacement pods become ready, one for pods to stop gracefully."),
 	{Name: envParallel, Default: strconv.Itoa(spot.DefaultPolicy("").Parallel),
-		Values:  "a number from 1 to 500 (no node has more pods)",
-		Meaning: "how many evictions are under way at once for one node",
-		Why: "All pods of a full node (110, unless its kubelet was told otherwise) are asked within three round trips, and with the 200 writes that an API " +
-			"server handles at once by default, several nodes can be warned in the same moment.",
+		Values:  "a number from 1 to 500 (nodes do not run more pods)",
+		Meaning: "the number of parallel evictions per node",
+		Why: "All pods of a full node (110 by default) are evicted within three round trips, and several nodes can be drained at once: " +
+			"an API server handles 200 writes in parallel by default.",
 		read: func(c *Config, value string) error {
 			n, err := strconv.Atoi(value)
 			if err != nil || n < 1 || n > 500 {
-				return notThis(value)
+				return invalidValue(value)
 			}
 			c.Policy.Parallel = n
 			return nil
 		}},
 	choice(envDaemonSets, func(c *Config) *spot.DrainOrder { return &c.Policy.DaemonSets }, []spot.DrainOrder{spot.DrainNever, spot.DrainLast},
-		"what becomes of the pods of DaemonSets: `never` leaves them until the machine ends; `last` asks those that the cordon keeps from coming "+
-			"straight back, when all other pods have gone",
-		"The node's network, storage and logs are theirs, and pods that are ending still need them."),
+		"whether to evict DaemonSet pods: `never`, or `last` for those that do not tolerate the cordon, after all other pods are gone",
+		"They provide network, storage and logging, which terminating pods still need."),
 }
 
-var relativeSettings = []Setting{
+var otherEventSettings = []Setting{
 	choice(envRebalance, func(c *Config) *spot.Response { return &c.Policy.Rebalance },
 		[]spot.Response{spot.RespondIgnore, spot.RespondCordon, spot.RespondDrain},
-		"what is done about a rebalance recommendation: `ignore` leaves the node as it is, and only tells CAST AI's autoscaler of a node that is its own",
-		"Many recommendations are followed by no interruption, and nobody ends the instance: a node that was emptied for one costs money and does nothing."),
+		"what to do on a rebalance recommendation. `ignore` does not change the node. CAST AI's autoscaler is notified about its own nodes in any case",
+		"Many recommendations are not followed by an interruption, and nothing terminates the instance: a drained node would cost money without running pods."),
 	choice(envScheduledChange, func(c *Config) *spot.Response { return &c.Policy.ScheduledChange },
 		[]spot.Response{spot.RespondIgnore, spot.RespondDrain},
-		"what is done about a change that AWS Health announces, such as an instance's retirement: `ignore` tells of it in the outcome only",
-		"It is announced days ahead, and people can choose a better moment than that of the announcement."),
+		"what to do on a scheduled change from AWS Health, such as an instance retirement. `ignore` only reports it in the outcome",
+		"AWS announces changes days ahead, so people can choose a better time."),
 	{Name: envHooks,
-		Values: "the names of lifecycle hooks, separated by commas",
-		Meaning: "the Auto Scaling groups' terminate hooks that the function handles: it drains the node while the hook holds the instance, and then lets the " +
-			"group go on",
-		Why:  "A hook belongs to whoever made it: the one that kOps makes is the node termination handler's, and only one of the two may let the group go on.",
-		read: readHooks},
+		Values:  "names of lifecycle hooks, separated by commas",
+		Meaning: "the termination lifecycle hooks to handle: the function drains the node while the hook delays the termination, and then completes the action",
+		Why:     "A hook must have only one handler. The one that kOps creates belongs to aws-node-termination-handler.",
+		read:    readHooks},
 }
 
 var replaceSettings = []Setting{
 	choice(envReplace, func(c *Config) *spot.Replacer { return &c.Policy.Replace },
 		[]spot.Replacer{spot.ReplacerAuto, spot.ReplacerGroup, spot.ReplacerAutoscaler, spot.ReplacerKarpenter, spot.ReplacerNone},
-		"who is asked for another instance: `auto` chooses by the node, which is CAST AI's autoscaler for a node that it made, nobody for "+
-			"Karpenter's (the pods that are left without a node make it launch one), and the Auto Scaling group for any other; "+
-			"`karpenter` deletes the node's NodeClaim, for which `deploy/rbac-karpenter.yaml` has to be applied",
-		"A replacement that is on its way before the first pod has stopped is half of what the two minutes are for. "+
-			"It is exactly one who is asked: two would bring two instances for one node."),
+		"who replaces the node. `auto` decides by node: CAST AI's autoscaler for nodes that it created, pending pods for "+
+			"Karpenter's nodes, and the Auto Scaling group for all others. `karpenter` deletes the node's NodeClaim, which requires "+
+			"`deploy/rbac-karpenter.yaml`",
+		"The replacement should launch before the first pod stops. Only one replacer is used: two would launch two instances for one node."),
 	duration(envFollow, func(p *spot.Policy) *time.Duration { return &p.FollowLaunch }, 0, 10*time.Minute,
-		"an invocation ends after fifteen",
-		"how long after the drain the function waits to see what becomes of its request for a replacement: the new instance and its node, or the group's reason why there is none",
-		"A new instance is a node within a minute or two, and the wait ends with the machine at the latest."),
+		"an invocation ends after 15m",
+		"how long to wait after the drain for the replacement: the new instance and its node, or the group's reason for a failure",
+		"A new node usually registers within two minutes. The wait never extends past the deadline."),
 	{Name: envCASTAICluster,
-		Values:  "CAST AI's id of the cluster, a UUID",
-		Meaning: "which cluster this is for CAST AI; with it, " + envCASTAIKey + " has to be set",
-		Why:     "Clusters without CAST AI have none, and need none."},
+		Values:  "the ID of the cluster in CAST AI, a UUID",
+		Meaning: "the cluster's ID in CAST AI; requires " + envCASTAIKey,
+		Why:     "Only clusters that are connected to CAST AI have one."},
 	{Name: envCASTAIKey,
-		Values: "the place of the API key, not the key: `secretsmanager:<secret>`, `ssm:<parameter>` or `file:<path>`",
-		Meaning: "where the key for CAST AI's API is kept; a secret or parameter is the bare key, or a JSON object with the key under `" + castaiKey + "`. " +
-			"One that is replaced there is taken up when the old one is no longer accepted",
-		Why: "Clusters without CAST AI have none. The key itself is not taken here: everybody who may look at the function could read it."},
+		Values: "the location of the API key, not the key: `secretsmanager:<secret>`, `ssm:<parameter>` or `file:<path>`",
+		Meaning: "the location of CAST AI's API key. A secret or parameter contains the key, or a JSON object with the key under `" + castaiKey + "`. " +
+			"The function reads it again when the key is rejected, so it can be rotated",
+		Why: "The key itself is not accepted here: everybody with access to the function's configuration could read it."},
 	{Name: envCASTAIURL, Default: castai.DefaultURL,
 		Values:  "the URL of CAST AI's API",
-		Meaning: "where CAST AI's API is",
-		Why:     "It is the same for all clusters, unless CAST AI has given you another."},
+		Meaning: "the URL of CAST AI's API",
+		Why:     "It is the same for all clusters, unless CAST AI gave you a different URL."},
 }
 
 var checkSettings = []Setting{
 	{Name: envRehearsals, Default: "preview", Values: "`preview` or `act`",
-		Meaning: "what a rehearsal does: `preview` tells what would be done; `act` drains the node, but never past a budget, replaces nothing, and takes its marks away after",
-		Why:     "Whoever may put events on the bus can send one: that somebody practises is no reason to move pods, unless you say so.",
+		Meaning: "what a rehearsal does. `preview` reports the plan. `act` drains the node without forced deletes and without a replacement, and uncordons it afterwards",
+		Why:     "Anybody who can put events on the bus can send a rehearsal, so it must not move pods unless you allow it.",
 		read: func(c *Config, value string) error {
 			c.Policy.DrainRehearsals = value == "act"
 			if !c.Policy.DrainRehearsals && value != "preview" {
-				return notThis(value)
+				return invalidValue(value)
 			}
 			return nil
 		}},

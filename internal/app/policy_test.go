@@ -70,27 +70,27 @@ func TestPolicyMistakes(t *testing.T) {
 		env  []string
 		want string
 	}{
-		{[]string{"KOPS_SPOT_RESERVE=31s"}, `KOPS_SPOT_RESERVE: set it to a duration from 0s to 30s (what is kept here no pod gets), not "31s"`},
+		{[]string{"KOPS_SPOT_RESERVE=31s"}, `KOPS_SPOT_RESERVE: set it to a duration from 0s to 30s (pods cannot use this time), not "31s"`},
 		{[]string{"KOPS_SPOT_RESERVE=-1s"}, `not "-1s"`},
 		{[]string{"KOPS_SPOT_RESERVE=5"}, `not "5"`},
 		{[]string{"KOPS_SPOT_FORCE=maybe"}, `KOPS_SPOT_FORCE: set it to allow or never, not "maybe"`},
 		{[]string{"KOPS_SPOT_FORCE_GRACE=0s"}, "KOPS_SPOT_FORCE_GRACE: set it to a duration from 1s to 1m50s"},
 		{[]string{"KOPS_SPOT_FORCE_GRACE=111s"}, `not "111s"`},
-		{[]string{"KOPS_SPOT_FORCE_GRACE=110s", "KOPS_SPOT_RESERVE=6s"}, "KOPS_SPOT_RESERVE and KOPS_SPOT_FORCE_GRACE: set them to 1m55s together at the most, not 1m56s"},
-		{[]string{"KOPS_SPOT_PARALLEL=0"}, `KOPS_SPOT_PARALLEL: set it to a number from 1 to 500 (no node has more pods), not "0"`},
+		{[]string{"KOPS_SPOT_FORCE_GRACE=110s", "KOPS_SPOT_RESERVE=6s"}, "KOPS_SPOT_RESERVE and KOPS_SPOT_FORCE_GRACE: set them to at most 1m55s together, not 1m56s"},
+		{[]string{"KOPS_SPOT_PARALLEL=0"}, `KOPS_SPOT_PARALLEL: set it to a number from 1 to 500 (nodes do not run more pods), not "0"`},
 		{[]string{"KOPS_SPOT_PARALLEL=501"}, `not "501"`},
 		{[]string{"KOPS_SPOT_PARALLEL=many"}, `not "many"`},
 		{[]string{"KOPS_SPOT_DAEMONSETS=first"}, `KOPS_SPOT_DAEMONSETS: set it to never or last, not "first"`},
 		{[]string{"KOPS_SPOT_REBALANCE=notify"}, `KOPS_SPOT_REBALANCE: set it to ignore, cordon or drain, not "notify"`},
 		{[]string{"KOPS_SPOT_SCHEDULED_CHANGE=cordon"}, `KOPS_SPOT_SCHEDULED_CHANGE: set it to ignore or drain, not "cordon"`},
-		{[]string{"KOPS_SPOT_HOOKS=a,,b"}, "KOPS_SPOT_HOOKS: set it to the names of lifecycle hooks, separated by commas, with a name between any two commas"},
-		{[]string{"KOPS_SPOT_HOOKS=a,b,a"}, `and "a" once only`},
+		{[]string{"KOPS_SPOT_HOOKS=a,,b"}, "KOPS_SPOT_HOOKS: set it to names of lifecycle hooks, separated by commas, without empty names"},
+		{[]string{"KOPS_SPOT_HOOKS=a,b,a"}, `naming "a" only once`},
 		{[]string{"KOPS_SPOT_HOOKS=a b"}, `not "a b"`},
 		{[]string{"KOPS_SPOT_REPLACE=asg,karpenter"}, `KOPS_SPOT_REPLACE: set it to auto, asg, castai, karpenter or none, not "asg,karpenter"`},
-		{[]string{"KOPS_SPOT_REPLACE=castai"}, "KOPS_SPOT_REPLACE: set it to something else than castai, or set KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"},
+		{[]string{"KOPS_SPOT_REPLACE=castai"}, "KOPS_SPOT_REPLACE: castai requires KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"},
 		{[]string{"KOPS_SPOT_FOLLOW=11m"}, "KOPS_SPOT_FOLLOW: set it to a duration from 0s to 10m"},
 		{[]string{"KOPS_SPOT_REHEARSALS=drain"}, `KOPS_SPOT_REHEARSALS: set it to preview or act, not "drain"`},
-		{[]string{"KOPS_SPOT_RESERV=5s"}, "KOPS_SPOT_RESERV: there is no such setting; there are KOPS_SPOT_CLUSTER, "},
+		{[]string{"KOPS_SPOT_RESERV=5s"}, "KOPS_SPOT_RESERV: unknown setting; the settings are KOPS_SPOT_CLUSTER, "},
 	} {
 		t.Run(strings.Join(c.env, " "), func(t *testing.T) {
 			for who, read := range map[string]func([]string) error{

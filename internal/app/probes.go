@@ -17,31 +17,31 @@ import (
 )
 
 const (
-	// believedAfter is how long a failure has to last to be believed, as when an interruption is handled: an authenticator
-	// that AWS throttles refuses good credentials too.
-	believedAfter = 6 * time.Second
-	askAgainAfter = 2 * time.Second
+	// retryFor is how long to retry a failed probe, as for an interruption: an authenticator that AWS throttles rejects
+	// valid credentials too.
+	retryFor      = 6 * time.Second
+	retryInterval = 2 * time.Second
 
-	// probesAtOnce is how many questions are under way at once.
-	probesAtOnce = 6
+	// parallelProbes limits the number of parallel probes.
+	parallelProbes = 6
 )
 
-// probe is one question to the world, and what to do if the answer is not as it should be.
+// probe is one request of the self-check, with advice for when it fails.
 type probe struct {
 	name, advice string
 	try          func(context.Context) (detail string, err error)
 }
 
-// ask asks until the answer is good or has been bad for long enough.
+// ask runs the probe until it succeeds or has failed for retryFor.
 func (p probe) ask(ctx context.Context) Check {
 	for began := time.Now(); ; {
 		detail, err := p.try(ctx)
 		if err == nil {
 			return Check{Name: p.name, OK: true, Detail: detail}
 		}
-		if time.Since(began) < believedAfter {
+		if time.Since(began) < retryFor {
 			select {
-			case <-time.After(askAgainAfter):
+			case <-time.After(retryInterval):
 				continue
 			case <-ctx.Done():
 			}
@@ -50,28 +50,28 @@ func (p probe) ask(ctx context.Context) Check {
 	}
 }
 
-// askAll asks them side by side. It returns when ctx ends, whether they have been answered or not.
+// askAll runs the probes in parallel. It returns when ctx ends, even if probes are still running.
 func askAll(ctx context.Context, probes []probe) []Check {
-	type answer struct {
+	type response struct {
 		i int
 		Check
 	}
-	checks, answers := make([]Check, len(probes)), make(chan answer, len(probes))
-	slots := make(chan struct{}, probesAtOnce)
+	checks, responses := make([]Check, len(probes)), make(chan response, len(probes))
+	slots := make(chan struct{}, parallelProbes)
 	for i, p := range probes {
-		checks[i] = Check{Name: p.name, Detail: "there was no answer in time", Advice: p.advice}
+		checks[i] = Check{Name: p.name, Detail: "timed out", Advice: p.advice}
 		go func() {
 			select {
 			case slots <- struct{}{}:
 				defer func() { <-slots }()
-				answers <- answer{i, p.ask(ctx)}
+				responses <- response{i, p.ask(ctx)}
 			case <-ctx.Done():
 			}
 		}()
 	}
 	for range probes {
 		select {
-		case a := <-answers:
+		case a := <-responses:
 			checks[a.i] = a.Check
 		case <-ctx.Done():
 			return checks
@@ -80,42 +80,41 @@ func askAll(ctx context.Context, probes []probe) []Check {
 	return checks
 }
 
-// noInstance is the name of a node that does not exist: to look for it is to log in, and costs nothing.
+// noInstance is the name of a node that does not exist. Reading it proves that authentication works.
 const noInstance = "i-00000000000000000"
 
 func (s selfChecker) logIn() probe {
-	return probe{"log-in", "the detail says what is wrong with the log-in; if nothing answers, let the function reach " + envServer +
-		": compare its subnets and security groups with who may reach the API's load balancer (kubernetesApiAccess in the kOps cluster)",
+	return probe{"authentication", "see the detail for the cause; if the request timed out, allow the function to connect to " + envServer +
+		": compare its subnets and security groups with kubernetesApiAccess in the kOps cluster",
 		func(ctx context.Context) (string, error) {
 			_, err := s.cluster.NodeNamed(ctx, noInstance)
-			if err != nil && !errors.Is(err, spot.ErrNotFound) && !apierrors.IsForbidden(err) { // who is told no is logged in
+			if err != nil && !errors.Is(err, spot.ErrNotFound) && !apierrors.IsForbidden(err) { // Forbidden proves authentication too
 				return "", err
 			}
-			return "the API server accepts it", nil
+			return "the API server accepts the function's credentials", nil
 		}}
 }
 
-// network tells a way that is closed from a log-in that is refused.
+// network distinguishes a connection that fails from rejected credentials.
 func (s selfChecker) network() []probe {
 	if s.reach == nil {
 		return nil
 	}
-	return []probe{{"network", "let the function reach " + envServer + ": compare its subnets and security groups with who may reach the API's load balancer " +
-		"(kubernetesApiAccess in the kOps cluster), and the setting with where the API server is",
-		func(ctx context.Context) (string, error) { return "there is a way to the API server", s.reach(ctx) }}}
+	return []probe{{"network", "allow the function to connect to " + envServer + ": compare its subnets and security groups with kubernetesApiAccess in " +
+		"the kOps cluster, and check the setting",
+		func(ctx context.Context) (string, error) { return "the API server is reachable", s.reach(ctx) }}}
 }
 
 func (s selfChecker) aws() probe {
-	return probe{"aws", "allow the function's role what iam/handler.json says; if nothing answers, give the function a way to EC2 and Auto Scaling: " +
-		"out of a VPC's private subnet that is a NAT gateway or an interface endpoint for each",
+	return probe{"aws", "allow the function's role the actions in iam/handler.json; if the request timed out, allow the function to connect to EC2 and " +
+		"Auto Scaling: in a private subnet, that requires a NAT gateway or interface endpoints",
 		func(ctx context.Context) (string, error) {
-			return "EC2 and Auto Scaling can be read", s.cloud.Readable(ctx, s.cfg.Cluster)
+			return "EC2 and Auto Scaling are readable", s.cloud.Readable(ctx, s.cfg.Cluster)
 		}}
 }
 
-// rights are what the function has to be allowed in the cluster. What only Karpenter's replacement needs is asked where the
-// policy names it.
-func (s selfChecker) rights() (probes []probe) {
+// permissions checks every RBAC permission that the function needs, including Karpenter's where the policy uses it.
+func (s selfChecker) permissions() (probes []probe) {
 	for _, r := range kube.Requests() {
 		if r.Group == "karpenter.sh" && s.cfg.Policy.Replace != spot.ReplacerKarpenter {
 			continue
@@ -124,7 +123,7 @@ func (s selfChecker) rights() (probes []probe) {
 		if r.Group != "" {
 			what += "." + r.Group
 		}
-		probes = append(probes, probe{"rbac: " + r.Verb + " " + what, "apply deploy/" + r.Manifest + ", and log in as a subject that it binds",
+		probes = append(probes, probe{"rbac: " + r.Verb + " " + what, "apply deploy/" + r.Manifest + ", and check that its bindings name the function's user",
 			func(ctx context.Context) (string, error) {
 				allowed, reason, err := s.cluster.Allowed(ctx, r.Verb, r.Group, r.Resource, r.Subresource)
 				switch {
@@ -141,16 +140,16 @@ func (s selfChecker) rights() (probes []probe) {
 	return probes
 }
 
-// text is something that is kept elsewhere, and read when it is needed.
+// text is a token, certificate or key that is read from its location.
 type text struct {
 	what, setting string
 	read          kube.Source
 	check         func(string) error
 }
 
-// texts are those that the configuration names.
+// texts returns the texts in the configuration.
 func (c Config) texts(cloud *aws.Cloud) (texts []text) {
-	add := func(what, setting string, p place, key string, check func(string) error) {
+	add := func(what, setting string, p location, key string, check func(string) error) {
 		if slices.Contains([]string{inSecret, inParameter, inFile}, p.in) {
 			texts = append(texts, text{what, setting, source(cloud, p, key), check})
 		}
@@ -163,13 +162,13 @@ func (c Config) texts(cloud *aws.Cloud) (texts []text) {
 
 func (s selfChecker) readTexts() (probes []probe) {
 	for _, t := range s.texts {
-		probes = append(probes, probe{t.what, "put it where " + t.setting + " says, and let the function read it there",
+		probes = append(probes, probe{t.what, "store it at the location in " + t.setting + ", and allow the function to read it",
 			func(ctx context.Context) (string, error) {
 				value, err := t.read(ctx)
 				if err != nil {
 					return "", err
 				}
-				return "it can be read", t.check(value)
+				return "readable", t.check(value)
 			}})
 	}
 	return probes
@@ -184,7 +183,7 @@ func notEmpty(value string) error {
 
 func hasCertificate(value string) error {
 	if !x509.NewCertPool().AppendCertsFromPEM([]byte(value)) {
-		return errors.New("there is no certificate in it")
+		return errors.New("no certificate found")
 	}
 	return nil
 }

@@ -14,14 +14,14 @@ const (
 	// meaning.
 	selfCheckVersion = 1
 
-	// selfCheckLimit bounds all of a self-check: it is invoked all day long, and what hangs is not ready either.
+	// selfCheckLimit is the time limit of a self-check.
 	selfCheckLimit = 25 * time.Second
 
-	// selfCheckMargin is what an invocation that ends sooner keeps for telling.
+	// selfCheckMargin is the time kept for the report if the invocation ends earlier.
 	selfCheckMargin = 2 * time.Second
 )
 
-// Readiness is what comes of a self-check, in one word.
+// Readiness is the result of a self-check.
 type Readiness string
 
 const (
@@ -29,38 +29,37 @@ const (
 	NotReady Readiness = "not-ready"
 )
 
-// SelfCheck says whether the function could act now, whatever its mode, and what is in the way.
+// SelfCheck reports whether the function is ready to act, in any mode, and the failed checks.
 type SelfCheck struct {
 	Version int                    `json:"version"`
 	Result  Readiness              `json:"result"`
 	Program string                 `json:"program"` // the function's version
 	Cluster string                 `json:"cluster"`
 	Checks  []Check                `json:"checks"`
-	Overdue []spot.OverdueInstance `json:"overdue"` // nodes that we have marked and whose instances should have ended long ago
+	Overdue []spot.OverdueInstance `json:"overdue"` // cordoned nodes whose instance still runs long after its deadline
 
-	looked bool // Overdue are all there are
+	looked bool // Overdue is complete
 }
 
-// Check is one thing that the function needs.
+// Check is one requirement of the function.
 type Check struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"`
-	Advice string `json:"advice,omitempty"` // what to do, where it is not OK
+	Advice string `json:"advice,omitempty"` // what to do if it is not OK
 }
 
-// metrics are Ready and, where all could be seen, how many instances are overdue.
+// metrics returns Ready and, if known, the number of overdue instances.
 func (s SelfCheck) metrics() []metric {
 	var m measured
-	m.count("Ready", one(s.Result == Ready))
+	m.count("Ready", boolToInt(s.Result == Ready))
 	if s.looked {
 		m.count("Overdue", len(s.Overdue))
 	}
 	return m
 }
 
-// selfChecker proves that the function could act, by making the requests that change nothing and by asking whether it may
-// make the others.
+// selfChecker makes the function's read requests, and checks the permissions for its write requests.
 type selfChecker struct {
 	cfg     Config
 	cluster checkedCluster
@@ -68,23 +67,23 @@ type selfChecker struct {
 	texts   []text
 	program string
 
-	// reach looks whether there is a way to the API server; nil where nobody asks.
+	// reach connects to the API server; nil to skip.
 	reach func(context.Context) error
 }
 
-// checkedCluster is what a self-check asks of the cluster.
+// checkedCluster is the cluster as the self-check uses it.
 type checkedCluster interface {
 	spot.CordonedNodeLister
 	NodeNamed(ctx context.Context, name string) (spot.Node, error)
-	// Allowed asks whether we may make a request.
+	// Allowed checks a permission with a SelfSubjectAccessReview.
 	Allowed(ctx context.Context, verb, group, resource, subresource string) (allowed bool, reason string, err error)
 }
 
-// checkedCloud is what a self-check asks of AWS.
+// checkedCloud is AWS as the self-check uses it.
 type checkedCloud interface {
-	// Readable asks EC2 and Auto Scaling for as little as they can be asked for.
+	// Readable makes one minimal read request each to EC2 and Auto Scaling.
 	Readable(ctx context.Context, cluster string) error
-	// InstancesOf reads instances by their ids; those that EC2 does not know are left out.
+	// InstancesOf reads instances by ID. The result omits unknown ones.
 	InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error)
 }
 
@@ -96,38 +95,38 @@ func (s selfChecker) run(ctx context.Context) SelfCheck {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
-	told := SelfCheck{Version: selfCheckVersion, Result: Ready, Program: s.program, Cluster: s.cfg.Cluster, Overdue: []spot.OverdueInstance{}}
-	told.Checks = askAll(ctx, slices.Concat([]probe{s.logIn(), s.aws()}, s.network(), s.readTexts()))
-	loggedIn, aws := told.Checks[0].OK, told.Checks[1].OK
+	result := SelfCheck{Version: selfCheckVersion, Result: Ready, Program: s.program, Cluster: s.cfg.Cluster, Overdue: []spot.OverdueInstance{}}
+	result.Checks = askAll(ctx, slices.Concat([]probe{s.logIn(), s.aws()}, s.network(), s.readTexts()))
+	loggedIn, aws := result.Checks[0].OK, result.Checks[1].OK
 	if loggedIn {
-		told.Checks = append(told.Checks, askAll(ctx, s.rights())...)
+		result.Checks = append(result.Checks, askAll(ctx, s.permissions())...)
 	} else {
-		told.Checks = append(told.Checks, unasked("rbac", "log-in"))
+		result.Checks = append(result.Checks, skippedCheck("rbac", "authentication"))
 	}
 	switch {
 	case !loggedIn:
-		told.Checks = append(told.Checks, unasked("marked nodes", "log-in"))
+		result.Checks = append(result.Checks, skippedCheck("overdue instances", "authentication"))
 	case !aws:
-		told.Checks = append(told.Checks, unasked("marked nodes", "aws"))
+		result.Checks = append(result.Checks, skippedCheck("overdue instances", "aws"))
 	default:
 		var overdue []spot.OverdueInstance
 		marked := askAll(ctx, []probe{s.lookForOverdue(&overdue)})
-		told.Checks = append(told.Checks, marked...)
-		if told.looked = marked[0].OK; told.looked {
+		result.Checks = append(result.Checks, marked...)
+		if result.looked = marked[0].OK; result.looked {
 			for _, o := range overdue {
-				told.Overdue, told.Checks = append(told.Overdue, o), append(told.Checks, overdueCheck(o))
+				result.Overdue, result.Checks = append(result.Overdue, o), append(result.Checks, overdueCheck(o))
 			}
 		}
 	}
-	for _, c := range told.Checks {
+	for _, c := range result.Checks {
 		if !c.OK {
-			told.Result = NotReady
+			result.Result = NotReady
 		}
 	}
-	return told
+	return result
 }
 
-// unasked is a check that needs another one that has failed.
-func unasked(name, needs string) Check {
-	return Check{Name: name, Detail: "not asked: it needs " + needs, Advice: fmt.Sprintf("see %q", needs)}
+// skippedCheck is a check that depends on a failed one.
+func skippedCheck(name, needs string) Check {
+	return Check{Name: name, Detail: "skipped: requires " + needs, Advice: fmt.Sprintf("see %q", needs)}
 }

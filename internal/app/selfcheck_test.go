@@ -101,13 +101,13 @@ func TestReady(t *testing.T) {
 			for _, c := range told.Checks {
 				names = append(names, c.Name)
 			}
-			want = []string{"log-in", "aws", "token", "ca", "rbac: get nodes", "rbac: list nodes", "rbac: patch nodes", "rbac: delete nodes", "rbac: list pods",
+			want = []string{"authentication", "aws", "token", "ca", "rbac: get nodes", "rbac: list nodes", "rbac: patch nodes", "rbac: delete nodes", "rbac: list pods",
 				"rbac: watch pods", "rbac: create pods/eviction", "rbac: delete pods", "rbac: list volumeattachments.storage.k8s.io",
 				"rbac: create events.events.k8s.io"}
 			if replace == spot.ReplacerKarpenter {
 				want = append(want, "rbac: delete nodeclaims.karpenter.sh")
 			}
-			if want = append(want, "marked nodes"); !slices.Equal(names, want) {
+			if want = append(want, "overdue instances"); !slices.Equal(names, want) {
 				w.Errorf("replacement %s: checked\n%s\nwant\n%s", name, strings.Join(names, "\n"), strings.Join(want, "\n"))
 			}
 			if told.Overdue == nil || len(told.Overdue) != 0 {
@@ -139,7 +139,7 @@ func TestNotReady(t *testing.T) {
 			disturb: func(w *checkWorld) {
 				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.PossiblyTransient(refused)})
 			},
-			failed: []string{"log-in", "rbac", "marked nodes"}, detail: "the token expired", advice: "KOPS_SPOT_SERVER"},
+			failed: []string{"authentication", "rbac", "overdue instances"}, detail: "the token expired", advice: "KOPS_SPOT_SERVER"},
 		"a log-in that may not read nodes": {
 			disturb: func(w *checkWorld) {
 				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.PossiblyTransient(forbidden)})
@@ -165,10 +165,10 @@ func TestNotReady(t *testing.T) {
 			failed: []string{"rbac: watch pods"}, detail: "503", advice: "apply deploy/rbac.yaml"},
 		"EC2 denied": {
 			disturb: func(w *checkWorld) { w.aws.Fail("DescribeInstances", -1, spottest.Denied()) },
-			failed:  []string{"aws", "marked nodes"}, detail: "describing instances", advice: "iam/handler.json"},
+			failed:  []string{"aws", "overdue instances"}, detail: "describing instances", advice: "iam/handler.json"},
 		"Auto Scaling denied": {
 			disturb: func(w *checkWorld) { w.aws.Fail("DescribeAutoScalingGroups", -1, spottest.Denied()) },
-			failed:  []string{"aws", "marked nodes"}, detail: "describing Auto Scaling groups", advice: "iam/handler.json"},
+			failed:  []string{"aws", "overdue instances"}, detail: "describing Auto Scaling groups", advice: "iam/handler.json"},
 		"a secret that cannot be read": {
 			disturb: func(w *checkWorld) {
 				w.checker.texts = []text{{"castai key", envCASTAIKey, kept("", errors.New("reading secret x: denied")), notEmpty}}
@@ -181,12 +181,12 @@ func TestNotReady(t *testing.T) {
 			disturb: func(w *checkWorld) {
 				w.checker.texts = []text{{"ca", envCA, kept("very-secret", nil), hasCertificate}}
 			},
-			failed: []string{"ca"}, detail: "there is no certificate in it", advice: "KOPS_SPOT_CA"},
+			failed: []string{"ca"}, detail: "no certificate found", advice: "KOPS_SPOT_CA"},
 		"nodes that cannot be listed": {
 			disturb: func(w *checkWorld) {
 				w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "nodes", Err: errors.New("etcdserver: request timed out")})
 			},
-			failed: []string{"marked nodes"}, detail: "etcdserver", advice: "the cluster or EC2"},
+			failed: []string{"overdue instances"}, detail: "etcdserver", advice: "to the cluster or to EC2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inCheckWorld(t, func(w *checkWorld) {
@@ -238,11 +238,11 @@ func TestWhatHangsIsNotReady(t *testing.T) {
 		disturb func(w *checkWorld)
 		failed  []string
 	}{
-		"a cluster": {func(w *checkWorld) { w.cluster.Disturb(spottest.Disturbance{Delay: time.Hour}) }, []string{"log-in", "rbac", "marked nodes"}},
+		"a cluster": {func(w *checkWorld) { w.cluster.Disturb(spottest.Disturbance{Delay: time.Hour}) }, []string{"authentication", "rbac", "overdue instances"}},
 		"its reviews": {func(w *checkWorld) {
 			w.cluster.Disturb(spottest.Disturbance{Resource: "selfsubjectaccessreviews", Delay: time.Hour})
 		}, nil},
-		"AWS": {func(w *checkWorld) { w.aws.Delay(spottest.AnyOperation, time.Hour) }, []string{"aws", "marked nodes"}},
+		"AWS": {func(w *checkWorld) { w.aws.Delay(spottest.AnyOperation, time.Hour) }, []string{"aws", "overdue instances"}},
 		"what does not listen": {func(w *checkWorld) {
 			w.checker.texts = []text{{"token", envLogin, func(context.Context) (string, error) { time.Sleep(time.Hour); return "t", nil }, notEmpty}}
 		}, nil},

@@ -6,35 +6,35 @@ import (
 	"strings"
 )
 
-// Setting is one environment variable that the function reads. docs/settings.md is made of these.
+// Setting is an environment variable of the function. docs/settings.md is generated from these.
 type Setting struct {
 	Name    string
-	Default string // what counts where it is not set; empty where nothing does
-	Values  string // what it may be set to, as the end of "set it to …"
+	Default string // empty if there is none
+	Values  string // the allowed values, as the end of "set it to …"
 	Meaning string
-	Why     string // why the default is right for Spot, or why there is none
+	Why     string // the reason for the default, or for having none
 
-	read func(c *Config, value string) error // nil: see ParseConfig; its error completes "set it to …, "
+	read func(c *Config, value string) error // nil if ParseConfig reads it; its error completes "set it to …, "
 }
 
-// Part is settings that belong together.
+// Part is a group of settings.
 type Part struct {
 	Title    string
 	Settings []Setting
 }
 
-// Parts are all settings.
+// Parts returns all settings.
 func Parts() []Part {
 	return []Part{
-		{"The cluster, and the log-in to it", clusterSettings},
+		{"Cluster and authentication", clusterSettings},
 		{"Draining", drainSettings},
-		{"Relatives of the Spot warning", relativeSettings},
+		{"Other events", otherEventSettings},
 		{"Replacement", replaceSettings},
-		{"Practice and self-check", checkSettings},
+		{"Rehearsals", checkSettings},
 	}
 }
 
-// The settings by their names. What they mean stands in the tables.
+// Names of the settings.
 const (
 	envCluster       = "KOPS_SPOT_CLUSTER"
 	envMode          = "KOPS_SPOT_MODE"
@@ -66,36 +66,35 @@ const (
 
 var clusterSettings = []Setting{
 	{Name: envCluster,
-		Values:  "the kOps cluster's name, such as prod.example.com",
-		Meaning: "the cluster that the function works for, as in the EC2 tag `KubernetesCluster`",
-		Why:     "It has to be set: every function in a region gets every event, and by this one knows which are its own."},
+		Values:  "the name of the kOps cluster, such as prod.example.com",
+		Meaning: "the cluster to work for, as in the EC2 tag `KubernetesCluster`",
+		Why:     "Required: every function in a region receives every event and uses the name to recognize its own instances."},
 	{Name: envMode,
 		Values:  "`observe` or `act`",
-		Meaning: "`observe` tells what would be done and changes nothing; `act` does it",
-		Why:     "It has to be set: a new drainer is better watched first, and one that was forgotten in `observe` helps nobody."},
+		Meaning: "`observe` reports the plan and changes nothing; `act` carries out the plan",
+		Why:     "Required; there is no safe default."},
 	{Name: envLogin,
-		Values: "`iam`, `iam:<cluster id>`, `secretsmanager:<secret>`, `ssm:<parameter>`, `file:<path>` or `kubeconfig:<path>`",
-		Meaning: "how to log in to the cluster: by aws-iam-authenticator with the function's role (`iam:<cluster id>` where the authenticator calls the " +
-			"cluster otherwise), with a ServiceAccount's token that is kept in one of the places, or as a kubeconfig says",
-		Why: "It has to be set: which of them a cluster knows cannot be seen from outside."},
+		Values: "`iam`, `iam:<cluster ID>`, `secretsmanager:<secret>`, `ssm:<parameter>`, `file:<path>` or `kubeconfig:<path>`",
+		Meaning: "how to authenticate to the cluster: with the function's role and aws-iam-authenticator (`iam:<cluster ID>` if the authenticator " +
+			"uses another ID), with a ServiceAccount token at a location, or with a kubeconfig",
+		Why: "Required: the function cannot detect which methods a cluster supports."},
 	{Name: envServer,
 		Values:  "the API server's URL, such as https://api.prod.example.com",
-		Meaning: "where the cluster's API server is; a kubeconfig says it itself",
-		Why:     "It has to be set where there is no kubeconfig: the load balancer's name need not be made of the cluster's."},
+		Meaning: "the URL of the API server; not used with a kubeconfig",
+		Why:     "Required without a kubeconfig: the name of the load balancer does not always follow from the cluster's name."},
 	{Name: envCA,
 		Values:  "CA certificates as PEM or as PEM in base64, `secretsmanager:<secret>`, `ssm:<parameter>` or `file:<path>`",
-		Meaning: "the certificates that the API server's is to be signed with, or where they are; a kubeconfig says it itself",
-		Why:     "Without it the system's certificates count, as they have to for a load balancer with a public certificate."},
+		Meaning: "the CA certificates of the API server, or their location; not used with a kubeconfig",
+		Why:     "Without it, the system's root certificates are used, for load balancers with a public certificate."},
 	{Name: envTLSServerName,
 		Default: internalPrefix + "<cluster>",
 		Values:  "a host name",
-		Meaning: "the name in the API server's certificate; a kubeconfig says it itself",
-		Why: "kOps puts this name into every API server's certificate, whatever the load balancer in front is called. " +
-			"Where there is no " + envCA + ", the host's own name counts."},
+		Meaning: "the host name in the API server's certificate; not used with a kubeconfig",
+		Why:     "kOps adds this name to every API server's certificate. Without " + envCA + ", the host name in the URL is used."},
 }
 
-// environment reads those of the variables, in the form of os.Environ, that are settings. One that is empty counts as not
-// set. Its errors name those that only look like settings.
+// environment returns the settings in environ, which has the form of os.Environ. An empty setting counts as not set. Its
+// errors name unknown settings.
 func environment(environ []string) (env map[string]string, errs []error) {
 	env = map[string]string{}
 	names := settingNames()
@@ -105,7 +104,7 @@ func environment(environ []string) (env map[string]string, errs []error) {
 		case slices.Contains(names, name):
 			env[name] = strings.TrimSpace(value)
 		case strings.HasPrefix(name, prefix):
-			errs = append(errs, fmt.Errorf("%s: there is no such setting; there are %s", name, strings.Join(names, ", ")))
+			errs = append(errs, fmt.Errorf("%s: unknown setting; the settings are %s", name, strings.Join(names, ", ")))
 		}
 	}
 	return env, errs
@@ -120,7 +119,7 @@ func settingNames() (names []string) {
 	return names
 }
 
-// readAll takes in the settings that say themselves how they are read.
+// readAll reads the settings that have a read function.
 func (c *Config) readAll(env map[string]string) (errs []error) {
 	for _, part := range Parts() {
 		for _, s := range part.Settings {

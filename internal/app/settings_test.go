@@ -38,9 +38,9 @@ type annotation struct{ name, on, values, unset, meaning string }
 
 func annotations() []annotation {
 	return []annotation{
-		{spot.AnnotationForce, "a pod", oneOf(spot.Forces()), "what `" + envForce + "` says",
+		{spot.AnnotationForce, "a pod", joinOr(spot.Forces()), "what `" + envForce + "` says",
 			"`never` has the pod die with its machine rather than be deleted past its budget; `allow` lets it be deleted where the setting does not"},
-		{spot.AnnotationDrain, "a pod", oneOf(spot.DrainOrders()), "`" + string(spot.DrainFirst) + "`; for a DaemonSet's pod, what `" + envDaemonSets + "` says",
+		{spot.AnnotationDrain, "a pod", joinOr(spot.DrainOrders()), "`" + string(spot.DrainFirst) + "`; for a DaemonSet's pod, what `" + envDaemonSets + "` says",
 			"when the pod is asked to leave: `first` with all others; `last` when the others have gone, or when its own grace period begins to run out; " +
 				"`never` leaves it until the machine ends"},
 	}

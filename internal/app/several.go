@@ -11,25 +11,25 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// atOnce is how many interruptions of one event are handled at once. AWS Health names instances by the dozen, most of which
-// may be other clusters'; a drain may last as long as the invocation, and one that waits for its turn would get none.
-const atOnce = 50
+// parallelInstances limits how many instances of one event are handled in parallel. An AWS Health event can name dozens,
+// mostly of other clusters. A drain can take the whole invocation, so an instance that waits for a slot may get no time.
+const parallelInstances = 50
 
-// gravity orders results from the gravest to the lightest.
-var gravity = []spot.Result{spot.Incomplete, spot.NodeNotFound, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped,
+// severity orders results from the most to the least severe.
+var severity = []spot.Result{spot.Incomplete, spot.NodeNotFound, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped,
 	spot.Planned, spot.Expired, spot.Ignored, spot.OtherCluster}
 
-// handleAll handles the interruptions of one event. The outcome of several is the gravest, with all of them under Each, in
-// the event's order.
+// handleAll handles the interruptions of one event. For several instances, it returns the most severe outcome, with all
+// outcomes in it in the event's order.
 //
-// It is an error only if something failed and nothing was done: those that are none of ours, or past, do not count. Where
-// something was done for another, a failure is told as an outcome of its own: the whole event would come again otherwise.
+// It returns an error only if handling failed and nothing was done for any instance. If something was done, a failure
+// becomes an outcome: an error would make Lambda retry the whole event.
 func (f *Function) handleAll(ctx context.Context, all []spot.Interruption) (spot.Outcome, error) {
 	if len(all) == 1 {
 		return f.handle(ctx, all[0])
 	}
 	each, errs := make([]spot.Outcome, len(all)), make([]error, len(all))
-	slots := make(chan struct{}, atOnce)
+	slots := make(chan struct{}, parallelInstances)
 	var wg sync.WaitGroup
 	for i, in := range all {
 		wg.Go(func() {
@@ -52,13 +52,13 @@ func (f *Function) handleAll(ctx context.Context, all []spot.Interruption) (spot
 		return spot.Outcome{}, err
 	}
 	out := slices.MinFunc(each, func(a, b spot.Outcome) int {
-		return cmp.Compare(slices.Index(gravity, a.Result), slices.Index(gravity, b.Result))
+		return cmp.Compare(slices.Index(severity, a.Result), slices.Index(severity, b.Result))
 	})
 	out.Outcomes = each
 	return out, nil
 }
 
-// actedOn reports whether an outcome is one that another try of the whole event should not be risked for.
+// actedOn reports whether the outcome rules out a retry of the whole event.
 func actedOn(out spot.Outcome) bool {
 	switch out.Result {
 	case spot.OtherCluster, spot.Expired, spot.Ignored:
@@ -67,9 +67,9 @@ func actedOn(out spot.Outcome) bool {
 	return true
 }
 
-// untouched is the outcome of an interruption for which nothing could be done.
+// untouched returns the outcome of an interruption that could not be handled.
 func (f *Function) untouched(in spot.Interruption, err error) spot.Outcome {
-	return spot.Outcome{Version: spot.OutcomeVersion, Result: spot.Incomplete, Reason: "nothing could be done", Cluster: f.cluster,
+	return spot.Outcome{Version: spot.OutcomeVersion, Result: spot.Incomplete, Reason: "handling failed", Cluster: f.cluster,
 		Event:    spot.EventInfo{ID: in.EventID, Kind: in.Kind, Instance: in.Instance, Time: in.Time},
 		Problems: []string{err.Error()}}
 }

@@ -73,7 +73,7 @@ var links = []struct {
 }{
 	{Role, "Lambda takes it, and it may read EC2 and Auto Scaling", is("aws")},
 	{Network, "the function reaches the API server", is("network")},
-	{LogIn, "the API server accepts the function", is("log-in", "token", "ca", "castai key")},
+	{LogIn, "the API server accepts the function", is("authentication", "token", "ca", "castai key")},
 	{RBAC, "the function may do in the cluster what it has to", func(check string) bool { return strings.HasPrefix(check, "rbac") }},
 }
 
@@ -95,7 +95,7 @@ func (c *checker) selfCheckLinks(context.Context) error {
 				continue
 			}
 			if strings.HasPrefix(check.Detail, "not asked") ||
-				l.link == LogIn && c.findings.First() == Network && check.Name == "log-in" {
+				l.link == LogIn && c.findings.First() == Network && check.Name == "authentication" {
 				c.skipped(l.link, c.findings.First())
 				continue
 			}

@@ -434,7 +434,7 @@ func TestBadEventsAndConfiguration(t *testing.T) {
 	}
 	r.env["KOPS_SPOT_MODE"], r.env["KOPS_SPOT_CLUSTR"] = "maybe", "x"
 	said := r.failure(r.encode(r.warning(spot.SpotTerminate, "i-1234567890abcdef0", 0)))
-	for _, want := range []string{"KOPS_SPOT_MODE: set it to observe", `"maybe"`, "KOPS_SPOT_CLUSTR: there is no such setting"} {
+	for _, want := range []string{"KOPS_SPOT_MODE: set it to observe", `"maybe"`, "KOPS_SPOT_CLUSTR: unknown setting"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is not in: %s", want, said)
 		}

@@ -14,19 +14,18 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// check asks the API server, the kubelets and the Auto Scaling group themselves: the function's account proves nothing.
-// Its error joins what is not as it should be.
-func (w *world) check(ctx context.Context, told spot.Outcome, victim *machine) error {
+// check verifies the outcome against the API server, the kubelets and the Auto Scaling group. It joins all failures.
+func (w *world) check(ctx context.Context, outcome spot.Outcome, victim *machine) error {
 	var errs []error
 	verify := func(failure, format string, args ...any) {
-		mark := w.out.Paint(story.Green, "ok")
+		status := w.out.Paint(story.Green, "ok  ")
 		if failure != "" {
-			mark = w.out.Paint(story.Red, "NO")
+			status = w.out.Paint(story.Red, "FAIL")
 			errs = append(errs, errors.New(failure))
 		}
-		w.out.Line("  %s  %s", mark, fmt.Sprintf(format, args...))
+		w.out.Line("  %s  %s", status, fmt.Sprintf(format, args...))
 		if failure != "" {
-			w.out.Line("      %s", failure)
+			w.out.Line("        %s", failure)
 		}
 	}
 
@@ -40,36 +39,36 @@ func (w *world) check(ctx context.Context, told spot.Outcome, victim *machine) e
 			staying++
 			continue
 		}
-		failure = fmt.Sprintf("the node was not drained: %s is still there", list.Items[i].Name)
+		failure = fmt.Sprintf("node not drained: pod %s is still running", list.Items[i].Name)
 	}
-	if failure == "" && told.Result != spot.Drained {
-		failure = "the node was not emptied: the function says " + string(told.Result)
+	if failure == "" && outcome.Result != spot.Drained {
+		failure = "the function reported the result " + string(outcome.Result)
 	}
-	verify(failure, "the node is empty, but for %d pods of DaemonSets and of its kubelet", staying)
+	verify(failure, "the node is empty except for %d DaemonSet and static pods", staying)
 
 	if missing := w.missing(victim); len(missing) > 0 {
 		failure = "not Ready: " + strings.Join(missing, ", ")
 	} else {
 		failure = ""
 	}
-	verify(failure, "every workload has all its pods Ready, on other nodes")
+	verify(failure, "all pods of every workload are Ready on other nodes")
 
-	killed, ended, err := w.containers(victim)
+	killed, exited, err := w.containers(victim)
 	if err != nil {
 		return err
 	}
-	left := w.pods.left()
+	terminated := w.pods.terminated()
 	switch {
 	case len(killed) > 0:
 		failure = "killed: " + strings.Join(killed, ", ")
-	case ended < left:
-		failure = fmt.Sprintf("%d of them did not", left-ended)
+	case exited < terminated:
+		failure = fmt.Sprintf("%d of them did not", terminated-exited)
 	default:
 		failure = ""
 	}
-	verify(failure, "all %d pods that left had SIGTERM and ended by themselves, none by SIGKILL", left)
+	verify(failure, "all %d terminated pods exited after SIGTERM, none was killed", terminated)
 
-	if told.Event.Kind == spot.SpotTerminate {
+	if outcome.Event.Kind == spot.SpotTerminate {
 		w.checkGroup(victim, verify)
 	}
 	if err := w.checkRequests(verify); err != nil {
@@ -78,8 +77,8 @@ func (w *world) check(ctx context.Context, told spot.Outcome, victim *machine) e
 	return errors.Join(errs...)
 }
 
-// containers says which pods of a node were killed, and how many ended by themselves.
-func (w *world) containers(victim *machine) (killed []string, ended int, err error) {
+// containers returns which pods of a node were killed, and how many exited by themselves.
+func (w *world) containers(victim *machine) (killed []string, exited int, err error) {
 	log, err := w.cp.KubeletLog()
 	if err != nil {
 		return nil, 0, err
@@ -90,31 +89,31 @@ func (w *world) containers(victim *machine) (killed []string, ended int, err err
 		case r.Event == testenv.PodSigKill:
 			killed = append(killed, r.Pod)
 		case r.Event == testenv.PodExited:
-			ended++
+			exited++
 		}
 	}
-	return killed, ended, nil
+	return killed, exited, nil
 }
 
-// checkGroup wants the group whole again, without the machine that goes.
+// checkGroup verifies that the group has its desired capacity again, without the interrupted instance.
 func (w *world) checkGroup(victim *machine, verify func(failure, format string, args ...any)) {
 	g := w.aws.Group(victim.group + "." + story.Cluster)
-	serving, failure := 0, ""
+	inService, failure := 0, ""
 	for _, m := range g.Members {
 		if m.ID == victim.id {
-			failure = "the instance is still " + m.State + " in its group"
+			failure = "the interrupted instance is still in the group: " + m.State
 		}
 		if m.State == "InService" {
-			serving++
+			inService++
 		}
 	}
-	if failure == "" && serving < g.Desired {
-		failure = fmt.Sprintf("%d of %d instances serve", serving, g.Desired)
+	if failure == "" && inService < g.Desired {
+		failure = fmt.Sprintf("%d of %d instances are InService", inService, g.Desired)
 	}
-	verify(failure, "%s is whole again: %d of %d instances serve", victim.group, serving, g.Desired)
+	verify(failure, "%s is back at its desired capacity: %d of %d instances InService", victim.group, inService, g.Desired)
 }
 
-// checkRequests wants the shipped permissions to have been enough, and says how little was asked.
+// checkRequests verifies that the shipped permissions sufficed, and counts the requests.
 func (w *world) checkRequests(verify func(failure, format string, args ...any)) error {
 	log, err := w.cp.AuditLog()
 	if err != nil {
@@ -136,7 +135,7 @@ func (w *world) checkRequests(verify func(failure, format string, args ...any)) 
 			}
 		}
 	}
-	verify(failure, "the function made %d requests to the API server, all permitted: %d evictions, of which budgets refused %d, and %d others",
+	verify(failure, "all %d API requests of the function were allowed by RBAC: %d evictions (%d refused by budgets), %d others",
 		requests, evictions, refused, requests-evictions)
 	return nil
 }

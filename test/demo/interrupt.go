@@ -21,7 +21,7 @@ import (
 
 const function = "cast-spot-handler"
 
-// interrupt has EC2 take a machine away, and shows what happens until the dust has settled.
+// interrupt sends the warning for an instance and prints what happens until the workloads have recovered.
 func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, bootstrap string) error {
 	dir, err := os.MkdirTemp("", "demo-")
 	if err != nil {
@@ -34,9 +34,9 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 		return err
 	}
 	defer service.Close()
-	defer w.out.Begin(time.Time{}) // how the rest ends is no part of the show
+	defer w.out.Begin(time.Time{}) // do not print the shutdown
 
-	// Events carry whole seconds: sent at the beginning of one, the seconds shown are the event's own.
+	// Event times are whole seconds, so start at one: the printed times then count from the event's own time.
 	if err := sleep(ctx, time.Until(time.Now().Truncate(time.Second).Add(time.Second))); err != nil {
 		return err
 	}
@@ -46,11 +46,11 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 	if err != nil {
 		return err
 	}
-	w.out.Line("\nthe event that EventBridge sends\n")
+	w.out.Line("\nevent from EventBridge\n")
 	for _, line := range story.Wrap(event, 90) {
 		w.out.Line("  %s", line)
 	}
-	w.out.Line("\nseconds after it\n")
+	w.out.Line("\nseconds since the event\n")
 	w.out.Begin(in.Time)
 	w.pods.begin(victim.node)
 	watching, stopWatching := context.WithCancel(ctx)
@@ -61,7 +61,7 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 		return err
 	}
 
-	var told spot.Outcome
+	var outcome spot.Outcome
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -69,13 +69,13 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 		if record.RequestContext.Condition != fakelambda.Success {
 			return fmt.Errorf("running the function: %s: %s", record.RequestContext.Condition, record.ResponsePayload)
 		}
-		if err := json.Unmarshal(record.ResponsePayload, &told); err != nil {
+		if err := json.Unmarshal(record.ResponsePayload, &outcome); err != nil {
 			return fmt.Errorf("reading the outcome: %w", err)
 		}
 	}
-	// What comes after is Kubernetes' work: the last pods become Ready. If they do not, the checks will say so.
+	// Wait until Kubernetes has the last pods Ready. If they are not, the checks report it.
 	patience := time.Minute
-	if told.Result != spot.Drained {
+	if outcome.Result != spot.Drained {
 		patience = 5 * time.Second
 	}
 	_ = w.awaitReady(ctx, victim, patience)
@@ -83,10 +83,10 @@ func (w *world) interrupt(ctx context.Context, kind spot.Kind, victim *machine, 
 		return ctx.Err()
 	}
 	w.out.Begin(time.Time{})
-	return w.ended(ctx, told, victim)
+	return w.report(ctx, outcome, victim)
 }
 
-// serve runs the function in a Lambda service, logged in to the cluster as its shipped permissions allow.
+// serve starts a Lambda service with the function, which gets its shipped permissions in the cluster.
 func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<- fakelambda.Record) (*fakelambda.Service, error) {
 	token, err := w.cp.ServiceAccountToken(ctx, system, "kops-spot", time.Hour)
 	if err != nil {
@@ -106,7 +106,7 @@ func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<-
 		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
 	}
 	for _, kv := range w.fake.Env() {
-		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // Lambda sets those
+		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // set by Lambda
 			env[name] = value
 		}
 	}
@@ -121,7 +121,7 @@ func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<-
 	}}})
 }
 
-// watchGroup shows what a group launches.
+// watchGroup prints the instances that a group launches.
 func (w *world) watchGroup(ctx context.Context, group string, known map[string]bool) {
 	for sleep(ctx, 20*time.Millisecond) == nil {
 		for id := range w.groupMembers(group) {
@@ -141,8 +141,7 @@ func (w *world) groupMembers(group string) map[string]bool {
 	return ids
 }
 
-// awaitReady waits until every workload has all its pods Ready, on other nodes than the victim's, and the victim's group
-// its machines.
+// awaitReady waits until all pods of every workload are Ready on other nodes than the victim.
 func (w *world) awaitReady(ctx context.Context, victim *machine, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -157,7 +156,7 @@ func (w *world) awaitReady(ctx context.Context, victim *machine, limit time.Dura
 	}
 }
 
-// missing names the workloads of which not all pods are Ready on other nodes than the victim's.
+// missing lists the workloads that do not have all pods Ready on other nodes than the victim.
 func (w *world) missing(victim *machine) (missing []string) {
 	w.mu.Lock()
 	nodes, except := len(w.machines), ""
@@ -165,16 +164,16 @@ func (w *world) missing(victim *machine) (missing []string) {
 	if victim != nil {
 		nodes, except = nodes-1, victim.node
 	}
-	demand := func(a app, want int) {
+	require := func(a app, want int) {
 		if n := w.pods.ready(a, except); n < want {
 			missing = append(missing, fmt.Sprintf("%s %d of %d", a.Name, n, want))
 		}
 	}
 	for _, a := range story.Apps {
-		demand(app{a}, a.Replicas)
+		require(app{a}, a.Replicas)
 	}
 	for _, d := range w.shop.daemons() {
-		demand(d, nodes)
+		require(d, nodes)
 	}
 	return missing
 }

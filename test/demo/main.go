@@ -1,5 +1,5 @@
-// Command demo shows one interrupted node on a real control plane, live: from EC2's warning to the last pod that is
-// Ready elsewhere. It needs Go and nothing else, and leaves nothing behind.
+// Command demo interrupts a node on a real control plane and prints what happens, from EC2's warning until the last pod
+// is Ready elsewhere. It requires only Go and cleans up after itself.
 package main
 
 import (
@@ -14,10 +14,10 @@ import (
 )
 
 func main() {
-	// A pipe that nobody reads any more is an end as any other: there is to be tidied up after it.
+	// SIGPIPE: clean up when the reader of the output exits, too.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	err := inTempDir(func() error { return run(endsWithParent(ctx), os.Args[1:], os.Stdout, os.Stderr) })
+	err := inTempDir(func() error { return run(cancelWithParent(ctx), os.Args[1:], os.Stdout, os.Stderr) })
 	switch {
 	case err == nil:
 	case errors.Is(err, flag.ErrHelp):
@@ -28,8 +28,8 @@ func main() {
 	}
 }
 
-// inTempDir has all temporary files, also those of the compilers and of the control plane, in one directory that goes
-// at the end: what is killed while it works cannot tidy up after itself.
+// inTempDir runs do with a new TMPDIR and then removes it: compilers and control planes that are killed leave temporary
+// files behind.
 func inTempDir(do func() error) error {
 	dir, err := os.MkdirTemp("", "kops-spot-demo-")
 	if err != nil {
@@ -39,7 +39,7 @@ func inTempDir(do func() error) error {
 		return err
 	}
 	err = do()
-	for range 10 { // a compiler that has just been killed may still be adding to it
+	for range 10 { // a compiler that was just killed may still be writing to it
 		if os.RemoveAll(dir) == nil {
 			return err
 		}
@@ -48,9 +48,8 @@ func inTempDir(do func() error) error {
 	return errors.Join(err, os.RemoveAll(dir))
 }
 
-// endsWithParent is a context that ends when the process that started this one does: go run hands no SIGTERM on, but
-// dies of it alone.
-func endsWithParent(ctx context.Context) context.Context {
+// cancelWithParent returns a context that is canceled when the parent process exits: go run does not forward SIGTERM.
+func cancelWithParent(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	parent := os.Getppid()
 	go func() {
@@ -61,7 +60,7 @@ func endsWithParent(ctx context.Context) context.Context {
 			case <-time.After(300 * time.Millisecond):
 			}
 		}
-		cancel(errors.New("whoever started it is gone"))
+		cancel(errors.New("the parent process exited"))
 	}()
 	return ctx
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// TestMain wants nothing to be left when all demos have ended: no process and no file.
+// TestMain fails if the demos leave processes or files behind.
 func TestMain(m *testing.M) {
 	code := 1
 	err := inTempDir(func() error {
@@ -29,15 +29,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// leftovers is an error if there are temporary files, or processes that this one has started.
+// leftovers returns an error if there are temporary files or child processes.
 func leftovers() error {
 	files, err := os.ReadDir(os.TempDir())
 	if err != nil {
 		return err
 	}
-	var left []error
+	var found []error
 	for _, f := range files {
-		left = append(left, fmt.Errorf("there is still the file %s", f.Name()))
+		found = append(found, fmt.Errorf("leftover file %s", f.Name()))
 	}
 	children, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
@@ -46,17 +46,17 @@ func leftovers() error {
 	for _, file := range children {
 		pids, err := os.ReadFile(file)
 		if err != nil {
-			continue // the thread has ended
+			continue // the thread has exited
 		}
 		for pid := range strings.FieldsSeq(string(pids)) {
 			command, _ := os.ReadFile("/proc/" + pid + "/cmdline")
-			left = append(left, fmt.Errorf("there is still the process %s: %s", pid, bytes.ReplaceAll(command, []byte{0}, []byte(" "))))
+			found = append(found, fmt.Errorf("leftover process %s: %s", pid, bytes.ReplaceAll(command, []byte{0}, []byte(" "))))
 		}
 	}
-	return errors.Join(left...)
+	return errors.Join(found...)
 }
 
-// demo runs one and returns what it shows; seen is called with everything it has shown so far.
+// demo runs a demo and returns its output. After each write, it calls seen with the output so far.
 func demo(ctx context.Context, seen func(string), args ...string) (string, error) {
 	out := &spy{seen: seen}
 	err := run(ctx, args, out, io.Discard)
@@ -79,7 +79,7 @@ func (s *spy) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestDemo runs whole demos; the longest beside the others, so that all of them take no minute.
+// TestDemo runs complete demos, concurrently to stay below a minute.
 func TestDemo(t *testing.T) {
 	t.Run("hibernate", testHibernate)
 	t.Run("terminate", func(t *testing.T) {
@@ -94,64 +94,72 @@ func testTerminate(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	// The two halves of the work go on side by side: each has an order of its own.
+	// Drain and replacement run concurrently: each list is ordered on its own.
 	for _, phases := range [][]string{
-		{`kops-spot clears its node in time`, `control plane   Kubernetes v1\.`, `workloads .* web 12, .*: all Ready`, `ip-172-20-32-31 +7 +3  <- taken away`, `payments   have a budget`,
-			`"instance-id":"i-0a95e7d3c1f04b826","instance-action":"terminate"`, `ec2       EC2 terminates the Spot instance i-0a95e7d`, `lambda    invoked`,
-			`found the node ip-172-20-32-31`, `told \d pods to end: .*payments`, `may not evict a pod of payments yet \(429\): its budget (needs 3 healthy pods|does not allow)`,
-			`told payments to end, after \d+ refusal`, `left   0 to go`, `lambda    ended: duration`,
+		{`kops-spot drains its node within`, `control plane   Kubernetes v1\.`, `workloads .* web 12, .*: all Ready`,
+			`ip-172-20-32-31 +7 +3  <- interrupted`, `payments +a PodDisruptionBudget`,
+			`"instance-id":"i-0a95e7d3c1f04b826","instance-action":"terminate"`,
+			`ec2       EC2 terminates the Spot instance i-0a95e7d`, `lambda    invoked`,
+			`found node ip-172-20-32-31`, `evicted \d pods: .*payments`,
+			`eviction of a payments pod refused, will retry \(429\): its budget (needs 3 healthy pods|does not allow)`,
+			`evicted payments after \d+ refusal`, `terminated  0 remaining`, `lambda    finished: duration`,
 			`(?m)^drained  ip-172-20-32-31\.ec2\.internal: cordoned after .* last eviction after .* empty after .* were left$`,
-			`(?m)^ +\+\d+\.\d\d s  node empty$`, `ok  the node is empty, but for 3 pods`, `ok  every workload`, `ok  all 7 pods`, `what next`},
-		{`lambda    invoked`, `cordoned it`, `left   6 to go`},
-		{`lambda    invoked`, `detached the instance: spot-us-east-1a`, `runs, and boots`, `i-05b7e4d is a Ready node of spot-us-east-1a`,
-			`orders-db-\d +Ready  on i-05b7e4d`, `ok  spot-us-east-1a is whole again: 2 of 2`},
-		{`detached the instance|launches i-05b7e4d`, `orders-db-\d +left`, `orders-db-\d +waits`, `orders-db-\d +Ready`},
+			`(?m)^ +\+\d+\.\d\d s  node empty$`, `ok +the node is empty except for 3 `, `ok +all pods of every workload`,
+			`ok +all 7 terminated pods`, `next steps`},
+		{`lambda    invoked`, `cordoned it`, `terminated  6 remaining`},
+		{`lambda    invoked`, `detached the instance: spot-us-east-1a`, `is running and boots`,
+			`i-05b7e4d joined as a Ready node of spot-us-east-1a`, `orders-db-\d +Ready +on i-05b7e4d`,
+			`ok +spot-us-east-1a is back at its desired capacity: 2 of 2`},
+		{`detached the instance|launches i-05b7e4d`, `orders-db-\d +terminated`, `orders-db-\d +Pending`, `orders-db-\d +Ready`},
 	} {
 		inOrder(t, out, phases)
 	}
-	if n := len(regexp.MustCompile(`(?m)^ +\+\d+\.\d\d s  pod .* Ready  on `).FindAllString(out, -1)); n < 7 {
-		t.Errorf("%d pods became Ready elsewhere; 7 had to leave\n%s", n, out)
+	if n := len(regexp.MustCompile(`(?m)^ +\+\d+\.\d\d s  pod .* Ready +on `).FindAllString(out, -1)); n < 7 {
+		t.Errorf("%d pods became Ready elsewhere, want 7\n%s", n, out)
 	}
 	if strings.Contains(out, "\x1b") {
-		t.Error("there is colour where there is no terminal")
+		t.Error("output is colored without a terminal")
 	}
-	if strings.Contains(out, "  NO  ") {
-		t.Errorf("a check fails in a demo that succeeds\n%s", out)
+	if strings.Contains(out, "  FAIL  ") {
+		t.Errorf("a check failed in a successful demo\n%s", out)
 	}
 }
 
-// inOrder demands that each phase is shown after the one before.
+// inOrder checks that the phases appear in this order.
 func inOrder(t *testing.T, out string, phases []string) {
 	t.Helper()
 	rest := out
 	for _, phase := range phases {
 		at := regexp.MustCompile(phase).FindStringIndex(rest)
 		if at == nil {
-			t.Errorf("%q does not come, or not in its place, in\n%s", phase, out)
+			t.Errorf("%q is missing or out of order in\n%s", phase, out)
 			return
 		}
 		rest = rest[at[1]:]
 	}
 }
 
-// testHibernate cannot end well: the second pod of payments may not leave. So it shows what a demo that fails is like.
+// testHibernate runs a demo that fails: the budget refuses the second payments pod, and hibernation does not retry.
 func testHibernate(t *testing.T) {
 	t.Parallel()
 	out, err := demo(t.Context(), nil, "-kind", "hibernate", "-node", "i-04e2b8f7160d9c3a5")
-	if err == nil || !strings.Contains(err.Error(), "the node was not drained: payments-") || !strings.Contains(err.Error(), "payments 3 of 4") {
-		t.Errorf("the error does not say what is wrong: %v\n%s", err, out)
+	if err == nil || !strings.Contains(err.Error(), "node not drained: pod payments-") ||
+		!strings.Contains(err.Error(), "payments 3 of 4") {
+		t.Errorf("error does not name the cause: %v\n%s", err, out)
 	}
-	inOrder(t, out, []string{`i-04e2b8f +\d +3  <- taken away`, `found the node i-04e2b8f`, `(?m)^incomplete  i-04e2b8f7160d9c3a5: still there at the end: 1 pod`,
-		`1 still there at the end`, `NO  the node is empty`, `NO  every workload`, `ok  all \d pods that left`, `Hibernation begins at once`})
+	inOrder(t, out, []string{`i-04e2b8f +\d +3  <- interrupted`, `found node i-04e2b8f`,
+		`(?m)^incomplete  i-04e2b8f7160d9c3a5: still there at the end: 1 pod`, `1 still there at the end`,
+		`FAIL  the node is empty`, `FAIL  all pods of every workload`, `ok +all \d terminated pods`,
+		`Hibernation begins at once`})
 }
 
-// testInterrupted ends a demo in the middle of the drain. TestMain looks for what that leaves.
+// testInterrupted cancels a demo during the drain. TestMain checks for leftovers.
 func testInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var at time.Time
 	out, err := demo(ctx, func(shown string) {
-		if at.IsZero() && strings.Contains(shown, "pods to end") {
+		if at.IsZero() && strings.Contains(shown, "function  evicted ") {
 			at = time.Now()
 			cancel()
 		}
@@ -160,10 +168,10 @@ func testInterrupted(t *testing.T) {
 		t.Errorf("got %v\n%s", err, out)
 	}
 	if took := time.Since(at); took > 15*time.Second {
-		t.Errorf("it went on for %v", took)
+		t.Errorf("returned %v after the interruption", took)
 	}
-	if strings.Contains(out, "0 to go") || strings.Contains(out, "own account") {
-		t.Errorf("the show went on\n%s", out)
+	if strings.Contains(out, "  0 remaining") || strings.Contains(out, "outcome reported") {
+		t.Errorf("the demo continued\n%s", out)
 	}
 }
 
@@ -172,8 +180,8 @@ func TestFlags(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"-kind", "reboot"}, "-kind reboot: it is terminate, stop or hibernate"},
-		{[]string{"-node", "nowhere"}, `-node nowhere: there is no such node; there are ["ip-172-20-32-11.ec2.internal"`},
+		{[]string{"-kind", "reboot"}, "-kind reboot: must be terminate, stop or hibernate"},
+		{[]string{"-node", "nowhere"}, `-node nowhere: no such node; use one of ["ip-172-20-32-11.ec2.internal"`},
 		{[]string{"now"}, `unexpected argument "now"`},
 	} {
 		out, err := demo(t.Context(), nil, c.args...)

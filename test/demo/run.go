@@ -15,20 +15,19 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// kinds are the three warnings that EC2 gives for a Spot instance.
+// kinds maps the values of -kind to EC2's interruption warnings.
 var kinds = map[string]spot.Kind{"terminate": spot.SpotTerminate, "stop": spot.SpotStop, "hibernate": spot.SpotHibernate}
 
-// settings are what the flags say.
 type settings struct {
 	kind spot.Kind
-	node string // empty: the busiest
+	node string // empty for the busiest
 }
 
 func parse(args []string, stderr io.Writer) (settings, error) {
 	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	kind := fs.String("kind", "terminate", "what EC2 does to the instance: terminate, stop or hibernate")
-	node := fs.String("node", "", "the `name` of the node that is interrupted; the busiest one if empty")
+	node := fs.String("node", "", "the `name` of the node to interrupt (default: the busiest)")
 	if err := fs.Parse(args); err != nil {
 		return settings{}, err
 	}
@@ -38,21 +37,21 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	case fs.NArg() > 0:
 		return settings{}, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	case set.kind == "":
-		return settings{}, fmt.Errorf("-kind %s: it is terminate, stop or hibernate", *kind)
+		return settings{}, fmt.Errorf("-kind %s: must be terminate, stop or hibernate", *kind)
 	case set.node != "" && !slices.Contains(names, set.node):
-		return settings{}, fmt.Errorf("-node %s: there is no such node; there are %q", set.node, names)
+		return settings{}, fmt.Errorf("-node %s: no such node; use one of %q", set.node, names)
 	}
 	return set, nil
 }
 
-// run is the whole demo. Its error says what did not work out; whatever it started is gone when it returns.
+// run runs the demo and cleans up everything it started. It returns an error if a check fails.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	set, err := parse(args, stderr)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if ctx.Err() != nil { // everything that then fails fails for this reason
+		if ctx.Err() != nil { // every other error follows from this one
 			err = fmt.Errorf("interrupted: %w", context.Cause(ctx))
 		}
 	}()
@@ -91,15 +90,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	return w.interrupt(ctx, set.kind, victim, bootstrap)
 }
 
-// ended shows what was told and what is so, and demands that it is good.
-func (w *world) ended(ctx context.Context, told spot.Outcome, victim *machine) error {
-	w.out.Line("\nthe function's own account\n")
-	if err := term.Timeline(w.out, told, term.Options{Color: w.out.Color}); err != nil {
+// report prints the function's outcome and checks it against the cluster.
+func (w *world) report(ctx context.Context, outcome spot.Outcome, victim *machine) error {
+	w.out.Line("\noutcome reported by the function\n")
+	if err := term.Timeline(w.out, outcome, term.Options{Color: w.out.Color}); err != nil {
 		return err
 	}
-	w.out.Line("\nseen from outside\n")
-	err := w.check(ctx, told, victim)
-	if err != nil && told.Event.Kind == spot.SpotHibernate {
+	w.out.Line("\nchecks of the cluster\n")
+	err := w.check(ctx, outcome, victim)
+	if err != nil && outcome.Event.Kind == spot.SpotHibernate {
 		w.out.Text(story.Hibernated)
 	}
 	w.out.Text(story.Next)

@@ -20,13 +20,13 @@ import (
 
 const (
 	store  = "shop"        // the namespace of the workloads
-	system = "kube-system" // the namespace of what every node has
+	system = "kube-system" // the namespace of the DaemonSets
 )
 
-// app is a workload of the story.
+// app is a workload of the demo.
 type app struct{ story.App }
 
-// What every node has.
+// The DaemonSets.
 var (
 	cilium  = app{story.App{Name: "cilium", Grace: 30}}
 	ebsNode = app{story.App{Name: "ebs-csi-node", Grace: 30}}
@@ -49,13 +49,13 @@ func (a app) template() corev1.PodTemplateSpec {
 	return t
 }
 
-// pinned has the pods in one group.
+// pinned restricts the pods to one instance group.
 func pinned(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	t.Spec.NodeSelector = map[string]string{"kops.k8s.io/instancegroup": story.PinnedGroup}
 	return t
 }
 
-// evenly has as many pods on one node as on the next, as long as both take pods.
+// evenly spreads the pods over all schedulable nodes.
 func (a app) evenly(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	honor := corev1.NodeInclusionPolicyHonor
 	t.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelHostname,
@@ -63,21 +63,22 @@ func (a app) evenly(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
 	return t
 }
 
-// apart has no two pods on one node: the pod that must leave waits for a new node.
+// apart allows one pod per node, so that an evicted pod waits for a new node.
 func (a app) apart(t corev1.PodTemplateSpec) corev1.PodTemplateSpec {
-	t.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
-		{TopologyKey: corev1.LabelHostname, LabelSelector: a.selector()}}}}
+	t.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
+			{TopologyKey: corev1.LabelHostname, LabelSelector: a.selector()}}}}
 	return t
 }
 
-// shop is what runs in the cluster.
+// shop holds the workloads of the cluster.
 type shop struct {
 	nodes int
 }
 
 func (shop) daemons() []app { return []app{cilium, ebsNode} }
 
-// summary names the workloads in a line.
+// summary lists the workloads on one line.
 func (s shop) summary() string {
 	var names []string
 	for _, a := range story.Apps {
@@ -102,10 +103,12 @@ func (w *world) fill(ctx context.Context, kind spot.Kind) error {
 		return err
 	}
 	one := intstr.FromInt32(1)
-	_, err := w.client.PolicyV1().PodDisruptionBudgets(store).Create(ctx, &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: payments.Name},
-		Spec: policyv1.PodDisruptionBudgetSpec{MaxUnavailable: &one, Selector: payments.selector()}}, metav1.CreateOptions{})
+	_, err := w.client.PolicyV1().PodDisruptionBudgets(store).Create(ctx, &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: payments.Name},
+		Spec:       policyv1.PodDisruptionBudgetSpec{MaxUnavailable: &one, Selector: payments.selector()},
+	}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("creating the budget of %s: %w", payments.Name, err)
+		return fmt.Errorf("creating PodDisruptionBudget %s: %w", payments.Name, err)
 	}
 	for _, plain := range []story.App{story.Web, story.API, story.Worker} {
 		a := app{plain}
@@ -117,7 +120,7 @@ func (w *world) fill(ctx context.Context, kind spot.Kind) error {
 		_, err := w.client.AppsV1().DaemonSets(system).Create(ctx, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: d.Name},
 			Spec: appsv1.DaemonSetSpec{Selector: d.selector(), Template: d.template()}}, metav1.CreateOptions{})
 		if err != nil {
-			return fmt.Errorf("creating the DaemonSet %s: %w", d.Name, err)
+			return fmt.Errorf("creating DaemonSet %s: %w", d.Name, err)
 		}
 	}
 	if err := w.awaitReady(ctx, nil, time.Minute); err != nil {
@@ -126,12 +129,12 @@ func (w *world) fill(ctx context.Context, kind spot.Kind) error {
 	return w.awaitBudget(ctx, payments.Name)
 }
 
-// awaitBudget waits until a budget knows its pods: until then the API server refuses for a reason of its own.
+// awaitBudget waits until a budget counts its pods. Until then, the API server refuses every eviction.
 func (w *world) awaitBudget(ctx context.Context, name string) error {
 	for {
 		b, err := w.client.PolicyV1().PodDisruptionBudgets(store).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
-			return fmt.Errorf("reading the budget of %s: %w", name, err)
+			return fmt.Errorf("reading PodDisruptionBudget %s: %w", name, err)
 		}
 		if b.Status.ObservedGeneration == b.Generation && b.Status.DisruptionsAllowed > 0 {
 			return nil
@@ -147,23 +150,27 @@ func (w *world) createDeployment(ctx context.Context, a app, t corev1.PodTemplat
 	_, err := w.client.AppsV1().Deployments(store).Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: a.Name},
 		Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: a.selector(), Template: t}}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("creating the Deployment %s: %w", a.Name, err)
+		return fmt.Errorf("creating Deployment %s: %w", a.Name, err)
 	}
 	return nil
 }
 
-// createDatabase creates a StatefulSet with a volume for each of its pods.
+// createDatabase creates a StatefulSet with one volume per pod.
 func (w *world) createDatabase(ctx context.Context, kind spot.Kind) error {
 	db := app{story.OrdersDB}
 	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("8Gi")}
 	once := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
 	for i := range db.Replicas {
 		name := fmt.Sprintf("%s-%d", db.Name, i)
-		_, err := w.client.CoreV1().PersistentVolumes().Create(ctx, &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec: corev1.PersistentVolumeSpec{Capacity: size, AccessModes: once, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
-				PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "ebs.csi.aws.com", VolumeHandle: name}}}}, metav1.CreateOptions{})
+		_, err := w.client.CoreV1().PersistentVolumes().Create(ctx, &corev1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: corev1.PersistentVolumeSpec{Capacity: size, AccessModes: once,
+				PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+				PersistentVolumeSource: corev1.PersistentVolumeSource{
+					CSI: &corev1.CSIPersistentVolumeSource{Driver: "ebs.csi.aws.com", VolumeHandle: name}}},
+		}, metav1.CreateOptions{})
 		if err != nil {
-			return fmt.Errorf("creating the volume %s: %w", name, err)
+			return fmt.Errorf("creating PersistentVolume %s: %w", name, err)
 		}
 	}
 	t := pinned(db.template())
@@ -171,20 +178,24 @@ func (w *world) createDatabase(ctx context.Context, kind spot.Kind) error {
 	if kind == spot.SpotTerminate {
 		t = db.apart(t)
 	} else {
-		t = db.evenly(t) // no machine comes in place of one that may come back: two must do on one node
+		t = db.evenly(t) // a stopped instance is not replaced, so one node must hold both pods
 	}
 	n := int32(db.Replicas)
-	_, err := w.client.AppsV1().StatefulSets(store).Create(ctx, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: db.Name},
-		Spec: appsv1.StatefulSetSpec{Replicas: &n, ServiceName: db.Name, PodManagementPolicy: appsv1.ParallelPodManagement, Selector: db.selector(), Template: t,
+	_, err := w.client.AppsV1().StatefulSets(store).Create(ctx, &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Name: db.Name},
+		Spec: appsv1.StatefulSetSpec{Replicas: &n, ServiceName: db.Name, Selector: db.selector(), Template: t,
+			PodManagementPolicy: appsv1.ParallelPodManagement,
 			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "data"},
-				Spec: corev1.PersistentVolumeClaimSpec{AccessModes: once, StorageClassName: new(""), Resources: corev1.VolumeResourceRequirements{Requests: size}}}}}}, metav1.CreateOptions{})
+				Spec: corev1.PersistentVolumeClaimSpec{AccessModes: once, StorageClassName: new(""),
+					Resources: corev1.VolumeResourceRequirements{Requests: size}}}}},
+	}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("creating the StatefulSet %s: %w", db.Name, err)
+		return fmt.Errorf("creating StatefulSet %s: %w", db.Name, err)
 	}
 	return nil
 }
 
-// kubeProxy is the picture of a node's static pod, as its kubelet shows it to the API server.
+// kubeProxy returns the mirror pod of a node's static pod.
 func kubeProxy(n *corev1.Node) *corev1.Pod {
 	t := app{story.App{Name: "kube-proxy", Grace: 30}}.template()
 	t.Annotations[corev1.MirrorPodAnnotationKey] = "static"

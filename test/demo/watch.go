@@ -14,23 +14,23 @@ import (
 	"github.com/castai/kops-spot/test/demo/story"
 )
 
-// podWatch sees all pods of the cluster with its own eyes: what it shows does not come from the function.
+// podWatch watches and prints all pods, independently of the function.
 type podWatch struct {
 	out      *story.Screen
 	informer cache.SharedInformer
 
-	mu     sync.Mutex
-	victim string               // the node; empty before the event
-	told   map[types.UID]string // what was last shown of a pod
-	before map[types.UID]bool   // pods that were there at the event
-	toGo   map[types.UID]bool   // those that have to leave the node
+	mu        sync.Mutex
+	victim    string               // the node; empty before the event
+	shown     map[types.UID]string // last printed state of each pod
+	before    map[types.UID]bool   // pods that existed at the event
+	remaining map[types.UID]bool   // pods of the victim that have to move
 }
 
 func watchPods(ctx context.Context, client kubernetes.Interface, out *story.Screen) *podWatch {
 	source := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "pods", "", fields.Everything())
-	w := &podWatch{out: out, informer: cache.NewSharedInformer(source, &corev1.Pod{}, 0), told: map[types.UID]string{},
-		before: map[types.UID]bool{}, toGo: map[types.UID]bool{}}
-	_, _ = w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{ // fails only once it is stopped
+	w := &podWatch{out: out, informer: cache.NewSharedInformer(source, &corev1.Pod{}, 0), shown: map[types.UID]string{},
+		before: map[types.UID]bool{}, remaining: map[types.UID]bool{}}
+	_, _ = w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{ // fails only after the informer has stopped
 		AddFunc:    func(o any) { w.see(o.(*corev1.Pod), false) },
 		UpdateFunc: func(_, o any) { w.see(o.(*corev1.Pod), false) },
 		DeleteFunc: func(o any) {
@@ -43,7 +43,7 @@ func watchPods(ctx context.Context, client kubernetes.Interface, out *story.Scre
 	return w
 }
 
-// begin shows from now on what becomes of the pods of a node.
+// begin starts to print what happens to the pods of a node.
 func (w *podWatch) begin(victim string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -52,7 +52,7 @@ func (w *podWatch) begin(victim string) {
 		w.before[p.UID] = true
 	}
 	for _, p := range w.toMove(victim) {
-		w.toGo[p.UID] = true
+		w.remaining[p.UID] = true
 	}
 }
 
@@ -64,26 +64,26 @@ func (w *podWatch) see(p *corev1.Pod, gone bool) {
 	}
 	switch {
 	case gone && p.Spec.NodeName == w.victim:
-		delete(w.toGo, p.UID)
-		w.tell(p, story.Faint, "left", fmt.Sprintf("%d to go", len(w.toGo)))
+		delete(w.remaining, p.UID)
+		w.show(p, story.Faint, "terminated", fmt.Sprintf("%d remaining", len(w.remaining)))
 	case gone || w.before[p.UID]:
 	case podReady(p):
-		w.tell(p, story.Green, "Ready", "on "+story.Short(p.Spec.NodeName))
+		w.show(p, story.Green, "Ready", "on "+story.Short(p.Spec.NodeName))
 	case unschedulable(p):
-		w.tell(p, story.Yellow, "waits", "for a node that will have it")
+		w.show(p, story.Yellow, "Pending", "no suitable node yet")
 	}
 }
 
-// tell shows something about a pod once.
-func (w *podWatch) tell(p *corev1.Pod, color, what, more string) {
-	if w.told[p.UID] == what {
+// show prints each new state of a pod once.
+func (w *podWatch) show(p *corev1.Pod, color, state, detail string) {
+	if w.shown[p.UID] == state {
 		return
 	}
-	w.told[p.UID] = what
-	w.out.Live("pod", "%-15s  %s  %s", shortPod(p.Name, p.Labels), w.out.Paint(color, fmt.Sprintf("%-5s", what)), more)
+	w.shown[p.UID] = state
+	w.out.Live("pod", "%-15s  %s  %s", shortPod(p.Name, p.Labels), w.out.Paint(color, fmt.Sprintf("%-10s", state)), detail)
 }
 
-// shortPod is a pod's name without its ReplicaSet's hash.
+// shortPod returns the pod's name without the hash of its ReplicaSet.
 func shortPod(name string, labels map[string]string) string {
 	hash := labels["pod-template-hash"]
 	if hash == "" {
@@ -99,7 +99,7 @@ func (w *podWatch) all() (pods []*corev1.Pod) {
 	return pods
 }
 
-// on are the pods of a node.
+// on returns the pods of a node.
 func (w *podWatch) on(node string) (pods []*corev1.Pod) {
 	for _, p := range w.all() {
 		if p.Spec.NodeName == node {
@@ -109,7 +109,7 @@ func (w *podWatch) on(node string) (pods []*corev1.Pod) {
 	return pods
 }
 
-// toMove are the pods of a node that a drain has to move.
+// toMove returns the pods of a node that a drain has to move.
 func (w *podWatch) toMove(node string) (pods []*corev1.Pod) {
 	for _, p := range w.on(node) {
 		if !stays(p) {
@@ -119,19 +119,19 @@ func (w *podWatch) toMove(node string) (pods []*corev1.Pod) {
 	return pods
 }
 
-// left counts the pods that have left the victim.
-func (w *podWatch) left() (n int) {
+// terminated counts the pods that were terminated on the victim.
+func (w *podWatch) terminated() (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, what := range w.told {
-		if what == "left" {
+	for _, state := range w.shown {
+		if state == "terminated" {
 			n++
 		}
 	}
 	return n
 }
 
-// ready counts the pods of an app that are Ready and stay so, on all nodes but one.
+// ready counts the pods of an app that are Ready and not terminating, on all nodes but one.
 func (w *podWatch) ready(a app, except string) (n int) {
 	for _, p := range w.all() {
 		if p.Labels["app"] == a.Name && p.Spec.NodeName != except && p.DeletionTimestamp == nil && podReady(p) {

@@ -21,7 +21,7 @@ import (
 
 const account = "123456789012"
 
-// nodeNames are the names of all nodes at the beginning.
+// nodeNames returns the names of the initial nodes.
 func nodeNames() (names []string) {
 	for _, g := range story.Groups {
 		for _, m := range g.Members {
@@ -31,12 +31,12 @@ func nodeNames() (names []string) {
 	return names
 }
 
-// machine is a node, its instance and its group.
+// machine is a node with its instance and its group.
 type machine struct {
 	node, id, group string
 }
 
-// world is everything around the function.
+// world is the environment of the function: cluster and AWS account.
 type world struct {
 	cp     *testenv.ControlPlane
 	client kubernetes.Interface
@@ -50,10 +50,10 @@ type world struct {
 	machines map[string]*machine // by node
 }
 
-// newWorld makes the account with its groups, and registers their machines as nodes.
+// newWorld creates the account with its groups and registers their instances as nodes.
 func newWorld(ctx context.Context, cp *testenv.ControlPlane, out *story.Screen) (*world, error) {
 	quiet := cp.AdminConfig()
-	quiet.WarningHandler = rest.NoWarnings{} // the API server finds some pods' names odd; kubelets name them so
+	quiet.WarningHandler = rest.NoWarnings{} // the API server warns about the names of static pods
 	client, err := kubernetes.NewForConfig(quiet)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (w *world) close() {
 	_ = w.fake.Close()
 }
 
-// register is what a machine's kubelet does when it starts: it makes the Node, and shows its static pod.
+// register does what a kubelet does at its start: it creates the Node and the mirror pod of its static pod.
 func (w *world) register(ctx context.Context, g story.Group, node, id, ip string) error {
 	err := w.cp.CreateNodes(ctx, testenv.Node{Name: node, InstanceID: id, Zone: g.Zone, InstanceGroup: g.Name, PrivateIP: ip})
 	if err != nil {
@@ -110,20 +110,22 @@ func (w *world) register(ctx context.Context, g story.Group, node, id, ip string
 	return nil
 }
 
-// boot makes a launched instance a node of its group.
+// boot registers a launched instance as a node of its group.
 func (w *world) boot(ctx context.Context, i spottest.Instance) {
-	g := story.Groups[slices.IndexFunc(story.Groups, func(g story.Group) bool { return g.ASG() == i.Tags["aws:autoscaling:groupName"] })]
-	w.out.Live("aws", "%s runs, and boots", story.Short(i.ID))
+	g := story.Groups[slices.IndexFunc(story.Groups, func(g story.Group) bool {
+		return g.ASG() == i.Tags["aws:autoscaling:groupName"]
+	})]
+	w.out.Live("aws", "%s is running and boots", story.Short(i.ID))
 	if sleep(ctx, story.BootTime) != nil {
 		return
 	}
 	if err := w.register(ctx, g, i.ID, i.ID, i.PrivateIP); err != nil {
 		if ctx.Err() == nil {
-			w.out.Live("aws", "%s does not become a node: %v", story.Short(i.ID), err)
+			w.out.Live("aws", "registering the node of %s failed: %v", story.Short(i.ID), err)
 		}
 		return
 	}
-	w.out.Live("cluster", "%s is a Ready node of %s", story.Short(i.ID), g.Name)
+	w.out.Live("cluster", "%s joined as a Ready node of %s", story.Short(i.ID), g.Name)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -135,7 +137,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// busiest is the machine with most pods to move.
+// busiest returns the machine with the most pods to move.
 func (w *world) busiest() *machine {
 	var best *machine
 	most := -1
@@ -147,7 +149,7 @@ func (w *world) busiest() *machine {
 	return best
 }
 
-// show is the table of the cluster's nodes, and what makes it hard to leave one.
+// show prints the nodes, and what makes draining one hard.
 func (w *world) show(kind spot.Kind, victim *machine) {
 	w.out.Line("\ncluster %s\n", story.Cluster)
 	w.out.Line("  %-17s  %-11s  %-16s  %4s  %4s", "group (at its max)", "zone", "node", "move", "stay")
@@ -158,22 +160,22 @@ func (w *world) show(kind spot.Kind, victim *machine) {
 			move := len(w.pods.toMove(m.Node()))
 			mark := ""
 			if m.Node() == victim.node {
-				mark = "  <- taken away"
+				mark = "  <- interrupted"
 			}
 			w.out.Line("  %-18s  %-10s  %-16s  %4d  %4d%s", group, zone, story.Short(m.Node()), move, len(on)-move, mark)
 			group, zone = "", ""
 		}
 	}
-	w.out.Line("\n  nodes      have both names that kOps gives them: private DNS name (before 1.29), instance id (since)")
-	w.out.Line("  payments   have a budget: one of %d may be missing", story.Payments.Replicas)
+	w.out.Line("\n  node names  private DNS name (kOps before 1.29) or instance ID (since 1.29)")
+	w.out.Line("  payments    a PodDisruptionBudget allows one of %d pods to be unavailable", story.Payments.Replicas)
 	if kind == spot.SpotTerminate {
-		w.out.Line("  orders-db  have a volume each, and no two of them share a node")
+		w.out.Line("  orders-db   one volume per pod, at most one pod per node")
 	} else {
-		w.out.Line("  orders-db  have a volume each")
+		w.out.Line("  orders-db   one volume per pod")
 	}
 }
 
-// stays says whether a drain leaves a pod where it is.
+// stays reports whether a drain skips the pod.
 func stays(p *corev1.Pod) bool {
 	owner := metav1.GetControllerOf(p)
 	return owner != nil && (owner.Kind == "DaemonSet" || owner.Kind == "Node")

@@ -1,6 +1,6 @@
-// Command preview runs the command that its arguments are. If that takes long, it shows the demo's story meanwhile, in memory, and
-// then how long the command has been running. It imports the standard library, package spot and the in-memory world alone, and so
-// is built within seconds where nothing is compiled yet.
+// Command preview runs the command given by its arguments. If that takes long, it meanwhile plays the demo in memory and
+// then prints how long the command has been running. It imports only the standard library, package spot and the
+// in-memory cluster, so it builds within seconds from an empty cache.
 package main
 
 import (
@@ -19,12 +19,12 @@ import (
 )
 
 const (
-	patience = 5 * time.Second  // for a command that has little to compile
-	progress = 30 * time.Second // between two lines that say that it goes on
+	patience = 5 * time.Second  // no preview for a command that finishes sooner
+	progress = 30 * time.Second // between two progress lines
 )
 
-const label = `PREVIEW of the demo, simulated in memory while the demo itself is being compiled. Compiling
-Kubernetes takes %s the first time on two cores; the result is cached.
+const label = `PREVIEW: the demo, simulated in memory while the real one compiles. Compiling Kubernetes takes %s
+the first time on two cores. The result is cached.
 
 `
 
@@ -41,12 +41,12 @@ func main() {
 	}
 }
 
-// run returns when the command and the preview have ended. ctx ends both.
+// run returns when the command and the preview have finished. Canceling ctx stops both.
 func run(ctx context.Context, command []string) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	output := &held{w: os.Stderr}
+	output := &bufferedWriter{w: os.Stderr}
 	cmd.Stdout, cmd.Stderr = output, output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the compilers end with it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // to stop the compilers too
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.WaitDelay = 10 * time.Second
 	began := time.Now()
@@ -80,22 +80,22 @@ func run(ctx context.Context, command []string) error {
 func failure(ctx context.Context, command []string, err error) error {
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("interrupted: run the same command again; what is compiled is cached")
+		return fmt.Errorf("interrupted: run the same command again; compiled packages are cached")
 	case err != nil:
 		return fmt.Errorf("running %q: %w", command, err)
 	}
 	return nil
 }
 
-// held passes on what the command prints, but not in the middle of the preview.
-type held struct {
+// bufferedWriter holds back the output of the command during the preview.
+type bufferedWriter struct {
 	mu      sync.Mutex
 	w       io.Writer
 	holding bool
 	kept    bytes.Buffer
 }
 
-func (h *held) Write(p []byte) (int, error) {
+func (h *bufferedWriter) Write(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.holding {
@@ -104,13 +104,13 @@ func (h *held) Write(p []byte) (int, error) {
 	return h.w.Write(p)
 }
 
-func (h *held) hold() {
+func (h *bufferedWriter) hold() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.holding = true
 }
 
-func (h *held) release() {
+func (h *bufferedWriter) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.holding = false

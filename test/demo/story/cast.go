@@ -5,45 +5,48 @@ import (
 	"time"
 )
 
-// FirstBuild is how long the first build of everything takes on two idle cores. It was measured; README.md says the same.
+// FirstBuild is the measured duration of the first build on two idle cores. README.md states the same number.
 const FirstBuild = "12 minutes"
 
-// The cluster of the story.
+// The cluster shown by the demo.
 const (
 	Cluster = "prod.example.com"
 	Region  = "us-east-1"
 
-	LaunchTime = 3 * time.Second // from pending to running; EC2 takes some ten seconds
-	BootTime   = 2 * time.Second // from running until its kubelet registers the node; kOps takes a minute
+	LaunchTime = 3 * time.Second // from pending to running; about 10 s on EC2
+	BootTime   = 2 * time.Second // from running to a registered node; about a minute with kOps
 
-	PinnedGroup = "spot-us-east-1a" // the group of payments and orders-db
+	PinnedGroup = "spot-us-east-1a" // the instance group of payments and orders-db
 )
 
-// Group is one of the cluster's kOps instance groups, with the instances that it begins with. It is at its maximum:
-// no group can launch one more before it gives one up.
+// Group is a kOps instance group with its initial instances. Every group is at its maximum size, so it can only launch
+// an instance after it has detached one.
 type Group struct {
 	Name, Zone string
 	Members    []Member
 }
 
-// Member is an instance of a group. The cluster is in the middle of a kOps upgrade: old instances have the private DNS
-// name as their node's name, new ones the instance ID.
+// Member is an instance of a group. The cluster is in the middle of a kOps upgrade: the nodes of old instances are named
+// after the private DNS name, those of new instances after the instance ID.
 type Member struct {
 	ID, IP string
 	Old    bool
 }
 
-// Groups are all instance groups.
+// Groups lists all instance groups.
 var Groups = []Group{
-	{"nodes-us-east-1a", "us-east-1a", []Member{{"i-0d1f3a7c92b84e605", "172.20.32.11", true}, {"i-07c2e95b1a4d8f360", "172.20.32.12", false}}},
-	{"nodes-us-east-1b", "us-east-1b", []Member{{"i-03b8d6f0e2719ac54", "172.20.64.21", true}, {"i-0f64a1c8b37d2e590", "172.20.64.22", false}}},
-	{PinnedGroup, "us-east-1a", []Member{{"i-0a95e7d3c1f04b826", "172.20.32.31", true}, {"i-04e2b8f7160d9c3a5", "172.20.32.32", false}}},
+	{"nodes-us-east-1a", "us-east-1a", []Member{
+		{"i-0d1f3a7c92b84e605", "172.20.32.11", true}, {"i-07c2e95b1a4d8f360", "172.20.32.12", false}}},
+	{"nodes-us-east-1b", "us-east-1b", []Member{
+		{"i-03b8d6f0e2719ac54", "172.20.64.21", true}, {"i-0f64a1c8b37d2e590", "172.20.64.22", false}}},
+	{PinnedGroup, "us-east-1a", []Member{
+		{"i-0a95e7d3c1f04b826", "172.20.32.31", true}, {"i-04e2b8f7160d9c3a5", "172.20.32.32", false}}},
 }
 
-// ASG is the name of the group's Auto Scaling group.
+// ASG returns the name of the Auto Scaling group.
 func (g Group) ASG() string { return g.Name + "." + Cluster }
 
-// Node is the name of the instance's node.
+// Node returns the name of the instance's node.
 func (m Member) Node() string {
 	if m.Old {
 		return "ip-" + strings.ReplaceAll(m.IP, ".", "-") + ".ec2.internal"
@@ -51,15 +54,15 @@ func (m Member) Node() string {
 	return m.ID
 }
 
-// App is a workload: how many pods, how long one takes until it is Ready, and to end once it is told to.
+// App is a workload. Ready and Exit are the time from start to Ready and from SIGTERM to exit.
 type App struct {
 	Name        string
-	Replicas    int // 0: a DaemonSet, one on every node
+	Replicas    int // 0 for a DaemonSet
 	Ready, Exit time.Duration
 	Grace       int64 // seconds
 }
 
-// The workloads. Every node has as much of the first three; the others come on top in the pinned group, so that the
+// The workloads. The first three are spread evenly over all nodes. The others run only in the pinned group, so that the
 // busiest node is one of its two.
 var (
 	Web      = App{"web", 12, 1500 * time.Millisecond, 1500 * time.Millisecond, 30}

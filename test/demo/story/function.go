@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// FunctionLog shows in a few words what the function logs. It is its log: whole lines, one write at a time.
+// FunctionLog summarizes the log of the function on a Screen. Each Write must consist of whole lines.
 type FunctionLog struct {
 	Out *Screen
 
 	mu      sync.Mutex
-	refused map[string]int // how often a pod's eviction was, by pod
+	refused map[string]int // refused evictions by pod
 
-	// What one burst of evictions brings is gathered for a line or two.
-	burst    *time.Timer
-	begun    time.Time
-	evicted  []string // pods
-	refusals []func() // each shows one
+	// The evictions of one burst are printed together.
+	burst        *time.Timer
+	burstStarted time.Time
+	evicted      []string // pods
+	refusals     []func() // each prints one
 }
 
 // logLine is one line of the function's log. Action identifies the step.
@@ -52,7 +52,7 @@ func (f *FunctionLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// burstTime is how long evictions are gathered.
+// burstTime is how long evictions are collected before they are printed.
 const burstTime = 200 * time.Millisecond
 
 func (f *FunctionLog) show(l logLine) {
@@ -72,7 +72,7 @@ func (f *FunctionLog) show(l logLine) {
 			f.refusals = append(f.refusals, func() { f.Out.liveAt(now, "function", "%s", refusal(pod, l.Refusal)) })
 		}
 		return
-	case l.Action == "pod-terminated", l.Outcome != nil: // shown by other sources, and at the end
+	case l.Action == "pod-terminated", l.Outcome != nil: // printed by podWatch and at the end
 		return
 	case l.Msg == "" && l.Action == "": // metrics
 		return
@@ -90,16 +90,17 @@ func (f *FunctionLog) show(l logLine) {
 	case "detach":
 		f.Out.Live("function", "detached the instance: %s launches another", strings.TrimSuffix(l.Group, "."+Cluster))
 	default:
-		f.Out.Live("function", "%s", strings.Join(slices.DeleteFunc([]string{l.Msg, pod, l.Reason, l.Error}, func(s string) bool { return s == "" }), ": "))
+		parts := slices.DeleteFunc([]string{l.Msg, pod, l.Reason, l.Error}, func(s string) bool { return s == "" })
+		f.Out.Live("function", "%s", strings.Join(parts, ": "))
 	}
 }
 
-// gather has what is shown next wait for what comes with it.
+// gather starts a burst unless one is in progress.
 func (f *FunctionLog) gather() {
 	if f.burst != nil {
 		return
 	}
-	f.begun = time.Now()
+	f.burstStarted = time.Now()
 	f.burst = time.AfterFunc(burstTime, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -107,7 +108,7 @@ func (f *FunctionLog) gather() {
 	})
 }
 
-// flush shows the burst: the evicted pods, by workload, and the refusals.
+// flush prints the evicted pods of the burst, by workload, and the refusals.
 func (f *FunctionLog) flush() {
 	if f.burst == nil {
 		return
@@ -127,7 +128,7 @@ func (f *FunctionLog) flush() {
 			names = append(names, name)
 		}
 		slices.Sort(names)
-		f.Out.liveAt(f.begun, "function", "evicted %s: %s", counted(len(f.evicted), "pod"), strings.Join(names, ", "))
+		f.Out.liveAt(f.burstStarted, "function", "evicted %s: %s", counted(len(f.evicted), "pod"), strings.Join(names, ", "))
 	}
 	for _, show := range f.refusals {
 		show()
@@ -135,16 +136,16 @@ func (f *FunctionLog) flush() {
 	f.evicted, f.refusals = nil, nil
 }
 
-// refusal is one in the words of the budget, if it is a budget's.
-func refusal(pod, said string) string {
-	if _, after, ok := strings.Cut(said, "refused with "); ok {
-		said = after
+// refusal shortens the API server's message. For a PodDisruptionBudget, it keeps only the budget's reason.
+func refusal(pod, message string) string {
+	if _, after, ok := strings.Cut(message, "refused with "); ok {
+		message = after
 	}
-	code, why, _ := strings.Cut(said, ": ")
-	if _, budget, ok := strings.Cut(why, "The disruption budget "+workload(pod)); ok {
-		why = "its budget" + strings.TrimSuffix(budget, ".")
+	code, reason, _ := strings.Cut(message, ": ")
+	if _, budget, ok := strings.Cut(reason, "The disruption budget "+workload(pod)); ok {
+		reason = "its budget" + strings.TrimSuffix(budget, ".")
 	}
-	return fmt.Sprintf("may not evict a pod of %s yet (%s): %s", workload(pod), code, why)
+	return fmt.Sprintf("eviction of a %s pod refused, will retry (%s): %s", workload(pod), code, reason)
 }
 
 func counted(n int, what string) string {
@@ -154,7 +155,7 @@ func counted(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// workload is the workload of a pod's name.
+// workload returns the name of the pod's workload.
 func workload(pod string) string {
 	for _, a := range Apps {
 		if strings.HasPrefix(pod, a.Name+"-") {
@@ -164,22 +165,23 @@ func workload(pod string) string {
 	return pod
 }
 
-// platform shows Lambda's own lines, as far as one wants to know.
+// platform prints the interesting part of Lambda's own log lines.
 func (f *FunctionLog) platform(line string) {
 	f.flush()
 	switch {
 	case strings.HasPrefix(line, "START "):
 		f.Out.Live("lambda", "invoked")
 	case strings.HasPrefix(line, "REPORT "):
-		var said []string
+		var report []string
 		for field := range strings.SplitSeq(strings.TrimSpace(line), "\t") {
 			for _, wanted := range []string{"Duration: ", "Init Duration: ", "Max Memory Used: "} {
 				if strings.HasPrefix(field, wanted) {
-					said = append(said, strings.ToLower(strings.TrimSuffix(wanted, ": "))+" "+strings.TrimPrefix(field, wanted))
+					name := strings.ToLower(strings.TrimSuffix(wanted, ": "))
+					report = append(report, name+" "+strings.TrimPrefix(field, wanted))
 				}
 			}
 		}
-		f.Out.Live("lambda", "ended: %s", strings.Join(said, ", "))
+		f.Out.Live("lambda", "finished: %s", strings.Join(report, ", "))
 	case strings.HasPrefix(line, "END "), strings.TrimSpace(line) == "":
 	default:
 		f.Out.Live("lambda", "%s", strings.TrimSpace(line))

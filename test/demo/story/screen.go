@@ -1,4 +1,4 @@
-// Package story is what the demo and its preview have in common: who takes part, and how what they do is shown.
+// Package story holds what the demo and its preview share: the cluster, its workloads and the output.
 package story
 
 import (
@@ -10,33 +10,33 @@ import (
 	"time"
 )
 
-// Intro says what is real in the demo, and what is played.
-const Intro = `One Spot instance is taken away, and kops-spot clears its node in time.
+// Intro explains which parts of the demo are real and which are simulated.
+const Intro = `EC2 reclaims a Spot instance, and kops-spot drains its node within the two-minute notice.
 
-  real    Kubernetes' API server, controllers and scheduler; the function's own binary
-          with its shipped permissions, in a local Lambda service
-  played  EC2 and its Auto Scaling groups, and the machines: their kubelets start and
-          stop pods, with grace periods, but without containers
+  real       Kubernetes API server, controllers and scheduler; the released binary of the
+             function with its shipped permissions, in a local Lambda service
+  simulated  EC2, Auto Scaling groups and kubelets, which start and stop pods with grace
+             periods but run no containers
 
-Watch the time: EC2 gives two minutes. Ctrl-C ends it all.
+Press Ctrl-C to stop and clean up.
 
 `
 
-// Next says what to try after the demo.
+// Next lists what to try after the demo.
 const Next = `
-what next
+next steps
 
-  other warnings   cd test && go run ./demo -kind stop, or hibernate; -node NAME for another node
-  how it decides   docs/how-it-works.md
-  your cluster     README.md: first in observe mode, which tells what it would do and changes nothing
+  other events   cd test && go run ./demo -kind stop (or hibernate); -node NAME selects another node
+  how it works   docs/how-it-works.md
+  your cluster   README.md; start in observe mode, which reports actions without taking them
 `
 
-// Hibernated explains what looks like a failure, and is one for the pod that stays.
+// Hibernated explains why the checks fail after a hibernation.
 const Hibernated = `
-  Hibernation begins at once: each pod is asked once, and a budget that refuses is not argued with.
+  Hibernation begins at once: each pod is evicted once, and a refused eviction is not retried.
 `
 
-// Screen is where the demo shows things. It is safe for concurrent use.
+// Screen prints the demo. It is safe for concurrent use.
 type Screen struct {
 	Color bool
 
@@ -45,29 +45,28 @@ type Screen struct {
 	event time.Time
 }
 
-// NewScreen is a screen that writes to w.
+// NewScreen returns a Screen that writes to w.
 func NewScreen(w io.Writer) *Screen { return &Screen{w: w, Color: color(w)} }
 
-// Write makes it a writer for what others show.
 func (s *Screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.w.Write(p)
 }
 
-// A show that nobody sees any more goes on to its end all the same: there is no better place for these errors.
+// Text ignores write errors: the demo continues without a reader.
 func (s *Screen) Text(text string) { _, _ = io.WriteString(s, text) }
 
 func (s *Screen) Line(format string, args ...any) { s.Text(fmt.Sprintf(format, args...) + "\n") }
 
-// Begin sets the moment from which seconds are counted.
+// Begin sets the time of the event, from which Live counts seconds. The zero time turns Live off.
 func (s *Screen) Begin(event time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.event = event
 }
 
-// Live shows something at the moment it happens: who, and what.
+// Live prints what a component (who) does, with the seconds since the event.
 func (s *Screen) Live(who, format string, args ...any) { s.liveAt(time.Now(), who, format, args...) }
 
 func (s *Screen) liveAt(t time.Time, who, format string, args ...any) {
@@ -75,13 +74,13 @@ func (s *Screen) liveAt(t time.Time, who, format string, args ...any) {
 	event := s.event
 	s.mu.Unlock()
 	if event.IsZero() {
-		return // the curtain is down
+		return
 	}
 	at := fmt.Sprintf("%+7.2f s", t.Sub(event).Seconds())
 	s.Line("%s  %-8s  %s", s.Paint(Faint, at), who, fmt.Sprintf(format, args...))
 }
 
-// color says whether the text goes to a terminal whose user wants colour.
+// color reports whether w is a terminal whose user accepts color.
 func color(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
@@ -91,7 +90,7 @@ func color(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// The colours, as a terminal knows them.
+// ANSI color codes.
 const (
 	Red    = "31"
 	Green  = "32"
@@ -106,7 +105,7 @@ func (s *Screen) Paint(color, text string) string {
 	return "\x1b[" + color + "m" + text + "\x1b[0m"
 }
 
-// Short is a node's or an instance's name, as long as one needs to tell it from the others here.
+// Short abbreviates the name of a node or instance. It stays unique within the demo.
 func Short(name string) string {
 	name, _, _ = strings.Cut(name, ".")
 	const idLength = len("i-0123456")

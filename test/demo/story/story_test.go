@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// TestFunctionLog has lines of the function's log shown, and others not.
 func TestFunctionLog(t *testing.T) {
 	var b strings.Builder
 	out := NewScreen(&b)
 	out.Begin(time.Now())
 	log := &FunctionLog{Out: out}
 	line := func(text string) { fmt.Fprintln(log, text) }
-	refusal := `"refusal":"refused with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget payments needs 3 healthy pods and has 3 currently."`
+	refusal := `"refusal":"refused with 429: Cannot evict pod as it would violate the pod's disruption budget. ` +
+		`The disruption budget payments needs 3 healthy pods and has 3 currently."`
 
 	line(`START RequestId: 1 Version: $LATEST`)
 	line(`{"action":"locate","node":"ip-10-0-0-1.ec2.internal"}`)
@@ -29,7 +29,7 @@ func TestFunctionLog(t *testing.T) {
 	line(`{"msg":"pod watch failed","error":"EOF"}`)
 	line("REPORT RequestId: 1\tDuration: 7.5 ms\tBilled Duration: 8 ms\tMemory Size: 256 MB\tMax Memory Used: 22 MB\t")
 	line(`{"action":"evict","pod":"shop/api-5d9c-a"}`)
-	for shown := false; !shown; { // a burst shows by itself, a little later
+	for shown := false; !shown; { // a burst is flushed by its timer
 		log.mu.Lock()
 		shown = log.burst == nil
 		log.mu.Unlock()
@@ -40,10 +40,10 @@ func TestFunctionLog(t *testing.T) {
 	want := `lambda    invoked
 function  found node ip-10-0-0-1
 function  evicted 2 pods: web ×2
-function  may not evict a pod of payments yet (429): its budget needs 3 healthy pods and has 3 currently
+function  eviction of a payments pod refused, will retry (429): its budget needs 3 healthy pods and has 3 currently
 function  force-deleted payments after 2 refusals
 function  pod watch failed: EOF
-lambda    ended: duration 7.5 ms, max memory used 22 MB
+lambda    finished: duration 7.5 ms, max memory used 22 MB
 function  evicted 1 pod: api
 `
 	if got != want {

@@ -26,11 +26,12 @@ type bench struct {
 
 type benchCase struct {
 	name       string
-	ownCluster bool // it does not use bench.cluster
+	ownCluster bool // does not use bench.cluster
 	run        func(*bench, context.Context) ([]table, error)
 }
 
-// cases start with those that need an idle machine most, and end with the one that leaves thousands of nodes behind.
+// cases returns the cases in the order in which they run: first those that depend most on an idle machine, last the one
+// that creates thousands of nodes.
 func cases() []benchCase {
 	return []benchCase{
 		{"cold", true, (*bench).cold},
@@ -42,7 +43,6 @@ func cases() []benchCase {
 	}
 }
 
-// caseNames are in the order in which the cases run.
 func caseNames() (names []string) {
 	for _, c := range cases() {
 		names = append(names, c.name)
@@ -50,10 +50,11 @@ func caseNames() (names []string) {
 	return names
 }
 
-// runCases runs the named cases, or all, on a control plane that the first of them that needs it starts.
+// runCases runs the named cases, or all if there are none. The cases without a cluster of their own share one.
 func runCases(ctx context.Context, s sizes, only []string, log io.Writer) (_ report, err error) {
 	b := &bench{sizes: s, log: log}
-	b.report = report{Tables: map[string][]table{}, Began: time.Now(), Machine: machine(), Load: loadAverage(), Versions: versions(ctx)}
+	b.report = report{Tables: map[string][]table{}, Began: time.Now(), Machine: machine(), Load: loadAverage(),
+		Versions: versions(ctx)}
 	defer func() {
 		if b.cluster != nil {
 			err = cmp.Or(err, b.cluster.cp.Stop())
@@ -81,13 +82,13 @@ func runCases(ctx context.Context, s sizes, only []string, log io.Writer) (_ rep
 	return b.report, nil
 }
 
-// logf writes what a trial came to, with the time of day.
+// logf logs progress with the time of day.
 func (b *bench) logf(format string, args ...any) {
 	fmt.Fprintf(b.log, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
-// compare runs the scenario once per round with each drainer, starting with another one each round, and makes a table of
-// the medians.
+// compare runs the scenario once per round with each drainer and returns a table of the medians. Each round starts with a
+// different drainer.
 func (b *bench) compare(ctx context.Context, title string, sc scenario, rounds int, columns []column, drainers []drainer) ([]table, error) {
 	if b.few {
 		drainers = []drainer{drainers[0], drainers[len(drainers)-1]}
@@ -106,7 +107,7 @@ func (b *bench) compare(ctx context.Context, title string, sc scenario, rounds i
 			t.title = title
 			b.logf("%s, round %d, %s: returned after %.2f s", title, round+1, d.name, t.returned.Seconds())
 			if len(t.failed) > 0 {
-				fmt.Fprintf(b.log, "    %d nodes failed; the first: %v\n", len(t.failed), t.failed[0])
+				fmt.Fprintf(b.log, "    %d nodes failed; first error: %v\n", len(t.failed), t.failed[0])
 			}
 			trials = append(trials, t)
 		}
@@ -130,7 +131,7 @@ func (b *bench) compare(ctx context.Context, title string, sc scenario, rounds i
 	return []table{result}, nil
 }
 
-// machine describes what the benchmarks run on. It and loadAverage work on Linux only.
+// machine describes this machine. It and loadAverage require Linux.
 func machine() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	_, rest, _ := strings.Cut(string(info), "model name\t: ")
@@ -138,7 +139,7 @@ func machine() string {
 	return fmt.Sprintf("%s/%s, %d × %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cmp.Or(model, "unknown processor"))
 }
 
-// loadAverage is that of the last minute.
+// loadAverage returns the load average of the last minute.
 func loadAverage() string {
 	file, _ := os.ReadFile("/proc/loadavg")
 	average, _, _ := strings.Cut(string(file), " ")

@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// TestQuick runs each case once with small sizes: whether it works, not how fast it is.
+// TestQuick runs each case once with small sizes, as a smoke test.
 func TestQuick(t *testing.T) {
 	r := report{Tables: map[string][]table{}}
 	var mu sync.Mutex
 	t.Run("cases", func(t *testing.T) {
-		// Those that share no control plane run at once: they mostly wait.
+		// Cases that share no control plane run in parallel: they mostly wait.
 		for _, names := range []string{"cold", "cleanup", "drain guarded latency growth"} {
 			t.Run(names, func(t *testing.T) {
 				t.Parallel()
@@ -37,11 +37,11 @@ func TestQuick(t *testing.T) {
 	}
 	for _, name := range caseNames() {
 		if len(r.Tables[name]) == 0 {
-			t.Errorf("the case %s made no table", name)
+			t.Errorf("case %s produced no table", name)
 		}
 		for _, table := range r.Tables[name] {
 			if len(table.rows) < 2 {
-				t.Errorf("%s: %d rows are no comparison", table.title, len(table.rows))
+				t.Errorf("%s: %d rows, want at least 2", table.title, len(table.rows))
 			}
 			for _, row := range table.rows {
 				if len(row.cells) != len(table.columns) {
@@ -61,10 +61,10 @@ func TestQuick(t *testing.T) {
 	for _, trial := range r.trials {
 		incomplete := trial.scenario.guarded && strings.HasPrefix(trial.drainer, "kubectl")
 		if drained := int(trial.stats.nodesEmpty) == len(trial.scenario.nodes); drained == incomplete {
-			t.Errorf("%s: %s emptied %v of %d nodes", trial.title, trial.drainer, trial.stats.nodesEmpty, len(trial.scenario.nodes))
+			t.Errorf("%s: %s drained %v of %d nodes", trial.title, trial.drainer, trial.stats.nodesEmpty, len(trial.scenario.nodes))
 		}
 		if trial.stats.requests == 0 || math.IsInf(trial.stats.lastCordon, 0) {
-			t.Errorf("%s: nothing was recorded of %s: %+v", trial.title, trial.drainer, trial.stats)
+			t.Errorf("%s: no records of %s: %+v", trial.title, trial.drainer, trial.stats)
 		}
 	}
 }

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// workload is how many nodes are drained at once, with how many pods on each.
+// workload is a number of nodes to drain at once, and the pods on each.
 type workload struct {
 	nodes, pods int
 	stop        time.Duration // from a pod's SIGTERM to its exit
-	rounds      int           // more for short trials, where a tenth of a second of chance weighs more
+	rounds      int           // more for short trials, where noise weighs more
 }
 
 func (w workload) String() string {
@@ -27,15 +27,15 @@ func (w workload) scenario(b *bench) scenario {
 }
 
 type sizes struct {
-	drains            []workload
-	storm             workload // the most nodes; kubectl drain with its default limit takes minutes
-	single            workload // where the number of nodes does not matter
-	clusters          []int    // numbers of nodes
-	starts            int      // cold starts of each function
-	zips              bool     // measure the zips too
-	few               bool     // only the first and the last drainer of each comparison
-	guardedStop, left time.Duration
-	lost              lostNodeSizes
+	drains                []workload
+	storm                 workload // the largest; takes minutes with kubectl drain's default limit
+	single                workload // for cases where the number of nodes does not matter
+	clusters              []int    // cluster sizes, in nodes
+	starts                int      // cold starts of each function
+	zips                  bool     // measure the zips too
+	few                   bool     // only the first and the last drainer of each comparison
+	guardedStop, timeLeft time.Duration
+	lost                  lostNodeSizes
 }
 
 func full() sizes {
@@ -46,7 +46,7 @@ func full() sizes {
 		clusters:    []int{100, 1000, 5000},
 		starts:      25,
 		zips:        true,
-		guardedStop: 5 * time.Second, left: 25 * time.Second,
+		guardedStop: 5 * time.Second, timeLeft: 25 * time.Second,
 		lost: lostNodeSizes{unmount: 30 * time.Second, rounds: 5, others: true},
 	}
 }
@@ -58,7 +58,7 @@ func quick() sizes {
 		clusters:    []int{10},
 		starts:      1,
 		few:         true,
-		guardedStop: 100 * time.Millisecond, left: 4 * time.Second,
+		guardedStop: 100 * time.Millisecond, timeLeft: 4 * time.Second,
 		lost: lostNodeSizes{unmount: 2 * time.Second, rounds: 1},
 	}
 }
@@ -71,7 +71,7 @@ var (
 	returned     = column{name: "returned", unit: seconds, value: func(s stats) float64 { return s.returned }}
 )
 
-// drain is a Spot warning for one node, for some, and for many at once.
+// drain measures Spot warnings for one, several and many nodes at once.
 func (b *bench) drain(ctx context.Context) (tables []table, err error) {
 	for _, w := range append(b.drains, b.storm) {
 		drainers := []drainer{kopsSpot, kubectlA, kubectlB, kubectlC}
@@ -96,12 +96,13 @@ func (b *bench) drain(ctx context.Context) (tables []table, err error) {
 	return tables, nil
 }
 
-// guarded is a pod whose PodDisruptionBudget never allows its eviction, on an instance that ends.
+// guarded measures a pod whose PodDisruptionBudget never allows its eviction.
 func (b *bench) guarded(ctx context.Context) ([]table, error) {
 	const pods = 4
-	sc := scenario{nodes: b.nodes[:1], pods: pods, stop: b.guardedStop, grace: max(2*b.guardedStop, time.Second), guarded: true, left: b.left}
-	title := fmt.Sprintf("1 node, %d pods that stop in %s, one guarded by a budget that never allows its eviction; the instance ends after %s",
-		pods, sc.stop, sc.left)
+	sc := scenario{nodes: b.nodes[:1], pods: pods, stop: b.guardedStop, grace: max(2*b.guardedStop, time.Second),
+		guarded: true, timeLeft: b.timeLeft}
+	title := fmt.Sprintf("1 node, %d pods that stop in %s, one with a budget that never allows its eviction; "+
+		"the instance terminates after %s", pods, sc.stop, sc.timeLeft)
 	return b.compare(ctx, title, sc, 1, []column{
 		{name: "pods that got SIGTERM in time", total: pods, value: func(s stats) float64 { return s.podsTerminated }},
 		{name: "pods that stopped by themselves in time", total: pods, value: func(s stats) float64 { return s.podsExited }},
@@ -111,11 +112,12 @@ func (b *bench) guarded(ctx context.Context) ([]table, error) {
 	}, []drainer{kopsSpot, kubectlA})
 }
 
-// latency is a distant API server.
+// latency measures with a distant API server.
 func (b *bench) latency(ctx context.Context) ([]table, error) {
 	sc := b.single.scenario(b)
-	sc.latency = 20 * time.Millisecond // many times that within a region, so that nothing else counts
-	return b.compare(ctx, fmt.Sprintf("%s, %s added to each round trip", b.single, sc.latency), sc, b.single.rounds, []column{
+	sc.latency = 20 * time.Millisecond // many times the latency within a region, so that it dominates
+	title := fmt.Sprintf("%s, %s added to each round trip", b.single, sc.latency)
+	return b.compare(ctx, title, sc, b.single.rounds, []column{
 		{name: "cordon", unit: milliseconds, value: func(s stats) float64 { return s.firstCordon * 1000 }},
 		{name: "first eviction", unit: milliseconds, value: func(s stats) float64 { return s.firstEviction * 1000 }},
 		{name: "last eviction", unit: milliseconds, value: func(s stats) float64 { return s.lastEviction * 1000 }},
@@ -127,7 +129,7 @@ func (b *bench) latency(ctx context.Context) ([]table, error) {
 	}, []drainer{kopsSpot, kopsSpotWarm, kubectlA, kubectlB, kubectlC})
 }
 
-// growth drains the same node in ever larger clusters.
+// growth drains the same node in clusters of increasing size.
 func (b *bench) growth(ctx context.Context) (tables []table, err error) {
 	unnamed := kopsSpot
 	unnamed.name += ", no name fits the instance"
@@ -140,7 +142,8 @@ func (b *bench) growth(ctx context.Context) (tables []table, err error) {
 		}
 		cordon := lastCordon
 		cordon.name = "cordon"
-		t, err := b.compare(ctx, fmt.Sprintf("%s, in a cluster of %d nodes", b.single, size), b.single.scenario(b), b.single.rounds, []column{
+		title := fmt.Sprintf("%s, in a cluster of %d nodes", b.single, size)
+		t, err := b.compare(ctx, title, b.single.scenario(b), b.single.rounds, []column{
 			cordon,
 			lastEviction,
 			requests,

@@ -24,7 +24,7 @@ const (
 //go:embed kubectl-rbac.yaml
 var kubectlRBAC []byte
 
-// cluster is a running control plane with the drainers' account.
+// cluster is a running control plane with the ServiceAccount of the drainers.
 type cluster struct {
 	cp     *testenv.ControlPlane
 	client kubernetes.Interface
@@ -56,7 +56,7 @@ func startCluster(ctx context.Context, log io.Writer) (_ *cluster, err error) {
 	return c, cp.CreateNamespace(ctx, namespace)
 }
 
-// addNodes adds n nodes without heartbeats, which would be the same load for every drainer.
+// addNodes adds n nodes. They send no heartbeats, which would load the API server.
 func (c *cluster) addNodes(ctx context.Context, n int) ([]testenv.Node, error) {
 	nodes := testenv.SpotNodes(c.nodes + n)[c.nodes:]
 	for i := range nodes {
@@ -66,7 +66,7 @@ func (c *cluster) addNodes(ctx context.Context, n int) ([]testenv.Node, error) {
 	return nodes, c.cp.CreateNodes(ctx, nodes...)
 }
 
-// addUnnamedNode adds a node whose name is none that kOps gives to its instance's node.
+// addUnnamedNode adds a node whose name does not follow from its instance.
 func (c *cluster) addUnnamedNode(ctx context.Context) ([]testenv.Node, error) {
 	node := testenv.SpotNodes(c.nodes + 1)[c.nodes]
 	node.Silent = true
@@ -75,9 +75,9 @@ func (c *cluster) addUnnamedNode(ctx context.Context) ([]testenv.Node, error) {
 	return []testenv.Node{node}, c.cp.CreateNodes(ctx, node)
 }
 
-// logs are the records of requests and pods of all trials so far.
+// logs returns the audit and kubelet records of all trials so far.
 func (c *cluster) logs(ctx context.Context) ([]testenv.AuditRecord, []testenv.KubeletRecord, error) {
-	if err := sleep(ctx, time.Second); err != nil { // a request is recorded a moment after its answer
+	if err := sleep(ctx, time.Second); err != nil { // requests are recorded shortly after the response
 		return nil, nil, err
 	}
 	requests, err := c.cp.AuditLog()
@@ -88,11 +88,11 @@ func (c *cluster) logs(ctx context.Context) ([]testenv.AuditRecord, []testenv.Ku
 	return requests, pods, err
 }
 
-// waitForPods lists the pods until they are as wanted.
-func (c *cluster) waitForPods(ctx context.Context, what string, timeout time.Duration, as func([]corev1.Pod) bool) error {
+// waitForPods polls the pods until they meet the condition.
+func (c *cluster) waitForPods(ctx context.Context, what string, timeout time.Duration, condition func([]corev1.Pod) bool) error {
 	err := wait.PollUntilContextTimeout(ctx, pollInterval, timeout, true, func(ctx context.Context) (bool, error) {
 		pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
-		return err == nil && as(pods.Items), err
+		return err == nil && condition(pods.Items), err
 	})
 	if err != nil {
 		return fmt.Errorf("waiting for the pods to be %s: %w", what, err)

@@ -17,7 +17,7 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// ignoredEvent is one that kops-spot has no rule for: it returns at once, without any request.
+// ignoredEvent is an event that kops-spot ignores, without any request.
 const ignoredEvent = `{"version":"0","id":"b1","detail-type":"EC2 Spot Instance Request Fulfillment","source":"aws.ec2",` +
 	`"account":"123456789012","time":"2026-01-01T00:00:00Z","region":"us-east-1","resources":[],"detail":{"instance-id":"i-0123456789abcdef0"}}`
 
@@ -26,16 +26,16 @@ type binary struct {
 	title     string
 	bootstrap string // path, for this machine
 	env       map[string]string
-	zips      []float64 // MB, one for each of architectures if the zips are measured
-	// Of each cold start.
-	init   []float64 // ms from exec until the process asks for its first event
-	answer []float64 // ms from exec until it has answered that event
-	memory []float64 // MB, the most that was resident
+	zips      []float64 // MB, by architecture, if the zips are measured
+	// One element per cold start.
+	init   []float64 // ms from exec until the process requests its first event
+	answer []float64 // ms from exec until it has responded to that event
+	memory []float64 // MB, peak resident memory
 }
 
 var architectures = []string{"amd64", "arm64"}
 
-// cold is the start of an execution environment.
+// cold measures the start of an execution environment.
 func (b *bench) cold(ctx context.Context) ([]table, error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
@@ -49,8 +49,8 @@ func (b *bench) cold(ctx context.Context) ([]table, error) {
 	if err := startBinaries(ctx, binaries, b.starts); err != nil {
 		return nil, err
 	}
-	t := table{title: fmt.Sprintf("median of %d cold starts, with an event that it ignores", b.starts), columns: []column{
-		{name: "init", unit: milliseconds}, {name: "first answer", unit: milliseconds}, {name: "resident memory, MB"}}}
+	t := table{title: fmt.Sprintf("median of %d cold starts, with an ignored event", b.starts), columns: []column{
+		{name: "init", unit: milliseconds}, {name: "first response", unit: milliseconds}, {name: "resident memory, MB"}}}
 	if b.zips {
 		for _, arch := range architectures {
 			t.columns = append(t.columns, column{name: "zip for " + arch, unit: megabytes})
@@ -86,7 +86,7 @@ func startBinaries(ctx context.Context, binaries []binary, n int) error {
 				return fmt.Errorf("starting %s: %w", b.title, err)
 			}
 			if round == 0 {
-				continue // it read the binary from the disk
+				continue // it read the binary from disk
 			}
 			r := res.Report
 			b.init = append(b.init, float64(r.InitDuration.Microseconds())/1000)
@@ -97,8 +97,7 @@ func startBinaries(ctx context.Context, binaries []binary, n int) error {
 	return nil
 }
 
-// buildBinaries builds kops-spot and the empty function: with zips as `make dist` builds and zips, else as `make build`
-// does.
+// buildBinaries builds kops-spot and the empty function: as `make dist` if zips are measured, else as `make build`.
 func buildBinaries(ctx context.Context, dir string, zips bool) ([]binary, error) {
 	bootstrap, err := testenv.BuildBootstrap(ctx)
 	if err != nil {
@@ -110,7 +109,7 @@ func buildBinaries(ctx context.Context, dir string, zips bool) ([]binary, error)
 	}
 	root := filepath.Dir(filepath.Dir(bootstrap))
 	kopsSpot := binary{title: "kops-spot", bootstrap: bootstrap, env: env}
-	empty := binary{title: "a Go function that does nothing", bootstrap: filepath.Join(dir, runtime.GOARCH, "bootstrap")}
+	empty := binary{title: "empty Go function", bootstrap: filepath.Join(dir, runtime.GOARCH, "bootstrap")}
 	built := []string{runtime.GOARCH}
 	if zips {
 		built = architectures
@@ -150,7 +149,7 @@ func (b *binary) measureZip(pattern string) error {
 		return err
 	}
 	if len(files) != 1 {
-		return fmt.Errorf("want one file %s, found %q", pattern, files)
+		return fmt.Errorf("expected one file %s, found %q", pattern, files)
 	}
 	file, err := os.Stat(files[0])
 	if err != nil {
@@ -160,11 +159,11 @@ func (b *binary) measureZip(pattern string) error {
 	return nil
 }
 
-// functionEnv is the environment of a function that logs in with its IAM role, as kOps users configure it.
+// functionEnv returns the environment of a function that authenticates with its IAM role, as on kOps.
 func functionEnv() (map[string]string, error) {
 	ca, _, err := cert.GenerateSelfSignedCertKey("api.internal.prod.example.com", nil, nil)
 	if err != nil {
-		return nil, fmt.Errorf("making a certificate: %w", err)
+		return nil, fmt.Errorf("creating a certificate: %w", err)
 	}
 	return map[string]string{
 		"KOPS_SPOT_CLUSTER": clusterName,

@@ -19,31 +19,31 @@ const (
 	clusterName = "prod.example.com"
 	region      = "us-east-1"
 
-	// notice is how long before its end EC2 warns of an instance.
+	// notice is the time between EC2's warning and the end of the instance.
 	notice = 2 * time.Minute
 
-	// awsCall is how long each call to EC2 and Auto Scaling takes: the real ones are not on this machine either.
+	// awsCall is the simulated duration of each call to EC2 and Auto Scaling.
 	awsCall = 100 * time.Millisecond
 )
 
 // drainer is one way to drain nodes.
 type drainer struct {
 	name string
-	// prepare sets up what such a program has before an event comes, and returns what it does then.
+	// prepare sets up the program before the event and returns the function that handles the event.
 	prepare func(context.Context, target) (drainFunc, error)
 
 	nodes []testenv.Node // instead of the scenario's
-	once  bool           // only in the first round: it takes minutes
+	once  bool           // run only in the first round, because it takes minutes
 }
 
-// drainFunc drains all nodes of the target and returns when its program considers them drained. at is the event's time.
-// Each error is about one node that it gave up.
+// drainFunc drains all nodes of the target and returns when the program considers them drained. at is the time of the
+// event. It returns one error for each node that it failed to drain.
 type drainFunc func(ctx context.Context, at time.Time) []error
 
-// target is what to drain, and how to reach the API server.
+// target is the nodes to drain, and the access to the API server.
 type target struct {
 	nodes     []testenv.Node
-	left      time.Duration // until the instances end: the timeout of a drainer that has one
+	timeLeft  time.Duration // until the instances terminate: the timeout of drainers that have one
 	server    string        // https://host:port
 	ca        []byte
 	token     string
@@ -55,16 +55,17 @@ var (
 	kopsSpotWarm = newKopsSpot("kops-spot, connected before", true)
 )
 
-// newKopsSpot handles one event per node, each with a client of its own, as separate execution environments do. Warm
-// ones have a connection to the API server already.
+// newKopsSpot handles one event per node, each with a separate client, as separate execution environments do. If warm, the
+// clients are connected to the API server before the event.
 func newKopsSpot(name string, warm bool) drainer {
 	return drainer{name: name, prepare: func(ctx context.Context, t target) (drainFunc, error) {
 		cloud := autoScalingGroup(t.nodes)
 		policy := spot.DefaultPolicy(clusterName)
-		policy.FollowLaunch = 0 // kubectl requests no replacement whose result it could wait for
+		policy.FollowLaunch = 0 // kubectl does not request replacements
 		handlers := make([]*handler.Handler, len(t.nodes))
 		for i, n := range t.nodes {
-			c, err := kube.New(kube.WithToken(kube.Endpoint{Server: t.server, CA: fixed(string(t.ca))}, fixed(t.token), t.userAgent))
+			endpoint := kube.Endpoint{Server: t.server, CA: fixed(string(t.ca))}
+			c, err := kube.New(kube.WithToken(endpoint, fixed(t.token), t.userAgent))
 			if err != nil {
 				return nil, err
 			}
@@ -77,21 +78,21 @@ func newKopsSpot(name string, warm bool) drainer {
 		}
 		return func(ctx context.Context, at time.Time) []error {
 			return each(len(handlers), len(handlers), func(i int) error {
-				ctx, cancel := context.WithTimeout(ctx, 15*time.Minute) // Lambda's longest
+				ctx, cancel := context.WithTimeout(ctx, 15*time.Minute) // Lambda's maximum
 				defer cancel()
 				id := t.nodes[i].InstanceID
-				return handle(ctx, handlers[i], spot.Drained, spot.Interruption{EventID: "bench-" + id, Kind: spot.SpotTerminate, Instance: id,
-					Account: "123456789012", Region: region, Time: at})
+				return handle(ctx, handlers[i], spot.Drained, spot.Interruption{EventID: "bench-" + id,
+					Kind: spot.SpotTerminate, Instance: id, Account: "123456789012", Region: region, Time: at})
 			})
 		}, nil
 	}}
 }
 
-// handle demands a result of the handler.
+// handle runs the handler and returns an error if the result is not want.
 func handle(ctx context.Context, h *handler.Handler, want spot.Result, in spot.Interruption) error {
 	out, err := h.Handle(ctx, in)
 	if err == nil && out.Result != want {
-		err = fmt.Errorf("the result for %s is %s: %s", in.Instance, out.Result, out.Reason)
+		err = fmt.Errorf("result of %s: %s: %s", in.Instance, out.Result, out.Reason)
 	}
 	return err
 }
@@ -100,10 +101,10 @@ func fixed(text string) kube.Source {
 	return func(context.Context) (string, error) { return text, nil }
 }
 
-// autoScalingGroup is an AWS account in which the nodes are one Auto Scaling group.
+// autoScalingGroup returns an AWS account in which the nodes form one Auto Scaling group.
 func autoScalingGroup(nodes []testenv.Node) *spottest.Cloud {
 	a := spottest.NewAWS(region)
-	a.CountIDsFrom(1 << 40) // no replacement gets the ID of a node
+	a.CountIDsFrom(1 << 40) // to keep the IDs of replacements distinct
 	instances := make([]spottest.Instance, len(nodes))
 	for i, n := range nodes {
 		instances[i] = spottest.Instance{ID: n.InstanceID, PrivateIP: n.PrivateIP, Zone: n.Zone, Spot: true}
@@ -125,6 +126,6 @@ func each(n, workers int, do func(int) error) []error {
 			return nil
 		})
 	}
-	_ = group.Wait() // the errors are in errs
+	_ = group.Wait() // errors are in errs
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }

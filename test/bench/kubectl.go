@@ -22,13 +22,13 @@ type kubectl struct {
 	clientPerNode bool    // instead of one for all
 	qps           float32 // of each client; 0 is client-go's default of 5 with bursts of 10, -1 is no limit
 	workers       int     // nodes drained at a time; 0 is all
-	// lookups finds a node as kOps' node termination handler does by provider ID: two lists of all nodes and five lists
-	// by the host name's label. Without it the name is known, and one request reads the node.
+	// lookups finds the node by provider ID, as kOps' node termination handler does: it lists all nodes twice and lists by
+	// hostname label five times. Without it, the name is known and one request reads the node.
 	lookups bool
 }
 
 var (
-	// kubectlA has the settings that kOps gives its node termination handler.
+	// kubectlA has the settings of kOps' node termination handler.
 	kubectlA        = kubectl{workers: 10}.drainer("kubectl drain (a): one client, default limit, 10 workers")
 	kubectlALookups = kubectl{workers: 10, lookups: true}.drainer("kubectl drain (a) with the lookups of kOps' node termination handler")
 	kubectlB        = kubectl{clientPerNode: true}.drainer("kubectl drain (b): a client a node, default limit")
@@ -62,19 +62,19 @@ func (k kubectl) prepare(ctx context.Context, t target) (drainFunc, error) {
 		if k.clientPerNode {
 			continue
 		}
-		// A program that runs all the time is connected when the event comes.
+		// A long-running program is already connected when the event arrives.
 		if _, err := clients[i].Discovery().ServerVersion(); err != nil {
 			return nil, fmt.Errorf("connecting: %w", err)
 		}
 	}
 	return func(ctx context.Context, _ time.Time) []error {
 		return each(len(t.nodes), cmp.Or(k.workers, len(t.nodes)), func(i int) error {
-			return k.drainNode(ctx, clients[i%len(clients)], t.nodes[i], t.left)
+			return k.drainNode(ctx, clients[i%len(clients)], t.nodes[i], t.timeLeft)
 		})
 	}, nil
 }
 
-// drainNode does what the command kubectl drain does, with a timeout.
+// drainNode does what kubectl drain does, with a timeout.
 func (k kubectl) drainNode(ctx context.Context, client kubernetes.Interface, n testenv.Node, timeout time.Duration) error {
 	node, err := k.find(ctx, client, n.Object())
 	if err != nil {
@@ -88,7 +88,7 @@ func (k kubectl) drainNode(ctx context.Context, client kubernetes.Interface, n t
 		IgnoreAllDaemonSets:  true,
 		DeleteEmptyDirData:   true,
 		Timeout:              timeout,
-		EvictErrorRetryDelay: 5 * time.Second, // the command's; zero retries without any delay
+		EvictErrorRetryDelay: 5 * time.Second, // kubectl's default; zero retries without delay
 		Out:                  io.Discard,
 		ErrOut:               io.Discard,
 	}

@@ -1,5 +1,5 @@
 // Command bench compares kops-spot with kubectl's drain library on one control plane, and its cold start with that of an
-// empty function. It prints tables and judges nothing. docs/benchmarks.md is what it wrote last.
+// empty function. It prints tables and has no thresholds. docs/benchmarks.md is the output of the last complete run.
 package main
 
 import (
@@ -32,12 +32,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	names := caseNames()
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	small := flags.Bool("quick", false, "run each case once with small sizes, to check that it works")
+	small := flags.Bool("quick", false, "run each case once with small sizes, as a smoke test")
 	file := flags.String("write", "", "write the results to a Markdown `file`, such as ../docs/benchmarks.md")
 	flags.Func("only", "run only these `cases`, separated by commas: "+strings.Join(names, ", "), func(value string) error {
 		for name := range strings.SplitSeq(value, ",") {
 			if !slices.Contains(names, name) {
-				return fmt.Errorf("there is no case %q", name)
+				return fmt.Errorf("unknown case %q", name)
 			}
 			only = append(only, name)
 		}
@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case *file != "" && (*small || len(only) > 0):
 		return errors.New("-write cannot be combined with -quick or -only: the document describes one complete run")
 	}
-	klog.SetLogger(klog.Logger{}) // client-go logs every wait for its own rate limit
+	klog.SetLogger(klog.Logger{}) // client-go logs every client-side throttling delay
 	s := full()
 	if *small {
 		s = quick()

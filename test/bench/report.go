@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// page is docs/benchmarks.md without the results.
+// page is the template of docs/benchmarks.md.
 //
 //go:embed benchmarks.md.tmpl
 var page string
 
-// report is the result of a run. The document's template uses what is exported.
+// report is the result of a run. The template uses the exported fields and methods.
 type report struct {
 	Tables map[string][]table // by case
 	trials []trial
@@ -38,7 +38,7 @@ func (r report) text(w io.Writer) {
 	fmt.Fprintf(w, "\ntotal time: %s\n", r.Took())
 }
 
-// markdown is the document.
+// markdown renders the document.
 func (r report) markdown() ([]byte, error) {
 	t, err := template.New("page").Parse(page)
 	if err != nil {
@@ -51,13 +51,13 @@ func (r report) markdown() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Spread is the smallest and the largest value behind each median.
+// Spread returns the minimum and maximum behind each median.
 func (r report) Spread() table {
-	result := table{title: "the least and the most of all trials", columns: []column{{name: "trials", plain: true}}}
+	result := table{title: "minimum and maximum of all trials", columns: []column{{name: "trials", plain: true}}}
 	columns := []column{lastCordon, lastEviction, requests}
 	for _, c := range columns {
-		result.columns = append(result.columns, column{name: c.name + ", least", unit: c.unit, plain: true},
-			column{name: "most", unit: c.unit, plain: true})
+		result.columns = append(result.columns, column{name: c.name + ", min", unit: c.unit, plain: true},
+			column{name: "max", unit: c.unit, plain: true})
 	}
 	var names []string
 	trials := map[string][]stats{} // by name

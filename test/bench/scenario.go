@@ -19,16 +19,16 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// scenario is nodes that all get a warning at once, with new Ready pods. The pods have no owner and are bound when they
-// are created, so that neither replacement pods nor the scheduler take part in what is measured.
+// scenario is a set of nodes with new Ready pods that all get a warning at once. The pods have no owner and are created
+// with a node name, so that neither replacement pods nor the scheduler affect the results.
 type scenario struct {
-	nodes   []testenv.Node
-	pods    int           // on each node
-	stop    time.Duration // from a pod's SIGTERM to its exit
-	grace   time.Duration // of each pod; 30 s if zero
-	guarded bool          // a PodDisruptionBudget never allows the eviction of each node's first pod
-	left    time.Duration // until the instances end; EC2's two minutes if zero
-	latency time.Duration // added to each round trip to the API server
+	nodes    []testenv.Node
+	pods     int           // on each node
+	stop     time.Duration // from a pod's SIGTERM to its exit
+	grace    time.Duration // of each pod; 30 s if zero
+	guarded  bool          // a PodDisruptionBudget never allows the eviction of each node's first pod
+	timeLeft time.Duration // until the instances terminate; EC2's two minutes if zero
+	latency  time.Duration // added to each round trip to the API server
 }
 
 // pod is a pod of a scenario.
@@ -47,11 +47,11 @@ type trial struct {
 	end      time.Time     // of the instances
 	returned time.Duration // from start until the drainer returned
 	received int64         // bytes on the wire, encrypted and possibly compressed
-	failed   []error       // one for each node that the drainer gave up
+	failed   []error       // one for each node that was not drained
 	stats    stats
 }
 
-// try sets the scenario up and has the drainer drain it.
+// try sets up the scenario and runs the drainer.
 func (c *cluster) try(ctx context.Context, d drainer, sc scenario) (t trial, err error) {
 	if d.nodes != nil {
 		sc.nodes = d.nodes
@@ -61,26 +61,26 @@ func (c *cluster) try(ctx context.Context, d drainer, sc scenario) (t trial, err
 	if t.pods, err = c.setUp(ctx, sc, c.trials); err != nil {
 		return t, err
 	}
-	// Each trial has its own proxy, which counts what is answered and closes all connections at the end. A client that is
-	// no longer used would keep them, and keep pinging the server.
+	// Each trial has its own proxy, which counts the bytes received and closes all connections at the end. An unused client
+	// would otherwise keep them open and keep pinging the server.
 	proxy, err := testenv.StartProxy(strings.TrimPrefix(c.cp.AdminConfig().Host, "https://"), sc.latency)
 	if err != nil {
 		return t, err
 	}
 	defer proxy.Close()
-	left := cmp.Or(sc.left, notice)
-	drain, err := d.prepare(ctx, target{nodes: sc.nodes, left: left, server: "https://" + proxy.Addr(),
+	timeLeft := cmp.Or(sc.timeLeft, notice)
+	drain, err := d.prepare(ctx, target{nodes: sc.nodes, timeLeft: timeLeft, server: "https://" + proxy.Addr(),
 		ca: c.cp.AdminConfig().CAData, token: c.token, userAgent: t.id})
 	if err != nil {
 		return t, fmt.Errorf("preparing %s: %w", d.name, err)
 	}
-	// The control plane finishes what setting up has caused.
+	// Let the control plane finish the work that the setup caused.
 	if err := sleep(ctx, 300*time.Millisecond); err != nil {
 		return t, err
 	}
 	before := proxy.Answered()
 	t.start = time.Now()
-	t.end = t.start.Add(left)
+	t.end = t.start.Add(timeLeft)
 	t.failed = drain(ctx, t.end.Add(-notice))
 	t.returned = time.Since(t.start)
 	t.received = proxy.Answered() - before
@@ -89,10 +89,10 @@ func (c *cluster) try(ctx context.Context, d drainer, sc scenario) (t trial, err
 	})
 }
 
-// setUp restores the scenario's nodes, and creates its pods and waits until they are Ready.
+// setUp restores the nodes, creates the pods and waits until they are Ready.
 func (c *cluster) setUp(ctx context.Context, sc scenario, serial int) ([]pod, error) {
 	if err := c.deletePods(ctx); err != nil {
-		return nil, fmt.Errorf("deleting the pods of the trial before: %w", err)
+		return nil, fmt.Errorf("deleting the pods of the previous trial: %w", err)
 	}
 	var group errgroup.Group
 	group.SetLimit(32)

@@ -8,29 +8,28 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// stats are what is compared, from the records of the API server and the kubelets. The drainer is not asked: it may
-// return before its nodes are empty, or long after. Moments are in seconds from the event; +Inf is never.
+// stats are the measured values. They come from the records of the API server and the kubelets, not from the drainer, which
+// may return before its nodes are empty or long after. Times are in seconds from the event; +Inf means never.
 type stats struct {
 	firstCordon, lastCordon     float64 // answered
 	firstEviction, lastEviction float64 // answered
-	empty                       float64 // the last node, less the time that its pods take to stop
+	empty                       float64 // the last node, minus the time that its pods take to stop
 	returned                    float64 // by the drainer
 
 	requests float64 // without Events
-	events   float64 // Kubernetes Events that it sent
-	refused  float64 // requests with another answer than success or not found
-	lists    float64 // of nodes, each page
+	events   float64 // Kubernetes Events sent
+	refused  float64 // requests whose response was neither success nor not found
+	lists    float64 // pages of node lists
 	received float64 // MB, on the wire
 
-	nodesEmpty     float64 // when the instances ended
-	podsTerminated float64 // got SIGTERM before the instances ended
-	podsExited     float64 // exited by themselves before the instances ended
+	nodesEmpty     float64 // when the instances terminated
+	podsTerminated float64 // got SIGTERM before the instances terminated
+	podsExited     float64 // exited by themselves before the instances terminated
 
-	// Trips are the length of the longest chain of requests, each sent after the answer to the one before, that ends with
-	// the first cordon or the first eviction.
+	// Trips is the length of the longest chain of sequential requests that leads to the first cordon or eviction.
 	tripsToCordon, tripsToEviction float64
-	// Rounds are times in units of scenario.latency: until the first request was sent, and until the answers to the first
-	// cordon and the first eviction came back if the server took no time for these two.
+	// Rounds are times in units of scenario.latency until the first request was sent, and until the response to the first
+	// cordon or eviction arrived, without the server's processing time for that request.
 	roundsBefore, roundsToCordon, roundsToEviction float64
 }
 
@@ -88,7 +87,7 @@ func (t *trial) readRequests(all []testenv.AuditRecord) {
 	}
 }
 
-// span is when the first and the last of n requests were answered.
+// span returns when the first and the last of n requests were answered.
 func (t *trial) span(rs []testenv.AuditRecord, n int) (first, last float64) {
 	first = never
 	for _, r := range rs {
@@ -101,7 +100,7 @@ func (t *trial) span(rs []testenv.AuditRecord, n int) (first, last float64) {
 	return first, last
 }
 
-// first is the number of round trips to the first of some requests, by the order of all requests and by the time.
+// first returns the number of round trips up to the earliest of the requests, by order and by time.
 func (t *trial) first(of, all []testenv.AuditRecord) (trips, rounds float64) {
 	if len(of) == 0 {
 		return never, never
@@ -110,18 +109,18 @@ func (t *trial) first(of, all []testenv.AuditRecord) (trips, rounds float64) {
 	return float64(t.trips(all, r)), t.rounds(r)
 }
 
-// rounds is the time until the answer to a request, if the server takes no time for it.
+// rounds returns the time until the response to a request, without the server's processing time.
 func (t *trial) rounds(r testenv.AuditRecord) float64 {
 	return r.Received.Sub(t.start).Seconds()/t.scenario.latency.Seconds() + 0.5
 }
 
-// trips is the length of the longest chain of requests that ends with last, in which each came in only after the answer to
-// the one before could have reached the sender and a request could have come back.
+// trips returns the length of the longest chain of requests that ends with last, in which each request arrived late enough
+// to have been sent after the response to the previous one.
 func (t *trial) trips(all []testenv.AuditRecord, last testenv.AuditRecord) int {
-	longest := make([]int, len(all)) // that ends with each; all is in the order in which they came in
+	longest := make([]int, len(all)) // chain that ends with each request; all is sorted by arrival
 	for i, r := range all {
 		for j, before := range all[:i] {
-			// The server reads its clock a moment after a request has come in and after its answer has gone out.
+			// The server reads its clock slightly after a request has arrived and after the response is sent.
 			if !before.Answered.Add(t.scenario.latency * 9 / 10).After(r.Received) {
 				longest[i] = max(longest[i], longest[j])
 			}
@@ -163,7 +162,7 @@ func (t *trial) readPods(byPod map[string][]testenv.KubeletRecord) {
 	}
 }
 
-// medians is a row's cells.
+// medians returns the cells of a row.
 func medians(all []stats, columns []column) (cells []float64) {
 	for _, c := range columns {
 		var values []float64
@@ -175,7 +174,7 @@ func medians(all []stats, columns []column) (cells []float64) {
 	return cells
 }
 
-// median is the value in the middle, or the larger of the two in the middle.
+// median returns the middle value, or the larger of the two middle values.
 func median(values []float64) float64 {
 	return slices.SortedFunc(slices.Values(values), cmp.Compare[float64])[len(values)/2]
 }

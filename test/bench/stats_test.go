@@ -10,14 +10,14 @@ import (
 
 const ms = time.Millisecond
 
-// TestStatsOfOneDrain over a round trip of 20 ms: the node is read, then cordoned beside a list of its pods, then one
-// pod is evicted; another one's eviction is refused.
+// TestStatsOfOneDrain uses a round trip of 20 ms: the node is read, then cordoned while its pods are listed, then one pod is
+// evicted and the eviction of another is refused.
 func TestStatsOfOneDrain(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	request := func(id, verb, resource, sub, name string, code int, in, out time.Duration) testenv.AuditRecord {
-		return testenv.AuditRecord{ID: id, UserAgent: "bench/1", Verb: verb, Resource: resource, Subresource: sub, Name: name, Code: code,
-			Received: at(in), Answered: at(out)}
+		return testenv.AuditRecord{ID: id, UserAgent: "bench/1", Verb: verb, Resource: resource, Subresource: sub, Name: name,
+			Code: code, Received: at(in), Answered: at(out)}
 	}
 	requests := []testenv.AuditRecord{
 		request("0", "get", "nodes", "", "n", 200, -50*ms, -49*ms), // preparation
@@ -35,7 +35,7 @@ func TestStatsOfOneDrain(t *testing.T) {
 		{UID: "ua", Event: testenv.PodExited, Time: at(1105 * ms)},
 		{UID: "ua", Event: testenv.PodRemoved, Time: at(1115 * ms)},
 		{UID: "ub", Event: testenv.PodSigTerm, Time: at(710 * ms)},
-		{UID: "ub", Event: testenv.PodExited, Time: at(3 * time.Second)}, // the machine has ended before
+		{UID: "ub", Event: testenv.PodExited, Time: at(3 * time.Second)}, // after the instance terminated
 		{UID: "ub", Event: testenv.PodRemoved, Time: at(3010 * ms)},
 	}
 	trials := []trial{{id: "bench/1", start: start, end: at(2 * time.Second), returned: 4 * time.Second, received: 2e6,
@@ -51,13 +51,14 @@ func TestStatsOfOneDrain(t *testing.T) {
 	}
 }
 
-// TestStatsOfNothing: what never happened is never, not at once.
+// TestStatsOfNothing checks that missing records mean never, not zero.
 func TestStatsOfNothing(t *testing.T) {
 	trials := []trial{{id: "bench/1", pods: []pod{{uid: "ua", node: "n"}},
 		scenario: scenario{nodes: []testenv.Node{{Name: "n"}}, pods: 1, latency: 20 * ms}}}
 	readStats(trials, nil, nil)
 	s := trials[0].stats
-	for name, v := range map[string]float64{"cordon": s.lastCordon, "eviction": s.lastEviction, "empty": s.empty, "round trips": s.tripsToCordon} {
+	for name, v := range map[string]float64{
+		"cordon": s.lastCordon, "eviction": s.lastEviction, "empty": s.empty, "round trips": s.tripsToCordon} {
 		if !math.IsInf(v, 1) {
 			t.Errorf("%s: %v", name, v)
 		}

@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 )
 
-// unit is how a value is written.
+// unit determines how a value is formatted.
 type unit int
 
 const (
@@ -27,7 +27,7 @@ type column struct {
 	value func(stats) float64
 }
 
-// table compares rows with its first one.
+// table compares its rows with the first one.
 type table struct {
 	title   string
 	columns []column
@@ -39,7 +39,7 @@ type row struct {
 	cells []float64
 }
 
-// cell is a value and, in brackets, its ratio to the first row's.
+// cell formats a value and, in parentheses, its ratio to the first row.
 func (t table) cell(row, column int) string {
 	c, v := t.columns[column], t.rows[row].cells[column]
 	if c.total != 0 {
@@ -73,7 +73,7 @@ func number(u unit, v float64) string {
 	return fmt.Sprintf("%.1f", v)
 }
 
-// digits is how many decimals show three digits in all, and no more than three decimals.
+// digits returns the number of decimals for three significant digits, at most three.
 func digits(v float64) int {
 	switch v = math.Abs(v); {
 	case v < 1:
@@ -96,7 +96,7 @@ func (t table) text(w io.Writer) {
 	_ = tw.Flush()
 }
 
-// Markdown is the table in a document.
+// Markdown formats the table for a document.
 func (t table) Markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s**\n\n", t.title)
@@ -113,7 +113,7 @@ func (t table) Markdown() string {
 	return b.String()
 }
 
-// lines are the header and the rows.
+// lines returns the header and the rows.
 func (t table) lines() [][]string {
 	header := []string{""}
 	for _, c := range t.columns {

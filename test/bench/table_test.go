@@ -8,7 +8,8 @@ import (
 
 func TestTable(t *testing.T) {
 	example := table{title: "one and another",
-		columns: []column{{name: "time", unit: seconds}, {name: "requests"}, {name: "done", total: 50}, {name: "lists", plain: true}, {name: "size", unit: megabytes}},
+		columns: []column{{name: "time", unit: seconds}, {name: "requests"}, {name: "done", total: 50},
+			{name: "lists", plain: true}, {name: "size", unit: megabytes}},
 		rows: []row{
 			{"ours", []float64{0.1234, 34, 50, 0, 7.041}},
 			{"theirs", []float64{12.34, 79, 20, 2, 3.5}},

@@ -1,4 +1,4 @@
-// Command empty is the least a Go function on Lambda can be: what its start costs, every Go function's start costs.
+// Command empty is the smallest Go function for Lambda: a baseline for cold starts.
 package main
 
 import (

@@ -52,8 +52,8 @@ func TestImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	const module = "github.com/castai/kops-spot/"
-	want := module + "internal/spot\n" + module + "internal/spottest\n" + module + "test/demo/story\n" +
-		module + "test/demo/preview\n"
+	want := module + "internal/spot\n" + module + "internal/handler\n" + module + "internal/spottest\n" +
+		module + "test/demo/story\n" + module + "test/demo/preview\n"
 	if string(out) != want {
 		t.Errorf("imports\n%s\nwant\n%s", out, want)
 	}

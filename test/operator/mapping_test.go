@@ -133,7 +133,7 @@ func onboardsByCommand(w *world) {
 	w.Helper()
 	pre, _, _ := w.asJSON("check", "--pre") // it has no code
 	if i := slices.IndexFunc(pre.Findings, func(f change.Finding) bool { return f.Name == "log-in" }); i < 0 ||
-		pre.Findings[i].Detail != "the function is to log in by iam, as the role CastLambdaRoleForSpot" {
+		pre.Findings[i].Detail != "login iam, as the role CastLambdaRoleForSpot" {
 		w.Errorf("before: %+v", pre.Findings)
 	}
 	if first := w.told("onboard"); !first.Applied || first.Findings.Failed() {

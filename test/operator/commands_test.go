@@ -220,7 +220,7 @@ var variable = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "<time>"},
 	{regexp.MustCompile(`(passed|in) (\d+h)?(\d+m)?\d+s`), "$1 <long>"},
 	{regexp.MustCompile(`\bagent-[a-z0-9]{5}\b`), "agent-<pod>"}, // as wide as it was
-	{regexp.MustCompile(`"(began|ended)": [\d.]+`), `"$1": <moment>`},
+	{regexp.MustCompile(`"(started|finished)": [\d.]+`), `"$1": <moment>`},
 }
 
 // tidy shows a text with all that differs from run to run replaced.

@@ -129,7 +129,7 @@ type ReplacementResult struct {
 	RegisteredAt *Seconds `json:"registered_at,omitempty"` // when the node had registered
 	GroupMessage string   `json:"group_message,omitempty"` // why there is no instance, in the group's own words
 
-	Changed bool // something was asked for that cannot be taken back
+	Changed bool `json:"-"` // something was asked for that cannot be taken back
 }
 
 // Timings are the moments by which a drain is judged, in seconds after the event.

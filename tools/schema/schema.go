@@ -70,6 +70,9 @@ func (p *pkg) fields(t *ast.StructType, n *node, defs map[string]*node) error {
 			continue // it is not told
 		}
 		name, options, _ := strings.Cut(reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("json"), ",")
+		if name == "-" {
+			continue
+		}
 		of, err := p.of(f.Type, defs)
 		if err != nil {
 			return fmt.Errorf("field %s: %w", name, err)

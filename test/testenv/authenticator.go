@@ -16,17 +16,17 @@ import (
 	fakests "github.com/castai/kops-spot/test/fakes/sts"
 )
 
-// Where an authenticator takes its mappings from: the values of kOps' spec.authentication.aws.backendMode.
+// Backend modes of the authenticator: the values of kOps' spec.authentication.aws.backendMode.
 const (
 	MountedFile  = protocol.MountedFile  // AuthenticatorOptions.Mappings, until it is restarted
 	EKSConfigMap = protocol.EKSConfigMap // the ConfigMap kube-system/aws-auth, live
 	CRD          = protocol.CRD          // objects of kind IAMIdentityMapping, live
 )
 
-// Mapping says who an IAM role or user is in the cluster.
+// Mapping maps an IAM role or user to a Kubernetes user and groups.
 type Mapping = protocol.Mapping
 
-// AuthenticatorOptions are how an authenticator is run.
+// AuthenticatorOptions configure an authenticator.
 type AuthenticatorOptions struct {
 	ClusterID string // that tokens must be made for; kOps' is the cluster's name
 	// Mode is one of the above, or several with commas between. Empty is MountedFile.
@@ -38,7 +38,7 @@ type AuthenticatorOptions struct {
 	// Dir is for the authenticator's files, authenticator.log among them: it is made if need be, and stays. Empty is a
 	// temporary directory that goes with Stop.
 	Dir string
-	// Log is told of a build that takes long. May be nil.
+	// Log receives the progress of a long build. May be nil.
 	Log io.Writer
 }
 
@@ -46,8 +46,8 @@ func (o AuthenticatorOptions) modes() []string {
 	return strings.Split(cmp.Or(o.Mode, MountedFile), ",")
 }
 
-// Authenticator is the server of aws-iam-authenticator, unmodified, that a control plane logs in through, and the STS
-// that it asks. It ends with Stop, or with this process however that ends.
+// Authenticator is the unmodified server of aws-iam-authenticator, with a fake STS. It stops with Stop or when this process
+// exits.
 type Authenticator struct {
 	opts    AuthenticatorOptions
 	program string
@@ -100,7 +100,7 @@ func StartWithAuthenticator(ctx context.Context, opts Options, auth Authenticato
 	return cp, a, nil
 }
 
-// prepare makes what lasts from one start of the program to the next.
+// prepare creates what survives a restart of the program.
 func (a *Authenticator) prepare() error {
 	var err error
 	if a.opts.Dir == "" {
@@ -141,8 +141,8 @@ func (a *Authenticator) start(ctx context.Context) error {
 	return err
 }
 
-// Restart stops the authenticator and starts it with its options changed, as a rollout of its DaemonSet does. Its
-// address, its keys and its STS stay as they are: so do Dir, Identities and Log.
+// Restart restarts the authenticator with changed options, as a rollout of its DaemonSet does. Its address, keys and STS do
+// not change, nor do Dir, Identities and Log.
 func (a *Authenticator) Restart(ctx context.Context, change func(*AuthenticatorOptions)) error {
 	if a.process != nil { // or an earlier restart failed
 		if err := a.process.stop(); err != nil {
@@ -159,8 +159,8 @@ func (a *Authenticator) Restart(ctx context.Context, change func(*AuthenticatorO
 	return nil
 }
 
-// Stop ends the authenticator and its STS. It is an error if it had failed before. Further calls return what the first
-// did.
+// Stop stops the authenticator and its STS. It returns an error if the authenticator had failed before. Later calls return
+// the result of the first.
 func (a *Authenticator) Stop() error { return a.stop() }
 
 func (a *Authenticator) end() error {
@@ -179,7 +179,7 @@ func (a *Authenticator) end() error {
 	return a.process.stop()
 }
 
-// apiServerFlags returns what kube-apiserver needs to log in through the authenticator, for Options.
+// apiServerFlags returns the flags that make kube-apiserver use the authenticator.
 func (a *Authenticator) apiServerFlags() []string {
 	return []string{
 		"--authentication-token-webhook-config-file=" + a.ready.Kubeconfig,
@@ -188,8 +188,8 @@ func (a *Authenticator) apiServerFlags() []string {
 	}
 }
 
-// STS returns the STS that the authenticator asks: to set its clock, to see who asked.
+// STS returns the STS that the authenticator uses.
 func (a *Authenticator) STS() *fakests.Server { return a.sts }
 
-// STSURL returns where STS is served in plain HTTP, for an SDK's AWS_ENDPOINT_URL_STS.
+// STSURL returns the plain HTTP URL of STS, for AWS_ENDPOINT_URL_STS.
 func (a *Authenticator) STSURL() string { return a.endpoint.URL }

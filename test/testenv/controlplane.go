@@ -1,5 +1,5 @@
-// Package testenv sets up what tests, benchmarks and the demo run against. It compiles quickly: whatever takes minutes to
-// compile is a program of its own that it builds and starts.
+// Package testenv sets up the environment of tests, benchmarks and the demo. It compiles quickly: what takes minutes to
+// compile is a separate program that testenv builds and starts.
 package testenv
 
 import (
@@ -28,20 +28,19 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// Options are how a control plane is run. The zero value is one that behaves as a cluster's does, with its files in a
-// temporary directory.
+// Options configure a control plane. The zero value has Kubernetes' defaults and a temporary directory.
 type Options struct {
 	// Dir is for the control plane's files: it is made if need be, and stays. Empty is a temporary directory that goes
 	// with Stop.
 	Dir string
-	// Log is told of a build that takes long, and why the control plane failed. May be nil.
+	// Log receives the progress of a long build, and why the control plane failed. May be nil.
 	Log io.Writer
-	// Port of the API server on 127.0.0.1. 0 is a free one.
+	// Port of the API server on 127.0.0.1; 0 chooses a free port.
 	Port int
 
 	// Zero leaves each of these at kube-controller-manager's default.
 	NodeGrace         time.Duration // without heartbeats until a node is NotReady: 50 s
-	MaxWaitForUnmount time.Duration // until a volume is detached from a node that does not let go of it: 6 min
+	MaxWaitForUnmount time.Duration // until a volume that a node does not unmount is force-detached: 6 min
 
 	// ManyNodes is for thousands of nodes: they are created without the not-ready taint, which the node lifecycle
 	// controller takes off about a hundred nodes in a second, and if NodeGrace is zero those without heartbeats are
@@ -75,7 +74,7 @@ func (o Options) args() []string {
 	return args
 }
 
-// ControlPlane is a running control plane. It ends with Stop, or with this process however that ends.
+// ControlPlane is a running control plane. It stops with Stop or when this process exits.
 type ControlPlane struct {
 	dir     string
 	tempDir string // to be removed; empty when the caller chose the directory
@@ -87,8 +86,8 @@ type ControlPlane struct {
 	stop    func() error
 }
 
-// StartControlPlane builds the control plane if it is not built yet, which takes minutes once, starts it,
-// and returns when pods can be created, some four seconds later. ctx bounds the start, not what is started.
+// StartControlPlane builds the control plane if necessary, which takes minutes the first time, starts it and returns when
+// pods can be created, about four seconds later. ctx limits only the start.
 func StartControlPlane(ctx context.Context, opts Options) (*ControlPlane, error) {
 	if opts.Log == nil {
 		opts.Log = io.Discard
@@ -126,8 +125,8 @@ func (cp *ControlPlane) start(ctx context.Context, program string, opts Options)
 	return err
 }
 
-// Stop ends the control plane and returns when nothing of it runs, a second or two later. It is an error if it had
-// failed before, or had to be killed after ten seconds. Further calls return what the first did.
+// Stop stops the control plane and waits for it, a second or two. It returns an error if the control plane had failed
+// before or had to be killed after ten seconds. Later calls return the result of the first.
 func (cp *ControlPlane) Stop() error { return cp.stop() }
 
 func (cp *ControlPlane) end() error {
@@ -148,13 +147,13 @@ func (cp *ControlPlane) ReadyAfter() time.Duration {
 	return time.Duration(cp.ready.Seconds * float64(time.Second))
 }
 
-// AdminConfig returns the administrator's access, who may do everything, as fast as it likes.
+// AdminConfig returns cluster-admin access without a client-side rate limit.
 func (cp *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(cp.admin) }
 
 // Client returns a client with the administrator's access.
 func (cp *ControlPlane) Client() kubernetes.Interface { return cp.client }
 
-// TokenConfig returns the access of whoever holds the bearer token, without a limit on the client's own rate.
+// TokenConfig returns access with the bearer token, without a client-side rate limit.
 func (cp *ControlPlane) TokenConfig(token string) *rest.Config {
 	cfg := rest.AnonymousClientConfig(cp.admin)
 	cfg.BearerToken = token
@@ -162,8 +161,8 @@ func (cp *ControlPlane) TokenConfig(token string) *rest.Config {
 	return cfg
 }
 
-// ServiceAccountToken returns a token of the ServiceAccount that is valid for at least the duration. The API server
-// allows none under ten minutes.
+// ServiceAccountToken returns a token of the ServiceAccount that is valid for at least the duration. The API server's
+// minimum is ten minutes.
 func (cp *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name string, valid time.Duration) (string, error) {
 	seconds := int64(valid.Seconds())
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
@@ -174,7 +173,7 @@ func (cp *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name
 	return answer.Status.Token, nil
 }
 
-// CreateNamespace creates a namespace and waits until pods can be created in it, which takes its ServiceAccount.
+// CreateNamespace creates a namespace and waits for its default ServiceAccount, without which no pod can be created.
 func (cp *ControlPlane) CreateNamespace(ctx context.Context, name string) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	if _, err := cp.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
@@ -193,7 +192,7 @@ func (cp *ControlPlane) CreateNamespace(ctx context.Context, name string) error 
 	return nil
 }
 
-// readLines reads a file of JSON, one T to a line. The file may be growing: a last line that is not whole is left out.
+// readLines reads a file with one JSON value per line. It ignores an incomplete last line.
 func readLines[T any](dir, name string) ([]T, error) {
 	data, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, os.ErrNotExist) {

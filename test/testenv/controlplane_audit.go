@@ -8,10 +8,10 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// AdminUser is who AdminConfig's requests are from in the audit log.
+// AdminUser is the user name of AdminConfig in the audit log.
 const AdminUser = protocol.AdminUser
 
-// AuditRecord is one request to the API server. Of a watch it says only that it has begun until it has ended.
+// AuditRecord is one request to the API server. The record of a watch is complete only after the watch has ended.
 type AuditRecord struct {
 	ID          string
 	User        string // system:serviceaccount:<namespace>:<name> for a ServiceAccount
@@ -30,7 +30,7 @@ type AuditRecord struct {
 	Answered    time.Time // when Stage was reached
 }
 
-// auditEvent is the part of an audit.k8s.io/v1 Event that a record needs.
+// auditEvent is the required part of an audit.k8s.io/v1 Event.
 type auditEvent struct {
 	AuditID    string `json:"auditID"`
 	Stage      string `json:"stage"`
@@ -77,8 +77,8 @@ func (e auditEvent) record() AuditRecord {
 	}
 }
 
-// AuditLog returns every request so far of everyone but the control plane itself, in the order the API server received
-// them. A request appears a moment after its answer does: wait for the last one before counting.
+// AuditLog returns all requests so far except the control plane's own, in the order in which they were received. A request
+// appears shortly after its response: wait for the last one before counting.
 func (cp *ControlPlane) AuditLog() ([]AuditRecord, error) {
 	events, err := readLines[auditEvent](cp.dir, protocol.AuditLogFile)
 	if err != nil {

@@ -14,23 +14,22 @@ import (
 	"time"
 )
 
-// KubernetesVersion is what the API server calls itself. It is the version of k8s.io/kubernetes in go.mod.
+// KubernetesVersion is the version that the API server reports: that of k8s.io/kubernetes in go.mod.
 const KubernetesVersion = "v1.37.2"
 
-// BuildControlPlane returns the path of an up-to-date control plane. Go's own cache decides whether there is anything
-// to do: a second when there is not, ten for a change in this module, minutes for the first time on a machine. log is told
-// if it takes long.
+// BuildControlPlane builds the control plane and returns its path. With a warm Go cache this takes a second, after a change
+// in this module ten, and the first time minutes. log receives the progress of a long build.
 func BuildControlPlane(ctx context.Context, log io.Writer) (string, error) {
 	return buildProgram(ctx, log, "controlplane", "the test control plane", "-ldflags", versionFlags(KubernetesVersion))
 }
 
-// BuildAuthenticator returns the path of an up-to-date authenticator.
+// BuildAuthenticator builds the authenticator and returns its path.
 func BuildAuthenticator(ctx context.Context, log io.Writer) (string, error) {
 	return buildProgram(ctx, log, "authenticator", "the test authenticator", "-ldflags", "-s -w")
 }
 
-// buildCommand is a command that compiles. When ctx ends it is interrupted together with the compilers that it has
-// started, as Ctrl-C would, so that they take their temporary files with them.
+// buildCommand returns a command that compiles. Canceling ctx interrupts it and its compilers, as Ctrl-C does, so that they
+// remove their temporary files.
 func buildCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -39,8 +38,8 @@ func buildCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// buildProgram builds the command of this module that has the name, and returns its path. If that takes long, log is told
-// what takes so long. flags are for go build.
+// buildProgram builds a command of this module and returns its path. log receives the progress of a long build. flags are
+// for go build.
 func buildProgram(ctx context.Context, log io.Writer, name, what string, flags ...string) (string, error) {
 	dir, err := moduleDir()
 	if err != nil {
@@ -57,7 +56,7 @@ func buildProgram(ctx context.Context, log io.Writer, name, what string, flags .
 	defer unlock()
 
 	program := filepath.Join(bin, name)
-	// The Makefile's flags, so that nothing is compiled twice.
+	// The Makefile uses the same flags, so that the build cache is shared.
 	flags = append([]string{"build", "-gcflags=all=-dwarf=false", "-o", program}, flags...)
 	build := buildCommand(ctx, "go", append(flags, "./cmd/"+name)...)
 	build.Dir = dir
@@ -75,8 +74,8 @@ func buildProgram(ctx context.Context, log io.Writer, name, what string, flags .
 	return program, nil
 }
 
-// versionFlags returns the linker's flags. Without them the API server would call itself v0.0.0-master, which is older
-// than any version that clients ask for.
+// versionFlags returns linker flags that set the version. Without them, the API server reports v0.0.0-master, which clients
+// reject as too old.
 func versionFlags(version string) string {
 	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
 	flags := []string{"-s", "-w"}
@@ -93,8 +92,7 @@ func versionFlags(version string) string {
 	return strings.Join(flags, " ")
 }
 
-// moduleDir returns the directory of the module this file belongs to: where the compiler saw it, or, if its paths
-// were trimmed, where the go command finds it from here.
+// moduleDir returns the directory of this module: from the compiled-in path, or from the go command if paths are trimmed.
 func moduleDir() (string, error) {
 	if _, file, _, ok := runtime.Caller(0); ok {
 		dir := filepath.Dir(filepath.Dir(file))
@@ -109,8 +107,8 @@ func moduleDir() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// lock waits until no other process holds the file's lock: two builds at once would both compile everything. The lock
-// goes with the process, so a crash leaves none behind.
+// lock waits for an exclusive file lock, so that concurrent builds do not both compile everything. The kernel releases the
+// lock when the process exits.
 func lock(ctx context.Context, name string, log io.Writer, waiting string) (unlock func(), err error) {
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -136,8 +134,7 @@ func lock(ctx context.Context, name string, log io.Writer, waiting string) (unlo
 	}
 }
 
-// progress says what is going on if it goes on for more than three seconds, and every ten seconds from then on how long
-// it has taken, until quiet is called.
+// progress logs what is happening after three seconds, then every ten seconds, until quiet is called.
 func progress(log io.Writer, what string) (quiet func()) {
 	begin := time.Now()
 	done, ended := make(chan struct{}), make(chan struct{})

@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// FaultProxy stands before an AWS endpoint and plays a line that breaks: it notes what is called, loses the answer to the
-// n-th write and lets nothing be written after it, and refuses calls as IAM would. It ends with Close.
+// FaultProxy is a proxy to an AWS endpoint with fault injection: it records calls, drops the response to the n-th write and
+// all later writes, and denies calls as IAM does. Stop it with Close.
 type FaultProxy struct {
 	*httptest.Server
 	to    *httputil.ReverseProxy
@@ -22,14 +22,16 @@ type FaultProxy struct {
 	mu     sync.Mutex
 	called []string // every action, as IAM writes it
 	writes []string
-	left   int                      // writes until the line is cut; 0 is never
-	counts func(action string) bool // which of them count
-	dead   bool                     // it has been cut: nothing is written any more
+	left   int                      // writes until the connection is cut; 0 is never
+	counts func(action string) bool // which writes count
+	dead   bool                     // connection cut: no more writes
 	deny   func(action string, form url.Values) bool
 }
 
-// StartFaultProxy serves on a free port of 127.0.0.1. asked is called before a request is handed on, answered with each answer.
-func StartFaultProxy(upstream string, asked func(action string, body []byte), answered func(*http.Response) error) (*FaultProxy, error) {
+// StartFaultProxy serves on a free port of 127.0.0.1. It calls asked before it forwards a request, and answered with each
+// response.
+func StartFaultProxy(upstream string, asked func(action string, body []byte),
+	answered func(*http.Response) error) (*FaultProxy, error) {
 	to, err := url.Parse(upstream)
 	if err != nil {
 		return nil, err
@@ -40,8 +42,8 @@ func StartFaultProxy(upstream string, asked func(action string, body []byte), an
 	return p, nil
 }
 
-// Cluster is an endpoint for a Kubernetes API server on the same line: its writes are counted with the others, and cut with
-// them. It takes plain HTTP from anybody, and speaks to the server with the log-in of the transport.
+// Cluster returns a proxy to a Kubernetes API server that counts and cuts writes together with those to AWS. It serves plain
+// HTTP and authenticates to the server with the transport.
 func (p *FaultProxy) Cluster(server string, transport http.RoundTripper) (*httptest.Server, error) {
 	at, err := url.Parse(server)
 	if err != nil {
@@ -55,8 +57,8 @@ func (p *FaultProxy) Cluster(server string, transport http.RoundTripper) (*httpt
 		if r.Method == http.MethodGet || asks {
 			action = "kubernetes:Get"
 		}
-		carryOut, answer, _ := p.see(action, nil)
-		handOn(w, r, to, carryOut, answer)
+		execute, respond, _ := p.see(action, nil)
+		forward(w, r, to, execute, respond)
 	})), nil
 }
 
@@ -67,31 +69,32 @@ func (p *FaultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	action := actionOf(r, body)
-	form, _ := url.ParseQuery(string(body)) // of other protocols it is none
-	carryOut, answer, denied := p.see(action, form)
+	form, _ := url.ParseQuery(string(body)) // empty for other protocols
+	execute, respond, denied := p.see(action, form)
 	if denied {
 		w.Header().Set("Content-Type", "text/xml")
 		w.WriteHeader(http.StatusForbidden)
-		io.WriteString(w, `<ErrorResponse><Error><Code>AccessDenied</Code><Message>User: arn:aws:iam::1:user/x is not authorized to perform: `+action+`</Message></Error></ErrorResponse>`)
+		io.WriteString(w, `<ErrorResponse><Error><Code>AccessDenied</Code><Message>`+
+			`User: arn:aws:iam::1:user/x is not authorized to perform: `+action+`</Message></Error></ErrorResponse>`)
 		return
 	}
 	p.asked(action, body)
-	handOn(w, r, p.to, carryOut, answer)
+	forward(w, r, p.to, execute, respond)
 }
 
-// handOn carries a request out, or not, and answers, or not.
-func handOn(w http.ResponseWriter, r *http.Request, to http.Handler, carryOut, answer bool) {
+// forward executes the request if execute is set, and responds only if respond is set, too.
+func forward(w http.ResponseWriter, r *http.Request, to http.Handler, execute, respond bool) {
 	switch {
-	case carryOut && answer:
+	case execute && respond:
 		to.ServeHTTP(w, r)
 		return
-	case carryOut:
+	case execute:
 		to.ServeHTTP(httptest.NewRecorder(), r)
 	}
 	panic(http.ErrAbortHandler)
 }
 
-func (p *FaultProxy) see(action string, form url.Values) (carryOut, answer, denied bool) {
+func (p *FaultProxy) see(action string, form url.Values) (execute, respond, denied bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.called = append(p.called, action)
@@ -112,45 +115,45 @@ func (p *FaultProxy) see(action string, form url.Values) (carryOut, answer, deni
 	return true, !p.dead, false
 }
 
-// Reset forgets what was noted, and lets everything through again.
+// Reset clears the records and all faults.
 func (p *FaultProxy) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.called, p.writes, p.left, p.dead, p.deny = nil, nil, 0, false, nil
 }
 
-// CutOff lets n writes be carried out, and loses the answer to the last.
+// CutOff executes n writes and drops the response to the last.
 func (p *FaultProxy) CutOff(n int) { p.CutOffAt(n, func(string) bool { return true }) }
 
-// CutOffAt lets n writes be carried out that count, and what else is written before, and loses the answer to the last.
+// CutOffAt is CutOff for the writes that count. Other writes succeed until then.
 func (p *FaultProxy) CutOffAt(n int, counts func(action string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.left, p.counts = n, counts
 }
 
-// Denies has calls refused as IAM would.
+// Denies denies calls as IAM does.
 func (p *FaultProxy) Denies(which func(action string, form url.Values) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.deny = which
 }
 
-// Written are the writes since the last reset, in their order.
+// Written returns the writes since the last Reset, in order.
 func (p *FaultProxy) Written() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string{}, p.writes...)
 }
 
-// Called are all calls since the last reset, in their order.
+// Called returns all calls since the last Reset, in order.
 func (p *FaultProxy) Called() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string{}, p.called...)
 }
 
-// WasCut reports whether there were as many writes as were to be let through.
+// WasCut reports whether the connection was cut.
 func (p *FaultProxy) WasCut() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,7 +162,7 @@ func (p *FaultProxy) WasCut() bool {
 
 var scope = regexp.MustCompile(`/([a-z0-9-]+)/aws4_request`)
 
-// actionOf is the request as IAM writes it, as far as a request tells that.
+// actionOf returns the IAM action of a request, as far as the request shows it.
 func actionOf(r *http.Request, body []byte) string {
 	service := ""
 	if m := scope.FindStringSubmatch(r.Header.Get("Authorization")); m != nil {

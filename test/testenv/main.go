@@ -14,8 +14,8 @@ var started struct {
 	stops []func() error
 }
 
-// Once makes what all tests of a package share. It is started when it is first asked for, and Main stops it. If it does not
-// start, the process ends. stop may be nil.
+// Once returns a function that starts a shared resource at its first call. Main stops the resource. A failed start exits
+// the process. stop may be nil.
 func Once[T any](start func(context.Context) (T, error), stop func(T) error) func() T {
 	return sync.OnceValue(func() T {
 		v, err := start(context.Background())
@@ -31,8 +31,7 @@ func Once[T any](start func(context.Context) (T, error), stop func(T) error) fun
 	})
 }
 
-// Main is a package's TestMain: it runs the tests, stops what Once has started, and ends the process. check is called after
-// tests that have passed; it may be nil.
+// Main implements TestMain: it runs the tests, calls check (may be nil) if they passed, stops what Once started and exits.
 func Main(m interface{ Run() int }, check func() error) {
 	code := m.Run()
 	var err error

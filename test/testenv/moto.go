@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Moto is a server of the Python package moto, which plays AWS. It ends with Stop.
+// Moto is a server of moto, the Python mock of AWS. Stop it with Stop.
 type Moto struct {
 	URL string
 
@@ -22,8 +22,7 @@ type Moto struct {
 	tempDir string // to be removed; empty when the caller chose the directory
 }
 
-// startMoto starts the server with those of AWS's own policies that are its arguments: to make all of them takes it three
-// seconds for each account.
+// startMoto starts the server with the AWS managed policies given as arguments: loading all takes three seconds per account.
 const startMoto = `
 import json, os, sys, threading
 import moto.iam.models as iam
@@ -35,8 +34,8 @@ threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).st
 main(["-H", "127.0.0.1", "-p", "0"])
 `
 
-// StartMoto starts a moto server on a port of its own, in which there are so many of AWS's own policies. Its log is kept in
-// dir; empty is a temporary directory that goes with Stop. `make tools` installs moto.
+// StartMoto starts a moto server with the given AWS managed policies on a free port. It logs to dir; empty is a temporary
+// directory that Stop removes. `make tools` installs moto.
 func StartMoto(ctx context.Context, dir string, policies ...string) (*Moto, error) {
 	m := &Moto{}
 	if dir == "" {
@@ -53,8 +52,8 @@ func StartMoto(ctx context.Context, dir string, policies ...string) (*Moto, erro
 	}
 	defer log.Close()
 	m.cmd = exec.Command("python3", slices.Concat([]string{"-c", startMoto}, policies)...)
-	m.cmd.Env = append(os.Environ(), "MOTO_EC2_LOAD_DEFAULT_AMIS=false") // nobody looks at them, and they take seconds
-	// The server ends with this process, however that ends.
+	m.cmd.Env = append(os.Environ(), "MOTO_EC2_LOAD_DEFAULT_AMIS=false") // not needed, and loading takes seconds
+	// Kill the server when this process exits.
 	if _, err := m.cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("starting moto: %w", err)
 	}
@@ -69,7 +68,7 @@ func StartMoto(ctx context.Context, dir string, policies ...string) (*Moto, erro
 	return m, nil
 }
 
-// address waits until moto says on which port it is: one chosen beforehand could be somebody else's by then.
+// address waits until moto logs its port. A port chosen in advance could be taken by then.
 func (m *Moto) address(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -80,13 +79,13 @@ func (m *Moto) address(ctx context.Context) (string, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("it did not say where it runs (`make tools` installs it): %w\n%s", ctx.Err(), m.Log())
+			return "", fmt.Errorf("no address in its log (run `make tools` to install moto): %w\n%s", ctx.Err(), m.Log())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// Log is what the server has said so far.
+// Log returns the server's log so far.
 func (m *Moto) Log() string {
 	b, err := os.ReadFile(m.log)
 	if err != nil {
@@ -95,12 +94,12 @@ func (m *Moto) Log() string {
 	return string(b)
 }
 
-// Stop ends the server.
+// Stop stops the server.
 func (m *Moto) Stop() error {
 	if err := syscall.Kill(-m.cmd.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("stopping moto: %w", err)
 	}
-	_ = m.cmd.Wait() // killed, which is what was wanted
+	_ = m.cmd.Wait() // "signal: killed" is expected
 	if m.tempDir != "" {
 		return os.RemoveAll(m.tempDir)
 	}

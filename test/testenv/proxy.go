@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// Proxy is a TCP proxy that makes the way to an address longer, as distance does: every byte arrives later, and no fewer
-// are under way at once.
+// Proxy is a TCP proxy that adds latency without limiting bandwidth.
 type Proxy struct {
 	listener net.Listener
 	target   string
@@ -22,8 +21,7 @@ type Proxy struct {
 	answered atomic.Int64
 }
 
-// StartProxy serves on a free port of 127.0.0.1 and adds roundTrip to each round trip to target, that of opening a
-// connection included.
+// StartProxy serves on a free port of 127.0.0.1 and adds roundTrip to each round trip to target, including the TCP handshake.
 func StartProxy(target string, roundTrip time.Duration) (*Proxy, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -43,13 +41,13 @@ func StartProxy(target string, roundTrip time.Duration) (*Proxy, error) {
 	return p, nil
 }
 
-// Addr is where the proxy is, as host:port.
+// Addr returns the proxy's host:port.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Answered is how many bytes have come from the target so far.
+// Answered returns the number of bytes received from the target so far.
 func (p *Proxy) Answered() int64 { return p.answered.Load() }
 
-// Close ends the proxy and every connection through it.
+// Close stops the proxy and closes all its connections.
 func (p *Proxy) Close() error {
 	p.hangUp()
 	err := p.listener.Close()

@@ -13,8 +13,8 @@ import (
 
 const groupName = "nodes.example.com"
 
-// account is one group of two with a hook for the end of an instance. What a Cloud promises is asserted by the contract
-// that runs here, over HTTP and on moto (test/fakes/aws): these tests are about the rest.
+// account is a group of two with a termination hook. The contract tests in test/fakes/aws cover spot.Cloud; these tests
+// cover the rest.
 func account() (a *AWS, members []string) {
 	a = NewAWS("eu-west-1")
 	g := a.AddGroup(Group{Name: groupName, Tags: map[string]string{spot.TagCluster: "example.com"}, LaunchTime: 40 * time.Second,
@@ -23,7 +23,7 @@ func account() (a *AWS, members []string) {
 	return a, []string{g.Members[0].ID, g.Members[1].ID}
 }
 
-// code is AWS's for what an error says: empty for a connection that broke, "none" for no error.
+// code returns the AWS error code: empty for a broken connection, "none" for no error.
 func code(err error) string {
 	if refused, ok := errors.AsType[*AWSError](err); ok {
 		return refused.Code
@@ -34,12 +34,12 @@ func code(err error) string {
 	return "none"
 }
 
-// TestCallsAndFaults: every call is logged, whatever becomes of it, and each fault hits as many as it is planned for.
+// TestCallsAndFaults checks that every call is logged and that each fault affects the planned number of calls.
 func TestCallsAndFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, ids := account()
 		start := time.Now()
-		a.Instance(ids[0]) // a look is no call
+		a.Instance(ids[0]) // not a call
 		detach := func() error { return a.DetachInstances(t.Context(), groupName, ids[:1]) }
 		tag := func() error { return a.CreateTags(t.Context(), ids[:1], map[string]string{"b": "", "a": ""}) }
 		detaching := func() bool { return a.Group(groupName).Members[0].State == "Detaching" }
@@ -78,8 +78,8 @@ func TestCallsAndFaults(t *testing.T) {
 	})
 }
 
-// TestLaunchesFailUntilTheyNeedNot, ever more slowly.
-func TestLaunchesFailUntilTheyNeedNot(t *testing.T) {
+// TestFailedLaunchesAreRetried at growing intervals.
+func TestFailedLaunchesAreRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, ids := account()
 		a.SetGroup(groupName, func(g *Group) { g.LaunchError = "InsufficientInstanceCapacity" })
@@ -111,8 +111,8 @@ func TestLaunchesFailUntilTheyNeedNot(t *testing.T) {
 	})
 }
 
-// TestALifecycleActionTimesOut: that one goes on means that somebody has sent a heartbeat.
-func TestALifecycleActionTimesOut(t *testing.T) {
+// TestLifecycleActionTimeout checks that only a heartbeat extends a lifecycle action.
+func TestLifecycleActionTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, ids := account()
 		act := a.TerminateMember(ids[0])[0]
@@ -142,8 +142,8 @@ func TestALifecycleActionTimesOut(t *testing.T) {
 	})
 }
 
-// The black hole costs spottest.Cloud what it costs the real one, and is not the end of the caller's time.
-func TestCloudBlackHole(t *testing.T) {
+// TestCloudTimeout checks that a hanging call takes as long as in internal/aws and is not a context.DeadlineExceeded.
+func TestCloudTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, ids := account()
 		a.Delay(AnyOperation, time.Hour)

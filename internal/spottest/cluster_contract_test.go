@@ -21,7 +21,7 @@ func TestClusterContract(t *testing.T) {
 	})
 }
 
-// world arranges a simulated cluster for the contract.
+// world sets up a Cluster for the contract.
 type world struct {
 	cluster *spottest.Cluster
 	made    int

@@ -17,7 +17,7 @@ const (
 	ms     = time.Millisecond
 )
 
-// inBubble runs a test on a cluster with the nodes a and b and gives it the time since its beginning.
+// inBubble runs a test on a cluster with nodes a and b; at returns the time since its start.
 func inBubble(t *testing.T, test func(t *testing.T, c *spottest.Cluster, at func() time.Duration)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -30,7 +30,7 @@ func inBubble(t *testing.T, test func(t *testing.T, c *spottest.Cluster, at func
 	})
 }
 
-// until waits for the moment after the beginning, and for all that happens then.
+// until sleeps until that time and waits for what happens then.
 func until(at func() time.Duration, moment time.Duration) {
 	time.Sleep(moment - at())
 	synctest.Wait()
@@ -57,7 +57,7 @@ func wantErr(t *testing.T, what string, got, want error) {
 	}
 }
 
-// TestEveryRequestIsLogged, whatever becomes of it: tests of what is not asked for rely on it.
+// TestEveryRequestIsLogged whether it succeeds or fails: other tests rely on it.
 func TestEveryRequestIsLogged(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
 		c.Disturb(spottest.Disturbance{Delay: second})
@@ -133,12 +133,12 @@ func TestDisturbances(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*second)
 		defer cancel()
 		_, err := c.PodsOn(ctx, "a")
-		wantErr(t, "an answer that does not come in time", err, context.DeadlineExceeded)
+		wantErr(t, "a late response", err, context.DeadlineExceeded)
 		want(t, "given up at", at(), 3*second)
 	})
 }
 
-// TestShortenings: every test of the handler demands that there are none.
+// TestShortenings matters because every handler test asserts that there are none.
 func TestShortenings(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
 		p := c.AddPod(spottest.Pod{Node: "a", Pod: spot.Pod{Name: "p", GracePeriod: time.Hour}, Exit: time.Hour})
@@ -151,40 +151,40 @@ func TestShortenings(t *testing.T) {
 		want(t, "shortening", c.Shortenings()[0], spottest.Shortening{Pod: "default/p", From: 60 * second, To: 25 * second})
 		until(at, 25*second-1)
 		now, _ := c.Pod("default/p")
-		want(t, "it runs before its time is over", now.Finished, false)
+		want(t, "finished before the grace period", now.Finished, false)
 		until(at, 25*second)
 		_, ok := c.Pod("default/p")
-		want(t, "there is a pod", ok, false)
+		want(t, "pod exists", ok, false)
 		want(t, "killed after", c.Terminations()[0].Exited.Sub(c.Terminations()[0].SIGTERM), 25*second)
 	})
 }
 
-// db is a pod of the StatefulSet db on node a with a volume, whose successor goes to node b.
+// db is a pod of the StatefulSet db on node a with a volume; it is recreated on node b.
 func db() spottest.Pod {
 	return spottest.Pod{Node: "a", Exit: 500 * ms, Replacement: &spottest.Replacement{Node: "b", Ready: second},
 		Pod: spot.Pod{Name: "db-0", GracePeriod: 30 * second, Volumes: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db"}}}
 }
 
-// outOfService taints a node as somebody who knows that its machine has ended.
+// outOfService adds the out-of-service taint to a node.
 func outOfService(c *spottest.Cluster, node string) {
 	c.WriteNode(node, func(n *spot.Node) {
 		n.Taints = append(n.Taints, spot.Taint{Key: "node.kubernetes.io/out-of-service", Effect: "NoExecute"})
 	})
 }
 
-// TestTheTaintEvictionControllerDeletesByName: who removes a pod before it has done so makes it end the next pod of that
-// name, which is well.
-func TestTheTaintEvictionControllerDeletesByName(t *testing.T) {
+// TestTaintEvictionDeletesByName checks that a pod removed before the taint eviction controller deletes it causes the
+// deletion of its successor.
+func TestTaintEvictionDeletesByName(t *testing.T) {
 	for _, test := range []struct {
 		name       string
-		evicted    bool          // the pod was ending already
-		remove     time.Duration // when it is removed, after the taint
+		evicted    bool          // the pod is terminating
+		remove     time.Duration // time from the taint to the removal
 		successors int
 	}{
 		{"at once", false, 0, 2},
-		{"when it is ending", false, 206 * ms, 1},
-		{"at once, when it was ending before", true, 0, 2},
-		{"later, when it was ending before", true, 300 * ms, 1},
+		{"while terminating", false, 206 * ms, 1},
+		{"at once, already terminating", true, 0, 2},
+		{"later, already terminating", true, 300 * ms, 1},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "_"), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *spottest.Cluster, at func() time.Duration) {
@@ -199,19 +199,20 @@ func TestTheTaintEvictionControllerDeletesByName(t *testing.T) {
 				until(at, time.Minute)
 				want(t, "successors", c.Successors("default/db-0"), test.successors)
 				p, _ := c.Pod("default/db-0")
-				want(t, "the last one is ended by", p.DisruptedBy, "")
+				want(t, "the last one is disrupted by", p.DisruptedBy, "")
 			})
 		})
 	}
 }
 
-// TestHowLongAStatefulSetsPodWithAVolumeIsMissing is a real control plane's table, in its order if not in its seconds.
-func TestHowLongAStatefulSetsPodWithAVolumeIsMissing(t *testing.T) {
+// TestStatefulSetRecovery compares recovery times of a StatefulSet pod with a volume; the order, if not the durations,
+// is that of a real control plane.
+func TestStatefulSetRecovery(t *testing.T) {
 	const wait = 6 * time.Minute
 	for _, test := range []struct {
 		name string
 		do   func(t *testing.T, c *spottest.Cluster, p spot.Pod, at func() time.Duration)
-		back time.Duration // when the next one is Ready
+		back time.Duration // until the next pod is Ready
 	}{
 		{"evicted", func(t *testing.T, c *spottest.Cluster, p spot.Pod, _ func() time.Duration) {
 			must(t, c.Evict(t.Context(), p, 30*second, false))
@@ -263,7 +264,7 @@ func TestHowLongAStatefulSetsPodWithAVolumeIsMissing(t *testing.T) {
 	}
 }
 
-// volumes are how many each node has attached; the nodes themselves must say the same.
+// volumes returns the number of attached volumes per node, which the node status must confirm.
 func volumes(t *testing.T, c *spottest.Cluster) (all [2]int) {
 	t.Helper()
 	for i, node := range []string{"a", "b"} {
@@ -271,7 +272,7 @@ func volumes(t *testing.T, c *spottest.Cluster) (all [2]int) {
 		must(t, err)
 		all[i] = len(names)
 		if n, ok := c.Node(node); ok {
-			want(t, "volumes that node "+node+" tells of", len(n.AttachedVolumes), len(names))
+			want(t, "volumes that node "+node+" reports", len(n.AttachedVolumes), len(names))
 		}
 	}
 	return all

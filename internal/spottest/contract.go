@@ -11,103 +11,102 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// ClusterUnderTest is an implementation of spot.Cluster that the contract is run on.
+// ClusterUnderTest is an implementation of spot.Cluster to test.
 type ClusterUnderTest interface {
 	spot.Cluster
 	spot.CordonedNodeLister
-	// Allowed asks whether we may do something; reason is why, as far as it is known.
+	// Allowed reports whether we may do something, and why if the server says so.
 	Allowed(ctx context.Context, verb, group, resource, subresource string) (allowed bool, reason string, err error)
 }
 
-// World lets the contract arrange a cluster. Its methods end the test if they fail.
+// World sets up a cluster for the contract. Its methods fail the test on errors.
 type World interface {
-	// Cluster may do what deploy's manifests allow, and nothing else.
+	// Cluster has the permissions of the manifests in deploy/ and no others.
 	Cluster() ClusterUnderTest
-	// AddNode adds a node of a name and instance of its own, with a working kubelet.
+	// AddNode adds a node with a unique name and instance and a working kubelet.
 	AddNode(t *testing.T) spot.Node
-	// AddPod adds a pod of a name of its own that nobody replaces, waits until it is Running and Ready, and returns it
-	// as it then is.
+	// AddPod adds a pod with a unique name and no owner, waits until it is Running and Ready, and returns it.
 	AddPod(t *testing.T, p PodSpec) spot.Pod
-	// AddBudget has a budget with that minAvailable guard the pods of the app that are there, until it is lifted.
+	// AddBudget adds a budget with that minAvailable for the existing pods of the app.
 	AddBudget(t *testing.T, app string, minAvailable int) (lift func())
-	// SIGTERM is what the pod's kubelet has recorded; false if it has not sent it.
+	// SIGTERM returns what the pod's kubelet recorded; false before it has sent SIGTERM.
 	SIGTERM(p spot.Pod) (SIGTERM, bool)
-	// Cordon makes a node unschedulable as a program of that name does.
+	// Cordon makes a node unschedulable with that field manager.
 	Cordon(t *testing.T, node, manager string)
-	// PowerOff ends a node's machine, and its kubelet with it.
+	// PowerOff stops the node's instance and its kubelet.
 	PowerOff(t *testing.T, node string)
-	// Release takes a pod's finalizers away.
+	// Release removes the pod's finalizers.
 	Release(t *testing.T, p spot.Pod)
-	// AddClaim adds a NodeClaim of a name of its own, which owns the node if one is named.
+	// AddClaim adds a NodeClaim with a unique name, which owns the node if there is one.
 	AddClaim(t *testing.T, node string) (name string)
-	// HasClaim reports whether the NodeClaim is there.
+	// HasClaim reports whether the NodeClaim exists.
 	HasClaim(t *testing.T, name string) bool
 }
 
-// PodSpec is a pod to be added.
+// PodSpec is a pod to add.
 type PodSpec struct {
 	Node  string
-	App   string        // what a budget knows it by; may be empty
-	Grace time.Duration // its terminationGracePeriodSeconds
-	Exit  time.Duration // from SIGTERM to its exit
+	App   string        // selected by budgets; may be empty
+	Grace time.Duration // terminationGracePeriodSeconds
+	Exit  time.Duration // from SIGTERM to exit
 
-	Volume      bool   // it mounts a volume that nobody else uses
+	Volume      bool   // mounts a volume of its own
 	EmptyDir    bool   // on the node's disk
 	Finalizer   string // may be empty
 	Annotations map[string]string
 }
 
-// SIGTERM is how a pod was asked to exit.
+// SIGTERM is a recorded SIGTERM.
 type SIGTERM struct {
 	At    time.Time
 	Grace time.Duration
 }
 
 const (
-	// patience is how long the contract waits for what others do: a kubelet, the disruption controller, a watch.
+	// patience is how long the contract waits for a kubelet, a controller or a watch.
 	patience = 20 * time.Second
 
-	// slack is how far a deletion timestamp may be off: it has whole seconds, and a request takes its time.
+	// slack is the tolerance for deletion timestamps, which are whole seconds.
 	slack = 2 * time.Second
 )
 
-// ClusterContract runs every point of the contract as a subtest. within has to call check once, with a World of its own
-// that ends with t; it may do so in a bubble of testing/synctest.
+// ClusterContract runs each rule of the contract as a subtest. within must call check once, with a new World; it may do
+// so in a testing/synctest bubble.
 func ClusterContract(t *testing.T, within func(t *testing.T, check func(*testing.T, World))) {
 	for _, point := range []struct {
 		name  string
 		check func(*testing.T, World)
 	}{
-		{"a node is found by its name and by its instance", nodesAreFound},
-		{"a change of a node is written once", nodeIsChangedOnce},
-		{"a change of a node goes on from what somebody else has written", nodeConflict},
-		{"a change of a node that is gone is not found", nodeGone},
-		{"the pods of a node are listed", podsAreListed},
-		{"an evicted pod ends with its grace period, and is followed to its end", evictedPodEnds},
-		{"a process that does not exit is killed at the end of its grace period", processIsKilled},
+		{"nodes are found by name and by instance", nodesAreFound},
+		{"a node change is written once", nodeIsChangedOnce},
+		{"a node change is retried after a conflict", nodeConflict},
+		{"changing a deleted node returns ErrNotFound", nodeGone},
+		{"pods are listed by node", podsAreListed},
+		{"an evicted pod gets its grace period and is followed until it is gone", evictedPodTerminates},
+		{"a process that does not exit is killed after the grace period", processIsKilled},
 		{"a grace period is rounded down to whole seconds", graceInSeconds},
-		{"a budget refuses an eviction until it is lifted", budgetRefuses},
-		{"a deletion goes past the budget", deletionPassesBudget},
-		{"two budgets refuse as an error of the server", twoBudgets},
-		{"another pod's UID is a change", otherUID},
-		{"a pod that is gone is not found", podGone},
-		{"an exact request for an old version is a change, and shortens nothing", exactShortensNothing},
-		{"an exact request for the present version is taken", exactIsTaken},
-		{"a request that is not exact shortens the grace period of a pod that is ending", inexactShortens},
-		{"a request for more time gives none", longerChangesNothing},
-		{"pods that arrive late are seen", lateArrivals},
-		{"following ends with its context", followingEnds},
-		{"a pod tells what it loses and what holds it", podTells},
-		{"a pod tells who began to end it", podTellsWhoEndsIt},
-		{"a finalizer keeps a pod that has ended", finalizerKeeps},
+		{"a budget refuses evictions until it is removed", budgetRefuses},
+		{"a deletion bypasses the budget", deletionPassesBudget},
+		{"two budgets refuse with a server error", twoBudgets},
+		{"another UID returns ErrChanged", otherUID},
+		{"a deleted pod returns ErrNotFound", podGone},
+		{"an exact request for an old version returns ErrChanged and shortens nothing", exactShortensNothing},
+		{"an exact request for the current version succeeds", exactSucceeds},
+		{"an inexact request shortens the grace period of a terminating pod", inexactShortens},
+		{"a longer grace period changes nothing", longerChangesNothing},
+		{"new pods are seen", lateArrivals},
+		{"following stops with its context", followingStops},
+		{"pods report emptyDir, finalizers and annotations", podFields},
+		{"pods report what disrupted them", podDisruptedBy},
+		{"a finalizer keeps a finished pod", finalizerKeeps},
 		{"without a grace period a pod is removed at once", noGraceRemoves},
-		{"a node tells who cordoned it", nodeTellsWhoCordoned},
-		{"a node tells the NodeClaim that owns it", nodeTellsClaim},
+		{"nodes report who cordoned them", nodeCordonedBy},
+		{"nodes report their NodeClaim", nodeClaimOfNode},
 		{"a NodeClaim is deleted", claimIsDeleted},
-		{"nodes that carry the draining label are listed", markedNodes},
-		{"permissions are reported", allowedIsTold},
-		{"the node that is meant is deleted", nodeIsDeleted},
-		{"a volume is attached until the pod has left", volumeDetaches},
+		{"cordoned nodes are listed by label", cordonedNodesAreListed},
+		{"permissions are reported", permissionsAreReported},
+		{"a node is deleted by UID", nodeIsDeleted},
+		{"a volume is detached after the pod is gone", volumeDetaches},
 		{"without power a volume stays attached until the node is out of service", volumeStays},
 		{"a node that is out of service loses its pods", outOfService},
 	} {
@@ -120,7 +119,7 @@ func ClusterContract(t *testing.T, within func(t *testing.T, check func(*testing
 // request is Evict or Delete.
 type request func(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error
 
-// both are the two ways to ask for a pod's end, for what is true of either.
+// both returns both requests, for rules that apply to either.
 func both(w World) map[string]request {
 	return map[string]request{"Evict": w.Cluster().Evict, "Delete": w.Cluster().Delete}
 }
@@ -145,8 +144,8 @@ func nodesAreFound(t *testing.T, w World) {
 	wantError(t, "NodeOf no node's instance", err, spot.ErrNotFound)
 }
 
-// closed is a change of a node that touches everything that may be changed.
-func closed(n spot.Node) spot.Node {
+// changed changes every field of a node that ChangeNode writes.
+func changed(n spot.Node) spot.Node {
 	n.Unschedulable = true
 	n.Labels = with(n.Labels, "kops-spot.test/label", "a")
 	n.Annotations = with(n.Annotations, "kops-spot.test/annotation", "b")
@@ -160,7 +159,7 @@ func isTestTaint(t spot.Taint) bool {
 	return t.Key == "kops-spot.test/taint" && t.Value == "c" && t.Effect == "NoSchedule"
 }
 
-func isClosed(n spot.Node) bool {
+func isChanged(n spot.Node) bool {
 	return n.Unschedulable && n.Labels["kops-spot.test/label"] == "a" &&
 		n.Annotations["kops-spot.test/annotation"] == "b" && slices.ContainsFunc(n.Taints, isTestTaint)
 }
@@ -181,15 +180,15 @@ func nodeIsChangedOnce(t *testing.T, w World) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := w.Cluster().ChangeNode(t.Context(), n, closed)
-	if err != nil || !isClosed(first) || first.Version == n.Version {
-		t.Fatalf("got %+v, %v; want it closed and with a new version", first, err)
+	first, err := w.Cluster().ChangeNode(t.Context(), n, changed)
+	if err != nil || !isChanged(first) || first.Version == n.Version {
+		t.Fatalf("got %+v, %v; want it changed, with a new version", first, err)
 	}
-	again, err := w.Cluster().ChangeNode(t.Context(), first, closed)
-	if err != nil || !isClosed(again) || again.Version != first.Version {
+	again, err := w.Cluster().ChangeNode(t.Context(), first, changed)
+	if err != nil || !isChanged(again) || again.Version != first.Version {
 		t.Errorf("the same change again: got %+v, %v; want nothing written", again, err)
 	}
-	opened, err := w.Cluster().ChangeNode(t.Context(), again, func(n spot.Node) spot.Node {
+	reverted, err := w.Cluster().ChangeNode(t.Context(), again, func(n spot.Node) spot.Node {
 		n.Unschedulable = false
 		n.Labels, n.Annotations = with(n.Labels, "kops-spot.test/label", ""), with(n.Annotations, "kops-spot.test/annotation", "")
 		delete(n.Labels, "kops-spot.test/label")
@@ -197,10 +196,10 @@ func nodeIsChangedOnce(t *testing.T, w World) {
 		n.Taints = slices.DeleteFunc(slices.Clone(n.Taints), isTestTaint)
 		return n
 	})
-	_, label := opened.Labels["kops-spot.test/label"]
-	_, annotation := opened.Annotations["kops-spot.test/annotation"]
-	if err != nil || opened.Unschedulable || label || annotation || slices.ContainsFunc(opened.Taints, isTestTaint) {
-		t.Errorf("taking it all away: got %+v, %v", opened, err)
+	_, label := reverted.Labels["kops-spot.test/label"]
+	_, annotation := reverted.Annotations["kops-spot.test/annotation"]
+	if err != nil || reverted.Unschedulable || label || annotation || slices.ContainsFunc(reverted.Taints, isTestTaint) {
+		t.Errorf("taking it all away: got %+v, %v", reverted, err)
 	}
 }
 
@@ -219,8 +218,8 @@ func nodeConflict(t *testing.T, w World) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	got, err := w.Cluster().ChangeNode(ctx, old, closed)
-	if err != nil || !isClosed(got) || got.Labels["kops-spot.test/somebody"] != "else" {
+	got, err := w.Cluster().ChangeNode(ctx, old, changed)
+	if err != nil || !isChanged(got) || got.Labels["kops-spot.test/somebody"] != "else" {
 		t.Errorf("got %+v, %v; want both changes", got, err)
 	}
 }
@@ -228,7 +227,7 @@ func nodeConflict(t *testing.T, w World) {
 func nodeGone(t *testing.T, w World) {
 	n := w.AddNode(t)
 	n.Name += "-gone"
-	_, err := w.Cluster().ChangeNode(t.Context(), n, closed)
+	_, err := w.Cluster().ChangeNode(t.Context(), n, changed)
 	wantError(t, "ChangeNode", err, spot.ErrNotFound)
 }
 
@@ -253,7 +252,7 @@ func podsAreListed(t *testing.T, w World) {
 	}
 }
 
-func evictedPodEnds(t *testing.T, w World) {
+func evictedPodTerminates(t *testing.T, w World) {
 	n := w.AddNode(t)
 	p := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second, Exit: time.Second})
 	f := follow(t, w, n.Name)
@@ -267,7 +266,7 @@ func evictedPodEnds(t *testing.T, w World) {
 	if !ok {
 		t.Fatalf("it was gone and not terminating before: %+v", f.changes())
 	}
-	wantEndsBy(t, seen, asked.Add(25*time.Second))
+	wantDeletionBy(t, seen, asked.Add(25*time.Second))
 	term, ok := w.SIGTERM(p)
 	if !ok || term.Grace != 25*time.Second || term.At.Before(asked.Add(-slack)) || term.At.After(asked.Add(slack)) {
 		t.Errorf("SIGTERM: got %+v, %v; want it at %s with 25 s", term, ok, asked)
@@ -331,7 +330,7 @@ func deletionPassesBudget(t *testing.T, w World) {
 	if err := w.Cluster().Delete(t.Context(), p, 10*time.Second, false); err != nil {
 		t.Fatal(err)
 	}
-	wantEndsBy(t, listed(t, w, n.Name, p, terminating), asked.Add(10*time.Second))
+	wantDeletionBy(t, listed(t, w, n.Name, p, terminating), asked.Add(10*time.Second))
 }
 
 func twoBudgets(t *testing.T, w World) {
@@ -383,15 +382,15 @@ func exactShortensNothing(t *testing.T, w World) {
 	for name, ask := range both(w) {
 		wantError(t, name, ask(t.Context(), p, time.Second, true), spot.ErrChanged)
 	}
-	wantEndsBy(t, listed(t, w, n.Name, p, terminating), asked.Add(time.Hour))
+	wantDeletionBy(t, listed(t, w, n.Name, p, terminating), asked.Add(time.Hour))
 }
 
-func exactIsTaken(t *testing.T, w World) {
+func exactSucceeds(t *testing.T, w World) {
 	n := w.AddNode(t)
 	for name, ask := range both(w) {
 		p := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second, Exit: 2 * time.Second})
-		// A kubelet may still be reporting about a young pod.
-		eventually(t, name+" is taken", func() bool {
+		// The kubelet may still be updating the status of a new pod.
+		eventually(t, name+" succeeds", func() bool {
 			present, ok := find(t, w, n.Name, p)
 			return ok && ask(t.Context(), present, 10*time.Second, true) == nil
 		})
@@ -399,9 +398,8 @@ func exactIsTaken(t *testing.T, w World) {
 	}
 }
 
-// inexactShortens is why a request may be exact: a pod that its owner has begun to end with an hour is killed after
-// seconds by somebody who asks later with less, and gets less than was asked for, since that counts from the first
-// request.
+// inexactShortens shows why exact requests exist: a shorter grace period counts from the first request, so a pod that
+// its owner deleted with an hour is killed within seconds.
 func inexactShortens(t *testing.T, w World) {
 	for name, ask := range both(w) {
 		n := w.AddNode(t)
@@ -418,10 +416,10 @@ func inexactShortens(t *testing.T, w World) {
 		}
 		endsBy := asked.Add(6 * time.Second)
 		shortened := listed(t, w, n.Name, p, func(p spot.Pod) bool { return p.DeletionTimestamp.Before(asked.Add(time.Minute)) })
-		wantEndsBy(t, shortened, endsBy)
+		wantDeletionBy(t, shortened, endsBy)
 		eventually(t, name+": the pod is gone", func() bool { return f.gone(p) })
 		if time.Now().Before(endsBy.Add(-slack)) {
-			t.Errorf("%s: it is gone before %s", name, endsBy)
+			t.Errorf("%s: gone before %s", name, endsBy)
 		}
 	}
 }
@@ -436,7 +434,7 @@ func longerChangesNothing(t *testing.T, w World) {
 				t.Fatalf("%s with %s: %v", name, grace, err)
 			}
 		}
-		wantEndsBy(t, listed(t, w, n.Name, p, terminating), asked.Add(20*time.Second))
+		wantDeletionBy(t, listed(t, w, n.Name, p, terminating), asked.Add(20*time.Second))
 	}
 }
 
@@ -456,15 +454,15 @@ func lateArrivals(t *testing.T, w World) {
 	}
 }
 
-func followingEnds(t *testing.T, w World) {
+func followingStops(t *testing.T, w World) {
 	n := w.AddNode(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	looks := make(chan spot.PodChange, 100)
+	changes := make(chan spot.PodChange, 100)
 	go func() {
-		ended <- w.Cluster().FollowPods(ctx, n.Name, func(c spot.PodChange) { looks <- c })
+		ended <- w.Cluster().FollowPods(ctx, n.Name, func(c spot.PodChange) { changes <- c })
 	}()
-	if first := <-looks; !first.All || len(first.Pods) != 0 {
+	if first := <-changes; !first.All || len(first.Pods) != 0 {
 		t.Errorf("the first look at an empty node is %+v; want all of no pods", first)
 	}
 	cancel()
@@ -474,6 +472,6 @@ func followingEnds(t *testing.T, w World) {
 			t.Errorf("got %v; want an error after which it may be called again, or none", err)
 		}
 	case <-time.After(patience):
-		t.Error("it goes on")
+		t.Error("still running")
 	}
 }

@@ -10,10 +10,12 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// An annotation of ours, and two that are none.
-var annotations = map[string]string{spot.AnnotationPrefix + "test": "yes", "example.com/test": "no", "kops-spot.cast.ai.example.com/test": "no"}
+// One of our annotations, and two others.
+var annotations = map[string]string{
+	spot.AnnotationPrefix + "test": "yes", "example.com/test": "no", "kops-spot.cast.ai.example.com/test": "no",
+}
 
-func podTells(t *testing.T, w World) {
+func podFields(t *testing.T, w World) {
 	const finalizer = "kops-spot.test/hold"
 	n := w.AddNode(t)
 	rich := w.AddPod(t, PodSpec{Node: n.Name, EmptyDir: true, Finalizer: finalizer, Annotations: annotations})
@@ -25,12 +27,13 @@ func podTells(t *testing.T, w World) {
 	} else if !maps.Equal(got.Annotations, map[string]string{spot.AnnotationPrefix + "test": "yes"}) {
 		t.Errorf("the annotations of the pod: got %q; want those of ours", got.Annotations)
 	}
-	if got := listed(t, w, n.Name, plain, anyState); got.EmptyDir || got.Volumes || len(got.Finalizers)+len(got.Annotations) > 0 || got.DisruptedBy != "" {
-		t.Errorf("got %+v; want a pod that has nothing", got)
+	if got := listed(t, w, n.Name, plain, anyState); got.EmptyDir || got.Volumes ||
+		len(got.Finalizers)+len(got.Annotations) > 0 || got.DisruptedBy != "" {
+		t.Errorf("got %+v; want none of these", got)
 	}
 }
 
-func podTellsWhoEndsIt(t *testing.T, w World) {
+func podDisruptedBy(t *testing.T, w World) {
 	n := w.AddNode(t)
 	for name, want := range map[string]string{"Evict": "EvictionByEvictionAPI", "Delete": ""} {
 		p := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second, Exit: 5 * time.Second})
@@ -38,7 +41,7 @@ func podTellsWhoEndsIt(t *testing.T, w World) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if got := listed(t, w, n.Name, p, terminating); got.DisruptedBy != want {
-			t.Errorf("%s: it is ended by %q; want %q", name, got.DisruptedBy, want)
+			t.Errorf("%s: disrupted by %q; want %q", name, got.DisruptedBy, want)
 		}
 	}
 }
@@ -59,7 +62,7 @@ func finalizerKeeps(t *testing.T, w World) {
 	eventually(t, "it is gone", func() bool { _, ok := find(t, w, n.Name, p); return !ok })
 }
 
-// noGraceRemoves is how what a machine has left behind when it ended is removed: nobody is there any more to end it.
+// noGraceRemoves is how pods of a stopped instance are removed: no kubelet is left to terminate them.
 func noGraceRemoves(t *testing.T, w World) {
 	n := w.AddNode(t)
 	ending, running := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second}), w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second})
@@ -72,7 +75,7 @@ func noGraceRemoves(t *testing.T, w World) {
 		t.Errorf("the pod is %+v; want it as its kubelet left it", got)
 	}
 	for exact, p := range map[bool]spot.Pod{true: ending, false: running} {
-		eventually(t, "it is taken", func() bool {
+		eventually(t, "the deletion succeeds", func() bool {
 			present, ok := find(t, w, n.Name, p)
 			return ok && w.Cluster().Delete(t.Context(), present, 999*time.Millisecond, exact) == nil
 		})
@@ -80,10 +83,10 @@ func noGraceRemoves(t *testing.T, w World) {
 	}
 }
 
-func nodeTellsWhoCordoned(t *testing.T, w World) {
+func nodeCordonedBy(t *testing.T, w World) {
 	n := w.AddNode(t)
 	if n.CordonedBy != "" {
-		t.Errorf("an open node was cordoned by %q", n.CordonedBy)
+		t.Errorf("new node is cordoned by %q", n.CordonedBy)
 	}
 	w.Cordon(t, n.Name, "kubectl-drain")
 	if n = read(t, w, n); !n.Unschedulable || n.CordonedBy != "kubectl-drain" {
@@ -93,7 +96,7 @@ func nodeTellsWhoCordoned(t *testing.T, w World) {
 		t.Helper()
 		var err error
 		n, err = w.Cluster().ChangeNode(t.Context(), n, func(n spot.Node) spot.Node {
-			n = closed(n)
+			n = changed(n)
 			n.Labels = with(n.Labels, "kops-spot.test/change", strings.ReplaceAll(what, " ", "-"))
 			n.Unschedulable = unschedulable
 			return n
@@ -103,11 +106,11 @@ func nodeTellsWhoCordoned(t *testing.T, w World) {
 		}
 	}
 	change("changing something else", true, "kubectl-drain")
-	change("opening it", false, "")
-	change("closing it", true, "kops-spot")
+	change("uncordoning it", false, "")
+	change("cordoning it", true, "kops-spot")
 }
 
-func nodeTellsClaim(t *testing.T, w World) {
+func nodeClaimOfNode(t *testing.T, w World) {
 	n, other := w.AddNode(t), w.AddNode(t)
 	claim := w.AddClaim(t, n.Name)
 	if got := read(t, w, n).NodeClaim; got != claim {
@@ -129,7 +132,7 @@ func claimIsDeleted(t *testing.T, w World) {
 	wantError(t, "again", w.Cluster().DeleteNodeClaim(t.Context(), claim), spot.ErrNotFound)
 }
 
-func markedNodes(t *testing.T, w World) {
+func cordonedNodesAreListed(t *testing.T, w World) {
 	key, value, _ := strings.Cut(spot.DrainingSelector, "=")
 	label := func(value string) spot.Node {
 		n, err := w.Cluster().ChangeNode(t.Context(), w.AddNode(t), func(n spot.Node) spot.Node {
@@ -160,7 +163,7 @@ func markedNodes(t *testing.T, w World) {
 	}
 }
 
-func allowedIsTold(t *testing.T, w World) {
+func permissionsAreReported(t *testing.T, w World) {
 	for _, q := range []struct {
 		verb, group, resource, subresource string
 		want                               bool

@@ -12,7 +12,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// find looks for the pod in a list of its node's pods.
+// find returns the pod from a list of the pods on its node.
 func find(t *testing.T, w World, node string, p spot.Pod) (spot.Pod, bool) {
 	t.Helper()
 	pods, err := w.Cluster().PodsOn(t.Context(), node)
@@ -26,11 +26,10 @@ func find(t *testing.T, w World, node string, p spot.Pod) (spot.Pod, bool) {
 	return pods[i], true
 }
 
-// listed is the pod as a list shows it once it is in that state: a list may be a moment behind, for it may come from the
-// API server's cache.
+// listed waits until the pod is listed in that state: the list may come from a cache.
 func listed(t *testing.T, w World, node string, p spot.Pod, state func(spot.Pod) bool) (got spot.Pod) {
 	t.Helper()
-	eventually(t, p.ID()+" is listed in the state that is expected", func() (ok bool) {
+	eventually(t, p.ID()+" is listed in the expected state", func() (ok bool) {
 		got, ok = find(t, w, node, p)
 		return ok && state(got)
 	})
@@ -47,7 +46,7 @@ func wantError(t *testing.T, what string, got, want error) {
 	}
 }
 
-func wantEndsBy(t *testing.T, p spot.Pod, want time.Time) {
+func wantDeletionBy(t *testing.T, p spot.Pod, want time.Time) {
 	t.Helper()
 	if !p.Terminating || p.DeletionTimestamp.Before(want.Add(-slack)) || p.DeletionTimestamp.After(want.Add(slack)) {
 		t.Errorf("the pod is %+v; want it to end by about %s", p, want)
@@ -63,14 +62,13 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// follower follows a node's pods for a test and remembers each look.
+// follower follows a node's pods and records the changes.
 type follower struct {
-	mu    sync.Mutex
-	looks []spot.PodChange
+	mu       sync.Mutex
+	recorded []spot.PodChange
 }
 
-// follow begins to follow a node's pods and returns when it has seen them once. The stream is opened again whenever it
-// breaks, until the test ends.
+// follow starts to follow a node's pods and returns after the first change. It reconnects until the test ends.
 func follow(t *testing.T, w World, node string) *follower {
 	t.Helper()
 	f := &follower{}
@@ -83,10 +81,10 @@ func follow(t *testing.T, w World, node string) *follower {
 			last = w.Cluster().FollowPods(ctx, node, func(c spot.PodChange) {
 				f.mu.Lock()
 				defer f.mu.Unlock()
-				f.looks = append(f.looks, c)
+				f.recorded = append(f.recorded, c)
 			})
 			if errors.Is(last, spot.ErrPermanent) {
-				last = fmt.Errorf("following must not be final: %w", last)
+				last = fmt.Errorf("following must be retryable: %w", last)
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -107,22 +105,22 @@ func follow(t *testing.T, w World, node string) *follower {
 func (f *follower) changes() []spot.PodChange {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.looks)
+	return slices.Clone(f.recorded)
 }
 
 func (f *follower) seen(p spot.Pod) bool {
-	seen, _ := f.fate(p)
+	seen, _ := f.status(p)
 	return seen
 }
 
 func (f *follower) gone(p spot.Pod) bool {
-	seen, there := f.fate(p)
+	seen, there := f.status(p)
 	return seen && !there
 }
 
-// fate tells whether the pod was ever seen, and whether it is still there. It is gone, too, if a look at all pods that
-// follows on a broken stream has it no more.
-func (f *follower) fate(p spot.Pod) (seen, there bool) {
+// status reports whether the pod was ever seen, and whether it still exists. A pod is also gone if a complete list
+// omits it.
+func (f *follower) status(p spot.Pod) (seen, there bool) {
 	for _, look := range f.changes() {
 		has := slices.ContainsFunc(look.Pods, func(other spot.Pod) bool { return other.UID == p.UID })
 		if has || look.All {
@@ -133,8 +131,8 @@ func (f *follower) fate(p spot.Pod) (seen, there bool) {
 	return seen, there
 }
 
-// terminating is the first look at the pod on its way to its end: the deletion with which a kubelet ends it brings its
-// deletionTimestamp forward.
+// terminating returns the first change in which the pod is terminating; at its exit, the kubelet moves the
+// deletionTimestamp.
 func (f *follower) terminating(p spot.Pod) (spot.Pod, bool) {
 	for _, look := range f.changes() {
 		for _, seen := range look.Pods {

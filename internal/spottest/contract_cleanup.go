@@ -8,10 +8,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// outage is the taint that says that a node's machine has ended for certain.
+// outage is the taint for a node whose instance is known to be stopped.
 var outage = spot.Taint{Key: "node.kubernetes.io/out-of-service", Value: "nodeshutdown", Effect: "NoExecute"}
 
-// while watches over something for a while in which it must not change.
+// while is how long the contract checks that something does not change.
 const while = 3 * time.Second
 
 func nodeIsDeleted(t *testing.T, w World) {
@@ -22,8 +22,8 @@ func nodeIsDeleted(t *testing.T, w World) {
 	if _, err := w.Cluster().NodeNamed(t.Context(), n.Name); err != nil {
 		t.Fatalf("then: %v; want the node untouched", err)
 	}
-	// Others write to a node all the time, which changes nothing of what it is.
-	if _, err := w.Cluster().ChangeNode(t.Context(), n, closed); err != nil {
+	// Writes by others must not prevent the deletion.
+	if _, err := w.Cluster().ChangeNode(t.Context(), n, changed); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Cluster().DeleteNode(t.Context(), n); err != nil {
@@ -63,7 +63,7 @@ func volumeStays(t *testing.T, w World) {
 	}
 	for end := time.Now().Add(while); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if attachments(t, w, n) != 1 || attached(t, w, n) != 1 {
-			t.Fatal("the volume was detached, though nobody knows whether it is still in use")
+			t.Fatal("the volume was detached, though it may still be in use")
 		}
 	}
 	takeOutOfService(t, w, n)
@@ -82,9 +82,9 @@ func outOfService(t *testing.T, w World) {
 
 	ended := func(p spot.Pod) bool { return p.Terminating && p.DisruptedBy == "DeletionByTaintManager" }
 	if got := listed(t, w, n.Name, p, ended); got.Finished {
-		t.Errorf("the pod is %+v; want nobody to say that it has finished", got)
+		t.Errorf("the pod is %+v; want it unfinished", got)
 	}
-	listed(t, w, n.Name, early, ended) // who was the first to end it is forgotten
+	listed(t, w, n.Name, early, ended) // the taint replaces the first reason
 	for _, p := range []spot.Pod{p, early} {
 		if err := w.Cluster().Delete(t.Context(), p, 0, false); err != nil {
 			t.Fatal(err)
@@ -117,7 +117,7 @@ func attachments(t *testing.T, w World, n spot.Node) int {
 	return len(names)
 }
 
-// attached is how many volumes the node says are attached to it.
+// attached returns the number of attached volumes in the node status.
 func attached(t *testing.T, w World, n spot.Node) int {
 	t.Helper()
 	return len(read(t, w, n).AttachedVolumes)

@@ -1,11 +1,18 @@
+// Package aws implements spot.Cloud with EC2 and EC2 Auto Scaling.
+//
+// A method makes one attempt, bounded in time: the SDK's retries are disabled because the handler retries by its own
+// deadline. Errors are translated to spot.ErrNotFound, or to spot.ErrPermanent with what to do. All others are retryable.
 package aws
 
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -32,17 +39,14 @@ var _ spot.Cloud = (*Cloud)(nil)
 
 // New returns a Cloud with the region, credentials and endpoints of cfg. It ignores the retry settings.
 func New(cfg aws.Config) *Cloud {
+	cfg.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
+	if cfg.HTTPClient == nil {
+		cfg.HTTPClient = awshttp.NewBuildableClient()
+	}
+	cfg.HTTPClient = plainBody{cfg.HTTPClient}
 	return &Cloud{
-		ec2: ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient} }),
-		scale: autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) {
-			o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient}
-		}),
-		secrets: secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) {
-			o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient}
-		}),
-		parameters: ssm.NewFromConfig(cfg, func(o *ssm.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient} }),
-		sts:        sts.NewFromConfig(cfg, func(o *sts.Options) { o.Retryer, o.HTTPClient = aws.NopRetryer{}, plainBody{o.HTTPClient} }),
-		limit:      attemptLimit,
+		ec2: ec2.NewFromConfig(cfg), scale: autoscaling.NewFromConfig(cfg), sts: sts.NewFromConfig(cfg),
+		secrets: secretsmanager.NewFromConfig(cfg), parameters: ssm.NewFromConfig(cfg), limit: attemptLimit,
 	}
 }
 
@@ -90,4 +94,16 @@ func attempt[In, Out, Opt any](ctx context.Context, c *Cloud, op, doing, on stri
 		return none, fmt.Errorf("%s: no response within %s", doing, c.limit)
 	}
 	return none, translate(op, doing, on, err)
+}
+
+// plainBody hides the WriteTo method of a request's body. The SDK (smithy-go 1.28.8) closes the body when it has the
+// response headers, and WriteTo of a closed body returns io.EOF. If net/http has not reached the end of the body yet, it
+// treats this as a failed write and closes the connection in the middle of the response.
+type plainBody struct{ client aws.HTTPClient }
+
+func (c plainBody) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		r.Body = struct{ io.ReadCloser }{r.Body}
+	}
+	return c.client.Do(r)
 }

@@ -48,8 +48,8 @@ func (c *Cloud) hooksNamed(ctx context.Context, in *autoscaling.DescribeLifecycl
 // Heartbeat begins the hook's heartbeat timeout anew. AWS answers a ValidationError ("No active Lifecycle Action found
 // with token …") once the action is completed or has timed out.
 func (c *Cloud) Heartbeat(ctx context.Context, a spot.Action) error {
-	_, err := attempt(ctx, c, "autoscaling:RecordLifecycleActionHeartbeat", "recording a heartbeat of "+action(a), "Auto Scaling group "+a.Group,
-		c.scale.RecordLifecycleActionHeartbeat, &autoscaling.RecordLifecycleActionHeartbeatInput{
+	_, err := attempt(ctx, c, "autoscaling:RecordLifecycleActionHeartbeat", "recording a heartbeat of "+action(a),
+		"Auto Scaling group "+a.Group, c.scale.RecordLifecycleActionHeartbeat, &autoscaling.RecordLifecycleActionHeartbeatInput{
 			AutoScalingGroupName: aws.String(a.Group),
 			LifecycleHookName:    aws.String(a.Hook),
 			LifecycleActionToken: unlessEmpty(a.Token),

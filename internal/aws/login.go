@@ -58,7 +58,8 @@ func textIn(value, doing, key string) (string, error) {
 
 // CallerARN returns the ARN of the credentials. It needs no permission.
 func (c *Cloud) CallerARN(ctx context.Context) (string, error) {
-	out, err := attempt(ctx, c, "sts:GetCallerIdentity", "getting the caller identity", "", c.sts.GetCallerIdentity, &sts.GetCallerIdentityInput{})
+	out, err := attempt(ctx, c, "sts:GetCallerIdentity", "getting the caller identity", "",
+		c.sts.GetCallerIdentity, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return "", err
 	}

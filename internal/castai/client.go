@@ -1,12 +1,20 @@
+// Package castai notifies CAST AI's autoscaler of interruptions, so that it replaces the node.
+//
+// It uses POST /v1/kubernetes/external-clusters/{cluster}/events with the key in the header X-API-Key. CAST AI finds its
+// own nodes by their ID and others by provider ID. Requests are idempotent and may be repeated.
 package castai
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -151,4 +159,48 @@ func (c *Client) post(ctx context.Context, key string, body []byte) (response, e
 		return response{}, fmt.Errorf("no response within %s", c.limit)
 	}
 	return response{}, transportError(err, key)
+}
+
+const (
+	dialLimit = 3 * time.Second
+
+	// pingAfter and pingLimit detect a dead connection within one attempt.
+	pingAfter = time.Second
+	pingLimit = 2 * time.Second
+)
+
+func transport() *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    dialLimit,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit},
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: bodyLimit,
+	}
+}
+
+// transportError returns the cause of a failed request as an excerpt: net/http quotes what it could not parse, which may
+// contain the key.
+func transportError(err error, key string) error {
+	cause := err
+	var of *url.Error
+	if errors.As(err, &of) {
+		cause = of.Err
+	}
+	said := excerpt(cause.Error(), false, key)
+	if isCertificate(err) {
+		return spot.Permanent(fmt.Errorf("its certificate is not trusted: %s; "+
+			"exclude CAST AI's API from any TLS-inspecting proxy, and check the clock", said))
+	}
+	return errors.New(said)
+}
+
+func isCertificate(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname)
 }

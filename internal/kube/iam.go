@@ -85,7 +85,8 @@ func (t *iamToken) mint(ctx context.Context) (string, error) {
 	}
 	token := iamTokenPrefix + base64.RawURLEncoding.EncodeToString([]byte(signed.URL))
 	if len(token) > iamTokenLimit {
-		return "", spot.Permanent(fmt.Errorf("it has %d bytes, more than the authenticator's limit of %d: the credentials' session token is too long; "+
+		return "", spot.Permanent(fmt.Errorf("it has %d bytes, more than the authenticator's limit of %d: "+
+			"the credentials' session token is too long; "+
 			"use a role without session tags", len(token), iamTokenLimit))
 	}
 	return token, nil

@@ -3,12 +3,15 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -209,4 +212,85 @@ func taintsOf(taints []spot.Taint) []corev1.Taint {
 		}
 	}
 	return out
+}
+
+// VolumeAttachments implements spot.Cluster. The API server cannot select them by node, so this lists all of the cluster.
+func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []string, err error) {
+	for opts := (metav1.ListOptions{Limit: pageSize}); ; {
+		var page storagev1.VolumeAttachmentList
+		request := c.client.Get().AbsPath("/apis/storage.k8s.io/v1/volumeattachments").VersionedParams(&opts, c.params)
+		if err := do(ctx, readLimit, request, &page); err != nil {
+			return nil, translate(err, "listing the VolumeAttachments of node "+node)
+		}
+		for _, a := range page.Items {
+			if a.Spec.NodeName == node {
+				names = append(names, a.Name)
+			}
+		}
+		if opts.Continue = page.Continue; opts.Continue == "" {
+			return names, nil
+		}
+	}
+}
+
+// DeleteNode implements spot.Cluster.
+func (c *Cluster) DeleteNode(ctx context.Context, n spot.Node) error {
+	doing := "deleting node " + n.Name
+	uid := types.UID(n.UID)
+	only := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
+	err := do(ctx, writeLimit, c.client.Delete().Resource("nodes").Name(n.Name).Body(only), nil)
+	if apierrors.IsConflict(err) {
+		return fmt.Errorf("%s: %w: %w", doing, spot.ErrChanged, err)
+	}
+	return translate(err, doing)
+}
+
+const (
+	claimGroup = "karpenter.sh"
+	claimKind  = "NodeClaim"
+)
+
+// DeleteNodeClaim implements spot.Cluster. Karpenter serves v1 from 1.0 and v1beta1 from 0.32.
+func (c *Cluster) DeleteNodeClaim(ctx context.Context, name string) (err error) {
+	doing := "deleting NodeClaim " + name
+	for _, version := range []string{"v1", "v1beta1"} {
+		err = do(ctx, writeLimit, c.client.Delete().AbsPath("/apis", claimGroup, version, "nodeclaims", name), nil)
+		if !isUnknownResource(err) {
+			break
+		}
+	}
+	if apierrors.IsForbidden(err) && !isWebhook(err) {
+		return spot.PossiblyTransient(fmt.Errorf("%s: the credential is valid but not authorized (403): "+
+			"apply deploy/rbac-karpenter.yaml: %w", doing, err))
+	}
+	return translate(err, doing)
+}
+
+// isUnknownResource reports whether a 404 means that the server does not know the resource. Its body is then plain text
+// instead of a Status.
+func isUnknownResource(err error) bool {
+	status := apierrors.APIStatus(nil)
+	if !apierrors.IsNotFound(err) || !errors.As(err, &status) {
+		return false
+	}
+	d := status.Status().Details
+	if d == nil || d.Name == "" {
+		return true
+	}
+	for _, cause := range d.Causes {
+		if cause.Type == metav1.CauseTypeUnexpectedServerResponse {
+			return true
+		}
+	}
+	return false
+}
+
+// claimOf returns the NodeClaim that owns a node.
+func claimOf(owners []metav1.OwnerReference) string {
+	for _, o := range owners {
+		if group, _, _ := strings.Cut(o.APIVersion, "/"); o.Kind == claimKind && group == claimGroup {
+			return o.Name
+		}
+	}
+	return ""
 }

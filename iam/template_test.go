@@ -27,7 +27,7 @@ var (
 		`["<secret>"]`, `!Split [',', !Ref SecretArns]`,
 		`["<parameter>"]`, `!Split [',', !Ref ParameterArns]`,
 		`["<key>"]`, `!Split [',', !Ref KeyArns]`,
-		`"<queue>"`, `!If [PeopleAreTold, !Ref AWS::NoValue, !GetAtt OutcomeQueue.Arn], !GetAtt FailureQueue.Arn`,
+		`"<queue>"`, `!If [NotifiesByEmail, !Ref AWS::NoValue, !GetAtt OutcomeQueue.Arn], !GetAtt FailureQueue.Arn`,
 		`"<topic>"`, `!Ref OutcomeTopic`,
 		`"arn:<partition>:ec2:<region>:<account>:subnet/<subnet>"`, each("subnet", "SubnetIds", "", "Subnet2", "Subnet3"),
 		`"arn:<partition>:ec2:<region>:<account>:security-group/<security-group>"`,
@@ -42,7 +42,7 @@ var (
 var conditions = map[string]string{
 	"ReadTheLogInSecret":    "ReadsSecrets",
 	"ReadTheLogInParameter": "ReadsParameters",
-	"PublishItsOutcomes":    "PeopleAreTold",
+	"PublishItsOutcomes":    "NotifiesByEmail",
 	"DecryptItsLogIn":       "Decrypts",
 	NetworkPolicy.Name:      "InVPC",
 }

@@ -10,7 +10,7 @@ import (
 var (
 	ErrNotFound  = errors.New("not found")
 	ErrChanged   = errors.New("changed since it was read")
-	ErrPermanent = errors.New("asking again cannot help")
+	ErrPermanent = errors.New("not retryable")
 )
 
 // Final marks an error as one that another try cannot mend. It says what err says.

@@ -114,8 +114,8 @@ func (r *fixture) tellsOnce(c *castaiAPI) (taken castaiEvent) {
 	return taken
 }
 
-// TestCastAIIsTold of its own node, by its provider id, until it takes it in; and its group is not asked.
-func TestCastAIIsTold(t *testing.T) {
+// TestCASTAIIsNotified about its own node by provider ID until it accepts the event; the group is not asked.
+func TestCASTAIIsNotified(t *testing.T) {
 	r := newRig(t)
 	api := r.castai(castaiAnswer{code: http.StatusInternalServerError}, castaiAnswer{http.StatusTooManyRequests, "3"}, castaiAnswer{code: http.StatusServiceUnavailable})
 	m := r.machines(1)[0]

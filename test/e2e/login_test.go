@@ -151,7 +151,7 @@ func TestClockRefused(t *testing.T) {
 			defer shared.auth.STS().SetClock(0)
 			r := newSerialRig(t)
 			victim := r.node()
-			if said := r.by(mapped).refused(victim); !strings.Contains(said, "AWS refuses our clock") {
+			if said := r.by(mapped).refused(victim); !strings.Contains(said, "AWS rejects the local clock") {
 				t.Errorf("it does not name the clock: %s", said)
 			}
 		})

@@ -393,7 +393,7 @@ func TestForbiddenAndExpired(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ token, want string }{
 		"forbidden": {other, "deploy/rbac.yaml"},
-		"foreign":   {"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "none of this cluster's"},
+		"foreign":   {"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "the token belongs to another cluster"},
 		"expired":   {"eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjE3NjcyMjU2MDB9.c2ln", "the token expired on"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -100,7 +100,7 @@ func fromNothingToNothing(t *testing.T) {
 			t.Errorf("%s does not have %q:\n%.3000s", name, want, files[name])
 		}
 	}
-	if len(files) != 4 || !strings.Contains(files["parameters.json"], `"ParameterValue": "https://127.0.0.1:`) || !strings.Contains(stderr, "make the secret, and export again") {
+	if len(files) != 4 || !strings.Contains(files["parameters.json"], `"ParameterValue": "https://127.0.0.1:`) || !strings.Contains(stderr, "create the secret and export again") {
 		t.Errorf("--export: %q\n%s", files, stderr)
 	}
 	const castai = "arn:aws:secretsmanager:" + region + ":" + account + ":secret:castai-AbCdEf"

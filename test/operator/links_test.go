@@ -100,8 +100,8 @@ func links(t *testing.T, w *world) {
 			return func() { trust(was) }
 		}},
 		{"an endpoint that cannot be reached", "network", "connection refused", "KOPS_SPOT_SERVER", environment("KOPS_SPOT_SERVER", "https://127.0.0.1:1")},
-		{"a wrong CA", "log-in", "certificate is not trusted", "the detail says", environment("KOPS_SPOT_CA", anotherCA())},
-		{"an expired token", "log-in", "rejected the credential (401)", "the detail says", w.expire},
+		{"a wrong CA", "log-in", "certificate is not trusted", "see the detail", environment("KOPS_SPOT_CA", anotherCA())},
+		{"an expired token", "log-in", "rejected the credential (401)", "see the detail", w.expire},
 		{"a verb that is missing", "rbac", "rbac: create pods/eviction", "apply deploy/rbac.yaml", func() func() {
 			client := cp().Client().RbacV1().ClusterRoles()
 			role := must(client.Get(t.Context(), "kops-spot", metav1.GetOptions{}))
@@ -121,7 +121,7 @@ func links(t *testing.T, w *world) {
 			mend := c.breaks()
 			is, stderr, err := w.asJSON("check")
 			mend()
-			if err == nil || is.First != c.link || !strings.Contains(stderr, c.link+" is broken") {
+			if err == nil || is.First != c.link || !strings.Contains(stderr, "check "+c.link+" failed") {
 				t.Fatalf("the check names %q, want %q: %v\n%s", is.First, c.link, err, show(is.Findings))
 			}
 			for _, f := range is.Findings {

@@ -45,7 +45,7 @@ func rehearsals(t *testing.T, w *world) {
 			if err := json.Unmarshal([]byte(stdout), &out); err != nil {
 				t.Fatalf("%v: %s", err, stdout)
 			}
-			if out.Result != spot.Planned || out.Node != node || out.Event.Kind != spot.SpotTerminate || !strings.Contains(stderr, "sent: event "+out.Event.ID) {
+			if out.Result != spot.Planned || out.Node != node || out.Event.Kind != spot.SpotTerminate || !strings.Contains(stderr, "sent event "+out.Event.ID) {
 				t.Errorf("%s%s", stdout, stderr)
 			}
 			if !isClean(t, node, "planned") {
@@ -99,7 +99,7 @@ func rehearsals(t *testing.T, w *world) {
 				t.Errorf("the chain is broken in another place than was meant: %+v", last)
 			}
 			if err == nil || !strings.Contains(stderr, "no outcome of the rehearsal was found in the log group /of/nobody") ||
-				!strings.Contains(stderr, "whether a rule of the bus is enabled") {
+				!strings.Contains(stderr, "that a rule of the bus is enabled") {
 				t.Errorf("%v: %s", err, stderr)
 			}
 		}},

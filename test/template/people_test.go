@@ -51,9 +51,9 @@ func record(t *testing.T, result string) []byte {
 	return b
 }
 
-// TestPeopleAreToldOfWhatWasActedOn, and not of every event of the region: by the pattern's rules, and by moto's SNS, which
+// TestNotifiesByEmailOfWhatWasActedOn, and not of every event of the region: by the pattern's rules, and by moto's SNS, which
 // has a filter of its own.
-func TestPeopleAreToldOfWhatWasActedOn(t *testing.T) {
+func TestNotifiesByEmailOfWhatWasActedOn(t *testing.T) {
 	s := stack(t, everything)
 	people := s.Resources["OutcomesToPeople"].Properties
 	if people["Protocol"] != "email" || people["Endpoint"] != "people@example.com" || people["FilterPolicyScope"] != "MessageBody" {

@@ -188,7 +188,7 @@ func (w *world) mustRun(args ...string) (stdout, stderr string) {
 type told struct {
 	Plan        change.Plan
 	Applied     bool
-	AccessKeyID string
+	AccessKeyID string `json:"access_key_id"`
 	First       string
 	OK          bool
 	Findings    change.Findings

@@ -105,7 +105,7 @@ func (c *Config) parseEndpoint(ca string) (errs []error) {
 	case inSecret, inParameter, inFile:
 		c.ca = location{in, name}
 		if name == "" {
-			errs = append(errs, fmt.Errorf("%s: add a name after %s:", envCA, in))
+			errs = append(errs, fmt.Errorf("%s: add a name after %s: (%s:<name>)", envCA, in, in))
 		}
 	default:
 		pem, err := parseCA(ca)

@@ -1,3 +1,5 @@
+// Package handler carries out the plans of package spot: it locates the node, cordons it, requests a replacement, drains
+// the node, cleans up after the instance and reports the outcome.
 package handler
 
 import (

@@ -94,7 +94,7 @@ func (c *checker) selfCheckLinks(context.Context) error {
 			if !l.of(check.Name) || check.OK {
 				continue
 			}
-			if strings.HasPrefix(check.Detail, "not asked") ||
+			if strings.HasPrefix(check.Detail, "skipped:") ||
 				l.link == LogIn && c.findings.First() == Network && check.Name == "authentication" {
 				c.skipped(l.link, c.findings.First())
 				continue

@@ -19,10 +19,10 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// A volume that a dead machine holds is taken from it by force after six minutes: the control plane of these tests has
-// Kubernetes' own time for that. Whatever happens to volumes here in seconds is the handler's doing.
+// The attach-detach controller force-detaches the volumes of a lost node after six minutes, as in a default cluster.
+// Any volume that detaches within seconds here was released by the handler.
 
-// stateful creates a StatefulSet of one pod with a volume, and returns the pod once it is Ready.
+// stateful creates a StatefulSet of one pod with a volume, and returns the pod when it is Ready.
 func (r *fixture) stateful(a app, annotations ...string) corev1.Pod {
 	r.Helper()
 	(&realWorld{fixture: r}).disk("data-" + a.name + "-0")
@@ -32,12 +32,15 @@ func (r *fixture) stateful(a app, annotations ...string) corev1.Pod {
 		t.Annotations[key] = value
 	}
 	one := int32(1)
-	claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"}, Spec: corev1.PersistentVolumeClaimSpec{
-		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-		Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}
-	_, err := r.client.AppsV1().StatefulSets(r.namespace).Create(r.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: a.name},
-		Spec: appsv1.StatefulSetSpec{Replicas: &one, ServiceName: a.name, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}},
-			Template: t, VolumeClaimTemplates: []corev1.PersistentVolumeClaim{claim}}}, metav1.CreateOptions{})
+	claim := corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data"},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}
+	_, err := r.client.AppsV1().StatefulSets(r.namespace).Create(r.Context(),
+		&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: a.name},
+			Spec: appsv1.StatefulSetSpec{Replicas: &one, ServiceName: a.name,
+				Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}},
+				Template: t, VolumeClaimTemplates: []corev1.PersistentVolumeClaim{claim}}}, metav1.CreateOptions{})
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -45,9 +48,9 @@ func (r *fixture) stateful(a app, annotations ...string) corev1.Pod {
 	return r.only(a.name)
 }
 
-// pinWithVolumes puts on each of the nodes a pod without an owner that has the name and a volume of it, and waits until all
-// are Ready. The claims are bound before there is a pod: the attach-detach controller, which may see a pod a moment before
-// its volume is bound, would look at it again only after minutes.
+// pinWithVolumes creates one pod without an owner on each node, with a volume of the same name, and waits until all are
+// Ready. It binds the claims first: if the attach-detach controller sees a pod before its volume is bound, it checks
+// again only minutes later.
 func (r *fixture) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod {
 	r.Helper()
 	for name := range nodes {
@@ -55,7 +58,8 @@ func (r *fixture) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod 
 	}
 	for name := range nodes {
 		r.eventually("the claim "+name+" to be bound", func() bool {
-			claim, err := r.client.CoreV1().PersistentVolumeClaims(r.namespace).Get(r.Context(), name, metav1.GetOptions{})
+			claim, err := r.client.CoreV1().PersistentVolumeClaims(r.namespace).Get(r.Context(), name,
+				metav1.GetOptions{})
 			return err == nil && claim.Status.Phase == corev1.ClaimBound
 		})
 	}
@@ -64,8 +68,10 @@ func (r *fixture) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod 
 		t := r.template(app{name: name})
 		t.Spec.NodeName = node
 		claim := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}
-		t.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}}}
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: t.Labels, Annotations: t.Annotations}, Spec: t.Spec}
+		t.Spec.Volumes = []corev1.Volume{{Name: "data",
+			VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}}}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: t.Labels, Annotations: t.Annotations},
+			Spec: t.Spec}
 		pod, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(), pod, metav1.CreateOptions{})
 		if err != nil {
 			r.Fatal(err)
@@ -78,7 +84,7 @@ func (r *fixture) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod 
 	return pods
 }
 
-// attached are the volumes that are attached to a node, in order.
+// attached returns the sorted names of the volumes that are attached to a node.
 func (r *fixture) attached(node string) (volumes []string) {
 	r.Helper()
 	all, err := r.client.StorageV1().VolumeAttachments().List(r.Context(), metav1.ListOptions{})
@@ -94,7 +100,7 @@ func (r *fixture) attached(node string) (volumes []string) {
 	return volumes
 }
 
-// lose ends a machine without a word, and has EC2 say so.
+// lose powers the instance off and sets its state in EC2.
 func (r *fixture) lose(instance, state string) {
 	r.Helper()
 	if err := r.cp.PowerOff(r.Context(), instance); err != nil {
@@ -103,20 +109,21 @@ func (r *fixture) lose(instance, state string) {
 	r.aws.SetState(instance, state)
 }
 
-// changed is EC2's event of an instance's new state.
+// changed is EC2's state change event for an instance.
 func (r *fixture) changed(instance, state string) []byte {
 	r.Helper()
 	name := "state-change-" + state
 	return r.sample(name, 0, map[string]string{instancesIn(readSample(r.T, name))[0]: instance})
 }
 
-// runsElsewhere demands that the pod of an app runs on that node with its volume, in place of the one before, and that it
-// was started once and has been left in peace since.
+// runsElsewhere fails unless the successor of a pod runs on the node with its volume, was started once and has not been
+// terminated.
 func (r *fixture) runsElsewhere(before corev1.Pod, node string) {
 	r.Helper()
 	now := r.only(before.Labels["app"])
 	if now.UID == before.UID || now.Name != before.Name || now.Spec.NodeName != node || now.DeletionTimestamp != nil {
-		r.Errorf("%s runs on %s, ending at %v; want its successor on %s", now.Name, now.Spec.NodeName, now.DeletionTimestamp, node)
+		r.Errorf("%s runs on %s, deletion timestamp %v; want its successor on %s", now.Name, now.Spec.NodeName,
+			now.DeletionTimestamp, node)
 	}
 	if volume := r.namespace + "-data-" + now.Name; !slices.Contains(r.attached(node), volume) {
 		r.Errorf("the volume of %s is not on %s: %v", now.Name, node, r.attached(node))
@@ -132,25 +139,25 @@ func (r *fixture) runsElsewhere(before corev1.Pod, node string) {
 		}
 	}
 	if !slices.Equal(seen, []testenv.KubeletEvent{testenv.PodStarted, testenv.PodReady}) {
-		r.Errorf("the successors of %s were %v; want one that was started, and no more", before.Name, seen)
+		r.Errorf("the successors of %s were %v; want one that started and became Ready", before.Name, seen)
 	}
 }
 
-// byName is for whoever still deletes pods by their names: the taint-eviction controller does, and a moment late.
+// byName is the time to wait for controllers that delete pods by name, such as taint eviction. They act a moment late.
 const byName = 3 * time.Second
 
-// TestWhatADeadMachineHeldRunsElsewhere: a pod that ran and one that was just ending when its machine died, each with a
-// volume. Their successors run on another node, in seconds, and the nodes of the dead machines are gone.
-func TestWhatADeadMachineHeldRunsElsewhere(t *testing.T) {
-	r := newRig(t)
+// TestCleanUpAfterTermination: the instance of a running pod and that of a terminating pod end, each with a volume. The
+// successors run on another node within seconds, and the old nodes are deleted.
+func TestCleanUpAfterTermination(t *testing.T) {
+	r := newFixture(t)
 	var victims []string
 	var pods []corev1.Pod
 	for _, a := range []app{{name: "db"}, {name: "queue", grace: 2 * time.Hour, exit: time.Hour}} {
-		victim := r.machines(1)[0].id
+		victim := r.targets(1)[0].id
 		pods, victims = append(pods, r.stateful(a)), append(victims, victim)
-		r.patchNode(victim, `{"spec":{"unschedulable":true}}`) // the next pod is for another node
+		r.patchNode(victim, `{"spec":{"unschedulable":true}}`) // the next pod goes to another node
 	}
-	other := r.machines(1)[0].id
+	other := r.targets(1)[0].id
 	r.delete("queue-0")
 	r.record("queue-0", testenv.PodSigTerm)
 	s := r.service()
@@ -158,23 +165,25 @@ func TestWhatADeadMachineHeldRunsElsewhere(t *testing.T) {
 	for _, victim := range victims {
 		r.lose(victim, "terminated")
 		if held := r.attached(victim); len(held) != 1 {
-			t.Fatalf("the machine died with the volumes %v, want one", held)
+			t.Fatalf("the instance ended with the volumes %v, want one", held)
 		}
 		ended = append(ended, r.send(s, r.changed(victim, "terminated")))
 	}
 	for i, victim := range victims {
 		out := r.outcome(<-ended[i], spot.CleanedUp)
-		if told := r.told(out, pods[i]); told.Status != spot.PodDeleted {
-			t.Errorf("%+v", told)
+		if got := r.podResult(out, pods[i]); got.Status != spot.PodDeleted {
+			t.Errorf("%+v", got)
 		}
-		if rel := out.Cleanup; out.Node != victim || rel.Tainted == nil || rel.PodsDeleted == nil || rel.VolumesDetached == nil || rel.NodeDeleted == nil || len(out.Problems) != 0 {
+		if rel := out.Cleanup; out.Node != victim || rel.Tainted == nil || rel.PodsDeleted == nil ||
+			rel.VolumesDetached == nil || rel.NodeDeleted == nil || len(out.Problems) != 0 {
 			t.Errorf("%+v, %q", rel, out.Problems)
 		}
-		if _, err := r.client.CoreV1().Nodes().Get(t.Context(), victim, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		if _, err := r.client.CoreV1().Nodes().Get(t.Context(), victim,
+			metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			t.Errorf("the node is still there: %v", err)
 		}
 		if held := r.attached(victim); len(held) != 0 {
-			t.Errorf("the dead machine still has %v", held)
+			t.Errorf("the terminated instance still has %v", held)
 		}
 	}
 	r.waitReady("db", 1)
@@ -182,13 +191,14 @@ func TestWhatADeadMachineHeldRunsElsewhere(t *testing.T) {
 	time.Sleep(byName)
 	for i, victim := range victims {
 		r.runsElsewhere(pods[i], other)
-		if did, want := r.did(victim, pods[i].Name), []string{"patch nodes", "delete pods", "delete nodes"}; !slices.Equal(did, want) {
+		if did, want := r.did(victim, pods[i].Name),
+			[]string{"patch nodes", "delete pods", "delete nodes"}; !slices.Equal(did, want) {
 			t.Errorf("the handler did %q, want %q", did, want)
 		}
 	}
 }
 
-// did is what the handler changed of a node and one of its pods, in its order.
+// did returns the handler's writes to a node and one of its pods, in order.
 func (r *fixture) did(node, pod string) (changes []string) {
 	r.Helper()
 	for _, q := range r.requests(node) {
@@ -199,46 +209,52 @@ func (r *fixture) did(node, pod string) (changes []string) {
 	return changes
 }
 
-// TestAStoppedMachineComesBack: what it held runs elsewhere, its node waits for it and is as it was when it returns.
-func TestAStoppedMachineComesBack(t *testing.T) {
-	r := newRig(t)
-	i := r.aws.AddInstance(spottest.Instance{Spot: true, Tags: map[string]string{spot.TagCluster: cluster}}) // no group has machines that stop
-	victim := machine{id: i.ID}
+// TestCleanUpAfterStop: the pods of a stopped instance run elsewhere. When the instance starts again, its node is
+// restored.
+func TestCleanUpAfterStop(t *testing.T) {
+	r := newFixture(t)
+	i := r.aws.AddInstance(spottest.Instance{Spot: true,
+		Tags: map[string]string{spot.TagCluster: cluster}}) // instances in a group do not stop
+	victim := target{id: i.ID}
 	r.join(victim)
 	db := r.stateful(app{name: "db"}, "kops-spot.cast.ai/drain=never")
 	r.daemon("logs")
-	other := r.machines(1)[0].id
+	other := r.targets(1)[0].id
 	before := r.getNode(victim.id)
 	s := r.service()
 	r.outcome(r.invoke(s, r.encode(r.warning(spot.SpotStop, victim.id, 0))), spot.Drained)
 	r.lose(victim.id, "stopped")
 	out := r.outcome(r.invoke(s, r.changed(victim.id, "stopped")), spot.CleanedUp)
-	if told := r.told(out, db); told.Status != spot.PodDeleted || out.Cleanup.NodeDeleted != nil {
-		t.Errorf("%+v, %+v", told, out.Cleanup)
+	if got := r.podResult(out, db); got.Status != spot.PodDeleted || out.Cleanup.NodeDeleted != nil {
+		t.Errorf("%+v, %+v", got, out.Cleanup)
 	}
 	stopped := r.getNode(victim.id)
-	outOfService := corev1.Taint{Key: "node.kubernetes.io/out-of-service", Value: "nodeshutdown", Effect: corev1.TaintEffectNoExecute}
+	outOfService := corev1.Taint{Key: "node.kubernetes.io/out-of-service", Value: "nodeshutdown",
+		Effect: corev1.TaintEffectNoExecute}
 	if !slices.Contains(stopped.Spec.Taints, outOfService) || stopped.UID != before.UID || !stopped.Spec.Unschedulable {
-		t.Errorf("the node of a machine that may return is %+v", stopped.Spec)
+		t.Errorf("the node of the stopped instance is %+v", stopped.Spec)
 	}
 	if held := r.attached(victim.id); len(held) != 0 {
-		t.Errorf("the stopped machine still has %v", held)
+		t.Errorf("the stopped instance still has %v", held)
 	}
 	r.waitReady("db", 1)
 
 	r.aws.SetInstanceTimes(spottest.InstanceTimes{Start: time.Second})
 	r.aws.StartInstance(victim.id)
-	r.eventually("the instance to run", func() bool { now, _ := r.aws.Instance(victim.id); return now.State == "running" })
+	r.eventually("the instance to run", func() bool {
+		now, _ := r.aws.Instance(victim.id)
+		return now.State == "running"
+	})
 	if err := r.cp.PowerOn(t.Context(), victim.id); err != nil {
 		t.Fatal(err)
 	}
 	r.outcome(r.invoke(s, r.changed(victim.id, "running")), spot.Recovered)
 	after := r.getNode(victim.id)
-	what := func(n *corev1.Node) string {
+	state := func(n *corev1.Node) string {
 		return fmt.Sprint(n.UID, n.Labels, n.Annotations, n.Spec.Taints, n.Spec.Unschedulable)
 	}
-	if what(after) != what(before) {
-		t.Errorf("it returned as\n%s, was\n%s", what(after), what(before))
+	if state(after) != state(before) {
+		t.Errorf("it returned as\n%s, was\n%s", state(after), state(before))
 	}
 	here := r.template(app{name: "here"})
 	here.Spec.NodeSelector = map[string]string{corev1.LabelHostname: victim.id}
@@ -251,31 +267,38 @@ func TestAStoppedMachineComesBack(t *testing.T) {
 	r.runsElsewhere(db, other)
 }
 
-// spared is an end of a machine after which nothing is given free.
-type spared struct {
+// kept is an instance whose node, pods and volumes must not be cleaned up.
+type kept struct {
 	event, state string
-	warned       spot.Kind // before; empty: nobody was
+	warned       spot.Kind // before; empty: no warning
 	instance     func(*spottest.Instance)
 	label        string // of its node
 	because      string
-	machine
+	target
 }
 
-// TestWhatIsNotCertainIsNotGivenFree: neither the pod nor its volume nor the node, where the machine may still run or may
-// come back with its pods in memory, where whoever stopped it did not say why, and never a control plane's.
-func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
+// TestNoCleanUp: the function releases no pod, volume or node if the instance may still be running, may resume with its
+// pods in memory or was stopped without a warning, or if it runs the control plane.
+func TestNoCleanUp(t *testing.T) {
 	onDemand := func(i *spottest.Instance) { i.Spot = false }
-	all := map[string]*spared{
-		"stopping":         {event: "stopping", state: "stopping", warned: spot.SpotStop, because: "only stopping"},
-		"shutting-down":    {event: "shutting-down", state: "shutting-down", warned: spot.SpotTerminate, because: "only shutting-down"},
-		"operators":        {event: "stopped", state: "stopped", instance: onDemand, because: "without a warning"},
-		"asleep":           {event: "stopped", state: "stopped", warned: spot.SpotHibernate, instance: func(i *spottest.Instance) { i.Hibernates = true }, because: "only sleep"},
-		"ended-on-demand":  {event: "terminated", state: "terminated", instance: onDemand, because: "no Spot instance"}, // whatever its node's label says
-		"control-plane":    {event: "terminated", state: "terminated", warned: spot.SpotTerminate, instance: func(i *spottest.Instance) { i.Tags = map[string]string{"k8s.io/role/control-plane": "1"} }, because: "control-plane node"},
-		"stopped-master":   {event: "stopped", state: "stopped", warned: spot.SpotStop, label: "node-role.kubernetes.io/control-plane", because: "control-plane node"},
-		"ended-api-server": {event: "terminated", state: "terminated", label: "node-role.kubernetes.io/apiserver", because: "control-plane node"},
+	all := map[string]*kept{
+		"stopping": {event: "stopping", state: "stopping", warned: spot.SpotStop, because: "only stopping"},
+		"shutting-down": {event: "shutting-down", state: "shutting-down", warned: spot.SpotTerminate,
+			because: "only shutting-down"},
+		"operators": {event: "stopped", state: "stopped", instance: onDemand, because: "without a warning"},
+		"asleep": {event: "stopped", state: "stopped", warned: spot.SpotHibernate,
+			instance: func(i *spottest.Instance) { i.Hibernates = true }, because: "only sleep"},
+		"ended-on-demand": {event: "terminated", state: "terminated", instance: onDemand,
+			because: "no Spot instance"}, // whatever the node's label says
+		"control-plane": {event: "terminated", state: "terminated", warned: spot.SpotTerminate,
+			instance: func(i *spottest.Instance) { i.Tags = map[string]string{"k8s.io/role/control-plane": "1"} },
+			because:  "control-plane node"},
+		"stopped-master": {event: "stopped", state: "stopped", warned: spot.SpotStop,
+			label: "node-role.kubernetes.io/control-plane", because: "control-plane node"},
+		"ended-api-server": {event: "terminated", state: "terminated", label: "node-role.kubernetes.io/apiserver",
+			because: "control-plane node"},
 	}
-	r := newRig(t)
+	r := newFixture(t)
 	s := r.service()
 	warned := map[string]<-chan fakelambda.Result{}
 	for name, c := range all {
@@ -283,16 +306,16 @@ func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
 		if c.instance != nil {
 			change = c.instance
 		}
-		c.machine = machine{r.instance(change).ID, r.group}
+		c.target = target{r.instance(change).ID, r.group}
 		if i, _ := r.aws.Instance(c.id); i.Tags[spot.TagCluster] != cluster {
 			t.Fatalf("%s: the instance is not the cluster's: %v", name, i.Tags)
 		}
 	}
-	var machines []machine
+	var targets []target
 	for _, c := range all {
-		machines = append(machines, c.machine)
+		targets = append(targets, c.target)
 	}
-	r.join(machines...)
+	r.join(targets...)
 	for name, c := range all {
 		if c.label != "" {
 			r.label(c.id, c.label, "")
@@ -315,21 +338,23 @@ func TestWhatIsNotCertainIsNotGivenFree(t *testing.T) {
 		nodes[name] = r.getNode(c.id)
 	}
 	for name, c := range all {
-		if out := r.outcome(r.invoke(s, r.changed(c.id, c.event)), spot.Ignored); !strings.Contains(out.Reason, c.because) || out.Cleanup != nil {
+		if out := r.outcome(r.invoke(s, r.changed(c.id, c.event)), spot.Ignored); !strings.Contains(out.Reason,
+			c.because) || out.Cleanup != nil {
 			t.Errorf("%s: %q does not say %q: %+v", name, out.Reason, c.because, out.Cleanup)
 		}
 	}
 	time.Sleep(byName)
 	for name, c := range all {
 		now, was := r.getNode(c.id), nodes[name]
-		if fmt.Sprint(now.UID, now.Labels, now.Annotations, now.Spec) != fmt.Sprint(was.UID, was.Labels, was.Annotations, was.Spec) {
+		if fmt.Sprint(now.UID, now.Labels, now.Annotations, now.Spec) != fmt.Sprint(was.UID, was.Labels,
+			was.Annotations, was.Spec) {
 			t.Errorf("%s: the node is %+v, was %+v", name, now.Spec, was.Spec)
 		}
 		if p := r.only(name); p.UID != pods[name].UID || p.DeletionTimestamp != nil {
-			t.Errorf("%s: the pod was given up", name)
+			t.Errorf("%s: the pod was deleted", name)
 		}
 		if held := r.attached(c.id); len(held) != 1 {
-			t.Errorf("%s: the machine has the volumes %v, want one", name, held)
+			t.Errorf("%s: the instance has the volumes %v, want one", name, held)
 		}
 	}
 }

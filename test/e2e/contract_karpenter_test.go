@@ -13,7 +13,7 @@ import (
 	"github.com/castai/kops-spot/deploy"
 )
 
-// nodeClaims is Karpenter's kind, as far as the API server needs it.
+// nodeClaims is a minimal CRD of Karpenter's NodeClaim.
 const nodeClaims = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -38,7 +38,7 @@ metadata:
   name: %s
 `
 
-// karpenter is installed once for all tests, and with it what the handler may do only where somebody wants it.
+// karpenter installs the CRD and the optional RBAC once for all tests.
 var karpenter sync.Once
 
 func (w *realWorld) AddClaim(t *testing.T, node string) string {
@@ -52,20 +52,22 @@ func (w *realWorld) AddClaim(t *testing.T, node string) string {
 	})
 	w.made++
 	name := fmt.Sprintf("%s-claim-%d", w.namespace, w.made)
-	w.eventually("a NodeClaim to be taken", func() bool { return w.cp.Apply(t.Context(), fmt.Appendf(nil, nodeClaim, name)) == nil })
+	w.eventually("the API server to accept a NodeClaim",
+		func() bool { return w.cp.Apply(t.Context(), fmt.Appendf(nil, nodeClaim, name)) == nil })
 	if node == "" {
 		return name
 	}
 	uid := w.claimUID(t, name)
 	if uid == "" {
-		t.Fatalf("the NodeClaim %s is not there", name)
+		t.Fatalf("the NodeClaim %s does not exist", name)
 	}
 	owner := metav1.OwnerReference{APIVersion: "karpenter.sh/v1", Kind: "NodeClaim", Name: name, UID: uid}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"ownerReferences": []metav1.OwnerReference{owner}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.client.CoreV1().Nodes().Patch(t.Context(), node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if _, err := w.client.CoreV1().Nodes().Patch(t.Context(), node, types.MergePatchType, patch,
+		metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return name
@@ -76,10 +78,11 @@ func (w *realWorld) HasClaim(t *testing.T, name string) bool {
 	return w.claimUID(t, name) != ""
 }
 
-// claimUID is empty if there is no NodeClaim of that name.
+// claimUID returns the UID of a NodeClaim, or "" if it does not exist.
 func (w *realWorld) claimUID(t *testing.T, name string) types.UID {
 	t.Helper()
-	body, err := w.client.CoreV1().RESTClient().Get().AbsPath("/apis/karpenter.sh/v1/nodeclaims", name).DoRaw(t.Context())
+	body, err := w.client.CoreV1().RESTClient().Get().AbsPath("/apis/karpenter.sh/v1/nodeclaims",
+		name).DoRaw(t.Context())
 	if apierrors.IsNotFound(err) {
 		return ""
 	}

@@ -17,10 +17,10 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// TestClusterContract holds the real API server, and the client for it, to what the cluster in memory promises.
+// TestClusterContract runs the contract of the in-memory cluster against a real API server.
 func TestClusterContract(t *testing.T) {
 	spottest.ClusterContract(t, func(t *testing.T, check func(*testing.T, spottest.World)) {
-		r := newRig(t)
+		r := newFixture(t)
 		c, err := kube.New(r.cp.TokenConfig(shared.token))
 		if err != nil {
 			t.Fatal(err)
@@ -29,7 +29,7 @@ func TestClusterContract(t *testing.T) {
 	})
 }
 
-// realWorld arranges the real cluster for the contract.
+// realWorld sets up the real cluster for the contract.
 type realWorld struct {
 	*fixture
 	cluster *kube.Cluster
@@ -53,7 +53,8 @@ func (w *realWorld) AddPod(t *testing.T, p spottest.PodSpec) spot.Pod {
 	name := fmt.Sprintf("pod-%d", w.made)
 	spec := w.template(app{name: name, grace: p.Grace, exit: p.Exit})
 	spec.Spec.NodeName, spec.Spec.NodeSelector = p.Node, nil
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name, "of": p.App}, Annotations: spec.Annotations}, Spec: spec.Spec}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name, "of": p.App},
+		Annotations: spec.Annotations}, Spec: spec.Spec}
 	for key, value := range p.Annotations {
 		pod.Annotations[key] = value
 	}
@@ -61,19 +62,21 @@ func (w *realWorld) AddPod(t *testing.T, p spottest.PodSpec) spot.Pod {
 		pod.Finalizers = []string{p.Finalizer}
 	}
 	if p.EmptyDir {
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+		pod.Spec.Volumes = append(pod.Spec.Volumes,
+			corev1.Volume{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
 	}
 	if p.Volume {
 		claim := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.disk(name)}
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}})
+		pod.Spec.Volumes = append(pod.Spec.Volumes,
+			corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}})
 	}
 	if _, err := w.client.CoreV1().Pods(w.namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	w.waitReady(name, 1)
-	// What AddPod returns must be the pod as it is, not as it was a moment before it became Ready.
+	// AddPod must return the current pod, not its state just before it became Ready.
 	var found spot.Pod
-	w.eventually(name+" to be listed as it is", func() bool {
+	w.eventually(name+" to be listed in its current version", func() bool {
 		now, err := w.client.CoreV1().Pods(w.namespace).Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -101,7 +104,8 @@ func (w *realWorld) AddBudget(t *testing.T, app string, minAvailable int) (lift 
 
 func (w *realWorld) Cordon(t *testing.T, node, manager string) {
 	t.Helper()
-	_, err := w.client.CoreV1().Nodes().Patch(t.Context(), node, types.StrategicMergePatchType, []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{FieldManager: manager})
+	_, err := w.client.CoreV1().Nodes().Patch(t.Context(), node, types.StrategicMergePatchType,
+		[]byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{FieldManager: manager})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,12 +116,13 @@ func (w *realWorld) PowerOff(t *testing.T, node string) {
 	if err := w.cp.PowerOff(t.Context(), node); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second) // the kubelet has to see it
+	time.Sleep(time.Second) // the kubelet must notice
 }
 
 func (w *realWorld) Release(t *testing.T, p spot.Pod) {
 	t.Helper()
-	_, err := w.client.CoreV1().Pods(p.Namespace).Patch(context.WithoutCancel(t.Context()), p.Name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
+	_, err := w.client.CoreV1().Pods(p.Namespace).Patch(context.WithoutCancel(t.Context()), p.Name,
+		types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,13 +13,13 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// TestBudgetRefusesThenAllows with the API server's true 429.
+// TestBudgetRefusesThenAllows: the API server refuses with 429 until a successor is Ready.
 func TestBudgetRefusesThenAllows(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 2, ready: 2 * time.Second})
 	r.guard("web", 1)
-	r.node() // where the successors go
+	r.node() // for the successors
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 	refusals := 0
 	for _, p := range out.Pods {
@@ -27,12 +27,13 @@ func TestBudgetRefusesThenAllows(t *testing.T) {
 		if p.Status != spot.PodEvicted {
 			t.Errorf("%+v", p)
 		}
-		if p.Refusals > 0 && (!strings.Contains(p.LastRefusal, "429") || !strings.Contains(p.LastRefusal, "disruption budget web needs 1 healthy")) {
-			t.Errorf("the refusal is told as %q", p.LastRefusal)
+		if p.Refusals > 0 && (!strings.Contains(p.LastRefusal, "429") ||
+			!strings.Contains(p.LastRefusal, "disruption budget web needs 1 healthy")) {
+			t.Errorf("the last refusal is %q", p.LastRefusal)
 		}
 	}
 	if refusals == 0 {
-		t.Error("nothing was refused")
+		t.Error("no eviction was refused")
 	}
 	by429 := 0
 	for _, q := range r.requests(victim) {
@@ -41,30 +42,30 @@ func TestBudgetRefusesThenAllows(t *testing.T) {
 		}
 	}
 	if by429 != refusals {
-		t.Errorf("%d refusals are told, the API server says %d", refusals, by429)
+		t.Errorf("the outcome counts %d refusals, the audit log %d", refusals, by429)
 	}
 	r.waitReady("web", 2)
 }
 
-// TestForcedPastTheBudget: a pod that its budget never lets go gets SIGTERM and its whole grace period, and the forced
-// delete comes neither early nor late.
+// TestForcedPastTheBudget: a pod whose budget never allows an eviction gets SIGTERM and its full grace period. The
+// forced delete is neither early nor late.
 func TestForcedPastTheBudget(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "db", replicas: 1, grace: 10 * time.Second, exit: 8 * time.Second})
 	r.guard("db", 1)
-	in := r.warning(spot.SpotTerminate, victim, 98*time.Second) // 22 s are left; to be forced 7 s from now
+	in := r.warning(spot.SpotTerminate, victim, 98*time.Second) // 22 s left; force-deleted in 7 s
 	out := r.handle(in, spot.Drained)
 	name := out.Pods[0].Name
 	term := r.record(name, testenv.PodSigTerm)
 	if term.Grace != 10 {
-		t.Errorf("it got %d s of its 10 s", term.Grace)
+		t.Errorf("it got a grace period of %d s, want 10 s", term.Grace)
 	}
 	if at := term.Time.Sub(in.Time); at < 104500*time.Millisecond || at > 107*time.Second {
 		t.Errorf("SIGTERM came %s after the event, want 105 s", at)
 	}
 	if exited := r.record(name, testenv.PodExited); exited.Time.After(in.Time.Add(115 * time.Second)) {
-		t.Errorf("it exited in the reserve, %s after the event", exited.Time.Sub(in.Time))
+		t.Errorf("it exited after the reserve began, %s after the event", exited.Time.Sub(in.Time))
 	}
 	if len(r.kubelet(testenv.PodSigKill)) != 0 {
 		t.Error("a pod got SIGKILL")
@@ -74,9 +75,9 @@ func TestForcedPastTheBudget(t *testing.T) {
 	}
 }
 
-// TestEndingPodIsOnlyWatched: somebody else has deleted it before, with more time than we would give.
-func TestEndingPodIsOnlyWatched(t *testing.T) {
-	r := newRig(t)
+// TestTerminatingPodIsOnlyWatched: the pod was already deleted with a longer grace period than an eviction would get.
+func TestTerminatingPodIsOnlyWatched(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "slow", replicas: 1, grace: 60 * time.Second, exit: 6 * time.Second})
 	name := r.pods("app=slow")[0].Name
@@ -93,16 +94,17 @@ func TestEndingPodIsOnlyWatched(t *testing.T) {
 	}
 	for _, q := range r.requests(victim) {
 		if q.Name == name && (q.Subresource == "eviction" || q.Verb == "delete") {
-			t.Errorf("a pod that was ending was asked again: %s %s", q.Verb, q.URI)
+			t.Errorf("a terminating pod was evicted or deleted again: %s %s", q.Verb, q.URI)
 		}
 	}
 }
 
-// TestTwice: the same event in two environments at once, and again later, does nothing twice.
-func TestTwice(t *testing.T) {
-	r := newRig(t)
+// TestDuplicateEvents: the same event in two concurrent invocations and a later one does nothing twice.
+func TestDuplicateEvents(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
-	r.deploy(app{name: "web", replicas: 3, exit: 4 * time.Second}, app{name: "long", replicas: 2, grace: 4 * time.Minute, exit: 5 * time.Second},
+	r.deploy(app{name: "web", replicas: 3, exit: 4 * time.Second},
+		app{name: "long", replicas: 2, grace: 4 * time.Minute, exit: 5 * time.Second},
 		app{name: "guarded", replicas: 1, grace: 3 * time.Second})
 	r.guard("guarded", 1)
 	s := r.service()
@@ -127,37 +129,26 @@ func TestTwice(t *testing.T) {
 	if recs := r.kubelet(testenv.PodSigKill); len(recs) != 0 {
 		t.Errorf("pods got SIGKILL: %v", recs)
 	}
-	detached := 0
-	for _, c := range r.aws.Calls("DetachInstances") {
-		if c.Err == nil {
-			detached++
-		}
+	if n := r.detached(); n != 1 {
+		t.Errorf("the instance was detached %d times", n)
 	}
-	if detached != 1 {
-		t.Errorf("%d detaches: %v", detached, r.aws.Calls("DetachInstances"))
-	}
-	patches := 0
-	for _, q := range r.requests(victim) {
-		if q.Verb == "patch" && q.Code == 200 {
-			patches++
-		}
-	}
-	if patches != 1 {
-		t.Errorf("the node was changed %d times", patches)
+	if n := r.changes(victim); n != 1 {
+		t.Errorf("the node was changed %d times", n)
 	}
 }
 
-// TestTakenUpAfterACrash: the host of the first invocation is lost in the middle; Lambda's retry goes on from what it
-// finds.
-func TestTakenUpAfterACrash(t *testing.T) {
-	r := newRig(t)
+// TestRetryAfterCrash: the host of the first invocation is lost during the drain. Lambda's retry resumes from the state
+// of the cluster.
+func TestRetryAfterCrash(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 2, grace: 4 * time.Minute, exit: 6 * time.Second})
 	s := r.service()
-	if _, err := s.Invoke(t.Context(), function, fakelambda.Event, r.encode(r.warning(spot.SpotTerminate, victim, 60*time.Second))); err != nil {
+	if _, err := s.Invoke(t.Context(), function, fakelambda.Event,
+		r.encode(r.warning(spot.SpotTerminate, victim, 60*time.Second))); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("the pods to be told to end", func() bool { return len(r.kubelet(testenv.PodSigTerm)) == 2 })
+	r.eventually("SIGTERM for two pods", func() bool { return len(r.kubelet(testenv.PodSigTerm)) == 2 })
 	s.KillAll()
 	if err := s.Drain(t.Context()); err != nil {
 		t.Fatal(err)
@@ -171,7 +162,7 @@ func TestTakenUpAfterACrash(t *testing.T) {
 		t.Errorf("%s, %v", rec.ResponsePayload, err)
 	}
 	if recs := append(r.kubelet(testenv.PodGraceShortened), r.kubelet(testenv.PodSigKill)...); len(recs) != 0 {
-		t.Errorf("the retry cut what the first try had given: %v", recs)
+		t.Errorf("the retry shortened a grace period: %v", recs)
 	}
 }
 
@@ -185,9 +176,9 @@ func (r *fixture) onlyRecord() fakelambda.Record {
 	return r.records[0]
 }
 
-// TestAsynchronousFailure: an error is tried again and then told to whoever listens for failures.
+// TestAsynchronousFailure: Lambda retries after an error, then sends the failure to the destination.
 func TestAsynchronousFailure(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	s := r.service()
 	if _, err := s.Invoke(t.Context(), function, fakelambda.Event, []byte(`{"source":"aws.ec2"}`)); err != nil {
 		t.Fatal(err)
@@ -195,15 +186,16 @@ func TestAsynchronousFailure(t *testing.T) {
 	if err := s.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if rec := r.onlyRecord(); rec.RequestContext.Condition != fakelambda.RetriesExhausted || !strings.Contains(string(rec.ResponsePayload), "detail-type") {
+	if rec := r.onlyRecord(); rec.RequestContext.Condition != fakelambda.RetriesExhausted ||
+		!strings.Contains(string(rec.ResponsePayload), "detail-type") {
 		t.Errorf("%+v: %s", rec.RequestContext, rec.ResponsePayload)
 	}
 }
 
-// closedPort is an address on which nothing listens. A free port above 1024 could be given to another test meanwhile.
+// closedPort is an address without a listener. Another test could get a free port above 1024 in the meantime.
 const closedPort = "127.0.0.1:1"
 
-// blackHole is an address that takes connections and says nothing.
+// blackHole returns an address that accepts connections and never responds.
 func blackHole(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -214,13 +206,13 @@ func blackHole(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestOneSideUnreachable: either half of the work goes on alone; only where neither can is it an error, which names
-// both.
+// TestOneSideUnreachable: the drain and the replacement work without each other. If neither works, the function fails
+// with an error that names both.
 func TestOneSideUnreachable(t *testing.T) {
 	t.Parallel()
 	for how, address := range map[string]func(*testing.T) string{"refused": func(*testing.T) string { return closedPort }, "swallowed": blackHole} {
 		t.Run("the API server is "+how, func(t *testing.T) {
-			r := newRig(t)
+			r := newFixture(t)
 			victim := r.node()
 			r.env["KOPS_SPOT_SERVER"] = "https://" + address(t)
 			out := r.handle(r.warning(spot.SpotTerminate, victim, 105*time.Second), spot.Incomplete)
@@ -232,7 +224,7 @@ func TestOneSideUnreachable(t *testing.T) {
 			}
 		})
 		t.Run("EC2 is "+how, func(t *testing.T) {
-			r := newRig(t)
+			r := newFixture(t)
 			victim := r.node()
 			r.deploy(app{name: "web", replicas: 2})
 			r.env["AWS_ENDPOINT_URL"] = "http://" + address(t)
@@ -245,19 +237,20 @@ func TestOneSideUnreachable(t *testing.T) {
 			}
 		})
 		t.Run("both are "+how, func(t *testing.T) {
-			r := newRig(t)
+			r := newFixture(t)
 			r.env["KOPS_SPOT_SERVER"], r.env["AWS_ENDPOINT_URL"] = "https://"+address(t), "http://"+address(t)
 			said := r.failure(r.encode(r.warning(spot.SpotTerminate, "i-1234567890abcdef0", 105*time.Second)))
-			if !strings.Contains(said, "finding the node of i-1234567890abcdef0: ") || !strings.Contains(said, "asking EC2 for i-1234567890abcdef0: ") {
-				t.Errorf("it does not name both: %s", said)
+			if !strings.Contains(said, "finding the node of i-1234567890abcdef0: ") ||
+				!strings.Contains(said, "asking EC2 for i-1234567890abcdef0: ") {
+				t.Errorf("the error does not name both: %s", said)
 			}
 		})
 	}
 }
 
-// TestGroupInContention: the group is busy for a while; the detach gets through beside the drain.
-func TestGroupInContention(t *testing.T) {
-	r := newRig(t)
+// TestDetachDuringContention: the group is busy for a while. The detach is retried during the drain.
+func TestDetachDuringContention(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 1})
 	r.aws.Fail("DetachInstances", 4, spottest.Contention())
@@ -267,9 +260,9 @@ func TestGroupInContention(t *testing.T) {
 	}
 }
 
-// TestBounce: pods that tolerate everything come straight back and are left alone.
-func TestBounce(t *testing.T) {
-	r := newRig(t)
+// TestPodsThatTolerateTheCordon: they come back to the node at once and are not evicted again.
+func TestPodsThatTolerateTheCordon(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "agent", replicas: 2, tolerate: true})
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
@@ -278,6 +271,7 @@ func TestBounce(t *testing.T) {
 		ends[p.Status]++
 	}
 	if ends[spot.PodEvicted] != 2 || ends[spot.PodSkipped] != 2 || len(r.kubelet(testenv.PodSigTerm)) != 2 {
-		t.Errorf("%v, %d SIGTERMs; want two pods evicted once and their two successors left", ends, len(r.kubelet(testenv.PodSigTerm)))
+		t.Errorf("%v, %d SIGTERMs; want two pods evicted once and their two successors skipped", ends,
+			len(r.kubelet(testenv.PodSigTerm)))
 	}
 }

@@ -14,11 +14,12 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// kubectlDrain starts to drain a node with kubectl's library, as an administrator would, and returns a function that waits
-// for its end. Its error is only logged: it waits for pods by name, and so for a StatefulSet's next pod too.
+// kubectlDrain starts kubectl's drain library on a node, as an administrator would, and returns a function that waits
+// for it. An error is only logged: kubectl waits for pods by name, and so also for the next pod of a StatefulSet.
 func (r *fixture) kubectlDrain(node string) (wait func()) {
 	r.Helper()
-	h := &drain.Helper{Ctx: r.Context(), Client: r.client, Force: true, GracePeriodSeconds: -1, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true,
+	h := &drain.Helper{Ctx: r.Context(), Client: r.client, Force: true, GracePeriodSeconds: -1,
+		IgnoreAllDaemonSets: true, DeleteEmptyDirData: true,
 		Timeout: 12 * time.Second, EvictErrorRetryDelay: 5 * time.Second, Out: io.Discard, ErrOut: io.Discard}
 	n := r.getNode(node)
 	ended := make(chan error, 1)
@@ -36,14 +37,15 @@ func (r *fixture) kubectlDrain(node string) (wait func()) {
 	}
 }
 
-// TestBesideKubectlDrain: two drainers at one node take no time from each other's pods.
-func TestBesideKubectlDrain(t *testing.T) {
+// TestConcurrentKubectlDrain: neither drainer shortens the grace periods of the other's pods.
+func TestConcurrentKubectlDrain(t *testing.T) {
 	t.Parallel()
-	for name, ahead := range map[string]bool{"that began a second before": true, "that began a second after": false} {
+	for name, ahead := range map[string]bool{"started a second before": true, "started a second after": false} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
+			r := newFixture(t)
 			victim := r.node()
-			r.deploy(app{name: "web", replicas: 2, exit: 5 * time.Second}, app{name: "long", replicas: 1, grace: 5 * time.Minute, exit: 5 * time.Second},
+			r.deploy(app{name: "web", replicas: 2, exit: 5 * time.Second},
+				app{name: "long", replicas: 1, grace: 5 * time.Minute, exit: 5 * time.Second},
 				app{name: "guarded", replicas: 1, grace: 6 * time.Second, exit: 5 * time.Second},
 				app{name: "slow", replicas: 1, grace: 5 * time.Minute, exit: 6 * time.Second})
 			r.statefulSet(app{name: "db", replicas: 1, grace: 6 * time.Second, exit: 5 * time.Second})
@@ -51,7 +53,7 @@ func TestBesideKubectlDrain(t *testing.T) {
 			r.guard("slow", 1)
 			r.guard("db", 1)
 			long, guarded, slow, all := r.only("long"), r.only("guarded"), r.only("slow"), r.pods("")
-			in := r.warning(spot.SpotTerminate, victim, 105*time.Second) // 15 s are left; to be forced 4 s from now
+			in := r.warning(spot.SpotTerminate, victim, 105*time.Second) // 15 s left; force-deleted in 4 s
 			var other func()
 			if ahead {
 				other = r.kubectlDrain(victim)
@@ -65,19 +67,20 @@ func TestBesideKubectlDrain(t *testing.T) {
 			out := r.outcome(<-ours, spot.Drained)
 			other()
 
-			r.gracesStand()
-			r.askedOnce(victim)
+			r.gracePeriodsKept()
+			r.evictedOnce(victim)
 			r.neverTwice()
-			r.forcedInTime(in, guarded.Name, 6*time.Second)
-			r.forcedInTime(in, "db-0", 6*time.Second)
+			r.forceDeletedOnTime(in, guarded.Name, 6*time.Second)
+			r.forceDeletedOnTime(in, "db-0", 6*time.Second)
 			if ahead {
-				if term := r.record(long.Name, testenv.PodSigTerm); term.Grace != 300 || r.told(out, long).Status != spot.PodTerminated {
-					t.Errorf("it had been given 300 s, and got %d: %+v", term.Grace, r.told(out, long))
+				if term := r.record(long.Name, testenv.PodSigTerm); term.Grace != 300 ||
+					r.podResult(out, long).Status != spot.PodTerminated {
+					t.Errorf("it had a grace period of 300 s and got %d: %+v", term.Grace, r.podResult(out, long))
 				}
 			} else {
-				r.cutToTheEnd(in, long.Name)
+				r.cappedAtDeadline(in, long.Name)
 			}
-			r.cutToTheEnd(in, slow.Name)
+			r.cappedAtDeadline(in, slow.Name)
 			terms := map[string]int{}
 			for _, rec := range r.kubelet(testenv.PodSigTerm) {
 				terms[rec.UID]++
@@ -91,20 +94,23 @@ func TestBesideKubectlDrain(t *testing.T) {
 	}
 }
 
-// TestBesideAutoscalers: a node that an autoscaler is removing is drained as any other, and replaced by whoever removes it.
-func TestBesideAutoscalers(t *testing.T) {
+// TestConcurrentAutoscalers: the function drains a node that an autoscaler is removing, but requests no replacement.
+func TestConcurrentAutoscalers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		taint corev1.Taint
 		whose string
 	}{
-		"cluster-autoscaler": {corev1.Taint{Key: "ToBeDeletedByClusterAutoscaler", Value: "1785000000", Effect: corev1.TaintEffectNoSchedule}, "cluster-autoscaler is removing the node"},
-		"Karpenter":          {corev1.Taint{Key: "karpenter.sh/disrupted", Effect: corev1.TaintEffectNoSchedule}, "Karpenter is removing the node"},
+		"cluster-autoscaler": {corev1.Taint{Key: "ToBeDeletedByClusterAutoscaler", Value: "1785000000",
+			Effect: corev1.TaintEffectNoSchedule}, "cluster-autoscaler is removing the node"},
+		"Karpenter": {corev1.Taint{Key: "karpenter.sh/disrupted", Effect: corev1.TaintEffectNoSchedule},
+			"Karpenter is removing the node"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
+			r := newFixture(t)
 			victim := r.node()
-			r.deploy(app{name: "web", replicas: 2, exit: 2 * time.Second}, app{name: "guarded", replicas: 1, grace: 2 * time.Second, exit: time.Second})
+			r.deploy(app{name: "web", replicas: 2, exit: 2 * time.Second},
+				app{name: "guarded", replicas: 1, grace: 2 * time.Second, exit: time.Second})
 			r.guard("guarded", 1)
 			guarded := r.only("guarded")
 			n := r.getNode(victim)
@@ -112,23 +118,24 @@ func TestBesideAutoscalers(t *testing.T) {
 			if _, err := r.client.CoreV1().Nodes().Update(t.Context(), n, metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			in := r.warning(spot.SpotTerminate, victim, 110*time.Second) // 10 s are left; to be forced 3 s from now
+			in := r.warning(spot.SpotTerminate, victim, 110*time.Second) // 10 s left; force-deleted in 3 s
 			out := r.handle(in, spot.Drained)
 			if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, c.whose) {
 				t.Errorf("%+v", out.Replacement)
 			}
 			if calls := r.aws.Calls("CreateTags", "DetachInstances"); len(calls) != 0 {
-				t.Errorf("a replacement was asked for: %v", calls)
+				t.Errorf("a replacement was requested: %v", calls)
 			}
 			taints := map[string]bool{}
 			for _, taint := range r.getNode(victim).Spec.Taints {
 				taints[taint.Key] = true
 			}
-			if !taints[c.taint.Key] || !taints["autoscaling.cast.ai/draining"] || !taints[corev1.TaintNodeUnschedulable] {
+			if !taints[c.taint.Key] || !taints["autoscaling.cast.ai/draining"] ||
+				!taints[corev1.TaintNodeUnschedulable] {
 				t.Errorf("the node's taints are %v", taints)
 			}
-			r.forcedInTime(in, guarded.Name, 2*time.Second)
-			r.gracesStand()
+			r.forceDeletedOnTime(in, guarded.Name, 2*time.Second)
+			r.gracePeriodsKept()
 		})
 	}
 }

@@ -1,4 +1,4 @@
-// Package e2e carries real events through the real binary to a real API server.
+// Package e2e sends real events through the real binary to a real API server.
 package e2e
 
 import (
@@ -33,14 +33,14 @@ const (
 	region   = "us-east-1"
 	function = "cast-spot-handler"
 
-	// handlerUser is who the shipped RBAC binds, and who every test's handler logs in as.
+	// handlerUser is the user that the shipped RBAC binds and that all tests' handlers authenticate as.
 	handlerUser = "system:serviceaccount:kube-system:kops-spot"
 
-	// probeAgent is the user agent of a test that asks for more than the handler does, as that ServiceAccount.
+	// probeAgent is the user agent of a test that sends requests beyond the handler's, with the same ServiceAccount.
 	probeAgent = "e2e-probe"
 )
 
-// shared is what all tests run on; each has its own namespace, nodes, AWS account and function.
+// shared is used by all tests. Each test has its own namespace, nodes, AWS account and function.
 var shared struct {
 	cp        *testenv.ControlPlane
 	auth      *testenv.Authenticator
@@ -51,7 +51,7 @@ var shared struct {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		if err := f.Value.Set("8"); err != nil { // they mostly wait, whatever the number of processors
+		if err := f.Value.Set("8"); err != nil { // the tests mostly wait, so run more than there are processors
 			panic(err)
 		}
 	}
@@ -66,7 +66,8 @@ var start = testenv.Once(func(ctx context.Context) (_ struct{}, err error) {
 	if shared.bootstrap, err = testenv.BuildBootstrap(ctx); err != nil {
 		return
 	}
-	if shared.cp, shared.auth, err = testenv.StartWithAuthenticator(ctx, testenv.Options{Log: os.Stderr}, authenticatorOptions()); err != nil {
+	if shared.cp, shared.auth, err = testenv.StartWithAuthenticator(ctx, testenv.Options{Log: os.Stderr},
+		authenticatorOptions()); err != nil {
 		return
 	}
 	if err = shared.cp.Apply(ctx, deploy.RBAC); err != nil {
@@ -76,7 +77,7 @@ var start = testenv.Once(func(ctx context.Context) (_ struct{}, err error) {
 	return
 }, func(struct{}) error { return errors.Join(shared.cp.Stop(), shared.auth.Stop()) })
 
-// fixture is one test's cut of the world.
+// fixture is the environment of one test.
 type fixture struct {
 	*testing.T
 	cp        *testenv.ControlPlane
@@ -95,20 +96,22 @@ type fixture struct {
 	nodes   int // so far
 }
 
-var rigs atomic.Int32
+var fixtures atomic.Int32
 
-// newRig makes a namespace, an empty Auto Scaling group and a function that acts. The group's instances become nodes.
-func newRig(t *testing.T) *fixture {
+// newFixture creates a namespace, an empty Auto Scaling group and a function in mode act. Instances of the group become
+// nodes.
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	t.Parallel()
-	return newSerialRig(t)
+	return newSerialFixture(t)
 }
 
-// newSerialRig is a fixture of a test that runs alone, before those that run side by side.
-func newSerialRig(t *testing.T) *fixture {
+// newSerialFixture is newFixture for a test that does not run in parallel.
+func newSerialFixture(t *testing.T) *fixture {
 	t.Helper()
-	n := rigs.Add(1)
-	r := &fixture{T: t, cp: shared.cp, client: shared.cp.Client(), namespace: fmt.Sprintf("e2e-%02d", n), aws: spottest.NewAWS(region),
+	n := fixtures.Add(1)
+	r := &fixture{T: t, cp: shared.cp, client: shared.cp.Client(), namespace: fmt.Sprintf("e2e-%02d", n),
+		aws:   spottest.NewAWS(region),
 		began: time.Now(), logs: &lockedBuffer{}, number: int(n)}
 	r.aws.CountIDsFrom(r.number << 20)
 	var err error
@@ -122,7 +125,7 @@ func newSerialRig(t *testing.T) *fixture {
 	var registering sync.WaitGroup
 	r.aws.OnLaunch(func(i spottest.Instance) {
 		if t.Context().Err() != nil {
-			return // the test is over: nobody needs the node any more
+			return // the test is over
 		}
 		registering.Add(1)
 		defer registering.Done()
@@ -137,13 +140,13 @@ func newSerialRig(t *testing.T) *fixture {
 			t.Logf("the function's log:\n%s", r.logs)
 		}
 		if strings.Contains(r.logs.String(), shared.token) {
-			t.Error("the token stands in the function's log")
+			t.Error("the token is in the function's log")
 		}
 	})
 	return r
 }
 
-// actingEnv is the function's environment: a token file, the API server, and AWS on loopback.
+// actingEnv is the function's environment: a token file, the API server and a local AWS.
 func (r *fixture) actingEnv() map[string]string {
 	env := map[string]string{
 		"KOPS_SPOT_CLUSTER":         cluster,
@@ -152,10 +155,10 @@ func (r *fixture) actingEnv() map[string]string {
 		"KOPS_SPOT_SERVER":          r.cp.AdminConfig().Host,
 		"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(r.cp.AdminConfig().CAData),
 		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
-		"KOPS_SPOT_FOLLOW":          "0s", // whoever tests the answer to a detach waits for it
+		"KOPS_SPOT_FOLLOW":          "0s", // tests of the group's response override this
 	}
 	for _, kv := range r.fake.Env() {
-		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // Lambda sets those
+		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // set by Lambda
 			env[name] = value
 		}
 	}
@@ -171,23 +174,27 @@ func (r *fixture) file(name, content string) string {
 	return path
 }
 
-// register makes the node of an instance. Pods of this test alone are scheduled on it.
+// register creates the node of an instance. Only this test's pods are scheduled on it.
 func (r *fixture) register(i spottest.Instance, name string) error {
-	return r.cp.CreateNodes(context.WithoutCancel(r.Context()), testenv.Node{Name: name, InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
-		Labels: map[string]string{"e2e": r.namespace}})
+	return r.cp.CreateNodes(context.WithoutCancel(r.Context()),
+		testenv.Node{Name: name, InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
+			Labels: map[string]string{"e2e": r.namespace}})
 }
 
-// instance is a new instance in a group of its own that is at its maximum; change may make it another one.
+// instance creates an instance in its own group, which is at its maximum size. change modifies the instance before
+// that.
 func (r *fixture) instance(change ...func(*spottest.Instance)) spottest.Instance {
 	r.Helper()
 	r.nodes++
-	i := spottest.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, r.nodes), PrivateIP: fmt.Sprintf("10.%d.0.%d", r.number, r.nodes),
-		Zone: region + "a", Spot: true}
+	i := spottest.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, r.nodes),
+		PrivateIP: fmt.Sprintf("10.%d.0.%d", r.number, r.nodes),
+		Zone:      region + "a", Spot: true}
 	for _, c := range change {
 		c(&i)
 	}
 	r.group = fmt.Sprintf("nodes-%d-%d.%s", r.number, r.nodes, cluster)
-	r.aws.AddGroup(spottest.Group{Name: r.group, Min: 1, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster}, Spot: true,
+	r.aws.AddGroup(spottest.Group{Name: r.group, Min: 1, Max: 1, Desired: 1,
+		Tags: map[string]string{spot.TagCluster: cluster}, Spot: true,
 		LaunchTime: time.Second, DetachTime: time.Second}, i)
 	i, ok := r.aws.Instance(i.ID)
 	if !ok {
@@ -196,7 +203,7 @@ func (r *fixture) instance(change ...func(*spottest.Instance)) spottest.Instance
 	return i
 }
 
-// node is an instance with its node, named by the instance id.
+// node creates an instance and its node, which is named by the instance ID.
 func (r *fixture) node() string {
 	r.Helper()
 	i := r.instance()
@@ -206,7 +213,6 @@ func (r *fixture) node() string {
 	return i.ID
 }
 
-// moto is a moto server of this test's own.
 func (r *fixture) moto() *testenv.Moto {
 	r.Helper()
 	moto, err := testenv.StartMoto(r.Context(), r.TempDir())
@@ -221,7 +227,7 @@ func (r *fixture) moto() *testenv.Moto {
 	return moto
 }
 
-// service runs the function, with the environment as it then is.
+// service starts the function with the current environment.
 func (r *fixture) service() *fakelambda.Service {
 	r.Helper()
 	keep := func(rec fakelambda.Record) error {
@@ -233,7 +239,8 @@ func (r *fixture) service() *fakelambda.Service {
 	one := 1
 	s, err := fakelambda.New(fakelambda.Options{Region: region,
 		RetryDelays: [2]time.Duration{time.Second, time.Second},
-		Functions: []fakelambda.Function{{Name: function, Bootstrap: shared.bootstrap, Environment: r.env, Timeout: 15 * time.Minute, MemorySize: 256, Logs: r.logs,
+		Functions: []fakelambda.Function{{Name: function, Bootstrap: shared.bootstrap, Environment: r.env,
+			Timeout: 15 * time.Minute, MemorySize: 256, Logs: r.logs,
 			Async: fakelambda.AsyncConfig{MaximumRetryAttempts: &one, OnSuccess: keep, OnFailure: keep}}}})
 	if err != nil {
 		r.Fatal(err)
@@ -246,10 +253,11 @@ func (r *fixture) service() *fakelambda.Service {
 	return s
 }
 
-// warning is a Spot warning that EC2 sent so long ago.
+// warning is an interruption warning that EC2 sent the given time ago.
 func (r *fixture) warning(kind spot.Kind, instance string, age time.Duration) spot.Interruption {
-	return spot.Interruption{EventID: "event-" + r.namespace, Kind: kind, Instance: instance, Account: "123456789012", Region: region,
-		Time: time.Now().Add(-age).UTC().Truncate(time.Second)}
+	return spot.Interruption{EventID: "event-" + r.namespace, Kind: kind, Instance: instance, Account: "123456789012",
+		Region: region,
+		Time:   time.Now().Add(-age).UTC().Truncate(time.Second)}
 }
 
 func (r *fixture) encode(in spot.Interruption) []byte {
@@ -261,7 +269,6 @@ func (r *fixture) encode(in spot.Interruption) []byte {
 	return event
 }
 
-// invoke runs the function on an event and waits for it.
 func (r *fixture) invoke(s *fakelambda.Service, event []byte) fakelambda.Result {
 	r.Helper()
 	res, err := s.Invoke(r.Context(), function, fakelambda.RequestResponse, event)
@@ -271,7 +278,7 @@ func (r *fixture) invoke(s *fakelambda.Service, event []byte) fakelambda.Result 
 	return res
 }
 
-// handle has a new function handle the event and demands the result.
+// handle invokes a new function with the event and fails unless it returns the result.
 func (r *fixture) handle(in spot.Interruption, want spot.Result) spot.Outcome {
 	r.Helper()
 	return r.outcome(r.invoke(r.service(), r.encode(in)), want)
@@ -294,7 +301,7 @@ func (r *fixture) outcome(res fakelambda.Result, want spot.Result) spot.Outcome 
 	return out
 }
 
-// failure has a new function handle the event, demands that it fails, and returns what it says.
+// failure invokes a new function with the event, which must fail, and returns the error message.
 func (r *fixture) failure(event []byte) string {
 	r.Helper()
 	res := r.invoke(r.service(), event)
@@ -308,7 +315,6 @@ func (r *fixture) failure(event []byte) string {
 	return e.ErrorMessage
 }
 
-// lockedBuffer is a log that is written while it is read.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

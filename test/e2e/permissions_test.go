@@ -15,11 +15,11 @@ import (
 	"github.com/castai/kops-spot/deploy"
 )
 
-// everybodys is what everybody may ask who is logged in: what they may do.
+// everybodys are requests that every authenticated user may send, to check permissions.
 const everybodys = "create authorization.k8s.io/selfsubjectaccessreviews"
 
-// checkPermissions compares what the shipped RBAC allows with what the handler did in the whole suite, both ways: a rule
-// that nothing uses is a complaint, as a request that no rule allows is.
+// checkPermissions compares the shipped RBAC with the handler's requests in the whole suite. Unused rules are errors,
+// like denied requests.
 func checkPermissions() error {
 	allowed, err := allowedBy(deploy.RBAC)
 	if err != nil {
@@ -37,7 +37,7 @@ func checkPermissions() error {
 	}
 	var used, denied []string
 	for _, r := range log {
-		// The probe asks on purpose for what it may not do.
+		// The probe sends forbidden requests on purpose.
 		if r.User != handlerUser && r.User != iamUser || strings.Contains(r.UserAgent, probeAgent) {
 			continue
 		}
@@ -71,7 +71,7 @@ func checkPermissions() error {
 	return errors.Join(errs...)
 }
 
-// allowedBy is what the ClusterRole in a manifest allows, as "verb group/resource".
+// allowedBy returns the permissions of the ClusterRole in a manifest, as "verb group/resource".
 func allowedBy(manifest []byte) (allowed []string, err error) {
 	for docs := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096); ; {
 		var role rbacv1.ClusterRole

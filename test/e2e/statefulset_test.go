@@ -11,33 +11,37 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// statefulSet creates a StatefulSet that starts its pods side by side, and waits until all are Ready.
+// statefulSet creates a StatefulSet with parallel pod management and waits until all pods are Ready.
 func (r *fixture) statefulSet(a app) {
 	r.Helper()
-	_, err := r.client.AppsV1().StatefulSets(r.namespace).Create(r.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: a.name},
-		Spec: appsv1.StatefulSetSpec{Replicas: &a.replicas, PodManagementPolicy: appsv1.ParallelPodManagement, ServiceName: a.name,
-			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}}, Template: r.template(a)}}, metav1.CreateOptions{})
+	_, err := r.client.AppsV1().StatefulSets(r.namespace).Create(r.Context(),
+		&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: a.name},
+			Spec: appsv1.StatefulSetSpec{Replicas: &a.replicas, PodManagementPolicy: appsv1.ParallelPodManagement,
+				ServiceName: a.name,
+				Selector:    &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}},
+				Template:    r.template(a)}},
+		metav1.CreateOptions{})
 	if err != nil {
 		r.Fatal(err)
 	}
 	r.waitReady(a.name, int(a.replicas))
 }
 
-// TestStatefulSetsPodsAreNeverStartedTwice: a pod of the same name starts elsewhere only when the containers of the one
-// before have ended, even if that was deleted past its budget, and if another invocation comes late.
-func TestStatefulSetsPodsAreNeverStartedTwice(t *testing.T) {
-	r := newRig(t)
+// TestStatefulSetPodsNeverRunTwice: a pod starts elsewhere only after the containers of its predecessor have exited,
+// even if that was force-deleted or another invocation follows.
+func TestStatefulSetPodsNeverRunTwice(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
 	r.statefulSet(app{name: "db", replicas: 2, grace: 6 * time.Second, exit: 3 * time.Second})
 	r.statefulSet(app{name: "cache", replicas: 2, grace: 5 * time.Minute, exit: 7 * time.Second})
 	r.guard("db", 2)
 	before := r.pods("app in (db, cache)")
 	s := r.service()
-	in := r.warning(spot.SpotTerminate, victim, 105*time.Second) // 15 s are left; to be forced 4 s from now
+	in := r.warning(spot.SpotTerminate, victim, 105*time.Second) // 15 s left; force-deleted in 4 s
 	first := r.start(s, in)
 	r.record("db-0", testenv.PodSigTerm)
 	late := in
-	late.Time = in.Time.Add(-5 * time.Second) // of its time less is left than any pod was given
+	late.Time = in.Time.Add(-5 * time.Second) // leaves less time than any pod got
 	second := r.start(s, late)
 	out := r.outcome(<-first, spot.Drained)
 	r.outcome(<-second, spot.Drained)
@@ -46,17 +50,17 @@ func TestStatefulSetsPodsAreNeverStartedTwice(t *testing.T) {
 		if p.Labels["app"] == "db" {
 			want = spot.PodForceDeleted
 		}
-		if told := r.told(out, p); told.Status != want {
-			t.Errorf("%+v", told)
+		if got := r.podResult(out, p); got.Status != want {
+			t.Errorf("%+v", got)
 		}
 	}
-	r.forcedInTime(in, "db-0", 6*time.Second)
-	r.forcedInTime(in, "db-1", 6*time.Second)
+	r.forceDeletedOnTime(in, "db-0", 6*time.Second)
+	r.forceDeletedOnTime(in, "db-1", 6*time.Second)
 	r.waitReady("db", 2)
 	r.waitReady("cache", 2)
 	if n := r.neverTwice(); n != 4 {
-		t.Errorf("%d pods were started in the place of others, want 4", n)
+		t.Errorf("%d pods were replaced, want 4", n)
 	}
-	r.gracesStand()
-	r.askedOnce(victim)
+	r.gracePeriodsKept()
+	r.evictedOnce(victim)
 }

@@ -24,9 +24,9 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// TestTheWholeWay is one warning from EventBridge's JSON to pods that are Ready elsewhere and a new instance's node.
-func TestTheWholeWay(t *testing.T) {
-	r := newRig(t)
+// TestEndToEnd: from the EventBridge event of one warning to Ready pods on the node of a new instance.
+func TestEndToEnd(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 3, exit: time.Second}, app{name: "db", replicas: 1, exit: 2 * time.Second})
 	r.daemon("logs")
@@ -39,27 +39,30 @@ func TestTheWholeWay(t *testing.T) {
 		t.Errorf("the node is not cordoned: %v, %v", n.Spec, n.Labels)
 	}
 	if _, ok := n.Labels["node.kubernetes.io/exclude-from-external-load-balancers"]; !ok {
-		t.Error("load balancers still send to the node")
+		t.Error("load balancers still use the node")
 	}
-	if left := r.podsOn(victim); len(left) != 2 || !slices.ContainsFunc(left, func(p string) bool { return strings.HasPrefix(p, "logs-") }) {
-		t.Errorf("on the node there are %v; want the DaemonSet's pod and the mirror pod", left)
+	if left := r.podsOn(victim); len(left) != 2 ||
+		!slices.ContainsFunc(left, func(p string) bool { return strings.HasPrefix(p, "logs-") }) {
+		t.Errorf("the node has the pods %v; want the DaemonSet's and the mirror pod", left)
 	}
 	if out.Replacement.Action != spot.ReplaceDetach || out.Replacement.Group != r.group {
-		t.Errorf("no replacement was asked for: %+v", out.Replacement)
+		t.Errorf("no replacement was requested: %+v", out.Replacement)
 	}
 	inst, _ := r.aws.Instance(victim)
 	if inst.Tags[spot.TagDetached] != r.group || inst.Tags[spot.TagInterruptedAt] == "" {
-		t.Errorf("kOps could not find the instance again: %v", inst.Tags)
+		t.Errorf("the instance lacks the tags for kOps: %v", inst.Tags)
 	}
-	told, err := r.client.EventsV1().Events(r.namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "reason=SpotInterruption"})
-	if err != nil || len(told.Items) != 4 {
-		t.Errorf("%d Kubernetes Events about the four evicted pods, %v", len(told.Items), err)
+	onPods, err := r.client.EventsV1().Events(r.namespace).List(t.Context(),
+		metav1.ListOptions{FieldSelector: "reason=SpotInterruption"})
+	if err != nil || len(onPods.Items) != 4 {
+		t.Errorf("%d Kubernetes Events about the four evicted pods, %v", len(onPods.Items), err)
 	}
-	onNode, err := r.client.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.name=" + victim})
+	onNode, err := r.client.EventsV1().Events(metav1.NamespaceDefault).List(t.Context(),
+		metav1.ListOptions{FieldSelector: "regarding.name=" + victim})
 	if reasons := reasonsOf(onNode); err != nil || !reasons["SpotInterruption"] || !reasons["SpotDrained"] {
-		t.Errorf("about the node: %v, %v", reasons, err)
+		t.Errorf("Kubernetes Events about the node: %v, %v", reasons, err)
 	}
-	// There was no other node: the pods wait for the group's new instance.
+	// There is no other node: the pods wait for the new instance.
 	r.waitReady("web", 3)
 	r.waitReady("db", 1)
 	if g := r.aws.Group(r.group); g.Desired != 1 || len(g.Members) != 1 || g.Members[0].ID == victim {
@@ -80,9 +83,9 @@ func reasonsOf(l *eventsv1.EventList) map[string]bool {
 	return reasons
 }
 
-// TestRequests: what a node of N pods costs the API server, by its own audit log.
+// TestRequests counts the requests for a node of N pods in the audit log.
 func TestRequests(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 8})
 	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
@@ -112,15 +115,15 @@ func TestRequests(t *testing.T) {
 	}
 	for _, q := range reqs {
 		if q.Subresource == "eviction" && q.Received.Before(cordoned) {
-			t.Error("an eviction came before the cordon was in place")
+			t.Error("an eviction was sent before the cordon was done")
 		}
 	}
 }
 
-// TestRoundTrips: the first eviction is sent in the third round trip to the API server. Requests of the same round are
-// answered only when all of them have been sent, and all other requests only when the evictions have.
+// TestRoundTrips: the first eviction is sent in the third round trip to the API server. The proxy answers the requests
+// of a round only when all of them have arrived, and all other requests only after the evictions.
 func TestRoundTrips(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	victim := r.node()
 	const pods = 3
 	r.deploy(app{name: "web", replicas: pods})
@@ -132,7 +135,8 @@ func TestRoundTrips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	apiServer := &httputil.ReverseProxy{Transport: transport, Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}
+	apiServer := &httputil.ReverseProxy{Transport: transport,
+		Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}
 	var mu sync.Mutex
 	sent, overdue, changed := map[string]int{}, "", sync.NewCond(&mu)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -173,7 +177,8 @@ func TestRoundTrips(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	r.env["KOPS_SPOT_SERVER"], r.env["KOPS_SPOT_TLS_SERVER_NAME"] = server.URL, "example.com"
-	r.env["KOPS_SPOT_CA"] = base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	r.env["KOPS_SPOT_CA"] = base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
+		Bytes: server.Certificate().Raw}))
 	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 	mu.Lock()
 	defer mu.Unlock()
@@ -182,7 +187,7 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// TestNodeNames are the three ways in which kOps has named nodes.
+// TestNodeNames covers the three ways in which kOps names nodes, and a custom name.
 func TestNodeNames(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -191,13 +196,14 @@ func TestNodeNames(t *testing.T) {
 	}{
 		"the instance id": {func(*spottest.Instance) {}, func(i spottest.Instance) string { return i.ID }},
 		"EC2's DNS name":  {func(*spottest.Instance) {}, func(i spottest.Instance) string { return i.PrivateDNSName }},
-		"made of the IP": {func(i *spottest.Instance) { i.PrivateDNSName = i.ID + ".example.internal" }, func(i spottest.Instance) string {
-			return "ip-" + strings.ReplaceAll(i.PrivateIP, ".", "-") + ".ec2.internal"
-		}},
-		"in no way of his": {func(*spottest.Instance) {}, func(i spottest.Instance) string { return "worker-" + i.ID }},
+		"from the IP address": {func(i *spottest.Instance) { i.PrivateDNSName = i.ID + ".example.internal" },
+			func(i spottest.Instance) string {
+				return "ip-" + strings.ReplaceAll(i.PrivateIP, ".", "-") + ".ec2.internal"
+			}},
+		"a custom name": {func(*spottest.Instance) {}, func(i spottest.Instance) string { return "worker-" + i.ID }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
+			r := newFixture(t)
 			i := r.instance(c.instance)
 			victim := c.node(i)
 			if err := r.register(i, victim); err != nil {
@@ -215,21 +221,22 @@ func TestNodeNames(t *testing.T) {
 	}
 }
 
-// TestNotOurs: EventBridge gives every function in the region every event.
+// TestNotOurs: EventBridge sends every event of the region to every function.
 func TestNotOurs(t *testing.T) {
 	t.Parallel()
 	for name, tags := range map[string]map[string]string{
 		"another cluster's": {spot.TagCluster: "other.example.com"},
-		"none of kOps'":     {"Name": "jenkins"},
+		"not from kOps":     {"Name": "jenkins"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
+			r := newFixture(t)
 			victim := r.node()
 			r.deploy(app{name: "web", replicas: 1})
-			// It has the address of our node, too: a name made of it must not be taken for it.
+			// It also has the address of our node: a name derived from the address must not match.
 			ours, _ := r.aws.Instance(victim)
 			foreign := r.aws.AddInstance(spottest.Instance{PrivateIP: ours.PrivateIP, Tags: tags})
-			r.aws.AddGroup(spottest.Group{Name: "nodes.other.example.com", Tags: tags, LaunchTime: time.Second}, spottest.Instance{Tags: tags})
+			r.aws.AddGroup(spottest.Group{Name: "nodes.other.example.com", Tags: tags, LaunchTime: time.Second},
+				spottest.Instance{Tags: tags})
 			out := r.handle(r.warning(spot.SpotTerminate, foreign.ID, 0), spot.OtherCluster)
 			r.nothingChanged(victim)
 			if took := float64(*out.Timings.Finished - *out.Timings.Started); took > 2 {
@@ -239,10 +246,11 @@ func TestNotOurs(t *testing.T) {
 	}
 }
 
-// nothingChanged demands that neither the node, nor its pods, nor the account have changed.
+// nothingChanged fails if the node, its pods or the account have changed.
 func (r *fixture) nothingChanged(node string) {
 	r.Helper()
-	if n := r.getNode(node); n.Spec.Unschedulable || len(n.Spec.Taints) != 0 || len(n.Annotations["kops-spot.cast.ai/event"]) != 0 {
+	if n := r.getNode(node); n.Spec.Unschedulable || len(n.Spec.Taints) != 0 ||
+		len(n.Annotations["kops-spot.cast.ai/event"]) != 0 {
 		r.Errorf("the node was changed: %+v", n.Spec)
 	}
 	if recs := r.kubelet(testenv.PodSigTerm); len(recs) != 0 {
@@ -259,7 +267,7 @@ func (r *fixture) nothingChanged(node string) {
 }
 
 func TestNodeRegistersLate(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	i := r.instance()
 	in := r.warning(spot.SpotTerminate, i.ID, 0)
 	registered := make(chan error, 1)
@@ -279,14 +287,15 @@ func TestNodeRegistersLate(t *testing.T) {
 	}
 }
 
-func TestEventsOfThePast(t *testing.T) {
-	r := newRig(t)
+func TestReplayedAndExpiredEvents(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 1})
 	s := r.service()
 	replay := r.warning(spot.SpotTerminate, victim, 0)
 	replay.Replayed = true
-	for name, in := range map[string]spot.Interruption{"stale": r.warning(spot.SpotTerminate, victim, 125*time.Second), "replayed": replay} {
+	for name, in := range map[string]spot.Interruption{"expired": r.warning(spot.SpotTerminate, victim,
+		125*time.Second), "replayed": replay} {
 		t.Run(name, func(t *testing.T) {
 			r.outcome(r.invoke(s, r.encode(in)), spot.Expired)
 			r.nothingChanged(victim)
@@ -294,9 +303,9 @@ func TestEventsOfThePast(t *testing.T) {
 	}
 }
 
-// TestObserve changes nothing and tells the plan that acting then carries out.
+// TestObserve: mode observe changes nothing and returns the plan that mode act carries out.
 func TestObserve(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 2}, app{name: "slow", replicas: 1, grace: 10 * time.Minute})
 	r.daemon("logs")
@@ -306,13 +315,14 @@ func TestObserve(t *testing.T) {
 	r.nothingChanged(victim)
 	r.env["KOPS_SPOT_MODE"] = "act"
 	acted := r.handle(in, spot.Drained)
-	if observed.Plan.Group != acted.Plan.Group || observed.Plan.Replace != spot.ReplaceDetach || acted.Plan.Replace != spot.ReplaceDetach || !observed.Plan.Cordon {
+	if observed.Plan.Group != acted.Plan.Group || observed.Plan.Replace != spot.ReplaceDetach ||
+		acted.Plan.Replace != spot.ReplaceDetach || !observed.Plan.Cordon {
 		t.Errorf("the plans differ: %+v, %+v", observed.Plan, acted.Plan)
 	}
 	if !observed.Deadline.Equal(acted.Deadline) {
 		t.Errorf("the deadlines differ: %v, %v", observed.Deadline, acted.Deadline)
 	}
-	same := func(a, b spot.PlannedPod) bool { // a grace period that is cut is less a moment later
+	same := func(a, b spot.PlannedPod) bool { // a capped grace period is shorter a moment later
 		cut := a.GracePeriod - b.GracePeriod
 		a.GracePeriod, b.GracePeriod = 0, 0
 		if a.ForceAt == nil || b.ForceAt == nil {
@@ -323,12 +333,12 @@ func TestObserve(t *testing.T) {
 		return force && a.Name == b.Name && a.Action == b.Action && cut >= 0 && cut < 20
 	}
 	if !slices.EqualFunc(observed.Plan.Pods, acted.Plan.Pods, same) || len(acted.Plan.Pods) != 4 {
-		t.Errorf("the pods' fates differ:\n%+v\n%+v", observed.Plan.Pods, acted.Plan.Pods)
+		t.Errorf("the plans of the pods differ:\n%+v\n%+v", observed.Plan.Pods, acted.Plan.Pods)
 	}
 }
 
-// TestTheThreeActions differ as the table of what events mean says.
-func TestTheThreeActions(t *testing.T) {
+// TestInterruptionActions: terminate, stop and hibernate.
+func TestInterruptionActions(t *testing.T) {
 	t.Parallel()
 	for kind, c := range map[spot.Kind]struct {
 		detached bool
@@ -341,12 +351,14 @@ func TestTheThreeActions(t *testing.T) {
 		spot.SpotHibernate: {age: 8 * time.Second, result: spot.Incomplete},
 	} {
 		t.Run(string(kind), func(t *testing.T) {
-			r := newRig(t)
+			r := newFixture(t)
 			victim := r.node()
-			r.deploy(app{name: "guarded", replicas: 1, grace: 2 * time.Second}, app{name: "long", replicas: 1, grace: 5 * time.Minute})
+			r.deploy(app{name: "guarded", replicas: 1, grace: 2 * time.Second},
+				app{name: "long", replicas: 1, grace: 5 * time.Minute})
 			r.guard("guarded", 1)
 			out := r.handle(r.warning(kind, victim, c.age), c.result)
-			if n := len(r.aws.Calls("DetachInstances")); (n == 1) != c.detached || (out.Replacement.Action == spot.ReplaceDetach) != c.detached {
+			if n := len(r.aws.Calls("DetachInstances")); (n == 1) != c.detached ||
+				(out.Replacement.Action == spot.ReplaceDetach) != c.detached {
 				t.Errorf("%d detaches: %+v", n, out.Replacement)
 			}
 			var forced, refused bool
@@ -368,7 +380,7 @@ func TestTheThreeActions(t *testing.T) {
 	}
 }
 
-// kubeletGrace is what the pod of that prefix got with its SIGTERM.
+// kubeletGrace returns the grace period of the pod with that prefix when it got SIGTERM.
 func (r *fixture) kubeletGrace(prefix string) int64 {
 	r.Helper()
 	for _, rec := range r.kubelet(testenv.PodSigTerm) {
@@ -380,9 +392,9 @@ func (r *fixture) kubeletGrace(prefix string) int64 {
 	return 0
 }
 
-// TestForbiddenAndExpired: a credential that is not bound by the shipped RBAC, and one that is not accepted at all.
+// TestForbiddenAndExpired: tokens without the shipped RBAC, and tokens that the API server rejects.
 func TestForbiddenAndExpired(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	victim := r.node()
 	r.aws.Fail(spottest.AnyOperation, -1, spottest.Denied())
 	event := r.encode(r.warning(spot.SpotTerminate, victim, 0))
@@ -406,7 +418,7 @@ func TestForbiddenAndExpired(t *testing.T) {
 				t.Errorf("it does not name the denied action of AWS: %s", said)
 			}
 			if strings.Contains(said+r.logs.String(), c.token) {
-				t.Error("the token stands in the error or in the log")
+				t.Error("the token is in the error or in the log")
 			}
 		})
 	}
@@ -418,7 +430,7 @@ func TestForbiddenAndExpired(t *testing.T) {
 }
 
 func TestBadEventsAndConfiguration(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	s := r.service()
 	out := r.outcome(r.invoke(s, []byte(`{"source":"aws.ec2","detail-type":"EC2 AMI State Change","id":"x","detail":{}}`)), spot.Ignored)
 	if out.Event.DetailType != "EC2 AMI State Change" {
@@ -440,23 +452,25 @@ func TestBadEventsAndConfiguration(t *testing.T) {
 		}
 	}
 	if len(r.aws.Calls()) != 0 {
-		t.Errorf("AWS was asked: %v", r.aws.Calls())
+		t.Errorf("AWS got requests: %v", r.aws.Calls())
 	}
 }
 
-// TestRBACIsAllThereIs: the identity may do what the shipped manifest says and, for example, not read a secret.
-func TestRBACIsAllThereIs(t *testing.T) {
-	r := newRig(t)
+// TestRBACIsMinimal: with the shipped RBAC, the handler cannot read secrets, for example.
+func TestRBACIsMinimal(t *testing.T) {
+	r := newFixture(t)
 	cfg := r.cp.TokenConfig(shared.token)
 	cfg.UserAgent = probeAgent
 	handler, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := handler.CoreV1().Secrets("kube-system").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+	if _, err := handler.CoreV1().Secrets("kube-system").List(t.Context(),
+		metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("the handler may list secrets: %v", err)
 	}
-	if err := handler.CoreV1().Namespaces().Delete(t.Context(), "nobody", metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
+	if err := handler.CoreV1().Namespaces().Delete(t.Context(), "nobody",
+		metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("the handler may delete namespaces: %v", err)
 	}
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// app is a workload of a test's namespace: pods that run on the test's nodes only.
+// app is a workload in a test's namespace. Its pods run only on the test's nodes.
 type app struct {
 	name     string
 	replicas int32
 	grace    time.Duration // 30 s if zero
 	exit     time.Duration // from SIGTERM to its exit
-	ready    time.Duration // from its start until it is Ready
+	ready    time.Duration // from the start until Ready
 	tolerate bool          // every taint
 }
 
@@ -45,12 +45,15 @@ func (r *fixture) template(a app) corev1.PodTemplateSpec {
 	return t
 }
 
-// deploy creates Deployments and waits until all their pods are Ready.
+// deploy creates Deployments and waits until all pods are Ready.
 func (r *fixture) deploy(apps ...app) {
 	r.Helper()
 	for _, a := range apps {
-		_, err := r.client.AppsV1().Deployments(r.namespace).Create(r.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: a.name},
-			Spec: appsv1.DeploymentSpec{Replicas: &a.replicas, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}}, Template: r.template(a)}}, metav1.CreateOptions{})
+		_, err := r.client.AppsV1().Deployments(r.namespace).Create(r.Context(),
+			&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: a.name},
+				Spec: appsv1.DeploymentSpec{Replicas: &a.replicas,
+					Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}},
+					Template: r.template(a)}}, metav1.CreateOptions{})
 		if err != nil {
 			r.Fatal(err)
 		}
@@ -63,40 +66,44 @@ func (r *fixture) deploy(apps ...app) {
 // daemon creates a DaemonSet and waits until its pod on the only node is Ready.
 func (r *fixture) daemon(name string) {
 	r.Helper()
-	_, err := r.client.AppsV1().DaemonSets(r.namespace).Create(r.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}, Template: r.template(app{name: name})}}, metav1.CreateOptions{})
+	_, err := r.client.AppsV1().DaemonSets(r.namespace).Create(r.Context(),
+		&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}},
+				Template: r.template(app{name: name})}}, metav1.CreateOptions{})
 	if err != nil {
 		r.Fatal(err)
 	}
 	r.waitReady(name, 1)
 }
 
-// mirror creates the picture of a static pod on a node.
+// mirror creates the mirror pod of a static pod.
 func (r *fixture) mirror(name, node string) {
 	r.Helper()
 	t := r.template(app{name: name})
 	t.Annotations[corev1.MirrorPodAnnotationKey] = "x"
 	t.Spec.NodeName = node
-	_, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name + "-" + node, Labels: t.Labels, Annotations: t.Annotations}, Spec: t.Spec}, metav1.CreateOptions{})
+	_, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(),
+		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name + "-" + node, Labels: t.Labels,
+			Annotations: t.Annotations}, Spec: t.Spec}, metav1.CreateOptions{})
 	if err != nil {
 		r.Fatal(err)
 	}
 	r.waitReady(name, 1)
 }
 
-// guard creates a budget for an app.
 func (r *fixture) guard(app string, available int) (lift func()) {
 	r.Helper()
 	return r.guardPods(app, map[string]string{"app": app}, available)
 }
 
-// guardPods creates a budget and waits until the disruption controller has seen it and every pod.
+// guardPods creates a budget and waits until the disruption controller has observed it and all pods.
 func (r *fixture) guardPods(name string, labels map[string]string, available int) (lift func()) {
 	r.Helper()
 	min := intstr.FromInt(available)
 	budgets := r.client.PolicyV1().PodDisruptionBudgets(r.namespace)
 	_, err := budgets.Create(r.Context(), &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: &min, Selector: &metav1.LabelSelector{MatchLabels: labels}}}, metav1.CreateOptions{})
+		Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: &min,
+			Selector: &metav1.LabelSelector{MatchLabels: labels}}}, metav1.CreateOptions{})
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -120,7 +127,6 @@ func (r *fixture) pods(selector string) []corev1.Pod {
 	return l.Items
 }
 
-// podsOn are the names of the pods on a node.
 func (r *fixture) podsOn(node string) (names []string) {
 	r.Helper()
 	for _, p := range r.pods("") {
@@ -155,21 +161,20 @@ func (r *fixture) getNode(name string) *corev1.Node {
 	return n
 }
 
-// eventually waits for what others do.
 func (r *fixture) eventually(what string, is func() bool) {
 	r.Helper()
 	for end := time.Now().Add(45 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			r.Fatalf("waiting for %s: it never came", what)
+			r.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
 
-// record is what the kubelet noted of a pod's event; it must have happened.
+// record waits for the kubelet's record of an event of a pod.
 func (r *fixture) record(pod string, event testenv.KubeletEvent) testenv.KubeletRecord {
 	r.Helper()
 	var found testenv.KubeletRecord
-	r.eventually("the kubelet to note "+string(event)+" of "+pod, func() bool {
+	r.eventually("the kubelet to record "+string(event)+" of "+pod, func() bool {
 		for _, rec := range r.kubelet(event) {
 			if rec.Pod == pod {
 				found = rec
@@ -181,7 +186,7 @@ func (r *fixture) record(pod string, event testenv.KubeletEvent) testenv.Kubelet
 	return found
 }
 
-// kubelet is what the kubelets noted of this test's pods.
+// kubelet returns the kubelets' records of this test's pods.
 func (r *fixture) kubelet(event testenv.KubeletEvent) (recs []testenv.KubeletRecord) {
 	r.Helper()
 	all, err := r.cp.KubeletLog()
@@ -196,7 +201,7 @@ func (r *fixture) kubelet(event testenv.KubeletEvent) (recs []testenv.KubeletRec
 	return recs
 }
 
-// requests are the handler's requests to the API server that concern a node or this test's pods.
+// requests returns the handler's requests to the API server about a node or this test's pods.
 func (r *fixture) requests(node string) (reqs []testenv.AuditRecord) {
 	r.Helper()
 	all, err := r.cp.AuditLog()

@@ -11,39 +11,32 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// start runs the function on an event, and hands over the result when it has ended.
+// start is send for an interruption.
 func (r *fixture) start(s *fakelambda.Service, in spot.Interruption) <-chan fakelambda.Result {
 	r.Helper()
-	event, ended := r.encode(in), make(chan fakelambda.Result, 1)
-	go func() {
-		res, err := s.Invoke(r.Context(), function, fakelambda.RequestResponse, event)
-		if err != nil {
-			r.Error(err)
-		}
-		ended <- res
-	}()
-	return ended
+	return r.send(s, r.encode(in))
 }
 
-// TestLaterInvocations find the same machine a minute nearer to its end, when every pod is ending. They could only take
-// from what the first invocation gave.
+// TestLaterInvocations: when later invocations handle the same instance a minute closer to its deadline, all pods are
+// already terminating. The later invocations must not shorten any grace period.
 func TestLaterInvocations(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	victim := r.node()
-	r.deploy(app{name: "web", replicas: 2, exit: 9 * time.Second}, app{name: "long", replicas: 1, grace: 5 * time.Minute, exit: 9 * time.Second},
+	r.deploy(app{name: "web", replicas: 2, exit: 9 * time.Second},
+		app{name: "long", replicas: 1, grace: 5 * time.Minute, exit: 9 * time.Second},
 		app{name: "guarded", replicas: 1, grace: 5 * time.Minute, exit: 6 * time.Second})
 	r.guard("guarded", 1)
 	guarded, long := r.only("guarded"), r.only("long")
 	s := r.service()
-	in := r.warning(spot.SpotTerminate, victim, 52*time.Second) // 68 s are left; to be forced 3 s from now
+	in := r.warning(spot.SpotTerminate, victim, 52*time.Second) // 68 s left; force-deleted in 3 s
 	first := r.start(s, in)
-	r.record(guarded.Name, testenv.PodSigTerm) // the last to get it
+	r.record(guarded.Name, testenv.PodSigTerm) // the last pod to get it
 	ends := r.ends()
 	if len(ends) != 4 {
-		t.Fatalf("%d pods are ending, want 4", len(ends))
+		t.Fatalf("%d pods are terminating, want 4", len(ends))
 	}
 
-	// Some 4 s have passed, and to these 56 s more.
+	// About 4 s have passed. For these invocations, 56 s more.
 	later, other, newer := in, in, in
 	later.Time = in.Time.Add(-56 * time.Second)
 	other.Time, other.EventID = later.Time, in.EventID+"-other"
@@ -55,7 +48,7 @@ func TestLaterInvocations(t *testing.T) {
 	for going := true; going; {
 		for uid, end := range r.ends() {
 			if was, ok := ends[uid]; ok && !end.Equal(&was) {
-				t.Fatalf("the end of a pod was moved from %s to %s", was, end)
+				t.Fatalf("a pod's deletion timestamp changed from %s to %s", was, end)
 			}
 		}
 		select {
@@ -71,16 +64,16 @@ func TestLaterInvocations(t *testing.T) {
 		out := r.outcome(<-ended, spot.Drained)
 		for _, p := range out.Pods {
 			if _, ending := ends[p.UID]; ending && (p.Status != spot.PodTerminated || p.RequestedAt != nil) {
-				t.Errorf("a later invocation told a pod to end that was ending: %+v", p)
+				t.Errorf("a later invocation evicted a terminating pod: %+v", p)
 			}
 		}
 	}
-	r.forcedInTime(in, guarded.Name, time.Minute)
-	r.cutToTheEnd(in, long.Name)
-	r.gracesStand()
+	r.forceDeletedOnTime(in, guarded.Name, time.Minute)
+	r.cappedAtDeadline(in, long.Name)
+	r.gracePeriodsKept()
 	for _, q := range r.requests(victim) {
 		if q.Received.After(since) && (q.Subresource == "eviction" || q.Verb == "delete") {
-			t.Errorf("%s %s: a pod that was ending was asked again", q.Verb, q.URI)
+			t.Errorf("%s %s: a terminating pod was evicted or deleted again", q.Verb, q.URI)
 		}
 	}
 	if n := r.detached(); n != 1 {
@@ -88,12 +81,12 @@ func TestLaterInvocations(t *testing.T) {
 	}
 }
 
-// ends are the deletion timestamps of the pods that are ending, by UID.
+// ends returns the deletion timestamps of the terminating pods by UID.
 func (r *fixture) ends() map[string]metav1.Time {
 	r.Helper()
 	ends := map[string]metav1.Time{}
 	for _, p := range r.pods("") {
-		// With 0 seconds it is the kubelet that deletes a pod whose containers have ended: for a moment that can be seen.
+		// The kubelet deletes a pod with 0 s after its containers exit. This can be visible for a moment.
 		if p.DeletionTimestamp != nil && p.DeletionGracePeriodSeconds != nil && *p.DeletionGracePeriodSeconds > 0 {
 			ends[string(p.UID)] = *p.DeletionTimestamp
 		}
@@ -101,7 +94,7 @@ func (r *fixture) ends() map[string]metav1.Time {
 	return ends
 }
 
-// detached is how often the instance was detached.
+// detached returns the number of successful detaches.
 func (r *fixture) detached() (n int) {
 	for _, c := range r.aws.Calls("DetachInstances") {
 		if c.Err == nil {
@@ -111,7 +104,7 @@ func (r *fixture) detached() (n int) {
 	return n
 }
 
-// changes is how often the handler has changed the node.
+// changes returns the number of times that the handler patched the node.
 func (r *fixture) changes(node string) (n int) {
 	r.Helper()
 	for _, q := range r.requests(node) {
@@ -122,46 +115,49 @@ func (r *fixture) changes(node string) (n int) {
 	return n
 }
 
-// kill ends the invocation as the loss of its host does.
+// kill aborts the invocation as if its host were lost.
 func (r *fixture) kill(s *fakelambda.Service, ended <-chan fakelambda.Result) {
 	r.Helper()
 	s.KillAll()
 	if res := <-ended; res.FunctionError == "" {
-		r.Fatalf("it had ended before: %s", res.Payload)
+		r.Fatalf("it had finished before: %s", res.Payload)
 	}
 }
 
-// TestTakenUpWhereItStopped: one invocation is killed between the tags and the detach, the next while pods are ending and
-// one is still refused; the third has one thing left to do.
-func TestTakenUpWhereItStopped(t *testing.T) {
-	r := newRig(t)
+// TestResumesAfterKill: the first invocation is killed between tagging and detaching, the second while pods terminate
+// and one is still refused. Only the refused pod is left for the third.
+func TestResumesAfterKill(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
-	r.deploy(app{name: "web", replicas: 2, grace: 4 * time.Minute, exit: 8 * time.Second}, app{name: "guarded", replicas: 1, grace: 3 * time.Second, exit: 2 * time.Second})
+	r.deploy(app{name: "web", replicas: 2, grace: 4 * time.Minute, exit: 8 * time.Second},
+		app{name: "guarded", replicas: 1, grace: 3 * time.Second, exit: 2 * time.Second})
 	r.guard("guarded", 1)
 	guarded, web := r.only("guarded"), r.pods("app=web")
 	r.aws.Delay("DetachInstances", 5*time.Second)
 	s := r.service()
-	in := r.warning(spot.SpotTerminate, victim, 94*time.Second) // 26 s are left; the guarded pod is force-deleted in 18 s
+	in := r.warning(spot.SpotTerminate, victim, 94*time.Second) // 26 s left; the guarded pod is force-deleted in 18 s
 
 	first := r.start(s, in)
-	r.eventually("the tags and the cordon", func() bool { return len(r.aws.Calls("CreateTags")) == 1 && r.changes(victim) == 1 })
+	r.eventually("the tags and the cordon",
+		func() bool { return len(r.aws.Calls("CreateTags")) == 1 && r.changes(victim) == 1 })
 	r.kill(s, first)
 	if n := r.detached(); n != 0 {
 		t.Fatalf("it was killed too late: %d detaches", n)
 	}
-	marked := r.getNode(victim).Annotations["kops-spot.cast.ai/deadline"]
+	cordoned := r.getNode(victim).Annotations["kops-spot.cast.ai/deadline"]
 
 	r.aws.Heal()
 	second := r.start(s, in)
-	r.eventually("the detach, and the pods to be told to end", func() bool { return r.detached() == 1 && len(r.kubelet(testenv.PodSigTerm)) == 2 })
+	r.eventually("the detach, and SIGTERM for two pods",
+		func() bool { return r.detached() == 1 && len(r.kubelet(testenv.PodSigTerm)) == 2 })
 	r.kill(s, second)
 	if n := len(r.kubelet(testenv.PodSigTerm)); n != 2 {
 		t.Fatalf("it was killed too late: %d pods got SIGTERM", n)
 	}
 
 	out := r.outcome(<-r.start(s, in), spot.Drained)
-	if !out.Deadline.Equal(in.Time.Add(notice)) || marked != out.Deadline.Format(time.RFC3339) {
-		t.Errorf("the deadline is %v, was %s", out.Deadline, marked)
+	if !out.Deadline.Equal(in.Time.Add(notice)) || cordoned != out.Deadline.Format(time.RFC3339) {
+		t.Errorf("the deadline is %v, was %s", out.Deadline, cordoned)
 	}
 	if n := r.detached(); n != 1 || out.Replacement.Action != spot.ReplaceAlready {
 		t.Errorf("the instance was detached %d times: %+v", n, out.Replacement)
@@ -170,20 +166,20 @@ func TestTakenUpWhereItStopped(t *testing.T) {
 		t.Errorf("the node was changed %d times", n)
 	}
 	for _, p := range web {
-		r.cutToTheEnd(in, p.Name)
-		if told := r.told(out, p); told.Status != spot.PodTerminated {
-			t.Errorf("%+v", told)
+		r.cappedAtDeadline(in, p.Name)
+		if got := r.podResult(out, p); got.Status != spot.PodTerminated {
+			t.Errorf("%+v", got)
 		}
 	}
-	r.forcedInTime(in, guarded.Name, 3*time.Second)
-	r.gracesStand()
-	r.askedOnce(victim)
+	r.forceDeletedOnTime(in, guarded.Name, 3*time.Second)
+	r.gracePeriodsKept()
+	r.evictedOnce(victim)
 }
 
-// TestDeadlineOutlivesTheInvocation: an event that seems to come from the future counts as sent when it came, and for the
-// next invocation that is what stands on the node.
-func TestDeadlineOutlivesTheInvocation(t *testing.T) {
-	r := newRig(t)
+// TestDeadlineIsKeptOnTheNode: an event with a time in the future counts as sent when it arrived. The next invocation
+// uses the deadline in the node's annotation.
+func TestDeadlineIsKeptOnTheNode(t *testing.T) {
+	r := newFixture(t)
 	victim := r.node()
 	r.deploy(app{name: "web", replicas: 1, exit: 4 * time.Second})
 	web := r.only("web")
@@ -193,13 +189,13 @@ func TestDeadlineOutlivesTheInvocation(t *testing.T) {
 	first := r.start(s, in)
 	r.record(web.Name, testenv.PodSigTerm)
 	r.kill(s, first)
-	marked, err := time.Parse(time.RFC3339, r.getNode(victim).Annotations["kops-spot.cast.ai/deadline"])
-	if err != nil || marked.After(latest) {
-		t.Errorf("the node is marked with the deadline %v: %v", marked, err)
+	cordoned, err := time.Parse(time.RFC3339, r.getNode(victim).Annotations["kops-spot.cast.ai/deadline"])
+	if err != nil || cordoned.After(latest) {
+		t.Errorf("the node's annotation has the deadline %v: %v", cordoned, err)
 	}
-	time.Sleep(time.Second) // the deadline stands in whole seconds
-	if out := r.outcome(<-r.start(s, in), spot.Drained); !out.Deadline.Equal(marked) {
-		t.Errorf("the next invocation moved the deadline from %v to %v", marked, out.Deadline)
+	time.Sleep(time.Second) // the annotation has whole seconds
+	if out := r.outcome(<-r.start(s, in), spot.Drained); !out.Deadline.Equal(cordoned) {
+		t.Errorf("the next invocation moved the deadline from %v to %v", cordoned, out.Deadline)
 	}
-	r.gracesStand()
+	r.gracePeriodsKept()
 }

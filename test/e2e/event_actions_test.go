@@ -18,74 +18,79 @@ import (
 )
 
 const (
-	looksAtInstance = "DescribeInstances"
-	looksAtGroup    = "DescribeAutoScalingGroups, DescribeAutoScalingInstances, DescribeInstances, DescribeLifecycleHooks"
+	readsInstance = "DescribeInstances"
+	readsGroup    = "DescribeAutoScalingGroups, DescribeAutoScalingInstances, DescribeInstances, DescribeLifecycleHooks"
 
 	cordons = "patch nodes"
 	evicts  = "create pods/eviction, patch nodes"
 	forces  = "create pods/eviction, delete pods, patch nodes"
 )
 
-// acts is what comes of an event on each of the nodes that it names. On each is a pod that may go and, where there is
-// one, a pod whose budget never lets it go.
+// acts is the expected effect of an event on each node that it names. Each node has a pod that may be evicted and, if
+// guarded, a pod whose budget never allows it.
 type acts struct {
 	sample   string
-	settings string // beside the default, as NAME=value
+	settings string // in addition to the defaults, as NAME=value
 	age      time.Duration
 	guarded  bool
 	result   spot.Result
-	aws      string // what AWS is asked
-	changes  string // and by what it is changed
-	writes   string // the handler's kinds of requests that change something in the cluster
-	marked   bool   // the node keeps the handler's marks
-	served   bool   // load balancers still send to it
-	left     []int  // those of the event's instances that nothing is done about
+	aws      string // reads
+	changes  string // writes
+	writes   string // the handler's writes to the cluster
+	cordoned bool   // the node stays cordoned
+	served   bool   // load balancers still use it
+	left     []int  // indexes of the instances that are not affected
 }
 
-var familyActs = []acts{
+var eventActions = []acts{
 	{sample: "spot-interruption-terminate", age: 105 * time.Second, guarded: true,
-		result: spot.Drained, aws: looksAtGroup, changes: "CreateTags, DetachInstances", writes: forces, marked: true},
+		result: spot.Drained, aws: readsGroup, changes: "CreateTags, DetachInstances", writes: forces, cordoned: true},
 	{sample: "spot-interruption-doc-arn", age: 105 * time.Second, guarded: true,
-		result: spot.Drained, aws: looksAtGroup, changes: "CreateTags, DetachInstances", writes: forces, marked: true},
-	{sample: "spot-interruption-stop", age: 105 * time.Second, guarded: true, result: spot.Drained, aws: looksAtInstance, writes: forces, marked: true},
+		result: spot.Drained, aws: readsGroup, changes: "CreateTags, DetachInstances", writes: forces, cordoned: true},
+	{sample: "spot-interruption-stop", age: 105 * time.Second, guarded: true, result: spot.Drained, aws: readsInstance,
+		writes: forces, cordoned: true},
 	{sample: "spot-interruption-hibernate", age: 12 * time.Second, guarded: true,
-		result: spot.Incomplete, aws: looksAtInstance, writes: evicts, marked: true},
+		result: spot.Incomplete, aws: readsInstance, writes: evicts, cordoned: true},
 	{sample: "rebalance-recommendation", settings: "REBALANCE=cordon", guarded: true,
-		result: spot.Cordoned, aws: looksAtInstance, writes: cordons, marked: true, served: true},
-	{sample: "rebalance-recommendation", settings: "REBALANCE=drain", result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
+		result: spot.Cordoned, aws: readsInstance, writes: cordons, cordoned: true, served: true},
+	{sample: "rebalance-recommendation", settings: "REBALANCE=drain", result: spot.Drained, aws: readsInstance,
+		writes: evicts, cordoned: true},
 	{sample: "rehearsal-spot-terminate", settings: "REHEARSALS=act", age: 110 * time.Second, guarded: true,
-		result: spot.Incomplete, aws: looksAtInstance, writes: evicts, served: true},
+		result: spot.Incomplete, aws: readsInstance, writes: evicts, served: true},
 	{sample: "rehearsal-rebalance", settings: "REHEARSALS=act REBALANCE=drain",
-		result: spot.Drained, aws: looksAtInstance, writes: evicts, served: true},
-	{sample: "health-scheduled-change", settings: "SCHEDULED_CHANGE=drain", result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
+		result: spot.Drained, aws: readsInstance, writes: evicts, served: true},
+	{sample: "health-scheduled-change", settings: "SCHEDULED_CHANGE=drain", result: spot.Drained, aws: readsInstance,
+		writes: evicts, cordoned: true},
 	{sample: "health-scheduled-change-arn-entity", settings: "SCHEDULED_CHANGE=drain",
-		result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
-	{sample: "health-organization", settings: "SCHEDULED_CHANGE=drain", result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
+		result: spot.Drained, aws: readsInstance, writes: evicts, cordoned: true},
+	{sample: "health-organization", settings: "SCHEDULED_CHANGE=drain", result: spot.Drained, aws: readsInstance,
+		writes: evicts, cordoned: true},
 	{sample: "health-page-1-of-2", settings: "SCHEDULED_CHANGE=drain",
-		result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true, left: []int{2}}, // it is resolved
-	{sample: "health-page-2-of-2", settings: "SCHEDULED_CHANGE=drain", result: spot.Drained, aws: looksAtInstance, writes: evicts, marked: true},
+		result: spot.Drained, aws: readsInstance, writes: evicts, cordoned: true, left: []int{2}}, // resolved
+	{sample: "health-page-2-of-2", settings: "SCHEDULED_CHANGE=drain", result: spot.Drained, aws: readsInstance,
+		writes: evicts, cordoned: true},
 	{sample: "health-backup", settings: "SCHEDULED_CHANGE=drain", result: spot.Ignored, left: []int{0}},
 }
 
-// TestFamilyActs: every event that is acted on, each with nodes of its own, and side by side.
-func TestFamilyActs(t *testing.T) {
-	r := newRig(t)
+// TestEventActions sends every event that the function acts on, in parallel and each to its own nodes.
+func TestEventActions(t *testing.T) {
+	r := newFixture(t)
 	services := map[string]*fakelambda.Service{}
-	names, nodes := make([]map[string]string, len(familyActs)), make([][]machine, len(familyActs))
-	var all []machine
-	for i, a := range familyActs {
+	names, nodes := make([]map[string]string, len(eventActions)), make([][]target, len(eventActions))
+	var all []target
+	for i, a := range eventActions {
 		if services[a.settings] == nil {
 			services[a.settings] = r.serviceWith(a.settings)
 		}
 		names[i] = map[string]string{}
 		for _, id := range instancesIn(readSample(t, a.sample)) {
-			m := machine{r.instance().ID, r.group}
+			m := target{r.instance().ID, r.group}
 			names[i][id], nodes[i] = m.id, append(nodes[i], m)
 		}
 		all = append(all, nodes[i]...)
 	}
 	r.join(all...)
-	for i, a := range familyActs {
+	for i, a := range eventActions {
 		for _, m := range nodes[i] {
 			r.pin(app{name: "web-" + m.id}, m.id)
 			if a.guarded {
@@ -93,7 +98,7 @@ func TestFamilyActs(t *testing.T) {
 			}
 		}
 	}
-	for i, a := range familyActs {
+	for i, a := range eventActions {
 		for _, m := range nodes[i] {
 			r.waitReady("web-"+m.id, 1)
 			if a.guarded {
@@ -101,16 +106,16 @@ func TestFamilyActs(t *testing.T) {
 			}
 		}
 	}
-	ended := make([]<-chan fakelambda.Result, len(familyActs))
-	for i, a := range familyActs {
+	ended := make([]<-chan fakelambda.Result, len(eventActions))
+	for i, a := range eventActions {
 		ended[i] = r.send(services[a.settings], r.sample(a.sample, max(a.age, time.Second), names[i]))
 	}
-	outs := make([]spot.Outcome, len(familyActs))
-	for i, a := range familyActs {
+	outs := make([]spot.Outcome, len(eventActions))
+	for i, a := range eventActions {
 		outs[i] = r.outcome(<-ended[i], a.result)
 	}
 	r.auditSettles()
-	for i, a := range familyActs {
+	for i, a := range eventActions {
 		each := outs[i].Outcomes
 		if len(each) == 0 {
 			each = []spot.Outcome{outs[i]}
@@ -120,9 +125,10 @@ func TestFamilyActs(t *testing.T) {
 				r.acted(acts{sample: a.sample, settings: a.settings, served: true}, m, spot.Outcome{})
 				continue
 			}
-			at := slices.IndexFunc(each, func(o spot.Outcome) bool { return o.Node == m.id && o.Event.Instance == m.id })
+			at := slices.IndexFunc(each,
+				func(o spot.Outcome) bool { return o.Node == m.id && o.Event.Instance == m.id })
 			if at < 0 {
-				t.Errorf("%s %s: no outcome tells of %s: %+v", a.sample, a.settings, m.id, outs[i])
+				t.Errorf("%s %s: no outcome for %s: %+v", a.sample, a.settings, m.id, outs[i])
 				continue
 			}
 			r.acted(a, m, each[at])
@@ -130,7 +136,7 @@ func TestFamilyActs(t *testing.T) {
 	}
 }
 
-// serviceWith is the function with more settings, as NAME=value.
+// serviceWith starts the function with additional settings, as NAME=value.
 func (r *fixture) serviceWith(settings string) *fakelambda.Service {
 	r.Helper()
 	plain := maps.Clone(r.env)
@@ -142,30 +148,31 @@ func (r *fixture) serviceWith(settings string) *fakelambda.Service {
 	return r.service()
 }
 
-// acted demands of a node, of its pods and of the account what an event is to have done.
-func (r *fixture) acted(a acts, m machine, out spot.Outcome) {
+// acted compares the node, its pods and the account with the expected effect.
+func (r *fixture) acted(a acts, m target, out spot.Outcome) {
 	r.Helper()
 	bad := func(format string, args ...any) {
 		r.Helper()
 		r.Errorf("%s %s: "+format, append([]any{a.sample, a.settings}, args...)...)
 	}
 	if asks, changes := operations(r.calls(m, 0)); asks != a.aws || changes != a.changes {
-		bad("AWS was asked %q, want %q, and changed by %q, want %q", asks, a.aws, changes, a.changes)
+		bad("AWS got the reads %q, want %q, and the writes %q, want %q", asks, a.aws, changes, a.changes)
 	}
 	if writes := r.writes(m.id, "web-"+m.id, "guarded-"+m.id); writes != a.writes {
 		bad("the handler did %q, want %q", writes, a.writes)
 	}
 	n := r.getNode(m.id)
 	_, unserved := n.Labels["node.kubernetes.io/exclude-from-external-load-balancers"]
-	if marked := n.Labels["autoscaling.cast.ai/draining"] != ""; marked != a.marked || n.Spec.Unschedulable != a.marked || unserved == a.served {
-		bad("marked %v, unschedulable %v, out of load balancers %v", marked, n.Spec.Unschedulable, unserved)
+	if cordoned := n.Labels["autoscaling.cast.ai/draining"] != ""; cordoned != a.cordoned ||
+		n.Spec.Unschedulable != a.cordoned || unserved == a.served {
+		bad("label %v, unschedulable %v, out of load balancers %v", cordoned, n.Spec.Unschedulable, unserved)
 	}
-	if len(n.Spec.Taints) != 0 && !a.marked {
-		bad("the taints %v are left", n.Spec.Taints)
+	if len(n.Spec.Taints) != 0 && !a.cordoned {
+		bad("the taints %v remain", n.Spec.Taints)
 	}
 	for name := range n.Annotations {
-		if strings.HasPrefix(name, "kops-spot.cast.ai/") && !a.marked {
-			bad("the annotation %s is left", name)
+		if strings.HasPrefix(name, "kops-spot.cast.ai/") && !a.cordoned {
+			bad("the annotation %s remains", name)
 		}
 	}
 	left := r.podsOn(m.id)
@@ -180,9 +187,10 @@ func (r *fixture) acted(a acts, m machine, out spot.Outcome) {
 		want = slices.Insert(want, 0, "guarded-"+m.id)
 	}
 	if !slices.Equal(left, want) {
-		bad("on the node there are %v, want %v", left, want)
+		bad("the node has the pods %v, want %v", left, want)
 	}
-	if a.changes == "" && out.Result != "" && (out.Replacement.Action != spot.ReplaceNone || out.Replacement.Reason == "") {
+	if a.changes == "" && out.Result != "" &&
+		(out.Replacement.Action != spot.ReplaceNone || out.Replacement.Reason == "") {
 		bad("the replacement is %+v", out.Replacement)
 	}
 	for _, p := range out.Pods {
@@ -192,14 +200,15 @@ func (r *fixture) acted(a acts, m machine, out spot.Outcome) {
 	}
 }
 
-// TestFamilyLifecycle: while a hook that is named holds an instance, its node is drained and heartbeats are sent; only
-// then is the group let go on. Hooks that are not named, and kOps' own where its drainer is, are left to whom they belong.
-func TestFamilyLifecycle(t *testing.T) {
+// TestLifecycleEvents: the function drains the node and sends heartbeats while a configured hook holds the instance,
+// then completes the lifecycle action. It leaves all other hooks alone, including kOps' own where
+// node-termination-handler runs.
+func TestLifecycleEvents(t *testing.T) {
 	const long, theirs, nth = 16 * time.Second, "theirs", "nodes-NTHLifecycleHook"
-	r := newRig(t)
+	r := newFixture(t)
 	s := r.serviceWith("HOOKS=" + sampleHook + "," + nth)
 	type held struct {
-		machine
+		target
 		hooks []string
 		exit  time.Duration
 		node  bool
@@ -212,22 +221,25 @@ func TestFamilyLifecycle(t *testing.T) {
 		"asg-from-warm-pool":            {hooks: []string{sampleHook}},
 	}
 	for name, h := range actions {
-		h.machine = machine{r.instance().ID, r.group}
+		h.target = target{r.instance().ID, r.group}
 		r.aws.SetGroup(h.group, func(g *spottest.Group) {
 			for _, hook := range append([]string{nth}, h.hooks...) {
-				g.Hooks = append(g.Hooks, spottest.Hook{Name: hook, Transition: spottest.HookTerminating, Heartbeat: 30 * time.Second})
+				g.Hooks = append(g.Hooks,
+					spottest.Hook{Name: hook, Transition: spottest.HookTerminating, Heartbeat: 30 * time.Second})
 			}
 		})
 		if h.node {
-			r.join(h.machine)
+			r.join(h.target)
 			r.pin(app{name: "web-" + h.id, exit: h.exit}, h.id)
 			r.waitReady("web-"+h.id, 1)
 		}
-		if err := r.aws.CreateTags(t.Context(), []string{h.id}, map[string]string{"aws-node-termination-handler/managed": ""}); err != nil {
+		if err := r.aws.CreateTags(t.Context(), []string{h.id},
+			map[string]string{"aws-node-termination-handler/managed": ""}); err != nil {
 			t.Fatal(err)
 		}
 		for _, a := range r.aws.TerminateMember(h.id) {
-			names := map[string]string{sampleToken: a.Token, sampleGroup: a.Group, sampleHook: a.Hook, instancesIn(readSample(t, name))[0]: a.Instance}
+			names := map[string]string{sampleToken: a.Token, sampleGroup: a.Group, sampleHook: a.Hook,
+				instancesIn(readSample(t, name))[0]: a.Instance}
 			ended := r.send(s, r.sample(name, time.Second, names))
 			if a.Hook == sampleHook {
 				h.ended = ended
@@ -235,7 +247,8 @@ func TestFamilyLifecycle(t *testing.T) {
 			}
 			before := len(r.aws.Calls())
 			out := r.outcome(<-ended, spot.Skipped)
-			if out.Lifecycle != nil || !strings.Contains(out.Reason, a.Hook) || a.Hook == theirs && len(r.calls(h.machine, before)) != 0 {
+			if out.Lifecycle != nil || !strings.Contains(out.Reason, a.Hook) || a.Hook == theirs &&
+				len(r.calls(h.target, before)) != 0 {
 				t.Errorf("%s: the hook %s is another's: %+v", name, a.Hook, out)
 			}
 		}
@@ -248,20 +261,21 @@ func TestFamilyLifecycle(t *testing.T) {
 		out := r.outcome(<-h.ended, want)
 		beats := 1
 		if h.exit == long {
-			beats = 2 // at once, and after half of the hook's timeout
+			beats = 2 // at once, and after half of the heartbeat timeout
 		}
 		var completed, beaten []spottest.AWSCall
-		for _, c := range r.calls(h.machine, 0) {
+		for _, c := range r.calls(h.target, 0) {
 			switch c.Operation {
 			case "CompleteLifecycleAction":
 				completed = append(completed, c)
 			case "RecordLifecycleActionHeartbeat":
 				beaten = append(beaten, c)
 			case "DetachInstances":
-				t.Errorf("%s: AWS was changed by %s", name, c.Operation)
+				t.Errorf("%s: AWS got the write %s", name, c.Operation)
 			}
 		}
-		if len(completed) != 1 || completed[0].Err != nil || completed[0].Hook != sampleHook || out.Lifecycle == nil || out.Lifecycle.Completed == nil {
+		if len(completed) != 1 || completed[0].Err != nil || completed[0].Hook != sampleHook || out.Lifecycle == nil ||
+			out.Lifecycle.Completed == nil {
 			t.Errorf("%s: completed %+v: %+v", name, completed, out.Lifecycle)
 			continue
 		}
@@ -269,12 +283,14 @@ func TestFamilyLifecycle(t *testing.T) {
 			t.Errorf("%s: heartbeats %+v: %+v; want %d", name, beaten, out.Lifecycle, beats)
 		}
 		if h.node {
-			if exited := r.record("web-"+h.id, testenv.PodExited); completed[0].Time.Before(exited.Time) || !r.getNode(h.id).Spec.Unschedulable {
-				t.Errorf("%s: the group was let go on at %v, the pod had exited at %v", name, completed[0].Time, exited.Time)
+			if exited := r.record("web-"+h.id, testenv.PodExited); completed[0].Time.Before(exited.Time) ||
+				!r.getNode(h.id).Spec.Unschedulable {
+				t.Errorf("%s: the action was completed at %v, the pod exited at %v", name, completed[0].Time,
+					exited.Time)
 			}
 		}
 		for _, m := range r.aws.Group(h.group).Members {
-			if m.ID == h.id && m.State != "Terminating:Wait" { // there is still another's hook
+			if m.ID == h.id && m.State != "Terminating:Wait" { // another hook is still pending
 				t.Errorf("%s: the instance is %s", name, m.State)
 			}
 		}
@@ -282,17 +298,17 @@ func TestFamilyLifecycle(t *testing.T) {
 			t.Errorf("%s: %+v", name, out.Replacement)
 		}
 	}
-	r.gracesStand()
+	r.gracePeriodsKept()
 }
 
-// checked are the events by which the function is asked whether it could act.
-var checked = []string{"self-check-schedule", "self-check-asked"}
+// selfChecks are the events that start a self-check.
+var selfChecks = []string{"self-check-schedule", "self-check-asked"}
 
-// TestFamilySelfCheck: with the shipped RBAC the function is ready, and with a credential that is not bound by it, it says
-// so; neither changes anything.
-func TestFamilySelfCheck(t *testing.T) {
-	r := newRig(t)
-	ours := r.machines(1)[0]
+// TestSelfCheck: the function is ready with the shipped RBAC and reports missing permissions with another token.
+// Neither changes anything.
+func TestSelfCheck(t *testing.T) {
+	r := newFixture(t)
+	ours := r.targets(1)[0]
 	other, err := r.cp.ServiceAccountToken(t.Context(), r.namespace, "default", time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -302,12 +318,12 @@ func TestFamilySelfCheck(t *testing.T) {
 		result selfcheck.Readiness
 	}{{shared.token, selfcheck.Ready}, {other, selfcheck.NotReady}} {
 		s := r.serviceWith("LOGIN=file:" + r.file(string(c.result), c.token))
-		var told []<-chan fakelambda.Result
-		for _, name := range checked {
-			told = append(told, r.send(s, r.sample(name, time.Second, nil)))
+		var pending []<-chan fakelambda.Result
+		for _, name := range selfChecks {
+			pending = append(pending, r.send(s, r.sample(name, time.Second, nil)))
 		}
-		for i, name := range checked {
-			res := <-told[i]
+		for i, name := range selfChecks {
+			res := <-pending[i]
 			var check selfcheck.SelfCheck
 			if err := json.Unmarshal(res.Payload, &check); err != nil || res.FunctionError != "" {
 				t.Fatalf("%s: %v: %s", name, err, res.Payload)
@@ -321,59 +337,63 @@ func TestFamilySelfCheck(t *testing.T) {
 					rights = append(rights, right)
 				}
 			}
-			if check.Result != c.result || check.Cluster != cluster || check.Version != 1 || check.Overdue == nil || len(check.Overdue) != 0 {
+			if check.Result != c.result || check.Cluster != cluster || check.Version != 1 || check.Overdue == nil ||
+				len(check.Overdue) != 0 {
 				t.Errorf("%s: %s", name, res.Payload)
 			}
-			if c.result == selfcheck.Ready && len(rights) != len(kube.Requests())-1 { // Karpenter's is not asked for
+			if c.result == selfcheck.Ready && len(rights) != len(kube.Requests())-1 { // except Karpenter's
 				t.Errorf("%s: it may %v, and the handler's requests are %v", name, rights, kube.Requests())
 			}
-			if c.result == selfcheck.NotReady && (len(rights) != 0 || !strings.Contains(string(res.Payload), "deploy/rbac.yaml")) {
+			if c.result == selfcheck.NotReady &&
+				(len(rights) != 0 || !strings.Contains(string(res.Payload), "deploy/rbac.yaml")) {
 				t.Errorf("%s: it may %v: %s", name, rights, res.Payload)
 			}
 		}
 	}
-	if asks, changes := operations(r.aws.Calls()); asks != "DescribeAutoScalingGroups, DescribeInstances" || changes != "" {
-		t.Errorf("AWS was asked %q and changed by %q", asks, changes)
+	if asks, changes := operations(r.aws.Calls()); asks != "DescribeAutoScalingGroups, DescribeInstances" ||
+		changes != "" {
+		t.Errorf("AWS got the reads %q and the writes %q", asks, changes)
 	}
 	for metric, n := range map[string]int{`"Ready":1`: 2, `"Ready":0`: 2} {
 		if seen := strings.Count(r.logs.String(), metric); seen != n {
-			t.Errorf("%s stands %d times in the log, want %d", metric, seen, n)
+			t.Errorf("%s is in the log %d times, want %d", metric, seen, n)
 		}
 	}
 	r.nothingChanged(ours.id)
 }
 
-// TestFamilySelfCheckNamesOverdueInstances: with an instance that EC2 was to take back and that still runs long after, the
-// function is not ready until somebody terminates it; the function itself does not.
-func TestFamilySelfCheckNamesOverdueInstances(t *testing.T) {
-	r := newRig(t)
+// TestSelfCheckNamesOverdueInstances: an instance that still runs long after its deadline makes the function not ready
+// until somebody terminates it. The function itself does not.
+func TestSelfCheckNamesOverdueInstances(t *testing.T) {
+	r := newFixture(t)
 	past := time.Now().Add(-20 * time.Minute).UTC().Truncate(time.Second)
 	i := r.aws.AddInstance(spottest.Instance{Spot: true, Tags: map[string]string{spot.TagCluster: cluster}})
-	r.join(machine{id: i.ID})
+	r.join(target{id: i.ID})
 	r.patchNode(i.ID, fmt.Sprintf(`{"metadata":{"labels":{"autoscaling.cast.ai/draining":"spot-interruption"},"annotations":{
 		"kops-spot.cast.ai/event":"x","kops-spot.cast.ai/kind":"spot-terminate","kops-spot.cast.ai/applied":"unschedulable","kops-spot.cast.ai/deadline":%q}},
 		"spec":{"unschedulable":true}}`, past.Format(time.RFC3339)))
 	check := func(want selfcheck.Readiness) (failed []selfcheck.Check, overdue []spot.OverdueInstance) {
 		t.Helper()
 		res := r.invoke(r.service(), r.sample("self-check-schedule", time.Second, nil))
-		var told selfcheck.SelfCheck
-		if err := json.Unmarshal(res.Payload, &told); err != nil || told.Result != want {
+		var check selfcheck.SelfCheck
+		if err := json.Unmarshal(res.Payload, &check); err != nil || check.Result != want {
 			t.Fatalf("%s, %v; want %s", res.Payload, err, want)
 		}
-		return slices.DeleteFunc(told.Checks, func(c selfcheck.Check) bool { return c.OK }), told.Overdue
+		return slices.DeleteFunc(check.Checks, func(c selfcheck.Check) bool { return c.OK }), check.Overdue
 	}
 	failed, overdue := check(selfcheck.NotReady)
 	if !slices.Equal(overdue, []spot.OverdueInstance{{Node: i.ID, Instance: i.ID, Since: past}}) {
-		t.Errorf("overdue are %+v", overdue)
+		t.Errorf("overdue: %+v", overdue)
 	}
-	if len(failed) != 1 || failed[0].Name != "overdue: "+i.ID || !strings.Contains(failed[0].Advice, "--instance-ids "+i.ID) {
-		t.Errorf("failed have %+v", failed)
+	if len(failed) != 1 || failed[0].Name != "overdue: "+i.ID ||
+		!strings.Contains(failed[0].Advice, "--instance-ids "+i.ID) {
+		t.Errorf("failed: %+v", failed)
 	}
 	if _, changes := operations(r.aws.Calls()); changes != "" {
-		t.Errorf("AWS was changed by %q", changes)
+		t.Errorf("AWS got the writes %q", changes)
 	}
 	r.aws.SetState(i.ID, "terminated")
 	if _, overdue := check(selfcheck.Ready); len(overdue) != 0 {
-		t.Errorf("overdue are %+v", overdue)
+		t.Errorf("overdue: %+v", overdue)
 	}
 }

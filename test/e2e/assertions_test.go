@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// notice is from a Spot warning to the machine's end.
+	// notice is the time from a Spot warning to the deadline.
 	notice = 2 * time.Minute
 
-	// reserve is what the handler keeps before that end, for the kubelet and for volumes.
+	// reserve is the time that the handler keeps before the deadline for the kubelet and volumes.
 	reserve = 5 * time.Second
 )
 
-// only is the app's one pod.
+// only returns the app's single pod.
 func (r *fixture) only(app string) corev1.Pod {
 	r.Helper()
 	pods := r.pods("app=" + app)
@@ -27,19 +27,19 @@ func (r *fixture) only(app string) corev1.Pod {
 	return pods[0]
 }
 
-// told is what the outcome says of a pod.
-func (r *fixture) told(out spot.Outcome, pod corev1.Pod) spot.PodResult {
+// podResult returns the outcome's result for a pod.
+func (r *fixture) podResult(out spot.Outcome, pod corev1.Pod) spot.PodResult {
 	r.Helper()
 	for _, p := range out.Pods {
 		if p.UID == string(pod.UID) {
 			return p
 		}
 	}
-	r.Fatalf("the outcome does not tell of %s: %+v", pod.Name, out.Pods)
+	r.Fatalf("the outcome does not have %s: %+v", pod.Name, out.Pods)
 	return spot.PodResult{}
 }
 
-// sigterm is what the kubelet noted of a pod's SIGTERM, once the drain is over; that there was none is an error.
+// sigterm returns the kubelet's record of a pod's SIGTERM. It fails the test if there is none.
 func (r *fixture) sigterm(pod string) (rec testenv.KubeletRecord, ok bool) {
 	r.Helper()
 	for _, rec := range r.kubelet(testenv.PodSigTerm) {
@@ -51,25 +51,25 @@ func (r *fixture) sigterm(pod string) (rec testenv.KubeletRecord, ok bool) {
 	return rec, false
 }
 
-// forcedInTime demands that a pod got SIGTERM with that grace period, at the last moment at which the period still ends
-// before the reserve does: not sooner, and not so late that the machine's end would cut it.
-func (r *fixture) forcedInTime(in spot.Interruption, pod string, grace time.Duration) {
+// forceDeletedOnTime fails unless a pod got SIGTERM with that grace period at the last moment at which the period still
+// ends before the reserve: not earlier, and not so late that the deadline cuts it.
+func (r *fixture) forceDeletedOnTime(in spot.Interruption, pod string, grace time.Duration) {
 	r.Helper()
 	term, ok := r.sigterm(pod)
 	if !ok {
 		return
 	}
 	if got := time.Duration(term.Grace) * time.Second; got != grace {
-		r.Errorf("%s got %s to end, want %s", pod, got, grace)
+		r.Errorf("%s got a grace period of %s, want %s", pod, got, grace)
 	}
 	before := in.Time.Add(notice).Sub(term.Time)
 	if want := reserve + grace; before > want+time.Second || before < want-reserve+time.Second {
-		r.Errorf("%s got SIGTERM %s before the machine's end, want %s", pod, before, want)
+		r.Errorf("%s got SIGTERM %s before the deadline, want %s", pod, before, want)
 	}
 }
 
-// cutToTheEnd demands that a pod got SIGTERM with what was left until the reserve.
-func (r *fixture) cutToTheEnd(in spot.Interruption, pod string) {
+// cappedAtDeadline fails unless a pod got SIGTERM with the time left until the reserve.
+func (r *fixture) cappedAtDeadline(in spot.Interruption, pod string) {
 	r.Helper()
 	term, ok := r.sigterm(pod)
 	if !ok {
@@ -77,20 +77,21 @@ func (r *fixture) cutToTheEnd(in spot.Interruption, pod string) {
 	}
 	end := term.Time.Add(time.Duration(term.Grace) * time.Second)
 	if before := in.Time.Add(notice).Sub(end); before < reserve-time.Second || before > reserve+3*time.Second {
-		r.Errorf("the %d s of %s end %s before the machine does, want %s", term.Grace, pod, before, reserve)
+		r.Errorf("the %d s of %s end %s before the deadline, want %s", term.Grace, pod, before, reserve)
 	}
 }
 
-// gracesStand demands that no pod had its grace period shortened and none was killed.
-func (r *fixture) gracesStand() {
+// gracePeriodsKept fails if a pod's grace period was shortened or a pod was killed.
+func (r *fixture) gracePeriodsKept() {
 	r.Helper()
 	for _, rec := range append(r.kubelet(testenv.PodGraceShortened), r.kubelet(testenv.PodSigKill)...) {
 		r.Errorf("%s on %s: %s with %d s", rec.Pod, rec.Node, rec.Event, rec.Grace)
 	}
 }
 
-// askedOnce demands that the handler told no pod twice to end: a second request could only take from what the first gave.
-func (r *fixture) askedOnce(node string) {
+// evictedOnce fails if the handler evicted or deleted a pod twice: a second request could only shorten its grace
+// period.
+func (r *fixture) evictedOnce(node string) {
 	r.Helper()
 	accepted := map[string]int{}
 	for _, q := range r.requests(node) {
@@ -100,21 +101,20 @@ func (r *fixture) askedOnce(node string) {
 	}
 	for name, n := range accepted {
 		if n > 1 {
-			r.Errorf("%s was told to end %d times", name, n)
+			r.Errorf("%s was evicted or deleted %d times", name, n)
 		}
 	}
 }
 
-// neverTwice demands that a pod of a name that had been there before, on whichever node, was started only after the
-// containers of the one before had ended, and that no pod was deleted from under its kubelet. It returns how many pods
-// took a name over.
+// neverTwice fails if a pod started on any node while an earlier pod of the same name was still running, or if a pod
+// was deleted before its kubelet had stopped it. It returns the number of pods that took over a name.
 func (r *fixture) neverTwice() (successors int) {
 	r.Helper()
 	all, err := r.cp.KubeletLog()
 	if err != nil {
 		r.Fatal(err)
 	}
-	running := map[string]testenv.KubeletRecord{} // by name, the start of what runs
+	running := map[string]testenv.KubeletRecord{} // by name: the start of the running pod
 	known := map[string]bool{}
 	for _, rec := range all {
 		if rec.Namespace != r.namespace {
@@ -131,7 +131,7 @@ func (r *fixture) neverTwice() (successors int) {
 			running[rec.Pod], known[rec.Pod] = rec, true
 		case testenv.PodExited, testenv.PodSigKill:
 			if rec.Grace == 0 {
-				r.Errorf("%s was deleted from under the kubelet of %s", rec.Pod, rec.Node)
+				r.Errorf("%s was deleted before it was stopped by the kubelet of %s", rec.Pod, rec.Node)
 			}
 			if running[rec.Pod].UID == rec.UID {
 				delete(running, rec.Pod)

@@ -15,10 +15,10 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-// samples are the events that the decoder is tested with: AWS's own, and what people send.
+// samples are the events of the decoder's tests: AWS's own, and those that people send.
 var samples = filepath.Join("..", "..", "internal", "eventbridge", "testdata")
 
-// What the samples name.
+// Names in the samples.
 const (
 	sampleGroup = "my-asg"
 	sampleHook  = "my-lifecycle-hook"
@@ -52,7 +52,7 @@ func readSample(t *testing.T, name string) []byte {
 	return event
 }
 
-// instancesIn are the ids of the instances that a sample names, each once, in its order.
+// instancesIn returns the instance IDs in a sample without duplicates, in order.
 func instancesIn(event []byte) (ids []string) {
 	for _, id := range sampleInstance.FindAll(event, -1) {
 		if !slices.Contains(ids, string(id)) {
@@ -62,8 +62,8 @@ func instancesIn(event []byte) (ids []string) {
 	return ids
 }
 
-// sample is an event as it is in its file, with other names for what it names, sent so long ago. Whatever it announces
-// is moved with it. A second region, where there is one, stays another.
+// sample returns a sample event of the given age with some names replaced. All times move with it. A second region
+// stays different.
 func (r *fixture) sample(name string, age time.Duration, names map[string]string) []byte {
 	r.Helper()
 	event := readSample(r.T, name)
@@ -85,18 +85,18 @@ func (r *fixture) sample(name string, age time.Duration, names map[string]string
 				return []byte(`"` + string(part[1]) + `": "` + at.UTC().Add(move).Format(layout) + `"`)
 			}
 		}
-		r.Fatalf("%s: there is no time in %s", name, field)
+		r.Fatalf("%s: no time in %s", name, field)
 		return nil
 	})
 }
 
-// handled are the events that the function acts on by itself, or once its settings say so; all others it leaves alone.
-// What becomes of these is TestFamilyActs' and TestFamilyLifecycle's.
-var handled = []string{"spot-interruption-terminate", "spot-interruption-doc-arn", "spot-interruption-stop", "spot-interruption-hibernate"}
+// handled are the events that TestEventActions and TestLifecycleEvents cover.
+var handled = []string{"spot-interruption-terminate", "spot-interruption-doc-arn", "spot-interruption-stop",
+	"spot-interruption-hibernate"}
 
-// leftAlone is what comes of the other events on a healthy node, if nothing is set: what AWS is asked, and what the API
-// server.
-var leftAlone = map[string]struct {
+// byDefault has the expected result of each other event for a healthy node with default settings, and the reads that
+// AWS and the API server get.
+var byDefault = map[string]struct {
 	result   spot.Result
 	aws, api string
 }{
@@ -119,30 +119,30 @@ var leftAlone = map[string]struct {
 	"state-change-running":               {spot.Ignored, "DescribeInstances", "get nodes"},
 	"state-change-stopping":              {spot.Ignored, "", ""},
 	"state-change-shutting-down":         {spot.Ignored, "", ""},
-	"state-change-stopped":               {spot.Ignored, "DescribeInstances", "get nodes"}, // EC2 says that it runs
-	"state-change-terminated":            {spot.Ignored, "DescribeInstances", "get nodes"},
+	"state-change-stopped": {spot.Ignored, "DescribeInstances",
+		"get nodes"}, // EC2 reports that it is running
+	"state-change-terminated": {spot.Ignored, "DescribeInstances", "get nodes"},
 }
 
-// TestFamilyIsWhole: there is no sample that nothing is demanded of.
-func TestFamilyIsWhole(t *testing.T) {
+func TestEverySampleIsCovered(t *testing.T) {
 	for _, name := range sampleNames(t) {
-		if _, left := leftAlone[name]; !left && !slices.Contains(handled, name) && !slices.Contains(checked, name) {
-			t.Errorf("what is to come of the sample %s?", name)
+		if _, left := byDefault[name]; !left && !slices.Contains(handled, name) && !slices.Contains(selfChecks, name) {
+			t.Errorf("no expectation for the sample %s", name)
 		}
 	}
 }
 
-// TestFamilyLeftAlone: every event that is not one to act on, in one function, whose node, pods and account stay as they
-// are; and no more is asked than it takes to know.
-func TestFamilyLeftAlone(t *testing.T) {
-	r := newRig(t)
-	ours := r.machines(1)[0]
+// TestEventsWithoutAction: with default settings, these events change nothing, and the function reads no more than
+// necessary.
+func TestEventsWithoutAction(t *testing.T) {
+	r := newFixture(t)
+	ours := r.targets(1)[0]
 	other := r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: "other.example.com"}})
 	r.pin(app{name: "web"}, ours.id)
 	r.waitReady("web", 1)
 	s := r.service()
 	asked := map[string]int{}
-	for name, want := range leftAlone {
+	for name, want := range byDefault {
 		names := map[string]string{sampleGroup: ours.group}
 		for n, id := range instancesIn(readSample(t, name)) {
 			if names[id] = ours.id; n > 0 {
@@ -152,13 +152,15 @@ func TestFamilyLeftAlone(t *testing.T) {
 		before := len(r.aws.Calls())
 		out := r.outcome(r.invoke(s, r.sample(name, time.Second, names)), want.result)
 		if asks, changes := operations(r.aws.Calls()[before:]); asks != want.aws || changes != "" {
-			t.Errorf("%s: AWS was asked %q, want %q, and changed by %q", name, asks, want.aws, changes)
+			t.Errorf("%s: AWS got the reads %q, want %q, and the writes %q", name, asks, want.aws, changes)
 		}
-		if out.Reason == "" && want.result != spot.Planned || strings.Contains(want.api, "get nodes") && out.Node != ours.id {
-			t.Errorf("%s: the outcome does not say why, or on which node: %+v", name, out)
+		if out.Reason == "" && want.result != spot.Planned || strings.Contains(want.api, "get nodes") &&
+			out.Node != ours.id {
+			t.Errorf("%s: the outcome lacks the reason or the node: %+v", name, out)
 		}
-		if want.result == spot.Planned && (out.Plan.Replace != spot.ReplaceNone || len(out.Plan.Pods) != 1 || out.Plan.Pods[0].ForceAt != nil) {
-			t.Errorf("%s is a rehearsal, and plans %+v", name, out.Plan)
+		if want.result == spot.Planned &&
+			(out.Plan.Replace != spot.ReplaceNone || len(out.Plan.Pods) != 1 || out.Plan.Pods[0].ForceAt != nil) {
+			t.Errorf("%s is a rehearsal, and the plan is %+v", name, out.Plan)
 		}
 		for _, request := range strings.Split(want.api, ", ") {
 			asked[request]++
@@ -171,35 +173,38 @@ func TestFamilyLeftAlone(t *testing.T) {
 		seen[q.Verb+" "+q.Resource]++
 	}
 	if !maps.Equal(seen, asked) {
-		t.Errorf("the API server was asked %v, want %v", seen, asked)
+		t.Errorf("the API server got %v, want %v", seen, asked)
 	}
 	r.nothingChanged(ours.id)
 }
 
-// willing are the settings that have the function act on every event that it can act on.
-func (r *fixture) willing() {
-	for name, value := range map[string]string{"REBALANCE": "drain", "SCHEDULED_CHANGE": "drain", "HOOKS": sampleHook, "REHEARSALS": "act"} {
+// enableAllEvents sets the function to act on every event that it supports.
+func (r *fixture) enableAllEvents() {
+	for name, value := range map[string]string{"REBALANCE": "drain", "SCHEDULED_CHANGE": "drain", "HOOKS": sampleHook,
+		"REHEARSALS": "act"} {
 		r.env["KOPS_SPOT_"+name] = value
 	}
 }
 
-// TestFamilyOfOthers: EventBridge gives every function in the region every event. A function that would act on all of
-// them acts on none that names another cluster's instance.
-func TestFamilyOfOthers(t *testing.T) {
-	r := newRig(t)
+// TestEventsOfOtherClusters: EventBridge sends every event of the region to every function. The function must not act
+// on another cluster's instance.
+func TestEventsOfOtherClusters(t *testing.T) {
+	r := newFixture(t)
 	other := r.instance()
-	if err := r.aws.CreateTags(t.Context(), []string{other.ID}, map[string]string{spot.TagCluster: "other.example.com"}); err != nil {
+	if err := r.aws.CreateTags(t.Context(), []string{other.ID},
+		map[string]string{spot.TagCluster: "other.example.com"}); err != nil {
 		t.Fatal(err)
 	}
-	r.willing()
+	r.enableAllEvents()
 	s := r.service()
 	for _, name := range sampleNames(t) {
-		if slices.Contains(checked, name) {
+		if slices.Contains(selfChecks, name) {
 			continue
 		}
 		want := spot.OtherCluster
-		if left := leftAlone[name]; left.aws == "" && !strings.HasPrefix(name, "asg-") && !slices.Contains(handled, name) {
-			want = left.result // no event that needs to know whose instance it is
+		if left := byDefault[name]; left.aws == "" && !strings.HasPrefix(name, "asg-") &&
+			!slices.Contains(handled, name) {
+			want = left.result // this event needs no lookup of the instance
 		}
 		names := map[string]string{sampleGroup: r.group}
 		for _, id := range instancesIn(readSample(t, name)) {
@@ -208,39 +213,40 @@ func TestFamilyOfOthers(t *testing.T) {
 		before := len(r.aws.Calls())
 		r.outcome(r.invoke(s, r.sample(name, time.Second, names)), want)
 		if _, changes := operations(r.aws.Calls()[before:]); changes != "" {
-			t.Errorf("%s: AWS was changed by %q", name, changes)
+			t.Errorf("%s: AWS got the writes %q", name, changes)
 		}
 	}
 	r.auditSettles()
 	for _, q := range r.requests(other.ID) {
 		if q.Verb != "get" {
-			t.Errorf("the API server was asked: %s %s", q.Verb, q.URI)
+			t.Errorf("the API server got %s %s", q.Verb, q.URI)
 		}
 	}
 }
 
-// TestFamilyOfThePast: whatever has a deadline is left alone once that has passed, by a function that would act on it.
-func TestFamilyOfThePast(t *testing.T) {
-	r := newRig(t)
-	ours := r.machines(1)[0]
+// TestExpiredEvents: the function ignores every event whose deadline has passed.
+func TestExpiredEvents(t *testing.T) {
+	r := newFixture(t)
+	ours := r.targets(1)[0]
 	r.pin(app{name: "web"}, ours.id)
 	r.waitReady("web", 1)
 	r.aws.SetGroup(ours.group, func(g *spottest.Group) {
 		g.Hooks = []spottest.Hook{{Name: sampleHook, Transition: spottest.HookTerminating, Heartbeat: 30 * time.Second}}
 	})
-	r.willing()
+	r.enableAllEvents()
 	s := r.service()
 	tried := 0
 	for _, name := range sampleNames(t) {
 		age := 125 * time.Second
 		switch {
 		case strings.HasPrefix(name, "health-"):
-			age = 365 * 24 * time.Hour // what is announced is months ahead
-		case strings.HasSuffix(name, "rebalance"), strings.HasPrefix(name, "rebalance"), strings.HasPrefix(name, "state-change"), slices.Contains(checked, name):
-			continue // they have no deadline
+			age = 365 * 24 * time.Hour // the deadline is months ahead
+		case strings.HasSuffix(name, "rebalance"), strings.HasPrefix(name, "rebalance"),
+			strings.HasPrefix(name, "state-change"), slices.Contains(selfChecks, name):
+			continue // no deadline
 		}
 		want := spot.Expired
-		if left := leftAlone[name]; left.result == spot.Ignored {
+		if left := byDefault[name]; left.result == spot.Ignored {
 			want = left.result
 		}
 		names := map[string]string{sampleGroup: ours.group}
@@ -250,12 +256,12 @@ func TestFamilyOfThePast(t *testing.T) {
 		before := len(r.aws.Calls())
 		r.outcome(r.invoke(s, r.sample(name, age, names)), want)
 		if _, changes := operations(r.aws.Calls()[before:]); changes != "" {
-			t.Errorf("%s: AWS was changed by %q", name, changes)
+			t.Errorf("%s: AWS got the writes %q", name, changes)
 		}
 		tried++
 	}
 	if tried < 15 {
-		t.Errorf("only %d events of the past", tried)
+		t.Errorf("only %d expired events", tried)
 	}
 	r.auditSettles()
 	r.nothingChanged(ours.id)

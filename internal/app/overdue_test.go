@@ -81,7 +81,7 @@ func TestNothingIsOverdueInTime(t *testing.T) {
 			w.Errorf("drained by others: %+v", told.Overdue)
 		}
 		in := spot.Interruption{EventID: "e", Kind: spot.SpotTerminate, Instance: warned, Time: time.Now()}
-		w.cluster.WriteNode(warned, func(n *spot.Node) { *n = spot.Cordon(*n, in, time.Now().Add(2*time.Minute)) })
+		w.cluster.WriteNode(warned, func(n *spot.Node) { *n = spot.Cordon(*n, in, spot.Plan{Deadline: time.Now().Add(2 * time.Minute)}) })
 		time.Sleep(16 * time.Minute)
 		if told := w.run(Ready); len(told.Overdue) != 0 {
 			w.Errorf("not yet: %+v", told.Overdue)

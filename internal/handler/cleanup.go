@@ -13,25 +13,25 @@ import (
 )
 
 const (
-	// cleanUpLimit bounds all of a clean-up.
+	// cleanUpLimit limits a clean-up.
 	cleanUpLimit = 5 * time.Minute
 
-	// stateLimit is how long EC2 may go on to describe an instance as it was before the event.
+	// stateLimit is how long EC2 may describe an instance as it was before the event.
 	stateLimit = time.Minute
 
-	// timestampLimit is how long the taint-eviction controller is given to delete the pods. It deletes by name, pods that
-	// are ending already too: one whose object is deleted before that, and whose StatefulSet has started the next, costs
-	// the next its life. It says on the pod that it deletes it, and does so some milliseconds after; timestampPause is for
-	// those. A pod that tolerates the taint is never deleted by it, and is waited for in vain.
+	// timestampLimit is how long to wait for the taint eviction controller to delete the pods. It deletes pods by name,
+	// even if they are already terminating: if a pod's object is removed earlier, the controller may delete the next
+	// pod of its StatefulSet. It sets a condition on the pod and deletes it some milliseconds later; timestampPause
+	// covers these. It never deletes a pod that tolerates the taint, so the wait is limited.
 	timestampLimit = 5 * time.Second
 	timestampPause = 150 * time.Millisecond
 	byTaintManager = "DeletionByTaintManager"
 
-	// detachLimit is how long volumes are waited for.
+	// detachLimit is how long to wait for volumes to be detached.
 	detachLimit = 2 * time.Minute
 )
 
-// clean-up sees to what an instance leaves behind, or to a node that is back.
+// cleanUp cleans up after a stopped instance, or uncordons the node of an instance that runs again.
 func (c *invocation) cleanUp(ctx context.Context) (spot.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, cleanUpLimit)
 	defer cancel()
@@ -45,47 +45,21 @@ func (c *invocation) cleanUp(ctx context.Context) (spot.Outcome, error) {
 	case spot.StateStopped, spot.StateTerminated:
 		return c.cleanUpInstance(ctx)
 	}
-	return c.ignored("the instance is only " + c.in.State + ": nothing is given free before its end is certain"), nil
+	return c.ignored("the instance is " + c.in.State + ": clean-up starts when it has stopped"), nil
 }
 
-// previewCleanUp says what a clean-up would do now. What EC2 says is taken as it is: nothing is waited for.
-func (c *invocation) previewCleanUp(ctx context.Context) (spot.Outcome, error) {
-	c.startLookups(ctx, always)
-	for _, done := range []<-chan struct{}{c.instance.done, c.node.done} {
-		wait(ctx, done, previewLimit)
-	}
-	if out, done := c.otherCluster(); done {
-		return out, nil
-	}
-	t := c.target()
-	switch {
-	case t.Node == nil && !errors.Is(t.NodeErr, spot.ErrNotFound), t.Instance == nil && !errors.Is(t.InstanceErr, spot.ErrNotFound):
-		return spot.Outcome{}, c.failure()
-	case c.in.State == spot.StateRunning && t.Node != nil && t.Node.HasReturned(c.in):
-		return c.planned("our marks would be taken off the node, whose instance is back"), nil
-	case c.in.State != spot.StateStopped && c.in.State != spot.StateTerminated:
-		return c.ignored("the instance is only " + c.in.State + ": nothing would be given free"), nil
-	}
-	switch r := c.Policy.Cleanup(t); {
-	case !r.CleanUp:
-		return c.ignored(r.Reason), nil
-	case r.DeleteNode:
-		return c.planned("its pods and volumes would be given free, and its node deleted"), nil
-	}
-	return c.planned("its pods and volumes would be given free"), nil
+func (c *invocation) ignored(reason string) spot.Outcome {
+	return c.newOutcome(spot.Plan{Result: spot.Ignored, Reason: reason})
 }
 
-func (c *invocation) planned(what string) spot.Outcome {
-	out := c.newOutcome(spot.Plan{Reason: what})
-	out.Result = spot.Planned
-	return out
-}
-
-// nothing is the outcome of an event that there is nothing to do about.
-func (c *invocation) ignored(why string) spot.Outcome {
-	out := c.newOutcome(spot.Plan{Reason: why})
-	out.Result = spot.Ignored
-	return out
+// otherCluster returns an outcome if the instance belongs to another cluster.
+func (c *invocation) otherCluster() (spot.Outcome, bool) {
+	i, _ := c.instance.known()
+	if i == nil {
+		return spot.Outcome{}, false
+	}
+	why := c.Policy.OtherClusterReason(*i)
+	return c.newOutcome(spot.Plan{Result: spot.OtherCluster, Reason: why}), why != ""
 }
 
 func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) {
@@ -94,26 +68,26 @@ func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) 
 	}); err != nil {
 		return spot.Outcome{}, err
 	}
-	if out, done := c.otherCluster(); done {
+	if out, ok := c.otherCluster(); ok {
 		return out, nil
 	}
 	if err := c.findNode(ctx, true); err != nil {
 		return spot.Outcome{}, err
 	}
 	t := c.target()
-	r := c.Policy.Cleanup(t)
-	if !r.CleanUp {
-		return c.ignored(r.Reason), nil
+	plan := c.Policy.Cleanup(t)
+	if !plan.CleanUp {
+		return c.ignored(plan.Reason), nil
 	}
-	return c.cleanUpNode(ctx, *t.Node, r)
+	return c.cleanUpNode(ctx, *t.Node, plan)
 }
 
-// uncordonReturned takes our marks off a node that has come back with its instance.
+// uncordonReturned uncordons a node whose instance runs again.
 func (c *invocation) uncordonReturned(ctx context.Context) (spot.Outcome, error) {
 	if err := c.waitForInstance(ctx, func(spot.Instance) bool { return true }); err != nil {
 		return spot.Outcome{}, err
 	}
-	if out, done := c.otherCluster(); done {
+	if out, ok := c.otherCluster(); ok {
 		return out, nil
 	}
 	if err := c.findNode(ctx, false); err != nil {
@@ -122,28 +96,27 @@ func (c *invocation) uncordonReturned(ctx context.Context) (spot.Outcome, error)
 	t := c.target()
 	switch {
 	case t.Node == nil || !t.Node.HasReturned(c.in):
-		return c.ignored("there are no marks to take off a node"), nil
+		return c.ignored("no node to uncordon"), nil
 	case t.Instance == nil || t.Instance.State != spot.StateRunning:
-		return c.ignored("the instance does not run any more"), nil
+		return c.ignored("the instance is no longer running"), nil
 	}
 	err := backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
 		_, err := c.Cluster.ChangeNode(ctx, *t.Node, spot.Restore)
 		return err
 	})
 	if err != nil {
-		return spot.Outcome{}, fmt.Errorf("taking our marks off node %s, whose instance is back: %w", t.Node.Name, err)
+		return spot.Outcome{}, fmt.Errorf("uncordoning node %s, whose instance runs again: %w", t.Node.Name, err)
 	}
 	c.log("uncordon", "uncordoned node", "node", t.Node.Name)
-	out := c.newOutcome(spot.Plan{})
-	out.Result = spot.Recovered
-	return out, nil
+	return c.newOutcome(spot.Plan{Result: spot.Recovered}), nil
 }
 
-// cleanUpNode has Kubernetes start what ran on the machine elsewhere. The order matters: the taint first, so that volumes
-// need not wait for a kubelet; then the pods' deletion timestamps, which come from that; only then their objects; and the
-// node last, since volumes of a node that is gone wait for minutes.
-func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, r spot.CleanupPlan) (spot.Outcome, error) {
-	var told spot.CleanupResult
+// cleanUpNode makes Kubernetes start the pods of a stopped instance elsewhere. The order matters: the taint first, so
+// that volumes do not wait for a kubelet; then the pods' deletion timestamps, which the taint causes; then the pods;
+// and the node last, because the volumes of a deleted node stay attached for minutes.
+func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.CleanupPlan) (spot.Outcome, error) {
+	var result spot.CleanupResult
+	since := func() *spot.Seconds { return spot.SecondsSince(c.in.Time, time.Now()) }
 	err := backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
 		after, err := c.Cluster.ChangeNode(ctx, n, spot.OutOfService)
 		if err == nil {
@@ -153,48 +126,48 @@ func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, r spot.Cleanu
 	})
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		return c.ignored("its node has gone already"), nil
+		return c.ignored("the node is already deleted"), nil
 	case err != nil:
-		return spot.Outcome{}, fmt.Errorf("marking node %s as out of service: %w", n.Name, err)
+		return spot.Outcome{}, fmt.Errorf("applying the out-of-service taint to node %s: %w", n.Name, err)
 	}
-	told.Tainted = spot.SecondsSince(c.in.Time, time.Now())
+	result.Tainted = since()
 	c.log("out-of-service", "applied out-of-service taint", "node", n.Name)
 
-	out := c.newOutcome(spot.Plan{})
-	out.Result, out.Cleanup = spot.CleanedUp, &told
+	out := c.newOutcome(spot.Plan{Result: spot.CleanedUp})
+	out.Cleanup = &result
 	problem := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
 	pods, err := c.remainingPods(ctx, n.Name)
 	out.Pods = c.deletePods(ctx, pods)
 	switch {
 	case err != nil:
-		problem("listing the pods that are left: %v", err)
-	case slices.ContainsFunc(out.Pods, func(p spot.PodResult) bool { return p.Status == spot.PodStillRunning }):
-		problem("not every pod's object could be deleted")
+		problem("listing the remaining pods: %v", err)
+	case countRunning(out.Pods) > 0:
+		problem("%s could not be deleted", podCount(countRunning(out.Pods)))
 	default:
-		told.PodsDeleted = spot.SecondsSince(c.in.Time, time.Now())
+		result.PodsDeleted = since()
 	}
 	attached, err := c.waitForVolumes(ctx, n.Name)
 	switch {
 	case err != nil:
-		problem("asking for the volumes of the node: %v", err)
+		problem("listing the node's volumes: %v", err)
 	case len(attached) > 0:
 		out.AttachedVolumes = attached
 		problem("still attached after %s: %s", detachLimit, strings.Join(attached, ", "))
 	default:
-		told.VolumesDetached = spot.SecondsSince(c.in.Time, time.Now())
+		result.VolumesDetached = since()
 	}
-	if r.DeleteNode && told.VolumesDetached != nil && told.PodsDeleted != nil {
+	if plan.DeleteNode && result.VolumesDetached != nil && result.PodsDeleted != nil {
 		if err := c.deleteNode(ctx, n); err != nil {
 			problem("deleting the node: %v", err)
 		} else {
-			told.NodeDeleted = spot.SecondsSince(c.in.Time, time.Now())
+			result.NodeDeleted = since()
 		}
 	}
-	out.Timings.Finished = spot.SecondsSince(c.in.Time, time.Now())
+	out.Timings.Finished = since()
 	return out, nil
 }
 
-// remainingPods are the pods that the machine held, once the taint-eviction controller has deleted each of them, or after
+// remainingPods returns the pods to delete, once the taint eviction controller has deleted each, or after
 // timestampLimit.
 func (c *invocation) remainingPods(ctx context.Context, node string) ([]spot.Pod, error) {
 	waiting, cancel := context.WithTimeout(ctx, timestampLimit)
@@ -228,33 +201,31 @@ func (c *invocation) remainingPods(ctx context.Context, node string) ([]spot.Pod
 		sleep(waiting, relistFirst)
 	}
 	if !listed {
-		return nil, errors.Join(err, ctx.Err(), errUnlisted)
+		return nil, errors.Join(err, ctx.Err(), errNoResponse)
 	}
-	var left []spot.Pod
+	var remaining []spot.Pod
 	for _, p := range pods {
 		if mustBeDeleted(p) {
-			left = append(left, p)
+			remaining = append(remaining, p)
 		}
 	}
-	if len(left) > 0 {
+	if len(remaining) > 0 {
 		sleep(ctx, timestampPause)
 	}
-	slices.SortFunc(left, spot.EvictionOrder)
-	return left, nil
+	slices.SortFunc(remaining, spot.EvictionOrder)
+	return remaining, nil
 }
 
-var errUnlisted = errors.New("there was no list in time")
-
-// freed reports whether a pod's object is deleted after its machine's end. A static pod's is its kubelet's, and a
-// DaemonSet's has nowhere else to go: Kubernetes deletes both with the node.
+// mustBeDeleted reports whether a pod is deleted after its instance has stopped. Kubernetes deletes mirror pods and
+// pods of DaemonSets with the node.
 func mustBeDeleted(p spot.Pod) bool { return !p.Mirror && p.Owner.Kind != "DaemonSet" }
 
-// deletePods deletes the objects of pods whose machine has stopped: no kubelet will.
+// deletePods deletes the pods of a stopped instance: its kubelet cannot.
 func (c *invocation) deletePods(ctx context.Context, pods []spot.Pod) []spot.PodResult {
 	if len(pods) == 0 {
 		return nil
 	}
-	told := make([]spot.PodResult, len(pods))
+	results := make([]spot.PodResult, len(pods))
 	slots := make(chan struct{}, max(c.Policy.Parallel, 1))
 	var wg sync.WaitGroup
 	for i, p := range pods {
@@ -265,25 +236,26 @@ func (c *invocation) deletePods(ctx context.Context, pods []spot.Pod) []spot.Pod
 			err := backoff{200 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
 				err := c.Cluster.Delete(ctx, p, 0, false)
 				if errors.Is(err, spot.ErrChanged) {
-					return spot.ErrNotFound // another has its name: this one has gone
+					return spot.ErrNotFound // another pod has its name
 				}
 				return err
 			})
-			told[i] = s.outcome(c.in.Time)
+			r := s.result(c.in.Time)
 			switch {
 			case err == nil || errors.Is(err, spot.ErrNotFound):
-				told[i].Status, told[i].Reason = spot.PodDeleted, "its machine has stopped: it can be started elsewhere"
-				told[i].TerminatedAt = spot.SecondsSince(c.in.Time, time.Now())
+				r.Status, r.Reason = spot.PodDeleted, "its instance has stopped"
+				r.TerminatedAt = spot.SecondsSince(c.in.Time, time.Now())
 			default:
-				told[i].Status, told[i].Reason, told[i].LastRefusal = spot.PodStillRunning, "its object could not be deleted", err.Error()
+				r.Status, r.Reason, r.LastRefusal = spot.PodStillRunning, "it could not be deleted", err.Error()
 			}
+			results[i] = r
 		})
 	}
 	wg.Wait()
-	return told
+	return results
 }
 
-// waitForVolumes waits until no volume is attached to the node, and returns those that are.
+// waitForVolumes waits until no volume is attached to the node, and returns the attached volumes.
 func (c *invocation) waitForVolumes(ctx context.Context, node string) (attached []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, detachLimit)
 	defer cancel()
@@ -292,19 +264,19 @@ func (c *invocation) waitForVolumes(ctx context.Context, node string) (attached 
 		if nowErr == nil || ctx.Err() == nil {
 			attached, err = now, nowErr
 		}
-		if err == nil && len(attached) == 0 || err != nil && errors.Is(err, spot.ErrPermanent) || !sleep(ctx, pause) {
+		if err == nil && len(attached) == 0 || errors.Is(err, spot.ErrPermanent) || !sleep(ctx, pause) {
 			return attached, err
 		}
 	}
 }
 
-// deleteNode deletes the node of a machine that never comes back, if it is still that machine's.
+// deleteNode deletes the node if it still belongs to the instance.
 func (c *invocation) deleteNode(ctx context.Context, n spot.Node) error {
 	return backoff{200 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
 		now, err := c.Cluster.NodeNamed(ctx, n.Name)
 		switch {
 		case errors.Is(err, spot.ErrNotFound), err == nil && !now.IsInstance(c.in.Instance):
-			return nil // its machine's node has gone; what has its name is another's
+			return nil // deleted, or replaced by another instance's node
 		case err != nil:
 			return err
 		}

@@ -12,58 +12,6 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-// TestRelease is the table of what is given free after the end of a machine, and what never is.
-func TestRelease(t *testing.T) {
-	marked := func(kind spot.Kind) func(*spot.Target) {
-		return func(t *spot.Target) {
-			n := spot.Cordon(*t.Node, spot.Interruption{EventID: "e1", Kind: kind}, eventTime)
-			t.Node = &n
-		}
-	}
-	state := func(s string) func(*spot.Target) { return func(t *spot.Target) { t.Instance.State = s } }
-	onDemand := func(t *spot.Target) { t.Instance.Spot = false }
-	forgotten := func(t *spot.Target) { t.Instance, t.InstanceErr = nil, fmt.Errorf("x: %w", spot.ErrNotFound) }
-	for _, c := range []struct {
-		name    string
-		target  []func(*spot.Target)
-		free    bool
-		node    bool // deleted
-		because string
-	}{
-		{name: "a Spot instance that was terminated", target: []func(*spot.Target){state("terminated")}, free: true, node: true},
-		{name: "a warned one", target: []func(*spot.Target){onDemand, marked(spot.SpotTerminate), state("terminated")}, free: true, node: true},
-		{name: "one by its node's label", target: []func(*spot.Target){forgotten, func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} }}, free: true, node: true},
-		{name: "one that EC2 has forgotten and nobody calls Spot", target: []func(*spot.Target){forgotten}, because: "no Spot instance"},
-		{name: "an on-demand one whose node is called Spot", target: []func(*spot.Target){onDemand, state("terminated"), func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} }}, because: "no Spot instance"},
-		{name: "Karpenter's", target: []func(*spot.Target){forgotten, func(t *spot.Target) { t.Node.Labels = map[string]string{"karpenter.sh/capacity-type": "spot"} }}, free: true, node: true},
-		{name: "one that EC2 has forgotten", target: []func(*spot.Target){marked(spot.SpotTerminate), forgotten}, free: true, node: true},
-		{name: "an on-demand one", target: []func(*spot.Target){onDemand, state("terminated")}, because: "no Spot instance"},
-		{name: "stopped after a warning", target: []func(*spot.Target){marked(spot.SpotStop), state("stopped")}, free: true},
-		{name: "stopped by an operator", target: []func(*spot.Target){onDemand, state("stopped")}, because: "without a warning"},
-		{name: "a Spot instance stopped by an operator", target: []func(*spot.Target){state("stopped")}, because: "without a warning"},
-		{name: "stopped after a mere recommendation", target: []func(*spot.Target){marked(spot.Rebalance), state("stopped")}, because: "does not stop machines"},
-		{name: "hibernated", target: []func(*spot.Target){marked(spot.SpotHibernate), state("stopped"), func(t *spot.Target) { t.Instance.Hibernates = true }}, because: "only sleep"},
-		{name: "hibernated and then terminated", target: []func(*spot.Target){marked(spot.SpotHibernate), state("terminated"), func(t *spot.Target) { t.Instance.Hibernates = true }}, free: true, node: true},
-		{name: "stopping", target: []func(*spot.Target){marked(spot.SpotStop), state("stopping")}, because: "is stopping"},
-		{name: "shutting down", target: []func(*spot.Target){marked(spot.SpotTerminate), state("shutting-down")}, because: "is shutting-down"},
-		{name: "running", target: []func(*spot.Target){marked(spot.SpotTerminate)}, because: "is running"},
-		{name: "one that EC2 cannot be asked about", target: []func(*spot.Target){marked(spot.SpotTerminate), func(t *spot.Target) { t.Instance, t.InstanceErr = nil, errors.New("timeout") }}, because: "not known"},
-		{name: "a control plane's", target: []func(*spot.Target){marked(spot.SpotTerminate), state("terminated"), func(t *spot.Target) { t.Instance.Tags["k8s.io/role/control-plane"] = "1" }}, because: "control-plane"},
-		{name: "one without a node", target: []func(*spot.Target){state("terminated"), func(t *spot.Target) { t.Node = nil }}, because: "no node"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			target := ours()
-			for _, change := range c.target {
-				change(&target)
-			}
-			got := spot.DefaultPolicy(cluster).Cleanup(target)
-			if got.CleanUp != c.free || got.DeleteNode != c.node || !strings.Contains(got.Reason, c.because) {
-				t.Errorf("got %+v, want free %v, node %v, %q", got, c.free, c.node, c.because)
-			}
-		})
-	}
-}
-
 func (w *world) changed(state string) spot.Interruption {
 	return spot.Interruption{EventID: "e5", Kind: spot.StateChange, State: state, Instance: instance, Region: "us-east-1", Time: time.Now().UTC().Truncate(time.Second)}
 }
@@ -116,8 +64,8 @@ func TestWhatAMachineLeavesIsGivenFree(t *testing.T) {
 	})
 }
 
-// TestAPodThatWasEndingWhenItsMachineDied costs its successor nothing: the taint-eviction controller deletes it by name all
-// the same.
+// TestAPodThatWasEndingWhenItsMachineDied costs its successor nothing: the taint-eviction controller deletes it by name
+// all the same.
 func TestAPodThatWasEndingWhenItsMachineDied(t *testing.T) {
 	inWorld(t, func(w *world) {
 		p := w.pod("db-0", func(p *spottest.Pod) {
@@ -298,11 +246,11 @@ func TestPreviewOfAnAftermath(t *testing.T) {
 		want         spot.Result
 		because      string
 	}{
-		{"terminated", "terminated", spot.Planned, "given free, and its node deleted"},
+		{"terminated", "terminated", spot.Planned, "delete the node and its pods"},
 		{"stopped", "stopped", spot.Ignored, "without a warning"},
 		{"terminated", "shutting-down", spot.Ignored, "is shutting-down"},
-		{"stopping", "stopping", spot.Ignored, "only stopping"},
-		{"running", "running", spot.Ignored, "only running"},
+		{"stopping", "stopping", spot.Ignored, "is stopping"},
+		{"running", "running", spot.Ignored, "no node to uncordon"},
 	} {
 		t.Run(c.event+" of one that is "+c.state, func(t *testing.T) {
 			inWorld(t, func(w *world) {

@@ -43,18 +43,3 @@ func TestASpotWarningSharpensARebalance(t *testing.T) {
 		<-done
 	})
 }
-
-// TestARecommendationDoesNotBlurAWarning that came before it.
-func TestARecommendationDoesNotBlurAWarning(t *testing.T) {
-	deadline := eventTime.Add(2 * time.Minute)
-	n := spot.Cordon(spot.Node{Name: instance}, warning(spot.SpotTerminate), deadline)
-	mild := warning(spot.Rebalance)
-	mild.EventID, mild.Time = "e0", eventTime.Add(time.Second)
-	if got := spot.Cordon(n, mild, eventTime.Add(15*time.Minute)).Annotations; got["kops-spot.cast.ai/event"] != "e1" || got["kops-spot.cast.ai/deadline"] != deadline.Format(time.RFC3339) {
-		t.Errorf("the marks became %v", got)
-	}
-	mild.Time = deadline.Add(time.Minute)
-	if got := spot.Cordon(n, mild, eventTime.Add(time.Hour)).Annotations; got["kops-spot.cast.ai/event"] != "e0" {
-		t.Errorf("marks whose time has passed stayed: %v", got)
-	}
-}

@@ -12,21 +12,21 @@ import (
 )
 
 const (
-	// cordonPatience is how long the evictions wait for the cordon. They must come after it, or an evicted pod's successor
-	// may land on the same node; but pods that get no SIGTERM are worse.
+	// cordonPatience is how long evictions wait for the cordon. An evicted pod may be recreated on a node that is not
+	// cordoned yet, but a pod that gets no SIGTERM is worse.
 	cordonPatience = 5 * time.Second
 
-	// settle is how long an empty node is watched for pods that the scheduler bound to it before it saw the cordon.
-	settle = 2 * time.Second
+	// settleTime is how long an empty node is watched for pods that were scheduled before the scheduler saw the cordon.
+	settleTime = 2 * time.Second
 
-	// attachedLimit bounds the one look at the node after its drain.
+	// attachedLimit limits the read of the node after its drain.
 	attachedLimit = 3 * time.Second
 
-	// changedAgain is how long a pod that had changed when it was asked is left alone if the watch shows no change.
-	changedAgain = 2 * time.Second
+	// changedRetry is the pause before retrying a pod that had changed, if the watch shows no change.
+	changedRetry = 2 * time.Second
 )
 
-// drainResult is what became of the node's half of an interruption.
+// drainResult is the result of draining the node.
 type drainResult struct {
 	Node     string
 	Cordon   spot.CordonResult
@@ -34,62 +34,62 @@ type drainResult struct {
 	Timings  spot.Timings
 	Pods     []spot.PodResult
 	Problems []string
-	Attached []string // volumes that were still attached at the end
-	Changed  bool     // something was asked for that cannot be unasked
-	Listed   bool     // the node's pods are known
+	Attached []string // volumes still attached at the end
+	Changed  bool     // a request was sent that cannot be undone
+	Listed   bool     // the pods were listed
 }
 
-func (d *drainResult) problem(format string, args ...any) {
-	d.Problems = append(d.Problems, fmt.Sprintf(format, args...))
+func (r *drainResult) problem(format string, args ...any) {
+	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }
 
-// drainNode waits for the node, cordons it, and sees its pods off. ctx ends with the plan, or, where a lifecycle hook's
-// heartbeats move the plan's end, with the invocation.
-func (c *invocation) drainNode(ctx context.Context, moves <-chan time.Time) (told drainResult) {
+// drainNode waits for the node, cordons it and evicts its pods. moves delivers new deadlines; nil for none. ctx ends
+// with the plan or, if moves is not nil, with the invocation.
+func (c *invocation) drainNode(ctx context.Context, moves <-chan time.Time) (result drainResult) {
 	select {
 	case <-c.node.done:
 	case <-ctx.Done():
 	}
-	node, _ := c.node.known()
-	if node == nil {
-		return told
+	t := c.target()
+	if t.Node == nil {
+		return result
 	}
-	told.Node = node.Name
-	told.Timings.Located = spot.SecondsSince(c.in.Time, time.Now())
-	plan := c.plan()
+	node, plan := *t.Node, c.plan(t)
+	result.Node = node.Name
+	result.Timings.Located = spot.SecondsSince(c.in.Time, time.Now())
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.log("locate", "found node", "node", node.Name, "deadline", plan.Deadline)
 
 	cordoned := make(chan cordonAttempt, 1)
-	go func() { cordoned <- c.cordon(work, *node, plan) }()
-	p := &podDrain{invocation: c, plan: plan, node: *node, events: newEventQueue(ctx, c.Cluster), pods: map[string]*podState{}, evictedOwners: map[string]bool{},
-		responses: make(chan evictionResponse, c.Policy.Parallel)}
+	go func() { cordoned <- c.cordon(work, node, plan) }()
+	d := &podDrain{inv: c, plan: plan, node: node, events: newEventQueue(ctx, c.Cluster), pods: map[string]*podState{},
+		evictedOwners: map[string]bool{}, responses: make(chan evictionResponse, c.Policy.Parallel)}
 	if plan.Drain {
 		changes := make(chan podUpdate)
-		go c.follow(work, node.Name, changes)
-		p.run(work, changes, cordoned, moves)
+		go c.followPods(work, node.Name, changes)
+		d.run(work, changes, cordoned, moves)
 	} else {
-		p.cordonDone(<-cordoned)
+		d.cordonDone(<-cordoned)
 	}
-	cancel() // the cordon and the watch have nothing left to do
-	p.report(&told)
-	told.Attached = c.attachedVolumes(ctx, *node, p)
+	cancel()
+	d.report(&result)
+	result.Attached = c.attachedVolumes(ctx, d)
 	if c.in.Rehearsal {
-		c.removeRehearsal(ctx, *node, &told)
+		c.restoreNode(ctx, node, &result)
 	}
 	if plan.Drain {
-		p.events.add(drainedEvent(*node, told))
+		d.events.add(drainedEvent(node, result))
 	}
-	p.events.flush()
-	if problem := p.events.close(); problem != "" {
-		told.problem("%s", problem)
+	d.events.flush()
+	if problem := d.events.close(); problem != "" {
+		result.problem("%s", problem)
 	}
-	return told
+	return result
 }
 
-// attachedVolumes reads the node once more, if pods that had to leave had volumes, and names the volumes attached to it.
-func (c *invocation) attachedVolumes(ctx context.Context, n spot.Node, d *podDrain) []string {
+// attachedVolumes returns the volumes still attached to the node, if pods that had to leave had any.
+func (c *invocation) attachedVolumes(ctx context.Context, d *podDrain) []string {
 	volumes := false
 	for _, s := range d.pods {
 		volumes = volumes || s.pod.Volumes && s.plan.Action != spot.PodSkip
@@ -99,15 +99,15 @@ func (c *invocation) attachedVolumes(ctx context.Context, n spot.Node, d *podDra
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachedLimit)
 	defer cancel()
-	after, err := c.Cluster.NodeNamed(ctx, n.Name)
-	if err != nil || after.UID != n.UID {
-		return nil // it has gone, or cannot be asked any more: nothing that the outcome would be waiting for
+	after, err := c.Cluster.NodeNamed(ctx, d.node.Name)
+	if err != nil || after.UID != d.node.UID {
+		return nil // gone or unreachable: nothing to report
 	}
 	return after.AttachedVolumes
 }
 
-// removeRehearsal takes our marks away after a rehearsal: nobody takes the machine.
-func (c *invocation) removeRehearsal(ctx context.Context, n spot.Node, told *drainResult) {
+// restoreNode uncordons the node after a rehearsal: its instance keeps running.
+func (c *invocation) restoreNode(ctx context.Context, n spot.Node, result *drainResult) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportMargin)
 	defer cancel()
 	err := backoff{100 * time.Millisecond, time.Second}.persist(ctx, func(ctx context.Context) error {
@@ -119,13 +119,13 @@ func (c *invocation) removeRehearsal(ctx context.Context, n spot.Node, told *dra
 		return err
 	})
 	if err != nil {
-		told.problem("taking the rehearsal's marks away from the node: %v; kops-spot restore %s does it", err, n.Name)
+		result.problem("restoring the node after the rehearsal: %v: run kops-spot restore %s", err, n.Name)
 		return
 	}
 	c.log("restore", "restored node after rehearsal", "node", n.Name)
 }
 
-// cordonAttempt is what became of the cordon.
+// cordonAttempt is the result of cordoning the node.
 type cordonAttempt struct {
 	at      time.Time
 	changed bool
@@ -133,51 +133,51 @@ type cordonAttempt struct {
 }
 
 func (c *invocation) cordon(ctx context.Context, n spot.Node, plan spot.Plan) cordonAttempt {
-	var end cordonAttempt
-	end.err = backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
-		after, err := c.Cluster.ChangeNode(ctx, n, func(n spot.Node) spot.Node { return spot.CordonedNode(n, c.in, plan) })
+	var a cordonAttempt
+	a.err = backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+		after, err := c.Cluster.ChangeNode(ctx, n, func(n spot.Node) spot.Node { return spot.Cordon(n, c.in, plan) })
 		switch {
 		case err == nil:
-			end.changed = end.changed || after.Version != n.Version
+			a.changed = a.changed || after.Version != n.Version
 		case !errors.Is(err, spot.ErrPermanent) && !errors.Is(err, spot.ErrNotFound):
-			end.changed = true // perhaps: the answer may have been lost
+			a.changed = true // maybe: the response may have been lost
 		}
 		return err
 	})
-	if end.err == nil {
-		end.at = time.Now()
-		c.log("cordon", "cordoned node", "node", n.Name, "changed", end.changed)
+	if a.err == nil {
+		a.at = time.Now()
+		c.log("cordon", "cordoned node", "node", n.Name, "changed", a.changed)
 	}
-	return end
+	return a
 }
 
-// podDrain sees the pods of one node off. Its run is the only one that touches its state; requests are made beside it
-// and come back as answers.
+// podDrain evicts the pods of one node. Only run touches its state; requests run in goroutines and send their
+// responses.
 type podDrain struct {
-	*invocation
+	inv           *invocation
 	plan          spot.Plan
 	node          spot.Node
 	events        *eventQueue
 	pods          map[string]*podState // by UID
-	evictedOwners map[string]bool      // UIDs of owners that have lost a pod here to us
+	evictedOwners map[string]bool      // UIDs of the owners of evicted pods
 	responses     chan evictionResponse
-	inFlight      int // requests under way
+	inFlight      int // requests
 
 	cordon       cordonAttempt
-	isCordoned   bool
+	isCordoned   bool // cordon is final
 	listed       bool
 	listErr      error
-	givenUp      bool // listErr is for ever
+	givenUp      bool // listErr is permanent
 	lastChange   time.Time
 	lastEviction time.Time
-	empty        time.Time // when the last pod that had to leave had left
+	empty        time.Time // when the last pod that had to leave left
 	planned      *spot.PlanResult
 }
 
-// evictionResponse is what came of one request.
+// evictionResponse is the response to a request.
 type evictionResponse struct {
 	uid     string
-	version string // of the pod that was asked
+	version string // of the pod in the request
 	request spot.EvictionRequest
 	err     error
 	at      time.Time
@@ -188,45 +188,45 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 	defer stop()
 	patience := time.NewTimer(cordonPatience)
 	defer patience.Stop()
-	open := false
+	evicting := false
 	for {
 		now := time.Now()
 		if !now.Before(d.plan.Until) {
-			stop() // the end has come without having been moved
+			stop() // no heartbeat has moved the deadline
 		}
-		if open {
+		if evicting {
 			d.sendDue(ctx, now)
 		}
-		if open && d.listed && d.inFlight == 0 {
-			d.events.flush() // every pod has been asked once
+		if evicting && d.listed && d.inFlight == 0 {
+			d.events.flush() // every pod has had its first request
 		}
 		quiet := d.quietAt()
 		if !quiet.IsZero() && !now.Before(quiet) && d.isCordoned && d.inFlight == 0 {
 			return
 		}
-		wake := time.NewTimer(d.nextWake(now, quiet, open))
+		wake := time.NewTimer(d.nextWake(now, quiet, evicting))
 		select {
 		case <-ctx.Done():
 			wake.Stop()
-			for ; d.inFlight > 0; d.inFlight-- { // the requests end with ctx; what they have achieved counts
-				if a := <-d.responses; a.err == nil {
-					d.handleResponse(a)
+			for ; d.inFlight > 0; d.inFlight-- { // the requests end with ctx, and count if they were accepted
+				if r := <-d.responses; r.err == nil {
+					d.handleResponse(r)
 				}
 			}
-			if !d.isCordoned { // it ends with ctx too, and says why
+			if !d.isCordoned { // ends with ctx too
 				d.cordonDone(<-cordoned)
 			}
 			return
-		case end := <-cordoned:
-			d.cordonDone(end)
-			open = true
+		case a := <-cordoned:
+			d.cordonDone(a)
+			evicting = true
 		case <-patience.C:
-			open = true
-		case ch := <-changes:
-			d.update(ch)
-		case a := <-d.responses:
+			evicting = true
+		case u := <-changes:
+			d.update(u)
+		case r := <-d.responses:
 			d.inFlight--
-			d.handleResponse(a)
+			d.handleResponse(r)
 		case deadline := <-moves:
 			d.setDeadline(deadline)
 		case <-wake.C:
@@ -235,30 +235,30 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 	}
 }
 
-func (d *podDrain) cordonDone(end cordonAttempt) {
-	d.cordon, d.isCordoned = end, true
+func (d *podDrain) cordonDone(a cordonAttempt) {
+	d.cordon, d.isCordoned = a, true
 	d.lastChange = time.Now()
-	d.events.add(cordonEvent(d.node, d.in, d.plan, end.err))
+	d.events.add(cordonEvent(d.node, d.inv.in, d.plan, a.err))
 }
 
-// quietAt is when the node will have been empty for long enough; zero while it is not empty.
+// quietAt returns when the node will have been empty for long enough; zero while it is not empty.
 func (d *podDrain) quietAt() time.Time {
 	if d.givenUp {
-		return d.lastChange // the pods will never be known: there is nothing to wait for
+		return d.lastChange // the pods cannot be listed: nothing to wait for
 	}
 	if d.empty.IsZero() {
 		return time.Time{}
 	}
-	return d.lastChange.Add(settle)
+	return d.lastChange.Add(d.inv.settle)
 }
 
-// nextWake is how long nothing is due.
-func (d *podDrain) nextWake(now, quiet time.Time, open bool) time.Duration {
+// nextWake returns how long nothing is due.
+func (d *podDrain) nextWake(now, quiet time.Time, evicting bool) time.Duration {
 	next := d.plan.Until
 	if !quiet.IsZero() && now.Before(quiet) {
 		next = quiet
 	}
-	if open && d.inFlight < cap(d.responses) {
+	if evicting && d.inFlight < cap(d.responses) {
 		for _, s := range d.pods {
 			if s.mustLeave() && !s.inFlight && !s.due.IsZero() {
 				next = spot.Earlier(next, spot.Later(s.due, d.earliest(s, now)))
@@ -268,7 +268,7 @@ func (d *podDrain) nextWake(now, quiet time.Time, open bool) time.Duration {
 	return next.Sub(now)
 }
 
-// turn is when a pod may be asked at the earliest: one that goes last waits for the others, as long as it can.
+// earliest returns when a pod can be evicted at the earliest: a pod that goes last waits for the others while it can.
 func (d *podDrain) earliest(s *podState, now time.Time) time.Time {
 	if at := s.plan.LatestAt; now.Before(at) {
 		for _, other := range d.pods {
@@ -280,7 +280,6 @@ func (d *podDrain) earliest(s *podState, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// move takes another end of the machine in.
 func (d *podDrain) setDeadline(deadline time.Time) {
 	d.plan = d.plan.WithDeadline(deadline)
 	for _, s := range d.pods {
@@ -288,22 +287,22 @@ func (d *podDrain) setDeadline(deadline time.Time) {
 			s.plan = d.plan.ForPod(s.pod, time.Now(), false)
 		}
 	}
-	d.log("extend-hook", "lifecycle hook extended", "deadline", deadline)
+	d.inv.log("extend-hook", "lifecycle hook extended", "deadline", deadline)
 }
 
-// see takes in what the watch shows.
-func (d *podDrain) update(ch podUpdate) {
+// update processes a change from the watch.
+func (d *podDrain) update(u podUpdate) {
 	now := time.Now()
 	d.lastChange = now
-	if ch.err != nil {
-		d.listErr, d.givenUp = ch.err, ch.givenUp
-		d.log("watch-failed", "pod watch failed", "error", ch.err)
+	if u.err != nil {
+		d.listErr, d.givenUp = u.err, u.givenUp
+		d.inv.log("watch-failed", "pod watch failed", "error", u.err)
 		return
 	}
-	if ch.All {
+	if u.All {
 		d.listErr = nil
 		here := map[string]bool{}
-		for _, p := range ch.Pods {
+		for _, p := range u.Pods {
 			here[p.UID] = true
 		}
 		for uid, s := range d.pods {
@@ -312,13 +311,13 @@ func (d *podDrain) update(ch podUpdate) {
 			}
 		}
 		if !d.listed {
-			d.planned = d.plan.Summary(d.in, true, d.plan.ForPods(ch.Pods, d.began))
+			d.planned = d.plan.Summary(d.inv.in, true, u.Pods, d.inv.began)
 		}
 	}
-	for _, p := range ch.Pods {
-		d.podChanged(p, ch.Gone, now)
+	for _, p := range u.Pods {
+		d.podChanged(p, u.Gone, now)
 	}
-	d.listed = d.listed || ch.All
+	d.listed = d.listed || u.All
 	d.checkEmpty(now)
 }
 
@@ -331,25 +330,25 @@ func (d *podDrain) podChanged(p spot.Pod, gone bool, now time.Time) {
 	case gone:
 		return
 	case s == nil:
-		s = &podState{due: now}
+		s = &podState{due: now, plan: d.plan.ForPod(p, now, d.listed && d.evictedOwners[p.Owner.UID])}
 		d.pods[p.UID] = s
-		s.plan = d.plan.ForPod(p, now, d.listed && d.evictedOwners[p.Owner.UID])
 		if d.listed {
-			d.log("pod-appeared", "pod appeared after the cordon", "pod", p.ID(), "plan", s.plan.Action, "reason", s.plan.Reason)
+			d.inv.log("pod-appeared", "pod appeared after the cordon", "pod", p.ID(), "plan", s.plan.Action,
+				"reason", s.plan.Reason)
 		}
 	case s.evicted || s.inFlight || s.plan.Action != spot.PodEvict:
-		// It is on its way or stays, or an answer that is under way tells whose doing this is.
+		// The plan stays. While a request is in flight, only its response tells whether the change is our doing.
 	case p.Terminating != s.pod.Terminating, p.Finished != s.pod.Finished:
 		s.plan = d.plan.ForPod(p, now, false)
 	}
-	if s.gone { // a list from a server that lags had left it out
+	if s.gone { // a stale list did not contain it
 		s.gone, s.terminatedAt = false, time.Time{}
 		if s.plan.Action == spot.PodEvict && !s.evicted && !s.inFlight {
 			s.due = now
 		}
 	}
-	if s.held != "" && s.held != p.Version && !s.inFlight {
-		s.held, s.due = "", now
+	if s.changed != "" && s.changed != p.Version && !s.inFlight {
+		s.changed, s.due = "", now
 	}
 	s.pod = p
 	if s.plan.Action != spot.PodEvict {
@@ -363,24 +362,24 @@ func (d *podDrain) markGone(s *podState, now time.Time) {
 	}
 	s.gone, s.terminatedAt = true, now
 	if s.plan.Action != spot.PodSkip {
-		d.log("pod-terminated", "pod terminated", "pod", s.pod.ID(), "evicted", s.evicted)
+		d.inv.log("pod-terminated", "pod terminated", "pod", s.pod.ID(), "evicted", s.evicted)
 	}
 }
 
 func (d *podDrain) checkEmpty(now time.Time) {
-	left := false
+	remaining := false
 	for _, s := range d.pods {
-		left = left || s.mustLeave()
+		remaining = remaining || s.mustLeave()
 	}
 	switch {
-	case left || !d.listed:
+	case remaining || !d.listed:
 		d.empty = time.Time{}
 	case d.empty.IsZero():
 		d.empty = now
 	}
 }
 
-// sendDue sends the requests that are due, in the order of submission, as far as the bound allows.
+// sendDue sends the requests that are due, in the order of eviction, up to Policy.Parallel in flight.
 func (d *podDrain) sendDue(ctx context.Context, now time.Time) {
 	var due []*podState
 	for _, s := range d.pods {
@@ -388,77 +387,86 @@ func (d *podDrain) sendDue(ctx context.Context, now time.Time) {
 			due = append(due, s)
 		}
 	}
-	slices.SortFunc(due, func(a, b *podState) int { return cmp.Or(a.due.Compare(b.due), spot.EvictionOrder(a.pod, b.pod)) })
+	slices.SortFunc(due, func(a, b *podState) int {
+		return cmp.Or(a.due.Compare(b.due), spot.EvictionOrder(a.pod, b.pod))
+	})
 	for _, s := range due[:min(len(due), cap(d.responses)-d.inFlight)] {
-		ask := d.plan.Request(s.pod, now, s.refusals)
+		r := d.plan.Request(s.pod, now, s.refusals)
 		s.inFlight, s.due = true, time.Time{}
 		d.inFlight++
 		end := d.plan.Until
-		if f := s.plan.ForceAt; !ask.Delete && now.Before(f) {
-			end = f // an answer that does not come must not cost the pod its time
+		if f := s.plan.ForceAt; !r.Delete && now.Before(f) {
+			end = f // a missing response must not delay the force deletion
 		}
 		go func(p spot.Pod) {
 			ctx, cancel := context.WithDeadline(ctx, end)
 			defer cancel()
-			request := d.Cluster.Evict
-			if ask.Delete {
-				request = d.Cluster.Delete
+			send := d.inv.Cluster.Evict
+			if r.Delete {
+				send = d.inv.Cluster.Delete
 			}
-			err := request(ctx, p, ask.GracePeriod, ask.Exact)
-			d.responses <- evictionResponse{p.UID, p.Version, ask, err, time.Now()}
+			err := send(ctx, p, r.GracePeriod, r.Exact)
+			d.responses <- evictionResponse{p.UID, p.Version, r, err, time.Now()}
 		}(s.pod)
 	}
 }
 
-// settle takes in what came of a request.
-func (d *podDrain) handleResponse(a evictionResponse) {
-	s := d.pods[a.uid]
+func (d *podDrain) handleResponse(r evictionResponse) {
+	s := d.pods[r.uid]
 	s.inFlight = false
-	if a.err != nil && (s.pod.Terminating || s.pod.Finished) {
-		s.plan = d.plan.ForPod(s.pod, a.at, false) // it was not us
+	if r.err != nil && (s.pod.Terminating || s.pod.Finished) {
+		s.plan = d.plan.ForPod(s.pod, r.at, false) // somebody else did that
 	}
-	refused := func(after time.Duration) {
-		s.refusals++
-		if s.refusal == "" || !errors.Is(a.err, context.DeadlineExceeded) { // one that we cut off says nothing of its own
-			s.refusal = a.err.Error()
-		}
-		if next, ok := d.plan.NextAttempt(s.pod, a.request, a.at, s.refusals, after); ok && s.plan.Action == spot.PodEvict {
-			s.due = next
-		}
-		d.log("refused", "eviction refused", "pod", s.pod.ID(), "refusals", s.refusals, "refusal", s.refusal)
-	}
-	var refusal *spot.Refusal
 	switch {
-	case a.err == nil:
-		s.evicted, s.forced = true, a.request.Delete
-		s.held, s.due = "", time.Time{} // nothing that the watch has shown meanwhile has it asked again
-		s.gracePeriod, s.requestedAt = a.request.GracePeriod, a.at
-		if s.pod.Owner.UID != "" {
-			d.evictedOwners[s.pod.Owner.UID] = true
-		}
-		d.lastEviction = a.at
-		d.events.add(podEvent(s.pod, d.node.Name, d.in, a.request))
-		action, msg := "evict", "evicted pod"
-		if a.request.Delete {
-			action, msg = "force-delete", "force-deleted pod"
-		}
-		d.log(action, msg, "pod", s.pod.ID(), "grace_period", spot.ToSeconds(a.request.GracePeriod))
-	case errors.Is(a.err, spot.ErrNotFound):
-		d.markGone(s, a.at)
-		d.checkEmpty(a.at)
-		d.lastChange = a.at
-	case errors.Is(a.err, spot.ErrChanged):
+	case r.err == nil:
+		d.accepted(s, r)
+	case errors.Is(r.err, spot.ErrNotFound):
+		d.markGone(s, r.at)
+		d.checkEmpty(r.at)
+		d.lastChange = r.at
+	case errors.Is(r.err, spot.ErrChanged):
 		switch {
 		case s.plan.Action != spot.PodEvict:
-		case s.pod.Version != a.version: // the watch was quicker than the answer
-			s.due = a.at
+		case s.pod.Version != r.version: // the watch has already shown the change
+			s.due = r.at
 		default:
-			s.held = a.version
-			refused(changedAgain)
+			s.changed = r.version
+			d.refused(s, r, changedRetry)
 		}
-	case errors.As(a.err, &refusal):
-		refused(refusal.RetryAfter)
 	default:
-		refused(0)
+		var refusal *spot.Refusal
+		retryAfter := time.Duration(0)
+		if errors.As(r.err, &refusal) {
+			retryAfter = refusal.RetryAfter
+		}
+		d.refused(s, r, retryAfter)
 	}
+}
+
+func (d *podDrain) accepted(s *podState, r evictionResponse) {
+	s.evicted, s.forced = true, r.request.Delete
+	s.changed, s.due = "", time.Time{}
+	s.gracePeriod, s.requestedAt = r.request.GracePeriod, r.at
+	if s.pod.Owner.UID != "" {
+		d.evictedOwners[s.pod.Owner.UID] = true
+	}
+	d.lastEviction = r.at
+	d.events.add(podEvent(s.pod, d.node.Name, d.inv.in, r.request))
+	action, msg := "evict", "evicted pod"
+	if r.request.Delete {
+		action, msg = "force-delete", "force-deleted pod"
+	}
+	d.inv.log(action, msg, "pod", s.pod.ID(), "grace_period", spot.ToSeconds(r.request.GracePeriod))
+}
+
+func (d *podDrain) refused(s *podState, r evictionResponse, retryAfter time.Duration) {
+	s.refusals++
+	if s.refusal == "" || !errors.Is(r.err, context.DeadlineExceeded) { // our own deadline says less than the server
+		s.refusal = r.err.Error()
+	}
+	next, ok := d.plan.NextAttempt(s.pod, r.request, r.at, s.refusals, retryAfter)
+	if ok && s.plan.Action == spot.PodEvict {
+		s.due = next
+	}
+	d.inv.log("refused", "eviction refused", "pod", s.pod.ID(), "refusals", s.refusals, "refusal", s.refusal)
 }

@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// eventParallelism is how many Kubernetes Events are sent at once: they must not crowd out what matters.
+	// eventParallelism limits the Kubernetes Events that are sent at once, so that they do not delay other requests.
 	eventParallelism = 8
 
-	// eventTimeout is how long the end of a call waits for Kubernetes Events that are not sent yet.
+	// eventTimeout limits sending an Event, and how long the end of an invocation waits for Events in flight.
 	eventTimeout = 3 * time.Second
 )
 
-// notes are the notes of one call. They are held back until release, so that no eviction waits behind them.
+// eventQueue holds Kubernetes Events until flush, so that no eviction waits for them.
 type eventQueue struct {
-	teller spot.EventRecorder
-	ctx    context.Context // outlives the plan's: the machine's end is no reason not to tell of it
-	stop   context.CancelFunc
+	cluster spot.Cluster
+	ctx     context.Context // outlives the plan's deadline
+	stop    context.CancelFunc
 
 	mu      sync.Mutex
 	held    []spot.KubeEvent
@@ -31,55 +31,55 @@ type eventQueue struct {
 	err     error // the first
 }
 
-func newEventQueue(ctx context.Context, t spot.EventRecorder) *eventQueue {
-	n := &eventQueue{teller: t, slots: make(chan struct{}, eventParallelism)}
-	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
-	return n
+func newEventQueue(ctx context.Context, cluster spot.Cluster) *eventQueue {
+	q := &eventQueue{cluster: cluster, slots: make(chan struct{}, eventParallelism)}
+	q.ctx, q.stop = context.WithCancel(context.WithoutCancel(ctx))
+	return q
 }
 
-func (n *eventQueue) add(note spot.KubeEvent) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.held = append(n.held, note)
+func (q *eventQueue) add(e spot.KubeEvent) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.held = append(q.held, e)
 }
 
-// release sends what is held, and returns at once.
-func (n *eventQueue) flush() {
-	n.mu.Lock()
-	held := n.held
-	n.held = nil
-	n.mu.Unlock()
-	for _, note := range held {
-		n.sending.Go(func() {
-			n.slots <- struct{}{}
-			defer func() { <-n.slots }()
-			ctx, cancel := context.WithTimeout(n.ctx, eventTimeout)
+// flush starts sending the events and returns at once.
+func (q *eventQueue) flush() {
+	q.mu.Lock()
+	held := q.held
+	q.held = nil
+	q.mu.Unlock()
+	for _, e := range held {
+		q.sending.Go(func() {
+			q.slots <- struct{}{}
+			defer func() { <-q.slots }()
+			ctx, cancel := context.WithTimeout(q.ctx, eventTimeout)
 			defer cancel()
-			if err := n.teller.Record(ctx, note); err != nil {
-				n.mu.Lock()
-				defer n.mu.Unlock()
-				if n.failed++; n.err == nil {
-					n.err = err
+			if err := q.cluster.Record(ctx, e); err != nil {
+				q.mu.Lock()
+				defer q.mu.Unlock()
+				if q.failed++; q.err == nil {
+					q.err = err
 				}
 			}
 		})
 	}
 }
 
-// end gives what is under way a little more time, and says what could not be told; empty if nothing.
-func (n *eventQueue) close() (problem string) {
-	defer time.AfterFunc(eventTimeout, n.stop).Stop()
-	n.sending.Wait()
-	n.stop()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.err == nil {
+// close waits for events in flight, up to eventTimeout, and returns what failed; empty if nothing did.
+func (q *eventQueue) close() (problem string) {
+	defer time.AfterFunc(eventTimeout, q.stop).Stop()
+	q.sending.Wait()
+	q.stop()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.err == nil {
 		return ""
 	}
-	return fmt.Sprintf("%d Kubernetes Events could not be sent: %v", n.failed, n.err)
+	return fmt.Sprintf("%d Kubernetes Events could not be sent: %v", q.failed, q.err)
 }
 
-// cordonEvent tells what is going to happen to a node, and what was done about it.
+// cordonEvent reports the interruption and the cordon on the node.
 func cordonEvent(n spot.Node, in spot.Interruption, plan spot.Plan, cordon error) spot.KubeEvent {
 	when := " at " + plan.Deadline.UTC().Format(time.RFC3339)
 	switch {
@@ -93,12 +93,13 @@ func cordonEvent(n spot.Node, in spot.Interruption, plan spot.Plan, cordon error
 		done = "could not be cordoned"
 	}
 	if plan.Drain {
-		done += ", and its pods are asked to leave"
+		done += ", draining"
 	}
-	return spot.KubeEvent{Node: &n, Warning: true, Reason: eventReason(in), Message: fmt.Sprintf("%s%s (event %s): %s", notice(in), when, in.EventID, done)}
+	return spot.KubeEvent{Node: &n, Warning: true, Reason: eventReason(in),
+		Message: fmt.Sprintf("%s%s (event %s): %s", description(in), when, in.EventID, done)}
 }
 
-// eventReason is the reason of a Kubernetes Event, in one word.
+// eventReason returns the reason of a Kubernetes Event.
 func eventReason(in spot.Interruption) string {
 	switch {
 	case in.Rehearsal:
@@ -109,40 +110,34 @@ func eventReason(in spot.Interruption) string {
 	return "InstanceInterruption"
 }
 
-// notice is the event in words.
-func notice(in spot.Interruption) string {
+func description(in spot.Interruption) string {
 	if in.Rehearsal {
-		return "a rehearsal, nobody takes the machine: " + in.Kind.Description()
+		return "Rehearsal, the instance keeps running: " + in.Kind.Description()
 	}
 	return in.Kind.Description()
 }
 
-// podEvent tells why a pod ends.
-func podEvent(p spot.Pod, node string, in spot.Interruption, ask spot.EvictionRequest) spot.KubeEvent {
-	n := spot.KubeEvent{Pod: &p, Reason: eventReason(in), Message: fmt.Sprintf("of its node %s, %s: evicted with %s to end", node, notice(in), ask.GracePeriod)}
-	if ask.Delete {
-		n.Warning = true
-		n.Message = fmt.Sprintf("of its node %s, %s, and the eviction was refused to the last: deleted with %s to end", node, notice(in), ask.GracePeriod)
+// podEvent reports the eviction on the pod.
+func podEvent(p spot.Pod, node string, in spot.Interruption, r spot.EvictionRequest) spot.KubeEvent {
+	done := "evicted"
+	if r.Delete {
+		done = "force-deleted because its eviction was refused,"
 	}
-	return n
+	return spot.KubeEvent{Pod: &p, Warning: r.Delete, Reason: eventReason(in),
+		Message: fmt.Sprintf("Node %s: %s: %s with a grace period of %s", node, description(in), done, r.GracePeriod)}
 }
 
-// drainedEvent tells how a node's drain ended.
-func drainedEvent(n spot.Node, told drainResult) spot.KubeEvent {
-	remaining := 0
-	for _, p := range told.Pods {
-		if p.Status == spot.PodStillRunning {
-			remaining++
-		}
-	}
-	note := spot.KubeEvent{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
+// drainedEvent reports the end of the drain on the node.
+func drainedEvent(n spot.Node, result drainResult) spot.KubeEvent {
+	remaining := countRunning(result.Pods)
+	e := spot.KubeEvent{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
 	switch {
-	case !told.Listed:
-		note.Message = "its pods could not be listed"
+	case !result.Listed:
+		e.Message = "The node's pods could not be listed"
 	case remaining > 0:
-		note.Message = "still there at the end: " + podCount(remaining)
+		e.Message = podCount(remaining) + " still running"
 	default:
-		note = spot.KubeEvent{Node: &n, Reason: "SpotDrained", Message: "every pod that had to leave has left"}
+		e = spot.KubeEvent{Node: &n, Reason: "SpotDrained", Message: "Drained"}
 	}
-	return note
+	return e
 }

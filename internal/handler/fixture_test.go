@@ -4,7 +4,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -14,22 +13,6 @@ const (
 	instance = "i-0123456789abcdef0"
 	group    = "nodes-us-east-1a." + cluster
 )
-
-var eventTime = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-
-func warning(kind spot.Kind) spot.Interruption {
-	return spot.Interruption{EventID: "e1", Kind: kind, Instance: instance, Region: "us-east-1", Time: eventTime}
-}
-
-// ours is an instance of the cluster in its group, and its node: everything as usual.
-func ours() spot.Target {
-	tags := map[string]string{spot.TagCluster: cluster}
-	return spot.Target{
-		Node:       &spot.Node{Name: instance, ProviderID: "aws:///us-east-1a/" + instance},
-		Instance:   &spot.Instance{ID: instance, State: "running", Spot: true, Tags: tags},
-		Membership: &spot.Membership{Group: group, LifecycleState: "InService", GroupTags: tags},
-	}
-}
 
 func hasTaint(n spot.Node, key string) bool {
 	return slices.ContainsFunc(n.Taints, func(t spot.Taint) bool { return t.Key == key })

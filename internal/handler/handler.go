@@ -1,215 +1,101 @@
-// Package handler carries out the plans of package spot: it locates the node, cordons it, requests a replacement, drains
-// the node, cleans up after the instance and reports the outcome.
+// Package handler carries out the plans of package spot: it locates the node, cordons it, requests a replacement,
+// drains the node, cleans up after the instance and reports the outcome.
 package handler
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-func podCount(n int) string {
-	if n == 1 {
-		return "1 pod"
-	}
-	return fmt.Sprintf("%d pods", n)
-}
-
-// end is the outcome of a call that acts on nothing.
-func (c *invocation) newOutcome(plan spot.Plan) spot.Outcome {
-	out := spot.Outcome{Version: spot.OutcomeVersion, Cluster: c.Policy.Cluster, Reason: plan.Reason,
-		Event:   spot.EventInfo{ID: c.in.EventID, Kind: c.in.Kind, Instance: c.in.Instance, Time: c.in.Time},
-		Timings: spot.Timings{Started: spot.SecondsSince(c.in.Time, c.began), Finished: spot.SecondsSince(c.in.Time, time.Now())},
-	}
-	if !plan.Deadline.IsZero() {
-		out.Deadline = plan.Deadline.UTC().Round(0)
-	}
-	switch plan.Verdict {
-	case spot.Stale:
-		out.Result = spot.Expired
-	case spot.Foreign:
-		out.Result = spot.OtherCluster
-	}
-	if n, _ := c.node.known(); n != nil {
-		out.Node = n.Name
-	}
-	return out
-}
-
-// replacementError is why a replacement that the plan wanted was not asked for.
-func replacementError(plan spot.Plan, r spot.ReplacementResult) error {
-	return nilOr(plan.Replace.Action != spot.ReplaceNone && r.Action == spot.ReplaceNone, "replacing the instance: %w", errors.New(r.Reason))
-}
-
-// outcome puts the two halves together. If nothing was done and something went wrong, it is an error.
-func (c *invocation) outcome(d drainResult, r spot.ReplacementResult) (spot.Outcome, error) {
-	plan, t := c.plan(), c.target()
-	out := c.newOutcome(plan)
-	if plan.Verdict != spot.Act {
-		return out, nil
-	}
-	changed := out.SetReplacement(r) || d.Changed
-	out.Problems, out.AttachedVolumes = d.Problems, d.Attached
-	switch {
-	case t.Node == nil && errors.Is(t.NodeErr, errAbsentYet), t.Node == nil && errors.Is(t.NodeErr, spot.ErrNotFound):
-		if t.Instance == nil && !changed {
-			return spot.Outcome{}, c.failure()
-		}
-		out.Result, out.Reason = spot.NodeNotFound, "no node of the instance registered before the deadline"
-		return out, nil
-	case t.Node == nil:
-		if !changed {
-			return spot.Outcome{}, errors.Join(c.failure(), replacementError(plan, r))
-		}
-		out.Result, out.Reason = spot.Incomplete, "the cluster could not be asked for the node"
-		out.Problems = append(out.Problems, c.failure().Error())
-		return out, nil
-	}
-	began := out.Timings
-	out.Timings = d.Timings
-	out.Timings.Started, out.Timings.Finished = began.Started, began.Finished
-	out.Plan, out.Cordon, out.Pods = d.Plan, &d.Cordon, d.Pods
-	if out.Plan == nil { // the pods were never seen
-		out.Plan = plan.Summary(c.in, true, nil)
-	}
-	out.Plan.SetReplacement(plan)
-	remaining := 0
-	for _, p := range d.Pods {
-		if p.Status == spot.PodStillRunning {
-			remaining++
-		}
-	}
-	switch {
-	case !plan.Drain && d.Cordon.Error != "" && !changed:
-		return spot.Outcome{}, fmt.Errorf("cordoning node %s: %s", out.Node, d.Cordon.Error)
-	case !plan.Drain && d.Cordon.Error != "":
-		out.Result, out.Reason = spot.Incomplete, "the node could not be cordoned"
-	case !plan.Drain:
-		out.Result, out.Reason = spot.Cordoned, "the policy is to cordon the node and leave its pods"
-	case !d.Listed && !changed:
-		return spot.Outcome{}, errors.Join(fmt.Errorf("draining node %s: %s", out.Node, strings.Join(d.Problems, "; ")), replacementError(plan, r))
-	case !d.Listed:
-		out.Result, out.Reason = spot.Incomplete, "the node's pods could not be listed"
-	case remaining > 0:
-		out.Result, out.Reason = spot.Incomplete, "still there at the end: "+podCount(remaining)
-	default:
-		out.Result = spot.Drained
-	}
-	return out, nil
-}
-
 const (
-	// reportMargin is what an invocation keeps for telling its outcome.
+	// reportMargin is reserved at the end of an invocation for reporting the outcome.
 	reportMargin = 5 * time.Second
 
-	// previewLimit bounds the questions of a Preview, which has no deadline of its own to ask until.
+	// previewLimit limits a preview.
 	previewLimit = 15 * time.Second
 
-	// expiredLimit bounds the one question that is worth asking about an event whose deadline has passed.
+	// skipLimit limits the lookups for an event that the policy ignores.
+	skipLimit = 15 * time.Second
+
+	// expiredLimit limits the lookup for an event whose deadline has passed.
 	expiredLimit = 5 * time.Second
 )
 
-// Handler handles interruptions of the nodes of one cluster. It keeps nothing between two calls: what it remembers is in
-// the node's marks, in the instance's tags and lifecycle state and in the pods' deletion timestamps, so that an event
-// that comes twice, or is taken up by another invocation, does no harm.
+// Handler handles interruptions of the nodes of one cluster. It has no state between calls: the state is in the node's
+// annotations, the instance's tags and lifecycle state, and the pods' deletion timestamps. So an event can be handled
+// twice, and another invocation can take over.
 type Handler struct {
 	Cluster spot.Cluster
 	Cloud   spot.Cloud
 	Policy  spot.Policy
 
-	// Autoscaler is CAST AI's autoscaler; nil if there is none. Policy.Autoscaler says the same.
+	// Autoscaler is CAST AI's autoscaler; nil unless Policy.HasAutoscaler.
 	Autoscaler spot.Autoscaler
 
-	Log *slog.Logger // one line a step; nil for none
+	Log *slog.Logger // one line per step; nil for none
 }
 
-// Preview says what Handle would do now, and changes nothing.
-func (h *Handler) Preview(ctx context.Context, in spot.Interruption) (spot.Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, previewLimit)
-	defer cancel()
-	c := h.newInvocation(in)
-	switch {
-	case in.Replayed:
-		return c.newOutcome(c.plan()), nil
-	case in.Kind.IsCleanup():
-		return c.previewCleanUp(ctx)
-	case in.Kind == spot.LifecycleTerminate && c.plan().Verdict != spot.Noted:
-		if err := c.readHook(ctx); err != nil {
-			return spot.Outcome{}, err
-		}
-	}
-	c.startLookups(ctx, always)
-	for _, done := range []<-chan struct{}{c.node.done, c.instance.done, c.membership.done} {
-		wait(ctx, done, previewLimit)
-	}
-	plan := c.plan()
-	switch plan.Verdict {
-	case spot.Act:
-	case spot.Noted:
-		return c.skipped(plan), nil
-	default:
-		return c.newOutcome(plan), nil
-	}
-	t := c.target()
-	if t.Node == nil && !errors.Is(t.NodeErr, spot.ErrNotFound) {
-		return spot.Outcome{}, c.failure()
-	}
-	out := c.newOutcome(plan)
-	out.Result = spot.Planned
-	if t.Node == nil {
-		out.Reason = "no node of the instance has registered yet"
-		out.Plan = plan.Summary(c.in, false, nil)
-		return out, nil
-	}
-	if !plan.Drain {
-		out.Plan = plan.Summary(c.in, true, nil)
-		return out, nil
-	}
-	pods, err := h.Cluster.PodsOn(ctx, t.Node.Name)
-	if err != nil {
-		return spot.Outcome{}, fmt.Errorf("listing the pods of node %s: %w", t.Node.Name, err)
-	}
-	out.Plan = plan.Summary(c.in, true, plan.ForPods(pods, c.began))
-	return out, nil
-}
-
-// Handle carries out the plan for an interruption: it cordons and drains the node and asks for its replacement, side by
-// side, and returns when the node is empty, or when the machine or the invocation ends. An error means that nothing was
-// done and that another try may help; whatever was done stands in the Outcome.
+// Handle handles an interruption: it cordons and drains the node and requests a replacement at the same time. It
+// returns when the node is empty, at the deadline, or before the invocation ends. An error means that nothing was
+// changed and a retry may help; otherwise the Outcome contains what was done.
 func (h *Handler) Handle(ctx context.Context, in spot.Interruption) (spot.Outcome, error) {
 	if in.Rehearsal && !h.Policy.DrainRehearsals {
 		return h.Preview(ctx, in)
 	}
-	c := h.newInvocation(in)
-	if in.Replayed {
-		return c.newOutcome(c.plan()), nil
-	}
+	return h.newInvocation(ctx, in).run(ctx)
+}
+
+// invocation is one call of a Handler.
+type invocation struct {
+	*Handler
+	in    spot.Interruption
+	began time.Time
+	limit time.Time // the end of the invocation, less reportMargin; zero for none
+
+	node       *lookup[spot.Node]
+	instance   *lookup[spot.Instance]
+	membership *lookup[spot.Membership]
+	hook       *spot.Hook
+
+	settle     time.Duration // how long an empty node is watched: see settleTime
+	stateLimit time.Duration // how long to wait for the instance's state to match the event
+}
+
+func (h *Handler) newInvocation(ctx context.Context, in spot.Interruption) *invocation {
+	c := &invocation{Handler: h, in: in, began: time.Now(), settle: settleTime, stateLimit: stateLimit,
+		node: newLookup[spot.Node](), instance: newLookup[spot.Instance](), membership: newLookup[spot.Membership]()}
+	c.in.Time = spot.Earlier(in.Time, c.began).UTC().Round(0) // EC2's clock may be ahead: the notice is never longer
 	if end, ok := ctx.Deadline(); ok {
 		c.limit = end.Add(-reportMargin)
-		if !c.began.Before(c.limit) {
-			return spot.Outcome{}, fmt.Errorf("the invocation ends in %s, and %s of that are kept for telling its outcome: set the function's timeout to 150 s or more", end.Sub(c.began).Round(time.Second), reportMargin)
-		}
 	}
+	return c
+}
+
+func (c *invocation) run(ctx context.Context) (spot.Outcome, error) {
+	plan := c.plan(spot.Target{}) // by the event alone
 	switch {
-	case in.Kind.IsCleanup():
+	case c.in.Replayed:
+		return c.newOutcome(plan), nil
+	case !c.limit.IsZero() && !c.began.Before(c.limit):
+		return spot.Outcome{}, fmt.Errorf("the invocation ends in %s, of which %s are reserved for reporting: "+
+			"set the function's timeout to 150 s or more", c.limit.Add(reportMargin).Sub(c.began).Round(time.Second), reportMargin)
+	case c.in.Kind.IsCleanup():
 		return c.cleanUp(ctx)
-	case in.Kind == spot.LifecycleTerminate:
+	case c.in.Kind == spot.LifecycleTerminate:
 		return c.lifecycle(ctx)
+	case plan.Result == spot.Expired:
+		return c.expired(ctx)
 	}
-	if deadline := c.plan().Deadline; !c.began.Before(deadline) {
-		return c.handleExpired(ctx)
-	}
-	ctx, cancel := context.WithDeadline(ctx, c.plan().Until)
+	ctx, cancel := context.WithDeadline(ctx, plan.Until)
 	defer cancel()
-	if c.plan().Verdict == spot.Noted {
-		return c.handleSkipped(ctx)
+	if plan.Result == spot.Skipped {
+		return c.skip(ctx)
 	}
-	c.startLookups(ctx, c.nodeCannotCome)
+	c.startLookups(ctx, c.nodeCannotRegister)
 
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
@@ -217,70 +103,46 @@ func (h *Handler) Handle(ctx context.Context, in spot.Interruption) (spot.Outcom
 	go func() { replaced <- c.replace(ctx, following) }()
 	drained := c.drainNode(ctx, nil)
 	if drained.Node == "" && !c.mustAct() {
-		cancel() // nothing of ours: the other half has nothing to do either
+		cancel() // not our instance: no replacement either
 	}
 	defer time.AfterFunc(c.Policy.FollowLaunch, stopFollowing).Stop()
 	return c.outcome(drained, <-replaced)
 }
 
-// stale asks the one question that is worth asking about an event whose deadline has passed.
-func (c *invocation) handleExpired(ctx context.Context) (spot.Outcome, error) {
+// plan returns the plan based on the facts in t. It always uses the time at which the invocation began, so that facts
+// that arrive later are judged by the same clock.
+func (c *invocation) plan(t spot.Target) spot.Plan { return c.Policy.Plan(c.in, t, c.began, c.limit) }
+
+// mustAct reports whether to act on the interruption, based on what is known so far.
+func (c *invocation) mustAct() bool { return c.plan(c.target()).Result == "" }
+
+// expired reports an event whose deadline has passed, with the instance's state.
+func (c *invocation) expired(ctx context.Context) (spot.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, expiredLimit)
 	defer cancel()
 	c.startLookups(ctx, always)
 	wait(ctx, c.instance.first, expiredLimit)
-	return c.newOutcome(c.plan()), nil
+	return c.newOutcome(c.plan(c.target())), nil
 }
 
-// note finds out what an event hits that the policy is to leave alone, and tells the autoscaler if there is one to tell.
-func (c *invocation) handleSkipped(ctx context.Context) (spot.Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, previewLimit)
+// skip reports an event that the policy ignores, and notifies the autoscaler if there is one.
+func (c *invocation) skip(ctx context.Context) (spot.Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, skipLimit)
 	defer cancel()
 	c.startLookups(ctx, always)
-	for _, done := range []<-chan struct{}{c.node.done, c.instance.done} {
-		wait(ctx, done, previewLimit)
-	}
-	if t := c.target(); t.Node == nil && t.Instance == nil && c.plan().Verdict != spot.Foreign {
+	wait(ctx, c.node.done, skipLimit)
+	wait(ctx, c.instance.done, skipLimit)
+	t := c.target()
+	plan := c.plan(t)
+	switch {
+	case plan.Result != spot.Skipped:
+		return c.newOutcome(plan), nil
+	case t.Node == nil && t.Instance == nil:
 		return spot.Outcome{}, c.failure()
 	}
-	plan := c.plan()
-	if plan.Verdict != spot.Noted {
-		return c.newOutcome(plan), nil
-	}
-	out := c.skipped(plan)
+	out := c.newOutcome(plan)
 	out.SetReplacement(c.replace(ctx, ctx))
 	return out, nil
-}
-
-// left is the outcome of an event that the policy leaves alone.
-func (c *invocation) skipped(plan spot.Plan) spot.Outcome {
-	out := c.newOutcome(plan)
-	out.Result = spot.Skipped
-	return out
-}
-
-func always() bool { return true }
-
-// call is one call of a handler.
-type invocation struct {
-	*Handler
-	in    spot.Interruption
-	began time.Time
-	limit time.Time // the end of the invocation; zero if nothing ends it
-
-	node       *lookup[spot.Node]
-	instance   *lookup[spot.Instance]
-	membership *lookup[spot.Membership]
-	hook       *spot.Hook
-	unlisted   bool // all nodes are not to be listed for the one that is looked for
-}
-
-func (h *Handler) newInvocation(in spot.Interruption) *invocation {
-	c := &invocation{Handler: h, in: in, began: time.Now(),
-		node: newLookup[spot.Node](), instance: newLookup[spot.Instance](), membership: newLookup[spot.Membership]()}
-	// EC2's clock and ours may differ: nobody is given more than the whole time.
-	c.in.Time = spot.Earlier(in.Time, c.began).UTC().Round(0)
-	return c
 }
 
 func (c *invocation) log(action, msg string, args ...any) {
@@ -289,10 +151,3 @@ func (c *invocation) log(action, msg string, args ...any) {
 			"at", spot.ToSeconds(time.Since(c.in.Time))}, args...)...)
 	}
 }
-
-// plan is the decision on what is known by now, as of the beginning of the call: what comes later must not be judged
-// by another clock.
-func (c *invocation) plan() spot.Plan { return c.Policy.Plan(c.in, c.target(), c.began, c.limit) }
-
-// mustAct reports whether the interruption is one to act on, as far as is known by now.
-func (c *invocation) mustAct() bool { return c.plan().Verdict == spot.Act }

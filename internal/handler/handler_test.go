@@ -93,8 +93,8 @@ func TestNodeNamedByAddress(t *testing.T) {
 	}
 }
 
-// TestReusedName: an address, and so a name made of it, may belong to another instance by now. Whatever a node is called,
-// its providerID says which instance it is.
+// TestReusedName: an address, and so a name made of it, may belong to another instance by now. Whatever a node is
+// called, its providerID says which instance it is.
 func TestReusedName(t *testing.T) {
 	for _, name := range []string{"ip-10-0-1-2.ec2.internal", instance} {
 		inWorld(t, func(w *world) {
@@ -263,7 +263,7 @@ func TestOneSideUnreachable(t *testing.T) {
 			if *out.Timings.Empty > 10 {
 				t.Errorf("the drain waited for EC2: %v s", *out.Timings.Empty)
 			}
-			if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "EC2 could not be asked") {
+			if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "could not be read from EC2") {
 				t.Errorf("%+v", out.Replacement)
 			}
 		})
@@ -281,7 +281,7 @@ func TestOneSideUnreachable(t *testing.T) {
 			w.cluster.Disturb(spottest.Disturbance{Err: down})
 			w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
 			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
-			if err == nil || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), "asking EC2 for "+instance) {
+			if err == nil || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), "reading instance "+instance) {
 				t.Errorf("the error must name both: %v", err)
 			}
 			if d := time.Since(w.event); d < 110*time.Second || d > 121*time.Second {

@@ -79,7 +79,7 @@ func TestFollowingIsNoReasonToFail(t *testing.T) {
 		w.handler.Policy.FollowLaunch = 2 * time.Minute
 		w.aws.Fail("DescribeScalingActivities", 100, spottest.Denied())
 		out := w.handle(spot.Drained)
-		if r := out.Replacement; r.Action != spot.ReplaceDetach || !strings.Contains(r.GroupMessage, "could not be asked") {
+		if r := out.Replacement; r.Action != spot.ReplaceDetach || !strings.Contains(r.GroupMessage, "could not be read") {
 			t.Errorf("%+v", r)
 		}
 		if *out.Timings.Finished > 30 {

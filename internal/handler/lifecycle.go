@@ -9,45 +9,46 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// hookLimit is how long a lifecycle hook's times are asked for, before anything else can be decided.
-const hookLimit = 10 * time.Second
+const (
+	// hookLimit limits the read of a lifecycle hook, which comes before any decision.
+	hookLimit = 10 * time.Second
 
-// leastBeat is the shortest pause between two heartbeats.
-const leastBeat = 5 * time.Second
+	// minHeartbeat is the shortest pause between heartbeats.
+	minHeartbeat = 5 * time.Second
+)
 
-// lifecycle drains the node of an instance that its group terminates, while the hook holds it, and then lets the group
-// go on.
+// lifecycle drains the node of an instance that its Auto Scaling group terminates, while a lifecycle hook delays the
+// termination, and then completes the lifecycle action.
 func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
-	if plan := c.plan(); plan.Verdict == spot.Noted { // the event alone says so
-		return c.skipped(plan), nil
+	if plan := c.plan(spot.Target{}); plan.Result == spot.Skipped {
+		return c.newOutcome(plan), nil
 	}
 	if err := c.readHook(ctx); err != nil {
 		return spot.Outcome{}, err
 	}
-	if !c.began.Before(c.plan().Deadline) {
-		return c.handleExpired(ctx)
+	if c.plan(spot.Target{Hook: c.hook}).Result == spot.Expired {
+		return c.expired(ctx)
 	}
 	if !c.limit.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, c.limit)
 		defer cancel()
 	}
-	c.startLookups(ctx, always) // a node that is not there now will not come any more
+	c.startLookups(ctx, always) // no node registers for an instance that is terminated
 	c.waitForPlan(ctx)
 	wait(ctx, c.node.done, spot.NoDeadlineLimit)
-	plan, t := c.plan(), c.target()
+	t := c.target()
+	plan := c.plan(t)
 	switch {
-	case plan.Verdict == spot.Noted:
-		return c.skipped(plan), nil
-	case plan.Verdict != spot.Act:
+	case plan.Result != "":
 		return c.newOutcome(plan), nil
 	case t.Node == nil && !errors.Is(t.NodeErr, spot.ErrNotFound):
 		return spot.Outcome{}, c.failure()
 	}
-	told := &spot.LifecycleResult{Hook: c.in.Action.Hook, Group: c.in.Action.Group}
+	result := &spot.LifecycleResult{Hook: c.in.Action.Hook, Group: c.in.Action.Group}
 	holding, letGo := context.WithCancel(ctx)
 	moves, held := make(chan time.Time, 1), make(chan error, 1)
-	go func() { held <- c.hold(holding, told, moves) }()
+	go func() { held <- c.hold(holding, result, moves) }()
 	drained := c.drainNode(ctx, moves)
 	letGo()
 	holdErr := <-held
@@ -55,13 +56,13 @@ func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Lifecycle = told
+	out.Lifecycle = result
 	c.complete(ctx, &out, holdErr)
 	return out, nil
 }
 
-// readHook reads how long the hook holds the instance. A hook that is not there any more holds nothing: what the table
-// says counts then.
+// readHook reads the hook's timeouts. If the hook no longer exists or cannot be read, the event's default notice
+// applies.
 func (c *invocation) readHook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
@@ -70,15 +71,16 @@ func (c *invocation) readHook(ctx context.Context) error {
 		switch {
 		case err == nil:
 			c.hook = &h
-		case errors.Is(err, spot.ErrNotFound), errors.Is(err, spot.ErrPermanent) && !errors.Is(err, spot.ErrPossiblyTransient):
+		case errors.Is(err, spot.ErrNotFound),
+			errors.Is(err, spot.ErrPermanent) && !errors.Is(err, spot.ErrPossiblyTransient):
 			return nil
 		}
 		return err
 	})
 }
 
-// hold puts the instance's end off while the node is drained, as long as the hook lets it.
-func (c *invocation) hold(ctx context.Context, told *spot.LifecycleResult, moves chan time.Time) error {
+// hold sends heartbeats during the drain, up to the hook's global timeout, and the new deadline to moves.
+func (c *invocation) hold(ctx context.Context, result *spot.LifecycleResult, moves chan time.Time) error {
 	if c.hook == nil {
 		return nil
 	}
@@ -89,29 +91,29 @@ func (c *invocation) hold(ctx context.Context, told *spot.LifecycleResult, moves
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("putting the instance's end off: %w", err)
+			return fmt.Errorf("sending a lifecycle heartbeat: %w", err)
 		}
-		told.Heartbeats++
+		result.Heartbeats++
 		select {
-		case <-moves: // not taken in yet: this one counts
+		case <-moves: // replace a deadline that was not read yet
 		default:
 		}
 		moves <- spot.Earlier(time.Now().Add(c.hook.Heartbeat), last)
-		if !sleep(ctx, max(c.hook.Heartbeat/2, leastBeat)) {
+		if !sleep(ctx, max(c.hook.Heartbeat/2, minHeartbeat)) {
 			return nil
 		}
 	}
 	return nil
 }
 
-// complete lets the group go on, if the node is empty. Otherwise the hook's own timeout decides: until then the pods that
-// are left have their time.
+// complete completes the lifecycle action if the node is empty. Otherwise the remaining pods keep the time until the
+// hook's timeout.
 func (c *invocation) complete(ctx context.Context, out *spot.Outcome, held error) {
 	if held != nil {
 		out.Problems = append(out.Problems, held.Error())
 	}
 	if out.Result != spot.Drained && out.Result != spot.NodeNotFound {
-		out.Lifecycle.Reason = "the node is not empty: the hook's timeout decides"
+		out.Lifecycle.Reason = "the node is not empty: the instance is terminated at the hook's timeout"
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportMargin)

@@ -92,7 +92,7 @@ func TestWithoutHeartbeatsTheHooksTimeoutIsTheDeadline(t *testing.T) {
 		if at := *out.Timings.Finished; at < 179 || at > 190 {
 			t.Errorf("the work went on until %v s, the machine ends after 180", at)
 		}
-		if !strings.Contains(strings.Join(out.Problems, "\n"), "putting the instance's end off") {
+		if !strings.Contains(strings.Join(out.Problems, "\n"), "sending a lifecycle heartbeat") {
 			t.Errorf("the problems are %q", out.Problems)
 		}
 	})

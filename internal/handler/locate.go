@@ -10,7 +10,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// target is what is known by now.
+// awsReads is the backoff of reads from AWS, and of the node where there is time.
+var awsReads = backoff{250 * time.Millisecond, 4 * time.Second}
+
+// target returns what is known so far.
 func (c *invocation) target() (t spot.Target) {
 	t.Node, t.NodeErr = c.node.known()
 	t.Instance, t.InstanceErr = c.instance.known()
@@ -19,28 +22,32 @@ func (c *invocation) target() (t spot.Target) {
 	return t
 }
 
-// ask begins the three lookups, side by side, and returns at once. nodeCannotCome says whether a node that is not there
-// is worth waiting for.
-func (c *invocation) startLookups(ctx context.Context, nodeCannotCome func() bool) {
-	go c.instance.run(ctx, backoff{250 * time.Millisecond, 4 * time.Second}, func(ctx context.Context) (spot.Instance, error) {
+// startLookups starts the three lookups in parallel. nodeAbsent reports whether waiting for a missing node is
+// pointless.
+func (c *invocation) startLookups(ctx context.Context, nodeAbsent func() bool) {
+	go c.instance.run(ctx, awsReads, func(ctx context.Context) (spot.Instance, error) {
 		return c.Cloud.Instance(ctx, c.in.Instance)
 	}, always)
-	go c.node.run(ctx, backoff{500 * time.Millisecond, time.Second}, c.nodeFinder(), nodeCannotCome)
+	go c.node.run(ctx, backoff{500 * time.Millisecond, time.Second}, c.nodeFinder(true), nodeAbsent)
 	if !c.in.AllowsDetach() {
-		c.membership.err = errors.New("not asked: the event does not call for a replacement")
+		c.membership.err = errors.New("not read: the event does not call for a replacement")
 		close(c.membership.done)
 		return
 	}
-	go c.membership.run(ctx, backoff{250 * time.Millisecond, 4 * time.Second}, func(ctx context.Context) (spot.Membership, error) {
+	go c.membership.run(ctx, awsReads, func(ctx context.Context) (spot.Membership, error) {
 		return c.Cloud.Membership(ctx, c.in.Instance)
 	}, always)
 }
 
-// nodeFinder is one round of looking for the instance's node, to be called again for a node that may still register.
+func always() bool { return true }
+
+// nodeFinder returns a function that searches for the instance's node. Call it again for a node that may still
+// register.
 //
-// The name that is right on most clusters is tried beside the question to EC2; the others need EC2's answer. Listing all
-// nodes grows with the cluster, so it is done in the first round only after every name has failed, and rarely after.
-func (c *invocation) nodeFinder() func(context.Context) (spot.Node, error) {
+// Most nodes are named after the instance, so that name is tried while EC2 is asked. The other names need EC2's
+// response. The cost of listing all nodes grows with the cluster, so they are listed only if no name matches, and then
+// rarely.
+func (c *invocation) nodeFinder(mayList bool) func(context.Context) (spot.Node, error) {
 	const listEvery = 10
 	round := -1
 	return func(ctx context.Context) (spot.Node, error) {
@@ -51,71 +58,69 @@ func (c *invocation) nodeFinder() func(context.Context) (spot.Node, error) {
 		}
 		if err != nil && !errors.Is(err, spot.ErrNotFound) {
 			if inst, _ := c.instance.known(); inst != nil && c.Policy.OtherClusterReason(*inst) != "" && round > 2 {
-				return n, spot.Permanent(err) // EC2 says that it is none of ours: not worth two minutes
+				return n, spot.Permanent(err) // not our instance: not worth two minutes
 			}
 			return n, err
 		}
 		select {
 		case <-c.instance.first:
 		case <-ctx.Done():
-			return n, errUnasked
+			return n, errNoResponse
 		}
 		inst, instErr := c.instance.known()
 		switch {
 		case inst == nil && errors.Is(instErr, spot.ErrNotFound), inst != nil && c.Policy.OtherClusterReason(*inst) != "":
 			return n, fmt.Errorf("node %s: %w", c.in.Instance, spot.ErrNotFound)
-		case inst != nil && err == nil && isAt(n, *inst):
+		case inst != nil && err == nil && hasAddressOf(n, *inst):
 			return n, nil
 		case inst != nil:
 			for _, name := range inst.NodeNames(c.in.Region)[1:] {
 				n, err := c.Cluster.NodeNamed(ctx, name)
-				if err == nil && (n.IsInstance(inst.ID) || isAt(n, *inst)) || err != nil && !errors.Is(err, spot.ErrNotFound) {
+				if err == nil && (n.IsInstance(inst.ID) || hasAddressOf(n, *inst)) ||
+					err != nil && !errors.Is(err, spot.ErrNotFound) {
 					return n, err
 				}
 			}
 		}
-		if round%listEvery == 0 && !c.unlisted {
+		if round%listEvery == 0 && mayList {
 			return c.Cluster.NodeOf(ctx, c.in.Instance)
 		}
-		return n, fmt.Errorf("a node of %s: %w", c.in.Instance, spot.ErrNotFound)
+		return n, fmt.Errorf("node of %s: %w", c.in.Instance, spot.ErrNotFound)
 	}
 }
 
-// isAt reports whether a node that does not say which instance it is has the instance's address. A node that does say
-// so is believed instead: names made of addresses are used again.
-func isAt(n spot.Node, i spot.Instance) bool {
+// hasAddressOf reports whether a node without a provider ID has the instance's address. A provider ID takes precedence,
+// because addresses are reused.
+func hasAddressOf(n spot.Node, i spot.Instance) bool {
 	return n.ProviderID == "" && i.PrivateIP != "" && n.InternalIP == i.PrivateIP
 }
 
-// nodeCannotCome reports whether there is no use in waiting for a node that is not there: it is not our instance, or no
-// machine that could still register.
-func (c *invocation) nodeCannotCome() bool {
+// nodeCannotRegister reports whether no node can register for the instance any more.
+func (c *invocation) nodeCannotRegister() bool {
 	inst, err := c.instance.known()
 	if inst == nil {
 		return errors.Is(err, spot.ErrNotFound)
 	}
-	return c.Policy.OtherClusterReason(*inst) != "" || inst.State == "terminated"
+	return c.Policy.OtherClusterReason(*inst) != "" || inst.State == spot.StateTerminated
 }
 
-// failure is why neither half of the work could be begun.
+// failure returns why the node and the instance could not be found.
 func (c *invocation) failure() error {
+	var errs []error
 	t := c.target()
-	return errors.Join(
-		nilOr(t.Node == nil, "finding the node of %s: %w", c.in.Instance, t.NodeErr),
-		nilOr(t.Instance == nil, "asking EC2 for %s: %w", c.in.Instance, t.InstanceErr))
-}
-
-func nilOr(is bool, format string, args ...any) error {
-	if !is {
-		return nil
+	if t.Node == nil {
+		errs = append(errs, fmt.Errorf("finding the node of %s: %w", c.in.Instance, t.NodeErr))
 	}
-	return fmt.Errorf(format, args...)
+	if t.Instance == nil {
+		errs = append(errs, fmt.Errorf("reading instance %s from EC2: %w", c.in.Instance, t.InstanceErr))
+	}
+	return errors.Join(errs...)
 }
 
-// lookup is a question to the world that is asked until it is answered.
+// lookup is a read that is retried until it succeeds.
 type lookup[T any] struct {
-	first chan struct{} // closed when the first try has ended, whatever came of it
-	done  chan struct{} // closed when it is answered or given up
+	first chan struct{} // closed after the first attempt
+	done  chan struct{} // closed after the last attempt
 
 	mu    sync.Mutex
 	value *T
@@ -123,59 +128,60 @@ type lookup[T any] struct {
 }
 
 func newLookup[T any]() *lookup[T] {
-	return &lookup[T]{first: make(chan struct{}), done: make(chan struct{}), err: errUnasked}
+	return &lookup[T]{first: make(chan struct{}), done: make(chan struct{}), err: errNoResponse}
 }
 
-// run asks until there is an answer; absent says whether "there is none" is one.
-func (l *lookup[T]) run(ctx context.Context, b backoff, ask func(context.Context) (T, error), absent func() bool) {
+// run calls read until it succeeds or a retry cannot help. absent reports whether ErrNotFound is final.
+func (l *lookup[T]) run(ctx context.Context, b backoff, read func(context.Context) (T, error), absent func() bool) {
 	defer close(l.done)
 	var once sync.Once
 	defer once.Do(func() { close(l.first) })
 	try := func(ctx context.Context) error {
-		v, err := ask(ctx)
-		gaveUp := ctx.Err() != nil // what is said then is about us, not about the world
+		v, err := read(ctx)
+		cutOff := ctx.Err() != nil // then err is about ctx, and an earlier error says more
 		l.mu.Lock()
 		switch {
 		case err == nil:
 			l.value, l.err = &v, nil
-		case !gaveUp || errors.Is(l.err, errUnasked):
+		case !cutOff || errors.Is(l.err, errNoResponse):
 			l.err = err
 		}
 		l.mu.Unlock()
 		once.Do(func() { close(l.first) })
 		if errors.Is(err, spot.ErrNotFound) && !absent() {
-			return errAbsentYet
+			return errNotYet
 		}
 		return err
 	}
-	_ = b.persist(ctx, try) // what came of it is in l
+	_ = b.persist(ctx, try) // the result is in l
 }
 
-// errAbsentYet is ErrNotFound where waiting may change it.
-var errAbsentYet = errors.New("not there yet")
+var (
+	errNotYet     = errors.New("not there yet") // ErrNotFound that may change
+	errNoResponse = errors.New("no response in time")
+	errUncertain  = errors.New("the state may still change")
+)
 
-var errUnasked = errors.New("there was no answer in time")
-
-// note keeps an answer that may still change.
+// store sets a value that may still change.
 func (l *lookup[T]) store(v T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.value, l.err = &v, nil
 }
 
-// known is the answer so far: a value, or nil and why there is none.
+// known returns the value so far, or nil and why there is none.
 func (l *lookup[T]) known() (*T, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.value, l.err
 }
 
-// waitForInstance asks EC2 until it says something certain of the instance, for as long as it may go on to describe it as it
-// was: that there is none, that it is not ours, or what is certain.
+// waitForInstance reads the instance until certain accepts its state, it belongs to another cluster, EC2 does not know
+// it, or stateLimit has passed.
 func (c *invocation) waitForInstance(ctx context.Context, certain func(spot.Instance) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, stateLimit)
+	ctx, cancel := context.WithTimeout(ctx, c.stateLimit)
 	defer cancel()
-	c.instance.run(ctx, backoff{250 * time.Millisecond, 4 * time.Second}, func(ctx context.Context) (spot.Instance, error) {
+	c.instance.run(ctx, awsReads, func(ctx context.Context) (spot.Instance, error) {
 		i, err := c.Cloud.Instance(ctx, c.in.Instance)
 		if err == nil && !certain(i) && c.Policy.OtherClusterReason(i) == "" {
 			c.instance.store(i)
@@ -183,35 +189,17 @@ func (c *invocation) waitForInstance(ctx context.Context, certain func(spot.Inst
 		}
 		return i, err
 	}, always)
-	t := c.target()
-	if t.Instance == nil && !errors.Is(t.InstanceErr, spot.ErrNotFound) {
+	if t := c.target(); t.Instance == nil && !errors.Is(t.InstanceErr, spot.ErrNotFound) {
 		return c.failure()
 	}
 	return nil
 }
 
-// errUncertain is an answer that may still change.
-var errUncertain = errors.New("on its way to another state")
-
-// findNode looks for the node; listing says whether all nodes may be listed for it.
-func (c *invocation) findNode(ctx context.Context, listing bool) error {
-	c.unlisted = !listing
-	c.node.run(ctx, backoff{250 * time.Millisecond, 4 * time.Second}, c.nodeFinder(), always)
+// findNode searches for the node. mayList allows listing all nodes.
+func (c *invocation) findNode(ctx context.Context, mayList bool) error {
+	c.node.run(ctx, awsReads, c.nodeFinder(mayList), always)
 	if _, err := c.node.known(); err != nil && !errors.Is(err, spot.ErrNotFound) {
 		return c.failure()
 	}
 	return nil
-}
-
-// foreign is the outcome where the instance is not ours, as far as EC2 knows it.
-func (c *invocation) otherCluster() (spot.Outcome, bool) {
-	i, _ := c.instance.known()
-	if i == nil {
-		return spot.Outcome{}, false
-	}
-	why := c.Policy.OtherClusterReason(*i)
-	if why == "" {
-		return spot.Outcome{}, false
-	}
-	return c.newOutcome(spot.Plan{Verdict: spot.Foreign, Reason: why}), true
 }

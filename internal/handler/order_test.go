@@ -120,10 +120,10 @@ func TestForceIsThePodsThenThePolicys(t *testing.T) {
 				switch {
 				case c.forced && p.Status != spot.PodForceDeleted:
 					t.Errorf("%+v", p)
-				case !c.forced && (p.Status != spot.PodStillRunning || w.cluster.Count("delete", "pods") != 0 || !strings.Contains(p.Reason, "not to be deleted")):
+				case !c.forced && (p.Status != spot.PodStillRunning || w.cluster.Count("delete", "pods") != 0 || !strings.Contains(p.Reason, "may not be force-deleted")):
 					t.Errorf("%+v", p)
 				}
-				if misread := strings.Contains(strings.Join(out.Problems, "\n"), `"nevr" is neither`); misread != (c.pod == "nevr") {
+				if misread := strings.Contains(strings.Join(out.Problems, "\n"), `"nevr": set it to`); misread != (c.pod == "nevr") {
 					t.Errorf("the problems are %q", out.Problems)
 				}
 			})

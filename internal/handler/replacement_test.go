@@ -66,8 +66,8 @@ func TestCrashBetweenTagAndDetach(t *testing.T) {
 	})
 }
 
-// TestDetachAnswerLost: the second try is told that the instance is no member; it is on its way out, so it was the first
-// that did it.
+// TestDetachAnswerLost: the second try is told that the instance is no member; it is on its way out, so it was the
+// first that did it.
 func TestDetachAnswerLost(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.aws.Fail("DetachInstances", 1, spottest.AnswerLost())

@@ -9,45 +9,45 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// backoff is how long to wait between tries: full jitter below a bound that doubles from first to most. Fifty nodes
-// warned at once ask at fifty different moments.
+// backoff is the pause between attempts: random, below a bound that doubles from first to most, so that fifty nodes
+// that are interrupted at once do not send their requests at once.
 type backoff struct{ first, most time.Duration }
 
-// transientLimit is how long a doubtful error is tried again before it is believed.
+// transientLimit is how long a possibly transient error is retried.
 const transientLimit = 6 * time.Second
 
-// doubts tells errors that another try cannot mend from those that may pass.
+// transientErrors tells permanent errors from possibly transient ones.
 type transientErrors struct{ since time.Time }
 
-// final reports whether err is to be believed.
-func (d *transientErrors) final(err error) bool {
+// final reports whether err is permanent, or has been possibly transient for too long.
+func (t *transientErrors) final(err error) bool {
 	if !errors.Is(err, spot.ErrPossiblyTransient) {
-		d.since = time.Time{}
+		t.since = time.Time{}
 		return errors.Is(err, spot.ErrPermanent)
 	}
-	if d.since.IsZero() {
-		d.since = time.Now()
+	if t.since.IsZero() {
+		t.since = time.Now()
 	}
-	return time.Since(d.since) >= transientLimit
+	return time.Since(t.since) >= transientLimit
 }
 
-// persist calls try until it succeeds, until another try cannot help, or until ctx ends; it gives the last error that
-// says something about the world rather than about ctx.
+// persist calls try until it succeeds, until a retry cannot help, or until ctx ends. It returns the last error that is
+// not about ctx.
 func (b backoff) persist(ctx context.Context, try func(context.Context) error) error {
 	var last error
-	var d transientErrors
+	var transient transientErrors
 	for bound := b.first; ; bound = min(2*bound, b.most) {
 		err := try(ctx)
-		if err == nil || d.final(err) || errors.Is(err, spot.ErrNotFound) {
+		if err == nil || transient.final(err) || errors.Is(err, spot.ErrNotFound) {
 			return err
 		}
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}
 		pause := rand.N(bound) + b.first/2
-		var asks interface{ RetryAfter() time.Duration }
-		if errors.As(err, &asks) {
-			pause = max(pause, asks.RetryAfter())
+		var throttled interface{ RetryAfter() time.Duration }
+		if errors.As(err, &throttled) {
+			pause = max(pause, throttled.RetryAfter())
 		}
 		if !sleep(ctx, pause) {
 			return last
@@ -55,7 +55,7 @@ func (b backoff) persist(ctx context.Context, try func(context.Context) error) e
 	}
 }
 
-// sleep waits; false if ctx ended first.
+// sleep reports whether the time passed before ctx ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -67,12 +67,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// wait waits for c, a channel of a lookup, as long as ctx and at most d.
-func wait(ctx context.Context, c <-chan struct{}, d time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, d)
+// wait waits until done is closed, ctx ends or limit passes.
+func wait(ctx context.Context, done <-chan struct{}, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	select {
-	case <-c:
+	case <-done:
 	case <-ctx.Done():
 	}
 }

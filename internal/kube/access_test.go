@@ -99,7 +99,6 @@ func TestTheTableIsWhatIsSent(t *testing.T) {
 		"ChangeNode": func() {
 			_, _ = k.ChangeNode(ctx, node, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
 		},
-		"PodsOn":            func() { _, _ = k.PodsOn(ctx, "n") },
 		"FollowPods":        func() { _ = k.FollowPods(ctx, "n", func(spot.PodChange) {}) },
 		"Evict":             func() { _ = k.Evict(ctx, pod, time.Second, false) },
 		"Delete":            func() { _ = k.Delete(ctx, pod, time.Second, false) },

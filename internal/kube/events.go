@@ -20,7 +20,7 @@ const (
 	eventAction = "Draining"
 )
 
-// Record implements spot.EventRecorder with an Event of events.k8s.io/v1 (Kubernetes 1.19).
+// Record implements spot.Cluster with an Event of events.k8s.io/v1 (Kubernetes 1.19).
 func (c *Cluster) Record(ctx context.Context, n spot.KubeEvent) error {
 	e := eventOf(n, time.Now())
 	err := do(ctx, readLimit, c.client.Post().AbsPath("/apis/events.k8s.io/v1/namespaces/"+e.Namespace+"/events").Body(e), nil)

@@ -25,14 +25,14 @@ const pageSize = 500
 // maxConflicts bounds the attempts to patch a node that others change at the same time.
 const maxConflicts = 10
 
-// NodeNamed implements spot.Nodes.
+// NodeNamed implements spot.Cluster.
 func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error) {
 	var n corev1.Node
 	err := do(ctx, readLimit, c.client.Get().Resource("nodes").Name(name), &n)
 	return nodeOf(&n), translate(err, "reading node "+name)
 }
 
-// NodeOf implements spot.Nodes.
+// NodeOf implements spot.Cluster.
 func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, error) {
 	doing := "searching the nodes for " + instanceID
 	var found *spot.Node
@@ -81,7 +81,7 @@ func (c *Cluster) eachNode(ctx context.Context, selector string, see func(spot.N
 	}
 }
 
-// ChangeNode implements spot.Nodes with a merge patch that carries the resourceVersion.
+// ChangeNode implements spot.Cluster with a merge patch that carries the resourceVersion.
 func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.Node) spot.Node) (spot.Node, error) {
 	doing := "changing node " + n.Name
 	for range maxConflicts {

@@ -30,35 +30,20 @@ func ofNode(node string) metav1.ListOptions {
 	return metav1.ListOptions{FieldSelector: "spec.nodeName=" + node, ResourceVersion: "0"}
 }
 
-// PodsOn implements spot.Pods.
-func (c *Cluster) PodsOn(ctx context.Context, node string) ([]spot.Pod, error) {
-	pods, _, err := c.listPods(ctx, node)
-	return pods, err
-}
-
-func (c *Cluster) listPods(ctx context.Context, node string) ([]spot.Pod, string, error) {
+// FollowPods implements spot.Cluster with one list and one watch.
+func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.PodChange)) error {
 	opts := ofNode(node)
 	var list corev1.PodList
 	err := do(ctx, readLimit, c.client.Get().Resource("pods").VersionedParams(&opts, c.params), &list)
 	if err != nil {
-		return nil, "", translate(err, "listing the pods of node "+node)
+		return translate(err, "listing the pods of node "+node)
 	}
 	pods := make([]spot.Pod, len(list.Items))
 	for i := range list.Items {
 		pods[i] = podOf(&list.Items[i])
 	}
-	return pods, list.ResourceVersion, nil
-}
-
-// FollowPods implements spot.Pods with one list and one watch.
-func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.PodChange)) error {
-	pods, version, err := c.listPods(ctx, node)
-	if err != nil {
-		return err
-	}
 	see(spot.PodChange{All: true, Pods: pods})
-	opts := ofNode(node)
-	opts.ResourceVersion, opts.Watch = version, true
+	opts.ResourceVersion, opts.Watch = list.ResourceVersion, true
 	w, err := c.client.Get().Resource("pods").VersionedParams(&opts, c.params).MaxRetries(0).Watch(ctx)
 	if err != nil {
 		return translate(err, "watching the pods of node "+node)
@@ -74,7 +59,7 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 	return nil
 }
 
-// Evict implements spot.Pods. Kubernetes has had policy/v1 since 1.22.
+// Evict implements spot.Cluster. Kubernetes has had policy/v1 since 1.22.
 func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
 	eviction := &policyv1.Eviction{
 		ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
@@ -84,7 +69,7 @@ func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, ex
 	return refusal(do(ctx, writeLimit, request.Body(eviction), nil), "evicting "+p.ID())
 }
 
-// Delete implements spot.Pods. With a grace period below 1 s, the API server deletes the pod without waiting for the
+// Delete implements spot.Cluster. With a grace period below 1 s, the API server deletes the pod without waiting for the
 // kubelet.
 func (c *Cluster) Delete(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
 	request := c.client.Delete().Namespace(p.Namespace).Resource("pods").Name(p.Name)

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Release is what is given free after the end of a machine, and why nothing is.
+// CleanupPlan is what to clean up after an instance has stopped.
 type CleanupPlan struct {
-	CleanUp    bool // pods and volumes: the machine that held them has stopped
-	DeleteNode bool // the node too: its machine never comes back
-	Reason     string
+	CleanUp    bool   // delete the pods and release their volumes
+	DeleteNode bool   // delete the node too: its instance does not come back
+	Reason     string // why there is nothing to clean up
 }
 
 // States of an EC2 instance.
@@ -21,44 +21,45 @@ const (
 	StateTerminated = "terminated"
 )
 
-// Labels of nodes on Spot instances: kOps' controller and Karpenter set them.
+// Labels of nodes on Spot instances, set by kOps and Karpenter.
 const (
 	labelSpotWorker   = labelRolePrefix + "spot-worker"
 	labelCapacityType = "karpenter.sh/capacity-type"
 )
 
-// Release decides what is given free now that EC2 says what has become of the instance. To give a pod free while its
-// machine still runs would start its twin beside it, so what is not certain is left alone.
+// Cleanup decides what to clean up, given the state of the instance. Deleting a pod while its instance runs would start
+// the same pod twice, so the instance must have stopped for certain.
 func (p Policy) Cleanup(t Target) CleanupPlan {
-	no := func(why string) CleanupPlan { return CleanupPlan{Reason: why} }
+	no := func(reason string) CleanupPlan { return CleanupPlan{Reason: reason} }
 	if t.Node == nil {
-		return no("no node of it is left")
+		return no("the instance has no node")
 	}
-	if hasRole(t, "control-plane", "master", "apiserver", "api-server") {
-		return no("it is a control-plane node: those are never given up by a machine")
+	if hasRole(t, controlPlaneRoles...) {
+		return no("control-plane nodes are never cleaned up")
 	}
 	gone := t.Instance == nil && errors.Is(t.InstanceErr, ErrNotFound)
 	switch {
 	case gone, t.Instance != nil && t.Instance.State == StateTerminated:
 		if !t.Node.isCordonedByUs() && !isSpot(t) {
-			return no("it was no Spot instance and nobody was warned: the cloud controller sees to its node")
+			return no("not a Spot instance, and no event announced its end: the cloud controller deletes its node")
 		}
 		return CleanupPlan{CleanUp: true, DeleteNode: true}
 	case t.Instance == nil:
-		return no("what has become of the instance is not known")
+		return no("the instance's state is unknown")
 	case t.Instance.State != StateStopped:
-		return no("EC2 says that the instance is " + t.Instance.State + ": nothing is given free before its end is certain")
+		return no("the instance is " + t.Instance.State + ": clean-up starts when it has stopped")
 	case t.Instance.Hibernates:
-		return no("the instance may only sleep, with its pods in memory")
+		return no("the instance may be hibernated, with its pods in memory")
 	case !t.Node.isCordonedByUs():
-		return no("whoever stopped the instance did so without a warning, and may start it again")
+		return no("the instance was stopped without a warning and may be started again")
 	case !slices.Contains([]Kind{"", SpotTerminate, SpotStop}, t.Node.appliedKind()):
-		return no("the node's marks are of an event that does not stop machines: whoever stopped the instance may start it again")
+		return no("the node was cordoned for an event that does not stop instances: the instance may be started again")
 	}
 	return CleanupPlan{CleanUp: true}
 }
 
-// isSpot reports whether the instance is on Spot: EC2 knows it, and once it has forgotten the instance, the node's labels.
+// isSpot reports whether the instance is a Spot instance, according to EC2 or, if EC2 no longer knows it, the node's
+// labels.
 func isSpot(t Target) bool {
 	if t.Instance != nil {
 		return t.Instance.Spot
@@ -66,54 +67,55 @@ func isSpot(t Target) bool {
 	return has(t.Node.Labels, labelSpotWorker) || t.Node.Labels[labelCapacityType] == "spot"
 }
 
-// isCordonedByUs reports whether the node carries marks of ours.
 func (n Node) isCordonedByUs() bool { return has(n.Annotations, annotationApplied) }
 
-// appliedKind is the kind of the event that the node is marked for; empty if it is not known.
+// appliedKind returns the kind of the event that the node was cordoned for; empty if unknown.
 func (n Node) appliedKind() Kind { return Kind(n.Annotations[annotationKind]) }
 
-// Came reports whether a node that carries our marks has come back with its instance, which runs since the event: a
-// machine that was warned and still runs has not.
+// HasReturned reports whether the instance of a node that kops-spot cordoned has started again. An instance that is
+// still running after a warning has not.
 func (n Node) HasReturned(in Interruption) bool {
 	if !n.isCordonedByUs() {
 		return false
 	}
-	if slices.Contains(appliedTo(n), markOutOfService) || n.appliedKind() == SpotStop || n.appliedKind() == SpotHibernate {
-		deadline, ok := n.recordedDeadline()
-		// A warning may be read a moment before the instance's first "running" is.
-		return !ok || slices.Contains(appliedTo(n), markOutOfService) || in.Time.After(deadline.Add(-eventRules[n.appliedKind()].notice))
-	}
 	deadline, ok := n.recordedDeadline()
+	kind := n.appliedKind()
+	switch {
+	case slices.Contains(appliedTo(n), appliedOutOfService):
+		return true
+	case kind == SpotStop, kind == SpotHibernate:
+		// The event "running" of the instance's first start may arrive shortly after the warning.
+		return !ok || in.Time.After(deadline.Add(-eventRules[kind].notice))
+	}
 	return ok && in.Time.After(deadline)
 }
 
-// OutOfService returns the node as it has to be for Kubernetes to believe that its machine has stopped: the
-// taint-eviction controller then marks its pods for deletion, and the attach-detach controller takes their volumes away
-// without waiting for a kubelet that does not answer.
+// OutOfService returns the node with the out-of-service taint. The taint eviction controller then marks its pods for
+// deletion, and the attach-detach controller detaches their volumes without waiting for the kubelet.
 func OutOfService(n Node) Node {
 	n = n.clone()
 	if n.hasTaint(taintOutOfService) {
 		return n
 	}
 	n.Taints = append(n.Taints, Taint{Key: taintOutOfService, Value: "nodeshutdown", Effect: effectNoExecute})
-	m := appliedTo(n)
-	m.add(markOutOfService)
-	m.write(n)
+	a := appliedTo(n)
+	a.add(appliedOutOfService)
+	a.write(n)
 	return n
 }
 
-// overdueAfter is how long an instance may run on past the end that is marked on its node. EC2 takes back in its own
-// time, and a shutdown takes minutes.
+// overdueAfter is how long after the deadline a running instance is overdue. EC2 interrupts late, and a shutdown takes
+// minutes.
 const overdueAfter = 15 * time.Minute
 
-// OverdueInstance is a node with our marks whose instance runs long past the marked end.
+// OverdueInstance is an instance that still runs long after the deadline recorded on its node.
 type OverdueInstance struct {
 	Node     string    `json:"node"`
 	Instance string    `json:"instance"`
-	Since    time.Time `json:"since"` // the end that is marked on the node
+	Since    time.Time `json:"since"` // the recorded deadline
 }
 
-// OverdueCandidates are the ids of the instances that should have ended long ago, by the marks on their nodes.
+// OverdueCandidates returns the IDs of the instances whose recorded deadline passed long ago.
 func OverdueCandidates(nodes []Node, now time.Time) (ids []string) {
 	for _, n := range nodes {
 		if _, due := n.due(now); due {
@@ -123,7 +125,7 @@ func OverdueCandidates(nodes []Node, now time.Time) (ids []string) {
 	return ids
 }
 
-// Overdue are those of the nodes whose instances run although they should have ended long ago, in the order of their names.
+// Overdue returns the candidates that are still running, sorted by node.
 func Overdue(nodes []Node, instances map[string]Instance, now time.Time) (found []OverdueInstance) {
 	for _, n := range nodes {
 		since, due := n.due(now)
@@ -135,14 +137,14 @@ func Overdue(nodes []Node, instances map[string]Instance, now time.Time) (found 
 	return found
 }
 
-// due reports whether the end that we have marked on an EC2 instance's node passed long ago. The draining label alone does
-// not tell: CAST AI's own parts set it too.
+// due reports whether the deadline recorded by kops-spot passed long ago. The draining label is not enough: CAST AI's
+// components set it too.
 func (n Node) due(now time.Time) (since time.Time, due bool) {
 	since, ok := n.recordedDeadline()
 	return since, ok && n.isCordonedByUs() && n.instanceID() != "" && now.Sub(since) >= overdueAfter
 }
 
-// instanceID is the id of the node's instance; empty if the node does not say.
+// instanceID returns the ID of the node's instance; empty if unknown.
 func (n Node) instanceID() string {
 	id := n.ProviderID[strings.LastIndexByte(n.ProviderID, '/')+1:]
 	if !strings.HasPrefix(id, "i-") {

@@ -6,18 +6,19 @@ import (
 	"time"
 )
 
-// What callers branch on. Every other error of Cluster and Cloud is worth another try while time is left.
+// Errors of Cluster, Cloud and Autoscaler. Any other error is retried while there is time.
 var (
-	ErrNotFound  = errors.New("not found")
-	ErrChanged   = errors.New("changed since it was read")
-	ErrPermanent = errors.New("not retryable")
+	ErrNotFound          = errors.New("not found")
+	ErrChanged           = errors.New("changed since it was read")
+	ErrPermanent         = errors.New("not retryable")
+	ErrPossiblyTransient = errors.New("possibly transient")
 )
 
-// Final marks an error as one that another try cannot mend. It says what err says.
+// Permanent makes err match ErrPermanent. The text stays the same.
 func Permanent(err error) error { return permanentError{err} }
 
-// PossiblyTransient marks an error as one that another try most likely cannot mend, but that may pass: an authenticator that AWS
-// throttles says no to a good credential, and so does an API server that has just started. It is final only if it lasts.
+// PossiblyTransient makes err match ErrPermanent and ErrPossiblyTransient. Such an error counts as permanent only if it
+// persists: a throttled authenticator rejects valid credentials, and so does an API server that has just started.
 func PossiblyTransient(err error) error { return transientError{permanentError{err}} }
 
 type transientError struct{ permanentError }
@@ -26,19 +27,17 @@ func (e transientError) Is(target error) bool {
 	return target == ErrPossiblyTransient || target == ErrPermanent
 }
 
-var ErrPossiblyTransient = errors.New("may pass")
-
 type permanentError struct{ error }
 
 func (e permanentError) Unwrap() error        { return e.error }
 func (e permanentError) Is(target error) bool { return target == ErrPermanent }
 
-// Refusal is the answer to an eviction or a delete that is neither yes nor gone: a budget (429, or 500 for two of
-// them), an admission webhook (any code). It is worth asking again.
+// Refusal is a refused eviction or deletion that is worth retrying: by a PodDisruptionBudget (429, or 500 if two match
+// the pod) or by an admission webhook (any code).
 type Refusal struct {
 	Code       int
 	Message    string
-	RetryAfter time.Duration // what the server asks for; 0 if it does not say
+	RetryAfter time.Duration // 0 if the server sent none
 }
 
 func (r *Refusal) Error() string { return fmt.Sprintf("refused with %d: %s", r.Code, r.Message) }

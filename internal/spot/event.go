@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// Interruption is one event about one EC2 instance.
+// Interruption is an event about one EC2 instance.
 type Interruption struct {
-	EventID   string    // EventBridge's id; the same for every delivery and retry of one event
-	Kind      Kind      // what is going to happen to the instance, or has happened
-	Instance  string    // the EC2 instance id
-	Account   string    // the AWS account the event comes from
-	Region    string    // the AWS region the event comes from
-	Time      time.Time // when AWS sent it
-	Replayed  bool      // EventBridge took it from an archive: it speaks of the past
-	Rehearsal bool      // somebody practises: nobody takes the machine
+	EventID   string // EventBridge's ID; the same for every delivery of the event
+	Kind      Kind
+	Instance  string // EC2 instance ID
+	Account   string // AWS account of the event
+	Region    string // AWS Region of the event
+	Time      time.Time
+	Replayed  bool // replayed from an event archive
+	Rehearsal bool // sent by kops-spot rehearse: nothing happens to the instance
 
-	Action Action    // LifecycleTerminate: the action that a hook holds
-	Start  time.Time // ScheduledChange: when AWS begins
-	State  string    // StateChange: the state that the event speaks of
+	Action Action    // LifecycleTerminate: the lifecycle action
+	Start  time.Time // ScheduledChange: when the change starts
+	State  string    // StateChange: the new state
 }
 
-// Kind is what an event announces.
+// Kind is the kind of an event.
 type Kind string
 
 const (
@@ -35,73 +35,52 @@ const (
 	StateChange        Kind = "state-change"
 )
 
-// meaning is what a Kind of event allows us to do, and until when.
+// eventRule is what a kind of event allows.
 type eventRule struct {
-	notice          time.Duration // from the event's time to the end of the machine
-	force           bool          // a pod that a budget guards may be deleted past it, because the machine ends anyway
-	detach          bool          // the group may be asked for a replacement, because the instance never comes back
-	evictOnce       bool          // every pod is asked once, with its own whole grace period, and no refusal is argued with
-	noDeadline      bool          // nobody ends the machine: no grace period is cut, and the work ends with the invocation
-	isCleanup       bool          // it speaks of what has happened: the clean-up
-	noReplaceReason string        // why the group is not asked, where it is not
-	autoscalerEvent string        // what CAST AI's autoscaler is told
-	description     string        // the event in words
+	notice          time.Duration // from the event's time to the deadline
+	force           bool          // pods may be force-deleted, because the instance stops anyway
+	detach          bool          // the instance may be detached from its group, because it does not come back
+	evictOnce       bool          // each pod is evicted once, with its full grace period
+	noDeadline      bool          // nothing stops the instance: no grace period is cut
+	isCleanup       bool          // it reports a state change that has already happened
+	noReplaceReason string        // why the instance is not detached
+	autoscalerEvent string        // event to send to CAST AI's autoscaler; empty for none
+	description     string
 }
 
-// meanings is the one table of what events mean.
+// eventRules lists the rules of all kinds.
 //
-// AWS gives the two-minute notice for terminate and stop; hibernation begins at once, so its lead is only how long the
-// handler stays to watch: a hibernated pod finishes its termination when the instance resumes. The lead of a lifecycle
-// action is its hook's; the one here counts where the hook cannot be read. A scheduled change brings its own moment.
+// AWS gives two minutes of notice for terminate and stop. Hibernation starts at once: its notice is how long the
+// handler watches the pods, which continue to terminate when the instance resumes. A lifecycle action's notice is its
+// hook's heartbeat timeout; the one below applies if the hook cannot be read. A scheduled change has a start time.
 var eventRules = map[Kind]eventRule{
-	SpotTerminate: {notice: 120 * time.Second, force: true, detach: true, autoscalerEvent: AutoscalerInterrupted, description: "EC2 terminates the Spot instance"},
-	SpotStop: {notice: 120 * time.Second, force: true, autoscalerEvent: AutoscalerInterrupted, description: "EC2 stops the Spot instance",
-		noReplaceReason: "EC2 stops the Spot instance: it may come back"},
-	SpotHibernate: {notice: 20 * time.Second, evictOnce: true, autoscalerEvent: AutoscalerInterrupted, description: "EC2 hibernates the Spot instance",
-		noReplaceReason: "EC2 hibernates the Spot instance: it may come back"},
-	LifecycleTerminate: {notice: 120 * time.Second, force: true, description: "its Auto Scaling group terminates the instance",
-		noReplaceReason: "its group decides by itself whether it launches another"},
-	Rebalance: {noDeadline: true, autoscalerEvent: AutoscalerRebalance, description: "EC2 recommends to leave the Spot instance",
-		noReplaceReason: "it is only a recommendation: nobody would end the instance that a detach leaves over"},
-	ScheduledChange: {description: "AWS Health announces a change of the instance",
-		noReplaceReason: "it is only an announcement: nobody would end the instance that a detach leaves over"},
-	StateChange: {isCleanup: true, description: "the instance has changed its state", noReplaceReason: "the instance has gone already"},
+	SpotTerminate: {notice: 120 * time.Second, force: true, detach: true, autoscalerEvent: AutoscalerInterrupted,
+		description: "EC2 terminates the Spot instance"},
+	SpotStop: {notice: 120 * time.Second, force: true, autoscalerEvent: AutoscalerInterrupted,
+		description: "EC2 stops the Spot instance", noReplaceReason: "EC2 stops the instance and may start it again"},
+	SpotHibernate: {notice: 20 * time.Second, evictOnce: true, autoscalerEvent: AutoscalerInterrupted,
+		description: "EC2 hibernates the Spot instance", noReplaceReason: "EC2 hibernates the instance and may resume it"},
+	LifecycleTerminate: {notice: 120 * time.Second, force: true,
+		description: "the Auto Scaling group terminates the instance", noReplaceReason: "the Auto Scaling group decides"},
+	Rebalance: {noDeadline: true, autoscalerEvent: AutoscalerRebalance,
+		description:     "EC2 recommends replacing the Spot instance",
+		noReplaceReason: "only a recommendation: after a detach, the instance would keep running"},
+	ScheduledChange: {description: "AWS Health announces a scheduled change of the instance",
+		noReplaceReason: "only an announcement: after a detach, the instance would keep running"},
+	StateChange: {isCleanup: true, description: "the instance changed state",
+		noReplaceReason: "the instance has already stopped"},
 }
 
-// Notice says in words what the event announces.
+// Description describes the kind of event in a clause.
 func (k Kind) Description() string { return eventRules[k].description }
 
-// ruleFor is the meaning of an event. Nobody takes a rehearsal's machine: nothing is forced, replaced or told.
+// ruleFor returns the rule of an event. A rehearsal forces, detaches and notifies nothing.
 func ruleFor(in Interruption) eventRule {
-	m := eventRules[in.Kind]
+	rule := eventRules[in.Kind]
 	if in.Rehearsal {
-		m.force, m.detach, m.autoscalerEvent, m.noReplaceReason = false, false, "", "it is a rehearsal"
+		rule.force, rule.detach, rule.autoscalerEvent, rule.noReplaceReason = false, false, "", "rehearsal"
 	}
-	return m
-}
-
-// noticeOfChange is how long before a scheduled change an imagined announcement of it comes. AWS gives days or weeks.
-const noticeOfChange = 7 * 24 * time.Hour
-
-// Warnings are the kinds of events that say what is going to happen to an instance.
-func WarningKinds() []Kind {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(eventRules)), func(k Kind) bool { return eventRules[k].isCleanup })
-}
-
-// ExampleEvent is a warning of the kind as it would be if it came at the moment when it is first looked at: it is dated
-// ahead, and what comes from the future counts as sent then.
-func (p Policy) ExampleEvent(k Kind, instance, region string, now time.Time) Interruption {
-	in := Interruption{Kind: k, Instance: instance, Region: region, Time: now.Add(time.Hour)}
-	switch k {
-	case ScheduledChange:
-		in.Start = now.Add(noticeOfChange)
-	case LifecycleTerminate:
-		in.Action = Action{Group: "its group", Hook: "of any name", Instance: instance}
-		if len(p.Hooks) > 0 {
-			in.Action.Hook = p.Hooks[0]
-		}
-	}
-	return in
+	return rule
 }
 
 // IsCleanup reports whether events of this kind report a state change that has already happened.
@@ -109,3 +88,27 @@ func (k Kind) IsCleanup() bool { return eventRules[k].isCleanup }
 
 // AllowsDetach reports whether the instance may be detached from its Auto Scaling group.
 func (in Interruption) AllowsDetach() bool { return ruleFor(in).detach }
+
+// WarningKinds returns the kinds of events that announce something.
+func WarningKinds() []Kind {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(eventRules)), Kind.IsCleanup)
+}
+
+// changeNotice is the notice of an example ScheduledChange. AWS gives days or weeks.
+const changeNotice = 7 * 24 * time.Hour
+
+// ExampleEvent returns a warning of the kind for a preview. Its time is in the future, which counts as the time at
+// which it is handled.
+func (p Policy) ExampleEvent(k Kind, instance, region string, now time.Time) Interruption {
+	in := Interruption{Kind: k, Instance: instance, Region: region, Time: now.Add(time.Hour)}
+	switch k {
+	case ScheduledChange:
+		in.Start = now.Add(changeNotice)
+	case LifecycleTerminate:
+		in.Action = Action{Group: "<group>", Hook: "<hook>", Instance: instance}
+		if len(p.Hooks) > 0 {
+			in.Action.Hook = p.Hooks[0]
+		}
+	}
+	return in
+}

@@ -27,12 +27,12 @@ func TestImaginedWarningsAreActedOn(t *testing.T) {
 		if lead, ok := leads[k]; ok {
 			want = lead
 		}
-		if plan.Verdict != spot.Act || plan.Deadline.Sub(eventTime) != want || in.Instance != instance {
-			t.Errorf("%s: %s, %s; until %s after it, want %s", k, plan.Verdict, plan.Reason, plan.Deadline.Sub(eventTime), want)
+		if plan.Result != "" || plan.Deadline.Sub(eventTime) != want || in.Instance != instance {
+			t.Errorf("%s: %s, %s; until %s after it, want %s", k, plan.Result, plan.Reason, plan.Deadline.Sub(eventTime), want)
 		}
 	}
 	policy.Hooks = nil
-	if plan := policy.Plan(policy.ExampleEvent(spot.LifecycleTerminate, instance, "us-east-1", eventTime), ours(), eventTime, time.Time{}); plan.Verdict != spot.Noted {
-		t.Errorf("a hook that nobody handles: %s", plan.Verdict)
+	if plan := policy.Plan(policy.ExampleEvent(spot.LifecycleTerminate, instance, "us-east-1", eventTime), ours(), eventTime, time.Time{}); plan.Result != spot.Skipped {
+		t.Errorf("a hook that nobody handles: %s", plan.Result)
 	}
 }

@@ -38,8 +38,8 @@ func TestWhatEachKindOfEventMeans(t *testing.T) {
 			in, target, now := warning(c.kind), ours(), eventTime.Add(time.Second)
 			in.Action.Hook, in.Start, target.Hook = hook, eventTime.Add(2*time.Hour), c.hook
 			plan := policy.Plan(in, target, now, limit)
-			if plan.Verdict != spot.Act || !plan.Drain {
-				t.Fatalf("the verdict is %s (drain %v): %s", plan.Verdict, plan.Drain, plan.Reason)
+			if plan.Result != "" || !plan.Drain {
+				t.Fatalf("the verdict is %s (drain %v): %s", plan.Result, plan.Drain, plan.Reason)
 			}
 			if got := plan.Deadline.Sub(eventTime); got != c.deadline {
 				t.Errorf("the deadline is %s after the event, want %s", got, c.deadline)
@@ -79,17 +79,17 @@ func TestEventsThatThePolicyLeavesAlone(t *testing.T) {
 		name    string
 		kind    spot.Kind
 		policy  func(*spot.Policy)
-		want    spot.Verdict
+		want    spot.Result
 		drain   bool
 		because string
 	}{
-		{name: "a rebalance recommendation", kind: spot.Rebalance, want: spot.Noted, because: "policy"},
-		{name: "one that is to cordon", kind: spot.Rebalance, policy: func(p *spot.Policy) { p.Rebalance = spot.RespondCordon }, want: spot.Act},
-		{name: "one that is to drain", kind: spot.Rebalance, policy: func(p *spot.Policy) { p.Rebalance = spot.RespondDrain }, want: spot.Act, drain: true},
-		{name: "a scheduled change", kind: spot.ScheduledChange, want: spot.Noted, because: "policy"},
-		{name: "one that is to drain", kind: spot.ScheduledChange, policy: func(p *spot.Policy) { p.ScheduledChange = spot.RespondDrain }, want: spot.Act, drain: true},
-		{name: "a hook that nobody named", kind: spot.LifecycleTerminate, want: spot.Noted, drain: true, because: "the lifecycle hook drain of g is not one that is handled"},
-		{name: "a hook that is named", kind: spot.LifecycleTerminate, policy: func(p *spot.Policy) { p.Hooks = []string{"drain"} }, want: spot.Act, drain: true},
+		{name: "a rebalance recommendation", kind: spot.Rebalance, want: spot.Skipped, because: "policy"},
+		{name: "one that is to cordon", kind: spot.Rebalance, policy: func(p *spot.Policy) { p.Rebalance = spot.RespondCordon }},
+		{name: "one that is to drain", kind: spot.Rebalance, policy: func(p *spot.Policy) { p.Rebalance = spot.RespondDrain }, drain: true},
+		{name: "a scheduled change", kind: spot.ScheduledChange, want: spot.Skipped, because: "policy"},
+		{name: "one that is to drain", kind: spot.ScheduledChange, policy: func(p *spot.Policy) { p.ScheduledChange = spot.RespondDrain }, drain: true},
+		{name: "a hook that nobody named", kind: spot.LifecycleTerminate, want: spot.Skipped, drain: true, because: "lifecycle hook drain of group g is not configured"},
+		{name: "a hook that is named", kind: spot.LifecycleTerminate, policy: func(p *spot.Policy) { p.Hooks = []string{"drain"} }, drain: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			policy := spot.DefaultPolicy(cluster)
@@ -99,16 +99,16 @@ func TestEventsThatThePolicyLeavesAlone(t *testing.T) {
 			in := warning(c.kind)
 			in.Start, in.Action = eventTime.Add(time.Hour), spot.Action{Group: "g", Hook: "drain"}
 			plan := policy.Plan(in, ours(), eventTime, time.Time{})
-			if plan.Verdict != c.want || plan.Drain != c.drain || !strings.Contains(plan.Reason, c.because) {
-				t.Errorf("got %s, drain %v, %q; want %s, %v, %q", plan.Verdict, plan.Drain, plan.Reason, c.want, c.drain, c.because)
+			if plan.Result != c.want || plan.Drain != c.drain || !strings.Contains(plan.Reason, c.because) {
+				t.Errorf("got %s, drain %v, %q; want %s, %v, %q", plan.Result, plan.Drain, plan.Reason, c.want, c.drain, c.because)
 			}
 			if plan.Replace.Action != spot.ReplaceNone {
 				t.Errorf("replaced by %s", plan.Replace.Action)
 			}
 			in.Instance = "i-0eeeeeeeeeeeeeee1"
 			target := spot.Target{Instance: &spot.Instance{ID: in.Instance}}
-			if plan := policy.Plan(in, target, eventTime, time.Time{}); c.want == spot.Act && plan.Verdict != spot.Foreign {
-				t.Errorf("none of kOps' is %s", plan.Verdict)
+			if plan := policy.Plan(in, target, eventTime, time.Time{}); c.want == "" && plan.Result != spot.OtherCluster {
+				t.Errorf("none of kOps' is %s", plan.Result)
 			}
 		})
 	}
@@ -134,14 +134,14 @@ func TestWhoIsAskedForAReplacement(t *testing.T) {
 		{name: "CAST AI's node, and no key", target: castai, want: spot.ReplaceNone, reason: "no API key"},
 		{name: "Karpenter's node", target: karpenter, key: true, want: spot.ReplacePending},
 		{name: "Karpenter, by its NodeClaim", target: karpenter, policy: spot.ReplacerKarpenter, want: spot.ReplaceClaim},
-		{name: "Karpenter named, a group's node", policy: spot.ReplacerKarpenter, want: spot.ReplaceNone, reason: "no NodeClaim"},
+		{name: "Karpenter named, a group's node", policy: spot.ReplacerKarpenter, want: spot.ReplaceNone, reason: "no Karpenter NodeClaim"},
 		{name: "nobody", policy: spot.ReplacerNone, want: spot.ReplaceNone, reason: "policy"},
 		{name: "the group alone, though the node is CAST AI's", target: castai, key: true, policy: spot.ReplacerGroup, want: spot.ReplaceDetach},
 		{name: "CAST AI alone, for a group's node", key: true, policy: spot.ReplacerAutoscaler, want: spot.ReplaceNotify},
 		{name: "CAST AI, and the node is not known", key: true, policy: spot.ReplacerAutoscaler, target: func(t *spot.Target) { t.Node = nil },
-			want: spot.ReplaceNone, reason: "the node is not known"},
+			want: spot.ReplaceNone, reason: "a known node"},
 		{name: "CAST AI's control plane", key: true, policy: spot.ReplacerAutoscaler, target: func(t *spot.Target) { t.Instance.Tags["k8s.io/role/master"] = "1" },
-			want: spot.ReplaceNone, reason: "control plane"},
+			want: spot.ReplaceNone, reason: "control-plane"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			policy, target := spot.DefaultPolicy(cluster), ours()

@@ -2,30 +2,31 @@ package spot
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
-// OutcomeVersion is the version of the Outcome's JSON form. Fields may be added within a version, never change meaning.
+// OutcomeVersion is the version of the Outcome's JSON. Within a version, fields can be added but never change meaning.
 const OutcomeVersion = 1
 
-// Result is what came of an interruption, in one word.
+// Result is the result of handling an event.
 type Result string
 
 const (
-	Ignored      Result = "ignored"        // not an event that the handler has a rule for
-	OtherCluster Result = "other-cluster"  // not this cluster's instance
-	Expired      Result = "expired"        // the event speaks of the past
-	Planned      Result = "planned"        // nothing was changed; the outcome says what would have been
-	NodeNotFound Result = "node-not-found" // the instance is ours, but no node of it registered in time
-	Drained      Result = "drained"        // every pod that had to leave the node has left it
-	Incomplete   Result = "incomplete"     // some pods were still there at the end, or the node could not be worked on
-	Cordoned     Result = "cordoned"       // the node was cordoned, and its pods were left, by policy
-	Skipped      Result = "skipped"        // the node is ours, and was left as it is, by policy
-	CleanedUp    Result = "cleaned-up"     // after the machine's end: its pods and volumes were given free
-	Recovered    Result = "recovered"      // the instance is back, and our marks are gone
+	Ignored      Result = "ignored"        // no rule for the event, or nothing to do
+	OtherCluster Result = "other-cluster"  // not an instance of this cluster
+	Expired      Result = "expired"        // the deadline has passed
+	Planned      Result = "planned"        // a preview: nothing was changed
+	NodeNotFound Result = "node-not-found" // no node registered for the instance in time
+	Drained      Result = "drained"        // all pods that had to leave the node have left
+	Incomplete   Result = "incomplete"     // some pods were still running at the deadline, or a step failed
+	Cordoned     Result = "cordoned"       // only cordoned, by policy
+	Skipped      Result = "skipped"        // ignored by policy
+	CleanedUp    Result = "cleaned-up"     // the pods of a stopped instance were deleted
+	Recovered    Result = "recovered"      // the instance started again, and its node was uncordoned
 )
 
-// Outcome is all that is told of an interruption: what was done, when, and what was left undone and why.
+// Outcome is the result of handling an event: what was done and when, and what was not done and why.
 type Outcome struct {
 	Version         int                `json:"version"`
 	Result          Result             `json:"result"`
@@ -33,7 +34,7 @@ type Outcome struct {
 	Event           EventInfo          `json:"event,omitzero"`
 	Cluster         string             `json:"cluster,omitempty"`
 	Node            string             `json:"node,omitempty"`
-	Deadline        time.Time          `json:"deadline,omitzero"` // the end of the machine
+	Deadline        time.Time          `json:"deadline,omitzero"` // when the instance stops
 	Plan            *PlanResult        `json:"plan,omitempty"`
 	Cordon          *CordonResult      `json:"cordon,omitempty"`
 	Replacement     *ReplacementResult `json:"replacement,omitempty"`
@@ -41,28 +42,30 @@ type Outcome struct {
 	Cleanup         *CleanupResult     `json:"cleanup,omitempty"`
 	Timings         Timings            `json:"timings,omitzero"`
 	Pods            []PodResult        `json:"pods,omitempty"`
-	AttachedVolumes []string           `json:"attached_volumes,omitempty"` // volumes that were still attached when the pods had gone
+	AttachedVolumes []string           `json:"attached_volumes,omitempty"` // volumes still attached after the drain
 	Problems        []string           `json:"problems,omitempty"`
 
-	// Each are the outcomes of an event about several instances, one each; what stands above is the gravest of them.
+	// Outcomes contains an outcome for each instance, if the event names several. The other fields repeat the most
+	// severe.
 	Outcomes []Outcome `json:"outcomes,omitempty"`
 }
 
-// EventInfo is the event that an outcome is of.
+// EventInfo identifies the event.
 type EventInfo struct {
 	ID         string    `json:"id,omitempty"`
 	Kind       Kind      `json:"kind,omitempty"`
-	DetailType string    `json:"detail_type,omitempty"` // EventBridge's detail-type, where the handler has no rule for it
+	DetailType string    `json:"detail_type,omitempty"` // EventBridge's detail-type, for an event without a rule
 	Instance   string    `json:"instance,omitempty"`
 	Time       time.Time `json:"time,omitzero"`
 }
 
-// Seconds is a moment, in seconds after the event, or a length of time.
+// Seconds is a time in seconds after the event, or a duration in seconds.
 type Seconds float64
 
+// ToSeconds rounds a duration to milliseconds.
 func ToSeconds(d time.Duration) Seconds { return Seconds(math.Round(d.Seconds()*1000) / 1000) }
 
-// since is the moment t in seconds after the event; nil if t never came.
+// SecondsSince returns t in seconds after the event; nil for the zero time.
 func SecondsSince(event, t time.Time) *Seconds {
 	if t.IsZero() {
 		return nil
@@ -71,7 +74,7 @@ func SecondsSince(event, t time.Time) *Seconds {
 	return &s
 }
 
-// PlanResult is what was decided at the beginning. It is the same whether the plan was then carried out or not.
+// PlanResult is the plan when the pods were first listed.
 type PlanResult struct {
 	Cordon  bool          `json:"cordon"`
 	Drain   bool          `json:"drain"`
@@ -81,7 +84,7 @@ type PlanResult struct {
 	Pods    []PlannedPod  `json:"pods"`
 }
 
-// PlannedPod is what was decided about a pod.
+// PlannedPod is the plan for a pod.
 type PlannedPod struct {
 	Namespace   string    `json:"namespace"`
 	Name        string    `json:"name"`
@@ -91,71 +94,72 @@ type PlannedPod struct {
 	ForceAt     *Seconds  `json:"force_at,omitempty"`
 }
 
-// told is the plan in the outcome's words.
-func (p Plan) Summary(in Interruption, cordon bool, fates []PlanOfPod) *PlanResult {
-	told := &PlanResult{Cordon: cordon, Drain: cordon && p.Drain, Pods: []PlannedPod{}}
-	told.SetReplacement(p)
-	for _, f := range fates {
-		told.Pods = append(told.Pods, PlannedPod{Namespace: f.Pod.Namespace, Name: f.Pod.Name, Action: f.Plan.Action,
-			Reason: f.Plan.Reason, GracePeriod: ToSeconds(f.Plan.GracePeriod), ForceAt: SecondsSince(in.Time, f.Plan.ForceAt)})
+// Summary returns the plan for the outcome. The pods are in the order in which they are evicted.
+func (p Plan) Summary(in Interruption, cordon bool, pods []Pod, now time.Time) *PlanResult {
+	r := &PlanResult{Cordon: cordon, Drain: cordon && p.Drain, Pods: []PlannedPod{}}
+	r.SetReplacement(p)
+	for _, pod := range slices.SortedFunc(slices.Values(pods), EvictionOrder) {
+		plan := p.ForPod(pod, now, false)
+		r.Pods = append(r.Pods, PlannedPod{Namespace: pod.Namespace, Name: pod.Name, Action: plan.Action,
+			Reason: plan.Reason, GracePeriod: ToSeconds(plan.GracePeriod), ForceAt: SecondsSince(in.Time, plan.ForceAt)})
 	}
-	return told
+	return r
 }
 
-// replace takes in who is asked for a replacement, as far as that is decided by now.
-func (t *PlanResult) SetReplacement(p Plan) {
-	t.Replace, t.Group, t.Reason = p.Replace.Action, p.Replace.Group, p.Replace.Reason
+// SetReplacement sets how a replacement is requested, which may be known only later.
+func (r *PlanResult) SetReplacement(p Plan) {
+	r.Replace, r.Group, r.Reason = p.Replace.Action, p.Replace.Group, p.Replace.Reason
 }
 
-// CordonResult is what became of the cordon.
+// CordonResult is the result of the cordon.
 type CordonResult struct {
 	At    *Seconds `json:"at,omitempty"`
 	Error string   `json:"error,omitempty"`
 }
 
-// ReplacementResult is what became of asking for a replacement.
+// ReplacementResult is the result of requesting a replacement.
 type ReplacementResult struct {
-	Action          ReplaceAction `json:"action"` // what was done: none, if it was refused or not wanted
+	Action          ReplaceAction `json:"action"` // what was done; none if it was refused or not wanted
 	Group           string        `json:"group,omitempty"`
-	NodeClaim       string        `json:"node_claim,omitempty"`       // the NodeClaim that was deleted
-	AutoscalerEvent string        `json:"autoscaler_event,omitempty"` // what the autoscaler was told
+	NodeClaim       string        `json:"node_claim,omitempty"`       // the deleted NodeClaim
+	AutoscalerEvent string        `json:"autoscaler_event,omitempty"` // the event sent to the autoscaler
 	At              *Seconds      `json:"at,omitempty"`
 	Reason          string        `json:"reason,omitempty"`
 	SkippedHooks    []string      `json:"skipped_hooks,omitempty"`
 
-	Instance     string   `json:"instance,omitempty"`      // the instance that the group launches instead
-	LaunchedAt   *Seconds `json:"launched_at,omitempty"`   // when it began to
+	Instance     string   `json:"instance,omitempty"`      // the replacement
+	LaunchedAt   *Seconds `json:"launched_at,omitempty"`   // when its launch started
 	Node         string   `json:"node,omitempty"`          // its node
-	RegisteredAt *Seconds `json:"registered_at,omitempty"` // when the node had registered
-	GroupMessage string   `json:"group_message,omitempty"` // why there is no instance, in the group's own words
+	RegisteredAt *Seconds `json:"registered_at,omitempty"` // when its node registered
+	GroupMessage string   `json:"group_message,omitempty"` // why the group launched none, as Auto Scaling reports it
 
-	Changed bool `json:"-"` // something was asked for that cannot be taken back
+	Changed bool `json:"-"` // a request was sent that cannot be undone
 }
 
-// Timings are the moments by which a drain is judged, in seconds after the event.
+// Timings are the times of the steps, in seconds after the event.
 type Timings struct {
-	Started      *Seconds `json:"started,omitempty"`       // the handler got the event
+	Started      *Seconds `json:"started,omitempty"`       // the handler received the event
 	Located      *Seconds `json:"located,omitempty"`       // the node was found
-	Cordoned     *Seconds `json:"cordoned,omitempty"`      // no new pods from here on
-	LastEviction *Seconds `json:"last_eviction,omitempty"` // the last pod was told to end
-	Empty        *Seconds `json:"empty,omitempty"`         // the last pod that had to leave had left
+	Cordoned     *Seconds `json:"cordoned,omitempty"`      // the node was cordoned
+	LastEviction *Seconds `json:"last_eviction,omitempty"` // the last eviction was accepted
+	Empty        *Seconds `json:"empty,omitempty"`         // the last pod that had to leave left
 	Finished     *Seconds `json:"finished,omitempty"`      // the handler returned
 }
 
-// PodStatus is what became of a pod.
+// PodStatus is what happened to a pod.
 type PodStatus string
 
 const (
-	PodSkipped      PodStatus = "skipped"       // it stays, by rule
-	PodEvicted      PodStatus = "evicted"       // it was evicted and has gone
-	PodForceDeleted PodStatus = "force-deleted" // it was deleted past its budget and has gone
-	PodTerminated   PodStatus = "terminated"    // it went without our asking
-	PodStuck        PodStatus = "stuck"         // its containers have ended, but a finalizer keeps its object
-	PodDeleted      PodStatus = "deleted"       // its object was deleted after its machine had stopped
-	PodStillRunning PodStatus = "still-running" // it was still there at the end
+	PodSkipped      PodStatus = "skipped"       // left on the node, by rule
+	PodEvicted      PodStatus = "evicted"       // evicted and gone
+	PodForceDeleted PodStatus = "force-deleted" // deleted regardless of its PodDisruptionBudget, and gone
+	PodTerminated   PodStatus = "terminated"    // gone without a request from kops-spot
+	PodStuck        PodStatus = "stuck"         // its containers have stopped, but a finalizer or the kubelet keeps it
+	PodDeleted      PodStatus = "deleted"       // deleted after its instance had stopped
+	PodStillRunning PodStatus = "still-running" // still running at the deadline
 )
 
-// PodResult is what became of a pod of the node, and why.
+// PodResult is what happened to a pod, and why.
 type PodResult struct {
 	Namespace    string    `json:"namespace"`
 	Name         string    `json:"name"`
@@ -163,31 +167,31 @@ type PodResult struct {
 	Owner        string    `json:"owner,omitempty"` // kind/name
 	Status       PodStatus `json:"status"`
 	Reason       string    `json:"reason"`
-	GracePeriod  Seconds   `json:"grace_period,omitempty"`  // the grace period it was told to end with
-	RequestedAt  *Seconds  `json:"requested_at,omitempty"`  // when it was told to end
-	TerminatedAt *Seconds  `json:"terminated_at,omitempty"` // when it had gone
-	Refusals     int       `json:"refusals,omitempty"`      // how often the request failed
+	GracePeriod  Seconds   `json:"grace_period,omitempty"`  // of the accepted request
+	RequestedAt  *Seconds  `json:"requested_at,omitempty"`  // when the eviction or deletion was accepted
+	TerminatedAt *Seconds  `json:"terminated_at,omitempty"` // when the pod was gone
+	Refusals     int       `json:"refusals,omitempty"`      // failed requests
 	LastRefusal  string    `json:"last_refusal,omitempty"`
-	DisruptedBy  string    `json:"disrupted_by,omitempty"` // who began to end it, as Kubernetes names it in the condition DisruptionTarget
-	LocalData    bool      `json:"local_data,omitempty"`   // it had an emptyDir on the node's disk, which ends with it
-	Finalizers   []string  `json:"finalizers,omitempty"`   // what keeps its object
+	DisruptedBy  string    `json:"disrupted_by,omitempty"` // reason of the pod's condition DisruptionTarget
+	LocalData    bool      `json:"local_data,omitempty"`   // it had an emptyDir on the node's disk
+	Finalizers   []string  `json:"finalizers,omitempty"`   // of a pod that is not gone
 }
 
-// CleanupResult is when the parts of a clean-up were done, in seconds after the event.
+// CleanupResult contains the times of the steps of a clean-up, in seconds after the event.
 type CleanupResult struct {
-	Tainted         *Seconds `json:"tainted,omitempty"`          // Kubernetes was told that the machine has stopped
-	PodsDeleted     *Seconds `json:"pods_deleted,omitempty"`     // the last pod's object was gone
-	VolumesDetached *Seconds `json:"volumes_detached,omitempty"` // the last volume could be attached elsewhere
+	Tainted         *Seconds `json:"tainted,omitempty"`          // the out-of-service taint was applied
+	PodsDeleted     *Seconds `json:"pods_deleted,omitempty"`     // the last pod was deleted
+	VolumesDetached *Seconds `json:"volumes_detached,omitempty"` // the last volume was detached
 	NodeDeleted     *Seconds `json:"node_deleted,omitempty"`
 }
 
-// LifecycleResult is what became of a lifecycle action.
+// LifecycleResult is the result of a lifecycle action.
 type LifecycleResult struct {
 	Hook       string   `json:"hook"`
 	Group      string   `json:"group"`
-	Heartbeats int      `json:"heartbeats,omitempty"` // how often the end was put off
-	Completed  *Seconds `json:"completed,omitempty"`  // when the group was let go on
-	Reason     string   `json:"reason,omitempty"`     // why it was not
+	Heartbeats int      `json:"heartbeats,omitempty"`
+	Completed  *Seconds `json:"completed,omitempty"`
+	Reason     string   `json:"reason,omitempty"` // why it was not completed
 }
 
 // SetReplacement records r and reports whether it changed anything.

@@ -11,7 +11,7 @@ import (
 // warned is a node that was cordoned for a warning, its instance, and the first moment at which that is overdue.
 func warned() (spot.Node, spot.Instance, time.Time) {
 	deadline := eventTime.Add(2 * time.Minute)
-	n := spot.Cordon(node(instance), warning(spot.SpotTerminate), deadline)
+	n := spot.Cordon(node(instance), warning(spot.SpotTerminate), spot.Plan{Deadline: deadline})
 	return n, spot.Instance{ID: instance, State: "running"}, deadline.Add(15 * time.Minute)
 }
 

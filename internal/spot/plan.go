@@ -9,94 +9,90 @@ import (
 	"time"
 )
 
-// Verdict is whether an interruption is ours to act on.
-type Verdict string
-
-const (
-	Act     Verdict = "act"
-	Stale   Verdict = "stale"   // it speaks of the past
-	Foreign Verdict = "foreign" // it is another cluster's instance, or none of kOps'
-	Noted   Verdict = "noted"   // it is ours, and the policy is to leave the node as it is
-)
-
-// Plan is what to do about one interruption, and why.
+// Plan is what to do about an interruption.
 type Plan struct {
-	Verdict  Verdict
-	Reason   string    // why it is not acted on; empty for Act
-	Deadline time.Time // the end of the machine, or of the work where nothing ends the machine
-	Until    time.Time // when the work must be done: the deadline, or the end of the invocation
-	Drain    bool      // the node is drained; otherwise it is only cordoned
+	Result   Result    // why not to act: Expired, OtherCluster or Skipped. Empty to act.
+	Reason   string    // of Result
+	Deadline time.Time // when the instance stops; if nothing stops it, when the work ends
+	Until    time.Time // when the work ends: the deadline or the end of the invocation
+	Drain    bool      // drain the node; otherwise only cordon it
 	Replace  Replacement
 
-	forced     bool
-	EvictOnce  bool
-	NoDeadline bool
+	EvictOnce  bool // send one eviction per pod, with its full grace period
+	NoDeadline bool // nothing stops the instance
+	force      bool // the event allows force deletion
 	policy     Policy
 	limit      time.Time
-	graces     time.Time // until when grace periods may run: the deadline, or as far as heartbeats can move it
+	graces     time.Time // when the last grace period must end: the deadline, or as late as heartbeats can move it
 }
 
-// noDeadlineLimit is how long work goes on that neither a machine's end nor an invocation's ends.
+// NoDeadlineLimit limits the work if neither the instance nor the invocation has a deadline.
 const NoDeadlineLimit = 15 * time.Minute
 
-// Plan decides what to do about an interruption of the target at the moment now. limit is when the invocation that is to
-// do it ends; zero if nothing ends it.
+// Plan decides what to do about an interruption of the target. limit is when the invocation ends; zero for no limit.
 //
-// All sums start from the deadline. A warning sent at 12:00:00 for a pod with a grace period of 90 s whose budget
-// refuses: the machine ends at 12:02:00, the reserve begins at 12:01:55, so the eviction is asked for with 90 s at
-// first, less from 12:00:25 on, and at 12:00:55 the pod is deleted past its budget with 60 s.
+// All times derive from the deadline. Example: a warning from 12:00:00, and a pod with a grace period of 90 s whose
+// PodDisruptionBudget refuses. The instance stops at 12:02:00 and the reserve starts at 12:01:55. The pod is evicted
+// with 90 s, and with less from 12:00:25. At 12:00:55 it is deleted with 60 s.
 func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
-	m := ruleFor(in)
-	plan := Plan{Deadline: p.deadline(in, m, t, now, limit), Drain: true, forced: m.force, EvictOnce: m.evictOnce, NoDeadline: m.noDeadline, policy: p, limit: limit}
-	plan.Until = plan.Deadline
-	if !limit.IsZero() {
-		plan.Until = Earlier(plan.Until, limit)
-	}
+	rule := ruleFor(in)
+	plan := Plan{Deadline: p.deadline(in, rule, t, now, limit), Drain: true, force: rule.force, EvictOnce: rule.evictOnce,
+		NoDeadline: rule.noDeadline, policy: p, limit: limit}
+	plan = plan.WithDeadline(plan.Deadline)
 	if plan.graces = plan.Deadline; t.Hook != nil {
 		plan.graces = in.Time.Add(t.Hook.Global)
-		if !limit.IsZero() { // the last heartbeat is sent by then
+		if !limit.IsZero() { // the last heartbeat comes before the limit
 			plan.graces = Later(plan.Deadline, Earlier(plan.graces, limit.Add(t.Hook.Heartbeat)))
 		}
 	}
-	plan.Verdict, plan.Reason = p.verdict(in, t, plan.Deadline, now)
-	if response, asked := p.response(in.Kind); asked {
+	plan.Result, plan.Reason = p.whyNot(in, t, plan.Deadline, now)
+	if response, ok := p.response(in.Kind); ok {
 		plan.Drain = response == RespondDrain
-		if plan.Verdict == Act && response == RespondIgnore {
-			plan.Verdict, plan.Reason = Noted, "the policy is to leave the node as it is"
+		if plan.Result == "" && response == RespondIgnore {
+			plan.Result, plan.Reason = Skipped, "the policy is to ignore this event"
 		}
 	}
-	if plan.Verdict == Act || plan.Verdict == Noted {
-		plan.Replace = p.replace(m, t)
+	if plan.Result == "" || plan.Result == Skipped {
+		plan.Replace = p.replace(rule, t)
 	} else {
 		plan.Replace = Replacement{Action: ReplaceNone, Reason: plan.Reason}
 	}
 	return plan
 }
 
-// deadline is the end of the machine, as far as it is known; where nothing ends it, the end of the work.
-func (p Policy) deadline(in Interruption, m eventRule, t Target, now, limit time.Time) time.Time {
+// WithDeadline returns the plan with another deadline: a lifecycle hook's heartbeat moves it.
+func (p Plan) WithDeadline(deadline time.Time) Plan {
+	p.Deadline, p.Until = deadline, deadline
+	if !p.limit.IsZero() {
+		p.Until = Earlier(p.Until, p.limit)
+	}
+	return p
+}
+
+// deadline returns when the instance stops as far as known, or else when the work ends.
+func (p Policy) deadline(in Interruption, rule eventRule, t Target, now, limit time.Time) time.Time {
 	switch {
-	case m.noDeadline && limit.IsZero():
+	case rule.noDeadline && limit.IsZero():
 		return now.Add(NoDeadlineLimit)
-	case m.noDeadline:
+	case rule.noDeadline:
 		return limit
 	case in.Kind == ScheduledChange:
 		return in.Start
 	}
-	lead := m.notice
+	notice := rule.notice
 	if t.Hook != nil {
-		lead = min(t.Hook.Heartbeat, t.Hook.Global)
+		notice = min(t.Hook.Heartbeat, t.Hook.Global)
 	}
-	deadline := Earlier(in.Time, now).Add(lead)
+	deadline := Earlier(in.Time, now).Add(notice)
 	if t.Node != nil {
-		if marked, ok := t.Node.deadlineOfEvent(in.EventID); ok {
-			deadline = Earlier(deadline, marked)
+		if recorded, ok := t.Node.deadlineOfEvent(in.EventID); ok {
+			deadline = Earlier(deadline, recorded)
 		}
 	}
 	return deadline
 }
 
-// response is what the policy says to do about an event that does not end the machine by itself; false for others.
+// response returns the configured response to an event that does not stop the instance; false for other events.
 func (p Policy) response(k Kind) (Response, bool) {
 	switch k {
 	case Rebalance:
@@ -107,58 +103,54 @@ func (p Policy) response(k Kind) (Response, bool) {
 	return "", false
 }
 
-// Moved is the plan with another end of the machine. A lifecycle hook's heartbeat moves it.
-func (p Plan) WithDeadline(deadline time.Time) Plan {
-	p.Deadline, p.Until = deadline, deadline
-	if !p.limit.IsZero() {
-		p.Until = Earlier(p.Until, p.limit)
-	}
-	return p
-}
-
-func (p Policy) verdict(in Interruption, t Target, deadline, now time.Time) (Verdict, string) {
+// whyNot returns Expired, OtherCluster or Skipped with a reason, or an empty Result to act.
+func (p Policy) whyNot(in Interruption, t Target, deadline, now time.Time) (Result, string) {
 	if in.Replayed {
-		return Stale, "the event is a replay from an archive"
+		return Expired, "replayed from an event archive"
 	}
-	if in.Kind == LifecycleTerminate && !slices.Contains(p.Hooks, in.Action.Hook) {
-		return Noted, fmt.Sprintf("the lifecycle hook %s of %s is not one that is handled: it is left to whom it belongs", in.Action.Hook, in.Action.Group)
-	}
-	if in.Kind == LifecycleTerminate && strings.HasSuffix(in.Action.Hook, suffixNTHHook) && t.Instance != nil && has(t.Instance.Tags, tagNTH) {
-		return Noted, fmt.Sprintf("the lifecycle hook %s is aws-node-termination-handler's, which is there: the instance carries its tag %s", in.Action.Hook, tagNTH)
+	if hook := in.Action.Hook; in.Kind == LifecycleTerminate {
+		switch {
+		case !slices.Contains(p.Hooks, hook):
+			return Skipped, fmt.Sprintf("lifecycle hook %s of group %s is not configured", hook, in.Action.Group)
+		case strings.HasSuffix(hook, suffixNTHHook) && t.Instance != nil && has(t.Instance.Tags, tagNTH):
+			return Skipped, fmt.Sprintf("lifecycle hook %s belongs to aws-node-termination-handler, "+
+				"which handles the instance: it has the tag %s", hook, tagNTH)
+		}
 	}
 	if t.Node == nil {
 		switch {
 		case t.Instance != nil:
 			if why := p.OtherClusterReason(*t.Instance); why != "" {
-				return Foreign, why
+				return OtherCluster, why
 			}
 		case errors.Is(t.InstanceErr, ErrNotFound):
-			return Foreign, "EC2 knows no such instance and the cluster has no node of it"
+			return OtherCluster, "EC2 has no such instance, and the cluster has no node for it"
 		}
 	}
 	if !now.Before(deadline) {
-		state := "what has become of the instance is not known"
+		state := "the instance's state is unknown"
 		if t.Instance != nil {
-			state = "EC2 says that the instance is " + t.Instance.State
+			state = "the instance is " + t.Instance.State
 		}
-		return Stale, fmt.Sprintf("the deadline passed %s ago; %s", now.Sub(deadline).Round(time.Second), state)
+		return Expired, fmt.Sprintf("the deadline passed %s ago; %s", now.Sub(deadline).Round(time.Second), state)
 	}
-	return Act, ""
+	return "", ""
 }
 
-// otherClusterReason says why an instance is not one of this cluster's nodes; empty if it is.
+// OtherClusterReason returns why an instance is not a node of this cluster; empty if it is one.
 func (p Policy) OtherClusterReason(i Instance) string {
 	switch owner, ok := i.Tags[TagCluster]; {
 	case !ok:
-		return "the instance has no tag " + TagCluster + ": kOps did not make it"
+		return "the instance has no tag " + TagCluster + ": kOps did not create it"
 	case owner != p.Cluster:
-		return fmt.Sprintf("the instance belongs to the cluster %s", owner)
+		return "the instance belongs to cluster " + owner
 	case hasRole(Target{Instance: &i}, "bastion"):
 		return "the instance is a bastion, not a node"
 	}
 	return ""
 }
 
+// Earlier returns the earlier of two times.
 func Earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b
@@ -166,6 +158,7 @@ func Earlier(a, b time.Time) time.Time {
 	return a
 }
 
+// Later returns the later of two times.
 func Later(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b

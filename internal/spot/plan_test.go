@@ -38,22 +38,22 @@ func TestPlanVerdict(t *testing.T) {
 		in     func(*spot.Interruption)
 		target func(*spot.Target)
 		after  time.Duration // from the event to now
-		want   spot.Verdict
+		want   spot.Result
 		reason string
 	}{
-		{name: "ours", want: spot.Act},
-		{name: "a future event counts as now", after: -time.Minute, want: spot.Act},
-		{name: "a replay", in: func(in *spot.Interruption) { in.Replayed = true }, want: spot.Stale, reason: "replay"},
-		{name: "the deadline is now", after: 2 * time.Minute, want: spot.Stale, reason: "passed 0s ago; EC2 says that the instance is running"},
-		{name: "a second before the deadline", after: 119 * time.Second, want: spot.Act},
-		{name: "past, and EC2 cannot be asked", after: time.Hour, target: func(t *spot.Target) { t.Instance = nil }, want: spot.Stale, reason: "not known"},
-		{name: "hibernation begins at once", in: func(in *spot.Interruption) { in.Kind = spot.SpotHibernate }, after: 20 * time.Second, want: spot.Stale},
-		{name: "another cluster's", target: func(t *spot.Target) { t.Node, t.Instance = nil, foreign }, want: spot.Foreign, reason: "other.example.com"},
-		{name: "none of kOps'", target: func(t *spot.Target) { t.Node, t.Instance = nil, &spot.Instance{ID: instance} }, want: spot.Foreign, reason: "no tag KubernetesCluster"},
-		{name: "a bastion", target: func(t *spot.Target) { t.Node, t.Instance.Tags["k8s.io/role/bastion"] = nil, "1" }, want: spot.Foreign, reason: "bastion"},
-		{name: "unknown to EC2", target: func(t *spot.Target) { *t = spot.Target{InstanceErr: fmt.Errorf("x: %w", spot.ErrNotFound)} }, want: spot.Foreign},
-		{name: "our node proves itself without EC2", target: func(t *spot.Target) { t.Instance = nil }, want: spot.Act},
-		{name: "our node proves itself against the tag", target: func(t *spot.Target) { t.Instance = foreign }, want: spot.Act},
+		{name: "ours"},
+		{name: "a future event counts as now", after: -time.Minute},
+		{name: "a replay", in: func(in *spot.Interruption) { in.Replayed = true }, want: spot.Expired, reason: "replay"},
+		{name: "the deadline is now", after: 2 * time.Minute, want: spot.Expired, reason: "passed 0s ago; the instance is running"},
+		{name: "a second before the deadline", after: 119 * time.Second},
+		{name: "past, and EC2 cannot be asked", after: time.Hour, target: func(t *spot.Target) { t.Instance = nil }, want: spot.Expired, reason: "unknown"},
+		{name: "hibernation begins at once", in: func(in *spot.Interruption) { in.Kind = spot.SpotHibernate }, after: 20 * time.Second, want: spot.Expired},
+		{name: "another cluster's", target: func(t *spot.Target) { t.Node, t.Instance = nil, foreign }, want: spot.OtherCluster, reason: "other.example.com"},
+		{name: "none of kOps'", target: func(t *spot.Target) { t.Node, t.Instance = nil, &spot.Instance{ID: instance} }, want: spot.OtherCluster, reason: "no tag KubernetesCluster"},
+		{name: "a bastion", target: func(t *spot.Target) { t.Node, t.Instance.Tags["k8s.io/role/bastion"] = nil, "1" }, want: spot.OtherCluster, reason: "bastion"},
+		{name: "unknown to EC2", target: func(t *spot.Target) { *t = spot.Target{InstanceErr: fmt.Errorf("x: %w", spot.ErrNotFound)} }, want: spot.OtherCluster},
+		{name: "our node proves itself without EC2", target: func(t *spot.Target) { t.Instance = nil }},
+		{name: "our node proves itself against the tag", target: func(t *spot.Target) { t.Instance = foreign }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in, target := warning(spot.SpotTerminate), ours()
@@ -64,10 +64,10 @@ func TestPlanVerdict(t *testing.T) {
 				c.target(&target)
 			}
 			plan := spot.DefaultPolicy(cluster).Plan(in, target, eventTime.Add(c.after), time.Time{})
-			if plan.Verdict != c.want || !strings.Contains(plan.Reason, c.reason) {
-				t.Errorf("got %s, %q; want %s, %q", plan.Verdict, plan.Reason, c.want, c.reason)
+			if plan.Result != c.want || !strings.Contains(plan.Reason, c.reason) {
+				t.Errorf("got %s, %q; want %s, %q", plan.Result, plan.Reason, c.want, c.reason)
 			}
-			if plan.Verdict != spot.Act && plan.Replace.Action != spot.ReplaceNone {
+			if plan.Result != "" && plan.Replace.Action != spot.ReplaceNone {
 				t.Errorf("the plan is not acted on, but replaces by %s", plan.Replace.Action)
 			}
 		})
@@ -83,8 +83,8 @@ func TestPlanReplace(t *testing.T) {
 		reason string
 	}{
 		{name: "terminate", want: spot.ReplaceDetach},
-		{name: "stop", kind: spot.SpotStop, want: spot.ReplaceNone, reason: "may come back"},
-		{name: "hibernate", kind: spot.SpotHibernate, want: spot.ReplaceNone, reason: "may come back"},
+		{name: "stop", kind: spot.SpotStop, want: spot.ReplaceNone, reason: "may start it again"},
+		{name: "hibernate", kind: spot.SpotHibernate, want: spot.ReplaceNone, reason: "may resume it"},
 		{name: "standby", target: func(t *spot.Target) { t.Membership.LifecycleState = "Standby" }, want: spot.ReplaceDetach},
 		{name: "still in service with our tags", target: func(t *spot.Target) { t.Instance.Tags[spot.TagDetached] = group }, want: spot.ReplaceDetach},
 		{name: "no node yet", target: func(t *spot.Target) { t.Node = nil }, want: spot.ReplaceDetach},
@@ -97,13 +97,13 @@ func TestPlanReplace(t *testing.T) {
 		{name: "the group cannot be asked", target: func(t *spot.Target) { t.Membership, t.MembershipErr = nil, fmt.Errorf("denied") }, want: spot.ReplaceNone, reason: "denied"},
 		{name: "EC2 cannot be asked", target: func(t *spot.Target) { t.Instance, t.InstanceErr = nil, fmt.Errorf("timeout") }, want: spot.ReplaceNone, reason: "timeout"},
 		{name: "the instance's tag is another's", target: func(t *spot.Target) { t.Instance.Tags = map[string]string{spot.TagCluster: "x.example.com"} }, want: spot.ReplaceNone, reason: "x.example.com"},
-		{name: "the group's tag is another's", target: func(t *spot.Target) { t.Membership.GroupTags = nil }, want: spot.ReplaceNone, reason: "does not carry"},
-		{name: "the group's name is not kOps'", target: func(t *spot.Target) { t.Membership.Group = "nodes" }, want: spot.ReplaceNone, reason: "not named"},
+		{name: "the group's tag is another's", target: func(t *spot.Target) { t.Membership.GroupTags = nil }, want: spot.ReplaceNone, reason: "does not have the tag"},
+		{name: "the group's name is not kOps'", target: func(t *spot.Target) { t.Membership.Group = "nodes" }, want: spot.ReplaceNone, reason: "does not end with"},
 		{name: "launch suspended", target: func(t *spot.Target) { t.Membership.Suspended = []string{"AZRebalance", "Launch"} }, want: spot.ReplaceNone, reason: "suspended"},
 		{name: "other processes suspended", target: func(t *spot.Target) { t.Membership.Suspended = []string{"AZRebalance"} }, want: spot.ReplaceDetach},
-		{name: "control plane by tag", target: func(t *spot.Target) { t.Instance.Tags["k8s.io/role/control-plane"] = "1" }, want: spot.ReplaceNone, reason: "control plane"},
-		{name: "old control plane by tag", target: func(t *spot.Target) { t.Instance.Tags["k8s.io/role/master"] = "1" }, want: spot.ReplaceNone, reason: "control plane"},
-		{name: "API server by label", target: func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/api-server": ""} }, want: spot.ReplaceNone, reason: "control plane"},
+		{name: "control plane by tag", target: func(t *spot.Target) { t.Instance.Tags["k8s.io/role/control-plane"] = "1" }, want: spot.ReplaceNone, reason: "control-plane"},
+		{name: "old control plane by tag", target: func(t *spot.Target) { t.Instance.Tags["k8s.io/role/master"] = "1" }, want: spot.ReplaceNone, reason: "control-plane"},
+		{name: "API server by label", target: func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/api-server": ""} }, want: spot.ReplaceNone, reason: "control-plane"},
 		{name: "Karpenter by label", target: func(t *spot.Target) { t.Node.Labels = map[string]string{"karpenter.sh/nodepool": "spot"} }, want: spot.ReplacePending, reason: "Karpenter"},
 		{name: "Karpenter by tag", target: func(t *spot.Target) { t.Instance.Tags["karpenter.sh/nodepool"] = "spot" }, want: spot.ReplacePending, reason: "Karpenter"},
 		{name: "in the warm pool", target: func(t *spot.Target) { t.Membership.LifecycleState = "Warmed:Stopped" }, want: spot.ReplaceNone, reason: "warm pool"},
@@ -141,7 +141,7 @@ func TestPlanNamesTheUsersHooksThatADetachSkips(t *testing.T) {
 func TestPlanDeadline(t *testing.T) {
 	at := func(s int) time.Time { return eventTime.Add(time.Duration(s) * time.Second) }
 	marked := func(event string, deadline time.Time) *spot.Node {
-		n := spot.Cordon(spot.Node{Name: instance}, spot.Interruption{EventID: event}, deadline)
+		n := spot.Cordon(spot.Node{Name: instance}, spot.Interruption{EventID: event}, spot.Plan{Deadline: deadline})
 		return &n
 	}
 	for _, c := range []struct {

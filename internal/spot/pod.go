@@ -7,151 +7,171 @@ import (
 	"time"
 )
 
-// Verb is what is done about a pod.
+// PodAction is what to do about a pod.
 type PodAction string
 
 const (
-	PodSkip  PodAction = "skip"  // it stays on the node
-	PodWait  PodAction = "wait"  // it is going already; only watched
-	PodEvict PodAction = "evict" // it is asked to go
+	PodSkip  PodAction = "skip"  // leave it on the node
+	PodWait  PodAction = "wait"  // it is already terminating: only watch it
+	PodEvict PodAction = "evict" // evict it
 )
 
-// PodPlan is what becomes of one pod, and why in words for the operator.
+// PodPlan is what to do about a pod, and why.
 type PodPlan struct {
 	Action      PodAction
 	Reason      string
-	GracePeriod time.Duration // Evict: the grace period it is asked with
-	ForceAt     time.Time     // Evict: when it is deleted past its budget if nothing else helps; zero for never
-	LatestAt    time.Time     // Evict: it is asked when all others have gone, but not later than this; zero for at once
+	GracePeriod time.Duration // PodEvict: the grace period of the eviction
+	ForceAt     time.Time     // PodEvict: when it is deleted if evictions are refused; zero for never
+	LatestAt    time.Time     // PodEvict: it is evicted after the other pods, but not later than this; zero for at once
 }
 
-// Ask is one request about one pod.
+// EvictionRequest is an eviction or deletion of a pod.
 type EvictionRequest struct {
-	Delete      bool // past every budget
+	Delete      bool // delete the pod regardless of its PodDisruptionBudget
 	GracePeriod time.Duration
-	// Exact binds the request to the pod as it was seen. A second request with a shorter grace period than the first
-	// would count from the first and kill the pod early, so one that asks for less than the pod's own grace period must
-	// not reach a pod that somebody else has just begun to end. Others are harmless, and the API server takes a
-	// budget's allowance before it looks at the version, so they are not bound.
+	// Exact makes the request fail if the pod has changed. It is set for a grace period shorter than the pod's own: if
+	// the pod is already terminating, a shorter grace period counts from the first request and kills the pod early.
+	// Other requests are harmless, and the API server uses up the budget before it checks the version.
 	Exact bool
 }
 
 const (
-	// minGrace is the shortest grace period asked for: with 0 the API server forgets the pod before its kubelet has
-	// stopped it, and a StatefulSet would start its twin.
+	// minGrace is the shortest grace period. With 0, the API server deletes the pod before its kubelet has stopped it,
+	// and a StatefulSet would start the same pod twice.
 	minGrace = time.Second
 
 	retryFirst = 500 * time.Millisecond
 	retryMost  = 2 * time.Second
 )
 
-// PodPlan decides what becomes of a pod at the moment now. returned says that the pod came after the cordon and that its
-// owner has lost a pod on this node to us before.
+// ForPod decides what to do about a pod. returned is whether the pod appeared after the cordon and its owner has
+// already lost a pod on this node to an eviction.
 func (p Plan) ForPod(pod Pod, now time.Time, returned bool) PodPlan {
+	skip := func(format string, args ...any) PodPlan {
+		return PodPlan{Action: PodSkip, Reason: fmt.Sprintf(format, args...)}
+	}
+	order, annotated := p.policy.drainOrder(pod)
 	switch {
 	case pod.Finished:
-		return PodPlan{Action: PodSkip, Reason: "it has finished"}
+		return skip("already finished")
 	case pod.Mirror:
-		return PodPlan{Action: PodSkip, Reason: "it is a static pod: only the node's kubelet can end it"}
-	}
-	turn, own := p.policy.turn(pod)
-	switch {
-	case turn == DrainNever && own:
-		return PodPlan{Action: PodSkip, Reason: "its annotation " + AnnotationDrain + " asks to leave it until the machine ends"}
+		return skip("static pod: only its kubelet can stop it")
+	case order == DrainNever && annotated:
+		return skip("annotation %s=%s", AnnotationDrain, DrainNever)
 	case pod.Owner.Kind == "DaemonSet" && pod.ToleratesCordon:
-		return PodPlan{Action: PodSkip, Reason: "its DaemonSet would bring it straight back"}
-	case turn == DrainNever:
-		return PodPlan{Action: PodSkip, Reason: "it belongs to a DaemonSet: the policy is to leave it until the machine ends"}
+		return skip("DaemonSet pod that tolerates the cordon: it would be recreated here")
+	case order == DrainNever:
+		return skip("DaemonSet pod: the policy is not to evict it")
 	case pod.Terminating:
-		return PodPlan{Action: PodWait, Reason: "it is ending already: another request could only shorten its grace period"}
+		return PodPlan{Action: PodWait,
+			Reason: "already terminating: another request could only shorten its grace period"}
 	case returned && pod.ToleratesCordon:
-		return PodPlan{Action: PodSkip, Reason: fmt.Sprintf("it tolerates the cordon and its %s %s put it straight back", pod.Owner.Kind, pod.Owner.Name)}
+		return skip("tolerates the cordon: %s %s recreated it here", pod.Owner.Kind, pod.Owner.Name)
 	}
 	f := PodPlan{Action: PodEvict, GracePeriod: p.grace(pod, now)}
-	if p.forces(pod) {
+	if p.mayForce(pod) {
 		f.ForceAt = p.forceAt(pod)
 	}
-	if turn == DrainLast && !p.EvictOnce {
+	if order == DrainLast && !p.EvictOnce {
 		f.LatestAt = p.forceAt(pod)
 	}
 	switch {
 	case f.GracePeriod < pod.GracePeriod:
-		f.Reason = fmt.Sprintf("its grace period of %s is cut to what is left of the machine", pod.GracePeriod)
+		f.Reason = fmt.Sprintf("grace period of %s cut to the time before the deadline", pod.GracePeriod)
 	case pod.Owner.Kind == "":
-		f.Reason = "it ends with the machine; it has no controller, so nothing starts it elsewhere"
+		f.Reason = "no controller recreates it"
 	case pod.Owner.Kind == "DaemonSet":
-		f.Reason = "the machine ends, and the cordon keeps its DaemonSet from putting another there"
+		f.Reason = "the cordon keeps its DaemonSet from recreating it here"
 	default:
-		f.Reason = fmt.Sprintf("its %s %s starts another elsewhere", pod.Owner.Kind, pod.Owner.Name)
+		f.Reason = fmt.Sprintf("%s %s recreates it on another node", pod.Owner.Kind, pod.Owner.Name)
 	}
 	if !f.LatestAt.IsZero() {
-		f.Reason += "; it is asked after all others"
+		f.Reason += "; evicted after the other pods"
 	}
-	if p.forced && f.ForceAt.IsZero() {
-		f.Reason += "; it is never deleted past what refuses its eviction"
+	if p.force && f.ForceAt.IsZero() {
+		f.Reason += "; never force-deleted"
 	}
 	return f
 }
 
-// forces is whether the pod may be deleted past its budget: the event allows it, and so do its owners.
-func (p Plan) forces(pod Pod) bool { return p.forced && p.policy.force(pod) }
-
-// Ask is the next request about a pod that is to be evicted and has been asked for in vain so many times.
-func (p Plan) Request(pod Pod, now time.Time, refusals int) EvictionRequest {
-	ask := EvictionRequest{GracePeriod: p.grace(pod, now)}
-	if p.forces(pod) && refusals > 0 && !now.Before(p.forceAt(pod)) {
-		ask.Delete = true
-		// A request may come a little late: the reserve is there to let the pod have its time all the same.
-		if whole := p.forceGrace(pod); !now.Add(whole).After(p.Deadline) {
-			ask.GracePeriod = whole
-		}
+// drainOrder returns when the pod is evicted, and whether its annotation says so.
+func (p Policy) drainOrder(pod Pod) (order DrainOrder, annotated bool) {
+	switch o := DrainOrder(pod.Annotations[AnnotationDrain]); o {
+	case DrainFirst, DrainLast, DrainNever:
+		return o, true
 	}
-	ask.Exact = ask.GracePeriod < pod.GracePeriod
-	return ask
+	if pod.Owner.Kind == "DaemonSet" {
+		return p.DaemonSets, false
+	}
+	return DrainFirst, false
 }
 
-// Again is when to ask again after the refusals-th refusal, of what was asked, honouring the Retry-After that came with it (0
-// for none); false for never.
-func (p Plan) NextAttempt(pod Pod, asked EvictionRequest, now time.Time, refusals int, after time.Duration) (time.Time, bool) {
+// mayForce reports whether the event, and the pod's annotation or else the policy, allow force deletion. An invalid
+// annotation is reported and does not count.
+func (p Plan) mayForce(pod Pod) bool {
+	force := Force(pod.Annotations[AnnotationForce])
+	if !slices.Contains(Forces(), force) {
+		force = p.policy.Force
+	}
+	return p.force && force != ForceNever
+}
+
+// Request returns the next request for a pod that is to be evicted and has refused so many times.
+func (p Plan) Request(pod Pod, now time.Time, refusals int) EvictionRequest {
+	r := EvictionRequest{GracePeriod: p.grace(pod, now)}
+	if p.mayForce(pod) && refusals > 0 && !now.Before(p.forceAt(pod)) {
+		r.Delete = true
+		// A request may be slightly late: the reserve still leaves the pod its full time.
+		if whole := p.forceGrace(pod); !now.Add(whole).After(p.Deadline) {
+			r.GracePeriod = whole
+		}
+	}
+	r.Exact = r.GracePeriod < pod.GracePeriod
+	return r
+}
+
+// NextAttempt returns when to retry a refused request. retryAfter is the server's Retry-After; 0 for none. It returns
+// false for never.
+func (p Plan) NextAttempt(pod Pod, refused EvictionRequest, now time.Time, refusals int, retryAfter time.Duration) (
+	time.Time, bool) {
 	if p.EvictOnce {
 		return time.Time{}, false
 	}
-	if after <= 0 {
-		after = min(retryFirst<<min(refusals-1, 10), retryMost)
+	if retryAfter <= 0 {
+		retryAfter = min(retryFirst<<min(refusals-1, 10), retryMost)
 	}
-	next := now.Add(after)
-	// No Retry-After is worth a pod's SIGTERM, nor is one that came with an eviction's refusal when its time to be forced had
-	// come. Only a deletion that is refused is worth a pause.
-	if force := Later(p.forceAt(pod), now); p.forces(pod) && (!asked.Delete || now.Before(force)) && next.After(force) {
+	next := now.Add(retryAfter)
+	// Do not wait past the time for force deletion, whatever the Retry-After. Only a refused deletion is worth a pause.
+	force := Later(p.forceAt(pod), now)
+	if p.mayForce(pod) && (!refused.Delete || now.Before(force)) && next.After(force) {
 		next = force
 	}
 	return next, next.Before(p.Until)
 }
 
-// grace is the pod's own grace period, cut to what is left before the reserve. Under a lifecycle hook that is as much as
-// heartbeats can bring: a pod that was told to end with less could not be given more when they have.
+// grace returns the pod's grace period, cut to the time before the reserve. Under a lifecycle hook, it counts on
+// heartbeats: a grace period cannot be extended after the eviction.
 func (p Plan) grace(pod Pod, now time.Time) time.Duration {
-	own := pod.GracePeriod
+	grace := pod.GracePeriod
 	if !p.EvictOnce && !p.NoDeadline {
-		left := p.graces.Sub(now) - p.policy.Reserve
-		own = min(own, left.Truncate(time.Second))
+		grace = min(grace, (p.graces.Sub(now) - p.policy.Reserve).Truncate(time.Second))
 	}
-	return max(own, minGrace)
+	return max(grace, minGrace)
 }
 
 func (p Plan) forceGrace(pod Pod) time.Duration {
 	return max(min(pod.GracePeriod, p.policy.ForceGrace), minGrace)
 }
 
-// forceAt is the last moment at which the pod can be deleted past its budget and still have its time: SIGTERM, its grace
-// period (up to Policy.ForceGrace), and the reserve. An invocation that ends sooner forces it while it still can.
+// forceAt returns the last moment at which the pod can be deleted and still gets its grace period (up to
+// Policy.ForceGrace) before the reserve. If the invocation ends earlier, it is just before that.
 func (p Plan) forceAt(pod Pod) time.Time {
 	return Earlier(p.Deadline.Add(-p.policy.Reserve-p.forceGrace(pod)), p.Until.Add(-time.Second))
 }
 
-// submissionOrder sorts pods so that those whose successors wait longest are asked for first: those with volumes, which
-// must be detached before they can be attached elsewhere; and critical ones, which others may need to end well, last.
-// It is the order of asking only: no pod waits for another.
+// EvictionOrder sorts pods by when their requests are sent: pods with volumes first, because their volumes must be
+// detached before the next pod can start; critical pods last, because others may need them to shut down. No pod waits
+// for another.
 func EvictionOrder(a, b Pod) int {
 	rank := func(p Pod) int {
 		switch {
@@ -163,20 +183,4 @@ func EvictionOrder(a, b Pod) int {
 		return 1
 	}
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.ID(), b.ID()), cmp.Compare(a.UID, b.UID))
-}
-
-// Fates are the fates of all the pods of a node, in the order in which they are asked.
-func (p Plan) ForPods(pods []Pod, now time.Time) []PlanOfPod {
-	pods = slices.SortedFunc(slices.Values(pods), EvictionOrder)
-	fates := make([]PlanOfPod, len(pods))
-	for i, pod := range pods {
-		fates[i] = PlanOfPod{pod, p.ForPod(pod, now, false)}
-	}
-	return fates
-}
-
-// PlanOfPod is a pod and its fate.
-type PlanOfPod struct {
-	Pod  Pod
-	Plan PodPlan
 }

@@ -25,14 +25,14 @@ func TestFate(t *testing.T) {
 		reason   string
 	}{
 		{name: "an ordinary pod", pod: web, want: spot.PodEvict, reason: "ReplicaSet web"},
-		{name: "a bare pod", pod: with(func(p *spot.Pod) { p.Owner = spot.Owner{} }), want: spot.PodEvict, reason: "nothing starts it elsewhere"},
+		{name: "a bare pod", pod: with(func(p *spot.Pod) { p.Owner = spot.Owner{} }), want: spot.PodEvict, reason: "no controller recreates it"},
 		{name: "a finished pod", pod: with(func(p *spot.Pod) { p.Finished = true }), want: spot.PodSkip, reason: "finished"},
 		{name: "a mirror pod", pod: with(func(p *spot.Pod) { p.Mirror = true }), want: spot.PodSkip, reason: "static"},
 		{name: "a DaemonSet's pod", pod: with(func(p *spot.Pod) { p.Owner.Kind = "DaemonSet" }), want: spot.PodSkip, reason: "DaemonSet"},
-		{name: "a pod that is ending", pod: with(func(p *spot.Pod) { p.Terminating = true }), want: spot.PodWait, reason: "ending already"},
+		{name: "a pod that is ending", pod: with(func(p *spot.Pod) { p.Terminating = true }), want: spot.PodWait, reason: "already terminating"},
 		{name: "a DaemonSet's pod that is ending", pod: with(func(p *spot.Pod) { p.Owner.Kind, p.Terminating = "DaemonSet", true }), want: spot.PodSkip},
 		{name: "a pod that tolerates the cordon", pod: with(func(p *spot.Pod) { p.ToleratesCordon = true }), want: spot.PodEvict},
-		{name: "one that came straight back", pod: with(func(p *spot.Pod) { p.ToleratesCordon = true }), returned: true, want: spot.PodSkip, reason: "straight back"},
+		{name: "one that came straight back", pod: with(func(p *spot.Pod) { p.ToleratesCordon = true }), returned: true, want: spot.PodSkip, reason: "recreated it here"},
 		{name: "one that was bound before the cordon was seen", pod: web, returned: true, want: spot.PodEvict},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -146,8 +146,8 @@ func TestFatesAreInTheOrderOfSubmission(t *testing.T) {
 	plan, now := planAt(spot.SpotTerminate, 0)
 	pods := []spot.Pod{{Name: "critical", Critical: true}, {Name: "b"}, {Name: "a"}, {Name: "volume", Volumes: true}, {Name: "critical-volume", Critical: true, Volumes: true}}
 	var got []string
-	for _, f := range plan.ForPods(pods, now) {
-		got = append(got, f.Pod.Name)
+	for _, p := range plan.Summary(warning(spot.SpotTerminate), true, pods, now).Pods {
+		got = append(got, p.Name)
 	}
 	if want := "volume a b critical critical-volume"; strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)

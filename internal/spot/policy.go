@@ -2,54 +2,52 @@ package spot
 
 import "time"
 
-// Policy is what the operator decides about interruptions; the rest follows from the event and from what it hits.
+// Policy is the operator's configuration.
 type Policy struct {
-	Cluster string // the kOps cluster's name, as in the tag KubernetesCluster
+	Cluster string // name of the kOps cluster, as in the tag KubernetesCluster
 
-	// Reserve is kept between the end of the last grace period and the end of the machine, for the kubelet and for
-	// volumes.
+	// Reserve is the time between the end of the last grace period and the deadline, for the kubelet and for volumes.
 	Reserve time.Duration
 
-	// ForceGrace is the longest grace period that a pod gets when it is deleted past its budget, and so how early that
-	// happens.
+	// ForceGrace is the longest grace period of a force-deleted pod. It determines how early pods are force-deleted.
 	ForceGrace time.Duration
 
-	// Force is whether pods are deleted past their budgets at all when the machine ends. AnnotationForce overrules it.
+	// Force allows deleting pods that cannot be evicted in time. AnnotationForce overrides it.
 	Force Force
 
-	// Parallel is how many evictions are under way at once for one node.
+	// Parallel limits the eviction requests in flight for one node.
 	Parallel int
 
-	// DaemonSets is what becomes of DaemonSets' pods: Leave or Last.
+	// DaemonSets is when pods of DaemonSets are evicted: DrainNever or DrainLast.
 	DaemonSets DrainOrder
 
-	Rebalance       Response // to a rebalance recommendation: RespondNot, RespondCordon or RespondDrain
-	ScheduledChange Response // to AWS Health's scheduled change: RespondNot or RespondDrain
+	Rebalance       Response // to a rebalance recommendation
+	ScheduledChange Response // to a scheduled change: RespondIgnore or RespondDrain
 
-	// Hooks are the lifecycle hooks whose terminations are handled; those of other names are left to whom they belong.
+	// Hooks lists the lifecycle hooks whose terminations are handled.
 	Hooks []string
 
-	// Replace is who is asked for a replacement.
+	// Replace is how a replacement is requested.
 	Replace Replacer
 
-	// Autoscaler is whether there is an autoscaler's API to tell.
+	// HasAutoscaler is whether CAST AI's API can be called.
 	HasAutoscaler bool
 
-	// Follow is how long after the drain the answer to the request for a replacement is waited for, while the machine
-	// lives.
+	// FollowLaunch is how long to follow the launch of the replacement after the drain.
 	FollowLaunch time.Duration
 
-	// Rehearse is whether a rehearsal really drains; otherwise it is only a Preview.
+	// DrainRehearsals makes rehearsals drain the node. Otherwise they are only previewed.
 	DrainRehearsals bool
 }
 
-// DefaultPolicy is right for Spot's two minutes.
+// DefaultPolicy suits the two-minute notice of Spot interruptions.
 func DefaultPolicy(cluster string) Policy {
-	return Policy{Cluster: cluster, Reserve: 5 * time.Second, ForceGrace: 60 * time.Second, Force: ForceAllow, Parallel: 50,
-		DaemonSets: DrainNever, Rebalance: RespondIgnore, ScheduledChange: RespondIgnore, Replace: ReplacerAuto, FollowLaunch: 2 * time.Minute}
+	return Policy{Cluster: cluster, Reserve: 5 * time.Second, ForceGrace: 60 * time.Second, Force: ForceAllow,
+		Parallel: 50, DaemonSets: DrainNever, Rebalance: RespondIgnore, ScheduledChange: RespondIgnore,
+		Replace: ReplacerAuto, FollowLaunch: 2 * time.Minute}
 }
 
-// Force is whether a pod may be deleted past its budget.
+// Force is whether a pod can be deleted regardless of its PodDisruptionBudget.
 type Force string
 
 const (
@@ -57,16 +55,16 @@ const (
 	ForceNever Force = "never"
 )
 
-// Turn is when a pod is asked to leave.
+// DrainOrder is when a pod is evicted.
 type DrainOrder string
 
 const (
-	DrainFirst DrainOrder = "first" // with all others
-	DrainLast  DrainOrder = "last"  // when all others have gone, or when its own grace period begins to run out
-	DrainNever DrainOrder = "never" // it stays until the machine ends
+	DrainFirst DrainOrder = "first" // at once
+	DrainLast  DrainOrder = "last"  // after the other pods, or in time for its own grace period
+	DrainNever DrainOrder = "never"
 )
 
-// Response is what is done about an event that does not end the machine by itself.
+// Response is the response to an event that does not stop the instance.
 type Response string
 
 const (
@@ -75,51 +73,25 @@ const (
 	RespondDrain  Response = "drain"
 )
 
-// Replacer is who brings a replacement.
+// Replacer is how a replacement is requested.
 type Replacer string
 
 const (
-	ReplacerAuto       Replacer = "auto"      // whoever the node belongs to
-	ReplacerGroup      Replacer = "asg"       // the Auto Scaling group, by a detach
-	ReplacerAutoscaler Replacer = "castai"    // CAST AI's autoscaler, by its event API
-	ReplacerKarpenter  Replacer = "karpenter" // Karpenter, by deleting the node's NodeClaim
+	ReplacerAuto       Replacer = "auto"      // chosen by the node
+	ReplacerGroup      Replacer = "asg"       // detach the instance from its Auto Scaling group
+	ReplacerAutoscaler Replacer = "castai"    // notify CAST AI's autoscaler
+	ReplacerKarpenter  Replacer = "karpenter" // delete the Karpenter NodeClaim
 	ReplacerNone       Replacer = "none"
 )
 
-// Annotations by which a pod overrules the policy.
+// Annotations on pods that override the policy.
 const (
-	// AnnotationForce on a pod: "never" has it die with its machine rather than be deleted past its budget, "allow" lets
-	// it where the policy does not.
-	AnnotationForce = AnnotationPrefix + "force"
-
-	// AnnotationDrain on a pod: its Turn.
-	AnnotationDrain = AnnotationPrefix + "drain"
+	AnnotationForce = AnnotationPrefix + "force" // a Force
+	AnnotationDrain = AnnotationPrefix + "drain" // a DrainOrder
 )
 
-// DrainOrders and Forces are the values that annotations and settings may have.
+// DrainOrders returns the valid values of AnnotationDrain.
 func DrainOrders() []DrainOrder { return []DrainOrder{DrainFirst, DrainLast, DrainNever} }
-func Forces() []Force           { return []Force{ForceAllow, ForceNever} }
 
-// force is whether the pod may be deleted past its budget, the pod's annotation first. One that has another value does
-// not count, and is told.
-func (p Policy) force(pod Pod) bool {
-	switch Force(pod.Annotations[AnnotationForce]) {
-	case ForceNever:
-		return false
-	case ForceAllow:
-		return true
-	}
-	return p.Force != ForceNever
-}
-
-// turn is when the pod is asked, and whether its own annotation says so.
-func (p Policy) turn(pod Pod) (turn DrainOrder, own bool) {
-	switch t := DrainOrder(pod.Annotations[AnnotationDrain]); t {
-	case DrainFirst, DrainLast, DrainNever:
-		return t, true
-	}
-	if pod.Owner.Kind == "DaemonSet" {
-		return p.DaemonSets, false
-	}
-	return DrainFirst, false
-}
+// Forces returns the valid values of AnnotationForce.
+func Forces() []Force { return []Force{ForceAllow, ForceNever} }

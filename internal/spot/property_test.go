@@ -110,9 +110,9 @@ func TestPropertyTheOrderOfPodsChangesNoFate(t *testing.T) {
 			pods[i] = r.pod()
 			pods[i].UID = string(rune('A'+i/26)) + string(rune('a'+i%26))
 		}
-		want := plan.ForPods(pods, now)
+		want := plan.Summary(warning(spot.SpotTerminate), true, pods, now)
 		r.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })
-		if got := plan.ForPods(pods, now); !reflect.DeepEqual(got, want) {
+		if got := plan.Summary(warning(spot.SpotTerminate), true, pods, now); !reflect.DeepEqual(got, want) {
 			t.Fatal("the fates of shuffled pods differ")
 		}
 	}

@@ -24,7 +24,7 @@ func cordoned(before, since func(*spot.Node)) spot.Node {
 	n := spot.Node{Name: "n", Labels: map[string]string{"team": "shop"}, Annotations: map[string]string{"cast.ai/other": "x"},
 		Taints: []spot.Taint{{Key: "dedicated", Value: "gpu", Effect: "NoSchedule"}}}
 	before(&n)
-	n = spot.Cordon(n, warning(spot.SpotTerminate), eventTime.Add(2*time.Minute))
+	n = spot.Cordon(n, warning(spot.SpotTerminate), spot.Plan{Deadline: eventTime.Add(2 * time.Minute), Drain: true})
 	since(&n)
 	return n
 }
@@ -130,7 +130,7 @@ func TestPropertyRestoreUndoesCordon(t *testing.T) {
 		n := r.node()
 		after := n
 		for range 1 + r.IntN(3) { // a second event marks the node again
-			after = spot.Cordon(after, warning(spot.SpotTerminate), eventTime)
+			after = spot.Cordon(after, warning(spot.SpotTerminate), spot.Plan{Deadline: eventTime, Drain: true})
 		}
 		if after = spot.Restore(after); !same(after, n) {
 			t.Fatalf("%+v was cordoned and restored to %+v", n, after)

@@ -7,61 +7,58 @@ import (
 	"time"
 )
 
-// Tags and labels that kOps and others put on instances, groups and nodes, as far as a decision depends on them.
+// Tags, labels, taints and annotations that kOps and others set, as far as a decision depends on them.
 const (
-	TagCluster        = "KubernetesCluster"                    // kOps: on every instance and group of a cluster
-	TagDetached       = "kops.k8s.io/detached-from-asg"        // kOps: its tools find a detached instance by it
-	TagInterruptedAt  = "cast:interrupted-at"                  // ours: tells our detached instances from those kOps surged
-	tagNTH            = "aws-node-termination-handler/managed" // kOps: on what aws-node-termination-handler sees to
-	tagRolePrefix     = "k8s.io/role/"                         // kOps: on every instance, value "1"
-	labelRolePrefix   = "node-role.kubernetes.io/"             // kOps: on every node
-	karpenterKey      = "karpenter.sh/nodepool"                // Karpenter: label of its nodes and tag of its instances
-	taintCADeleting   = "ToBeDeletedByClusterAutoscaler"       // cluster-autoscaler: it is removing the node and lowers the group
-	taintKarpenter    = "karpenter.sh/disrupted"               // Karpenter: it is removing the node
-	LabelAutoscalerID = "provisioner.cast.ai/node-id"          // CAST AI: its autoscaler made the node, and calls it so
+	TagCluster       = "KubernetesCluster"                    // kOps: on the instances and groups of a cluster
+	TagDetached      = "kops.k8s.io/detached-from-asg"        // kOps: marks a detached instance
+	TagInterruptedAt = "cast:interrupted-at"                  // kops-spot: set before a detach
+	tagNTH           = "aws-node-termination-handler/managed" // kOps: aws-node-termination-handler handles the instance
+	tagRolePrefix    = "k8s.io/role/"                         // kOps: on instances
+	labelRolePrefix  = "node-role.kubernetes.io/"             // kOps: on nodes
+	karpenterKey     = "karpenter.sh/nodepool"                // Karpenter: label of its nodes, tag of its instances
+	taintCADeleting  = "ToBeDeletedByClusterAutoscaler"       // cluster-autoscaler is removing the node
+	taintKarpenter   = "karpenter.sh/disrupted"               // Karpenter is removing the node
 
-	// CAST AI: what its autoscaler is told instead of the node's providerID.
-	annotationProvider = "provisioner.cast.ai/override-provider-id"
+	LabelAutoscalerID  = "provisioner.cast.ai/node-id"              // CAST AI: its ID of a node that it created
+	annotationProvider = "provisioner.cast.ai/override-provider-id" // CAST AI: replaces the node's provider ID
 )
 
-// Target is all that is known of what an interruption hits. A nil part is unknown or does not exist; which, and why, is
-// in the error beside it.
+// Target is what is known about the interrupted instance. If a field is nil, the error beside it says why.
 type Target struct {
 	Node       *Node
 	Instance   *Instance
 	Membership *Membership
-
-	Hook *Hook // LifecycleTerminate: the hook that holds the instance
+	Hook       *Hook // LifecycleTerminate: the lifecycle hook
 
 	NodeErr       error
 	InstanceErr   error
 	MembershipErr error
 }
 
-// Node is a Kubernetes node, as far as the handler needs it.
+// Node is a Kubernetes node.
 type Node struct {
 	Name            string
 	UID             string
-	Version         string // resourceVersion: a change is only taken if nobody came in between
-	ProviderID      string // aws:///<zone>/<instance id>
+	Version         string // resourceVersion
+	ProviderID      string // aws:///<zone>/<instance ID>
 	InternalIP      string
 	Labels          map[string]string
 	Annotations     map[string]string
 	Taints          []Taint
 	Unschedulable   bool
-	CordonedBy      string   // whose write made it unschedulable, by the API server's field managers; empty if not known
-	NodeClaim       string   // the Karpenter NodeClaim that owns the node, or none
-	AttachedVolumes []string // volumes that the attach-detach controller has attached to it
+	CordonedBy      string   // field manager that set unschedulable; empty if unknown
+	NodeClaim       string   // Karpenter NodeClaim that owns the node; may be empty
+	AttachedVolumes []string // volumes that the attach-detach controller has attached
 }
 
-// Taint is one taint of a node. The list on a node is atomic, so all of a taint is kept.
+// Taint is a taint of a node. A node's taints are replaced as a whole, so all fields are kept.
 type Taint struct {
 	Key, Value, Effect string
 	TimeAdded          time.Time
 }
 
-// IsInstance reports whether the node is the given instance: kOps, the kubelet and the cloud controller all write the
-// instance id behind the last slash of spec.providerID.
+// IsInstance reports whether the node runs on the instance, according to its provider ID, which ends with the instance
+// ID.
 func (n Node) IsInstance(id string) bool {
 	return n.ProviderID != "" && n.ProviderID[strings.LastIndexByte(n.ProviderID, '/')+1:] == id
 }
@@ -89,13 +86,13 @@ type Instance struct {
 	PrivateDNSName string // empty once the instance is terminated
 	PrivateIP      string
 	Spot           bool
-	Hibernates     bool // it was launched so that it can hibernate: stopped may mean asleep, with its pods in memory
+	Hibernates     bool // can hibernate: "stopped" may mean hibernated, with its pods in memory
 	Tags           map[string]string
 }
 
-// NodeNames are the names that kOps may have given the instance's node, likeliest first: the instance id (kOps 1.29 and
-// later, and before with an external cloud controller), EC2's private DNS name, and a name made of the private IP
-// address and the region (kOps 1.37 with useIPBasedNodeNames, which does not ask EC2 for it).
+// NodeNames returns the possible names of the instance's node, most likely first: the instance ID (kOps 1.29 and later,
+// and earlier with an external cloud controller), EC2's private DNS name, and a name derived from the private IP
+// address and the Region (kOps 1.37 with useIPBasedNodeNames).
 func (i Instance) NodeNames(region string) []string {
 	names := []string{i.ID}
 	if i.PrivateDNSName != "" {
@@ -113,14 +110,14 @@ func (i Instance) NodeNames(region string) []string {
 	return names
 }
 
-// Membership is an instance's place in an Auto Scaling group, and the group.
+// Membership is an instance's Auto Scaling group.
 type Membership struct {
 	Group          string
-	LifecycleState string // InService, Standby, Pending…, Terminating…, Detaching…
+	LifecycleState string // of the instance: InService, Standby, Pending…, Terminating…, Detaching…
 	GroupTags      map[string]string
-	Suspended      []string // processes that are suspended in the group
-	TerminateHooks []string // names of the group's lifecycle hooks for EC2_INSTANCE_TERMINATING
-	HooksErr       error    // why the hooks are not known; a detach does not depend on them
+	Suspended      []string // suspended processes of the group
+	TerminateHooks []string // lifecycle hooks for EC2_INSTANCE_TERMINATING
+	HooksErr       error    // why TerminateHooks is unknown
 }
 
 // Pod is a pod on the interrupted node.
@@ -128,22 +125,22 @@ type Pod struct {
 	Namespace, Name, UID string
 	Version              string // resourceVersion
 	GracePeriod          time.Duration
-	Terminating          bool              // it has a deletionTimestamp
-	DeletionTimestamp    time.Time         // the deletionTimestamp: the kubelet kills what is left of it then
-	Finished             bool              // phase Succeeded or Failed
-	Mirror               bool              // a static pod's picture: only its kubelet can end it
-	Owner                Owner             // the controlling owner, or none
-	ToleratesCordon      bool              // neither the cordon nor the draining taint keeps it off the node
-	Volumes              bool              // it has persistent volumes: they must be detached before the next pod starts
-	EmptyDir             bool              // it has an emptyDir on the node's disk: what is in it ends with the pod
-	Critical             bool              // priority of system-cluster-critical or above
-	Finalizers           []string          // what keeps its object after its end
-	DisruptedBy          string            // reason of its condition DisruptionTarget: who began to end it, in Kubernetes' words
-	Annotations          map[string]string // those of ours: see AnnotationForce and AnnotationDrain
+	Terminating          bool      // it has a deletionTimestamp
+	DeletionTimestamp    time.Time // when the kubelet kills its containers
+	Finished             bool      // phase Succeeded or Failed
+	Mirror               bool      // mirror of a static pod, which only its kubelet can stop
+	Owner                Owner     // its controller; may be empty
+	ToleratesCordon      bool      // it can be scheduled on a cordoned node
+	Volumes              bool      // it has persistent volumes
+	EmptyDir             bool      // it has an emptyDir on the node's disk
+	Critical             bool      // priority system-cluster-critical or higher
+	Finalizers           []string
+	DisruptedBy          string            // reason of its condition DisruptionTarget
+	Annotations          map[string]string // kops-spot's only
 }
 
-// ID is the pod's namespace/name.
+// ID returns namespace/name.
 func (p Pod) ID() string { return p.Namespace + "/" + p.Name }
 
-// Owner is a pod's controlling owner.
+// Owner is the controller of a pod.
 type Owner struct{ Kind, Name, UID string }

@@ -13,7 +13,7 @@ import (
 // clockSkew is the tolerance for launches before since, as in internal/aws.
 const clockSkew = 2 * time.Second
 
-// Launches implements spot.Scaling.
+// Launches implements spot.Cloud.
 func (c *Cloud) Launches(ctx context.Context, group string, since time.Time) ([]spot.Launch, error) {
 	since = since.Add(-clockSkew)
 	all, err := cloudCall(ctx, "describing scaling activities of Auto Scaling group "+group, func(ctx context.Context) ([]Activity, error) {
@@ -31,7 +31,7 @@ func (c *Cloud) Launches(ctx context.Context, group string, since time.Time) ([]
 	return found, nil
 }
 
-// Hook implements spot.Scaling.
+// Hook implements spot.Cloud.
 func (c *Cloud) Hook(ctx context.Context, group, hook string) (spot.Hook, error) {
 	doing := "describing lifecycle hook " + hook + " of Auto Scaling group " + group
 	hooks, err := cloudCall(ctx, doing, func(ctx context.Context) ([]Hook, error) {
@@ -46,14 +46,14 @@ func (c *Cloud) Hook(ctx context.Context, group, hook string) (spot.Hook, error)
 	return spot.Hook{Heartbeat: hooks[0].Heartbeat, Global: hooks[0].Global()}, nil
 }
 
-// Heartbeat implements spot.Scaling.
+// Heartbeat implements spot.Cloud.
 func (c *Cloud) Heartbeat(ctx context.Context, a spot.Action) error {
 	return c.change(ctx, "recording a heartbeat of "+actionName(a), func(ctx context.Context) error {
 		return c.aws.RecordLifecycleActionHeartbeat(ctx, a)
 	})
 }
 
-// Complete implements spot.Scaling.
+// Complete implements spot.Cloud.
 func (c *Cloud) Complete(ctx context.Context, a spot.Action) error {
 	return c.change(ctx, "completing "+actionName(a), func(ctx context.Context) error {
 		return c.aws.CompleteLifecycleAction(ctx, a)

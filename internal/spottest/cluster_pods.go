@@ -2,8 +2,6 @@ package spottest
 
 import (
 	"cmp"
-	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -132,18 +130,6 @@ func (c *Cluster) Pods() []Pod {
 		all = append(all, c.pods[id].copy())
 	}
 	return all
-}
-
-func (c *Cluster) PodsOn(ctx context.Context, node string) ([]spot.Pod, error) {
-	var pods []spot.Pod
-	err := c.request(ctx, "list", "pods", node, func() error {
-		pods = c.podsOn(node)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing the pods of node %s: %w", node, err)
-	}
-	return pods, nil
 }
 
 func (c *Cluster) podsOn(node string) []spot.Pod {

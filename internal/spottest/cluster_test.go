@@ -76,7 +76,6 @@ func TestEveryRequestIsLogged(t *testing.T) {
 				_, err := c.ChangeNode(t.Context(), n, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
 				return err
 			}},
-			{"list pods a", func() error { _, err := c.PodsOn(t.Context(), "a"); return err }},
 			{"list pods a, watch pods a", func() error {
 				time.AfterFunc(3*second, end)
 				return c.FollowPods(ended, "a", func(spot.PodChange) {})
@@ -132,7 +131,7 @@ func TestDisturbances(t *testing.T) {
 		c.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Delay: 10 * second})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*second)
 		defer cancel()
-		_, err := c.PodsOn(ctx, "a")
+		_, err := spottest.PodsOn(ctx, c, "a")
 		wantErr(t, "a late response", err, context.DeadlineExceeded)
 		want(t, "given up at", at(), 3*second)
 	})

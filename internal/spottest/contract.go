@@ -243,11 +243,11 @@ func podsAreListed(t *testing.T, w World) {
 			t.Errorf("got %+v; want %+v", got, want)
 		}
 	}
-	pods, err := w.Cluster().PodsOn(t.Context(), here.Name)
+	pods, err := PodsOn(t.Context(), w.Cluster(), here.Name)
 	if err != nil || len(pods) != 2 {
 		t.Errorf("got %+v, %v; want %s and %s", pods, err, a.ID(), b.ID())
 	}
-	if pods, err := w.Cluster().PodsOn(t.Context(), "no-such-node"); err != nil || len(pods) != 0 {
+	if pods, err := PodsOn(t.Context(), w.Cluster(), "no-such-node"); err != nil || len(pods) != 0 {
 		t.Errorf("of no node: got %+v, %v; want none", pods, err)
 	}
 }

@@ -12,10 +12,27 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
+// PodsOn lists the pods on a node.
+func PodsOn(ctx context.Context, cluster spot.Cluster, node string) (pods []spot.Pod, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listed := false
+	err = cluster.FollowPods(ctx, node, func(ch spot.PodChange) {
+		if !listed {
+			listed, pods = true, ch.Pods
+			cancel()
+		}
+	})
+	if listed {
+		err = nil
+	}
+	return pods, err
+}
+
 // find returns the pod from a list of the pods on its node.
 func find(t *testing.T, w World, node string, p spot.Pod) (spot.Pod, bool) {
 	t.Helper()
-	pods, err := w.Cluster().PodsOn(t.Context(), node)
+	pods, err := PodsOn(t.Context(), w.Cluster(), node)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,7 +148,7 @@ func testHibernate(t *testing.T) {
 		t.Errorf("error does not name the cause: %v\n%s", err, out)
 	}
 	inOrder(t, out, []string{`i-04e2b8f +\d +3  <- interrupted`, `found node i-04e2b8f`,
-		`(?m)^incomplete  i-04e2b8f7160d9c3a5: still there at the end: 1 pod`, `1 still there at the end`,
+		`(?m)^incomplete  i-04e2b8f7160d9c3a5: 1 pod still running`, `1 still there at the end`,
 		`FAIL  the node is empty`, `FAIL  all pods of every workload`, `ok +all \d terminated pods`,
 		`Hibernation begins at once`})
 }

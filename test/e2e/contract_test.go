@@ -81,7 +81,7 @@ func (w *realWorld) AddPod(t *testing.T, p spottest.PodSpec) spot.Pod {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pods, err := w.cluster.PodsOn(t.Context(), p.Node)
+		pods, err := spottest.PodsOn(t.Context(), w.cluster, p.Node)
 		if err != nil {
 			t.Fatal(err)
 		}

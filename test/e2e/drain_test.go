@@ -232,7 +232,7 @@ func TestOneSideUnreachable(t *testing.T) {
 			if drained := *out.Timings.Empty - *out.Timings.Started; drained > 5 || len(r.podsOn(victim)) != 0 {
 				t.Errorf("the drain waited for EC2: %v s", drained)
 			}
-			if !strings.Contains(out.Replacement.Reason, "EC2 could not be asked") {
+			if !strings.Contains(out.Replacement.Reason, "could not be read from EC2") {
 				t.Errorf("%+v", out.Replacement)
 			}
 		})

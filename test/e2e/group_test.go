@@ -155,17 +155,17 @@ var groupCases = map[string]struct {
 	}, action: spot.ReplaceNone, why: "is not named as kOps names the groups of " + cluster},
 	"it is in no group": {made: func(r *fixture) target {
 		return target{id: r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: cluster}}).ID}
-	}, action: spot.ReplaceNone, why: "it is in no Auto Scaling group"},
+	}, action: spot.ReplaceNone, why: "the instance is in no Auto Scaling group"},
 	"somebody has detached it": {made: func(r *fixture) target {
 		return target{id: r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: cluster,
 			spot.TagDetached: "nodes." + cluster}}).ID}
-	}, action: spot.ReplaceAlready, why: "it is detached from its group already"},
+	}, action: spot.ReplaceAlready, why: "already detached from its group"},
 	"it is in the warm pool": {change: func(r *fixture, m target) {
 		r.aws.SetLifecycle(m.id, "Warmed:Running")
 	}, action: spot.ReplaceNone, why: "it is in the warm pool of its group"},
 	"its group is terminating it": {change: func(r *fixture, m target) {
 		r.aws.SetLifecycle(m.id, "Terminating:Wait")
-	}, action: spot.ReplaceAlready, why: "it is leaving its group already: Terminating:Wait"},
+	}, action: spot.ReplaceAlready, why: "already leaving its group: Terminating:Wait"},
 	"its group may not launch": {change: func(r *fixture, m target) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Suspended = []string{"AZRebalance", "Launch"} })
 	}, action: spot.ReplaceNone, why: "the process Launch is suspended"},
@@ -178,11 +178,11 @@ var groupCases = map[string]struct {
 	}, action: spot.ReplaceDetach},
 	"it runs the control plane, by its node": {change: func(r *fixture, m target) {
 		r.label(m.id, "node-role.kubernetes.io/control-plane", "")
-	}, action: spot.ReplaceNone, why: "it runs the control plane"},
+	}, action: spot.ReplaceNone, why: "control-plane nodes are never detached"},
 	"it runs an API server, by its tag": {made: func(r *fixture) target {
 		id := r.instance(func(i *spottest.Instance) { i.Tags = map[string]string{"k8s.io/role/api-server": "1"} }).ID
 		return target{id, r.group}
-	}, action: spot.ReplaceNone, why: "it runs the control plane"},
+	}, action: spot.ReplaceNone, why: "control-plane nodes are never detached"},
 	"it is Karpenter's": {change: func(r *fixture, m target) {
 		r.label(m.id, "karpenter.sh/nodepool", "default")
 	}, action: spot.ReplacePending, why: "Karpenter launches a node"},

@@ -162,7 +162,7 @@ func interrupt(_ *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = function.ChangeNode(ctx, n, func(n spot.Node) spot.Node { return spot.Cordon(n, in, deadline) })
+	_, err = function.ChangeNode(ctx, n, func(n spot.Node) spot.Node { return spot.Cordon(n, in, spot.Plan{Deadline: deadline, Drain: true}) })
 	return err
 }
 

@@ -24,7 +24,6 @@ const (
 // cloud is all that a Cloud promises.
 type cloud interface {
 	spot.Cloud
-	spot.Scaling
 	Readable(ctx context.Context, cluster string) error
 	InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error)
 }

@@ -1,0 +1,89 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// Preview returns what Handle would do now, without changing anything. It ends when each pod has a plan and the
+// replacement is chosen, or after previewLimit.
+func (h *Handler) Preview(ctx context.Context, in spot.Interruption) (spot.Outcome, error) {
+	dry := *h
+	writer := dryRun{h.Cluster, h.Cloud}
+	dry.Cluster, dry.Cloud, dry.Autoscaler, dry.Log = writer, writer, writer, nil
+	dry.Policy.FollowLaunch = 0
+	c := dry.newInvocation(ctx, in)
+	c.settle, c.stateLimit = 0, previewLimit/3
+	ctx, cancel := context.WithTimeout(ctx, previewLimit)
+	defer cancel()
+	out, err := c.run(ctx)
+	if err != nil {
+		return out, err
+	}
+	switch cleanup := out.Cleanup; out.Result {
+	case spot.Incomplete:
+		return spot.Outcome{}, errors.New(strings.Join(append([]string{out.Reason}, out.Problems...), "; "))
+	case spot.NodeNotFound:
+		out.Result, out.Reason = spot.Planned, "no node has registered for the instance yet"
+		out.Plan = c.plan(c.target()).Summary(c.in, false, nil, c.began)
+	case spot.Drained, spot.Cordoned:
+		out.Result, out.Reason = spot.Planned, ""
+	case spot.Recovered:
+		out.Result, out.Reason = spot.Planned, "would uncordon the node"
+	case spot.CleanedUp:
+		out.Result, out.Reason = spot.Planned, "would delete the node's pods and release their volumes"
+		if cleanup.NodeDeleted != nil {
+			out.Reason = "would delete the node and its pods, and release their volumes"
+		}
+	}
+	out.Cordon, out.Replacement, out.Lifecycle, out.Cleanup, out.Pods = nil, nil, nil, nil, nil
+	out.Timings = spot.Timings{Started: out.Timings.Started, Finished: spot.SecondsSince(c.in.Time, time.Now())}
+	return out, nil
+}
+
+// dryRun reads from the cluster and AWS, and accepts every write without sending it.
+type dryRun struct {
+	spot.Cluster
+	spot.Cloud
+}
+
+func (dryRun) ChangeNode(_ context.Context, n spot.Node, change func(spot.Node) spot.Node) (spot.Node, error) {
+	return change(n), nil
+}
+
+// FollowPods shows the node's pods, and then none: in a dry run, all pods leave at once.
+func (d dryRun) FollowPods(ctx context.Context, node string, see func(spot.PodChange)) error {
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listed := false
+	err := d.Cluster.FollowPods(reading, node, func(ch spot.PodChange) {
+		if ch.All && !listed {
+			listed = true
+			see(ch)
+			see(spot.PodChange{All: true})
+			cancel()
+		}
+	})
+	if listed {
+		<-ctx.Done()
+		return nil
+	}
+	return err
+}
+
+func (dryRun) Evict(context.Context, spot.Pod, time.Duration, bool) error         { return spot.ErrNotFound }
+func (dryRun) Delete(context.Context, spot.Pod, time.Duration, bool) error        { return spot.ErrNotFound }
+func (dryRun) DeleteNode(context.Context, spot.Node) error                        { return nil }
+func (dryRun) VolumeAttachments(context.Context, string) ([]string, error)        { return nil, nil }
+func (dryRun) DeleteNodeClaim(context.Context, string) error                      { return nil }
+func (dryRun) Record(context.Context, spot.KubeEvent) error                       { return nil }
+func (dryRun) Tag(context.Context, string, map[string]string) error               { return nil }
+func (dryRun) Detach(context.Context, string, string) error                       { return nil }
+func (dryRun) Heartbeat(context.Context, spot.Action) error                       { return nil }
+func (dryRun) Complete(context.Context, spot.Action) error                        { return nil }
+func (dryRun) Notify(context.Context, string, string, string) error               { return nil }
+func (dryRun) Launches(context.Context, string, time.Time) ([]spot.Launch, error) { return nil, nil }

@@ -60,7 +60,7 @@ func metricsOf(in spot.Interruption, out spot.Outcome) []metric {
 		m.count("Skipped", 1)
 		m.replacement(out)
 	case spot.CleanedUp:
-		m.release(out)
+		m.cleanup(out)
 	case spot.Recovered:
 		m.count("Recovered", 1)
 	}
@@ -83,13 +83,13 @@ func (m *measured) moment(name string, at *spot.Seconds) {
 }
 
 func (m *measured) interruption(out spot.Outcome) {
-	ends := endsOf(out)
+	count := statuses(out)
 	m.count("Interruptions", 1)
 	m.count("Incomplete", boolToInt(out.Result == spot.Incomplete))
 	m.replacement(out)
-	m.count("PodsTerminated", ends[spot.PodEvicted]+ends[spot.PodTerminated])
-	m.count("PodsForceDeleted", ends[spot.PodForceDeleted])
-	m.count("PodsStillRunning", ends[spot.PodStillRunning])
+	m.count("PodsTerminated", count[spot.PodEvicted]+count[spot.PodTerminated])
+	m.count("PodsForceDeleted", count[spot.PodForceDeleted])
+	m.count("PodsStillRunning", count[spot.PodStillRunning])
 	m.moment("EventAge", out.Timings.Started)
 	m.moment("TimeToCordon", out.Timings.Cordoned)
 	m.moment("TimeToLastEviction", out.Timings.LastEviction)
@@ -111,24 +111,24 @@ func (m *measured) replacement(out spot.Outcome) {
 	}
 }
 
-func (m *measured) release(out spot.Outcome) {
+func (m *measured) cleanup(out spot.Outcome) {
 	var r spot.CleanupResult
 	if out.Cleanup != nil {
 		r = *out.Cleanup
 	}
 	m.count("CleanedUp", 1)
 	m.count("CleanUpIncomplete", boolToInt(r.PodsDeleted == nil || r.VolumesDetached == nil))
-	m.count("PodsDeleted", endsOf(out)[spot.PodDeleted])
+	m.count("PodsDeleted", statuses(out)[spot.PodDeleted])
 	m.moment("TimeToPodsDeleted", r.PodsDeleted)
 	m.moment("TimeToVolumesDetached", r.VolumesDetached)
 }
 
-func endsOf(out spot.Outcome) map[spot.PodStatus]int {
-	ends := map[spot.PodStatus]int{}
+func statuses(out spot.Outcome) map[spot.PodStatus]int {
+	count := map[spot.PodStatus]int{}
 	for _, p := range out.Pods {
-		ends[p.Status]++
+		count[p.Status]++
 	}
-	return ends
+	return count
 }
 
 func boolToInt(is bool) int {

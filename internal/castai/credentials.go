@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 // giveLimit bounds one of giveTries attempts; givePause is the delay between them.
@@ -102,4 +105,35 @@ func adviceOf(code int) string {
 		return "take CASTAI_API_URL from the console's page for this cluster"
 	}
 	return "take CASTAI_API_URL and CASTAI_API_TOKEN from the console's page for this cluster"
+}
+
+// key is the API key, which may be replaced at any time.
+type key struct {
+	read func(context.Context) (string, error)
+
+	mu    sync.Mutex
+	value string
+}
+
+// current returns the key. It reads the key again if the current one is rejected.
+func (k *key) current(ctx context.Context, rejected string) (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.value != rejected {
+		return k.value, nil
+	}
+	const doing = "reading the API key of CAST AI"
+	value, err := k.read(ctx)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", doing, err)
+	}
+	value = strings.TrimSpace(value)
+	switch {
+	case value == "":
+		return "", spot.Permanent(errors.New(doing + ": it is empty: create a key in CAST AI's console and store it there"))
+	case strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", spot.Permanent(errors.New(doing + ": it contains white space or another invalid character: store the key only"))
+	}
+	k.value = value
+	return value, nil
 }

@@ -273,7 +273,7 @@ func TestKarpenterNodeClaim(t *testing.T) {
 		t.Errorf("%+v, %+v", first.Replacement, third.Replacement)
 	}
 	if second.Replacement.Action != spot.ReplaceNone ||
-		!strings.Contains(second.Replacement.Reason, "no NodeClaim of Karpenter's owns the node") {
+		!strings.Contains(second.Replacement.Reason, "the node has no Karpenter NodeClaim") {
 		t.Errorf("%+v", second.Replacement)
 	}
 	body, err := claims.Get().AbsPath("/apis/karpenter.sh/v1/nodeclaims", claim).DoRaw(t.Context())

@@ -282,14 +282,14 @@ type kept struct {
 func TestNoCleanUp(t *testing.T) {
 	onDemand := func(i *spottest.Instance) { i.Spot = false }
 	all := map[string]*kept{
-		"stopping": {event: "stopping", state: "stopping", warned: spot.SpotStop, because: "only stopping"},
+		"stopping": {event: "stopping", state: "stopping", warned: spot.SpotStop, because: "is stopping"},
 		"shutting-down": {event: "shutting-down", state: "shutting-down", warned: spot.SpotTerminate,
-			because: "only shutting-down"},
+			because: "is shutting-down"},
 		"operators": {event: "stopped", state: "stopped", instance: onDemand, because: "without a warning"},
 		"asleep": {event: "stopped", state: "stopped", warned: spot.SpotHibernate,
-			instance: func(i *spottest.Instance) { i.Hibernates = true }, because: "only sleep"},
+			instance: func(i *spottest.Instance) { i.Hibernates = true }, because: "may be hibernated"},
 		"ended-on-demand": {event: "terminated", state: "terminated", instance: onDemand,
-			because: "no Spot instance"}, // whatever the node's label says
+			because: "not a Spot instance"}, // whatever the node's label says
 		"control-plane": {event: "terminated", state: "terminated", warned: spot.SpotTerminate,
 			instance: func(i *spottest.Instance) { i.Tags = map[string]string{"k8s.io/role/control-plane": "1"} },
 			because:  "control-plane node"},

@@ -241,7 +241,7 @@ func TestOneSideUnreachable(t *testing.T) {
 			r.env["KOPS_SPOT_SERVER"], r.env["AWS_ENDPOINT_URL"] = "https://"+address(t), "http://"+address(t)
 			said := r.failure(r.encode(r.warning(spot.SpotTerminate, "i-1234567890abcdef0", 105*time.Second)))
 			if !strings.Contains(said, "finding the node of i-1234567890abcdef0: ") ||
-				!strings.Contains(said, "asking EC2 for i-1234567890abcdef0: ") {
+				!strings.Contains(said, "reading instance i-1234567890abcdef0 from EC2: ") {
 				t.Errorf("the error does not name both: %s", said)
 			}
 		})

@@ -112,7 +112,7 @@ var byDefault = map[string]struct {
 	"health-page-2-of-2":                 {spot.Skipped, "DescribeInstances", "get nodes"},
 	"health-backup":                      {spot.Ignored, "", ""},
 	"health-dedicated-host":              {spot.Ignored, "", ""},
-	"rehearsal-spot-terminate":           {spot.Planned, "DescribeInstances", "get nodes, list pods"},
+	"rehearsal-spot-terminate":           {spot.Planned, "DescribeInstances", "get nodes, list pods, get nodes"},
 	"rehearsal-rebalance":                {spot.Skipped, "DescribeInstances", "get nodes"},
 	"spot-interruption-replayed":         {spot.Expired, "", ""},
 	"state-change-pending":               {spot.Ignored, "", ""},

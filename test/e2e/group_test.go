@@ -143,16 +143,16 @@ var groupCases = map[string]struct {
 }{
 	"its group is another cluster's, by its tag": {change: func(r *fixture, m target) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Tags = map[string]string{spot.TagCluster: "other.example.com"} })
-	}, action: spot.ReplaceNone, why: "does not carry the tag KubernetesCluster=" + cluster},
+	}, action: spot.ReplaceNone, why: "does not have the tag KubernetesCluster=" + cluster},
 	"its group has no tag": {change: func(r *fixture, m target) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Tags = nil })
-	}, action: spot.ReplaceNone, why: "does not carry the tag KubernetesCluster=" + cluster},
+	}, action: spot.ReplaceNone, why: "does not have the tag KubernetesCluster=" + cluster},
 	"its group is another cluster's, by its name": {made: func(r *fixture) target {
 		i := spottest.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, 0xabc), Spot: true}
 		m := target{i.ID, "nodes.other.example.com"}
 		r.aws.AddGroup(spottest.Group{Name: m.group, Tags: map[string]string{spot.TagCluster: cluster}}, i)
 		return m
-	}, action: spot.ReplaceNone, why: "is not named as kOps names the groups of " + cluster},
+	}, action: spot.ReplaceNone, why: "does not end with ." + cluster},
 	"it is in no group": {made: func(r *fixture) target {
 		return target{id: r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: cluster}}).ID}
 	}, action: spot.ReplaceNone, why: "the instance is in no Auto Scaling group"},
@@ -162,13 +162,13 @@ var groupCases = map[string]struct {
 	}, action: spot.ReplaceAlready, why: "already detached from its group"},
 	"it is in the warm pool": {change: func(r *fixture, m target) {
 		r.aws.SetLifecycle(m.id, "Warmed:Running")
-	}, action: spot.ReplaceNone, why: "it is in the warm pool of its group"},
+	}, action: spot.ReplaceNone, why: "the instance is in the warm pool of group"},
 	"its group is terminating it": {change: func(r *fixture, m target) {
 		r.aws.SetLifecycle(m.id, "Terminating:Wait")
 	}, action: spot.ReplaceAlready, why: "already leaving its group: Terminating:Wait"},
 	"its group may not launch": {change: func(r *fixture, m target) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Suspended = []string{"AZRebalance", "Launch"} })
-	}, action: spot.ReplaceNone, why: "the process Launch is suspended"},
+	}, action: spot.ReplaceNone, why: "the process Launch of group"},
 	"its group may launch, but not terminate": {change: func(r *fixture, m target) {
 		r.aws.SetGroup(m.group, func(g *spottest.Group) { g.Suspended = []string{"AZRebalance", "Terminate"} })
 	}, action: spot.ReplaceDetach},

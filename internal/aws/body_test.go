@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// slowWrites is a connection whose writes return a while after they were done.
+// slowWrites is a connection whose writes return a while after they are done.
 type slowWrites struct{ net.Conn }
 
 func (c slowWrites) Write(b []byte) (int, error) {
@@ -21,8 +21,8 @@ func (c slowWrites) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// An answer that begins before the request's body is known to be at its end is read to its own end.
-func TestAnswerThatIsQuickerThanTheRequest(t *testing.T) {
+// A response that begins before the end of the request is known to be sent is read completely.
+func TestResponseBeforeEndOfRequest(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -38,7 +38,8 @@ func TestAnswerThatIsQuickerThanTheRequest(t *testing.T) {
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "AKIDEXAMPLE", SecretAccessKey: secret}, nil
 		}),
-		HTTPClient: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
+		HTTPClient: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network,
+			to string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, to)
 			return slowWrites{conn}, err
 		}}},

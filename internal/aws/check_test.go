@@ -20,9 +20,10 @@ func described(next string, ids ...string) string {
 	return "<R><reservationSet>" + b.String() + "</reservationSet><nextToken>" + next + "</nextToken></R>"
 }
 
-// A page may hold fewer than it could, none even, and not be the last; and no call asks for more ids than EC2 allows.
+// A page may be short or empty without being the last, and no call has more IDs than EC2 allows.
 func TestInstancesOfManyIDs(t *testing.T) {
-	c, r := recorded(t, described("two"), described("three", "i-00000001"), described("", "i-00000002"), described("", "i-00000003"))
+	c, r := recorded(t, described("two"), described("three", "i-00000001"), described("", "i-00000002"),
+		described("", "i-00000003"))
 	ids := make([]string, idsAtOnce+1)
 	for n := range ids {
 		ids[n] = fmt.Sprintf("i-%08x", n)
@@ -38,21 +39,22 @@ func TestInstancesOfManyIDs(t *testing.T) {
 		if n == 3 {
 			first, most = ids[idsAtOnce], 1
 		}
-		if q.Get("Filter.1.Name") != "instance-id" || q.Get("Filter.1.Value.1") != first || q.Has(fmt.Sprintf("Filter.1.Value.%d", most+1)) || q.Has("InstanceId.1") {
-			t.Errorf("call %d asks %v", n+1, q)
+		if q.Get("Filter.1.Name") != "instance-id" || q.Get("Filter.1.Value.1") != first ||
+			q.Has(fmt.Sprintf("Filter.1.Value.%d", most+1)) || q.Has("InstanceId.1") {
+			t.Errorf("call %d requests %v", n+1, q)
 		}
 	}
 	if want := []string{"", "two", "three", ""}; !slices.Equal(tokens, want) {
 		t.Errorf("tokens %q, want %q", tokens, want)
 	}
 
-	c, _ = recorded(t) // nobody is asked
+	c, _ = recorded(t) // no request is sent
 	if found, err := c.InstancesOf(t.Context(), nil); err != nil || found == nil || len(found) != 0 {
-		t.Errorf("of no ids: %v, %v", found, err)
+		t.Errorf("without IDs: %v, %v", found, err)
 	}
 }
 
-func TestInstanceTellsOfHibernation(t *testing.T) {
+func TestInstanceHibernation(t *testing.T) {
 	c, _ := recorded(t, `<R><reservationSet><item><instancesSet><item><instanceId>`+id+`</instanceId>
 		<hibernationOptions><configured>true</configured></hibernationOptions></item></instancesSet></item></reservationSet></R>`, described("", id))
 	i, err := c.Instance(t.Context(), id)
@@ -60,22 +62,23 @@ func TestInstanceTellsOfHibernation(t *testing.T) {
 		t.Errorf("got %+v, %v", i, err)
 	}
 	if i, err := c.Instance(t.Context(), id); err != nil || i.Hibernates {
-		t.Errorf("told nothing: %+v, %v", i, err)
+		t.Errorf("no hibernation options: %+v, %v", i, err)
 	}
 }
 
-// A self-check asks both services, for next to nothing, and says which of them refuses.
+// The check sends a minimal request to both services and reports which of them denies it.
 func TestReadable(t *testing.T) {
 	const groups = `<R><DescribeAutoScalingGroupsResult/></R>`
 	c, r := recorded(t, described(""), groups)
 	if err := c.Readable(t.Context(), "example.com"); err != nil {
 		t.Error(err)
 	}
-	if q := r.asked[0]; q.Get("Filter.1.Name") != "tag:KubernetesCluster" || q.Get("Filter.1.Value.1") != "example.com" || q.Get("MaxResults") != "5" {
-		t.Errorf("EC2 is asked %v", q)
+	if q := r.asked[0]; q.Get("Filter.1.Name") != "tag:KubernetesCluster" ||
+		q.Get("Filter.1.Value.1") != "example.com" || q.Get("MaxResults") != "5" {
+		t.Errorf("EC2 gets %v", q)
 	}
 	if q := r.asked[1]; q.Get("MaxRecords") != "1" {
-		t.Errorf("Auto Scaling is asked %v", q)
+		t.Errorf("Auto Scaling gets %v", q)
 	}
 
 	noEC2, noScaling := ec2Error(403, "UnauthorizedOperation", "no"), scaleError(403, "AccessDenied", "no")
@@ -86,7 +89,8 @@ func TestReadable(t *testing.T) {
 	}{
 		"EC2":          {noEC2, yes, []string{"allow ec2:DescribeInstances"}},
 		"Auto Scaling": {yes, noScaling, []string{"allow autoscaling:DescribeAutoScalingGroups"}},
-		"both":         {noEC2, noScaling, []string{"allow ec2:DescribeInstances", "allow autoscaling:DescribeAutoScalingGroups"}},
+		"both": {noEC2, noScaling,
+			[]string{"allow ec2:DescribeInstances", "allow autoscaling:DescribeAutoScalingGroups"}},
 	} {
 		err := cloudAt(t, func(w http.ResponseWriter, q *http.Request) {
 			if q.FormValue("Action") == "DescribeInstances" {

@@ -21,7 +21,7 @@ import (
 
 const id, secret = "i-0123456789abcdef0", "do-not-tell"
 
-// cloudAt is a Cloud whose AWS is h, with a configuration that asks for retries.
+// cloudAt returns a Cloud with the server h, and a configuration that enables retries.
 func cloudAt(t *testing.T, h http.HandlerFunc) *Cloud {
 	t.Helper()
 	s := httptest.NewServer(h)
@@ -36,7 +36,7 @@ func cloudAt(t *testing.T, h http.HandlerFunc) *Cloud {
 	})
 }
 
-// ec2Error and scaleError answer every call as the services do when they refuse.
+// ec2Error and scaleError respond to every call with an error in the format of the service.
 func ec2Error(status int, code, message string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
@@ -68,53 +68,86 @@ func TestErrors(t *testing.T) {
 		name   string
 		answer http.HandlerFunc
 		call   func(*Cloud) error
-		is     error // nil: worth another try
+		is     error // nil: worth a retry
 		want   string
 	}{
-		{"no such instance", ec2Error(400, "InvalidInstanceID.NotFound", "The instance ID 'i-0123456789abcdef0' does not exist"), instance, spot.ErrNotFound,
+		{"no such instance", ec2Error(400, "InvalidInstanceID.NotFound",
+			"The instance ID 'i-0123456789abcdef0' does not exist"), instance, spot.ErrNotFound,
 			"describing instance i-0123456789abcdef0: not found: InvalidInstanceID.NotFound: The instance ID 'i-0123456789abcdef0' does not exist"},
-		{"malformed id", ec2Error(400, "InvalidInstanceID.Malformed", `Invalid id: "x"`), instance, spot.ErrNotFound, "Malformed"},
-		{"tagging what is not there", ec2Error(400, "InvalidID", "The ID 'x' is not valid"), tag, spot.ErrNotFound, "tagging instance " + id},
-		{"EC2 denies, and says to whom", ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:CreateTags on resource: x. Encoded authorization failure message: QUJD"), tag, spot.ErrPermanent,
+		{"malformed id", ec2Error(400, "InvalidInstanceID.Malformed", `Invalid id: "x"`), instance, spot.ErrNotFound,
+			"Malformed"},
+		{"tagging what is not there", ec2Error(400, "InvalidID", "The ID 'x' is not valid"), tag, spot.ErrNotFound,
+			"tagging instance " + id},
+		{"EC2 denies, and says to whom", ec2Error(403, "UnauthorizedOperation",
+			"You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:CreateTags on resource: x. Encoded authorization failure message: QUJD"), tag, spot.ErrPermanent,
 			"tagging instance i-0123456789abcdef0: not retryable: UnauthorizedOperation: You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn is not authorized to perform: ec2:CreateTags on resource: x; allow ec2:CreateTags on instance i-0123456789abcdef0 to arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/fn"},
-		{"EC2 denies, and says no more", ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation."), instance, spot.ErrPermanent,
+		{"EC2 denies, and says no more",
+			ec2Error(403, "UnauthorizedOperation", "You are not authorized to perform this operation."), instance,
+			spot.ErrPermanent,
 			"allow ec2:DescribeInstances to the role this runs as"},
 		{"Auto Scaling denies", scaleError(403, "AccessDenied", "no"), detach, spot.ErrPermanent,
 			"allow autoscaling:DetachInstances on Auto Scaling group nodes.example.com to the role this runs as"},
-		{"credentials nobody knows", ec2Error(401, "AuthFailure", "AWS was not able to validate the provided access credentials"), instance, spot.ErrPermanent,
+		{"credentials nobody knows", ec2Error(401, "AuthFailure",
+			"AWS was not able to validate the provided access credentials"), instance, spot.ErrPermanent,
 			"describing instance i-0123456789abcdef0: not retryable: AWS rejects the credentials (AuthFailure); renew them and check the clock"},
-		{"expired credentials, EC2", ec2Error(400, "RequestExpired", "Request has expired."), tag, spot.ErrPermanent, "renew them"},
-		{"expired credentials", scaleError(403, "ExpiredToken", "The security token included in the request is expired"), membership, spot.ErrPermanent, "renew them"},
-		{"unknown access key", scaleError(403, "InvalidClientTokenId", "The security token included in the request is invalid"), membership, spot.ErrPermanent, "renew them"},
-		{"a signature that does not match", scaleError(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.\n\nThe Canonical String should have been\nx-amz-security-token:"+secret), detach, spot.ErrPermanent, "(SignatureDoesNotMatch)"},
-		{"a header quoted", scaleError(400, "IncompleteSignature", "Authorization header requires a date. Authorization="+secret), detach, spot.ErrPermanent, "(IncompleteSignature)"},
-		{"no member", scaleError(400, "ValidationError", "The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com."), detach, spot.ErrPermanent,
+		{"expired credentials, EC2", ec2Error(400, "RequestExpired", "Request has expired."), tag, spot.ErrPermanent,
+			"renew them"},
+		{"expired credentials", scaleError(403, "ExpiredToken",
+			"The security token included in the request is expired"), membership, spot.ErrPermanent, "renew them"},
+		{"unknown access key", scaleError(403, "InvalidClientTokenId",
+			"The security token included in the request is invalid"), membership, spot.ErrPermanent, "renew them"},
+		{"a signature that does not match", scaleError(403, "SignatureDoesNotMatch",
+			"The request signature we calculated does not match.\n\nThe Canonical String should have been\nx-amz-security-token:"+secret), detach, spot.ErrPermanent, "(SignatureDoesNotMatch)"},
+		{"a header quoted", scaleError(400, "IncompleteSignature",
+			"Authorization header requires a date. Authorization="+secret), detach, spot.ErrPermanent,
+			"(IncompleteSignature)"},
+		{"no member", scaleError(400, "ValidationError",
+			"The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com."), detach,
+			spot.ErrPermanent,
 			"detaching instance i-0123456789abcdef0 from Auto Scaling group nodes.example.com: not retryable: ValidationError: The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com"},
-		{"no such group", scaleError(400, "ValidationError", "AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), launches, spot.ErrPermanent,
+		{"no such group", scaleError(400, "ValidationError",
+			"AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), launches,
+			spot.ErrPermanent,
 			"describing scaling activities of Auto Scaling group nodes.example.com: not retryable: ValidationError"},
-		{"no such group, so no hook", scaleError(400, "ValidationError", "AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), hook, spot.ErrNotFound,
+		{"no such group, so no hook", scaleError(400, "ValidationError",
+			"AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), hook, spot.ErrNotFound,
 			"describing lifecycle hook drain of Auto Scaling group nodes.example.com: not found"},
 		{"no such hook", func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, `<R><DescribeLifecycleHooksResult><LifecycleHooks/></DescribeLifecycleHooksResult></R>`)
 		}, hook, spot.ErrNotFound, "describing lifecycle hook drain of Auto Scaling group nodes.example.com: not found"},
-		{"a hook that may not be read", scaleError(403, "AccessDenied", "no"), hook, spot.ErrPermanent, "allow autoscaling:DescribeLifecycleHooks to the role this runs as"},
-		{"a hook asked for wrongly", scaleError(400, "ValidationError", "1 validation error detected"), hook, spot.ErrPermanent, "1 validation error detected"},
-		{"an action that is over", scaleError(400, "ValidationError", "No active Lifecycle Action found with token t-1"), heartbeat, spot.ErrPermanent,
+		{"a hook that may not be read", scaleError(403, "AccessDenied", "no"), hook, spot.ErrPermanent,
+			"allow autoscaling:DescribeLifecycleHooks to the role this runs as"},
+		{"a hook asked for wrongly", scaleError(400, "ValidationError", "1 validation error detected"), hook,
+			spot.ErrPermanent, "1 validation error detected"},
+		{"an action that is over", scaleError(400, "ValidationError",
+			"No active Lifecycle Action found with token t-1"), heartbeat, spot.ErrPermanent,
 			"recording a heartbeat of lifecycle hook drain of Auto Scaling group nodes.example.com for instance i-0123456789abcdef0: not retryable: ValidationError: No active Lifecycle Action found with token t-1"},
-		{"an action that is completed", scaleError(400, "ValidationError", "No active Lifecycle Action found with token t-1"), complete, spot.ErrPermanent, "completing lifecycle hook drain of"},
+		{"an action that is completed", scaleError(400, "ValidationError",
+			"No active Lifecycle Action found with token t-1"), complete, spot.ErrPermanent,
+			"completing lifecycle hook drain of"},
 		{"Auto Scaling denies a completion", scaleError(403, "AccessDenied", "no"), complete, spot.ErrPermanent,
 			"allow autoscaling:CompleteLifecycleAction on Auto Scaling group nodes.example.com to the role this runs as"},
-		{"contention at a heartbeat", scaleError(500, "ResourceContention", "You already have a pending update"), heartbeat, nil, "ResourceContention"},
-		{"not permitted", ec2Error(400, "OperationNotPermitted", "This operation is not permitted."), tag, spot.ErrPermanent, "not permitted"},
-		{"too many tags", ec2Error(400, "TagLimitExceeded", "The maximum number of tags has been reached."), tag, spot.ErrPermanent, "TagLimitExceeded"},
+		{"contention at a heartbeat", scaleError(500, "ResourceContention", "You already have a pending update"),
+			heartbeat, nil, "ResourceContention"},
+		{"not permitted", ec2Error(400, "OperationNotPermitted", "This operation is not permitted."), tag,
+			spot.ErrPermanent, "not permitted"},
+		{"too many tags", ec2Error(400, "TagLimitExceeded", "The maximum number of tags has been reached."), tag,
+			spot.ErrPermanent, "TagLimitExceeded"},
 		{"EC2 throttles", ec2Error(503, "RequestLimitExceeded", "Request limit exceeded."), instance, nil,
 			"describing instance i-0123456789abcdef0: RequestLimitExceeded: Request limit exceeded"},
-		{"Auto Scaling throttles", scaleError(400, "Throttling", "Rate exceeded"), detach, nil, "Throttling: Rate exceeded"},
-		{"contention", scaleError(500, "ResourceContention", "You already have a pending update"), detach, nil, "ResourceContention"},
-		{"an activity in progress", scaleError(400, "ScalingActivityInProgress", "wait"), detach, nil, "ScalingActivityInProgress"},
-		{"an error of theirs", ec2Error(500, "InternalError", "An internal error has occurred"), tag, nil, "InternalError"},
+		{"Auto Scaling throttles", scaleError(400, "Throttling", "Rate exceeded"), detach, nil,
+			"Throttling: Rate exceeded"},
+		{"contention", scaleError(500, "ResourceContention", "You already have a pending update"), detach, nil,
+			"ResourceContention"},
+		{"an activity in progress", scaleError(400, "ScalingActivityInProgress", "wait"), detach, nil,
+			"ScalingActivityInProgress"},
+		{"an error of theirs", ec2Error(500, "InternalError", "An internal error has occurred"), tag, nil,
+			"InternalError"},
 		{"a code we do not know", ec2Error(400, "Newfangled", "?"), instance, nil, "Newfangled"},
-		{"a proxy's page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) }, instance, nil, "describing instance"},
+		{"a proxy's page", func(w http.ResponseWriter,
+			_ *http.Request) {
+			http.Error(w, "<html>", http.StatusBadGateway)
+		}, instance, nil, "describing instance"},
 		{"a broken connection", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, instance, nil,
 			"describing instance i-0123456789abcdef0: Post "},
 	}
@@ -126,7 +159,7 @@ func TestErrors(t *testing.T) {
 				t.Fatal("no error")
 			}
 			if n := calls.Load(); n != 1 {
-				t.Errorf("asked %d times, want once", n)
+				t.Errorf("%d requests, want 1", n)
 			}
 			for _, e := range []error{spot.ErrNotFound, spot.ErrPermanent} {
 				if errors.Is(err, e) != (e == tt.is) {
@@ -137,18 +170,18 @@ func TestErrors(t *testing.T) {
 				t.Errorf("error\n%v\ndoes not say\n%s", err, tt.want)
 			}
 			if strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "QUJD") {
-				t.Errorf("tells too much: %v", err)
+				t.Errorf("it contains too much: %v", err)
 			}
 		})
 	}
 }
 
-// A black hole costs an attempt its limit and no more, and is worth another try: it is not the caller's own deadline.
+// An attempt without a response is limited in time and worth a retry: it is not the caller's deadline.
 func TestBlackHole(t *testing.T) {
 	var attempts atomic.Int32
 	hole := func(_ http.ResponseWriter, r *http.Request) {
 		attempts.Add(1)
-		io.Copy(io.Discard, r.Body) // only then does the server see that the client went away
+		io.Copy(io.Discard, r.Body) // required for the server to notice that the client has disconnected
 		<-r.Context().Done()
 	}
 	c := cloudAt(t, hole)
@@ -158,7 +191,7 @@ func TestBlackHole(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, spot.ErrPermanent) {
-		t.Errorf("looks like the end: %v", err)
+		t.Errorf("it looks like the caller's deadline: %v", err)
 	}
 	if n := attempts.Load(); n > 1 { // none if the limit ends before the request arrives
 		t.Errorf("%d attempts", n)
@@ -172,7 +205,7 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// What a Cloud calls is what Operations says: no more, no less, and once each.
+// The calls of a Cloud are exactly those in Operations, once each.
 func TestOperations(t *testing.T) {
 	answers := map[string]string{
 		"DescribeInstances": `<DescribeInstancesResponse><reservationSet><item><instancesSet><item><instanceId>` + id +
@@ -202,7 +235,7 @@ func TestOperations(t *testing.T) {
 			_, action, _ = strings.Cut(target, ".")
 		}
 		if action == "DetachInstances" && r.FormValue("ShouldDecrementDesiredCapacity") != "false" {
-			t.Errorf("the group would launch no replacement: %v", r.Form)
+			t.Errorf("the group would not launch a replacement: %v", r.Form)
 		}
 		mu.Lock()
 		called[service+":"+action]++

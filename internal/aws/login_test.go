@@ -11,9 +11,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// A value that is a JSON object stands for a text in it, and every other for itself. No error holds the value.
+// A value that is a JSON object contains named texts. Any other value is the text itself. Errors never contain the
+// value.
 func TestStoredValues(t *testing.T) {
-	for _, c := range []struct{ stored, key, want string }{ // want is empty for an error that another try cannot mend
+	for _, c := range []struct{ stored, key, want string }{ // want is empty for a permanent error
 		{`"SecretString":"a-token"`, "token", "a-token"},
 		{`"SecretString":"{\"token\":\"a-token\",\"ca\":\"a-ca\"}"`, "ca", "a-ca"},
 		{`"SecretString":"{\"token\":\"a-token\"}"`, "other", ""},
@@ -26,7 +27,7 @@ func TestStoredValues(t *testing.T) {
 			t.Errorf("%s, %s: got %q, %v", c.stored, c.key, got, err)
 		}
 		if err != nil && (strings.Contains(err.Error(), "a-token") || !strings.Contains(err.Error(), "cast/prod")) {
-			t.Errorf("%s: the error holds the secret, or does not name it: %v", c.stored, err)
+			t.Errorf("%s: the error contains the value or lacks the name: %v", c.stored, err)
 		}
 	}
 	cloud, _ := recorded(t, fmt.Sprintf(`{"Parameter":{"Value":%q}}`, `{"ca":"a-ca"}`))
@@ -37,7 +38,8 @@ func TestStoredValues(t *testing.T) {
 		w.WriteHeader(http.StatusBadRequest)
 		io.WriteString(w, `{"__type":"ParameterNotFound"}`)
 	})
-	if _, err := cloud.Parameter(t.Context(), "/cast/prod", "ca"); !errors.Is(err, spot.ErrPermanent) || errors.Is(err, spot.ErrNotFound) {
+	if _, err := cloud.Parameter(t.Context(), "/cast/prod", "ca"); !errors.Is(err, spot.ErrPermanent) ||
+		errors.Is(err, spot.ErrNotFound) {
 		t.Errorf("no parameter: %v", err)
 	}
 }

@@ -22,17 +22,17 @@ const (
 	clusterID  = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
 	providerID = "aws:///eu-west-1a/i-0123456789abcdef0"
 
-	// secret has characters that JSON, URLs and HTML write in another way.
+	// secret has characters that JSON, URLs and HTML escape.
 	secret = `c4st"k3y\v1+abc/d&f<g>=`
 )
 
-// inTurn reads one key after the other, and the last one for ever.
+// inTurn returns the keys in turn and repeats the last one.
 func inTurn(keys ...string) (func(context.Context) (string, error), *atomic.Int32) {
 	var read atomic.Int32
 	return func(context.Context) (string, error) { return keys[min(int(read.Add(1)), len(keys))-1], nil }, &read
 }
 
-// clientOf is a client whose CAST AI is at url, with secret for a key.
+// clientOf returns a client of the CAST AI at url, with secret as the key.
 func clientOf(t *testing.T, url string) *Client {
 	t.Helper()
 	key, _ := inTurn(secret)
@@ -50,7 +50,7 @@ func optioned(t *testing.T, o Options) *Client {
 	return c
 }
 
-// serve starts a CAST AI that answers as h does, and counts what it is asked.
+// serve starts a CAST AI with the handler h and counts the requests.
 func serve(t *testing.T, h http.HandlerFunc) (url string, asked *atomic.Int32) {
 	t.Helper()
 	asked = new(atomic.Int32)
@@ -75,8 +75,8 @@ const (
 	final    class = "final"
 )
 
-// classOf is what an error asks of the caller. The domain keeps to itself how it tells the doubtful from the final: the two
-// are compared by their types.
+// classOf returns the class of an error: whether the caller should retry. It compares types, because spot does not
+// export how it distinguishes them.
 func classOf(err error) class {
 	switch {
 	case fmt.Sprintf("%T", err) == fmt.Sprintf("%T", spot.PossiblyTransient(nil)):
@@ -87,11 +87,11 @@ func classOf(err error) class {
 	return again
 }
 
-// expect fails the test unless err is of the class, holds all the texts in one line, and nothing of a key.
+// expect fails the test unless err is of the class, contains all texts in one line and nothing of a key.
 func expect(t *testing.T, err error, want class, texts ...string) {
 	t.Helper()
 	if err == nil {
-		t.Fatal("it counts as told")
+		t.Fatal("no error")
 	}
 	if got := classOf(err); got != want {
 		t.Errorf("it is %s, want %s: %v", got, want, err)
@@ -119,8 +119,10 @@ func TestTheRequest(t *testing.T) {
 		body, _ = io.ReadAll(r.Body)
 	})
 	for _, c := range []struct{ path, what, nodeID, providerID, body string }{
-		{"", "interrupted", "7a6b", providerID, `{"event_type":"interrupted","node_id":"7a6b","provider_id":"aws:///eu-west-1a/i-0123456789abcdef0"}`},
-		{"/", "rebalanceRecommendation", "", providerID, `{"event_type":"rebalanceRecommendation","node_id":"","provider_id":"aws:///eu-west-1a/i-0123456789abcdef0"}`},
+		{"", "interrupted", "7a6b", providerID,
+			`{"event_type":"interrupted","node_id":"7a6b","provider_id":"aws:///eu-west-1a/i-0123456789abcdef0"}`},
+		{"/", "rebalanceRecommendation", "", providerID,
+			`{"event_type":"rebalanceRecommendation","node_id":"","provider_id":"aws:///eu-west-1a/i-0123456789abcdef0"}`},
 		{"/castai/", "interrupted", "", `a"b`, `{"event_type":"interrupted","node_id":"","provider_id":"a\"b"}`},
 	} {
 		key, _ := inTurn(" \n" + secret + "\n")
@@ -128,14 +130,17 @@ func TestTheRequest(t *testing.T) {
 		if err := client.Notify(t.Context(), c.what, c.nodeID, c.providerID); err != nil {
 			t.Fatal(err)
 		}
-		if want := strings.TrimRight(c.path, "/") + "/v1/kubernetes/external-clusters/" + clusterID + "/events"; got.Method != "POST" || got.RequestURI != want {
+		if want := strings.TrimRight(c.path,
+			"/") + "/v1/kubernetes/external-clusters/" + clusterID + "/events"; got.Method != "POST" ||
+			got.RequestURI != want {
 			t.Errorf("%s %s, want POST %s", got.Method, got.RequestURI, want)
 		}
 		if string(body) != c.body {
 			t.Errorf("got  %s\nwant %s", body, c.body)
 		}
 		got.Header.Del("Content-Length") // net/http's own
-		want := http.Header{"X-Api-Key": {secret}, "User-Agent": {"kops-spot/1.2.3"}, "Content-Type": {"application/json"}, "Accept": {"application/json"},
+		want := http.Header{"X-Api-Key": {secret}, "User-Agent": {"kops-spot/1.2.3"},
+			"Content-Type": {"application/json"}, "Accept": {"application/json"},
 			"Accept-Encoding": {"gzip"}}
 		if !maps.EqualFunc(got.Header, want, slices.Equal[[]string]) {
 			t.Errorf("got  %v\nwant %v", got.Header, want)
@@ -146,13 +151,14 @@ func TestTheRequest(t *testing.T) {
 func TestWhereCASTAIIs(t *testing.T) {
 	key, _ := inTurn(secret)
 	c := New(Options{ClusterID: clusterID, Key: key})
-	if want := "https://api.cast.ai/v1/kubernetes/external-clusters/" + clusterID + "/events"; c.url != want || c.limit != 5*time.Second {
+	if want := "https://api.cast.ai/v1/kubernetes/external-clusters/" + clusterID + "/events"; c.url != want ||
+		c.limit != 5*time.Second {
 		t.Errorf("%s, %s an attempt", c.url, c.limit)
 	}
 }
 
-// TestNothingIsSent: what cannot be told is final before a key is read or a request is made.
-func TestNothingIsSent(t *testing.T) {
+// TestInvalidEventsAreNotSent: the error is permanent, and neither the key is read nor a request sent.
+func TestInvalidEventsAreNotSent(t *testing.T) {
 	url, asked := serve(t, func(http.ResponseWriter, *http.Request) {})
 	key, read := inTurn(secret)
 	c := optioned(t, Options{URL: url, Key: key})
@@ -166,12 +172,16 @@ func TestNothingIsSent(t *testing.T) {
 	}
 }
 
-// TestAGivenClient is used, and not changed.
-func TestAGivenClient(t *testing.T) {
+// TestCustomHTTPClient is used and not modified.
+func TestCustomHTTPClient(t *testing.T) {
 	to, followed := serve(t, func(http.ResponseWriter, *http.Request) {})
-	url, _ := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusTemporaryRedirect) })
+	url, _ := serve(t, func(w http.ResponseWriter,
+		r *http.Request) {
+		http.Redirect(w, r, to, http.StatusTemporaryRedirect)
+	})
 	var dialed atomic.Int32
-	given := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	given := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network,
+		addr string) (net.Conn, error) {
 		dialed.Add(1)
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}}}
@@ -179,6 +189,7 @@ func TestAGivenClient(t *testing.T) {
 	c := optioned(t, Options{URL: url, Key: key, HTTP: given})
 	expect(t, interrupted(t, c), final, "not followed")
 	if dialed.Load() != 1 || followed.Load() != 0 || given.CheckRedirect != nil {
-		t.Errorf("%d connections by the given transport, %d redirects followed, changed: %t", dialed.Load(), followed.Load(), given.CheckRedirect != nil)
+		t.Errorf("%d connections by the given transport, %d redirects followed, changed: %t", dialed.Load(),
+			followed.Load(), given.CheckRedirect != nil)
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 const givenSecret = `{"accessKeyId":"AKIAEXAMPLEEXAMPLE00","secretAccessKey":"secretsecretsecret/secret+secret"}`
 
-// answers is a console that answers with each of the codes in turn, and repeats what it was sent.
+// answers is a console that responds with each of the codes in turn and repeats the request.
 type answers struct {
 	codes []int
 	got   []*http.Request
@@ -34,9 +34,10 @@ func (a *answers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-func TestCredentialsAreHandedOver(t *testing.T) {
+func TestSendCredentials(t *testing.T) {
 	a := &answers{codes: []int{200}}
-	g := Giving{URL: "https://api.example.com/credentials", Token: "token-of-the-console", UserAgent: "kops-spot/1", HTTP: &http.Client{Transport: a}}
+	g := Giving{URL: "https://api.example.com/credentials", Token: "token-of-the-console", UserAgent: "kops-spot/1",
+		HTTP: &http.Client{Transport: a}}
 	if err := g.Give(t.Context(), []byte(givenSecret)); err != nil {
 		t.Fatal(err)
 	}
@@ -44,32 +45,34 @@ func TestCredentialsAreHandedOver(t *testing.T) {
 	if err := json.Unmarshal([]byte(a.said[0]), &body); err != nil || body.Credentials != givenSecret {
 		t.Errorf("it was sent %s: %v", a.said[0], err)
 	}
-	if r := a.got[0]; r.Method != http.MethodPost || r.URL.String() != g.URL || r.Header.Get("X-API-Key") != g.Token || r.Header.Get("User-Agent") != g.UserAgent {
+	if r := a.got[0]; r.Method != http.MethodPost || r.URL.String() != g.URL || r.Header.Get("X-API-Key") != g.Token ||
+		r.Header.Get("User-Agent") != g.UserAgent {
 		t.Errorf("%s %s %v", r.Method, r.URL, r.Header)
 	}
 }
 
-func TestCredentialsThatAreRefused(t *testing.T) {
+func TestSendCredentialsErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		codes []int
-		want  string // in the error; empty is none
+		want  string // in the error; empty for none
 		tries int
 	}{
-		"the token is refused":       {[]int{401}, "it answers 401: make a new API access key", 1},
-		"the address is wrong":       {[]int{404}, "it answers 404: take CASTAI_API_URL", 1},
-		"the address leads on":       {[]int{307}, "it answers 307: take CASTAI_API_URL", 1},
-		"the request is wrong":       {[]int{400}, "it answers 400", 1},
-		"it is down for a moment":    {[]int{503, 200}, "", 2},
-		"it is down for longer":      {[]int{500}, "it answers 500", giveTries},
-		"it has no time for a while": {[]int{429, 429, 200}, "", 3},
+		"the token is refused":  {[]int{401}, "it answers 401: make a new API access key", 1},
+		"the address is wrong":  {[]int{404}, "it answers 404: take CASTAI_API_URL", 1},
+		"the address redirects": {[]int{307}, "it answers 307: take CASTAI_API_URL", 1},
+		"the request is wrong":  {[]int{400}, "it answers 400", 1},
+		"unavailable once":      {[]int{503, 200}, "", 2},
+		"unavailable":           {[]int{500}, "it answers 500", giveTries},
+		"throttled twice":       {[]int{429, 429, 200}, "", 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := &answers{codes: c.codes}
-				g := Giving{URL: "https://api.example.com/credentials", Token: "token-of-the-console", HTTP: &http.Client{Transport: a}}
+				g := Giving{URL: "https://api.example.com/credentials", Token: "token-of-the-console",
+					HTTP: &http.Client{Transport: a}}
 				err := g.Give(t.Context(), []byte(givenSecret))
 				if len(a.got) != c.tries {
-					t.Errorf("it was tried %d times", len(a.got))
+					t.Errorf("%d attempts", len(a.got))
 				}
 				if c.want == "" {
 					if err != nil {
@@ -81,11 +84,11 @@ func TestCredentialsThatAreRefused(t *testing.T) {
 					t.Fatalf("%v; want %q", err, c.want)
 				}
 				if refused := c.codes[0] < 500; errors.Is(err, ErrRefused) != refused {
-					t.Errorf("that it is refused for good: %t; want %t", !refused, refused)
+					t.Errorf("permanent: %t; want %t", !refused, refused)
 				}
 				for _, secret := range []string{"secretsecret", g.Token} {
 					if strings.Contains(err.Error(), secret) {
-						t.Errorf("it tells a secret: %v", err)
+						t.Errorf("it contains a secret: %v", err)
 					}
 				}
 			})
@@ -93,15 +96,16 @@ func TestCredentialsThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestCredentialsAreNotSentInTheOpen(t *testing.T) {
+func TestCredentialsRequireHTTPS(t *testing.T) {
 	for _, url := range []string{"http://api.example.com/x", "", "api.example.com"} {
 		a := &answers{codes: []int{200}}
 		g := Giving{URL: url, Token: "t", HTTP: &http.Client{Transport: a}}
 		if err := g.Give(context.Background(), []byte(givenSecret)); err == nil || len(a.got) > 0 {
-			t.Errorf("%q is taken: %v", url, err)
+			t.Errorf("%q is accepted: %v", url, err)
 		}
 	}
-	if err := (Giving{URL: "https://api.example.com/x", Token: "two\nlines"}).Check(); err == nil || strings.Contains(err.Error(), "two") {
-		t.Errorf("a token that is none: %v", err)
+	if err := (Giving{URL: "https://api.example.com/x", Token: "two\nlines"}).Check(); err == nil ||
+		strings.Contains(err.Error(), "two") {
+		t.Errorf("an invalid token: %v", err)
 	}
 }

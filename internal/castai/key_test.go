@@ -11,7 +11,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// accepting answers with refusal to every key but one.
+// accepting responds with refusal to every key but one.
 func accepting(key string, refusal int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if body, _ := io.ReadAll(r.Body); len(body) == 0 {
@@ -22,8 +22,8 @@ func accepting(key string, refusal int) http.HandlerFunc {
 	}
 }
 
-// TestAReplacedKey is taken up by the call that finds the old one refused.
-func TestAReplacedKey(t *testing.T) {
+// TestReplacedKey: a call that is refused with the old key succeeds with the new one.
+func TestReplacedKey(t *testing.T) {
 	for _, refusal := range []int{401, 403} {
 		url, asked := serve(t, accepting("new", refusal))
 		key, read := inTurn("old", "new")
@@ -34,13 +34,14 @@ func TestAReplacedKey(t *testing.T) {
 			}
 		}
 		if asked.Load() != 4 || read.Load() != 2 {
-			t.Errorf("%d: %d requests and %d reads of the key for three events and one new key", refusal, asked.Load(), read.Load())
+			t.Errorf("%d: %d requests and %d reads of the key for three events and one new key", refusal, asked.Load(),
+				read.Load())
 		}
 	}
 }
 
-// TestARefusedKey is not sent twice in one call, but read again in each: the next one may find another.
-func TestARefusedKey(t *testing.T) {
+// TestRefusedKey is sent once in each call and read again in the next, because it may have changed.
+func TestRefusedKey(t *testing.T) {
 	for refusal, want := range map[int]string{
 		401: "it answers 401 (not with [redacted]): the API key is not valid: create a new one in CAST AI's console",
 		403: "it answers 403 (not with [redacted]): the API key is not authorized: use a key with full access, of the organization that cluster " + clusterID,
@@ -57,7 +58,7 @@ func TestARefusedKey(t *testing.T) {
 	}
 }
 
-// TestTwoRefusedKeys: a new key that is refused too is the last attempt of the call, and it stays out of the error as well.
+// TestTwoRefusedKeys: a refused new key ends the call and does not appear in the error either.
 func TestTwoRefusedKeys(t *testing.T) {
 	url, asked := serve(t, accepting("another", 401))
 	key, _ := inTurn("old", secret, "third")
@@ -67,29 +68,30 @@ func TestTwoRefusedKeys(t *testing.T) {
 	}
 }
 
-func TestAKeyThatCannotBe(t *testing.T) {
+func TestInvalidKeys(t *testing.T) {
 	url, asked := serve(t, func(http.ResponseWriter, *http.Request) {})
 	for name, c := range map[string]struct{ key, want string }{
-		"empty":           {" \n", "it is empty"},
-		"two lines":       {secret + "\n" + secret, "another invalid character"},
-		"two words":       {secret + " " + secret, "another invalid character"},
-		"a control":       {secret + "\x00" + secret, "another invalid character"},
-		"a byte mark":     {"\ufeff" + secret, "another invalid character"},
-		"delete":          {secret + "\x7f" + secret, "another invalid character"},
-		"no UTF-8 at all": {secret + "\xff" + secret, "another invalid character"},
+		"empty":             {" \n", "it is empty"},
+		"two lines":         {secret + "\n" + secret, "another invalid character"},
+		"two words":         {secret + " " + secret, "another invalid character"},
+		"a control":         {secret + "\x00" + secret, "another invalid character"},
+		"a byte order mark": {"\ufeff" + secret, "another invalid character"},
+		"delete":            {secret + "\x7f" + secret, "another invalid character"},
+		"not UTF-8":         {secret + "\xff" + secret, "another invalid character"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			key, _ := inTurn(c.key)
-			expect(t, interrupted(t, optioned(t, Options{URL: url, Key: key})), final, providerID, "reading the API key of CAST AI: ", c.want)
+			expect(t, interrupted(t, optioned(t, Options{URL: url, Key: key})), final, providerID,
+				"reading the API key of CAST AI: ", c.want)
 		})
 	}
 	if asked.Load() != 0 {
-		t.Error("CAST AI was asked without a key")
+		t.Error("CAST AI got a request without a key")
 	}
 }
 
-// TestAKeyThatCannotBeRead: how final that is, its reader knows; once it can be read, all is well.
-func TestAKeyThatCannotBeRead(t *testing.T) {
+// TestUnreadableKey: the reader's error decides whether it is permanent. A later successful read is used.
+func TestUnreadableKey(t *testing.T) {
 	url, _ := serve(t, accepting(secret, 401))
 	var says error
 	c := optioned(t, Options{URL: url, Key: func(context.Context) (string, error) { return secret, says }})
@@ -98,10 +100,10 @@ func TestAKeyThatCannotBeRead(t *testing.T) {
 	says = spot.Permanent(errors.New("denied"))
 	expect(t, interrupted(t, c), final, "is interrupted: reading the API key of CAST AI: denied")
 	if says = nil; interrupted(t, c) != nil {
-		t.Error("the key that can be read by now is not used")
+		t.Error("the key was not read again")
 	}
 
-	// It is refused later, and cannot be read again.
+	// Later it is refused and cannot be read again.
 	url, _ = serve(t, accepting("another", 401))
 	first := true
 	c = optioned(t, Options{URL: url, Key: func(context.Context) (string, error) {
@@ -111,11 +113,12 @@ func TestAKeyThatCannotBeRead(t *testing.T) {
 		}
 		return "", errors.New("Throttling")
 	}})
-	expect(t, interrupted(t, c), doubtful, "the API key is not valid", "; and reading the API key of CAST AI: Throttling")
+	expect(t, interrupted(t, c), doubtful, "the API key is not valid",
+		"; and reading the API key of CAST AI: Throttling")
 }
 
-// TestManyAtOnce: the key is read once for all of them, and one new key is read once.
-func TestManyAtOnce(t *testing.T) {
+// TestConcurrentCalls read the key once, and a new key once.
+func TestConcurrentCalls(t *testing.T) {
 	url, _ := serve(t, accepting("new", 401))
 	key, read := inTurn("old", "new")
 	c := optioned(t, Options{URL: url, Key: key})

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// raw is a server that handles its connections itself, numbered from one; each is closed when handle returns.
+// raw starts a server that handles connections itself, numbered from one. Each is closed when handle returns.
 func raw(t *testing.T, handle func(n int32, conn net.Conn, in *bufio.Reader)) (url string, connections *atomic.Int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -41,7 +41,7 @@ func raw(t *testing.T, handle func(n int32, conn net.Conn, in *bufio.Reader)) (u
 	return "http://" + l.Addr().String(), connections
 }
 
-// request reads one request; false if there is none.
+// request reads one request. It returns false if there is none.
 func request(in *bufio.Reader) bool {
 	r, err := http.ReadRequest(in)
 	if err != nil {
@@ -51,23 +51,24 @@ func request(in *bufio.Reader) bool {
 	return err == nil
 }
 
-func TestNobodyListens(t *testing.T) {
+func TestConnectionRefused(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = l.Close()
-	expect(t, interrupted(t, clientOf(t, "http://"+l.Addr().String())), again, "notifying CAST AI that "+providerID+" is interrupted: dial tcp", "refused")
+	expect(t, interrupted(t, clientOf(t, "http://"+l.Addr().String())), again,
+		"notifying CAST AI that "+providerID+" is interrupted: dial tcp", "refused")
 }
 
-// TestBrokenAnswers: what comes before the status line has arrived may pass; after it, the status line decides.
-func TestBrokenAnswers(t *testing.T) {
+// TestBrokenResponses: an error before the status line is worth a retry. After it, the status decides.
+func TestBrokenResponses(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, answer string
 		reset        bool
-		class        class // empty: it counts as told
+		class        class // empty: success
 		want         string
 	}{
 		{"reset before an answer", "", true, again, "is interrupted: "},
@@ -75,16 +76,22 @@ func TestBrokenAnswers(t *testing.T) {
 		{"closed within the status line", "HTTP/1.1 20", false, again, "is interrupted: "},
 		{"closed within the header", "HTTP/1.1 200 OK\r\nContent-Le", false, again, "is interrupted: "},
 		{"no HTTP", "SSH-2.0-" + secret + "\r\n\r\n", false, again, "malformed HTTP response"},
-		{"a header that is none, with the key", "HTTP/1.1 200 OK\r\n" + secret + "\r\n\r\n", false, again, "[redacted]"},
-		{"a header without end", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20), false, again, "response headers exceeded 65536 bytes"},
-		{"a redirect to nowhere", "HTTP/1.1 302 Found\r\nLocation: http://[" + secret + "\r\nContent-Length: 0\r\n\r\n", false, again, "[redacted]"},
+		{"a header that is none, with the key", "HTTP/1.1 200 OK\r\n" + secret + "\r\n\r\n", false, again,
+			"[redacted]"},
+		{"a header without end", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20), false, again,
+			"response headers exceeded 65536 bytes"},
+		{"a redirect to nowhere", "HTTP/1.1 302 Found\r\nLocation: http://[" + secret + "\r\nContent-Length: 0\r\n\r\n",
+			false, again, "[redacted]"},
 		{"yes, truncated", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"a", false, "", ""},
 		{"yes, and reset", "HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\n", false, "", ""},
 		{"yes, in broken chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", false, "", ""},
-		{"no, truncated", "HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nno such", false, final, "it answers 404 (no such)"},
-		{"no, truncated within the key", "HTTP/1.1 400 Bad Request\r\nContent-Length: 100\r\n\r\nbad " + secret[:10], false, final, "it answers 400 (bad [redacted])"},
+		{"no, truncated", "HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nno such", false, final,
+			"it answers 404 (no such)"},
+		{"no, truncated within the key", "HTTP/1.1 400 Bad Request\r\nContent-Length: 100\r\n\r\nbad " + secret[:10],
+			false, final, "it answers 400 (bad [redacted])"},
 		{"perhaps, truncated", "HTTP/1.1 500 Oh\r\nContent-Length: 100\r\n\r\noh", false, again, "it answers 500 (oh)"},
-		{"the key in the status line", "HTTP/1.1 500 " + secret + "\r\nContent-Length: 0\r\n\r\n", false, again, "it answers 500"},
+		{"the key in the status line", "HTTP/1.1 500 " + secret + "\r\nContent-Length: 0\r\n\r\n", false, again,
+			"it answers 500"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			url, _ := raw(t, func(_ int32, conn net.Conn, in *bufio.Reader) {
@@ -106,8 +113,8 @@ func TestBrokenAnswers(t *testing.T) {
 	}
 }
 
-// TestAConnectionIsKept, and one that has died in the meantime is replaced within the same call.
-func TestAConnectionIsKept(t *testing.T) {
+// TestConnectionReuse: a connection is reused, and replaced within the same call if it was closed in the meantime.
+func TestConnectionReuse(t *testing.T) {
 	t.Parallel()
 	url, connections := raw(t, func(n int32, conn net.Conn, in *bufio.Reader) {
 		for answers := 0; request(in) && (n > 1 || answers < 2); answers++ {
@@ -125,16 +132,20 @@ func TestAConnectionIsKept(t *testing.T) {
 	}
 }
 
-func TestAnUnknownCertificate(t *testing.T) {
+func TestUnknownCertificate(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the key was sent") }))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake fails, as it is to
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter,
+		*http.Request) {
+		t.Error("the key was sent")
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake fails, as intended
 	s.StartTLS()
 	defer s.Close()
-	expect(t, interrupted(t, clientOf(t, s.URL)), final, "its certificate is not trusted: ", "unknown authority", "TLS-inspecting proxy")
+	expect(t, interrupted(t, clientOf(t, s.URL)), final, "its certificate is not trusted: ", "unknown authority",
+		"TLS-inspecting proxy")
 }
 
-// piped is a client, in a bubble, whose CAST AI reads the request, answers with texts, and waits before each.
+// piped returns a client in a synctest bubble. Its CAST AI reads the request and responds with texts after pauses.
 func piped(t *testing.T, wait time.Duration, texts ...string) *Client {
 	t.Helper()
 	dial := func(context.Context, string, string) (net.Conn, error) {
@@ -147,16 +158,17 @@ func piped(t *testing.T, wait time.Duration, texts ...string) *Client {
 				time.Sleep(wait)
 				_, _ = io.WriteString(theirs, text)
 			}
-			_, _ = in.ReadByte() // until the other side hangs up
+			_, _ = in.ReadByte() // until the client disconnects
 		}()
 		return ours, nil
 	}
 	key, _ := inTurn(secret)
-	return optioned(t, Options{URL: "http://localhost", Key: key, HTTP: &http.Client{Transport: &http.Transport{DialContext: dial}}})
+	return optioned(t, Options{URL: "http://localhost", Key: key,
+		HTTP: &http.Client{Transport: &http.Transport{DialContext: dial}}})
 }
 
-// TestSlowAnswers: an attempt takes 5 s at most, and what has come by then counts.
-func TestSlowAnswers(t *testing.T) {
+// TestSlowResponses: an attempt is limited to 5 s and uses what has arrived by then.
+func TestSlowResponses(t *testing.T) {
 	t.Parallel()
 	ok, no, perhaps := "HTTP/1.1 200 OK\r\n", "HTTP/1.1 404 Not Found\r\n", "HTTP/1.1 503 Busy\r\n"
 	length := "Content-Length: 3\r\n\r\n"
@@ -165,16 +177,19 @@ func TestSlowAnswers(t *testing.T) {
 		wait  time.Duration
 		texts []string
 		took  time.Duration
-		class class // empty: it counts as told
+		class class // empty: success
 		want  string
 	}{
 		{"no response at all", 0, nil, 5 * time.Second, again, "is interrupted: no response within 5s"},
 		{"a slow status line", 6 * time.Second, []string{ok + length}, 5 * time.Second, again, "no response within 5s"},
 		{"a slow header", 3 * time.Second, []string{ok, length}, 5 * time.Second, again, "no response within 5s"},
-		{"just in time", 2 * time.Second, []string{no, length + "a", "b"}, 5 * time.Second, final, "it answers 404 (a)"},
+		{"just in time", 2 * time.Second, []string{no, length + "a", "b"}, 5 * time.Second, final,
+			"it answers 404 (a)"},
 		{"a slow yes", 2 * time.Second, []string{ok, length + "a", "bc"}, 4*time.Second + lingerLimit, "", ""},
-		{"a slow no", time.Second, []string{no + length + "a", "b", "c"}, 3 * time.Second, final, "it answers 404 (abc)"},
-		{"a dawdling body", 2 * time.Second, []string{perhaps + length + "a", "b", "c"}, 5 * time.Second, again, "it answers 503 (ab)"},
+		{"a slow no", time.Second, []string{no + length + "a", "b", "c"}, 3 * time.Second, final,
+			"it answers 404 (abc)"},
+		{"a dawdling body", 2 * time.Second, []string{perhaps + length + "a", "b", "c"}, 5 * time.Second, again,
+			"it answers 503 (ab)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -189,17 +204,17 @@ func TestSlowAnswers(t *testing.T) {
 						t.Error(err)
 					}
 				} else if expect(t, err, c.class, c.want); errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("the caller's time was not up: %v", err)
+					t.Errorf("the caller's deadline had not passed: %v", err)
 				}
 				client.http.CloseIdleConnections()
-				time.Sleep(10 * time.Second) // until the server's side has ended
+				time.Sleep(10 * time.Second) // until the server's side has finished
 			})
 		})
 	}
 }
 
-// TestTheCallersTime ends an attempt as well, and the error says whose time it was.
-func TestTheCallersTime(t *testing.T) {
+// TestCallerDeadline ends an attempt, too, and the error says whose deadline it was.
+func TestCallerDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := piped(t, time.Minute)
@@ -207,7 +222,8 @@ func TestTheCallersTime(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		err := c.Notify(ctx, "rebalanceRecommendation", "7a6b", providerID)
-		expect(t, err, again, "notifying CAST AI that a rebalance of "+providerID+" is recommended: context deadline exceeded")
+		expect(t, err, again, "notifying CAST AI that a rebalance of "+providerID+
+			" is recommended: context deadline exceeded")
 		if took := time.Since(start); took != 2*time.Second || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after %s: %v", took, err)
 		}

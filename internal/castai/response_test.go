@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// TestAnswers: what each answer means to the caller, and what a person can do about it.
-func TestAnswers(t *testing.T) {
+// TestResponses: the class of each response, and the advice for people.
+func TestResponses(t *testing.T) {
 	t.Parallel()
 	soon := time.Now().Add(time.Hour).UTC()
 	for _, c := range []struct {
 		code   int
 		header http.Header
 		body   string
-		class  class // empty: it counts as told
+		class  class // empty: success
 		wait   time.Duration
 		want   string
 	}{
@@ -29,29 +29,36 @@ func TestAnswers(t *testing.T) {
 		{code: 200, body: "<html>whatever"},
 		{code: 400, body: `{"message":"bad event",` + "\n" + ` "fieldViolations":[]}`, class: final,
 			want: `is interrupted: it answers 400 ({"message":"bad event", "fieldViolations":[]}): not retryable`},
-		{code: 404, class: final, want: "it answers 404: cluster " + clusterID + " not found: copy its ID from the URL of the cluster's page"},
+		{code: 404, class: final, want: "it answers 404: cluster " + clusterID +
+			" not found: copy its ID from the URL of the cluster's page"},
 		{code: 405, class: final, want: "405"},
 		{code: 413, class: final, want: "413"},
 		{code: 422, class: final, want: "422"},
 		{code: 301, header: http.Header{"Location": {"https://elsewhere.example/x"}}, class: final,
 			want: `it answers 301, a redirect to "https://elsewhere.example/x", which is not followed to protect the API key`},
 		{code: 303, header: http.Header{"Location": {"/other"}}, class: final, want: `a redirect to "/other"`},
-		{code: 307, header: http.Header{"Location": {"https://elsewhere.example/?key=" + url.QueryEscape(secret)}}, class: final, want: "?key=[redacted]"},
-		{code: 308, header: http.Header{"Location": {"https://elsewhere.example/" + secret}}, class: final, want: "/[redacted]"},
+		{code: 307, header: http.Header{"Location": {"https://elsewhere.example/?key=" + url.QueryEscape(secret)}},
+			class: final, want: "?key=[redacted]"},
+		{code: 308, header: http.Header{"Location": {"https://elsewhere.example/" + secret}}, class: final,
+			want: "/[redacted]"},
 		{code: 308, class: final, want: `a redirect to ""`},
 		{code: 408, class: again, want: "it answers 408"},
 		{code: 409, class: again, want: "it answers 409"},
 		{code: 425, class: again, want: "it answers 425"},
 		{code: 429, class: again, want: "it answers 429"},
-		{code: 429, header: http.Header{"Retry-After": {"7"}}, class: again, wait: 7 * time.Second, want: "it answers 429"},
-		{code: 429, header: http.Header{"Retry-After": {soon.Add(9 * time.Second).Format(http.TimeFormat)}, "Date": {soon.Format(http.TimeFormat)}},
+		{code: 429, header: http.Header{"Retry-After": {"7"}}, class: again, wait: 7 * time.Second,
+			want: "it answers 429"},
+		{code: 429, header: http.Header{"Retry-After": {soon.Add(9 * time.Second).Format(http.TimeFormat)},
+			"Date": {soon.Format(http.TimeFormat)}},
 			class: again, wait: 9 * time.Second, want: "it answers 429"},
 		{code: 429, header: http.Header{"Retry-After": {"0"}}, class: again, want: "it answers 429"},
 		{code: 500, body: "a\tb\r\n\x1b[31mc\x00\u202ed\xff", class: again, want: "it answers 500 (a b [31mc d�)"},
-		{code: 500, header: http.Header{"Retry-After": {"3"}}, class: again, wait: 3 * time.Second, want: "it answers 500"},
+		{code: 500, header: http.Header{"Retry-After": {"3"}}, class: again, wait: 3 * time.Second,
+			want: "it answers 500"},
 		{code: 502, body: "<html>Bad Gateway</html>", class: again, want: "it answers 502 (<html>Bad Gateway</html>)"},
 		{code: 503, class: again, want: "it answers 503"},
-		{code: 503, header: http.Header{"Retry-After": {"30"}}, class: again, wait: 30 * time.Second, want: "it answers 503"},
+		{code: 503, header: http.Header{"Retry-After": {"30"}}, class: again, wait: 30 * time.Second,
+			want: "it answers 503"},
 		{code: 503, header: http.Header{"Retry-After": {"in a while"}}, class: again, want: "it answers 503"},
 		{code: 504, class: again, want: "it answers 504"},
 		{code: 599, class: again, want: "it answers 599"},
@@ -66,7 +73,7 @@ func TestAnswers(t *testing.T) {
 			})
 			err := interrupted(t, clientOf(t, url))
 			if asked.Load() != 1 {
-				t.Errorf("%d requests: trying again is the caller's part", asked.Load())
+				t.Errorf("%d requests: retries are up to the caller", asked.Load())
 			}
 			if c.class == "" {
 				if err != nil {
@@ -77,7 +84,7 @@ func TestAnswers(t *testing.T) {
 			expect(t, err, c.class, "notifying CAST AI that "+providerID+" is interrupted: ", c.want)
 			var asks interface{ RetryAfter() time.Duration }
 			if asked := errors.As(err, &asks); asked != (c.wait > 0) || asked && asks.RetryAfter() != c.wait {
-				t.Errorf("asks to wait: %t, want %s: %v", asked, c.wait, err)
+				t.Errorf("has a delay: %t, want %s: %v", asked, c.wait, err)
 			}
 		})
 	}
@@ -117,11 +124,11 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestTheKeyIsNotRepeated, however a server or a proxy writes it.
-func TestTheKeyIsNotRepeated(t *testing.T) {
+// TestKeyIsRedacted in any encoding that a server or a proxy may use.
+func TestKeyIsRedacted(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
-		"as it was sent":           "no: " + secret + ".",
+		"unchanged":                "no: " + secret + ".",
 		"twice":                    secret + " no: " + secret,
 		"in plain JSON":            `{"message":"no: c4st\"k3y\\v1+abc/d&f<g>="}`,
 		"in JSON":                  `{"message":"no: c4st\"k3y\\v1+abc/d\u0026f\u003cg\u003e="}`,
@@ -145,7 +152,7 @@ func TestTheKeyIsNotRepeated(t *testing.T) {
 	}
 }
 
-// endless is a body of which no more may be read than one byte past the bound.
+// endless is a body from which no more than one byte beyond the limit may be read.
 type endless struct{ read int }
 
 func (e *endless) Read(p []byte) (int, error) {
@@ -153,7 +160,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return copy(p, strings.Repeat("x", len(p))), nil
 }
 
-func TestABodyIsReadToABound(t *testing.T) {
+func TestBodyLimit(t *testing.T) {
 	t.Parallel()
 	var body endless
 	if text, cut := beginning(&body); len(text) != 64<<10 || !cut || body.read != 64<<10+1 {
@@ -164,13 +171,13 @@ func TestABodyIsReadToABound(t *testing.T) {
 	}
 }
 
-// TestAHugeBody is not waited for, and hardly repeated.
-func TestAHugeBody(t *testing.T) {
+// TestHugeBody is not read to its end and hardly repeated.
+func TestHugeBody(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[int]class{200: "", 404: final, 500: again} {
 		url, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(code)
-			for r.Context().Err() == nil { // for ever, if nobody hangs up
+			for r.Context().Err() == nil { // forever, unless the client disconnects
 				if _, err := io.WriteString(w, strings.Repeat("é", 4096)); err != nil {
 					return
 				}

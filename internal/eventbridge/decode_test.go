@@ -58,7 +58,8 @@ func requireNoAction(t testing.TB, event []byte, want string) {
 	if !errors.As(err, &unknown) || unknown.ID == "" || unknown.Source == "" || unknown.DetailType == "" {
 		t.Fatalf("got %+v, %v; want nothing to do", e, err)
 	}
-	if !strings.Contains(err.Error(), want) || (unknown.Reason == "") != strings.HasPrefix(err.Error(), "no rule for events of type") {
+	if !strings.Contains(err.Error(), want) ||
+		(unknown.Reason == "") != strings.HasPrefix(err.Error(), "no rule for events of type") {
 		t.Errorf("got %q (reason %q), want %q", err, unknown.Reason, want)
 	}
 }
@@ -87,7 +88,8 @@ func common(in spot.Interruption) spot.Interruption {
 
 func TestDecodeSamples(t *testing.T) {
 	t.Parallel()
-	action := spot.Action{Group: "my-asg", Hook: "my-lifecycle-hook", Token: "87654321-4321-4321-4321-210987654321", Instance: instance}
+	action := spot.Action{Group: "my-asg", Hook: "my-lifecycle-hook", Token: "87654321-4321-4321-4321-210987654321",
+		Instance: instance}
 	for name, want := range map[string]spot.Interruption{
 		"spot-interruption-terminate":   {Kind: spot.SpotTerminate},
 		"spot-interruption-stop":        {Kind: spot.SpotStop},
@@ -130,19 +132,30 @@ func TestDecodeNoAction(t *testing.T) {
 		change func(event, detail map[string]any)
 		want   string
 	}{
-		"a type without a rule":               {"spot-interruption-stop", as("aws.ec2", "EC2 Spot Instance Request Fulfillment"), `no rule for events of type "EC2 Spot Instance Request Fulfillment" from "aws.ec2"`},
-		"a launch":                            {"asg-terminate-lifecycle", as("aws.autoscaling", "EC2 Instance-launch Lifecycle Action"), "no rule"},
-		"a Spot warning from somebody":        {"spot-interruption-stop", as("com.example", spotType), `no rule for events of type "` + spotType + `" from "com.example"`},
+		"a type without a rule": {"spot-interruption-stop",
+			as("aws.ec2", "EC2 Spot Instance Request Fulfillment"),
+			`no rule for events of type "EC2 Spot Instance Request Fulfillment" from "aws.ec2"`},
+		"a launch": {"asg-terminate-lifecycle",
+			as("aws.autoscaling", "EC2 Instance-launch Lifecycle Action"), "no rule"},
+		"a Spot warning from somebody": {"spot-interruption-stop", as("com.example", spotType),
+			`no rule for events of type "` + spotType + `" from "com.example"`},
 		"a Spot warning from another service": {"spot-interruption-stop", as("aws.health", spotType), "no rule"},
-		"a lifecycle action from EC2":         {"asg-terminate-lifecycle", as("aws.ec2", "EC2 Instance-terminate Lifecycle Action"), "no rule"},
-		"a schedule of another name":          {"self-check-schedule", as("aws.events", "Scheduled Something"), "no rule"},
-		"a scheduled event from somebody":     {"self-check-schedule", as("com.example", "Scheduled Event"), "no rule"},
-		"a rehearsal by almost its name":      {"spot-interruption-stop", as("kops-spot.rehearsals", spotType), "no rule"},
-		"a rehearsed lifecycle action":        {"asg-terminate-lifecycle", as("kops-spot.rehearsal", "EC2 Instance-terminate Lifecycle Action"), "rehearsals support only"},
-		"a rehearsed scheduled change":        {"health-scheduled-change", as("kops-spot.rehearsal", "AWS Health Event"), "rehearsals support only"},
-		"a rehearsed state change":            {"state-change-terminated", as("kops-spot.rehearsal", "EC2 Instance State-change Notification"), "rehearsals support only"},
-		"a rehearsal of nothing known":        {"spot-interruption-stop", as("kops-spot.rehearsal", "Earthquake"), "rehearsals support only"},
-		"an instance that starts":             {"state-change-pending", nil, "is starting"},
+		"a lifecycle action from EC2": {"asg-terminate-lifecycle",
+			as("aws.ec2", "EC2 Instance-terminate Lifecycle Action"), "no rule"},
+		"a schedule of another name": {"self-check-schedule", as("aws.events", "Scheduled Something"),
+			"no rule"},
+		"a scheduled event from somebody": {"self-check-schedule", as("com.example", "Scheduled Event"), "no rule"},
+		"a rehearsal by almost its name": {"spot-interruption-stop", as("kops-spot.rehearsals", spotType),
+			"no rule"},
+		"a rehearsed lifecycle action": {"asg-terminate-lifecycle",
+			as("kops-spot.rehearsal", "EC2 Instance-terminate Lifecycle Action"), "rehearsals support only"},
+		"a rehearsed scheduled change": {"health-scheduled-change",
+			as("kops-spot.rehearsal", "AWS Health Event"), "rehearsals support only"},
+		"a rehearsed state change": {"state-change-terminated",
+			as("kops-spot.rehearsal", "EC2 Instance State-change Notification"), "rehearsals support only"},
+		"a rehearsal of nothing known": {"spot-interruption-stop", as("kops-spot.rehearsal", "Earthquake"),
+			"rehearsals support only"},
+		"an instance that starts": {"state-change-pending", nil, "is starting"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.change == nil {
@@ -181,7 +194,8 @@ func TestDecodeSelfChecks(t *testing.T) {
 func TestResourcesAreIgnored(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"spot-interruption-terminate", "health-scheduled-change", "asg-terminate-lifecycle"} {
-		for _, resources := range []any{nil, []string{}, []string{"arn:aws:ec2:us-east-1b:instance/i-0fffffffffffffff0"}} {
+		for _, resources := range []any{nil, []string{},
+			[]string{"arn:aws:ec2:us-east-1b:instance/i-0fffffffffffffff0"}} {
 			got := decode(t, changed(t, name, func(e, _ map[string]any) { e["resources"] = resources }))
 			if len(got.Interruptions) != 1 || got.Interruptions[0].Instance != instance {
 				t.Errorf("%s with %v: got %+v", name, resources, got)

@@ -63,15 +63,17 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestEncodeMatchesSamples: an encoded event has every field of AWS's sample, with the same JSON type, except for optional
-// fields.
+// TestEncodeMatchesSamples: an encoded event has every field of AWS's sample, with the same JSON type, except for
+// optional fields.
 func TestEncodeMatchesSamples(t *testing.T) {
 	t.Parallel()
-	optional := []string{".detail.NotificationMetadata", ".detail.endTime", ".detail.eventMetadata", ".detail.personas", ".detail.actionability",
+	optional := []string{".detail.NotificationMetadata", ".detail.endTime", ".detail.eventMetadata", ".detail.personas",
+		".detail.actionability",
 		".detail.affectedEntities.lastUpdatedTime", ".detail.affectedEntities.tags"}
 	for name, kind := range map[string]spot.Kind{
-		"spot-interruption-terminate": spot.SpotTerminate, "spot-interruption-stop": spot.SpotStop, "spot-interruption-hibernate": spot.SpotHibernate,
-		"rebalance-recommendation": spot.Rebalance, "state-change-terminated": spot.StateChange,
+		"spot-interruption-terminate": spot.SpotTerminate, "spot-interruption-stop": spot.SpotStop,
+		"spot-interruption-hibernate": spot.SpotHibernate,
+		"rebalance-recommendation":    spot.Rebalance, "state-change-terminated": spot.StateChange,
 		"asg-terminate-lifecycle": spot.LifecycleTerminate, "health-scheduled-change": spot.ScheduledChange,
 	} {
 		event, err := eventbridge.Encode(example(kind))
@@ -145,22 +147,32 @@ func TestEncodeErrors(t *testing.T) {
 		change func(*spot.Interruption)
 		want   string
 	}{
-		"a kind without an event":       {"earthquake", func(*spot.Interruption) {}, `no event has the kind "earthquake"`},
-		"no kind":                       {"", func(*spot.Interruption) {}, "no event"},
-		"a rehearsed lifecycle action":  {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Rehearsal = true }, "cannot rehearse the kind"},
-		"a rehearsed scheduled change":  {spot.ScheduledChange, func(in *spot.Interruption) { in.Rehearsal = true }, "cannot rehearse the kind"},
-		"a rehearsed state change":      {spot.StateChange, func(in *spot.Interruption) { in.Rehearsal = true }, "cannot rehearse the kind"},
-		"a change that never starts":    {spot.ScheduledChange, func(in *spot.Interruption) { in.Start = time.Time{} }, "a start time"},
-		"a change to no state":          {spot.StateChange, func(in *spot.Interruption) { in.State = "" }, `state is ""`},
-		"an action without a hook":      {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Hook = "" }, "a hook (\"\")"},
-		"an action without a group":     {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Group = "" }, "a group (\"\")"},
-		"an action of another instance": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Instance = "i-0000000000000000f" }, "the lifecycle action is for"},
+		"a kind without an event": {"earthquake", func(*spot.Interruption) {},
+			`no event has the kind "earthquake"`},
+		"no kind": {"", func(*spot.Interruption) {}, "no event"},
+		"a rehearsed lifecycle action": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Rehearsal = true },
+			"cannot rehearse the kind"},
+		"a rehearsed scheduled change": {spot.ScheduledChange, func(in *spot.Interruption) { in.Rehearsal = true },
+			"cannot rehearse the kind"},
+		"a rehearsed state change": {spot.StateChange, func(in *spot.Interruption) { in.Rehearsal = true },
+			"cannot rehearse the kind"},
+		"a change that never starts": {spot.ScheduledChange, func(in *spot.Interruption) { in.Start = time.Time{} },
+			"a start time"},
+		"a change to no state": {spot.StateChange, func(in *spot.Interruption) { in.State = "" },
+			`state is ""`},
+		"an action without a hook": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Hook = "" },
+			"a hook (\"\")"},
+		"an action without a group": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Group = "" },
+			"a group (\"\")"},
+		"an action of another instance": {spot.LifecycleTerminate,
+			func(in *spot.Interruption) { in.Action.Instance = "i-0000000000000000f" }, "the lifecycle action is for"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := example(c.kind)
 			c.change(&in)
 			event, err := eventbridge.Encode(in)
-			if err == nil || !strings.HasPrefix(err.Error(), "encoding the event e: ") || !strings.Contains(err.Error(), c.want) {
+			if err == nil || !strings.HasPrefix(err.Error(), "encoding the event e: ") ||
+				!strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %s, %v; want %q", event, err, c.want)
 			}
 		})

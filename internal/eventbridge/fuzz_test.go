@@ -11,8 +11,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// FuzzDecode: any input results in complete interruptions, a self-check, an UnknownError or another error, and never in a
-// panic.
+// FuzzDecode: any input results in complete interruptions, a self-check, an UnknownError or another error, and never in
+// a panic.
 func FuzzDecode(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(files) == 0 {
@@ -63,7 +63,8 @@ func requireComplete(t *testing.T, in spot.Interruption) {
 		(in.Kind == spot.ScheduledChange) == in.Start.IsZero() ||
 		(in.Kind == spot.StateChange) == (in.State == "") ||
 		(in.Kind == spot.LifecycleTerminate) == (in.Action == spot.Action{}) ||
-		in.Kind == spot.LifecycleTerminate && (in.Action.Group == "" || in.Action.Hook == "" || in.Action.Instance != in.Instance) {
+		in.Kind == spot.LifecycleTerminate &&
+			(in.Action.Group == "" || in.Action.Hook == "" || in.Action.Instance != in.Instance) {
 		t.Fatalf("half an interruption: %+v", in)
 	}
 }

@@ -15,8 +15,8 @@ func affected(t *testing.T, event []byte) (ids []string) {
 	return ids
 }
 
-// TestHealthPages: pages never share instances. Within a page, duplicates (by ID or ARN), resolved entities and entities
-// that are not instances are ignored.
+// TestHealthPages: pages never share instances. Within a page, duplicates (by ID or ARN), resolved entities and
+// entities that are not instances are ignored.
 func TestHealthPages(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string][]string{
@@ -49,22 +49,29 @@ func TestHealthNoAction(t *testing.T) {
 		change func(event, detail map[string]any)
 		want   string
 	}{
-		"of another service":        {set("service", "RDS"), `"RDS", not EC2`},
-		"an issue":                  {set("eventTypeCategory", "issue"), `"issue"`},
-		"a notification":            {set("eventTypeCategory", "accountNotification"), `"accountNotification"`},
-		"a backup":                  {set("backupEvent", "true"), "backup"},
-		"a backup, as a boolean":    {set("backupEvent", true), "backup"},
-		"closed":                    {set("statusCode", "closed"), "closed"},
-		"cancelled":                 {set("eventTypeCode", code+"_CANCELLED"), code + "_CANCELLED means"},
-		"completed":                 {set("eventTypeCode", code+"_COMPLETED"), "has ended"},
-		"a volume's":                {set("affectedEntities", entity("vol-0aaaaaaaaaaaaaaa3", "PENDING")), "no affected EC2 instance"},
-		"another service's ARN":     {set("affectedEntities", entity("arn:aws:ssm:us-east-1:123456789012:instance/"+instance, "PENDING")), "no affected EC2 instance"},
-		"an ARN with more behind":   {set("affectedEntities", entity("arn:aws:ec2:us-east-1:123456789012:instance/"+instance+"/x", "PENDING")), "no affected EC2 instance"},
-		"resolved":                  {set("affectedEntities", entity(instance, "RESOLVED")), "no affected EC2 instance"},
-		"of nobody":                 {set("affectedEntities", []any{}), "no affected EC2 instance"},
-		"without entities":          {set("affectedEntities", nil), "no affected EC2 instance"},
-		"of nobody, and at no time": {func(_, d map[string]any) { d["affectedEntities"] = nil; delete(d, "startTime") }, "no affected EC2 instance"},
-		"closed, and at no time":    {func(_, d map[string]any) { d["statusCode"] = "closed"; delete(d, "startTime") }, "closed"},
+		"of another service":     {set("service", "RDS"), `"RDS", not EC2`},
+		"an issue":               {set("eventTypeCategory", "issue"), `"issue"`},
+		"a notification":         {set("eventTypeCategory", "accountNotification"), `"accountNotification"`},
+		"a backup":               {set("backupEvent", "true"), "backup"},
+		"a backup, as a boolean": {set("backupEvent", true), "backup"},
+		"closed":                 {set("statusCode", "closed"), "closed"},
+		"cancelled":              {set("eventTypeCode", code+"_CANCELLED"), code + "_CANCELLED means"},
+		"completed":              {set("eventTypeCode", code+"_COMPLETED"), "has ended"},
+		"a volume's": {set("affectedEntities", entity("vol-0aaaaaaaaaaaaaaa3", "PENDING")),
+			"no affected EC2 instance"},
+		"another service's ARN": {set("affectedEntities",
+			entity("arn:aws:ssm:us-east-1:123456789012:instance/"+instance, "PENDING")), "no affected EC2 instance"},
+		"an ARN with more behind": {set("affectedEntities",
+			entity("arn:aws:ec2:us-east-1:123456789012:instance/"+instance+"/x", "PENDING")),
+			"no affected EC2 instance"},
+		"resolved": {set("affectedEntities", entity(instance, "RESOLVED")),
+			"no affected EC2 instance"},
+		"of nobody":        {set("affectedEntities", []any{}), "no affected EC2 instance"},
+		"without entities": {set("affectedEntities", nil), "no affected EC2 instance"},
+		"of nobody, and at no time": {func(_, d map[string]any) { d["affectedEntities"] = nil; delete(d, "startTime") },
+			"no affected EC2 instance"},
+		"closed, and at no time": {func(_, d map[string]any) { d["statusCode"] = "closed"; delete(d, "startTime") },
+			"closed"},
 	} {
 		t.Run(name, func(t *testing.T) { requireNoAction(t, changed(t, "health-scheduled-change", c.change), c.want) })
 	}
@@ -86,8 +93,10 @@ func TestHealthScheduledChanges(t *testing.T) {
 		"of a code that is not known": set("eventTypeCode", "AWS_EC2_SOMETHING_ELSE"),
 		"pages in numbers":            func(_, d map[string]any) { d["page"], d["totalPages"] = 1, 1 },
 		"an entity without a status":  set("affectedEntities", []any{map[string]any{"entityValue": instance}}),
-		"of another partition":        set("affectedEntities", []any{map[string]any{"entityValue": "arn:aws-cn:ec2:cn-north-1:123456789012:instance/" + instance}}),
-		"an ARN with a zone":          set("affectedEntities", []any{map[string]any{"entityValue": "arn:aws:ec2:us-east-1b::instance/" + instance}}),
+		"of another partition": set("affectedEntities",
+			[]any{map[string]any{"entityValue": "arn:aws-cn:ec2:cn-north-1:123456789012:instance/" + instance}}),
+		"an ARN with a zone": set("affectedEntities",
+			[]any{map[string]any{"entityValue": "arn:aws:ec2:us-east-1b::instance/" + instance}}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := affected(t, changed(t, "health-scheduled-change", change)); len(got) != 1 || got[0] != instance {
@@ -120,11 +129,13 @@ func TestHealthOrganizationView(t *testing.T) {
 	if in := decode(t, sample(t, "health-organization")).Interruptions[0]; in.Account != "123456789012" {
 		t.Errorf("the account is %s", in.Account)
 	}
-	in := decode(t, changed(t, "health-scheduled-change", func(e, d map[string]any) { e["region"], d["eventRegion"] = "us-west-2", "eu-west-1" })).Interruptions[0]
+	in := decode(t, changed(t, "health-scheduled-change",
+		func(e, d map[string]any) { e["region"], d["eventRegion"] = "us-west-2", "eu-west-1" })).Interruptions[0]
 	if in.Region != "eu-west-1" {
 		t.Errorf("the region is %s", in.Region)
 	}
-	in = decode(t, changed(t, "health-scheduled-change", func(_, d map[string]any) { delete(d, "affectedAccount"); delete(d, "eventRegion") })).Interruptions[0]
+	in = decode(t, changed(t, "health-scheduled-change",
+		func(_, d map[string]any) { delete(d, "affectedAccount"); delete(d, "eventRegion") })).Interruptions[0]
 	if in.Account != "123456789012" || in.Region != "us-east-1" {
 		t.Errorf("without them: %+v", in)
 	}

@@ -21,11 +21,11 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// TestTheManifestsAllowWhatIsAskedFor, each its own part, and nothing else: a rule too many fails as one too few does.
-func TestTheManifestsAllowWhatIsAskedFor(t *testing.T) {
+// TestManifestsMatchTheTable: each manifest allows exactly the requests of its part of the table.
+func TestManifestsMatchTheTable(t *testing.T) {
 	manifests, err := filepath.Glob("../../deploy/rbac*.yaml")
 	if err != nil || len(manifests) == 0 {
-		t.Fatalf("no manifests: %v", err)
+		t.Fatalf("found no manifests: %v", err)
 	}
 	var allowed []string
 	for _, path := range manifests {
@@ -33,8 +33,9 @@ func TestTheManifestsAllowWhatIsAskedFor(t *testing.T) {
 			for _, verb := range rule.Verbs {
 				allowed = append(allowed, filepath.Base(path)+": "+verb+" "+rule.APIGroups[0]+"/"+rule.Resources[0])
 			}
-			if len(rule.APIGroups) != 1 || len(rule.Resources) != 1 || len(rule.ResourceNames)+len(rule.NonResourceURLs) > 0 {
-				t.Errorf("%s: %+v: this test reads rules about one resource", path, rule)
+			if len(rule.APIGroups) != 1 || len(rule.Resources) != 1 ||
+				len(rule.ResourceNames)+len(rule.NonResourceURLs) > 0 {
+				t.Errorf("%s: %+v: this test supports only rules for one resource", path, rule)
 			}
 		}
 	}
@@ -42,7 +43,7 @@ func TestTheManifestsAllowWhatIsAskedFor(t *testing.T) {
 	for _, r := range Requests() {
 		asked = append(asked, r.Manifest+": "+r.String())
 		if r.For == "" {
-			t.Errorf("%s: nobody is told what it is for", r)
+			t.Errorf("%s: the purpose is missing", r)
 		}
 	}
 	slices.Sort(allowed)
@@ -52,7 +53,7 @@ func TestTheManifestsAllowWhatIsAskedFor(t *testing.T) {
 	}
 }
 
-// clusterRules are the rules of the ClusterRoles in a manifest.
+// clusterRules returns the rules of the ClusterRoles in a manifest.
 func clusterRules(t *testing.T, path string) (rules []rbacv1.PolicyRule) {
 	t.Helper()
 	manifest, err := os.ReadFile(path)
@@ -72,8 +73,8 @@ func clusterRules(t *testing.T, path string) (rules []rbacv1.PolicyRule) {
 	}
 }
 
-// TestTheTableIsWhatIsSent by the methods that the domain calls: all of them, and no more.
-func TestTheTableIsWhatIsSent(t *testing.T) {
+// TestTableMatchesTheCode: the methods that the handler calls send exactly the requests in the table.
+func TestTableMatchesTheCode(t *testing.T) {
 	var mu sync.Mutex
 	var sent []string
 	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -99,10 +100,13 @@ func TestTheTableIsWhatIsSent(t *testing.T) {
 		"ChangeNode": func() {
 			_, _ = k.ChangeNode(ctx, node, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
 		},
-		"FollowPods":        func() { _ = k.FollowPods(ctx, "n", func(spot.PodChange) {}) },
-		"Evict":             func() { _ = k.Evict(ctx, pod, time.Second, false) },
-		"Delete":            func() { _ = k.Delete(ctx, pod, time.Second, false) },
-		"Record":            func() { _ = k.Record(ctx, spot.KubeEvent{Node: &node}); _ = k.Record(ctx, spot.KubeEvent{Pod: &pod}) },
+		"FollowPods": func() { _ = k.FollowPods(ctx, "n", func(spot.PodChange) {}) },
+		"Evict":      func() { _ = k.Evict(ctx, pod, time.Second, false) },
+		"Delete":     func() { _ = k.Delete(ctx, pod, time.Second, false) },
+		"Record": func() {
+			_ = k.Record(ctx, spot.KubeEvent{Node: &node})
+			_ = k.Record(ctx, spot.KubeEvent{Pod: &pod})
+		},
 		"VolumeAttachments": func() { _, _ = k.VolumeAttachments(ctx, "n") },
 		"DeleteNode":        func() { _ = k.DeleteNode(ctx, node) },
 		"DeleteNodeClaim":   func() { _ = k.DeleteNodeClaim(ctx, "c") },
@@ -118,7 +122,7 @@ func TestTheTableIsWhatIsSent(t *testing.T) {
 	for name, call := range calls {
 		before := len(sent)
 		if call(); len(sent) == before {
-			t.Errorf("%s sent nothing", name)
+			t.Errorf("%s sent no request", name)
 		}
 	}
 	var table []string
@@ -132,7 +136,7 @@ func TestTheTableIsWhatIsSent(t *testing.T) {
 	}
 }
 
-// requestOf is what RBAC sees in a request.
+// requestOf returns the verb, group and resource of a request, as RBAC sees it.
 func requestOf(r *http.Request) (asked Request) {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	if parts[0] == "apis" {
@@ -158,7 +162,7 @@ func requestOf(r *http.Request) (asked Request) {
 	return asked
 }
 
-// TestAllowed asks the server, and tells its reason.
+// TestAllowed: the server's response includes its reason.
 func TestAllowed(t *testing.T) {
 	answers := map[string]string{
 		"delete nodes":      `{"allowed":true,"reason":"RBAC: allowed by ClusterRoleBinding \"kops-spot\""}`,
@@ -172,7 +176,8 @@ func TestAllowed(t *testing.T) {
 			verb, resource, _ := strings.Cut(what, " ")
 			if r.Method == http.MethodPost && r.URL.Path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" &&
 				bytes.Contains(body, []byte(verb)) && bytes.Contains(body, []byte(resource)) {
-				_, _ = io.WriteString(w, `{"kind":"SelfSubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":`+answer+`}`)
+				_, _ = io.WriteString(w,
+					`{"kind":"SelfSubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":`+answer+`}`)
 				return
 			}
 		}
@@ -188,7 +193,8 @@ func TestAllowed(t *testing.T) {
 			t.Errorf("%s: got %q, %v; want %q", what, got, err, want)
 		}
 	}
-	if _, _, err := k.Allowed(context.Background(), "get", "", "secrets", ""); err == nil || !strings.HasPrefix(err.Error(), "checking permissions: ") {
-		t.Errorf("a server that does not answer: %v", err)
+	if _, _, err := k.Allowed(context.Background(), "get", "", "secrets", ""); err == nil ||
+		!strings.HasPrefix(err.Error(), "checking permissions: ") {
+		t.Errorf("a server without a response: %v", err)
 	}
 }

@@ -26,34 +26,37 @@ func TestKopsName(t *testing.T) {
 		"a gossip cluster":                      {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/prod.k8s.local/addons/bootstrap-channel.yaml")}, want: "prod.k8s.local", store: "store"},
 		"addons of the user's own do not count": {annotations: map[string]string{"addons.k8s.io/mine": addon("s3://store/other.example.com/addons/mine.yaml"), "addons.k8s.io/dns": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
 		"all addons agree":                      {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
-		"the state store is in no bucket of S3": {annotations: map[string]string{"addons.k8s.io/a": addon("gs://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
+		"the state store is not on S3":          {annotations: map[string]string{"addons.k8s.io/a": addon("gs://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
 		"addons do not agree":                   {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/dev.example.com/addons/bootstrap-channel.yaml")}, err: "several kOps clusters: dev.example.com, prod.example.com"},
 		"other annotations":                     {annotations: map[string]string{"example.com/addon": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}},
 		"an addon without a channel":            {annotations: map[string]string{"addons.k8s.io/a": `{"version":"1"}`}},
-		"no JSON":                               {annotations: map[string]string{"addons.k8s.io/a": "s3://store/prod.example.com/addons/bootstrap-channel.yaml"}},
+		"not JSON":                              {annotations: map[string]string{"addons.k8s.io/a": "s3://store/prod.example.com/addons/bootstrap-channel.yaml"}},
 		"no name in the path":                   {annotations: map[string]string{"addons.k8s.io/a": addon("/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/addons/bootstrap-channel.yaml")}},
 		"no annotations":                        {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/api/v1/namespaces/kube-system" {
-					t.Errorf("asked for %s", r.URL.Path)
+					t.Errorf("got a request for %s", r.URL.Path)
 				}
 				w.Header().Set("Content-Type", "application/json")
 				_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Namespace", "apiVersion": "v1",
-					"metadata": map[string]any{"name": "kube-system", "annotations": c.annotations}, "spec": map[string]any{}})
+					"metadata": map[string]any{"name": "kube-system", "annotations": c.annotations},
+					"spec":     map[string]any{}})
 			}))
 			got, err := k.KopsName(t.Context())
-			if (got != Kops{c.want, c.store}) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			if (got != Kops{c.want, c.store}) || (err == nil) != (c.err == "") || err != nil &&
+				!strings.Contains(err.Error(), c.err) {
 				t.Errorf("got %q, %v; want %q in %q, %q", got, err, c.want, c.store, c.err)
 			}
 		})
 	}
 }
 
-func TestKopsNameMayNotBeRead(t *testing.T) {
+func TestKopsNameForbidden(t *testing.T) {
 	k := stub(t, status(403, metav1.StatusReasonForbidden, `namespaces "kube-system" is forbidden`, nil))
-	if _, err := k.KopsName(t.Context()); err == nil || !strings.Contains(err.Error(), "use credentials that may read it") {
+	if _, err := k.KopsName(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "use credentials that may read it") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -71,7 +74,8 @@ func TestNodeOfPod(t *testing.T) {
 		if name == "bound" {
 			spec["nodeName"] = "node"
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Pod", "apiVersion": "v1", "metadata": map[string]any{"name": name}, "spec": spec})
+		_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Pod", "apiVersion": "v1",
+			"metadata": map[string]any{"name": name}, "spec": spec})
 	}))
 	for pod, want := range map[string]string{"bound": "node", "pending": ""} {
 		if got, err := k.NodeOfPod(t.Context(), "shop", pod); got != want || err != nil {

@@ -27,18 +27,18 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// stub is a Cluster on a server that answers everything with one status.
+// stub returns a Cluster whose server responds to every request with the same status.
 func stub(t *testing.T, status metav1.Status) *Cluster {
 	t.Helper()
 	return against(t, answering(status, new(atomic.Int32)))
 }
 
-// answering answers everything with one status, and counts the requests.
+// answering responds to every request with the same status and counts the requests.
 func answering(status metav1.Status, requests *atomic.Int32) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
 		if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
-			w.Header().Set("Retry-After", "1") // a client that obeys this by itself sleeps past the domain's clock
+			w.Header().Set("Retry-After", "1") // a client that obeyed this would sleep past the handler's clock
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(int(status.Code))
@@ -68,9 +68,11 @@ func status(code int32, reason metav1.StatusReason, message string, details *met
 		Code: code, Reason: reason, Message: message, Details: details}
 }
 
-// TestWhatAnEvictionsAnswerMeans: any answer but yes, gone and changed is a refusal.
-func TestWhatAnEvictionsAnswerMeans(t *testing.T) {
-	budget := &metav1.StatusDetails{RetryAfterSeconds: 10, Causes: []metav1.StatusCause{{Type: "DisruptionBudget", Message: "The disruption budget web needs 2 healthy pods and has 2 currently"}}}
+// TestEvictionResponses: every response but success, gone and changed is a refusal.
+func TestEvictionResponses(t *testing.T) {
+	budget := &metav1.StatusDetails{RetryAfterSeconds: 10,
+		Causes: []metav1.StatusCause{{Type: "DisruptionBudget",
+			Message: "The disruption budget web needs 2 healthy pods and has 2 currently"}}}
 	for _, c := range []struct {
 		name    string
 		answer  metav1.Status
@@ -78,14 +80,23 @@ func TestWhatAnEvictionsAnswerMeans(t *testing.T) {
 		refusal *spot.Refusal
 	}{
 		{name: "gone", answer: status(404, metav1.StatusReasonNotFound, "pods not found", nil), is: spot.ErrNotFound},
-		{name: "changed", answer: status(409, metav1.StatusReasonConflict, "Precondition failed", nil), is: spot.ErrChanged},
-		{name: "a budget", answer: status(429, metav1.StatusReasonTooManyRequests, "Cannot evict pod as it would violate the pod's disruption budget.", budget),
-			refusal: &spot.Refusal{Code: 429, RetryAfter: 10 * time.Second, Message: "Cannot evict pod as it would violate the pod's disruption budget. The disruption budget web needs 2 healthy pods and has 2 currently."}},
-		{name: "two budgets", answer: status(500, "", "This pod has more than one PodDisruptionBudget", nil), refusal: &spot.Refusal{Code: 500, Message: "This pod has more than one PodDisruptionBudget"}},
-		{name: "a webhook that says no", answer: status(403, metav1.StatusReasonForbidden, `admission webhook "x" denied the request`, nil), refusal: &spot.Refusal{Code: 403, Message: `admission webhook "x" denied the request`}},
-		{name: "a webhook that says bad", answer: status(400, metav1.StatusReasonBadRequest, "bad", nil), refusal: &spot.Refusal{Code: 400, Message: "bad"}},
-		{name: "a webhook that is down", answer: status(500, metav1.StatusReasonInternalError, "failed calling webhook", nil), refusal: &spot.Refusal{Code: 500, Message: "failed calling webhook"}},
-		{name: "a credential that is not accepted", answer: status(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil), is: spot.ErrPermanent},
+		{name: "changed", answer: status(409, metav1.StatusReasonConflict, "Precondition failed", nil),
+			is: spot.ErrChanged},
+		{name: "a budget", answer: status(429, metav1.StatusReasonTooManyRequests,
+			"Cannot evict pod as it would violate the pod's disruption budget.", budget),
+			refusal: &spot.Refusal{Code: 429, RetryAfter: 10 * time.Second,
+				Message: "Cannot evict pod as it would violate the pod's disruption budget. The disruption budget web needs 2 healthy pods and has 2 currently."}},
+		{name: "two budgets", answer: status(500, "", "This pod has more than one PodDisruptionBudget", nil),
+			refusal: &spot.Refusal{Code: 500, Message: "This pod has more than one PodDisruptionBudget"}},
+		{name: "a webhook that says no", answer: status(403, metav1.StatusReasonForbidden,
+			`admission webhook "x" denied the request`, nil),
+			refusal: &spot.Refusal{Code: 403, Message: `admission webhook "x" denied the request`}},
+		{name: "a webhook that says bad", answer: status(400, metav1.StatusReasonBadRequest, "bad", nil),
+			refusal: &spot.Refusal{Code: 400, Message: "bad"}},
+		{name: "a webhook that is down", answer: status(500, metav1.StatusReasonInternalError, "failed calling webhook",
+			nil), refusal: &spot.Refusal{Code: 500, Message: "failed calling webhook"}},
+		{name: "a credential that is not accepted",
+			answer: status(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil), is: spot.ErrPermanent},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var requests atomic.Int32
@@ -107,8 +118,8 @@ func TestWhatAnEvictionsAnswerMeans(t *testing.T) {
 	}
 }
 
-// TestAnEvictionNamesItsPod, the grace period and, if it is exact, the version that was seen.
-func TestAnEvictionNamesItsPod(t *testing.T) {
+// TestEvictionRequest: it has the pod's UID, the grace period and, if exact, the resource version.
+func TestEvictionRequest(t *testing.T) {
 	for _, exact := range []bool{true, false} {
 		var sent policyv1.Eviction
 		k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -132,8 +143,8 @@ func TestAnEvictionNamesItsPod(t *testing.T) {
 	}
 }
 
-// TestErrorsSayWhatToDo, are final where another try cannot help, and never hold the token.
-func TestErrorsSayWhatToDo(t *testing.T) {
+// TestErrors: errors say what to do, are permanent if a retry cannot help, and never contain the token.
+func TestErrors(t *testing.T) {
 	srv := httptest.NewTLSServer(http.NotFoundHandler())
 	defer srv.Close()
 	anotherCA, _, err := cert.GenerateSelfSignedCertKey("api.internal.prod.example.com", nil, nil)
@@ -150,35 +161,39 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		final   bool
 		want    string
 	}{
-		{"not accepted", stub(t, status(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil)), true, "KOPS_SPOT_LOGIN"},
-		{"forbidden", stub(t, status(403, metav1.StatusReasonForbidden, `User "x" cannot get nodes`, nil)), true, "apply deploy/rbac.yaml"},
+		{"not accepted", stub(t, status(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil)), true,
+			"KOPS_SPOT_LOGIN"},
+		{"forbidden", stub(t, status(403, metav1.StatusReasonForbidden, `User "x" cannot get nodes`, nil)), true,
+			"apply deploy/rbac.yaml"},
 		{"another certificate", stranger, true, "KOPS_SPOT_CA"},
 		{"busy", stub(t, status(429, metav1.StatusReasonTooManyRequests, "busy", nil)), false, "busy"},
 		{"broken", stub(t, status(503, metav1.StatusReasonServiceUnavailable, "down", nil)), false, "down"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := c.cluster.NodeNamed(t.Context(), "n")
-			if err == nil || errors.Is(err, spot.ErrPermanent) != c.final || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "reading node n: ") {
+			if err == nil || errors.Is(err, spot.ErrPermanent) != c.final || !strings.Contains(err.Error(), c.want) ||
+				!strings.HasPrefix(err.Error(), "reading node n: ") {
 				t.Errorf("got %v", err)
 			}
 			if strings.Contains(err.Error(), "very-secret") {
-				t.Error("the token stands in the error")
+				t.Error("the token is in the error")
 			}
 		})
 	}
 }
 
-// TestNoRateLimitOfOurOwn: client-go's default of five requests a second is what makes other drainers late.
-func TestNoRateLimitOfOurOwn(t *testing.T) {
+// TestNoClientRateLimit: client-go's default of five requests per second would delay evictions.
+func TestNoClientRateLimit(t *testing.T) {
 	if k := stub(t, status(404, metav1.StatusReasonNotFound, "not found", nil)); k.client.GetRateLimiter() != nil {
-		t.Errorf("requests are limited to %v a second", k.client.GetRateLimiter().QPS())
+		t.Errorf("requests are limited to %v per second", k.client.GetRateLimiter().QPS())
 	}
 }
 
-// TestWatchThatIsRefused is told at once, and not tried again behind the domain's back.
-func TestWatchThatIsRefused(t *testing.T) {
+// TestRefusedWatch: the error is returned at once, without retries.
+func TestRefusedWatch(t *testing.T) {
 	var watches atomic.Int32
-	refuse := answering(status(429, metav1.StatusReasonTooManyRequests, "busy", &metav1.StatusDetails{RetryAfterSeconds: 1}), &watches)
+	refuse := answering(status(429, metav1.StatusReasonTooManyRequests, "busy",
+		&metav1.StatusDetails{RetryAfterSeconds: 1}), &watches)
 	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("watch") == "" {
 			w.Header().Set("Content-Type", "application/json")
@@ -192,7 +207,7 @@ func TestWatchThatIsRefused(t *testing.T) {
 	}
 }
 
-// TestKubeconfig logs in as its current context says, and explains a 401.
+// TestKubeconfig authenticates with the current context and explains a 401.
 func TestKubeconfig(t *testing.T) {
 	for token, want := range map[string]error{"good": nil, "bad": spot.ErrPermanent} {
 		srv, _ := accepting(t, "good")
@@ -207,17 +222,20 @@ func TestKubeconfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := evict(clusterOf(t, login), t.Context()); !errors.Is(err, want) || err != nil && !strings.Contains(err.Error(), "create a new kubeconfig") {
+		if err := evict(clusterOf(t, login), t.Context()); !errors.Is(err, want) || err != nil &&
+			!strings.Contains(err.Error(), "create a new kubeconfig") {
 			t.Errorf("%s: %v", token, err)
 		}
 	}
-	if _, _, err := (Kubeconfig{File: "/nowhere"}).LogIn(""); err == nil || !strings.Contains(err.Error(), "reading the kubeconfig") {
+	if _, _, err := (Kubeconfig{File: "/nowhere"}).LogIn(""); err == nil ||
+		!strings.Contains(err.Error(), "reading the kubeconfig") {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestPatchOf(t *testing.T) {
-	a := spot.Node{Version: "7", UID: "u", Labels: map[string]string{"keep": "1", "drop": "1"}, Taints: []spot.Taint{{Key: "other", Effect: "NoExecute", TimeAdded: time.Unix(0, 0).UTC()}}}
+	a := spot.Node{Version: "7", UID: "u", Labels: map[string]string{"keep": "1", "drop": "1"},
+		Taints: []spot.Taint{{Key: "other", Effect: "NoExecute", TimeAdded: time.Unix(0, 0).UTC()}}}
 	if p, err := patchOf(a, a); p != nil || err != nil {
 		t.Errorf("a node that does not change was patched: %s, %v", p, err)
 	}
@@ -238,9 +256,12 @@ func TestPodOf(t *testing.T) {
 	yes := true
 	at := metav1.NewTime(time.Unix(100, 0).UTC())
 	full := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "u", ResourceVersion: "9", DeletionTimestamp: &at, Finalizers: []string{"example.com/hold"},
-			Annotations:     map[string]string{"kubernetes.io/config.mirror": "x", "kops-spot.cast.ai/force": "never", "kops-spot.cast.ai.example.com/force": "x"},
-			OwnerReferences: []metav1.OwnerReference{{Kind: "Other", Name: "o"}, {Kind: "StatefulSet", Name: "db", UID: "s", Controller: &yes}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "u", ResourceVersion: "9", DeletionTimestamp: &at,
+			Finalizers: []string{"example.com/hold"},
+			Annotations: map[string]string{"kubernetes.io/config.mirror": "x", "kops-spot.cast.ai/force": "never",
+				"kops-spot.cast.ai.example.com/force": "x"},
+			OwnerReferences: []metav1.OwnerReference{{Kind: "Other", Name: "o"},
+				{Kind: "StatefulSet", Name: "db", UID: "s", Controller: &yes}}},
 		Spec: corev1.PodSpec{TerminationGracePeriodSeconds: &ten, Priority: &critical,
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 			Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}},
@@ -249,9 +270,12 @@ func TestPodOf(t *testing.T) {
 			{Type: corev1.PodReady, Status: corev1.ConditionTrue, Reason: "Ready"},
 			{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI"}}},
 	}
-	want := spot.Pod{Namespace: "n", Name: "p", UID: "u", Version: "9", GracePeriod: 10 * time.Second, Terminating: true, DeletionTimestamp: at.Time, Finished: true,
-		Mirror: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db", UID: "s"}, ToleratesCordon: true, Volumes: true, EmptyDir: true, Critical: true,
-		Finalizers: []string{"example.com/hold"}, DisruptedBy: "EvictionByEvictionAPI", Annotations: map[string]string{"kops-spot.cast.ai/force": "never"}}
+	want := spot.Pod{Namespace: "n", Name: "p", UID: "u", Version: "9", GracePeriod: 10 * time.Second,
+		Terminating: true, DeletionTimestamp: at.Time, Finished: true,
+		Mirror: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db", UID: "s"}, ToleratesCordon: true,
+		Volumes: true, EmptyDir: true, Critical: true,
+		Finalizers: []string{"example.com/hold"}, DisruptedBy: "EvictionByEvictionAPI",
+		Annotations: map[string]string{"kops-spot.cast.ai/force": "never"}}
 	if got := podOf(full); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
@@ -259,16 +283,17 @@ func TestPodOf(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"other": "x"}},
 		Spec: corev1.PodSpec{Volumes: []corev1.Volume{{VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},
 			{VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}}}},
-		Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionFalse, Reason: "PreemptionByScheduler"}}},
+		Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.DisruptionTarget,
+			Status: corev1.ConditionFalse, Reason: "PreemptionByScheduler"}}},
 	}
 	if got, want := podOf(spared), (spot.Pod{GracePeriod: 30 * time.Second}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 	unschedulable := corev1.Toleration{Key: "node.kubernetes.io/unschedulable", Operator: corev1.TolerationOpExists}
 	if toleratesCordon([]corev1.Toleration{unschedulable}) {
-		t.Error("a pod that does not tolerate the draining taint was taken to tolerate the cordon")
+		t.Error("a pod that does not tolerate the draining taint counts as tolerating the cordon")
 	}
 	if !toleratesCordon([]corev1.Toleration{unschedulable, {Key: "autoscaling.cast.ai/draining", Value: "true"}}) {
-		t.Error("a pod that tolerates both taints was taken not to tolerate the cordon")
+		t.Error("a pod that tolerates both taints counts as not tolerating the cordon")
 	}
 }

@@ -12,7 +12,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// kubeconfig writes one with a context for each pair of a context's and a server's name; the first is the current one.
+// kubeconfig writes a kubeconfig with a context for each pair of context and server name. The first is current.
 func kubeconfig(t *testing.T, contexts ...[2]string) string {
 	t.Helper()
 	cfg := clientcmdapi.NewConfig()
@@ -29,7 +29,7 @@ func kubeconfig(t *testing.T, contexts ...[2]string) string {
 	return path
 }
 
-func TestKubeconfigLogIn(t *testing.T) {
+func TestKubeconfigContexts(t *testing.T) {
 	two := kubeconfig(t, [2]string{"prod", "https://prod"}, [2]string{"staging", "https://staging"})
 	dev := kubeconfig(t, [2]string{"dev", "https://dev"})
 	none := filepath.Join(t.TempDir(), "none")
@@ -43,15 +43,22 @@ func TestKubeconfigLogIn(t *testing.T) {
 		in     Context
 		err    string
 	}{
-		"the current context":            {login: Kubeconfig{File: two}, server: "https://prod", in: Context{"prod", "prod.example.com"}},
-		"another context":                {login: Kubeconfig{File: two, Context: "staging"}, server: "https://staging", in: Context{"staging", "staging.example.com"}},
-		"the one that is named":          {login: Kubeconfig{File: dev, Files: []string{two}}, server: "https://dev", in: Context{"dev", "dev.example.com"}},
-		"the first of those there are":   {login: Kubeconfig{Files: []string{none, dev, two}}, server: "https://dev", in: Context{"dev", "dev.example.com"}},
-		"a context of a later file":      {login: Kubeconfig{Files: []string{dev, two}, Context: "staging"}, server: "https://staging", in: Context{"staging", "staging.example.com"}},
-		"a context that there is not":    {login: Kubeconfig{File: two, Context: "test"}, err: `context "test" does not exist`},
-		"a named file that there is not": {login: Kubeconfig{File: none}, err: "no such file"},
-		"no file":                        {login: Kubeconfig{Files: []string{none}}, err: "no kubeconfig found: set --kubeconfig"},
-		"a file that is none":            {login: Kubeconfig{File: bad}, err: "reading the kubeconfig: "},
+		"the current context": {login: Kubeconfig{File: two}, server: "https://prod",
+			in: Context{"prod", "prod.example.com"}},
+		"another context": {login: Kubeconfig{File: two, Context: "staging"}, server: "https://staging",
+			in: Context{"staging", "staging.example.com"}},
+		"the named file": {login: Kubeconfig{File: dev, Files: []string{two}}, server: "https://dev",
+			in: Context{"dev", "dev.example.com"}},
+		"the first existing file": {login: Kubeconfig{Files: []string{none, dev, two}}, server: "https://dev",
+			in: Context{"dev", "dev.example.com"}},
+		"a context of a later file": {login: Kubeconfig{Files: []string{dev, two}, Context: "staging"},
+			server: "https://staging", in: Context{"staging", "staging.example.com"}},
+		"a missing context": {login: Kubeconfig{File: two, Context: "test"},
+			err: `context "test" does not exist`},
+		"a missing named file": {login: Kubeconfig{File: none}, err: "no such file"},
+		"no file": {login: Kubeconfig{Files: []string{none}},
+			err: "no kubeconfig found: set --kubeconfig"},
+		"an invalid file": {login: Kubeconfig{File: bad}, err: "reading the kubeconfig: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, in, err := c.login.LogIn("test")
@@ -71,8 +78,8 @@ func TestKubeconfigLogIn(t *testing.T) {
 	}
 }
 
-// TestKubeconfigThatIsNotAccepted says what to do, and nothing of the token.
-func TestKubeconfigLogInThatIsNotAccepted(t *testing.T) {
+// TestKubeconfigRejected: the error says what to do and does not contain the token.
+func TestKubeconfigRejected(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Unauthorized", http.StatusUnauthorized)
 	}))
@@ -82,7 +89,8 @@ func TestKubeconfigLogInThatIsNotAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = clusterOf(t, cfg).KopsName(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "create a new kubeconfig") || strings.Contains(err.Error(), "very-secret") {
+	if err == nil || !strings.Contains(err.Error(), "create a new kubeconfig") ||
+		strings.Contains(err.Error(), "very-secret") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// TestAttachmentsAreReadPageByPage, and only those of the node are told.
-func TestAttachmentsAreReadPageByPage(t *testing.T) {
+// TestAttachmentsPagination: all pages are read, and only the node's attachments are returned.
+func TestAttachmentsPagination(t *testing.T) {
 	var asked []string
 	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
@@ -34,12 +34,12 @@ func TestAttachmentsAreReadPageByPage(t *testing.T) {
 	}
 	const path = "/apis/storage.k8s.io/v1/volumeattachments 500 "
 	if want := []string{path, path + "more"}; !slices.Equal(asked, want) {
-		t.Errorf("asked %q, want %q", asked, want)
+		t.Errorf("requested %q, want %q", asked, want)
 	}
 }
 
-// TestMarkedNodesAreSelectedByTheServer, page by page.
-func TestMarkedNodesAreSelectedByTheServer(t *testing.T) {
+// TestCordonedNodesPagination: the server selects the nodes, page by page.
+func TestCordonedNodesPagination(t *testing.T) {
 	var asked []string
 	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
@@ -57,18 +57,19 @@ func TestMarkedNodesAreSelectedByTheServer(t *testing.T) {
 	}
 	const selector = "autoscaling.cast.ai/draining=spot-interruption 500 "
 	if want := []string{selector, selector + "more"}; !slices.Equal(asked, want) {
-		t.Errorf("asked %q, want %q", asked, want)
+		t.Errorf("requested %q, want %q", asked, want)
 	}
 }
 
-// TestWhatADeletionOfANodeMeans.
-func TestWhatADeletionOfANodeMeans(t *testing.T) {
+func TestDeleteNodeResponses(t *testing.T) {
 	for _, c := range []struct {
 		answer metav1.Status
 		is     error
 	}{
-		{metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: 200}, nil},
-		{status(404, metav1.StatusReasonNotFound, `nodes "n" not found`, &metav1.StatusDetails{Name: "n"}), spot.ErrNotFound},
+		{metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess,
+			Code: 200}, nil},
+		{status(404, metav1.StatusReasonNotFound, `nodes "n" not found`, &metav1.StatusDetails{Name: "n"}),
+			spot.ErrNotFound},
 		{status(409, metav1.StatusReasonConflict, "the UID in the precondition does not match", nil), spot.ErrChanged},
 		{status(403, metav1.StatusReasonForbidden, `User "x" cannot delete nodes`, nil), spot.ErrPermanent},
 	} {
@@ -79,8 +80,9 @@ func TestWhatADeletionOfANodeMeans(t *testing.T) {
 	}
 }
 
-// TestDeleteClaim deletes it in the version that the server has, and knows a claim that is gone from a kind that is not there.
-func TestDeleteClaim(t *testing.T) {
+// TestDeleteClaim: the claim is deleted in the version that the server supports. A missing claim and a missing CRD
+// differ.
+func TestDeleteNodeClaim(t *testing.T) {
 	gone := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404,"message":"nodeclaims.karpenter.sh \"c\" not found","details":{"name":"c","group":"karpenter.sh","kind":"nodeclaims"}}`
 	refused := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"nodeclaims.karpenter.sh \"c\" is forbidden"}`
 	const object = `{"kind":"NodeClaim","apiVersion":"karpenter.sh/v1","metadata":{"name":"c","finalizers":["karpenter.sh/termination"]}}`
@@ -96,21 +98,26 @@ func TestDeleteClaim(t *testing.T) {
 		{name: "deleted", served: "v1", code: 200, answer: object, request: "v1"},
 		{name: "gone", served: "v1", code: 404, answer: gone, is: spot.ErrNotFound, request: "v1"},
 		{name: "deleted in the older version", served: "v1beta1", code: 200, answer: object, request: "v1 v1beta1"},
-		{name: "gone in the older version", served: "v1beta1", code: 404, answer: gone, is: spot.ErrNotFound, request: "v1 v1beta1"},
+		{name: "gone in the older version", served: "v1beta1", code: 404, answer: gone, is: spot.ErrNotFound,
+			request: "v1 v1beta1"},
 		{name: "no such kind", is: spot.ErrNotFound, request: "v1 v1beta1"},
-		{name: "forbidden", served: "v1", code: 403, answer: refused, is: spot.ErrPermanent, says: "apply deploy/rbac-karpenter.yaml", request: "v1"},
-		{name: "broken", served: "v1", code: 500, answer: `{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,"message":"etcd"}`, says: "etcd", request: "v1"},
+		{name: "forbidden", served: "v1", code: 403, answer: refused, is: spot.ErrPermanent,
+			says: "apply deploy/rbac-karpenter.yaml", request: "v1"},
+		{name: "broken", served: "v1", code: 500,
+			answer: `{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,"message":"etcd"}`, says: "etcd",
+			request: "v1"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
 			var versions []string
 			k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				parts := strings.Split(r.URL.Path, "/") // /apis/karpenter.sh/<version>/nodeclaims/c
-				if r.Method != http.MethodDelete || len(parts) != 6 || parts[2] != "karpenter.sh" || parts[4]+"/"+parts[5] != "nodeclaims/c" {
-					t.Errorf("asked %s %s", r.Method, r.URL.Path)
+				if r.Method != http.MethodDelete || len(parts) != 6 || parts[2] != "karpenter.sh" ||
+					parts[4]+"/"+parts[5] != "nodeclaims/c" {
+					t.Errorf("requested %s %s", r.Method, r.URL.Path)
 				}
 				versions = append(versions, parts[3])
 				if parts[3] != c.served {
-					http.NotFound(w, r) // as the API server does, in plain text
+					http.NotFound(w, r) // plain text, as the API server does
 					return
 				}
 				w.Header().Set("Content-Type", "application/json")
@@ -118,11 +125,12 @@ func TestDeleteClaim(t *testing.T) {
 				_, _ = io.WriteString(w, c.answer)
 			}))
 			err := k.DeleteNodeClaim(t.Context(), "c")
-			if (err == nil) != (c.code == 200) || c.is != nil && !errors.Is(err, c.is) || err != nil && !strings.Contains(err.Error(), c.says) {
+			if (err == nil) != (c.code == 200) || c.is != nil && !errors.Is(err, c.is) || err != nil &&
+				!strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v", err)
 			}
 			if got := strings.Join(versions, " "); got != c.request {
-				t.Errorf("asked in %s, want %s", got, c.request)
+				t.Errorf("requested version %s, want %s", got, c.request)
 			}
 		})
 	}

@@ -23,7 +23,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// accepting is a server that accepts one token, and counts what it is asked.
+// accepting starts a server that accepts one token and counts the requests.
 func accepting(t *testing.T, token string) (*httptest.Server, *atomic.Int32) {
 	t.Helper()
 	var asked atomic.Int32
@@ -54,7 +54,7 @@ func clusterOf(t *testing.T, login *rest.Config) *Cluster {
 	return c
 }
 
-// inTurn is a source that says one text after the other, and the last one for ever.
+// inTurn returns a source of the texts in turn, which repeats the last one.
 func inTurn(texts ...string) (Source, *atomic.Int32) {
 	var read atomic.Int32
 	return func(context.Context) (string, error) {
@@ -66,7 +66,7 @@ func evict(c *Cluster, ctx context.Context) error {
 	return c.Evict(ctx, spot.Pod{Namespace: "d", Name: "p", UID: "u"}, time.Second, false)
 }
 
-// TestRotatedToken: the request that finds the token outdated succeeds with the new one, its body included.
+// TestRotatedToken: a request that is refused with an outdated token succeeds with the new one, including its body.
 func TestRotatedToken(t *testing.T) {
 	srv, asked := accepting(t, "new")
 	source, read := inTurn("old\n", "new\n")
@@ -75,7 +75,7 @@ func TestRotatedToken(t *testing.T) {
 	if _, err := stored.token(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	stored.readAt = time.Now().Add(-time.Hour) // it was good for an hour
+	stored.readAt = time.Now().Add(-time.Hour) // it was valid for an hour
 	c := clusterOf(t, login)
 	for range 3 {
 		if err := evict(c, t.Context()); err != nil {
@@ -83,17 +83,19 @@ func TestRotatedToken(t *testing.T) {
 		}
 	}
 	if asked.Load() != 4 || read.Load() != 2 {
-		t.Errorf("%d requests and %d reads of the token for three evictions and one rotation", asked.Load(), read.Load())
+		t.Errorf("%d requests and %d reads of the token for three evictions and one rotation", asked.Load(),
+			read.Load())
 	}
 }
 
-// TestTokenThatIsNotAccepted is not read again and again.
-func TestTokenThatIsNotAccepted(t *testing.T) {
+// TestRejectedToken is not read repeatedly.
+func TestRejectedToken(t *testing.T) {
 	srv, asked := accepting(t, "another")
 	source, read := inTurn("very-secret")
 	c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, ""))
 	for range 3 {
-		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || strings.Contains(err.Error(), "very-secret") {
+		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) ||
+			strings.Contains(err.Error(), "very-secret") {
 			t.Fatalf("got %v", err)
 		}
 	}
@@ -102,7 +104,7 @@ func TestTokenThatIsNotAccepted(t *testing.T) {
 	}
 }
 
-func TestTokensThatCannotBe(t *testing.T) {
+func TestInvalidTokens(t *testing.T) {
 	srv, asked := accepting(t, "x")
 	for name, source := range map[string]Source{
 		"empty": text(" \n"),
@@ -112,25 +114,27 @@ func TestTokensThatCannotBe(t *testing.T) {
 		},
 	} {
 		c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, ""))
-		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "reading the API token") {
+		if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) ||
+			!strings.Contains(err.Error(), "reading the API token") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if asked.Load() != 0 {
-		t.Error("the server was asked without a token")
+		t.Error("the server got a request without a token")
 	}
 }
 
-func TestExpiredTokenIsNamed(t *testing.T) {
+func TestExpiredToken(t *testing.T) {
 	srv, _ := accepting(t, "x")
 	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"exp":1767225600}`))
 	c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, text("h."+claims+".s"), ""))
-	if _, err := c.NodeNamed(t.Context(), "n"); err == nil || !strings.Contains(err.Error(), "the token expired on Thu, 01 Jan 2026 00:00:00 UTC") {
+	if _, err := c.NodeNamed(t.Context(), "n"); err == nil ||
+		!strings.Contains(err.Error(), "the token expired on Thu, 01 Jan 2026 00:00:00 UTC") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestRotatedCA: the request that finds the bundle outdated succeeds with the new one.
+// TestRotatedCA: a connection that fails with an outdated bundle succeeds with the new one.
 func TestRotatedCA(t *testing.T) {
 	srv, _ := accepting(t, "t")
 	old, _, err := cert.GenerateSelfSignedCertKey("old", nil, nil)
@@ -154,16 +158,18 @@ func TestRotatedCA(t *testing.T) {
 		t.Errorf("got %v after %d reads", err, read.Load())
 	}
 	c = clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text("nothing")}, text("t"), ""))
-	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "the CA bundle contains no certificate") {
+	if err := evict(c, t.Context()); err == nil || !errors.Is(err, spot.ErrPermanent) ||
+		!strings.Contains(err.Error(), "the CA bundle contains no certificate") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestServerName: a load balancer's name is not in the certificate; the name that is there is demanded instead.
+// TestServerName: the certificate lacks the load balancer's name, so the configured name is checked instead.
 func TestServerName(t *testing.T) {
 	srv, _ := accepting(t, "t")
 	for name, good := range map[string]bool{"example.com": true, "api.internal.prod.example.org": false} {
-		c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv)), TLSServerName: name}, text("t"), ""))
+		c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv)), TLSServerName: name}, text("t"),
+			""))
 		if err := evict(c, t.Context()); (err == nil) != good {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -175,12 +181,14 @@ func iamOf(id aws.Credentials, whoAmI func(context.Context) (string, error)) IAM
 		Credentials: credentials.NewStaticCredentialsProvider(id.AccessKeyID, id.SecretAccessKey, id.SessionToken)}
 }
 
-var lambdaRole = aws.Credentials{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "very-secret-key", SessionToken: "a-session-token"}
+var lambdaRole = aws.Credentials{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "very-secret-key",
+	SessionToken: "a-session-token"}
 
-// TestIAMToken has the form that aws-iam-authenticator reads, whatever endpoint the environment sets for our own calls.
+// TestIAMToken has the form that aws-iam-authenticator expects, whatever endpoint the environment sets for AWS.
 func TestIAMToken(t *testing.T) {
 	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-	for region, host := range map[string]string{"eu-west-1": "sts.eu-west-1.amazonaws.com", "us-east-1": "sts.us-east-1.amazonaws.com", "cn-north-1": "sts.cn-north-1.amazonaws.com.cn"} {
+	for region, host := range map[string]string{"eu-west-1": "sts.eu-west-1.amazonaws.com",
+		"us-east-1": "sts.us-east-1.amazonaws.com", "cn-north-1": "sts.cn-north-1.amazonaws.com.cn"} {
 		identity := iamOf(lambdaRole, nil)
 		identity.Region = region
 		token, err := (&iamToken{IAM: identity}).token(t.Context(), "")
@@ -197,12 +205,13 @@ func TestIAMToken(t *testing.T) {
 			t.Fatal(err)
 		}
 		q := u.Query()
-		if u.Scheme != "https" || u.Host != host || u.Path != "/" || q.Get("Action") != "GetCallerIdentity" || q.Get("X-Amz-Expires") != "900" ||
+		if u.Scheme != "https" || u.Host != host || u.Path != "/" || q.Get("Action") != "GetCallerIdentity" ||
+			q.Get("X-Amz-Expires") != "900" ||
 			q.Get("X-Amz-SignedHeaders") != "host;x-k8s-aws-id" || q.Get("X-Amz-Security-Token") != "a-session-token" {
 			t.Errorf("%s: %s", region, u)
 		}
 		if strings.Contains(string(raw), "very-secret-key") {
-			t.Error("the secret key stands in the token")
+			t.Error("the secret key is in the token")
 		}
 	}
 }
@@ -221,19 +230,19 @@ func TestIAMTokenIsRenewed(t *testing.T) {
 		first := get("")
 		time.Sleep(9 * time.Minute)
 		if get("") != first {
-			t.Error("a token was made anew long before its end")
+			t.Error("a token was renewed long before it expires")
 		}
 		time.Sleep(2 * time.Minute)
 		second := get("")
 		if second == first {
-			t.Error("a token of eleven minutes was used again: it ends at fifteen")
+			t.Error("an 11-minute-old token was reused: it expires after 15")
 		}
 		if get(second) != second {
-			t.Error("a token that was just made was made again when it was not accepted")
+			t.Error("a rejected token was renewed just after it was created")
 		}
 		time.Sleep(2 * time.Minute)
 		if get(second) == second {
-			t.Error("a token that was not accepted was not made again: the credentials may be others by now")
+			t.Error("a rejected token was not renewed: the credentials may have changed")
 		}
 	})
 }
@@ -242,30 +251,36 @@ func TestIAMTokenTooLong(t *testing.T) {
 	long := lambdaRole
 	long.SessionToken = strings.Repeat("x", 3000)
 	c := clusterOf(t, WithIAM(Endpoint{Server: "https://127.0.0.1:1"}, iamOf(long, nil), ""))
-	if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "the authenticator's limit of 4096") || strings.Contains(err.Error(), "xxxx") {
+	if _, err := c.NodeNamed(t.Context(), "n"); !errors.Is(err, spot.ErrPermanent) ||
+		!strings.Contains(err.Error(), "the authenticator's limit of 4096") || strings.Contains(err.Error(), "xxxx") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestWhyALoginIsRefused: the API server answers a wrong key, a role that is not mapped, a wrong cluster ID and a wrong
-// clock alike. AWS is asked on a refusal, and only then, and once.
-func TestWhyALoginIsRefused(t *testing.T) {
+// TestUnauthorizedReasons: the API server sends the same response for a wrong key, an unmapped role, a wrong cluster ID
+// and a wrong clock. The client then asks AWS once, and only after a refusal.
+func TestUnauthorizedReasons(t *testing.T) {
 	const session = "arn:aws:sts::123456789012:assumed-role/CastLambdaRoleForSpot/cast-spot-handler"
 	for _, c := range []struct {
 		name  string
-		date  time.Duration // what the server's clock is ahead of ours
+		date  time.Duration // how far the server's clock is ahead
 		arn   string
 		err   error
 		want  []string
 		asked int32
 	}{
-		{name: "the local clock is ahead", date: -20 * time.Minute, want: []string{"the local clock is 20m0s ahead of the API server's"}},
-		{name: "the local clock is behind", date: 20 * time.Minute, want: []string{"the local clock is 20m0s behind the API server's"}},
-		{name: "AWS does not know the key", err: fmt.Errorf("getting the caller identity: %w: InvalidClientTokenId", spot.ErrPermanent), asked: 1,
+		{name: "the local clock is ahead", date: -20 * time.Minute,
+			want: []string{"the local clock is 20m0s ahead of the API server's"}},
+		{name: "the local clock is behind", date: 20 * time.Minute,
+			want: []string{"the local clock is 20m0s behind the API server's"}},
+		{name: "the key is unknown to AWS",
+			err: fmt.Errorf("getting the caller identity: %w: InvalidClientTokenId", spot.ErrPermanent), asked: 1,
 			want: []string{"AWS rejects it, too", "InvalidClientTokenId"}},
-		{name: "AWS cannot be asked", err: errors.New("connection refused"), asked: 2, want: []string{`cluster ID "prod.example.com"`, "connection refused"}},
+		{name: "AWS cannot be asked", err: errors.New("connection refused"), asked: 2,
+			want: []string{`cluster ID "prod.example.com"`, "connection refused"}},
 		{name: "the cluster does not know it", arn: session, asked: 1,
-			want: []string{session, `cluster ID "prod.example.com"`, "does not know one of the two", "map arn:aws:iam::123456789012:role/CastLambdaRoleForSpot", "KOPS_SPOT_LOGIN=iam:"}},
+			want: []string{session, `cluster ID "prod.example.com"`, "does not know one of the two",
+				"map arn:aws:iam::123456789012:role/CastLambdaRoleForSpot", "KOPS_SPOT_LOGIN=iam:"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -274,10 +289,11 @@ func TestWhyALoginIsRefused(t *testing.T) {
 			}))
 			defer srv.Close()
 			var asked atomic.Int32
-			cluster := clusterOf(t, WithIAM(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, iamOf(lambdaRole, func(context.Context) (string, error) {
-				asked.Add(1)
-				return c.arn, c.err
-			}), ""))
+			cluster := clusterOf(t, WithIAM(Endpoint{Server: srv.URL, CA: text(pemOf(srv))},
+				iamOf(lambdaRole, func(context.Context) (string, error) {
+					asked.Add(1)
+					return c.arn, c.err
+				}), ""))
 			for range 2 {
 				_, err := cluster.NodeNamed(t.Context(), "n")
 				if !errors.Is(err, spot.ErrPermanent) || !strings.Contains(err.Error(), "(401)") {
@@ -288,18 +304,19 @@ func TestWhyALoginIsRefused(t *testing.T) {
 						t.Errorf("%q is not in: %v", want, err)
 					}
 				}
-				if strings.Contains(err.Error(), "very-secret-key") || strings.Contains(err.Error(), "a-session-token") {
-					t.Error("a secret stands in the error")
+				if strings.Contains(err.Error(), "very-secret-key") ||
+					strings.Contains(err.Error(), "a-session-token") {
+					t.Error("a secret is in the error")
 				}
 			}
 			if asked.Load() != c.asked {
-				t.Errorf("AWS was asked %d times, want %d", asked.Load(), c.asked)
+				t.Errorf("AWS got %d requests, want %d", asked.Load(), c.asked)
 			}
 		})
 	}
 }
 
-func TestMappable(t *testing.T) {
+func TestMappableARN(t *testing.T) {
 	for arn, want := range map[string]string{
 		"arn:aws:sts::1:assumed-role/R/s":            "arn:aws:iam::1:role/R",
 		"arn:aws-cn:sts::1:assumed-role/R/s":         "arn:aws-cn:iam::1:role/R",

@@ -8,15 +8,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// wrote is what the API server notes of a write.
+// wrote returns a managed field entry of the API server.
 func wrote(manager string, minute int64, fields string) metav1.ManagedFieldsEntry {
 	at := metav1.NewTime(time.Unix(60*minute, 0))
-	return metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: &at,
+	return metav1.ManagedFieldsEntry{Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1",
+		Time:       &at,
 		FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields)}
 }
 
-// TestWhoCordonedANode is read from what the API server notes about fields.
-func TestWhoCordonedANode(t *testing.T) {
+// TestCordonedBy: who cordoned a node is read from its managed fields.
+func TestCordonedBy(t *testing.T) {
 	const (
 		cordon = `{"f:spec":{"f:taints":{},"f:unschedulable":{}}}`
 		taint  = `{"f:metadata":{"f:labels":{".":{},"f:unschedulable":{}}},"f:spec":{"f:taints":{}}}`
@@ -37,13 +38,16 @@ func TestWhoCordonedANode(t *testing.T) {
 		node *corev1.Node
 		want string
 	}{
-		{"one of several writers", cordoned(wrote("kubelet", 9, taint), wrote("kubectl-cordon", 1, cordon), wrote("other", 9, taint)), "kubectl-cordon"},
-		{"the last of two", cordoned(wrote("early", 1, cordon), wrote("late", 3, cordon), wrote("middle", 2, cordon)), "late"},
+		{"one of several writers", cordoned(wrote("kubelet", 9, taint), wrote("kubectl-cordon", 1, cordon),
+			wrote("other", 9, taint)), "kubectl-cordon"},
+		{"the last of two", cordoned(wrote("early", 1, cordon), wrote("late", 3, cordon), wrote("middle", 2, cordon)),
+			"late"},
 		{"a writer without a time", cordoned(undated), "undated"},
 		{"a writer without a time beside one with", cordoned(wrote("dated", 1, cordon), undated), "dated"},
 		{"nobody noted", cordoned(), ""},
 		{"no fields noted", cordoned(bare), ""},
-		{"fields of another form", cordoned(wrote("strange", 1, `[1]`), wrote("broken", 1, `{"f:spec":{"f:unsch`), wrote("other", 2, `{"f:spec":"x"}`)), ""},
+		{"fields in an unknown form", cordoned(wrote("strange", 1, `[1]`), wrote("broken", 1, `{"f:spec":{"f:unsch`),
+			wrote("other", 2, `{"f:spec":"x"}`)), ""},
 		{"a node that is open", open(wrote("kubectl-uncordon", 1, cordon)), ""},
 	} {
 		if got := nodeOf(c.node).CordonedBy; got != c.want {
@@ -52,8 +56,8 @@ func TestWhoCordonedANode(t *testing.T) {
 	}
 }
 
-// TestWhatANodeTells beside itself: the claim that owns it, and what is attached to it.
-func TestWhatANodeTells(t *testing.T) {
+// TestNodeDetails: the NodeClaim that owns the node, and the attached volumes.
+func TestNodeDetails(t *testing.T) {
 	n := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{
 			{APIVersion: "v1", Kind: "NodeClaim", Name: "core"},
@@ -67,10 +71,11 @@ func TestWhatANodeTells(t *testing.T) {
 	if got.NodeClaim != "general-x7k2p" {
 		t.Errorf("the claim is %q", got.NodeClaim)
 	}
-	if len(got.AttachedVolumes) != 2 || got.AttachedVolumes[0] != "kubernetes.io/csi/ebs.csi.aws.com^vol-1" || got.AttachedVolumes[1] != "kubernetes.io/csi/ebs.csi.aws.com^vol-2" {
-		t.Errorf("attached is %q", got.AttachedVolumes)
+	if len(got.AttachedVolumes) != 2 || got.AttachedVolumes[0] != "kubernetes.io/csi/ebs.csi.aws.com^vol-1" ||
+		got.AttachedVolumes[1] != "kubernetes.io/csi/ebs.csi.aws.com^vol-2" {
+		t.Errorf("the attached volumes are %q", got.AttachedVolumes)
 	}
 	if got := nodeOf(&corev1.Node{}); got.NodeClaim != "" || got.AttachedVolumes != nil {
-		t.Errorf("an empty node tells %+v", got)
+		t.Errorf("an empty node has %+v", got)
 	}
 }

@@ -23,17 +23,18 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// apiServer is a kube-apiserver in this process. There can be one: its feature gates, metrics and logs are global.
+// apiServer is a kube-apiserver in this process. Only one is possible: its feature gates, metrics and logs are global.
 type apiServer struct {
 	url    string
 	cancel context.CancelFunc
-	ended  chan struct{} // closed once it has ended; err says why
+	ended  chan struct{} // closed when it has stopped; err has the reason
 	err    error
 }
 
-// startAPIServer starts kube-apiserver on listener, behind RBAC. extra flags come after its own and win over them.
-// It returns before the server answers.
-func startAPIServer(listener net.Listener, dir, etcd string, creds *credentials, logs io.Writer, extra []string) (*apiServer, error) {
+// startAPIServer starts kube-apiserver on listener with RBAC. extra flags override its own. It returns before the
+// server is ready.
+func startAPIServer(listener net.Listener, dir, etcd string, creds *credentials, logs io.Writer,
+	extra []string) (*apiServer, error) {
 	policy := filepath.Join(dir, "audit-policy.yaml")
 	if err := os.WriteFile(policy, []byte(auditPolicy()), 0o600); err != nil {
 		return nil, fmt.Errorf("writing the audit policy: %w", err)
@@ -42,7 +43,7 @@ func startAPIServer(listener net.Listener, dir, etcd string, creds *credentials,
 	flags := append([]string{
 		"--etcd-servers=" + etcd,
 		"--advertise-address=127.0.0.1",
-		// The endpoint reconciler refuses a loopback address and ends the server.
+		// The endpoint reconciler rejects a loopback address and stops the server.
 		"--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--tls-cert-file=" + creds.servingCertFile,
@@ -55,7 +56,7 @@ func startAPIServer(listener net.Listener, dir, etcd string, creds *credentials,
 		"--service-account-signing-key-file=" + creds.serviceKeyFile,
 		"--audit-policy-file=" + policy,
 		"--audit-log-path=" + filepath.Join(dir, protocol.AuditLogFile),
-		// By default the log is begun anew at 100 MB, and a test would count only what came after.
+		// By default, the log is rotated at 100 MB, and a test would count only the later requests.
 		"--audit-log-maxsize=100000",
 	}, extra...)
 
@@ -79,7 +80,7 @@ func startAPIServer(listener net.Listener, dir, etcd string, creds *credentials,
 	if err := logsapi.ValidateAndApplyWithOptions(opts.Logs, streams, gates); err != nil {
 		return nil, fmt.Errorf("setting up logs: %w", err)
 	}
-	// The server's clients would print warnings of its own APIs to standard error.
+	// The server's own clients would print API warnings to standard error.
 	restclient.SetDefaultWarningHandler(restclient.NoWarnings{})
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -96,9 +97,10 @@ func startAPIServer(listener net.Listener, dir, etcd string, creds *credentials,
 	return s, nil
 }
 
-// prepareAPIServer does what kube-apiserver's command does between reading flags and serving. The command itself
-// would take over the process's signals, and wait a minute at the end for whoever still watches.
-func prepareAPIServer(ctx context.Context, opts *options.ServerRunOptions) (serve func(context.Context) error, err error) {
+// prepareAPIServer replaces the part of kube-apiserver's command between reading flags and serving. The command itself
+// would handle the process's signals and, at the end, wait a minute for open watches.
+func prepareAPIServer(ctx context.Context, opts *options.ServerRunOptions) (serve func(context.Context) error,
+	err error) {
 	completed, err := opts.Complete(ctx)
 	if err != nil {
 		return nil, err
@@ -126,7 +128,7 @@ func prepareAPIServer(ctx context.Context, opts *options.ServerRunOptions) (serv
 	return prepared.Run, nil
 }
 
-// waitReady waits until the server answers, RBAC's bootstrap roles and priority levels included.
+// waitReady waits until the server is ready, including RBAC's bootstrap roles and priority levels.
 func (s *apiServer) waitReady(ctx context.Context, client clientset.Interface) error {
 	err := poll(ctx, func() bool {
 		select {
@@ -148,7 +150,7 @@ func (s *apiServer) waitReady(ctx context.Context, client clientset.Interface) e
 	return nil
 }
 
-// cause says why the server ended, which by itself it never should. Call it only after ended is closed.
+// cause returns the reason why the server stopped. Call it only after ended is closed.
 func (s *apiServer) cause() error {
 	if s.err != nil {
 		return s.err
@@ -156,7 +158,7 @@ func (s *apiServer) cause() error {
 	return errors.New("it ended by itself")
 }
 
-// stop ends the server, and no longer waits for it after three seconds: its state is thrown away with it.
+// stop stops the server and waits up to three seconds. Its state is not needed afterwards.
 func (s *apiServer) stop() {
 	s.cancel()
 	select {
@@ -165,8 +167,8 @@ func (s *apiServer) stop() {
 	}
 }
 
-// auditPolicy keeps who asked what, and how it was answered, of everyone but the control plane itself. A request is
-// logged when it has been answered; a watch also when it begins.
+// auditPolicy logs each request and its response, except for the control plane's own. A request is logged when it has
+// been answered, a watch also when it begins.
 func auditPolicy() string {
 	own := []string{"system:apiserver", controllersUser, schedulerUser, kubeletUser, attacherUser}
 	return fmt.Sprintf(`apiVersion: audit.k8s.io/v1

@@ -35,8 +35,8 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 )
 
-// controllers builds kube-controller-manager's controllers on shared informers: first all of them, then the informers
-// start, then they run. A controller built later would miss its informers' start.
+// controllers builds kube-controller-manager's controllers on shared informers. All controllers are created before the
+// informers start, because a later one would miss their start.
 type controllers struct {
 	client   clientset.Interface
 	json     *restclient.Config // for clients of any type, which cannot speak protobuf
@@ -45,8 +45,8 @@ type controllers struct {
 	runs     []func(context.Context)
 }
 
-// startControllers starts the controllers that matter to a node's end, and those that make the API server feel like
-// a cluster: namespaces that can be deleted and have a ServiceAccount, roles that aggregate.
+// startControllers starts the controllers that handle terminating nodes, and those that a working cluster needs:
+// namespaces that can be deleted and have a ServiceAccount, and aggregated roles.
 func startControllers(ctx context.Context, cfg *restclient.Config, creds *credentials, settings Config) error {
 	client, err := clientset.NewForConfig(protobuf(cfg))
 	if err != nil {
@@ -100,7 +100,8 @@ func (c *controllers) runWith(workers int, f func(context.Context, int)) {
 
 func (c *controllers) addWorkloads(ctx context.Context) error {
 	core, apps := c.shared.Core().V1(), c.shared.Apps().V1()
-	deployments, err := deployment.NewDeploymentController(ctx, apps.Deployments(), apps.ReplicaSets(), core.Pods(), c.client)
+	deployments, err := deployment.NewDeploymentController(ctx, apps.Deployments(), apps.ReplicaSets(), core.Pods(),
+		c.client)
 	if err != nil {
 		return err
 	}
@@ -111,8 +112,10 @@ func (c *controllers) addWorkloads(ctx context.Context) error {
 	}
 	c.runWith(5, deployments.Run)
 	c.runWith(5, daemonSets.Run)
-	c.runWith(5, replicaset.NewReplicaSetController(ctx, apps.ReplicaSets(), core.Pods(), c.client, replicaset.BurstReplicas).Run)
-	c.runWith(5, statefulset.NewStatefulSetController(ctx, core.Pods(), apps.StatefulSets(), core.PersistentVolumeClaims(),
+	c.runWith(5, replicaset.NewReplicaSetController(ctx, apps.ReplicaSets(), core.Pods(), c.client,
+		replicaset.BurstReplicas).Run)
+	c.runWith(5, statefulset.NewStatefulSetController(ctx, core.Pods(), apps.StatefulSets(),
+		core.PersistentVolumeClaims(),
 		apps.ControllerRevisions(), c.client).Run)
 	return nil
 }
@@ -121,7 +124,8 @@ func (c *controllers) addDisruption(ctx context.Context) error {
 	core, apps := c.shared.Core().V1(), c.shared.Apps().V1()
 	discovery := c.client.Discovery()
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(discovery))
-	scales, err := scale.NewForConfig(c.json, mapper, dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(discovery))
+	scales, err := scale.NewForConfig(c.json, mapper, dynamic.LegacyAPIPathResolverFunc,
+		scale.NewDiscoveryScaleKindResolver(discovery))
 	if err != nil {
 		return err
 	}
@@ -131,15 +135,16 @@ func (c *controllers) addDisruption(ctx context.Context) error {
 	return nil
 }
 
-// addNodes adds what acts on nodes that are not Ready. Without the node lifecycle controller, the taint that every new
-// node is created with would stay and no pod would ever be scheduled.
+// addNodes adds the controllers for nodes that are not Ready. Without the node lifecycle controller, the initial taint
+// of every node would stay and no pod would be scheduled.
 func (c *controllers) addNodes(ctx context.Context) error {
 	core := c.shared.Core().V1()
 	grace := c.settings.NodeGrace
-	lifecycle, err := nodelifecycle.NewNodeLifecycleController(ctx, c.shared.Coordination().V1().Leases(), core.Pods(), core.Nodes(),
+	lifecycle, err := nodelifecycle.NewNodeLifecycleController(ctx, c.shared.Coordination().V1().Leases(), core.Pods(),
+		core.Nodes(),
 		c.shared.Apps().V1().DaemonSets(), c.client,
-		min(grace/8, 5*time.Second), // how often it looks
-		grace, grace,                // a new node's time, and any node's
+		min(grace/8, 5*time.Second), // check interval
+		grace, grace,                // grace period for new nodes, and for all nodes
 		0.1, 0.01, 50, 0.55) // kube-controller-manager's defaults
 	if err != nil {
 		return err
@@ -156,12 +161,13 @@ func (c *controllers) addNodes(ctx context.Context) error {
 	return nil
 }
 
-// addAccess adds what gives every namespace its ServiceAccount, its root certificate and the tokens of Secrets that
-// ask for one, and what fills the roles admin, edit and view.
+// addAccess adds the controllers that create each namespace's ServiceAccount, root certificate and requested Secret
+// tokens, and that aggregate the roles admin, edit and view.
 func (c *controllers) addAccess(ctx context.Context, creds *credentials) error {
 	core := c.shared.Core().V1()
 	logger := klog.FromContext(ctx)
-	accounts, err := serviceaccountcontroller.NewServiceAccountsController(logger, core.ServiceAccounts(), core.Namespaces(), c.client,
+	accounts, err := serviceaccountcontroller.NewServiceAccountsController(logger, core.ServiceAccounts(),
+		core.Namespaces(), c.client,
 		serviceaccountcontroller.DefaultServiceAccountsControllerOptions())
 	if err != nil {
 		return err
@@ -170,7 +176,8 @@ func (c *controllers) addAccess(ctx context.Context, creds *credentials) error {
 	if err != nil {
 		return err
 	}
-	tokens, err := serviceaccountcontroller.NewTokensController(logger, core.ServiceAccounts(), core.Secrets(), c.client,
+	tokens, err := serviceaccountcontroller.NewTokensController(logger, core.ServiceAccounts(), core.Secrets(),
+		c.client,
 		serviceaccountcontroller.TokensControllerOptions{TokenGenerator: generator, RootCA: creds.caPEM})
 	if err != nil {
 		return err
@@ -182,20 +189,24 @@ func (c *controllers) addAccess(ctx context.Context, creds *credentials) error {
 	c.runWith(1, accounts.Run)
 	c.runWith(1, tokens.Run)
 	c.runWith(1, roots.Run)
-	c.runWith(1, clusterroleaggregation.NewClusterRoleAggregation(c.shared.Rbac().V1().ClusterRoles(), c.client.RbacV1()).Run)
+	c.runWith(1, clusterroleaggregation.NewClusterRoleAggregation(c.shared.Rbac().V1().ClusterRoles(),
+		c.client.RbacV1()).Run)
 	return nil
 }
 
-// addCollectors adds the garbage collector, which deletes what an owner left behind, and the namespace controller.
-func (c *controllers) addCollectors(ctx context.Context, meta metadata.Interface, metaInformers metadatainformer.SharedInformerFactory, started <-chan struct{}) error {
+// addCollectors adds the garbage collector and the namespace controller.
+func (c *controllers) addCollectors(ctx context.Context, meta metadata.Interface,
+	metaInformers metadatainformer.SharedInformerFactory, started <-chan struct{}) error {
 	discovery := memory.NewMemCacheClient(c.client.Discovery())
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(discovery)
-	gc, err := garbagecollector.NewGarbageCollector(ctx, c.client, meta, mapper, garbagecollector.DefaultIgnoredResources(),
+	gc, err := garbagecollector.NewGarbageCollector(ctx, c.client, meta, mapper,
+		garbagecollector.DefaultIgnoredResources(),
 		informerfactory.NewInformerFactory(c.shared, metaInformers), started)
 	if err != nil {
 		return err
 	}
-	namespaces := namespace.NewNamespaceController(ctx, c.client, meta, c.client.Discovery().ServerPreferredNamespacedResources,
+	namespaces := namespace.NewNamespaceController(ctx, c.client, meta,
+		c.client.Discovery().ServerPreferredNamespacedResources,
 		c.shared.Core().V1().Namespaces(), 5*time.Minute, corev1.FinalizerKubernetes)
 	c.runWith(5, namespaces.Run)
 	c.run(func(ctx context.Context) { gc.Run(ctx, 5, 2*time.Second) })
@@ -203,7 +214,7 @@ func (c *controllers) addCollectors(ctx context.Context, meta metadata.Interface
 	return nil
 }
 
-// protobuf returns cfg for a typed client: half the work for API server and client alike.
+// protobuf returns cfg for typed clients, with half the work for API server and client.
 func protobuf(cfg *restclient.Config) *restclient.Config {
 	cfg = restclient.CopyConfig(cfg)
 	cfg.ContentType = runtime.ContentTypeProtobuf

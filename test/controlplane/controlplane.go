@@ -1,7 +1,7 @@
-// Package controlplane is a whole Kubernetes control plane in one process, for tests: etcd, kube-apiserver, the
-// controllers, the scheduler, and a fake kubelet for every node. All but the kubelet and the CSI attacher are the real
-// ones. It is a program of its own (cmd/controlplane) because it takes minutes to compile: package testenv starts it for
-// tests that compile in seconds.
+// Package controlplane runs a whole Kubernetes control plane in one process for tests: etcd, kube-apiserver,
+// controllers, scheduler, and a fake kubelet for every node. Only the kubelet and the CSI attacher are fake. It is a
+// separate program (cmd/controlplane) because it takes minutes to compile: package testenv starts it for tests that
+// compile in seconds.
 package controlplane
 
 import (
@@ -17,18 +17,18 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// Config is how a control plane is run. Every duration must be positive.
+// Config configures a control plane. Every duration must be positive.
 type Config struct {
-	Dir  string // for everything it writes; must not hold an earlier control plane
+	Dir  string // for all files; must not contain an earlier control plane
 	Port int    // of the API server on 127.0.0.1; 0 picks a free one
 
 	NodeGrace         time.Duration // without heartbeats until a node is NotReady
-	MaxWaitForUnmount time.Duration // until a volume is detached from a node that does not let go of it
+	MaxWaitForUnmount time.Duration // until a volume is force-detached
 
 	APIServerFlags []string // appended to kube-apiserver's own
 }
 
-// DefaultConfig returns the values of kube-controller-manager.
+// DefaultConfig returns the defaults of kube-controller-manager.
 func DefaultConfig() Config {
 	return Config{
 		NodeGrace:         50 * time.Second,
@@ -36,9 +36,9 @@ func DefaultConfig() Config {
 	}
 }
 
-// Run runs a control plane until ctx ends, and calls ready once everything works. It returns nil after a stop that was
-// asked for, within about six seconds, and an error if it could not start or one of its servers ended by itself. It may
-// be called once in a process, which should end soon after: the controllers are told to stop but not waited for.
+// Run runs a control plane until ctx ends, and calls ready when it works. It returns nil after a requested stop, within
+// about six seconds, and an error if it could not start or one of its servers stopped. Call it once in a process that
+// exits soon afterwards: the controllers are signaled to stop, but not waited for.
 func Run(ctx context.Context, cfg Config, ready func(protocol.Ready)) error {
 	begin := time.Now()
 	dir, err := filepath.Abs(cfg.Dir)
@@ -50,7 +50,7 @@ func Run(ctx context.Context, cfg Config, ready func(protocol.Ready)) error {
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
 	if _, err := os.Stat(in("etcd")); err == nil {
-		return fmt.Errorf("%s holds an earlier control plane", dir)
+		return fmt.Errorf("%s contains an earlier control plane", dir)
 	}
 	logs, err := os.OpenFile(in(protocol.ServerLogFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -83,7 +83,7 @@ func Run(ctx context.Context, cfg Config, ready func(protocol.Ready)) error {
 	}
 	defer server.stop()
 
-	// The clients end before the server: it would wait for those that still watch.
+	// Stop the clients before the server, which would wait for their watches.
 	clients, stopClients := context.WithCancel(ctx)
 	defer stopClients()
 	if err := startClients(clients, server, creds, cfg, record); err != nil {
@@ -108,7 +108,7 @@ func Run(ctx context.Context, cfg Config, ready func(protocol.Ready)) error {
 	}
 }
 
-// startClients starts everything that works through the API server, and waits until a test can create pods.
+// startClients starts all clients of the API server and waits until a test can create pods.
 func startClients(ctx context.Context, server *apiServer, creds *credentials, cfg Config, record *kubeletLog) error {
 	admin, err := clientset.NewForConfig(creds.client(controllersUser, server.url))
 	if err != nil {
@@ -130,7 +130,7 @@ func startClients(ctx context.Context, server *apiServer, creds *credentials, cf
 		return err
 	}
 	err = poll(ctx, func() bool {
-		// Pods are refused in a namespace without its ServiceAccount, and edit is empty until it is aggregated.
+		// A namespace without its ServiceAccount rejects pods, and edit is empty until it is aggregated.
 		_, err := admin.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
 		if err != nil {
 			return false
@@ -139,12 +139,12 @@ func startClients(ctx context.Context, server *apiServer, creds *credentials, cf
 		return err == nil && len(edit.Rules) > 0
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for the controllers' first work: %w", err)
+		return fmt.Errorf("waiting for the controllers: %w", err)
 	}
 	return nil
 }
 
-// poll asks done every 20 ms until it says yes. It gives up with ctx, or after a minute.
+// poll calls done every 20 ms until it returns true. It fails when ctx ends, or after a minute.
 func poll(ctx context.Context, done func() bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("not ready after a minute"))
 	defer cancel()

@@ -22,8 +22,8 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// The control plane's own users. They are in system:masters, since what their RBAC roles allow is not under test, and
-// the audit log leaves them out.
+// The control plane's own users. They are in system:masters, because their RBAC roles are not under test, and the audit
+// log leaves them out.
 const (
 	controllersUser = "system:kube-controller-manager"
 	schedulerUser   = "system:kube-scheduler"
@@ -31,7 +31,7 @@ const (
 	attacherUser    = "system:fake-csi-attacher"
 )
 
-// credentials are the keys of one control plane, valid for a day: a cluster of its own, that no other one trusts.
+// credentials are the keys of one control plane. They are valid for a day and unknown to other clusters.
 type credentials struct {
 	caPEM             []byte
 	servingCertFile   string
@@ -42,7 +42,7 @@ type credentials struct {
 	tokens            map[string]string // user -> bearer token
 }
 
-// newCredentials makes fresh credentials and writes into dir what the API server reads from files.
+// newCredentials creates credentials and writes the files for the API server into dir.
 func newCredentials(dir string) (*credentials, error) {
 	c := &credentials{
 		servingCertFile: filepath.Join(dir, "apiserver.crt"),
@@ -72,8 +72,8 @@ func newCredentials(dir string) (*credentials, error) {
 	return c, nil
 }
 
-// newServingCertificate makes an authority and a certificate for loopback signed by it. They are two, as in a real
-// cluster, so that what checks an API server's authority finds one.
+// newServingCertificate creates an authority and a certificate for loopback signed by it. They are separate, as in a
+// real cluster, for clients that check the authority.
 func (c *credentials) newServingCertificate() error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -127,8 +127,8 @@ func writeKey(file string, key *ecdsa.PrivateKey) error {
 	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600)
 }
 
-// client returns how user reaches the API server, with no limit on its own rate: client-go's five requests a second
-// would make starting up take three times as long.
+// client returns the configuration of a user without a client-side rate limit: client-go's five requests a second would
+// triple the startup time.
 func (c *credentials) client(user, server string) *restclient.Config {
 	return &restclient.Config{
 		Host:            server,

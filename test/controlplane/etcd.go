@@ -10,9 +10,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// startEtcd runs one etcd member on loopback, with its data in dir and what it has to say in logFile. It never calls
-// fsync: nobody reads the data again after a crash, and syncing is most of what a small etcd does.
-// stop gives up on a clean end after two seconds.
+// startEtcd runs one etcd member on loopback, with its data in dir and its log in logFile. It never calls fsync, which
+// is most of the work of a small etcd, because the data is not needed after a crash. stop waits up to two seconds.
 func startEtcd(ctx context.Context, dir, logFile string) (endpoint string, stop func(), err error) {
 	client, err := freePort()
 	if err != nil {

@@ -18,12 +18,12 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// kubelet plays the kubelet of every node. For each node that is powered on it holds a machine, and the machine a
-// goroutine for each of its pods. Informers only say that something changed; each goroutine looks up what is true now.
+// kubelet imitates the kubelet of every node. It has a machine for each node with power, and a goroutine for each pod
+// of a machine. Informers only signal changes; each goroutine reads the current state.
 type kubelet struct {
 	client  clientset.Interface
 	log     *kubeletLog
-	grace   time.Duration // the node lifecycle controller's, which heartbeats have to keep within
+	grace   time.Duration // the node lifecycle controller's limit for heartbeats
 	slots   chan struct{} // one for each request in flight
 	pods    cache.Indexer
 	nodes   corelisters.NodeLister
@@ -37,7 +37,7 @@ type kubelet struct {
 // podsByNode is the index of pods by the node they are bound to.
 const podsByNode = "node"
 
-// startKubelet starts the fake kubelet and returns once it has seen all there is.
+// startKubelet starts the fake kubelet and returns when its informers are synced.
 func startKubelet(ctx context.Context, cfg *restclient.Config, grace time.Duration, log *kubeletLog) error {
 	client, err := clientset.NewForConfig(protobuf(cfg))
 	if err != nil {
@@ -81,7 +81,7 @@ func startKubelet(ctx context.Context, cfg *restclient.Config, grace time.Durati
 	return ctx.Err()
 }
 
-// nodeSeen boots the node's machine or cuts its power. A machine outlives its Node object, as a real one does.
+// nodeSeen starts or stops the node's machine. A machine outlives its Node object, as a real one does.
 func (k *kubelet) nodeSeen(ctx context.Context, node *corev1.Node) {
 	on := node.Annotations[protocol.PowerAnnotation] != protocol.Off
 	k.mu.Lock()
@@ -123,7 +123,7 @@ func (k *kubelet) podGone(o any) {
 	}
 }
 
-// pod returns the pod as it is now, or nil when it is gone or another one has its name.
+// pod returns the current pod, or nil if it is gone or replaced by another of the same name.
 func (k *kubelet) pod(like *corev1.Pod) *corev1.Pod {
 	o, ok, err := k.pods.GetByKey(like.Namespace + "/" + like.Name)
 	if err != nil || !ok {
@@ -160,8 +160,8 @@ func (k *kubelet) heartbeats(ctx context.Context) {
 	}
 }
 
-// call makes one request of the API server, with at most 64 of all machines in flight, and makes it again until it
-// gets an answer that another try would not change. It returns nil, ctx's error, or that answer.
+// call sends a request to the API server, with at most 64 in flight for all machines, and retries it while a retry can
+// help. It returns nil, ctx's error or the permanent error.
 func (k *kubelet) call(ctx context.Context, what string, request func() error) error {
 	for {
 		select {

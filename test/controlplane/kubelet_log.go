@@ -12,8 +12,8 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// kubeletLog is the fake kubelet's record, one line of JSON for each thing that happened. A line is written whole, so
-// that a test may read the file at any time.
+// kubeletLog is the fake kubelet's log, with one line of JSON for each event. Lines are written atomically, so a test
+// can read the file at any time.
 type kubeletLog struct {
 	mu   sync.Mutex
 	file *os.File
@@ -27,7 +27,7 @@ func newKubeletLog(name string) (*kubeletLog, error) {
 	return &kubeletLog{file: file}, nil
 }
 
-// add records what happens to pod now. It is called from the pod's own goroutine: the lines of one pod are in order.
+// add records an event of a pod. Each pod's goroutine calls it, so the lines of one pod are in order.
 func (l *kubeletLog) add(pod *corev1.Pod, event protocol.KubeletEvent, grace int64) error {
 	line, err := json.Marshal(protocol.KubeletRecord{
 		Time:      time.Now(),

@@ -17,8 +17,8 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// machine is a node's kubelet from power-on to power-off. Everything it does ends with ctx: nothing is said, nothing is
-// tidied up. When power comes back, a new machine finds the node and its pods as they are.
+// machine is a node's kubelet from power-on to power-off. When ctx ends, it stops without a report or clean-up. A new
+// machine continues with the node and its pods as they are.
 type machine struct {
 	*kubelet
 	node     string
@@ -43,8 +43,7 @@ func newMachine(ctx context.Context, k *kubelet, node string) *machine {
 	return m
 }
 
-// boot reports the node Ready and takes up its pods. Volumes that the node held when its power was cut are no longer
-// mounted.
+// boot reports the node Ready and takes over its pods. Volumes from before a power cut are no longer mounted.
 func (m *machine) boot(node *corev1.Node) {
 	if len(node.Status.VolumesInUse) > 0 {
 		m.reportVolumes(nil, 0)
@@ -52,7 +51,7 @@ func (m *machine) boot(node *corev1.Node) {
 	m.heartbeat()
 	pods, err := m.pods.ByIndex(podsByNode, m.node)
 	if err != nil {
-		return // there is such an index
+		return // the index always exists
 	}
 	for _, pod := range pods {
 		m.podSeen(pod.(*corev1.Pod))
@@ -81,11 +80,11 @@ func (m *machine) podGone(pod *corev1.Pod) {
 	}
 }
 
-// heartbeat renews the node's lease, and reports the node Ready if it is not.
+// heartbeat renews the node's lease and reports the node Ready if it is not.
 func (m *machine) heartbeat() {
 	node, err := m.nodes.Get(m.node)
 	if err != nil {
-		return // the Node is gone: a kubelet registers when it starts, and not again
+		return // the Node is gone: a kubelet registers only when it starts
 	}
 	if node.Annotations[protocol.HeartbeatAnnotation] != protocol.Off {
 		m.renewLease(node)
@@ -136,20 +135,21 @@ func (m *machine) renewLease(node *corev1.Node) {
 	}
 }
 
-// patchNode merges the given parts into the node's status. A node that is gone is nobody's loss.
+// patchNode merges the parts into the node's status. A missing node is ignored.
 func (m *machine) patchNode(status map[string]any) {
 	patch, err := json.Marshal(map[string]any{"status": status})
 	if err != nil {
 		return // parts of a NodeStatus can always be marshalled
 	}
 	_ = m.call(m.ctx, "patch node status", func() error {
-		_, err := m.client.CoreV1().Nodes().Patch(m.ctx, m.node, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+		_, err := m.client.CoreV1().Nodes().Patch(m.ctx, m.node, types.StrategicMergePatchType, patch,
+			metav1.PatchOptions{}, "status")
 		return err
 	})
 }
 
-// reportVolumes counts one more (1) or one less (-1) user of each of the volumes, and reports what is in use. As long
-// as a volume is, the attach-detach controller leaves it attached.
+// reportVolumes adds one user (1) or removes one (-1) of each volume and reports the volumes in use. The attach-detach
+// controller does not detach a volume in use.
 func (m *machine) reportVolumes(volumes []corev1.UniqueVolumeName, change int) {
 	m.reporting.Lock()
 	defer m.reporting.Unlock()
@@ -163,21 +163,22 @@ func (m *machine) reportVolumes(volumes []corev1.UniqueVolumeName, change int) {
 	m.patchNode(map[string]any{"volumesInUse": inUse})
 }
 
-// attached says whether all the volumes are attached to the node.
+// attached reports whether all volumes are attached to the node.
 func (m *machine) attached(volumes []corev1.UniqueVolumeName) bool {
 	node, err := m.nodes.Get(m.node)
 	if err != nil {
 		return false
 	}
 	for _, v := range volumes {
-		if !slices.ContainsFunc(node.Status.VolumesAttached, func(a corev1.AttachedVolume) bool { return a.Name == v }) {
+		if !slices.ContainsFunc(node.Status.VolumesAttached,
+			func(a corev1.AttachedVolume) bool { return a.Name == v }) {
 			return false
 		}
 	}
 	return true
 }
 
-// claimed returns the CSI volumes behind the pod's claims, and false while a claim is not bound to one.
+// claimed returns the CSI volumes of the pod's claims, or false if a claim is not bound.
 func (m *machine) claimed(pod *corev1.Pod) (volumes []corev1.UniqueVolumeName, bound bool) {
 	for _, v := range pod.Spec.Volumes {
 		if v.PersistentVolumeClaim == nil {
@@ -198,7 +199,7 @@ func (m *machine) claimed(pod *corev1.Pod) (volumes []corev1.UniqueVolumeName, b
 	return volumes, true
 }
 
-// sleep waits for d or for a change, and says whether the machine still has power.
+// sleep waits for d or for a change and reports whether the machine still has power.
 func (m *machine) sleep(d time.Duration, changed <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -12,15 +12,15 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// podRun is one pod on one machine, from its containers' start to the end. Static pods' mirrors are run like any other:
-// who evicts one is seen in the record.
+// podRun is one pod on one machine, from the start of its containers to the end. Mirror pods run like any other, so
+// their evictions are recorded.
 type podRun struct {
 	*machine
-	first   *corev1.Pod   // as it was first seen; its name, UID and node never change
-	changed chan struct{} // holds one signal at most: look again
+	first   *corev1.Pod   // as first seen; its name, UID and node never change
+	changed chan struct{} // at most one signal: read the pod again
 
-	volumes []corev1.UniqueVolumeName // in use by it
-	grace   int64                     // seconds, from the first deletion request on
+	volumes []corev1.UniqueVolumeName // in use
+	grace   int64                     // seconds, from the first deletion request
 }
 
 func (r *podRun) nudge() {
@@ -30,10 +30,10 @@ func (r *podRun) nudge() {
 	}
 }
 
-// now returns the pod as it is, or nil when it is gone.
+// now returns the current pod, or nil if it is gone.
 func (r *podRun) now() *corev1.Pod { return r.pod(r.first) }
 
-// wanted says whether the pod is to run: it is there, nobody has asked for its deletion, and it has not finished.
+// wanted reports whether the pod must run: it exists, is not terminating and has not finished.
 func (r *podRun) wanted() bool {
 	pod := r.now()
 	return pod != nil && pod.DeletionTimestamp == nil && !finished(pod)
@@ -49,7 +49,7 @@ func (r *podRun) record(event protocol.KubeletEvent) {
 	}
 }
 
-// run plays the pod's life. Whenever power is cut it returns, and leaves everything as it is.
+// run executes the pod's lifecycle. When power is cut, it returns and leaves everything as it is.
 func (r *podRun) run() {
 	started, ok := r.start()
 	if !ok {
@@ -63,7 +63,7 @@ func (r *podRun) run() {
 	pod := r.now()
 	if started {
 		switch {
-		case pod == nil: // deleted by force: its containers are killed as soon as the kubelet notices
+		case pod == nil: // force-deleted: the kubelet kills its containers
 			r.record(protocol.SigKill)
 		case !finished(pod):
 			killed, ok := r.stop(pod)
@@ -83,8 +83,8 @@ func (r *podRun) run() {
 	}
 }
 
-// start starts the pod once its volumes are attached, and makes it Ready. started is false when the pod was no longer
-// wanted before it came to that; ok is false when power was cut.
+// start starts the pod when its volumes are attached and makes it Ready. started is false if the pod was no longer
+// wanted before that; ok is false if power was cut.
 func (r *podRun) start() (started, ok bool) {
 	const look = 50 * time.Millisecond
 	for {
@@ -126,14 +126,14 @@ func (r *podRun) start() (started, ok bool) {
 	return true, r.ctx.Err() == nil
 }
 
-// minimumGrace is what a kubelet gives every container, however little its pod was given.
+// minimumGrace is what a kubelet allows every container, however short its pod's grace period is.
 const minimumGrace = 2 * time.Second
 
-// stop sends SIGTERM and waits until the containers exit, or are killed because their time is up. killed says which; ok
-// is false when power was cut.
+// stop sends SIGTERM and waits until the containers exit or their time is up. killed reports which; ok is false if
+// power was cut.
 //
-// A later deletion request may only shorten the grace period. A kubelet then stops the containers anew, with the
-// shorter time from that moment; so the pod dies sooner than whoever first asked had promised.
+// A later deletion request can only shorten the grace period. The kubelet then restarts the stop with the shorter time,
+// so the pod ends earlier than the first request promised.
 func (r *podRun) stop(pod *corev1.Pod) (killed, ok bool) {
 	r.grace = deletionGrace(pod)
 	r.record(protocol.SigTerm)
@@ -188,7 +188,7 @@ func duration(pod *corev1.Pod, annotation string, otherwise time.Duration) time.
 	return otherwise
 }
 
-// remove deletes the finished pod from the API server, if it is still the same one.
+// remove deletes the finished pod from the API server if it is still the same pod.
 func (r *podRun) remove() {
 	var grace int64
 	err := r.call(r.ctx, "delete pod", func() error {
@@ -202,20 +202,21 @@ func (r *podRun) remove() {
 	}
 }
 
-// patchStatus merges the given parts into the pod's status, if it is still the same pod.
+// patchStatus merges the parts into the pod's status if it is still the same pod.
 func (r *podRun) patchStatus(status map[string]any) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": r.first.UID}, "status": status})
 	if err != nil {
 		return err
 	}
 	return r.call(r.ctx, "patch pod status", func() error {
-		_, err := r.client.CoreV1().Pods(r.first.Namespace).Patch(r.ctx, r.first.Name, types.StrategicMergePatchType, patch,
+		_, err := r.client.CoreV1().Pods(r.first.Namespace).Patch(r.ctx, r.first.Name, types.StrategicMergePatchType,
+			patch,
 			metav1.PatchOptions{}, "status")
 		return err
 	})
 }
 
-// running is the status of a pod whose containers run and are Ready.
+// running is the status of a pod with running and Ready containers.
 func running(pod *corev1.Pod) map[string]any {
 	now := metav1.Now()
 	status := podStatus(pod, true, corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}})
@@ -224,7 +225,7 @@ func running(pod *corev1.Pod) map[string]any {
 	return status
 }
 
-// terminated is the status of a pod whose containers have ended.
+// terminated is the status of a pod with exited containers.
 func terminated(pod *corev1.Pod, killed bool) map[string]any {
 	end := &corev1.ContainerStateTerminated{Reason: "Completed", FinishedAt: metav1.Now()}
 	phase := corev1.PodSucceeded
@@ -237,8 +238,8 @@ func terminated(pod *corev1.Pod, killed bool) map[string]any {
 	return status
 }
 
-// podStatus returns conditions and containers that are all up, or all down. The containers replace what was said of
-// them before: merged, a container would be running and terminated at once.
+// podStatus returns conditions and containers that are all up or all down. Containers replace the previous ones:
+// merged, a container would be running and terminated at once.
 func podStatus(pod *corev1.Pod, up bool, state corev1.ContainerState) map[string]any {
 	now := metav1.Now()
 	ready := corev1.ConditionFalse

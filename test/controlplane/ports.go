@@ -8,9 +8,8 @@ import (
 	"strconv"
 )
 
-// listenLoopback listens on the given port of 127.0.0.1, or for port 0 on a free one below 32768. The ports from
-// there on are those that Linux hands to outgoing connections: one of them may be taken between finding it free and
-// a second listener's use of it.
+// listenLoopback listens on the port of 127.0.0.1, or for port 0 on a free one below 32768. Linux uses the ports from
+// there for outgoing connections, which could take a free port before its server opens it.
 func listenLoopback(port int) (net.Listener, error) {
 	if port != 0 {
 		return net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
@@ -26,7 +25,7 @@ func listenLoopback(port int) (net.Listener, error) {
 	return nil, fmt.Errorf("finding a free port from %d to %d: %w", low, high-1, err)
 }
 
-// freePort names a port for a server that wants to open it itself.
+// freePort returns a port for a server that opens it itself.
 func freePort() (int, error) {
 	l, err := listenLoopback(0)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/profile"
 )
 
-// startScheduler starts kube-scheduler with its default profile. A pod that found no place is tried again after one
-// or two seconds, not up to ten: a test of a drain makes room all the time.
+// startScheduler starts kube-scheduler with its default profile. It retries unschedulable pods after one or two seconds
+// instead of up to ten, because drain tests free capacity all the time.
 func startScheduler(ctx context.Context, cfg *restclient.Config) error {
 	client, err := clientset.NewForConfig(protobuf(cfg))
 	if err != nil {

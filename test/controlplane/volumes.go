@@ -25,15 +25,15 @@ import (
 	"k8s.io/kubernetes/pkg/volume/csi"
 )
 
-// addVolumes adds binding of claims, and attaching of volumes to the nodes of the pods that use them. Volumes are made
-// by the test: nothing provisions them. The protection controllers take off the finalizers that admission puts on
-// claims and volumes; without them a namespace that had a claim would never go.
+// addVolumes adds the binding of claims and the attachment of volumes. Tests create the volumes; nothing provisions
+// them. The protection controllers remove the finalizers that admission adds to claims and volumes; without them, a
+// namespace with a claim could not be deleted.
 func (c *controllers) addVolumes(ctx context.Context) error {
 	core, storage := c.shared.Core().V1(), c.shared.Storage().V1()
 	logger := klog.FromContext(ctx)
 	binder, err := persistentvolume.NewController(ctx, persistentvolume.ControllerParameters{
 		KubeClient: c.client,
-		// A volume that appears with its claim can miss it until the next look at all claims.
+		// A volume created with its claim may be bound only at the next sync of all claims.
 		SyncPeriod:     time.Second,
 		VolumeInformer: core.PersistentVolumes(),
 		ClaimInformer:  core.PersistentVolumeClaims(),
@@ -47,15 +47,17 @@ func (c *controllers) addVolumes(ctx context.Context) error {
 	timers := attachdetach.DefaultTimerConfig
 	timers.ReconcilerMaxWaitForUnmountDuration = c.settings.MaxWaitForUnmount
 	attacher, err := attachdetach.NewAttachDetachController(ctx, c.client, core.Pods(), core.Nodes(),
-		core.PersistentVolumeClaims(), core.PersistentVolumes(), storage.CSINodes(), storage.CSIDrivers(), storage.VolumeAttachments(),
+		core.PersistentVolumeClaims(), core.PersistentVolumes(), storage.CSINodes(), storage.CSIDrivers(),
+		storage.VolumeAttachments(),
 		csi.ProbeVolumePlugins(), nil, // no volume plugins from files
 		false, time.Minute, // sync with the nodes' status every minute
-		false, // detach by force when the wait for unmount is over
+		false, // force-detach when the wait for unmount is over
 		timers)
 	if err != nil {
 		return err
 	}
-	claims, err := pvcprotection.NewPVCProtectionController(logger, core.PersistentVolumeClaims(), core.Pods(), c.client)
+	claims, err := pvcprotection.NewPVCProtectionController(logger, core.PersistentVolumeClaims(), core.Pods(),
+		c.client)
 	if err != nil {
 		return err
 	}
@@ -70,16 +72,16 @@ func (c *controllers) addVolumes(ctx context.Context) error {
 	return nil
 }
 
-// How long the fake CSI driver takes. EBS needs seconds; the order of things is the same.
+// Times of the fake CSI driver. EBS needs seconds; the order is the same.
 const (
 	attachTime = 300 * time.Millisecond
 	detachTime = 500 * time.Millisecond
 )
 
-// attachedFinalizer holds a VolumeAttachment until its volume is detached, as the finalizer of a real driver does.
+// attachedFinalizer keeps a VolumeAttachment until its volume is detached, like the finalizer of a real driver.
 const attachedFinalizer = "external-attacher/fake"
 
-// csiAttacher is the external-attacher of every CSI driver: it attaches and detaches whatever it is asked to.
+// csiAttacher is the external-attacher of every CSI driver.
 type csiAttacher struct {
 	client clientset.Interface
 	lister storagelisters.VolumeAttachmentLister
@@ -163,7 +165,7 @@ func (a *csiAttacher) sync(ctx context.Context, name string) error {
 	return err
 }
 
-// setFinalizers replaces the finalizers of the object as it was seen: a conflict is an error, and tried again.
+// setFinalizers replaces the finalizers of this version of the object. A conflict is an error, and retried.
 func (a *csiAttacher) setFinalizers(ctx context.Context, va *storagev1.VolumeAttachment, finalizers []string) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"resourceVersion": va.ResourceVersion,
@@ -172,6 +174,7 @@ func (a *csiAttacher) setFinalizers(ctx context.Context, va *storagev1.VolumeAtt
 	if err != nil {
 		return err
 	}
-	_, err = a.client.StorageV1().VolumeAttachments().Patch(ctx, va.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	_, err = a.client.StorageV1().VolumeAttachments().Patch(ctx, va.Name, types.MergePatchType, patch,
+		metav1.PatchOptions{})
 	return err
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// What every request tells, whatever the action: simulate.mjs has the same list.
+// Condition keys that every request has. simulate.mjs has the same list.
 var everywhere = []string{"aws:principaltag/", "aws:requestedregion", "aws:sourceaccount", "lambda:sourcefunctionarn"}
 
-// generic is a condition key as AWS documents it: up to the slash, if a tag's key follows.
+// generic returns a condition key as AWS documents it: up to the slash if a tag key follows.
 func generic(key string) string {
 	key, _, tag := strings.Cut(strings.ToLower(key), "/")
 	if tag {
@@ -22,13 +22,13 @@ func generic(key string) string {
 	return key
 }
 
-// knows says whether AWS documents the key for the action on a type of resource.
+// knows reports whether AWS documents the key for the action on a resource type.
 func (a action) knows(key string, typ resourceType) bool {
 	return slices.Contains(slices.Concat(everywhere, a.Keys, typ.Keys), generic(key))
 }
 
-// typesFor are the action's types of resource that a Resource element of a policy can mean. An action on everything has
-// one without a name.
+// typesFor returns the action's resource types that an element of Resource can match. An action without resource types
+// has one without a name.
 func (a action) typesFor(pattern string) []resourceType {
 	if pattern == "*" || len(a.Types) == 0 {
 		return append(slices.Clone(a.Types), resourceType{})
@@ -45,13 +45,14 @@ func (a action) typesFor(pattern string) []resourceType {
 	return types
 }
 
-// vacuous says whether a condition holds of a request that does not tell its key at all.
+// vacuous reports whether a condition is met if the request lacks the key.
 func vacuous(operator, value string) bool {
-	return strings.HasPrefix(operator, "ForAllValues:") || strings.HasSuffix(operator, "IfExists") || strings.Contains(operator, "Not") ||
+	return strings.HasPrefix(operator, "ForAllValues:") || strings.HasSuffix(operator, "IfExists") ||
+		strings.Contains(operator, "Not") ||
 		operator == "Null" && value == "true"
 }
 
-// ourDocuments are the statements of a cluster's own identity documents, with their actions described.
+// ourDocuments returns the statements of a cluster's documents with their actions expanded.
 func ourDocuments(t *testing.T, documents ...iam.Document) (map[string][]statement, map[string]action) {
 	t.Helper()
 	all := map[string][]statement{}
@@ -69,7 +70,7 @@ func ourDocuments(t *testing.T, documents ...iam.Document) (map[string][]stateme
 			var actions []string
 			for _, pattern := range s.Action {
 				if len(expanded[pattern]) == 0 {
-					t.Errorf("%s, %s: %s is no action of IAM's", name, s.Sid, pattern)
+					t.Errorf("%s, %s: %s is not an IAM action", name, s.Sid, pattern)
 				}
 				actions = append(actions, expanded[pattern]...)
 			}
@@ -85,12 +86,13 @@ func ourDocuments(t *testing.T, documents ...iam.Document) (map[string][]stateme
 	return all, ask(t, describe).Actions
 }
 
-var identityDocuments = []iam.Document{iam.ManagedPolicy, iam.RestrictedPolicy, iam.Boundary, iam.HandlerPolicy, iam.RuntimePolicy,
+var identityDocuments = []iam.Document{iam.ManagedPolicy, iam.RestrictedPolicy, iam.Boundary, iam.HandlerPolicy,
+	iam.RuntimePolicy,
 	iam.NetworkPolicy, iam.InstallerPolicy}
 
-// TestEveryConditionIsOneThatAWSCanAnswer: AWS does not complain of a condition key that an action does not know. The
-// condition is then never met, or, worse, always.
-func TestEveryConditionIsOneThatAWSCanAnswer(t *testing.T) {
+// TestConditionKeysExist: AWS accepts condition keys that an action does not support. Such a condition is never met or,
+// worse, always.
+func TestConditionKeysExist(t *testing.T) {
 	t.Parallel()
 	documents, actions := ourDocuments(t, identityDocuments...)
 	for name, statements := range documents {
@@ -100,18 +102,19 @@ func TestEveryConditionIsOneThatAWSCanAnswer(t *testing.T) {
 					known := 0
 					for _, a := range s.Action {
 						if !slices.ContainsFunc(s.Resource, func(pattern string) bool {
-							return slices.ContainsFunc(actions[a].typesFor(pattern), func(typ resourceType) bool { return actions[a].knows(key, typ) })
+							return slices.ContainsFunc(actions[a].typesFor(pattern),
+								func(typ resourceType) bool { return actions[a].knows(key, typ) })
 						}) {
-							// One that only some actions of the statement need is true of the others: that must be meant.
+							// an IfExists condition for only some of the actions is intended
 							if text, _ := value.(string); s.Effect == "Deny" || !vacuous(operator, text) {
-								t.Errorf("%s, %s: %s does not know %s", name, s.Sid, a, key)
+								t.Errorf("%s, %s: %s does not support %s", name, s.Sid, a, key)
 							}
 							continue
 						}
 						known++
 					}
 					if known == 0 {
-						t.Errorf("%s, %s: no action knows %s", name, s.Sid, key)
+						t.Errorf("%s, %s: no action supports %s", name, s.Sid, key)
 					}
 				}
 			}
@@ -119,11 +122,11 @@ func TestEveryConditionIsOneThatAWSCanAnswer(t *testing.T) {
 	}
 }
 
-// TestTheTableKnowsEveryActionAndResourceOfTheDocuments: for each action and each element of Resource that a document
-// allows, the table has a request that needs it.
-func TestTheTableKnowsEveryActionAndResourceOfTheDocuments(t *testing.T) {
+// TestTableCoversDocuments: the table has a request for each action and each element of Resource that a document
+// allows.
+func TestTableCoversDocuments(t *testing.T) {
 	t.Parallel()
-	asked := map[string][]string{} // the resources of the table's allowed requests, by action
+	asked := map[string][]string{} // resources of the table's allowed requests, by action
 	for _, s := range subjects(clusterA) {
 		for _, r := range s.rows {
 			for _, a := range r.actions {
@@ -146,7 +149,8 @@ func TestTheTableKnowsEveryActionAndResourceOfTheDocuments(t *testing.T) {
 							t.Errorf("%s, %s: %s is allowed on everything", name, s.Sid, a)
 						}
 					case !live(actions[a], pattern, s):
-					case !slices.ContainsFunc(asked[a], func(resource string) bool { return covers(pattern, resource) }):
+					case !slices.ContainsFunc(asked[a],
+						func(resource string) bool { return covers(pattern, resource) }):
 						t.Errorf("%s, %s: the table has no row for %s on %s", name, s.Sid, a, pattern)
 					}
 				}
@@ -155,8 +159,8 @@ func TestTheTableKnowsEveryActionAndResourceOfTheDocuments(t *testing.T) {
 	}
 }
 
-// live says whether a statement can allow an action on an element of its Resource: not if all that the action knows is of
-// another kind, or if AWS cannot tell there what a condition asks.
+// live reports whether a statement can allow an action on an element of Resource. It cannot if the action's resources
+// are of another type, or if AWS does not send a condition key for them.
 func live(a action, pattern string, s statement) bool {
 	return slices.ContainsFunc(a.typesFor(pattern), func(typ resourceType) bool {
 		for operator, conditions := range s.Condition {
@@ -170,24 +174,25 @@ func live(a action, pattern string, s statement) bool {
 	})
 }
 
-// covers says whether an element of Resource, in a document of cluster A, means a resource.
+// covers reports whether an element of Resource in a document of cluster A matches a resource.
 func covers(pattern, resource string) bool {
 	for key, value := range userOf(clusterA).facts {
 		pattern = strings.ReplaceAll(pattern, "${"+key+"}", value.(string))
 	}
-	return regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*") + "$").MatchString(resource)
+	return regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*") +
+		"$").MatchString(resource)
 }
 
-// TestEveryResourceIsPinned to partition and account, and to a region: by its ARN, or, in the policy that clusters of all
-// regions share, by the denial of every other region.
-func TestEveryResourceIsPinned(t *testing.T) {
+// TestResourcesArePinned to partition, account and region. The region is in the ARN or, in the shared policy, enforced
+// by a denial of all other regions.
+func TestResourcesArePinned(t *testing.T) {
 	t.Parallel()
 	documents, _ := ourDocuments(t, identityDocuments...)
 	for name, statements := range documents {
 		for _, s := range statements {
 			for _, resource := range s.Resource {
 				if resource == "*" {
-					continue // reads and denials, as other tests say
+					continue // reads and denials have their own tests
 				}
 				parts := strings.SplitN(resource, ":", 6)
 				in, owner := region, account
@@ -210,7 +215,7 @@ func TestEveryResourceIsPinned(t *testing.T) {
 	}
 }
 
-func TestTheBoundaryReadsOnly(t *testing.T) {
+func TestBoundaryIsReadOnly(t *testing.T) {
 	t.Parallel()
 	documents, actions := ourDocuments(t, iam.Boundary)
 	for _, s := range documents[iam.Boundary.Name] {
@@ -222,8 +227,8 @@ func TestTheBoundaryReadsOnly(t *testing.T) {
 	}
 }
 
-// TestThePolicyThatUsersShareIsTheSameForAllOfThem: what differs is on the users.
-func TestThePolicyThatUsersShareIsTheSameForAllOfThem(t *testing.T) {
+// TestSharedPolicyIsIdentical: only the users' tags differ.
+func TestSharedPolicyIsIdentical(t *testing.T) {
 	t.Parallel()
 	elsewhere := onboarded("prod.example.org", "Other", "0d")
 	elsewhere.Region = otherRegion

@@ -18,7 +18,7 @@ func documentation(t *testing.T) string {
 	return string(text)
 }
 
-func TestTheDocumentationNamesEveryDocument(t *testing.T) {
+func TestDocsNameEveryDocument(t *testing.T) {
 	t.Parallel()
 	text := documentation(t)
 	names := slices.Clone(iam.UserManaged)
@@ -37,7 +37,7 @@ func TestTheDocumentationNamesEveryDocument(t *testing.T) {
 	}
 }
 
-func TestTheDocumentationNamesEveryException(t *testing.T) {
+func TestDocsNameEveryException(t *testing.T) {
 	t.Parallel()
 	lines := strings.Split(documentation(t), "\n")
 	for _, e := range exceptions {
@@ -49,9 +49,9 @@ func TestTheDocumentationNamesEveryException(t *testing.T) {
 	}
 }
 
-// TestTheDocumentationNamesEveryConditionThatHoldsWithoutAnAnswer: such a condition is only as good as AWS's word that it
-// tells the key. A denial is the other way round: it does nothing where a key that it asks for is not told.
-func TestTheDocumentationNamesEveryConditionThatHoldsWithoutAnAnswer(t *testing.T) {
+// TestDocsNameConditionsOnMissingKeys: a condition that holds without its key depends on AWS sending the key. The
+// reverse is true for a denial: it does nothing if the request lacks the key.
+func TestDocsNameConditionsOnMissingKeys(t *testing.T) {
 	t.Parallel()
 	text := documentation(t)
 	for name, document := range library(t) {
@@ -59,7 +59,7 @@ func TestTheDocumentationNamesEveryConditionThatHoldsWithoutAnAnswer(t *testing.
 			for operator, conditions := range s.Condition {
 				for key, value := range conditions {
 					value, _ := value.(string)
-					// A request that tags tells its keys, or the tag's value would not be there either.
+					// A request that sets tags always sends their keys.
 					if key == "aws:TagKeys" || vacuous(operator, value) != (s.Effect == "Allow") {
 						continue
 					}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A statement of a policy document.
+// A statement is a statement of a policy document.
 type statement struct {
 	Sid       string
 	Effect    string
@@ -14,7 +14,7 @@ type statement struct {
 	Condition map[string]map[string]any
 }
 
-// oneOrMany is a list that IAM writes without brackets where it has one element.
+// oneOrMany is a list that IAM may write as a single string.
 type oneOrMany []string
 
 func (o *oneOrMany) UnmarshalJSON(b []byte) error {

@@ -8,10 +8,10 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// An exception is what the guide's permissions of the function's role allow on things that are not the cluster's.
+// An exception is a write that the guide's permissions of the function's role allow on other clusters' resources.
 type exception struct {
-	actions string // as AWS's policy writes them
-	policy  string // which the guide's line names
+	actions string // as in AWS's policy
+	policy  string // as in docs/iam.md
 }
 
 func (e exception) covers(action string) bool {
@@ -19,14 +19,14 @@ func (e exception) covers(action string) bool {
 	return ok && err == nil
 }
 
-// exceptions are all there are, and docs/iam.md has the same.
+// exceptions are all exceptions. docs/iam.md has the same list.
 var exceptions = []exception{
 	{"logs:*", "CloudWatchLogsFullAccess"},
 	{"lambda:InvokeFunction", "AWSLambdaRole"},
 }
 
-// TestTheGuidesPermissionsMakeTheNamedExceptionsAndNoMore expands AWS's policies to every action that they allow.
-func TestTheGuidesPermissionsMakeTheNamedExceptionsAndNoMore(t *testing.T) {
+// TestGuidePermissionsHaveOnlyTheseExceptions expands AWS's policies to every action that they allow.
+func TestGuidePermissionsHaveOnlyTheseExceptions(t *testing.T) {
 	t.Parallel()
 	var patterns []string
 	for _, name := range slices.Concat(iam.GuideRoleManaged, iam.UserManaged) {
@@ -38,7 +38,7 @@ func TestTheGuidesPermissionsMakeTheNamedExceptionsAndNoMore(t *testing.T) {
 	var all []string
 	for pattern, actions := range expanded {
 		if len(actions) == 0 {
-			t.Errorf("%s is no action at all", pattern)
+			t.Errorf("%s is not an action", pattern)
 		}
 		all = append(all, actions...)
 	}
@@ -50,7 +50,7 @@ func TestTheGuidesPermissionsMakeTheNamedExceptionsAndNoMore(t *testing.T) {
 		case i >= 0:
 			used[exceptions[i]] = true
 		case a.Write:
-			t.Errorf("%s writes on everything in the account, and is no named exception", name)
+			t.Errorf("%s writes to everything in the account and is not a listed exception", name)
 		}
 	}
 	for _, e := range exceptions {
@@ -60,7 +60,7 @@ func TestTheGuidesPermissionsMakeTheNamedExceptionsAndNoMore(t *testing.T) {
 	}
 }
 
-func TestTheExceptionsAreRealAndOnlyTheGuides(t *testing.T) {
+func TestExceptionsComeFromTheGuideOnly(t *testing.T) {
 	t.Parallel()
 	other := thingOf(clusterB)
 	var calls []call

@@ -6,31 +6,36 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// TestTheFunctionTagsItsClustersInstancesOnly and ends none, in both modes.
-func TestTheFunctionTagsItsClustersInstancesOnly(t *testing.T) {
+// TestFunctionTagsOnlyItsInstances and terminates none, in both modes.
+func TestFunctionTagsOnlyItsInstances(t *testing.T) {
 	t.Parallel()
 	own, other, untagged, _ := someThings()
 	var calls []call
 	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).asTheGuideHasIt()} {
 		d := &denials{actor: function}
 		for _, th := range []thing{other, untagged} {
-			d.never(anInstance.arn(th), with(facts{"aws:TagKeys": []string{"KubernetesCluster"}, "aws:RequestTag/KubernetesCluster": "prod.example.com"})(th),
+			d.never(anInstance.arn(th), with(facts{"aws:TagKeys": []string{"KubernetesCluster"},
+				"aws:RequestTag/KubernetesCluster": "prod.example.com"})(th),
 				"ec2:CreateTags", "ec2:DeleteTags")
 		}
-		for _, key := range []string{"KubernetesCluster", "kubernetes.io/cluster/staging.example.com", "cast:cluster", "Name"} {
-			d.never(anInstance.arn(own), with(facts{"aws:TagKeys": []string{"cast:interrupted-at", key}, "aws:RequestTag/" + key: "x"})(own),
+		for _, key := range []string{"KubernetesCluster", "kubernetes.io/cluster/staging.example.com", "cast:cluster",
+			"Name"} {
+			d.never(anInstance.arn(own),
+				with(facts{"aws:TagKeys": []string{"cast:interrupted-at", key}, "aws:RequestTag/" + key: "x"})(own),
 				"ec2:CreateTags", "ec2:DeleteTags")
 		}
-		d.never(anInstance.arn(own), with(marks)(own), "ec2:DeleteTags")
-		d.never(anInstance.arn(own), own.facts(), "ec2:DeleteTags", "ec2:StopInstances", "ec2:ModifyInstanceAttribute", "ec2:RunInstances")
-		d.never(anInstance.arn(own), with(facts{"aws:ResourceTag/cast:interrupted-at": "2026-11-02T12:00:00Z"})(own), "ec2:TerminateInstances")
+		d.never(anInstance.arn(own), with(handlerTags)(own), "ec2:DeleteTags")
+		d.never(anInstance.arn(own), own.facts(), "ec2:DeleteTags", "ec2:StopInstances", "ec2:ModifyInstanceAttribute",
+			"ec2:RunInstances")
+		d.never(anInstance.arn(own), with(facts{"aws:ResourceTag/cast:interrupted-at": "2026-11-02T12:00:00Z"})(own),
+			"ec2:TerminateInstances")
 		calls = append(calls, d.calls...)
 	}
 	prove(t, calls)
 }
 
-// TestTheFunctionGainsNothingBySelfHelp: whoever may change its code has no more than its role has.
-func TestTheFunctionGainsNothingBySelfHelp(t *testing.T) {
+// TestFunctionCannotEscalate: whoever can change its code gets no more permissions than its role has.
+func TestFunctionCannotEscalate(t *testing.T) {
 	t.Parallel()
 	own, other, _, _ := someThings()
 	var calls []call
@@ -38,37 +43,44 @@ func TestTheFunctionGainsNothingBySelfHelp(t *testing.T) {
 		d := &denials{actor: function}
 		for _, role := range []string{admin, aFunctionRole.arn(own), aFunctionRole.arn(other), aNodesRole.arn(own)} {
 			d.never(role, facts{"iam:PassedToService": "lambda.amazonaws.com"},
-				"iam:PassRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:UpdateAssumeRolePolicy", "sts:AssumeRole")
+				"iam:PassRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:UpdateAssumeRolePolicy",
+				"sts:AssumeRole")
 		}
 		for _, user := range []string{clusterA.UserARN(), clusterB.UserARN()} {
 			d.never(user, nil, "iam:CreateAccessKey", "iam:TagUser", "iam:PutUserPolicy")
 		}
 		for _, th := range []thing{own, other} {
-			d.never(aFunction.arn(th), th.facts(), "lambda:UpdateFunctionCode", "lambda:UpdateFunctionConfiguration", "lambda:AddPermission")
+			d.never(aFunction.arn(th), th.facts(), "lambda:UpdateFunctionCode", "lambda:UpdateFunctionConfiguration",
+				"lambda:AddPermission")
 			d.never(aRule.arn(th), th.facts(), "events:PutRule", "events:PutTargets")
 			d.never(aSecret.arn(th), th.facts(), "secretsmanager:PutSecretValue")
 		}
-		d.never(own.arn("secretsmanager", "secret:cast-kops/prod.example.com/access-key-AbCdEf"), own.facts(), "secretsmanager:GetSecretValue")
+		d.never(own.arn("secretsmanager", "secret:cast-kops/prod.example.com/access-key-AbCdEf"), own.facts(),
+			"secretsmanager:GetSecretValue")
 		calls = append(calls, d.calls...)
 	}
 	prove(t, calls)
 }
 
-func TestTheFunctionWritesItsOwnLogOnly(t *testing.T) {
+func TestFunctionWritesOnlyItsLog(t *testing.T) {
 	t.Parallel()
 	d := &denials{actor: functionOf(clusterA, false)}
 	own := thingOf(clusterA)
-	for _, group := range []string{iam.LogGroup("prod.example.com") + "-2", iam.LogGroup("prod.example.com") + "_2", "/aws/lambda/payments", "/aws/lambda/"} {
-		d.never(own.arn("logs", "log-group:"+group), own.facts(), "logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy")
-		d.never(own.arn("logs", "log-group:"+group+":log-stream:1"), own.facts(), "logs:CreateLogStream", "logs:PutLogEvents")
+	for _, group := range []string{iam.LogGroup("prod.example.com") + "-2", iam.LogGroup("prod.example.com") + "_2",
+		"/aws/lambda/payments", "/aws/lambda/"} {
+		d.never(own.arn("logs", "log-group:"+group), own.facts(), "logs:CreateLogGroup", "logs:DeleteLogGroup",
+			"logs:PutRetentionPolicy")
+		d.never(own.arn("logs", "log-group:"+group+":log-stream:1"), own.facts(), "logs:CreateLogStream",
+			"logs:PutLogEvents")
 	}
-	d.never(aLogGroup.arn(own), own.facts(), "logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:PutSubscriptionFilter")
+	d.never(aLogGroup.arn(own), own.facts(), "logs:DeleteLogGroup", "logs:PutRetentionPolicy",
+		"logs:PutSubscriptionFilter")
 	prove(t, d.calls)
 }
 
-// TestOnlyLambdaItselfUsesTheNetworkPermissions: an interface says only in which subnet it is, and a subnet may have many
-// functions' and clusters' interfaces.
-func TestOnlyLambdaItselfUsesTheNetworkPermissions(t *testing.T) {
+// TestOnlyLambdaUsesTheNetworkPermissions: a request about a network interface has only its subnet, which can contain
+// interfaces of many functions and clusters.
+func TestOnlyLambdaUsesTheNetworkPermissions(t *testing.T) {
 	t.Parallel()
 	own := thingOf(clusterA)
 	var calls []call
@@ -82,7 +94,7 @@ func TestOnlyLambdaItselfUsesTheNetworkPermissions(t *testing.T) {
 	prove(t, calls)
 }
 
-func TestOnlyLambdaOfTheAccountIsTheFunctionsRole(t *testing.T) {
+func TestOnlyLambdaAssumesTheFunctionRole(t *testing.T) {
 	t.Parallel()
 	assume := func(who string, f facts) request {
 		return request{Principal: who, Account: account, Action: "sts:AssumeRole", Resource: clusterA.FunctionRoleARN(),

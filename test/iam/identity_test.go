@@ -6,11 +6,12 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-func TestOnlyNamedRolesArePassedAndEachToItsService(t *testing.T) {
+func TestPassRole(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	own, other, _, _ := someThings()
-	for _, service := range []string{"ec2.amazonaws.com", "lambda.amazonaws.com", "states.amazonaws.com", "events.amazonaws.com", "autoscaling.amazonaws.com"} {
+	for _, service := range []string{"ec2.amazonaws.com", "lambda.amazonaws.com", "states.amazonaws.com",
+		"events.amazonaws.com", "autoscaling.amazonaws.com"} {
 		to := facts{"iam:PassedToService": service}
 		for name, role := range map[string]string{
 			"an administrator's role":              admin,
@@ -35,7 +36,7 @@ func TestOnlyNamedRolesArePassedAndEachToItsService(t *testing.T) {
 	prove(t, d.calls)
 }
 
-func TestARoleIsMadeOnlyUnderTheBoundary(t *testing.T) {
+func TestCreateRoleRequiresTheBoundary(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	own, other, _, _ := someThings()
@@ -47,32 +48,40 @@ func TestARoleIsMadeOnlyUnderTheBoundary(t *testing.T) {
 	d.add("creating a role and giving it a policy, without a boundary",
 		d.actor.does("iam:CreateRole", aRole.arn(own), nil), d.actor.does("iam:PutRolePolicy", aRole.arn(own), nil))
 	d.add("creating a role on another cluster's path", d.actor.does("iam:CreateRole", aRole.arn(other), boundary))
-	d.add("creating a role on no path", d.actor.does("iam:CreateRole", "arn:aws:iam::"+account+":role/cast-node-general", boundary))
+	d.add("creating a role on no path", d.actor.does("iam:CreateRole",
+		"arn:aws:iam::"+account+":role/cast-node-general", boundary))
 	d.add("creating a role that onboarding another cluster would take for its function's",
-		d.actor.does("iam:CreateRole", "arn:aws:iam::"+account+":role"+iam.RolePath("prod.example.com")+clusterB.FunctionRole, boundary))
+		d.actor.does("iam:CreateRole", "arn:aws:iam::"+account+":role"+iam.RolePath("prod.example.com")+
+			clusterB.FunctionRole, boundary))
 	d.add("giving a policy to a role that lost its boundary", d.actor.does("iam:PutRolePolicy", aRole.arn(own), nil))
-	for _, role := range []string{admin, aNodesRole.arn(own), aFunctionRole.arn(own), aNodesRole.arn(other), aFunctionRole.arn(other), aRole.arn(other)} {
+	for _, role := range []string{admin, aNodesRole.arn(own), aFunctionRole.arn(own), aNodesRole.arn(other),
+		aFunctionRole.arn(other), aRole.arn(other)} {
 		for _, f := range []facts{nil, boundary} {
-			d.never(role, f, "iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:DeleteRole", "iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:TagRole")
+			d.never(role, f, "iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:DeleteRole",
+				"iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:TagRole")
 		}
 	}
-	d.never(aRole.arn(own), boundary, "iam:PutRolePermissionsBoundary", "iam:DeleteRolePermissionsBoundary", "iam:UpdateAssumeRolePolicy",
+	d.never(aRole.arn(own), boundary, "iam:PutRolePermissionsBoundary", "iam:DeleteRolePermissionsBoundary",
+		"iam:UpdateAssumeRolePolicy",
 		"iam:TagRole", "iam:UntagRole")
 	d.never(aRole.arn(own), elsewhere, "iam:PutRolePermissionsBoundary")
 
 	for name, role := range map[string]string{
-		"a role of its making": aRole.arn(own), "its function's role": aFunctionRole.arn(own), "its nodes' role": aNodesRole.arn(own),
+		"a role of its making": aRole.arn(own), "its function's role": aFunctionRole.arn(own),
+		"its nodes' role": aNodesRole.arn(own),
 	} {
 		for _, policy := range []string{"AdministratorAccess", "IAMFullAccess", "AmazonEC2FullAccess"} {
-			d.add("attaching "+policy+" to "+name, d.actor.does("iam:AttachRolePolicy", role, attaching("aws", policy, bounded)(own)))
+			d.add("attaching "+policy+" to "+name,
+				d.actor.does("iam:AttachRolePolicy", role, attaching("aws", policy, bounded)(own)))
 		}
-		d.add("attaching the users' policy to "+name, d.actor.does("iam:AttachRolePolicy", role, attaching(account, "CASTKopsPolicyV2", bounded)(own)))
+		d.add("attaching the users' policy to "+name,
+			d.actor.does("iam:AttachRolePolicy", role, attaching(account, "CASTKopsPolicyV2", bounded)(own)))
 	}
 	prove(t, d.calls)
 }
 
-// TestARoleUnderTheBoundaryWritesNothing: not even with AdministratorAccess, and whatever its tags say.
-func TestARoleUnderTheBoundaryWritesNothing(t *testing.T) {
+// TestBoundaryPreventsWrites: not even with AdministratorAccess and any tags.
+func TestBoundaryPreventsWrites(t *testing.T) {
 	t.Parallel()
 	role := userOf(clusterA) // for its tags
 	role.name, role.principal = "a role of the user's making", aRole.arn(thingOf(clusterA))
@@ -96,26 +105,33 @@ func TestARoleUnderTheBoundaryWritesNothing(t *testing.T) {
 	prove(t, calls)
 }
 
-func TestTheUserChangesNeitherItsOwnRightsNorAnotherIdentity(t *testing.T) {
+func TestUserCannotChangeIdentities(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	for _, user := range []string{clusterA.UserARN(), clusterB.UserARN(), "arn:aws:iam::" + account + ":user/admin"} {
-		d.never(user, facts{"aws:TagKeys": []string{iam.TagCluster}, "aws:RequestTag/" + iam.TagCluster: "staging.example.com"}, "iam:TagUser", "iam:UntagUser")
-		d.never(user, facts{"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess"}, "iam:AttachUserPolicy", "iam:DetachUserPolicy")
-		d.never(user, nil, "iam:CreateUser", "iam:PutUserPolicy", "iam:DeleteUserPolicy", "iam:PutUserPermissionsBoundary", "iam:DeleteUserPermissionsBoundary",
-			"iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey", "iam:CreateLoginProfile", "iam:UpdateLoginProfile")
+		d.never(user, facts{"aws:TagKeys": []string{iam.TagCluster},
+			"aws:RequestTag/" + iam.TagCluster: "staging.example.com"}, "iam:TagUser", "iam:UntagUser")
+		d.never(user, facts{"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess"}, "iam:AttachUserPolicy",
+			"iam:DetachUserPolicy")
+		d.never(user, nil, "iam:CreateUser", "iam:PutUserPolicy", "iam:DeleteUserPolicy",
+			"iam:PutUserPermissionsBoundary", "iam:DeleteUserPermissionsBoundary",
+			"iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey", "iam:CreateLoginProfile",
+			"iam:UpdateLoginProfile")
 	}
-	for _, policy := range []string{clusterA.PolicyARN(iam.ManagedPolicy), clusterA.PolicyARN(iam.Boundary), "arn:aws:iam::" + account + ":policy/Admins"} {
-		d.never(policy, nil, "iam:CreatePolicy", "iam:CreatePolicyVersion", "iam:SetDefaultPolicyVersion", "iam:DeletePolicyVersion", "iam:DeletePolicy", "iam:TagPolicy")
+	for _, policy := range []string{clusterA.PolicyARN(iam.ManagedPolicy), clusterA.PolicyARN(iam.Boundary),
+		"arn:aws:iam::" + account + ":policy/Admins"} {
+		d.never(policy, nil, "iam:CreatePolicy", "iam:CreatePolicyVersion", "iam:SetDefaultPolicyVersion",
+			"iam:DeletePolicyVersion", "iam:DeletePolicy", "iam:TagPolicy")
 	}
-	d.never("arn:aws:iam::"+account+":group/admins", nil, "iam:AddUserToGroup", "iam:PutGroupPolicy", "iam:AttachGroupPolicy")
+	d.never("arn:aws:iam::"+account+":group/admins", nil, "iam:AddUserToGroup", "iam:PutGroupPolicy",
+		"iam:AttachGroupPolicy")
 	d.never(clusterA.FunctionRoleARN(), nil, "sts:AssumeRole")
 	d.never(aNodesRole.arn(thingOf(clusterA)), nil, "sts:AssumeRole")
 	d.never(admin, nil, "sts:AssumeRole")
 	prove(t, d.calls)
 }
 
-func TestAnInstanceProfileGetsNoRoleThatMayNotBePassed(t *testing.T) {
+func TestInstanceProfileRoles(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	own, other, _, _ := someThings()
@@ -128,13 +144,17 @@ func TestAnInstanceProfileGetsNoRoleThatMayNotBePassed(t *testing.T) {
 	for _, role := range []string{admin, aNodesRole.arn(other), aFunctionRole.arn(own), aRole.arn(other)} {
 		d.add("adding "+role+" to its own profile", add(aProfile.arn(own), role)...)
 	}
-	for _, profile := range []string{"arn:aws:iam::" + account + ":instance-profile/nodes.prod.example.com", aProfile.arn(other)} {
+	for _, profile := range []string{"arn:aws:iam::" + account + ":instance-profile/nodes.prod.example.com",
+		aProfile.arn(other)} {
 		d.add("adding its own role to "+profile, add(profile, aRole.arn(own))...)
-		d.never(profile, nil, "iam:RemoveRoleFromInstanceProfile", "iam:DeleteInstanceProfile", "iam:CreateInstanceProfile")
+		d.never(profile, nil, "iam:RemoveRoleFromInstanceProfile", "iam:DeleteInstanceProfile",
+			"iam:CreateInstanceProfile")
 	}
 	for _, th := range []thing{own, other} {
-		d.never(anInstance.arn(th), th.facts(), "ec2:AssociateIamInstanceProfile", "ec2:ReplaceIamInstanceProfileAssociation")
+		d.never(anInstance.arn(th), th.facts(), "ec2:AssociateIamInstanceProfile",
+			"ec2:ReplaceIamInstanceProfileAssociation")
 	}
-	calls := append(d.calls, call{"adding its own role to its own profile", add(aProfile.arn(own), aRole.arn(own)), true})
+	calls := append(d.calls, call{"adding its own role to its own profile", add(aProfile.arn(own), aRole.arn(own)),
+		true})
 	prove(t, calls)
 }

@@ -6,16 +6,16 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// A launch is a call of RunInstances, by what it is made with.
+// A launch is a call of RunInstances.
 type launch struct {
-	instance thing    // whose tag it gets
-	more     []string // keys of other tags it gets
+	instance thing    // whose tag the instance gets
+	more     []string // keys of its other tags
 	subnet   thing
 	group    thing // the security group
 	role     string
 	keyPair  *thing
 	template *thing
-	ready    bool // one that is there already, in the subnet's VPC
+	ready    bool // exists, in the subnet's VPC
 }
 
 func launchOf(v iam.Values) launch {
@@ -23,7 +23,7 @@ func launchOf(v iam.Values) launch {
 	return launch{instance: own, subnet: own, group: own, role: aNodesRole.arn(own)}
 }
 
-// by are the requests that IAM answers for the call.
+// by returns the requests that IAM evaluates for the call.
 func (l launch) by(a actor) []request {
 	tags := created("RunInstances", l.more...)
 	run := func(k kind, th thing, f facts) request { return a.does("ec2:RunInstances", k.arn(th), f) }
@@ -36,7 +36,8 @@ func (l launch) by(a actor) []request {
 		a.does("iam:PassRole", l.role, facts{"iam:PassedToService": "ec2.amazonaws.com"}),
 	}
 	if l.ready {
-		requests = append(requests, run(anInterface, l.subnet, with(facts{"ec2:NetworkInterfaceID": "eni-0123456789abcdef0"})(l.subnet)))
+		requests = append(requests, run(anInterface, l.subnet,
+			with(facts{"ec2:NetworkInterfaceID": "eni-0123456789abcdef0"})(l.subnet)))
 	} else {
 		requests = append(requests, run(aNewInterface, l.subnet, l.subnet.facts()))
 	}
@@ -54,12 +55,12 @@ func (l launch) by(a actor) []request {
 	return requests
 }
 
-// TestAnInstanceIsLaunchedIntoTheClusterOnly: with its tag, in its subnets, with its security groups and its roles.
-func TestAnInstanceIsLaunchedIntoTheClusterOnly(t *testing.T) {
+// TestLaunchOnlyIntoTheCluster: with its tag, in its subnets, and with its security groups and roles.
+func TestLaunchOnlyIntoTheCluster(t *testing.T) {
 	t.Parallel()
 	user, own, other := userOf(clusterA), thingOf(clusterA), thingOf(clusterB)
 
-	// Two clusters may share a VPC. Then the tags alone tell their things apart.
+	// If two clusters share a VPC, only the tags distinguish their resources.
 	neighbour, untagged := other, own
 	neighbour.vpc, untagged.tag = own.vpc, ""
 
@@ -71,15 +72,18 @@ func TestAnInstanceIsLaunchedIntoTheClusterOnly(t *testing.T) {
 	}
 	try("into the cluster", true, func(*launch) {})
 	try("with tags of kOps' and its own key pair and template", true, func(l *launch) {
-		l.more = []string{"kubernetes.io/cluster/prod.example.com", "k8s.io/role/node", "kops.k8s.io/instancegroup", "cast:managed-by"}
+		l.more = []string{"kubernetes.io/cluster/prod.example.com", "k8s.io/role/node", "kops.k8s.io/instancegroup",
+			"cast:managed-by"}
 		l.keyPair, l.template = &own, &own
 	})
 	try("with a role of the user's making", true, func(l *launch) { l.role = aRole.arn(own) })
 
 	try("with another cluster's tag", false, func(l *launch) { l.instance = other })
 	try("without a tag", false, func(l *launch) { l.instance = untagged })
-	try("with another cluster's tag beside its own", false, func(l *launch) { l.more = []string{"kubernetes.io/cluster/staging.example.com"} })
-	try("with the cluster's tag once more in another case", false, func(l *launch) { l.more = []string{"kubernetescluster"} })
+	try("with another cluster's tag beside its own", false,
+		func(l *launch) { l.more = []string{"kubernetes.io/cluster/staging.example.com"} })
+	try("with the cluster's tag once more in another case", false,
+		func(l *launch) { l.more = []string{"kubernetescluster"} })
 	try("in another cluster's subnet", false, func(l *launch) { l.subnet = other })
 	try("in another cluster's subnet of the same VPC", false, func(l *launch) { l.subnet = neighbour })
 	try("in a subnet of the VPC that is no cluster's", false, func(l *launch) { l.subnet = untagged })
@@ -90,7 +94,8 @@ func TestAnInstanceIsLaunchedIntoTheClusterOnly(t *testing.T) {
 	try("from another cluster's template", false, func(l *launch) { l.template = &other })
 	try("with an interface that is there already", false, func(l *launch) { l.ready = true })
 	try("with an administrator's role", false, func(l *launch) { l.role = "arn:aws:iam::" + account + ":role/Admin" })
-	try("with the role of the control plane", false, func(l *launch) { l.role = "arn:aws:iam::" + account + ":role/masters.prod.example.com" })
+	try("with the role of the control plane", false,
+		func(l *launch) { l.role = "arn:aws:iam::" + account + ":role/masters.prod.example.com" })
 	try("with another cluster's role", false, func(l *launch) { l.role = aNodesRole.arn(other) })
 	try("with a role of another cluster's user's making", false, func(l *launch) { l.role = aRole.arn(other) })
 	try("with the function's role", false, func(l *launch) { l.role = aFunctionRole.arn(own) })
@@ -98,7 +103,7 @@ func TestAnInstanceIsLaunchedIntoTheClusterOnly(t *testing.T) {
 		try(what, false, func(l *launch) { l.instance, l.subnet, l.group = th, th, th })
 	}
 
-	// kOps tags a subnet that clusters share with a key for each, and with no KubernetesCluster.
+	// kOps tags a subnet shared by clusters with one key for each cluster, not with KubernetesCluster.
 	shared := launchOf(clusterA).by(user)
 	for i := range shared {
 		if f := shared[i].Facts; shared[i].Resource == aSubnet.arn(own) {

@@ -2,12 +2,13 @@ package iam_test
 
 import "encoding/json"
 
-// managedByAWS are AWS's own policies as AWS documents them (AWS Managed Policy Reference, versions of February 2026). AWS
-// may change them at any time: what is proven of them here holds for these.
+// managedByAWS are AWS managed policies as documented (AWS Managed Policy Reference, versions of February 2026). AWS
+// can change them at any time. The tests prove their claims only for these versions.
 var managedByAWS = map[string]json.RawMessage{
 	"AmazonEC2ReadOnlyAccess": allow("ec2:Describe*", "ec2:GetSecurityGroupsForVpc", "elasticloadbalancing:Describe*",
 		"cloudwatch:ListMetrics", "cloudwatch:GetMetricStatistics", "cloudwatch:Describe*", "autoscaling:Describe*"),
-	"IAMReadOnlyAccess": allow("iam:GenerateCredentialReport", "iam:GenerateServiceLastAccessedDetails", "iam:Get*", "iam:List*",
+	"IAMReadOnlyAccess": allow("iam:GenerateCredentialReport", "iam:GenerateServiceLastAccessedDetails", "iam:Get*",
+		"iam:List*",
 		"iam:SimulateCustomPolicy", "iam:SimulatePrincipalPolicy"),
 	"CloudWatchLogsFullAccess": allow("logs:*", "cloudwatch:GenerateQuery", "cloudwatch:GenerateQueryResultsSummary",
 		"observabilityadmin:GetS3TableIntegration", "observabilityadmin:ListS3TableIntegrations",
@@ -16,7 +17,7 @@ var managedByAWS = map[string]json.RawMessage{
 	"AdministratorAccess":        allow("*"),
 }
 
-// allow is a policy that allows actions on everything.
+// allow returns a policy that allows actions on everything.
 func allow(actions ...string) json.RawMessage {
 	text, err := json.Marshal(map[string]any{
 		"Version":   "2012-10-17",

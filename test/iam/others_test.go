@@ -6,18 +6,21 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-func TestNoInstanceIsPulledIntoTheClustersGroups(t *testing.T) {
+func TestInstancesOfOthersStayOutOfGroups(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	own, other, untagged, _ := someThings()
-	// Auto Scaling asks only whose the group is: what is attached to it could then be ended with it.
-	d.never(aGroup.arn(own), own.facts(), "autoscaling:AttachInstances", "autoscaling:AttachLoadBalancerTargetGroups", "autoscaling:PutLifecycleHook",
+	// Auto Scaling checks only the group's owner: an attached instance could be terminated with the group.
+	d.never(aGroup.arn(own), own.facts(), "autoscaling:AttachInstances", "autoscaling:AttachLoadBalancerTargetGroups",
+		"autoscaling:PutLifecycleHook",
 		"autoscaling:PutScalingPolicy", "autoscaling:StartInstanceRefresh", "autoscaling:CreateAutoScalingGroup")
 	for _, th := range []thing{own, other, untagged} {
-		d.never(aGroup.arn(th), with(facts{"aws:RequestTag/KubernetesCluster": "prod.example.com", "aws:TagKeys": []string{"KubernetesCluster"}})(th),
+		d.never(aGroup.arn(th), with(facts{"aws:RequestTag/KubernetesCluster": "prod.example.com",
+			"aws:TagKeys": []string{"KubernetesCluster"}})(th),
 			"autoscaling:CreateOrUpdateTags", "autoscaling:DeleteTags")
-		// A group on the newest version of its template launches whatever that says, and nobody asks IAM.
-		d.never(aLaunchTemplate.arn(th), th.facts(), "ec2:CreateLaunchTemplateVersion", "ec2:ModifyLaunchTemplate", "ec2:DeleteLaunchTemplate")
+		// A group on the newest version of its template launches whatever that version says, without a check by IAM.
+		d.never(aLaunchTemplate.arn(th), th.facts(), "ec2:CreateLaunchTemplateVersion", "ec2:ModifyLaunchTemplate",
+			"ec2:DeleteLaunchTemplate")
 	}
 	for name, f := range map[string]facts{
 		"another cluster's subnets":  {"autoscaling:VPCZoneIdentifiers": []string{"subnet-0b0b0b0b"}},
@@ -25,13 +28,14 @@ func TestNoInstanceIsPulledIntoTheClustersGroups(t *testing.T) {
 		"a template":                 {"autoscaling:LaunchTemplateVersionSpecified": "false"},
 		"a certain template version": {"autoscaling:LaunchTemplateVersionSpecified": "true"},
 	} {
-		d.add("giving its own group "+name, d.actor.does("autoscaling:UpdateAutoScalingGroup", aGroup.arn(own), with(f)(own)))
+		d.add("giving its own group "+name,
+			d.actor.does("autoscaling:UpdateAutoScalingGroup", aGroup.arn(own), with(f)(own)))
 	}
 	prove(t, d.calls)
 }
 
-// TestGroupsOfLikeNamesAreToldApart: the name of a group ends in its cluster's, and so may the name of another cluster.
-func TestGroupsOfLikeNamesAreToldApart(t *testing.T) {
+// TestSimilarGroupNames: a group's name ends in its cluster's name, which can be the end of another cluster's name.
+func TestSimilarGroupNames(t *testing.T) {
 	t.Parallel()
 	subjects := []subject{{userOf(clusterA), userRows}, {functionOf(clusterA, false), functionRows}}
 	var calls []call
@@ -41,7 +45,8 @@ func TestGroupsOfLikeNamesAreToldApart(t *testing.T) {
 			if r.on.name != aGroup.name {
 				continue
 			}
-			for _, cluster := range []string{"a.prod.example.com", "xprod.example.com", "prod.example.com.evil.example", "prod-example.com", "example.com"} {
+			for _, cluster := range []string{"a.prod.example.com", "xprod.example.com", "prod.example.com.evil.example",
+				"prod-example.com", "example.com"} {
 				theirs := thing{tag: cluster, region: region, account: account, name: clusterA}
 				d.never(groupARN(theirs, "nodes."+cluster), theirs.facts(), r.actions...)
 				theirs.tag = ""
@@ -57,45 +62,53 @@ func TestGroupsOfLikeNamesAreToldApart(t *testing.T) {
 	prove(t, calls)
 }
 
-func TestAnInstanceIsNotPutIntoAnotherClustersSecurityGroup(t *testing.T) {
+func TestSecurityGroupsOfOtherClusters(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	own, other, _, neighbour := someThings()
 	for _, group := range []thing{other, neighbour} {
 		d.add("moving its own instance", d.actor.does("ec2:ModifyInstanceAttribute", anInstance.arn(own), own.facts()),
 			d.actor.does("ec2:ModifyInstanceAttribute", aSecurityGroup.arn(group), group.facts()))
-		d.never(aSecurityGroup.arn(group), group.facts(), "ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress", "ec2:DeleteSecurityGroup")
+		d.never(aSecurityGroup.arn(group), group.facts(), "ec2:AuthorizeSecurityGroupIngress",
+			"ec2:RevokeSecurityGroupIngress", "ec2:DeleteSecurityGroup")
 	}
 	prove(t, d.calls)
 }
 
-func TestOnlyTheClustersFunctionAndRulesAreChanged(t *testing.T) {
+func TestFunctionsAndRulesOfOtherClusters(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	own, other, _, _ := someThings()
 	function := aFunction.arn(own)
 	for _, theirs := range []string{
-		aFunction.arn(other), function + "-2", function + "_2", own.arn("lambda", "function:payments"), own.arn("lambda", "function:cast-kops-"),
+		aFunction.arn(other), function + "-2", function + "_2", own.arn("lambda", "function:payments"),
+		own.arn("lambda", "function:cast-kops-"),
 	} {
-		d.never(theirs, own.facts(), "lambda:CreateFunction", "lambda:UpdateFunctionCode", "lambda:UpdateFunctionConfiguration", "lambda:DeleteFunction",
+		d.never(theirs, own.facts(), "lambda:CreateFunction", "lambda:UpdateFunctionCode",
+			"lambda:UpdateFunctionConfiguration", "lambda:DeleteFunction",
 			"lambda:RemovePermission", "lambda:PutFunctionEventInvokeConfig")
 		d.never(theirs, with(facts{"lambda:Principal": "events.amazonaws.com"})(own), "lambda:AddPermission")
 	}
 	for _, who := range []string{"*", otherAccount, "arn:aws:iam::" + otherAccount + ":root", "s3.amazonaws.com"} {
 		d.never(function, with(facts{"lambda:Principal": who})(own), "lambda:AddPermission")
 	}
-	d.add("giving its function another's role", d.actor.does("lambda:UpdateFunctionConfiguration", function, own.facts()),
+	d.add("giving its function another's role",
+		d.actor.does("lambda:UpdateFunctionConfiguration", function, own.facts()),
 		d.actor.does("iam:PassRole", aFunctionRole.arn(other), facts{"iam:PassedToService": "lambda.amazonaws.com"}))
-	d.add("creating its function with an administrator's role", d.actor.does("lambda:CreateFunction", function, own.facts()),
+	d.add("creating its function with an administrator's role",
+		d.actor.does("lambda:CreateFunction", function, own.facts()),
 		d.actor.does("iam:PassRole", admin, facts{"iam:PassedToService": "lambda.amazonaws.com"}))
-	d.never(function, own.facts(), "lambda:InvokeFunction", "lambda:PutFunctionConcurrency", "lambda:CreateFunctionUrlConfig")
+	d.never(function, own.facts(), "lambda:InvokeFunction", "lambda:PutFunctionConcurrency",
+		"lambda:CreateFunctionUrlConfig")
 
 	rule := aRule.arn(own)
 	target := with(facts{"events:TargetArn": []string{clusterA.FunctionARN()}})(own)
 	for _, theirs := range []string{
-		aRule.arn(other), own.arn("events", "rule/payments"), own.arn("events", "rule/cast-kops-"+iam.Name("prod.example.com")+"-x.interruption"),
+		aRule.arn(other), own.arn("events", "rule/payments"),
+		own.arn("events", "rule/cast-kops-"+iam.Name("prod.example.com")+"-x.interruption"),
 	} {
-		d.never(theirs, target, "events:PutRule", "events:PutTargets", "events:RemoveTargets", "events:DeleteRule", "events:DisableRule")
+		d.never(theirs, target, "events:PutRule", "events:PutTargets", "events:RemoveTargets", "events:DeleteRule",
+			"events:DisableRule")
 	}
 	for name, targets := range map[string][]string{
 		"another's function":        {clusterB.FunctionARN()},
@@ -103,12 +116,13 @@ func TestOnlyTheClustersFunctionAndRulesAreChanged(t *testing.T) {
 		"an action of EC2's":        {own.arn("events", "target/terminate-instance")},
 		"a queue":                   {clusterB.Queues[0]},
 	} {
-		d.add("sending its rule's events to "+name, d.actor.does("events:PutTargets", rule, with(facts{"events:TargetArn": targets})(own)))
+		d.add("sending its rule's events to "+name,
+			d.actor.does("events:PutTargets", rule, with(facts{"events:TargetArn": targets})(own)))
 	}
 	prove(t, d.calls)
 }
 
-func TestTheUserReadsNobodysSecrets(t *testing.T) {
+func TestUserCannotReadSecrets(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	own, other, _, _ := someThings()
@@ -116,7 +130,8 @@ func TestTheUserReadsNobodysSecrets(t *testing.T) {
 		d.never(aSecret.arn(th), th.facts(), "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue")
 		d.never(aParameter.arn(th), th.facts(), "ssm:GetParameter", "ssm:PutParameter")
 		d.never(aKey.arn(th), th.facts(), "kms:Decrypt")
-		d.never("arn:aws:s3:::state/kops/"+th.name.Cluster+"/pki/private/kubernetes-ca/keyset.yaml", nil, "s3:GetObject")
+		d.never("arn:aws:s3:::state/kops/"+th.name.Cluster+"/pki/private/kubernetes-ca/keyset.yaml", nil,
+			"s3:GetObject")
 	}
 	prove(t, d.calls)
 }

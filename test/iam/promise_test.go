@@ -9,13 +9,13 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// A subject is an actor and what it is there for.
+// A subject is an actor and the rows of the table that it must be able to do.
 type subject struct {
 	actor
 	rows []row
 }
 
-// subjects are everybody whose policies we write, for a cluster, in both modes.
+// subjects are all actors whose policies we write, for a cluster, in both modes.
 func subjects(v iam.Values) []subject {
 	return []subject{
 		{userOf(v), userRows},
@@ -27,15 +27,15 @@ func subjects(v iam.Values) []subject {
 	}
 }
 
-// forced are the actions for which the guide's own permissions of the function's role make no difference between clusters.
-// exceptions_test.go says which they are, and that there are no more.
+// forced are the actions for which the guide's permissions of the function's role do not distinguish clusters.
+// exceptions_test.go proves that there are no others.
 func forced(a actor, action string) bool {
 	return strings.HasSuffix(a.name, "with the guide's permissions") &&
 		slices.ContainsFunc(exceptions, func(e exception) bool { return e.covers(action) })
 }
 
-// TestEveryActionIsAllowedOnTheClustersOwnThingsAndOnNothingElse goes through all rows, for each of two clusters.
-func TestEveryActionIsAllowedOnTheClustersOwnThingsAndOnNothingElse(t *testing.T) {
+// TestAllowedOnlyOnOwnResources checks all rows for each of two clusters.
+func TestAllowedOnlyOnOwnResources(t *testing.T) {
 	t.Parallel()
 	for _, pair := range [][2]iam.Values{{clusterA, clusterB}, {clusterB, clusterA}} {
 		own, other := pair[0], pair[1]
@@ -53,7 +53,8 @@ func TestEveryActionIsAllowedOnTheClustersOwnThingsAndOnNothingElse(t *testing.T
 	}
 }
 
-// calls are the row's actions on the cluster's own thing, on those that differ in one aspect, and on the other cluster's.
+// calls are the row's actions on the cluster's own resource, on those that differ in one aspect, and on the other
+// cluster's.
 func (a actor) calls(r row, own, other iam.Values) []call {
 	of := r.facts
 	if of == nil {
@@ -85,8 +86,8 @@ func (a actor) calls(r row, own, other iam.Values) []call {
 	return calls
 }
 
-// TestARowIsBlindOnlyToWhatAWSDoesNotTell: where a row says that AWS does not tell, AWS documents no condition key by which it could.
-func TestARowIsBlindOnlyToWhatAWSDoesNotTell(t *testing.T) {
+// TestBlindRows: where a row says that AWS does not send an aspect, AWS documents no condition key for it.
+func TestBlindRows(t *testing.T) {
 	t.Parallel()
 	var q question
 	for _, r := range slices.Concat(userRows, functionRows, lambdaRows, installerRows) {
@@ -97,7 +98,7 @@ func TestARowIsBlindOnlyToWhatAWSDoesNotTell(t *testing.T) {
 		for _, name := range r.actions {
 			for _, typ := range actions[name].Types {
 				keys := slices.Concat(actions[name].Keys, typ.Keys)
-				if typ.Name == r.on.name && r.blind[byVPC] == untold && slices.Contains(keys, "ec2:vpc") {
+				if typ.Name == r.on.name && r.blind[byVPC] == notSent && slices.Contains(keys, "ec2:vpc") {
 					t.Errorf("%s on %s can be bound to the VPC", name, typ.Name)
 				}
 			}

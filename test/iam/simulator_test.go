@@ -8,24 +8,24 @@ import (
 	"testing"
 )
 
-// A request is one question that IAM answers when AWS is called. A call may raise several: to launch an instance is to be
-// allowed for the instance, its subnet, its image and more.
+// A request is one authorization check by IAM. A call can require several: launching an instance requires permission
+// for the instance, its subnet, its image and more.
 type request struct {
-	Documents      []string `json:"documents,omitempty"`      // the principal's policies, by their name in library
-	Boundary       string   `json:"boundary,omitempty"`       // its permissions boundary
-	ResourcePolicy string   `json:"resourcePolicy,omitempty"` // of a role, its trust policy
+	Documents      []string `json:"documents,omitempty"`      // the principal's policies, by name in library
+	Boundary       string   `json:"boundary,omitempty"`       // permissions boundary
+	ResourcePolicy string   `json:"resourcePolicy,omitempty"` // of a role: its trust policy
 	Principal      string   `json:"principal"`
-	Account        string   `json:"account"` // the resource's
+	Account        string   `json:"account"` // of the resource
 	Action         string   `json:"action"`
 	Resource       string   `json:"resource"`
 	Facts          facts    `json:"facts,omitempty"`
 }
 
-// Facts are what is so, by condition key. Those that AWS does not document for the action and the type of the resource are
-// left out by simulate.mjs: AWS would not know them.
+// Facts are the values of condition keys. simulate.mjs leaves out the keys that AWS does not document for the action
+// and resource type.
 type facts map[string]any
 
-// An answer is the simulator's. An error is never taken for a denial.
+// An answer is the simulator's. An error never counts as a denial.
 type answer struct {
 	Result string `json:"result"`
 	Error  string `json:"error"`
@@ -33,17 +33,17 @@ type answer struct {
 
 func (a answer) allowed() bool { return a.Result == "Allowed" }
 
-// An action is what AWS documents of one.
+// An action is an action as documented by AWS.
 type action struct {
 	Write bool           `json:"write"`
-	Keys  []string       `json:"keys"` // condition keys of every request, in lower case; up to the slash if a tag's key follows
+	Keys  []string       `json:"keys"` // condition keys of every request, in lower case; up to the slash if a tag key follows
 	Types []resourceType `json:"types"`
 }
 
 type resourceType struct {
 	Name string   `json:"name"`
 	ARN  string   `json:"arn"`
-	Keys []string `json:"keys"` // condition keys of requests on this type
+	Keys []string `json:"keys"` // condition keys of requests for this type
 }
 
 type question struct {
@@ -95,20 +95,20 @@ func ask(t *testing.T, q question) reply {
 	return r
 }
 
-// A call is what one call of AWS's API has to be allowed. What it is meant to show is its name.
+// A call is one API call and whether it must be allowed. Its name describes it.
 type call struct {
 	name     string
 	requests []request
 	allowed  bool
 }
 
-// prove asks for all calls at once, and fails where one is not as it is to be. A call is allowed if all its requests are.
+// prove checks all calls in one run. A call is allowed if all its requests are.
 func prove(t *testing.T, calls []call) {
 	t.Helper()
 	var q question
 	for _, c := range calls {
 		if len(c.requests) == 0 {
-			t.Errorf("%s: nothing is asked", c.name)
+			t.Errorf("%s: no requests", c.name)
 		}
 		q.Requests = append(q.Requests, c.requests...)
 	}

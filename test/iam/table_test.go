@@ -2,37 +2,39 @@ package iam_test
 
 import "github.com/castai/kops-spot/iam"
 
-// A row says of actions on a kind of thing that they are allowed on the cluster's own. Everything else is denied: on what
-// differs from it in any aspect that the kind has, but for those to which the row is blind.
+// A row lists actions that are allowed on the cluster's own resource of a kind. They are denied on resources that
+// differ in any aspect, except for those to which the row is blind.
 type row struct {
 	actions []string
 	on      kind
 	facts   func(thing) facts
-	blind   map[aspect]string // why that aspect does not count
+	blind   map[aspect]string // the reason why the aspect does not count
 }
 
-// Reasons for being blind. The first is held against AWS's documentation.
+// Reasons for blindness. The first is checked against AWS's documentation.
 const (
-	untold  = "AWS does not tell IAM"
+	notSent = "AWS does not tell IAM"
 	tagSays = "the tag alone says whose it is"
 )
 
 // The tags that the handler writes, and one that anybody may write.
 var (
-	marks    = facts{"aws:TagKeys": []string{"kops.k8s.io/detached-from-asg", "cast:interrupted-at"}}
-	someTags = facts{"aws:TagKeys": []string{"team"}, "aws:RequestTag/team": "platform"}
+	handlerTags = facts{"aws:TagKeys": []string{"kops.k8s.io/detached-from-asg", "cast:interrupted-at"}}
+	someTags    = facts{"aws:TagKeys": []string{"team"}, "aws:RequestTag/team": "platform"}
 )
 
 // userRows are what the guide says a cluster's user can do.
 var userRows = []row{
 	// Manage instances, Auto Scaling groups and node groups.
-	{actions: []string{"ec2:StartInstances", "ec2:StopInstances", "ec2:RebootInstances", "ec2:TerminateInstances", "ec2:ModifyInstanceAttribute"},
-		on: anInstance, blind: map[aspect]string{byVPC: untold}},
-	{actions: []string{"autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoScalingGroup", "autoscaling:DeleteAutoScalingGroup",
+	{actions: []string{"ec2:StartInstances", "ec2:StopInstances", "ec2:RebootInstances", "ec2:TerminateInstances",
+		"ec2:ModifyInstanceAttribute"},
+		on: anInstance, blind: map[aspect]string{byVPC: notSent}},
+	{actions: []string{"autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoScalingGroup",
+		"autoscaling:DeleteAutoScalingGroup",
 		"autoscaling:SuspendProcesses", "autoscaling:ResumeProcesses", "autoscaling:DetachInstances",
 		"autoscaling:TerminateInstanceInAutoScalingGroup", "autoscaling:SetInstanceProtection"}, on: aGroup},
 
-	// Run instances: IAM asks once for each of these.
+	// RunInstances: IAM checks each of these.
 	{actions: []string{"ec2:RunInstances"}, on: aNewInstance, facts: created("RunInstances")},
 	{actions: []string{"ec2:RunInstances"}, on: aNewVolume},
 	{actions: []string{"ec2:RunInstances"}, on: aNewSpotRequest},
@@ -48,49 +50,66 @@ var userRows = []row{
 	// Security groups, key pairs.
 	{actions: []string{"ec2:CreateSecurityGroup"}, on: aNewSecurityGroup, facts: created("CreateSecurityGroup")},
 	{actions: []string{"ec2:CreateSecurityGroup"}, on: aVPC},
-	{actions: []string{"ec2:DeleteSecurityGroup", "ec2:AuthorizeSecurityGroupIngress", "ec2:AuthorizeSecurityGroupEgress",
+	{actions: []string{"ec2:DeleteSecurityGroup", "ec2:AuthorizeSecurityGroupIngress",
+		"ec2:AuthorizeSecurityGroupEgress",
 		"ec2:RevokeSecurityGroupIngress", "ec2:RevokeSecurityGroupEgress"}, on: aSecurityGroup},
 	{actions: []string{"ec2:CreateKeyPair", "ec2:ImportKeyPair"}, on: aNewKeyPair, facts: created("CreateKeyPair")},
 	{actions: []string{"ec2:DeleteKeyPair"}, on: aKeyPair},
 
-	// Tags: of what is being created, and later.
-	{actions: []string{"ec2:CreateTags"}, on: aNewInstance, facts: created("RunInstances", "k8s.io/role/node", "kops.k8s.io/instancegroup", "cast:managed-by")},
+	// Tags of resources being created, and of existing ones.
+	{actions: []string{"ec2:CreateTags"}, on: aNewInstance,
+		facts: created("RunInstances", "k8s.io/role/node", "kops.k8s.io/instancegroup", "cast:managed-by")},
 	{actions: []string{"ec2:CreateTags"}, on: aNewSecurityGroup, facts: created("CreateSecurityGroup")},
 	{actions: []string{"ec2:CreateTags"}, on: aNewKeyPair, facts: created("ImportKeyPair")},
-	{actions: []string{"ec2:CreateTags", "ec2:DeleteTags"}, on: anInstance, facts: with(someTags), blind: map[aspect]string{byVPC: untold}},
+	{actions: []string{"ec2:CreateTags", "ec2:DeleteTags"}, on: anInstance, facts: with(someTags),
+		blind: map[aspect]string{byVPC: notSent}},
 	{actions: []string{"ec2:CreateTags", "ec2:DeleteTags"}, on: aVolume, facts: with(someTags)},
 	{actions: []string{"ec2:CreateTags", "ec2:DeleteTags"}, on: aKeyPair, facts: with(someTags)},
-	{actions: []string{"ec2:CreateTags", "ec2:DeleteTags"}, on: anInterface, facts: with(someTags), blind: map[aspect]string{byVPC: tagSays}},
-	{actions: []string{"ec2:CreateTags", "ec2:DeleteTags"}, on: aSecurityGroup, facts: with(someTags), blind: map[aspect]string{byVPC: tagSays}},
+	{actions: []string{"ec2:CreateTags", "ec2:DeleteTags"}, on: anInterface, facts: with(someTags),
+		blind: map[aspect]string{byVPC: tagSays}},
+	{actions: []string{"ec2:CreateTags", "ec2:DeleteTags"}, on: aSecurityGroup, facts: with(someTags),
+		blind: map[aspect]string{byVPC: tagSays}},
 
 	// Instance profiles and roles.
-	{actions: []string{"iam:CreateInstanceProfile", "iam:DeleteInstanceProfile", "iam:AddRoleToInstanceProfile", "iam:RemoveRoleFromInstanceProfile"}, on: aProfile},
-	{actions: []string{"iam:CreateRole", "iam:DeleteRole", "iam:PutRolePolicy", "iam:DeleteRolePolicy"}, on: aRole, facts: bounded},
-	{actions: []string{"iam:AttachRolePolicy", "iam:DetachRolePolicy"}, on: aRole, facts: attaching("aws", "AmazonEC2ContainerRegistryReadOnly", bounded)},
+	{actions: []string{"iam:CreateInstanceProfile", "iam:DeleteInstanceProfile", "iam:AddRoleToInstanceProfile",
+		"iam:RemoveRoleFromInstanceProfile"}, on: aProfile},
+	{actions: []string{"iam:CreateRole", "iam:DeleteRole", "iam:PutRolePolicy", "iam:DeleteRolePolicy"}, on: aRole,
+		facts: bounded},
+	{actions: []string{"iam:AttachRolePolicy", "iam:DetachRolePolicy"}, on: aRole,
+		facts: attaching("aws", "AmazonEC2ContainerRegistryReadOnly", bounded)},
 	{actions: []string{"iam:PassRole"}, on: aRole, facts: with(facts{"iam:PassedToService": "ec2.amazonaws.com"})},
 
 	// The function and its rules.
 	{actions: []string{"lambda:CreateFunction", "lambda:UpdateFunctionConfiguration"}, on: aFunction},
-	{actions: []string{"lambda:CreateFunction", "lambda:UpdateFunctionConfiguration"}, on: kind{"function in the VPC", aFunction.arn, []aspect{byVPC}},
+	{actions: []string{"lambda:CreateFunction", "lambda:UpdateFunctionConfiguration"},
+		on:    kind{"function in the VPC", aFunction.arn, []aspect{byVPC}},
 		facts: func(t thing) facts { return facts{"aws:RequestedRegion": t.region, "lambda:VpcIds": t.vpc} }},
-	{actions: []string{"lambda:GetFunction", "lambda:GetFunctionConfiguration", "lambda:GetPolicy", "lambda:UpdateFunctionCode", "lambda:DeleteFunction",
-		"lambda:TagResource", "lambda:RemovePermission", "lambda:PutFunctionEventInvokeConfig", "lambda:DeleteFunctionEventInvokeConfig"}, on: aFunction},
-	{actions: []string{"lambda:AddPermission"}, on: aFunction, facts: with(facts{"lambda:Principal": "events.amazonaws.com"})},
-	{actions: []string{"iam:PassRole"}, on: aFunctionRole, facts: with(facts{"iam:PassedToService": "lambda.amazonaws.com"})},
-	{actions: []string{"events:PutRule", "events:DescribeRule", "events:EnableRule", "events:DisableRule", "events:DeleteRule", "events:TagResource",
+	{actions: []string{"lambda:GetFunction", "lambda:GetFunctionConfiguration", "lambda:GetPolicy",
+		"lambda:UpdateFunctionCode", "lambda:DeleteFunction",
+		"lambda:TagResource", "lambda:RemovePermission", "lambda:PutFunctionEventInvokeConfig",
+		"lambda:DeleteFunctionEventInvokeConfig"}, on: aFunction},
+	{actions: []string{"lambda:AddPermission"}, on: aFunction,
+		facts: with(facts{"lambda:Principal": "events.amazonaws.com"})},
+	{actions: []string{"iam:PassRole"}, on: aFunctionRole,
+		facts: with(facts{"iam:PassedToService": "lambda.amazonaws.com"})},
+	{actions: []string{"events:PutRule", "events:DescribeRule", "events:EnableRule", "events:DisableRule",
+		"events:DeleteRule", "events:TagResource",
 		"events:ListTargetsByRule", "events:RemoveTargets"}, on: aRule},
 	{actions: []string{"events:PutTargets"}, on: aRule, facts: func(t thing) facts {
 		return with(facts{"events:TargetArn": []string{t.arn("lambda", last(t.name.FunctionARN()))}})(t)
 	}},
 }
 
-// functionRows are what the function's code does.
+// functionRows are the calls of the function's code.
 var functionRows = []row{
-	{actions: []string{"ec2:CreateTags"}, on: anInstance, facts: with(marks), blind: map[aspect]string{byVPC: untold}},
-	{actions: []string{"autoscaling:DetachInstances", "autoscaling:RecordLifecycleActionHeartbeat", "autoscaling:CompleteLifecycleAction"}, on: aGroup},
+	{actions: []string{"ec2:CreateTags"}, on: anInstance, facts: with(handlerTags),
+		blind: map[aspect]string{byVPC: notSent}},
+	{actions: []string{"autoscaling:DetachInstances", "autoscaling:RecordLifecycleActionHeartbeat",
+		"autoscaling:CompleteLifecycleAction"}, on: aGroup},
 	{actions: []string{"secretsmanager:GetSecretValue"}, on: aSecret},
 	{actions: []string{"ssm:GetParameter"}, on: aParameter},
-	{actions: []string{"kms:Decrypt"}, on: aKey, facts: with(facts{"kms:ViaService": "secretsmanager." + region + ".amazonaws.com"})},
+	{actions: []string{"kms:Decrypt"}, on: aKey,
+		facts: with(facts{"kms:ViaService": "secretsmanager." + region + ".amazonaws.com"})},
 	{actions: []string{"logs:CreateLogGroup"}, on: aLogGroup},
 	{actions: []string{"logs:CreateLogGroup"}, on: anEmptyLog},
 	{actions: []string{"logs:CreateLogStream", "logs:PutLogEvents"}, on: aLogStream},
@@ -99,45 +118,60 @@ var functionRows = []row{
 	{actions: []string{"sns:Publish"}, on: aTopic},
 }
 
-// lambdaRows are what Lambda itself does with the role of a function in a VPC.
+// lambdaRows are the calls of Lambda itself with the role of a function in a VPC.
 var lambdaRows = []row{
 	{actions: []string{"ec2:CreateNetworkInterface"}, on: theSubnet},
 	{actions: []string{"ec2:CreateNetworkInterface"}, on: theSecurityGroup},
-	{actions: []string{"ec2:CreateNetworkInterface"}, on: kind{"network interface to be", aNewInterface.arn, []aspect{byRegion, byAccount}}},
-	{actions: []string{"ec2:DeleteNetworkInterface", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"}, on: itsInterface},
+	{actions: []string{"ec2:CreateNetworkInterface"},
+		on: kind{"network interface to be", aNewInterface.arn, []aspect{byRegion, byAccount}}},
+	{actions: []string{"ec2:DeleteNetworkInterface", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"},
+		on: itsInterface},
 }
 
-// installerRows are what the person does who onboards a cluster.
+// installerRows are the calls of the person who onboards a cluster.
 var installerRows = []row{
-	{actions: []string{"iam:GetUser", "iam:CreateUser", "iam:DeleteUser", "iam:TagUser", "iam:UntagUser", "iam:ListUserTags", "iam:ListAttachedUserPolicies",
-		"iam:ListUserPolicies", "iam:GetUserPolicy", "iam:PutUserPolicy", "iam:DeleteUserPolicy", "iam:ListAccessKeys", "iam:GetAccessKeyLastUsed",
+	{actions: []string{"iam:GetUser", "iam:CreateUser", "iam:DeleteUser", "iam:TagUser", "iam:UntagUser",
+		"iam:ListUserTags", "iam:ListAttachedUserPolicies",
+		"iam:ListUserPolicies", "iam:GetUserPolicy", "iam:PutUserPolicy", "iam:DeleteUserPolicy", "iam:ListAccessKeys",
+		"iam:GetAccessKeyLastUsed",
 		"iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey", "iam:ListGroupsForUser"}, on: aUser},
-	{actions: []string{"iam:AttachUserPolicy", "iam:DetachUserPolicy"}, on: aUser, facts: attaching(account, "CASTKopsPolicyV2", thing.facts)},
-	{actions: []string{"iam:GetRole", "iam:CreateRole", "iam:DeleteRole", "iam:UpdateAssumeRolePolicy", "iam:TagRole", "iam:UntagRole", "iam:ListRoleTags",
-		"iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:GetRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy",
+	{actions: []string{"iam:AttachUserPolicy", "iam:DetachUserPolicy"}, on: aUser,
+		facts: attaching(account, "CASTKopsPolicyV2", thing.facts)},
+	{actions: []string{"iam:GetRole", "iam:CreateRole", "iam:DeleteRole", "iam:UpdateAssumeRolePolicy", "iam:TagRole",
+		"iam:UntagRole", "iam:ListRoleTags",
+		"iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:GetRolePolicy", "iam:PutRolePolicy",
+		"iam:DeleteRolePolicy",
 		"iam:ListInstanceProfilesForRole"}, on: aFunctionRole},
-	{actions: []string{"iam:AttachRolePolicy", "iam:DetachRolePolicy"}, on: aFunctionRole, facts: attaching("aws", "CloudWatchLogsFullAccess", thing.facts)},
+	{actions: []string{"iam:AttachRolePolicy", "iam:DetachRolePolicy"}, on: aFunctionRole,
+		facts: attaching("aws", "CloudWatchLogsFullAccess", thing.facts)},
 	{actions: policyActions, on: sharedPolicy(iam.ManagedPolicy)},
 	{actions: policyActions, on: sharedPolicy(iam.Document{Name: "CastKopsPolicyV2"})},
 	{actions: policyActions, on: sharedPolicy(iam.Boundary)},
-	{actions: []string{"secretsmanager:DescribeSecret", "secretsmanager:CreateSecret", "secretsmanager:PutSecretValue", "secretsmanager:TagResource",
+	{actions: []string{"secretsmanager:DescribeSecret", "secretsmanager:CreateSecret", "secretsmanager:PutSecretValue",
+		"secretsmanager:TagResource",
 		"secretsmanager:DeleteSecret"}, on: aSecret},
 	{actions: []string{"s3:GetObject"}, on: aStateFile},
 	{actions: []string{"lambda:GetFunction", "lambda:DeleteFunction"},
-		on: kind{"original function", func(t thing) string { return t.arn("lambda", "function:cast-ai-ec2-events-handler") }, []aspect{byRegion, byAccount}}},
+		on: kind{"original function", func(t thing) string {
+			return t.arn("lambda",
+				"function:cast-ai-ec2-events-handler")
+		}, []aspect{byRegion, byAccount}}},
 	{actions: []string{"events:DescribeRule", "events:ListTargetsByRule", "events:RemoveTargets", "events:DeleteRule"},
-		on: kind{"original rule", func(t thing) string { return t.arn("events", "rule/cast-ai-spot") }, []aspect{byRegion, byAccount}}},
+		on: kind{"original rule", func(t thing) string { return t.arn("events", "rule/cast-ai-spot") },
+			[]aspect{byRegion, byAccount}}},
 }
 
-var policyActions = []string{"iam:GetPolicy", "iam:CreatePolicy", "iam:DeletePolicy", "iam:TagPolicy", "iam:ListPolicyTags", "iam:ListPolicyVersions",
+var policyActions = []string{"iam:GetPolicy", "iam:CreatePolicy", "iam:DeletePolicy", "iam:TagPolicy",
+	"iam:ListPolicyTags", "iam:ListPolicyVersions",
 	"iam:GetPolicyVersion", "iam:CreatePolicyVersion", "iam:DeletePolicyVersion", "iam:ListEntitiesForPolicy"}
 
-// bounded is what is so of a role under the boundary of its account.
+// bounded are the facts of a role with the account's boundary.
 func bounded(t thing) facts {
-	return facts{"aws:RequestedRegion": "us-east-1", "iam:PermissionsBoundary": "arn:aws:iam::" + account + ":policy/CASTKopsBoundary"}
+	return facts{"aws:RequestedRegion": "us-east-1",
+		"iam:PermissionsBoundary": "arn:aws:iam::" + account + ":policy/CASTKopsBoundary"}
 }
 
-// attaching is what is so where a managed policy is attached or detached.
+// attaching are the facts of a managed policy that is attached or detached.
 func attaching(owner, policy string, more func(thing) facts) func(thing) facts {
 	return func(t thing) facts {
 		f := more(t)

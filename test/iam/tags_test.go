@@ -7,7 +7,7 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-func TestNothingIsTaggedIntoTheCluster(t *testing.T) {
+func TestResourcesCannotBeTaggedIntoTheCluster(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	_, other, untagged, neighbour := someThings()
@@ -26,7 +26,7 @@ func TestNothingIsTaggedIntoTheCluster(t *testing.T) {
 	prove(t, d.calls)
 }
 
-func TestTheTagsThatScopeStayAsTheyAre(t *testing.T) {
+func TestScopingTagsCannotBeChanged(t *testing.T) {
 	t.Parallel()
 	d := asUser()
 	own, _, _, _ := someThings()
@@ -38,7 +38,7 @@ func TestTheTagsThatScopeStayAsTheyAre(t *testing.T) {
 		} {
 			tags := with(facts{"aws:TagKeys": []string{"team", key}, "aws:RequestTag/" + key: value})(own)
 			d.add("tagging its own "+k.name+" with "+key, d.actor.does("ec2:CreateTags", k.arn(own), tags))
-			if key != "kubernetescluster" { // EC2 tells keys apart by case: that one scopes nothing
+			if key != "kubernetescluster" { // EC2's tag keys are case-sensitive: this one scopes nothing
 				d.add("untagging its own "+k.name+" of "+key, d.actor.does("ec2:DeleteTags", k.arn(own), tags))
 			}
 		}
@@ -47,8 +47,8 @@ func TestTheTagsThatScopeStayAsTheyAre(t *testing.T) {
 	prove(t, d.calls)
 }
 
-// TestAUserWithoutItsTagsCreatesNothing: the managed policy means nothing then.
-func TestAUserWithoutItsTagsCreatesNothing(t *testing.T) {
+// TestUserWithoutTagsCreatesNothing: without the user's tags, the managed policy allows nothing.
+func TestUserWithoutTagsCreatesNothing(t *testing.T) {
 	t.Parallel()
 	user := userOf(clusterA)
 	user.documents, user.facts = user.ours(iam.ManagedPolicy), facts{}

@@ -7,11 +7,12 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// A thing is a resource, by whose it is. The cluster's own has all of its cluster's; another differs in one respect or more.
+// A thing is a resource and its owner. The cluster's own resource belongs to it in every aspect; others differ in one
+// or more.
 type thing struct {
-	tag     string // the tag KubernetesCluster, and kubernetes.io/cluster/…; empty if it has neither
+	tag     string // the tag KubernetesCluster, and kubernetes.io/cluster/…; empty if neither
 	vpc     string
-	name    iam.Values // the cluster that its name is made of
+	name    iam.Values // the cluster in its name
 	region  string
 	account string
 }
@@ -24,7 +25,7 @@ func (t thing) arn(service, resource string) string {
 	return strings.Join([]string{"arn:aws", service, t.region, t.account, resource}, ":")
 }
 
-// facts are what is so of the thing where it is. The simulator gets those that AWS would tell of the action.
+// facts are all facts about the resource. The simulator gets those that AWS sends for the action.
 func (t thing) facts() facts {
 	f := facts{
 		"aws:RequestedRegion": t.region,
@@ -38,7 +39,7 @@ func (t thing) facts() facts {
 	return f
 }
 
-// An aspect is a respect in which a thing can be not the cluster's.
+// An aspect is a way in which a resource can belong to a cluster.
 type aspect string
 
 const (
@@ -49,10 +50,10 @@ const (
 	byAccount aspect = "account"
 )
 
-// nobody's things have names of no cluster that is onboarded.
+// nobody's resources have names without an onboarded cluster.
 var nobody = onboarded("nobody.example.org", "Admin", "0c")
 
-// others are the things that differ from the cluster's own in one aspect.
+// others are the resources that differ from the cluster's own in one aspect.
 func (t thing) others(by aspect, other iam.Values) map[string]thing {
 	o := thingOf(other)
 	with := func(change func(*thing)) thing {
@@ -80,7 +81,7 @@ func (t thing) others(by aspect, other iam.Values) map[string]thing {
 	}
 }
 
-// A kind is a kind of thing: how its ARN is made, and the aspects that it has at all.
+// A kind is a kind of resource: its ARN and its aspects.
 type kind struct {
 	name string
 	arn  func(thing) string
@@ -92,16 +93,18 @@ func ec2(resource string, has ...aspect) kind {
 	return kind{name, func(t thing) string { return t.arn("ec2", resource) }, append(has, byRegion, byAccount)}
 }
 
-// global is a kind of IAM's, which has no region.
+// global returns a kind of IAM's, which has no region.
 func global(name string, resource func(iam.Values) string) kind {
-	return kind{name, func(t thing) string { return "arn:aws:iam::" + t.account + ":" + resource(t.name) }, []aspect{byName, byAccount}}
+	return kind{name, func(t thing) string { return "arn:aws:iam::" + t.account + ":" + resource(t.name) },
+		[]aspect{byName, byAccount}}
 }
 
 func regional(name, service string, resource func(iam.Values) string) kind {
-	return kind{name, func(t thing) string { return t.arn(service, resource(t.name)) }, []aspect{byName, byRegion, byAccount}}
+	return kind{name, func(t thing) string { return t.arn(service, resource(t.name)) },
+		[]aspect{byName, byRegion, byAccount}}
 }
 
-// last is what comes after an ARN's account.
+// last returns the part of an ARN after the account.
 func last(arn string) string { return strings.SplitN(arn, ":", 6)[5] }
 
 var (
@@ -113,7 +116,7 @@ var (
 	aKeyPair        = ec2("key-pair/key-0123456789abcdef0", byTag)
 	aLaunchTemplate = ec2("launch-template/lt-0123456789abcdef0", byTag)
 
-	// What is being created has the tags of the request, and is nowhere yet but in a VPC, or in none.
+	// A resource that is being created has the tags of the request and, at most, a VPC.
 	aNewInstance      = ec2("instance/i-new", byTag)
 	aNewVolume        = ec2("volume/vol-new")
 	aNewInterface     = ec2("network-interface/new", byVPC)
@@ -121,23 +124,40 @@ var (
 	aNewSecurityGroup = ec2("security-group/sg-new", byTag)
 	aNewKeyPair       = ec2("key-pair/key-new", byTag)
 
-	anImage    = kind{"image", func(t thing) string { return "arn:aws:ec2:" + t.region + "::image/ami-0123456789abcdef0" }, []aspect{byRegion}}
-	aSnapshot  = kind{"snapshot", func(t thing) string { return "arn:aws:ec2:" + t.region + "::snapshot/snap-0123456789abcdef0" }, []aspect{byRegion}}
-	aVPC       = kind{"VPC", func(t thing) string { return t.arn("ec2", "vpc/"+t.vpc) }, []aspect{byVPC, byRegion, byAccount}}
-	aGroup     = kind{"group", func(t thing) string { return groupARN(t, "nodes."+t.name.Cluster) }, []aspect{byTag, byName, byRegion, byAccount}}
-	aStateFile = kind{"specification", func(t thing) string { return "arn:aws:s3:::state/kops/" + t.name.Cluster + "/config" }, []aspect{byName}}
+	anImage = kind{"image", func(t thing) string {
+		return "arn:aws:ec2:" + t.region +
+			"::image/ami-0123456789abcdef0"
+	}, []aspect{byRegion}}
+	aSnapshot = kind{"snapshot", func(t thing) string {
+		return "arn:aws:ec2:" + t.region +
+			"::snapshot/snap-0123456789abcdef0"
+	}, []aspect{byRegion}}
+	aVPC = kind{"VPC", func(t thing) string { return t.arn("ec2", "vpc/"+t.vpc) },
+		[]aspect{byVPC, byRegion, byAccount}}
+	aGroup = kind{"group", func(t thing) string { return groupARN(t, "nodes."+t.name.Cluster) },
+		[]aspect{byTag, byName, byRegion, byAccount}}
+	aStateFile = kind{"specification", func(t thing) string {
+		return "arn:aws:s3:::state/kops/" + t.name.Cluster +
+			"/config"
+	}, []aspect{byName}}
 
 	aUser         = global("user", func(v iam.Values) string { return "user/" + iam.UserName(v.Cluster) })
 	aNodesRole    = global("role of nodes", func(v iam.Values) string { return "role/" + v.NodeRoles[0] })
 	aFunctionRole = global("function's role", func(v iam.Values) string { return "role/" + v.FunctionRole })
-	aRole         = global("role of the user's", func(v iam.Values) string { return "role" + iam.RolePath(v.Cluster) + "cast-node-general" })
-	aProfile      = global("instance profile", func(v iam.Values) string { return "instance-profile" + iam.RolePath(v.Cluster) + "cast-node-general" })
+	aRole         = global("role of the user's",
+		func(v iam.Values) string { return "role" + iam.RolePath(v.Cluster) + "cast-node-general" })
+	aProfile = global("instance profile",
+		func(v iam.Values) string { return "instance-profile" + iam.RolePath(v.Cluster) + "cast-node-general" })
 
-	aFunction     = regional("function", "lambda", func(v iam.Values) string { return last(v.FunctionARN()) })
-	aRule         = regional("rule", "events", func(v iam.Values) string { return "rule/" + iam.RuleName(v.Cluster, "interruption") })
-	aLogGroup     = regional("log group", "logs", func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) })
-	anEmptyLog    = regional("log group", "logs", func(v iam.Values) string { return last(aLogGroup.arn(thingOf(v))) + ":log-stream:" }) // as errors name it
-	aLogStream    = regional("log stream", "logs", func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) + ":log-stream:2026/11/02/1" })
+	aFunction = regional("function", "lambda", func(v iam.Values) string { return last(v.FunctionARN()) })
+	aRule     = regional("rule", "events",
+		func(v iam.Values) string { return "rule/" + iam.RuleName(v.Cluster, "interruption") })
+	aLogGroup = regional("log group", "logs",
+		func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) })
+	anEmptyLog = regional("log group", "logs",
+		func(v iam.Values) string { return last(aLogGroup.arn(thingOf(v))) + ":log-stream:" }) // as in error messages
+	aLogStream = regional("log stream", "logs",
+		func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) + ":log-stream:2026/11/02/1" })
 	aSecret       = regional("secret", "secretsmanager", func(v iam.Values) string { return last(v.Secrets[0]) })
 	aParameter    = regional("parameter", "ssm", func(v iam.Values) string { return last(v.Parameters[0]) })
 	aKey          = regional("key", "kms", func(v iam.Values) string { return last(v.Keys[0]) })
@@ -145,22 +165,26 @@ var (
 	aFailureQueue = regional("queue", "sqs", func(v iam.Values) string { return last(v.Queues[1]) })
 	aTopic        = regional("topic", "sns", func(v iam.Values) string { return last(v.Topics[0]) })
 
-	// The subnet and the security group that a function in a VPC is put into are known by their ids.
-	theSubnet        = regional("function's subnet", "ec2", func(v iam.Values) string { return "subnet/" + v.Subnets[0] })
-	theSecurityGroup = regional("function's security group", "ec2", func(v iam.Values) string { return "security-group/" + v.SecurityGroups[0] })
-	itsInterface     = regional("interface in the function's subnet", "ec2", func(iam.Values) string { return "network-interface/eni-0123456789abcdef0" })
+	// A function's subnet and security group are identified by their IDs.
+	theSubnet = regional("function's subnet", "ec2",
+		func(v iam.Values) string { return "subnet/" + v.Subnets[0] })
+	theSecurityGroup = regional("function's security group", "ec2",
+		func(v iam.Values) string { return "security-group/" + v.SecurityGroups[0] })
+	itsInterface = regional("interface in the function's subnet", "ec2",
+		func(iam.Values) string { return "network-interface/eni-0123456789abcdef0" })
 )
 
 func groupARN(t thing, name string) string {
 	return t.arn("autoscaling", "autoScalingGroup:6d4c2a8e:autoScalingGroupName/"+name)
 }
 
-// sharedPolicy is a policy that all clusters of the account have in common.
+// sharedPolicy is a policy shared by all clusters of the account.
 func sharedPolicy(d iam.Document) kind {
-	return kind{d.Name, func(t thing) string { return "arn:aws:iam::" + t.account + ":policy/" + d.Name }, []aspect{byAccount}}
+	return kind{d.Name, func(t thing) string { return "arn:aws:iam::" + t.account + ":policy/" + d.Name },
+		[]aspect{byAccount}}
 }
 
-// with adds facts to all that is so of a thing.
+// with adds facts to a thing.
 func with(more facts) func(thing) facts {
 	return func(t thing) facts {
 		f := t.facts()
@@ -169,7 +193,7 @@ func with(more facts) func(thing) facts {
 	}
 }
 
-// created is what is so of a thing that is only being created, with the cluster's tags.
+// created are the facts of a resource that is being created with the cluster's tags.
 func created(by string, more ...string) func(thing) facts {
 	return func(t thing) facts {
 		f := facts{"aws:RequestedRegion": t.region, "ec2:CreateAction": by, "ec2:Vpc": t.arn("ec2", "vpc/"+t.vpc)}

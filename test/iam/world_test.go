@@ -10,7 +10,7 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// Two clusters in one account and region, each with a VPC of its own.
+// Two clusters in one account and region, each with its own VPC.
 const (
 	account      = "123456789012"
 	otherAccount = "210987654321"
@@ -23,7 +23,7 @@ var (
 	clusterB = onboarded("staging.example.com", iam.FunctionRoleName("staging.example.com"), "0b")
 )
 
-// onboarded is a cluster for which everything has been asked for that can be.
+// onboarded returns a cluster with every optional feature.
 func onboarded(cluster, functionRole, id string) iam.Values {
 	id = strings.Repeat(id, 4)
 	v := iam.Values{
@@ -43,17 +43,17 @@ func onboarded(cluster, functionRole, id string) iam.Values {
 	return v
 }
 
-// named is the document in the library: of a cluster if it is rendered for one, and otherwise AWS's own.
+// named returns the name of a document in the library: one rendered for a cluster, or AWS's own.
 func named(cluster, document string) string { return cluster + " " + document }
 
 const (
 	trust = "trust"
 
-	// KMS asks a key's own policy too. This is the one that KMS gives a key: it leaves all to IAM.
+	// KMS also evaluates the key policy. This is KMS's default, which delegates to IAM.
 	keyPolicy = "key policy"
 )
 
-// library has every document for both clusters, as it would stand in IAM.
+// library has every document of both clusters as stored in IAM.
 func library(t *testing.T) map[string]json.RawMessage {
 	t.Helper()
 	documents, err := renderAll()
@@ -83,7 +83,7 @@ var renderAll = sync.OnceValues(func() (map[string]json.RawMessage, error) {
 	return documents, nil
 })
 
-// An actor is somebody with policies.
+// An actor is a principal with policies.
 type actor struct {
 	name      string
 	principal string
@@ -93,7 +93,7 @@ type actor struct {
 	facts     facts // of the principal
 }
 
-// userOf is the cluster's IAM user, with the tags that its managed policy goes by.
+// userOf is the cluster's IAM user, with the tags that its managed policy evaluates.
 func userOf(v iam.Values) actor {
 	tags, err := iam.UserTags(v)
 	if err != nil {
@@ -107,7 +107,7 @@ func userOf(v iam.Values) actor {
 	return a
 }
 
-// functionOf is the cluster's function at work: its code, unless Lambda itself acts with its role.
+// functionOf is the cluster's function: its code, unless Lambda itself uses its role.
 func functionOf(v iam.Values, lambdaItself bool) actor {
 	a := actor{
 		name:      "the function of " + v.Cluster,
@@ -122,21 +122,21 @@ func functionOf(v iam.Values, lambdaItself bool) actor {
 	return a
 }
 
-// asTheGuideHasIt adds the policies of AWS's that the guide attaches to the function's role.
+// asTheGuideHasIt adds the AWS managed policies that the guide attaches to the function's role.
 func (a actor) asTheGuideHasIt() actor {
 	a.name += " with the guide's permissions"
 	a.documents = append(a.documents, iam.GuideRoleManaged...)
 	return a
 }
 
-// installerOf is the person who onboards the cluster, with nothing but the installer's policy.
+// installerOf is the person who onboards the cluster, with only the installer's policy.
 func installerOf(v iam.Values) actor {
 	a := actor{name: "the installer of " + v.Cluster, principal: v.UserARN() + "-installer", cluster: v, facts: facts{}}
 	a.documents = a.ours(iam.InstallerPolicy)
 	return a
 }
 
-// ours names documents of the actor's cluster.
+// ours adds documents of the actor's cluster.
 func (a actor) ours(documents ...iam.Document) []string {
 	var names []string
 	for _, d := range documents {
@@ -145,11 +145,11 @@ func (a actor) ours(documents ...iam.Document) []string {
 	return names
 }
 
-// does is the actor's request to do something to a resource, with what is so of that.
+// does is the actor's request for an action on a resource, with its facts.
 func (a actor) does(action, resource string, of facts) request {
 	all := maps.Clone(a.facts)
 	maps.Copy(all, of)
-	owner := account // of what names none, too: an image, a bucket, everything
+	owner := account // also for resources without an account: an image, a bucket, everything
 	if parts := strings.Split(resource, ":"); len(parts) > 5 && parts[4] != "" {
 		owner = parts[4]
 	}

@@ -1,5 +1,5 @@
-// Package layers holds the layer table: the layer of each package in the root module, and the rules for imports. Imports
-// point only to lower layers, so a package can be read, tested and replaced without the packages that use it.
+// Package layers holds the layer table: the layer of each package in the root module, and the rules for imports.
+// Imports point only to lower layers, so a package can be read, tested and replaced without the packages that use it.
 package layers
 
 import (
@@ -37,7 +37,7 @@ var layers = map[string]entry{
 
 	"cmd/kops-spot": {layer: 4},
 
-	// Programs of the build are above everything, so that nothing can import them.
+	// Build programs are above everything, so nothing can import them.
 	"tools/schema": {layer: 5},
 	"tools/zip":    {layer: 5},
 }
@@ -48,20 +48,19 @@ type entry struct {
 	kind  kind
 }
 
-// kind is what else holds for a package.
+// kind is the additional rule for a package.
 type kind int
 
 const (
 	_ kind = iota // most packages: only the layer matters
 
-	// pure packages import the standard library only, also in tests: decisions do not depend on a
-	// vendor's types.
+	// pure packages import only the standard library, also in tests: decisions must not depend on a vendor's types.
 	pure
 
-	// document packages import embed only: whoever needs the documents does not get code with them.
+	// document packages import only embed: users of the documents do not get code with them.
 	document
 
-	// testHelper packages are imported by tests only, never by a program that ships.
+	// testHelper packages are imported only by tests.
 	testHelper
 )
 
@@ -113,14 +112,15 @@ func check(module string, table map[string]entry, packages []pkg) []string {
 			case to.layer == at.layer:
 				report("%s imports %s, which is in the same layer", name, ours)
 			case to.layer > at.layer:
-				report("%s (layer %d) imports %s (layer %d): imports must point to lower layers", name, at.layer, ours, to.layer)
+				report("%s (layer %d) imports %s (layer %d): imports must point to lower layers", name, at.layer, ours,
+					to.layer)
 			}
 		}
 	}
 	return violations
 }
 
-// within returns the path below the module's of a package of ours, and nothing of any other.
+// within returns the path below the module's for a package of the module, and "" for others.
 func within(module, path string) string {
 	if path == module {
 		return "."

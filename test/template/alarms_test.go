@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// measured are the metrics that the function writes, by its source.
+// measured returns the metrics in the function's source.
 func measured(t *testing.T) []string {
 	t.Helper()
 	written := regexp.MustCompile(`m\.(?:count|moment)\("([A-Za-z]+)"`)
@@ -31,12 +31,13 @@ func measured(t *testing.T) []string {
 		}
 	}
 	if len(found) < 15 {
-		t.Fatalf("the function writes %d metrics only: is this still how it does?", len(found))
+		t.Fatalf("found only %d metrics in the function's source: did the code change?", len(found))
 	}
 	return slices.Sorted(maps.Keys(found))
 }
 
-// alarms are all there can be, and in which case each one rings: metric, dimension, statistic, comparison, periods of how many seconds, missing data.
+// alarms lists every possible alarm: metric, dimension, statistic, comparison, number of periods and their length,
+// missing data.
 var alarms = map[string]string{
 	"failed":       "AWS/Lambda Errors FunctionName Sum >= 1, 1 of 300 s, notBreaching",
 	"throttled":    "AWS/Lambda Throttles FunctionName Sum >= 1, 1 of 300 s, notBreaching",
@@ -58,23 +59,26 @@ func TestAlarms(t *testing.T) {
 	}
 	slow := without("drained-late")
 	for name, rings := range slow {
-		slow[name] = strings.ReplaceAll(rings, "900 s", "300 s") // the self-check comes every five minutes
+		slow[name] = strings.ReplaceAll(rings, "900 s", "300 s") // the self-check runs every five minutes
 	}
 	people := arn("sns", "cast-kops-prod-example-com-7405b025-alarms")
 	for name, c := range map[string]struct {
-		given Parameters
-		want  map[string]string
-		told  []any
+		given   Parameters
+		want    map[string]string
+		actions []any
 	}{
-		byDefault:                  {needed(), alarms, nil},
-		everything:                 {sets[everything], slow, []any{people, pager}},
-		nothing:                    {sets[nothing], map[string]string{}, nil},
-		"a pager":                  {with(Parameters{"AlarmTopicArn": pager}), alarms, []any{pager}},
-		"people":                   {with(Parameters{"NotifyEmail": "people@example.com"}), alarms, []any{people}},
-		"no self-check":            {with(Parameters{"SelfCheckRule": ruleIsOff}), without("not-ready"), nil},
-		"hooks":                    {with(Parameters{"Hooks": "drain", "LifecycleRule": ruleIsOn}), without("drained-late"), nil},
-		"drained announcements":    {with(Parameters{"ScheduledChange": "drain", "HealthRule": ruleIsOn}), without("drained-late"), nil},
-		"drained recommendations":  {with(Parameters{"Rebalance": "drain", "RebalanceRule": ruleIsOn}), without("drained-late"), nil},
+		byDefault:       {needed(), alarms, nil},
+		everything:      {sets[everything], slow, []any{people, pager}},
+		nothing:         {sets[nothing], map[string]string{}, nil},
+		"a pager":       {with(Parameters{"AlarmTopicArn": pager}), alarms, []any{pager}},
+		"people":        {with(Parameters{"NotifyEmail": "people@example.com"}), alarms, []any{people}},
+		"no self-check": {with(Parameters{"SelfCheckRule": ruleIsOff}), without("not-ready"), nil},
+		"hooks": {with(Parameters{"Hooks": "drain", "LifecycleRule": ruleIsOn}),
+			without("drained-late"), nil},
+		"drained announcements": {with(Parameters{"ScheduledChange": "drain", "HealthRule": ruleIsOn}),
+			without("drained-late"), nil},
+		"drained recommendations": {with(Parameters{"Rebalance": "drain", "RebalanceRule": ruleIsOn}),
+			without("drained-late"), nil},
 		"cordoned recommendations": {with(Parameters{"Rebalance": "cordon", "RebalanceRule": ruleIsOn}), alarms, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,11 +94,12 @@ func TestAlarms(t *testing.T) {
 				}
 				actions := []string{"AlarmActions"}
 				if name == "not-ready" {
-					actions = append(actions, "OKActions", "InsufficientDataActions") // the self-check did not come at all
+					actions = append(actions, "OKActions",
+						"InsufficientDataActions") // the self-check did not run at all
 				}
 				for _, action := range actions {
-					if fmt.Sprint(r.Properties[action]) != fmt.Sprint(c.told) {
-						t.Errorf("%s of %s are %v, want %v", action, name, r.Properties[action], c.told)
+					if fmt.Sprint(r.Properties[action]) != fmt.Sprint(c.actions) {
+						t.Errorf("%s of %s are %v, want %v", action, name, r.Properties[action], c.actions)
 					}
 				}
 			}
@@ -105,26 +110,30 @@ func TestAlarms(t *testing.T) {
 	}
 }
 
-// describe says when an alarm rings, as the table does.
+// describe returns when an alarm fires, in the form of the table.
 func describe(t *testing.T, p map[string]any) string {
 	t.Helper()
 	dimensions := p["Dimensions"].([]any)
 	dimension := dimensions[0].(map[string]any)
 	values := map[string][]string{"FunctionName": {"cast-kops-prod-example-com-7405b025"}, "Cluster": {cluster},
-		"QueueName": {"cast_kops-prod-example-com-7405b025-failures", "cast_kops-prod-example-com-7405b025-undelivered"}}
-	if name := dimension["Name"].(string); len(dimensions) != 1 || !slices.Contains(values[name], dimension["Value"].(string)) {
-		t.Errorf("%v watches %v", p["AlarmName"], dimensions)
+		"QueueName": {"cast_kops-prod-example-com-7405b025-failures",
+			"cast_kops-prod-example-com-7405b025-undelivered"}}
+	if name := dimension["Name"].(string); len(dimensions) != 1 ||
+		!slices.Contains(values[name], dimension["Value"].(string)) {
+		t.Errorf("%v has the dimensions %v", p["AlarmName"], dimensions)
 	}
 	if p["Namespace"] == "kops-spot" && !slices.Contains(measured(t), p["MetricName"].(string)) {
-		t.Errorf("%v watches %v, which the function does not write", p["AlarmName"], p["MetricName"])
+		t.Errorf("%v is on %v, which the function does not write", p["AlarmName"], p["MetricName"])
 	}
-	comparison := map[string]string{"GreaterThanOrEqualToThreshold": ">=", "LessThanThreshold": "<"}[p["ComparisonOperator"].(string)]
-	return fmt.Sprintf("%v %v %v %v %s %v, %v of %v s, %v", p["Namespace"], p["MetricName"], dimension["Name"], p["Statistic"], comparison, p["Threshold"],
+	comparison := map[string]string{"GreaterThanOrEqualToThreshold": ">=",
+		"LessThanThreshold": "<"}[p["ComparisonOperator"].(string)]
+	return fmt.Sprintf("%v %v %v %v %s %v, %v of %v s, %v", p["Namespace"], p["MetricName"], dimension["Name"],
+		p["Statistic"], comparison, p["Threshold"],
 		p["EvaluationPeriods"], p["Period"], p["TreatMissingData"])
 }
 
-// TestTheDashboardShowsEveryMetric of the function, and none that there is not.
-func TestTheDashboardShowsEveryMetric(t *testing.T) {
+// TestDashboardShowsEveryMetric of the function, and no others.
+func TestDashboardShowsEveryMetric(t *testing.T) {
 	var body struct {
 		Widgets []struct {
 			Type                string
@@ -136,20 +145,21 @@ func TestTheDashboardShowsEveryMetric(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(stack(t, byDefault).Resources["SpotDashboard"].Properties["DashboardBody"].(string)), &body); err != nil {
-		t.Fatalf("the dashboard is no JSON: %v", err)
+	if err := json.Unmarshal([]byte(stack(t,
+		byDefault).Resources["SpotDashboard"].Properties["DashboardBody"].(string)), &body); err != nil {
+		t.Fatalf("the dashboard is not valid JSON: %v", err)
 	}
 	shown := map[string]bool{}
 	taken := map[[2]int]string{}
 	for _, w := range body.Widgets {
 		p := w.Properties
 		if p.Title == "" || p.Region != Region {
-			t.Errorf("a widget is called %q and looks at the region %q", p.Title, p.Region)
+			t.Errorf("a widget has the title %q and the region %q", p.Title, p.Region)
 		}
 		for x := w.X; x < w.X+w.Width; x++ {
 			for y := w.Y; y < w.Y+w.Height; y++ {
 				if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
-					t.Fatalf("%q lies on %q, or beside the grid", p.Title, other)
+					t.Fatalf("%q overlaps %q or is outside the grid", p.Title, other)
 				}
 				taken[[2]int{x, y}] = p.Title
 			}
@@ -170,26 +180,27 @@ func TestTheDashboardShowsEveryMetric(t *testing.T) {
 					t.Errorf("%q shows %v", p.Title, metric)
 				}
 			default:
-				t.Errorf("%q shows %v, of a namespace that is none of ours", p.Title, metric)
+				t.Errorf("%q shows %v, which is in an unknown namespace", p.Title, metric)
 			}
 		}
-		if w.Type == "log" && !strings.HasPrefix(p.Query, "SOURCE '/aws/lambda/cast-kops-prod-example-com-7405b025' | ") {
-			t.Errorf("%q asks %q", p.Title, p.Query)
+		if w.Type == "log" && !strings.HasPrefix(p.Query,
+			"SOURCE '/aws/lambda/cast-kops-prod-example-com-7405b025' | ") {
+			t.Errorf("%q has the query %q", p.Title, p.Query)
 		}
 	}
 	if got, want := slices.Sorted(maps.Keys(shown)), measured(t); !slices.Equal(got, want) {
-		t.Errorf("the dashboard shows %q, and the function writes %q", got, want)
+		t.Errorf("the dashboard shows %q, the function writes %q", got, want)
 	}
 }
 
-// whole are the metrics without CloudWatch's abbreviation: a dot stands for what stands above.
+// whole expands CloudWatch's abbreviation: a dot repeats the value above.
 func whole(metrics [][]any) (all [][]string) {
 	var above []string
 	for _, m := range metrics {
 		var one []string
 		for i, part := range m {
 			text, ok := part.(string)
-			if !ok { // how it is shown
+			if !ok { // display options
 				continue
 			}
 			if text == "." {

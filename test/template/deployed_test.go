@@ -20,9 +20,8 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// TestTheStackIsThere once moto has created it, by what the services say and not by the stack's status. What moto drops of the
-// template is looked at in what_moto_drops_test.go.
-func TestTheStackIsThere(t *testing.T) {
+// TestDeployedStack checks the resources that moto created. what_moto_drops_test.go checks those that moto ignores.
+func TestDeployedStack(t *testing.T) {
 	for set, region := range map[string]string{byDefault: Region, everything: "us-east-1", nothing: "us-west-2"} {
 		t.Run(set, func(t *testing.T) {
 			t.Parallel()
@@ -42,14 +41,14 @@ func TestTheStackIsThere(t *testing.T) {
 	}
 }
 
-// deployed compares what moto has in a region with what the template comes to in the region that it was resolved for.
+// deployed compares the resources in moto with the template resolved for the same region.
 type deployed struct {
 	*testing.T
 	region string
 	want   *Stack
 }
 
-// of are the resources of a type, in the order of their ids.
+// of returns the resources of a type, in the order of their IDs.
 func (d deployed) of(kind string) (all []map[string]any) {
 	for _, id := range slices.Sorted(maps.Keys(d.want.Resources)) {
 		if r := d.want.Resources[id]; r.Type == kind {
@@ -59,7 +58,7 @@ func (d deployed) of(kind string) (all []map[string]any) {
 	return all
 }
 
-// names are what the resources of a type are called.
+// names returns the names of the resources of a type.
 func (d deployed) names(kind string) []string {
 	names := []string{}
 	for _, properties := range d.of(kind) {
@@ -112,12 +111,13 @@ func (d deployed) function() {
 	if want["ReservedConcurrentExecutions"] == nil {
 		d.is("the reserved concurrency", reserved.ReservedConcurrentExecutions, (*int32)(nil))
 	} else {
-		d.is("the reserved concurrency", int(aws.ToInt32(reserved.ReservedConcurrentExecutions)), number(d, want["ReservedConcurrentExecutions"]))
+		d.is("the reserved concurrency", int(aws.ToInt32(reserved.ReservedConcurrentExecutions)),
+			number(d, want["ReservedConcurrentExecutions"]))
 	}
 	d.permissions(client, name)
 }
 
-// permissions: each rule may invoke the function, and nobody else.
+// permissions: each rule may invoke the function, and nobody else may.
 func (d deployed) permissions(client *lambda.Client, name *string) {
 	out, err := client.GetPolicy(d.Context(), &lambda.GetPolicyInput{FunctionName: name})
 	d.no(err)
@@ -131,7 +131,8 @@ func (d deployed) permissions(client *lambda.Client, name *string) {
 	d.no(json.Unmarshal([]byte(aws.ToString(out.Policy)), &policy))
 	var sources []string
 	for _, s := range policy.Statement {
-		d.is("a permission", []string{s.Effect, s.Action, s.Principal.Service}, []string{"Allow", "lambda:InvokeFunction", "events.amazonaws.com"})
+		d.is("a permission", []string{s.Effect, s.Action, s.Principal.Service},
+			[]string{"Allow", "lambda:InvokeFunction", "events.amazonaws.com"})
 		for _, source := range s.Condition["ArnLike"] {
 			_, rule, _ := strings.Cut(source, ":rule/")
 			sources = append(sources, rule)
@@ -164,18 +165,22 @@ func (d deployed) rules() {
 		target := targets.Targets[0]
 		d.is("the target of "+name, aws.ToString(target.Arn), d.functionARN())
 		if target.Input != nil || target.InputPath != nil || target.InputTransformer != nil {
-			d.Errorf("%s does not hand on the whole event", name)
+			d.Errorf("%s does not pass the whole event on", name)
 		}
-		d.is("the dead-letter queue of "+name, aws.ToString(target.DeadLetterConfig.Arn), "arn:aws:sqs:"+d.region+":"+Account+":cast_kops-"+iam.Name(cluster)+"-undelivered")
-		d.is("how long "+name+" tries", int(aws.ToInt32(target.RetryPolicy.MaximumEventAgeInSeconds)), ruleAges[name[strings.LastIndex(name, ".")+1:]])
+		d.is("the dead-letter queue of "+name, aws.ToString(target.DeadLetterConfig.Arn),
+			"arn:aws:sqs:"+d.region+":"+Account+":cast_kops-"+iam.Name(cluster)+"-undelivered")
+		d.is("how long "+name+" tries", int(aws.ToInt32(target.RetryPolicy.MaximumEventAgeInSeconds)),
+			ruleAges[name[strings.LastIndex(name, ".")+1:]])
 	}
 }
 
-// ruleAges is how long each rule's events are worth delivering, in seconds: docs/stack.md says why.
-var ruleAges = map[string]int{"spot-warning": 120, "rebalance": 900, "lifecycle": 3600, "health": 86400, "state-change": 3600,
-	"rehearsal": 120, "self-check": 120}
+// ruleAges are the maximum event ages of the rules in seconds. docs/stack.md has the reasons.
+var ruleAges = map[string]int{"spot-warning": 120, "rebalance": 900, "lifecycle": 3600, "health": 86400,
+	"state-change": 3600,
+	"rehearsal":    120, "self-check": 120}
 
-// roles: what they may is compared in role_test.go, since moto does not give the documents back as JSON.
+// roles checks only the names: role_test.go compares the permissions, because moto does not return the documents as
+// JSON.
 func (d deployed) roles() {
 	client := iamservice.NewFromConfig(settingsFor(d.region))
 	for _, want := range d.of("AWS::IAM::Role") {
@@ -198,7 +203,9 @@ func (d deployed) queues() {
 	for _, at := range list.QueueUrls {
 		name := at[strings.LastIndex(at, "/")+1:]
 		names = append(names, name)
-		out, err := client.GetQueueAttributes(d.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &at, AttributeNames: []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameAll}})
+		out, err := client.GetQueueAttributes(d.Context(),
+			&sqs.GetQueueAttributesInput{QueueUrl: &at,
+				AttributeNames: []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameAll}})
 		d.no(err)
 		d.is("whether "+name+" is encrypted", out.Attributes["SqsManagedSseEnabled"], "true")
 		d.is("how long "+name+" keeps", out.Attributes["MessageRetentionPeriod"], "1209600")
@@ -211,20 +218,22 @@ func (d deployed) queues() {
 }
 
 func (d deployed) log() {
-	out, err := cloudwatchlogs.NewFromConfig(settingsFor(d.region)).DescribeLogGroups(d.Context(), &cloudwatchlogs.DescribeLogGroupsInput{})
+	out, err := cloudwatchlogs.NewFromConfig(settingsFor(d.region)).DescribeLogGroups(d.Context(),
+		&cloudwatchlogs.DescribeLogGroupsInput{})
 	d.no(err)
 	d.is("the number of log groups", len(out.LogGroups), 1)
 	d.is("the log group", aws.ToString(out.LogGroups[0].LogGroupName), iam.LogGroup(cluster))
-	d.is("how long the log is kept", int(aws.ToInt32(out.LogGroups[0].RetentionInDays)), number(d, d.of("AWS::Logs::LogGroup")[0]["RetentionInDays"]))
+	d.is("how long the log is kept", int(aws.ToInt32(out.LogGroups[0].RetentionInDays)),
+		number(d, d.of("AWS::Logs::LogGroup")[0]["RetentionInDays"]))
 }
 
 func (d deployed) topics() {
-	var told struct {
+	var topics struct {
 		ARNs []string `xml:"ListTopicsResult>Topics>member>TopicArn"`
 	}
-	d.no(query(d.Context(), "sns", d.region, "ListTopics", url.Values{}, &told))
+	d.no(query(d.Context(), "sns", d.region, "ListTopics", url.Values{}, &topics))
 	names := []string{}
-	for _, at := range told.ARNs {
+	for _, at := range topics.ARNs {
 		names = append(names, at[strings.LastIndex(at, ":")+1:])
 	}
 	slices.Sort(names)
@@ -232,9 +241,9 @@ func (d deployed) topics() {
 }
 
 func (d deployed) dashboard() {
-	var told struct {
+	var dashboards struct {
 		Names []string `xml:"ListDashboardsResult>DashboardEntries>member>DashboardName"`
 	}
-	d.no(query(d.Context(), "monitoring", d.region, "ListDashboards", url.Values{}, &told))
-	d.is("the dashboards", append([]string{}, told.Names...), d.names("AWS::CloudWatch::Dashboard"))
+	d.no(query(d.Context(), "monitoring", d.region, "ListDashboards", url.Values{}, &dashboards))
+	d.is("the dashboards", append([]string{}, dashboards.Names...), d.names("AWS::CloudWatch::Dashboard"))
 }

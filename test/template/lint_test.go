@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestCFNLintHasNothingToSay of the template as it is written, nor of what AWS makes of it: some mistakes it sees only there.
-func TestCFNLintHasNothingToSay(t *testing.T) {
+// TestCFNLint checks the template as written and as transformed: some errors are visible only after the transform.
+func TestCFNLint(t *testing.T) {
 	for _, finding := range shared.Lint {
 		t.Error(finding)
 	}
@@ -18,8 +18,8 @@ func TestCFNLintHasNothingToSay(t *testing.T) {
 	}
 }
 
-// TestTheParametersOfTheSetsAreTaken: what the other tests look at is what somebody could deploy.
-func TestTheParametersOfTheSetsAreTaken(t *testing.T) {
+// TestParameterSetsAreAccepted: the other tests use parameters that can be deployed.
+func TestParameterSetsAreAccepted(t *testing.T) {
 	for name, tmpl := range shared.Templates {
 		for _, why := range tmpl.Refuses(sets[name]) {
 			t.Errorf("%s: %s", name, why)
@@ -27,8 +27,8 @@ func TestTheParametersOfTheSetsAreTaken(t *testing.T) {
 	}
 }
 
-// TestTheTemplateFitsIntoARequest: CloudFormation takes 51,200 bytes without a bucket.
-func TestTheTemplateFitsIntoARequest(t *testing.T) {
+// TestTemplateFitsIntoARequest: without a bucket, CloudFormation accepts 51,200 bytes.
+func TestTemplateFitsIntoARequest(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(Root(), "template.yaml"))
 	if err != nil || len(b) > 51200 {
 		t.Errorf("it has %d bytes: %v", len(b), err)

@@ -17,16 +17,17 @@ import (
 	"github.com/castai/kops-spot/internal/eventbridge"
 )
 
-// TestMakeBuildsWhatSAMAsksFor: `sam build` runs this target in a copy of the repository without .git.
-func TestMakeBuildsWhatSAMAsksFor(t *testing.T) {
+// TestMakeTargetOfSAM: `sam build` runs this target in a copy of the repository without .git.
+func TestMakeTargetOfSAM(t *testing.T) {
 	t.Parallel()
 	f := shared.Templates[byDefault].Resources["SpotHandlerFunction"]
 	if f.Metadata["BuildMethod"] != "makefile" || f.Properties["Handler"] != "bootstrap" {
-		t.Errorf("SAM would build %v by %v", f.Properties["Handler"], f.Metadata["BuildMethod"])
+		t.Errorf("SAM builds %v with %v", f.Properties["Handler"], f.Metadata["BuildMethod"])
 	}
 	out := filepath.Join(t.TempDir(), "artifacts")
-	build := exec.Command("make", "--no-print-directory", "-C", Root(), "build-SpotHandlerFunction", "ARTIFACTS_DIR="+out)
-	build.Env = append(os.Environ(), "GOARCH=amd64", "GOFLAGS=") // what the environment says must not matter
+	build := exec.Command("make", "--no-print-directory", "-C", Root(), "build-SpotHandlerFunction",
+		"ARTIFACTS_DIR="+out)
+	build.Env = append(os.Environ(), "GOARCH=amd64", "GOFLAGS=") // independent of the environment
 	if said, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
@@ -47,17 +48,20 @@ func TestMakeBuildsWhatSAMAsksFor(t *testing.T) {
 		t.Errorf("it cannot be executed: %v %v", info, err)
 	}
 	if _, err := os.Stat(filepath.Join(out, "LICENSE")); err != nil {
-		t.Errorf("the licence does not go with it: %v", err)
+		t.Errorf("the license is missing: %v", err)
 	}
-	wrong := exec.Command("make", "--no-print-directory", "-C", Root(), "build-SpotHandlerFunction", "ARTIFACTS_DIR="+out, "ARCH=x86_64")
-	if said, err := wrong.CombinedOutput(); err == nil || !strings.Contains(string(said), "ARCH=x86_64 is not supported: use arm64 or amd64") {
-		t.Errorf("another processor is taken: %v\n%s", err, said)
+	wrong := exec.Command("make", "--no-print-directory", "-C", Root(), "build-SpotHandlerFunction",
+		"ARTIFACTS_DIR="+out, "ARCH=x86_64")
+	if said, err := wrong.CombinedOutput(); err == nil ||
+		!strings.Contains(string(said), "ARCH=x86_64 is not supported: use arm64 or amd64") {
+		t.Errorf("another processor is accepted: %v\n%s", err, said)
 	}
 }
 
-// TestTheSampleEventsAreEvents, each of another kind, and not of the past: the handler takes a moment to come for now.
-func TestTheSampleEventsAreEvents(t *testing.T) {
-	want := map[string]string{"spot-interruption": "SpotWarning", "rehearsal": "Rehearsal", "self-check": "Rehearsal", "state-change": "StateChange"}
+// TestSampleEvents: each is of a different kind and not expired. The handler reads a missing time as now.
+func TestSampleEvents(t *testing.T) {
+	want := map[string]string{"spot-interruption": "SpotWarning", "rehearsal": "Rehearsal", "self-check": "Rehearsal",
+		"state-change": "StateChange"}
 	rules := patterns(t, stack(t, byDefault))
 	files, err := filepath.Glob(filepath.Join(Root(), "events", "*.json"))
 	if err != nil {
@@ -81,11 +85,11 @@ func TestTheSampleEventsAreEvents(t *testing.T) {
 		}
 		for _, in := range e.Interruptions {
 			if in.Time.Year() < 2090 {
-				t.Errorf("%s is of %s: it will be stale", name, in.Time)
+				t.Errorf("%s has the time %s, so it expires", name, in.Time)
 			}
 		}
 		if matches, err := rules[want[name]].Matches(event); err != nil || !matches {
-			t.Errorf("%s does not come by the rule %s: %v", name, want[name], err)
+			t.Errorf("%s does not match the rule %s: %v", name, want[name], err)
 		}
 	}
 	if want := slices.Sorted(maps.Keys(want)); !slices.Equal(found, want) {
@@ -93,8 +97,8 @@ func TestTheSampleEventsAreEvents(t *testing.T) {
 	}
 }
 
-// TestTheSampleEnvironment is one for the function, in which it changes nothing.
-func TestTheSampleEnvironment(t *testing.T) {
+// TestSampleEnvironment: the variables are the function's, and in observe mode.
+func TestSampleEnvironment(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(Root(), "events", "env.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -110,22 +114,23 @@ func TestTheSampleEnvironment(t *testing.T) {
 		given[parameterOf(tmpl, name)] = value
 	}
 	if why := tmpl.Refuses(given); len(why) > 0 || len(sample) != 1 {
-		t.Errorf("the template would not take it: %v", why)
+		t.Errorf("the template does not accept it: %v", why)
 	}
 	c, err := app.ParseConfig(environ)
 	if err != nil || c.Mode != app.Observe {
-		t.Errorf("the function takes it for %q: %v", c.Mode, err)
+		t.Errorf("the function reads it as mode %q: %v", c.Mode, err)
 	}
 }
 
-// The little of TOML that SAM's configuration needs.
+// The subset of TOML in SAM's configuration.
 var (
 	tomlTable = regexp.MustCompile(`^\[default\.([a-z_]+)\.parameters\]$`)
 	tomlValue = regexp.MustCompile(`^([a-z_0-9]+) = ("[^"\\]*"|true|false|[0-9.]+)( *#.*)?$`)
 )
 
-// TestSAMsConfiguration is TOML, and names no stack: one for all clusters would have the second take the first one's place.
-func TestSAMsConfiguration(t *testing.T) {
+// TestSAMConfiguration: valid TOML without a stack name. With one for all clusters, the second cluster would replace
+// the first.
+func TestSAMConfiguration(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(Root(), "samconfig.toml"))
 	if err != nil {
 		t.Fatal(err)
@@ -145,16 +150,17 @@ func TestSAMsConfiguration(t *testing.T) {
 		case value != nil:
 			config[table][value[1]] = strings.Trim(value[2], `"`)
 		case line != "" && !strings.HasPrefix(line, "#"):
-			t.Errorf("line %d is none of TOML's, or of more than this needs: %s", n+1, line)
+			t.Errorf("line %d is not in the supported subset of TOML: %s", n+1, line)
 		}
 	}
-	want := map[string]string{"capabilities": "CAPABILITY_NAMED_IAM", "confirm_changeset": "true", "fail_on_empty_changeset": "false", "resolve_s3": "true"}
+	want := map[string]string{"capabilities": "CAPABILITY_NAMED_IAM", "confirm_changeset": "true",
+		"fail_on_empty_changeset": "false", "resolve_s3": "true"}
 	if got := config["deploy"]; !maps.Equal(got, want) {
-		t.Errorf("sam deploy is told %v, want %v", got, want)
+		t.Errorf("sam deploy has the parameters %v, want %v", got, want)
 	}
 	for command, parameters := range config {
 		if parameters["stack_name"] != "" {
-			t.Errorf("sam %s has a stack's name", command)
+			t.Errorf("sam %s has a stack name", command)
 		}
 		if file, ok := parameters["env_vars"]; ok {
 			if _, err := os.Stat(filepath.Join(Root(), file)); err != nil {
@@ -164,8 +170,8 @@ func TestSAMsConfiguration(t *testing.T) {
 	}
 }
 
-// TestTheGuideToDeploying makes the name that iam/ makes, and speaks of every parameter that is no setting.
-func TestTheGuideToDeploying(t *testing.T) {
+// TestStackGuide: it computes the same short name as package iam, and covers every parameter that is not a setting.
+func TestStackGuide(t *testing.T) {
 	guide, err := os.ReadFile(filepath.Join(Root(), "docs", "install.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -173,10 +179,12 @@ func TestTheGuideToDeploying(t *testing.T) {
 	_, after, _ := strings.Cut(string(guide), "    short=")
 	command, _, found := strings.Cut(after, "    sam build")
 	if !found {
-		t.Fatal("it does not say how the short name is made")
+		t.Fatal("it does not say how to compute the short name")
 	}
-	for _, name := range []string{"a.b", cluster, "prod-example.com", strings.Repeat("a", 30) + ".com", strings.Repeat("a", 31) + ".com", strings.Repeat("a-", 20) + "b.com"} {
-		out, err := exec.Command("bash", "-euo", "pipefail", "-c", "cluster="+name+"\nshort="+command+"\nprintf %s \"$short\"").Output()
+	for _, name := range []string{"a.b", cluster, "prod-example.com", strings.Repeat("a", 30) + ".com",
+		strings.Repeat("a", 31) + ".com", strings.Repeat("a-", 20) + "b.com"} {
+		out, err := exec.Command("bash", "-euo", "pipefail", "-c",
+			"cluster="+name+"\nshort="+command+"\nprintf %s \"$short\"").Output()
 		if err != nil || string(out) != iam.Name(name) {
 			t.Errorf("it makes %q of %s, want %q: %v", out, name, iam.Name(name), err)
 		}
@@ -194,7 +202,7 @@ func TestTheGuideToDeploying(t *testing.T) {
 	}
 	for name := range tmpl.Parameters {
 		if !settings[name] && !strings.Contains(string(reference), "`"+name+"`") {
-			t.Errorf("it does not speak of %s", name)
+			t.Errorf("it does not mention %s", name)
 		}
 	}
 }

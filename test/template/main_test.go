@@ -21,7 +21,7 @@ import (
 
 const cluster = "prod.example.com"
 
-// The sets of parameters that the tests look at.
+// The parameter sets of the tests.
 const (
 	byDefault     = "by default"
 	everything    = "everything switched on"
@@ -39,25 +39,35 @@ const (
 
 var sets = map[string]Parameters{
 	byDefault: needed(),
-	everything: with(switches(ruleIsOn), Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-2", "Login": "secretsmanager:" + secretARN + "token-a1B2c3",
-		"SecretArns": secretARN + "token-a1B2c3," + secretARN + "castai-d4E5f6", "ParameterArns": parameterARN + "ca", "KeyArns": keyARN,
-		"CA": "ssm:/cast-kops/ca", "Rebalance": "drain", "ScheduledChange": "drain", "Hooks": "drain,prod/drain", "Rehearsals": "act",
-		"CASTAICluster": castaiCluster, "CASTAIKey": "secretsmanager:" + secretARN + "castai-d4E5f6", "CASTAIURL": "https://api.eu.cast.ai",
-		"SubnetIds":        "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2",
-		"SecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1", "ReservedConcurrency": "5", "SelfCheckMinutes": "5",
-		"NotifyEmail": "people@example.com", "AlarmTopicArn": pager}),
-	nothing: with(switches(ruleIsOff), Parameters{"FunctionRoleArn": existingRole, "Architecture": "x86_64", "Mode": "observe", "Alarms": ruleIsOff, "Dashboard": ruleIsOff,
+	everything: with(switches(ruleIsOn),
+		Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-2",
+			"Login":         "secretsmanager:" + secretARN + "token-a1B2c3",
+			"SecretArns":    secretARN + "token-a1B2c3," + secretARN + "castai-d4E5f6",
+			"ParameterArns": parameterARN + "ca",
+			"KeyArns":       keyARN,
+			"CA":            "ssm:/cast-kops/ca", "Rebalance": "drain", "ScheduledChange": "drain",
+			"Hooks":         "drain,prod/drain",
+			"Rehearsals":    "act",
+			"CASTAICluster": castaiCluster, "CASTAIKey": "secretsmanager:" + secretARN + "castai-d4E5f6",
+			"CASTAIURL":        "https://api.eu.cast.ai",
+			"SubnetIds":        "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2",
+			"SecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1", "ReservedConcurrency": "5",
+			"SelfCheckMinutes": "5",
+			"NotifyEmail":      "people@example.com", "AlarmTopicArn": pager}),
+	nothing: with(switches(ruleIsOff), Parameters{"FunctionRoleArn": existingRole, "Architecture": "x86_64",
+		"Mode": "observe", "Alarms": ruleIsOff, "Dashboard": ruleIsOff,
 		"Timeout": "300", "MemorySize": "512", "RetryAttempts": "0", "EventAge": "120", "LogRetentionDays": "7"}),
-	inVPC: with(Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-4", "SubnetIds": "subnet-01234567", "SecurityGroupIds": "sg-01234567",
-		"AlarmTopicArn": pager}, nil),
+	inVPC: with(Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-4", "SubnetIds": "subnet-01234567",
+		"SecurityGroupIds": "sg-01234567",
+		"AlarmTopicArn":    pager}, nil),
 }
 
-// needed is what has no default.
+// needed are the parameters without a default.
 func needed() Parameters {
 	return Parameters{"Cluster": cluster, "ShortName": iam.Name(cluster), "Server": "https://api." + cluster}
 }
 
-// with is what is needed, and more.
+// with adds to the needed parameters.
 func with(more ...Parameters) Parameters {
 	p := needed()
 	for _, m := range more {
@@ -77,7 +87,7 @@ func switches(state string) Parameters {
 	return p
 }
 
-// shared is what takes seconds to make.
+// shared has what takes seconds to create.
 var shared struct {
 	*Transformed
 	moto *testenv.Moto
@@ -97,17 +107,17 @@ var start = testenv.Once(func(ctx context.Context) (_ struct{}, err error) {
 	return struct{}{}, errors.Join(err, notTransformed)
 }, func(struct{}) error { return shared.moto.Stop() })
 
-// stack is what CloudFormation makes of the template for one of the sets.
+// stack is the resolved template for one of the sets.
 func stack(t *testing.T, set string) *Stack {
 	t.Helper()
 	tmpl := shared.Templates[set]
 	if why := tmpl.Refuses(sets[set]); len(why) > 0 {
-		t.Fatalf("the parameters are refused: %v", why)
+		t.Fatalf("the parameters are rejected: %v", why)
 	}
 	return tmpl.Resolve(sets[set])
 }
 
-// asKOps is a CA as kOps makes it for a cluster, in base64.
+// asKOps returns a CA as kOps creates it for a cluster, in base64.
 func asKOps(t *testing.T) string {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -115,8 +125,10 @@ func asKOps(t *testing.T) string {
 		t.Fatal(err)
 	}
 	serial, _ := new(big.Int).SetString("7000000000000000000", 10)
-	ca := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "kubernetes-ca"}, NotBefore: time.Now(),
-		NotAfter: time.Now().AddDate(10, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+	ca := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "kubernetes-ca"},
+		NotBefore: time.Now(),
+		NotAfter:  time.Now().AddDate(10, 0, 0), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
 	der, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)

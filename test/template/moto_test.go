@@ -17,13 +17,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 )
 
-// settingsFor is how the SDK's clients reach moto, in one of its regions.
+// settingsFor configures the SDK's clients for moto in a region.
 func settingsFor(region string) aws.Config {
-	return aws.Config{Region: region, BaseEndpoint: &shared.moto.URL, Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")}
+	return aws.Config{Region: region, BaseEndpoint: &shared.moto.URL,
+		Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")}
 }
 
-// query makes a request of a service with AWS's Query protocol to moto, and reads the answer into out, if there is one. moto
-// tells services and regions by the credential's scope, and checks no signature.
+// query sends a request with AWS's Query protocol to moto and reads the response into out, if not nil. moto reads the
+// service and region from the credential's scope and does not check signatures.
 func query(ctx context.Context, service, region, action string, form url.Values, out any) error {
 	form.Set("Action", action)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, shared.moto.URL, strings.NewReader(form.Encode()))
@@ -53,7 +54,7 @@ func answer(req *http.Request, service, region string, out any) error {
 	return xml.Unmarshal(body, out)
 }
 
-// deploy has moto create the stack of one of the sets in a region of its own.
+// deploy creates the stack of one of the sets in a region of its own in moto.
 func deploy(t *testing.T, set, region string) {
 	t.Helper()
 	if err := putCode(); err != nil {
@@ -63,7 +64,8 @@ func deploy(t *testing.T, set, region string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	form := url.Values{"StackName": {"kops-spot"}, "TemplateBody": {string(body)}, "Capabilities.member.1": {"CAPABILITY_NAMED_IAM"}}
+	form := url.Values{"StackName": {"kops-spot"}, "TemplateBody": {string(body)},
+		"Capabilities.member.1": {"CAPABILITY_NAMED_IAM"}}
 	n := 0
 	for name, value := range sets[set] {
 		n++
@@ -73,18 +75,19 @@ func deploy(t *testing.T, set, region string) {
 	if err := query(t.Context(), "cloudformation", region, "CreateStack", form, nil); err != nil {
 		t.Fatalf("%v\n%s", err, shared.moto.Log())
 	}
-	var told struct {
+	var stacks struct {
 		Status []string `xml:"DescribeStacksResult>Stacks>member>StackStatus"`
 	}
-	if err := query(t.Context(), "cloudformation", region, "DescribeStacks", url.Values{"StackName": {"kops-spot"}}, &told); err != nil {
+	if err := query(t.Context(), "cloudformation", region, "DescribeStacks", url.Values{"StackName": {"kops-spot"}},
+		&stacks); err != nil {
 		t.Fatal(err)
 	}
-	if len(told.Status) != 1 || told.Status[0] != "CREATE_COMPLETE" {
-		t.Fatalf("the stack is %q", told.Status)
+	if len(stacks.Status) != 1 || stacks.Status[0] != "CREATE_COMPLETE" {
+		t.Fatalf("the stack is %q", stacks.Status)
 	}
 }
 
-// putCode puts something where the template takes the code from, once.
+// putCode uploads an object to the place of the function's code, once.
 var putCode = sync.OnceValue(func() error {
 	ctx := context.Background()
 	var archive bytes.Buffer

@@ -11,11 +11,12 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// ruleNames are what each rule's name ends in.
+// ruleNames are the suffixes of the rules' names.
 var ruleNames = map[string]string{"SpotWarning": "spot-warning", "Rebalance": "rebalance",
-	"Lifecycle": "lifecycle", "Health": "health", "StateChange": "state-change", "Rehearsal": "rehearsal", "SelfCheck": "self-check"}
+	"Lifecycle": "lifecycle", "Health": "health", "StateChange": "state-change", "Rehearsal": "rehearsal",
+	"SelfCheck": "self-check"}
 
-// nameProperties are where types of resources have their names, and what AWS takes for one.
+// nameProperties has the name property of each resource type and the names that AWS accepts.
 var nameProperties = map[string]struct{ property, form string }{
 	"AWS::Lambda::Function":      {"FunctionName", `[a-zA-Z0-9_-]{1,64}`},
 	"AWS::Events::Rule":          {"Name", `[.\-_A-Za-z0-9]{1,64}`},
@@ -27,10 +28,11 @@ var nameProperties = map[string]struct{ property, form string }{
 	"AWS::CloudWatch::Dashboard": {"DashboardName", `[A-Za-z0-9_-]{1,255}`},
 }
 
-// TestNames: they are those that iam/ speaks of, AWS takes them, and `kops delete cluster` deletes none of them, of whatever
-// cluster.
+// TestNames: the names agree with package iam, AWS accepts them, and `kops delete cluster` of any cluster deletes none
+// of them.
 func TestNames(t *testing.T) {
-	clusters := []string{"a.b", cluster, "prod-example.com", "cast.kops", "cast-kops.prod", "cast-kops.prod.example.com", "cast.kops-prod", "cast-kops-prod.k8s.local",
+	clusters := []string{"a.b", cluster, "prod-example.com", "cast.kops", "cast-kops.prod",
+		"cast-kops.prod.example.com", "cast.kops-prod", "cast-kops-prod.k8s.local",
 		strings.Repeat("a-", 30) + "x." + strings.Repeat("b", 44)}
 	for _, c := range clusters {
 		given := with(sets[everything], Parameters{"Cluster": c, "ShortName": iam.Name(c)})
@@ -42,14 +44,14 @@ func TestNames(t *testing.T) {
 			t.Errorf("the function of %s is called %s", c, got)
 		}
 		if got := resources["LogGroup"].Properties["LogGroupName"]; got != iam.LogGroup(c) {
-			t.Errorf("the log group of %s is called %s", c, got)
+			t.Errorf("the log group of %s is %s", c, got)
 		}
 		rules := 0
 		for id, r := range resources {
 			if n, ok := nameProperties[r.Type]; ok {
 				name := fmt.Sprint(r.Properties[n.property])
 				if !regexp.MustCompile(`^` + n.form + `$`).MatchString(name) {
-					t.Errorf("%s of %s: AWS does not take the name %q", id, c, name)
+					t.Errorf("%s of %s: AWS does not accept the name %q", id, c, name)
 				}
 				for _, other := range clusters {
 					if doomed(r.Type, name, other) {
@@ -60,7 +62,7 @@ func TestNames(t *testing.T) {
 			if event, ok := strings.CutPrefix(id, "SpotHandlerFunction"); ok && r.Type == "AWS::Events::Rule" {
 				rules++
 				if got, want := r.Properties["Name"], iam.RuleName(c, ruleNames[event]); got != want {
-					t.Errorf("the rule %s of %s is called %s, want %s", event, c, got, want)
+					t.Errorf("the rule %s of %s has the name %s, want %s", event, c, got, want)
 				}
 			}
 		}
@@ -70,9 +72,9 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// doomed is what `kops delete cluster` finds by its name alone: rules that begin with the cluster's, which is cut and gets a
-// hash if it is longer than 40, and queues that begin with it with dashes for dots (pkg/resources/aws/eventbridge.go and
-// sqs.go in kOps).
+// doomed returns what `kops delete cluster` finds by name alone: rules that begin with the cluster's name, shortened to
+// 40 characters with a hash if it is longer, and queues that begin with it with dashes for dots (eventbridge.go and
+// sqs.go in kOps' pkg/resources/aws).
 func doomed(kind, name, cluster string) bool {
 	switch kind {
 	case "AWS::Events::Rule":
@@ -86,7 +88,7 @@ func doomed(kind, name, cluster string) bool {
 	return false
 }
 
-// TestTags: everything that can have them says whose it is, and nothing looks like kOps' own, which kOps deletes.
+// TestTags: every resource has its owner's tags, and none that kOps uses to find resources to delete.
 func TestTags(t *testing.T) {
 	for id, r := range stack(t, everything).Resources {
 		tags := map[string]string{}
@@ -100,11 +102,12 @@ func TestTags(t *testing.T) {
 				t.Errorf("%s has the tag %s", id, key)
 			}
 		}
-		delete(tags, "lambda:createdBy") // the transform adds it
-		tagged := []string{"AWS::Lambda::Function", "AWS::IAM::Role", "AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::Logs::LogGroup"}
+		delete(tags, "lambda:createdBy") // added by the transform
+		tagged := []string{"AWS::Lambda::Function", "AWS::IAM::Role", "AWS::SQS::Queue", "AWS::SNS::Topic",
+			"AWS::Logs::LogGroup"}
 		want := iam.Tags(cluster)
 		if r.Type == "AWS::IAM::Role" {
-			want[iam.TagStack] = "cast-kops-" + iam.Name(cluster) // by which onboarding knows that it is not its own
+			want[iam.TagStack] = "cast-kops-" + iam.Name(cluster) // onboarding recognizes a role of the stack by it
 		}
 		if slices.Contains(tagged, r.Type) && !maps.Equal(tags, want) {
 			t.Errorf("%s has the tags %v, want %v", id, tags, want)

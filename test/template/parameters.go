@@ -9,7 +9,7 @@ import (
 	"strconv"
 )
 
-// A Parameter is what a template lets whoever deploys choose.
+// A Parameter is a parameter of the template.
 type Parameter struct {
 	Type                  string
 	Default               *Text
@@ -21,10 +21,10 @@ type Parameter struct {
 	MaxLength             *int
 }
 
-// Text is a value as CloudFormation takes it: numbers too are texts to it.
+// Text is a value as CloudFormation reads it: numbers are strings, too.
 type Text string
 
-// UnmarshalJSON takes a number for its digits.
+// UnmarshalJSON reads a number as its digits.
 func (t *Text) UnmarshalJSON(b []byte) error {
 	var s string
 	if json.Unmarshal(b, &s) != nil {
@@ -34,22 +34,22 @@ func (t *Text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// A Rule is what must hold between parameters.
+// A Rule is a constraint between parameters.
 type Rule struct {
 	RuleCondition any
 	Assertions    []Assertion
 }
 
-// An Assertion is what a rule demands where its condition holds.
+// An Assertion must hold if the rule's condition does.
 type Assertion struct {
 	Assert            any
 	AssertDescription string
 }
 
-// longestValue is how many bytes CloudFormation lets a parameter's value have.
+// longestValue is CloudFormation's limit of a parameter's value in bytes.
 const longestValue = 4096
 
-// Refuses returns why CloudFormation would not begin with these parameters; nothing if it would.
+// Refuses returns why CloudFormation rejects the parameters, or nothing.
 func (t *Template) Refuses(given Parameters) (reasons []string) {
 	refuse := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	for _, name := range slices.Sorted(maps.Keys(given)) {
@@ -66,7 +66,7 @@ func (t *Template) Refuses(given Parameters) (reasons []string) {
 		} else if !ok {
 			value = string(*p.Default)
 		}
-		if !p.takes(value) {
+		if !p.accepts(value) {
 			refuse("Parameter %s failed to satisfy constraint: %s", name, p.ConstraintDescription)
 		}
 	}
@@ -88,8 +88,8 @@ func (t *Template) Refuses(given Parameters) (reasons []string) {
 	return reasons
 }
 
-// takes reports whether a value satisfies the parameter's constraints.
-func (p Parameter) takes(value string) bool {
+// accepts reports whether a value satisfies the parameter's constraints.
+func (p Parameter) accepts(value string) bool {
 	switch {
 	case len(value) > longestValue, p.MaxLength != nil && len(value) > *p.MaxLength,
 		len(p.AllowedValues) > 0 && !slices.Contains(p.AllowedValues, Text(value)),

@@ -8,53 +8,70 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// TestParametersThatNeedEachOther: where one makes no sense without another, nothing is begun, and the refusal names the one
-// that is to be changed.
-func TestParametersThatNeedEachOther(t *testing.T) {
+// TestDependentParameters: a parameter that requires another is rejected without it, with a message that names the
+// parameter to change.
+func TestDependentParameters(t *testing.T) {
 	for name, c := range map[string]struct {
 		given Parameters
-		names string // the parameter that the refusal begins with; none if it is taken
+		names string // the parameter at the start of the message; empty if accepted
 	}{
-		"a log-in by IAM to nowhere":                {Parameters{"Server": ""}, "Server"},
-		"a kubeconfig knows the server":             {Parameters{"Server": "", "Login": "kubeconfig:/opt/kubeconfig"}, ""},
+		"a log-in by IAM to nowhere": {Parameters{"Server": ""}, "Server"},
+		"a kubeconfig knows the server": {Parameters{"Server": "", "Login": "kubeconfig:/opt/kubeconfig"},
+			""},
 		"drained recommendations without the rule":  {Parameters{"Rebalance": "drain"}, "RebalanceRule"},
 		"cordoned recommendations without the rule": {Parameters{"Rebalance": "cordon"}, "RebalanceRule"},
 		"recommendations with the rule":             {Parameters{"Rebalance": "drain", "RebalanceRule": ruleIsOn}, ""},
 		"the rule alone, for CAST AI":               {Parameters{"RebalanceRule": ruleIsOn}, ""},
 		"announcements without the rule":            {Parameters{"ScheduledChange": "drain"}, "HealthRule"},
-		"announcements with the rule":               {Parameters{"ScheduledChange": "drain", "HealthRule": ruleIsOn}, ""},
-		"hooks without the rule":                    {Parameters{"Hooks": "drain"}, "LifecycleRule"},
-		"hooks with the rule":                       {Parameters{"Hooks": "drain", "LifecycleRule": ruleIsOn}, ""},
-		"CAST AI's key without its cluster":         {Parameters{"CASTAIKey": "ssm:/k"}, "CASTAICluster"},
-		"CAST AI's cluster without the key":         {Parameters{"CASTAICluster": castaiCluster}, "CASTAIKey"},
-		"CAST AI's URL alone":                       {Parameters{"CASTAIURL": "https://api.eu.cast.ai"}, "CASTAIKey"},
-		"subnets without security groups":           {Parameters{"SubnetIds": "subnet-01234567"}, "SecurityGroupIds"},
-		"security groups without subnets":           {Parameters{"SecurityGroupIds": "sg-01234567"}, "SubnetIds"},
+		"announcements with the rule": {Parameters{"ScheduledChange": "drain", "HealthRule": ruleIsOn},
+			""},
+		"hooks without the rule":            {Parameters{"Hooks": "drain"}, "LifecycleRule"},
+		"hooks with the rule":               {Parameters{"Hooks": "drain", "LifecycleRule": ruleIsOn}, ""},
+		"CAST AI's key without its cluster": {Parameters{"CASTAIKey": "ssm:/k"}, "CASTAICluster"},
+		"CAST AI's cluster without the key": {Parameters{"CASTAICluster": castaiCluster}, "CASTAIKey"},
+		"CAST AI's URL alone":               {Parameters{"CASTAIURL": "https://api.eu.cast.ai"}, "CASTAIKey"},
+		"subnets without security groups":   {Parameters{"SubnetIds": "subnet-01234567"}, "SecurityGroupIds"},
+		"security groups without subnets":   {Parameters{"SecurityGroupIds": "sg-01234567"}, "SubnetIds"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			why := shared.Templates[byDefault].Refuses(with(c.given))
-			if c.names == "" && len(why) > 0 || c.names != "" && (len(why) != 1 || !strings.HasPrefix(why[0], c.names+": set it ")) {
-				t.Errorf("it is refused because of %q, want %q", why, c.names)
+			if c.names == "" && len(why) > 0 || c.names != "" &&
+				(len(why) != 1 || !strings.HasPrefix(why[0], c.names+": set it ")) {
+				t.Errorf("it is rejected because of %q, want %q", why, c.names)
 			}
 		})
 	}
 }
 
-// TestMalformedParametersAreRefused: those that are no settings of the function.
-func TestMalformedParametersAreRefused(t *testing.T) {
+// TestMalformedParameters covers parameters that are not settings.
+func TestMalformedParameters(t *testing.T) {
 	vpc := Parameters{"SubnetIds": "subnet-01234567", "SecurityGroupIds": "sg-01234567"}
 	for parameter, c := range map[string]struct {
 		beside    Parameters
 		good, bad []string
 	}{
-		"ShortName":           {good: []string{iam.Name(cluster), iam.Name("a.b"), iam.Name(strings.Repeat("a", 50) + ".com")}, bad: []string{"", cluster, "prod-example-com", "prod-example-com-7405B025", "-a-7405b025", iam.Name(cluster) + "0"}},
-		"FunctionRoleArn":     {good: []string{"", existingRole, "arn:aws-cn:iam::123456789012:role/x"}, bad: []string{"kops-spot", "arn:aws:iam::123456789012:user/x", "arn:aws:iam::1:role/x", existingRole + " "}},
-		"FunctionRoleName":    {good: []string{iam.FunctionRole, iam.FunctionRoleName(cluster)}, bad: []string{"", "a b", "path/name", strings.Repeat("a", 65)}},
-		"SecretArns":          {good: []string{"", secretARN + "a-B1c2D3", secretARN + "a-B1c2D3," + secretARN + "b-B1c2D3"}, bad: []string{"cast-kops/x", secretARN + "*", secretARN + "a,", "," + secretARN + "a", secretARN + "a, " + secretARN + "b", parameterARN + "x"}},
-		"ParameterArns":       {good: []string{"", parameterARN + "ca", parameterARN + "ca," + parameterARN + "key"}, bad: []string{"/cast-kops/ca", parameterARN + "*", parameterARN + "ca,", secretARN + "a"}},
-		"KeyArns":             {good: []string{"", keyARN, keyARN + "," + keyARN}, bad: []string{"alias/x", "*", keyARN + ",", keyARN + "/*"}},
-		"SubnetIds":           {beside: vpc, good: []string{"subnet-01234567", "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2"}, bad: []string{"subnet-1", "subnet-01234567,", "subnet-01234567, subnet-01234568", "subnet-01234567,subnet-01234568,subnet-01234569,subnet-0123456a", "sg-01234567"}},
-		"SecurityGroupIds":    {beside: vpc, good: []string{"sg-01234567", "sg-01234567,sg-0123456789abcdef0"}, bad: []string{"sg-1", "sg-01234567,", "subnet-01234567", "sg-01234567,sg-01234568,sg-01234569"}},
+		"ShortName": {good: []string{iam.Name(cluster), iam.Name("a.b"),
+			iam.Name(strings.Repeat("a", 50) + ".com")},
+			bad: []string{"", cluster, "prod-example-com", "prod-example-com-7405B025", "-a-7405b025",
+				iam.Name(cluster) + "0"}},
+		"FunctionRoleArn": {good: []string{"", existingRole, "arn:aws-cn:iam::123456789012:role/x"},
+			bad: []string{"kops-spot", "arn:aws:iam::123456789012:user/x", "arn:aws:iam::1:role/x",
+				existingRole + " "}},
+		"FunctionRoleName": {good: []string{iam.FunctionRole, iam.FunctionRoleName(cluster)},
+			bad: []string{"", "a b", "path/name", strings.Repeat("a", 65)}},
+		"SecretArns": {good: []string{"", secretARN + "a-B1c2D3", secretARN + "a-B1c2D3," + secretARN +
+			"b-B1c2D3"}, bad: []string{"cast-kops/x", secretARN + "*", secretARN + "a,", "," + secretARN + "a",
+			secretARN + "a, " + secretARN + "b", parameterARN + "x"}},
+		"ParameterArns": {good: []string{"", parameterARN + "ca", parameterARN + "ca," + parameterARN + "key"},
+			bad: []string{"/cast-kops/ca", parameterARN + "*", parameterARN + "ca,", secretARN + "a"}},
+		"KeyArns": {good: []string{"", keyARN, keyARN + "," + keyARN},
+			bad: []string{"alias/x", "*", keyARN + ",", keyARN + "/*"}},
+		"SubnetIds": {beside: vpc, good: []string{"subnet-01234567",
+			"subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2"},
+			bad: []string{"subnet-1", "subnet-01234567,", "subnet-01234567, subnet-01234568",
+				"subnet-01234567,subnet-01234568,subnet-01234569,subnet-0123456a", "sg-01234567"}},
+		"SecurityGroupIds": {beside: vpc, good: []string{"sg-01234567", "sg-01234567,sg-0123456789abcdef0"},
+			bad: []string{"sg-1", "sg-01234567,", "subnet-01234567", "sg-01234567,sg-01234568,sg-01234569"}},
 		"Architecture":        {good: []string{"arm64", "x86_64"}, bad: []string{"amd64", ""}},
 		"Timeout":             {good: []string{"150", "900"}, bad: []string{"149", "901", "", "15m"}},
 		"MemorySize":          {good: []string{"128", "256", "1024"}, bad: []string{"64", "10240"}},
@@ -63,42 +80,47 @@ func TestMalformedParametersAreRefused(t *testing.T) {
 		"ReservedConcurrency": {good: []string{"0", "1", "1000"}, bad: []string{"-1", "all"}},
 		"LogRetentionDays":    {good: []string{"1", "30", "365"}, bad: []string{"0", "31"}},
 		"SelfCheckMinutes":    {good: []string{"5", "15", "60"}, bad: []string{"1", "0", "rate(15 minutes)"}},
-		"NotifyEmail":         {good: []string{"", "people@example.com"}, bad: []string{"people", "a@b@c", "a b@c.d", "@c.d"}},
-		"AlarmTopicArn":       {good: []string{"", pager}, bad: []string{"pager", pager + ".fifo,", existingRole}},
-		"Alarms":              {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"true", ""}},
-		"DrainedLateSeconds":  {good: []string{"30", "115", "120"}, bad: []string{"29", "121"}},
-		"Dashboard":           {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"yes"}},
-		"SpotWarningRule":     {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"enabled", "true", ""}},
+		"NotifyEmail": {good: []string{"", "people@example.com"},
+			bad: []string{"people", "a@b@c", "a b@c.d", "@c.d"}},
+		"AlarmTopicArn":      {good: []string{"", pager}, bad: []string{"pager", pager + ".fifo,", existingRole}},
+		"Alarms":             {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"true", ""}},
+		"DrainedLateSeconds": {good: []string{"30", "115", "120"}, bad: []string{"29", "121"}},
+		"Dashboard":          {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"yes"}},
+		"SpotWarningRule":    {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"enabled", "true", ""}},
 	} {
 		t.Run(parameter, func(t *testing.T) {
 			for _, value := range c.good {
-				if why := shared.Templates[byDefault].Refuses(with(c.beside, Parameters{parameter: value})); len(why) > 0 {
-					t.Errorf("%q is refused: %v", value, why)
+				if why := shared.Templates[byDefault].Refuses(with(c.beside,
+					Parameters{parameter: value})); len(why) > 0 {
+					t.Errorf("%q is rejected: %v", value, why)
 				}
 			}
 			for _, value := range c.bad {
-				if why := shared.Templates[byDefault].Refuses(with(c.beside, Parameters{parameter: value})); len(why) == 0 {
-					t.Errorf("%q is not refused", value)
+				if why := shared.Templates[byDefault].Refuses(with(c.beside,
+					Parameters{parameter: value})); len(why) == 0 {
+					t.Errorf("%q is accepted", value)
 				}
 			}
 		})
 	}
 }
 
-// TestClustersNamesAreRefusedAsIAMWould: a name that the documents cannot be made for is none that can be deployed.
-func TestClustersNamesAreRefusedAsIAMWould(t *testing.T) {
+// TestClusterNames: the template rejects the names that package iam rejects.
+func TestClusterNames(t *testing.T) {
 	long := strings.Repeat(strings.Repeat("a", 50)+".", 2) + "abcd" // 106 characters
 	for _, name := range []string{"a.b", cluster, "1.2", "a-b.c--d", strings.Repeat("a", 63) + ".b", long,
-		"", "a", "a.", ".a", "a..b", "-a.b", "a-.b", "A.b", "a_b.c", "a.b*", "a.b ", "${x}.b", `a".b`, strings.Repeat("a", 64) + ".b", long + "a"} {
-		_, err := iam.Render(iam.HandlerPolicy, iam.Values{Partition: "aws", Region: Region, Account: Account, Cluster: name})
+		"", "a", "a.", ".a", "a..b", "-a.b", "a-.b", "A.b", "a_b.c", "a.b*", "a.b ", "${x}.b", `a".b`,
+		strings.Repeat("a", 64) + ".b", long + "a"} {
+		_, err := iam.Render(iam.HandlerPolicy,
+			iam.Values{Partition: "aws", Region: Region, Account: Account, Cluster: name})
 		why := shared.Templates[byDefault].Refuses(with(Parameters{"Cluster": name}))
 		if (err != nil) != (len(why) > 0) {
-			t.Errorf("%q: the template refuses it because of %q, and iam because of %v", name, why, err)
+			t.Errorf("%q: the template rejects it because of %q, iam because of %v", name, why, err)
 		}
 	}
 }
 
-// TestEveryParameterIsInAGroup, once, and says what it is.
+// TestEveryParameterIsInAGroup exactly once and has a description and a constraint description.
 func TestEveryParameterIsInAGroup(t *testing.T) {
 	tmpl := shared.Templates[byDefault]
 	var grouped []string
@@ -115,14 +137,16 @@ func TestEveryParameterIsInAGroup(t *testing.T) {
 		if !slices.Contains(grouped, name) {
 			t.Errorf("%s is in no group", name)
 		}
-		if p.Description == "" || p.Type == "String" && p.AllowedPattern == "" && len(p.AllowedValues) == 0 || p.Type == "Number" && p.MinValue == nil && len(p.AllowedValues) == 0 {
-			t.Errorf("%s has no description, or nothing that it refuses", name)
+		if p.Description == "" || p.Type == "String" && p.AllowedPattern == "" && len(p.AllowedValues) == 0 ||
+			p.Type == "Number" && p.MinValue == nil && len(p.AllowedValues) == 0 {
+			t.Errorf("%s has no description, or accepts everything", name)
 		}
-		if p.AllowedPattern != "" && !(strings.HasPrefix(p.AllowedPattern, "^") && strings.HasSuffix(p.AllowedPattern, "$")) {
-			t.Errorf("the pattern of %s has a loose end: %s", name, p.AllowedPattern)
+		if p.AllowedPattern != "" && !(strings.HasPrefix(p.AllowedPattern, "^") &&
+			strings.HasSuffix(p.AllowedPattern, "$")) {
+			t.Errorf("the pattern of %s is not anchored: %s", name, p.AllowedPattern)
 		}
 	}
 	if len(grouped) != len(tmpl.Parameters) {
-		t.Errorf("%d parameters are in groups, and there are %d", len(grouped), len(tmpl.Parameters))
+		t.Errorf("%d of %d parameters are in groups", len(grouped), len(tmpl.Parameters))
 	}
 }

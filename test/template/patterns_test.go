@@ -14,14 +14,14 @@ import (
 	"github.com/castai/kops-spot/test/fakes/events/pattern"
 )
 
-// ruleOf is which rule brings which kind of event.
+// ruleOf maps a kind of event to its rule.
 var ruleOf = map[spot.Kind]string{
 	spot.SpotTerminate: "SpotWarning", spot.SpotStop: "SpotWarning", spot.SpotHibernate: "SpotWarning",
 	spot.Rebalance: "Rebalance", spot.LifecycleTerminate: "Lifecycle",
 	spot.ScheduledChange: "Health", spot.StateChange: "StateChange",
 }
 
-// patterns are those of the rules.
+// patterns returns the patterns of the rules.
 func patterns(t *testing.T, s *Stack) map[string]*pattern.Pattern {
 	t.Helper()
 	all := map[string]*pattern.Pattern{}
@@ -40,16 +40,16 @@ func patterns(t *testing.T, s *Stack) map[string]*pattern.Pattern {
 	return all
 }
 
-// TestEachEventComesByOneRule, which is that of its kind, and events that there is nothing to do about come by none, where a
-// pattern can tell.
-func TestEachEventComesByOneRule(t *testing.T) {
+// TestEachEventMatchesOneRule: the rule of its kind. Events that need no action match no rule, where a pattern can
+// express it.
+func TestEachEventMatchesOneRule(t *testing.T) {
 	rules := patterns(t, stack(t, byDefault))
 	if len(rules) != len(ruleNames)-1 { // the self-check has no pattern
 		t.Errorf("there are %d patterns, want %d", len(rules), len(ruleNames)-1)
 	}
 	samples, err := filepath.Glob(filepath.Join(Root(), "internal", "eventbridge", "testdata", "*.json"))
 	if err != nil || len(samples) == 0 {
-		t.Fatalf("no sample of an event was found: %v", err)
+		t.Fatalf("no sample events found: %v", err)
 	}
 	seen := map[string]bool{}
 	for _, path := range samples {
@@ -75,18 +75,18 @@ func TestEachEventComesByOneRule(t *testing.T) {
 				return
 			}
 			if want == "" && len(got) > 0 || want != "" && !slices.Equal(got, []string{want}) {
-				t.Errorf("it comes by %q, want %q", got, want)
+				t.Errorf("it matches %q, want %q", got, want)
 			}
 		})
 	}
 	for rule := range rules {
 		if !seen[rule] {
-			t.Errorf("no sample comes by the rule %s", rule)
+			t.Errorf("no sample matches the rule %s", rule)
 		}
 	}
 }
 
-// expected is which rule should bring an event, and whether that must. The handler says what it means.
+// expected returns the rule that should match an event, and whether it must, as the decoder interprets the event.
 func expected(t *testing.T, event []byte) (rule string, must bool) {
 	t.Helper()
 	e, err := eventbridge.Decode(event)
@@ -100,7 +100,7 @@ func expected(t *testing.T, event []byte) (rule string, must bool) {
 		if err := json.Unmarshal(event, &envelope); err != nil {
 			t.Fatal(err)
 		}
-		if envelope.DetailType == "AWS Health Event" { // why there is nothing to do may stand where no pattern looks
+		if envelope.DetailType == "AWS Health Event" { // the reason to ignore it may be where a pattern cannot look
 			return "Health", false
 		}
 		return "", true
@@ -113,13 +113,13 @@ func expected(t *testing.T, event []byte) (rule string, must bool) {
 		if envelope.Source == eventbridge.SourceSelfCheck {
 			return "Rehearsal", true
 		}
-		return "", true // the schedule hands it on without a pattern
+		return "", true // the schedule sends it without a pattern
 	}
 	in := e.Interruptions[0]
 	switch {
 	case in.Rehearsal:
 		return "Rehearsal", true
-	case in.State == "stopping", in.State == "shutting-down": // nothing is given free before the end is certain
+	case in.State == "stopping", in.State == "shutting-down": // no clean-up before the instance has stopped or terminated
 		return "", true
 	}
 	return ruleOf[in.Kind], true

@@ -18,10 +18,11 @@ import (
 	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 )
 
-// acted are the results of which people are told: something was done, or should have been.
-var acted = []string{string(spot.Drained), string(spot.Incomplete), string(spot.NodeNotFound), string(spot.Cordoned), string(spot.CleanedUp), string(spot.Recovered)}
+// acted are the results that send an email: the function acted, or should have.
+var acted = []string{string(spot.Drained), string(spot.Incomplete), string(spot.NodeNotFound), string(spot.Cordoned),
+	string(spot.CleanedUp), string(spot.Recovered)}
 
-// results are all that a function can answer with.
+// results are all results of the function.
 func results(t *testing.T) []string {
 	t.Helper()
 	var schema struct {
@@ -32,31 +33,33 @@ func results(t *testing.T) []string {
 		err = json.Unmarshal(b, &schema)
 	}
 	if err != nil || len(schema.Defs.Result.Enum) == 0 {
-		t.Fatalf("docs/outcome.schema.json says nothing of results: %v", err)
+		t.Fatalf("docs/outcome.schema.json has no results: %v", err)
 	}
 	return append(schema.Defs.Result.Enum, string(app.Ready), string(app.NotReady))
 }
 
-// record is what Lambda tells a destination of an event with this result.
+// record is Lambda's invocation record for an event with this result.
 func record(t *testing.T, result string) []byte {
 	t.Helper()
 	response, err := json.Marshal(map[string]any{"version": 1, "result": result, "cluster": cluster})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(fakelambda.Record{Version: "1.0", Timestamp: "2026-01-01T00:00:00.000Z", RequestPayload: json.RawMessage(`{"source":"aws.ec2","detail":{}}`), ResponsePayload: response})
+	b, err := json.Marshal(fakelambda.Record{Version: "1.0", Timestamp: "2026-01-01T00:00:00.000Z",
+		RequestPayload: json.RawMessage(`{"source":"aws.ec2","detail":{}}`), ResponsePayload: response})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-// TestNotifiesByEmailOfWhatWasActedOn, and not of every event of the region: by the pattern's rules, and by moto's SNS, which
-// has a filter of its own.
-func TestNotifiesByEmailOfWhatWasActedOn(t *testing.T) {
+// TestEmailFilter: emails are sent only for these results, by the rules of event patterns and by moto's SNS, which has
+// its own filter.
+func TestEmailFilter(t *testing.T) {
 	s := stack(t, everything)
 	people := s.Resources["OutcomesToPeople"].Properties
-	if people["Protocol"] != "email" || people["Endpoint"] != "people@example.com" || people["FilterPolicyScope"] != "MessageBody" {
+	if people["Protocol"] != "email" || people["Endpoint"] != "people@example.com" ||
+		people["FilterPolicyScope"] != "MessageBody" {
 		t.Errorf("the people's subscription is %v", people)
 	}
 	filter, err := json.Marshal(people["FilterPolicy"])
@@ -68,26 +71,26 @@ func TestNotifiesByEmailOfWhatWasActedOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := results(t)
-	var told []string
+	var emailed []string
 	for _, result := range all {
 		matches, err := p.Matches(record(t, result))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if matches {
-			told = append(told, result)
+			emailed = append(emailed, result)
 		}
 	}
 	want := slices.Sorted(slices.Values(acted))
-	if slices.Sort(told); !slices.Equal(told, want) {
-		t.Errorf("people are told of %q, want %q", told, want)
+	if slices.Sort(emailed); !slices.Equal(emailed, want) {
+		t.Errorf("emails are sent for %q, want %q", emailed, want)
 	}
 	if got := throughMoto(t, string(filter), all); !slices.Equal(got, want) {
-		t.Errorf("SNS hands on %q, want %q", got, want)
+		t.Errorf("SNS delivers %q, want %q", got, want)
 	}
 }
 
-// throughMoto publishes a record of each result to a topic, and returns those that come out at a queue with the filter.
+// throughMoto publishes a record of each result to a topic and returns those that a queue with the filter receives.
 func throughMoto(t *testing.T, filter string, all []string) []string {
 	t.Helper()
 	const region = "sa-east-1"
@@ -104,7 +107,8 @@ func throughMoto(t *testing.T, filter string, all []string) []string {
 	}
 	topic := strings.ReplaceAll(arn("sns", name), Region, region)
 	sns("CreateTopic", url.Values{"Name": {name}})
-	sns("Subscribe", url.Values{"TopicArn": {topic}, "Protocol": {"sqs"}, "Endpoint": {strings.ReplaceAll(arn("sqs", name), Region, region)},
+	sns("Subscribe", url.Values{"TopicArn": {topic}, "Protocol": {"sqs"},
+		"Endpoint":               {strings.ReplaceAll(arn("sqs", name), Region, region)},
 		"Attributes.entry.1.key": {"RawMessageDelivery"}, "Attributes.entry.1.value": {"true"},
 		"Attributes.entry.2.key": {"FilterPolicyScope"}, "Attributes.entry.2.value": {"MessageBody"},
 		"Attributes.entry.3.key": {"FilterPolicy"}, "Attributes.entry.3.value": {filter}})
@@ -113,7 +117,8 @@ func throughMoto(t *testing.T, filter string, all []string) []string {
 	}
 	got := map[string]bool{}
 	for {
-		out, err := queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: q.QueueUrl, MaxNumberOfMessages: 10})
+		out, err := queues.ReceiveMessage(t.Context(),
+			&sqs.ReceiveMessageInput{QueueUrl: q.QueueUrl, MaxNumberOfMessages: 10})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,16 +135,17 @@ func throughMoto(t *testing.T, filter string, all []string) []string {
 	}
 }
 
-// TestTheQueueGetsAllOutcomes also where they take the way over the topic, and as they are.
-func TestTheQueueGetsAllOutcomes(t *testing.T) {
+// TestQueueGetsAllOutcomes: also through the topic, and unchanged.
+func TestQueueGetsAllOutcomes(t *testing.T) {
 	queue := stack(t, everything).Resources["OutcomesToQueue"].Properties
-	if queue["Protocol"] != "sqs" || queue["RawMessageDelivery"] != true || queue["FilterPolicy"] != nil || queue["TopicArn"] != arn("sns", "cast-kops-prod-example-com-7405b025-outcomes") ||
+	if queue["Protocol"] != "sqs" || queue["RawMessageDelivery"] != true || queue["FilterPolicy"] != nil ||
+		queue["TopicArn"] != arn("sns", "cast-kops-prod-example-com-7405b025-outcomes") ||
 		queue["Endpoint"] != arn("sqs", "cast_kops-prod-example-com-7405b025-outcomes") {
 		t.Errorf("the queue's subscription is %v", queue)
 	}
 	for id, r := range stack(t, byDefault).Resources {
 		if strings.HasPrefix(r.Type, "AWS::SNS::") {
-			t.Errorf("nobody is to be told, and there is %s", id)
+			t.Errorf("without email, there is %s", id)
 		}
 	}
 }

@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// What CloudFormation knows of where it is.
+// CloudFormation's values for the account and region.
 const (
 	Account   = "123456789012"
 	partition = "aws"
 )
 
-// A Stack is a template with all functions carried out.
+// A Stack is a template with all functions evaluated.
 type Stack struct {
 	Resources map[string]Resource
 	Outputs   map[string]Output
@@ -23,16 +23,15 @@ type Stack struct {
 	resolver *resolver
 }
 
-// Resolve carries out the functions, and leaves out what the conditions leave out. A function that the template does not use
-// now is a panic here.
+// Resolve evaluates the functions and removes what the conditions exclude. It panics at a function that the template
+// does not use.
 func (t *Template) Resolve(given Parameters) *Stack {
 	r := t.resolver(given)
 	resources, outputs := r.carryOut()
 	return &Stack{Resources: resources, Outputs: outputs, resolver: r}
 }
 
-// Settled is the template with no conditions left: for moto, which takes the AWS::NoValue that a condition puts into a list
-// for an element.
+// Settled evaluates only conditions. moto takes the AWS::NoValue of a condition in a list for an element.
 func (t *Template) Settled(given Parameters) ([]byte, error) {
 	r := t.resolver(given)
 	r.settle = true
@@ -50,8 +49,8 @@ func (t *Template) Settled(given Parameters) ([]byte, error) {
 
 type resolver struct {
 	*Template
-	values map[string]string // of parameters and of pseudo parameters
-	settle bool              // carry out Fn::If only
+	values map[string]string // of parameters and pseudo parameters
+	settle bool              // evaluate only Fn::If
 }
 
 func (t *Template) resolver(given Parameters) *resolver {
@@ -65,7 +64,7 @@ func (t *Template) resolver(given Parameters) *resolver {
 	return &resolver{Template: t, values: values}
 }
 
-// carryOut is what the conditions leave, with the functions carried out.
+// carryOut evaluates the functions in v.
 func (r *resolver) carryOut() (map[string]Resource, map[string]Output) {
 	resources, outputs := map[string]Resource{}, map[string]Output{}
 	for id, resource := range r.Resources {
@@ -88,7 +87,7 @@ func (r *resolver) made(condition string) bool {
 	return condition == "" || r.holds(map[string]any{"Condition": condition})
 }
 
-// noValue is what AWS::NoValue resolves to: what has it is not there.
+// noValue is the result of AWS::NoValue: the property or element is removed.
 type noValue struct{}
 
 func (r *resolver) value(v any) any {
@@ -116,10 +115,11 @@ func (r *resolver) value(v any) any {
 	return v
 }
 
-// function is the function that an object stands for, if it does.
+// function returns the function of an object, if it is one.
 func function(v map[string]any) (name string, argument any, is bool) {
 	for name, argument = range v {
-		is = len(v) == 1 && (name == "Ref" || name == "Condition" && isText(argument) || strings.HasPrefix(name, "Fn::"))
+		is = len(v) == 1 && (name == "Ref" || name == "Condition" && isText(argument) ||
+			strings.HasPrefix(name, "Fn::"))
 	}
 	return name, argument, is
 }
@@ -187,7 +187,7 @@ func (r *resolver) substitute(argument any) string {
 	})
 }
 
-// holds carries out the function of a condition.
+// holds evaluates the function of a condition.
 func (r *resolver) holds(condition any) bool {
 	name, argument, ok := function(condition.(map[string]any))
 	if !ok {

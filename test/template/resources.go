@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// ref is what Ref gives: a parameter's value, or what the service calls a resource.
+// ref is the result of Ref: a parameter's value or a resource's identifier.
 func (r *resolver) ref(name string) any {
 	if name == "AWS::NoValue" {
 		return noValue{}
@@ -26,7 +26,7 @@ func (r *resolver) ref(name string) any {
 	panic("nobody has taught the resolver what Ref gives of " + name)
 }
 
-// attribute is what Fn::GetAtt gives.
+// attribute is the result of Fn::GetAtt.
 func (r *resolver) attribute(id, attribute string) string {
 	at := func(service, region, name string) string {
 		return strings.Join([]string{"arn", partition, service, region, Account, name}, ":")
@@ -48,7 +48,7 @@ func (r *resolver) attribute(id, attribute string) string {
 	panic("nobody has taught the resolver what " + id + "." + attribute + " is")
 }
 
-// named is the name that the template gives a resource: it leaves none to chance.
+// named returns the name that the template gives a resource. Every resource has one.
 func (r *resolver) named(id, property string) string {
 	settle := r.settle
 	r.settle = false

@@ -9,16 +9,19 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// TestTheRoleMayWhatTheDocumentsSay: what CloudFormation makes of the role is what onboarding makes of iam/ for the
-// same values. So what is proven of that holds for both.
-func TestTheRoleMayWhatTheDocumentsSay(t *testing.T) {
+// TestRoleMatchesDocuments: the role in the template has the same statements as iam/ for the same values, so the proofs
+// in test/iam hold for both.
+func TestRoleMatchesDocuments(t *testing.T) {
 	bare := iam.Values{Partition: "aws", Region: Region, Account: Account, Cluster: cluster}
 	for set, c := range map[string]struct {
 		role      string
 		values    func(*iam.Values)
 		documents []iam.Document
 	}{
-		byDefault: {iam.FunctionRole, func(v *iam.Values) { v.Queues = []string{bare.QueueARN(iam.Outcomes), bare.QueueARN(iam.Failures)} },
+		byDefault: {iam.FunctionRole, func(v *iam.Values) {
+			v.Queues = []string{bare.QueueARN(iam.Outcomes),
+				bare.QueueARN(iam.Failures)}
+		},
 			[]iam.Document{iam.HandlerPolicy, iam.RuntimePolicy}},
 		everything: {"CastLambdaRoleForSpot-2", func(v *iam.Values) {
 			v.Queues = []string{bare.QueueARN(iam.Failures)}
@@ -42,9 +45,11 @@ func TestTheRoleMayWhatTheDocumentsSay(t *testing.T) {
 			}
 			var policies []any
 			for _, d := range c.documents {
-				policies = append(policies, map[string]any{"PolicyName": d.Name, "PolicyDocument": rendered(t, d, values)})
+				policies = append(policies,
+					map[string]any{"PolicyName": d.Name, "PolicyDocument": rendered(t, d, values)})
 			}
-			for property, want := range map[string]any{"RoleName": c.role, "Policies": policies, "ManagedPolicyArns": nil,
+			for property, want := range map[string]any{"RoleName": c.role, "Policies": policies,
+				"ManagedPolicyArns":        nil,
 				"AssumeRolePolicyDocument": rendered(t, iam.Trust, values)} {
 				if got := s.Resources["FunctionRole"].Properties[property]; !reflect.DeepEqual(got, want) {
 					g, _ := json.MarshalIndent(got, "", "  ")
@@ -56,12 +61,12 @@ func TestTheRoleMayWhatTheDocumentsSay(t *testing.T) {
 	}
 }
 
-// TestARoleThatIsThereIsTakenAsItIs: nothing is made beside it.
-func TestARoleThatIsThereIsTakenAsItIs(t *testing.T) {
+// TestExistingRole: the stack creates no role or policy.
+func TestExistingRole(t *testing.T) {
 	s := stack(t, nothing)
 	for id, resource := range s.Resources {
 		if strings.HasPrefix(resource.Type, "AWS::IAM::") {
-			t.Errorf("%s is made, a %s", id, resource.Type)
+			t.Errorf("the stack creates %s, a %s", id, resource.Type)
 		}
 	}
 	if got := s.Resources["SpotHandlerFunction"].Properties["Role"]; got != existingRole {

@@ -9,7 +9,7 @@ import (
 	"github.com/castai/kops-spot/internal/app"
 )
 
-// environment is the function's for parameters, in the form of os.Environ.
+// environment returns the function's environment for parameters, in the form of os.Environ.
 func environment(t *testing.T, tmpl *Template, given Parameters) (environ []string) {
 	t.Helper()
 	variables := tmpl.Resolve(given).Resources["SpotHandlerFunction"].Properties["Environment"].(map[string]any)["Variables"].(map[string]any)
@@ -19,7 +19,7 @@ func environment(t *testing.T, tmpl *Template, given Parameters) (environ []stri
 	return environ
 }
 
-// parameterOf is the parameter of a setting: its name without KOPS_SPOT_ and underscores, in whatever case.
+// parameterOf returns the parameter of a setting: its name without KOPS_SPOT_ and underscores, in any case.
 func parameterOf(tmpl *Template, setting string) string {
 	name := strings.ReplaceAll(strings.TrimPrefix(setting, "KOPS_SPOT_"), "_", "")
 	for parameter := range tmpl.Parameters {
@@ -30,7 +30,7 @@ func parameterOf(tmpl *Template, setting string) string {
 	return ""
 }
 
-// TestEverySettingIsAParameter, and has the setting's default.
+// TestEverySettingIsAParameter with the same default.
 func TestEverySettingIsAParameter(t *testing.T) {
 	tmpl := shared.Templates[byDefault]
 	variables := tmpl.Resources["SpotHandlerFunction"].Properties["Environment"].(map[string]any)["Variables"].(map[string]any)
@@ -38,19 +38,20 @@ func TestEverySettingIsAParameter(t *testing.T) {
 	ownDefault := map[string]string{
 		"KOPS_SPOT_MODE":            "act",
 		"KOPS_SPOT_LOGIN":           "iam",
-		"KOPS_SPOT_TLS_SERVER_NAME": "", // the function makes it of the cluster's name
-		"KOPS_SPOT_CASTAI_URL":      "", // the function does not take it by itself
+		"KOPS_SPOT_TLS_SERVER_NAME": "", // derived from the cluster's name
+		"KOPS_SPOT_CASTAI_URL":      "", // not valid by itself
 	}
 	for _, part := range app.Parts() {
 		for _, s := range part.Settings {
 			name := parameterOf(tmpl, s.Name)
 			p, ok := tmpl.Parameters[name]
 			if !ok {
-				t.Errorf("%s is no parameter", s.Name)
+				t.Errorf("%s is not a parameter", s.Name)
 				continue
 			}
 			if ref, _ := variables[s.Name].(map[string]any); ref["Ref"] != name {
-				t.Errorf("%s is %v in the function's environment, want the parameter %s", s.Name, variables[s.Name], name)
+				t.Errorf("%s is %v in the function's environment, want the parameter %s", s.Name, variables[s.Name],
+					name)
 			}
 			delete(unread, s.Name)
 			want, ok := ownDefault[s.Name]
@@ -70,12 +71,12 @@ func TestEverySettingIsAParameter(t *testing.T) {
 		}
 	}
 	for name := range unread {
-		t.Errorf("%s is in the function's environment, and no setting", name)
+		t.Errorf("%s is in the function's environment, but not a setting", name)
 	}
 }
 
-// TestTheFunctionTakesItsEnvironment, as it comes out of the template: what is empty in it counts as not set.
-func TestTheFunctionTakesItsEnvironment(t *testing.T) {
+// TestFunctionAcceptsItsEnvironment as the template renders it: empty variables count as unset.
+func TestFunctionAcceptsItsEnvironment(t *testing.T) {
 	for name, tmpl := range shared.Templates {
 		if _, err := app.ParseConfig(environment(t, tmpl, sets[name])); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -83,10 +84,9 @@ func TestTheFunctionTakesItsEnvironment(t *testing.T) {
 	}
 }
 
-// TestTheEnvironmentFits into the 4 KB that Lambda has for all variables together, names and values, also with the CA in it
-// and everything else at its longest usual. Two CAs, as during their rotation, fit too, but not with everything: they belong
-// into a parameter or a secret.
-func TestTheEnvironmentFits(t *testing.T) {
+// TestEnvironmentFits into Lambda's 4 KB for all variables, with a CA and the longest usual values. Two CAs, as during
+// a rotation, fit too, but not together with everything else: store them in a parameter or secret.
+func TestEnvironmentFits(t *testing.T) {
 	const limit = 4096
 	size := func(p Parameters) (n int) {
 		for _, kv := range environment(t, shared.Templates[everything], p) {
@@ -95,24 +95,26 @@ func TestTheEnvironmentFits(t *testing.T) {
 		return n
 	}
 	ca := asKOps(t)
-	long := with(sets[everything], Parameters{"Cluster": strings.Repeat("a", 50) + "." + strings.Repeat("b", 50) + ".com", "Server": "https://" + strings.Repeat("c", 90) + ".elb.eu-west-1.amazonaws.com",
-		"TLSServerName": "api.internal." + strings.Repeat("a", 50) + "." + strings.Repeat("b", 50) + ".com", "Hooks": strings.Repeat("a-hook-of-ours,", 6) + "b", "CA": ca})
+	long := with(sets[everything], Parameters{"Cluster": strings.Repeat("a", 50) + "." + strings.Repeat("b", 50) +
+		".com", "Server": "https://" + strings.Repeat("c", 90) + ".elb.eu-west-1.amazonaws.com",
+		"TLSServerName": "api.internal." + strings.Repeat("a", 50) + "." + strings.Repeat("b", 50) + ".com",
+		"Hooks":         strings.Repeat("a-hook-of-ours,", 6) + "b", "CA": ca})
 	if why := shared.Templates[everything].Refuses(long); len(why) > 0 {
 		t.Fatal(why)
 	}
 	if n := size(long); n > limit {
-		t.Errorf("with a CA of %d characters the environment has %d bytes, and Lambda takes %d", len(ca), n, limit)
+		t.Errorf("with a CA of %d characters the environment has %d bytes, Lambda's limit is %d", len(ca), n, limit)
 	}
 	if n := size(with(Parameters{"CA": ca + ca})); n > limit {
-		t.Errorf("with two CAs the environment has %d bytes, and Lambda takes %d", n, limit)
+		t.Errorf("with two CAs the environment has %d bytes, Lambda's limit is %d", n, limit)
 	}
 	if n := size(with(sets[everything], Parameters{"CA": "ssm:/cast-kops/ca"})); n > limit/2 {
 		t.Errorf("with the CA in a parameter the environment still has %d bytes", n)
 	}
 }
 
-// TestWhatTheFunctionRefusesIsRefusedBefore anything is deployed: the parameters' constraints are as strict as the function.
-func TestWhatTheFunctionRefusesIsRefusedBefore(t *testing.T) {
+// TestParametersAreAsStrictAsTheFunction: values that the function rejects cannot be deployed.
+func TestParametersAreAsStrictAsTheFunction(t *testing.T) {
 	tmpl := shared.Templates[byDefault]
 	base := with(switches(ruleIsOn))
 	place := []string{"secretsmanager:cast/x", "ssm:/cast/x", "file:/opt/x"}
@@ -120,62 +122,73 @@ func TestWhatTheFunctionRefusesIsRefusedBefore(t *testing.T) {
 		beside    Parameters
 		good, bad []string
 	}{
-		"Cluster":         {good: []string{cluster, "a.b", "1.k8s.local"}, bad: []string{"", "prod", "prod.example.com/x", "prod example.com"}},
-		"Mode":            {good: []string{"act", "observe"}, bad: []string{"", "Act", "off"}},
-		"Login":           {good: append([]string{"iam", "iam:prod"}, place...), bad: []string{"", "aws", "secretsmanager:", "ssm:", "file:", "kubeconfig:", "token:abc"}},
-		"Server":          {good: []string{"https://api.prod.example.com", "https://10.0.0.1:8443", "https://[2001:db8::1]"}, bad: []string{"api.prod.example.com", "http://api.prod.example.com", "https://"}},
-		"CA":              {good: append([]string{"", asKOps(t)}, place...), bad: []string{"ssm:", "file:", "secretsmanager:", "https://ca.example.com", "no base64"}},
-		"TLSServerName":   {good: []string{"", "api.internal.prod.example.com"}},
-		"Reserve":         {good: []string{"0s", "5s", "19s", "30s"}, bad: []string{"31s", "-1s", "5", "1m", "40s"}},
-		"Force":           {good: []string{"allow", "never"}, bad: []string{"Allow", "always"}},
-		"ForceGrace":      {good: []string{"1s", "60s", "99s", "109s", "110s", "1m", "1m0s", "1m49s", "1m50s"}, bad: []string{"0s", "111s", "120s", "1m51s", "2m", "60", "1h"}},
+		"Cluster": {good: []string{cluster, "a.b", "1.k8s.local"},
+			bad: []string{"", "prod", "prod.example.com/x", "prod example.com"}},
+		"Mode": {good: []string{"act", "observe"}, bad: []string{"", "Act", "off"}},
+		"Login": {good: append([]string{"iam", "iam:prod"}, place...),
+			bad: []string{"", "aws", "secretsmanager:", "ssm:", "file:", "kubeconfig:", "token:abc"}},
+		"Server": {good: []string{"https://api.prod.example.com", "https://10.0.0.1:8443",
+			"https://[2001:db8::1]"}, bad: []string{"api.prod.example.com", "http://api.prod.example.com", "https://"}},
+		"CA": {good: append([]string{"", asKOps(t)}, place...),
+			bad: []string{"ssm:", "file:", "secretsmanager:", "https://ca.example.com", "no base64"}},
+		"TLSServerName": {good: []string{"", "api.internal.prod.example.com"}},
+		"Reserve":       {good: []string{"0s", "5s", "19s", "30s"}, bad: []string{"31s", "-1s", "5", "1m", "40s"}},
+		"Force":         {good: []string{"allow", "never"}, bad: []string{"Allow", "always"}},
+		"ForceGrace": {good: []string{"1s", "60s", "99s", "109s", "110s", "1m", "1m0s", "1m49s", "1m50s"},
+			bad: []string{"0s", "111s", "120s", "1m51s", "2m", "60", "1h"}},
 		"Parallel":        {good: []string{"1", "50", "500"}, bad: []string{"0", "501", "many", "-1"}},
 		"DaemonSets":      {good: []string{"never", "last"}, bad: []string{"first", "always"}},
 		"Rebalance":       {good: []string{"ignore", "cordon", "drain"}, bad: []string{"yes"}},
 		"ScheduledChange": {good: []string{"ignore", "drain"}, bad: []string{"cordon"}},
-		"Hooks":           {good: []string{"", "drain", "a/b_c-d,e"}, bad: []string{"a,,b", "a b", ",a", "a,", "a!", "a,!"}},
+		"Hooks": {good: []string{"", "drain", "a/b_c-d,e"},
+			bad: []string{"a,,b", "a b", ",a", "a,", "a!", "a,!"}},
 		"Replace": {beside: Parameters{"CASTAICluster": castaiCluster, "CASTAIKey": "ssm:/k"},
 			good: []string{"auto", "none", "asg", "castai", "karpenter"}, bad: []string{"asg,karpenter", "eks"}},
-		"Follow":        {good: []string{"0s", "9s", "45s", "599s", "600s", "2m", "9m59s", "10m"}, bad: []string{"601s", "10m1s", "11m", "1h", "2", "-1s"}},
-		"CASTAICluster": {beside: Parameters{"CASTAIKey": "ssm:/k"}, good: []string{castaiCluster}, bad: []string{"prod", castaiCluster + "0", ""}},
-		"CASTAIKey":     {beside: Parameters{"CASTAICluster": castaiCluster}, good: place, bad: []string{"0123456789abcdef0123456789abcdef", "ssm:", "env:KEY", ""}},
-		"CASTAIURL": {beside: Parameters{"CASTAICluster": castaiCluster, "CASTAIKey": "ssm:/k"}, good: []string{"", "https://api.eu.cast.ai"},
-			bad: []string{"api.cast.ai", "ftp://api.cast.ai"}},
+		"Follow": {good: []string{"0s", "9s", "45s", "599s", "600s", "2m", "9m59s", "10m"},
+			bad: []string{"601s", "10m1s", "11m", "1h", "2", "-1s"}},
+		"CASTAICluster": {beside: Parameters{"CASTAIKey": "ssm:/k"}, good: []string{castaiCluster},
+			bad: []string{"prod", castaiCluster + "0", ""}},
+		"CASTAIKey": {beside: Parameters{"CASTAICluster": castaiCluster}, good: place,
+			bad: []string{"0123456789abcdef0123456789abcdef", "ssm:", "env:KEY", ""}},
+		"CASTAIURL": {beside: Parameters{"CASTAICluster": castaiCluster, "CASTAIKey": "ssm:/k"},
+			good: []string{"", "https://api.eu.cast.ai"},
+			bad:  []string{"api.cast.ai", "ftp://api.cast.ai"}},
 		"Rehearsals": {good: []string{"preview", "act"}, bad: []string{"yes"}},
 	} {
 		t.Run(parameter, func(t *testing.T) {
 			for _, value := range c.good {
 				given := with(base, c.beside, Parameters{parameter: value})
 				if why := tmpl.Refuses(given); len(why) > 0 {
-					t.Errorf("%q is refused: %v", value, why)
+					t.Errorf("%q is rejected: %v", value, why)
 				}
 				if _, err := app.ParseConfig(environment(t, tmpl, given)); err != nil {
-					t.Errorf("the function does not take %q: %v", value, err)
+					t.Errorf("the function rejects %q: %v", value, err)
 				}
 			}
 			for _, value := range c.bad {
 				given := with(base, c.beside, Parameters{parameter: value})
 				if _, err := app.ParseConfig(environment(t, tmpl, given)); err == nil {
-					t.Errorf("the function takes %q: it is no example of what it refuses", value)
+					t.Errorf("the function accepts %q: use an example that it rejects", value)
 				}
 				if why := tmpl.Refuses(given); len(why) == 0 {
-					t.Errorf("%q is not refused", value)
+					t.Errorf("%q is accepted", value)
 				}
 			}
 		})
 	}
 }
 
-// TestDefaultsLeaveOnWhatDoesSomething: a rule whose events the settings ignore costs invocations and does nothing.
-func TestDefaultsLeaveOnWhatDoesSomething(t *testing.T) {
+// TestDefaultRules: rules whose events the default settings ignore are disabled, because they would cost invocations.
+func TestDefaultRules(t *testing.T) {
 	tmpl := shared.Templates[byDefault]
-	for parameter, on := range map[string]bool{"SpotWarningRule": true, "StateChangeRule": true, "RehearsalRule": true, "SelfCheckRule": true,
+	for parameter, on := range map[string]bool{"SpotWarningRule": true, "StateChangeRule": true, "RehearsalRule": true,
+		"SelfCheckRule": true,
 		"RebalanceRule": false, "LifecycleRule": false, "HealthRule": false} {
 		if !slices.Contains(ruleParameters, parameter) {
-			t.Errorf("%s is no rule's", parameter)
+			t.Errorf("%s belongs to no rule", parameter)
 		}
 		if got := string(*tmpl.Parameters[parameter].Default) == ruleIsOn; got != on {
-			t.Errorf("%s is on by default: %v, want %v", parameter, got, on)
+			t.Errorf("%s is enabled by default: %v, want %v", parameter, got, on)
 		}
 	}
 }

@@ -1,10 +1,9 @@
-// Package template looks at template.yaml as CloudFormation does: what it makes of it for given parameters, and what it
-// refuses. It needs no account.
+// Package template evaluates template.yaml as CloudFormation does, for given parameters. It needs no account.
 //
 //	template.yaml --tools/python/template.py: AWS's own translator--> Template --Resolve--> Stack
 //
-// CloudFormation itself is not here: whether a resource's properties are well is cfn-lint's word, and moto's as far as it
-// knows the resource.
+// It does not include CloudFormation. cfn-lint checks the properties of resources, as does moto for the resources it
+// knows.
 package template
 
 import (
@@ -19,16 +18,16 @@ import (
 	"runtime"
 )
 
-// Parameters are what whoever deploys gives; what is left out has the template's default.
+// Parameters are the values given at deployment. The template's defaults apply to the others.
 type Parameters map[string]string
 
-// The region for which a template is transformed and linted, and where its code is taken to be.
+// The region for which the template is transformed and linted, and the location of the code.
 const (
 	Region = "eu-west-1"
 	Code   = "s3://kops-spot-code/kops-spot.zip"
 )
 
-// A Template is the template without its transform. It holds JSON as encoding/json reads it.
+// A Template is the transformed template. It has JSON values as encoding/json reads them.
 type Template struct {
 	Parameters map[string]Parameter
 	Rules      map[string]Rule
@@ -41,7 +40,7 @@ type Template struct {
 	raw map[string]json.RawMessage
 }
 
-// A Resource is something that a stack has.
+// A Resource is a resource of the stack.
 type Resource struct {
 	Type       string
 	Condition  string `json:",omitempty"`
@@ -50,29 +49,29 @@ type Resource struct {
 	Metadata   map[string]any `json:",omitempty"`
 }
 
-// An Output is what a stack tells.
+// An Output is an output of the stack.
 type Output struct {
 	Description string
 	Condition   string `json:",omitempty"`
 	Value       any
 }
 
-// Transformed is what came of transforming the template for several sets of parameters.
+// Transformed is the template transformed for several sets of parameters.
 type Transformed struct {
-	Lint      []string              // what cfn-lint says of the template as it is written
-	Templates map[string]*Template  // by the set's name
-	LintOf    map[string][]string   // what cfn-lint says of each of them
-	Sets      map[string]Parameters // as they were asked for
+	Lint      []string              // cfn-lint's findings for the template as written
+	Templates map[string]*Template  // by the name of the set
+	LintOf    map[string][]string   // cfn-lint's findings for each of them
+	Sets      map[string]Parameters // as requested
 }
 
-// Transform has template.yaml transformed for each of the sets, and linted too if that is asked for. That the Python
-// packages for it are not installed is an error that says how to.
+// Transform transforms template.yaml for each of the sets and lints it if requested. If the Python packages are
+// missing, the error says how to install them.
 func Transform(ctx context.Context, lint bool, sets map[string]Parameters) (*Transformed, error) {
 	return transform(ctx, filepath.Join(Root(), "template.yaml"), Code, lint, sets)
 }
 
-// TransformText has a template transformed as CloudFormation does when it is given one, for one set of parameters. code is
-// where the template says that the code is.
+// TransformText transforms the text of a template for one set of parameters. code is the location of the code in the
+// template.
 func TransformText(ctx context.Context, text []byte, code string, given Parameters) (*Template, error) {
 	dir, err := os.MkdirTemp("", "template")
 	if err != nil {
@@ -91,7 +90,8 @@ func TransformText(ctx context.Context, text []byte, code string, given Paramete
 }
 
 func transform(ctx context.Context, file, code string, lint bool, sets map[string]Parameters) (*Transformed, error) {
-	request, err := json.Marshal(map[string]any{"template": file, "code": code, "region": Region, "lint": lint, "sets": sets})
+	request, err := json.Marshal(map[string]any{"template": file, "code": code, "region": Region, "lint": lint,
+		"sets": sets})
 	if err != nil {
 		return nil, err
 	}
@@ -99,9 +99,10 @@ func transform(ctx context.Context, file, code string, lint bool, sets map[strin
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(request), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("transforming the template (`make tools` installs what this needs): %w\n%s", err, stderr.Bytes())
+		return nil, fmt.Errorf("transforming the template (`make tools` installs what this needs): %w\n%s", err,
+			stderr.Bytes())
 	}
-	var told struct {
+	var result struct {
 		Lint []string
 		Sets map[string]struct {
 			Refused  string
@@ -109,11 +110,11 @@ func transform(ctx context.Context, file, code string, lint bool, sets map[strin
 			Lint     []string
 		}
 	}
-	if err := json.Unmarshal(stdout.Bytes(), &told); err != nil {
-		return nil, fmt.Errorf("transforming the template: reading what came of it: %w", err)
+	if err := json.Unmarshal(stdout.Bytes(), &result); err != nil {
+		return nil, fmt.Errorf("transforming the template: reading the result: %w", err)
 	}
-	t := &Transformed{Lint: told.Lint, Templates: map[string]*Template{}, LintOf: map[string][]string{}, Sets: sets}
-	for name, set := range told.Sets {
+	t := &Transformed{Lint: result.Lint, Templates: map[string]*Template{}, LintOf: map[string][]string{}, Sets: sets}
+	for name, set := range result.Sets {
 		if set.Refused != "" {
 			return nil, fmt.Errorf("transforming the template for %s: %s", name, set.Refused)
 		}
@@ -130,7 +131,7 @@ func parse(document []byte) (*Template, error) {
 	return t, errors.Join(json.Unmarshal(document, t), json.Unmarshal(document, &t.raw))
 }
 
-// Root is the directory that template.yaml is in.
+// Root is the directory of template.yaml.
 func Root() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "..", "..")

@@ -10,12 +10,12 @@ import (
 	"github.com/castai/kops-spot/iam"
 )
 
-// number is a number in a template, where it may stand as a text.
+// number converts a number in a template, which may be a string.
 func number(t testing.TB, v any) int {
 	t.Helper()
 	n, err := strconv.Atoi(fmt.Sprint(v))
 	if err != nil {
-		t.Fatalf("%v is no number", v)
+		t.Fatalf("%v is not a number", v)
 	}
 	return n
 }
@@ -28,7 +28,7 @@ func texts(list []string) []any {
 	return all
 }
 
-// makeRole makes a role that is there before the stack is.
+// makeRole creates a role before the stack.
 func makeRole(t *testing.T, name string) {
 	t.Helper()
 	trust, err := iam.Render(iam.Trust, iam.Values{Account: Account})
@@ -36,7 +36,8 @@ func makeRole(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	document := string(trust)
-	if _, err := iamservice.NewFromConfig(settingsFor(Region)).CreateRole(t.Context(), &iamservice.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &document}); err != nil {
+	if _, err := iamservice.NewFromConfig(settingsFor(Region)).CreateRole(t.Context(),
+		&iamservice.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &document}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-// Command schema writes the JSON Schema of the function's outcome, made of the Go types and their comments:
+// Command schema writes the JSON Schema of the function's outcome, from the Go types and their comments:
 //
 //	go run ./tools/schema internal/spot > docs/outcome.schema.json
 package main

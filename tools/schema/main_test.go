@@ -26,18 +26,18 @@ func made(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-func TestTheSchemaThatIsKeptIsTheTypes(t *testing.T) {
+func TestSchemaIsUpToDate(t *testing.T) {
 	have, err := os.ReadFile(kept)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(have, made(t)) {
-		t.Errorf("%s is not what the types say now: run make generate", kept)
+		t.Errorf("%s is out of date: run make generate", kept)
 	}
 }
 
-// TestOutcomesAreAsTheSchemaSays: a full one, with every field set, and an empty one.
-func TestOutcomesAreAsTheSchemaSays(t *testing.T) {
+// TestOutcomesConform: an outcome with every field set, and an empty one.
+func TestOutcomesConform(t *testing.T) {
 	var schema node
 	if err := json.Unmarshal(made(t), &schema); err != nil {
 		t.Fatal(err)
@@ -45,23 +45,24 @@ func TestOutcomesAreAsTheSchemaSays(t *testing.T) {
 	full := spot.Outcome{}
 	fill(reflect.ValueOf(&full).Elem(), 0)
 	full.Result, full.Event.Kind = spot.Drained, spot.SpotTerminate
-	for name, out := range map[string]spot.Outcome{"full": full, "empty": {Version: spot.OutcomeVersion, Result: spot.Ignored}} {
+	for name, out := range map[string]spot.Outcome{"full": full,
+		"empty": {Version: spot.OutcomeVersion, Result: spot.Ignored}} {
 		b, err := json.Marshal(out)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var told any
-		if err := json.Unmarshal(b, &told); err != nil {
+		var outcome any
+		if err := json.Unmarshal(b, &outcome); err != nil {
 			t.Fatal(err)
 		}
-		for _, wrong := range conform("", &schema, &schema, told) {
+		for _, wrong := range conform("", &schema, &schema, outcome) {
 			t.Errorf("%s: %s", name, wrong)
 		}
 	}
 }
 
-// TestWhatDoesNotConformIsSeen: otherwise the test above would prove nothing.
-func TestWhatDoesNotConformIsSeen(t *testing.T) {
+// TestViolationsAreFound proves that conform finds violations.
+func TestViolationsAreFound(t *testing.T) {
 	var schema node
 	if err := json.Unmarshal(made(t), &schema); err != nil {
 		t.Fatal(err)
@@ -73,17 +74,17 @@ func TestWhatDoesNotConformIsSeen(t *testing.T) {
 		`{"version": 1, "result": "drained", "x": 1}`:                ".x is not named",
 		`{"version": 1, "result": "drained", "pods": [{"name": 1}]}`: ".pods[].name is no string",
 	} {
-		var told any
-		if err := json.Unmarshal([]byte(wrong), &told); err != nil {
+		var outcome any
+		if err := json.Unmarshal([]byte(wrong), &outcome); err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Join(conform("", &schema, &schema, told), "\n"); !strings.Contains(got, want) {
+		if got := strings.Join(conform("", &schema, &schema, outcome), "\n"); !strings.Contains(got, want) {
 			t.Errorf("%s: got %q, want %q", wrong, got, want)
 		}
 	}
 }
 
-// fill sets every field that is told to something that is not empty.
+// fill sets every field with a JSON name to a non-empty value.
 func fill(v reflect.Value, depth int) {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -122,7 +123,7 @@ func fill(v reflect.Value, depth int) {
 	}
 }
 
-// conform says where a value is not as the schema says, and what the schema does not name.
+// conform returns the values that violate the schema or are not in it.
 func conform(at string, root, s *node, v any) (wrong []string) {
 	for s.Ref != "" {
 		s = root.Defs[strings.TrimPrefix(s.Ref, "#/$defs/")]

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// pkg is the declarations of a package, as far as a schema needs them.
+// pkg has the declarations of a package that a schema needs.
 type pkg struct {
 	types  map[string]*ast.TypeSpec
 	docs   map[string]string  // of types
@@ -30,7 +30,8 @@ func parse(dir string) (*pkg, error) {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
-		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, name), nil, parser.ParseComments|parser.SkipObjectResolution)
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, name), nil,
+			parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return nil, fmt.Errorf("reading the types: %w", err)
 		}
@@ -55,7 +56,8 @@ func (p *pkg) add(g *ast.GenDecl) {
 				continue
 			}
 			if lit, ok := s.Values[0].(*ast.BasicLit); ok && lit.Kind == token.STRING {
-				p.consts[of.Name] = append(p.consts[of.Name], value{strings.Trim(lit.Value, "`\""), text(s.Doc, s.Comment)})
+				p.consts[of.Name] = append(p.consts[of.Name],
+					value{strings.Trim(lit.Value, "`\""), text(s.Doc, s.Comment)})
 			}
 		}
 	}

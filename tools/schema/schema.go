@@ -22,8 +22,8 @@ type node struct {
 	Defs        map[string]*node `json:"$defs,omitempty"`
 }
 
-// schema is the schema of a struct type and of all that it leads to. Fields may be added within a version, so properties
-// that it does not name are allowed.
+// schema is the schema of a struct type and of all that it leads to. Fields may be added within a version, so
+// properties that it does not name are allowed.
 func (p *pkg) schema(root string) (*node, error) {
 	defs := map[string]*node{}
 	if err := p.define(root, defs); err != nil {
@@ -67,7 +67,7 @@ func (p *pkg) define(name string, defs map[string]*node) error {
 func (p *pkg) fields(t *ast.StructType, n *node, defs map[string]*node) error {
 	for _, f := range t.Fields.List {
 		if f.Tag == nil {
-			continue // it is not told
+			continue // not in the JSON
 		}
 		name, options, _ := strings.Cut(reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("json"), ",")
 		if name == "-" {

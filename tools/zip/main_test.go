@@ -93,7 +93,8 @@ func TestRun(t *testing.T) {
 	}{
 		{"nothing to pack", []string{archive}, "usage"},
 		{"no such file", []string{archive, filepath.Join(dir, "none")}, "none"},
-		{"two files of one name", []string{archive, program, file(t, t.TempDir(), "bootstrap", "", 0o755)}, "same name"},
+		{"two files of one name", []string{archive, program, file(t, t.TempDir(), "bootstrap", "", 0o755)},
+			"same name"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := run(c.args, io.Discard); err == nil || !strings.Contains(err.Error(), c.want) {

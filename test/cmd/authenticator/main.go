@@ -1,6 +1,5 @@
-// Command authenticator runs the server of aws-iam-authenticator on loopback, for tests. When it takes tokens it prints
-// one line of JSON. It stops on SIGTERM or SIGINT, and leaves its directory behind: started again in it, it has the same
-// keys.
+// Command authenticator runs the server of aws-iam-authenticator on loopback for tests. It prints one line of JSON when
+// it accepts tokens, and stops on SIGTERM or SIGINT. Restarted in the same directory, it has the same keys.
 package main
 
 import (
@@ -17,14 +16,18 @@ import (
 )
 
 func main() {
-	program.Main("authenticator", func(ctx context.Context) error { return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr) })
+	program.Main("authenticator", func(ctx context.Context) error {
+		return run(ctx, os.Args[1:], os.Stdin, os.Stdout,
+			os.Stderr)
+	})
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("authenticator", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	file := flags.String("config", "", "JSON file that says how to run it")
-	untilEOF := flags.Bool("until-stdin-closes", false, "stop at the end of standard input too: when whoever started it is gone")
+	untilEOF := flags.Bool("until-stdin-closes", false,
+		"stop at the end of standard input too: when whoever started it is gone")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

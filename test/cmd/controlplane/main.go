@@ -1,6 +1,6 @@
-// Command controlplane runs a Kubernetes control plane for tests on loopback: etcd, kube-apiserver, controllers,
-// scheduler, and a fake kubelet for every node. When everything works it writes DIR/kubeconfig and prints one line of
-// JSON. It stops on SIGTERM or SIGINT, and leaves its directory behind.
+// Command controlplane runs a Kubernetes control plane on loopback for tests: etcd, kube-apiserver, controllers,
+// scheduler and a fake kubelet for every node. When it is ready, it writes DIR/kubeconfig and prints one line of JSON.
+// It stops on SIGTERM or SIGINT and keeps its directory.
 package main
 
 import (
@@ -17,7 +17,10 @@ import (
 )
 
 func main() {
-	program.Main("controlplane", func(ctx context.Context) error { return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr) })
+	program.Main("controlplane", func(ctx context.Context) error {
+		return run(ctx, os.Args[1:], os.Stdin, os.Stdout,
+			os.Stderr)
+	})
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -33,7 +36,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		cfg.APIServerFlags = append(cfg.APIServerFlags, value)
 		return nil
 	})
-	untilEOF := flags.Bool("until-stdin-closes", false, "stop at the end of standard input too: when whoever started it is gone")
+	untilEOF := flags.Bool("until-stdin-closes", false,
+		"stop at the end of standard input too: when whoever started it is gone")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

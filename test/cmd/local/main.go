@@ -1,4 +1,4 @@
-// Command local becomes AWS's Lambda runtime interface emulator with the function in it, for `make local`.
+// Command local runs the function in AWS's Lambda runtime interface emulator, for `make local`.
 package main
 
 import (
@@ -26,10 +26,11 @@ func run(file, port string) error {
 	}
 	var functions map[string]map[string]string
 	if json.Unmarshal(text, &functions) != nil || functions[function] == nil {
-		// The decoder's error may show a part of a secret.
+		// The decoder's error could show a part of a secret.
 		return fmt.Errorf(`reading EVENTS_ENV: write %s in the form {"%s": {"NAME": "value"}}`, file, function)
 	}
-	// The emulator passes its environment on to the function, which in Lambda gets nothing of a shell's but this.
+	// The emulator passes its environment to the function. On Lambda, the function gets none of the shell's variables
+	// but these.
 	region := cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"), "us-east-1")
 	environ := map[string]string{"AWS_LAMBDA_FUNCTION_NAME": function, "AWS_LAMBDA_FUNCTION_TIMEOUT": "900",
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256", "AWS_REGION": region}
@@ -54,7 +55,9 @@ func run(file, port string) error {
 		return fmt.Errorf("finding a port for the runtime API: %w", err)
 	}
 	fmt.Println("serving the function on http://" + invoke.Addr().String())
-	args := []string{"test/bin/aws-lambda-rie", "--log-level", "error", "--runtime-api-address", runtime.Addr().String(),
+	args := []string{"test/bin/aws-lambda-rie", "--log-level", "error", "--runtime-api-address",
+		runtime.Addr().String(),
 		"--runtime-interface-emulator-address", invoke.Addr().String(), "bin/bootstrap"}
-	return fmt.Errorf("starting the emulator: %w: run make local", syscall.Exec(args[0], args, list)) // closes the ports
+	return fmt.Errorf("starting the emulator: %w: run make local",
+		syscall.Exec(args[0], args, list)) // closes the ports
 }

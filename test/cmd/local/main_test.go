@@ -17,7 +17,7 @@ import (
 
 const root = "../../.."
 
-// local is `make local`, with a file of variables.
+// local is `make local` with a file of variables.
 type local struct {
 	*testing.T
 	*exec.Cmd
@@ -45,7 +45,7 @@ func start(t *testing.T, variables string) *local {
 	l := &local{t, command, printed}
 	l.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=key", "KOPS_SPOT_OF_THE_SHELL=1")
 	l.Stdout, l.Stderr = output, output
-	l.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is a signal to the group
+	l.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C signals the process group
 	if err := l.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -64,12 +64,12 @@ func (l *local) await(what string, met func() bool) {
 	l.Helper()
 	for end := time.Now().Add(3 * time.Minute); !met(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			l.Fatalf("still not so: %s: %s", what, l.said())
+			l.Fatalf("timed out waiting for %s: %s", what, l.said())
 		}
 	}
 }
 
-// invoke does what `aws lambda invoke --function-name function` does, with a sample.
+// invoke sends a sample like `aws lambda invoke --function-name function`.
 func (l *local) invoke(sample string) (string, error) {
 	event, err := os.Open(filepath.Join(root, "events", sample))
 	if err != nil {
@@ -86,7 +86,7 @@ func (l *local) invoke(sample string) (string, error) {
 	return fmt.Sprint(res.StatusCode, " ", string(answer)), err
 }
 
-// processes counts those that have the text in their environment.
+// processes counts the processes with the text in their environment.
 func (l *local) processes(text string) (n int) {
 	all, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
@@ -100,7 +100,7 @@ func (l *local) processes(text string) (n int) {
 	return n
 }
 
-// end is a Ctrl-C.
+// end sends a Ctrl-C.
 func (l *local) end(cluster string) {
 	l.Helper()
 	if n := l.processes(cluster); n != 2 {
@@ -113,15 +113,16 @@ func (l *local) end(cluster string) {
 	l.await("no process is left", func() bool { return l.processes(cluster) == 0 })
 }
 
-// variables are those of a function that reaches nothing, in a cluster that no other function has.
+// variables are the settings of a function that cannot reach anything, with a unique cluster name.
 func variables(mode string) (file, cluster string) {
 	cluster = fmt.Sprintf("%s-%d.example.com", mode, os.Getpid())
 	return fmt.Sprintf(`{"SpotHandlerFunction": {"KOPS_SPOT_CLUSTER": %q, "KOPS_SPOT_MODE": %q, "KOPS_SPOT_LOGIN": "iam",
 		"KOPS_SPOT_SERVER": "https://127.0.0.1:1", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}}`, cluster, mode), cluster
 }
 
-// TestTheSamplesAreAnswered by the real function in AWS's emulator, and a Ctrl-C in the middle leaves nothing behind.
-func TestTheSamplesAreAnswered(t *testing.T) {
+// TestSamples: the real function in AWS's emulator handles the samples, and a Ctrl-C during an invocation leaves no
+// process behind.
+func TestSamples(t *testing.T) {
 	file, cluster := variables("observe")
 	l := start(t, file)
 	var said string
@@ -129,7 +130,7 @@ func TestTheSamplesAreAnswered(t *testing.T) {
 	l.await("the emulator serves", func() bool { said, err = l.invoke("self-check.json"); return err == nil })
 	if !strings.HasPrefix(said, `200 {"version":1,"result":"not-ready"`) ||
 		!strings.Contains(said, `"cluster":"`+cluster) {
-		t.Errorf("the self-check says %s", said)
+		t.Errorf("the self-check returns %s", said)
 	}
 	go l.invoke("spot-interruption.json")
 	l.await("the next event has come", func() bool { return strings.Count(l.said(), "START RequestId") == 2 })
@@ -138,9 +139,9 @@ func TestTheSamplesAreAnswered(t *testing.T) {
 	file, cluster = variables("watch")
 	l = start(t, file)
 	l.await("the emulator serves", func() bool { said, err = l.invoke("spot-interruption.json"); return err == nil })
-	// Lambda would say in a header that the function failed.
+	// Lambda would report the function's failure in a header.
 	if !strings.HasPrefix(said, `200 {"errorMessage":"reading the configuration: KOPS_SPOT_MODE`) {
-		t.Errorf("a function with a wrong setting says %s", said)
+		t.Errorf("a function with a wrong setting returns %s", said)
 	}
 	l.end(cluster)
 }

@@ -1,5 +1,5 @@
-// Command prepare builds the test control plane and what else tests and demo start, so that what comes next does not wait for it:
-// tests show nothing while they run, and the first build takes minutes.
+// Command prepare builds the test control plane and the other programs that tests and the demo start. Tests print
+// nothing while they run, and the first build takes minutes.
 package main
 
 import (

@@ -9,17 +9,16 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-// What is inside the answers, as far as the model knows it.
-
-// done is what EC2 answers to a change.
+// done is EC2's response to a change.
 func done() []element { return []element{text("return", "true")} }
 
-// states are EC2's codes for the states of an instance (API reference, InstanceState).
+// states maps an instance state to EC2's code (API reference, InstanceState).
 func states() map[string]int {
-	return map[string]int{"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+	return map[string]int{"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64,
+		"stopped": 80}
 }
 
-// timestamp is how both services write a time.
+// timestamp formats a time as both services do.
 const timestamp = "2006-01-02T15:04:05.000Z"
 
 func describedInstances(found []spottest.Instance) []element {
@@ -46,7 +45,7 @@ func instance(i spottest.Instance) []element {
 	if i.PrivateIP != "" {
 		es = append(es, text("privateIpAddress", i.PrivateIP))
 	}
-	if i.Spot { // an instance on demand has no lifecycle
+	if i.Spot { // only Spot instances have a lifecycle
 		es = append(es, text("instanceLifecycle", "spot"))
 	}
 	return es

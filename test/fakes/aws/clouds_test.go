@@ -21,7 +21,7 @@ import (
 	fakeaws "github.com/castai/kops-spot/test/fakes/aws"
 )
 
-// clouds are the two ways to a spottest.AWS: straight, and with the SDK over HTTP. All that follows holds for both.
+// clouds are two ways to access a spottest.AWS: directly, and with the SDK over HTTP. All tests run on both.
 func clouds() map[string]func(*testing.T, *spottest.AWS) cloud {
 	return map[string]func(*testing.T, *spottest.AWS) cloud{
 		"spottest":      func(_ *testing.T, a *spottest.AWS) cloud { return a.Cloud() },
@@ -29,7 +29,7 @@ func clouds() map[string]func(*testing.T, *spottest.AWS) cloud {
 	}
 }
 
-// serve starts the fake, and returns the configuration of a program that is given its environment and nothing else.
+// serve starts the fake and returns a configuration that uses only its environment.
 func serve(t *testing.T, a *spottest.AWS) aws.Config {
 	t.Helper()
 	s, err := fakeaws.Start(a, 0)
@@ -48,7 +48,7 @@ func serve(t *testing.T, a *spottest.AWS) aws.Config {
 	return cfg
 }
 
-// model is the world of the contract in a spottest.AWS.
+// model creates the contract's world in a spottest.AWS.
 func model() (*spottest.AWS, *world) {
 	a := spottest.NewAWS(region)
 	a.SetInstanceTimes(spottest.InstanceTimes{Start: 50 * time.Millisecond, ShutDown: 50 * time.Millisecond})
@@ -80,7 +80,7 @@ func model() (*spottest.AWS, *world) {
 
 		terminate: func(id string) { a.SetState(id, "terminated") },
 	}
-	a.SetGroup(nodes, func(g *spottest.Group) { g.Desired = 2 }) // as EnterStandby with decrement leaves it
+	a.SetGroup(nodes, func(g *spottest.Group) { g.Desired = 2 }) // as after EnterStandby with a decrement
 	a.SetLifecycle(w.standby, "Standby")
 	return a, w
 }
@@ -95,7 +95,7 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// methods are the calls of a Cloud, on the world of the contract; each once.
+// methods are all calls of a Cloud in the contract's world.
 func methods(w *world) map[string]func(context.Context) error {
 	held := sync.OnceValue(func() spot.Action { return w.end(w.spotted) })
 	over := sync.OnceValue(func() spot.Action { return w.end(w.standby) })
@@ -116,12 +116,12 @@ func methods(w *world) map[string]func(context.Context) error {
 	}
 }
 
-// Every fault means the same to callers of every method, and costs one call: nobody but the handler tries again. Then both
-// clouds make the same calls.
+// Every fault has the same meaning for every method and costs one call, because only the handler retries. Both clouds
+// make the same calls.
 func TestFaultsAndCalls(t *testing.T) {
 	faults := map[string]struct {
 		fault spottest.Fault
-		final bool // else it is worth another try
+		final bool // otherwise worth a retry
 	}{
 		"throttled":   {spottest.Throttled(), false},
 		"contention":  {spottest.Contention(), false},
@@ -144,7 +144,7 @@ func TestFaultsAndCalls(t *testing.T) {
 				if err == nil || errors.Is(err, spot.ErrPermanent) != f.final || errors.Is(err, spot.ErrNotFound) {
 					t.Errorf("%s, %s, %s: error %v", name, what, method, err)
 				}
-				// Readable goes on, to tell of both services.
+				// Readable continues, to report both services.
 				if n := len(a.Calls()) - before; n != 1 && method != "Readable" {
 					t.Errorf("%s, %s, %s: %d calls", name, what, method, n)
 				}
@@ -158,7 +158,7 @@ func TestFaultsAndCalls(t *testing.T) {
 			for _, c := range a.Calls()[before:] {
 				ops = append(ops, fmt.Sprint(c.Operation, c.Group, c.Hook, c.IDs, c.Keys))
 			}
-			slices.Sort(ops) // two of them are made at once
+			slices.Sort(ops) // two calls run in parallel
 			calls[name] = append(calls[name], method+" "+strings.Join(ops, " "))
 		}
 	}
@@ -167,19 +167,20 @@ func TestFaultsAndCalls(t *testing.T) {
 	}
 }
 
-// What the fake does not know is loud.
-func TestUnknownIsLoud(t *testing.T) {
+// Unknown actions and parameters are errors.
+func TestUnknownRequests(t *testing.T) {
 	a, w := model()
 	e, ctx := ec2.NewFromConfig(serve(t, a)), t.Context()
 	_, err := e.DescribeVolumes(ctx, nil)
 	if err == nil || !strings.Contains(err.Error(), "InvalidAction") {
 		t.Errorf("an action: %v", err)
 	}
-	_, err = e.DescribeInstances(ctx, &ec2.DescribeInstancesInput{DryRun: aws.Bool(true), InstanceIds: []string{w.plain}})
+	_, err = e.DescribeInstances(ctx, &ec2.DescribeInstancesInput{DryRun: aws.Bool(true),
+		InstanceIds: []string{w.plain}})
 	if err == nil || !strings.Contains(err.Error(), "UnknownParameter: The fake does not know the parameters DryRun") {
 		t.Errorf("a parameter: %v", err)
 	}
 	if calls := a.Calls(); len(calls) != 0 {
-		t.Errorf("the account was asked: %+v", calls)
+		t.Errorf("the account got calls: %+v", calls)
 	}
 }

@@ -18,38 +18,38 @@ const (
 	cluster = "example.com"
 	nodes   = "nodes.example.com"
 
-	nowhere = "i-0123456789abcdef0" // well formed, and nobody's
+	nowhere = "i-0123456789abcdef0" // valid, but does not exist
 )
 
-// cloud is all that a Cloud promises.
+// cloud has all methods of a Cloud.
 type cloud interface {
 	spot.Cloud
 	Readable(ctx context.Context, cluster string) error
 	InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error)
 }
 
-// world is an AWS with a group of three: its tag KubernetesCluster, a hook of a minute for the end of an instance and one
-// for its launch; and two instances beside it. Its members are seen past the Cloud that is tested.
+// world is an AWS with a group of three, which has the tag KubernetesCluster, a terminating hook of a minute and a
+// launching hook, and two more instances. members reads the group without the Cloud under test.
 type world struct {
 	cloud   cloud
-	made    time.Time                // when it was made
+	made    time.Time                // creation time
 	spotted string                   // a member, on Spot
 	plain   string                   // a member
-	standby string                   // a member on Standby
+	standby string                   // a member in Standby
 	loner   string                   // in no group, on demand
 	sleeper string                   // in no group, and can hibernate
 	members func() map[string]string // instance to LifecycleState
 	desired func() int
-	suspend func(processes ...string)       // these and no others
-	end     func(member string) spot.Action // has the group begin to end a member, which its hook holds back; may be nil
+	suspend func(processes ...string)       // only these
+	end     func(member string) spot.Action // starts the termination of a member, which its hook holds; may be nil
 
 	terminate func(id string)
 
-	deviates map[string]bool // what this AWS does otherwise than the real one
+	deviates map[string]bool // deviations of this AWS from the real one
 	seen     map[string]bool
 }
 
-// wants asserts what a call returned: want as AWS documents it, or success where this AWS deviates.
+// wants checks the error of a call: want, as AWS documents it, or success where this AWS deviates.
 func (w *world) wants(t *testing.T, what string, err, want error) {
 	t.Helper()
 	if w.differs(what) {
@@ -66,7 +66,7 @@ func (w *world) differs(what string) bool {
 	return w.deviates[what]
 }
 
-// contract is what a Cloud promises, on an AWS that behaves.
+// contract checks a Cloud on an AWS without faults.
 func contract(t *testing.T, w *world) {
 	ctx := t.Context()
 	w.seen = map[string]bool{}
@@ -79,7 +79,8 @@ func contract(t *testing.T, w *world) {
 		if i.ID != w.spotted || i.State != "running" || !i.Spot || i.Tags[spot.TagCluster] != cluster {
 			t.Errorf("got %+v", i)
 		}
-		if want := "ip-" + strings.ReplaceAll(i.PrivateIP, ".", "-") + "." + region + ".compute.internal"; i.PrivateIP == "" || i.PrivateDNSName != want {
+		if want := "ip-" + strings.ReplaceAll(i.PrivateIP, ".",
+			"-") + "." + region + ".compute.internal"; i.PrivateIP == "" || i.PrivateDNSName != want {
 			t.Errorf("IP address %q, name %q, want %q", i.PrivateIP, i.PrivateDNSName, want)
 		}
 		i, err = w.cloud.Instance(ctx, w.loner)
@@ -88,10 +89,10 @@ func contract(t *testing.T, w *world) {
 		}
 		i, err = w.cloud.Instance(ctx, w.sleeper)
 		if err != nil || !i.Hibernates {
-			t.Errorf("one that can hibernate: %+v, %v", i, err)
+			t.Errorf("with hibernation: %+v, %v", i, err)
 		}
 		_, err = w.cloud.Instance(ctx, nowhere)
-		w.wants(t, "instance of an unknown id", err, spot.ErrNotFound)
+		w.wants(t, "instance of an unknown ID", err, spot.ErrNotFound)
 	})
 
 	t.Run("instances at once", func(t *testing.T) {
@@ -101,11 +102,11 @@ func contract(t *testing.T, w *world) {
 		}
 		for _, id := range []string{w.spotted, w.loner} {
 			if i, err := w.cloud.Instance(ctx, id); err != nil || !reflect.DeepEqual(found[id], i) {
-				t.Errorf("found %+v, by itself %+v, %v", found[id], i, err)
+				t.Errorf("found %+v, alone %+v, %v", found[id], i, err)
 			}
 		}
 		if found, err := w.cloud.InstancesOf(ctx, nil); err != nil || len(found) != 0 {
-			t.Errorf("of no ids: %+v, %v", found, err)
+			t.Errorf("without IDs: %+v, %v", found, err)
 		}
 		if err := w.cloud.Readable(ctx, cluster); err != nil {
 			t.Errorf("readable: %v", err)
@@ -117,15 +118,17 @@ func contract(t *testing.T, w *world) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.Group != nodes || m.LifecycleState != "InService" || m.GroupTags[spot.TagCluster] != cluster || len(m.Suspended) != 0 ||
+		if m.Group != nodes || m.LifecycleState != "InService" || m.GroupTags[spot.TagCluster] != cluster ||
+			len(m.Suspended) != 0 ||
 			!slices.Equal(m.TerminateHooks, []string{"drain"}) {
 			t.Errorf("got %+v", m)
 		}
 		if m, err := w.cloud.Membership(ctx, w.standby); err != nil || m.LifecycleState != "Standby" {
-			t.Errorf("on standby: %+v, %v", m, err)
+			t.Errorf("in standby: %+v, %v", m, err)
 		}
 		w.suspend("Launch", "AZRebalance")
-		if m, err := w.cloud.Membership(ctx, w.spotted); err != nil || !slices.Equal(slices.Sorted(slices.Values(m.Suspended)), []string{"AZRebalance", "Launch"}) {
+		if m, err := w.cloud.Membership(ctx, w.spotted); err != nil ||
+			!slices.Equal(slices.Sorted(slices.Values(m.Suspended)), []string{"AZRebalance", "Launch"}) {
 			t.Errorf("suspended: %+v, %v", m, err)
 		}
 		w.suspend()
@@ -140,7 +143,7 @@ func contract(t *testing.T, w *world) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 2 { // it may be repeated
+		for range 2 { // may be repeated
 			if err := w.cloud.Tag(ctx, w.plain, map[string]string{"a": "1", "b": ""}); err != nil {
 				t.Error(err)
 			}
@@ -150,10 +153,11 @@ func contract(t *testing.T, w *world) {
 		if after, err := w.cloud.Instance(ctx, w.plain); err != nil || !maps.Equal(after.Tags, want) {
 			t.Errorf("tagged: %v, %v; want %v", after.Tags, err, want)
 		}
-		w.wants(t, "tag on an unknown instance", w.cloud.Tag(ctx, nowhere, map[string]string{"a": ""}), spot.ErrNotFound)
+		w.wants(t, "tag on an unknown instance", w.cloud.Tag(ctx, nowhere, map[string]string{"a": ""}),
+			spot.ErrNotFound)
 	})
 
-	var other string // that was launched in the place of the detached one
+	var other string // launched in place of the detached one
 	t.Run("detach", func(t *testing.T) {
 		before, desired := w.members(), w.desired()
 		w.wants(t, "detach of a non-member", w.cloud.Detach(ctx, w.loner, nodes), spot.ErrPermanent)
@@ -181,7 +185,7 @@ func contract(t *testing.T, w *world) {
 
 		i, err := w.cloud.Instance(ctx, w.spotted)
 		if err != nil || i.State != "running" || i.Tags[spot.TagCluster] != cluster {
-			t.Errorf("the detached instance: %+v, %v; it must run on, with its cluster's tag", i, err)
+			t.Errorf("the detached instance: %+v, %v; it must keep running, with its cluster's tag", i, err)
 		}
 		if _, ok := i.Tags["aws:autoscaling:groupName"]; ok != w.differs("a detached instance keeps its group's name") {
 			t.Errorf("tags of the detached instance: %v", i.Tags)
@@ -193,18 +197,19 @@ func contract(t *testing.T, w *world) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w.differs("no activity is told of") {
+		if w.differs("the list of activities is empty") {
 			if found != nil {
 				t.Errorf("got %+v", found)
 			}
 		} else {
 			l := found[len(found)-1] // the newest
-			if l.Instance != other || l.Failed || l.Reason != "" || l.At.Before(w.made.Add(-time.Second)) || l.At.After(time.Now().Add(time.Second)) {
+			if l.Instance != other || l.Failed || l.Reason != "" || l.At.Before(w.made.Add(-time.Second)) ||
+				l.At.After(time.Now().Add(time.Second)) {
 				t.Errorf("got %+v; %s was launched since %v", found, other, w.made)
 			}
 		}
 		if found, err := w.cloud.Launches(ctx, nodes, time.Now().Add(time.Minute)); err != nil || found != nil {
-			t.Errorf("in time to come: %+v, %v", found, err)
+			t.Errorf("in the future: %+v, %v", found, err)
 		}
 	})
 
@@ -273,7 +278,7 @@ func contract(t *testing.T, w *world) {
 	}
 }
 
-// inService counts the members in service that were none before.
+// inService counts the members in service that were not members before.
 func inService(members, before map[string]string) int {
 	n := 0
 	for id, state := range members {
@@ -288,7 +293,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not so after 30 s: %s", what)
+			t.Fatalf("timed out after 30 s waiting for: %s", what)
 		}
 	}
 }

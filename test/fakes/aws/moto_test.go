@@ -16,15 +16,16 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// TestContractOnMoto asks somebody else's AWS, which knows nothing of ours: what holds on both is not one mistake made
-// twice. Where moto is further from AWS than the model, it is on the list, and held to that.
+// TestContractOnMoto runs the contract on an independent implementation, so that both do not share a mistake. Known
+// deviations of moto are listed, and must exist.
 func TestContractOnMoto(t *testing.T) {
 	moto, err := testenv.StartMoto(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer moto.Stop()
-	w := motoWorld(t, aws.Config{Region: region, BaseEndpoint: &moto.URL, Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})
+	w := motoWorld(t, aws.Config{Region: region, BaseEndpoint: &moto.URL,
+		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})
 	w.deviates = map[string]bool{
 		"tag on an unknown instance": true,
 		"detach of a non-member":     true,
@@ -33,13 +34,13 @@ func TestContractOnMoto(t *testing.T) {
 
 		"a terminated instance keeps its name and address": true,
 		"a hook's global timeout is always 48 hours":       true,
-		"no activity is told of":                           true, // the list is always empty
+		"the list of activities is empty":                  true,
 	}
 	contract(t, w)
 }
 
-// motoWorld is the world of the contract in a moto server, made with the SDK. It has no operation for a heartbeat or a
-// completion, and no way to end a member so that a hook holds it.
+// motoWorld creates the contract's world in a moto server with the SDK. moto has no heartbeats or completions, and
+// hooks do not hold instances.
 func motoWorld(t *testing.T, cfg aws.Config) *world {
 	t.Helper()
 	ctx, e, s := t.Context(), ec2.NewFromConfig(cfg), autoscaling.NewFromConfig(cfg)
@@ -58,16 +59,19 @@ func motoWorld(t *testing.T, cfg aws.Config) *world {
 	}
 	w := &world{cloud: kopsaws.New(cfg), made: time.Now(),
 		spotted: run(ec2.RunInstancesInput{InstanceMarketOptions: &ec2types.InstanceMarketOptionsRequest{MarketType: ec2types.MarketTypeSpot}}),
-		plain:   run(ec2.RunInstancesInput{}), standby: run(ec2.RunInstancesInput{}), loner: run(ec2.RunInstancesInput{}),
+		plain:   run(ec2.RunInstancesInput{}), standby: run(ec2.RunInstancesInput{}),
+		loner:   run(ec2.RunInstancesInput{}),
 		sleeper: run(ec2.RunInstancesInput{HibernationOptions: &ec2types.HibernationOptionsRequest{Configured: aws.Bool(true)}})}
 
 	_, err := e.CreateLaunchTemplate(ctx, &ec2.CreateLaunchTemplateInput{
 		LaunchTemplateName: aws.String(nodes),
-		LaunchTemplateData: &ec2types.RequestLaunchTemplateData{ImageId: aws.String("ami-12c6146b"), InstanceType: "t3.medium"},
+		LaunchTemplateData: &ec2types.RequestLaunchTemplateData{ImageId: aws.String("ami-12c6146b"),
+			InstanceType: "t3.medium"},
 	})
 	must(err)
 	_, err = s.CreateAutoScalingGroup(ctx, &autoscaling.CreateAutoScalingGroupInput{
-		AutoScalingGroupName: aws.String(nodes), MinSize: aws.Int32(0), MaxSize: aws.Int32(3), DesiredCapacity: aws.Int32(0),
+		AutoScalingGroupName: aws.String(nodes), MinSize: aws.Int32(0), MaxSize: aws.Int32(3),
+		DesiredCapacity:   aws.Int32(0),
 		AvailabilityZones: []string{region + "a"},
 		LaunchTemplate:    &scaling.LaunchTemplateSpecification{LaunchTemplateName: aws.String(nodes)},
 		Tags: []scaling.Tag{{
@@ -76,25 +80,31 @@ func motoWorld(t *testing.T, cfg aws.Config) *world {
 		}},
 	})
 	must(err)
-	for name, transition := range map[string]string{"start": "autoscaling:EC2_INSTANCE_LAUNCHING", "drain": "autoscaling:EC2_INSTANCE_TERMINATING"} {
+	for name, transition := range map[string]string{"start": "autoscaling:EC2_INSTANCE_LAUNCHING",
+		"drain": "autoscaling:EC2_INSTANCE_TERMINATING"} {
 		_, err = s.PutLifecycleHook(ctx, &autoscaling.PutLifecycleHookInput{
-			AutoScalingGroupName: aws.String(nodes), LifecycleHookName: aws.String(name), LifecycleTransition: aws.String(transition),
-			HeartbeatTimeout: aws.Int32(60),
+			AutoScalingGroupName: aws.String(nodes), LifecycleHookName: aws.String(name),
+			LifecycleTransition: aws.String(transition),
+			HeartbeatTimeout:    aws.Int32(60),
 		})
 		must(err)
 	}
-	// Attached rather than launched: moto's groups launch no Spot instances. On AWS the group's tags come with that.
+	// Attached rather than launched: moto's groups do not launch Spot instances. On AWS, the group's tags would be
+	// added.
 	members := []string{w.spotted, w.plain, w.standby}
-	_, err = s.AttachInstances(ctx, &autoscaling.AttachInstancesInput{AutoScalingGroupName: aws.String(nodes), InstanceIds: members})
+	_, err = s.AttachInstances(ctx, &autoscaling.AttachInstancesInput{AutoScalingGroupName: aws.String(nodes),
+		InstanceIds: members})
 	must(err)
 	must(w.cloud.Tag(ctx, w.spotted, map[string]string{spot.TagCluster: cluster}))
 	_, err = s.EnterStandby(ctx, &autoscaling.EnterStandbyInput{
-		AutoScalingGroupName: aws.String(nodes), InstanceIds: []string{w.standby}, ShouldDecrementDesiredCapacity: aws.Bool(true)})
+		AutoScalingGroupName: aws.String(nodes), InstanceIds: []string{w.standby},
+		ShouldDecrementDesiredCapacity: aws.Bool(true)})
 	must(err)
 
 	describe := func() scaling.AutoScalingGroup {
 		t.Helper()
-		out, err := s.DescribeAutoScalingGroups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{AutoScalingGroupNames: []string{nodes}})
+		out, err := s.DescribeAutoScalingGroups(ctx,
+			&autoscaling.DescribeAutoScalingGroupsInput{AutoScalingGroupNames: []string{nodes}})
 		must(err)
 		return out.AutoScalingGroups[0]
 	}
@@ -110,7 +120,9 @@ func motoWorld(t *testing.T, cfg aws.Config) *world {
 		_, err := s.ResumeProcesses(ctx, &autoscaling.ResumeProcessesInput{AutoScalingGroupName: aws.String(nodes)})
 		must(err)
 		if len(processes) > 0 {
-			_, err := s.SuspendProcesses(ctx, &autoscaling.SuspendProcessesInput{AutoScalingGroupName: aws.String(nodes), ScalingProcesses: processes})
+			_, err := s.SuspendProcesses(ctx,
+				&autoscaling.SuspendProcessesInput{AutoScalingGroupName: aws.String(nodes),
+					ScalingProcesses: processes})
 			must(err)
 		}
 	}

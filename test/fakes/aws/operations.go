@@ -6,11 +6,10 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// A call carries an operation out and returns what is inside its answer.
+// A call executes an operation and returns the content of its response.
 type call func() ([]element, error)
 
-// read reads the parameters of an operation. All that is described is described on one page, however little a caller wants
-// on it.
+// read reads the parameters of an operation. Describe operations return everything on one page, whatever the limit.
 func (s *Server) read(ctx context.Context, op string, p *params) (call, error) {
 	switch op {
 	case "DescribeInstances":
@@ -65,10 +64,10 @@ func (s *Server) read(ctx context.Context, op string, p *params) (call, error) {
 		}
 		return func() ([]element, error) { return nil, s.aws.CompleteLifecycleAction(ctx, act) }, nil
 	}
-	panic("the model has an operation " + op + " that the endpoint has not")
+	panic("no endpoint for the operation " + op + "")
 }
 
-// action reads which lifecycle action is meant.
+// action reads the parameters of a lifecycle action.
 func (p *params) action() spot.Action {
 	return spot.Action{Group: p.value("AutoScalingGroupName"), Hook: p.value("LifecycleHookName"),
 		Token: p.value("LifecycleActionToken"), Instance: p.value("InstanceId")}

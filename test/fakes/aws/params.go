@@ -10,7 +10,7 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-// params are the parameters of a call. What an operation has not asked for by the end, it does not know.
+// params are the parameters of a call. Parameters that the operation has not read are unknown.
 type params struct {
 	form url.Values
 	used map[string]bool
@@ -47,20 +47,22 @@ func (p *params) filters() []spottest.Filter {
 	var filters []spottest.Filter
 	for n := 1; p.form.Has(fmt.Sprintf("Filter.%d.Name", n)); n++ {
 		filters = append(filters,
-			spottest.Filter{Name: p.value(fmt.Sprintf("Filter.%d.Name", n)), Values: p.list(fmt.Sprintf("Filter.%d.Value", n))})
+			spottest.Filter{Name: p.value(fmt.Sprintf("Filter.%d.Name", n)),
+				Values: p.list(fmt.Sprintf("Filter.%d.Value", n))})
 	}
 	return filters
 }
 
-// only reads a parameter that may have one value here.
+// only checks a parameter that supports one value.
 func (p *params) only(name, want string) error {
 	if v := p.value(name); v != want {
-		return &spottest.AWSError{Code: "ValidationError", HTTPStatus: 400, Message: fmt.Sprintf("%s must be %s here, not %q", name, want, v)}
+		return &spottest.AWSError{Code: "ValidationError", HTTPStatus: 400,
+			Message: fmt.Sprintf("%s must be %s here, not %q", name, want, v)}
 	}
 	return nil
 }
 
-// unknown is the error about parameters that nobody asked for.
+// unknown returns an error about parameters that were not read.
 func (p *params) unknown() error {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(p.form)) {

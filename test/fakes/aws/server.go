@@ -1,6 +1,5 @@
-// Package aws is EC2 and EC2 Auto Scaling on loopback: a spottest.AWS behind the Query protocol, for programs that are
-// pointed at it with AWS_ENDPOINT_URL. It has the operations that a Cloud calls; everything else, an unknown parameter
-// included, is a loud error, so that nothing seems to work that was never looked at.
+// Package aws serves a spottest.AWS as EC2 and EC2 Auto Scaling on loopback, with the Query protocol, for programs with
+// AWS_ENDPOINT_URL. It supports the operations of a Cloud. All other operations and unknown parameters are errors.
 //
 // It does not check signatures.
 package aws
@@ -16,14 +15,14 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-// Server answers for a spottest.AWS.
+// Server serves a spottest.AWS.
 type Server struct {
 	aws  *spottest.AWS
 	http *http.Server
 	url  string
 }
 
-// Start serves an account on a port of 127.0.0.1; 0: any that is free.
+// Start serves an account on a port of 127.0.0.1, or on any free port for 0.
 func Start(aws *spottest.AWS, port int) (*Server, error) {
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
@@ -35,26 +34,25 @@ func Start(aws *spottest.AWS, port int) (*Server, error) {
 	return s, nil
 }
 
-// Env is the environment for programs that shall take the server for AWS.
+// Env is the environment of programs that use the server.
 func (s *Server) Env() []string {
 	return []string{
 		"AWS_ENDPOINT_URL=" + s.url,
 		"AWS_REGION=" + s.aws.Region(),
-		"AWS_DEFAULT_REGION=" + s.aws.Region(), // what version 1 of the AWS CLI reads
+		"AWS_DEFAULT_REGION=" + s.aws.Region(), // for version 1 of the AWS CLI
 		"AWS_ACCESS_KEY_ID=AKIDFAKE",
 		"AWS_SECRET_ACCESS_KEY=fake",
 		"AWS_EC2_METADATA_DISABLED=true",
 	}
 }
 
-// Close stops the server, and cuts the connections it has.
+// Close stops the server and its connections.
 func (s *Server) Close() error { return s.http.Close() }
 
-// service is in the scope of a signature of version 4:
-// "AWS4-HMAC-SHA256 Credential=<key>/<date>/<region>/<service>/aws4_request, …".
+// service returns the service in the scope of a signature of version 4: "AWS4-HMAC-SHA256
+// Credential=<key>/<date>/<region>/<service>/aws4_request, …".
 var service = regexp.MustCompile(`Credential=[^,]+/([a-z0-9]+)/aws4_request`)
 
-// ServeHTTP answers one call.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -75,7 +73,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var e *spottest.AWSError
 	if !errors.As(err, &e) || e.Code == "" {
-		// No answer, or nobody who waits for one: the connection breaks.
+		// No response, or the client has disconnected: close the connection.
 		panic(http.ErrAbortHandler)
 	}
 	w.Header().Set("Content-Type", "text/xml;charset=UTF-8")

@@ -6,7 +6,7 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-// element is one element of an answer: a text, or more elements.
+// element is an XML element with a text or more elements.
 type element struct {
 	XMLName xml.Name
 	Space   string    `xml:"xmlns,attr,omitempty"`
@@ -22,8 +22,7 @@ func group(name string, inside ...element) element {
 	return element{XMLName: xml.Name{Local: name}, Inside: inside}
 }
 
-// list is a list as the services write it: each part in an element of its own, <item> in EC2 and <member> in Auto
-// Scaling.
+// list is a list in the format of the services: each element in <item> in EC2, in <member> in Auto Scaling.
 func list[T any](name, part string, of []T, inside func(T) []element) element {
 	e := group(name)
 	for _, v := range of {
@@ -32,10 +31,10 @@ func list[T any](name, part string, of []T, inside func(T) []element) element {
 	return e
 }
 
-// requestID is that of every answer.
+// requestID is in every response.
 const requestID = "00000000-0000-0000-0000-000000000001"
 
-// envelope is the answer of an operation around what is inside it. Auto Scaling puts that into <…Result>, EC2 does not.
+// envelope is the response of an operation. Auto Scaling wraps its content in <…Result>, EC2 does not.
 func envelope(op string, inside []element) element {
 	e := group(op + "Response")
 	if spottest.IsEC2(op) {
@@ -48,7 +47,7 @@ func envelope(op string, inside []element) element {
 	return e
 }
 
-// failure is an error as the service writes it.
+// failure is an error in the format of the service.
 func failure(to string, e *spottest.AWSError) element {
 	if to == "ec2" {
 		return group("Response",

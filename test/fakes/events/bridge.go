@@ -1,5 +1,5 @@
-// Package events plays the part of EventBridge and of Lambda's asynchronous invocation that moto does not: moto holds
-// the rules, the targets, the functions and their policies of one region, and the bridge acts on them.
+// Package events does what moto does not: it delivers events like EventBridge and invokes functions like Lambda. moto
+// has the rules, targets, functions and policies of one region; the bridge executes them.
 //
 //	caller --AWS_ENDPOINT_URL--> Bridge --all else--> moto
 //	                               |  PutEvents: rules and targets as moto holds them
@@ -9,9 +9,9 @@
 //	                                      +--> SQS on moto (destinations), CloudWatch Logs on moto (the log)
 //
 // It is not the real EventBridge. It follows the EventBridge User Guide and API reference and the Lambda Developer
-// Guide as far as this project's tests need it: event patterns (package pattern) and rule state, whether the function's
-// policy lets the rule invoke it, a function's retries and destinations, and its log group. An event is tried once at a
-// target, and no dead-letter queue is written to. A pattern that the bridge cannot read is an error of Drain and Close.
+// Guide as far as these tests need: event patterns (package pattern), rule state, the function's policy, retries,
+// destinations and log group. It delivers an event once to a target and does not use dead-letter queues. Drain and
+// Close return an error for a pattern that the bridge cannot read.
 package events
 
 import (
@@ -32,16 +32,16 @@ import (
 	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 )
 
-// account is moto's own.
+// account is moto's account.
 const account = "123456789012"
 
-// Options say what the bridge stands in front of.
+// Options configure a Bridge.
 type Options struct {
 	Moto   string // moto's URL
 	Region string
 
-	// Functions are the programs behind the functions that moto holds, by the same name. Their settings are moto's; the
-	// environment is moto's too, with the variables given here added.
+	// Functions are the programs of the functions in moto, by name. moto has their settings and environment; these
+	// variables are added.
 	Functions []fakelambda.Function
 }
 
@@ -62,25 +62,24 @@ type Bridge struct {
 	deliveries []Delivery
 }
 
-// Delivery is what became of an event at one target of one rule; of a rule that did not want it, there is one without a
-// target.
+// Delivery is the result of an event at one target of a rule. If the rule did not match, there is one without a target.
 type Delivery struct {
 	EventID   string
 	Rule      string // its ARN
 	TargetARN string
 	Delivered bool
-	Reason    string // why not
+	Reason    string // why it was not delivered
 }
 
-// Start serves on a free port of 127.0.0.1. Close must be called.
+// Start serves on a free port of 127.0.0.1. Callers must call Close.
 func Start(ctx context.Context, options Options) (*Bridge, error) {
 	moto, err := url.Parse(options.Moto)
 	if err != nil {
-		return nil, fmt.Errorf("starting a bridge: %w", err)
+		return nil, fmt.Errorf("starting the bridge: %w", err)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("starting a bridge: %w", err)
+		return nil, fmt.Errorf("starting the bridge: %w", err)
 	}
 	b := &Bridge{URL: "http://" + listener.Addr().String(), options: options, moto: at(options)}
 	b.lifetime, b.end = context.WithCancel(context.Background())
@@ -90,17 +89,17 @@ func Start(ctx context.Context, options Options) (*Bridge, error) {
 	return b, nil
 }
 
-// at is the configuration of clients of moto. Nothing is tried again: what fails on loopback fails for good.
+// at configures clients of moto without retries: an error on loopback is permanent.
 func at(o Options) aws.Config {
 	return aws.Config{Region: o.Region, BaseEndpoint: &o.Moto, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 		Credentials: credentials.NewStaticCredentialsProvider("testing", "testing", "")}
 }
 
-// handler answers what is the bridge's to answer, and passes everything else on to moto.
+// handler handles the bridge's own requests and forwards all others to moto.
 func (b *Bridge) handler(moto *url.URL) http.Handler {
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(moto)
-		r.Out.Host = r.In.Host // moto puts the host into the URLs that it makes, and it is signed
+		r.Out.Host = r.In.Host // moto uses the host in URLs, and it is signed
 	}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /2015-03-31/functions/{name}/invocations", b.functions.serve)
@@ -114,14 +113,14 @@ func (b *Bridge) handler(moto *url.URL) http.Handler {
 	return mux
 }
 
-// refuse answers with an error, in the form that the JSON protocols and Lambda's REST protocol share.
+// refuse responds with an error in the format shared by the JSON protocols and Lambda's REST protocol.
 func refuse(w http.ResponseWriter, status int, code, message string) {
 	w.Header().Set("X-Amzn-ErrorType", code)
 	w.WriteHeader(status)
 	w.Write(encode(map[string]string{"__type": code, "message": message}))
 }
 
-// Deliveries are those so far, in their order.
+// Deliveries returns the deliveries so far, in order.
 func (b *Bridge) Deliveries() []Delivery {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -134,7 +133,7 @@ func (b *Bridge) tell(d Delivery) {
 	b.deliveries = append(b.deliveries, d)
 }
 
-// start does something in the background. What goes wrong with it a test must hear of though nobody waits for it.
+// start runs a background task. Drain and Close return its error.
 func (b *Bridge) start(what func() error) {
 	b.mu.Lock()
 	b.underWay++
@@ -144,13 +143,13 @@ func (b *Bridge) start(what func() error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.underWay--
-		if err != nil && b.lifetime.Err() == nil { // else it is the end's
+		if err != nil && b.lifetime.Err() == nil { // otherwise the bridge is closing
 			b.problems = append(b.problems, err)
 		}
 	}()
 }
 
-// idle waits until nothing is under way in the background.
+// idle waits for all background tasks.
 func (b *Bridge) idle(ctx context.Context) error {
 	for {
 		b.mu.Lock()
@@ -173,8 +172,8 @@ func (b *Bridge) failed() error {
 	return errors.Join(b.problems...)
 }
 
-// Drain waits until every event has been tried at its targets, every invocation that came of it is over, and records
-// and logs are written. It returns what the bridge could not do.
+// Drain waits until every event has been delivered, every resulting invocation has finished, and records and logs are
+// written. It returns the bridge's errors.
 func (b *Bridge) Drain(ctx context.Context) error {
 	for _, wait := range []func(context.Context) error{b.idle, b.functions.drain, b.idle} { // the last for the logs
 		if err := wait(ctx); err != nil {
@@ -184,7 +183,7 @@ func (b *Bridge) Drain(ctx context.Context) error {
 	return b.failed()
 }
 
-// Close ends the endpoint and every function. Moto runs on. The error is Drain's.
+// Close stops the endpoint and every function, but not moto. The error is Drain's.
 func (b *Bridge) Close() error {
 	err := errors.Join(b.server.Close(), b.failed())
 	b.end()

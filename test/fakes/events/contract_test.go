@@ -14,21 +14,23 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// TestTheBridgeDeliversAsMotoDoes, which somebody else wrote: what holds in both is not one mistake made twice. Where
-// moto is known to be further from AWS, it is on the list, and held to that.
-func TestTheBridgeDeliversAsMotoDoes(t *testing.T) {
+// TestBridgeDeliversLikeMoto compares the bridge with an independent implementation, so that both do not share a
+// mistake. Known deviations of moto are listed, and must exist.
+func TestBridgeDeliversLikeMoto(t *testing.T) {
 	const detail = `{"state": "terminated", "count": 5, "price": 300.0, "spot": true, "nothing": null, "in": {"risk": 8}}`
 	patterns := []string{
 		`{"source": ["test"]}`, `{"source": ["other"]}`, `{"source": ["other", "test"]}`, `{"source": ["Test"]}`,
 		`{"source": ["test"], "detail-type": ["Test"], "detail": {"state": ["terminated"]}}`,
-		`{"source": ["test"], "detail": {"state": ["running"]}}`, `{"source": ["other"], "detail": {"state": ["terminated"]}}`,
+		`{"source": ["test"], "detail": {"state": ["running"]}}`,
+		`{"source": ["other"], "detail": {"state": ["terminated"]}}`,
 		`{"account": ["` + account + `"]}`, `{"account": ["210987654321"]}`,
 		`{"detail": {"in": {"risk": [8]}}}`, `{"detail": {"in": {"risk": [9]}}}`, `{"detail": {"other": ["x"]}}`,
-		`{"detail": {"count": [5]}}`, `{"detail": {"count": ["5"]}}`, `{"detail": {"spot": [true]}}`, `{"detail": {"spot": [false]}}`,
+		`{"detail": {"count": [5]}}`, `{"detail": {"count": ["5"]}}`, `{"detail": {"spot": [true]}}`,
+		`{"detail": {"spot": [false]}}`,
 		`{"detail": {"nothing": [null]}}`, `{"detail": {"state": [null]}}`,
 	}
 	deviations := []string{
-		`{"detail": {"price": [300]}}`, // a number in another notation
+		`{"detail": {"price": [300]}}`, // another notation
 		`{"detail": {"spot": [1]}}`,    // true is 1
 	}
 	moto, err := testenv.StartMoto(t.Context(), t.TempDir())
@@ -41,14 +43,16 @@ func TestTheBridgeDeliversAsMotoDoes(t *testing.T) {
 	q := must[*sqs.CreateQueueOutput](t)(queues.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: name})).QueueUrl
 	target := types.Target{Id: name, Arn: aws.String("arn:aws:sqs:eu-west-1:" + account + ":q")}
 	sent := entry{Source: "test", DetailType: "Test", Detail: detail}
-	for i, text := range append(patterns, deviations...) { // one rule, again and again, which keeps its target
-		must[*eventbridge.PutRuleOutput](t)(events.PutRule(ctx, &eventbridge.PutRuleInput{Name: name, EventPattern: &text}))
+	for i, text := range append(patterns, deviations...) { // the same rule, which keeps its target
+		must[*eventbridge.PutRuleOutput](t)(events.PutRule(ctx,
+			&eventbridge.PutRuleInput{Name: name, EventPattern: &text}))
 		if i == 0 {
 			must[*eventbridge.PutTargetsOutput](t)(events.PutTargets(ctx, &eventbridge.PutTargetsInput{
 				Rule: name, Targets: []types.Target{target}}))
 		}
 		must[*eventbridge.PutEventsOutput](t)(events.PutEvents(ctx, &eventbridge.PutEventsInput{
-			Entries: []types.PutEventsRequestEntry{{Source: &sent.Source, DetailType: &sent.DetailType, Detail: &sent.Detail}}}))
+			Entries: []types.PutEventsRequestEntry{{Source: &sent.Source, DetailType: &sent.DetailType,
+				Detail: &sent.Detail}}}))
 		out := must[*sqs.ReceiveMessageOutput](t)(queues.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: q}))
 		ours := encode(sent.event("eu-west-1"))
 		why, err := unwanted(types.Rule{EventPattern: &text}, ours)
@@ -56,18 +60,19 @@ func TestTheBridgeDeliversAsMotoDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if there, deviates := len(out.Messages) == 1, i >= len(patterns); (why == "") == there == deviates {
-			t.Errorf("%s: ours says %q, moto's has delivered: %v, a known deviation: %v", text, why, there, deviates)
+			t.Errorf("%s: the bridge: %q, moto delivered: %v, a known deviation: %v", text, why, there, deviates)
 		}
 		for _, m := range out.Messages {
 			if theirs := *m.Body; !sameForm(t, theirs, string(ours)) {
-				t.Errorf("ours delivers %s, moto's %s", ours, theirs)
+				t.Errorf("the bridge delivers %s, moto %s", ours, theirs)
 			}
-			must[*sqs.DeleteMessageOutput](t)(queues.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: q, ReceiptHandle: m.ReceiptHandle}))
+			must[*sqs.DeleteMessageOutput](t)(queues.DeleteMessage(ctx,
+				&sqs.DeleteMessageInput{QueueUrl: q, ReceiptHandle: m.ReceiptHandle}))
 		}
 	}
 }
 
-// sameForm compares events, but for their ids and times, and the account, which moto leaves out.
+// sameForm compares events without their IDs, times and the account, which moto leaves out.
 func sameForm(t *testing.T, a, b string) bool {
 	both := []map[string]any{nil, nil}
 	for i, text := range []string{a, b} {
@@ -89,12 +94,12 @@ func must[T any](t *testing.T) func(T, error) T {
 	}
 }
 
-// TestWhatIsNotKnownIsRefused: moto takes most of these for patterns that match anything.
-func TestWhatIsNotKnownIsRefused(t *testing.T) {
+// TestUnsupportedPatterns are errors. For moto, most of these match anything.
+func TestUnsupportedPatterns(t *testing.T) {
 	for _, p := range []string{``, `{}`, `["source"]`, `{"source": "aws.ec2"}`, `{"source": []}`, `{"source": [["a"]]}`,
 		`{"source": [{"prefix": "a"}]}`, `{"detail": {"a": [{"exists": false}]}}`, `{"source": ["a"]} {}`} {
 		if _, err := pattern.Parse([]byte(p)); err == nil {
-			t.Errorf("%s is not refused", p)
+			t.Errorf("%s is accepted", p)
 		}
 	}
 	p, err := pattern.Parse([]byte(`{"resources": ["a"]}`))
@@ -102,12 +107,12 @@ func TestWhatIsNotKnownIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := p.Matches([]byte(`{"resources": ["a"]}`)); err == nil {
-		t.Error("a pattern may look into an array")
+		t.Error("a pattern can match in an array")
 	}
 }
 
-// TestARuleNeedsAPermission of the form that AddPermission makes. Moto needs none.
-func TestARuleNeedsAPermission(t *testing.T) {
+// TestRuleNeedsPermission in the form that AddPermission creates. moto does not check it.
+func TestRuleNeedsPermission(t *testing.T) {
 	const rule = "arn:aws:events:eu-west-1:123456789012:rule/r"
 	statement := func(s string) string { return `{"Statement": [` + s + `]}` }
 	const ours = `{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Principal": {"Service": "events.amazonaws.com"},

@@ -19,7 +19,7 @@ import (
 	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 )
 
-// event is one as targets get it ("AWS service event metadata", EventBridge User Guide).
+// event is an event as targets get it ("AWS service event metadata", EventBridge User Guide).
 type event struct {
 	Version    string          `json:"version"`
 	ID         string          `json:"id"`
@@ -32,7 +32,7 @@ type event struct {
 	Detail     json.RawMessage `json:"detail"`
 }
 
-// entry is a PutEventsRequestEntry. Its TraceHeader is not looked at.
+// entry is a PutEventsRequestEntry without its TraceHeader.
 type entry struct {
 	Time         *float64 // seconds since 1970
 	Source       string
@@ -42,7 +42,7 @@ type entry struct {
 	EventBusName string
 }
 
-// event is what becomes of an entry.
+// event converts an entry.
 func (e entry) event(region string) event {
 	at := time.Now()
 	if e.Time != nil {
@@ -53,7 +53,7 @@ func (e entry) event(region string) event {
 		Detail: json.RawMessage(e.Detail)}
 }
 
-// putEvents takes events; they go to the rules after the answer, in the order of the request.
+// putEvents accepts events and delivers them after the response, in order.
 func (b *Bridge) putEvents(w http.ResponseWriter, r *http.Request) {
 	var in struct{ Entries []entry }
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
@@ -89,7 +89,7 @@ func (b *Bridge) putEvents(w http.ResponseWriter, r *http.Request) {
 	w.Write(encode(out))
 }
 
-// route asks every rule of the bus, and tries the targets of those that want the event.
+// route evaluates every rule of the bus and delivers the event to the targets of those that match.
 func (b *Bridge) route(ctx context.Context, bus string, e event) error {
 	client, body := eventbridge.NewFromConfig(b.moto), encode(e)
 	in := &eventbridge.ListRulesInput{}
@@ -104,7 +104,7 @@ func (b *Bridge) route(ctx context.Context, bus string, e event) error {
 		return fmt.Errorf("bus %s has more rules than the bridge reads", bus)
 	}
 	for _, r := range rules.Rules {
-		if r.EventPattern == nil { // a schedule's
+		if r.EventPattern == nil { // a schedule
 			continue
 		}
 		why, err := unwanted(r, body)
@@ -131,7 +131,7 @@ func (b *Bridge) route(ctx context.Context, bus string, e event) error {
 	return nil
 }
 
-// unwanted says why a rule does not want an event, and nothing if it does.
+// unwanted returns the reason if a rule does not match an event.
 func unwanted(r types.Rule, body []byte) (string, error) {
 	if r.State == types.RuleStateDisabled {
 		return "the rule is disabled", nil
@@ -147,7 +147,7 @@ func unwanted(r types.Rule, body []byte) (string, error) {
 	return "the pattern does not match", nil
 }
 
-// deliver tries a target: a function that exists and whose policy lets the rule invoke it.
+// deliver sends an event to a target: a function that exists and whose policy allows the rule.
 func (b *Bridge) deliver(ctx context.Context, rule string, t types.Target, body []byte) error {
 	if t.Input != nil || t.InputPath != nil || t.InputTransformer != nil {
 		return errors.New("the bridge hands on the whole event, and knows no input of a target's own")
@@ -167,8 +167,8 @@ func (b *Bridge) deliver(ctx context.Context, rule string, t types.Target, body 
 	return err
 }
 
-// permits reports whether a function's policy lets EventBridge invoke it for a rule. Statements of another form than
-// AddPermission gives them permit nothing: better a test that fails than a permission that was never there.
+// permits reports whether a function's policy allows EventBridge to invoke it for a rule. Only statements in the form
+// of AddPermission count, so an unexpected form fails a test.
 func permits(policy, rule string) bool {
 	var document struct {
 		Statement []struct {
@@ -181,15 +181,17 @@ func permits(policy, rule string) bool {
 		return false
 	}
 	for _, s := range document.Statement {
-		if s.Effect == "Allow" && s.Action == "lambda:InvokeFunction" && s.Principal.Service == "events.amazonaws.com" &&
-			len(s.Condition) == 1 && len(s.Condition["ArnLike"]) == 1 && s.Condition["ArnLike"]["AWS:SourceArn"] == rule {
+		if s.Effect == "Allow" && s.Action == "lambda:InvokeFunction" &&
+			s.Principal.Service == "events.amazonaws.com" &&
+			len(s.Condition) == 1 && len(s.Condition["ArnLike"]) == 1 &&
+			s.Condition["ArnLike"]["AWS:SourceArn"] == rule {
 			return true
 		}
 	}
 	return false
 }
 
-// encode is for what has a JSON form. Angle brackets and ampersands stay as they are.
+// encode encodes JSON without escaping angle brackets and ampersands.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -21,13 +21,13 @@ import (
 	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 )
 
-// functions run on this machine what moto only describes. Each has a Lambda service of its own, made of moto's settings
-// when it is first invoked, and made anew when they have changed.
+// functions runs the functions that moto only describes. Each has its own Lambda service with moto's settings, created
+// at the first invocation and again when they change.
 type functions struct {
 	*Bridge
 
 	mu      sync.Mutex
-	running map[string]*running // by the function's name
+	running map[string]*running // by name
 }
 
 type running struct {
@@ -35,7 +35,7 @@ type running struct {
 	service  *fakelambda.Service
 }
 
-// settings are what moto holds of a function that bears on how it runs.
+// settings are moto's settings of a function that affect how it runs.
 type settings struct {
 	timeout     time.Duration
 	memorySize  int
@@ -45,7 +45,7 @@ type settings struct {
 	onSuccess, onFailure string // ARNs
 }
 
-// serve lets the local Lambda service answer for a function that moto holds.
+// serve forwards a request to the local Lambda service of a function in moto.
 func (f *functions) serve(w http.ResponseWriter, r *http.Request) {
 	s, err := f.service(r.Context(), fakelambda.NameOf(r.PathValue("name")))
 	var none *types.ResourceNotFoundException
@@ -59,7 +59,7 @@ func (f *functions) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// service returns the Lambda service of a function, with the settings that it has now.
+// service returns the Lambda service of a function with its current settings.
 func (f *functions) service(ctx context.Context, name string) (*fakelambda.Service, error) {
 	set, err := f.settings(ctx, name)
 	if err != nil {
@@ -83,14 +83,14 @@ func (f *functions) service(ctx context.Context, name string) (*fakelambda.Servi
 	if err != nil {
 		return nil, err
 	}
-	if is != nil { // it ends once the events that it has accepted are settled
+	if is != nil { // it stops when its accepted events are finished
 		f.start(func() error { return errors.Join(is.service.Drain(f.lifetime), is.service.Close()) })
 	}
 	f.running[name] = &running{set, s}
 	return s, nil
 }
 
-// function is the local function: its program with moto's settings.
+// function returns the configuration of the local function: its program with moto's settings.
 func (f *functions) function(program fakelambda.Function, set settings) fakelambda.Function {
 	fn := program
 	fn.Timeout, fn.MemorySize = set.timeout, set.memorySize
@@ -116,7 +116,8 @@ func (f *functions) settings(ctx context.Context, name string) (settings, error)
 	if e := is.Environment; e != nil {
 		set.environment = e.Variables
 	}
-	async, err := client.GetFunctionEventInvokeConfig(ctx, &lambda.GetFunctionEventInvokeConfigInput{FunctionName: &name})
+	async, err := client.GetFunctionEventInvokeConfig(ctx,
+		&lambda.GetFunctionEventInvokeConfigInput{FunctionName: &name})
 	if err != nil {
 		return settings{}, fmt.Errorf("reading how events are handled for function %s: %w", name, err)
 	}
@@ -129,8 +130,8 @@ func (f *functions) settings(ctx context.Context, name string) (settings, error)
 	return set, nil
 }
 
-// destination writes the records of a function's asynchronous invocations into the queue that moto holds for them. An
-// error shows in the function's log.
+// destination sends the records of a function's asynchronous invocations to the queue in moto. The function's log has
+// its errors.
 func (f *functions) destination(queue string) fakelambda.Destination {
 	if queue == "" {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 )
 
-// logGroup sends a function's log to CloudWatch Logs, each line an event, in the background as Lambda does.
+// logGroup sends a function's log to CloudWatch Logs in the background, with an event for each line.
 type logGroup struct {
 	*Bridge
 	name string
@@ -24,13 +24,13 @@ type logGroup struct {
 	shipping bool
 }
 
-// Write takes whole lines.
+// Write accepts whole lines.
 func (g *logGroup) Write(p []byte) (int, error) {
 	now := aws.Int64(time.Now().UnixMilli())
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for line := range bytes.Lines(p) {
-		if message := strings.TrimRight(string(line), "\n"); message != "" { // PutLogEvents takes no empty ones
+		if message := strings.TrimRight(string(line), "\n"); message != "" { // PutLogEvents rejects empty ones
 			g.lines = append(g.lines, types.InputLogEvent{Message: &message, Timestamp: now})
 		}
 	}
@@ -57,7 +57,7 @@ func (g *logGroup) ship() error {
 	}
 }
 
-// send makes the group too if nobody has, as Lambda does.
+// send also creates the group if it does not exist, as Lambda does.
 func (g *logGroup) send(ctx context.Context, lines []types.InputLogEvent) error {
 	client, stream := cloudwatchlogs.NewFromConfig(g.moto), aws.String("local/[$LATEST]")
 	in := &cloudwatchlogs.PutLogEventsInput{LogGroupName: &g.name, LogStreamName: stream, LogEvents: lines}

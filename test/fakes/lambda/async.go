@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Record is the invocation record a destination gets ("Capturing records of Lambda asynchronous invocations",
-// Developer Guide).
+// Record is the invocation record a destination gets ("Capturing records of Lambda asynchronous invocations", Developer
+// Guide).
 type Record struct {
 	Version         string          `json:"version"`
 	Timestamp       string          `json:"timestamp"`
@@ -18,7 +18,7 @@ type Record struct {
 	ResponsePayload json.RawMessage `json:"responsePayload"`
 }
 
-// RequestContext says what became of the event.
+// RequestContext describes the event and why Lambda has finished it.
 type RequestContext struct {
 	RequestID              string    `json:"requestId"`
 	FunctionARN            string    `json:"functionArn"`
@@ -33,7 +33,7 @@ type ResponseContext struct {
 	FunctionError   string `json:"functionError,omitempty"`
 }
 
-// Condition is why Lambda is done with an event.
+// Condition is the reason why Lambda has finished an event.
 type Condition string
 
 // The conditions of a record.
@@ -42,10 +42,10 @@ const (
 	RetriesExhausted Condition = "RetriesExhausted"
 )
 
-// Destination takes the record of an event that Lambda is done with. It may be called concurrently.
+// Destination receives the record of a finished event. It may be called concurrently.
 type Destination func(Record) error
 
-// enqueue accepts an event and sees it through on its own.
+// enqueue accepts an event and processes it in the background.
 func (s *Service) enqueue(fn *function, inv invocation) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,7 +57,7 @@ func (s *Service) enqueue(fn *function, inv invocation) error {
 		defer s.pending.Add(-1)
 		record, err := s.process(fn, inv)
 		if s.lifetime.Err() != nil {
-			return // the service ends, and its queue with it
+			return // the service and its queue are closed
 		}
 		if err != nil {
 			s.log(fn, fmt.Appendf(nil, "the event of RequestId: %s is lost: %v\n", inv.id, err))
@@ -68,7 +68,8 @@ func (s *Service) enqueue(fn *function, inv invocation) error {
 	return nil
 }
 
-// process tries an event until it succeeds or has failed often enough. The error is that of an attempt that did not run.
+// process invokes the function until it succeeds or the retries are exhausted. The error is that of an attempt that did
+// not run.
 func (s *Service) process(fn *function, inv invocation) (Record, error) {
 	for invoked := 1; ; invoked++ {
 		result, err := s.attempt(s.lifetime, fn, inv)
@@ -95,8 +96,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// deliver hands the record to its destination. A failed delivery shows in the function's log; AWS shows it as the
-// metric DestinationDeliveryFailures.
+// deliver sends the record to its destination. The function's log shows a failure; on AWS, it is the metric
+// DestinationDeliveryFailures.
 func (s *Service) deliver(fn *function, r Record) {
 	to := fn.Async.OnFailure
 	if r.RequestContext.Condition == Success {
@@ -106,7 +107,8 @@ func (s *Service) deliver(fn *function, r Record) {
 		return
 	}
 	if err := to(r); err != nil {
-		s.log(fn, fmt.Appendf(nil, "DestinationDeliveryFailures RequestId: %s Error: %v\n", r.RequestContext.RequestID, err))
+		s.log(fn, fmt.Appendf(nil, "DestinationDeliveryFailures RequestId: %s Error: %v\n", r.RequestContext.RequestID,
+			err))
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// buffer is a log that is read while it is written.
+// buffer is a log that can be read while it is written.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -39,12 +39,12 @@ func eventually(t *testing.T, what string, met func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !met(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("still not so: " + what)
+			t.Fatal("timed out waiting until " + what)
 		}
 	}
 }
 
-// TestContract is with the real thing: AWS's emulator as far as that goes, and the Developer Guide where it does not.
+// TestContract compares the service with AWS's emulator and, where that has no such feature, with the Developer Guide.
 func TestContract(t *testing.T) {
 	folder := t.TempDir()
 	build := exec.Command("go", "build", "-o", folder, "./testdata/bootstrap", "tool")
@@ -72,7 +72,10 @@ func TestContract(t *testing.T) {
 		}
 		return res
 	}
-	t.Run("emulator", func(t *testing.T) { testEmulator(t, bootstrap, filepath.Join(folder, "aws-lambda-rie"), invoke) })
+	t.Run("emulator", func(t *testing.T) {
+		testEmulator(t, bootstrap, filepath.Join(folder, "aws-lambda-rie"),
+			invoke)
+	})
 
 	t.Run("log", func(t *testing.T) {
 		before := len(log.String())
@@ -85,7 +88,7 @@ func TestContract(t *testing.T) {
 		}
 	})
 
-	// Events end with the record of the Developer Guide.
+	// Events end with the record in the Developer Guide.
 	for payload, want := range map[string]string{
 		`{"do":"error"}`: `"condition":"RetriesExhausted","approximateInvokeCount":2},"requestPayload":{"do":"error"},` +
 			`"responseContext":{"statusCode":200,"executedVersion":"$LATEST","functionError":"Unhandled"},` +
@@ -108,11 +111,11 @@ func TestContract(t *testing.T) {
 			t.Error(err)
 		}
 		if !strings.Contains(log.String(), "DestinationDeliveryFailures RequestId: "+id+" Error: disk full\n") {
-			t.Errorf("that a destination failed is not in the log: %s", log.String())
+			t.Errorf("the log does not show the failed destination: %s", log.String())
 		}
 	}
 
-	// Each environment has one invocation at a time and stands still between two; a killed one is not used again.
+	// An environment handles one invocation at a time and is frozen in between. A killed one is not used again.
 	identify := func() (who struct{ PID, Count, Ticks int }) {
 		if err := json.Unmarshal(invoke(RequestResponse, `{"do":"identify"}`).Payload, &who); err != nil {
 			t.Error(err)
@@ -131,16 +134,16 @@ func TestContract(t *testing.T) {
 	second := identify()
 	s.KillAll()
 	if res := <-slept; !strings.Contains(string(res.Payload), "signal: killed") || res.FunctionError == "" {
-		t.Errorf("its host was lost: %s", res.Payload)
+		t.Errorf("the killed invocation returned %s", res.Payload)
 	}
 	third := identify()
 	if second.Count != 1 || third.Count != 1 || third.PID == second.PID {
-		t.Errorf("beside one that sleeps: %+v, and after the loss of both: %+v", second, third)
+		t.Errorf("during another invocation: %+v, after the loss of both: %+v", second, third)
 	}
 	s.Close()
 	for _, pid := range []int{first.PID, second.PID, third.PID} {
 		if syscall.Kill(pid, 0) == nil {
-			t.Errorf("process %d is left", pid)
+			t.Errorf("process %d still exists", pid)
 		}
 	}
 }
@@ -184,16 +187,18 @@ func testEmulator(t *testing.T, bootstrap, emulator string, invoke func(Invocati
 	for _, step := range []struct {
 		payload string
 		fails   bool
-		want    []string // expressions that both answers match
+		want    []string // expressions that match both responses
 	}{
 		{`{"an": "echo"}`, false, []string{`^{"an":"echo"}$`}},
 		{`{"do":"error"}`, true, []string{`^{"errorMessage":"it did not work","errorType":"errorString"}$`}},
 		{`{"do":"identify"}`, false, []string{`"arn:aws:lambda:us-east-1:[0-9]{12}:function:fn","count":3,.*"seconds":2`}},
-		{`{"do":"environment"}`, false, []string{`"AWS_LAMBDA_FUNCTION_NAME=fn"`, `"AWS_LAMBDA_FUNCTION_VERSION=\$LATEST"`,
-			`"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256"`, `"AWS_REGION=us-east-1"`, `"AWS_ACCESS_KEY_ID=testing"`, `"COLOUR=blue"`}},
+		{`{"do":"environment"}`, false, []string{`"AWS_LAMBDA_FUNCTION_NAME=fn"`,
+			`"AWS_LAMBDA_FUNCTION_VERSION=\$LATEST"`,
+			`"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=256"`, `"AWS_REGION=us-east-1"`, `"AWS_ACCESS_KEY_ID=testing"`,
+			`"COLOUR=blue"`}},
 		{`{"do":"exit"}`, true, []string{`"errorType":"Runtime.ExitError"`,
 			`"errorMessage":"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: exit status 3"`}},
-		{`{"do":"identify"}`, false, []string{`"count":1,`}}, // by another process
+		{`{"do":"identify"}`, false, []string{`"count":1,`}}, // in another process
 		{`{"do":"sleep"}`, true, []string{`Task timed out after 2.00 seconds`}},
 		{`{"do":"identify"}`, false, []string{`"count":1,`}},
 	} {

@@ -18,22 +18,22 @@ import (
 	"time"
 )
 
-// environment is one execution environment: a bootstrap process and the Runtime API that serves it alone. Whoever
-// invokes it owns it; it takes one invocation at a time.
+// environment is one execution environment: a bootstrap process and its Runtime API. Its invoker owns it. It handles
+// one invocation at a time.
 type environment struct {
 	cmd    *exec.Cmd
-	exited chan struct{} // closed when the process has ended
+	exited chan struct{} // closed when the process has exited
 	output *output
 	api    *httptest.Server
 
-	asked   chan struct{} // the runtime asked for an invocation
+	asked   chan struct{} // the runtime requested an invocation
 	work    chan *invocation
-	current atomic.Pointer[invocation] // handed over and not yet answered
+	current atomic.Pointer[invocation] // sent and not yet answered
 
 	ending sync.Once
 }
 
-// failure is why an environment did not finish its invocation.
+// failure is the reason why an environment did not finish its invocation.
 type failure struct{ errorType, message string }
 
 // start runs the function's bootstrap.
@@ -53,7 +53,7 @@ func (s *Service) start(fn *function) (*environment, error) {
 
 		Stdout: write,
 		Stderr: write,
-		// A terminal's Ctrl-C is for this program alone, but no function outlives it.
+		// Ctrl-C is for this program alone, but no function may outlive it.
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	started := make(chan error)
@@ -82,8 +82,8 @@ func (s *Service) start(fn *function) (*environment, error) {
 	return e, nil
 }
 
-// variables is the whole environment of a bootstrap; nothing of this process's own gets in, so that no credential of a
-// developer reaches a function.
+// variables is the complete environment of a bootstrap. It includes nothing of this process, so a developer's
+// credentials never reach a function.
 func (f *function) variables(region, runtimeAPI string) (list []string) {
 	all := map[string]string{
 		"AWS_LAMBDA_RUNTIME_API":          runtimeAPI,
@@ -129,14 +129,14 @@ func (e *environment) answer(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	inv := e.current.Swap(nil)
 	if err != nil || inv == nil || inv.id != r.PathValue("id") {
-		http.Error(w, "this is no answer to the current invocation", http.StatusBadRequest)
+		http.Error(w, "not the current invocation", http.StatusBadRequest)
 		return
 	}
 	inv.answered <- answer{payload: body, failed: r.PathValue("what") == "error"}
 	w.WriteHeader(http.StatusAccepted)
 }
 
-// await waits for the runtime to ask for work, which ends its init and each invocation.
+// await waits until the runtime requests work, which ends the init and each invocation.
 func (e *environment) await(deadline time.Time, timeout time.Duration) *failure {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
@@ -150,8 +150,8 @@ func (e *environment) await(deadline time.Time, timeout time.Duration) *failure 
 	}
 }
 
-// serve hands the invocation over and waits until the runtime asks for the next one. There may be an answer and a
-// failure: a runtime that reports a panic exits after it.
+// serve sends an invocation and waits until the runtime requests the next one. There can be both a response and a
+// failure: a runtime that reports a panic exits afterwards.
 func (e *environment) serve(inv *invocation, timeout time.Duration) *failure {
 	select {
 	case e.work <- inv:
@@ -161,10 +161,10 @@ func (e *environment) serve(inv *invocation, timeout time.Duration) *failure {
 }
 
 func (e *environment) signal(sig syscall.Signal) {
-	_ = e.cmd.Process.Signal(sig) // fails where the process has ended, which await sees
+	_ = e.cmd.Process.Signal(sig) // fails if the process has exited, which await notices
 }
 
-// kill ends the environment; what its process printed is in the log after it.
+// kill ends the environment and writes the rest of its output to the log.
 func (e *environment) kill() {
 	e.signal(syscall.SIGKILL)
 	<-e.exited
@@ -175,8 +175,8 @@ func (e *environment) kill() {
 	})
 }
 
-// peakMemory is the highest resident set, in MB rounded up, of a process that lives. The kernel's number after the
-// exit (ru_maxrss) starts from the size of the process that forked.
+// peakMemory is the highest resident set of a running process in MB, rounded up. The kernel's value after the exit
+// (ru_maxrss) includes the process that forked.
 func (e *environment) peakMemory() int {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.cmd.Process.Pid))
 	_, peak, _ := strings.Cut(string(status), "VmHWM:")

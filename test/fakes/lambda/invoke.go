@@ -17,7 +17,7 @@ import (
 // InvocationType says whether the caller waits for the function.
 type InvocationType string
 
-// The invocation types that are served.
+// The supported invocation types.
 const (
 	RequestResponse InvocationType = "RequestResponse"
 	Event           InvocationType = "Event"
@@ -25,7 +25,7 @@ const (
 
 const latest = "$LATEST"
 
-// Result is Invoke's answer. Event gives a request id alone.
+// Result is the response of Invoke. For Event, it has only a request ID.
 type Result struct {
 	RequestID     string
 	FunctionError string // "Unhandled" for every error, as Lambda answers for provided runtimes
@@ -33,15 +33,15 @@ type Result struct {
 	Report        Report
 }
 
-// Report holds the numbers of the REPORT line.
+// Report has the values of the REPORT line.
 type Report struct {
 	Duration      time.Duration
 	InitDuration  time.Duration // zero if the environment was warm
 	MaxMemoryUsed int           // in MB
 }
 
-// Error is a refusal by the Invoke API: the function did not run. An error of the function itself is no Error but a
-// Result with its FunctionError set.
+// Error is an error of the Invoke API: the function did not run. An error of the function is a Result with
+// FunctionError set.
 type Error struct {
 	StatusCode int
 	Code       string // AWS's name of the exception
@@ -60,14 +60,14 @@ type invocation struct {
 	answered chan answer
 }
 
-// answer is what the runtime posted: a response, or the function's error.
+// answer is the runtime's response or error.
 type answer struct {
 	payload []byte
 	failed  bool
 }
 
-// Invoke does what the Invoke API does for a function's name or ARN. A refusal is an *Error. When ctx ends first the
-// function runs on, as it does when a caller of AWS hangs up.
+// Invoke is the Invoke API for a function's name or ARN. Its own errors are of type *Error. The function keeps running
+// when ctx ends, as it does when a caller of AWS disconnects.
 func (s *Service) Invoke(ctx context.Context, function string, typ InvocationType, payload []byte) (Result, error) {
 	fn := s.functions[NameOf(function)]
 	if fn == nil {
@@ -83,7 +83,7 @@ func (s *Service) Invoke(ctx context.Context, function string, typ InvocationTyp
 	return Result{RequestID: inv.id}, nil
 }
 
-// NameOf is the name in what Invoke takes: a name, a partial ARN or an ARN, each with or without a qualifier.
+// NameOf returns the name in a function name, partial ARN or ARN, with or without a qualifier.
 func NameOf(function string) string {
 	if _, after, found := strings.Cut(function, "function:"); found {
 		function = after
@@ -92,7 +92,7 @@ func NameOf(function string) string {
 	return name
 }
 
-// ServeHTTP answers AWS's Invoke API; signatures are not looked at.
+// ServeHTTP serves AWS's Invoke API. It does not check signatures.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, found := strings.CutPrefix(r.URL.Path, "/2015-03-31/functions/")
 	name, ends := strings.CutSuffix(name, "/invocations")
@@ -111,7 +111,8 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Header().Set("X-Amzn-ErrorType", refusal.Code)
 		w.WriteHeader(refusal.StatusCode)
-		w.Write(encode(map[string]string{"message": refusal.Message, "Message": refusal.Message})) // it differs by exception
+		w.Write(encode(map[string]string{"message": refusal.Message,
+			"Message": refusal.Message})) // the key depends on the exception
 		return
 	}
 	w.Header().Set("X-Amzn-RequestId", result.RequestID)
@@ -124,7 +125,6 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Write(result.Payload)
 }
 
-// encode is for what has a JSON form.
 func encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -157,8 +157,8 @@ func (s *Service) attempt(ctx context.Context, fn *function, inv invocation) (Re
 	}
 }
 
-// execute runs one admitted invocation in a warm environment or a new one. Lambda freezes the environment after it
-// until the next one: what a function leaves running stands still, and connections it keeps may be dead by then.
+// execute runs an accepted invocation in a warm or new environment. Like Lambda, it freezes the environment afterwards
+// until the next one: background work stops, and open connections may break.
 func (s *Service) execute(fn *function, inv *invocation) (Result, error) {
 	began := time.Now()
 	var report Report
@@ -193,7 +193,7 @@ func (s *Service) execute(fn *function, inv *invocation) (Result, error) {
 
 	result := Result{RequestID: inv.id, Report: report}
 	select {
-	case a := <-inv.answered: // it counts, whatever became of the process after it
+	case a := <-inv.answered: // it counts even if the process failed afterwards
 		result.Payload = a.payload
 		if a.failed {
 			result.FunctionError = "Unhandled"

@@ -16,19 +16,18 @@ func (s *Service) log(fn *function, lines []byte) {
 	}
 	s.logs.Lock()
 	defer s.logs.Unlock()
-	_, _ = fn.Logs.Write(lines) // a log that cannot be written must not fail the function
+	_, _ = fn.Logs.Write(lines) // an unwritable log must not fail the function
 }
 
-// output carries what a process prints to its function's log, whole lines at a time. The reads do not block and happen
-// under one mutex, so that the pipe can be emptied at a moment of one's choosing: what a function printed before it
-// answered then stands before its END line.
+// output copies the output of a process to its function's log in whole lines. Reads do not block and hold one mutex, so
+// the pipe can be emptied at any moment: what a function printed before its response comes before the END line.
 type output struct {
 	pipe *os.File
 	raw  syscall.RawConn
 	log  func(lines []byte)
 
 	mu   sync.Mutex
-	line []byte // begun and not ended
+	line []byte // an incomplete line
 	buf  [16 << 10]byte
 }
 
@@ -46,7 +45,7 @@ func newOutput(log func([]byte)) (*output, *os.File, error) {
 	return o, write, nil
 }
 
-// drain moves what is in the pipe and tells whether that was all there will be.
+// drain reads the pipe and reports whether it is closed.
 func (o *output) drain(fd uintptr) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -81,7 +80,7 @@ func (o *output) close() {
 	o.pipe.Close()
 }
 
-// platform writes lines of Lambda's own, after what the function has printed.
+// platform writes Lambda's own lines after the function's output.
 func (o *output) platform(lines string) {
 	o.flush()
 	o.mu.Lock()
@@ -92,7 +91,7 @@ func (o *output) platform(lines string) {
 	o.add([]byte(lines))
 }
 
-// text is the END and the REPORT line, and the reason of a failure.
+// text returns the END and REPORT lines and the reason of a failure.
 func (r Report) text(id string, memorySize int, f *failure) string {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	text := fmt.Sprintf("END RequestId: %s\nREPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %.0f ms\t"+

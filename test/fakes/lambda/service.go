@@ -19,8 +19,8 @@ type Options struct {
 	Region    string // us-east-1 if empty
 	AccountID string // 123456789012 if empty
 
-	// RetryDelays follow the first and the second function error of an asynchronous event: if zero, one minute and two
-	// ("Error handling for asynchronous invocation", Developer Guide).
+	// RetryDelays are the delays after the first and second function error of an asynchronous event. The default is one
+	// and two minutes ("Error handling for asynchronous invocation", Developer Guide).
 	RetryDelays [2]time.Duration
 }
 
@@ -29,8 +29,8 @@ type Function struct {
 	Name      string
 	Bootstrap string // path of the executable
 
-	// Environment holds the configured variables, and the credentials of the function's role; without AWS_ACCESS_KEY_ID
-	// these are made up.
+	// Environment has the configured variables and the credentials of the function's role. Without AWS_ACCESS_KEY_ID,
+	// fake credentials are used.
 	Environment map[string]string
 
 	Timeout    time.Duration // 3 s if zero, Lambda's default
@@ -38,7 +38,7 @@ type Function struct {
 
 	Async AsyncConfig
 
-	// Logs receives what the function prints and the lines Lambda adds, whole lines at a time and never concurrently.
+	// Logs receives the function's output and Lambda's lines, whole lines at a time and never concurrently.
 	Logs io.Writer
 }
 
@@ -49,7 +49,7 @@ type AsyncConfig struct {
 	OnSuccess, OnFailure Destination
 }
 
-// Service is a Lambda service on this machine. It is an http.Handler that answers AWS's Invoke API.
+// Service is a local Lambda service and an http.Handler for AWS's Invoke API.
 type Service struct {
 	options   Options
 	functions map[string]*function
@@ -58,21 +58,21 @@ type Service struct {
 	running   sync.WaitGroup // invocations and asynchronous events
 	pending   atomic.Int64   // asynchronous events
 
-	logs sync.Mutex // held by whoever writes to a function's
+	logs sync.Mutex // held while writing to a function's log
 
 	mu           sync.Mutex
 	closed       bool
 	environments map[*environment]bool
 }
 
-// function is a Function with what happens to it, which belongs to the service's mutex.
+// function is a Function with its state, protected by the service's mutex.
 type function struct {
 	Function
 	arn  string
-	idle []*environment // the one used last comes last
+	idle []*environment // the last used one comes last
 }
 
-// New makes a service. No process is started before the first invocation. Close must be called.
+// New returns a service, which starts no process before the first invocation. Callers must call Close.
 func New(o Options) (*Service, error) {
 	o.Region, o.AccountID = cmp.Or(o.Region, "us-east-1"), cmp.Or(o.AccountID, "123456789012")
 	if o.RetryDelays == [2]time.Duration{} {
@@ -100,8 +100,7 @@ func New(o Options) (*Service, error) {
 	return s, nil
 }
 
-// Close kills every environment and forgets the events still queued. When it returns, every invocation has ended and
-// no process is left.
+// Close kills every environment and drops queued events. Afterwards, no invocation or process remains.
 func (s *Service) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -109,12 +108,12 @@ func (s *Service) Close() error {
 	s.end()
 	s.KillAll()
 	s.running.Wait()
-	s.KillAll() // what became idle meanwhile
+	s.KillAll() // those that became idle in the meantime
 	return nil
 }
 
-// KillAll kills the processes of every environment, idle or in the middle of an invocation, as the loss of a host
-// would, and waits until they are gone.
+// KillAll kills the processes of every environment, idle or busy, as the loss of a host would, and waits until they
+// have exited.
 func (s *Service) KillAll() {
 	s.mu.Lock()
 	all := s.environments
@@ -128,7 +127,7 @@ func (s *Service) KillAll() {
 	}
 }
 
-// Drain waits until every asynchronous event has succeeded or failed for good, and its record is delivered.
+// Drain waits until every asynchronous event has finished and its record is delivered.
 func (s *Service) Drain(ctx context.Context) error {
 	for s.pending.Load() > 0 {
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
@@ -138,7 +137,7 @@ func (s *Service) Drain(ctx context.Context) error {
 	return nil
 }
 
-// admit counts an invocation in.
+// admit counts a new invocation.
 func (s *Service) admit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +148,7 @@ func (s *Service) admit() error {
 	return nil
 }
 
-// reuse takes the function's idle environment that was used last, as Lambda does, or returns nil.
+// reuse returns the function's last used idle environment, as Lambda does, or nil.
 func (s *Service) reuse(fn *function) *environment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +160,7 @@ func (s *Service) reuse(fn *function) *environment {
 	return e
 }
 
-// park keeps an environment for the function's next invocation, unless it has been killed.
+// park keeps an environment for the next invocation, unless it has been killed.
 func (s *Service) park(fn *function, e *environment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,7 +169,7 @@ func (s *Service) park(fn *function, e *environment) {
 	}
 }
 
-// enter makes a new environment known to KillAll and Close.
+// enter registers a new environment with KillAll and Close.
 func (s *Service) enter(e *environment) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

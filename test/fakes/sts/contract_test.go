@@ -14,7 +14,7 @@ import (
 
 const account, region = "111122223333", "eu-central-1"
 
-// TestContract is with the SDK, which takes it for AWS's. That with aws-iam-authenticator is the test environment's.
+// TestContract uses the SDK. The test environment's contract uses aws-iam-authenticator.
 func TestContract(t *testing.T) {
 	user, role := fakests.User(account, "alice"), fakests.RoleSession(account, "CastLambdaRoleForSpot", "kops-spot")
 	wrong, stolen := role, role
@@ -44,7 +44,7 @@ func TestContract(t *testing.T) {
 	sdk(fakests.User(account, "mallory"), nil, "InvalidClientTokenId")
 	sdk(stolen, nil, "InvalidClientTokenId")
 	sdk(wrong, nil, "SignatureDoesNotMatch")
-	// The SDK believes the Date of a refusal and tries once more: a wrong clock stays hidden unless that is switched off.
+	// The SDK reads the server's time from a refusal and retries, which hides a wrong clock unless it is switched off.
 	for _, ahead := range []time.Duration{20 * time.Minute, -20 * time.Minute} {
 		s.SetClock(ahead)
 		sdk(role, aws.NopRetryer{}, "SignatureDoesNotMatch")

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Identity is somebody STS knows, with the credentials to prove it.
+// Identity is a principal known to STS, with its credentials.
 type Identity struct {
 	ARN    string // arn:aws:iam::<account>:user/<name>, or arn:aws:sts::<account>:assumed-role/<role>/<session>
 	UserID string // AIDA…, or AROA…:<session>
@@ -27,24 +27,24 @@ func User(account, name string) Identity {
 	}
 }
 
-// RoleSession returns a session of an IAM role, with new temporary credentials. For a Lambda function's execution role
-// the session is named after the function. A session's ARN has no room for the role's path: give its bare name.
+// RoleSession returns a session of an IAM role with new temporary credentials. The session of a Lambda function's role
+// has the function's name. A session's ARN does not include the role's path: pass only the name.
 func RoleSession(account, role, session string) Identity {
 	return Identity{
 		ARN:             fmt.Sprintf("arn:aws:sts::%s:assumed-role/%s/%s", account, role, session),
 		UserID:          newID("AROA") + ":" + session,
 		AccessKeyID:     newID("ASIA"),
 		SecretAccessKey: newSecret(30),
-		SessionToken:    newSecret(768), // 1,024 characters, in the order of what Lambda hands out
+		SessionToken:    newSecret(768), // 1,024 characters, similar to Lambda's
 	}
 }
 
 func (i Identity) account() string { return strings.Split(i.ARN+"::::", ":")[4] }
 
-// newID returns an identifier in the form of IAM's: its kind, and 16 letters and digits.
+// newID returns an identifier like IAM's: a prefix and 16 letters and digits.
 func newID(kind string) string { return kind + rand.Text()[:16] }
 
-// newSecret returns what has to be escaped in a URL, as AWS's secrets and tokens do: +, / and =.
+// newSecret returns a text with characters that URLs must escape, as in AWS's secrets and tokens: +, / and =.
 func newSecret(size int) string {
 	random := make([]byte, size)
 	rand.Read(random) // never fails

@@ -1,6 +1,6 @@
-// Package sts is AWS's Security Token Service as far as GetCallerIdentity, for tests: it knows the identities it is
-// told of, and believes a request only if AWS's own signer makes the same signature of it and its date is near the
-// server's clock. aws-iam-authenticator and the AWS SDKs take it for the real one.
+// Package sts is a fake of AWS's Security Token Service with GetCallerIdentity. It knows the given identities. It
+// accepts a request only if AWS's own signer produces the same signature and its date is near the server's clock.
+// aws-iam-authenticator and the AWS SDKs work with it.
 package sts
 
 import (
@@ -24,13 +24,13 @@ import (
 	"k8s.io/client-go/util/cert"
 )
 
-// window is how far a request's date may be from the server's clock, either way. A URL is good for as long, whatever
-// its X-Amz-Expires says: STS ignores that (https://github.com/kubernetes-sigs/aws-iam-authenticator/pull/160).
+// window is the maximum difference between a request's date and the server's clock. A presigned URL is valid for as
+// long, because STS ignores X-Amz-Expires (https://github.com/kubernetes-sigs/aws-iam-authenticator/pull/160).
 const window = 15 * time.Minute
 
 const dateFormat = "20060102T150405Z"
 
-// Server answers GetCallerIdentity over HTTP. Its methods may be called at any time.
+// Server serves GetCallerIdentity over HTTP. Its methods are safe for concurrent use.
 type Server struct {
 	identities []Identity
 
@@ -39,26 +39,26 @@ type Server struct {
 	requests []Request
 }
 
-// Request is one that the server answered.
+// Request is a handled request.
 type Request struct {
 	Host        string
-	AccessKeyID string // empty if there was none to be read
+	AccessKeyID string // empty if unreadable
 	Presigned   bool   // signed in the URL, not in a header
-	Code        string // of the error it was answered with; empty for success
+	Code        string // of the error; empty for success
 }
 
 // New returns a server that knows the identities.
 func New(identities ...Identity) *Server { return &Server{identities: identities} }
 
-// SetClock sets the server's clock ahead of this machine's, or behind for a negative duration: to the server, whoever
-// signs by this machine's clock then has a wrong one.
+// SetClock sets the server's clock ahead of the local clock, or behind for a negative duration, so the local clock
+// appears wrong.
 func (s *Server) SetClock(ahead time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ahead = ahead
 }
 
-// Requests returns every request so far.
+// Requests returns all requests so far.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,13 +71,13 @@ func (s *Server) now() time.Time {
 	return time.Now().Add(s.ahead).UTC()
 }
 
-// refusal is an error as STS words it.
+// refusal is an error in STS's format.
 type refusal struct {
 	status        int
 	code, message string
 }
 
-// ServeHTTP answers one request: in JSON if that is accepted, as aws-iam-authenticator asks, else in XML.
+// ServeHTTP responds in JSON if that is accepted, as by aws-iam-authenticator, and in XML otherwise.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	now := s.now()
 	record := Request{Host: r.Host}
@@ -93,12 +93,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			`<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error></ErrorResponse>`}
 		values = []any{refused.code, refused.message}
 	}
-	// Before the answer: whoever has it can count on its record.
+	// Record before the response, so that callers can rely on the record.
 	s.mu.Lock()
 	s.requests = append(s.requests, record)
 	s.mu.Unlock()
 
-	w.Header().Set("Date", now.Format(http.TimeFormat)) // SDKs learn from it by how much their clock is off
+	w.Header().Set("Date", now.Format(http.TimeFormat)) // SDKs use it to measure their clock skew
 	if strings.Contains(r.Header.Get("Accept"), "application/json") {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
@@ -116,7 +116,7 @@ var (
 	endpoint = regexp.MustCompile(`^sts\.(([^.]+)\.)?amazonaws\.com`)
 )
 
-// identify finds out whose request it is. What it learns on the way goes into record.
+// identify finds the identity of a request and adds details to record.
 func (s *Server) identify(r *http.Request, now time.Time, record *Request) (Identity, *refusal) {
 	refuse := func(status int, code, format string, args ...any) (Identity, *refusal) {
 		return Identity{}, &refusal{status, code, fmt.Sprintf(format, args...)}
@@ -138,7 +138,7 @@ func (s *Server) identify(r *http.Request, now time.Time, record *Request) (Iden
 	parts := authorization.FindStringSubmatch(signed)
 	at, err := time.Parse(dateFormat, date)
 	if parts == nil || err != nil {
-		return refuse(400, "IncompleteSignature", "this is no signature of version 4 for sts: %s", signed)
+		return refuse(400, "IncompleteSignature", "not a signature of version 4 for sts: %s", signed)
 	}
 	record.AccessKeyID = parts[1]
 	i := slices.IndexFunc(s.identities, func(i Identity) bool { return i.AccessKeyID == parts[1] })
@@ -153,7 +153,8 @@ func (s *Server) identify(r *http.Request, now time.Time, record *Request) (Iden
 		return refuse(403, mismatch, "Signature expired: %s is now earlier than %s", date, first.Format(dateFormat))
 	}
 	if last := now.Add(window); at.After(last) {
-		return refuse(403, mismatch, "Signature not yet current: %s is still later than %s", date, last.Format(dateFormat))
+		return refuse(403, mismatch, "Signature not yet current: %s is still later than %s", date,
+			last.Format(dateFormat))
 	}
 	signature, err := sign(r, body, strings.Split(parts[3], ";"), s.identities[i], region, at)
 	if err != nil || signature != parts[4] {
@@ -162,7 +163,7 @@ func (s *Server) identify(r *http.Request, now time.Time, record *Request) (Iden
 	return s.identities[i], nil
 }
 
-// sign returns the signature that AWS's signer makes of the request with what the identity knows.
+// sign returns the signature that AWS's signer produces for the request with the identity's credentials.
 func sign(r *http.Request, body []byte, headers []string, i Identity, region string, at time.Time) (string, error) {
 	again, err := http.NewRequest(r.Method, "https://"+r.Host+r.URL.Path, nil)
 	if err != nil {
@@ -196,16 +197,16 @@ func sign(r *http.Request, body []byte, headers []string, i Identity, region str
 	return signature, err
 }
 
-// Endpoint is where a server listens, on loopback.
+// Endpoint is a listening server on loopback.
 type Endpoint struct {
 	URL        string // plain HTTP, for AWS_ENDPOINT_URL_STS
-	TLSAddress string // host:port, for whoever takes it for STS of one of the regions
-	CA         []byte // PEM: who signed the certificate for those names
+	TLSAddress string // host:port, used in place of regional STS endpoints
+	CA         []byte // PEM: the issuer of the certificate for those names
 
 	server *http.Server
 }
 
-// Listen serves in plain HTTP and in TLS until Close.
+// Listen serves HTTP and HTTPS until Close.
 func (s *Server) Listen() (*Endpoint, error) {
 	names := []string{"sts.us-east-1.amazonaws.com", "sts.eu-west-1.amazonaws.com", "sts.eu-central-1.amazonaws.com"}
 	pem, key, err := cert.GenerateSelfSignedCertKey("sts.amazonaws.com", nil, names)
@@ -225,7 +226,7 @@ func (s *Server) Listen() (*Endpoint, error) {
 		plain.Close()
 		return nil, err
 	}
-	// A client that goes away while it connects is no news.
+	// Ignore clients that disconnect during the handshake.
 	e := &Endpoint{URL: "http://" + plain.Addr().String(), TLSAddress: encrypted.Addr().String(), CA: pem,
 		server: &http.Server{Handler: s, ErrorLog: log.New(io.Discard, "", 0)}}
 	go e.server.Serve(plain)

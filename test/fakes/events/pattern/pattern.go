@@ -1,6 +1,6 @@
-// Package pattern matches events against EventBridge's event patterns, by "Event patterns" of the EventBridge User Guide:
-// values, and nesting. Any operator is an error, and so are what EventBridge itself refuses and a pattern that looks into an
-// array: none of them may look like a pattern that merely matches nothing.
+// Package pattern matches events against EventBridge's event patterns ("Event patterns", EventBridge User Guide):
+// values and nesting only. Operators, patterns that EventBridge rejects and patterns that match in an array are errors,
+// so that none of them looks like a pattern that merely does not match.
 package pattern
 
 import (
@@ -12,10 +12,10 @@ import (
 	"slices"
 )
 
-// A Pattern says which events it wants.
+// A Pattern selects events.
 type Pattern struct{ fields map[string]any }
 
-// Parse reads a pattern.
+// Parse parses a pattern.
 func Parse(document []byte) (*Pattern, error) {
 	fields, err := decode(document)
 	if err == nil {
@@ -27,7 +27,7 @@ func Parse(document []byte) (*Pattern, error) {
 	return &Pattern{fields}, nil
 }
 
-// check refuses what matches could not evaluate.
+// check rejects patterns that matches does not support.
 func check(path string, fields map[string]any) error {
 	if len(fields) == 0 {
 		return fmt.Errorf("%s: an object must not be empty", path)
@@ -41,10 +41,10 @@ func check(path string, fields map[string]any) error {
 			}
 		case []any:
 			if len(field) == 0 || slices.ContainsFunc(field, composed) {
-				return fmt.Errorf("%s: only values are known here: %v", below, field)
+				return fmt.Errorf("%s: only values are supported: %v", below, field)
 			}
 		default:
-			return fmt.Errorf("%s: it must be an object or an array", below)
+			return fmt.Errorf("%s: want an object or an array", below)
 		}
 	}
 	return nil
@@ -58,7 +58,7 @@ func composed(value any) bool {
 	return false
 }
 
-// Matches reports whether the pattern wants the event. That the event is no JSON object is an error.
+// Matches reports whether the pattern matches the event, which must be a JSON object.
 func (p *Pattern) Matches(event []byte) (bool, error) {
 	members, err := decode(event)
 	if err != nil {
@@ -67,12 +67,12 @@ func (p *Pattern) Matches(event []byte) (bool, error) {
 	return matches(p.fields, members)
 }
 
-// matches compares numbers as they are written: "300, 300.0, and 3.0e2 are not considered equal" (Event patterns).
+// matches compares numbers as written: "300, 300.0, and 3.0e2 are not considered equal" (Event patterns).
 func matches(fields, members map[string]any) (bool, error) {
 	for name, field := range fields {
 		value := members[name]
 		if _, isArray := value.([]any); isArray {
-			return false, fmt.Errorf("the pattern asks for %s, which is an array: that is not known here", name)
+			return false, fmt.Errorf("the pattern matches %s, which is an array: arrays are not supported", name)
 		}
 		nested, isNested := field.(map[string]any)
 		if !isNested {
@@ -89,7 +89,7 @@ func matches(fields, members map[string]any) (bool, error) {
 	return true, nil
 }
 
-// decode reads one JSON object. Numbers stay as they are written.
+// decode reads one JSON object and keeps numbers as written.
 func decode(document []byte) (map[string]any, error) {
 	d := json.NewDecoder(bytes.NewReader(document))
 	d.UseNumber()
@@ -98,10 +98,10 @@ func decode(document []byte) (map[string]any, error) {
 		return nil, err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is more after its end")
+		return nil, errors.New("unexpected data after the object")
 	}
 	if object == nil {
-		return nil, errors.New("it is not an object")
+		return nil, errors.New("not an object")
 	}
 	return object, nil
 }

@@ -1,4 +1,4 @@
-// A Lambda function that does what its event asks for.
+// A Lambda function whose event says what to do.
 package main
 
 import (
@@ -26,7 +26,7 @@ func main() {
 	lambda.Start(func(ctx context.Context, payload json.RawMessage) (any, error) {
 		count++
 		var e struct{ Do string }
-		_ = json.Unmarshal(payload, &e) // an event of another shape is echoed
+		_ = json.Unmarshal(payload, &e) // other events are echoed
 		switch e.Do {
 		case "error":
 			return nil, errors.New("it did not work")
@@ -41,7 +41,8 @@ func main() {
 		case "identify":
 			lc, _ := lambdacontext.FromContext(ctx)
 			deadline, _ := ctx.Deadline()
-			return map[string]any{"pid": os.Getpid(), "count": count, "arn": lc.InvokedFunctionArn, "ticks": ticks.Load(),
+			return map[string]any{"pid": os.Getpid(), "count": count, "arn": lc.InvokedFunctionArn,
+				"ticks":   ticks.Load(),
 				"seconds": math.Ceil(time.Until(deadline).Seconds())}, nil
 		}
 		return payload, nil

@@ -85,7 +85,8 @@ func (a *AWS) launchFailed(g *Group) {
 		market = "Spot"
 	}
 	a.begin(g.Name, activityLaunch, "", "InProgress").fail(
-		fmt.Sprintf("Could not launch %s Instances. %s. Launching EC2 instance failed.", market, strings.TrimSuffix(g.LaunchError, ".")))
+		fmt.Sprintf("Could not launch %s Instances. %s. Launching EC2 instance failed.", market,
+			strings.TrimSuffix(g.LaunchError, ".")))
 
 	r := a.retries[g.Name]
 	if r == nil {

@@ -118,7 +118,8 @@ func (a *AWS) DescribeInstances(ctx context.Context, ids []string, filters ...Fi
 	var found []Instance
 	c := AWSCall{Operation: "DescribeInstances", IDs: ids}
 	for _, f := range filters {
-		awsRequire(f.Name == filterID || strings.HasPrefix(f.Name, filterTag), "DescribeInstances has no filter %q here", f.Name)
+		awsRequire(f.Name == filterID || strings.HasPrefix(f.Name, filterTag),
+			"DescribeInstances has no filter %q here", f.Name)
 		if f.Name == filterID {
 			c.IDs = f.Values
 		}

@@ -26,7 +26,8 @@ const (
 func (h Hook) Global() time.Duration { return min(100*h.Heartbeat, 48*time.Hour) }
 
 func (h Hook) check() {
-	awsRequire(h.Transition == HookLaunching || h.Transition == HookTerminating, "hook %s: AWS has no transition %q", h.Name, h.Transition)
+	awsRequire(h.Transition == HookLaunching || h.Transition == HookTerminating, "hook %s: AWS has no transition %q",
+		h.Name, h.Transition)
 }
 
 // activeAction is a lifecycle action in progress.
@@ -45,7 +46,8 @@ func (a *AWS) TerminateMember(id string) []spot.Action {
 	defer a.mu.Unlock()
 	m := a.member(id)
 	awsRequire(m != nil, "instance %q is in no group", id)
-	awsRequire(m.State == "InService" || m.State == "Standby", "instance %s is %s and cannot be terminated", id, m.State)
+	awsRequire(m.State == "InService" || m.State == "Standby", "instance %s is %s and cannot be terminated", id,
+		m.State)
 	g := a.groups[m.Group]
 	var actions []spot.Action
 	for _, h := range g.Hooks {
@@ -65,7 +67,8 @@ func (a *AWS) startAction(g *Group, h Hook, instance string) spot.Action {
 	a.actionNo++
 	now := time.Now()
 	token := fmt.Sprintf("%08x-0000-4000-8000-%012x", a.actionNo, a.firstID)
-	held := &activeAction{Action: spot.Action{Group: g.Name, Hook: h.Name, Token: token, Instance: instance}, hook: h, until: now.Add(h.Heartbeat)}
+	held := &activeAction{Action: spot.Action{Group: g.Name, Hook: h.Name, Token: token, Instance: instance}, hook: h,
+		until: now.Add(h.Heartbeat)}
 	a.actions[held.Token] = held
 	held.timer = time.AfterFunc(h.Heartbeat, func() { a.timeOut(held) })
 	return held.Action

@@ -87,5 +87,6 @@ func (a *AWS) DetachInstances(ctx context.Context, group string, ids []string) e
 }
 
 func invalid(format string, args ...any) *AWSError {
-	return &AWSError{Code: "ValidationError", Message: fmt.Sprintf(format, args...), HTTPStatus: 400, Means: spot.ErrPermanent}
+	return &AWSError{Code: "ValidationError", Message: fmt.Sprintf(format, args...), HTTPStatus: 400,
+		Means: spot.ErrPermanent}
 }

@@ -31,7 +31,8 @@ func (a *AWS) SetState(id, state string) {
 }
 
 func mustBeState(state string) {
-	awsRequire(slices.Contains([]string{"pending", "running", "stopping", "stopped", "shutting-down", "terminated"}, state),
+	awsRequire(slices.Contains([]string{"pending", "running", "stopping", "stopped", "shutting-down", "terminated"},
+		state),
 		"EC2 has no instance state %q", state)
 }
 

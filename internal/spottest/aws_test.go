@@ -17,8 +17,10 @@ const groupName = "nodes.example.com"
 // cover the rest.
 func account() (a *AWS, members []string) {
 	a = NewAWS("eu-west-1")
-	g := a.AddGroup(Group{Name: groupName, Tags: map[string]string{spot.TagCluster: "example.com"}, LaunchTime: 40 * time.Second,
-		DetachTime: 20 * time.Second, Hooks: []Hook{{Name: "drain", Transition: HookTerminating, Heartbeat: 5 * time.Minute}}},
+	g := a.AddGroup(Group{Name: groupName, Tags: map[string]string{spot.TagCluster: "example.com"},
+		LaunchTime: 40 * time.Second,
+		DetachTime: 20 * time.Second, Hooks: []Hook{{Name: "drain", Transition: HookTerminating,
+			Heartbeat: 5 * time.Minute}}},
 		Instance{Spot: true}, Instance{})
 	return a, []string{g.Members[0].ID, g.Members[1].ID}
 }
@@ -68,11 +70,14 @@ func TestCallsAndFaults(t *testing.T) {
 			t.Errorf("healed: %v after %v", err, time.Since(start))
 		}
 		calls := a.Calls()
-		if first := calls[0]; len(calls) != 7 || first.Operation != "DetachInstances" || first.Group != groupName || code(first.Err) != "Throttling" {
+		if first := calls[0]; len(calls) != 7 || first.Operation != "DetachInstances" || first.Group != groupName ||
+			code(first.Err) != "Throttling" {
 			t.Errorf("calls %+v", calls)
 		}
 		tags := a.Calls("CreateTags")
-		if last := tags[1]; len(tags) != 2 || !slices.Equal(last.IDs, ids[:1]) || !slices.Equal(last.Keys, []string{"a", "b"}) || !last.Time.Equal(start.Add(3*time.Second)) || last.Err != nil {
+		if last := tags[1]; len(tags) != 2 || !slices.Equal(last.IDs, ids[:1]) ||
+			!slices.Equal(last.Keys, []string{"a", "b"}) || !last.Time.Equal(start.Add(3*time.Second)) ||
+			last.Err != nil {
 			t.Errorf("calls %+v", tags)
 		}
 	})
@@ -97,11 +102,13 @@ func TestFailedLaunchesAreRetried(t *testing.T) {
 				t.Errorf("launch %+v", l)
 			}
 		}
-		if want := []time.Duration{0, 30 * time.Second, 90 * time.Second, 210 * time.Second}; err != nil || !slices.Equal(at, want) {
+		if want := []time.Duration{0, 30 * time.Second, 90 * time.Second, 210 * time.Second}; err != nil ||
+			!slices.Equal(at, want) {
 			t.Errorf("failed after %v, want %v; %v", at, want, err)
 		}
 		a.SetGroup(groupName, func(g *Group) { g.LaunchError = "" })
-		if i := <-launched; time.Since(start) != 4*time.Minute+40*time.Second || i.State != "running" || i.Tags[spot.TagCluster] != "example.com" {
+		if i := <-launched; time.Since(start) != 4*time.Minute+40*time.Second || i.State != "running" ||
+			i.Tags[spot.TagCluster] != "example.com" {
 			t.Errorf("%+v was launched after %v", i, time.Since(start))
 		}
 		time.Sleep(time.Hour)

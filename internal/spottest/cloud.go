@@ -75,9 +75,10 @@ func (c *Cloud) Membership(ctx context.Context, id string) (spot.Membership, err
 	var hooksErr error
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		hooks, hooksErr = cloudCall(ctx, "describing lifecycle hooks of Auto Scaling group "+group, func(ctx context.Context) ([]Hook, error) {
-			return c.aws.DescribeLifecycleHooks(ctx, group)
-		})
+		hooks, hooksErr = cloudCall(ctx, "describing lifecycle hooks of Auto Scaling group "+group,
+			func(ctx context.Context) ([]Hook, error) {
+				return c.aws.DescribeLifecycleHooks(ctx, group)
+			})
 	})
 	groups, err := cloudCall(ctx, "describing Auto Scaling group "+group, func(ctx context.Context) ([]Group, error) {
 		return c.aws.DescribeAutoScalingGroups(ctx, []string{group})

@@ -16,16 +16,18 @@ const clockSkew = 2 * time.Second
 // Launches implements spot.Cloud.
 func (c *Cloud) Launches(ctx context.Context, group string, since time.Time) ([]spot.Launch, error) {
 	since = since.Add(-clockSkew)
-	all, err := cloudCall(ctx, "describing scaling activities of Auto Scaling group "+group, func(ctx context.Context) ([]Activity, error) {
-		return c.aws.DescribeScalingActivities(ctx, group)
-	})
+	all, err := cloudCall(ctx, "describing scaling activities of Auto Scaling group "+group,
+		func(ctx context.Context) ([]Activity, error) {
+			return c.aws.DescribeScalingActivities(ctx, group)
+		})
 	if err != nil {
 		return nil, err
 	}
 	var found []spot.Launch
 	for _, act := range slices.Backward(all) {
 		if !act.Start.Before(since) && strings.HasPrefix(act.Description, activityLaunch) {
-			found = append(found, spot.Launch{Instance: act.Instance, At: act.Start, Failed: act.Status == "Failed", Reason: act.Message})
+			found = append(found, spot.Launch{Instance: act.Instance, At: act.Start, Failed: act.Status == "Failed",
+				Reason: act.Message})
 		}
 	}
 	return found, nil
@@ -66,9 +68,11 @@ func actionName(a spot.Action) string {
 
 // Readable checks that EC2 and Auto Scaling can be read.
 func (c *Cloud) Readable(ctx context.Context, cluster string) error {
-	_, instances := cloudCall(ctx, "describing instances of cluster "+cluster, func(ctx context.Context) ([]Instance, error) {
-		return c.aws.DescribeInstances(ctx, nil, Filter{Name: filterTag + spot.TagCluster, Values: []string{cluster}})
-	})
+	_, instances := cloudCall(ctx, "describing instances of cluster "+cluster,
+		func(ctx context.Context) ([]Instance, error) {
+			return c.aws.DescribeInstances(ctx, nil,
+				Filter{Name: filterTag + spot.TagCluster, Values: []string{cluster}})
+		})
 	_, groups := cloudCall(ctx, "describing Auto Scaling groups", func(ctx context.Context) ([]Group, error) {
 		return c.aws.DescribeAutoScalingGroups(ctx, nil)
 	})
@@ -88,9 +92,10 @@ const idsAtOnce = 200
 func (c *Cloud) InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error) {
 	found := map[string]spot.Instance{}
 	for some := range slices.Chunk(ids, idsAtOnce) {
-		page, err := cloudCall(ctx, fmt.Sprintf("describing %d instances", len(ids)), func(ctx context.Context) ([]Instance, error) {
-			return c.aws.DescribeInstances(ctx, nil, Filter{Name: filterID, Values: some})
-		})
+		page, err := cloudCall(ctx, fmt.Sprintf("describing %d instances", len(ids)),
+			func(ctx context.Context) ([]Instance, error) {
+				return c.aws.DescribeInstances(ctx, nil, Filter{Name: filterID, Values: some})
+			})
 		if err != nil {
 			return nil, err
 		}

@@ -53,7 +53,8 @@ var (
 // NewCluster returns an empty cluster.
 func NewCluster() *Cluster {
 	return &Cluster{nodes: map[string]*spot.Node{}, off: map[string]bool{}, pods: map[string]*clusterPod{},
-		successors: map[string]int{}, evicting: map[string]bool{}, claims: map[string]bool{}, forbidden: map[string]bool{}}
+		successors: map[string]int{}, evicting: map[string]bool{}, claims: map[string]bool{},
+		forbidden: map[string]bool{}}
 }
 
 // KubeRequest is a request to the API server.
@@ -79,7 +80,8 @@ func (c *Cluster) Requests() []KubeRequest {
 
 // Count returns the number of requests of a kind, including failed ones.
 func (c *Cluster) Count(verb, resource string) int {
-	return len(slices.DeleteFunc(c.Requests(), func(r KubeRequest) bool { return r.Verb != verb || r.Resource != resource }))
+	return len(slices.DeleteFunc(c.Requests(),
+		func(r KubeRequest) bool { return r.Verb != verb || r.Resource != resource }))
 }
 
 // Disturbance delays or fails matching requests. An empty Verb, Resource or Name matches any.
@@ -141,7 +143,8 @@ func (c *Cluster) disturb(r *KubeRequest) (sum Disturbance) {
 	c.requests = append(c.requests, r)
 	matches := func(want, have string) bool { return want == "" || want == have }
 	for _, d := range c.disturbances {
-		if d.Times > 0 && d.hits == d.Times || !matches(d.Verb, r.Verb) || !matches(d.Resource, r.Resource) || !matches(d.Name, r.Name) {
+		if d.Times > 0 && d.hits == d.Times || !matches(d.Verb, r.Verb) || !matches(d.Resource, r.Resource) ||
+			!matches(d.Name, r.Name) {
 			continue
 		}
 		d.hits++

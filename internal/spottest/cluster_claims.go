@@ -70,7 +70,8 @@ func (c *Cluster) Forbid(verb, resource string) {
 }
 
 // Allowed reports what Forbid left allowed. It ignores the group.
-func (c *Cluster) Allowed(ctx context.Context, verb, _, resource, subresource string) (allowed bool, reason string, err error) {
+func (c *Cluster) Allowed(ctx context.Context, verb, _, resource, subresource string) (allowed bool, reason string,
+	err error) {
 	if subresource != "" {
 		resource += "/" + subresource
 	}

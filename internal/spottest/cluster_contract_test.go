@@ -41,7 +41,8 @@ func (w *world) AddNode(*testing.T) spot.Node {
 
 func (w *world) AddPod(_ *testing.T, p spottest.PodSpec) spot.Pod {
 	pod := spottest.Pod{
-		Pod:  spot.Pod{Name: w.name("pod"), GracePeriod: p.Grace, Volumes: p.Volume, EmptyDir: p.EmptyDir, Annotations: p.Annotations},
+		Pod: spot.Pod{Name: w.name("pod"), GracePeriod: p.Grace, Volumes: p.Volume, EmptyDir: p.EmptyDir,
+			Annotations: p.Annotations},
 		Node: p.Node, Labels: map[string]string{"app": p.App}, Exit: p.Exit,
 	}
 	if p.Finalizer != "" {

@@ -68,8 +68,8 @@ func (c *Cluster) evict(asked spot.Pod, grace time.Duration, exact bool) error {
 	return nil
 }
 
-// setDisruptedBy writes who is about to end the pod into its condition DisruptionTarget, which is a write of its own before the
-// deletion.
+// setDisruptedBy writes who is about to end the pod into its condition DisruptionTarget, which is a write of its own
+// before the deletion.
 func (c *Cluster) setDisruptedBy(p *clusterPod, by string) {
 	if p.DisruptedBy != by {
 		p.DisruptedBy = by

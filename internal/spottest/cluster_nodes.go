@@ -179,7 +179,8 @@ func cloneNode(n spot.Node) spot.Node {
 
 // sameNode compares the fields that ChangeNode writes.
 func sameNode(a, b spot.Node) bool {
-	return a.Unschedulable == b.Unschedulable && maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
+	return a.Unschedulable == b.Unschedulable && maps.Equal(a.Labels, b.Labels) &&
+		maps.Equal(a.Annotations, b.Annotations) &&
 		slices.EqualFunc(a.Taints, b.Taints, func(a, b spot.Taint) bool {
 			return a.Key == b.Key && a.Value == b.Value && a.Effect == b.Effect && a.TimeAdded.Equal(b.TimeAdded)
 		})

@@ -118,7 +118,10 @@ func (c *Cluster) outOfService(node string) bool {
 
 // evictTainted acts as the taint eviction controller: a new NoExecute taint deletes the pods on the node.
 func (c *Cluster) evictTainted(n *spot.Node) {
-	evicting := slices.ContainsFunc(n.Taints, func(t spot.Taint) bool { return t.Key == clusterOutOfService && t.Effect == "NoExecute" })
+	evicting := slices.ContainsFunc(n.Taints, func(t spot.Taint) bool {
+		return t.Key == clusterOutOfService &&
+			t.Effect == "NoExecute"
+	})
 	if evicting && !c.evicting[n.Name] {
 		for _, id := range slices.Sorted(maps.Keys(c.pods)) {
 			if c.pods[id].Node == n.Name {

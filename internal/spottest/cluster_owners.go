@@ -27,7 +27,8 @@ func (c *Cluster) replace(old *clusterPod) {
 		return
 	}
 	next := old.Pod
-	next.UID, next.Terminating, next.DeletionTimestamp, next.DisruptedBy, next.Finished = "", false, time.Time{}, "", false
+	next.UID, next.Terminating, next.DeletionTimestamp, next.DisruptedBy, next.Finished = "", false, time.Time{}, "",
+		false
 	next.Finalizer, next.Finalizers = false, nil
 	next.Node, next.Pending = old.Replacement.Node, true
 	if !old.replacedWhenGone() {

@@ -86,7 +86,8 @@ func TestEveryRequestIsLogged(t *testing.T) {
 			{"list volumeattachments a", func() error { _, err := c.VolumeAttachments(t.Context(), "a"); return err }},
 			{"create events a", func() error { return c.Record(t.Context(), spot.KubeEvent{Node: &n}) }},
 			{"delete nodeclaims c", func() error { return c.DeleteNodeClaim(t.Context(), "c") }},
-			{"create selfsubjectaccessreviews ", func() error { _, _, err := c.Allowed(t.Context(), "get", "", "pods", ""); return err }},
+			{"create selfsubjectaccessreviews ",
+				func() error { _, _, err := c.Allowed(t.Context(), "get", "", "pods", ""); return err }},
 			{"delete nodes a", func() error { return c.DeleteNode(t.Context(), n) }},
 		} {
 			before := len(c.Requests())
@@ -147,7 +148,8 @@ func TestShortenings(t *testing.T) {
 		must(t, c.Delete(t.Context(), p, time.Hour, false))
 		want(t, "shortenings by no less", len(c.Shortenings()), 0)
 		must(t, c.Delete(t.Context(), p, 25*second, false))
-		want(t, "shortening", c.Shortenings()[0], spottest.Shortening{Pod: "default/p", From: 60 * second, To: 25 * second})
+		want(t, "shortening", c.Shortenings()[0],
+			spottest.Shortening{Pod: "default/p", From: 60 * second, To: 25 * second})
 		until(at, 25*second-1)
 		now, _ := c.Pod("default/p")
 		want(t, "finished before the grace period", now.Finished, false)
@@ -161,7 +163,8 @@ func TestShortenings(t *testing.T) {
 // db is a pod of the StatefulSet db on node a with a volume; it is recreated on node b.
 func db() spottest.Pod {
 	return spottest.Pod{Node: "a", Exit: 500 * ms, Replacement: &spottest.Replacement{Node: "b", Ready: second},
-		Pod: spot.Pod{Name: "db-0", GracePeriod: 30 * second, Volumes: true, Owner: spot.Owner{Kind: "StatefulSet", Name: "db"}}}
+		Pod: spot.Pod{Name: "db-0", GracePeriod: 30 * second, Volumes: true,
+			Owner: spot.Owner{Kind: "StatefulSet", Name: "db"}}}
 }
 
 // outOfService adds the out-of-service taint to a node.
@@ -216,12 +219,13 @@ func TestStatefulSetRecovery(t *testing.T) {
 		{"evicted", func(t *testing.T, c *spottest.Cluster, p spot.Pod, _ func() time.Duration) {
 			must(t, c.Evict(t.Context(), p, 30*second, false))
 		}, 2 * second},
-		{"without power, tainted, waited for, deleted", func(t *testing.T, c *spottest.Cluster, p spot.Pod, at func() time.Duration) {
-			c.PowerOff("a")
-			outOfService(c, "a")
-			until(at, 250*ms)
-			must(t, c.Delete(t.Context(), p, 0, false))
-		}, 2 * second},
+		{"without power, tainted, waited for, deleted",
+			func(t *testing.T, c *spottest.Cluster, p spot.Pod, at func() time.Duration) {
+				c.PowerOff("a")
+				outOfService(c, "a")
+				until(at, 250*ms)
+				must(t, c.Delete(t.Context(), p, 0, false))
+			}, 2 * second},
 		{"without power, tainted", func(_ *testing.T, c *spottest.Cluster, _ spot.Pod, _ func() time.Duration) {
 			c.PowerOff("a")
 			outOfService(c, "a")
@@ -230,11 +234,12 @@ func TestStatefulSetRecovery(t *testing.T) {
 			c.PowerOff("a")
 			must(t, c.Delete(t.Context(), p, 0, false))
 		}, wait + 2*second},
-		{"without power, its Node deleted", func(t *testing.T, c *spottest.Cluster, _ spot.Pod, _ func() time.Duration) {
-			c.PowerOff("a")
-			n, _ := c.Node("a")
-			must(t, c.DeleteNode(t.Context(), n))
-		}, time.Minute + wait + 2*second},
+		{"without power, its Node deleted",
+			func(t *testing.T, c *spottest.Cluster, _ spot.Pod, _ func() time.Duration) {
+				c.PowerOff("a")
+				n, _ := c.Node("a")
+				must(t, c.DeleteNode(t.Context(), n))
+			}, time.Minute + wait + 2*second},
 		{"without power, and back", func(t *testing.T, c *spottest.Cluster, p spot.Pod, at func() time.Duration) {
 			c.PowerOff("a")
 			must(t, c.Evict(t.Context(), p, 30*second, false))

@@ -54,7 +54,10 @@ func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []s
 }
 
 func (c *Cluster) attachmentOf(p *clusterPod) *clusterAttachment {
-	i := slices.IndexFunc(c.attachments, func(a *clusterAttachment) bool { return a.volume == p.Volume && a.node == p.Node })
+	i := slices.IndexFunc(c.attachments, func(a *clusterAttachment) bool {
+		return a.volume == p.Volume &&
+			a.node == p.Node
+	})
 	if i < 0 {
 		return nil
 	}

@@ -150,7 +150,8 @@ func changed(n spot.Node) spot.Node {
 	n.Labels = with(n.Labels, "kops-spot.test/label", "a")
 	n.Annotations = with(n.Annotations, "kops-spot.test/annotation", "b")
 	if !slices.ContainsFunc(n.Taints, isTestTaint) {
-		n.Taints = append(slices.Clone(n.Taints), spot.Taint{Key: "kops-spot.test/taint", Value: "c", Effect: "NoSchedule"})
+		n.Taints = append(slices.Clone(n.Taints),
+			spot.Taint{Key: "kops-spot.test/taint", Value: "c", Effect: "NoSchedule"})
 	}
 	return n
 }
@@ -190,7 +191,8 @@ func nodeIsChangedOnce(t *testing.T, w World) {
 	}
 	reverted, err := w.Cluster().ChangeNode(t.Context(), again, func(n spot.Node) spot.Node {
 		n.Unschedulable = false
-		n.Labels, n.Annotations = with(n.Labels, "kops-spot.test/label", ""), with(n.Annotations, "kops-spot.test/annotation", "")
+		n.Labels, n.Annotations = with(n.Labels, "kops-spot.test/label", ""),
+			with(n.Annotations, "kops-spot.test/annotation", "")
 		delete(n.Labels, "kops-spot.test/label")
 		delete(n.Annotations, "kops-spot.test/annotation")
 		n.Taints = slices.DeleteFunc(slices.Clone(n.Taints), isTestTaint)
@@ -198,7 +200,8 @@ func nodeIsChangedOnce(t *testing.T, w World) {
 	})
 	_, label := reverted.Labels["kops-spot.test/label"]
 	_, annotation := reverted.Annotations["kops-spot.test/annotation"]
-	if err != nil || reverted.Unschedulable || label || annotation || slices.ContainsFunc(reverted.Taints, isTestTaint) {
+	if err != nil || reverted.Unschedulable || label || annotation ||
+		slices.ContainsFunc(reverted.Taints, isTestTaint) {
 		t.Errorf("taking it all away: got %+v, %v", reverted, err)
 	}
 }
@@ -239,7 +242,8 @@ func podsAreListed(t *testing.T, w World) {
 
 	for _, want := range []spot.Pod{a, b} {
 		got := listed(t, w, here.Name, want, anyState)
-		if got.ID() != want.ID() || got.GracePeriod != want.GracePeriod || got.Terminating || got.Finished || got.Version == "" {
+		if got.ID() != want.ID() || got.GracePeriod != want.GracePeriod || got.Terminating || got.Finished ||
+			got.Version == "" {
 			t.Errorf("got %+v; want %+v", got, want)
 		}
 	}
@@ -340,7 +344,8 @@ func twoBudgets(t *testing.T, w World) {
 	w.AddBudget(t, "guarded", 0)
 
 	var refusal *spot.Refusal
-	if err := w.Cluster().Evict(t.Context(), p, 5*time.Second, false); !errors.As(err, &refusal) || refusal.Code != 500 {
+	if err := w.Cluster().Evict(t.Context(), p, 5*time.Second, false); !errors.As(err, &refusal) ||
+		refusal.Code != 500 {
 		t.Errorf("got %v; want a refusal with 500", err)
 	}
 }
@@ -415,7 +420,8 @@ func inexactShortens(t *testing.T, w World) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		endsBy := asked.Add(6 * time.Second)
-		shortened := listed(t, w, n.Name, p, func(p spot.Pod) bool { return p.DeletionTimestamp.Before(asked.Add(time.Minute)) })
+		shortened := listed(t, w, n.Name, p,
+			func(p spot.Pod) bool { return p.DeletionTimestamp.Before(asked.Add(time.Minute)) })
 		wantDeletionBy(t, shortened, endsBy)
 		eventually(t, name+": the pod is gone", func() bool { return f.gone(p) })
 		if time.Now().Before(endsBy.Add(-slack)) {

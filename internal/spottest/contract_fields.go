@@ -22,7 +22,8 @@ func podFields(t *testing.T, w World) {
 	plain := w.AddPod(t, PodSpec{Node: n.Name})
 	t.Cleanup(func() { w.Release(t, rich) })
 
-	if got := listed(t, w, n.Name, rich, anyState); !got.EmptyDir || got.Volumes || !slices.Equal(got.Finalizers, []string{finalizer}) {
+	if got := listed(t, w, n.Name, rich, anyState); !got.EmptyDir || got.Volumes ||
+		!slices.Equal(got.Finalizers, []string{finalizer}) {
 		t.Errorf("got %+v; want it to have an emptyDir and a finalizer", got)
 	} else if !maps.Equal(got.Annotations, map[string]string{spot.AnnotationPrefix + "test": "yes"}) {
 		t.Errorf("the annotations of the pod: got %q; want those of ours", got.Annotations)
@@ -65,7 +66,8 @@ func finalizerKeeps(t *testing.T, w World) {
 // noGraceRemoves is how pods of a stopped instance are removed: no kubelet is left to terminate them.
 func noGraceRemoves(t *testing.T, w World) {
 	n := w.AddNode(t)
-	ending, running := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second}), w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second})
+	ending, running := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second}),
+		w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second})
 	w.PowerOff(t, n.Name)
 	if err := w.Cluster().Delete(t.Context(), ending, 2*time.Second, false); err != nil {
 		t.Fatal(err)
@@ -175,7 +177,8 @@ func permissionsAreReported(t *testing.T, w World) {
 	} {
 		allowed, reason, err := w.Cluster().Allowed(t.Context(), q.verb, q.group, q.resource, q.subresource)
 		if err != nil || allowed != q.want || allowed && reason == "" {
-			t.Errorf("%s %s/%s/%s: got %v, %q, %v; want %v", q.verb, q.group, q.resource, q.subresource, allowed, reason, err, q.want)
+			t.Errorf("%s %s/%s/%s: got %v, %q, %v; want %v", q.verb, q.group, q.resource, q.subresource, allowed,
+				reason, err, q.want)
 		}
 	}
 }

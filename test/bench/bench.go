@@ -87,9 +87,10 @@ func (b *bench) logf(format string, args ...any) {
 	fmt.Fprintf(b.log, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
-// compare runs the scenario once per round with each drainer and returns a table of the medians. Each round starts with a
-// different drainer.
-func (b *bench) compare(ctx context.Context, title string, sc scenario, rounds int, columns []column, drainers []drainer) ([]table, error) {
+// compare runs the scenario once per round with each drainer and returns a table of the medians. Each round starts with
+// a different drainer.
+func (b *bench) compare(ctx context.Context, title string, sc scenario, rounds int, columns []column,
+	drainers []drainer) ([]table, error) {
 	if b.few {
 		drainers = []drainer{drainers[0], drainers[len(drainers)-1]}
 	}
@@ -136,7 +137,8 @@ func machine() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	_, rest, _ := strings.Cut(string(info), "model name\t: ")
 	model, _, _ := strings.Cut(rest, "\n")
-	return fmt.Sprintf("%s/%s, %d × %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cmp.Or(model, "unknown processor"))
+	return fmt.Sprintf("%s/%s, %d × %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(),
+		cmp.Or(model, "unknown processor"))
 }
 
 // loadAverage returns the load average of the last minute.

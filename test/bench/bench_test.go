@@ -45,7 +45,8 @@ func TestQuick(t *testing.T) {
 			}
 			for _, row := range table.rows {
 				if len(row.cells) != len(table.columns) {
-					t.Errorf("%s: %s has %d cells for %d columns", table.title, row.name, len(row.cells), len(table.columns))
+					t.Errorf("%s: %s has %d cells for %d columns", table.title, row.name, len(row.cells),
+						len(table.columns))
 				}
 				for i, v := range row.cells {
 					if math.IsNaN(v) || v < 0 {
@@ -61,7 +62,8 @@ func TestQuick(t *testing.T) {
 	for _, trial := range r.trials {
 		incomplete := trial.scenario.guarded && strings.HasPrefix(trial.drainer, "kubectl")
 		if drained := int(trial.stats.nodesEmpty) == len(trial.scenario.nodes); drained == incomplete {
-			t.Errorf("%s: %s drained %v of %d nodes", trial.title, trial.drainer, trial.stats.nodesEmpty, len(trial.scenario.nodes))
+			t.Errorf("%s: %s drained %v of %d nodes", trial.title, trial.drainer, trial.stats.nodesEmpty,
+				len(trial.scenario.nodes))
 		}
 		if trial.stats.requests == 0 || math.IsInf(trial.stats.lastCordon, 0) {
 			t.Errorf("%s: no records of %s: %+v", trial.title, trial.drainer, trial.stats)

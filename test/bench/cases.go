@@ -66,9 +66,10 @@ func quick() sizes {
 // Columns of more than one case.
 var (
 	lastCordon   = column{name: "last cordon", unit: seconds, value: func(s stats) float64 { return s.lastCordon }}
-	lastEviction = column{name: "last eviction accepted", unit: seconds, value: func(s stats) float64 { return s.lastEviction }}
-	requests     = column{name: "requests", value: func(s stats) float64 { return s.requests }}
-	returned     = column{name: "returned", unit: seconds, value: func(s stats) float64 { return s.returned }}
+	lastEviction = column{name: "last eviction accepted", unit: seconds,
+		value: func(s stats) float64 { return s.lastEviction }}
+	requests = column{name: "requests", value: func(s stats) float64 { return s.requests }}
+	returned = column{name: "returned", unit: seconds, value: func(s stats) float64 { return s.returned }}
 )
 
 // drain measures Spot warnings for one, several and many nodes at once.
@@ -82,8 +83,10 @@ func (b *bench) drain(ctx context.Context) (tables []table, err error) {
 		t, err := b.compare(ctx, w.String(), w.scenario(b), w.rounds, []column{
 			lastCordon,
 			lastEviction,
-			{name: "last node empty, beyond the pods' stop", unit: seconds, value: func(s stats) float64 { return s.empty }},
-			{name: "nodes empty at 120 s", total: float64(w.nodes), value: func(s stats) float64 { return s.nodesEmpty }},
+			{name: "last node empty, beyond the pods' stop", unit: seconds,
+				value: func(s stats) float64 { return s.empty }},
+			{name: "nodes empty at 120 s", total: float64(w.nodes),
+				value: func(s stats) float64 { return s.nodesEmpty }},
 			requests,
 			{name: "Kubernetes Events", plain: true, value: func(s stats) float64 { return s.events }},
 			returned,
@@ -105,7 +108,8 @@ func (b *bench) guarded(ctx context.Context) ([]table, error) {
 		"the instance terminates after %s", pods, sc.stop, sc.timeLeft)
 	return b.compare(ctx, title, sc, 1, []column{
 		{name: "pods that got SIGTERM in time", total: pods, value: func(s stats) float64 { return s.podsTerminated }},
-		{name: "pods that stopped by themselves in time", total: pods, value: func(s stats) float64 { return s.podsExited }},
+		{name: "pods that stopped by themselves in time", total: pods,
+			value: func(s stats) float64 { return s.podsExited }},
 		{name: "requests refused", value: func(s stats) float64 { return s.refused }},
 		requests,
 		returned,
@@ -121,11 +125,15 @@ func (b *bench) latency(ctx context.Context) ([]table, error) {
 		{name: "cordon", unit: milliseconds, value: func(s stats) float64 { return s.firstCordon * 1000 }},
 		{name: "first eviction", unit: milliseconds, value: func(s stats) float64 { return s.firstEviction * 1000 }},
 		{name: "last eviction", unit: milliseconds, value: func(s stats) float64 { return s.lastEviction * 1000 }},
-		{name: "round trips before the first request", plain: true, value: func(s stats) float64 { return s.roundsBefore }},
-		{name: "to the cordon, by the order of requests", plain: true, value: func(s stats) float64 { return s.tripsToCordon }},
+		{name: "round trips before the first request", plain: true,
+			value: func(s stats) float64 { return s.roundsBefore }},
+		{name: "to the cordon, by the order of requests", plain: true,
+			value: func(s stats) float64 { return s.tripsToCordon }},
 		{name: "to the cordon, by the time", plain: true, value: func(s stats) float64 { return s.roundsToCordon }},
-		{name: "to the first eviction, by the order", plain: true, value: func(s stats) float64 { return s.tripsToEviction }},
-		{name: "to the first eviction, by the time", plain: true, value: func(s stats) float64 { return s.roundsToEviction }},
+		{name: "to the first eviction, by the order", plain: true,
+			value: func(s stats) float64 { return s.tripsToEviction }},
+		{name: "to the first eviction, by the time", plain: true,
+			value: func(s stats) float64 { return s.roundsToEviction }},
 	}, []drainer{kopsSpot, kopsSpotWarm, kubectlA, kubectlB, kubectlC})
 }
 

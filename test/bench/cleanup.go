@@ -36,8 +36,8 @@ type cleanupMethod struct {
 	do          func(n *lostNode, ctx context.Context) error
 }
 
-// cleanup measures how long it takes until a StatefulSet's pod with a volume is Ready again after its instance terminates
-// without notice. It uses its own control plane, whose node lifecycle controller watches heartbeats.
+// cleanup measures how long it takes until a StatefulSet's pod with a volume is Ready again after its instance
+// terminates without notice. It uses its own control plane, whose node lifecycle controller watches heartbeats.
 func (b *bench) cleanup(ctx context.Context) (_ []table, err error) {
 	cp, err := testenv.StartControlPlane(ctx, testenv.Options{Log: b.log, MaxWaitForUnmount: b.lost.unmount})
 	if err != nil {
@@ -48,13 +48,16 @@ func (b *bench) cleanup(ctx context.Context) (_ []table, err error) {
 		return nil, err
 	}
 	methods := []cleanupMethod{
-		{name: "kops-spot, on the event that the instance is terminated", rounds: b.lost.rounds, do: (*lostNode).handleEvent},
-		{name: "the same, with a pod that was already terminating", terminating: true, rounds: b.lost.rounds, do: (*lostNode).handleEvent},
+		{name: "kops-spot, on the event that the instance is terminated", rounds: b.lost.rounds,
+			do: (*lostNode).handleEvent},
+		{name: "the same, with a pod that was already terminating", terminating: true, rounds: b.lost.rounds,
+			do: (*lostNode).handleEvent},
 	}
 	if b.lost.others {
 		const nodeDeletion = 10 * time.Second // as the cloud controller would
 		methods = append(methods,
-			cleanupMethod{name: "pod force-deleted, as with kubectl delete --force", rounds: 1, do: (*lostNode).deletePod},
+			cleanupMethod{name: "pod force-deleted, as with kubectl delete --force", rounds: 1,
+				do: (*lostNode).deletePod},
 			cleanupMethod{name: fmt.Sprintf("Node deleted after %s", nodeDeletion), rounds: 1,
 				do: func(n *lostNode, ctx context.Context) error {
 					if err := sleep(ctx, nodeDeletion); err != nil {
@@ -102,7 +105,8 @@ func (n *lostNode) try(ctx context.Context, m cleanupMethod) (time.Duration, err
 	name := n.node.Object().Name
 	// Cordon, as after a warning: the node stays Ready for most of a minute and could get the replacement pod.
 	cordon := []byte(`{"spec":{"unschedulable":true}}`)
-	if _, err := n.cp.Client().CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, cordon, metav1.PatchOptions{}); err != nil {
+	if _, err := n.cp.Client().CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, cordon,
+		metav1.PatchOptions{}); err != nil {
 		return 0, err
 	}
 	if m.terminating {
@@ -172,7 +176,8 @@ func (n *lostNode) setUp(ctx context.Context) (uid string, err error) {
 				NodeSelector: map[string]string{"lost": n.name},
 				Containers:   []corev1.Container{{Name: "main", Image: "example/db"}},
 				Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
-					PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}}}}}, metav1.CreateOptions{})
+					PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}}}}},
+		metav1.CreateOptions{})
 	if err != nil {
 		return "", err
 	}
@@ -196,7 +201,8 @@ func (n *lostNode) waitForPod(ctx context.Context, old string) (uid string, err 
 }
 
 func (n *lostNode) deletePod(ctx context.Context) error {
-	return n.cp.Client().CoreV1().Pods(n.name).Delete(ctx, "db-0", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+	return n.cp.Client().CoreV1().Pods(n.name).Delete(ctx, "db-0",
+		metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
 }
 
 func (n *lostNode) deleteNode(ctx context.Context) error {
@@ -219,6 +225,7 @@ func (n *lostNode) handleEvent(ctx context.Context) error {
 	account.SetState(n.node.InstanceID, "terminated")
 	account.Delay(spottest.AnyOperation, awsCall)
 	h := &handler.Handler{Cluster: c, Cloud: account.Cloud(), Policy: spot.DefaultPolicy(clusterName)}
-	return handle(ctx, h, spot.CleanedUp, spot.Interruption{EventID: n.name, Kind: spot.StateChange, State: "terminated",
-		Instance: n.node.InstanceID, Region: region, Time: time.Now()})
+	return handle(ctx, h, spot.CleanedUp,
+		spot.Interruption{EventID: n.name, Kind: spot.StateChange, State: "terminated",
+			Instance: n.node.InstanceID, Region: region, Time: time.Now()})
 }

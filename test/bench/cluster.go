@@ -89,7 +89,8 @@ func (c *cluster) logs(ctx context.Context) ([]testenv.AuditRecord, []testenv.Ku
 }
 
 // waitForPods polls the pods until they meet the condition.
-func (c *cluster) waitForPods(ctx context.Context, what string, timeout time.Duration, condition func([]corev1.Pod) bool) error {
+func (c *cluster) waitForPods(ctx context.Context, what string, timeout time.Duration,
+	condition func([]corev1.Pod) bool) error {
 	err := wait.PollUntilContextTimeout(ctx, pollInterval, timeout, true, func(ctx context.Context) (bool, error) {
 		pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 		return err == nil && condition(pods.Items), err

@@ -50,14 +50,16 @@ func (b *bench) cold(ctx context.Context) ([]table, error) {
 		return nil, err
 	}
 	t := table{title: fmt.Sprintf("median of %d cold starts, with an ignored event", b.starts), columns: []column{
-		{name: "init", unit: milliseconds}, {name: "first response", unit: milliseconds}, {name: "resident memory, MB"}}}
+		{name: "init", unit: milliseconds}, {name: "first response", unit: milliseconds},
+		{name: "resident memory, MB"}}}
 	if b.zips {
 		for _, arch := range architectures {
 			t.columns = append(t.columns, column{name: "zip for " + arch, unit: megabytes})
 		}
 	}
 	for _, f := range binaries {
-		t.rows = append(t.rows, row{f.title, append([]float64{median(f.init), median(f.answer), median(f.memory)}, f.zips...)})
+		t.rows = append(t.rows, row{f.title,
+			append([]float64{median(f.init), median(f.answer), median(f.memory)}, f.zips...)})
 	}
 	return []table{t}, nil
 }
@@ -66,8 +68,9 @@ func (b *bench) cold(ctx context.Context) ([]table, error) {
 func startBinaries(ctx context.Context, binaries []binary, n int) error {
 	var functions []fakelambda.Function
 	for i, b := range binaries {
-		functions = append(functions, fakelambda.Function{Name: fmt.Sprint("function-", i), Bootstrap: b.bootstrap, Environment: b.env,
-			Timeout: time.Minute, MemorySize: 256})
+		functions = append(functions, fakelambda.Function{Name: fmt.Sprint("function-", i), Bootstrap: b.bootstrap,
+			Environment: b.env,
+			Timeout:     time.Minute, MemorySize: 256})
 	}
 	s, err := fakelambda.New(fakelambda.Options{Functions: functions})
 	if err != nil {
@@ -121,8 +124,10 @@ func buildBinaries(ctx context.Context, dir string, zips bool) ([]binary, error)
 	for _, arch := range built {
 		out := filepath.Join(dir, arch, "bootstrap")
 		// The Makefile's flags.
-		err := command(ctx, filepath.Join(root, "test"), []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch, "GOWORK=off"},
-			"go", "build", "-trimpath", "-buildvcs=false", "-tags", "lambda.norpc", "-ldflags", "-s -w -buildid=", "-o", out, "./bench/empty")
+		err := command(ctx, filepath.Join(root, "test"),
+			[]string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + arch, "GOWORK=off"},
+			"go", "build", "-trimpath", "-buildvcs=false", "-tags", "lambda.norpc", "-ldflags", "-s -w -buildid=", "-o",
+			out, "./bench/empty")
 		if err != nil {
 			return nil, err
 		}
@@ -130,7 +135,8 @@ func buildBinaries(ctx context.Context, dir string, zips bool) ([]binary, error)
 			continue
 		}
 		zip := filepath.Join(dir, "empty-"+arch+".zip")
-		if err := command(ctx, root, nil, "go", "run", "./tools/zip", zip, out, filepath.Join(root, "LICENSE")); err != nil {
+		if err := command(ctx, root, nil, "go", "run", "./tools/zip", zip, out,
+			filepath.Join(root, "LICENSE")); err != nil {
 			return nil, err
 		}
 		if err := empty.measureZip(zip); err != nil {

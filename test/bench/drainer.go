@@ -55,8 +55,8 @@ var (
 	kopsSpotWarm = newKopsSpot("kops-spot, connected before", true)
 )
 
-// newKopsSpot handles one event per node, each with a separate client, as separate execution environments do. If warm, the
-// clients are connected to the API server before the event.
+// newKopsSpot handles one event per node, each with a separate client, as separate execution environments do. If warm,
+// the clients are connected to the API server before the event.
 func newKopsSpot(name string, warm bool) drainer {
 	return drainer{name: name, prepare: func(ctx context.Context, t target) (drainFunc, error) {
 		cloud := autoScalingGroup(t.nodes)
@@ -109,7 +109,8 @@ func autoScalingGroup(nodes []testenv.Node) *spottest.Cloud {
 	for i, n := range nodes {
 		instances[i] = spottest.Instance{ID: n.InstanceID, PrivateIP: n.PrivateIP, Zone: n.Zone, Spot: true}
 	}
-	a.AddGroup(spottest.Group{Name: "nodes." + clusterName, Min: 1, Tags: map[string]string{spot.TagCluster: clusterName}, Spot: true,
+	a.AddGroup(spottest.Group{Name: "nodes." + clusterName, Min: 1,
+		Tags: map[string]string{spot.TagCluster: clusterName}, Spot: true,
 		LaunchTime: time.Minute, DetachTime: time.Second}, instances...)
 	a.Delay(spottest.AnyOperation, awsCall)
 	return a.Cloud()

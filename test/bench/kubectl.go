@@ -22,17 +22,18 @@ type kubectl struct {
 	clientPerNode bool    // instead of one for all
 	qps           float32 // of each client; 0 is client-go's default of 5 with bursts of 10, -1 is no limit
 	workers       int     // nodes drained at a time; 0 is all
-	// lookups finds the node by provider ID, as kOps' node termination handler does: it lists all nodes twice and lists by
-	// hostname label five times. Without it, the name is known and one request reads the node.
+	// lookups finds the node by provider ID, as kOps' node termination handler does: it lists all nodes twice and lists
+	// by hostname label five times. Without it, the name is known and one request reads the node.
 	lookups bool
 }
 
 var (
 	// kubectlA has the settings of kOps' node termination handler.
 	kubectlA        = kubectl{workers: 10}.drainer("kubectl drain (a): one client, default limit, 10 workers")
-	kubectlALookups = kubectl{workers: 10, lookups: true}.drainer("kubectl drain (a) with the lookups of kOps' node termination handler")
-	kubectlB        = kubectl{clientPerNode: true}.drainer("kubectl drain (b): a client a node, default limit")
-	kubectlC        = kubectl{qps: -1, workers: 50}.drainer("kubectl drain (c): one client, no limit, 50 workers")
+	kubectlALookups = kubectl{workers: 10,
+		lookups: true}.drainer("kubectl drain (a) with the lookups of kOps' node termination handler")
+	kubectlB = kubectl{clientPerNode: true}.drainer("kubectl drain (b): a client a node, default limit")
+	kubectlC = kubectl{qps: -1, workers: 50}.drainer("kubectl drain (c): one client, no limit, 50 workers")
 )
 
 func (k kubectl) drainer(name string) drainer {
@@ -75,7 +76,8 @@ func (k kubectl) prepare(ctx context.Context, t target) (drainFunc, error) {
 }
 
 // drainNode does what kubectl drain does, with a timeout.
-func (k kubectl) drainNode(ctx context.Context, client kubernetes.Interface, n testenv.Node, timeout time.Duration) error {
+func (k kubectl) drainNode(ctx context.Context, client kubernetes.Interface, n testenv.Node,
+	timeout time.Duration) error {
 	node, err := k.find(ctx, client, n.Object())
 	if err != nil {
 		return err
@@ -102,7 +104,8 @@ func (k kubectl) drainNode(ctx context.Context, client kubernetes.Interface, n t
 }
 
 // find reads the node from the API server.
-func (k kubectl) find(ctx context.Context, client kubernetes.Interface, want *corev1.Node) (found *corev1.Node, err error) {
+func (k kubectl) find(ctx context.Context, client kubernetes.Interface, want *corev1.Node) (found *corev1.Node,
+	err error) {
 	nodes := client.CoreV1().Nodes()
 	if !k.lookups {
 		if found, err = nodes.Get(ctx, want.Name, metav1.GetOptions{}); err != nil {

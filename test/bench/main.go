@@ -1,5 +1,5 @@
-// Command bench compares kops-spot with kubectl's drain library on one control plane, and its cold start with that of an
-// empty function. It prints tables and has no thresholds. docs/benchmarks.md is the output of the last complete run.
+// Command bench compares kops-spot with kubectl's drain library on one control plane, and its cold start with that of
+// an empty function. It prints tables and has no thresholds. docs/benchmarks.md is the output of the last complete run.
 package main
 
 import (
@@ -34,15 +34,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	small := flags.Bool("quick", false, "run each case once with small sizes, as a smoke test")
 	file := flags.String("write", "", "write the results to a Markdown `file`, such as ../docs/benchmarks.md")
-	flags.Func("only", "run only these `cases`, separated by commas: "+strings.Join(names, ", "), func(value string) error {
-		for name := range strings.SplitSeq(value, ",") {
-			if !slices.Contains(names, name) {
-				return fmt.Errorf("unknown case %q", name)
+	flags.Func("only", "run only these `cases`, separated by commas: "+strings.Join(names, ", "),
+		func(value string) error {
+			for name := range strings.SplitSeq(value, ",") {
+				if !slices.Contains(names, name) {
+					return fmt.Errorf("unknown case %q", name)
+				}
+				only = append(only, name)
 			}
-			only = append(only, name)
-		}
-		return nil
-	})
+			return nil
+		})
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -61,8 +61,8 @@ func (c *cluster) try(ctx context.Context, d drainer, sc scenario) (t trial, err
 	if t.pods, err = c.setUp(ctx, sc, c.trials); err != nil {
 		return t, err
 	}
-	// Each trial has its own proxy, which counts the bytes received and closes all connections at the end. An unused client
-	// would otherwise keep them open and keep pinging the server.
+	// Each trial has its own proxy, which counts the bytes received and closes all connections at the end. An unused
+	// client would otherwise keep them open and keep pinging the server.
 	proxy, err := testenv.StartProxy(strings.TrimPrefix(c.cp.AdminConfig().Host, "https://"), sc.latency)
 	if err != nil {
 		return t, err
@@ -121,15 +121,18 @@ func (c *cluster) setUp(ctx context.Context, sc scenario, serial int) ([]pod, er
 	}); err != nil || !sc.guarded {
 		return pods, err
 	}
-	return pods, wait.PollUntilContextTimeout(ctx, pollInterval, time.Minute, true, func(ctx context.Context) (bool, error) {
-		budget, err := c.client.PolicyV1().PodDisruptionBudgets(namespace).Get(ctx, fmt.Sprintf("run%d", serial), metav1.GetOptions{})
-		return err == nil && int(budget.Status.CurrentHealthy) == len(sc.nodes), err
-	})
+	return pods, wait.PollUntilContextTimeout(ctx, pollInterval, time.Minute, true,
+		func(ctx context.Context) (bool, error) {
+			budget, err := c.client.PolicyV1().PodDisruptionBudgets(namespace).Get(ctx, fmt.Sprintf("run%d", serial),
+				metav1.GetOptions{})
+			return err == nil && int(budget.Status.CurrentHealthy) == len(sc.nodes), err
+		})
 }
 
 func (c *cluster) deletePods(ctx context.Context) error {
 	now := metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))}
-	if err := c.client.PolicyV1().PodDisruptionBudgets(namespace).DeleteCollection(ctx, now, metav1.ListOptions{}); err != nil {
+	if err := c.client.PolicyV1().PodDisruptionBudgets(namespace).DeleteCollection(ctx, now,
+		metav1.ListOptions{}); err != nil {
 		return err
 	}
 	if err := c.client.CoreV1().Pods(namespace).DeleteCollection(ctx, now, metav1.ListOptions{}); err != nil {
@@ -161,7 +164,8 @@ func (sc scenario) pod(serial, node, number int) *corev1.Pod {
 	}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("run%d-node%d-pod%d", serial, node, number), Labels: labels,
-			Annotations: map[string]string{testenv.ReadyAfterAnnotation: "1ms", testenv.ExitAfterAnnotation: sc.stop.String()}},
+			Annotations: map[string]string{testenv.ReadyAfterAnnotation: "1ms",
+				testenv.ExitAfterAnnotation: sc.stop.String()}},
 		Spec: corev1.PodSpec{NodeName: sc.nodes[node].Object().Name,
 			TerminationGracePeriodSeconds: new(int64(cmp.Or(sc.grace, 30*time.Second) / time.Second)),
 			Containers:                    []corev1.Container{{Name: "main", Image: "example/app"}}},
@@ -172,7 +176,8 @@ func (c *cluster) guard(ctx context.Context, serial int) error {
 	_, err := c.client.PolicyV1().PodDisruptionBudgets(namespace).Create(ctx, &policyv1.PodDisruptionBudget{
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("run%d", serial)},
 		Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: new(intstr.FromInt32(1 << 20)), // more than there are
-			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"guarded": fmt.Sprint(serial)}}}}, metav1.CreateOptions{})
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"guarded": fmt.Sprint(serial)}}}},
+		metav1.CreateOptions{})
 	return err
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// stats are the measured values. They come from the records of the API server and the kubelets, not from the drainer, which
-// may return before its nodes are empty or long after. Times are in seconds from the event; +Inf means never.
+// stats are the measured values. They come from the records of the API server and the kubelets, not from the drainer,
+// which may return before its nodes are empty or long after. Times are in seconds from the event; +Inf means never.
 type stats struct {
 	firstCordon, lastCordon     float64 // answered
 	firstEviction, lastEviction float64 // answered
@@ -28,8 +28,8 @@ type stats struct {
 
 	// Trips is the length of the longest chain of sequential requests that leads to the first cordon or eviction.
 	tripsToCordon, tripsToEviction float64
-	// Rounds are times in units of scenario.latency until the first request was sent, and until the response to the first
-	// cordon or eviction arrived, without the server's processing time for that request.
+	// Rounds are times in units of scenario.latency until the first request was sent, and until the response to the
+	// first cordon or eviction arrived, without the server's processing time for that request.
 	roundsBefore, roundsToCordon, roundsToEviction float64
 }
 
@@ -49,7 +49,8 @@ func readStats(trials []trial, requests []testenv.AuditRecord, pods []testenv.Ku
 		t := &trials[i]
 		t.stats = stats{returned: t.returned.Seconds(), received: float64(t.received) / 1e6}
 		// Requests before the event are part of the preparation.
-		t.readRequests(slices.DeleteFunc(byAgent[t.id], func(r testenv.AuditRecord) bool { return r.Received.Before(t.start) }))
+		t.readRequests(slices.DeleteFunc(byAgent[t.id],
+			func(r testenv.AuditRecord) bool { return r.Received.Before(t.start) }))
 		t.readPods(byPod)
 	}
 }
@@ -114,8 +115,8 @@ func (t *trial) rounds(r testenv.AuditRecord) float64 {
 	return r.Received.Sub(t.start).Seconds()/t.scenario.latency.Seconds() + 0.5
 }
 
-// trips returns the length of the longest chain of requests that ends with last, in which each request arrived late enough
-// to have been sent after the response to the previous one.
+// trips returns the length of the longest chain of requests that ends with last, in which each request arrived late
+// enough to have been sent after the response to the previous one.
 func (t *trial) trips(all []testenv.AuditRecord, last testenv.AuditRecord) int {
 	longest := make([]int, len(all)) // chain that ends with each request; all is sorted by arrival
 	for i, r := range all {

@@ -10,13 +10,14 @@ import (
 
 const ms = time.Millisecond
 
-// TestStatsOfOneDrain uses a round trip of 20 ms: the node is read, then cordoned while its pods are listed, then one pod is
-// evicted and the eviction of another is refused.
+// TestStatsOfOneDrain uses a round trip of 20 ms: the node is read, then cordoned while its pods are listed, then one
+// pod is evicted and the eviction of another is refused.
 func TestStatsOfOneDrain(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	request := func(id, verb, resource, sub, name string, code int, in, out time.Duration) testenv.AuditRecord {
-		return testenv.AuditRecord{ID: id, UserAgent: "bench/1", Verb: verb, Resource: resource, Subresource: sub, Name: name,
+		return testenv.AuditRecord{ID: id, UserAgent: "bench/1", Verb: verb, Resource: resource, Subresource: sub,
+			Name: name,
 			Code: code, Received: at(in), Answered: at(out)}
 	}
 	requests := []testenv.AuditRecord{
@@ -28,7 +29,8 @@ func TestStatsOfOneDrain(t *testing.T) {
 		request("5", "create", "pods", "eviction", "b", 429, 99*ms, 101*ms),
 		request("6", "create", "pods", "eviction", "b", 201, 700*ms, 710*ms),
 		request("7", "create", "events", "", "", 201, 720*ms, 721*ms),
-		{ID: "8", UserAgent: "bench/2", Verb: "list", Resource: "nodes", Code: 200, Received: at(ms), Answered: at(2 * ms)},
+		{ID: "8", UserAgent: "bench/2", Verb: "list", Resource: "nodes", Code: 200, Received: at(ms),
+			Answered: at(2 * ms)},
 	}
 	pods := []testenv.KubeletRecord{
 		{UID: "ua", Event: testenv.PodSigTerm, Time: at(105 * ms)},
@@ -39,11 +41,13 @@ func TestStatsOfOneDrain(t *testing.T) {
 		{UID: "ub", Event: testenv.PodRemoved, Time: at(3010 * ms)},
 	}
 	trials := []trial{{id: "bench/1", start: start, end: at(2 * time.Second), returned: 4 * time.Second, received: 2e6,
-		pods:     []pod{{uid: "ua", node: "n"}, {uid: "ub", node: "n"}},
-		scenario: scenario{nodes: []testenv.Node{{Name: "n", InstanceID: "i-1"}}, pods: 2, stop: time.Second, latency: 20 * ms}}}
+		pods: []pod{{uid: "ua", node: "n"}, {uid: "ub", node: "n"}},
+		scenario: scenario{nodes: []testenv.Node{{Name: "n", InstanceID: "i-1"}}, pods: 2, stop: time.Second,
+			latency: 20 * ms}}}
 	readStats(trials, requests, pods)
 	got := trials[0].stats
-	want := stats{firstCordon: 0.078, lastCordon: 0.078, firstEviction: 0.105, lastEviction: 0.71, empty: 2.01, returned: 4,
+	want := stats{firstCordon: 0.078, lastCordon: 0.078, firstEviction: 0.105, lastEviction: 0.71, empty: 2.01,
+		returned: 4,
 		requests: 6, events: 1, refused: 1, received: 2, nodesEmpty: 0, podsTerminated: 2, podsExited: 1,
 		tripsToCordon: 2, tripsToEviction: 3, roundsBefore: 2, roundsToCordon: 4.15, roundsToEviction: 5.45}
 	if got != want {

@@ -28,7 +28,8 @@ func TestTable(t *testing.T) {
 	}
 	var b strings.Builder
 	example.text(&b)
-	if want := "theirs    12.3 s (100×)   79 (2.3×)  20 of 50  2      3.50 MB (0.5×)\n"; !strings.Contains(b.String(), want) {
+	if want := "theirs    12.3 s (100×)   79 (2.3×)  20 of 50  2      3.50 MB (0.5×)\n"; !strings.Contains(b.String(),
+		want) {
 		t.Errorf("%q is not in\n%s", want, b.String())
 	}
 }

@@ -28,15 +28,15 @@ type Mapping = protocol.Mapping
 
 // AuthenticatorOptions configure an authenticator.
 type AuthenticatorOptions struct {
-	ClusterID string // that tokens must be made for; kOps' is the cluster's name
+	ClusterID string // must match the tokens; kOps uses the cluster's name
 	// Mode is one of the above, or several with commas between. Empty is MountedFile.
 	Mode       string
-	Mappings   []Mapping          // of MountedFile
-	Identities []fakests.Identity // whom STS knows
-	// Kubeconfig is of the cluster that the other modes read.
+	Mappings   []Mapping          // for MountedFile
+	Identities []fakests.Identity // known to STS
+	// Kubeconfig is for the cluster that the other modes read.
 	Kubeconfig string
-	// Dir is for the authenticator's files, authenticator.log among them: it is made if need be, and stays. Empty is a
-	// temporary directory that goes with Stop.
+	// Dir has the authenticator's files, including authenticator.log. It is created if necessary and kept. Empty is a
+	// temporary directory that Stop removes.
 	Dir string
 	// Log receives the progress of a long build. May be nil.
 	Log io.Writer
@@ -46,8 +46,8 @@ func (o AuthenticatorOptions) modes() []string {
 	return strings.Split(cmp.Or(o.Mode, MountedFile), ",")
 }
 
-// Authenticator is the unmodified server of aws-iam-authenticator, with a fake STS. It stops with Stop or when this process
-// exits.
+// Authenticator is the unmodified server of aws-iam-authenticator, with a fake STS. It stops with Stop or when this
+// process exits.
 type Authenticator struct {
 	opts    AuthenticatorOptions
 	program string
@@ -62,8 +62,8 @@ type Authenticator struct {
 	stop    func() error
 }
 
-// startAuthenticator builds the authenticator if it is not built yet, which takes a minute once, starts it, and
-// returns when it takes tokens. Its apiServerFlags are for the control plane, which is started after it.
+// startAuthenticator builds the authenticator if necessary, which takes a minute the first time, starts it and returns
+// when it accepts tokens. Its apiServerFlags are for the control plane, which is started after it.
 func startAuthenticator(ctx context.Context, opts AuthenticatorOptions) (*Authenticator, error) {
 	if opts.Log == nil {
 		opts.Log = io.Discard
@@ -75,19 +75,20 @@ func startAuthenticator(ctx context.Context, opts AuthenticatorOptions) (*Authen
 	a := &Authenticator{opts: opts, program: program, sts: fakests.New(opts.Identities...)}
 	a.stop = sync.OnceValue(a.end)
 	if err := a.prepare(); err != nil {
-		_ = a.Stop() // err says more
+		_ = a.Stop() // the first error says more
 		return nil, fmt.Errorf("starting the authenticator: %w", err)
 	}
 	if err := a.start(ctx); err != nil {
-		_ = a.Stop() // err says more
+		_ = a.Stop() // the first error says more
 		return nil, fmt.Errorf("starting the authenticator: %w", err)
 	}
 	return a, nil
 }
 
-// StartWithAuthenticator starts a control plane that logs in through an authenticator. The API server wants the
-// authenticator's keys, which the authenticator makes at its first start: a mode that reads the API server comes with Restart.
-func StartWithAuthenticator(ctx context.Context, opts Options, auth AuthenticatorOptions) (*ControlPlane, *Authenticator, error) {
+// StartWithAuthenticator starts a control plane that authenticates users through an authenticator. The authenticator
+// creates the keys for the API server at its first start, so modes that read the API server require Restart.
+func StartWithAuthenticator(ctx context.Context, opts Options, auth AuthenticatorOptions) (*ControlPlane,
+	*Authenticator, error) {
 	a, err := startAuthenticator(ctx, auth)
 	if err != nil {
 		return nil, nil, err
@@ -112,7 +113,8 @@ func (a *Authenticator) prepare() error {
 	if err := os.MkdirAll(a.opts.Dir, 0o700); err != nil {
 		return err
 	}
-	if a.log, err = os.OpenFile(filepath.Join(a.opts.Dir, "authenticator.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+	if a.log, err = os.OpenFile(filepath.Join(a.opts.Dir, "authenticator.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND,
+		0o600); err != nil {
 		return err
 	}
 	a.endpoint, err = a.sts.Listen()
@@ -137,14 +139,15 @@ func (a *Authenticator) start(ctx context.Context) error {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return err
 	}
-	a.process, err = startProcess(ctx, "authenticator", a.program, a.log, &a.ready, "-until-stdin-closes", "-config", file)
+	a.process, err = startProcess(ctx, "authenticator", a.program, a.log, &a.ready, "-until-stdin-closes", "-config",
+		file)
 	return err
 }
 
-// Restart restarts the authenticator with changed options, as a rollout of its DaemonSet does. Its address, keys and STS do
-// not change, nor do Dir, Identities and Log.
+// Restart restarts the authenticator with changed options, as a rollout of its DaemonSet does. Its address, keys and
+// STS stay the same, and so must Dir, Identities and Log.
 func (a *Authenticator) Restart(ctx context.Context, change func(*AuthenticatorOptions)) error {
-	if a.process != nil { // or an earlier restart failed
+	if a.process != nil { // nil if an earlier restart failed
 		if err := a.process.stop(); err != nil {
 			return fmt.Errorf("stopping the authenticator: %w", err)
 		}
@@ -159,8 +162,8 @@ func (a *Authenticator) Restart(ctx context.Context, change func(*AuthenticatorO
 	return nil
 }
 
-// Stop stops the authenticator and its STS. It returns an error if the authenticator had failed before. Later calls return
-// the result of the first.
+// Stop stops the authenticator and its STS. It returns an error if the authenticator had failed before. Later calls
+// return the result of the first.
 func (a *Authenticator) Stop() error { return a.stop() }
 
 func (a *Authenticator) end() error {
@@ -183,7 +186,7 @@ func (a *Authenticator) end() error {
 func (a *Authenticator) apiServerFlags() []string {
 	return []string{
 		"--authentication-token-webhook-config-file=" + a.ready.Kubeconfig,
-		// The only version that the authenticator speaks.
+		// The only version that the authenticator supports.
 		"--authentication-token-webhook-version=v1beta1",
 	}
 }

@@ -37,22 +37,23 @@ const (
 	namespace    = "contract"
 )
 
-// world is a control plane whose users log in through the authenticator, and who may try.
+// world is a control plane whose users authenticate through the authenticator, and two identities.
 type world struct {
 	*testing.T
 	cp       *testenv.ControlPlane
 	auth     *testenv.Authenticator
 	log      string           // the authenticator's
-	handler  fakests.Identity // of the role that is mapped
-	stranger fakests.Identity // of one that is not
+	handler  fakests.Identity // of the mapped role
+	stranger fakests.Identity // of an unmapped role
 	tokens   int
 }
 
-// TestContract proves what every other test on the control plane takes for granted, and that the authenticator's own server
-// is what stands before it. Its parts share one of each.
+// TestContract proves what all other tests on the control plane rely on, with the authenticator's own server. Its parts
+// share one control plane.
 func TestContract(t *testing.T) {
 	dir := t.TempDir()
-	w := &world{log: filepath.Join(dir, "authenticator.log"), handler: fakests.RoleSession(awsAccount, "CastLambdaRoleForSpot", "kops-spot"),
+	w := &world{log: filepath.Join(dir, "authenticator.log"),
+		handler:  fakests.RoleSession(awsAccount, "CastLambdaRoleForSpot", "kops-spot"),
 		stranger: fakests.RoleSession(awsAccount, "SomeOtherRole", "kops-spot")}
 	var err error
 	w.cp, w.auth, err = testenv.StartWithAuthenticator(t.Context(), testenv.Options{Log: t.Output()},
@@ -62,16 +63,18 @@ func TestContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // an error if one of them had to be killed
+	t.Cleanup(func() { // fails if one of them had to be killed
 		if err := errors.Join(w.cp.Stop(), w.auth.Stop()); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := errors.Join(w.cp.CreateNodes(t.Context(), testenv.SpotNodes(1)...), w.cp.CreateNamespace(t.Context(), namespace)); err != nil {
+	if err := errors.Join(w.cp.CreateNodes(t.Context(), testenv.SpotNodes(1)...),
+		w.cp.CreateNamespace(t.Context(), namespace)); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]func(*world){
-		"Version": (*world).testVersion, "LogIn": (*world).testLogIn, "AuditLog": (*world).testAuditLog, "Kubelet": (*world).testKubelet,
+		"Version": (*world).testVersion, "LogIn": (*world).testAuthentication, "AuditLog": (*world).testAuditLog,
+		"Kubelet": (*world).testKubelet,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.T = t
@@ -87,35 +90,39 @@ func (w *world) testVersion() {
 	version, err := w.cp.Client().Discovery().ServerVersion()
 	w.must(err)
 	if got := version.GitVersion; got != testenv.KubernetesVersion || got != string(required[1]) {
-		w.Errorf("the server calls itself %s; go.mod requires %s", got, required[1])
+		w.Errorf("the server reports version %s; go.mod requires %s", got, required[1])
 	}
 }
 
-// testLogIn: who is mapped gets in by a token of its own for this cluster. Everybody else is told nothing but 401, whatever
-// is wrong; the reason is in the authenticator's log alone.
-func (w *world) testLogIn() {
+// testAuthentication: mapped identities authenticate with a token for this cluster. All others get a bare 401, and only
+// the authenticator's log has the reason.
+func (w *world) testAuthentication() {
 	const mismatch = "The request signature we calculated does not match"
 	for _, c := range []struct {
 		name   string
 		change func(*token)
 		clock  time.Duration // of STS
-		reason string        // empty for who gets in
+		reason string        // empty if accepted
 	}{
 		{name: "the handler"},
 		{name: "dated 14 minutes ago", change: func(k *token) { k.at = k.at.Add(-14 * time.Minute) }},
 		{name: "dated in 14 minutes", change: func(k *token) { k.at = k.at.Add(14 * time.Minute) }},
 		{name: "wrong secret", change: func(k *token) { k.identity.SecretAccessKey += "x" }, reason: mismatch},
 		{name: "wrong cluster ID", change: func(k *token) { k.clusterID = "other.example.com" }, reason: mismatch},
-		{name: "unknown key", change: func(k *token) { k.identity = fakests.User(awsAccount, "mallory") }, reason: "InvalidClientTokenId"},
+		{name: "unknown key", change: func(k *token) { k.identity = fakests.User(awsAccount, "mallory") },
+			reason: "InvalidClientTokenId"},
 		{name: "unmapped role", change: func(k *token) { k.identity = w.stranger }, reason: "Identity is not mapped"},
-		{name: "dated 20 minutes ago", change: func(k *token) { k.at = k.at.Add(-20 * time.Minute) }, reason: "X-Amz-Date parameter is expired"},
-		{name: "dated in 20 minutes", change: func(k *token) { k.at = k.at.Add(20 * time.Minute) }, reason: "Signature not yet current"},
-		{name: "signed for another region", change: func(k *token) { k.host = "sts.eu-west-1.amazonaws.com" }, reason: "valid region"},
+		{name: "dated 20 minutes ago", change: func(k *token) { k.at = k.at.Add(-20 * time.Minute) },
+			reason: "X-Amz-Date parameter is expired"},
+		{name: "dated in 20 minutes", change: func(k *token) { k.at = k.at.Add(20 * time.Minute) },
+			reason: "Signature not yet current"},
+		{name: "signed for another region", change: func(k *token) { k.host = "sts.eu-west-1.amazonaws.com" },
+			reason: "valid region"},
 		{name: "slow to STS alone", clock: 20 * time.Minute, reason: "Signature expired"},
 	} {
 		w.auth.STS().SetClock(c.clock)
 		before := w.said()
-		w.tokens++ // each is another: the API server remembers for two minutes whom it let in with a token
+		w.tokens++ // unique: the API server caches tokens for two minutes
 		k := token{identity: w.handler, clusterID: clusterID, host: tokenHost, at: time.Now(), expires: w.tokens}
 		if c.change != nil {
 			c.change(&k)
@@ -123,32 +130,38 @@ func (w *world) testLogIn() {
 		review, err := w.client(k.mint(w.T)).AuthenticationV1().SelfSubjectReviews().
 			Create(w.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		if c.reason == "" {
-			if user := review.Status.UserInfo; err != nil || user.Username != "kops-spot" || !slices.Equal(user.Groups, []string{handlerGroup, "system:authenticated"}) {
+			if user := review.Status.UserInfo; err != nil || user.Username != "kops-spot" ||
+				!slices.Equal(user.Groups, []string{handlerGroup, "system:authenticated"}) {
 				w.Errorf("%s: logged in as %+v, %v", c.name, user, err)
 			}
 			continue
 		}
-		if e, ok := errors.AsType[*apierrors.StatusError](err); !ok || e.ErrStatus.Code != 401 || e.ErrStatus.Message != "Unauthorized" {
+		if e, ok := errors.AsType[*apierrors.StatusError](err); !ok || e.ErrStatus.Code != 401 ||
+			e.ErrStatus.Message != "Unauthorized" {
 			w.Errorf("%s: %v; want a bare 401", c.name, err)
 		}
-		w.eventually(c.name+": the authenticator says "+c.reason, func() bool { return strings.Contains(w.said()[len(before):], c.reason) })
+		w.eventually(c.name+": the authenticator says "+c.reason,
+			func() bool { return strings.Contains(w.said()[len(before):], c.reason) })
 	}
 	w.auth.STS().SetClock(0)
 	asked := w.auth.STS().Requests()
-	if want := (fakests.Request{Host: tokenHost, AccessKeyID: w.handler.AccessKeyID, Presigned: true}); len(asked) == 0 || asked[0] != want {
-		w.Errorf("STS was asked %+v, at first for %+v", asked, want)
+	if want := (fakests.Request{Host: tokenHost, AccessKeyID: w.handler.AccessKeyID,
+		Presigned: true}); len(asked) == 0 || asked[0] != want {
+		w.Errorf("STS got %+v, first %+v", asked, want)
 	}
 }
 
-// testAuditLog has every request of a user, and tells what was refused: the permissions of the product are held to it.
+// testAuditLog: the log has every request of a user and whether it was denied. The tests of the permissions rely on it.
 func (w *world) testAuditLog() {
 	const name = "drainer"
 	accounts, roles := w.cp.Client().CoreV1().ServiceAccounts(namespace), w.cp.Client().RbacV1().RoleBindings(namespace)
-	_, err := accounts.Create(w.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := accounts.Create(w.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{})
 	w.must(err)
 	_, err = roles.Create(w.Context(), &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
 		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
-		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}}}, metav1.CreateOptions{})
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}}},
+		metav1.CreateOptions{})
 	w.must(err)
 	token, err := w.cp.ServiceAccountToken(w.Context(), namespace, name, 10*time.Minute)
 	w.must(err)
@@ -181,8 +194,8 @@ func (w *world) testAuditLog() {
 	})
 }
 
-// testKubelet records what becomes of a pod that exits in time, of one that has to be killed, and of one that is asked twice.
-// That a node without power records nothing is in the contract of a cluster, which e2e runs.
+// testKubelet covers a pod that exits in time, one that is killed and one that is deleted twice. The cluster contract
+// in test/e2e covers nodes without power.
 func (w *world) testKubelet() {
 	pods := w.cp.Client().CoreV1().Pods(namespace)
 	end := func(name string, grace int64) {
@@ -190,8 +203,10 @@ func (w *world) testKubelet() {
 	}
 	for name, exit := range map[string]string{"polite": "500ms", "deaf": "1h", "hurried": "1h"} {
 		_, err := pods.Create(w.Context(), &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{testenv.ExitAfterAnnotation: exit}},
-			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "example.com/main"}}}}, metav1.CreateOptions{})
+			ObjectMeta: metav1.ObjectMeta{Name: name,
+				Annotations: map[string]string{testenv.ExitAfterAnnotation: exit}},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "example.com/main"}}}},
+			metav1.CreateOptions{})
 		w.must(err)
 		w.eventually(name+" is Ready", func() bool { return strings.Contains(w.recorded(name), "ready") })
 	}
@@ -205,7 +220,8 @@ func (w *world) testKubelet() {
 		"deaf":    "started 0, ready 0, sigterm 3, sigkill 3, removed 3",
 		"hurried": "started 0, ready 0, sigterm 60, grace-shortened 2, sigkill 2, removed 2",
 	} {
-		w.eventually(name+" is recorded as removed", func() bool { return strings.Contains(w.recorded(name), "removed") })
+		w.eventually(name+" is recorded as removed",
+			func() bool { return strings.Contains(w.recorded(name), "removed") })
 		if got := w.recorded(name); got != want {
 			w.Errorf("%s: %s; want %s", name, got, want)
 		}
@@ -223,7 +239,7 @@ func (w *world) testKubelet() {
 	}
 }
 
-// recorded is what the kubelet recorded of a pod, each event with the grace period.
+// recorded returns the kubelet's records of a pod, each with the grace period.
 func (w *world) recorded(pod string) string {
 	records, err := w.cp.KubeletLog()
 	w.must(err)
@@ -236,7 +252,7 @@ func (w *world) recorded(pod string) string {
 	return strings.Join(all, ", ")
 }
 
-// said is what the authenticator has logged so far.
+// said returns the authenticator's log so far.
 func (w *world) said() string {
 	text, err := os.ReadFile(w.log)
 	w.must(err)
@@ -265,7 +281,7 @@ func (w *world) eventually(what string, so func() bool) {
 	}
 }
 
-// token is what a bearer token for the authenticator is made of.
+// token has the inputs of a bearer token for the authenticator.
 type token struct {
 	identity  fakests.Identity
 	clusterID string
@@ -274,7 +290,7 @@ type token struct {
 	expires   int // seconds
 }
 
-// mint presigns GetCallerIdentity for the cluster, and nothing is asked for it.
+// mint presigns GetCallerIdentity for the cluster without sending a request.
 func (k token) mint(t *testing.T) string {
 	t.Helper()
 	url := fmt.Sprintf("https://%s/?Action=GetCallerIdentity&Version=2011-06-15&X-Amz-Expires=%d", k.host, k.expires)
@@ -285,7 +301,8 @@ func (k token) mint(t *testing.T) string {
 	r.Header.Set("X-K8s-Aws-Id", k.clusterID)
 	nothing := sha256.Sum256(nil)
 	signed, _, err := v4.NewSigner().PresignHTTP(t.Context(), aws.Credentials{
-		AccessKeyID: k.identity.AccessKeyID, SecretAccessKey: k.identity.SecretAccessKey, SessionToken: k.identity.SessionToken,
+		AccessKeyID: k.identity.AccessKeyID, SecretAccessKey: k.identity.SecretAccessKey,
+		SessionToken: k.identity.SessionToken,
 	}, r, hex.EncodeToString(nothing[:]), "sts", "eu-central-1", k.at)
 	if err != nil {
 		t.Fatal(err)

@@ -30,10 +30,10 @@ import (
 
 // Options configure a control plane. The zero value has Kubernetes' defaults and a temporary directory.
 type Options struct {
-	// Dir is for the control plane's files: it is made if need be, and stays. Empty is a temporary directory that goes
-	// with Stop.
+	// Dir has the control plane's files. It is created if necessary and kept. Empty is a temporary directory that Stop
+	// removes.
 	Dir string
-	// Log receives the progress of a long build, and why the control plane failed. May be nil.
+	// Log receives the progress of a long build and the errors of the control plane. May be nil.
 	Log io.Writer
 	// Port of the API server on 127.0.0.1; 0 chooses a free port.
 	Port int
@@ -42,12 +42,12 @@ type Options struct {
 	NodeGrace         time.Duration // without heartbeats until a node is NotReady: 50 s
 	MaxWaitForUnmount time.Duration // until a volume that a node does not unmount is force-detached: 6 min
 
-	// ManyNodes is for thousands of nodes: they are created without the not-ready taint, which the node lifecycle
-	// controller takes off about a hundred nodes in a second, and if NodeGrace is zero those without heartbeats are
-	// missed only after a day.
+	// ManyNodes is for thousands of nodes. They are created without the not-ready taint, which the node lifecycle
+	// controller removes from only about a hundred nodes per second. If NodeGrace is zero, missing heartbeats count
+	// only after a day.
 	ManyNodes bool
 
-	// APIServerFlags are appended to kube-apiserver's own and win over them.
+	// APIServerFlags override kube-apiserver's own.
 	APIServerFlags []string
 }
 
@@ -86,8 +86,8 @@ type ControlPlane struct {
 	stop    func() error
 }
 
-// StartControlPlane builds the control plane if necessary, which takes minutes the first time, starts it and returns when
-// pods can be created, about four seconds later. ctx limits only the start.
+// StartControlPlane builds the control plane if necessary, which takes minutes the first time, starts it and returns
+// when pods can be created, about four seconds later. ctx limits only the start.
 func StartControlPlane(ctx context.Context, opts Options) (*ControlPlane, error) {
 	if opts.Log == nil {
 		opts.Log = io.Discard
@@ -106,7 +106,7 @@ func StartControlPlane(ctx context.Context, opts Options) (*ControlPlane, error)
 	cp.dir = opts.Dir
 	cp.stop = sync.OnceValue(cp.end)
 	if err := cp.start(ctx, program, opts); err != nil {
-		_ = cp.Stop() // err says more
+		_ = cp.Stop() // the first error says more
 		return nil, fmt.Errorf("starting the control plane: %w", err)
 	}
 	return cp, nil
@@ -163,7 +163,8 @@ func (cp *ControlPlane) TokenConfig(token string) *rest.Config {
 
 // ServiceAccountToken returns a token of the ServiceAccount that is valid for at least the duration. The API server's
 // minimum is ten minutes.
-func (cp *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name string, valid time.Duration) (string, error) {
+func (cp *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name string, valid time.Duration) (string,
+	error) {
 	seconds := int64(valid.Seconds())
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
 	answer, err := cp.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
@@ -179,13 +180,14 @@ func (cp *ControlPlane) CreateNamespace(ctx context.Context, name string) error 
 	if _, err := cp.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("creating namespace %s: %w", name, err)
 	}
-	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
-		_, err := cp.client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return false, nil
-		}
-		return err == nil, err
-	})
+	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 30*time.Second, true,
+		func(ctx context.Context) (bool, error) {
+			_, err := cp.client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return false, nil
+			}
+			return err == nil, err
+		})
 	if err != nil {
 		return fmt.Errorf("waiting for the service account of namespace %s: %w", name, err)
 	}
@@ -213,7 +215,7 @@ func readLines[T any](dir, name string) ([]T, error) {
 	return all, nil
 }
 
-// tail keeps the last of what is written to it.
+// tail keeps the end of what is written to it.
 type tail struct {
 	mu   sync.Mutex
 	last []byte

@@ -24,7 +24,7 @@ type AuditRecord struct {
 	Name        string // empty for a list, or a create whose URL has no name
 	URI         string // with the query
 	Code        int    // HTTP status; 0 while a request has none
-	Forbidden   bool   // it was not authorized: a 403 may be an admission webhook's, too
+	Forbidden   bool   // denied by RBAC; an admission webhook can also cause a 403
 	Stage       string // ResponseStarted, ResponseComplete or Panic
 	Received    time.Time
 	Answered    time.Time // when Stage was reached
@@ -77,8 +77,8 @@ func (e auditEvent) record() AuditRecord {
 	}
 }
 
-// AuditLog returns all requests so far except the control plane's own, in the order in which they were received. A request
-// appears shortly after its response: wait for the last one before counting.
+// AuditLog returns all requests so far except the control plane's own, in the order in which they were received. A
+// request appears shortly after its response: wait for the last one before counting.
 func (cp *ControlPlane) AuditLog() ([]AuditRecord, error) {
 	events, err := readLines[auditEvent](cp.dir, protocol.AuditLogFile)
 	if err != nil {

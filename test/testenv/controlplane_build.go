@@ -17,8 +17,8 @@ import (
 // KubernetesVersion is the version that the API server reports: that of k8s.io/kubernetes in go.mod.
 const KubernetesVersion = "v1.37.2"
 
-// BuildControlPlane builds the control plane and returns its path. With a warm Go cache this takes a second, after a change
-// in this module ten, and the first time minutes. log receives the progress of a long build.
+// BuildControlPlane builds the control plane and returns its path. This takes a second with a warm Go cache, ten after
+// a change in this module, and minutes the first time. log receives the progress of a long build.
 func BuildControlPlane(ctx context.Context, log io.Writer) (string, error) {
 	return buildProgram(ctx, log, "controlplane", "the test control plane", "-ldflags", versionFlags(KubernetesVersion))
 }
@@ -28,8 +28,8 @@ func BuildAuthenticator(ctx context.Context, log io.Writer) (string, error) {
 	return buildProgram(ctx, log, "authenticator", "the test authenticator", "-ldflags", "-s -w")
 }
 
-// buildCommand returns a command that compiles. Canceling ctx interrupts it and its compilers, as Ctrl-C does, so that they
-// remove their temporary files.
+// buildCommand returns a command that compiles. Canceling ctx interrupts it and its compilers, as Ctrl-C does, so that
+// they remove their temporary files.
 func buildCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -38,8 +38,8 @@ func buildCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// buildProgram builds a command of this module and returns its path. log receives the progress of a long build. flags are
-// for go build.
+// buildProgram builds a command of this module and returns its path. log receives the progress of a long build. flags
+// are for go build.
 func buildProgram(ctx context.Context, log io.Writer, name, what string, flags ...string) (string, error) {
 	dir, err := moduleDir()
 	if err != nil {
@@ -74,8 +74,8 @@ func buildProgram(ctx context.Context, log io.Writer, name, what string, flags .
 	return program, nil
 }
 
-// versionFlags returns linker flags that set the version. Without them, the API server reports v0.0.0-master, which clients
-// reject as too old.
+// versionFlags returns linker flags that set the version. Without them, the API server reports v0.0.0-master, which
+// clients reject as too old.
 func versionFlags(version string) string {
 	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
 	flags := []string{"-s", "-w"}
@@ -92,7 +92,8 @@ func versionFlags(version string) string {
 	return strings.Join(flags, " ")
 }
 
-// moduleDir returns the directory of this module: from the compiled-in path, or from the go command if paths are trimmed.
+// moduleDir returns the directory of this module: from the compiled-in path, or from the go command if paths are
+// trimmed.
 func moduleDir() (string, error) {
 	if _, file, _, ok := runtime.Caller(0); ok {
 		dir := filepath.Dir(filepath.Dir(file))
@@ -107,8 +108,8 @@ func moduleDir() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// lock waits for an exclusive file lock, so that concurrent builds do not both compile everything. The kernel releases the
-// lock when the process exits.
+// lock waits for an exclusive file lock, so that concurrent builds do not both compile everything. The kernel releases
+// the lock when the process exits.
 func lock(ctx context.Context, name string, log io.Writer, waiting string) (unlock func(), err error) {
 	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

@@ -17,23 +17,22 @@ import (
 	"github.com/castai/kops-spot/test/controlplane/protocol"
 )
 
-// Node is a worker node on a Spot instance as kOps makes it. Only InstanceID is required.
+// Node is a worker node on a Spot instance as kOps creates it. Only InstanceID is required.
 type Node struct {
-	Name          string // empty is the instance id, as kOps names nodes since 1.29
+	Name          string // empty is the instance ID, as kOps names nodes since 1.29
 	InstanceID    string
 	Zone          string // empty is us-east-1a; the region is the zone without its last letter
 	InstanceGroup string // empty is nodes-<zone>
 	InstanceType  string // empty is m5.xlarge
 	PrivateIP     string // empty is none
-	CPU           int64  // cores to allocate; 0 is 4, with 4 GiB of memory to each
-	Silent        bool   // Ready from the start, without heartbeats: for the thousands of Options.ManyNodes
+	CPU           int64  // allocatable cores with 4 GiB of memory each; 0 is 4
+	Silent        bool   // always Ready, without heartbeats: for Options.ManyNodes
 	Labels        map[string]string
 	Annotations   map[string]string
 	Taints        []corev1.Taint
 }
 
-// Object returns the node as it is when its kubelet registers it. Labels and annotations of its own win over those that
-// every node has.
+// Object returns the node as its kubelet registers it. Its own labels and annotations override the default ones.
 func (n Node) Object() *corev1.Node {
 	or := func(value, otherwise string) string {
 		if value == "" {
@@ -59,7 +58,7 @@ func (n Node) Object() *corev1.Node {
 		"node-role.kubernetes.io/spot-worker": "true",
 	}
 	maps.Copy(labels, n.Labels)
-	// Without this one the attach-detach controller leaves the node's volumes to its kubelet, and says nothing.
+	// Without it, the attach-detach controller silently leaves the node's volumes to the kubelet.
 	annotations := map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
 	if n.Silent {
 		annotations[HeartbeatAnnotation] = protocol.Off
@@ -76,7 +75,7 @@ func (n Node) Object() *corev1.Node {
 	}
 	status := corev1.NodeStatus{Capacity: capacity, Allocatable: capacity, Addresses: addresses}
 	if annotations[HeartbeatAnnotation] == protocol.Off {
-		// Ready from the start, it needs not one request of the kubelet.
+		// A Ready node needs no requests of the kubelet.
 		now := metav1.Now()
 		status.Conditions = []corev1.NodeCondition{{
 			Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",
@@ -90,7 +89,7 @@ func (n Node) Object() *corev1.Node {
 	}
 }
 
-// SpotNodes returns n different nodes, spread over the zones in turn. No zones are us-east-1a, b and c.
+// SpotNodes returns n different nodes in these zones in turn, by default us-east-1a, b and c.
 func SpotNodes(n int, zones ...string) []Node {
 	if len(zones) == 0 {
 		zones = []string{"us-east-1a", "us-east-1b", "us-east-1c"}
@@ -106,7 +105,7 @@ func SpotNodes(n int, zones ...string) []Node {
 	return nodes
 }
 
-// CreateNodes creates the nodes and waits until pods can be scheduled on all that are not tainted by themselves.
+// CreateNodes creates the nodes and waits until pods can be scheduled on all that have no taints of their own.
 func (cp *ControlPlane) CreateNodes(ctx context.Context, nodes ...Node) error {
 	var group errgroup.Group
 	group.SetLimit(32)
@@ -122,7 +121,7 @@ func (cp *ControlPlane) CreateNodes(ctx context.Context, nodes ...Node) error {
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("creating nodes: %w", err)
 	}
-	// A list of thousands takes the API server a while: it is asked less often the more there are.
+	// Listing thousands of nodes takes a while: poll less often for more nodes.
 	interval := 50*time.Millisecond + time.Duration(len(nodes))*time.Millisecond/4
 	err := wait.PollUntilContextTimeout(ctx, interval, 2*time.Minute, false, func(ctx context.Context) (bool, error) {
 		list, err := cp.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
@@ -144,7 +143,7 @@ func (cp *ControlPlane) CreateNodes(ctx context.Context, nodes ...Node) error {
 	return nil
 }
 
-// NodeReady says whether the node's Ready condition is true.
+// NodeReady reports whether the node's Ready condition is true.
 func NodeReady(node *corev1.Node) bool {
 	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue

@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// FaultProxy is a proxy to an AWS endpoint with fault injection: it records calls, drops the response to the n-th write and
-// all later writes, and denies calls as IAM does. Stop it with Close.
+// FaultProxy is a proxy to an AWS endpoint with fault injection: it records calls, drops the response to the n-th write
+// and all later writes, and denies calls as IAM does. Stop it with Close.
 type FaultProxy struct {
 	*httptest.Server
 	to    *httputil.ReverseProxy
@@ -28,8 +28,8 @@ type FaultProxy struct {
 	deny   func(action string, form url.Values) bool
 }
 
-// StartFaultProxy serves on a free port of 127.0.0.1. It calls asked before it forwards a request, and answered with each
-// response.
+// StartFaultProxy serves on a free port of 127.0.0.1. It calls asked before it forwards a request, and answered with
+// each response.
 func StartFaultProxy(upstream string, asked func(action string, body []byte),
 	answered func(*http.Response) error) (*FaultProxy, error) {
 	to, err := url.Parse(upstream)
@@ -42,8 +42,8 @@ func StartFaultProxy(upstream string, asked func(action string, body []byte),
 	return p, nil
 }
 
-// Cluster returns a proxy to a Kubernetes API server that counts and cuts writes together with those to AWS. It serves plain
-// HTTP and authenticates to the server with the transport.
+// Cluster returns a proxy to a Kubernetes API server that counts and cuts writes together with those to AWS. It serves
+// plain HTTP and authenticates to the server with the transport.
 func (p *FaultProxy) Cluster(server string, transport http.RoundTripper) (*httptest.Server, error) {
 	at, err := url.Parse(server)
 	if err != nil {

@@ -18,13 +18,13 @@ import (
 	"k8s.io/client-go/restmapper"
 )
 
-// BuildBootstrap has the Makefile build the Lambda's bootstrap for this machine, and returns its path.
+// BuildBootstrap builds the Lambda function's bootstrap with the Makefile, for this machine, and returns its path.
 func BuildBootstrap(ctx context.Context) (string, error) {
 	bin, err := makeInRoot(ctx, "bootstrap")
 	return filepath.Join(bin, "bootstrap"), err
 }
 
-// BuildPrograms builds the command line too, and returns the directory of both.
+// BuildPrograms also builds the command line and returns the directory of both.
 func BuildPrograms(ctx context.Context) (string, error) { return makeInRoot(ctx, "build") }
 
 func makeInRoot(ctx context.Context, target string) (bin string, err error) {
@@ -39,7 +39,7 @@ func makeInRoot(ctx context.Context, target string) (bin string, err error) {
 	return filepath.Join(root, "bin"), nil
 }
 
-// Apply creates the objects of a manifest of YAML documents, or updates those that are there.
+// Apply creates or updates the objects of a manifest with YAML documents.
 func (cp *ControlPlane) Apply(ctx context.Context, manifest []byte) error {
 	d, err := discovery.NewDiscoveryClientForConfig(cp.AdminConfig())
 	if err != nil {

@@ -14,8 +14,8 @@ var started struct {
 	stops []func() error
 }
 
-// Once returns a function that starts a shared resource at its first call. Main stops the resource. A failed start exits
-// the process. stop may be nil.
+// Once returns a function that starts a shared resource at its first call. Main stops the resource. A failed start
+// exits the process. stop may be nil.
 func Once[T any](start func(context.Context) (T, error), stop func(T) error) func() T {
 	return sync.OnceValue(func() T {
 		v, err := start(context.Background())
@@ -31,7 +31,8 @@ func Once[T any](start func(context.Context) (T, error), stop func(T) error) fun
 	})
 }
 
-// Main implements TestMain: it runs the tests, calls check (may be nil) if they passed, stops what Once started and exits.
+// Main implements TestMain: it runs the tests, calls check (may be nil) if they passed, stops what Once started and
+// exits.
 func Main(m interface{ Run() int }, check func() error) {
 	code := m.Run()
 	var err error

@@ -1,6 +1,6 @@
 package testenv
 
-// MappingsCRD is the manifest that kOps installs wherever the authenticator is run, as far as the API server needs it
+// MappingsCRD is a minimal version of the manifest that kOps installs with the authenticator
 // (https://github.com/kubernetes-sigs/aws-iam-authenticator/blob/v0.7.5/deploy/iamidentitymapping.yaml).
 const MappingsCRD = `
 apiVersion: apiextensions.k8s.io/v1

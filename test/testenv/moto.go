@@ -22,7 +22,8 @@ type Moto struct {
 	tempDir string // to be removed; empty when the caller chose the directory
 }
 
-// startMoto starts the server with the AWS managed policies given as arguments: loading all takes three seconds per account.
+// startMoto starts the server with the AWS managed policies given as arguments: loading all takes three seconds per
+// account.
 const startMoto = `
 import json, os, sys, threading
 import moto.iam.models as iam
@@ -34,8 +35,8 @@ threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).st
 main(["-H", "127.0.0.1", "-p", "0"])
 `
 
-// StartMoto starts a moto server with the given AWS managed policies on a free port. It logs to dir; empty is a temporary
-// directory that Stop removes. `make tools` installs moto.
+// StartMoto starts a moto server with the given AWS managed policies on a free port. It logs to dir; empty is a
+// temporary directory that Stop removes. `make tools` installs moto.
 func StartMoto(ctx context.Context, dir string, policies ...string) (*Moto, error) {
 	m := &Moto{}
 	if dir == "" {
@@ -79,7 +80,8 @@ func (m *Moto) address(ctx context.Context) (string, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("no address in its log (run `make tools` to install moto): %w\n%s", ctx.Err(), m.Log())
+			return "", fmt.Errorf("no address in its log (run `make tools` to install moto): %w\n%s", ctx.Err(),
+				m.Log())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

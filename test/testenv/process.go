@@ -13,25 +13,26 @@ import (
 	"time"
 )
 
-// process is a program of this module that says with one line of JSON that it is ready, and ends when its standard
-// input does: with this process, however that ends.
+// process is a program of this module that prints one line of JSON when it is ready, and stops when its standard input
+// is closed, even if this process crashes.
 type process struct {
 	name   string
 	cmd    *exec.Cmd
 	stdin  io.Closer
 	stderr tail
-	exited chan struct{} // closed once the process is gone; err is how
+	exited chan struct{} // closed when the process has exited; err has the result
 	err    error
 	stop   func() error
 }
 
-// startProcess starts the program and returns when it has said that it is ready, and how, which goes into ready. What it
-// writes to standard error goes to log. ctx bounds the start, not what is started.
-func startProcess(ctx context.Context, name, program string, log io.Writer, ready any, args ...string) (*process, error) {
+// startProcess starts the program, waits until it is ready and decodes its line into ready. log receives its standard
+// error. ctx limits only the start.
+func startProcess(ctx context.Context, name, program string, log io.Writer, ready any, args ...string) (*process,
+	error) {
 	p := &process{name: name, cmd: exec.Command(program, args...), exited: make(chan struct{})}
 	p.stop = sync.OnceValue(p.end)
-	// Out of our process group, an interrupt at the terminal reaches us alone: what runs can still be told and undone
-	// before the process goes.
+	// In another process group, an interrupt at the terminal does not reach the program, so this process can stop it
+	// properly.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.Stderr = io.MultiWriter(&p.stderr, log)
 	stdin, err := p.cmd.StdinPipe()
@@ -57,7 +58,7 @@ func startProcess(ctx context.Context, name, program string, log io.Writer, read
 		p.err = p.cmd.Wait()
 	}()
 	if err := p.await(ctx, line, ready); err != nil {
-		_ = p.stop() // err says more
+		_ = p.stop() // the first error says more
 		return nil, err
 	}
 	return p, nil
@@ -82,7 +83,7 @@ func (p *process) await(ctx context.Context, line <-chan []byte, ready any) erro
 	}
 }
 
-// end asks the process to end, and kills it if it has not after ten seconds.
+// end asks the process to stop and kills it after ten seconds.
 func (p *process) end() error {
 	p.stdin.Close()
 	select {

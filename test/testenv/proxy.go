@@ -21,7 +21,8 @@ type Proxy struct {
 	answered atomic.Int64
 }
 
-// StartProxy serves on a free port of 127.0.0.1 and adds roundTrip to each round trip to target, including the TCP handshake.
+// StartProxy serves on a free port of 127.0.0.1 and adds roundTrip to each round trip to target, including the TCP
+// handshake.
 func StartProxy(target string, roundTrip time.Duration) (*Proxy, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -65,28 +66,27 @@ func (p *Proxy) serve(near net.Conn, accepted time.Time) {
 	defer end()
 	defer context.AfterFunc(p.ctx, end)()
 	var ways sync.WaitGroup
-	// The handshake with us took no time. Over the real distance the other side would have had to answer it before the
-	// first byte could be sent.
+	// The local handshake took no time. A distant target would have had to answer it before the first byte could be
+	// sent.
 	ways.Go(func() { late(far, near, p.oneWay, accepted.Add(3*p.oneWay)) })
 	ways.Go(func() { late(counted{near, &p.answered}, far, p.oneWay, time.Time{}) })
 	ways.Wait()
 }
 
-// counted counts what is written.
 type counted struct {
 	net.Conn
 	bytes *atomic.Int64
 }
 
 func (c counted) Write(p []byte) (int, error) {
-	c.bytes.Add(int64(len(p))) // before the other side can have seen them, and ask for the count
+	c.bytes.Add(int64(len(p))) // before the other side has seen them and could read the count
 	return c.Conn.Write(p)
 }
 
 func (c counted) CloseWrite() error { return closeWrite(c.Conn) }
 
-// closeWrite ends one way of a connection, and the whole of one that cannot be half closed: the other way may still have
-// something to say.
+// closeWrite closes one direction of a connection, or all of it if it cannot be half-closed: the other direction may
+// still have data.
 func closeWrite(c io.Closer) error {
 	if half, ok := c.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -94,7 +94,7 @@ func closeWrite(c io.Closer) error {
 	return c.Close()
 }
 
-// late copies from src to dst, each byte by so much after it was read, and nothing before first.
+// late copies from src to dst with a delay for each byte, and sends nothing before first.
 func late(dst io.WriteCloser, src io.ReadCloser, by time.Duration, first time.Time) {
 	type parcel struct {
 		data []byte

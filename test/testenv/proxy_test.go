@@ -66,7 +66,8 @@ func TestProxyAddsARoundTrip(t *testing.T) {
 	}
 	answer := ""
 	fmt.Fprintln(c, "question")
-	if _, err := fmt.Fscanln(c, &answer); err != nil || answer != "question" || p.Answered() != int64(len("question\n")) {
+	if _, err := fmt.Fscanln(c, &answer); err != nil || answer != "question" ||
+		p.Answered() != int64(len("question\n")) {
 		t.Errorf("got %q, %v, and %d bytes in all", answer, err, p.Answered())
 	}
 	if took := time.Since(began); took < 2*roundTrip || took > 2*roundTrip+2*time.Second {

@@ -99,16 +99,11 @@ func (m *measured) interruption(out spot.Outcome) {
 }
 
 // replacement counts replacements that the function requested, not those that another program requested or that Karpenter
-// launches for pending pods. Only a group reports its launches.
+// launches for pending pods.
 func (m *measured) replacement(out spot.Outcome) {
 	r := out.Replacement
 	asked := r != nil && r.At != nil
 	m.count("ReplacementRequested", boolToInt(asked))
-	if asked && r.Action == spot.ReplaceDetach {
-		m.count("ReplacementLaunched", boolToInt(r.Instance != ""))
-		m.moment("TimeToLaunch", r.LaunchedAt)
-		m.moment("TimeToReplacement", r.RegisteredAt)
-	}
 }
 
 func (m *measured) cleanup(out spot.Outcome) {

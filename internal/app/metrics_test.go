@@ -26,10 +26,10 @@ func values(in spot.Interruption, out spot.Outcome) map[string]float64 {
 // TestMetrics: what is measured of each result, and nothing else.
 func TestMetrics(t *testing.T) {
 	drained := spot.Outcome{Result: spot.Drained,
-		Replacement: &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1), Instance: "i-1", LaunchedAt: at(3), RegisteredAt: at(60)},
+		Replacement: &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1)},
 		Timings:     spot.Timings{Started: at(0.5), Cordoned: at(0.75), LastEviction: at(86), Empty: at(90)},
 		Pods:        []spot.PodResult{{Status: spot.PodEvicted}, {Status: spot.PodTerminated}, {Status: spot.PodForceDeleted}, {Status: spot.PodSkipped}}}
-	whole := map[string]float64{"Interruptions": 1, "Incomplete": 0, "ReplacementRequested": 1, "ReplacementLaunched": 1, "TimeToLaunch": 3, "TimeToReplacement": 60,
+	whole := map[string]float64{"Interruptions": 1, "Incomplete": 0, "ReplacementRequested": 1,
 		"PodsTerminated": 2, "PodsForceDeleted": 1, "PodsStillRunning": 0, "EventAge": 0.5, "TimeToCordon": 0.75, "TimeToLastEviction": 86, "TimeToEmpty": 90}
 	but := func(changes map[string]float64, gone ...string) map[string]float64 {
 		m := maps.Clone(whole)
@@ -44,7 +44,6 @@ func TestMetrics(t *testing.T) {
 		change(&out)
 		return out
 	}
-	launch := []string{"ReplacementLaunched", "TimeToLaunch", "TimeToReplacement"}
 	for name, c := range map[string]struct {
 		out       spot.Outcome
 		rehearsal bool
@@ -63,19 +62,15 @@ func TestMetrics(t *testing.T) {
 			o.Result, o.Pods, o.Timings.Empty, o.Timings.LastEviction = spot.Cordoned, nil, nil, nil
 		}),
 			want: but(map[string]float64{"PodsTerminated": 0, "PodsForceDeleted": 0}, "TimeToLastEviction", "TimeToEmpty")},
-		"a group that launches nothing": {out: with(func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1), GroupMessage: "InsufficientInstanceCapacity"}
-		}),
-			want: but(map[string]float64{"ReplacementLaunched": 0}, launch[1:]...)},
 		"replaced by somebody else": {out: with(func(o *spot.Outcome) {
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceAlready, Group: "g"}
 		}),
-			want: but(map[string]float64{"ReplacementRequested": 0}, launch...)},
+			want: but(map[string]float64{"ReplacementRequested": 0})},
 		"left to Karpenter": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplacementResult{Action: spot.ReplacePending} }),
-			want: but(map[string]float64{"ReplacementRequested": 0}, launch...)},
+			want: but(map[string]float64{"ReplacementRequested": 0})},
 		"told to the autoscaler": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNotify, At: at(2)} }),
-			want: but(nil, launch...)},
-		"nobody": {out: with(func(o *spot.Outcome) { o.Replacement = nil }), want: but(map[string]float64{"ReplacementRequested": 0}, launch...)},
+			want: but(nil)},
+		"nobody": {out: with(func(o *spot.Outcome) { o.Replacement = nil }), want: but(map[string]float64{"ReplacementRequested": 0})},
 		"noted": {out: spot.Outcome{Result: spot.Skipped, Timings: drained.Timings, Replacement: &spot.ReplacementResult{Action: spot.ReplaceNotify, At: at(1)}},
 			want: map[string]float64{"Skipped": 1, "ReplacementRequested": 1}},
 		"released": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{Status: spot.PodDeleted}, {Status: spot.PodDeleted}},

@@ -91,10 +91,6 @@ var replaceSettings = []Setting{
 			"Karpenter's nodes, and the Auto Scaling group for all others. `karpenter` deletes the node's NodeClaim, which requires "+
 			"`deploy/rbac-karpenter.yaml`",
 		"The replacement should launch before the first pod stops. Only one replacer is used: two would launch two instances for one node."),
-	duration(envFollow, func(p *spot.Policy) *time.Duration { return &p.FollowLaunch }, 0, 10*time.Minute,
-		"an invocation ends after 15m",
-		"how long to wait after the drain for the replacement: the new instance and its node, or the group's reason for a failure",
-		"A new node usually registers within two minutes. The wait never extends past the deadline."),
 	{Name: envCASTAICluster,
 		Values:  "the ID of the cluster in CAST AI, a UUID",
 		Meaning: "the cluster's ID in CAST AI; requires " + envCASTAIKey,

@@ -42,8 +42,6 @@ func TestPolicySettings(t *testing.T) {
 		{[]string{"KOPS_SPOT_REPLACE=karpenter"}, func(p *spot.Policy) { p.Replace = spot.ReplacerKarpenter }},
 		{append([]string{"KOPS_SPOT_REPLACE=castai"}, castai...), func(p *spot.Policy) { p.Replace, p.HasAutoscaler = spot.ReplacerAutoscaler, true }},
 		{castai, func(p *spot.Policy) { p.HasAutoscaler = true }},
-		{[]string{"KOPS_SPOT_FOLLOW=0s"}, func(p *spot.Policy) { p.FollowLaunch = 0 }},
-		{[]string{"KOPS_SPOT_FOLLOW=10m"}, func(p *spot.Policy) { p.FollowLaunch = 10 * time.Minute }},
 		{[]string{"KOPS_SPOT_REHEARSALS=act"}, func(p *spot.Policy) { p.DrainRehearsals = true }},
 		{[]string{"KOPS_SPOT_REHEARSALS=preview"}, func(*spot.Policy) {}},
 		{[]string{"KOPS_SPOT_RESERVE=", "KOPS_SPOT_HOOKS= ", "KOPS_SPOT_CASTAI_KEY="}, func(*spot.Policy) {}},
@@ -88,7 +86,6 @@ func TestPolicyMistakes(t *testing.T) {
 		{[]string{"KOPS_SPOT_HOOKS=a b"}, `not "a b"`},
 		{[]string{"KOPS_SPOT_REPLACE=asg,karpenter"}, `KOPS_SPOT_REPLACE: set it to auto, asg, castai, karpenter or none, not "asg,karpenter"`},
 		{[]string{"KOPS_SPOT_REPLACE=castai"}, "KOPS_SPOT_REPLACE: castai requires KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"},
-		{[]string{"KOPS_SPOT_FOLLOW=11m"}, "KOPS_SPOT_FOLLOW: set it to a duration from 0s to 10m"},
 		{[]string{"KOPS_SPOT_REHEARSALS=drain"}, `KOPS_SPOT_REHEARSALS: set it to preview or act, not "drain"`},
 		{[]string{"KOPS_SPOT_RESERV=5s"}, "KOPS_SPOT_RESERV: unknown setting; the settings are KOPS_SPOT_CLUSTER, "},
 	} {

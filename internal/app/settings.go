@@ -54,7 +54,6 @@ const (
 	envHooks           = "KOPS_SPOT_HOOKS"
 
 	envReplace       = "KOPS_SPOT_REPLACE"
-	envFollow        = "KOPS_SPOT_FOLLOW"
 	envCASTAICluster = "KOPS_SPOT_CASTAI_CLUSTER"
 	envCASTAIKey     = "KOPS_SPOT_CASTAI_KEY"
 	envCASTAIURL     = "KOPS_SPOT_CASTAI_URL"

@@ -62,7 +62,6 @@ func Operations() map[string][]string {
 		"Tag":    {"ec2:CreateTags"},
 		"Detach": {"autoscaling:DetachInstances"},
 
-		"Launches":  {"autoscaling:DescribeScalingActivities"},
 		"Hook":      {"autoscaling:DescribeLifecycleHooks"},
 		"Heartbeat": {"autoscaling:RecordLifecycleActionHeartbeat"},
 		"Complete":  {"autoscaling:CompleteLifecycleAction"},

@@ -58,7 +58,6 @@ func TestErrors(t *testing.T) {
 	membership := func(c *Cloud) error { _, err := c.Membership(t.Context(), id); return err }
 	tag := func(c *Cloud) error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) }
 	detach := func(c *Cloud) error { return c.Detach(t.Context(), id, "nodes.example.com") }
-	launches := func(c *Cloud) error { _, err := c.Launches(t.Context(), "nodes.example.com", time.Time{}); return err }
 	hook := func(c *Cloud) error { _, err := c.Hook(t.Context(), "nodes.example.com", "drain"); return err }
 	held := spot.Action{Group: "nodes.example.com", Hook: "drain", Token: "t-1", Instance: id}
 	heartbeat := func(c *Cloud) error { return c.Heartbeat(t.Context(), held) }
@@ -105,10 +104,6 @@ func TestErrors(t *testing.T) {
 			"The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com."), detach,
 			spot.ErrPermanent,
 			"detaching instance i-0123456789abcdef0 from Auto Scaling group nodes.example.com: not retryable: ValidationError: The instance i-0123456789abcdef0 is not part of Auto Scaling group nodes.example.com"},
-		{"no such group", scaleError(400, "ValidationError",
-			"AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), launches,
-			spot.ErrPermanent,
-			"describing scaling activities of Auto Scaling group nodes.example.com: not retryable: ValidationError"},
 		{"no such group, so no hook", scaleError(400, "ValidationError",
 			"AutoScalingGroup name not found - AutoScalingGroup nodes.example.com not found"), hook, spot.ErrNotFound,
 			"describing lifecycle hook drain of Auto Scaling group nodes.example.com: not found"},
@@ -218,7 +213,6 @@ func TestOperations(t *testing.T) {
 			`</LifecycleHookName></member></LifecycleHooks></DescribeLifecycleHooksResult></R>`,
 		"DetachInstances":                `<R><DetachInstancesResult/></R>`,
 		"CreateTags":                     `<R><return>true</return></R>`,
-		"DescribeScalingActivities":      `<R><DescribeScalingActivitiesResult/></R>`,
 		"RecordLifecycleActionHeartbeat": `<R><RecordLifecycleActionHeartbeatResult/></R>`,
 		"CompleteLifecycleAction":        `<R><CompleteLifecycleActionResult/></R>`,
 		"GetCallerIdentity":              `<R><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/u</Arn></GetCallerIdentityResult></R>`,
@@ -247,7 +241,6 @@ func TestOperations(t *testing.T) {
 		"Membership":  func() error { _, err := c.Membership(t.Context(), id); return err },
 		"Tag":         func() error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) },
 		"Detach":      func() error { return c.Detach(t.Context(), id, "g") },
-		"Launches":    func() error { _, err := c.Launches(t.Context(), "g", time.Now()); return err },
 		"Hook":        func() error { _, err := c.Hook(t.Context(), "g", "h"); return err },
 		"Heartbeat":   func() error { return c.Heartbeat(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
 		"Complete":    func() error { return c.Complete(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },

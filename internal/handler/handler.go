@@ -97,15 +97,12 @@ func (c *invocation) run(ctx context.Context) (spot.Outcome, error) {
 	}
 	c.startLookups(ctx, c.nodeCannotRegister)
 
-	following, stopFollowing := context.WithCancel(ctx)
-	defer stopFollowing()
 	replaced := make(chan spot.ReplacementResult, 1)
-	go func() { replaced <- c.replace(ctx, following) }()
+	go func() { replaced <- c.replace(ctx) }()
 	drained := c.drainNode(ctx, nil)
 	if drained.Node == "" && !c.mustAct() {
 		cancel() // not our instance: no replacement either
 	}
-	defer time.AfterFunc(c.Policy.FollowLaunch, stopFollowing).Stop()
 	return c.outcome(drained, <-replaced)
 }
 
@@ -141,7 +138,7 @@ func (c *invocation) skip(ctx context.Context) (spot.Outcome, error) {
 		return spot.Outcome{}, c.failure()
 	}
 	out := c.newOutcome(plan)
-	out.SetReplacement(c.replace(ctx, ctx))
+	out.SetReplacement(c.replace(ctx))
 	return out, nil
 }
 

@@ -15,7 +15,6 @@ func (h *Handler) Preview(ctx context.Context, in spot.Interruption) (spot.Outco
 	dry := *h
 	writer := dryRun{h.Cluster, h.Cloud}
 	dry.Cluster, dry.Cloud, dry.Autoscaler, dry.Log = writer, writer, writer, nil
-	dry.Policy.FollowLaunch = 0
 	c := dry.newInvocation(ctx, in)
 	c.settle, c.stateLimit = 0, previewLimit/3
 	ctx, cancel := context.WithTimeout(ctx, previewLimit)
@@ -75,15 +74,14 @@ func (d dryRun) FollowPods(ctx context.Context, node string, see func(spot.PodCh
 	return err
 }
 
-func (dryRun) Evict(context.Context, spot.Pod, time.Duration, bool) error         { return spot.ErrNotFound }
-func (dryRun) Delete(context.Context, spot.Pod, time.Duration, bool) error        { return spot.ErrNotFound }
-func (dryRun) DeleteNode(context.Context, spot.Node) error                        { return nil }
-func (dryRun) VolumeAttachments(context.Context, string) ([]string, error)        { return nil, nil }
-func (dryRun) DeleteNodeClaim(context.Context, string) error                      { return nil }
-func (dryRun) Record(context.Context, spot.KubeEvent) error                       { return nil }
-func (dryRun) Tag(context.Context, string, map[string]string) error               { return nil }
-func (dryRun) Detach(context.Context, string, string) error                       { return nil }
-func (dryRun) Heartbeat(context.Context, spot.Action) error                       { return nil }
-func (dryRun) Complete(context.Context, spot.Action) error                        { return nil }
-func (dryRun) Notify(context.Context, string, string, string) error               { return nil }
-func (dryRun) Launches(context.Context, string, time.Time) ([]spot.Launch, error) { return nil, nil }
+func (dryRun) Evict(context.Context, spot.Pod, time.Duration, bool) error  { return spot.ErrNotFound }
+func (dryRun) Delete(context.Context, spot.Pod, time.Duration, bool) error { return spot.ErrNotFound }
+func (dryRun) DeleteNode(context.Context, spot.Node) error                 { return nil }
+func (dryRun) VolumeAttachments(context.Context, string) ([]string, error) { return nil, nil }
+func (dryRun) DeleteNodeClaim(context.Context, string) error               { return nil }
+func (dryRun) Record(context.Context, spot.KubeEvent) error                { return nil }
+func (dryRun) Tag(context.Context, string, map[string]string) error        { return nil }
+func (dryRun) Detach(context.Context, string, string) error                { return nil }
+func (dryRun) Heartbeat(context.Context, spot.Action) error                { return nil }
+func (dryRun) Complete(context.Context, spot.Action) error                 { return nil }
+func (dryRun) Notify(context.Context, string, string, string) error        { return nil }

@@ -3,7 +3,6 @@ package handler
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -16,19 +15,13 @@ const (
 
 	// detachLag is how long Auto Scaling may describe an instance as it was before a detach.
 	detachLag = 3 * time.Second
-
-	// launchFirst and launchMost bound the pause between reads of the group's activities. A group needs some seconds to
-	// start a launch, and fifty interruptions at once must not exhaust the API quota.
-	launchFirst = 2 * time.Second
-	launchMost  = 8 * time.Second
 )
 
 // scaling is the backoff of writes to AWS and the reads that depend on them.
 var scaling = backoff{200 * time.Millisecond, 3 * time.Second}
 
-// replace requests a replacement if the plan says so, and retries until it is refused or ctx ends. It follows the
-// launch until following ends.
-func (c *invocation) replace(ctx, following context.Context) spot.ReplacementResult {
+// replace requests a replacement if the plan says so, and retries until it is refused or ctx ends.
+func (c *invocation) replace(ctx context.Context) spot.ReplacementResult {
 	c.waitForPlan(ctx)
 	t := c.target()
 	plan := c.plan(t).Replace
@@ -36,9 +29,6 @@ func (c *invocation) replace(ctx, following context.Context) spot.ReplacementRes
 	switch plan.Action {
 	case spot.ReplaceDetach:
 		c.detach(ctx, &result, plan)
-		if result.At != nil {
-			c.followLaunch(following, &result)
-		}
 	case spot.ReplaceNotify:
 		c.notifyAutoscaler(ctx, &result, plan, *t.Node)
 	case spot.ReplaceClaim:
@@ -143,53 +133,5 @@ func (c *invocation) deleteClaim(ctx context.Context, result *spot.ReplacementRe
 	default:
 		result.At, result.Changed = spot.SecondsSince(c.in.Time, time.Now()), true
 		c.log("delete-node-claim", "deleted NodeClaim", "node_claim", plan.NodeClaim)
-	}
-}
-
-// followLaunch follows the group's response to a detach: the instance that it launches and its node, or why it launches
-// none. If the group launches several instances, nobody can tell which replaces which: the first one counts.
-func (c *invocation) followLaunch(ctx context.Context, result *spot.ReplacementResult) {
-	since := time.Now().UTC()
-	pause := launchFirst
-	for sleep(ctx, pause/2+rand.N(pause)) {
-		pause = min(2*pause, launchMost)
-		launches, err := c.Cloud.Launches(ctx, result.Group, since)
-		if errors.Is(err, spot.ErrPermanent) {
-			result.GroupMessage = "the group's activities could not be read: " + err.Error()
-			return
-		}
-		for _, l := range launches {
-			switch {
-			case l.Failed:
-				result.GroupMessage = l.Reason // it may retry in another zone or with another instance type
-			case l.Instance != "":
-				result.Instance, result.GroupMessage = l.Instance, ""
-				result.LaunchedAt = spot.SecondsSince(c.in.Time, l.At)
-			}
-			if result.Instance != "" {
-				c.log("replacement-launched", "group launched replacement", "group", result.Group, "replacement", result.Instance)
-				c.followNode(ctx, result)
-				return
-			}
-		}
-	}
-}
-
-// followNode waits for the replacement's node.
-func (c *invocation) followNode(ctx context.Context, result *spot.ReplacementResult) {
-	names := []string{result.Instance}
-	for sleep(ctx, launchFirst) {
-		if len(names) == 1 { // the other names need its address, which EC2 may know slightly later
-			if i, err := c.Cloud.Instance(ctx, result.Instance); err == nil && i.PrivateIP != "" {
-				names = i.NodeNames(c.in.Region)
-			}
-		}
-		for _, name := range names {
-			if n, err := c.Cluster.NodeNamed(ctx, name); err == nil && n.IsInstance(result.Instance) {
-				result.Node, result.RegisteredAt = n.Name, spot.SecondsSince(c.in.Time, time.Now())
-				c.log("replacement-registered", "replacement node registered", "node", n.Name)
-				return
-			}
-		}
 	}
 }

@@ -35,7 +35,6 @@ func inWorld(t *testing.T, test func(w *world)) {
 		w.cluster.AddNode(node(instance))
 		w.cluster.AddNode(node("i-0aaaaaaaaaaaaaaa0"))
 		w.handler = &handler.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster)}
-		w.handler.Policy.FollowLaunch = 0 // no instance that this world launches becomes a node by itself
 		test(w)
 		for _, s := range w.cluster.Shortenings() {
 			t.Errorf("the grace period of %s was cut from %s to %s", s.Pod, s.From, s.To)

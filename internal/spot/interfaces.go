@@ -70,8 +70,6 @@ type Cloud interface {
 	// Detach detaches the instance from its group without lowering the desired capacity, so that the group launches a
 	// replacement at once. It returns ErrPermanent if the group refuses or the instance is already detached.
 	Detach(ctx context.Context, id, group string) error
-	// Launches lists the group's launch attempts since a time, oldest first.
-	Launches(ctx context.Context, group string, since time.Time) ([]Launch, error)
 
 	// Hook reads a lifecycle hook. It returns ErrNotFound if the group has no hook of that name.
 	Hook(ctx context.Context, group, hook string) (Hook, error)
@@ -79,14 +77,6 @@ type Cloud interface {
 	Heartbeat(ctx context.Context, a Action) error
 	// Complete completes the lifecycle action. It is idempotent. It returns ErrPermanent if the action is over.
 	Complete(ctx context.Context, a Action) error
-}
-
-// Launch is an attempt of an Auto Scaling group to launch an instance.
-type Launch struct {
-	Instance string // empty until there is one
-	At       time.Time
-	Failed   bool
-	Reason   string // of the failure, as Auto Scaling reports it
 }
 
 // Action is a lifecycle action: a hook delays the termination of an instance.

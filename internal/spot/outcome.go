@@ -127,12 +127,6 @@ type ReplacementResult struct {
 	Reason          string        `json:"reason,omitempty"`
 	SkippedHooks    []string      `json:"skipped_hooks,omitempty"`
 
-	Instance     string   `json:"instance,omitempty"`      // the replacement
-	LaunchedAt   *Seconds `json:"launched_at,omitempty"`   // when its launch started
-	Node         string   `json:"node,omitempty"`          // its node
-	RegisteredAt *Seconds `json:"registered_at,omitempty"` // when its node registered
-	GroupMessage string   `json:"group_message,omitempty"` // why the group launched none, as Auto Scaling reports it
-
 	Changed bool `json:"-"` // a request was sent that cannot be undone
 }
 

@@ -33,9 +33,6 @@ type Policy struct {
 	// HasAutoscaler is whether CAST AI's API can be called.
 	HasAutoscaler bool
 
-	// FollowLaunch is how long to follow the launch of the replacement after the drain.
-	FollowLaunch time.Duration
-
 	// DrainRehearsals makes rehearsals drain the node. Otherwise they are only previewed.
 	DrainRehearsals bool
 }
@@ -44,7 +41,7 @@ type Policy struct {
 func DefaultPolicy(cluster string) Policy {
 	return Policy{Cluster: cluster, Reserve: 5 * time.Second, ForceGrace: 60 * time.Second, Force: ForceAllow,
 		Parallel: 50, DaemonSets: DrainNever, Rebalance: RespondIgnore, ScheduledChange: RespondIgnore,
-		Replace: ReplacerAuto, FollowLaunch: 2 * time.Minute}
+		Replace: ReplacerAuto}
 }
 
 // Force is whether a pod can be deleted regardless of its PodDisruptionBudget.

@@ -29,11 +29,10 @@ type AWS struct {
 	serial    int // number of instances so far
 	firstID   int // offset of generated IDs
 
-	times      InstanceTimes
-	activities []*Activity              // in start order
-	retries    map[string]*launchRetry  // of failed launches, by group
-	actions    map[string]*activeAction // active lifecycle actions, by token
-	actionNo   int                      // number of lifecycle actions so far
+	times    InstanceTimes
+	retries  map[string]*launchRetry  // of failed launches, by group
+	actions  map[string]*activeAction // active lifecycle actions, by token
+	actionNo int                      // number of lifecycle actions so far
 }
 
 // NewAWS returns an empty account.

@@ -36,7 +36,7 @@ func ec2Operations() []string {
 func scalingOperations() []string {
 	return []string{
 		"DescribeAutoScalingInstances", "DescribeAutoScalingGroups", "DescribeLifecycleHooks", "DetachInstances",
-		"DescribeScalingActivities", "RecordLifecycleActionHeartbeat", "CompleteLifecycleAction",
+		"RecordLifecycleActionHeartbeat", "CompleteLifecycleAction",
 	}
 }
 

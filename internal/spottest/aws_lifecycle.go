@@ -57,7 +57,6 @@ func (a *AWS) TerminateMember(id string) []spot.Action {
 	}
 	awsRequire(actions != nil, "group %s has no termination hook", g.Name)
 	m.State = "Terminating:Wait"
-	a.begin(g.Name, activityTerminate, id, "MidLifecycleAction")
 	a.launchMissing(g)
 	return actions
 }

@@ -90,8 +90,7 @@ func (a *AWS) launchMissing(g *Group) {
 	for g.capacity() < g.Desired {
 		i := a.addInstance(Instance{State: "pending", Zone: g.Zones[a.serial%len(g.Zones)], Spot: g.Spot})
 		a.join(g, i, "Pending")
-		act := a.begin(g.Name, activityLaunch, i.ID, "PreInService")
-		time.AfterFunc(g.LaunchTime, func() { a.launchDone(i, act) })
+		time.AfterFunc(g.LaunchTime, func() { a.launchDone(i) })
 	}
 }
 
@@ -106,11 +105,10 @@ func (g *Group) capacity() int {
 	return n
 }
 
-func (a *AWS) launchDone(i *Instance, act *Activity) {
+func (a *AWS) launchDone(i *Instance) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.member(i.ID).State, i.State = "InService", "running"
-	act.Status = "Successful"
 	if a.launched != nil {
 		go a.launched(i.clone())
 	}

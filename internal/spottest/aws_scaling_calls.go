@@ -66,19 +66,14 @@ func (a *AWS) DetachInstances(ctx context.Context, group string, ids []string) e
 		}
 		for _, id := range ids {
 			a.member(id).State = "Detaching"
-			act := a.begin(group, activityDetach, id, "InProgress")
-			leave := func() {
-				a.leave(id)
-				act.Status = "Successful"
-			}
 			if g.DetachTime == 0 {
-				leave()
+				a.leave(id)
 				continue
 			}
 			time.AfterFunc(g.DetachTime, func() {
 				a.mu.Lock()
 				defer a.mu.Unlock()
-				leave()
+				a.leave(id)
 			})
 		}
 		a.launchMissing(g)

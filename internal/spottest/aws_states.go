@@ -67,6 +67,5 @@ func (a *AWS) terminated(i *Instance) {
 	i.State, i.PrivateDNSName, i.PrivateIP = "terminated", "", ""
 	if m := a.member(i.ID); m != nil && m.State == "Terminating:Proceed" {
 		a.leave(i.ID)
-		a.finish(i.ID)
 	}
 }

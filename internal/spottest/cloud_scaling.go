@@ -4,34 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
-
-// clockSkew is the tolerance for launches before since, as in internal/aws.
-const clockSkew = 2 * time.Second
-
-// Launches implements spot.Cloud.
-func (c *Cloud) Launches(ctx context.Context, group string, since time.Time) ([]spot.Launch, error) {
-	since = since.Add(-clockSkew)
-	all, err := cloudCall(ctx, "describing scaling activities of Auto Scaling group "+group,
-		func(ctx context.Context) ([]Activity, error) {
-			return c.aws.DescribeScalingActivities(ctx, group)
-		})
-	if err != nil {
-		return nil, err
-	}
-	var found []spot.Launch
-	for _, act := range slices.Backward(all) {
-		if !act.Start.Before(since) && strings.HasPrefix(act.Description, activityLaunch) {
-			found = append(found, spot.Launch{Instance: act.Instance, At: act.Start, Failed: act.Status == "Failed",
-				Reason: act.Message})
-		}
-	}
-	return found, nil
-}
 
 // Hook implements spot.Cloud.
 func (c *Cloud) Hook(ctx context.Context, group, hook string) (spot.Hook, error) {

@@ -123,8 +123,6 @@ func (p *page) moments(out spot.Outcome) {
 	add(t.Cordoned, "node cordoned")
 	if r := out.Replacement; r != nil {
 		add(r.At, asked(r))
-		add(r.LaunchedAt, "replacement "+r.Instance+" launched")
-		add(r.RegisteredAt, "replacement's node "+r.Node+" registered")
 	}
 	if l := out.Lifecycle; l != nil {
 		add(l.Completed, "lifecycle hook "+l.Hook+" completed")
@@ -181,9 +179,6 @@ func (p *page) replacement(out spot.Outcome) {
 			note("no replacement asked, somebody has before: " + r.Reason)
 		case r.Reason != "":
 			note("the replacement: " + r.Reason)
-		}
-		if r.GroupMessage != "" {
-			note("the group says: " + r.GroupMessage)
 		}
 		if len(r.SkippedHooks) > 0 {
 			note("the detach skips lifecycle hooks: " + strings.Join(r.SkippedHooks, ", "))

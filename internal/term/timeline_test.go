@@ -240,15 +240,9 @@ func TestTimelineOfTheRelatives(t *testing.T) {
 		out  spot.Outcome
 		want []string
 	}{
-		{"a replacement that came", outcome(spot.Drained, func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(1), Instance: "i-new", LaunchedAt: sec(3), Node: "n-new", RegisteredAt: sec(61)}
-		}), []string{"+1.00 s  replacement asked of g", "+3.00 s  replacement i-new launched", "+61.00 s  replacement's node n-new registered"}},
 		{"CAST AI's", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNotify, AutoscalerEvent: "interrupted", At: sec(2)}
 		}), []string{"+2.00 s  CAST AI's autoscaler told: interrupted"}},
-		{"one that did not", outcome(spot.Drained, func(o *spot.Outcome) {
-			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(1), GroupMessage: "InsufficientInstanceCapacity"}
-		}), []string{"-  the group says: InsufficientInstanceCapacity"}},
 		{"a lifecycle hook", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.Lifecycle = &spot.LifecycleResult{Hook: "drain", Group: "g", Completed: sec(30)}
 		}), []string{"+30.00 s  lifecycle hook drain completed"}},

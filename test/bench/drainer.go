@@ -61,7 +61,6 @@ func newKopsSpot(name string, warm bool) drainer {
 	return drainer{name: name, prepare: func(ctx context.Context, t target) (drainFunc, error) {
 		cloud := autoScalingGroup(t.nodes)
 		policy := spot.DefaultPolicy(clusterName)
-		policy.FollowLaunch = 0 // kubectl does not request replacements
 		handlers := make([]*handler.Handler, len(t.nodes))
 		for i, n := range t.nodes {
 			endpoint := kube.Endpoint{Server: t.server, CA: fixed(string(t.ca))}

@@ -155,7 +155,6 @@ func (r *fixture) actingEnv() map[string]string {
 		"KOPS_SPOT_SERVER":          r.cp.AdminConfig().Host,
 		"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(r.cp.AdminConfig().CAData),
 		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
-		"KOPS_SPOT_FOLLOW":          "0s", // tests of the group's response override this
 	}
 	for _, kv := range r.fake.Env() {
 		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // set by Lambda

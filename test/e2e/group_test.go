@@ -84,13 +84,11 @@ func (r *fixture) send(s *fakelambda.Service, event []byte) <-chan fakelambda.Re
 	return ended
 }
 
-// operations returns the distinct reads of AWS, sorted, and the writes in order. DescribeScalingActivities does not
-// count: it depends on the time that is left.
+// operations returns the distinct reads of AWS, sorted, and the writes in order.
 func operations(calls []spottest.AWSCall) (asks, changes string) {
 	var asked, changed []string
 	for _, c := range calls {
 		switch {
-		case c.Operation == "DescribeScalingActivities":
 		case strings.HasPrefix(c.Operation, "Describe"):
 			asked = append(asked, c.Operation)
 		default:
@@ -326,49 +324,4 @@ func TestGroupResponseIsLost(t *testing.T) {
 		members := r.aws.Group(m.group).Members
 		return len(members) == 1 && members[0].ID != m.id && members[0].State == "InService"
 	})
-}
-
-// TestGroupFollowUp: the outcome reports what came of the detach within the follow-up time: the new instance and node,
-// the group's error, or the new instance after an error.
-func TestGroupFollowUp(t *testing.T) {
-	r := newFixture(t)
-	all := r.targets(3)
-	launches, lacks, lacked := all[0], all[1], all[2]
-	for _, m := range []target{lacks, lacked} {
-		r.aws.SetGroup(m.group, func(g *spottest.Group) {
-			g.LaunchError = "InsufficientInstanceCapacity - There is no Spot capacity available"
-		})
-	}
-	patient := r.serviceWith("FOLLOW=45s")
-	ended := map[target]<-chan fakelambda.Result{
-		launches: r.start(patient, r.warning(spot.SpotTerminate, launches.id, time.Second)),
-		lacks:    r.start(r.serviceWith("FOLLOW=6s"), r.warning(spot.SpotTerminate, lacks.id, time.Second)),
-		lacked:   r.start(patient, r.warning(spot.SpotTerminate, lacked.id, time.Second)),
-	}
-	r.eventually("the function to read the group's error", func() bool {
-		return slices.ContainsFunc(r.calls(lacked, 0),
-			func(c spottest.AWSCall) bool { return c.Operation == "DescribeScalingActivities" })
-	})
-	r.aws.SetGroup(lacked.group, func(g *spottest.Group) { g.LaunchError = "" })
-
-	for _, m := range []target{launches, lacked} {
-		got := r.outcome(<-ended[m], spot.Drained).Replacement
-		members := r.aws.Group(m.group).Members
-		if len(members) != 1 || members[0].ID == m.id || got.Instance != members[0].ID || got.Node != got.Instance ||
-			got.GroupMessage != "" {
-			t.Fatalf("the group has %+v; the outcome has %+v", members, got)
-		}
-		if n := r.getNode(got.Node); n.Spec.Unschedulable || !strings.HasSuffix(n.Spec.ProviderID, got.Instance) {
-			t.Errorf("the node is %+v", n.Spec)
-		}
-		if *got.LaunchedAt < *got.At-2 || *got.RegisteredAt < *got.LaunchedAt {
-			t.Errorf("requested %v s, launched %v s, registered %v s after the event", *got.At, *got.LaunchedAt,
-				*got.RegisteredAt)
-		}
-	}
-	got := r.outcome(<-ended[lacks], spot.Drained).Replacement
-	if got.Action != spot.ReplaceDetach || got.Instance != "" ||
-		!strings.Contains(got.GroupMessage, "InsufficientInstanceCapacity") {
-		t.Errorf("%+v", got)
-	}
 }

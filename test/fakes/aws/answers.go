@@ -88,17 +88,3 @@ func describedHooks(found []spottest.Hook) []element {
 		}
 	})}
 }
-
-func describedActivities(found []spottest.Activity) []element {
-	return []element{list("Activities", "member", found, func(a spottest.Activity) []element {
-		es := []element{
-			text("Description", a.Description),
-			text("StartTime", a.Start.Format(timestamp)),
-			text("StatusCode", a.Status),
-		}
-		if a.Message != "" {
-			es = append(es, text("StatusMessage", a.Message))
-		}
-		return es
-	})}
-}

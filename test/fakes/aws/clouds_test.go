@@ -104,7 +104,6 @@ func methods(w *world) map[string]func(context.Context) error {
 		"Membership": func(ctx context.Context) error { _, err := w.cloud.Membership(ctx, w.plain); return err },
 		"Tag":        func(ctx context.Context) error { return w.cloud.Tag(ctx, w.plain, map[string]string{"a": ""}) },
 		"Detach":     func(ctx context.Context) error { return w.cloud.Detach(ctx, w.plain, nodes) },
-		"Launches":   func(ctx context.Context) error { _, err := w.cloud.Launches(ctx, nodes, w.made); return err },
 		"Hook":       func(ctx context.Context) error { _, err := w.cloud.Hook(ctx, nodes, "drain"); return err },
 		"Heartbeat":  func(ctx context.Context) error { return w.cloud.Heartbeat(ctx, held()) },
 		"Complete":   func(ctx context.Context) error { return w.cloud.Complete(ctx, over()) },

@@ -192,27 +192,6 @@ func contract(t *testing.T, w *world) {
 		}
 	})
 
-	t.Run("launches", func(t *testing.T) {
-		found, err := w.cloud.Launches(ctx, nodes, w.made)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if w.differs("the list of activities is empty") {
-			if found != nil {
-				t.Errorf("got %+v", found)
-			}
-		} else {
-			l := found[len(found)-1] // the newest
-			if l.Instance != other || l.Failed || l.Reason != "" || l.At.Before(w.made.Add(-time.Second)) ||
-				l.At.After(time.Now().Add(time.Second)) {
-				t.Errorf("got %+v; %s was launched since %v", found, other, w.made)
-			}
-		}
-		if found, err := w.cloud.Launches(ctx, nodes, time.Now().Add(time.Minute)); err != nil || found != nil {
-			t.Errorf("in the future: %+v, %v", found, err)
-		}
-	})
-
 	t.Run("lifecycle action", func(t *testing.T) {
 		h, err := w.cloud.Hook(ctx, nodes, "drain")
 		global := 100 * time.Minute

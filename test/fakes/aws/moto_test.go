@@ -34,7 +34,6 @@ func TestContractOnMoto(t *testing.T) {
 
 		"a terminated instance keeps its name and address": true,
 		"a hook's global timeout is always 48 hours":       true,
-		"the list of activities is empty":                  true,
 	}
 	contract(t, w)
 }

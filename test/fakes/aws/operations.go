@@ -47,13 +47,6 @@ func (s *Server) read(ctx context.Context, op string, p *params) (call, error) {
 			return nil, err
 		}
 		return func() ([]element, error) { return nil, s.aws.DetachInstances(ctx, group, ids) }, nil
-	case "DescribeScalingActivities":
-		group := p.value("AutoScalingGroupName")
-		p.value("MaxRecords")
-		return func() ([]element, error) {
-			found, err := s.aws.DescribeScalingActivities(ctx, group)
-			return describedActivities(found), err
-		}, nil
 	case "RecordLifecycleActionHeartbeat":
 		act := p.action()
 		return func() ([]element, error) { return nil, s.aws.RecordLifecycleActionHeartbeat(ctx, act) }, nil

@@ -3,6 +3,7 @@ package spot_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,9 +11,9 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// TestRelease is the table of what is given free after the end of a machine, and what never is.
-func TestRelease(t *testing.T) {
-	marked := func(kind spot.Kind) func(*spot.Target) {
+func TestCleanup(t *testing.T) {
+	type changes []func(*spot.Target)
+	cordonedFor := func(kind spot.Kind) func(*spot.Target) {
 		return func(t *spot.Target) {
 			n := spot.Cordon(*t.Node, spot.Interruption{EventID: "e1", Kind: kind}, spot.Plan{Deadline: eventTime})
 			t.Node = &n
@@ -20,59 +21,108 @@ func TestRelease(t *testing.T) {
 	}
 	state := func(s string) func(*spot.Target) { return func(t *spot.Target) { t.Instance.State = s } }
 	onDemand := func(t *spot.Target) { t.Instance.Spot = false }
-	forgotten := func(t *spot.Target) { t.Instance, t.InstanceErr = nil, fmt.Errorf("x: %w", spot.ErrNotFound) }
+	hibernates := func(t *spot.Target) { t.Instance.Hibernates = true }
+	notFound := func(t *spot.Target) { t.Instance, t.InstanceErr = nil, fmt.Errorf("x: %w", spot.ErrNotFound) }
+	unknown := func(t *spot.Target) { t.Instance, t.InstanceErr = nil, errors.New("timeout") }
+	controlPlane := func(t *spot.Target) { t.Instance.Tags["k8s.io/role/control-plane"] = "1" }
+	noNode := func(t *spot.Target) { t.Node = nil }
+	spotWorker := labeled("node-role.kubernetes.io/spot-worker", "true")
 	for _, c := range []struct {
-		name    string
-		target  []func(*spot.Target)
-		free    bool
-		node    bool // deleted
-		because string
+		name       string
+		target     changes
+		cleanUp    bool
+		deleteNode bool
+		reason     string
 	}{
-		{name: "a Spot instance that was terminated", target: []func(*spot.Target){state("terminated")}, free: true, node: true},
-		{name: "a warned one", target: []func(*spot.Target){onDemand, marked(spot.SpotTerminate), state("terminated")}, free: true, node: true},
-		{name: "one by its node's label", target: []func(*spot.Target){forgotten, func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} }}, free: true, node: true},
-		{name: "one that EC2 has forgotten and nobody calls Spot", target: []func(*spot.Target){forgotten}, because: "not a Spot instance"},
-		{name: "an on-demand one whose node is called Spot", target: []func(*spot.Target){onDemand, state("terminated"), func(t *spot.Target) { t.Node.Labels = map[string]string{"node-role.kubernetes.io/spot-worker": "true"} }}, because: "not a Spot instance"},
-		{name: "Karpenter's", target: []func(*spot.Target){forgotten, func(t *spot.Target) { t.Node.Labels = map[string]string{"karpenter.sh/capacity-type": "spot"} }}, free: true, node: true},
-		{name: "one that EC2 has forgotten", target: []func(*spot.Target){marked(spot.SpotTerminate), forgotten}, free: true, node: true},
-		{name: "an on-demand one", target: []func(*spot.Target){onDemand, state("terminated")}, because: "not a Spot instance"},
-		{name: "stopped after a warning", target: []func(*spot.Target){marked(spot.SpotStop), state("stopped")}, free: true},
-		{name: "stopped by an operator", target: []func(*spot.Target){onDemand, state("stopped")}, because: "without a warning"},
-		{name: "a Spot instance stopped by an operator", target: []func(*spot.Target){state("stopped")}, because: "without a warning"},
-		{name: "stopped after a mere recommendation", target: []func(*spot.Target){marked(spot.Rebalance), state("stopped")}, because: "does not stop instances"},
-		{name: "hibernated", target: []func(*spot.Target){marked(spot.SpotHibernate), state("stopped"), func(t *spot.Target) { t.Instance.Hibernates = true }}, because: "hibernated"},
-		{name: "hibernated and then terminated", target: []func(*spot.Target){marked(spot.SpotHibernate), state("terminated"), func(t *spot.Target) { t.Instance.Hibernates = true }}, free: true, node: true},
-		{name: "stopping", target: []func(*spot.Target){marked(spot.SpotStop), state("stopping")}, because: "is stopping"},
-		{name: "shutting down", target: []func(*spot.Target){marked(spot.SpotTerminate), state("shutting-down")}, because: "is shutting-down"},
-		{name: "running", target: []func(*spot.Target){marked(spot.SpotTerminate)}, because: "is running"},
-		{name: "one that EC2 cannot be asked about", target: []func(*spot.Target){marked(spot.SpotTerminate), func(t *spot.Target) { t.Instance, t.InstanceErr = nil, errors.New("timeout") }}, because: "unknown"},
-		{name: "a control plane's", target: []func(*spot.Target){marked(spot.SpotTerminate), state("terminated"), func(t *spot.Target) { t.Instance.Tags["k8s.io/role/control-plane"] = "1" }}, because: "control-plane"},
-		{name: "one without a node", target: []func(*spot.Target){state("terminated"), func(t *spot.Target) { t.Node = nil }}, because: "no node"},
+		{name: "terminated", target: changes{state("terminated")}, cleanUp: true, deleteNode: true},
+		{name: "terminated on-demand instance, cordoned",
+			target: changes{onDemand, cordonedFor(spot.SpotTerminate), state("terminated")}, cleanUp: true, deleteNode: true},
+		{name: "not found, Spot by kOps label", target: changes{notFound, spotWorker}, cleanUp: true, deleteNode: true},
+		{name: "not found, no Spot label", target: changes{notFound}, reason: "not a Spot instance"},
+		{name: "terminated on-demand instance, Spot label", target: changes{onDemand, state("terminated"), spotWorker},
+			reason: "not a Spot instance"},
+		{name: "not found, Spot by Karpenter label",
+			target: changes{notFound, labeled("karpenter.sh/capacity-type", "spot")}, cleanUp: true, deleteNode: true},
+		{name: "not found, cordoned", target: changes{cordonedFor(spot.SpotTerminate), notFound},
+			cleanUp: true, deleteNode: true},
+		{name: "terminated on-demand instance", target: changes{onDemand, state("terminated")},
+			reason: "not a Spot instance"},
+		{name: "stopped after a warning", target: changes{cordonedFor(spot.SpotStop), state("stopped")}, cleanUp: true},
+		{name: "on-demand instance stopped by the operator", target: changes{onDemand, state("stopped")},
+			reason: "without a warning"},
+		{name: "stopped by the operator", target: changes{state("stopped")}, reason: "without a warning"},
+		{name: "stopped after a rebalance recommendation", target: changes{cordonedFor(spot.Rebalance), state("stopped")},
+			reason: "does not stop instances"},
+		{name: "hibernated", target: changes{cordonedFor(spot.SpotHibernate), state("stopped"), hibernates},
+			reason: "hibernated"},
+		{name: "terminated after hibernation",
+			target:  changes{cordonedFor(spot.SpotHibernate), state("terminated"), hibernates},
+			cleanUp: true, deleteNode: true},
+		{name: "stopping", target: changes{cordonedFor(spot.SpotStop), state("stopping")}, reason: "is stopping"},
+		{name: "shutting down", target: changes{cordonedFor(spot.SpotTerminate), state("shutting-down")},
+			reason: "is shutting-down"},
+		{name: "running", target: changes{cordonedFor(spot.SpotTerminate)}, reason: "is running"},
+		{name: "unknown", target: changes{cordonedFor(spot.SpotTerminate), unknown}, reason: "unknown"},
+		{name: "control plane", target: changes{cordonedFor(spot.SpotTerminate), state("terminated"), controlPlane},
+			reason: "control-plane"},
+		{name: "no node", target: changes{state("terminated"), noNode}, reason: "no node"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			target := ours()
+			target := newTarget()
 			for _, change := range c.target {
 				change(&target)
 			}
 			got := spot.DefaultPolicy(cluster).Cleanup(target)
-			if got.CleanUp != c.free || got.DeleteNode != c.node || !strings.Contains(got.Reason, c.because) {
-				t.Errorf("got %+v, want free %v, node %v, %q", got, c.free, c.node, c.because)
+			if got.CleanUp != c.cleanUp || got.DeleteNode != c.deleteNode || !strings.Contains(got.Reason, c.reason) {
+				t.Errorf("got %+v, want clean up %v, delete node %v, %q", got, c.cleanUp, c.deleteNode, c.reason)
 			}
 		})
 	}
 }
 
-// TestARecommendationDoesNotBlurAWarning that came before it.
-func TestARecommendationDoesNotBlurAWarning(t *testing.T) {
-	deadline := eventTime.Add(2 * time.Minute)
-	n := spot.Cordon(spot.Node{Name: instance}, warning(spot.SpotTerminate), spot.Plan{Deadline: deadline})
-	mild := warning(spot.Rebalance)
-	mild.EventID, mild.Time = "e0", eventTime.Add(time.Second)
-	if got := spot.Cordon(n, mild, spot.Plan{Deadline: eventTime.Add(15 * time.Minute)}).Annotations; got["kops-spot.cast.ai/event"] != "e1" || got["kops-spot.cast.ai/deadline"] != deadline.Format(time.RFC3339) {
-		t.Errorf("the marks became %v", got)
+func TestOverdue(t *testing.T) {
+	deadline := after(120)
+	overdueAt := deadline.Add(15 * time.Minute)
+	node := spot.Cordon(newNode(), warning(spot.SpotTerminate), spot.Plan{Deadline: deadline})
+	running := map[string]spot.Instance{instance: {ID: instance, State: "running"}}
+	if got := spot.OverdueCandidates([]spot.Node{node}, overdueAt); !slices.Equal(got, []string{instance}) {
+		t.Errorf("got candidates %v, want %s", got, instance)
 	}
-	mild.Time = deadline.Add(time.Minute)
-	if got := spot.Cordon(n, mild, spot.Plan{Deadline: eventTime.Add(time.Hour)}).Annotations; got["kops-spot.cast.ai/event"] != "e0" {
-		t.Errorf("marks whose time has passed stayed: %v", got)
+	want := []spot.OverdueInstance{{Node: instance, Instance: instance, Since: deadline}}
+	if got := spot.Overdue([]spot.Node{node}, running, overdueAt); !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	for name, change := range map[string]func(*spot.Node){
+		"drained by CAST AI": func(n *spot.Node) { n.Annotations = nil },
+		"no deadline":        func(n *spot.Node) { delete(n.Annotations, "kops-spot.cast.ai/deadline") },
+		"no provider ID":     func(n *spot.Node) { n.ProviderID = "" },
+		"other cloud":        func(n *spot.Node) { n.ProviderID = "gce://project/zone/name" },
+	} {
+		n := spot.Cordon(newNode(), warning(spot.SpotTerminate), spot.Plan{Deadline: deadline})
+		change(&n)
+		if got := spot.OverdueCandidates([]spot.Node{n}, overdueAt); len(got) != 0 {
+			t.Errorf("%s: got candidates %v, want none", name, got)
+		}
+		instances := map[string]spot.Instance{instance: running[instance], "": {State: "running"}}
+		if got := spot.Overdue([]spot.Node{n}, instances, overdueAt); len(got) != 0 {
+			t.Errorf("%s: got %v, want none", name, got)
+		}
+	}
+	if got := spot.Overdue([]spot.Node{node}, running, overdueAt.Add(-time.Second)); len(got) != 0 {
+		t.Errorf("one second early: got %v, want none", got)
+	}
+	for _, state := range []string{"pending", "stopping", "stopped", "shutting-down", "terminated"} {
+		instances := map[string]spot.Instance{instance: {ID: instance, State: state}}
+		if got := spot.Overdue([]spot.Node{node}, instances, overdueAt); len(got) != 0 {
+			t.Errorf("%s: got %v, want none", state, got)
+		}
+	}
+	if got := spot.Overdue([]spot.Node{node}, nil, overdueAt); len(got) != 0 {
+		t.Errorf("not found: got %v, want none", got)
+	}
+	a, b := node, node
+	a.Name, b.Name = "a", "b"
+	if got := spot.Overdue([]spot.Node{b, a}, running, overdueAt); len(got) != 2 || got[0].Node != "a" {
+		t.Errorf("got %+v, want two, sorted by node", got)
 	}
 }

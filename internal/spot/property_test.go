@@ -9,101 +9,130 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// tries is how many made-up pods each property is held against.
-const tries = 20_000
+// iterations is the number of random inputs per property.
+const iterations = 20_000
 
-// madeUp is a random pod, plan, and moment before the plan's end. The same seed makes the same ones.
-type madeUp struct{ *rand.Rand }
+// random generates inputs. The same seed generates the same inputs.
+type random struct{ *rand.Rand }
 
-func random(seed uint64) madeUp { return madeUp{rand.New(rand.NewPCG(seed, seed))} }
+func newRandom(seed uint64) random { return random{rand.New(rand.NewPCG(seed, seed))} }
 
-func (r madeUp) flag(oneIn int) bool { return r.IntN(oneIn) == 0 }
+func (r random) oneIn(n int) bool { return r.IntN(n) == 0 }
 
-func (r madeUp) pod() spot.Pod {
+func (r random) pod() spot.Pod {
 	kinds := []string{"", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"}
 	owner := spot.Owner{Kind: kinds[r.IntN(len(kinds))]}
 	if owner.Kind != "" {
 		owner.Name, owner.UID = "owner", string(rune('a'+r.IntN(5)))
 	}
 	return spot.Pod{Namespace: "n", Name: string(rune('a' + r.IntN(26))), UID: string(rune('a' + r.IntN(26))),
-		GracePeriod: time.Duration(r.IntN(700)) * time.Second, Terminating: r.flag(4), Finished: r.flag(6), Mirror: r.flag(8),
-		Owner: owner, ToleratesCordon: r.flag(3), Volumes: r.flag(3), Critical: r.flag(5)}
+		GracePeriod: time.Duration(r.IntN(700)) * time.Second, Terminating: r.oneIn(4), Finished: r.oneIn(6),
+		Mirror: r.oneIn(8), Owner: owner, ToleratesCordon: r.oneIn(3), Volumes: r.oneIn(3), Critical: r.oneIn(5)}
 }
 
-func (r madeUp) plan() (spot.Plan, time.Time) {
+// plan returns a plan and a time before its end.
+func (r random) plan() (spot.Plan, time.Time) {
 	kinds := []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernate}
 	in := warning(kinds[r.IntN(len(kinds))])
 	now := eventTime.Add(time.Duration(r.Int64N(int64(19 * time.Second))))
 	limit := time.Time{}
-	if r.flag(3) {
+	if r.oneIn(3) {
 		limit = now.Add(time.Duration(1+r.IntN(200)) * time.Second)
 	}
-	plan := spot.DefaultPolicy(cluster).Plan(in, ours(), now, limit)
+	plan := spot.DefaultPolicy(cluster).Plan(in, newTarget(), now, limit)
 	return plan, now.Add(time.Duration(r.Int64N(int64(plan.Until.Sub(now)))))
 }
 
-func TestPropertyEndingPodsAreNeverAsked(t *testing.T) {
-	r := random(1)
-	for range tries {
+// node returns a node with some of what Cordon adds, unchanged or changed.
+func (r random) node() spot.Node {
+	n := spot.Node{Name: "n", Unschedulable: r.oneIn(3), Labels: map[string]string{}, Annotations: map[string]string{}}
+	values := []string{"", "true", "spot-interruption", "x"}
+	for _, key := range []string{drainingKey, excludeLBKey, "team"} {
+		if r.oneIn(2) {
+			n.Labels[key] = values[r.IntN(len(values))]
+		}
+	}
+	for _, key := range []string{"kops-spot.cast.air", "cast.ai/deadline"} {
+		if r.oneIn(2) {
+			n.Annotations[key] = values[r.IntN(len(values))]
+		}
+	}
+	for _, key := range []string{unschedulableKey, drainingKey, outOfServiceKey, "dedicated"} {
+		for _, effect := range []string{"NoSchedule", "PreferNoSchedule", "NoExecute"} {
+			if r.oneIn(5) {
+				n.Taints = append(n.Taints, spot.Taint{Key: key, Value: values[r.IntN(len(values))], Effect: effect})
+			}
+		}
+	}
+	r.Shuffle(len(n.Taints), func(i, j int) { n.Taints[i], n.Taints[j] = n.Taints[j], n.Taints[i] })
+	return n
+}
+
+func TestPropertyNeverEvicted(t *testing.T) {
+	r := newRandom(1)
+	for range iterations {
 		plan, now := r.plan()
 		pod := r.pod()
-		if fate := plan.ForPod(pod, now, r.flag(2)); fate.Action == spot.PodEvict && (pod.Terminating || pod.Finished || pod.Mirror || pod.Owner.Kind == "DaemonSet") {
-			t.Fatalf("%+v: %+v", pod, fate)
-		} else if fate.Reason == "" {
-			t.Fatalf("no reason: %+v", pod)
+		got := plan.ForPod(pod, now, r.oneIn(2))
+		never := pod.Terminating || pod.Finished || pod.Mirror || pod.Owner.Kind == "DaemonSet"
+		if got.Action == spot.PodEvict && never || got.Reason == "" {
+			t.Fatalf("%+v: got %+v", pod, got)
 		}
 	}
 }
 
-// TestPropertyForcedInTime: a pod that is forced on time has its grace period, up to a minute, before the reserve; one
-// that is forced late has what is left; none is forced before its time or without having been asked.
-func TestPropertyForcedInTime(t *testing.T) {
-	r := random(2)
+// TestPropertyForceDeletion checks that a pod that is force-deleted on time gets its grace period, up to ForceGrace,
+// before the reserve, that one force-deleted late gets the remaining time, and that none is force-deleted early or
+// without a refusal.
+func TestPropertyForceDeletion(t *testing.T) {
+	r := newRandom(2)
 	policy := spot.DefaultPolicy(cluster)
-	for range tries {
+	for range iterations {
 		plan, now := r.plan()
 		pod := r.pod()
-		fate := plan.ForPod(pod, now, false)
-		if fate.Action != spot.PodEvict {
+		podPlan := plan.ForPod(pod, now, false)
+		if podPlan.Action != spot.PodEvict {
 			continue
 		}
-		due := max(min(pod.GracePeriod, policy.ForceGrace), time.Second)
-		if !fate.ForceAt.IsZero() && fate.ForceAt.Add(due+policy.Reserve).After(plan.Deadline) {
-			t.Fatalf("%s of grace, forced at %s: that is later than its grace period allows", pod.GracePeriod, fate.ForceAt.Sub(eventTime))
+		forceAt, forced := podPlan.ForceAt, !podPlan.ForceAt.IsZero()
+		grace := max(min(pod.GracePeriod, policy.ForceGrace), time.Second)
+		if forced && forceAt.Add(grace+policy.Reserve).After(plan.Deadline) {
+			t.Fatalf("grace period %s: got force deletion after %s, too late", pod.GracePeriod, forceAt.Sub(eventTime))
 		}
-		ask := plan.Request(pod, now, 1+r.IntN(9))
+		got := plan.Request(pod, now, 1+r.IntN(9))
 		switch {
-		case ask.Delete && (fate.ForceAt.IsZero() || now.Before(fate.ForceAt)):
-			t.Fatalf("forced at %s, before %s", now.Sub(eventTime), fate.ForceAt.Sub(eventTime))
-		case ask.GracePeriod < time.Second, ask.GracePeriod > max(pod.GracePeriod, time.Second):
-			t.Fatalf("%s of grace: asked with %s", pod.GracePeriod, ask.GracePeriod)
-		case ask.Exact != (ask.GracePeriod < pod.GracePeriod):
-			t.Fatalf("a request that cuts %s to %s is not bound to what was seen", pod.GracePeriod, ask.GracePeriod)
-		case !fate.ForceAt.IsZero() && ask.GracePeriod > time.Second && now.Add(ask.GracePeriod).After(plan.Deadline):
-			t.Fatalf("%s from %s on is past the end of the machine", ask.GracePeriod, now.Sub(eventTime))
+		case got.Delete && (!forced || now.Before(forceAt)):
+			t.Fatalf("got force deletion after %s, want after %s", now.Sub(eventTime), forceAt.Sub(eventTime))
+		case got.GracePeriod < time.Second, got.GracePeriod > max(pod.GracePeriod, time.Second):
+			t.Fatalf("grace period %s: got %s", pod.GracePeriod, got.GracePeriod)
+		case got.Exact != (got.GracePeriod < pod.GracePeriod):
+			t.Fatalf("grace period %s cut to %s: got exact %v", pod.GracePeriod, got.GracePeriod, got.Exact)
+		case forced && got.GracePeriod > time.Second && now.Add(got.GracePeriod).After(plan.Deadline):
+			t.Fatalf("got grace period %s after %s, past the deadline", got.GracePeriod, now.Sub(eventTime))
 		}
 		if plan.Request(pod, now, 0).Delete {
-			t.Fatal("deleted past its budget without having been asked")
+			t.Fatal("got a force deletion without a refusal")
 		}
 	}
 }
 
-func TestPropertyNothingIsAskedPastTheEnd(t *testing.T) {
-	r := random(3)
-	for range tries {
+func TestPropertyNextAttempt(t *testing.T) {
+	r := newRandom(3)
+	for range iterations {
 		plan, now := r.plan()
 		pod := r.pod()
-		asked := spot.EvictionRequest{Delete: r.IntN(2) == 0}
-		next, ok := plan.NextAttempt(pod, asked, now, 1+r.IntN(70), time.Duration(r.IntN(90))*time.Second)
-		if ok && (!next.Before(plan.Until) || next.Before(now) || asked.Delete && !next.After(now)) {
-			t.Fatalf("asked at %s: again at %s; the end is at %s", now.Sub(eventTime), next.Sub(eventTime), plan.Until.Sub(eventTime))
+		refused := spot.EvictionRequest{Delete: r.IntN(2) == 0}
+		next, ok := plan.NextAttempt(pod, refused, now, 1+r.IntN(70), time.Duration(r.IntN(90))*time.Second)
+		if ok && (!next.Before(plan.Until) || next.Before(now) || refused.Delete && !next.After(now)) {
+			t.Fatalf("refused after %s: got next attempt after %s, want before %s",
+				now.Sub(eventTime), next.Sub(eventTime), plan.Until.Sub(eventTime))
 		}
 	}
 }
 
-func TestPropertyTheOrderOfPodsChangesNoFate(t *testing.T) {
-	r := random(4)
-	for range tries / 100 {
+func TestPropertySummary(t *testing.T) {
+	r := newRandom(4)
+	for range iterations / 100 {
 		plan, now := r.plan()
 		pods := make([]spot.Pod, 40)
 		for i := range pods {
@@ -113,7 +142,21 @@ func TestPropertyTheOrderOfPodsChangesNoFate(t *testing.T) {
 		want := plan.Summary(warning(spot.SpotTerminate), true, pods, now)
 		r.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })
 		if got := plan.Summary(warning(spot.SpotTerminate), true, pods, now); !reflect.DeepEqual(got, want) {
-			t.Fatal("the fates of shuffled pods differ")
+			t.Fatalf("shuffled pods: got %+v, want %+v", got, want)
+		}
+	}
+}
+
+func TestPropertyRestore(t *testing.T) {
+	r := newRandom(5)
+	for range iterations {
+		n := r.node()
+		got := n
+		for range 1 + r.IntN(3) { // several events
+			got = spot.Cordon(got, warning(spot.SpotTerminate), spot.Plan{Deadline: eventTime, Drain: true})
+		}
+		if got = spot.Restore(got); !sameNode(got, n) {
+			t.Fatalf("got %+v, want %+v", got, n)
 		}
 	}
 }

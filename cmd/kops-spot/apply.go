@@ -31,7 +31,7 @@ type applyResult struct {
 // errUnfinished is the error of a command whose check found a failure and printed it.
 var errUnfinished = errors.New("not all checks passed: see above")
 
-// A proposal is what a command would change, and how.
+// proposal is what a command would change, and how.
 type proposal struct {
 	question string
 	plan     change.Plan
@@ -41,9 +41,9 @@ type proposal struct {
 }
 
 // planAndApply shows the plan, asks for confirmation, applies it and checks the result.
-func (c *console) planAndApply(ctx context.Context, g onboard.Environment, p proposal) (applyResult, error) {
-	result := applyResult{Cluster: g.Cluster, Account: g.Account, Region: g.Region, Plan: p.plan}
-	err := term.Plan(c.stderr, p.plan, options(c.environ, c.stderr))
+func (c *console) planAndApply(ctx context.Context, env onboard.Environment, p proposal) (applyResult, error) {
+	result := applyResult{Cluster: env.Cluster, Account: env.Account, Region: env.Region, Plan: p.plan}
+	err := term.Plan(c.stderr, p.plan, c.options(c.stderr))
 	if err == nil && !p.plan.Empty() {
 		err = c.ask(ctx, p.question)
 	}
@@ -84,9 +84,9 @@ func (c *console) applyOnboarding(ctx context.Context, r *onboard.Onboarding, qu
 		}})
 }
 
-// printTarget prints what is about to be changed, and as whom.
-func (c *console) printTarget(g onboard.Environment) {
-	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", g.Cluster, g.Account, g.Region, g.Caller)
+// printTarget prints where the changes would be made, and as whom.
+func (c *console) printTarget(env onboard.Environment) {
+	c.say(term.Mind, "cluster %s in account %s, region %s, as %s", env.Cluster, env.Account, env.Region, env.Caller)
 }
 
 // withPermissionHint adds what to do about a missing permission.
@@ -97,8 +97,9 @@ func withPermissionHint(err error) error {
 	return err
 }
 
-// export writes files to a directory and prints their paths. missingSecret is a secret that they refer to and that does not exist yet.
-func (c *console) export(dir string, files map[string][]byte, missingSecret string) error {
+// export writes files to a directory and prints their paths. missing is a secret that they refer to and that does not
+// exist yet.
+func (c *console) export(dir string, files map[string][]byte, missing string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("creating the directory: %w: choose another with --export", err)
 	}
@@ -109,9 +110,9 @@ func (c *console) export(dir string, files map[string][]byte, missingSecret stri
 		}
 		fmt.Fprintln(c.stdout, path)
 	}
-	if missingSecret != "" {
-		c.say(term.Mind, "the files refer to the secret %s, which does not exist yet; AWS chooses the end of its ARN (-AbCdEf in the files): "+
-			"create the secret and export again", missingSecret)
+	if missing != "" {
+		c.say(term.Mind, "the files refer to the secret %s, which does not exist yet; AWS chooses the end of its ARN (-AbCdEf in "+
+			"the files): create the secret and export again", missing)
 	}
 	return nil
 }

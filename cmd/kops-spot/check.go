@@ -9,27 +9,34 @@ import (
 
 	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/check"
 	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/term"
 )
 
 func checkCommand(c *console) *cobra.Command {
-	var o deployment
+	var o installOptions
+	var pre bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check every link between an interruption notice and a drained node",
 		Long: "Check every link: rule, state, target, permission, function, role, network, authentication and RBAC, and let the\n" +
-			"function plan its response to a test interruption. Nothing is changed. Fix the first failure first: later failures may\n" +
+			"function plan its response to a test warning. Nothing is changed. Fix the first failure first: later failures may\n" +
 			"be its consequences.\n\n" +
 			"With --pre, check before an installation what install would find and do.",
 		Example: "  kops-spot check\n  kops-spot check --pre --set Mode=observe",
 		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return c.check(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if pre {
+				return c.checkBefore(cmd.Context(), o)
+			}
+			return c.check(cmd.Context(), o)
+		},
 	}
 	f := cmd.Flags()
 	o.register(f)
-	f.BoolVar(&o.pre, "pre", false, "Check before an installation whether it can succeed")
+	f.BoolVar(&pre, "pre", false, "Check before an installation whether it can succeed")
 	return cmd
 }
 
@@ -43,10 +50,7 @@ type checkResult struct {
 	Findings change.Findings `json:"findings"`
 }
 
-func (c *console) check(ctx context.Context, o deployment) error {
-	if o.pre {
-		return c.checkBefore(ctx, o)
-	}
+func (c *console) check(ctx context.Context, o installOptions) error {
 	if len(o.set) > 0 || o.code != "" || o.refresh || o.karpenter {
 		return errors.New("--set, --code, --refresh and --karpenter require --pre")
 	}
@@ -58,41 +62,42 @@ func (c *console) check(ctx context.Context, o deployment) error {
 	if err != nil {
 		return err
 	}
-	found, err := at.chain(template).Check(ctx)
+	found, err := at.checks(template).Check(ctx)
 	if err != nil { // the findings so far are still valid
-		return errors.Join(term.Findings(c.stderr, found, options(c.environ, c.stderr)), err)
+		return errors.Join(term.Findings(c.stderr, found, c.options(c.stderr)), err)
 	}
 	return c.printChecks(at.env, found, "all checks passed")
 }
 
-func (c *console) checkBefore(ctx context.Context, o deployment) error {
-	on, err := c.prepare(ctx, o)
+func (c *console) checkBefore(ctx context.Context, o installOptions) error {
+	d, err := c.prepare(ctx, o)
 	if err != nil {
 		return err
 	}
-	g := on.env
-	found := append(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf("%s in account %s, region %s, VPC %s, as %s", g.Cluster, g.Account, g.Region, g.VPC, g.Caller)}},
-		on.found.Findings...)
-	found = append(found, change.Finding{Level: change.OK, Name: "log-in", Detail: "login " + on.how.Login + ", as the role " + on.role})
-	if on.noCode != nil {
-		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: on.noCode.Error(), Advice: "build it, or set its path with --code"})
+	env := d.env
+	found := append(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf(
+		"%s in account %s, region %s, VPC %s, as %s", env.Cluster, env.Account, env.Region, env.VPC, env.Caller)}}, d.found...)
+	found = append(found, change.Finding{Level: change.OK, Name: check.Authentication,
+		Detail: "login " + d.login.Login + ", as the role " + d.role})
+	if d.noCode != nil {
+		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: d.noCode.Error(),
+			Advice: "build it, or set its path with --code"})
 	}
-	limits, err := on.chain(on.runner.Template).CheckConcurrency(ctx)
+	limits, err := d.checks(d.Template).CheckConcurrency(ctx)
 	if err != nil {
 		return err
 	}
-	found = append(found, limits...)
-	original, err := findOriginal(ctx, on.account)
+	original, err := findOriginal(ctx, d.account)
 	if err != nil {
 		return err
 	}
-	return c.printChecks(g, append(found, original...), "ready to install")
+	return c.printChecks(env, append(append(found, limits...), original...), "ready to install")
 }
 
 // printChecks prints the findings and fails if one of them is a failure.
-func (c *console) printChecks(g onboard.Environment, found change.Findings, good string) error {
+func (c *console) printChecks(env onboard.Environment, found change.Findings, good string) error {
 	first := found.First()
-	result := checkResult{Cluster: g.Cluster, Account: g.Account, Region: g.Region,
+	result := checkResult{Cluster: env.Cluster, Account: env.Account, Region: env.Region,
 		OK: !found.Failed(), First: first, Findings: found}
 	return c.conclude(result, found, good,
 		fmt.Errorf("check %s failed: fix it first, as described above, and check again", first))

@@ -12,26 +12,28 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/onboard"
+	"github.com/castai/kops-spot/internal/spot"
 )
 
-// cluster is a kOps cluster that we are logged in to, and that is the one that was ref.
+// cluster is a connection to the kOps cluster that the user selected.
 type cluster struct {
 	*kube.Cluster
 	name  string
 	store string // kOps' state store; empty if unknown
 
-	login *rest.Config // from the kubeconfig
-	in    kube.Context
+	config  *rest.Config
+	context kube.Context // of the kubeconfig
 }
 
-// connect logs in to the cluster and makes sure that it is the one that is ref. It is the only way to a cluster.
+// connect connects to the cluster and verifies that it is the selected one. No command connects in another way.
 func (c *console) connect(ctx context.Context, p kubeFlags) (cluster, error) {
 	kubeconfig := kube.Kubeconfig{File: p.kubeconfig, Files: c.kubeconfigs(), Context: p.context}
-	login, in, err := kubeconfig.LogIn("kops-spot/" + version)
+	config, in, err := kubeconfig.LogIn("kops-spot/" + version)
 	if err != nil {
 		return cluster{}, err
 	}
-	k, err := kube.New(login)
+	k, err := kube.New(config)
 	if err != nil {
 		return cluster{}, err
 	}
@@ -40,7 +42,7 @@ func (c *console) connect(ctx context.Context, p kubeFlags) (cluster, error) {
 		return cluster{}, err
 	}
 	name, err := clusterName(cmp.Or(p.cluster, c.getenv("KOPS_SPOT_CLUSTER")), own.Name, in)
-	return cluster{k, name, own.Store, login, in}, err
+	return cluster{k, name, own.Store, config, in}, err
 }
 
 // kubeconfigs returns the kubeconfig files that kubectl would read.
@@ -52,8 +54,8 @@ func (c *console) kubeconfigs() []string {
 	return files
 }
 
-// rightCluster is the name of the cluster that is ref: the one that was said, else what the cluster itself says, else
-// what the kubeconfig calls it, as kOps writes it there. A cluster that says another name than was said is the wrong one.
+// clusterName returns the cluster's name: the given one, else the cluster's own, else the kubeconfig's, as kOps writes it.
+// It is an error if the given name is not the cluster's own.
 func clusterName(given, own string, in kube.Context) (string, error) {
 	switch {
 	case given != "" && !kube.IsKopsName(given):
@@ -62,9 +64,35 @@ func clusterName(given, own string, in kube.Context) (string, error) {
 		return "", fmt.Errorf("wrong cluster: expected %s, but the kubeconfig context %s connects to %s: "+
 			"choose another context with --context, or set --cluster %s", given, in.Name, own, own)
 	case given == "" && own == "" && !kube.IsKopsName(in.Cluster):
-		return "", errors.New("the name of the kOps cluster is unknown: neither the cluster nor the kubeconfig contains it: set it with --cluster")
-	case given == "" && own == "":
-		return in.Cluster, nil
+		return "", errors.New("the name of the kOps cluster is unknown: neither the cluster nor the kubeconfig contains it: " +
+			"set it with --cluster")
 	}
-	return cmp.Or(given, own), nil
+	return cmp.Or(given, own, in.Cluster), nil
+}
+
+// findNode finds a node by its name or its instance ID. hint is appended to the error if there is none.
+func findNode(ctx context.Context, k cluster, name, hint string) (spot.Node, error) {
+	n, err := k.NodeNamed(ctx, name)
+	if errors.Is(err, spot.ErrNotFound) && onboard.InstanceID.MatchString(name) {
+		n, err = k.NodeOf(ctx, name)
+	}
+	if errors.Is(err, spot.ErrNotFound) {
+		return n, fmt.Errorf("node %s not found in %s: kubectl get nodes lists the nodes%s", name, k.name, hint)
+	}
+	return n, err
+}
+
+// instance is the EC2 instance of a node.
+type instance struct{ id, region string }
+
+func instanceOf(n spot.Node) (instance, error) {
+	id, region, ok := onboard.InstanceOf(n.ProviderID)
+	switch {
+	case n.ProviderID == "":
+		return instance{}, fmt.Errorf("node %s has an empty spec.providerID: if it has just registered, try again in a minute; "+
+			"otherwise, check the log of the cloud controller", n.Name)
+	case !ok:
+		return instance{}, fmt.Errorf("node %s is not an EC2 instance: its spec.providerID is %s", n.Name, n.ProviderID)
+	}
+	return instance{id, cmp.Or(n.Labels["topology.kubernetes.io/region"], region)}, nil
 }

@@ -5,30 +5,55 @@ import (
 	"testing"
 
 	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/spot"
 )
 
-func TestRightCluster(t *testing.T) {
+func TestClusterName(t *testing.T) {
 	const prod, dev = "prod.example.com", "dev.example.com"
 	for name, c := range map[string]struct {
-		said, own, context string
-		want, err          string
+		given, own, context string
+		want, err           string
 	}{
-		"it is said":                            {said: prod, want: prod},
-		"it is said, and the cluster agrees":    {said: prod, own: prod, context: "test", want: prod},
-		"it is said, and the cluster disagrees": {said: prod, own: dev, err: "wrong cluster: expected prod.example.com, but the kubeconfig context c connects to dev.example.com"},
-		"what a kubeconfig calls it is a name":  {said: prod, context: dev, want: prod},
-		"the cluster says":                      {own: prod, context: dev, want: prod},
-		"the kubeconfig says":                   {context: prod, want: prod},
-		"the kubeconfig is EKS'":                {context: "arn:aws:eks:us-east-1:123456789012:cluster/prod.x", err: "set it with --cluster"},
-		"the kubeconfig says something else":    {context: "kubernetes", err: "set it with --cluster"},
-		"nobody says":                           {err: "set it with --cluster"},
-		"what is said is no name":               {said: "prod", own: prod, err: `"prod" is not the name of a kOps cluster`},
+		"given":                                {given: prod, want: prod},
+		"given, and the same as the cluster's": {given: prod, own: prod, context: "test", want: prod},
+		"given, but not the cluster's":         {given: prod, own: dev, err: "wrong cluster: expected prod.example.com, but the kubeconfig context c connects to dev.example.com"},
+		"given, and another in the kubeconfig": {given: prod, context: dev, want: prod},
+		"the cluster's own":                    {own: prod, context: dev, want: prod},
+		"the kubeconfig's":                     {context: prod, want: prod},
+		"the kubeconfig of an EKS cluster":     {context: "arn:aws:eks:us-east-1:123456789012:cluster/prod.x", err: "set it with --cluster"},
+		"the kubeconfig has no DNS name":       {context: "kubernetes", err: "set it with --cluster"},
+		"none":                                 {err: "set it with --cluster"},
+		"given, but no DNS name":               {given: "prod", own: prod, err: `"prod" is not the name of a kOps cluster`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := clusterName(c.said, c.own, kube.Context{Name: "c", Cluster: c.context})
+			got, err := clusterName(c.given, c.own, kube.Context{Name: "c", Cluster: c.context})
 			if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Errorf("got %q, %v; want %q, %q", got, err, c.want, c.err)
 			}
 		})
+	}
+}
+
+func TestInstanceOf(t *testing.T) {
+	for id, c := range map[string]struct {
+		label string
+		want  instance
+		err   string
+	}{
+		"aws:///us-east-1a/i-0a1b2c3d4e5f60718":       {want: instance{"i-0a1b2c3d4e5f60718", "us-east-1"}},
+		"aws:///us-west-2-lax-1a/i-0a1b2c3d":          {want: instance{"i-0a1b2c3d", "us-west-2"}},
+		"aws:///us-gov-west-1b/i-0a1b2c3d":            {want: instance{"i-0a1b2c3d", "us-gov-west-1"}},
+		"aws:///eu-west-1a/i-0a1b2c3d":                {label: "eu-central-1", want: instance{"i-0a1b2c3d", "eu-central-1"}},
+		"aws:///somewhere/i-0a1b2c3d":                 {want: instance{"i-0a1b2c3d", ""}},
+		"":                                            {err: "has an empty spec.providerID: if it has just registered, try again in a minute"},
+		"gce://project/us-central1-a/i-0a1b2c3d":      {err: "is not an EC2 instance"},
+		"aws:///us-east-1a/fargate-ip-10-0-0-1":       {err: "is not an EC2 instance"},
+		"aws:///us-east-1a/i-0a1b2c3d; rm -rf /tmp/x": {err: "is not an EC2 instance"},
+	} {
+		n := spot.Node{Name: "n", ProviderID: id, Labels: map[string]string{"topology.kubernetes.io/region": c.label}}
+		got, err := instanceOf(n)
+		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%q: got %+v, %v; want %+v, %q", id, got, err, c.want, c.err)
+		}
 	}
 }

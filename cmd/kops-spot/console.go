@@ -17,7 +17,7 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-// console is the environment that a command runs in.
+// console is the environment of a command.
 type console struct {
 	environ        []string
 	stdin          io.Reader
@@ -27,11 +27,15 @@ type console struct {
 	yes    bool   // do not ask for confirmation
 }
 
-func (c *console) getenv(name string) string { return lookup(c.environ, name) }
+// The output formats.
+const (
+	asText = "text"
+	asJSON = "json"
+)
 
-// lookup returns the value of an environment variable. The last entry wins, as in a shell.
-func lookup(environ []string, name string) string {
-	for _, kv := range slices.Backward(environ) {
+// getenv returns the value of an environment variable. The last entry wins, as in a shell.
+func (c *console) getenv(name string) string {
+	for _, kv := range slices.Backward(c.environ) {
 		if key, value, _ := strings.Cut(kv, "="); key == name {
 			return value
 		}
@@ -39,22 +43,31 @@ func lookup(environ []string, name string) string {
 	return ""
 }
 
-// say prints a message for people to stderr.
+func (c *console) options(w io.Writer) term.Options {
+	return term.Options{Color: isTerminal(w) && c.getenv("NO_COLOR") == "" && c.getenv("TERM") != "dumb"}
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && tty.IsTerminal(int(f.Fd()))
+}
+
+// say prints a message to stderr.
 func (c *console) say(m term.Mark, format string, args ...any) {
-	term.Say(c.stderr, m, fmt.Sprintf(format, args...), options(c.environ, c.stderr))
+	term.Say(c.stderr, m, fmt.Sprintf(format, args...), c.options(c.stderr))
 }
 
 // printResult prints the result to stdout, as JSON or as text.
 func (c *console) printResult(result any, text func(io.Writer, term.Options) error) error {
 	if c.output != asJSON {
-		return text(c.stdout, options(c.environ, c.stdout))
+		return text(c.stdout, c.options(c.stdout))
 	}
 	e := json.NewEncoder(c.stdout)
 	e.SetIndent("", "  ")
 	return e.Encode(result)
 }
 
-// conclude prints the result and the findings. It prints good if no finding is a failure, else it returns bad.
+// conclude prints the result and the findings. It returns bad if a finding is a failure; otherwise, it prints good.
 func (c *console) conclude(result any, found change.Findings, good string, bad error) error {
 	err := c.printResult(result, func(w io.Writer, o term.Options) error {
 		err := term.Findings(w, found, o)
@@ -67,21 +80,6 @@ func (c *console) conclude(result any, found change.Findings, good string, bad e
 		return bad
 	}
 	return err
-}
-
-// The output formats.
-const (
-	asText = "text"
-	asJSON = "json"
-)
-
-func options(environ []string, w io.Writer) term.Options {
-	return term.Options{Color: isTerminal(w) && lookup(environ, "NO_COLOR") == "" && lookup(environ, "TERM") != "dumb"}
-}
-
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	return ok && tty.IsTerminal(int(f.Fd()))
 }
 
 // ask asks for confirmation unless --yes is set. It is an error if stdin is not a terminal.
@@ -104,8 +102,8 @@ func (c *console) answer(ctx context.Context, question string) error {
 		answer <- strings.ToLower(strings.TrimSpace(line))
 	}()
 	select {
-	case said := <-answer:
-		if said == "y" || said == "yes" {
+	case line := <-answer:
+		if line == "y" || line == "yes" {
 			return nil
 		}
 		return errors.New("nothing was changed: not confirmed")

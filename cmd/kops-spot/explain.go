@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/castai/kops-spot/internal/app"
+	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/handler"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
@@ -37,45 +40,43 @@ func explainCommand(c *console) *cobra.Command {
 		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error { return c.explain(cmd.Context(), o, args[0]) },
 	}
-	o.register(cmd.Flags())
-	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "The `namespace` of the pod; the argument is then the name of a pod")
-	cmd.Flags().StringVar(&o.event, "event", string(spot.SpotTerminate), "The event `kind`: "+listed(spot.WarningKinds()))
+	f := cmd.Flags()
+	o.register(f)
+	f.StringVarP(&o.namespace, "namespace", "n", "", "The `namespace` of the pod; the argument is then the name of a pod")
+	kindFlag(f, &o.event, spot.WarningKinds())
 	return cmd
 }
 
-func listed(kinds []spot.Kind) string {
-	var names []string
-	for _, k := range kinds {
-		names = append(names, string(k))
-	}
-	return strings.Join(names, ", ")
-}
-
 func (c *console) explain(ctx context.Context, o explainOptions, arg string) error {
-	kind := spot.Kind(o.event)
-	if !slices.Contains(spot.WarningKinds(), kind) {
-		return fmt.Errorf("invalid --event %q: use one of %s", o.event, listed(spot.WarningKinds()))
+	kind, err := parseKind(o.event, spot.WarningKinds())
+	if err != nil {
+		return err
 	}
 	k, err := c.connect(ctx, o.kubeFlags)
 	if err != nil {
 		return err
 	}
 	e := term.Explanation{}
-	if e.Policy, e.From, err = c.policy(k.name); err != nil {
+	if e.Policy, e.PolicyOf, err = c.policy(k.name); err != nil {
 		return err
 	}
 	n, pod, err := findSubject(ctx, k, arg, o.namespace)
 	if err != nil {
 		return err
 	}
-	m, err := machineOf(n)
+	i, err := instanceOf(n)
 	if err != nil {
 		return err
 	}
-	cloud, unasked := c.cloud(ctx, m.region)
-	e.Region, e.Pod, e.Marks, e.Unasked = m.region, pod, spot.WhatRestoreRemoves(n), unasked
-	h := handler.Handler{Cluster: found{k.Cluster, n}, Cloud: cloud, Policy: e.Policy}
-	e.Outcome, err = h.Preview(ctx, e.Policy.ExampleEvent(kind, m.id, m.region, time.Now()))
+	e.Region, e.Pod, e.Applied = i.region, pod, spot.WhatRestoreRemoves(n)
+	h := handler.Handler{Cluster: found{k.Cluster, n}, Cloud: noAWS{}, Policy: e.Policy}
+	if cfg, err := awsConfig(ctx, i.region); err != nil {
+		c.say(term.Mind, "AWS is not queried: %v, then run this again", err)
+		e.NoAWS = errNoCredentials.Error()
+	} else {
+		h.Cloud = aws.New(cfg)
+	}
+	e.Outcome, err = h.Preview(ctx, e.Policy.ExampleEvent(kind, i.id, i.region, time.Now()))
 	if err != nil {
 		return fmt.Errorf("explaining node %s: %w", n.Name, err)
 	}
@@ -85,7 +86,19 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	return c.printResult(e.Outcome, func(w io.Writer, o term.Options) error { return term.Explain(w, e, o) })
 }
 
-// findSubject finds the node that is ref and, if it is a pod that is ref, which: as namespace/name.
+// policy reads the function's policy from the environment and returns its source.
+func (c *console) policy(cluster string) (p spot.Policy, from string, err error) {
+	if p, err = app.PolicyOf(c.environ); err != nil {
+		return p, "", err
+	}
+	p.Cluster = cluster
+	if reflect.DeepEqual(p, spot.DefaultPolicy(cluster)) {
+		return p, "(defaults)", nil
+	}
+	return p, "(from the KOPS_SPOT_ variables)", nil
+}
+
+// findSubject finds the node that the argument names. If the argument names a pod, pod is its namespace/name.
 func findSubject(ctx context.Context, k cluster, arg, namespace string) (n spot.Node, pod string, err error) {
 	switch inNamespace := strings.Count(arg, "/"); {
 	case namespace != "" && inNamespace == 0:
@@ -102,7 +115,7 @@ func findSubject(ctx context.Context, k cluster, arg, namespace string) (n spot.
 	on, err := k.NodeOfPod(ctx, namespace, name)
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		return n, "", fmt.Errorf("pod %[2]s not found in %[1]s: kubectl get pods -n %[3]s lists the pods", k.name, pod, namespace)
+		return n, "", fmt.Errorf("pod %s not found in %s: kubectl get pods -n %s lists the pods", pod, k.name, namespace)
 	case err != nil:
 		return n, "", err
 	case on == "":
@@ -119,3 +132,14 @@ type found struct {
 }
 
 func (f found) NodeNamed(context.Context, string) (spot.Node, error) { return f.node, nil }
+
+// noAWS is the Cloud of a Preview without credentials. A Preview calls these two methods only.
+type noAWS struct{ spot.Cloud }
+
+func (noAWS) Instance(context.Context, string) (spot.Instance, error) {
+	return spot.Instance{}, spot.Permanent(errNoCredentials)
+}
+
+func (noAWS) Membership(context.Context, string) (spot.Membership, error) {
+	return spot.Membership{}, spot.Permanent(errNoCredentials)
+}

@@ -2,9 +2,13 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 // kubeFlags select the cluster. Every command that uses one has them.
@@ -13,10 +17,11 @@ type kubeFlags struct{ kubeconfig, context, cluster string }
 func (k *kubeFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&k.kubeconfig, "kubeconfig", "", "Path to the kubeconfig `file` (default: KUBECONFIG, or ~/.kube/config)")
 	f.StringVar(&k.context, "context", "", "The kubeconfig `context` to use (default: the current one)")
-	f.StringVar(&k.cluster, "cluster", "", "The `name` of the kOps cluster (default: KOPS_SPOT_CLUSTER, or the name found in the cluster)")
+	f.StringVar(&k.cluster, "cluster", "",
+		"The `name` of the kOps cluster (default: KOPS_SPOT_CLUSTER, or the name found in the cluster)")
 }
 
-// awsFlags select the cluster and its AWS region. Every command that changes something in AWS has them.
+// awsFlags select the cluster and its AWS region. Every command that uses the AWS account has them.
 type awsFlags struct {
 	kubeFlags
 	region string
@@ -27,21 +32,41 @@ func (a *awsFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&a.region, "region", "", "The AWS `region` of the cluster (default: the region of its nodes)")
 }
 
-// applyFlags are those of the commands that ask before they change something.
+// applyFlags are the flags of commands that ask for confirmation.
 func (c *console) applyFlags(f *pflag.FlagSet) {
 	f.BoolVarP(&c.yes, "yes", "y", false, "Do not ask for confirmation")
 }
 
 func exportFlag(f *pflag.FlagSet, dir *string) {
-	f.StringVar(dir, "export", "", "Write the documents and manifests to this `directory`, overwriting files of the same names, and exit")
+	f.StringVar(dir, "export", "",
+		"Write the documents and manifests to this `directory`, overwriting files of the same names, and exit")
 }
 
-// outputFlag is the form of a result, for every command.
-func (c *console) outputFlag(f *pflag.FlagSet) {
-	f.StringVarP(&c.output, "output", "o", asText, "Output `format`: "+asText+" or "+asJSON)
+func karpenterFlag(f *pflag.FlagSet, karpenter *bool) {
+	f.BoolVar(karpenter, "karpenter", false,
+		"Allow the function to delete Karpenter NodeClaims (deploy/rbac-karpenter.yaml)")
 }
 
-// withUsage appends where to find the usage to an error about arguments.
+func kindFlag(f *pflag.FlagSet, kind *string, kinds []spot.Kind) {
+	f.StringVar(kind, "event", string(spot.SpotTerminate), "The event `kind`: "+join(kinds))
+}
+
+func parseKind(kind string, kinds []spot.Kind) (spot.Kind, error) {
+	if !slices.Contains(kinds, spot.Kind(kind)) {
+		return "", fmt.Errorf("invalid --event %q: use one of %s", kind, join(kinds))
+	}
+	return spot.Kind(kind), nil
+}
+
+func join(kinds []spot.Kind) string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, string(k))
+	}
+	return strings.Join(names, ", ")
+}
+
+// withUsage appends how to see the usage to an error about arguments.
 func withUsage(args cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error { return seeHelp(cmd, args(cmd, given)) }
 }

@@ -24,28 +24,28 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-// deployment holds the flags of install and check --pre.
-type deployment struct {
+// installOptions are the flags of install and check --pre.
+type installOptions struct {
 	awsFlags
-	set       []string
-	code      string
-	karpenter bool
-	refresh   bool
-
-	export string // install's only
-	pre    bool   // check's only
+	set                []string
+	code               string
+	karpenter, refresh bool
+	export             string // install only
 }
 
-func (d *deployment) register(f *pflag.FlagSet) {
-	d.awsFlags.register(f)
-	f.StringArrayVar(&d.set, "set", nil, "Set a stack parameter as `NAME=VALUE` (repeatable); docs/stack.md lists the parameters")
-	f.StringVar(&d.code, "code", "", "The zip `file` with the function's code, as built by make dist (default: the embedded one)")
-	f.BoolVar(&d.refresh, "refresh", false, "Replace the stack's endpoint, certificates and authentication with the discovered ones")
-	f.BoolVar(&d.karpenter, "karpenter", false, "Allow the function to delete Karpenter NodeClaims (deploy/rbac-karpenter.yaml)")
+func (o *installOptions) register(f *pflag.FlagSet) {
+	o.awsFlags.register(f)
+	f.StringArrayVar(&o.set, "set", nil,
+		"Set a stack parameter as `NAME=VALUE` (repeatable); docs/stack.md lists the parameters")
+	f.StringVar(&o.code, "code", "",
+		"The zip `file` with the function's code, as built by make dist (default: the embedded one)")
+	f.BoolVar(&o.refresh, "refresh", false,
+		"Replace the stack's endpoint, certificates and authentication with the discovered ones")
+	karpenterFlag(f, &o.karpenter)
 }
 
 func installCommand(c *console) *cobra.Command {
-	var o deployment
+	var o installOptions
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Deploy the function to the cluster's account and check it",
@@ -64,57 +64,57 @@ func installCommand(c *console) *cobra.Command {
 	return cmd
 }
 
-// deploying is the state of one deployment.
-type deploying struct {
+// deployment is the state of one deployment.
+type deployment struct {
 	session
-	runner *install.Deployment
-	letIn  *onboard.Onboarding
-	role   string // the function's, by name
-	noCode error  // why there is no code; nil if there is
+	*install.Deployment
+	onboarding *onboard.Onboarding // for the function's access to the cluster
 
-	before map[string]string // the stack's parameters; nil if there is none
-	found  install.Discovery
+	role   string            // the name of the function's role
+	noCode error             // why there is no code; nil if there is
+	before map[string]string // the stack's parameters; nil if there is no stack
+	found  change.Findings   // by the discovery
 
+	login  onboard.FunctionLogin
 	access onboard.Plan
-	how    onboard.FunctionLogin
 	stack  install.Plan
 }
 
-// prepare discovers all that a deployment needs. It changes nothing.
-func (c *console) prepare(ctx context.Context, d deployment) (*deploying, error) {
+// prepare discovers what a deployment needs. It changes nothing.
+func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, error) {
 	template, err := install.ParseTemplate(kopsspot.Template)
 	if err != nil {
 		return nil, err
 	}
-	given, err := install.ParseSet(template, d.set)
+	overrides, err := install.ParseSet(template, o.set)
 	if err != nil {
 		return nil, err
 	}
-	at, err := c.openSession(ctx, d.awsFlags)
+	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return nil, err
 	}
-	g := at.env
-	on := &deploying{session: at,
-		letIn: &onboard.Onboarding{AWS: at.account, Cluster: at.cluster, Spec: onboard.Spec{Environment: g, Permissions: onboard.Least, Karpenter: d.karpenter}},
-		runner: &install.Deployment{AWS: at.account, Template: template, Say: c.sayStep,
-			Spec: install.Spec{Values: g.Values, Overrides: given, Refresh: d.refresh}}}
-	if on.found, err = install.Discover(ctx, install.Site{Cluster: at.cluster, Login: at.login, AWS: at.account, Name: g.Cluster, VPC: g.VPC, Store: install.Store(at.store)}); err != nil {
+	found, err := install.Discover(ctx, install.Site{Cluster: at.cluster, Login: at.config, AWS: at.account,
+		Name: at.env.Cluster, VPC: at.env.VPC, Store: install.Store(at.store)})
+	if err != nil {
 		return nil, err
 	}
-	on.runner.Spec.Discovered = on.found.Parameters
-	if on.before, err = on.runner.Parameters(ctx); err != nil {
+	d := &deployment{session: at, found: found.Findings, onboarding: at.onboarding(onboard.Spec{Karpenter: o.karpenter}),
+		Deployment: &install.Deployment{AWS: at.account, Template: template, Say: c.sayStep, Spec: install.Spec{
+			Values: at.env.Values, Overrides: overrides, Discovered: found.Parameters, Refresh: o.refresh}}}
+	if d.before, err = d.Parameters(ctx); err != nil {
 		return nil, err
 	}
-	if err := onboard.CheckVPC(ctx, at.account, g, listOf(given["SubnetIds"]), listOf(given["SecurityGroupIds"])); err != nil {
+	subnets, groups := listOf(overrides["SubnetIds"]), listOf(overrides["SecurityGroupIds"])
+	if err := onboard.CheckVPC(ctx, at.account, at.env, subnets, groups); err != nil {
 		return nil, err
 	}
-	if err := on.chooseRole(ctx); err != nil {
+	if err := d.chooseRole(ctx); err != nil {
 		return nil, err
 	}
-	architecture := cmp.Or(given["Architecture"], on.before["Architecture"], *template.Defaults["Architecture"])
-	on.runner.Spec.Code, on.noCode = d.functionZip(architecture)
-	return on, on.planClusterAccess(ctx)
+	architecture := cmp.Or(overrides["Architecture"], d.before["Architecture"], *template.Defaults["Architecture"])
+	d.Spec.Code, d.noCode = functionZip(o.code, architecture)
+	return d, d.planAccess(ctx)
 }
 
 // listOf splits the value of a list parameter.
@@ -124,70 +124,66 @@ func listOf(value string) []string {
 
 // chooseRole sets the function's role: the one from --set, else the stack's, else the one that onboard created, else one
 // that the stack creates.
-func (on *deploying) chooseRole(ctx context.Context) error {
-	said := map[string]string{}
-	maps.Copy(said, on.before)
-	maps.Copy(said, on.runner.Spec.Overrides)
-	if on.before != nil || said["FunctionRoleArn"] != "" || said["FunctionRoleName"] != "" {
-		on.role = install.RoleOf(said)
+func (d *deployment) chooseRole(ctx context.Context) error {
+	parameters := map[string]string{}
+	maps.Copy(parameters, d.before)
+	maps.Copy(parameters, d.Spec.Overrides)
+	if d.before != nil || parameters["FunctionRoleArn"] != "" || parameters["FunctionRoleName"] != "" {
+		d.role = install.RoleOf(parameters)
 		return nil
 	}
-	name, made, err := onboard.FunctionRole(ctx, on.account, on.env.Cluster)
+	name, exists, err := onboard.FunctionRole(ctx, d.account, d.env.Cluster)
 	if err != nil {
 		return err
 	}
-	on.role = name
-	v := on.env.Values
-	v.FunctionRole = name
-	if made {
-		on.runner.Spec.Discovered["FunctionRoleArn"] = v.FunctionRoleARN()
-	} else {
-		on.runner.Spec.Discovered["FunctionRoleName"] = name
+	d.role = name
+	if !exists {
+		d.Spec.Discovered["FunctionRoleName"] = name
+		return nil
 	}
+	v := d.env.Values
+	v.FunctionRole = name
+	d.Spec.Discovered["FunctionRoleArn"] = v.FunctionRoleARN()
 	return nil
 }
 
-// planClusterAccess plans the changes that let the function authenticate to the cluster. If the user has set Login, only
-// RBAC is planned.
-func (on *deploying) planClusterAccess(ctx context.Context) (err error) {
-	w := &on.runner.Spec
-	own := onboard.TokenSecret(on.env.Cluster)
-	said, given := w.Overrides["Login"]
+// planAccess plans the changes that let the function authenticate to the cluster. If the user has set Login, only RBAC is
+// planned.
+func (d *deployment) planAccess(ctx context.Context) (err error) {
+	w, secret := &d.Spec, onboard.TokenSecret(d.env.Cluster)
+	login, given := w.Overrides["Login"]
 	if !given && !w.Refresh {
-		said = on.before["Login"]
+		login = d.before["Login"]
 	}
-	if said != "" && said != "iam" && !strings.HasPrefix(said, "iam:") && said != "secretsmanager:"+own {
-		on.how = onboard.FunctionLogin{Login: said, Settled: true}
-		on.access, err = on.letIn.PlanRBAC(ctx)
+	if login != "" && login != "iam" && !strings.HasPrefix(login, "iam:") && login != "secretsmanager:"+secret {
+		d.login = onboard.FunctionLogin{Login: login, Settled: true}
+		d.access, err = d.onboarding.PlanRBAC(ctx)
 		return err
 	}
-	if on.access, on.how, err = on.letIn.PlanAccess(ctx, on.role); err != nil {
+	if d.access, d.login, err = d.onboarding.PlanAccess(ctx, d.role); err != nil {
 		return err
 	}
-	w.Discovered["Login"] = on.how.Login
+	w.Discovered["Login"] = d.login.Login
 	delete(w.Discovered, "SecretArns")
-	arn := on.how.SecretARN
-	if arn == "" {
+	if d.login.SecretARN == "" {
 		return nil
 	}
 	// Keep other secrets, such as the CAST AI key.
-	with := func(others string) string {
-		list := slices.DeleteFunc(listOf(others), func(s string) bool { return strings.Contains(s, ":secret:"+own+"-") })
-		return strings.Join(append(list, arn), ",")
+	with := func(arns string) string {
+		others := slices.DeleteFunc(listOf(arns), func(s string) bool { return strings.Contains(s, ":secret:"+secret+"-") })
+		return strings.Join(append(others, d.login.SecretARN), ",")
 	}
-	w.Discovered["SecretArns"] = with(on.before["SecretArns"])
-	if others := w.Overrides["SecretArns"]; others != "" && !given {
-		w.Overrides["SecretArns"] = with(others)
+	w.Discovered["SecretArns"] = with(d.before["SecretArns"])
+	if arns := w.Overrides["SecretArns"]; arns != "" && !given {
+		w.Overrides["SecretArns"] = with(arns)
 	}
 	return nil
 }
 
-// functionZip returns the zip that Lambda runs.
-func (d deployment) functionZip(architecture string) ([]byte, error) {
-	code := deploy.Code(architecture)
-	if d.code != "" {
-		var err error
-		if code, err = os.ReadFile(d.code); err != nil {
+// functionZip returns the zip that Lambda runs: a file, or the embedded one.
+func functionZip(file, architecture string) (code []byte, err error) {
+	if code = deploy.Code(architecture); file != "" {
+		if code, err = os.ReadFile(file); err != nil {
 			return nil, fmt.Errorf("reading the function's code: %w", err)
 		}
 	}
@@ -198,97 +194,93 @@ func (d deployment) functionZip(architecture string) ([]byte, error) {
 	return code, install.CheckCode(code, architecture)
 }
 
-func (c *console) install(ctx context.Context, o deployment) error {
-	on, err := c.prepare(ctx, o)
+func (c *console) install(ctx context.Context, o installOptions) error {
+	d, err := c.prepare(ctx, o)
 	if err == nil {
-		err = on.noCode
+		err = d.noCode
 	}
 	if err != nil {
 		return err
 	}
 	if o.export != "" {
-		files, err := on.runner.Export()
+		files, err := d.Export()
 		if err != nil {
 			return err
 		}
-		maps.Copy(files, on.access.Files)
-		unmade := ""
-		if !on.how.Settled {
-			unmade = onboard.TokenSecret(on.env.Cluster)
+		maps.Copy(files, d.access.Files)
+		missing := ""
+		if !d.login.Settled {
+			missing = onboard.TokenSecret(d.env.Cluster)
 		}
-		return c.export(o.export, files, unmade)
+		return c.export(o.export, files, missing)
 	}
-	if !on.how.Settled { // AWS chooses the end of the secret's ARN
-		on.runner.ResolvePending = on.planClusterAccess
+	if !d.login.Settled { // AWS chooses the end of the secret's ARN
+		d.ResolvePending = d.planAccess
 	}
-	if on.stack, err = on.runner.Plan(ctx); err != nil {
+	if d.stack, err = d.Plan(ctx); err != nil {
 		return err
 	}
-	if err := c.printDiscovery(on); err != nil {
-		return errors.Join(err, on.discard(context.WithoutCancel(ctx)))
+	if err := c.printDiscovery(d); err != nil {
+		return errors.Join(err, d.discard(context.WithoutCancel(ctx)))
 	}
-	result, err := c.planAndApply(ctx, on.env, proposal{question: "Apply these changes?",
-		plan:  slices.Concat(on.access.Changes, on.stack.Changes),
-		apply: on.apply, discard: on.discard,
-		check: func(ctx context.Context, _ bool) (change.Findings, error) {
-			return on.chain(on.runner.Template).Check(ctx)
-		}})
+	result, err := c.planAndApply(ctx, d.env, proposal{question: "Apply these changes?",
+		plan:  slices.Concat(d.access.Changes, d.stack.Changes),
+		apply: d.apply, discard: d.discard,
+		check: func(ctx context.Context, _ bool) (change.Findings, error) { return d.checks(d.Template).Check(ctx) }})
 	if err != nil {
 		return err
 	}
 	mode := "it handles the next interruption"
-	if on.stack.Parameters["Mode"] == "observe" {
-		mode = "it observes and changes nothing until you set --set Mode=act"
+	if d.stack.Parameters["Mode"] == "observe" {
+		mode = "it only observes; to let it act, run kops-spot install --set Mode=act"
 	}
 	return c.conclude(result, result.Findings, install.StackName(result.Cluster)+" is installed: "+mode, errUnfinished)
 }
 
-// printDiscovery prints what was discovered.
-func (c *console) printDiscovery(on *deploying) error {
-	c.printTarget(on.env)
-	if err := term.Findings(c.stderr, on.found.Findings, options(c.environ, c.stderr)); err != nil {
+func (c *console) printDiscovery(d *deployment) error {
+	c.printTarget(d.env)
+	if err := term.Findings(c.stderr, d.found, c.options(c.stderr)); err != nil {
 		return err
 	}
-	for _, name := range on.stack.KeptParameters {
-		c.say(term.Mind, "%s keeps the stack's value, which differs from the discovered one: --refresh uses the discovered one, --set %s=VALUE yours", name, name)
+	for _, name := range d.stack.KeptParameters {
+		c.say(term.Mind, "%s keeps the stack's value, which differs from the discovered one: --refresh uses the discovered one, "+
+			"--set %s=VALUE yours", name, name)
 	}
 	return nil
 }
 
-// forget takes back what was proposed to CloudFormation.
-func (on *deploying) discard(ctx context.Context) error { return on.runner.Discard(ctx, on.stack) }
+// discard deletes the change set of the plan.
+func (d *deployment) discard(ctx context.Context) error { return d.Discard(ctx, d.stack) }
 
 // apply grants access to the cluster first: the function needs it from its first invocation.
-func (on *deploying) apply(ctx context.Context) error {
-	if err := on.letIn.Apply(ctx, on.access); err != nil {
-		return errors.Join(err, on.discard(context.WithoutCancel(ctx)))
+func (d *deployment) apply(ctx context.Context) error {
+	if err := d.onboarding.Apply(ctx, d.access); err != nil {
+		return errors.Join(err, d.discard(context.WithoutCancel(ctx)))
 	}
-	return on.runner.Apply(ctx, on.stack)
+	return d.Apply(ctx, d.stack)
 }
 
-func (at session) chain(template *install.Template) check.Checks {
-	ch := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Instances: at.instances}
-	// Of the instances with a node, prefer a Spot instance.
-	all := slices.DeleteFunc(slices.Clone(at.instances), func(i awsadmin.Instance) bool {
-		return i.Ended || !slices.ContainsFunc(at.nodes, func(m onboard.NodeInstance) bool { return m.ID == i.ID })
+// checks returns the checks of the cluster. Their test event is about an instance with a node, preferably a Spot instance.
+func (at session) checks(template *install.Template) check.Checks {
+	checks := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Instances: at.instances}
+	candidates := slices.DeleteFunc(slices.Clone(at.instances), func(i awsadmin.Instance) bool {
+		return i.Ended || !slices.ContainsFunc(at.nodes, func(n onboard.NodeInstance) bool { return n.ID == i.ID })
 	})
-	if len(all) > 0 {
+	if len(candidates) > 0 {
 		rank := func(i awsadmin.Instance) string { return strconv.FormatBool(!i.Spot) + i.ID }
-		ch.Node = slices.MinFunc(all, func(a, b awsadmin.Instance) int { return cmp.Compare(rank(a), rank(b)) }).ID
+		checks.Node = slices.MinFunc(candidates, func(a, b awsadmin.Instance) int { return cmp.Compare(rank(a), rank(b)) }).ID
 	}
-	return ch
+	return checks
 }
 
 // sayStep prints a stack event of a resource that CloudFormation has finished.
 func (c *console) sayStep(e awsadmin.StackEvent) {
-	if !e.Ended() {
-		return
+	status := strings.ToLower(strings.ReplaceAll(e.Status, "_", " "))
+	switch {
+	case !e.Ended():
+	case strings.HasSuffix(e.Status, "_FAILED"):
+		c.say(term.Bad, "%s  %s: %s", e.LogicalID, status, e.Reason)
+	default:
+		c.say(term.Good, "%s  %s", e.LogicalID, status)
 	}
-	m := term.Good
-	what := strings.ToLower(strings.ReplaceAll(e.Status, "_", " "))
-	if strings.HasSuffix(e.Status, "_FAILED") {
-		m = term.Bad
-		what += ": " + e.Reason
-	}
-	c.say(m, "%s  %s", e.LogicalID, what)
 }

@@ -61,7 +61,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	if h.Policy, _, err = c.policy(k.name); err != nil {
 		return err
 	}
-	cfg, err := awsLogin(ctx, all[0].Region)
+	cfg, err := awsConfig(ctx, all[0].Region)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	handle := h.Preview
 	if o.yes {
 		for _, in := range all {
-			if err := ownMachine(ctx, h.Cloud, k.name, machine{in.Instance, in.Region}); err != nil {
+			if err := verifyInstance(ctx, h.Cloud, k.name, instance{in.Instance, in.Region}); err != nil {
 				return fmt.Errorf("nothing was changed: %w", err)
 			}
 		}
@@ -78,7 +78,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	return c.handleAll(ctx, o, all, handle)
 }
 
-// handleAll handles the interruptions of one event in parallel, because their deadlines run in parallel.
+// handleAll handles the interruptions of one event in parallel: they have the same deadline.
 func (c *console) handleAll(ctx context.Context, o invokeOptions, all []spot.Interruption,
 	handle func(context.Context, spot.Interruption) (spot.Outcome, error)) error {
 	outs, errs := make([]spot.Outcome, len(all)), make([]error, len(all))
@@ -135,7 +135,6 @@ func (c *console) readEvent(o invokeOptions) ([]spot.Interruption, error) {
 	return e.Interruptions, nil
 }
 
-// printOutcome prints an outcome.
 func (c *console) printOutcome(out spot.Outcome) error {
 	return c.printResult(out, func(w io.Writer, o term.Options) error { return term.Timeline(w, out, o) })
 }

@@ -1,5 +1,5 @@
-// Command kops-spot is the operator's tool: it deploys the function, checks it, explains what it would do with a node, and
-// restores nodes that it has cordoned. The function does not need it.
+// Command kops-spot installs and operates the function: it deploys and checks it, explains what it would do with a node,
+// and restores nodes that it cordoned. The function does not need it.
 package main
 
 import (
@@ -18,7 +18,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Environ(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
-		term.Say(os.Stderr, term.Bad, err.Error(), options(os.Environ(), os.Stderr))
+		(&console{environ: os.Environ(), stderr: os.Stderr}).say(term.Bad, "%v", err)
 		os.Exit(1)
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -28,9 +27,10 @@ func offboardCommand(c *console) *cobra.Command {
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return withPermissionHint(c.offboard(cmd.Context(), o)) },
 	}
-	o.awsFlags.register(cmd.Flags())
+	o.register(cmd.Flags())
 	c.applyFlags(cmd.Flags())
-	cmd.Flags().BoolVar(&o.original, "original", false, "Remove the function cast-ai-ec2-events-handler, its rules and its role, and nothing of kops-spot")
+	cmd.Flags().BoolVar(&o.original, "original", false,
+		"Remove the function cast-ai-ec2-events-handler, its rules and its role, and nothing of kops-spot")
 	return cmd
 }
 
@@ -39,23 +39,23 @@ func (c *console) offboard(ctx context.Context, o offboardOptions) error {
 	if err != nil {
 		return err
 	}
-	r := &onboard.Onboarding{AWS: at.account, Cluster: at.cluster, Spec: onboard.Spec{
-		Environment: at.env, Permissions: onboard.Least, Store: onboard.InSecretsManager{Cluster: at.env.Cluster}}}
-	plan, done := r.PlanRemoval, fmt.Sprintf("%s is offboarded", at.env.Cluster)
+	r := at.onboarding(onboard.Spec{Store: onboard.InSecretsManager{Cluster: at.env.Cluster}})
+	plan, done := r.PlanRemoval, at.env.Cluster+" is offboarded"
 	if o.original {
-		plan, done = r.PlanOriginal, "the original function is removed from "+at.env.Region+"; kept: the resources marked \"leave\" above"
+		plan = r.PlanOriginal
+		done = "removed the original function from " + at.env.Region + "; kept: the resources marked \"leave\" above"
 	}
 	result, err := c.applyOnboarding(ctx, r, "Delete these resources?", plan)
 	if err != nil {
 		return err
 	}
 	if !o.original {
-		f, err := findOriginal(ctx, r.AWS)
+		found, err := findOriginal(ctx, r.AWS)
 		if err != nil {
 			return err
 		}
-		for _, one := range f {
-			c.say(term.Mind, "%s still exists: remove it with kops-spot offboard --original", one.Name)
+		for _, f := range found {
+			c.say(term.Mind, "%s still exists: remove it with kops-spot offboard --original", f.Name)
 		}
 	}
 	return c.conclude(result, result.Findings, done, errUnfinished)

@@ -40,7 +40,7 @@ func onboardCommand(c *console) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return withPermissionHint(c.onboard(cmd.Context(), o)) },
 	}
 	f := cmd.Flags()
-	o.awsFlags.register(f)
+	o.register(f)
 	c.applyFlags(f)
 	exportFlag(f, &o.export)
 	f.StringVar(&o.Permissions, "permissions", onboard.Least,
@@ -53,11 +53,10 @@ func onboardCommand(c *console) *cobra.Command {
 		"Map the user to system:masters (full access to the cluster), as the guide implies")
 	f.BoolVar(&o.ReplaceShared, "replace-shared-policy", false,
 		"Update the account's shared policy even if other users lose permissions")
-	f.BoolVar(&o.Karpenter, "karpenter", false,
-		"Allow the function to delete Karpenter NodeClaims (deploy/rbac-karpenter.yaml)")
-	f.StringSliceVar(&o.Subnets, "subnets", nil,
-		"Comma-separated `IDs` of the subnets, for a function in the VPC")
-	f.StringSliceVar(&o.SecurityGroups, "security-groups", nil, "Comma-separated `IDs` of the security groups, for a function in the VPC")
+	karpenterFlag(f, &o.Karpenter)
+	f.StringSliceVar(&o.Subnets, "subnets", nil, "Comma-separated `IDs` of the subnets, for a function in the VPC")
+	f.StringSliceVar(&o.SecurityGroups, "security-groups", nil,
+		"Comma-separated `IDs` of the security groups, for a function in the VPC")
 	f.BoolVar(&o.policy, "export-installer-policy", false, "Print the IAM policy that you need to run the installer, and exit")
 	return cmd
 }
@@ -83,21 +82,20 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	if o.Store == nil {
 		o.Store = onboard.InSecretsManager{Cluster: at.env.Cluster}
 	}
-	o.Environment = at.env
 	if err := onboard.CheckVPC(ctx, at.account, at.env, o.Subnets, o.SecurityGroups); err != nil {
 		return err
 	}
-	r := &onboard.Onboarding{AWS: at.account, Cluster: at.cluster, Spec: o.Spec}
+	r := at.onboarding(o.Spec)
 	if o.export != "" {
 		p, err := r.Plan(ctx)
 		if err != nil {
 			return err
 		}
-		unmade := ""
+		missing := ""
 		if p.Files["token.yaml"] != nil && p.State.TokenSecret == nil {
-			unmade = onboard.TokenSecret(at.env.Cluster)
+			missing = onboard.TokenSecret(at.env.Cluster)
 		}
-		return c.export(o.export, p.Files, unmade)
+		return c.export(o.export, p.Files, missing)
 	}
 	if o.UserIsMaster {
 		c.say(term.Mind, "the user gets system:masters: its access key grants full access to the cluster")
@@ -110,7 +108,7 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 }
 
 func (c *console) finishOnboarding(ctx context.Context, r *onboard.Onboarding, o onboardOptions, result applyResult) error {
-	done := fmt.Sprintf("%s is onboarded", result.Cluster)
+	done := result.Cluster + " is onboarded"
 	if r.Made != nil {
 		result.AccessKeyID = r.Made.ID
 		done += fmt.Sprintf("; access key %s is stored in %s", r.Made.ID, r.Spec.Store)
@@ -120,11 +118,11 @@ func (c *console) finishOnboarding(ctx context.Context, r *onboard.Onboarding, o
 	} else if o.printCredentials {
 		c.say(term.Mind, "no access key was created; read the secret of an existing key from its store")
 	}
-	f, err := findOriginal(ctx, r.AWS)
+	found, err := findOriginal(ctx, r.AWS)
 	if err != nil {
 		return err
 	}
-	result.Findings = append(result.Findings, f...)
+	result.Findings = append(result.Findings, found...)
 	if err := c.conclude(result, result.Findings, done, errUnfinished); err != nil {
 		return err
 	}
@@ -140,7 +138,8 @@ func findOriginal(ctx context.Context, account *awsadmin.Account) (change.Findin
 	if err != nil || f == nil {
 		return nil, err
 	}
-	return change.Findings{{Level: change.Warn, Name: "function " + f.Name, Detail: "the function that kops-spot replaces still exists and handles the same events",
+	return change.Findings{{Level: change.Warn, Name: "function " + f.Name,
+		Detail: "the function that kops-spot replaces still exists and handles the same events",
 		Advice: "once kops-spot runs, remove it with kops-spot offboard --original"}}, nil
 }
 
@@ -156,14 +155,13 @@ func (c *console) keyStore(o onboardOptions) (onboard.KeyStore, error) {
 		return nil, errors.New("only one of CASTAI_API_TOKEN and CASTAI_API_URL is set: set both or neither")
 	}
 	g := castai.Giving{URL: url, Token: token, UserAgent: "kops-spot/" + version}
-	give := func(ctx context.Context, credentials []byte) error {
+	return onboard.InConsole{Give: func(ctx context.Context, credentials []byte) error {
 		err := g.Give(ctx, credentials)
 		if errors.Is(err, castai.ErrRefused) {
 			return fmt.Errorf("%w: %w", onboard.ErrNotStored, err)
 		}
 		return err
-	}
-	return onboard.InConsole{Give: give}, g.Check()
+	}}, g.Check()
 }
 
 // installerPolicy prints the IAM policy that the installer needs. The only permission it uses is to list roles; without
@@ -182,8 +180,8 @@ func (c *console) installerPolicy(ctx context.Context, s awsFlags) error {
 	if state, err := onboard.Inspect(ctx, at.account, at.ref.Cluster); err == nil {
 		v.FunctionRole = state.RoleName
 	} else {
-		c.say(term.Mind, "cannot determine the function's role (%v): the policy names %s; if another cluster of the account uses that role, "+
-			"replace it with %s", err, iam.FunctionRole, iam.FunctionRoleName(at.ref.Cluster))
+		c.say(term.Mind, "cannot determine the function's role (%v): the policy names %s; if another cluster of the account uses "+
+			"that role, replace it with %s", err, iam.FunctionRole, iam.FunctionRoleName(at.ref.Cluster))
 	}
 	text, err := iam.Render(iam.InstallerPolicy, v)
 	if err != nil {

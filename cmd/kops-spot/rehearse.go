@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,9 +41,10 @@ func rehearseCommand(c *console) *cobra.Command {
 	}
 	f := cmd.Flags()
 	o.register(f)
-	f.StringVar(&o.event, "event", string(spot.SpotTerminate), "The event `kind`: "+listed(rehearsed))
+	kindFlag(f, &o.event, rehearsed)
 	f.StringVar(&o.bus, "bus", "default", "The event `bus`")
-	f.StringVar(&o.function, "function", "", "The `name` of the function whose log contains the outcome (default: the cluster's function)")
+	f.StringVar(&o.function, "function", "",
+		"The `name` of the function whose log contains the outcome (default: the cluster's function)")
 	f.StringVar(&o.logGroup, "log-group", "", "The `name` of the log group (default: the function's)")
 	f.DurationVar(&o.wait, "wait", 3*time.Minute, "How `long` to wait for the outcome")
 	c.applyFlags(f)
@@ -52,9 +52,9 @@ func rehearseCommand(c *console) *cobra.Command {
 }
 
 func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) error {
-	kind := spot.Kind(o.event)
-	if !slices.Contains(rehearsed, kind) {
-		return fmt.Errorf("invalid --event %q: use one of %s", o.event, listed(rehearsed))
+	kind, err := parseKind(o.event, rehearsed)
+	if err != nil {
+		return err
 	}
 	if o.wait <= 0 {
 		return fmt.Errorf("invalid --wait %s: use a positive duration such as 3m", o.wait)
@@ -67,57 +67,58 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	if err != nil {
 		return err
 	}
-	m, err := machineOf(n)
+	i, err := instanceOf(n)
 	if err != nil {
 		return err
 	}
-	cfg, err := awsLogin(ctx, m.region)
+	cfg, err := awsConfig(ctx, i.region)
 	if err != nil {
 		return err
 	}
-	if err := ownMachine(ctx, aws.New(cfg), k.name, m); err != nil {
+	if err := verifyInstance(ctx, aws.New(cfg), k.name, i); err != nil {
 		return fmt.Errorf("nothing was sent: %w", err)
 	}
-	stage, group := rehearse.New(cfg), o.group(k.name)
-	if there, err := stage.HasLog(ctx, group); err != nil { // the outcome could not be read
+	client, group := rehearse.New(cfg), o.group(k.name)
+	if exists, err := client.HasLog(ctx, group); err != nil { // the outcome could not be read
 		return fmt.Errorf("nothing was sent: %w", err)
-	} else if !there {
-		c.say(term.Mind, "log group %s does not exist yet: the function has never run, or has another name (--function)",
-			group)
+	} else if !exists {
+		c.say(term.Mind, "log group %s does not exist yet: the function has never run, or has another name (--function)", group)
 	}
 	c.say(term.Mind, "node %s of %s: sending a rehearsal of %s for its instance %s; the instance itself is not interrupted.\n"+
-		"The function only plans, or with KOPS_SPOT_REHEARSALS=act drains the node without overriding budgets", n.Name, k.name, kind, m.id)
+		"The function only plans, or with KOPS_SPOT_REHEARSALS=act drains the node without overriding budgets",
+		n.Name, k.name, kind, i.id)
 	if err := c.ask(ctx, "Send it?"); err != nil {
 		return err
 	}
-	sent := time.Now()
-	id, err := stage.Send(ctx, spot.Interruption{Kind: kind, Instance: m.id, Region: m.region}, o.bus)
+	const clockSkew = 10 * time.Minute // between this computer and the log
+	since := time.Now().Add(-clockSkew)
+	id, err := client.Send(ctx, spot.Interruption{Kind: kind, Instance: i.id, Region: i.region}, o.bus)
 	if err != nil {
 		return err
 	}
-	c.say(term.Good, "sent event %s\nwaiting up to %[3]s for its outcome in log group %[2]s", id, group, o.wait)
+	c.say(term.Good, "sent event %s\nwaiting up to %s for its outcome in log group %s", id, o.wait, group)
 	ctx, cancel := context.WithTimeout(ctx, o.wait)
 	defer cancel()
-	const early = 10 * time.Minute // the log's clock is not ours
-	out, err := stage.FromLog(ctx, group, id, sent.Add(-early), func(what string) { c.say(term.Good, "%s", what) })
+	out, err := client.FromLog(ctx, group, id, since, func(message string) { c.say(term.Good, "%s", message) })
 	if err != nil {
 		return withChecklist(err, group)
 	}
 	return c.printRehearsal(out)
 }
 
-// ownMachine makes sure that the account has just this machine for just this cluster.
-func ownMachine(ctx context.Context, cloud spot.Cloud, cluster string, m machine) error {
-	i, err := cloud.Instance(ctx, m.id)
+// verifyInstance verifies that the AWS account has the instance, and that the instance belongs to the cluster.
+func verifyInstance(ctx context.Context, cloud spot.Cloud, cluster string, i instance) error {
+	is, err := cloud.Instance(ctx, i.id)
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		return fmt.Errorf("the AWS credentials lead to an account that has no instance %s in %s: "+
-			"they or the kubeconfig point elsewhere: choose the account with AWS_PROFILE, or the cluster with --context", m.id, m.region)
+		return fmt.Errorf("the AWS account has no instance %s in %s: the credentials or the kubeconfig point elsewhere: "+
+			"choose the account with AWS_PROFILE, or the cluster with --context", i.id, i.region)
 	case err != nil:
 		return err
-	case i.Tags[spot.TagCluster] != cluster:
-		return fmt.Errorf("the instance %s has the tag %s=%s, and the kubeconfig leads to %s: "+
-			"the AWS credentials or the kubeconfig point elsewhere", m.id, spot.TagCluster, i.Tags[spot.TagCluster], cluster)
+	case is.Tags[spot.TagCluster] != cluster:
+		return fmt.Errorf("instance %s has the tag %s=%s, but the kubeconfig connects to %s: the AWS credentials or the "+
+			"kubeconfig point elsewhere: choose the account with AWS_PROFILE, or the cluster with --context",
+			i.id, spot.TagCluster, is.Tags[spot.TagCluster], cluster)
 	}
 	return nil
 }

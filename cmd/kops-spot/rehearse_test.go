@@ -12,8 +12,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// TestARehearsalFailsUnlessTheNodeWasEmptied, or would have been, or the policy is to leave it.
-func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
+// TestRehearsalFails unless the node was drained, would have been, or is left by policy.
+func TestRehearsalFails(t *testing.T) {
 	good := map[spot.Result]bool{spot.Planned: true, spot.Drained: true, spot.Cordoned: true, spot.Skipped: true}
 	for _, result := range []spot.Result{spot.Ignored, spot.OtherCluster, spot.Expired, spot.Planned, spot.NodeNotFound, spot.Drained, spot.Incomplete,
 		spot.Cordoned, spot.Skipped, spot.CleanedUp, spot.Recovered} {
@@ -32,12 +32,12 @@ func TestARehearsalFailsUnlessTheNodeWasEmptied(t *testing.T) {
 	}
 }
 
-// TestOnlySilenceIsABrokenChain: an error of another kind says itself what to do.
-func TestOnlySilenceIsABrokenChain(t *testing.T) {
-	silent := withChecklist(fmt.Errorf("%w in the log group /l", rehearse.ErrNoOutcome), "/l")
+// TestChecklist: only a missing outcome gets the checklist. Other errors say themselves what to do.
+func TestChecklist(t *testing.T) {
+	missing := withChecklist(fmt.Errorf("%w in the log group /l", rehearse.ErrNoOutcome), "/l")
 	for _, want := range []string{"no outcome of the rehearsal was found in the log group /l", "enabled and matches the source kops-spot.rehearsal", "allows EventBridge to invoke it", "aws logs tail /l --since 1h"} {
-		if !strings.Contains(silent.Error(), want) {
-			t.Errorf("%q is not in: %v", want, silent)
+		if !strings.Contains(missing.Error(), want) {
+			t.Errorf("%q is not in: %v", want, missing)
 		}
 	}
 	other := errors.New("another")
@@ -49,7 +49,7 @@ func TestOnlySilenceIsABrokenChain(t *testing.T) {
 	}
 }
 
-func TestWhereTheOutcomeIsLookedFor(t *testing.T) {
+func TestLogGroup(t *testing.T) {
 	for want, o := range map[string]rehearseOptions{
 		"/aws/lambda/cast-kops-prod-example-com-": {},
 		"/aws/lambda/handler":                     {function: "handler"},

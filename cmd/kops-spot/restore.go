@@ -12,8 +12,8 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-// restored is the output of restore.
-type restored struct {
+// restoreResult is the output of restore.
+type restoreResult struct {
 	Cluster       string    `json:"cluster"`
 	Node          string    `json:"node"`
 	Restored      bool      `json:"restored"` // false if kops-spot had applied nothing
@@ -25,7 +25,7 @@ type restored struct {
 }
 
 func restoreCommand(c *console) *cobra.Command {
-	var where kubeFlags
+	var flags kubeFlags
 	cmd := &cobra.Command{
 		Use:   "restore NODE",
 		Short: "Restore a node cordoned by kops-spot",
@@ -34,31 +34,30 @@ func restoreCommand(c *console) *cobra.Command {
 			"NODE is the name of a node or the ID of its instance.",
 		Example: "  kops-spot restore i-0a1b2c3d4e5f60718",
 		Args:    oneArg,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := c.connect(cmd.Context(), where)
-			if err != nil {
-				return err
-			}
-			return c.restore(cmd.Context(), k, args[0])
-		},
+		RunE:    func(cmd *cobra.Command, args []string) error { return c.restore(cmd.Context(), flags, args[0]) },
 	}
-	where.register(cmd.Flags())
+	flags.register(cmd.Flags())
 	c.applyFlags(cmd.Flags())
 	return cmd
 }
 
-func (c *console) restore(ctx context.Context, k cluster, name string) error {
+func (c *console) restore(ctx context.Context, flags kubeFlags, name string) error {
+	k, err := c.connect(ctx, flags)
+	if err != nil {
+		return err
+	}
 	n, err := findNode(ctx, k, name, "")
 	if err != nil {
 		return err
 	}
 	shown := spot.WhatRestoreRemoves(n)
-	result := restored{Cluster: k.name, Node: n.Name, Removed: []string{}, Unschedulable: n.Unschedulable}
+	result := restoreResult{Cluster: k.name, Node: n.Name, Restored: shown.Any(), Event: shown.Event, Deadline: shown.Deadline,
+		Removed: append([]string{}, shown.Removed...), Changed: shown.Changed, Unschedulable: n.Unschedulable}
+	node := "node " + n.Name + " of " + k.name
 	if !shown.Any() {
-		return c.conclude(result, nil, fmt.Sprintf("node %s of %s has nothing applied by kops-spot: nothing to restore%s",
-			n.Name, k.name, cordonedBySomebody(n)), nil)
+		return c.conclude(result, nil, node+" has nothing applied by kops-spot: nothing to restore"+otherCordon(n), nil)
 	}
-	if err := term.Restoring(c.stderr, n.Name+" of "+k.name, shown, time.Now(), options(c.environ, c.stderr)); err != nil {
+	if err := term.Restoring(c.stderr, node, shown, time.Now(), c.options(c.stderr)); err != nil {
 		return err
 	}
 	if err := c.ask(ctx, "Restore the node?"); err != nil {
@@ -79,33 +78,25 @@ func (c *console) restore(ctx context.Context, k cluster, name string) error {
 	case other:
 		return fmt.Errorf("nothing was changed: node %s was cordoned for another event in the meantime: run this again", n.Name)
 	}
-	result.Restored, result.Event, result.Deadline = true, shown.Event, shown.Deadline
-	result.Removed, result.Changed, result.Unschedulable = shown.Removed, shown.Changed, n.Unschedulable
-	err = c.conclude(result, nil, fmt.Sprintf("node %s of %s restored%s", n.Name, k.name, cordonedBySomebody(n)), nil)
-	if c.output == asText {
-		c.printAWSHint(n)
+	result.Unschedulable = n.Unschedulable
+	err = c.conclude(result, nil, node+" restored"+otherCordon(n), nil)
+	if i, unknown := instanceOf(n); unknown == nil && c.output == asText {
+		region := ""
+		if i.region != "" {
+			region = " --region " + i.region
+		}
+		c.say(term.Mind, "AWS is unchanged: if the instance has these tags, it was detached from its Auto Scaling group, which "+
+			"launched a replacement:\naws ec2 describe-tags%s --filters Name=resource-id,Values=%s Name=key,Values=%s,%s",
+			region, i.id, spot.TagDetached, spot.TagInterruptedAt)
 	}
 	return err
 }
 
-// cordonedBySomebody describes a cordon that is not ours.
-func cordonedBySomebody(n spot.Node) string {
+// otherCordon describes a cordon that is not ours.
+func otherCordon(n spot.Node) string {
 	if !n.Unschedulable {
 		return ""
 	}
-	return fmt.Sprintf("; it is still cordoned by %s: kubectl uncordon %s removes the cordon", cmp.Or(n.CordonedBy, "somebody else"), n.Name)
-}
-
-// printAWSHint prints how to see the AWS side, which restore does not change.
-func (c *console) printAWSHint(n spot.Node) {
-	m, err := machineOf(n)
-	if err != nil {
-		return
-	}
-	region := ""
-	if m.region != "" {
-		region = " --region " + m.region
-	}
-	c.say(term.Mind, "AWS is unchanged: if the instance has these tags, it was detached from its Auto Scaling group, which launched a replacement:\n"+
-		"aws ec2 describe-tags%s --filters Name=resource-id,Values=%s Name=key,Values=%s,%s", region, m.id, spot.TagDetached, spot.TagInterruptedAt)
+	return fmt.Sprintf("; it is still cordoned by %s: kubectl uncordon %s removes the cordon",
+		cmp.Or(n.CordonedBy, "somebody else"), n.Name)
 }

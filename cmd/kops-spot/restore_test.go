@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// stub is an API server with one node. before, if not nil, is called before each write, and may change the node.
+// stub is an API server with one node. before, if not nil, is called before each write and may change the node.
 type stub struct {
 	mu      sync.Mutex
 	node    map[string]any
@@ -25,12 +25,12 @@ type stub struct {
 
 func newStub(event string) *stub {
 	s := &stub{}
-	s.mark(event)
+	s.cordon(event)
 	return s
 }
 
-// mark is what somebody writes who marks the node for an event.
-func (s *stub) mark(event string) {
+// cordon cordons the node for an event, as kops-spot does.
+func (s *stub) cordon(event string) {
 	s.version++
 	s.node = map[string]any{"kind": "Node", "apiVersion": "v1",
 		"metadata": map[string]any{"name": "n", "uid": "u", "resourceVersion": fmt.Sprint(s.version), "annotations": map[string]any{
@@ -41,19 +41,19 @@ func (s *stub) mark(event string) {
 func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	answer := func(code int, v any) {
+	respond := func(code int, v any) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(code)
 		_ = json.NewEncoder(w).Encode(v)
 	}
 	failure := func(code int, reason string) {
-		answer(code, map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
+		respond(code, map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
 	}
 	switch r.Method + " " + r.URL.Path {
 	case "GET /api/v1/namespaces/kube-system":
-		answer(200, map[string]any{"kind": "Namespace", "apiVersion": "v1", "metadata": map[string]any{"name": "kube-system"}})
+		respond(200, map[string]any{"kind": "Namespace", "apiVersion": "v1", "metadata": map[string]any{"name": "kube-system"}})
 	case "GET /api/v1/nodes/n":
-		answer(200, s.node)
+		respond(200, s.node)
 	case "PATCH /api/v1/nodes/n":
 		if s.before != nil {
 			s.before(s)
@@ -70,7 +70,7 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		s.patched = append(s.patched, string(body))
 		s.node["spec"].(map[string]any)["unschedulable"] = patch.Spec["unschedulable"]
-		answer(200, s.node)
+		respond(200, s.node)
 	default:
 		failure(404, "NotFound")
 	}
@@ -87,43 +87,43 @@ func (s *stub) restore(t *testing.T, more ...string) (stdout, stderr string, err
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var out, said strings.Builder
-	err = run(t.Context(), []string{"KUBECONFIG=" + path}, append([]string{"restore", "n", "--cluster", "prod.example.com", "--yes"}, more...), strings.NewReader(""), &out, &said)
-	return out.String(), said.String(), err
+	var out, messages strings.Builder
+	err = run(t.Context(), []string{"KUBECONFIG=" + path}, append([]string{"restore", "n", "--cluster", "prod.example.com", "--yes"}, more...), strings.NewReader(""), &out, &messages)
+	return out.String(), messages.String(), err
 }
 
-func TestRestoreIsMadeAgainWhenSomebodyElseHasWritten(t *testing.T) {
+func TestRestoreRetriesConflicts(t *testing.T) {
 	s := newStub("e1")
-	s.before = func(s *stub) { s.mark("e1"); s.before = nil }
-	out, said, err := s.restore(t)
+	s.before = func(s *stub) { s.cordon("e1"); s.before = nil }
+	out, stderr, err := s.restore(t)
 	if err != nil || out != "✔ node n of prod.example.com restored\n" || len(s.patched) != 1 {
-		t.Errorf("%q, %q, %v; patched with %q", out, said, err, s.patched)
+		t.Errorf("%q, %q, %v; patched with %q", out, stderr, err, s.patched)
 	}
 }
 
-func TestRestoreTellsAProgram(t *testing.T) {
-	out, said, err := newStub("e1").restore(t, "--output", "json")
-	var result restored
+func TestRestoreJSON(t *testing.T) {
+	out, stderr, err := newStub("e1").restore(t, "--output", "json")
+	var result restoreResult
 	if err != nil || json.Unmarshal([]byte(out), &result) != nil {
-		t.Fatalf("%q, %q, %v", out, said, err)
+		t.Fatalf("%q, %q, %v", out, stderr, err)
 	}
 	if !result.Restored || result.Node != "n" || result.Event != "e1" || result.Deadline.IsZero() || len(result.Removed) == 0 || result.Unschedulable {
 		t.Errorf("%+v", result)
 	}
 }
 
-// TestRestoreLeavesTheMarksOfAnotherEvent: they came after what was shown, and nobody has said yes to that.
-func TestRestoreLeavesTheMarksOfAnotherEvent(t *testing.T) {
+// TestRestoreOtherEvent: what another event applied was not shown, so nobody has confirmed its removal.
+func TestRestoreOtherEvent(t *testing.T) {
 	s := newStub("e1")
-	s.before = func(s *stub) { s.mark("e2"); s.before = nil }
+	s.before = func(s *stub) { s.cordon("e2"); s.before = nil }
 	out, _, err := s.restore(t)
 	if err == nil || !strings.Contains(err.Error(), "nothing was changed: node n was cordoned for another event in the meantime") || out != "" || len(s.patched) != 0 {
 		t.Errorf("%q, %v; patched with %q", out, err, s.patched)
 	}
 }
 
-// TestAskIsOverWithTheContext, so that Ctrl-C ends a command that waits for an answer.
-func TestAskIsOverWithTheContext(t *testing.T) {
+// TestAnswerCanceled: Ctrl-C ends a command that waits for an answer.
+func TestAnswerCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	in, w := io.Pipe()
@@ -135,11 +135,11 @@ func TestAskIsOverWithTheContext(t *testing.T) {
 }
 
 func TestAnswer(t *testing.T) {
-	for said, want := range map[string]bool{"y\n": true, "YES\n": true, " yes ": true, "n\n": false, "\n": false, "": false, "yeah\n": false} {
-		var asked strings.Builder
-		c := &console{stdin: strings.NewReader(said), stderr: &asked}
-		if err := c.answer(t.Context(), "really?"); (err == nil) != want || asked.String() != "really? [y/N] " {
-			t.Errorf("%q: %v after %q", said, err, asked.String())
+	for input, want := range map[string]bool{"y\n": true, "YES\n": true, " yes ": true, "n\n": false, "\n": false, "": false, "yeah\n": false} {
+		var prompt strings.Builder
+		c := &console{stdin: strings.NewReader(input), stderr: &prompt}
+		if err := c.answer(t.Context(), "really?"); (err == nil) != want || prompt.String() != "really? [y/N] " {
+			t.Errorf("%q: %v after %q", input, err, prompt.String())
 		}
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/castai/kops-spot/internal/term"
 )
 
-// run runs the command that the arguments name. environ has the form of os.Environ. Results go to stdout, messages to
-// stderr. The caller prints the error.
+// run runs a command. environ has the form of os.Environ. Results go to stdout, messages to stderr. The caller prints the
+// error.
 func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	c := &console{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	// No custom templates: with them, the linker keeps every method of every client and the binary is three times as large.
@@ -30,7 +32,7 @@ func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, s
 		},
 		Run: func(cmd *cobra.Command, args []string) { _ = cmd.Help() },
 	}
-	c.outputFlag(root.PersistentFlags())
+	root.PersistentFlags().StringVarP(&c.output, "output", "o", asText, "Output `format`: "+asText+" or "+asJSON)
 	root.SetFlagErrorFunc(seeHelp)
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -47,7 +49,17 @@ func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, s
 		restoreCommand(c),
 		statusCommand(c),
 		uninstallCommand(c),
-		versionCommand(c),
+		&cobra.Command{
+			Use:   "version",
+			Short: "Print the version",
+			Args:  noArgs,
+			RunE: func(*cobra.Command, []string) error {
+				return c.printResult(map[string]string{"version": version}, func(w io.Writer, _ term.Options) error {
+					_, err := fmt.Fprintln(w, version)
+					return err
+				})
+			},
+		},
 	)
 	root.SetHelpCommand(&cobra.Command{
 		Use:   "help [COMMAND]",

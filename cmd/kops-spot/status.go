@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/rehearse"
+	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/term"
 )
 
@@ -32,10 +34,28 @@ func statusCommand(c *console) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.status(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	o.awsFlags.register(f)
+	o.register(f)
 	f.DurationVar(&o.since, "since", 24*time.Hour, "How `far` to look back")
 	f.IntVar(&o.last, "last", 20, "The maximum `number` of interruptions")
 	return cmd
+}
+
+// statusResult is the output of status.
+type statusResult struct {
+	Cluster  string         `json:"cluster"`
+	Account  string         `json:"account"`
+	Region   string         `json:"region"`
+	Function string         `json:"function"`
+	CLI      string         `json:"cli"`             // the version of this program
+	Stack    string         `json:"stack,omitempty"` // its status; empty if there is no stack
+	Since    time.Time      `json:"since,omitzero"`  // the time of the stack's last change
+	State    string         `json:"state"`           // of the function
+	Mode     string         `json:"mode"`
+	Program  string         `json:"program,omitempty"` // the function's version, according to its last self-check
+	Ready    string         `json:"ready,omitempty"`   // the result of the last self-check
+	Checked  *time.Time     `json:"checked,omitempty"` // the time of the last self-check
+	Outcomes []spot.Outcome `json:"outcomes"`          // newest first
+	Lookback spot.Seconds   `json:"lookback"`          // the outcomes are at most this old
 }
 
 func (c *console) status(ctx context.Context, o statusOptions) error {
@@ -46,33 +66,56 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 	if err != nil {
 		return err
 	}
-	s := term.Status{Cluster: at.env.Cluster, Account: at.env.Account, Region: at.env.Region, Function: iam.FunctionName(at.env.Cluster), CLI: version}
+	s := statusResult{Cluster: at.env.Cluster, Account: at.env.Account, Region: at.env.Region, CLI: version,
+		Function: iam.FunctionName(at.env.Cluster), Lookback: spot.ToSeconds(o.since)}
 	stack, err := at.account.Stack(ctx, install.StackName(s.Cluster))
 	if err != nil {
 		return err
 	}
 	if stack != nil {
-		s.Stack, s.Since = stack.Status, stack.Created
-		if !stack.Change.IsZero() {
-			s.Since = stack.Change
-		}
+		s.Stack, s.Since = stack.Status, cmp.Or(stack.Change, stack.Created)
 	}
 	f, err := at.account.Function(ctx, s.Function)
 	if err != nil {
 		return err
 	}
 	if f == nil {
-		return fmt.Errorf("function %s does not exist in account %s, region %s: create it with kops-spot install", s.Function, s.Account, s.Region)
+		return fmt.Errorf("function %s does not exist in account %s, region %s: create it with kops-spot install",
+			s.Function, s.Account, s.Region)
 	}
 	s.State, s.Mode = f.State, f.Environment["KOPS_SPOT_MODE"]
-	heard, err := rehearse.New(at.aws).Summarize(ctx, iam.LogGroup(s.Cluster), time.Now().Add(-o.since))
+	since := time.Now().Add(-o.since)
+	log, err := rehearse.New(at.aws).Summarize(ctx, iam.LogGroup(s.Cluster), since)
 	if err != nil {
 		return err
 	}
-	s.Looked.Back = o.since
-	if heard.SelfCheck != nil {
-		s.Program, s.Ready, s.Checked = heard.SelfCheck.Program, heard.SelfCheck.Result, &heard.SelfCheck.At
+	if log.SelfCheck != nil {
+		s.Program, s.Ready, s.Checked = log.SelfCheck.Program, log.SelfCheck.Result, &log.SelfCheck.At
 	}
-	s.Outcomes = heard.Last(o.last)
-	return c.printResult(s, func(w io.Writer, o term.Options) error { return term.ShowStatus(w, s, o) })
+	s.Outcomes = log.Last(o.last)
+	return c.printResult(s, func(w io.Writer, o term.Options) error {
+		return term.Status(w, s.facts(), s.Outcomes, since, o)
+	})
+}
+
+// facts returns the rows of the text output.
+func (s statusResult) facts() [][]string {
+	version := cmp.Or(s.Program, "unknown: no self-check in the log")
+	if s.Program != "" && s.Program != s.CLI {
+		version += " (this kops-spot: " + s.CLI + ")"
+	}
+	stack := "none: the function was not created by kops-spot install or sam deploy"
+	if s.Stack != "" {
+		stack = s.Stack + " since " + term.Stamp(s.Since)
+	}
+	facts := [][]string{
+		{"cluster", fmt.Sprintf("%s in account %s, region %s", s.Cluster, s.Account, s.Region)},
+		{"function", fmt.Sprintf("%s, %s, mode %s", s.Function, s.State, s.Mode)},
+		{"version", version},
+		{"stack", stack},
+	}
+	if s.Checked != nil {
+		facts = append(facts, []string{"self-check", s.Ready + " at " + term.Stamp(*s.Checked)})
+	}
+	return facts
 }

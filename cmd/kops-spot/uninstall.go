@@ -15,7 +15,7 @@ import (
 )
 
 func uninstallCommand(c *console) *cobra.Command {
-	var where awsFlags
+	var flags awsFlags
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove what install created for a cluster",
@@ -24,38 +24,37 @@ func uninstallCommand(c *console) *cobra.Command {
 			"the VPC, run this before kops delete cluster.",
 		Example: "  kops-spot uninstall",
 		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return c.uninstall(cmd.Context(), where) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.uninstall(cmd.Context(), flags) },
 	}
-	where.register(cmd.Flags())
+	flags.register(cmd.Flags())
 	c.applyFlags(cmd.Flags())
 	return cmd
 }
 
-// leaving is the state of one removal.
-type leaving struct {
+// removal is the state of one removal.
+type removal struct {
 	install *install.Deployment
 	onboard *onboard.Onboarding
 
-	stack  install.Removal
-	access onboard.Plan
-	full   error // why the bucket is kept: it contains objects of others
+	stack    install.Removal
+	access   onboard.Plan
+	notEmpty error // why the bucket is kept
 }
 
-func (c *console) uninstall(ctx context.Context, where awsFlags) error {
-	at, err := c.openSession(ctx, where)
+func (c *console) uninstall(ctx context.Context, flags awsFlags) error {
+	at, err := c.openSession(ctx, flags)
 	if err != nil {
 		return err
 	}
-	l := &leaving{install: &install.Deployment{AWS: at.account, Spec: install.Spec{Values: at.env.Values}, Say: c.sayStep},
-		onboard: &onboard.Onboarding{AWS: at.account, Cluster: at.cluster,
-			Spec: onboard.Spec{Environment: at.env, Permissions: onboard.Least}}}
-	plan, err := l.plan(ctx)
+	r := &removal{onboard: at.onboarding(onboard.Spec{}),
+		install: &install.Deployment{AWS: at.account, Spec: install.Spec{Values: at.env.Values}, Say: c.sayStep}}
+	plan, err := r.plan(ctx)
 	if err != nil {
 		return err
 	}
 	c.printTarget(at.env)
-	result, err := c.planAndApply(ctx, at.env, proposal{question: "Delete these resources?", plan: plan, apply: l.apply,
-		check: l.check})
+	result, err := c.planAndApply(ctx, at.env,
+		proposal{question: "Delete these resources?", plan: plan, apply: r.apply, check: r.check})
 	if err != nil {
 		return err
 	}
@@ -64,47 +63,47 @@ func (c *console) uninstall(ctx context.Context, where awsFlags) error {
 }
 
 // plan lists what to delete: the function, then its access, then its code.
-func (l *leaving) plan(ctx context.Context) (plan change.Plan, err error) {
-	if l.stack, err = l.install.PlanRemoval(ctx); err != nil {
+func (r *removal) plan(ctx context.Context) (plan change.Plan, err error) {
+	if r.stack, err = r.install.PlanRemoval(ctx); err != nil {
 		return nil, err
 	}
-	l.access, err = l.onboard.PlanAccessRemoval(ctx, l.stack.Role)
-	return slices.Concat(l.stack.Stack.Changes, l.access.Changes, l.stack.Code.Changes), err
+	r.access, err = r.onboard.PlanAccessRemoval(ctx, r.stack.Role)
+	return slices.Concat(r.stack.Stack.Changes, r.access.Changes, r.stack.Code.Changes), err
 }
 
-// apply deletes everything except a bucket that contains objects of others.
-func (l *leaving) apply(ctx context.Context) error {
-	if err := l.install.Apply(ctx, l.stack.Stack); err != nil {
+// apply deletes everything except a bucket with other objects.
+func (r *removal) apply(ctx context.Context) error {
+	if err := r.install.Apply(ctx, r.stack.Stack); err != nil {
 		return err
 	}
-	if err := l.onboard.Apply(ctx, l.access); err != nil {
+	if err := r.onboard.Apply(ctx, r.access); err != nil {
 		return err
 	}
-	err := l.install.Apply(ctx, l.stack.Code)
+	err := r.install.Apply(ctx, r.stack.Code)
 	if errors.Is(err, awsadmin.ErrNotEmpty) {
-		l.full, err = err, nil
+		r.notEmpty, err = err, nil
 	}
 	return err
 }
 
 // check reports what still exists.
-func (l *leaving) check(ctx context.Context, applied bool) (left change.Findings, err error) {
+func (r *removal) check(ctx context.Context, applied bool) (found change.Findings, err error) {
 	if !applied {
 		return nil, nil
 	}
-	plan, err := l.plan(ctx)
+	plan, err := r.plan(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if l.full != nil {
-		left = append(left, change.Finding{Level: change.Warn, Name: install.KindBucket,
-			Detail: "kept: " + l.full.Error(),
+	if r.notEmpty != nil {
+		found = append(found, change.Finding{Level: change.Warn, Name: install.KindBucket, Detail: "kept: " + r.notEmpty.Error(),
 			Advice: "it contains other objects or older versions: empty it and run this again"})
 	}
-	for _, one := range plan {
-		if one.Changes() && (l.full == nil || one.Kind != install.KindBucket) {
-			left = append(left, change.Finding{Level: change.Fail, Name: one.Kind + " " + one.Name, Detail: "still exists", Advice: "run this again"})
+	for _, row := range plan {
+		if row.Changes() && (r.notEmpty == nil || row.Kind != install.KindBucket) {
+			found = append(found, change.Finding{Level: change.Fail, Name: row.Kind + " " + row.Name, Detail: "still exists",
+				Advice: "run this again"})
 		}
 	}
-	return left, nil
+	return found, nil
 }

@@ -43,10 +43,11 @@ type SelfCheck struct {
 
 // Check is one requirement of the function.
 type Check struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitempty"`
-	Advice string `json:"advice,omitempty"` // what to do if it is not OK
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Skipped bool   `json:"skipped,omitempty"` // it depends on a check that failed
+	Detail  string `json:"detail,omitempty"`
+	Advice  string `json:"advice,omitempty"` // what to do if it is not OK
 }
 
 // metrics returns Ready and, if known, the number of overdue instances.
@@ -128,7 +129,7 @@ func (s selfChecker) run(ctx context.Context) SelfCheck {
 
 // skippedCheck is a check that depends on a failed one.
 func skippedCheck(name, needs string) Check {
-	return Check{Name: name, Detail: "skipped: requires " + needs, Advice: fmt.Sprintf("see %q", needs)}
+	return Check{Name: name, Skipped: true, Detail: "requires " + needs, Advice: fmt.Sprintf("see %q", needs)}
 }
 
 // lookForOverdue finds nodes cordoned by kops-spot whose instance still runs long after its deadline.

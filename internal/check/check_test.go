@@ -1,8 +1,10 @@
 package check
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/install"
@@ -10,25 +12,28 @@ import (
 
 func TestAllows(t *testing.T) {
 	const rule = "arn:aws:events:eu-west-1:123456789012:rule/cast-kops-x.spot-warning"
-	statement := func(s string) string { return `{"Version": "2012-10-17", "Statement": [` + s + `]}` }
+	const invoke = `"Action": "lambda:InvokeFunction", "Principal": {"Service": "events.amazonaws.com"}`
 	for name, c := range map[string]struct {
-		policy string
-		want   bool
+		statement string
+		want      bool
 	}{
-		"for this rule": {statement(`{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Principal": {"Service": "events.amazonaws.com"},
-			"Condition": {"ArnLike": {"AWS:SourceArn": "` + rule + `"}}}`), true},
-		"for all rules": {statement(`{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Principal": {"Service": "events.amazonaws.com"}}`), true},
-		"for another rule": {statement(`{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Principal": {"Service": "events.amazonaws.com"},
-			"Condition": {"ArnLike": {"AWS:SourceArn": "` + rule + `s"}}}`), false},
-		"for another service": {statement(`{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Principal": {"Service": "s3.amazonaws.com"}}`), false},
-		"for anybody":         {statement(`{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Principal": "*"}`), false},
-		"another action":      {statement(`{"Effect": "Allow", "Action": "lambda:GetFunction", "Principal": {"Service": "events.amazonaws.com"}}`), false},
-		"a denial":            {statement(`{"Effect": "Deny", "Action": "lambda:InvokeFunction", "Principal": {"Service": "events.amazonaws.com"}}`), false},
-		"none":                {"", false},
+		"for this rule": {`"Effect": "Allow", ` + invoke + `, "Condition": {"ArnLike": {"AWS:SourceArn": "` + rule + `"}}`, true},
+		"for all rules": {`"Effect": "Allow", ` + invoke, true},
+		"for another rule": {`"Effect": "Allow", ` + invoke + `, "Condition": {"ArnLike": {"AWS:SourceArn": "` + rule + `s"}}`,
+			false},
+		"for another service": {`"Effect": "Allow", "Action": "lambda:InvokeFunction", "Principal": {"Service": "s3.amazonaws.com"}`,
+			false},
+		"for everybody":  {`"Effect": "Allow", "Action": "lambda:InvokeFunction", "Principal": "*"`, false},
+		"another action": {`"Effect": "Allow", "Action": "lambda:GetFunction", "Principal": {"Service": "events.amazonaws.com"}`, false},
+		"a denial":       {`"Effect": "Deny", ` + invoke, false},
 	} {
-		if got := allows(c.policy, rule); got != c.want {
+		policy := `{"Version": "2012-10-17", "Statement": [{` + c.statement + `}]}`
+		if got := allows(policy, rule); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+	if allows("", rule) {
+		t.Error("no policy allows the rule")
 	}
 }
 
@@ -40,20 +45,44 @@ func TestSamePattern(t *testing.T) {
 		`{"detail-type": ["a"], "source": ["aws.ec2"], "account": ["123"]}`: false,
 		`no JSON`: false,
 	} {
-		if got := awsadmin.SameDocument(text, ruleStatus{Event: install.Event{Pattern: want}}.pattern()); got != same {
+		if got := awsadmin.SameDocument(text, pattern(install.Event{Pattern: want})); got != same {
 			t.Errorf("%s: %v", text, got)
 		}
 	}
 }
 
-// TestRoomForAllAtOnce: as many invocations as there are machines that can be interrupted at once.
-func TestRoomForAllAtOnce(t *testing.T) {
+// TestSkippedSelfChecks: the field `skipped` decides, not the detail.
+func TestSkippedSelfChecks(t *testing.T) {
+	now := &checker{self: &app.SelfCheck{Checks: []app.Check{
+		{Name: "authentication", Detail: "the token expired", Advice: "renew it"},
+		{Name: "rbac", Skipped: true, Detail: "any text", Advice: "see the first"},
+		{Name: "aws", Detail: "skipped: any text", Advice: "allow it"},
+	}}}
+	if err := now.checkInside(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]change.Level{Role: change.Fail, Network: change.OK, Authentication: change.Fail, RBAC: change.Warn}
+	for _, f := range now.findings {
+		if f.Level != want[f.Name] {
+			t.Errorf("%+v, want %s", f, want[f.Name])
+		}
+	}
+	if len(now.findings) != len(want) {
+		t.Errorf("got %+v", now.findings)
+	}
+	if f := now.findings[3]; !strings.HasPrefix(f.Detail, "skipped: needs ") {
+		t.Errorf("got %+v", f)
+	}
+}
+
+// TestCompareConcurrency: EC2 can reclaim all Spot instances at once.
+func TestCompareConcurrency(t *testing.T) {
 	for name, c := range map[string]struct {
-		limit, machines int
-		want            change.Level
-	}{"room": {10, 10, change.OK}, "too few": {10, 11, change.Warn}} {
+		limit, instances int
+		want             change.Level
+	}{"enough": {10, 10, change.OK}, "too few": {10, 11, change.Warn}} {
 		now := &checker{}
-		now.compare(c.limit, c.machines, "of the account")
+		now.compare(c.limit, c.instances, "unreserved concurrency of the account")
 		if f := now.findings[0]; f.Level != c.want || f.Name != Concurrency || (f.Advice == "") != (c.want == change.OK) {
 			t.Errorf("%s: %+v", name, f)
 		}

@@ -10,142 +10,135 @@ import (
 	"time"
 
 	"github.com/castai/kops-spot/iam"
-	"github.com/castai/kops-spot/internal/awsadmin"
+	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// selfCheck is what the function says of itself.
-type selfCheckResult struct {
-	Result  string
-	Program string
-	Checks  []struct {
-		Name, Detail, Advice string
-		OK                   bool
-	}
-}
-
-// ask has the function check what only it can see.
-func (c *checker) selfCheck(ctx context.Context, f *awsadmin.Function) error {
+// selfCheck lets the function check what only it can see.
+func (c *checker) selfCheck(ctx context.Context) error {
 	event, err := eventbridge.EncodeSelfCheck(eventbridge.SyntheticEventID, c.Values.Account, c.Values.Region, time.Now())
 	if err != nil {
 		return err
 	}
-	said, err := c.invoke(ctx, Function, event)
-	if err != nil || said == nil {
+	response, err := c.invoke(ctx, Function, event)
+	if err != nil || response == nil {
 		return err
 	}
-	var told selfCheckResult
-	if json.Unmarshal(said, &told) != nil || told.Result == "" {
-		c.fail(Function, "deploy it again with "+reinstall, "it does not know the self-check: it is another program, or an old one")
+	var result app.SelfCheck
+	if json.Unmarshal(response, &result) != nil || result.Result == "" {
+		c.fail(Function, "deploy it again with "+reinstall,
+			"it does not support the self-check: it is another program or an old version")
 		return nil
 	}
-	c.self = &told
-	c.ok(Function, "it runs: version %s, mode %s, %s",
-		cmp.Or(told.Program, "unknown"), cmp.Or(f.Environment["KOPS_SPOT_MODE"], "unknown"), f.Architecture)
+	c.self = &result
+	c.ok(Function, "running: version %s, mode %s, %s", cmp.Or(result.Program, "unknown"),
+		cmp.Or(c.function.Environment["KOPS_SPOT_MODE"], "unknown"), c.function.Architecture)
 	return nil
 }
 
-// invoke is what the function says to an event; nil if it fails, or Lambda cannot run it, such as for its role, its network or
-// want of concurrency, or does not let us: then the link is broken.
+// invoke returns the function's response to an event. If the function fails or Lambda cannot invoke it, for example
+// because of its role, network or concurrency, invoke reports a failure of the link and returns nil.
 func (c *checker) invoke(ctx context.Context, link string, event []byte) ([]byte, error) {
-	said, failed, err := c.AWS.Invoke(ctx, c.name, event)
+	response, failed, err := c.AWS.Invoke(ctx, c.name, event)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, err
 	case err != nil:
-		c.fail(link, "the detail is Lambda's: if it is about your own rights, allow lambda:InvokeFunction; else about the role, the subnets or the concurrency of the function", "%v", err)
+		c.fail(link, "if the error is about your own permissions, allow lambda:InvokeFunction; otherwise, check the "+
+			"function's role, subnets and concurrency", "%v", err)
 		return nil, nil
 	case failed:
 		var why struct{ ErrorMessage string }
-		_ = json.Unmarshal(said, &why) // what is no JSON has no message
-		c.fail(link, "its log says more: aws logs tail "+iam.LogGroup(c.Values.Cluster)+" --since 10m --region "+c.Values.Region, "it fails: %s", why.ErrorMessage)
+		_ = json.Unmarshal(response, &why) // without JSON, there is no message
+		c.fail(link, "see its log: aws logs tail "+iam.LogGroup(c.Values.Cluster)+" --since 10m --region "+c.Values.Region,
+			"it fails: %s", why.ErrorMessage)
 		return nil, nil
 	}
-	return said, nil
+	return response, nil
 }
 
-// links are the links of which the function's own checks tell, by the checks' names.
-var links = []struct {
-	link, good string
-	of         func(check string) bool
-}{
-	{Role, "Lambda takes it, and it may read EC2 and Auto Scaling", is("aws")},
-	{Network, "the function reaches the API server", is("network")},
-	{LogIn, "the API server accepts the function", is("authentication", "token", "ca", "castai key")},
-	{RBAC, "the function may do in the cluster what it has to", func(check string) bool { return strings.HasPrefix(check, "rbac") }},
+// linkOf returns the link that a check of the function is about; empty if none.
+func linkOf(check string) string {
+	switch {
+	case check == "aws":
+		return Role
+	case check == "network":
+		return Network
+	case slices.Contains([]string{"authentication", "token", "ca", "castai key"}, check):
+		return Authentication
+	case strings.HasPrefix(check, "rbac"):
+		return RBAC
+	}
+	return ""
 }
 
-func is(names ...string) func(string) bool {
-	return func(check string) bool { return slices.Contains(names, check) }
-}
-
-// inside tells what the function says of the links that only it can see.
-func (c *checker) selfCheckLinks(context.Context) error {
-	for _, l := range links {
+// checkInside reports the links that only the function can check.
+func (c *checker) checkInside(context.Context) error {
+	for _, l := range []struct{ name, good string }{
+		{Role, "Lambda can assume the role; EC2 and Auto Scaling are readable"},
+		{Network, "the function can connect to the API server"},
+		{Authentication, "the API server accepts the function's credentials"},
+		{RBAC, "the function has the required permissions in the cluster"},
+	} {
 		if c.self == nil {
-			if l.link != Role {
-				c.skipped(l.link, c.findings.First())
+			if l.name != Role {
+				c.skipped(l.name, c.findings.First())
 			}
 			continue
 		}
 		for _, check := range c.self.Checks {
-			if !l.of(check.Name) || check.OK {
-				continue
+			switch {
+			case check.OK || linkOf(check.Name) != l.name:
+			case check.Skipped, check.Name == "authentication" && c.findings.First() == Network:
+				c.skipped(l.name, c.findings.First())
+			default:
+				c.fail(l.name, check.Advice, "%s: %s", check.Name, check.Detail)
 			}
-			if strings.HasPrefix(check.Detail, "skipped:") ||
-				l.link == LogIn && c.findings.First() == Network && check.Name == "authentication" {
-				c.skipped(l.link, c.findings.First())
-				continue
-			}
-			c.fail(l.link, check.Advice, "%s: %s", check.Name, check.Detail)
 		}
-		c.pass(l.link, "%s", l.good)
+		c.pass(l.name, "%s", l.good)
 	}
 	return nil
 }
 
-// preview has the function plan what it would do about a warning that nobody has given. It is not asked where the function
-// would act on that.
+// preview lets the function plan its response to a test warning. It is skipped if the function would drain the node.
 func (c *checker) preview(ctx context.Context) error {
 	switch {
 	case c.findings.First() != "":
 		c.skipped(Preview, c.findings.First())
 		return nil
 	case c.Node == "":
-		c.warn(Preview, "", "not asked: the cluster has no node that is an instance of it")
+		c.warn(Preview, "", "skipped: no instance of the cluster has a node")
 		return nil
 	case c.function.Environment["KOPS_SPOT_REHEARSALS"] == "act" && c.function.Environment["KOPS_SPOT_MODE"] != "observe":
-		c.warn(Preview, "kops-spot rehearse NODE does it", "not asked: with Rehearsals=act the function would drain the node")
+		c.warn(Preview, "use kops-spot rehearse NODE", "skipped: with Rehearsals=act, the function would drain the node")
 		return nil
 	}
-	event, err := eventbridge.Encode(spot.Interruption{Kind: spot.SpotTerminate, Instance: c.Node, Region: c.Values.Region, Rehearsal: true,
-		EventID: eventbridge.SyntheticEventID, Time: time.Now()})
+	event, err := eventbridge.Encode(spot.Interruption{Kind: spot.SpotTerminate, Instance: c.Node, Region: c.Values.Region,
+		Rehearsal: true, EventID: eventbridge.SyntheticEventID, Time: time.Now()})
 	if err != nil {
 		return err
 	}
-	said, err := c.invoke(ctx, Preview, event)
-	if err != nil || said == nil {
+	response, err := c.invoke(ctx, Preview, event)
+	if err != nil || response == nil {
 		return err
 	}
 	var out spot.Outcome
 	switch {
-	case json.Unmarshal(said, &out) != nil:
-		c.fail(Preview, "deploy it again with "+reinstall, "the outcome of a made-up warning is none that this version knows")
+	case json.Unmarshal(response, &out) != nil:
+		c.fail(Preview, "deploy it again with "+reinstall, "this version cannot read the function's outcome")
 	case out.Result != spot.Planned:
-		c.fail(Preview, "kops-spot explain "+c.Node+" says what it would do and why", "a made-up warning of %s ends %s: %s", c.Node, out.Result, out.Reason)
+		c.fail(Preview, "kops-spot explain "+c.Node+" shows the plan and its reasons",
+			"a test warning for %s: %s: %s", c.Node, out.Result, out.Reason)
 	default:
-		pods := 0
-		if out.Plan != nil {
-			pods = len(out.Plan.Pods)
-		}
-		c.ok(Preview, "a made-up warning of %s: node %s with its %d pods would be drained", c.Node, out.Node, pods)
+		plan := cmp.Or(out.Plan, &spot.PlanResult{})
+		c.ok(Preview, "a test warning for %s would drain node %s with %d pods", c.Node, out.Node, len(plan.Pods))
 	}
 	return nil
 }
 
-// outcomes looks whether anybody hears of what has happened.
+// outcomes checks whether the function's outcomes have destinations.
 func (c *checker) outcomes(ctx context.Context) error {
 	if c.function == nil {
 		c.skipped(Outcomes, Function)
@@ -156,31 +149,31 @@ func (c *checker) outcomes(ctx context.Context) error {
 	case err != nil:
 		return err
 	case success == "" || failure == "":
-		c.warn(Outcomes, "aws lambda get-function-event-invoke-config --function-name "+c.name+" shows what there is; the template sets both destinations",
-			"what comes of an event goes to the log only: it has no destination")
+		c.warn(Outcomes, "the template sets both; aws lambda get-function-event-invoke-config --function-name "+c.name+
+			" shows the current ones", "outcomes or failures have no destination: they are only in the log")
 	default:
-		c.ok(Outcomes, "they go to %s, failures to %s", success, failure)
+		c.ok(Outcomes, "sent to %s, failures to %s", success, failure)
 	}
 	return nil
 }
 
-// CheckConcurrency says, before there is a function, whether the account has room for it.
+// CheckConcurrency checks the account's concurrency before the function exists.
 func (c Checks) CheckConcurrency(ctx context.Context) (change.Findings, error) {
 	now := &checker{Checks: c}
 	err := now.concurrency(ctx)
 	return now.findings, err
 }
 
-// concurrency compares how many machines can be interrupted at once with how many invocations there can be.
+// concurrency compares the number of Spot instances, which EC2 can reclaim all at once, with the concurrency limit.
 func (c *checker) concurrency(ctx context.Context) error {
-	machines := 0
+	instances := 0
 	for _, i := range c.Instances {
 		if i.Spot && !i.Ended {
-			machines++
+			instances++
 		}
 	}
 	if c.function != nil && c.function.Reserved != nil {
-		c.compare(*c.function.Reserved, machines, "reserved for the function")
+		c.compare(*c.function.Reserved, instances, "reserved concurrency of the function")
 		return nil
 	}
 	limit, err := c.AWS.Concurrency(ctx)
@@ -190,16 +183,16 @@ func (c *checker) concurrency(ctx context.Context) error {
 	case err != nil:
 		c.warn(Concurrency, "", "%v", err)
 	default:
-		c.compare(limit, machines, "that the account allows at once to all functions for which none are reserved")
+		c.compare(limit, instances, "unreserved concurrency of the account")
 	}
 	return nil
 }
 
-func (c *checker) compare(limit, machines int, of string) {
-	if limit < machines {
-		c.warn(Concurrency, "ask for more in Service Quotas (Lambda, concurrent executions), or reserve with --set ReservedConcurrency=…",
-			"of the %d invocations %s, the %d Spot instances of the cluster could use more", limit, of, machines)
+func (c *checker) compare(limit, instances int, what string) {
+	if limit < instances {
+		c.warn(Concurrency, "request more in Service Quotas (Lambda, concurrent executions), or reserve some with "+
+			"--set ReservedConcurrency=…", "%s: %d, less than the number of Spot instances: %d", what, limit, instances)
 		return
 	}
-	c.ok(Concurrency, "%d invocations %s, for %d Spot instances", limit, of, machines)
+	c.ok(Concurrency, "%s: %d, for %d Spot instances", what, limit, instances)
 }

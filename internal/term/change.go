@@ -8,8 +8,8 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// doings are what is done about a thing, with their signs, in the order in which they are summed up.
-var doings = []struct {
+// verbs are the verbs of a plan with their signs, in the order of the summary.
+var verbs = []struct {
 	change.Verb
 	Mark
 }{
@@ -21,36 +21,37 @@ var doings = []struct {
 	{change.Keep, Mark{"=", faint}}, {change.Leave, Mark{"=", faint}},
 }
 
-func signOf(v change.Verb) Mark {
-	for _, one := range doings {
-		if one.Verb == v {
-			return one.Mark
-		}
-	}
-	return Mark{" ", faint}
-}
-
-// Plan shows what is going to be changed, each thing on a line of its own, and sums it up.
+// Plan shows the changes, one per line, and a summary.
 func Plan(w io.Writer, plan change.Plan, o Options) error {
 	p := &page{color: o.Color}
 	verb, kind, name := len(change.Update), 0, 0
 	for _, c := range plan {
 		verb, kind, name = max(verb, len(c.Verb)), max(kind, len(indent(c))+len(c.Kind)), max(name, len(c.Name))
 	}
+	signs := map[change.Verb]Mark{}
+	var sums []string
+	for _, v := range verbs {
+		signs[v.Verb] = v.Mark
+		if n := plan.Count(v.Verb); n > 0 {
+			sums = append(sums, fmt.Sprintf("%d to %s", n, v.Verb))
+		}
+	}
 	for _, c := range plan {
-		m, in := signOf(c.Verb), indent(c)
+		m, in := signs[c.Verb], indent(c)
 		p.line("%s  %s %-*s %-*s  %-*s  %s",
 			in, p.paint(m.color, m.sign), verb, c.Verb, kind-len(in), c.Kind, name, c.Name, c.Why)
 		for _, line := range c.Diff {
 			p.line("      %s", p.paint(diffColor(line), line))
 		}
 	}
-	p.line("")
-	p.line("%s", sum(plan))
+	if plan.Empty() {
+		sums = []string{"nothing to change"}
+	}
+	p.line("\n%s", strings.Join(sums, ", "))
 	return p.send(w, "the plan")
 }
 
-// indent is what stands before a part, which the row above carries out.
+// indent returns the indentation of a part, which belongs to the row above it.
 func indent(c change.Change) string {
 	if c.Part {
 		return "  "
@@ -68,21 +69,7 @@ func diffColor(line string) color {
 	return faint
 }
 
-// sum is the plan in one line.
-func sum(plan change.Plan) string {
-	if plan.Empty() {
-		return "nothing to change: all of it is as it should be"
-	}
-	var parts []string
-	for _, v := range doings {
-		if n := plan.Count(v.Verb); n > 0 {
-			parts = append(parts, fmt.Sprintf("%d to %s", n, v.Verb))
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-// Findings shows what a check has found, and after each failure what to do.
+// Findings shows the findings of a check, each with its advice.
 func Findings(w io.Writer, findings change.Findings, o Options) error {
 	p := &page{color: o.Color}
 	marks := map[change.Level]Mark{change.OK: Good, change.Warn: Mind, change.Fail: Bad}

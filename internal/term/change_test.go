@@ -7,17 +7,17 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-func TestPlanIsReadAtAGlance(t *testing.T) {
+func TestPlan(t *testing.T) {
 	var b strings.Builder
 	err := Plan(&b, change.Plan{
 		{Verb: change.Keep, Kind: "IAM user", Name: "cast-kops-prod.example.com"},
-		{Verb: change.Update, Kind: "IAM policy", Name: "CASTKopsPolicyV2", Why: "it allows more than it should", Diff: []string{"- \"*\"", "+ \"x\""}},
+		{Verb: change.Update, Kind: "IAM policy", Name: "CASTKopsPolicyV2", Why: "it allows more than necessary", Diff: []string{"- \"*\"", "+ \"x\""}},
 		{Verb: change.Create, Kind: "CloudFormation stack", Name: "cast-kops"},
 		{Verb: change.Create, Kind: "Lambda Function", Name: "SpotHandlerFunction", Part: true},
 		{Verb: change.Deactivate, Kind: "access key", Name: "AKIA0"},
 	}, Options{})
 	want := `  = keep       IAM user              cast-kops-prod.example.com
-  ~ change     IAM policy            CASTKopsPolicyV2            it allows more than it should
+  ~ change     IAM policy            CASTKopsPolicyV2            it allows more than necessary
       - "*"
       + "x"
   + create     CloudFormation stack  cast-kops
@@ -30,21 +30,21 @@ func TestPlanIsReadAtAGlance(t *testing.T) {
 		t.Errorf("%v: got\n%s\nwant\n%s", err, b.String(), want)
 	}
 	b.Reset()
-	if err := Plan(&b, change.Plan{{Verb: change.Keep, Kind: "a", Name: "b"}}, Options{}); err != nil || !strings.HasSuffix(b.String(), "\nnothing to change: all of it is as it should be\n") {
+	if err := Plan(&b, change.Plan{{Verb: change.Keep, Kind: "a", Name: "b"}}, Options{}); err != nil || !strings.HasSuffix(b.String(), "\nnothing to change\n") {
 		t.Errorf("%v: %s", err, b.String())
 	}
 }
 
-func TestFindingsEndInWhatToDo(t *testing.T) {
+func TestFindings(t *testing.T) {
 	var b strings.Builder
 	err := Findings(&b, change.Findings{
-		{Level: change.OK, Name: "rule", Detail: "it is enabled"},
-		{Level: change.Fail, Name: "permission", Detail: "EventBridge may not invoke the function", Advice: "kops-spot install\nputs it back"},
+		{Level: change.OK, Name: "rule", Detail: "enabled"},
+		{Level: change.Fail, Name: "permission", Detail: "the rule is not allowed to invoke the function", Advice: "kops-spot install\nrestores it"},
 	}, Options{})
-	want := `✔ rule        it is enabled
-✗ permission  EventBridge may not invoke the function
+	want := `✔ rule        enabled
+✗ permission  the rule is not allowed to invoke the function
               -> kops-spot install
-              -> puts it back
+              -> restores it
 `
 	if err != nil || b.String() != want {
 		t.Errorf("%v: got\n%s\nwant\n%s", err, b.String(), want)

@@ -11,88 +11,86 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Explanation is what would be done about a node, or about one pod of it, and what to know beside.
+// Explanation is the plan for a node, or for one of its pods.
 type Explanation struct {
-	Outcome spot.Outcome // of a Preview
-	Region  string
-	Pod     string // namespace/name; empty for the whole node
-	Marks   spot.Restored
-	Unasked string // why AWS was not asked; empty if it was
-	Policy  spot.Policy
-	From    string // whence the policy is
+	Outcome  spot.Outcome // of a Preview
+	Region   string
+	Pod      string // namespace/name; empty for the whole node
+	Applied  spot.Restored
+	NoAWS    string // why AWS was not queried; empty if it was
+	Policy   spot.Policy
+	PolicyOf string // the source of the policy
 }
 
-// Explain shows what would be done, and why.
+// Explain shows the plan and its reasons.
 func Explain(w io.Writer, e Explanation, o Options) error {
 	p := &page{color: o.Color}
 	switch {
 	case e.Outcome.Result != spot.Planned:
-		p.line("%s  nothing would be done: %s", p.paint(yellow, subject(e.Outcome)), e.Outcome.Reason)
+		p.line("%s  nothing to do: %s", p.paint(yellow, subject(e.Outcome)), e.Outcome.Reason)
 		p.essentials(e)
 	case e.Pod != "":
-		p.onePod(e)
+		p.pod(e)
 		p.essentials(e)
 	default:
 		p.line("%s  would be cordoned and drained", p.paint(yellow, subject(e.Outcome)))
 		p.essentials(e)
-		p.allPods(e.Outcome)
+		p.plannedPods(pods(e.Outcome.Plan))
 	}
 	return p.send(w, "the explanation")
 }
 
-// essentials are what holds for the node and all its pods.
+// essentials shows the facts that apply to all pods.
 func (p *page) essentials(e Explanation) {
 	out := e.Outcome
 	rows := [][]string{
 		{"cluster", out.Cluster},
-		{"node", out.Node + ifNot(out.Event.Instance, ", the instance ", out.Node) + ifNot(e.Region, " in ", "")},
-		{"warning", fmt.Sprintf("%s: %s", out.Event.Kind, out.Event.Kind.Description())},
+		{"node", out.Node + unless(out.Event.Instance, ", instance ", out.Node) + unless(e.Region, " in ", "")},
+		{"event", fmt.Sprintf("%s: %s", out.Event.Kind, out.Event.Kind.Description())},
 	}
 	if out.Result == spot.Planned {
-		rows = append(rows, []string{"deadline", short(end(out)) + " after the warning"})
+		rows = append(rows, []string{"deadline", short(deadline(out)) + " after the event"})
 		if out.Plan != nil {
-			rows = append(rows, []string{"replacement", replacementWords(*out.Plan, e.Unasked)})
+			rows = append(rows, []string{"replacement", replacement(*out.Plan, e.NoAWS)})
 		}
 	}
-	if e.Marks.Any() {
-		rows = append(rows, []string{"marks", "it is marked for the event " + e.Marks.Event + " already, with the deadline " + e.Marks.Deadline.Format(time.RFC3339)})
+	if a := e.Applied; a.Any() {
+		rows = append(rows, []string{"cordoned", "for event " + a.Event + ", deadline " + a.Deadline.Format(time.RFC3339)})
 	}
-	rows = append(rows, []string{"policy", policyWords(e.Policy, out) + ifNot(e.From, " ", "")})
 	p.line("")
-	p.table("  ", rows)
+	p.table("  ", append(rows, []string{"policy", policy(e.Policy, out) + unless(e.PolicyOf, " ", "")}))
 }
 
-func replacementWords(plan spot.PlanResult, unasked string) string {
-	because := ifNot(plan.Reason, ": ", "")
-	if unasked != "" && strings.HasSuffix(plan.Reason, unasked) {
-		return "not known" + because
-	}
+func replacement(plan spot.PlanResult, noAWS string) string {
+	reason := unless(plan.Reason, ": ", "")
 	switch plan.Replace {
 	case spot.ReplaceDetach:
-		return "asked of " + plan.Group + ", by detaching the instance from it" + ifNot(plan.Reason, "; ", "")
+		return "detach the instance from " + plan.Group + unless(plan.Reason, "; ", "")
 	case spot.ReplaceAlready:
-		return "asked for already" + because
+		return "already requested" + reason
 	case spot.ReplaceNotify:
-		return "CAST AI's autoscaler is told" + because
+		return "notify the CAST AI autoscaler" + reason
 	case spot.ReplaceClaim:
-		return "the node's NodeClaim is deleted, and Karpenter launches what is needed" + because
+		return "delete the NodeClaim" + reason
 	}
-	return "not asked" + because
+	if noAWS != "" && strings.HasSuffix(plan.Reason, noAWS) {
+		return "unknown" + reason
+	}
+	return "none" + reason
 }
 
-// turns are the words for when DaemonSets' pods are asked.
-var turns = map[spot.DrainOrder]string{spot.DrainFirst: "asked with all others", spot.DrainLast: "asked last", spot.DrainNever: "not asked"}
-
-// policyWords are the settings that matter for what would be done.
-func policyWords(p spot.Policy, out spot.Outcome) string {
+// policy returns the settings that matter for the plan.
+func policy(p spot.Policy, out spot.Outcome) string {
+	daemonSets := map[spot.DrainOrder]string{
+		spot.DrainFirst: "evicted with the others", spot.DrainLast: "evicted last", spot.DrainNever: "skipped"}
 	words := []string{"reserve " + duration(p.Reserve)}
 	switch {
 	case p.Force == spot.ForceNever:
-		words = append(words, "never past budgets")
-	case slices.ContainsFunc(planned(out), func(p spot.PlannedPod) bool { return p.ForceAt != nil }):
-		words = append(words, fmt.Sprintf("past budgets with at most %s of grace", duration(p.ForceGrace)))
+		words = append(words, "never force-delete")
+	case slices.ContainsFunc(pods(out.Plan), func(p spot.PlannedPod) bool { return p.ForceAt != nil }):
+		words = append(words, "force-delete with a grace period of at most "+duration(p.ForceGrace))
 	}
-	words = append(words, "DaemonSets' pods "+turns[p.DaemonSets], fmt.Sprintf("%d evictions at once", p.Parallel))
+	words = append(words, "DaemonSet pods "+daemonSets[p.DaemonSets], fmt.Sprintf("%d parallel evictions", p.Parallel))
 	switch out.Event.Kind {
 	case spot.Rebalance:
 		words = append(words, "rebalance recommendations: "+string(p.Rebalance))
@@ -105,73 +103,109 @@ func policyWords(p spot.Policy, out spot.Outcome) string {
 	return strings.Join(words, ", ")
 }
 
-// allPods shows the fate of every pod.
-func (p *page) allPods(out spot.Outcome) {
-	for _, v := range verbs {
+// actions are the headings of a plan's pods.
+var actions = []struct {
+	action  spot.PodAction
+	color   color
+	heading string
+}{
+	{spot.PodEvict, yellow, "would be evicted"},
+	{spot.PodWait, yellow, "already terminating"},
+	{spot.PodSkip, faint, "would be skipped by rule"},
+}
+
+func pods(plan *spot.PlanResult) []spot.PlannedPod {
+	if plan == nil {
+		return nil
+	}
+	return plan.Pods
+}
+
+// plan shows the plan of a preview.
+func (p *page) plan(plan *spot.PlanResult) {
+	if plan == nil {
+		return
+	}
+	p.line("")
+	if plan.Cordon {
+		p.line("  the node would be cordoned")
+	}
+	p.line("  replacement: %s", replacement(*plan, ""))
+	p.plannedPods(plan.Pods)
+}
+
+func (p *page) plannedPods(all []spot.PlannedPod) {
+	for _, a := range actions {
 		var rows [][]string
-		for _, pod := range planned(out) {
-			if pod.Action == v.verb {
-				grace, force := "", ""
-				if pod.Action == spot.PodEvict {
-					grace = "grace " + short(pod.GracePeriod)
-				}
-				if pod.ForceAt != nil {
-					force = "past its budget after " + short(*pod.ForceAt)
-				}
-				rows = append(rows, []string{pod.Namespace + "/" + pod.Name, grace, force, pod.Reason})
+		for _, pod := range all {
+			if pod.Action != a.action {
+				continue
 			}
+			grace, force := "", ""
+			if pod.Action == spot.PodEvict {
+				grace = "grace period " + short(pod.GracePeriod)
+			}
+			if pod.ForceAt != nil {
+				force = "force-delete after " + short(*pod.ForceAt)
+			}
+			rows = append(rows, []string{pod.Namespace + "/" + pod.Name, grace, force, pod.Reason})
 		}
 		if len(rows) > 0 {
-			p.heading(v.color, fmt.Sprintf("%d %s", len(rows), v.heading))
+			p.heading(a.color, fmt.Sprintf("%d %s", len(rows), a.heading))
 			p.table("    ", rows)
 		}
 	}
 }
 
-// onePod says in sentences what would become of the pod.
-func (p *page) onePod(e Explanation) {
-	for _, pod := range planned(e.Outcome) {
+// pod shows the plan for one pod in sentences.
+func (p *page) pod(e Explanation) {
+	for _, pod := range pods(e.Outcome.Plan) {
 		if pod.Namespace+"/"+pod.Name != e.Pod {
 			continue
 		}
-		for _, v := range verbs {
-			if v.verb == pod.Action {
-				p.line("%s  %s", p.paint(v.color, e.Pod), v.heading)
+		for _, a := range actions {
+			if a.action == pod.Action {
+				p.line("%s  %s\n", p.paint(a.color, e.Pod), a.heading)
 			}
 		}
-		p.line("")
-		for _, sentence := range sentences(e, pod) {
-			p.line("  %s", sentence)
+		switch {
+		case pod.Action != spot.PodEvict:
+			p.line("  %s", pod.Reason)
+			return
+		case pod.ForceAt == nil:
+			p.line("  evicted with a grace period of %s: %s", short(pod.GracePeriod), pod.Reason)
+			p.line("  if the eviction is refused until the deadline, the pod stays on the node")
+			return
 		}
+		left := deadline(e.Outcome) - *pod.ForceAt
+		p.line("  evicted with a grace period of %s: %s", short(pod.GracePeriod), pod.Reason)
+		p.line("  if the eviction is refused, it is retried; after %s, the pod is force-deleted with a grace period of %s,\n"+
+			"  %s before the deadline", short(*pod.ForceAt), short(left-spot.Seconds(e.Policy.Reserve.Seconds())), short(left))
 		return
 	}
-	p.line("%s  has just left the node", p.paint(yellow, e.Pod))
+	p.line("%s  is no longer on the node", p.paint(yellow, e.Pod))
 }
 
-func sentences(e Explanation, pod spot.PlannedPod) []string {
-	if pod.Action != spot.PodEvict {
-		return []string{pod.Reason}
-	}
-	said := []string{fmt.Sprintf("it is told to end, with a grace period of %s: %s", short(pod.GracePeriod), pod.Reason)}
-	if pod.ForceAt == nil {
-		return append(said, "if a budget or a webhook refuses that to the last, it stays on the machine")
-	}
-	left := end(e.Outcome) - *pod.ForceAt
-	whole := spot.Seconds(e.Policy.Reserve.Seconds())
-	return append(said, fmt.Sprintf("if a budget or a webhook refuses that, it is asked again and again; %s after the warning it is deleted past what refuses it,\n"+
-		"  with a grace period of %s, %s before the machine ends", short(*pod.ForceAt), short(left-whole), short(left)))
-}
-
-func planned(out spot.Outcome) []spot.PlannedPod {
-	if out.Plan == nil {
-		return nil
-	}
-	return out.Plan.Pods
-}
-
-// short is a length of time without needless decimals.
-func short(s spot.Seconds) string {
-	return strconv.FormatFloat(float64(s), 'f', -1, 64) + " s"
-}
+// short formats seconds without unnecessary decimals.
+func short(s spot.Seconds) string { return strconv.FormatFloat(float64(s), 'f', -1, 64) + " s" }
 
 func duration(d time.Duration) string { return short(spot.Seconds(d.Seconds())) }
+
+// Restoring shows what restore would remove from a node.
+func Restoring(w io.Writer, node string, r spot.Restored, now time.Time, o Options) error {
+	p := &page{color: o.Color}
+	p.line("%s was cordoned by kops-spot%s", node, unless(r.Event, " for event ", ""))
+	left := r.Deadline.Sub(now)
+	switch {
+	case r.Deadline.IsZero():
+	case left > 0:
+		p.line("%s the deadline is in %s: EC2 is about to reclaim the instance, with all pods that are scheduled to it",
+			p.paint(Mind.color, Mind.sign), left.Round(time.Second))
+	default:
+		p.line("the deadline passed %s ago", (-left).Round(time.Second))
+	}
+	p.list("would be removed", yellow, r.Removed)
+	p.list("would be kept, because somebody changed it", faint, r.Changed)
+	p.line("")
+	return p.send(w, "what would be restored")
+}

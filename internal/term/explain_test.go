@@ -9,14 +9,14 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// explanation is one of a node with a pod of each fate.
+// explanation returns the explanation of a node with a pod of each action.
 func explanation(change func(*Explanation)) Explanation {
 	e := Explanation{Region: "us-east-1", Policy: spot.DefaultPolicy("prod.example.com"), Outcome: outcome(spot.Planned, func(o *spot.Outcome) {
 		o.Node = "ip-172-20-0-7.ec2.internal"
 		o.Plan = &spot.PlanResult{Cordon: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PlannedPod{
 			{Namespace: "shop", Name: "web-a", Action: spot.PodEvict, Reason: web, GracePeriod: 30, ForceAt: sec(85)},
-			{Namespace: "shop", Name: "tool", Action: spot.PodEvict, Reason: "it ends with the machine", GracePeriod: 114.5},
-			{Namespace: "shop", Name: "old", Action: spot.PodWait, Reason: "it is ending already"},
+			{Namespace: "shop", Name: "tool", Action: spot.PodEvict, Reason: "it ends with the instance", GracePeriod: 114.5},
+			{Namespace: "shop", Name: "old", Action: spot.PodWait, Reason: "another request could only shorten its grace period"},
 			{Namespace: "kube-system", Name: "logs-x", Action: spot.PodSkip, Reason: daemon},
 		}}
 	})}
@@ -26,11 +26,11 @@ func explanation(change func(*Explanation)) Explanation {
 
 const essentials = `
   cluster      prod.example.com
-  node         ip-172-20-0-7.ec2.internal, the instance i-0a1b2c3d4e5f60718 in us-east-1
-  warning      spot-terminate: EC2 terminates the Spot instance
-  deadline     120 s after the warning
-  replacement  asked of nodes.prod.example.com, by detaching the instance from it
-  policy       reserve 5 s, past budgets with at most 60 s of grace, DaemonSets' pods not asked, 50 evictions at once
+  node         ip-172-20-0-7.ec2.internal, instance i-0a1b2c3d4e5f60718 in us-east-1
+  event        spot-terminate: EC2 terminates the Spot instance
+  deadline     120 s after the event
+  replacement  detach the instance from nodes.prod.example.com
+  policy       reserve 5 s, force-delete with a grace period of at most 60 s, DaemonSet pods skipped, 50 parallel evictions
 `
 
 func TestExplain(t *testing.T) {
@@ -43,35 +43,35 @@ func TestExplain(t *testing.T) {
 ip-172-20-0-7.ec2.internal  would be cordoned and drained
 ` + essentials + `
   2 would be evicted
-    shop/web-a  grace 30 s     past its budget after 85 s  ` + web + `
-    shop/tool   grace 114.5 s                              it ends with the machine
+    shop/web-a  grace period 30 s     force-delete after 85 s  ` + web + `
+    shop/tool   grace period 114.5 s                           it ends with the instance
 
-  1 would be watched only
-    shop/old  it is ending already
+  1 already terminating
+    shop/old  another request could only shorten its grace period
 
-  1 would be left by rule
+  1 would be skipped by rule
     kube-system/logs-x  ` + daemon + `
 `},
-		{"a pod that may be forced", func(e *Explanation) { e.Pod = "shop/web-a" }, `
+		{"a pod that may be force-deleted", func(e *Explanation) { e.Pod = "shop/web-a" }, `
 shop/web-a  would be evicted
 
-  it is told to end, with a grace period of 30 s: ` + web + `
-  if a budget or a webhook refuses that, it is asked again and again; 85 s after the warning it is deleted past what refuses it,
-  with a grace period of 30 s, 35 s before the machine ends
+  evicted with a grace period of 30 s: ` + web + `
+  if the eviction is refused, it is retried; after 85 s, the pod is force-deleted with a grace period of 30 s,
+  35 s before the deadline
 ` + essentials},
-		{"a pod that is never forced", func(e *Explanation) { e.Pod = "shop/tool" }, `
+		{"a pod that is never force-deleted", func(e *Explanation) { e.Pod = "shop/tool" }, `
 shop/tool  would be evicted
 
-  it is told to end, with a grace period of 114.5 s: it ends with the machine
-  if a budget or a webhook refuses that to the last, it stays on the machine
+  evicted with a grace period of 114.5 s: it ends with the instance
+  if the eviction is refused until the deadline, the pod stays on the node
 ` + essentials},
-		{"a pod that stays", func(e *Explanation) { e.Pod = "kube-system/logs-x" }, `
-kube-system/logs-x  would be left by rule
+		{"a pod that is skipped", func(e *Explanation) { e.Pod = "kube-system/logs-x" }, `
+kube-system/logs-x  would be skipped by rule
 
   ` + daemon + `
 ` + essentials},
-		{"a pod that has gone meanwhile", func(e *Explanation) { e.Pod = "shop/gone" }, `
-shop/gone  has just left the node
+		{"a pod that has terminated meanwhile", func(e *Explanation) { e.Pod = "shop/gone" }, `
+shop/gone  is no longer on the node
 ` + essentials},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -82,45 +82,47 @@ shop/gone  has just left the node
 	}
 }
 
-// TestExplainEssentials are one line each.
+// TestExplainEssentials covers single lines.
 func TestExplainEssentials(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*Explanation)
 		want   string
 	}{
-		"nothing would be done":             {func(e *Explanation) { e.Outcome.Result, e.Outcome.Reason = spot.Skipped, "the policy is so" }, "ip-172-20-0-7.ec2.internal  nothing would be done: the policy is so\n"},
+		"nothing to do": {func(e *Explanation) {
+			e.Outcome.Result, e.Outcome.Reason = spot.Skipped, "the policy ignores the event"
+		}, "ip-172-20-0-7.ec2.internal  nothing to do: the policy ignores the event\n"},
 		"the node's name is the instance's": {func(e *Explanation) { e.Outcome.Node = instance }, "  node         i-0a1b2c3d4e5f60718 in us-east-1\n"},
-		"a replacement with a doubt": {func(e *Explanation) { e.Outcome.Plan.Reason = "whether the detach skips a lifecycle hook is not known" },
-			"  replacement  asked of nodes.prod.example.com, by detaching the instance from it; whether the detach skips a lifecycle hook is not known\n"},
-		"somebody has asked": {func(e *Explanation) {
+		"a replacement with a warning": {func(e *Explanation) { e.Outcome.Plan.Reason = "whether the detach skips a lifecycle hook is not known" },
+			"  replacement  detach the instance from nodes.prod.example.com; whether the detach skips a lifecycle hook is not known\n"},
+		"a replacement requested before": {func(e *Explanation) {
 			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason = spot.ReplaceAlready, "it is leaving"
-		}, "  replacement  asked for already: it is leaving\n"},
+		}, "  replacement  already requested: it is leaving\n"},
 		"no replacement": {func(e *Explanation) {
 			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason = spot.ReplaceNone, "it is in no group"
-		}, "  replacement  not asked: it is in no group\n"},
-		"AWS was not asked": {func(e *Explanation) {
-			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason, e.Unasked = spot.ReplaceNone, "EC2 could not be asked: no AWS credentials", "no AWS credentials"
-		}, "  replacement  not known: EC2 could not be asked: no AWS credentials\n"},
-		"AWS was not asked, and need not be": {func(e *Explanation) {
-			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason, e.Unasked = spot.ReplaceNone, "it may come back", "no AWS credentials"
-		}, "  replacement  not asked: it may come back\n"},
-		"the autoscaler": {func(e *Explanation) { e.Outcome.Plan.Replace = spot.ReplaceNotify }, "  replacement  CAST AI's autoscaler is told\n"},
-		"Karpenter":      {func(e *Explanation) { e.Outcome.Plan.Replace = spot.ReplaceClaim }, "  replacement  the node's NodeClaim is deleted, and Karpenter launches what is needed\n"},
+		}, "  replacement  none: it is in no group\n"},
+		"AWS was not queried": {func(e *Explanation) {
+			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason, e.NoAWS = spot.ReplaceNone, "the instance is unknown: no AWS credentials", "no AWS credentials"
+		}, "  replacement  unknown: the instance is unknown: no AWS credentials\n"},
+		"AWS was not queried, and need not be": {func(e *Explanation) {
+			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason, e.NoAWS = spot.ReplaceNone, "it may come back", "no AWS credentials"
+		}, "  replacement  none: it may come back\n"},
+		"the autoscaler": {func(e *Explanation) { e.Outcome.Plan.Replace = spot.ReplaceNotify }, "  replacement  notify the CAST AI autoscaler\n"},
+		"Karpenter":      {func(e *Explanation) { e.Outcome.Plan.Replace = spot.ReplaceClaim }, "  replacement  delete the NodeClaim\n"},
 		"Karpenter by itself": {func(e *Explanation) {
-			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason = spot.ReplacePending, "Karpenter sees to it"
-		}, "  replacement  not asked: Karpenter sees to it\n"},
-		"marked already": {func(e *Explanation) {
-			e.Marks = spot.Restored{Event: "7a", Deadline: time.Date(2026, 1, 31, 12, 2, 0, 0, time.UTC), Removed: []string{"unschedulable"}}
-		}, "  marks        it is marked for the event 7a already, with the deadline 2026-01-31T12:02:00Z\n"},
+			e.Outcome.Plan.Replace, e.Outcome.Plan.Reason = spot.ReplacePending, "Karpenter replaces the node"
+		}, "  replacement  none: Karpenter replaces the node\n"},
+		"cordoned already": {func(e *Explanation) {
+			e.Applied = spot.Restored{Event: "7a", Deadline: time.Date(2026, 1, 31, 12, 2, 0, 0, time.UTC), Removed: []string{"unschedulable"}}
+		}, "  cordoned     for event 7a, deadline 2026-01-31T12:02:00Z\n"},
 		"another policy": {func(e *Explanation) {
-			e.Policy.Force, e.Policy.DaemonSets, e.Policy.Reserve, e.From = spot.ForceNever, spot.DrainLast, 2500*time.Millisecond, "(yours)"
-		}, "  policy       reserve 2.5 s, never past budgets, DaemonSets' pods asked last, 50 evictions at once (yours)\n"},
-		"who is asked":                   {func(e *Explanation) { e.Policy.Replace = spot.ReplacerGroup }, "50 evictions at once, replacement by asg\n"},
-		"the policy for recommendations": {func(e *Explanation) { e.Outcome.Event.Kind = spot.Rebalance }, "50 evictions at once, rebalance recommendations: ignore\n"},
-		"the policy for changes":         {func(e *Explanation) { e.Outcome.Event.Kind = spot.ScheduledChange }, "50 evictions at once, scheduled changes: ignore\n"},
+			e.Policy.Force, e.Policy.DaemonSets, e.Policy.Reserve, e.PolicyOf = spot.ForceNever, spot.DrainLast, 2500*time.Millisecond, "(yours)"
+		}, "  policy       reserve 2.5 s, never force-delete, DaemonSet pods evicted last, 50 parallel evictions (yours)\n"},
+		"another replacer":               {func(e *Explanation) { e.Policy.Replace = spot.ReplacerGroup }, "50 parallel evictions, replacement by asg\n"},
+		"the policy for recommendations": {func(e *Explanation) { e.Outcome.Event.Kind = spot.Rebalance }, "50 parallel evictions, rebalance recommendations: ignore\n"},
+		"the policy for changes":         {func(e *Explanation) { e.Outcome.Event.Kind = spot.ScheduledChange }, "50 parallel evictions, scheduled changes: ignore\n"},
 	} {
 		if got := explained(t, explanation(c.change)); !strings.Contains(got, c.want) {
-			t.Errorf("%s: nothing says\n%s\nin\n%s", name, c.want, got)
+			t.Errorf("%s: missing\n%s\nin\n%s", name, c.want, got)
 		}
 	}
 }
@@ -141,37 +143,37 @@ func TestRestoring(t *testing.T) {
 		r    spot.Restored
 		want string
 	}{
-		{"its time has passed", spot.Restored{Event: "7a", Deadline: now.Add(-90 * time.Minute), Removed: []string{"unschedulable", "label a=b"}, Changed: []string{"label c"}}, `
-node n is marked for the event 7a
-its deadline passed 1h30m0s ago
+		{"after the deadline", spot.Restored{Event: "7a", Deadline: now.Add(-90 * time.Minute), Removed: []string{"unschedulable", "label a=b"}, Changed: []string{"label c"}}, `
+node n was cordoned by kops-spot for event 7a
+the deadline passed 1h30m0s ago
 
-  would be taken off
+  would be removed
     unschedulable
     label a=b
 
-  would stay, since somebody has changed it
+  would be kept, because somebody changed it
     label c
 
 `},
-		{"it has time yet", spot.Restored{Event: "7a", Deadline: now.Add(90 * time.Second), Removed: []string{"unschedulable"}}, `
-node n is marked for the event 7a
-! its deadline is in 1m30s: EC2 is still to take the machine, and the pods that come to it end with it
+		{"before the deadline", spot.Restored{Event: "7a", Deadline: now.Add(90 * time.Second), Removed: []string{"unschedulable"}}, `
+node n was cordoned by kops-spot for event 7a
+! the deadline is in 1m30s: EC2 is about to reclaim the instance, with all pods that are scheduled to it
 
-  would be taken off
+  would be removed
     unschedulable
 
 `},
-		{"it does not say for what", spot.Restored{Removed: []string{"annotation x"}}, `
-node n is marked
+		{"without an event", spot.Restored{Removed: []string{"annotation x"}}, `
+node n was cordoned by kops-spot
 
-  would be taken off
+  would be removed
     annotation x
 
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b strings.Builder
-			if err := Restoring(&b, "n", c.r, now, Options{}); err != nil {
+			if err := Restoring(&b, "node n", c.r, now, Options{}); err != nil {
 				t.Fatal(err)
 			}
 			if want := strings.TrimPrefix(c.want, "\n"); b.String() != want {
@@ -195,7 +197,7 @@ func TestSay(t *testing.T) {
 	}
 }
 
-func TestNothingCanBeWritten(t *testing.T) {
+func TestExplainWriteFails(t *testing.T) {
 	full := errors.New("no space left")
 	if err := Explain(failing{full}, explanation(func(*Explanation) {}), Options{}); !errors.Is(err, full) {
 		t.Errorf("got %v, want %v", err, full)

@@ -1,5 +1,5 @@
-// Package term shows the domain's values on a terminal: few words, the verdict first, aligned, and as readable in a log
-// without colour.
+// Package term shows plans, findings and outcomes on a terminal: the result first, few words, aligned columns. The text
+// is as readable without color, for example in a log.
 package term
 
 import (
@@ -10,12 +10,31 @@ import (
 	"unicode/utf8"
 )
 
-// Options are what the caller knows of where the text goes.
+// Options describe the output.
 type Options struct {
 	Color bool // it is a terminal, and NO_COLOR is not set
 }
 
-// page is a text that is gathered first and written at once.
+// Mark is the symbol at the beginning of a line.
+type Mark struct {
+	sign  string
+	color color
+}
+
+// The marks of messages and findings.
+var (
+	Good = Mark{"✔", green}
+	Mind = Mark{"!", yellow}
+	Bad  = Mark{"✗", red}
+)
+
+// Say writes a message behind its mark and indents its further lines. It ignores errors: it has nowhere to report them.
+func Say(w io.Writer, m Mark, text string, o Options) {
+	p := page{color: o.Color}
+	fmt.Fprintf(w, "%s %s\n", p.paint(m.color, m.sign), strings.ReplaceAll(text, "\n", "\n  "))
+}
+
+// page is text that is collected and written at once.
 type page struct {
 	bytes.Buffer
 	color bool
@@ -25,14 +44,20 @@ func (p *page) line(format string, args ...any) {
 	p.WriteString(strings.TrimRight(fmt.Sprintf(format, args...), " ") + "\n")
 }
 
-// heading begins a part of the page.
-func (p *page) heading(c color, text string) {
-	p.line("")
-	p.line("  %s", p.paint(c, text))
+func (p *page) heading(c color, text string) { p.line("\n  %s", p.paint(c, text)) }
+
+// list writes items under a heading, if there are any.
+func (p *page) list(heading string, c color, items []string) {
+	if len(items) > 0 {
+		p.heading(c, heading)
+	}
+	for _, item := range items {
+		p.line("    %s", item)
+	}
 }
 
-// table writes rows of cells in columns as wide as they need to be, and leaves out those that are empty in every row. The
-// last cell may be of any length, and of more lines than one.
+// table writes rows with aligned columns and omits columns that are empty in every row. The last cell may be of any
+// length and have several lines.
 func (p *page) table(indent string, rows [][]string) {
 	var widths []int
 	for _, row := range rows {

@@ -10,8 +10,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Timeline shows what came of an interruption: the verdict in one line, the moments in their order, the pods by what
-// became of them, and the problems.
+// Timeline shows an outcome: a summary in one line, the timings in order, the pods by status, and the problems.
 func Timeline(w io.Writer, out spot.Outcome, o Options) error {
 	p := &page{color: o.Color}
 	p.timeline(out)
@@ -21,21 +20,21 @@ func Timeline(w io.Writer, out spot.Outcome, o Options) error {
 func (p *page) timeline(out spot.Outcome) {
 	result := p.paint(resultColor(out.Result), strings.ReplaceAll(string(out.Result), "-", " "))
 	if n := len(out.Outcomes); n > 0 {
-		p.line("%s  one event about %d instances", result, n)
+		p.line("%s  %d instances in one event", result, n)
 		for _, one := range out.Outcomes {
 			p.line("")
 			p.timeline(one)
 		}
 		return
 	}
-	p.line("%s  %s", result, verdict(out))
+	p.line("%s  %s: %s", result, subject(out), summary(out))
 	p.moments(out)
 	if out.Result == spot.Planned {
-		p.planned(out)
+		p.plan(out.Plan)
 	} else {
-		p.ends(out)
+		p.pods(out)
 	}
-	p.list("volumes still attached at the end", yellow, out.AttachedVolumes)
+	p.list("volumes still attached", yellow, out.AttachedVolumes)
 	p.list("problems", red, out.Problems)
 }
 
@@ -49,48 +48,45 @@ func resultColor(r spot.Result) color {
 	return yellow
 }
 
-// verdict is for somebody who has time for one line.
-func verdict(out spot.Outcome) string {
-	var said []string
-	say := func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
-	if out.Reason != "" {
-		say("%s", out.Reason)
-	}
+func summary(out spot.Outcome) string {
 	t := out.Timings
-	var when []string
-	for _, m := range []struct {
-		what string
-		at   *spot.Seconds
-	}{{"cordoned", t.Cordoned}, {"last eviction", t.LastEviction}, {"empty", t.Empty}} {
-		if m.at != nil {
-			when = append(when, m.what+" after "+span(*m.at))
+	var when, parts []string
+	add := func(what string, at *spot.Seconds) {
+		if at != nil {
+			when = append(when, what+" after "+span(*at))
 		}
 	}
-	if r := out.Cleanup; r != nil && r.PodsDeleted != nil {
-		when = append(when, "pods free after "+span(*r.PodsDeleted))
-	}
 	if out.Cordon != nil && t.Cordoned == nil {
-		when = append([]string{"not cordoned"}, when...)
+		when = append(when, "not cordoned")
+	}
+	add("cordoned", t.Cordoned)
+	add("last eviction", t.LastEviction)
+	add("empty", t.Empty)
+	if out.Cleanup != nil {
+		add("pods deleted", out.Cleanup.PodsDeleted)
+	}
+	if out.Reason != "" {
+		parts = append(parts, out.Reason)
 	}
 	if len(when) > 0 {
-		say("%s", strings.Join(when, ", "))
+		parts = append(parts, strings.Join(when, ", "))
 	}
 	switch {
 	case out.Result == spot.Planned:
-		say("nothing was changed")
+		parts = append(parts, "nothing was changed")
 	case out.Result == spot.Drained && t.Empty != nil && !out.Deadline.IsZero():
-		say("%s were left", span(end(out)-*t.Empty))
+		parts = append(parts, span(deadline(out)-*t.Empty)+" before the deadline")
 	}
-	return subject(out) + ": " + strings.Join(said, "; ")
+	return strings.Join(parts, "; ")
 }
 
-// subject is what the outcome speaks of: the node, or as much as is known of it.
+// subject returns the node, or what is known of it.
 func subject(out spot.Outcome) string {
 	return cmp.Or(out.Node, out.Event.Instance, out.Event.DetailType, "an event")
 }
 
-// end is the end of the machine, in seconds after the event.
-func end(out spot.Outcome) spot.Seconds {
+// deadline returns the deadline in seconds after the event.
+func deadline(out spot.Outcome) spot.Seconds {
 	return spot.Seconds(out.Deadline.Sub(out.Event.Time).Seconds())
 }
 
@@ -98,12 +94,7 @@ func span(s spot.Seconds) string { return fmt.Sprintf("%.2f s", float64(s)) }
 
 func at(s spot.Seconds) string { return fmt.Sprintf("%+.2f s", float64(s)) }
 
-// moment is something that happened, or will.
-type moment struct {
-	at   spot.Seconds
-	what string
-}
-
+// moments shows the timings in order.
 func (p *page) moments(out spot.Outcome) {
 	switch out.Result {
 	case spot.Ignored, spot.OtherCluster, spot.Expired, spot.Skipped:
@@ -111,77 +102,80 @@ func (p *page) moments(out spot.Outcome) {
 			return // nothing happened
 		}
 	}
-	moments := []moment{{0, "event " + string(out.Event.Kind) + ifNot(out.Event.Instance, " for ", subject(out))}}
+	type moment struct {
+		at   spot.Seconds
+		what string
+	}
+	moments := []moment{{0, "event " + string(out.Event.Kind) + unless(out.Event.Instance, " for ", subject(out))}}
 	add := func(s *spot.Seconds, what string) {
 		if s != nil {
 			moments = append(moments, moment{*s, what})
 		}
 	}
 	t := out.Timings
-	add(t.Started, "got by the handler")
+	add(t.Started, "received by the handler")
 	add(t.Located, "node found")
 	add(t.Cordoned, "node cordoned")
 	if r := out.Replacement; r != nil {
-		add(r.At, asked(r))
+		add(r.At, requested(r))
 	}
 	if l := out.Lifecycle; l != nil {
 		add(l.Completed, "lifecycle hook "+l.Hook+" completed")
 	}
 	if r := out.Cleanup; r != nil {
-		add(r.Tainted, "node marked out of service")
-		add(r.PodsDeleted, "pods free to start elsewhere")
-		add(r.VolumesDetached, "volumes free to be attached elsewhere")
+		add(r.Tainted, "out-of-service taint applied")
+		add(r.PodsDeleted, "pods deleted")
+		add(r.VolumesDetached, "volumes detached")
 		add(r.NodeDeleted, "node deleted")
 	}
-	add(t.LastEviction, "last pod told to end")
+	add(t.LastEviction, "last pod evicted")
 	add(t.Empty, "node empty")
 	if out.Result == spot.Incomplete || out.Result == spot.NodeNotFound {
 		add(t.Finished, "gave up")
 	}
 	slices.SortStableFunc(moments, func(a, b moment) int { return cmp.Compare(a.at, b.at) })
 	if !out.Deadline.IsZero() && out.Cleanup == nil {
-		moments = append(moments, moment{end(out), "deadline"})
+		moments = append(moments, moment{deadline(out), "deadline"})
 	}
 	p.line("")
 	for _, m := range moments {
 		p.line("  %s  %s", p.paint(faint, fmt.Sprintf("%10s", at(m.at))), m.what)
 	}
-	p.replacement(out)
+	p.notes(out)
 }
 
-// ifNot is before and value, unless value is empty or there already.
-func ifNot(value, before, there string) string {
-	if value == "" || value == there {
+// unless returns before and value, unless value is empty or shown.
+func unless(value, before, shown string) string {
+	if value == "" || value == shown {
 		return ""
 	}
 	return before + value
 }
 
-// asked says of whom a replacement was asked.
-func asked(r *spot.ReplacementResult) string {
+func requested(r *spot.ReplacementResult) string {
 	switch r.Action {
 	case spot.ReplaceNotify:
-		return "CAST AI's autoscaler told: " + r.AutoscalerEvent
+		return "CAST AI autoscaler notified: " + r.AutoscalerEvent
 	case spot.ReplaceClaim:
 		return "NodeClaim " + r.NodeClaim + " deleted"
 	}
-	return "replacement asked of " + r.Group
+	return "instance detached from " + r.Group
 }
 
-// replacement says what no moment can: why there is no replacement, or what is to be known of the one there is.
-func (p *page) replacement(out spot.Outcome) {
+// notes shows what has no time: why there is no replacement, and what the user should know about it.
+func (p *page) notes(out spot.Outcome) {
 	note := func(text string) { p.line("  %10s  %s", "-", text) }
 	if r := out.Replacement; r != nil {
 		switch {
 		case r.Action == spot.ReplaceNone, r.Action == spot.ReplacePending:
-			note("no replacement asked: " + r.Reason)
+			note("no replacement requested: " + r.Reason)
 		case r.Action == spot.ReplaceAlready:
-			note("no replacement asked, somebody has before: " + r.Reason)
+			note("replacement already requested: " + r.Reason)
 		case r.Reason != "":
-			note("the replacement: " + r.Reason)
+			note("replacement: " + r.Reason)
 		}
 		if len(r.SkippedHooks) > 0 {
-			note("the detach skips lifecycle hooks: " + strings.Join(r.SkippedHooks, ", "))
+			note("lifecycle hooks skipped by the detach: " + strings.Join(r.SkippedHooks, ", "))
 		}
 	}
 	if l := out.Lifecycle; l != nil && l.Reason != "" {

@@ -12,14 +12,14 @@ import (
 
 const (
 	instance = "i-0a1b2c3d4e5f60718"
-	web      = "its ReplicaSet web-5d9c8b7f starts another elsewhere"
-	daemon   = "its DaemonSet would bring it straight back"
+	web      = "its ReplicaSet web-5d9c8b7f creates another elsewhere"
+	daemon   = "its DaemonSet would recreate it on this node"
 	refusal  = "refused with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently"
 )
 
 func sec(s float64) *spot.Seconds { return new(spot.Seconds(s)) }
 
-// outcome is one of a Spot warning, with everything an outcome of any result has.
+// outcome returns the outcome of a Spot warning, with the fields that every result has.
 func outcome(r spot.Result, change func(*spot.Outcome)) spot.Outcome {
 	event := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 	out := spot.Outcome{Version: 1, Result: r, Cluster: "prod.example.com", Deadline: event.Add(2 * time.Minute),
@@ -29,8 +29,8 @@ func outcome(r spot.Result, change func(*spot.Outcome)) spot.Outcome {
 	return out
 }
 
-func pod(name, owner string, end spot.PodStatus, reason string, change ...func(*spot.PodResult)) spot.PodResult {
-	p := spot.PodResult{Namespace: "shop", Name: name, UID: name, Owner: owner, Status: end, Reason: reason}
+func pod(name, owner string, status spot.PodStatus, reason string, change ...func(*spot.PodResult)) spot.PodResult {
+	p := spot.PodResult{Namespace: "shop", Name: name, UID: name, Owner: owner, Status: status, Reason: reason}
 	for _, c := range change {
 		c(&p)
 	}
@@ -45,7 +45,7 @@ func refused(n int) func(*spot.PodResult) {
 	return func(p *spot.PodResult) { p.Refusals, p.LastRefusal = n, refusal }
 }
 
-func emptied() spot.Outcome {
+func drained() spot.Outcome {
 	return outcome(spot.Drained, func(o *spot.Outcome) {
 		o.Node = "ip-172-20-0-7.ec2.internal"
 		o.Cordon = &spot.CordonResult{At: sec(0.7)}
@@ -54,9 +54,9 @@ func emptied() spot.Outcome {
 		o.Pods = []spot.PodResult{
 			pod("web-5d9c8b7f-aaaaa", "ReplicaSet/web-5d9c8b7f", spot.PodEvicted, web, gone(3)),
 			pod("web-5d9c8b7f-bbbbb", "ReplicaSet/web-5d9c8b7f", spot.PodEvicted, web, gone(6.5), refused(2)),
-			pod("pay-1", "StatefulSet/pay", spot.PodForceDeleted, "it was deleted past what refused its eviction: the machine ends anyway", gone(70), refused(30)),
-			pod("tool", "", spot.PodEvicted, "it ends with the machine; it has no controller, so nothing starts it elsewhere", gone(1.25)),
-			pod("left-early", "Job/x", spot.PodTerminated, "it is ending already: another request could only shorten its grace period", gone(2)),
+			pod("pay-1", "StatefulSet/pay", spot.PodForceDeleted, "it was deleted despite the refusals: the instance ends anyway", gone(70), refused(30)),
+			pod("tool", "", spot.PodEvicted, "it has no controller: it ends with the instance", gone(1.25)),
+			pod("left-early", "Job/x", spot.PodTerminated, "another request could only shorten its grace period", gone(2)),
 			pod("logs-x", "DaemonSet/logs", spot.PodSkipped, daemon),
 			pod("net-x", "DaemonSet/net", spot.PodSkipped, daemon),
 		}
@@ -69,67 +69,67 @@ func TestTimeline(t *testing.T) {
 		out  spot.Outcome
 		want string
 	}{
-		{"drained", emptied(), `
-drained  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 5.20 s, empty after 6.50 s; 113.50 s were left
+		{"drained", drained(), `
+drained  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 5.20 s, empty after 6.50 s; 113.50 s before the deadline
 
      +0.00 s  event spot-terminate for i-0a1b2c3d4e5f60718
-     +0.46 s  got by the handler
+     +0.46 s  received by the handler
      +0.60 s  node found
      +0.70 s  node cordoned
-     +0.80 s  replacement asked of nodes-us-east-1a.prod.example.com
-     +5.20 s  last pod told to end
+     +0.80 s  instance detached from nodes-us-east-1a.prod.example.com
+     +5.20 s  last pod evicted
      +6.50 s  node empty
    +120.00 s  deadline
-           -  the detach skips lifecycle hooks: backup
+           -  lifecycle hooks skipped by the detach: backup
 
-  1 deleted past a budget
-    shop/pay-1  gone +70.00 s  it was deleted past what refused its eviction: the machine ends anyway
-                               refused 30 times, last with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
+  1 force-deleted
+    shop/pay-1  terminated +70.00 s  it was deleted despite the refusals: the instance ends anyway
+                                     30 refusals, last: 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
 
   3 evicted
-    shop/web-5d9c8b7f ×2  gone +6.50 s  refused 2 times first
-    shop/tool             gone +1.25 s  it ends with the machine; it has no controller, so nothing starts it elsewhere
+    shop/web-5d9c8b7f ×2  terminated +6.50 s  after 2 refusals
+    shop/tool             terminated +1.25 s  it has no controller: it ends with the instance
 
-  1 gone without our asking
-    shop/left-early  gone +2.00 s  it is ending already: another request could only shorten its grace period
+  1 terminated without eviction
+    shop/left-early  terminated +2.00 s  another request could only shorten its grace period
 
-  2 left by rule
-    shop/logs-x, shop/net-x  its DaemonSet would bring it straight back
+  2 skipped by rule
+    shop/logs-x, shop/net-x  its DaemonSet would recreate it on this node
 `},
-		{"not emptied", outcome(spot.Incomplete, func(o *spot.Outcome) {
-			o.Node, o.Reason = instance, "still there at the end: 2 pods"
-			o.Cordon = &spot.CordonResult{Error: "there was no answer in time"}
-			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNone, Reason: "the process Launch is suspended in its group g: a detach would bring no replacement"}
+		{"incomplete", outcome(spot.Incomplete, func(o *spot.Outcome) {
+			o.Node, o.Reason = instance, "2 pods still running at the deadline"
+			o.Cordon = &spot.CordonResult{Error: "the request timed out"}
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNone, Reason: "the process Launch is suspended in its group g"}
 			o.Timings.Located, o.Timings.LastEviction, o.Timings.Finished = sec(0.6), sec(5.7), sec(114.9)
 			o.Pods = []spot.PodResult{
-				pod("pay-0", "StatefulSet/pay", spot.PodStillRunning, "every request to evict it was refused", refused(1)),
-				pod("slow", "Job/slow", spot.PodStillRunning, "it had been told to end and was still ending"),
-				pod("kept", "Job/kept", spot.PodStuck, "its containers have ended, but its object is still there: a finalizer or an unmount keeps it"),
+				pod("pay-0", "StatefulSet/pay", spot.PodStillRunning, "every eviction was refused", refused(1)),
+				pod("slow", "Job/slow", spot.PodStillRunning, "it was evicted and was still terminating"),
+				pod("kept", "Job/kept", spot.PodStuck, "its containers have exited: a finalizer or an unmount keeps the object"),
 			}
-			o.Problems = []string{"cordoning the node: there was no answer in time"}
+			o.Problems = []string{"cordoning the node: the request timed out"}
 		}), `
-incomplete  i-0a1b2c3d4e5f60718: still there at the end: 2 pods; not cordoned, last eviction after 5.70 s
+incomplete  i-0a1b2c3d4e5f60718: 2 pods still running at the deadline; not cordoned, last eviction after 5.70 s
 
      +0.00 s  event spot-terminate
-     +0.46 s  got by the handler
+     +0.46 s  received by the handler
      +0.60 s  node found
-     +5.70 s  last pod told to end
+     +5.70 s  last pod evicted
    +114.90 s  gave up
    +120.00 s  deadline
-           -  no replacement asked: the process Launch is suspended in its group g: a detach would bring no replacement
+           -  no replacement requested: the process Launch is suspended in its group g
 
-  2 still there at the end
-    shop/pay-0  every request to evict it was refused
-                refused once, last with 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
-    shop/slow   it had been told to end and was still ending
+  2 still running at the end
+    shop/pay-0  every eviction was refused
+                1 refusal, last: 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
+    shop/slow   it was evicted and was still terminating
 
-  1 ended, object still there
-    shop/kept  its containers have ended, but its object is still there: a finalizer or an unmount keeps it
+  1 exited but not deleted
+    shop/kept  its containers have exited: a finalizer or an unmount keeps the object
 
   problems
-    cordoning the node: there was no answer in time
+    cordoning the node: the request timed out
 `},
-		{"foreign", outcome(spot.OtherCluster, func(o *spot.Outcome) {
+		{"another cluster's instance", outcome(spot.OtherCluster, func(o *spot.Outcome) {
 			o.Reason, o.Timings.Finished = "the instance belongs to the cluster staging.example.com", sec(0.6)
 		}), `
 other cluster  i-0a1b2c3d4e5f60718: the instance belongs to the cluster staging.example.com
@@ -140,80 +140,81 @@ ignored  X: no rule for events of type "X" from "aws.ec2"
 		{"planned", outcome(spot.Planned, func(o *spot.Outcome) {
 			o.Node = instance
 			o.Plan = &spot.PlanResult{Cordon: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PlannedPod{
-				{Namespace: "shop", Name: "web-a", Action: spot.PodEvict, Reason: web, ForceAt: sec(85)},
-				{Namespace: "shop", Name: "web-b", Action: spot.PodEvict, Reason: web, ForceAt: sec(85)},
-				{Namespace: "shop", Name: "old", Action: spot.PodWait, Reason: "it is ending already"},
+				{Namespace: "shop", Name: "web-a", Action: spot.PodEvict, Reason: web, GracePeriod: 30, ForceAt: sec(85)},
+				{Namespace: "shop", Name: "web-b", Action: spot.PodEvict, Reason: web, GracePeriod: 30, ForceAt: sec(85)},
+				{Namespace: "shop", Name: "old", Action: spot.PodWait, Reason: "another request could only shorten its grace period"},
 				{Namespace: "kube-system", Name: "logs-x", Action: spot.PodSkip, Reason: daemon},
 			}}
 		}), `
 planned  i-0a1b2c3d4e5f60718: nothing was changed
 
      +0.00 s  event spot-terminate
-     +0.46 s  got by the handler
+     +0.46 s  received by the handler
    +120.00 s  deadline
 
   the node would be cordoned
-  a replacement would be asked of nodes.prod.example.com
+  replacement: detach the instance from nodes.prod.example.com
 
   2 would be evicted
-    shop/web-a, shop/web-b  its ReplicaSet web-5d9c8b7f starts another elsewhere; past its budget at +85.00 s
+    shop/web-a  grace period 30 s  force-delete after 85 s  its ReplicaSet web-5d9c8b7f creates another elsewhere
+    shop/web-b  grace period 30 s  force-delete after 85 s  its ReplicaSet web-5d9c8b7f creates another elsewhere
 
-  1 would be watched only
-    shop/old  it is ending already
+  1 already terminating
+    shop/old  another request could only shorten its grace period
 
-  1 would be left by rule
-    kube-system/logs-x  its DaemonSet would bring it straight back
+  1 would be skipped by rule
+    kube-system/logs-x  its DaemonSet would recreate it on this node
 `},
 		{"planned without a node", outcome(spot.Planned, func(o *spot.Outcome) {
 			o.Reason = "no node of the instance has registered yet"
-			o.Plan = &spot.PlanResult{Replace: spot.ReplaceNone, Reason: "it is in no Auto Scaling group"}
+			o.Plan = &spot.PlanResult{Replace: spot.ReplaceNone, Reason: "the instance is in no Auto Scaling group"}
 		}), `
 planned  i-0a1b2c3d4e5f60718: no node of the instance has registered yet; nothing was changed
 
      +0.00 s  event spot-terminate
-     +0.46 s  got by the handler
+     +0.46 s  received by the handler
    +120.00 s  deadline
 
-  no replacement would be asked: it is in no Auto Scaling group
+  replacement: none: the instance is in no Auto Scaling group
 `},
-		{"no node, and somebody else was quicker", outcome(spot.NodeNotFound, func(o *spot.Outcome) {
+		{"node not found, replacement already requested", outcome(spot.NodeNotFound, func(o *spot.Outcome) {
 			o.Reason = "no node of the instance registered before the deadline"
-			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceAlready, Group: "nodes.prod.example.com", Reason: "it is detached from its group already"}
+			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceAlready, Group: "nodes.prod.example.com", Reason: "it is already detached from its group"}
 			o.Timings.Finished = sec(115)
 		}), `
 node not found  i-0a1b2c3d4e5f60718: no node of the instance registered before the deadline
 
      +0.00 s  event spot-terminate
-     +0.46 s  got by the handler
+     +0.46 s  received by the handler
    +115.00 s  gave up
    +120.00 s  deadline
-           -  no replacement asked, somebody has before: it is detached from its group already
+           -  replacement already requested: it is already detached from its group
 `},
 		{"replaced, hooks unknown", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.Node = instance
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(0.8), Reason: "whether the detach skips a lifecycle hook is not known: access denied"}
 			o.Timings.Empty = sec(1)
 		}), `
-drained  i-0a1b2c3d4e5f60718: empty after 1.00 s; 119.00 s were left
+drained  i-0a1b2c3d4e5f60718: empty after 1.00 s; 119.00 s before the deadline
 
      +0.00 s  event spot-terminate
-     +0.46 s  got by the handler
-     +0.80 s  replacement asked of g
+     +0.46 s  received by the handler
+     +0.80 s  instance detached from g
      +1.00 s  node empty
    +120.00 s  deadline
-           -  the replacement: whether the detach skips a lifecycle hook is not known: access denied
+           -  replacement: whether the detach skips a lifecycle hook is not known: access denied
 `},
 		{"detached only", outcome(spot.Incomplete, func(o *spot.Outcome) {
-			o.Reason = "the cluster could not be asked for the node"
+			o.Reason = "the node could not be read"
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "nodes.prod.example.com", At: sec(3.6)}
 			o.Timings.Finished = sec(115)
 			o.Problems = []string{"finding the node of " + instance + ": connection refused"}
 		}), `
-incomplete  i-0a1b2c3d4e5f60718: the cluster could not be asked for the node
+incomplete  i-0a1b2c3d4e5f60718: the node could not be read
 
      +0.00 s  event spot-terminate
-     +0.46 s  got by the handler
-     +3.60 s  replacement asked of nodes.prod.example.com
+     +0.46 s  received by the handler
+     +3.60 s  instance detached from nodes.prod.example.com
    +115.00 s  gave up
    +120.00 s  deadline
 
@@ -233,32 +234,32 @@ incomplete  i-0a1b2c3d4e5f60718: the cluster could not be asked for the node
 	}
 }
 
-// TestTimelineOfTheRelatives: what other events bring is told in their own lines.
-func TestTimelineOfTheRelatives(t *testing.T) {
+// TestTimelineLines covers lines that only some events have.
+func TestTimelineLines(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		out  spot.Outcome
 		want []string
 	}{
-		{"CAST AI's", outcome(spot.Drained, func(o *spot.Outcome) {
+		{"the CAST AI autoscaler", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNotify, AutoscalerEvent: "interrupted", At: sec(2)}
-		}), []string{"+2.00 s  CAST AI's autoscaler told: interrupted"}},
+		}), []string{"+2.00 s  CAST AI autoscaler notified: interrupted"}},
 		{"a lifecycle hook", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.Lifecycle = &spot.LifecycleResult{Hook: "drain", Group: "g", Completed: sec(30)}
 		}), []string{"+30.00 s  lifecycle hook drain completed"}},
-		{"a hook that is left", outcome(spot.Incomplete, func(o *spot.Outcome) {
+		{"a lifecycle action that is not completed", outcome(spot.Incomplete, func(o *spot.Outcome) {
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNone, Reason: "why"}
 			o.Lifecycle = &spot.LifecycleResult{Hook: "drain", Reason: "the node is not empty"}
 		}), []string{"-  lifecycle hook drain: the node is not empty"}},
 		{"a clean-up", outcome(spot.CleanedUp, func(o *spot.Outcome) {
 			o.Cleanup = &spot.CleanupResult{Tainted: sec(1), PodsDeleted: sec(2), VolumesDetached: sec(3), NodeDeleted: sec(4)}
-			o.Pods = []spot.PodResult{pod("db-0", "StatefulSet/db", spot.PodDeleted, "its machine has stopped", gone(2))}
-		}), []string{"pods free after 2.00 s", "+1.00 s  node marked out of service", "+3.00 s  volumes free", "+4.00 s  node deleted", "1 released after their machine's end"}},
+			o.Pods = []spot.PodResult{pod("db-0", "StatefulSet/db", spot.PodDeleted, "its instance has stopped", gone(2))}
+		}), []string{"pods deleted after 2.00 s", "+1.00 s  out-of-service taint applied", "+3.00 s  volumes detached", "+4.00 s  node deleted", "1 deleted after the instance stopped"}},
 		{"volumes", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.AttachedVolumes = []string{"csi^vol-1"}
-		}), []string{"still attached at the end\n    csi^vol-1"}},
-		{"several instances", spot.Outcome{Result: spot.Incomplete, Outcomes: []spot.Outcome{emptied(), outcome(spot.Incomplete, func(o *spot.Outcome) { o.Reason = "still there" })}},
-			[]string{"incomplete  one event about 2 instances\n\ndrained  ip-172", "\nincomplete  " + instance + ": still there"}},
+		}), []string{"still attached\n    csi^vol-1"}},
+		{"several instances", spot.Outcome{Result: spot.Incomplete, Outcomes: []spot.Outcome{drained(), outcome(spot.Incomplete, func(o *spot.Outcome) { o.Reason = "2 pods still running" })}},
+			[]string{"incomplete  2 instances in one event\n\ndrained  ip-172", "\nincomplete  " + instance + ": 2 pods still running"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var b strings.Builder
@@ -267,19 +268,19 @@ func TestTimelineOfTheRelatives(t *testing.T) {
 			}
 			for _, want := range c.want {
 				if !strings.Contains(b.String(), want) {
-					t.Errorf("nothing says %q in\n%s", want, b.String())
+					t.Errorf("%q is missing in\n%s", want, b.String())
 				}
 			}
 		})
 	}
 }
 
-// TestLongLists are folded, and what is hidden is counted.
+// TestLongLists: pods share rows, and the omitted rows are counted.
 func TestLongLists(t *testing.T) {
 	out := outcome(spot.Drained, func(o *spot.Outcome) {
 		for i := range 30 {
 			name := fmt.Sprintf("job-%02d", i)
-			o.Pods = append(o.Pods, pod(name, "Job/"+name, spot.PodEvicted, "its Job "+name+" starts another elsewhere", gone(1)))
+			o.Pods = append(o.Pods, pod(name, "Job/"+name, spot.PodEvicted, "its Job "+name+" creates another elsewhere", gone(1)))
 			o.Pods = append(o.Pods, pod("daemon-"+name, "DaemonSet/d", spot.PodSkipped, daemon), pod("daemon2-"+name, "DaemonSet/e", spot.PodSkipped, daemon))
 		}
 	})
@@ -290,9 +291,9 @@ func TestLongLists(t *testing.T) {
 	_, got, _ := strings.Cut(b.String(), "deadline\n\n")
 	want := "  30 evicted\n"
 	for i := range 9 {
-		want += fmt.Sprintf("    shop/job-%02d  gone +1.00 s\n", i)
+		want += fmt.Sprintf("    shop/job-%02d  terminated +1.00 s\n", i)
 	}
-	want += "    and 21 more\n\n  60 left by rule\n    shop/daemon-job-00, shop/daemon2-job-00 and 58 more  " + daemon + "\n"
+	want += "    and 21 more\n\n  60 skipped by rule\n    shop/daemon-job-00, shop/daemon2-job-00 and 58 more  " + daemon + "\n"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -300,27 +301,27 @@ func TestLongLists(t *testing.T) {
 
 func TestColor(t *testing.T) {
 	var b, colored strings.Builder
-	if err := Timeline(&b, emptied(), Options{}); err != nil {
+	if err := Timeline(&b, drained(), Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(b.String(), "\x1b") {
-		t.Errorf("colour where none is wanted: %q", b.String())
+		t.Errorf("unexpected color: %q", b.String())
 	}
-	if err := Timeline(&colored, emptied(), Options{Color: true}); err != nil {
+	if err := Timeline(&colored, drained(), Options{Color: true}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(colored.String(), "\x1b[32mdrained\x1b[0m  ip-172") {
-		t.Errorf("the verdict is not green: %q", colored.String()[:40])
+		t.Errorf("the result is not green: %q", colored.String()[:40])
 	}
 	bare := strings.NewReplacer("\x1b[32m", "", "\x1b[33m", "", "\x1b[2m", "", "\x1b[0m", "").Replace(colored.String())
 	if bare != b.String() {
-		t.Errorf("colour changes the text:\n%s\n%s", bare, b.String())
+		t.Errorf("color changes the text:\n%s\n%s", bare, b.String())
 	}
 }
 
 func TestWriteFails(t *testing.T) {
 	full := errors.New("no space left")
-	if err := Timeline(failing{full}, emptied(), Options{}); !errors.Is(err, full) {
+	if err := Timeline(failing{full}, drained(), Options{}); !errors.Is(err, full) {
 		t.Errorf("got %v, want %v", err, full)
 	}
 }

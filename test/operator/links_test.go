@@ -26,7 +26,8 @@ import (
 )
 
 // chained are all links, in the order in which an event goes through them.
-var chained = []string{"rule", "state", "target", "permission", "function", "role", "network", "log-in", "rbac", "preview", "outcomes", "concurrency"}
+var chained = []string{"rule", "state", "target", "permission", "function", "role", "network", "authentication", "rbac",
+	"preview", "outcomes", "concurrency"}
 
 // links breaks one link after the other: the check names exactly that one, and what to do, and after it is mended none. A rule
 // that is not there is named before anything is installed.
@@ -42,7 +43,7 @@ func links(t *testing.T, w *world) {
 		name, link, says, advice string
 		breaks                   func() (mend func())
 	}{
-		{"a wrong pattern", "rule", "the pattern of rule " + rule + " is not the template's", "aws events put-rule --name " + rule, func() func() {
+		{"a wrong pattern", "rule", "the pattern of rule " + rule + " differs from the template's", "aws events put-rule --name " + rule, func() func() {
 			was := must(events.DescribeRule(t.Context(), &eventbridge.DescribeRuleInput{Name: &rule})).EventPattern
 			put := func(pattern *string) {
 				must(events.PutRule(t.Context(), &eventbridge.PutRuleInput{Name: &rule, EventPattern: pattern}))
@@ -56,7 +57,7 @@ func links(t *testing.T, w *world) {
 				must(events.EnableRule(t.Context(), &eventbridge.EnableRuleInput{Name: &rule}))
 			}
 		}},
-		{"another target", "target", "rule " + rule + " does not send its events to the function", "aws events put-targets --rule " + rule, func() func() {
+		{"another target", "target", "rule " + rule + " does not target the function", "aws events put-targets --rule " + rule, func() func() {
 			was := must(events.ListTargetsByRule(t.Context(), &eventbridge.ListTargetsByRuleInput{Rule: &rule})).Targets
 			put := func(targets ...types.Target) {
 				must(events.PutTargets(t.Context(), &eventbridge.PutTargetsInput{Rule: &rule, Targets: targets}))
@@ -64,7 +65,7 @@ func links(t *testing.T, w *world) {
 			put(types.Target{Id: was[0].Id, Arn: aws.String("arn:aws:lambda:" + region + ":" + account + ":function:another")})
 			return func() { put(was...) }
 		}},
-		{"no permission", "permission", "the function does not let rule " + rule + " invoke it", "aws lambda add-permission", func() func() {
+		{"no permission", "permission", "rule " + rule + " is not allowed to invoke the function", "aws lambda add-permission", func() func() {
 			var policy struct {
 				Statement []struct {
 					Sid       string
@@ -88,9 +89,9 @@ func links(t *testing.T, w *world) {
 			return nil
 		}},
 		{"a setting that is refused", "function", "KOPS_SPOT_RESERVE: set it to", "aws logs tail", environment("KOPS_SPOT_RESERVE", "ever")},
-		{"another cluster's function", "function", `it works for the cluster "staging.example.com"`, "kops-spot install", environment("KOPS_SPOT_CLUSTER", otherCluster)},
-		{"no role", "role", "there is no role CastLambdaRoleForSpot", "kops-spot onboard", w.takeRole},
-		{"another's role", "role", "Lambda may not take the role", "lambda.amazonaws.com", func() func() {
+		{"another cluster's function", "function", `it is configured for cluster "staging.example.com"`, "kops-spot install", environment("KOPS_SPOT_CLUSTER", otherCluster)},
+		{"no role", "role", "role CastLambdaRoleForSpot does not exist", "kops-spot onboard", w.takeRole},
+		{"another's role", "role", "Lambda cannot assume the role", "lambda.amazonaws.com", func() func() {
 			client, role := w.iam(), aws.String(names.FunctionRole)
 			was := document(must(client.GetRole(t.Context(), &iam.GetRoleInput{RoleName: role})).Role.AssumeRolePolicyDocument)
 			trust := func(text string) {
@@ -100,8 +101,8 @@ func links(t *testing.T, w *world) {
 			return func() { trust(was) }
 		}},
 		{"an endpoint that cannot be reached", "network", "connection refused", "KOPS_SPOT_SERVER", environment("KOPS_SPOT_SERVER", "https://127.0.0.1:1")},
-		{"a wrong CA", "log-in", "certificate is not trusted", "see the detail", environment("KOPS_SPOT_CA", anotherCA())},
-		{"an expired token", "log-in", "rejected the credential (401)", "see the detail", w.expire},
+		{"a wrong CA", "authentication", "certificate is not trusted", "see the detail", environment("KOPS_SPOT_CA", anotherCA())},
+		{"an expired token", "authentication", "rejected the credential (401)", "see the detail", w.expire},
 		{"a verb that is missing", "rbac", "rbac: create pods/eviction", "apply deploy/rbac.yaml", func() func() {
 			client := cp().Client().RbacV1().ClusterRoles()
 			role := must(client.Get(t.Context(), "kops-spot", metav1.GetOptions{}))

@@ -132,7 +132,7 @@ func backends(t *testing.T) {
 func onboardsByCommand(w *world) {
 	w.Helper()
 	pre, _, _ := w.asJSON("check", "--pre") // it has no code
-	if i := slices.IndexFunc(pre.Findings, func(f change.Finding) bool { return f.Name == "log-in" }); i < 0 ||
+	if i := slices.IndexFunc(pre.Findings, func(f change.Finding) bool { return f.Name == "authentication" }); i < 0 ||
 		pre.Findings[i].Detail != "login iam, as the role CastLambdaRoleForSpot" {
 		w.Errorf("before: %+v", pre.Findings)
 	}

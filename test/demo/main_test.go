@@ -103,7 +103,7 @@ func testTerminate(t *testing.T) {
 			`found node ip-172-20-32-31`, `evicted \d pods: .*payments`,
 			`eviction of a payments pod refused, will retry \(429\): its budget (needs 3 healthy pods|does not allow)`,
 			`evicted payments after \d+ refusal`, `terminated  0 remaining`, `lambda    finished: duration`,
-			`(?m)^drained  ip-172-20-32-31\.ec2\.internal: cordoned after .* last eviction after .* empty after .* were left$`,
+			`(?m)^drained  ip-172-20-32-31\.ec2\.internal: cordoned after .* last eviction after .* empty after .* before the deadline$`,
 			`(?m)^ +\+\d+\.\d\d s  node empty$`, `ok +the node is empty except for 3 `, `ok +all pods of every workload`,
 			`ok +all 7 terminated pods`, `next steps`},
 		{`lambda    invoked`, `cordoned it`, `terminated  6 remaining`},
@@ -148,7 +148,7 @@ func testHibernate(t *testing.T) {
 		t.Errorf("error does not name the cause: %v\n%s", err, out)
 	}
 	inOrder(t, out, []string{`i-04e2b8f +\d +3  <- interrupted`, `found node i-04e2b8f`,
-		`(?m)^incomplete  i-04e2b8f7160d9c3a5: 1 pod still running`, `1 still there at the end`,
+		`(?m)^incomplete  i-04e2b8f7160d9c3a5: 1 pod still running`, `1 still running at the end`,
 		`FAIL  the node is empty`, `FAIL  all pods of every workload`, `ok +all \d terminated pods`,
 		`Hibernation begins at once`})
 }

@@ -75,7 +75,7 @@ func summary(out spot.Outcome) string {
 	case out.Result == spot.Planned:
 		parts = append(parts, "nothing was changed")
 	case out.Result == spot.Drained && t.Empty != nil && !out.Deadline.IsZero():
-		parts = append(parts, span(deadline(out)-*t.Empty)+" before the deadline")
+		parts = append(parts, span(deadline(out)-*t.Empty)+" to spare")
 	}
 	return strings.Join(parts, "; ")
 }

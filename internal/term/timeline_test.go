@@ -70,7 +70,7 @@ func TestTimeline(t *testing.T) {
 		want string
 	}{
 		{"drained", drained(), `
-drained  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 5.20 s, empty after 6.50 s; 113.50 s before the deadline
+drained  ip-172-20-0-7.ec2.internal: cordoned after 0.70 s, last eviction after 5.20 s, empty after 6.50 s; 113.50 s to spare
 
      +0.00 s  event spot-terminate for i-0a1b2c3d4e5f60718
      +0.46 s  received by the handler
@@ -195,7 +195,7 @@ node not found  i-0a1b2c3d4e5f60718: no node of the instance registered before t
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(0.8), Reason: "whether the detach skips a lifecycle hook is not known: access denied"}
 			o.Timings.Empty = sec(1)
 		}), `
-drained  i-0a1b2c3d4e5f60718: empty after 1.00 s; 119.00 s before the deadline
+drained  i-0a1b2c3d4e5f60718: empty after 1.00 s; 119.00 s to spare
 
      +0.00 s  event spot-terminate
      +0.46 s  received by the handler

@@ -103,7 +103,7 @@ func testTerminate(t *testing.T) {
 			`found node ip-172-20-32-31`, `evicted \d pods: .*payments`,
 			`eviction of a payments pod refused, will retry \(429\): its budget (needs 3 healthy pods|does not allow)`,
 			`evicted payments after \d+ refusal`, `terminated  0 remaining`, `lambda    finished: duration`,
-			`(?m)^drained  ip-172-20-32-31\.ec2\.internal: cordoned after .* last eviction after .* empty after .* before the deadline$`,
+			`(?m)^drained  ip-172-20-32-31\.ec2\.internal: cordoned after .* last eviction after .* empty after .* to spare$`,
 			`(?m)^ +\+\d+\.\d\d s  node empty$`, `ok +the node is empty except for 3 `, `ok +all pods of every workload`,
 			`ok +all 7 terminated pods`, `next steps`},
 		{`lambda    invoked`, `cordoned it`, `terminated  6 remaining`},

@@ -61,7 +61,7 @@ func rehearsals(t *testing.T, w *world) {
 			node := w.newNode(cluster)
 			addPod(t, node, "acted", false)
 			stdout, stderr := w.mustRun("rehearse", node, "--yes")
-			if !strings.HasPrefix(stdout, "drained  "+node) || !strings.Contains(stdout, "no replacement asked: rehearsal") {
+			if !strings.HasPrefix(stdout, "drained  "+node) || !strings.Contains(stdout, "no replacement requested: rehearsal") {
 				t.Fatalf("%s%s", stdout, stderr)
 			}
 			for _, step := range []string{"cordoned node", "evicted pod default/acted", "restored node after rehearsal"} {

@@ -70,7 +70,7 @@ func interrupted(t *testing.T, c *Client) error {
 type class string
 
 const (
-	again    class = "worth another try"
+	again    class = "worth a retry"
 	doubtful class = "doubtful"
 	final    class = "final"
 )
@@ -102,7 +102,7 @@ func expect(t *testing.T, err error, want class, texts ...string) {
 		}
 	}
 	if strings.ContainsAny(err.Error(), "\n\r\t\x1b") || len(err.Error()) > 1000 {
-		t.Errorf("it is not one short line: %q", err)
+		t.Errorf("not one short line: %q", err)
 	}
 	for _, part := range []string{secret, "c4st", "k3y", "v1+abc"} {
 		if strings.Contains(err.Error(), part) {
@@ -189,7 +189,7 @@ func TestCustomHTTPClient(t *testing.T) {
 	c := optioned(t, Options{URL: url, Key: key, HTTP: given})
 	expect(t, interrupted(t, c), final, "not followed")
 	if dialed.Load() != 1 || followed.Load() != 0 || given.CheckRedirect != nil {
-		t.Errorf("%d connections by the given transport, %d redirects followed, changed: %t", dialed.Load(),
+		t.Errorf("%d connections by the custom transport, %d redirects followed, changed: %t", dialed.Load(),
 			followed.Load(), given.CheckRedirect != nil)
 	}
 }

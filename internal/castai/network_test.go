@@ -71,23 +71,23 @@ func TestBrokenResponses(t *testing.T) {
 		class        class // empty: success
 		want         string
 	}{
-		{"reset before an answer", "", true, again, "is interrupted: "},
-		{"closed before an answer", "", false, again, "EOF"},
+		{"reset before a response", "", true, again, "is interrupted: "},
+		{"closed before a response", "", false, again, "EOF"},
 		{"closed within the status line", "HTTP/1.1 20", false, again, "is interrupted: "},
 		{"closed within the header", "HTTP/1.1 200 OK\r\nContent-Le", false, again, "is interrupted: "},
 		{"no HTTP", "SSH-2.0-" + secret + "\r\n\r\n", false, again, "malformed HTTP response"},
-		{"a header that is none, with the key", "HTTP/1.1 200 OK\r\n" + secret + "\r\n\r\n", false, again,
+		{"an invalid header with the key", "HTTP/1.1 200 OK\r\n" + secret + "\r\n\r\n", false, again,
 			"[redacted]"},
 		{"a header without end", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20), false, again,
 			"response headers exceeded 65536 bytes"},
 		{"a redirect to nowhere", "HTTP/1.1 302 Found\r\nLocation: http://[" + secret + "\r\nContent-Length: 0\r\n\r\n",
 			false, again, "[redacted]"},
 		{"yes, truncated", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"a", false, "", ""},
-		{"yes, and reset", "HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\n", false, "", ""},
-		{"yes, in broken chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", false, "", ""},
+		{"success, then reset", "HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\n", false, "", ""},
+		{"success in broken chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", false, "", ""},
 		{"no, truncated", "HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nno such", false, final,
 			"it answers 404 (no such)"},
-		{"no, truncated within the key", "HTTP/1.1 400 Bad Request\r\nContent-Length: 100\r\n\r\nbad " + secret[:10],
+		{"an error truncated within the key", "HTTP/1.1 400 Bad Request\r\nContent-Length: 100\r\n\r\nbad " + secret[:10],
 			false, final, "it answers 400 (bad [redacted])"},
 		{"perhaps, truncated", "HTTP/1.1 500 Oh\r\nContent-Length: 100\r\n\r\noh", false, again, "it answers 500 (oh)"},
 		{"the key in the status line", "HTTP/1.1 500 " + secret + "\r\nContent-Length: 0\r\n\r\n", false, again,
@@ -180,15 +180,15 @@ func TestSlowResponses(t *testing.T) {
 		class class // empty: success
 		want  string
 	}{
-		{"no response at all", 0, nil, 5 * time.Second, again, "is interrupted: no response within 5s"},
+		{"no response", 0, nil, 5 * time.Second, again, "is interrupted: no response within 5s"},
 		{"a slow status line", 6 * time.Second, []string{ok + length}, 5 * time.Second, again, "no response within 5s"},
 		{"a slow header", 3 * time.Second, []string{ok, length}, 5 * time.Second, again, "no response within 5s"},
 		{"just in time", 2 * time.Second, []string{no, length + "a", "b"}, 5 * time.Second, final,
 			"it answers 404 (a)"},
-		{"a slow yes", 2 * time.Second, []string{ok, length + "a", "bc"}, 4*time.Second + lingerLimit, "", ""},
-		{"a slow no", time.Second, []string{no + length + "a", "b", "c"}, 3 * time.Second, final,
+		{"a slow success", 2 * time.Second, []string{ok, length + "a", "bc"}, 4*time.Second + lingerLimit, "", ""},
+		{"a slow error", time.Second, []string{no + length + "a", "b", "c"}, 3 * time.Second, final,
 			"it answers 404 (abc)"},
-		{"a dawdling body", 2 * time.Second, []string{perhaps + length + "a", "b", "c"}, 5 * time.Second, again,
+		{"a very slow body", 2 * time.Second, []string{perhaps + length + "a", "b", "c"}, 5 * time.Second, again,
 			"it answers 503 (ab)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

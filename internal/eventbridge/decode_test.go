@@ -137,14 +137,14 @@ func TestDecodeNoAction(t *testing.T) {
 			`no rule for events of type "EC2 Spot Instance Request Fulfillment" from "aws.ec2"`},
 		"a launch": {"asg-terminate-lifecycle",
 			as("aws.autoscaling", "EC2 Instance-launch Lifecycle Action"), "no rule"},
-		"a Spot warning from somebody": {"spot-interruption-stop", as("com.example", spotType),
+		"a Spot warning from a custom source": {"spot-interruption-stop", as("com.example", spotType),
 			`no rule for events of type "` + spotType + `" from "com.example"`},
 		"a Spot warning from another service": {"spot-interruption-stop", as("aws.health", spotType), "no rule"},
 		"a lifecycle action from EC2": {"asg-terminate-lifecycle",
 			as("aws.ec2", "EC2 Instance-terminate Lifecycle Action"), "no rule"},
 		"a schedule of another name": {"self-check-schedule", as("aws.events", "Scheduled Something"),
 			"no rule"},
-		"a scheduled event from somebody": {"self-check-schedule", as("com.example", "Scheduled Event"), "no rule"},
+		"a scheduled event from a custom source": {"self-check-schedule", as("com.example", "Scheduled Event"), "no rule"},
 		"a rehearsal by almost its name": {"spot-interruption-stop", as("kops-spot.rehearsals", spotType),
 			"no rule"},
 		"a rehearsed lifecycle action": {"asg-terminate-lifecycle",
@@ -176,8 +176,8 @@ func TestDecodeSelfChecks(t *testing.T) {
 		event []byte
 		id    string
 	}{
-		"the schedule":               {sample(t, "self-check-schedule"), "12345678-1234-1234-1234-123456789012"},
-		"somebody":                   {sample(t, "self-check-asked"), "12345678-1234-1234-1234-123456789012"},
+		"by schedule":                {sample(t, "self-check-schedule"), "12345678-1234-1234-1234-123456789012"},
+		"by a person":                {sample(t, "self-check-asked"), "12345678-1234-1234-1234-123456789012"},
 		"what is encoded":            {asked, "by-hand"},
 		"a schedule's fixed input":   {[]byte(`{"source":"kops-spot.self-check","detail-type":"Self-check"}`), ""},
 		"one with a detail of sorts": {[]byte(`{"source":"kops-spot.self-check","detail-type":"any","id":"x","detail":"text"}`), "x"},

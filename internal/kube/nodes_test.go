@@ -44,7 +44,7 @@ func TestCordonedBy(t *testing.T) {
 			"late"},
 		{"a writer without a time", cordoned(undated), "undated"},
 		{"a writer without a time beside one with", cordoned(wrote("dated", 1, cordon), undated), "dated"},
-		{"nobody noted", cordoned(), ""},
+		{"no managed fields", cordoned(), ""},
 		{"no fields noted", cordoned(bare), ""},
 		{"fields in an unknown form", cordoned(wrote("strange", 1, `[1]`), wrote("broken", 1, `{"f:spec":{"f:unsch`),
 			wrote("other", 2, `{"f:spec":"x"}`)), ""},

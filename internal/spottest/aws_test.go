@@ -59,7 +59,7 @@ func TestCallsAndFaults(t *testing.T) {
 			}
 		}
 		if got := code(detach()); !detaching() || got != "ValidationError" {
-			t.Errorf("after the answer that was lost: %s, %+v", got, a.Group(groupName).Members)
+			t.Errorf("after the lost response: %s, %+v", got, a.Group(groupName).Members)
 		}
 		a.Fail(AnyOperation, -1, Denied())
 		if got := code(tag()); got != "UnauthorizedOperation" {
@@ -118,7 +118,7 @@ func TestLifecycleActionTimeout(t *testing.T) {
 		}
 		time.Sleep(5*time.Minute - 1)
 		if _, held := a.HeldUntil(act.Token); !held || state() != "running" {
-			t.Errorf("before its time: held %v, %s", held, state())
+			t.Errorf("before the timeout: held %v, %s", held, state())
 		}
 		time.Sleep(time.Nanosecond)
 		if got := state(); got != "shutting-down" {
@@ -128,7 +128,7 @@ func TestLifecycleActionTimeout(t *testing.T) {
 			t.Error("it is still held")
 		}
 		if got := code(a.Cloud().Heartbeat(t.Context(), act)); got != "ValidationError" {
-			t.Errorf("a heartbeat after the end: %s", got)
+			t.Errorf("a heartbeat after the timeout: %s", got)
 		}
 	})
 }

@@ -139,9 +139,9 @@ func nodesAreFound(t *testing.T, w World) {
 		}
 	}
 	_, err := w.Cluster().NodeNamed(t.Context(), "no-such-node")
-	wantError(t, "NodeNamed of no node", err, spot.ErrNotFound)
+	wantError(t, "NodeNamed of a missing node", err, spot.ErrNotFound)
 	_, err = w.Cluster().NodeOf(t.Context(), "i-0000000000000dead")
-	wantError(t, "NodeOf no node's instance", err, spot.ErrNotFound)
+	wantError(t, "NodeOf an instance without a node", err, spot.ErrNotFound)
 }
 
 // changed changes every field of a node that ChangeNode writes.
@@ -202,7 +202,7 @@ func nodeIsChangedOnce(t *testing.T, w World) {
 	_, annotation := reverted.Annotations["kops-spot.test/annotation"]
 	if err != nil || reverted.Unschedulable || label || annotation ||
 		slices.ContainsFunc(reverted.Taints, isTestTaint) {
-		t.Errorf("taking it all away: got %+v, %v", reverted, err)
+		t.Errorf("reverting: got %+v, %v", reverted, err)
 	}
 }
 
@@ -252,7 +252,7 @@ func podsAreListed(t *testing.T, w World) {
 		t.Errorf("got %+v, %v; want %s and %s", pods, err, a.ID(), b.ID())
 	}
 	if pods, err := PodsOn(t.Context(), w.Cluster(), "no-such-node"); err != nil || len(pods) != 0 {
-		t.Errorf("of no node: got %+v, %v; want none", pods, err)
+		t.Errorf("a missing node: got %+v, %v; want none", pods, err)
 	}
 }
 
@@ -268,7 +268,7 @@ func evictedPodTerminates(t *testing.T, w World) {
 	eventually(t, "the pod is gone", func() bool { return f.gone(p) })
 	seen, ok := f.terminating(p)
 	if !ok {
-		t.Fatalf("it was gone and not terminating before: %+v", f.changes())
+		t.Fatalf("it was never seen terminating before it was gone: %+v", f.changes())
 	}
 	wantDeletionBy(t, seen, asked.Add(25*time.Second))
 	term, ok := w.SIGTERM(p)
@@ -314,7 +314,7 @@ func budgetRefuses(t *testing.T, w World) {
 	var refusal *spot.Refusal
 	err := w.Cluster().Evict(t.Context(), p, 5*time.Second, false)
 	if !errors.As(err, &refusal) || refusal.Code != 429 || !strings.Contains(refusal.Message, "disruption budget") {
-		t.Fatalf("got %v; want a refusal with 429 that speaks of the disruption budget", err)
+		t.Fatalf("got %v; want a refusal with 429 that names the disruption budget", err)
 	}
 	if got := listed(t, w, n.Name, p, anyState); got.Terminating {
 		t.Errorf("the pod is now %+v; want it untouched", got)
@@ -369,7 +369,7 @@ func podGone(t *testing.T, w World) {
 	if err := w.Cluster().Delete(t.Context(), p, 0, false); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is listed no more", func() bool { _, ok := find(t, w, n.Name, p); return !ok })
+	eventually(t, "it is no longer listed", func() bool { _, ok := find(t, w, n.Name, p); return !ok })
 	for name, ask := range both(w) {
 		wantError(t, name, ask(t.Context(), p, 5*time.Second, false), spot.ErrNotFound)
 		wantError(t, name+", exact", ask(t.Context(), p, 5*time.Second, true), spot.ErrNotFound)
@@ -450,7 +450,7 @@ func lateArrivals(t *testing.T, w World) {
 	listed(t, w, here.Name, early, anyState)
 	f := follow(t, w, here.Name)
 	if first := f.changes()[0]; !first.All || len(first.Pods) != 1 || first.Pods[0].UID != early.UID {
-		t.Errorf("the first look is %+v; want all pods, which is %s", first, early.ID())
+		t.Errorf("the first look is %+v; want the complete list, %s", first, early.ID())
 	}
 	elsewhere := w.AddPod(t, PodSpec{Node: there.Name})
 	late := w.AddPod(t, PodSpec{Node: here.Name})
@@ -469,13 +469,13 @@ func followingStops(t *testing.T, w World) {
 		ended <- w.Cluster().FollowPods(ctx, n.Name, func(c spot.PodChange) { changes <- c })
 	}()
 	if first := <-changes; !first.All || len(first.Pods) != 0 {
-		t.Errorf("the first look at an empty node is %+v; want all of no pods", first)
+		t.Errorf("the first look at an empty node is %+v; want a complete empty list", first)
 	}
 	cancel()
 	select {
 	case err := <-ended:
 		if errors.Is(err, spot.ErrPermanent) {
-			t.Errorf("got %v; want an error after which it may be called again, or none", err)
+			t.Errorf("got %v; want a retryable error or none", err)
 		}
 	case <-time.After(patience):
 		t.Error("still running")

@@ -26,7 +26,7 @@ func podFields(t *testing.T, w World) {
 		!slices.Equal(got.Finalizers, []string{finalizer}) {
 		t.Errorf("got %+v; want it to have an emptyDir and a finalizer", got)
 	} else if !maps.Equal(got.Annotations, map[string]string{spot.AnnotationPrefix + "test": "yes"}) {
-		t.Errorf("the annotations of the pod: got %q; want those of ours", got.Annotations)
+		t.Errorf("the annotations of the pod: got %q; want ours", got.Annotations)
 	}
 	if got := listed(t, w, n.Name, plain, anyState); got.EmptyDir || got.Volumes ||
 		len(got.Finalizers)+len(got.Annotations) > 0 || got.DisruptedBy != "" {

@@ -40,7 +40,7 @@ func (r *fixture) kubectlDrain(node string) (wait func()) {
 // TestConcurrentKubectlDrain: neither drainer shortens the grace periods of the other's pods.
 func TestConcurrentKubectlDrain(t *testing.T) {
 	t.Parallel()
-	for name, ahead := range map[string]bool{"started a second before": true, "started a second after": false} {
+	for name, ahead := range map[string]bool{"started a second earlier": true, "started a second later": false} {
 		t.Run(name, func(t *testing.T) {
 			r := newFixture(t)
 			victim := r.node()

@@ -249,7 +249,7 @@ func TestLifecycleEvents(t *testing.T) {
 			out := r.outcome(<-ended, spot.Skipped)
 			if out.Lifecycle != nil || !strings.Contains(out.Reason, a.Hook) || a.Hook == theirs &&
 				len(r.calls(h.target, before)) != 0 {
-				t.Errorf("%s: the hook %s is another's: %+v", name, a.Hook, out)
+				t.Errorf("%s: the hook %s is not ours: %+v", name, a.Hook, out)
 			}
 		}
 	}

@@ -154,7 +154,7 @@ var groupCases = map[string]struct {
 	"it is in no group": {made: func(r *fixture) target {
 		return target{id: r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: cluster}}).ID}
 	}, action: spot.ReplaceNone, why: "the instance is in no Auto Scaling group"},
-	"somebody has detached it": {made: func(r *fixture) target {
+	"it is already detached": {made: func(r *fixture) target {
 		return target{id: r.aws.AddInstance(spottest.Instance{Tags: map[string]string{spot.TagCluster: cluster,
 			spot.TagDetached: "nodes." + cluster}}).ID}
 	}, action: spot.ReplaceAlready, why: "already detached from its group"},
@@ -248,7 +248,7 @@ func TestGroupContention(t *testing.T) {
 		ended    <-chan fakelambda.Result
 	}
 	all := map[string]*busy{"for a while": {detaches: 7, age: time.Second},
-		"to the very end": {detaches: -1, age: 112 * time.Second}}
+		"until the end": {detaches: -1, age: 112 * time.Second}}
 	for _, b := range all {
 		b.fixture = newSerialFixture(t)
 		b.target = b.targets(1)[0]

@@ -98,7 +98,7 @@ func TestIAMAuthenticationRefused(t *testing.T) {
 		"a wrong secret": {wrongSecret, "iam", []string{"AWS rejects it, too", "SignatureDoesNotMatch"}},
 		"an unmapped role": {unmapped, "iam", []string{unmapped.ARN, `cluster ID "` + cluster + `"`,
 			"does not know one of the two", "map arn:aws:iam::" + account + ":role/SomebodyElse"}},
-		"a wrong cluster id": {mapped, "iam:another.example.com",
+		"a wrong cluster ID": {mapped, "iam:another.example.com",
 			[]string{mapped.ARN, `cluster ID "another.example.com"`, "does not know one of the two"}},
 	} {
 		t.Run(name, func(t *testing.T) {

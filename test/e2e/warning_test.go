@@ -194,7 +194,7 @@ func TestNodeNames(t *testing.T) {
 		instance func(*spottest.Instance)
 		node     func(spottest.Instance) string
 	}{
-		"the instance id": {func(*spottest.Instance) {}, func(i spottest.Instance) string { return i.ID }},
+		"the instance ID": {func(*spottest.Instance) {}, func(i spottest.Instance) string { return i.ID }},
 		"EC2's DNS name":  {func(*spottest.Instance) {}, func(i spottest.Instance) string { return i.PrivateDNSName }},
 		"from the IP address": {func(i *spottest.Instance) { i.PrivateDNSName = i.ID + ".example.internal" },
 			func(i spottest.Instance) string {

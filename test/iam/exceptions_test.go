@@ -74,7 +74,7 @@ func TestExceptionsComeFromTheGuideOnly(t *testing.T) {
 		{"logs:PutRetentionPolicy", aLogGroup},
 		{"lambda:InvokeFunction", aFunction},
 	} {
-		least, guide := functionOf(clusterA, false), functionOf(clusterA, false).asTheGuideHasIt()
+		least, guide := functionOf(clusterA, false), functionOf(clusterA, false).withGuidePermissions()
 		calls = append(calls,
 			call{"guide: " + c.action, []request{guide.does(c.action, c.on.arn(other), other.facts())}, true},
 			call{"least: " + c.action, []request{least.does(c.action, c.on.arn(other), other.facts())}, false})

@@ -11,7 +11,7 @@ func TestFunctionTagsOnlyItsInstances(t *testing.T) {
 	t.Parallel()
 	own, other, untagged, _ := someThings()
 	var calls []call
-	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).asTheGuideHasIt()} {
+	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).withGuidePermissions()} {
 		d := &denials{actor: function}
 		for _, th := range []thing{other, untagged} {
 			d.never(anInstance.arn(th), with(facts{"aws:TagKeys": []string{"KubernetesCluster"},
@@ -39,7 +39,7 @@ func TestFunctionCannotEscalate(t *testing.T) {
 	t.Parallel()
 	own, other, _, _ := someThings()
 	var calls []call
-	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).asTheGuideHasIt()} {
+	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).withGuidePermissions()} {
 		d := &denials{actor: function}
 		for _, role := range []string{admin, aFunctionRole.arn(own), aFunctionRole.arn(other), aNodesRole.arn(own)} {
 			d.never(role, facts{"iam:PassedToService": "lambda.amazonaws.com"},
@@ -84,7 +84,7 @@ func TestOnlyLambdaUsesTheNetworkPermissions(t *testing.T) {
 	t.Parallel()
 	own := thingOf(clusterA)
 	var calls []call
-	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).asTheGuideHasIt()} {
+	for _, function := range []actor{functionOf(clusterA, false), functionOf(clusterA, false).withGuidePermissions()} {
 		d := &denials{actor: function}
 		for _, r := range lambdaRows {
 			d.never(r.on.arn(own), own.facts(), r.actions...)
@@ -104,7 +104,7 @@ func TestOnlyLambdaAssumesTheFunctionRole(t *testing.T) {
 	calls := []call{
 		{"Lambda, for our account", []request{assume("lambda.amazonaws.com", ours)}, true},
 		{"Lambda, for another account", []request{assume("lambda.amazonaws.com", theirs)}, false},
-		{"Lambda, for nobody", []request{assume("lambda.amazonaws.com", nil)}, false},
+		{"Lambda, without an account", []request{assume("lambda.amazonaws.com", nil)}, false},
 	}
 	for _, service := range []string{"ec2", "states", "events", "apigateway"} {
 		calls = append(calls, call{service, []request{assume(service+".amazonaws.com", ours)}, false})

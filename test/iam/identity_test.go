@@ -14,25 +14,25 @@ func TestPassRole(t *testing.T) {
 		"events.amazonaws.com", "autoscaling.amazonaws.com"} {
 		to := facts{"iam:PassedToService": service}
 		for name, role := range map[string]string{
-			"an administrator's role":              admin,
-			"the control plane's role":             "arn:aws:iam::" + account + ":role/masters.prod.example.com",
-			"another cluster's nodes' role":        aNodesRole.arn(other),
-			"another cluster's function's role":    aFunctionRole.arn(other),
-			"a role of another cluster's user's":   aRole.arn(other),
-			"a role beside the cluster's path":     "arn:aws:iam::" + account + ":role/cast-kops/" + iam.Name("prod.example.com") + "-x/cast-node-general",
-			"a role of a name like the function's": aFunctionRole.arn(own) + "-x",
+			"an administrator's role":                  admin,
+			"the control plane's role":                 "arn:aws:iam::" + account + ":role/masters.prod.example.com",
+			"another cluster's nodes' role":            aNodesRole.arn(other),
+			"another cluster's function's role":        aFunctionRole.arn(other),
+			"a role created by another cluster's user": aRole.arn(other),
+			"a role on a similar path":                 "arn:aws:iam::" + account + ":role/cast-kops/" + iam.Name("prod.example.com") + "-x/cast-node-general",
+			"a role with a name like the function's":   aFunctionRole.arn(own) + "-x",
 		} {
 			d.add("passing "+name+" to "+service, d.actor.does("iam:PassRole", role, to))
 		}
 		if service != "ec2.amazonaws.com" {
 			d.add("passing its nodes' role to "+service, d.actor.does("iam:PassRole", aNodesRole.arn(own), to))
-			d.add("passing a role of its making to "+service, d.actor.does("iam:PassRole", aRole.arn(own), to))
+			d.add("passing a role that it created to "+service, d.actor.does("iam:PassRole", aRole.arn(own), to))
 		}
 		if service != "lambda.amazonaws.com" {
 			d.add("passing its function's role to "+service, d.actor.does("iam:PassRole", aFunctionRole.arn(own), to))
 		}
 	}
-	d.add("passing a role without saying to whom", d.actor.does("iam:PassRole", aRole.arn(own), nil))
+	d.add("passing a role to an unknown service", d.actor.does("iam:PassRole", aRole.arn(own), nil))
 	prove(t, d.calls)
 }
 
@@ -44,16 +44,16 @@ func TestCreateRoleRequiresTheBoundary(t *testing.T) {
 	elsewhere := facts{"iam:PermissionsBoundary": "arn:aws:iam::" + account + ":policy/PowerUsers"}
 
 	d.add("creating a role without a boundary", d.actor.does("iam:CreateRole", aRole.arn(own), nil))
-	d.add("creating a role under a boundary of its choice", d.actor.does("iam:CreateRole", aRole.arn(own), elsewhere))
-	d.add("creating a role and giving it a policy, without a boundary",
+	d.add("creating a role with another boundary", d.actor.does("iam:CreateRole", aRole.arn(own), elsewhere))
+	d.add("creating a role and adding a policy, without a boundary",
 		d.actor.does("iam:CreateRole", aRole.arn(own), nil), d.actor.does("iam:PutRolePolicy", aRole.arn(own), nil))
 	d.add("creating a role on another cluster's path", d.actor.does("iam:CreateRole", aRole.arn(other), boundary))
-	d.add("creating a role on no path", d.actor.does("iam:CreateRole",
+	d.add("creating a role without a path", d.actor.does("iam:CreateRole",
 		"arn:aws:iam::"+account+":role/cast-node-general", boundary))
-	d.add("creating a role that onboarding another cluster would take for its function's",
+	d.add("creating a role that onboarding another cluster would use for its function",
 		d.actor.does("iam:CreateRole", "arn:aws:iam::"+account+":role"+iam.RolePath("prod.example.com")+
 			clusterB.FunctionRole, boundary))
-	d.add("giving a policy to a role that lost its boundary", d.actor.does("iam:PutRolePolicy", aRole.arn(own), nil))
+	d.add("adding a policy to a role without a boundary", d.actor.does("iam:PutRolePolicy", aRole.arn(own), nil))
 	for _, role := range []string{admin, aNodesRole.arn(own), aFunctionRole.arn(own), aNodesRole.arn(other),
 		aFunctionRole.arn(other), aRole.arn(other)} {
 		for _, f := range []facts{nil, boundary} {
@@ -62,12 +62,11 @@ func TestCreateRoleRequiresTheBoundary(t *testing.T) {
 		}
 	}
 	d.never(aRole.arn(own), boundary, "iam:PutRolePermissionsBoundary", "iam:DeleteRolePermissionsBoundary",
-		"iam:UpdateAssumeRolePolicy",
-		"iam:TagRole", "iam:UntagRole")
+		"iam:UpdateAssumeRolePolicy", "iam:TagRole", "iam:UntagRole")
 	d.never(aRole.arn(own), elsewhere, "iam:PutRolePermissionsBoundary")
 
 	for name, role := range map[string]string{
-		"a role of its making": aRole.arn(own), "its function's role": aFunctionRole.arn(own),
+		"a role that it created": aRole.arn(own), "its function's role": aFunctionRole.arn(own),
 		"its nodes' role": aNodesRole.arn(own),
 	} {
 		for _, policy := range []string{"AdministratorAccess", "IAMFullAccess", "AmazonEC2FullAccess"} {
@@ -84,7 +83,7 @@ func TestCreateRoleRequiresTheBoundary(t *testing.T) {
 func TestBoundaryPreventsWrites(t *testing.T) {
 	t.Parallel()
 	role := userOf(clusterA) // for its tags
-	role.name, role.principal = "a role of the user's making", aRole.arn(thingOf(clusterA))
+	role.name, role.principal = "a role created by the user", aRole.arn(thingOf(clusterA))
 	role.documents, role.boundary = []string{"AdministratorAccess"}, named("prod.example.com", iam.Boundary.Name)
 
 	d := &denials{actor: role}
@@ -101,7 +100,7 @@ func TestBoundaryPreventsWrites(t *testing.T) {
 		}
 	}
 	d.never(admin, nil, "sts:AssumeRole", "iam:PassRole", "iam:AttachRolePolicy")
-	calls := append(d.calls, call{"it sees instances", []request{role.does("ec2:DescribeInstances", "*", nil)}, true})
+	calls := append(d.calls, call{"describing instances", []request{role.does("ec2:DescribeInstances", "*", nil)}, true})
 	prove(t, calls)
 }
 
@@ -114,9 +113,8 @@ func TestUserCannotChangeIdentities(t *testing.T) {
 		d.never(user, facts{"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess"}, "iam:AttachUserPolicy",
 			"iam:DetachUserPolicy")
 		d.never(user, nil, "iam:CreateUser", "iam:PutUserPolicy", "iam:DeleteUserPolicy",
-			"iam:PutUserPermissionsBoundary", "iam:DeleteUserPermissionsBoundary",
-			"iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey", "iam:CreateLoginProfile",
-			"iam:UpdateLoginProfile")
+			"iam:PutUserPermissionsBoundary", "iam:DeleteUserPermissionsBoundary", "iam:CreateAccessKey",
+			"iam:UpdateAccessKey", "iam:DeleteAccessKey", "iam:CreateLoginProfile", "iam:UpdateLoginProfile")
 	}
 	for _, policy := range []string{clusterA.PolicyARN(iam.ManagedPolicy), clusterA.PolicyARN(iam.Boundary),
 		"arn:aws:iam::" + account + ":policy/Admins"} {

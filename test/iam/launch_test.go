@@ -71,33 +71,33 @@ func TestLaunchOnlyIntoTheCluster(t *testing.T) {
 		calls = append(calls, call{name, l.by(user), allowed})
 	}
 	try("into the cluster", true, func(*launch) {})
-	try("with tags of kOps' and its own key pair and template", true, func(l *launch) {
+	try("with kOps' tags and its own key pair and template", true, func(l *launch) {
 		l.more = []string{"kubernetes.io/cluster/prod.example.com", "k8s.io/role/node", "kops.k8s.io/instancegroup",
 			"cast:managed-by"}
 		l.keyPair, l.template = &own, &own
 	})
-	try("with a role of the user's making", true, func(l *launch) { l.role = aRole.arn(own) })
+	try("with a role created by the user", true, func(l *launch) { l.role = aRole.arn(own) })
 
 	try("with another cluster's tag", false, func(l *launch) { l.instance = other })
 	try("without a tag", false, func(l *launch) { l.instance = untagged })
-	try("with another cluster's tag beside its own", false,
+	try("with its own and another cluster's tag", false,
 		func(l *launch) { l.more = []string{"kubernetes.io/cluster/staging.example.com"} })
-	try("with the cluster's tag once more in another case", false,
+	try("with the cluster's tag repeated in another case", false,
 		func(l *launch) { l.more = []string{"kubernetescluster"} })
 	try("in another cluster's subnet", false, func(l *launch) { l.subnet = other })
 	try("in another cluster's subnet of the same VPC", false, func(l *launch) { l.subnet = neighbour })
-	try("in a subnet of the VPC that is no cluster's", false, func(l *launch) { l.subnet = untagged })
+	try("in an untagged subnet of the VPC", false, func(l *launch) { l.subnet = untagged })
 	try("with another cluster's security group", false, func(l *launch) { l.group = other })
 	try("with another cluster's security group of the same VPC", false, func(l *launch) { l.group = neighbour })
-	try("with a security group of the VPC that is no cluster's", false, func(l *launch) { l.group = untagged })
+	try("with an untagged security group of the VPC", false, func(l *launch) { l.group = untagged })
 	try("with another cluster's key pair", false, func(l *launch) { l.keyPair = &other })
 	try("from another cluster's template", false, func(l *launch) { l.template = &other })
-	try("with an interface that is there already", false, func(l *launch) { l.ready = true })
+	try("with an existing interface", false, func(l *launch) { l.ready = true })
 	try("with an administrator's role", false, func(l *launch) { l.role = "arn:aws:iam::" + account + ":role/Admin" })
 	try("with the role of the control plane", false,
 		func(l *launch) { l.role = "arn:aws:iam::" + account + ":role/masters.prod.example.com" })
 	try("with another cluster's role", false, func(l *launch) { l.role = aNodesRole.arn(other) })
-	try("with a role of another cluster's user's making", false, func(l *launch) { l.role = aRole.arn(other) })
+	try("with a role created by another cluster's user", false, func(l *launch) { l.role = aRole.arn(other) })
 	try("with the function's role", false, func(l *launch) { l.role = aFunctionRole.arn(own) })
 	for what, th := range own.others(byRegion, clusterB) {
 		try(what, false, func(l *launch) { l.instance, l.subnet, l.group = th, th, th })

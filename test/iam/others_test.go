@@ -12,8 +12,8 @@ func TestInstancesOfOthersStayOutOfGroups(t *testing.T) {
 	own, other, untagged, _ := someThings()
 	// Auto Scaling checks only the group's owner: an attached instance could be terminated with the group.
 	d.never(aGroup.arn(own), own.facts(), "autoscaling:AttachInstances", "autoscaling:AttachLoadBalancerTargetGroups",
-		"autoscaling:PutLifecycleHook",
-		"autoscaling:PutScalingPolicy", "autoscaling:StartInstanceRefresh", "autoscaling:CreateAutoScalingGroup")
+		"autoscaling:PutLifecycleHook", "autoscaling:PutScalingPolicy", "autoscaling:StartInstanceRefresh",
+		"autoscaling:CreateAutoScalingGroup")
 	for _, th := range []thing{own, other, untagged} {
 		d.never(aGroup.arn(th), with(facts{"aws:RequestTag/KubernetesCluster": "prod.example.com",
 			"aws:TagKeys": []string{"KubernetesCluster"}})(th),
@@ -23,10 +23,10 @@ func TestInstancesOfOthersStayOutOfGroups(t *testing.T) {
 			"ec2:DeleteLaunchTemplate")
 	}
 	for name, f := range map[string]facts{
-		"another cluster's subnets":  {"autoscaling:VPCZoneIdentifiers": []string{"subnet-0b0b0b0b"}},
-		"a launch configuration":     {"autoscaling:LaunchConfigurationName": "theirs"},
-		"a template":                 {"autoscaling:LaunchTemplateVersionSpecified": "false"},
-		"a certain template version": {"autoscaling:LaunchTemplateVersionSpecified": "true"},
+		"another cluster's subnets":   {"autoscaling:VPCZoneIdentifiers": []string{"subnet-0b0b0b0b"}},
+		"a launch configuration":      {"autoscaling:LaunchConfigurationName": "theirs"},
+		"a template":                  {"autoscaling:LaunchTemplateVersionSpecified": "false"},
+		"a specific template version": {"autoscaling:LaunchTemplateVersionSpecified": "true"},
 	} {
 		d.add("giving its own group "+name,
 			d.actor.does("autoscaling:UpdateAutoScalingGroup", aGroup.arn(own), with(f)(own)))
@@ -85,14 +85,14 @@ func TestFunctionsAndRulesOfOtherClusters(t *testing.T) {
 		own.arn("lambda", "function:cast-kops-"),
 	} {
 		d.never(theirs, own.facts(), "lambda:CreateFunction", "lambda:UpdateFunctionCode",
-			"lambda:UpdateFunctionConfiguration", "lambda:DeleteFunction",
-			"lambda:RemovePermission", "lambda:PutFunctionEventInvokeConfig")
+			"lambda:UpdateFunctionConfiguration", "lambda:DeleteFunction", "lambda:RemovePermission",
+			"lambda:PutFunctionEventInvokeConfig")
 		d.never(theirs, with(facts{"lambda:Principal": "events.amazonaws.com"})(own), "lambda:AddPermission")
 	}
 	for _, who := range []string{"*", otherAccount, "arn:aws:iam::" + otherAccount + ":root", "s3.amazonaws.com"} {
 		d.never(function, with(facts{"lambda:Principal": who})(own), "lambda:AddPermission")
 	}
-	d.add("giving its function another's role",
+	d.add("giving its function another cluster's role",
 		d.actor.does("lambda:UpdateFunctionConfiguration", function, own.facts()),
 		d.actor.does("iam:PassRole", aFunctionRole.arn(other), facts{"iam:PassedToService": "lambda.amazonaws.com"}))
 	d.add("creating its function with an administrator's role",
@@ -111,10 +111,10 @@ func TestFunctionsAndRulesOfOtherClusters(t *testing.T) {
 			"events:DisableRule")
 	}
 	for name, targets := range map[string][]string{
-		"another's function":        {clusterB.FunctionARN()},
-		"a function beside its own": {clusterA.FunctionARN(), own.arn("lambda", "function:payments")},
-		"an action of EC2's":        {own.arn("events", "target/terminate-instance")},
-		"a queue":                   {clusterB.Queues[0]},
+		"another cluster's function":   {clusterB.FunctionARN()},
+		"its own and another function": {clusterA.FunctionARN(), own.arn("lambda", "function:payments")},
+		"an EC2 action":                {own.arn("events", "target/terminate-instance")},
+		"a queue":                      {clusterB.Queues[0]},
 	} {
 		d.add("sending its rule's events to "+name,
 			d.actor.does("events:PutTargets", rule, with(facts{"events:TargetArn": targets})(own)))

@@ -20,9 +20,9 @@ func subjects(v iam.Values) []subject {
 	return []subject{
 		{userOf(v), userRows},
 		{functionOf(v, false), functionRows},
-		{functionOf(v, false).asTheGuideHasIt(), functionRows},
+		{functionOf(v, false).withGuidePermissions(), functionRows},
 		{functionOf(v, true), lambdaRows},
-		{functionOf(v, true).asTheGuideHasIt(), lambdaRows},
+		{functionOf(v, true).withGuidePermissions(), lambdaRows},
 		{installerOf(v), installerRows},
 	}
 }
@@ -69,7 +69,7 @@ func (a actor) calls(r row, own, other iam.Values) []call {
 		})
 	}
 	for _, action := range r.actions {
-		try(action, "of its own", thingOf(own), true)
+		try(action, "of its own cluster", thingOf(own), true)
 		if forced(a, action) {
 			continue
 		}

@@ -13,8 +13,8 @@ type row struct {
 
 // Reasons for blindness. The first is checked against AWS's documentation.
 const (
-	notSent = "AWS does not tell IAM"
-	tagSays = "the tag alone says whose it is"
+	notSent = "AWS does not send the VPC to IAM"
+	tagSays = "the tag alone identifies the cluster"
 )
 
 // The tags that the handler writes, and one that anybody may write.
@@ -30,9 +30,9 @@ var userRows = []row{
 		"ec2:ModifyInstanceAttribute"},
 		on: anInstance, blind: map[aspect]string{byVPC: notSent}},
 	{actions: []string{"autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoScalingGroup",
-		"autoscaling:DeleteAutoScalingGroup",
-		"autoscaling:SuspendProcesses", "autoscaling:ResumeProcesses", "autoscaling:DetachInstances",
-		"autoscaling:TerminateInstanceInAutoScalingGroup", "autoscaling:SetInstanceProtection"}, on: aGroup},
+		"autoscaling:DeleteAutoScalingGroup", "autoscaling:SuspendProcesses", "autoscaling:ResumeProcesses",
+		"autoscaling:DetachInstances", "autoscaling:TerminateInstanceInAutoScalingGroup",
+		"autoscaling:SetInstanceProtection"}, on: aGroup},
 
 	// RunInstances: IAM checks each of these.
 	{actions: []string{"ec2:RunInstances"}, on: aNewInstance, facts: created("RunInstances")},
@@ -51,8 +51,8 @@ var userRows = []row{
 	{actions: []string{"ec2:CreateSecurityGroup"}, on: aNewSecurityGroup, facts: created("CreateSecurityGroup")},
 	{actions: []string{"ec2:CreateSecurityGroup"}, on: aVPC},
 	{actions: []string{"ec2:DeleteSecurityGroup", "ec2:AuthorizeSecurityGroupIngress",
-		"ec2:AuthorizeSecurityGroupEgress",
-		"ec2:RevokeSecurityGroupIngress", "ec2:RevokeSecurityGroupEgress"}, on: aSecurityGroup},
+		"ec2:AuthorizeSecurityGroupEgress", "ec2:RevokeSecurityGroupIngress",
+		"ec2:RevokeSecurityGroupEgress"}, on: aSecurityGroup},
 	{actions: []string{"ec2:CreateKeyPair", "ec2:ImportKeyPair"}, on: aNewKeyPair, facts: created("CreateKeyPair")},
 	{actions: []string{"ec2:DeleteKeyPair"}, on: aKeyPair},
 
@@ -85,16 +85,14 @@ var userRows = []row{
 		on:    kind{"function in the VPC", aFunction.arn, []aspect{byVPC}},
 		facts: func(t thing) facts { return facts{"aws:RequestedRegion": t.region, "lambda:VpcIds": t.vpc} }},
 	{actions: []string{"lambda:GetFunction", "lambda:GetFunctionConfiguration", "lambda:GetPolicy",
-		"lambda:UpdateFunctionCode", "lambda:DeleteFunction",
-		"lambda:TagResource", "lambda:RemovePermission", "lambda:PutFunctionEventInvokeConfig",
-		"lambda:DeleteFunctionEventInvokeConfig"}, on: aFunction},
+		"lambda:UpdateFunctionCode", "lambda:DeleteFunction", "lambda:TagResource", "lambda:RemovePermission",
+		"lambda:PutFunctionEventInvokeConfig", "lambda:DeleteFunctionEventInvokeConfig"}, on: aFunction},
 	{actions: []string{"lambda:AddPermission"}, on: aFunction,
 		facts: with(facts{"lambda:Principal": "events.amazonaws.com"})},
 	{actions: []string{"iam:PassRole"}, on: aFunctionRole,
 		facts: with(facts{"iam:PassedToService": "lambda.amazonaws.com"})},
 	{actions: []string{"events:PutRule", "events:DescribeRule", "events:EnableRule", "events:DisableRule",
-		"events:DeleteRule", "events:TagResource",
-		"events:ListTargetsByRule", "events:RemoveTargets"}, on: aRule},
+		"events:DeleteRule", "events:TagResource", "events:ListTargetsByRule", "events:RemoveTargets"}, on: aRule},
 	{actions: []string{"events:PutTargets"}, on: aRule, facts: func(t thing) facts {
 		return with(facts{"events:TargetArn": []string{t.arn("lambda", last(t.name.FunctionARN()))}})(t)
 	}},
@@ -123,7 +121,7 @@ var lambdaRows = []row{
 	{actions: []string{"ec2:CreateNetworkInterface"}, on: theSubnet},
 	{actions: []string{"ec2:CreateNetworkInterface"}, on: theSecurityGroup},
 	{actions: []string{"ec2:CreateNetworkInterface"},
-		on: kind{"network interface to be", aNewInterface.arn, []aspect{byRegion, byAccount}}},
+		on: kind{"new network interface", aNewInterface.arn, []aspect{byRegion, byAccount}}},
 	{actions: []string{"ec2:DeleteNetworkInterface", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"},
 		on: itsInterface},
 }
@@ -131,16 +129,14 @@ var lambdaRows = []row{
 // installerRows are the calls of the person who onboards a cluster.
 var installerRows = []row{
 	{actions: []string{"iam:GetUser", "iam:CreateUser", "iam:DeleteUser", "iam:TagUser", "iam:UntagUser",
-		"iam:ListUserTags", "iam:ListAttachedUserPolicies",
-		"iam:ListUserPolicies", "iam:GetUserPolicy", "iam:PutUserPolicy", "iam:DeleteUserPolicy", "iam:ListAccessKeys",
-		"iam:GetAccessKeyLastUsed",
+		"iam:ListUserTags", "iam:ListAttachedUserPolicies", "iam:ListUserPolicies", "iam:GetUserPolicy",
+		"iam:PutUserPolicy", "iam:DeleteUserPolicy", "iam:ListAccessKeys", "iam:GetAccessKeyLastUsed",
 		"iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey", "iam:ListGroupsForUser"}, on: aUser},
 	{actions: []string{"iam:AttachUserPolicy", "iam:DetachUserPolicy"}, on: aUser,
 		facts: attaching(account, "CASTKopsPolicyV2", thing.facts)},
 	{actions: []string{"iam:GetRole", "iam:CreateRole", "iam:DeleteRole", "iam:UpdateAssumeRolePolicy", "iam:TagRole",
-		"iam:UntagRole", "iam:ListRoleTags",
-		"iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:GetRolePolicy", "iam:PutRolePolicy",
-		"iam:DeleteRolePolicy",
+		"iam:UntagRole", "iam:ListRoleTags", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies",
+		"iam:GetRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy",
 		"iam:ListInstanceProfilesForRole"}, on: aFunctionRole},
 	{actions: []string{"iam:AttachRolePolicy", "iam:DetachRolePolicy"}, on: aFunctionRole,
 		facts: attaching("aws", "CloudWatchLogsFullAccess", thing.facts)},
@@ -148,13 +144,11 @@ var installerRows = []row{
 	{actions: policyActions, on: sharedPolicy(iam.Document{Name: "CastKopsPolicyV2"})},
 	{actions: policyActions, on: sharedPolicy(iam.Boundary)},
 	{actions: []string{"secretsmanager:DescribeSecret", "secretsmanager:CreateSecret", "secretsmanager:PutSecretValue",
-		"secretsmanager:TagResource",
-		"secretsmanager:DeleteSecret"}, on: aSecret},
+		"secretsmanager:TagResource", "secretsmanager:DeleteSecret"}, on: aSecret},
 	{actions: []string{"s3:GetObject"}, on: aStateFile},
 	{actions: []string{"lambda:GetFunction", "lambda:DeleteFunction"},
 		on: kind{"original function", func(t thing) string {
-			return t.arn("lambda",
-				"function:cast-ai-ec2-events-handler")
+			return t.arn("lambda", "function:cast-ai-ec2-events-handler")
 		}, []aspect{byRegion, byAccount}}},
 	{actions: []string{"events:DescribeRule", "events:ListTargetsByRule", "events:RemoveTargets", "events:DeleteRule"},
 		on: kind{"original rule", func(t thing) string { return t.arn("events", "rule/cast-ai-spot") },
@@ -162,8 +156,8 @@ var installerRows = []row{
 }
 
 var policyActions = []string{"iam:GetPolicy", "iam:CreatePolicy", "iam:DeletePolicy", "iam:TagPolicy",
-	"iam:ListPolicyTags", "iam:ListPolicyVersions",
-	"iam:GetPolicyVersion", "iam:CreatePolicyVersion", "iam:DeletePolicyVersion", "iam:ListEntitiesForPolicy"}
+	"iam:ListPolicyTags", "iam:ListPolicyVersions", "iam:GetPolicyVersion", "iam:CreatePolicyVersion",
+	"iam:DeletePolicyVersion", "iam:ListEntitiesForPolicy"}
 
 // bounded are the facts of a role with the account's boundary.
 func bounded(t thing) facts {

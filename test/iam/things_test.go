@@ -72,7 +72,7 @@ func (t thing) others(by aspect, other iam.Values) map[string]thing {
 	case byName:
 		return map[string]thing{
 			"with another cluster's name": with(func(c *thing) { c.name = o.name }),
-			"with a name of no cluster":   with(func(c *thing) { c.name = nobody }),
+			"with an unknown name":        with(func(c *thing) { c.name = nobody }),
 		}
 	case byRegion:
 		return map[string]thing{"in another region": with(func(c *thing) { c.region = otherRegion })}
@@ -125,26 +125,22 @@ var (
 	aNewKeyPair       = ec2("key-pair/key-new", byTag)
 
 	anImage = kind{"image", func(t thing) string {
-		return "arn:aws:ec2:" + t.region +
-			"::image/ami-0123456789abcdef0"
+		return "arn:aws:ec2:" + t.region + "::image/ami-0123456789abcdef0"
 	}, []aspect{byRegion}}
 	aSnapshot = kind{"snapshot", func(t thing) string {
-		return "arn:aws:ec2:" + t.region +
-			"::snapshot/snap-0123456789abcdef0"
+		return "arn:aws:ec2:" + t.region + "::snapshot/snap-0123456789abcdef0"
 	}, []aspect{byRegion}}
-	aVPC = kind{"VPC", func(t thing) string { return t.arn("ec2", "vpc/"+t.vpc) },
-		[]aspect{byVPC, byRegion, byAccount}}
+	aVPC   = kind{"VPC", func(t thing) string { return t.arn("ec2", "vpc/"+t.vpc) }, []aspect{byVPC, byRegion, byAccount}}
 	aGroup = kind{"group", func(t thing) string { return groupARN(t, "nodes."+t.name.Cluster) },
 		[]aspect{byTag, byName, byRegion, byAccount}}
 	aStateFile = kind{"specification", func(t thing) string {
-		return "arn:aws:s3:::state/kops/" + t.name.Cluster +
-			"/config"
+		return "arn:aws:s3:::state/kops/" + t.name.Cluster + "/config"
 	}, []aspect{byName}}
 
 	aUser         = global("user", func(v iam.Values) string { return "user/" + iam.UserName(v.Cluster) })
-	aNodesRole    = global("role of nodes", func(v iam.Values) string { return "role/" + v.NodeRoles[0] })
+	aNodesRole    = global("node role", func(v iam.Values) string { return "role/" + v.NodeRoles[0] })
 	aFunctionRole = global("function's role", func(v iam.Values) string { return "role/" + v.FunctionRole })
-	aRole         = global("role of the user's",
+	aRole         = global("role created by the user",
 		func(v iam.Values) string { return "role" + iam.RolePath(v.Cluster) + "cast-node-general" })
 	aProfile = global("instance profile",
 		func(v iam.Values) string { return "instance-profile" + iam.RolePath(v.Cluster) + "cast-node-general" })
@@ -166,8 +162,7 @@ var (
 	aTopic        = regional("topic", "sns", func(v iam.Values) string { return last(v.Topics[0]) })
 
 	// A function's subnet and security group are identified by their IDs.
-	theSubnet = regional("function's subnet", "ec2",
-		func(v iam.Values) string { return "subnet/" + v.Subnets[0] })
+	theSubnet        = regional("function's subnet", "ec2", func(v iam.Values) string { return "subnet/" + v.Subnets[0] })
 	theSecurityGroup = regional("function's security group", "ec2",
 		func(v iam.Values) string { return "security-group/" + v.SecurityGroups[0] })
 	itsInterface = regional("interface in the function's subnet", "ec2",

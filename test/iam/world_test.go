@@ -122,8 +122,8 @@ func functionOf(v iam.Values, lambdaItself bool) actor {
 	return a
 }
 
-// asTheGuideHasIt adds the AWS managed policies that the guide attaches to the function's role.
-func (a actor) asTheGuideHasIt() actor {
+// withGuidePermissions adds the AWS managed policies that the guide attaches to the function's role.
+func (a actor) withGuidePermissions() actor {
 	a.name += " with the guide's permissions"
 	a.documents = append(a.documents, iam.GuideRoleManaged...)
 	return a

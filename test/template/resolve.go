@@ -165,7 +165,7 @@ func (r *resolver) call(name string, argument any) any {
 	case "Fn::FindInMap":
 		return r.Mappings[list[0].(string)][r.value(list[1]).(string)][r.value(list[2]).(string)]
 	}
-	panic("the template uses " + name + ", which nobody has taught the resolver")
+	panic("the template uses " + name + ", which the resolver does not support")
 }
 
 var variable = regexp.MustCompile(`\$\{([^!}][^}]*)\}`)
@@ -213,5 +213,5 @@ func (r *resolver) holds(condition any) bool {
 		}
 		return name == "Fn::And"
 	}
-	panic("the template uses " + name + ", which nobody has taught the resolver")
+	panic("the template uses " + name + ", which the resolver does not support")
 }

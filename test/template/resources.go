@@ -23,7 +23,7 @@ func (r *resolver) ref(name string) any {
 	case "AWS::Lambda::Function":
 		return r.named(name, "FunctionName")
 	}
-	panic("nobody has taught the resolver what Ref gives of " + name)
+	panic("the resolver does not support Ref for " + name)
 }
 
 // attribute is the result of Fn::GetAtt.
@@ -45,7 +45,7 @@ func (r *resolver) attribute(id, attribute string) string {
 	case "AWS::Events::Rule.Arn":
 		return at("events", Region, "rule/"+r.named(id, "Name"))
 	}
-	panic("nobody has taught the resolver what " + id + "." + attribute + " is")
+	panic("the resolver does not support " + id + "." + attribute)
 }
 
 // named returns the name that the template gives a resource. Every resource has one.

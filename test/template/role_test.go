@@ -19,8 +19,7 @@ func TestRoleMatchesDocuments(t *testing.T) {
 		documents []iam.Document
 	}{
 		byDefault: {iam.FunctionRole, func(v *iam.Values) {
-			v.Queues = []string{bare.QueueARN(iam.Outcomes),
-				bare.QueueARN(iam.Failures)}
+			v.Queues = []string{bare.QueueARN(iam.Outcomes), bare.QueueARN(iam.Failures)}
 		},
 			[]iam.Document{iam.HandlerPolicy, iam.RuntimePolicy}},
 		everything: {"CastLambdaRoleForSpot-2", func(v *iam.Values) {

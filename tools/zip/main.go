@@ -1,5 +1,5 @@
-// Command zip packs files so that the same content always gives the same archive, on any machine and any day: Lambda
-// and CloudFormation compare hashes, and so does who wants to know that a release was built from this source.
+// Command zip packs files into a reproducible archive: Lambda and CloudFormation compare hashes, as do users who verify
+// that a release was built from this source.
 package main
 
 import (
@@ -38,11 +38,11 @@ func run(args []string, out io.Writer) error {
 	return err
 }
 
-// epoch is the first time a zip can hold: the files' own times tell of the build, not of what was built.
+// epoch is the earliest time in a zip. It replaces the files' times, which differ between builds.
 var epoch = time.Date(1980, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// pack returns an archive of the files under their base names, where Lambda looks for them. Neither their order nor
-// their times are in it, and of their modes only whether they can be run: the rest is the builder's umask.
+// pack returns an archive of the files under their base names, where Lambda looks for them. It does not depend on their
+// order, times and modes, except for the executable bit.
 func pack(files []string) ([]byte, error) {
 	files = slices.SortedFunc(slices.Values(files), func(a, b string) int {
 		return cmp.Compare(filepath.Base(a), filepath.Base(b))

@@ -27,7 +27,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags.SetOutput(stderr)
 	file := flags.String("config", "", "JSON file that says how to run it")
 	untilEOF := flags.Bool("until-stdin-closes", false,
-		"stop at the end of standard input too: when whoever started it is gone")
+		"also stop when standard input is closed")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

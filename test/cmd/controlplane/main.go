@@ -31,13 +31,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags.IntVar(&cfg.Port, "port", 0, "port of the API server on 127.0.0.1; 0 picks a free one below 32768")
 	flags.DurationVar(&cfg.NodeGrace, "node-grace", cfg.NodeGrace, "time without heartbeats until a node is NotReady")
 	flags.DurationVar(&cfg.MaxWaitForUnmount, "max-wait-for-unmount", cfg.MaxWaitForUnmount,
-		"time until a volume is detached from a node that does not let go of it")
+		"time until a volume is force-detached")
 	flags.Func("apiserver-flag", "a flag for kube-apiserver, like --v=2; may be repeated", func(value string) error {
 		cfg.APIServerFlags = append(cfg.APIServerFlags, value)
 		return nil
 	})
 	untilEOF := flags.Bool("until-stdin-closes", false,
-		"stop at the end of standard input too: when whoever started it is gone")
+		"also stop when standard input is closed")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

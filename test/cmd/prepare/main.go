@@ -14,7 +14,7 @@ import (
 )
 
 func main() {
-	authenticator := flag.Bool("authenticator", false, "build the authenticator too; the demo needs none")
+	authenticator := flag.Bool("authenticator", false, "also build the authenticator, which the demo does not need")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

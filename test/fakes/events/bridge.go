@@ -127,7 +127,7 @@ func (b *Bridge) Deliveries() []Delivery {
 	return slices.Clone(b.deliveries)
 }
 
-func (b *Bridge) tell(d Delivery) {
+func (b *Bridge) record(d Delivery) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.deliveries = append(b.deliveries, d)

@@ -112,7 +112,7 @@ func (b *Bridge) route(ctx context.Context, bus string, e event) error {
 			return fmt.Errorf("%s: %w", *r.Arn, err)
 		}
 		if why != "" {
-			b.tell(Delivery{EventID: e.ID, Rule: *r.Arn, Reason: why})
+			b.record(Delivery{EventID: e.ID, Rule: *r.Arn, Reason: why})
 			continue
 		}
 		of := &eventbridge.ListTargetsByRuleInput{Rule: r.Name, EventBusName: r.EventBusName}
@@ -125,7 +125,7 @@ func (b *Bridge) route(ctx context.Context, bus string, e event) error {
 			if err := b.deliver(ctx, *r.Arn, t, body); err != nil {
 				d.Delivered, d.Reason = false, err.Error()
 			}
-			b.tell(d)
+			b.record(d)
 		}
 	}
 	return nil

@@ -111,9 +111,7 @@ func (r *fixture) evictedOnce(node string) {
 func (r *fixture) neverTwice() (successors int) {
 	r.Helper()
 	all, err := r.cp.KubeletLog()
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	running := map[string]testenv.KubeletRecord{} // by name: the start of the running pod
 	known := map[string]bool{}
 	for _, rec := range all {

@@ -41,9 +41,7 @@ func (r *fixture) stateful(a app, annotations ...string) corev1.Pod {
 			Spec: appsv1.StatefulSetSpec{Replicas: &one, ServiceName: a.name,
 				Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}},
 				Template: t, VolumeClaimTemplates: []corev1.PersistentVolumeClaim{claim}}}, metav1.CreateOptions{})
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	r.waitReady(a.name, 1)
 	return r.only(a.name)
 }
@@ -70,13 +68,7 @@ func (r *fixture) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod 
 		claim := &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}
 		t.Spec.Volumes = []corev1.Volume{{Name: "data",
 			VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: claim}}}
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: t.Labels, Annotations: t.Annotations},
-			Spec: t.Spec}
-		pod, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(), pod, metav1.CreateOptions{})
-		if err != nil {
-			r.Fatal(err)
-		}
-		pods[name] = *pod
+		pods[name] = r.createPod(name, t)
 	}
 	for name := range nodes {
 		r.waitReady(name, 1)
@@ -88,9 +80,7 @@ func (r *fixture) pinWithVolumes(nodes map[string]string) map[string]corev1.Pod 
 func (r *fixture) attached(node string) (volumes []string) {
 	r.Helper()
 	all, err := r.client.StorageV1().VolumeAttachments().List(r.Context(), metav1.ListOptions{})
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	for _, a := range all.Items {
 		if a.Spec.NodeName == node && a.Status.Attached {
 			volumes = append(volumes, *a.Spec.Source.PersistentVolumeName)
@@ -103,9 +93,7 @@ func (r *fixture) attached(node string) (volumes []string) {
 // lose powers the instance off and sets its state in EC2.
 func (r *fixture) lose(instance, state string) {
 	r.Helper()
-	if err := r.cp.PowerOff(r.Context(), instance); err != nil {
-		r.Fatal(err)
-	}
+	must(r, r.cp.PowerOff(r.Context(), instance))
 	r.aws.SetState(instance, state)
 }
 
@@ -129,9 +117,7 @@ func (r *fixture) runsElsewhere(before corev1.Pod, node string) {
 		r.Errorf("the volume of %s is not on %s: %v", now.Name, node, r.attached(node))
 	}
 	all, err := r.cp.KubeletLog()
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	var seen []testenv.KubeletEvent
 	for _, rec := range all {
 		if rec.Namespace == r.namespace && rec.Pod == before.Name && rec.UID != string(before.UID) {
@@ -245,9 +231,7 @@ func TestCleanUpAfterStop(t *testing.T) {
 		now, _ := r.aws.Instance(victim.id)
 		return now.State == "running"
 	})
-	if err := r.cp.PowerOn(t.Context(), victim.id); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.cp.PowerOn(t.Context(), victim.id))
 	r.outcome(r.invoke(s, r.changed(victim.id, "running")), spot.Recovered)
 	after := r.getNode(victim.id)
 	state := func(n *corev1.Node) string {
@@ -258,10 +242,7 @@ func TestCleanUpAfterStop(t *testing.T) {
 	}
 	here := r.template(app{name: "here"})
 	here.Spec.NodeSelector = map[string]string{corev1.LabelHostname: victim.id}
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "here", Labels: here.Labels}, Spec: here.Spec}
-	if _, err := r.client.CoreV1().Pods(r.namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	r.createPod("here", here)
 	r.waitReady("here", 1)
 	r.waitReady("logs", 2)
 	r.runsElsewhere(db, other)

@@ -63,9 +63,7 @@ func (w *realWorld) AddClaim(t *testing.T, node string) string {
 	}
 	owner := metav1.OwnerReference{APIVersion: "karpenter.sh/v1", Kind: "NodeClaim", Name: name, UID: uid}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"ownerReferences": []metav1.OwnerReference{owner}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if _, err := w.client.CoreV1().Nodes().Patch(t.Context(), node, types.MergePatchType, patch,
 		metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
@@ -86,12 +84,8 @@ func (w *realWorld) claimUID(t *testing.T, name string) types.UID {
 	if apierrors.IsNotFound(err) {
 		return ""
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var claim metav1.PartialObjectMetadata
-	if err := json.Unmarshal(body, &claim); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal(body, &claim))
 	return claim.UID
 }

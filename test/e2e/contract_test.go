@@ -22,9 +22,7 @@ func TestClusterContract(t *testing.T) {
 	spottest.ClusterContract(t, func(t *testing.T, check func(*testing.T, spottest.World)) {
 		r := newFixture(t)
 		c, err := kube.New(r.cp.TokenConfig(shared.token))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		check(t, &realWorld{fixture: r, cluster: c})
 	})
 }
@@ -41,9 +39,7 @@ func (w *realWorld) Cluster() spottest.ClusterUnderTest { return w.cluster }
 func (w *realWorld) AddNode(t *testing.T) spot.Node {
 	t.Helper()
 	n, err := w.cluster.NodeNamed(t.Context(), w.node())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return n
 }
 
@@ -78,13 +74,9 @@ func (w *realWorld) AddPod(t *testing.T, p spottest.PodSpec) spot.Pod {
 	var found spot.Pod
 	w.eventually(name+" to be listed in its current version", func() bool {
 		now, err := w.client.CoreV1().Pods(w.namespace).Get(t.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		pods, err := spottest.PodsOn(t.Context(), w.cluster, p.Node)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, pod := range pods {
 			if pod.Name == name && pod.Version == now.ResourceVersion {
 				found = pod
@@ -106,16 +98,12 @@ func (w *realWorld) Cordon(t *testing.T, node, manager string) {
 	t.Helper()
 	_, err := w.client.CoreV1().Nodes().Patch(t.Context(), node, types.StrategicMergePatchType,
 		[]byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{FieldManager: manager})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 }
 
 func (w *realWorld) PowerOff(t *testing.T, node string) {
 	t.Helper()
-	if err := w.cp.PowerOff(t.Context(), node); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.cp.PowerOff(t.Context(), node))
 	time.Sleep(time.Second) // the kubelet must notice
 }
 
@@ -123,9 +111,7 @@ func (w *realWorld) Release(t *testing.T, p spot.Pod) {
 	t.Helper()
 	_, err := w.client.CoreV1().Pods(p.Namespace).Patch(context.WithoutCancel(t.Context()), p.Name,
 		types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 }
 
 func (w *realWorld) SIGTERM(p spot.Pod) (spottest.SIGTERM, bool) {

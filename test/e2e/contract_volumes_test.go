@@ -17,16 +17,12 @@ func (w *realWorld) disk(claim string) string {
 			Spec: corev1.PersistentVolumeSpec{Capacity: size, AccessModes: modes,
 				PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
 				PersistentVolumeSource:        corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: "ebs.csi.aws.com", VolumeHandle: "vol-" + name}}}}, metav1.CreateOptions{})
-	if err != nil {
-		w.Fatal(err)
-	}
+	must(w, err)
 	none := ""
 	_, err = w.client.CoreV1().PersistentVolumeClaims(w.namespace).Create(w.Context(),
 		&corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: claim},
 			Spec: corev1.PersistentVolumeClaimSpec{AccessModes: modes, VolumeName: name, StorageClassName: &none,
 				Resources: corev1.VolumeResourceRequirements{Requests: size}}}, metav1.CreateOptions{})
-	if err != nil {
-		w.Fatal(err)
-	}
+	must(w, err)
 	return claim
 }

@@ -150,9 +150,7 @@ func TestRetryAfterCrash(t *testing.T) {
 	}
 	r.eventually("SIGTERM for two pods", func() bool { return len(r.kubelet(testenv.PodSigTerm)) == 2 })
 	s.KillAll()
-	if err := s.Drain(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Drain(t.Context()))
 	rec := r.onlyRecord()
 	if rec.RequestContext.Condition != fakelambda.Success || rec.RequestContext.ApproximateInvokeCount != 2 {
 		t.Errorf("%+v", rec.RequestContext)
@@ -183,9 +181,7 @@ func TestAsynchronousFailure(t *testing.T) {
 	if _, err := s.Invoke(t.Context(), function, fakelambda.Event, []byte(`{"source":"aws.ec2"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Drain(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Drain(t.Context()))
 	if rec := r.onlyRecord(); rec.RequestContext.Condition != fakelambda.RetriesExhausted ||
 		!strings.Contains(string(rec.ResponsePayload), "detail-type") {
 		t.Errorf("%+v: %s", rec.RequestContext, rec.ResponsePayload)
@@ -199,9 +195,7 @@ const closedPort = "127.0.0.1:1"
 func blackHole(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { l.Close() })
 	return l.Addr().String()
 }

@@ -310,9 +310,7 @@ func TestSelfCheck(t *testing.T) {
 	r := newFixture(t)
 	ours := r.targets(1)[0]
 	other, err := r.cp.ServiceAccountToken(t.Context(), r.namespace, "default", time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, c := range []struct {
 		token  string
 		result selfcheck.Readiness

@@ -46,9 +46,7 @@ func sampleNames(t *testing.T) (names []string) {
 func readSample(t *testing.T, name string) []byte {
 	t.Helper()
 	event, err := os.ReadFile(filepath.Join(samples, name+".json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return event
 }
 
@@ -74,9 +72,7 @@ func (r *fixture) sample(name string, age time.Duration, names map[string]string
 	event = []byte(strings.NewReplacer(replace...).Replace(string(event)))
 	event = sampleID.ReplaceAll(event, []byte(`"id": "`+r.namespace+"-"+name+`"`))
 	var envelope struct{ Time time.Time }
-	if err := json.Unmarshal(event, &envelope); err != nil {
-		r.Fatal(err)
-	}
+	must(r, json.Unmarshal(event, &envelope))
 	move := time.Now().Add(-age).Truncate(time.Second).Sub(envelope.Time.Truncate(time.Second))
 	return sampleTime.ReplaceAllFunc(event, func(field []byte) []byte {
 		part := sampleTime.FindSubmatch(field)

@@ -89,7 +89,7 @@ type fixture struct {
 	env       map[string]string // of the function
 	began     time.Time
 
-	logs    *lockedBuffer
+	logs    *fakelambda.Log
 	mu      sync.Mutex
 	records []fakelambda.Record
 	number  int // of the fixture
@@ -112,16 +112,14 @@ func newSerialFixture(t *testing.T) *fixture {
 	n := fixtures.Add(1)
 	r := &fixture{T: t, cp: shared.cp, client: shared.cp.Client(), namespace: fmt.Sprintf("e2e-%02d", n),
 		aws:   spottest.NewAWS(region),
-		began: time.Now(), logs: &lockedBuffer{}, number: int(n)}
+		began: time.Now(), logs: &fakelambda.Log{}, number: int(n)}
 	r.aws.CountIDsFrom(r.number << 20)
 	var err error
 	if r.fake, err = fakeaws.Start(r.aws, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.fake.Close() })
-	if err := r.cp.CreateNamespace(t.Context(), r.namespace); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.cp.CreateNamespace(t.Context(), r.namespace))
 	var registering sync.WaitGroup
 	r.aws.OnLaunch(func(i spottest.Instance) {
 		if t.Context().Err() != nil {
@@ -167,9 +165,7 @@ func (r *fixture) actingEnv() map[string]string {
 func (r *fixture) file(name, content string) string {
 	r.Helper()
 	path := filepath.Join(r.TempDir(), name)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		r.Fatal(err)
-	}
+	must(r, os.WriteFile(path, []byte(content), 0o600))
 	return path
 }
 
@@ -206,18 +202,14 @@ func (r *fixture) instance(change ...func(*spottest.Instance)) spottest.Instance
 func (r *fixture) node() string {
 	r.Helper()
 	i := r.instance()
-	if err := r.register(i, i.ID); err != nil {
-		r.Fatal(err)
-	}
+	must(r, r.register(i, i.ID))
 	return i.ID
 }
 
 func (r *fixture) moto() *testenv.Moto {
 	r.Helper()
 	moto, err := testenv.StartMoto(r.Context(), r.TempDir())
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	r.Cleanup(func() {
 		if err := moto.Stop(); err != nil {
 			r.Error(err)
@@ -241,9 +233,7 @@ func (r *fixture) service() *fakelambda.Service {
 		Functions: []fakelambda.Function{{Name: function, Bootstrap: shared.bootstrap, Environment: r.env,
 			Timeout: 15 * time.Minute, MemorySize: 256, Logs: r.logs,
 			Async: fakelambda.AsyncConfig{MaximumRetryAttempts: &one, OnSuccess: keep, OnFailure: keep}}}})
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	r.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			r.Error(err)
@@ -262,18 +252,14 @@ func (r *fixture) warning(kind spot.Kind, instance string, age time.Duration) sp
 func (r *fixture) encode(in spot.Interruption) []byte {
 	r.Helper()
 	event, err := eventbridge.Encode(in)
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	return event
 }
 
 func (r *fixture) invoke(s *fakelambda.Service, event []byte) fakelambda.Result {
 	r.Helper()
 	res, err := s.Invoke(r.Context(), function, fakelambda.RequestResponse, event)
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	return res
 }
 
@@ -291,9 +277,7 @@ func (r *fixture) outcome(res fakelambda.Result, want spot.Result) spot.Outcome 
 	var out spot.Outcome
 	d := json.NewDecoder(bytes.NewReader(res.Payload))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&out); err != nil {
-		r.Fatal(err)
-	}
+	must(r, d.Decode(&out))
 	if out.Result != want {
 		r.Fatalf("the result is %s, want %s: %s", out.Result, want, res.Payload)
 	}
@@ -308,25 +292,6 @@ func (r *fixture) failure(event []byte) string {
 		r.Fatalf("no error: %s", res.Payload)
 	}
 	var e struct{ ErrorMessage string }
-	if err := json.Unmarshal(res.Payload, &e); err != nil {
-		r.Fatal(err)
-	}
+	must(r, json.Unmarshal(res.Payload, &e))
 	return e.ErrorMessage
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -40,9 +39,7 @@ func (r *fixture) join(all ...target) {
 		nodes = append(nodes, testenv.Node{InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
 			Labels: map[string]string{"e2e": r.namespace}})
 	}
-	if err := r.cp.CreateNodes(r.Context(), nodes...); err != nil {
-		r.Fatal(err)
-	}
+	must(r, r.cp.CreateNodes(r.Context(), nodes...))
 }
 
 func (r *fixture) label(node, key, value string) {
@@ -63,11 +60,7 @@ func (r *fixture) pin(a app, node string) {
 	r.Helper()
 	t := r.template(a)
 	t.Spec.NodeName = node
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: a.name, Labels: t.Labels, Annotations: t.Annotations},
-		Spec: t.Spec}
-	if _, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(), pod, metav1.CreateOptions{}); err != nil {
-		r.Fatal(err)
-	}
+	r.createPod(a.name, t)
 }
 
 // send invokes the function with an event and returns a channel for the result.

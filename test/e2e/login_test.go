@@ -69,9 +69,7 @@ func TestIAMAuthentication(t *testing.T) {
 		t.Errorf("%d pods remain", n)
 	}
 	log, err := r.cp.AuditLog()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var evictions int
 	for _, q := range log {
 		if q.User == iamUser && q.Namespace == r.namespace && q.Subresource == "eviction" {
@@ -169,9 +167,7 @@ func TestClockRefused(t *testing.T) {
 func TestSecretIsReloaded(t *testing.T) {
 	t.Parallel()
 	wrongCA, _, err := cert.GenerateSelfSignedCertKey("api.internal."+cluster, nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	expired := "eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjE3NjcyMjU2MDB9.c2ln"
 	for name, keep := range map[string]func(t *testing.T, url string) (login string, put func(token, ca string)){
 		"in Secrets Manager": inSecretsManager,
@@ -227,9 +223,7 @@ func motoConfig(url string) aws.Config {
 func both(t *testing.T, token, ca string) *string {
 	t.Helper()
 	b, err := json.Marshal(map[string]string{"token": token, "ca": ca})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return aws.String(string(b))
 }
 
@@ -242,9 +236,7 @@ func inSecretsManager(t *testing.T, url string) (string, func(token, ca string))
 	return "secretsmanager:cast/prod", func(token, ca string) {
 		_, err := client.PutSecretValue(t.Context(),
 			&secretsmanager.PutSecretValueInput{SecretId: aws.String("cast/prod"), SecretString: both(t, token, ca)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 }
 
@@ -254,9 +246,7 @@ func inParameterStore(t *testing.T, url string) (string, func(token, ca string))
 		_, err := client.PutParameter(t.Context(),
 			&ssm.PutParameterInput{Name: aws.String("/cast/prod"), Value: both(t, token, ca),
 				Type: ssmtypes.ParameterTypeSecureString, Overwrite: aws.Bool(true)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 }
 

@@ -21,9 +21,7 @@ func (r *fixture) statefulSet(a app) {
 				Selector:    &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}},
 				Template:    r.template(a)}},
 		metav1.CreateOptions{})
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	r.waitReady(a.name, int(a.replicas))
 }
 

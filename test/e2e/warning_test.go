@@ -128,13 +128,9 @@ func TestRoundTrips(t *testing.T) {
 	const pods = 3
 	r.deploy(app{name: "web", replicas: pods})
 	target, err := url.Parse(r.cp.AdminConfig().Host)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	transport, err := rest.TransportFor(rest.AnonymousClientConfig(r.cp.AdminConfig()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	apiServer := &httputil.ReverseProxy{Transport: transport,
 		Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}
 	var mu sync.Mutex
@@ -206,9 +202,7 @@ func TestNodeNames(t *testing.T) {
 			r := newFixture(t)
 			i := r.instance(c.instance)
 			victim := c.node(i)
-			if err := r.register(i, victim); err != nil {
-				t.Fatal(err)
-			}
+			must(t, r.register(i, victim))
 			r.deploy(app{name: "web", replicas: 2})
 			out := r.handle(r.warning(spot.SpotTerminate, i.ID, 0), spot.Drained)
 			if out.Node != victim || !r.getNode(victim).Spec.Unschedulable || len(r.podsOn(victim)) != 0 {
@@ -276,9 +270,7 @@ func TestNodeRegistersLate(t *testing.T) {
 		registered <- r.register(i, i.ID)
 	}()
 	out := r.handle(in, spot.Drained)
-	if err := <-registered; err != nil {
-		t.Fatal(err)
-	}
+	must(t, <-registered)
 	if *out.Timings.Cordoned < 5 || *out.Timings.Cordoned > 12 || !r.getNode(i.ID).Spec.Unschedulable {
 		t.Errorf("cordoned %v s after the event", *out.Timings.Cordoned)
 	}
@@ -400,9 +392,7 @@ func TestForbiddenAndExpired(t *testing.T) {
 	event := r.encode(r.warning(spot.SpotTerminate, victim, 0))
 
 	other, err := r.cp.ServiceAccountToken(t.Context(), r.namespace, "default", time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for name, c := range map[string]struct{ token, want string }{
 		"forbidden": {other, "deploy/rbac.yaml"},
 		"foreign":   {"eyJhbGciOiJSUzI1NiJ9.e30.c2ln", "the token belongs to another cluster"},
@@ -462,9 +452,7 @@ func TestRBACIsMinimal(t *testing.T) {
 	cfg := r.cp.TokenConfig(shared.token)
 	cfg.UserAgent = probeAgent
 	handler, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if _, err := handler.CoreV1().Secrets("kube-system").List(t.Context(),
 		metav1.ListOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("the handler may list secrets: %v", err)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/url"
+	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -54,9 +55,7 @@ func (r *fixture) deploy(apps ...app) {
 				Spec: appsv1.DeploymentSpec{Replicas: &a.replicas,
 					Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": a.name}},
 					Template: r.template(a)}}, metav1.CreateOptions{})
-		if err != nil {
-			r.Fatal(err)
-		}
+		must(r, err)
 	}
 	for _, a := range apps {
 		r.waitReady(a.name, int(a.replicas))
@@ -70,9 +69,7 @@ func (r *fixture) daemon(name string) {
 		&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}},
 				Template: r.template(app{name: name})}}, metav1.CreateOptions{})
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	r.waitReady(name, 1)
 }
 
@@ -82,13 +79,18 @@ func (r *fixture) mirror(name, node string) {
 	t := r.template(app{name: name})
 	t.Annotations[corev1.MirrorPodAnnotationKey] = "x"
 	t.Spec.NodeName = node
-	_, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(),
-		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name + "-" + node, Labels: t.Labels,
-			Annotations: t.Annotations}, Spec: t.Spec}, metav1.CreateOptions{})
-	if err != nil {
-		r.Fatal(err)
-	}
+	r.createPod(name+"-"+node, t)
 	r.waitReady(name, 1)
+}
+
+// createPod creates a pod without an owner.
+func (r *fixture) createPod(name string, t corev1.PodTemplateSpec) corev1.Pod {
+	r.Helper()
+	t.Name = name
+	pod, err := r.client.CoreV1().Pods(r.namespace).Create(r.Context(),
+		&corev1.Pod{ObjectMeta: t.ObjectMeta, Spec: t.Spec}, metav1.CreateOptions{})
+	must(r, err)
+	return *pod
 }
 
 func (r *fixture) guard(app string, available int) (lift func()) {
@@ -104,9 +106,7 @@ func (r *fixture) guardPods(name string, labels map[string]string, available int
 	_, err := budgets.Create(r.Context(), &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: &min,
 			Selector: &metav1.LabelSelector{MatchLabels: labels}}}, metav1.CreateOptions{})
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	r.eventually("the budget of "+name+" to be observed", func() bool {
 		b, err := budgets.Get(r.Context(), name, metav1.GetOptions{})
 		return err == nil && b.Status.ObservedGeneration == b.Generation && b.Status.CurrentHealthy >= int32(available)
@@ -121,9 +121,7 @@ func (r *fixture) guardPods(name string, labels map[string]string, available int
 func (r *fixture) pods(selector string) []corev1.Pod {
 	r.Helper()
 	l, err := r.client.CoreV1().Pods(r.namespace).List(r.Context(), metav1.ListOptions{LabelSelector: selector})
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	return l.Items
 }
 
@@ -155,9 +153,7 @@ func (r *fixture) waitReady(app string, n int) {
 func (r *fixture) getNode(name string) *corev1.Node {
 	r.Helper()
 	n, err := r.client.CoreV1().Nodes().Get(r.Context(), name, metav1.GetOptions{})
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	return n
 }
 
@@ -190,9 +186,7 @@ func (r *fixture) record(pod string, event testenv.KubeletEvent) testenv.Kubelet
 func (r *fixture) kubelet(event testenv.KubeletEvent) (recs []testenv.KubeletRecord) {
 	r.Helper()
 	all, err := r.cp.KubeletLog()
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	for _, rec := range all {
 		if rec.Namespace == r.namespace && rec.Event == event {
 			recs = append(recs, rec)
@@ -205,9 +199,7 @@ func (r *fixture) kubelet(event testenv.KubeletEvent) (recs []testenv.KubeletRec
 func (r *fixture) requests(node string) (reqs []testenv.AuditRecord) {
 	r.Helper()
 	all, err := r.cp.AuditLog()
-	if err != nil {
-		r.Fatal(err)
-	}
+	must(r, err)
 	for _, a := range all {
 		ours := a.Namespace == r.namespace || a.Name == node || a.Resource == "pods" && selects(a.URI, node)
 		if a.User == handlerUser && ours {
@@ -224,7 +216,13 @@ func selects(uri, node string) bool {
 
 func (r *fixture) delete(pod string) {
 	r.Helper()
-	if err := r.client.CoreV1().Pods(r.namespace).Delete(r.Context(), pod, metav1.DeleteOptions{}); err != nil {
-		r.Fatal(err)
+	must(r, r.client.CoreV1().Pods(r.namespace).Delete(r.Context(), pod, metav1.DeleteOptions{}))
+}
+
+// must fails the test on an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

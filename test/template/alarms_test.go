@@ -17,15 +17,11 @@ func measured(t *testing.T) []string {
 	t.Helper()
 	written := regexp.MustCompile(`m\.(?:count|moment)\("([A-Za-z]+)"`)
 	files, err := filepath.Glob(filepath.Join(Root(), "internal", "app", "*.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	found := map[string]bool{}
 	for _, file := range files {
 		source, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, m := range written.FindAllStringSubmatch(string(source), -1) {
 			found[m[1]] = true
 		}

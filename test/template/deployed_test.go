@@ -77,9 +77,7 @@ func (d deployed) is(what string, got, want any) {
 
 func (d deployed) no(err error) {
 	d.Helper()
-	if err != nil {
-		d.Fatal(err)
-	}
+	must(d, err)
 }
 
 func (d deployed) functionARN() string {

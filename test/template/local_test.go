@@ -32,9 +32,7 @@ func TestMakeTargetOfSAM(t *testing.T) {
 		t.Fatalf("%v\n%s", err, said)
 	}
 	program, err := elf.Open(filepath.Join(out, "bootstrap"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer program.Close()
 	if program.Machine != elf.EM_AARCH64 {
 		t.Errorf("it is built for %s", program.Machine)
@@ -64,9 +62,7 @@ func TestSampleEvents(t *testing.T) {
 		"state-change": "StateChange"}
 	rules := patterns(t, stack(t, byDefault))
 	files, err := filepath.Glob(filepath.Join(Root(), "events", "*.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var found []string
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".json")
@@ -75,9 +71,7 @@ func TestSampleEvents(t *testing.T) {
 		}
 		found = append(found, name)
 		event, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		e, err := eventbridge.Decode(event)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -100,13 +94,9 @@ func TestSampleEvents(t *testing.T) {
 // TestSampleEnvironment: the variables are the function's, and in observe mode.
 func TestSampleEnvironment(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(Root(), "events", "env.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var sample map[string]map[string]string
-	if err := json.Unmarshal(b, &sample); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal(b, &sample))
 	tmpl := shared.Templates[byDefault]
 	given, environ := needed(), []string{}
 	for name, value := range sample["SpotHandlerFunction"] {
@@ -132,9 +122,7 @@ var (
 // the first.
 func TestSAMConfiguration(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(Root(), "samconfig.toml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	config := map[string]map[string]string{}
 	table := ""
 	for n, line := range strings.Split(string(b), "\n") {
@@ -173,9 +161,7 @@ func TestSAMConfiguration(t *testing.T) {
 // TestStackGuide: it computes the same short name as package iam, and covers every parameter that is not a setting.
 func TestStackGuide(t *testing.T) {
 	guide, err := os.ReadFile(filepath.Join(Root(), "docs", "install.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, after, _ := strings.Cut(string(guide), "    short=")
 	command, _, found := strings.Cut(after, "    sam build")
 	if !found {
@@ -197,9 +183,7 @@ func TestStackGuide(t *testing.T) {
 		}
 	}
 	reference, err := os.ReadFile(filepath.Join(Root(), "docs", "stack.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for name := range tmpl.Parameters {
 		if !settings[name] && !strings.Contains(string(reference), "`"+name+"`") {
 			t.Errorf("it does not mention %s", name)

@@ -121,17 +121,13 @@ func stack(t *testing.T, set string) *Stack {
 func asKOps(t *testing.T) string {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	serial, _ := new(big.Int).SetString("7000000000000000000", 10)
 	ca := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "kubernetes-ca"},
 		NotBefore: time.Now(),
 		NotAfter:  time.Now().AddDate(10, 0, 0), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
 	der, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

@@ -57,13 +57,9 @@ func answer(req *http.Request, service, region string, out any) error {
 // deploy creates the stack of one of the sets in a region of its own in moto.
 func deploy(t *testing.T, set, region string) {
 	t.Helper()
-	if err := putCode(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, putCode())
 	body, err := shared.Templates[set].Settled(sets[set])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	form := url.Values{"StackName": {"kops-spot"}, "TemplateBody": {string(body)},
 		"Capabilities.member.1": {"CAPABILITY_NAMED_IAM"}}
 	n := 0

@@ -30,9 +30,7 @@ func patterns(t *testing.T, s *Stack) map[string]*pattern.Pattern {
 			continue
 		}
 		document, err := json.Marshal(r.Properties["EventPattern"])
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if all[strings.TrimPrefix(id, "SpotHandlerFunction")], err = pattern.Parse(document); err != nil {
 			t.Errorf("%s: %v", id, err)
 		}
@@ -56,22 +54,18 @@ func TestEachEventMatchesOneRule(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(path), ".json")
 		t.Run(name, func(t *testing.T) {
 			event, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			var got []string
 			for rule, p := range rules {
 				wanted, err := p.Matches(event)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				if wanted {
 					got = append(got, rule)
 					seen[rule] = true
 				}
 			}
-			want, must := expected(t, event)
-			if len(got) == 0 && !must {
+			want, required := expected(t, event)
+			if len(got) == 0 && !required {
 				return
 			}
 			if want == "" && len(got) > 0 || want != "" && !slices.Equal(got, []string{want}) {
@@ -86,8 +80,8 @@ func TestEachEventMatchesOneRule(t *testing.T) {
 	}
 }
 
-// expected returns the rule that should match an event, and whether it must, as the decoder interprets the event.
-func expected(t *testing.T, event []byte) (rule string, must bool) {
+// expected returns the rule for an event as the decoder interprets it, and whether the rule is required to match.
+func expected(t *testing.T, event []byte) (rule string, required bool) {
 	t.Helper()
 	e, err := eventbridge.Decode(event)
 	var unknown *eventbridge.UnknownError
@@ -97,9 +91,7 @@ func expected(t *testing.T, event []byte) (rule string, must bool) {
 	}
 	switch {
 	case errors.As(err, &unknown):
-		if err := json.Unmarshal(event, &envelope); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal(event, &envelope))
 		if envelope.DetailType == "AWS Health Event" { // the reason to ignore it may be where a pattern cannot look
 			return "Health", false
 		}
@@ -107,9 +99,7 @@ func expected(t *testing.T, event []byte) (rule string, must bool) {
 	case err != nil:
 		t.Fatal(err)
 	case e.SelfCheck:
-		if err := json.Unmarshal(event, &envelope); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal(event, &envelope))
 		if envelope.Source == eventbridge.SourceSelfCheck {
 			return "Rehearsal", true
 		}

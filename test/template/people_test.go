@@ -42,14 +42,10 @@ func results(t *testing.T) []string {
 func record(t *testing.T, result string) []byte {
 	t.Helper()
 	response, err := json.Marshal(map[string]any{"version": 1, "result": result, "cluster": cluster})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	b, err := json.Marshal(fakelambda.Record{Version: "1.0", Timestamp: "2026-01-01T00:00:00.000Z",
 		RequestPayload: json.RawMessage(`{"source":"aws.ec2","detail":{}}`), ResponsePayload: response})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return b
 }
 
@@ -63,20 +59,14 @@ func TestEmailFilter(t *testing.T) {
 		t.Errorf("the people's subscription is %v", people)
 	}
 	filter, err := json.Marshal(people["FilterPolicy"])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	p, err := pattern.Parse(filter)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	all := results(t)
 	var emailed []string
 	for _, result := range all {
 		matches, err := p.Matches(record(t, result))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if matches {
 			emailed = append(emailed, result)
 		}
@@ -97,13 +87,9 @@ func throughMoto(t *testing.T, filter string, all []string) []string {
 	queues := sqs.NewFromConfig(settingsFor(region))
 	name := "people"
 	q, err := queues.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	sns := func(action string, form url.Values) {
-		if err := query(t.Context(), "sns", region, action, form, nil); err != nil {
-			t.Fatal(err)
-		}
+		must(t, query(t.Context(), "sns", region, action, form, nil))
 	}
 	topic := strings.ReplaceAll(arn("sns", name), Region, region)
 	sns("CreateTopic", url.Values{"Name": {name}})
@@ -119,17 +105,13 @@ func throughMoto(t *testing.T, filter string, all []string) []string {
 	for {
 		out, err := queues.ReceiveMessage(t.Context(),
 			&sqs.ReceiveMessageInput{QueueUrl: q.QueueUrl, MaxNumberOfMessages: 10})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if len(out.Messages) == 0 {
 			return slices.Sorted(maps.Keys(got))
 		}
 		for _, m := range out.Messages {
 			var r struct{ ResponsePayload struct{ Result string } }
-			if err := json.Unmarshal([]byte(*m.Body), &r); err != nil {
-				t.Fatal(err)
-			}
+			must(t, json.Unmarshal([]byte(*m.Body), &r))
 			got[r.ResponsePayload.Result] = true
 		}
 	}

@@ -82,8 +82,6 @@ func rendered(t *testing.T, d iam.Document, values iam.Values) (document any) {
 	if err == nil {
 		err = json.Unmarshal(text, &document)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return document
 }

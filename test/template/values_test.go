@@ -32,12 +32,18 @@ func texts(list []string) []any {
 func makeRole(t *testing.T, name string) {
 	t.Helper()
 	trust, err := iam.Render(iam.Trust, iam.Values{Account: Account})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	document := string(trust)
 	if _, err := iamservice.NewFromConfig(settingsFor(Region)).CreateRole(t.Context(),
 		&iamservice.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: &document}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// must fails the test on an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,7 +1,6 @@
 package lambda
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,29 +10,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
-
-// buffer is a log that can be read while it is written.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
 
 func eventually(t *testing.T, what string, met func() bool) {
 	t.Helper()
@@ -52,7 +32,7 @@ func TestContract(t *testing.T) {
 		t.Fatal(string(out))
 	}
 	bootstrap := filepath.Join(folder, "bootstrap")
-	var log buffer
+	var log Log
 	records := make(chan Record, 1)
 	keep := func(r Record) error {
 		records <- r

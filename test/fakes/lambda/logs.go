@@ -9,6 +9,24 @@ import (
 	"time"
 )
 
+// Log is a function log in memory. It can be read while it is written.
+type Log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // log writes lines to the function's log.
 func (s *Service) log(fn *function, lines []byte) {
 	if fn.Logs == nil {

@@ -38,11 +38,12 @@ type annotation struct{ name, on, values, unset, meaning string }
 
 func annotations() []annotation {
 	return []annotation{
-		{spot.AnnotationForce, "a pod", joinOr(spot.Forces()), "what `" + envForce + "` says",
-			"`never` has the pod die with its machine rather than be deleted past its budget; `allow` lets it be deleted where the setting does not"},
-		{spot.AnnotationDrain, "a pod", joinOr(spot.DrainOrders()), "`" + string(spot.DrainFirst) + "`; for a DaemonSet's pod, what `" + envDaemonSets + "` says",
-			"when the pod is asked to leave: `first` with all others; `last` when the others have gone, or when its own grace period begins to run out; " +
-				"`never` leaves it until the machine ends"},
+		{spot.AnnotationForce, "a pod", joinOr(spot.Forces()), "`" + envForce + "`",
+			"`never` respects the pod's budget until the instance ends; `allow` permits a force-delete"},
+		{spot.AnnotationDrain, "a pod", joinOr(spot.DrainOrders()),
+			"`" + string(spot.DrainFirst) + "`; `" + envDaemonSets + "` for DaemonSet pods",
+			"when to evict the pod: `first` at once; `last` when all others are gone, or when its own grace period would " +
+				"no longer fit; `never` not at all"},
 	}
 }
 
@@ -51,9 +52,10 @@ func settingsPage() []byte {
 	var b bytes.Buffer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# Settings\n")
-	line("<!-- Made of the tables in internal/app: make generate -->\n")
-	line("The function reads these environment variables when it starts. If one is wrong, or is none of these, it refuses to work and says for every event all")
-	line("that is wrong. A variable that is empty counts as not set. The defaults are meant for Spot's two minutes; under each table stands why.\n")
+	line("<!-- Generated from the tables in internal/app: run make generate -->\n")
+	line("The function reads these environment variables when it starts. With an invalid value or an unknown `KOPS_SPOT_`")
+	line("variable, every invocation fails with a list of all errors. An empty variable counts as unset. The defaults suit the")
+	line("two minutes of a Spot warning. The reasons are below each table.\n")
 	for _, part := range Parts() {
 		line("## %s\n", part.Title)
 		line("| variable | default | values | meaning |\n|---|---|---|---|")
@@ -71,18 +73,17 @@ func settingsPage() []byte {
 		line("")
 	}
 	line("## Annotations\n")
-	line("Where a pod is to be treated in another way than the settings say, its owner says so. What has another value than these does not count, and the outcome")
-	line("says so.\n")
+	line("Annotations override the settings for a pod. Other values are ignored, and the outcome reports them.\n")
 	line("| annotation | on | values | without it | meaning |\n|---|---|---|---|---|")
 	for _, a := range annotations() {
 		line("| `%s` | %s | %s | %s | %s |", a.name, a.on, a.values, a.unset, a.meaning)
 	}
 	line("")
-	line("A pod's budget, its grace period and its owner say the rest: [how-it-works.md](how-it-works.md).")
+	line("[how-it-works.md](how-it-works.md) has the other rules for pods: budgets, grace periods and owners.")
 	return b.Bytes()
 }
 
-// TestEverySettingIsExplained: nobody has to read code to choose a value.
+// TestEverySettingIsExplained: users can choose a value without reading code.
 func TestEverySettingIsExplained(t *testing.T) {
 	seen := map[string]bool{}
 	for _, part := range Parts() {

@@ -10,85 +10,84 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-// TestNotes are told on the node and on every pod that was asked to go, and only after every pod has been asked.
-func TestNotes(t *testing.T) {
+// TestEvents checks the Events of a drain, and that they are sent after the first request for each pod.
+func TestEvents(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handler.Policy.Parallel = 1
 		w.pod("web-1")
 		w.pod("web-2")
-		w.pod("db-0", func(p *spottest.Pod) { p.Replacement = nil })
-		w.pod("logs-1", func(p *spottest.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
-		w.guard("db", 1)
+		w.pod("db-0", notRecreated)
+		w.pod("logs-1", daemonSet)
+		w.budget("db", 1)
 		w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Delay: 100 * time.Millisecond})
 		w.handle(spot.Drained)
-		about := map[string]int{}
+		got := map[string]int{}
 		warnings := 0
-		for _, n := range w.cluster.Events() {
-			if n.Reason == "" || n.Message == "" {
-				t.Errorf("%+v", n)
+		for _, e := range w.cluster.Events() {
+			if e.Reason == "" || e.Message == "" {
+				w.Errorf("got %+v, want a reason and a message", e)
 			}
-			if n.Warning {
+			if e.Warning {
 				warnings++
 			}
-			if n.Pod != nil {
-				about[n.Pod.Name]++
+			if e.Pod != nil {
+				got[e.Pod.Name]++
 			} else {
-				about[n.Node.Name+" "+n.Reason]++
+				got[e.Node.Name+" "+e.Reason]++
 			}
 		}
-		for _, name := range []string{"web-1", "web-2", "db-0", instance + " SpotInterruption", instance + " SpotDrained"} {
-			if about[name] != 1 {
-				t.Errorf("%d notes about %s", about[name], name)
+		want := []string{"web-1", "web-2", "db-0", instance + " SpotInterruption", instance + " SpotDrained"}
+		for _, about := range want {
+			if got[about] != 1 {
+				w.Errorf("got %d Events about %s, want 1", got[about], about)
 			}
 		}
-		if len(about) != 5 || warnings != 2 { // the interruption, and the pod that was forced
-			t.Errorf("%d warnings: %v", warnings, about)
+		if len(got) != len(want) || warnings != 2 { // the interruption and the force deletion
+			w.Errorf("got Events %v with %d warnings, want %v with 2", got, warnings, want)
 		}
-		var evicted int
+		evictions := 0
 		for _, r := range w.cluster.Requests() {
 			switch {
 			case r.Resource == "pods/eviction":
-				evicted++
-			case r.Resource == "events" && evicted < 3:
-				t.Fatalf("a note was sent when %d of 3 pods had been asked", evicted)
+				evictions++
+			case r.Resource == "events" && evictions < 3:
+				w.Fatalf("got an Event after %d evictions, want after 3", evictions)
 			}
 		}
 	})
 }
 
-// TestNotesDoNotLie about a node whose pods nobody knows.
-func TestNotesDoNotLie(t *testing.T) {
+func TestNotDrainedEvent(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
 		w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: spot.Permanent(errors.New("403"))})
 		w.handle(spot.Incomplete)
-		for _, n := range w.cluster.Events() {
-			if n.Reason == "SpotDrained" {
-				t.Errorf("an Event says %q", n.Message)
+		for _, e := range w.cluster.Events() {
+			if e.Reason == "SpotDrained" {
+				w.Errorf("got Event %s, %q; want none", e.Reason, e.Message)
 			}
 		}
 	})
 }
 
-// TestEventsThatCannotBeSent cost the drain nothing, and stand in the outcome as what they are.
-func TestEventsThatCannotBeSent(t *testing.T) {
+// TestEventErrors checks that Events that cannot be sent do not delay the drain, and are reported.
+func TestEventErrors(t *testing.T) {
 	for name, d := range map[string]spottest.Disturbance{
-		"refused":    {Resource: "events", Err: errors.New("forbidden")},
-		"swallowed":  {Resource: "events", Delay: time.Hour},
-		"unreadable": {Resource: "events", Err: errors.New("EOF"), Lost: true},
+		"denied":        {Resource: "events", Err: errors.New("forbidden")},
+		"no response":   {Resource: "events", Delay: time.Hour},
+		"response lost": {Resource: "events", Err: errors.New("EOF"), Lost: true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.pod("web-1")
-				w.cluster.Disturb(d)
-				out := w.handle(spot.Drained)
-				if *out.Timings.Empty > 5 || *out.Timings.Finished > 12 {
-					t.Errorf("empty after %v s, ended after %v s", *out.Timings.Empty, *out.Timings.Finished)
-				}
-				if !strings.Contains(strings.Join(out.Problems, " "), "Kubernetes Events could not be sent") {
-					t.Errorf("%v", out.Problems)
-				}
-			})
+		subtest(t, name, func(w *world) {
+			w.pod("web-1")
+			w.cluster.Disturb(d)
+			out := w.handle(spot.Drained)
+			if empty, finished := *out.Timings.Empty, *out.Timings.Finished; empty > 5 || finished > 12 {
+				w.Errorf("got empty after %vs, finished after %vs; want at most 5s, 12s", empty, finished)
+			}
+			const problem = "Kubernetes Events could not be sent"
+			if !strings.Contains(strings.Join(out.Problems, " "), problem) {
+				w.Errorf("got problems %q, want %q", out.Problems, problem)
+			}
 		})
 	}
 }

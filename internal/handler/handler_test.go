@@ -1,7 +1,6 @@
 package handler_test
 
 import (
-	"context"
 	"errors"
 	"reflect"
 	"strings"
@@ -13,100 +12,91 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-func TestHandleEmptiesTheNode(t *testing.T) {
+var errRefused = errors.New("connection refused")
+
+func TestHandle(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
 		w.pod("web-2")
-		w.pod("logs-1", func(p *spottest.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
+		w.pod("logs-1", daemonSet)
 		out := w.handle(spot.Drained)
 
-		n, _ := w.cluster.Node(instance)
+		n := w.node()
 		if !n.Unschedulable || n.Labels["autoscaling.cast.ai/draining"] != "spot-interruption" || len(n.Taints) != 2 {
-			t.Errorf("the node is not cordoned: %+v", n)
+			w.Errorf("got %+v, want a cordoned node", n)
 		}
-		for name, end := range map[string]spot.PodStatus{"web-1": spot.PodEvicted, "web-2": spot.PodEvicted, "logs-1": spot.PodSkipped} {
-			if got := ends(out)[name]; got != end {
-				t.Errorf("%s: %s, want %s", name, got, end)
-			}
+		if p := w.wantStatus(out, "web-1", spot.PodEvicted); !strings.Contains(p.Reason, "ReplicaSet web") {
+			w.Errorf("got reason %q, want ReplicaSet web", p.Reason)
 		}
-		if p := podResult(t, out, "web-1"); !strings.Contains(p.Reason, "ReplicaSet web") {
-			t.Errorf("why it was evicted is told as %q", p.Reason)
+		w.wantStatus(out, "web-2", spot.PodEvicted)
+		w.wantStatus(out, "logs-1", spot.PodSkipped)
+		w.wantReplacement(out, spot.ReplaceDetach)
+		if got := w.aws.Group(group).Desired; got != 2 {
+			w.Errorf("got desired capacity %d, want 2", got)
 		}
-		if out.Replacement.Action != spot.ReplaceDetach || w.aws.Group(group).Desired != 2 {
-			t.Errorf("no replacement: %+v", out.Replacement)
+		if i, _ := w.aws.Instance(instance); i.Tags[spot.TagDetached] != group || i.Tags[spot.TagInterruptedAt] == "" {
+			w.Errorf("got tags %v, want those of a detach", i.Tags)
 		}
-		inst, _ := w.aws.Instance(instance)
-		if inst.Tags[spot.TagDetached] != group || inst.Tags[spot.TagInterruptedAt] == "" {
-			t.Errorf("the instance was detached without its tags: %v", inst.Tags)
+		if got := *out.Timings.Empty; got < 2 || got > 4 {
+			w.Errorf("got empty after %vs, want 3s", got)
 		}
-		w.after("the node's emptiness", w.event.Add(time.Duration(float64(*out.Timings.Empty)*1e9)), 3*time.Second)
 	})
 }
 
-// TestRequests counts what a node of N pods costs the API server, and in how many round trips it comes to the first
-// eviction.
-func TestRequests(t *testing.T) {
+// TestRequestCount limits the requests per pod and the round trips before the first eviction.
+func TestRequestCount(t *testing.T) {
 	inWorld(t, func(w *world) {
 		for _, name := range []string{"a-1", "b-1", "c-1"} {
 			w.pod(name)
 		}
 		const roundTrip = 10 * time.Millisecond
 		w.cluster.Disturb(spottest.Disturbance{Delay: roundTrip})
-		w.aws.Delay(spottest.AnyOperation, time.Second) // the node must not wait for AWS
+		w.aws.Delay(spottest.AnyOperation, time.Second) // the eviction must not wait for AWS
 		w.handle(spot.Drained)
 		events := w.cluster.Count("create", "events")
-		if n := len(w.cluster.Requests()) - events; n > 3+4 || events > 3+2 {
-			t.Errorf("%d requests and %d events for a node of 3 pods: %+v", n, events, w.cluster.Requests())
+		if got := len(w.cluster.Requests()) - events; got > 3+4 || events > 3+2 {
+			w.Errorf("got %d requests and %d Events, want at most 7 and 5: %+v", got, events, w.cluster.Requests())
 		}
-		var cordoned, evicting time.Time
+		var cordoned, evicted time.Time
 		for _, r := range w.cluster.Requests() {
 			switch {
 			case r.Verb == "patch":
 				cordoned = r.Answered
-			case r.Resource == "pods/eviction" && evicting.IsZero():
-				evicting = r.Asked
+			case r.Resource == "pods/eviction" && evicted.IsZero():
+				evicted = r.Asked
 			}
 		}
-		if evicting.Before(cordoned) {
-			t.Error("the first eviction was asked for before the cordon was in place")
+		if evicted.Before(cordoned) {
+			w.Errorf("got first eviction at %s, want after the cordon at %s", evicted, cordoned)
 		}
-		if d := evicting.Sub(w.event); d > 3*roundTrip {
-			t.Errorf("the first eviction was sent after %s: the third round trip is to be the eviction itself", d)
+		if got := evicted.Sub(w.event); got > 3*roundTrip {
+			w.Errorf("got first eviction after %s, want the third round trip", got)
 		}
 	})
 }
 
-func TestNodeNamedByAddress(t *testing.T) {
+func TestNodeName(t *testing.T) {
 	for name, lists := range map[string]int{"ip-10-0-1-2.ec2.internal": 0, "worker-7": 1} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.cluster.RemoveNode(instance)
-				w.cluster.AddNode(spot.Node{Name: name, ProviderID: "aws:///us-east-1a/" + instance})
-				if out := w.handle(spot.Drained); out.Node != name {
-					t.Errorf("drained %s", out.Node)
-				}
-				if n := w.cluster.Count("list", "nodes"); n != lists {
-					t.Errorf("listed all nodes %d times, want %d", n, lists)
-				}
-			})
+		subtest(t, name, func(w *world) {
+			w.renameNode(name)
+			if out := w.handle(spot.Drained); out.Node != name {
+				w.Errorf("got node %s, want %s", out.Node, name)
+			}
+			w.wantRequests("list", "nodes", lists)
 		})
 	}
 }
 
-// TestReusedName: an address, and so a name made of it, may belong to another instance by now. Whatever a node is
-// called, its providerID says which instance it is.
+// TestReusedName checks that a node with the name or address of the instance, but another provider ID, is not changed.
 func TestReusedName(t *testing.T) {
 	for _, name := range []string{"ip-10-0-1-2.ec2.internal", instance} {
-		inWorld(t, func(w *world) {
+		subtest(t, name, func(w *world) {
+			n := newNode(name, "i-0bbbbbbbbbbbbbbb0")
+			n.InternalIP = "10.0.1.2"
 			w.cluster.RemoveNode(instance)
-			w.cluster.AddNode(spot.Node{Name: name, ProviderID: "aws:///us-east-1a/i-0bbbbbbbbbbbbbbb0", InternalIP: "10.0.1.2"})
-			out := w.handle(spot.NodeNotFound)
-			if out.Replacement.Action != spot.ReplaceDetach {
-				t.Errorf("%s: the instance was not detached: %+v", name, out.Replacement)
-			}
-			if n := w.cluster.Count("patch", "nodes"); n != 0 {
-				t.Errorf("%s: another instance's node was changed", name)
-			}
+			w.cluster.AddNode(n)
+			w.wantReplacement(w.handle(spot.NodeNotFound), spot.ReplaceDetach)
+			w.wantRequests("patch", "nodes", 0)
 		})
 	}
 }
@@ -122,373 +112,307 @@ func TestNodeRegistersLate(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.cluster.RemoveNode(instance)
 		time.AfterFunc(6*time.Second, func() {
-			w.cluster.AddNode(node(instance))
+			w.cluster.AddNode(newNode(instance, instance))
 			w.pod("web-1")
 		})
 		out := w.handle(spot.Drained)
-		if *out.Timings.Cordoned > 9 || ends(out)["web-1"] != spot.PodEvicted {
-			t.Errorf("cordoned after %v s: %s", *out.Timings.Cordoned, told(out))
+		w.wantStatus(out, "web-1", spot.PodEvicted)
+		if got := *out.Timings.Cordoned; got > 9 {
+			w.Errorf("got cordoned after %vs, want at most 9s", got)
 		}
-		if *out.Replacement.At > 5 {
-			t.Errorf("the replacement waited for the node: %v s", *out.Replacement.At)
+		if got := *out.Replacement.At; got > 5 {
+			w.Errorf("got replacement after %vs, want at most 5s", got)
 		}
 	})
 }
 
-func TestForeignInstancesAreLeftAlone(t *testing.T) {
+func TestOtherCluster(t *testing.T) {
 	for name, tags := range map[string]map[string]string{
-		"another cluster's": {spot.TagCluster: "other.example.com"},
-		"none of kOps'":     {"Name": "jenkins"},
+		"other cluster":       {spot.TagCluster: "other.example.com"},
+		"not created by kOps": {"Name": "jenkins"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.aws.AddInstance(spottest.Instance{ID: "i-0cccccccccccccccc", Tags: tags, PrivateIP: "10.0.1.2"})
-				in := w.warning(spot.SpotTerminate)
-				in.Instance = "i-0cccccccccccccccc"
-				out := w.handleEvent(in, spot.OtherCluster)
-				w.wrote(0, 0)
-				if n := w.cluster.Count("list", "nodes"); n != 0 {
-					t.Error("all nodes were listed for an instance that is not ours")
-				}
-				if *out.Timings.Finished > 1 {
-					t.Errorf("it took %v s", *out.Timings.Finished)
-				}
-			})
+		subtest(t, name, func(w *world) {
+			in := w.warning(spot.SpotTerminate)
+			in.Instance = w.foreignInstance("", tags)
+			out := w.handleEvent(in, spot.OtherCluster)
+			w.wantWrites(0, 0)
+			w.wantRequests("list", "nodes", 0)
+			if got := *out.Timings.Finished; got > 1 {
+				w.Errorf("got finished after %vs, want at most 1s", got)
+			}
 		})
 	}
+	subtest(t, "API server unreachable", func(w *world) {
+		in := w.warning(spot.SpotTerminate)
+		in.Instance = w.foreignInstance("", map[string]string{spot.TagCluster: "other.example.com"})
+		w.cluster.Disturb(spottest.Disturbance{Err: errRefused})
+		if got := *w.handleEvent(in, spot.OtherCluster).Timings.Finished; got > 10 {
+			w.Errorf("got finished after %vs, want at most 10s", got)
+		}
+	})
 }
 
-func TestEventsOfThePastChangeNothing(t *testing.T) {
+func TestExpired(t *testing.T) {
 	for name, change := range map[string]func(*spot.Interruption){
-		"a replay":          func(in *spot.Interruption) { in.Replayed = true },
-		"past its deadline": func(in *spot.Interruption) { in.Time = in.Time.Add(-2 * time.Minute) },
+		"replay":             func(in *spot.Interruption) { in.Replayed = true },
+		"after the deadline": func(in *spot.Interruption) { in.Time = in.Time.Add(-2 * time.Minute) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.pod("web-1")
-				in := w.warning(spot.SpotTerminate)
-				change(&in)
-				w.handleEvent(in, spot.Expired)
-				w.wrote(0, 0)
-			})
+		subtest(t, name, func(w *world) {
+			w.pod("web-1")
+			in := w.warning(spot.SpotTerminate)
+			change(&in)
+			w.handleEvent(in, spot.Expired)
+			w.wantWrites(0, 0)
 		})
 	}
 }
 
-func TestPreviewTellsTheSamePlanAndChangesNothing(t *testing.T) {
+func TestPreviewMatchesHandle(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
-		w.pod("slow-1", func(p *spottest.Pod) { p.GracePeriod = 10 * time.Minute })
-		w.pod("logs-1", func(p *spottest.Pod) { p.Owner.Kind, p.Replacement = "DaemonSet", nil })
+		w.pod("slow-1", grace(10*time.Minute))
+		w.pod("logs-1", daemonSet)
 		in := w.warning(spot.SpotTerminate)
-		planned, err := w.handler.Preview(w.Context(), in)
-		if err != nil || planned.Result != spot.Planned {
-			t.Fatal(planned.Result, err)
+		preview, err := w.handler.Preview(w.Context(), in)
+		if err != nil || preview.Result != spot.Planned {
+			w.Fatalf("got %s, %v; want %s", preview.Result, err, spot.Planned)
 		}
-		w.wrote(0, 0)
-		roundTrip(t, planned)
-		done := w.handleEvent(in, spot.Drained)
-		if !reflect.DeepEqual(planned.Plan, done.Plan) {
-			t.Errorf("observed and acted on plans differ:\n%s\n%s", told(planned), told(done))
+		w.wantWrites(0, 0)
+		w.roundTrip(preview)
+		if out := w.handleEvent(in, spot.Drained); !reflect.DeepEqual(preview.Plan, out.Plan) {
+			w.Errorf("got preview %s, want the plan of %s", toJSON(preview), toJSON(out))
 		}
 	})
 }
 
-func TestStopAndHibernate(t *testing.T) {
-	for _, kind := range []spot.Kind{spot.SpotStop, spot.SpotHibernate} {
-		t.Run(string(kind), func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.pod("web-1")
-				w.pod("guarded-1")
-				w.pod("long-1", func(p *spottest.Pod) { p.GracePeriod = 300 * time.Second })
-				w.guard("guarded", 1)
-				result := spot.Drained
-				if kind == spot.SpotHibernate {
-					result = spot.Incomplete
-				}
-				out := w.handleEvent(w.warning(kind), result)
-				if n := len(w.aws.Calls("CreateTags", "DetachInstances")); n != 0 || out.Replacement.Action != spot.ReplaceNone {
-					t.Errorf("an instance that may come back was detached: %+v", out.Replacement)
-				}
-				if kind == spot.SpotStop {
-					if e := w.ended("guarded-1"); e.Grace != 30*time.Second {
-						t.Errorf("the guarded pod got %s", e.Grace)
-					}
-					return
-				}
-				if g := w.ended("long-1").Grace; g != 300*time.Second {
-					t.Errorf("a hibernating machine cut a grace period to %s", g)
-				}
-				if p := podResult(t, out, "guarded-1"); p.Refusals != 1 || p.Status != spot.PodStillRunning {
-					t.Errorf("the guarded pod was to be asked once: %+v", p)
-				}
-				if *out.Timings.Finished > 21 {
-					t.Errorf("it stayed for %v s", *out.Timings.Finished)
-				}
-			})
-		})
-	}
-}
-
-// TestOneSideUnreachable: either half goes on alone, and only where neither can is it an error.
-func TestOneSideUnreachable(t *testing.T) {
-	down := errors.New("connection refused")
-	t.Run("the API server", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Err: down})
-			out := w.handle(spot.Incomplete)
-			if out.Replacement.Action != spot.ReplaceDetach || *out.Replacement.At > 5 {
-				t.Errorf("the instance was not detached in time: %+v", out.Replacement)
-			}
-			if !strings.Contains(strings.Join(out.Problems, " "), "connection refused") {
-				t.Errorf("the outcome does not say what failed: %v", out.Problems)
-			}
-		})
-	})
-	t.Run("the API server for a while", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.pod("web-1")
-			end := w.cluster.Disturb(spottest.Disturbance{Err: down})
-			time.AfterFunc(20*time.Second, end)
-			if out := w.handle(spot.Drained); *out.Timings.Cordoned > 23 {
-				t.Errorf("cordoned after %v s", *out.Timings.Cordoned)
-			}
-		})
-	})
-	t.Run("EC2", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.pod("web-1")
-			w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
-			out := w.handle(spot.Drained)
-			if *out.Timings.Empty > 10 {
-				t.Errorf("the drain waited for EC2: %v s", *out.Timings.Empty)
-			}
-			if out.Replacement.Action != spot.ReplaceNone || !strings.Contains(out.Replacement.Reason, "could not be read from EC2") {
-				t.Errorf("%+v", out.Replacement)
-			}
-		})
-	})
-	t.Run("EC2, and the node has another name", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.RemoveNode(instance)
-			w.cluster.AddNode(spot.Node{Name: "ip-10-0-1-2.ec2.internal", ProviderID: "aws:///us-east-1a/" + instance})
-			w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
-			w.handle(spot.Drained)
-		})
-	})
-	t.Run("both", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Err: down})
-			w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
-			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
-			if err == nil || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), "reading instance "+instance) {
-				t.Errorf("the error must name both: %v", err)
-			}
-			if d := time.Since(w.event); d < 110*time.Second || d > 121*time.Second {
-				t.Errorf("it gave up after %s", d)
-			}
-		})
+func TestStop(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1")
+		w.pod("guarded-1")
+		w.budget("guarded", 1)
+		w.pod("long-1", grace(300*time.Second))
+		w.wantReplacement(w.handleEvent(w.warning(spot.SpotStop), spot.Drained), spot.ReplaceNone)
+		w.wantAWSWrites(0)
+		if got := w.termination("guarded-1").Grace; got != 30*time.Second {
+			w.Errorf("got grace period %s, want 30s", got)
+		}
 	})
 }
 
-// TestDenied: a credential that is not accepted will not be accepted in a second either.
+func TestHibernate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1")
+		w.pod("guarded-1")
+		w.budget("guarded", 1)
+		w.pod("long-1", grace(300*time.Second))
+		out := w.handleEvent(w.warning(spot.SpotHibernate), spot.Incomplete)
+		w.wantReplacement(out, spot.ReplaceNone)
+		w.wantAWSWrites(0)
+		if got := w.termination("long-1").Grace; got != 300*time.Second {
+			w.Errorf("got grace period %s, want 300s", got)
+		}
+		if p := w.wantStatus(out, "guarded-1", spot.PodStillRunning); p.Refusals != 1 {
+			w.Errorf("got %d refusals, want 1", p.Refusals)
+		}
+		if got := *out.Timings.Finished; got > 21 {
+			w.Errorf("got finished after %vs, want at most 21s", got)
+		}
+	})
+}
+
+// TestUnreachable checks that the drain does not depend on AWS, nor the replacement on the API server.
+func TestUnreachable(t *testing.T) {
+	subtest(t, "API server", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Err: errRefused})
+		out := w.handle(spot.Incomplete)
+		if r := w.wantReplacement(out, spot.ReplaceDetach); *r.At > 5 {
+			w.Errorf("got detach after %vs, want at most 5s", *r.At)
+		}
+		if !strings.Contains(strings.Join(out.Problems, " "), errRefused.Error()) {
+			w.Errorf("got problems %q, want %q", out.Problems, errRefused)
+		}
+	})
+	subtest(t, "API server for 20s", func(w *world) {
+		w.pod("web-1")
+		time.AfterFunc(20*time.Second, w.cluster.Disturb(spottest.Disturbance{Err: errRefused}))
+		if got := *w.handle(spot.Drained).Timings.Cordoned; got > 23 {
+			w.Errorf("got cordoned after %vs, want at most 23s", got)
+		}
+	})
+	subtest(t, "AWS", func(w *world) {
+		w.pod("web-1")
+		w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
+		out := w.handle(spot.Drained)
+		if got := *out.Timings.Empty; got > 10 {
+			w.Errorf("got empty after %vs, want at most 10s", got)
+		}
+		const reason = "could not be read from EC2"
+		if r := w.wantReplacement(out, spot.ReplaceNone); !strings.Contains(r.Reason, reason) {
+			w.Errorf("got reason %q, want %q", r.Reason, reason)
+		}
+	})
+	subtest(t, "AWS, node named by address", func(w *world) {
+		w.renameNode("ip-10-0-1-2.ec2.internal")
+		w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
+		w.handle(spot.Drained)
+	})
+	subtest(t, "both", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Err: errRefused})
+		w.aws.Fail(spottest.AnyOperation, -1, spottest.Unreachable())
+		w.wantError(w.Context(), w.warning(spot.SpotTerminate), errRefused.Error(), "reading instance "+instance)
+		if got := time.Since(w.event); got < 110*time.Second || got > 121*time.Second {
+			w.Errorf("got error after %s, want 110s to 121s", got)
+		}
+	})
+}
+
+// TestDenied checks that permanent errors are not retried.
 func TestDenied(t *testing.T) {
 	denied := spot.Permanent(errors.New("401"))
-	t.Run("by the cluster", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Err: denied})
-			out := w.handle(spot.Incomplete)
-			if *out.Timings.Finished > 5 || w.cluster.Count("get", "nodes") != 1 {
-				t.Errorf("it asked %d times in %v s", w.cluster.Count("get", "nodes"), *out.Timings.Finished)
-			}
-		})
-	})
-	t.Run("by both", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Err: denied})
-			w.aws.Fail(spottest.AnyOperation, -1, spottest.Denied())
-			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
-			if err == nil || time.Since(w.event) > 5*time.Second {
-				t.Errorf("after %s: %v", time.Since(w.event), err)
-			}
-		})
-	})
-	t.Run("the pods", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: denied})
-			out := w.handle(spot.Incomplete)
-			if out.Cordon.At == nil || len(out.Problems) == 0 || *out.Timings.Finished > 5 {
-				t.Errorf("%s", told(out))
-			}
-		})
-	})
-}
-
-func TestInvocationEndsBeforeTheMachine(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.pod("web-1", func(p *spottest.Pod) { p.Exit = time.Hour })
-		ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
-		defer cancel()
-		out, err := w.handler.Handle(ctx, w.warning(spot.SpotTerminate))
-		if err != nil || out.Result != spot.Incomplete {
-			t.Fatal(out.Result, err)
+	subtest(t, "by the API server", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Err: denied})
+		if got := *w.handle(spot.Incomplete).Timings.Finished; got > 5 {
+			w.Errorf("got finished after %vs, want at most 5s", got)
 		}
-		if ctx.Err() != nil || *out.Timings.Finished > 16 {
-			t.Errorf("no time was left to tell the outcome: it ended after %v s", *out.Timings.Finished)
+		w.wantRequests("get", "nodes", 1)
+	})
+	subtest(t, "by both", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Err: denied})
+		w.aws.Fail(spottest.AnyOperation, -1, spottest.Denied())
+		w.wantError(w.Context(), w.warning(spot.SpotTerminate))
+		if got := time.Since(w.event); got > 5*time.Second {
+			w.Errorf("got error after %s, want at most 5s", got)
+		}
+	})
+	subtest(t, "pods", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: denied})
+		out := w.handle(spot.Incomplete)
+		if out.Cordon.At == nil || len(out.Problems) == 0 || *out.Timings.Finished > 5 {
+			w.Errorf("got %s, want a cordon and a problem within 5s", toJSON(out))
 		}
 	})
 }
 
-// TestEventFromTheFuture: EC2's clock and ours differ; nobody is given more than the whole time.
-func TestEventFromTheFuture(t *testing.T) {
+func TestShortInvocation(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.pod("db-0", func(p *spottest.Pod) { p.Replacement = nil })
-		w.guard("db", 1)
+		w.pod("web-1", exit(time.Hour))
+		ctx := w.timeout(20 * time.Second)
+		out := w.handleIn(ctx, w.warning(spot.SpotTerminate), spot.Incomplete)
+		if got := *out.Timings.Finished; ctx.Err() != nil || got > 16 {
+			w.Errorf("got finished after %vs, want at most 16s", got)
+		}
+	})
+}
+
+func TestFutureEvent(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("db-0", notRecreated)
+		w.budget("db", 1)
 		in := w.warning(spot.SpotTerminate)
 		in.Time = in.Time.Add(time.Minute)
 		out := w.handleEvent(in, spot.Drained)
-		w.after("the deadline", out.Deadline, 2*time.Minute)
-		w.after("the forced delete", w.ended("db-0").SIGTERM, 85*time.Second)
-		if *out.Timings.Started != 0 {
-			t.Errorf("it began %v s after the event", *out.Timings.Started)
+		w.wantAt("deadline", out.Deadline, 2*time.Minute)
+		w.wantSIGTERM("db-0", 85*time.Second)
+		if got := *out.Timings.Started; got != 0 {
+			w.Errorf("got started after %vs, want 0s", got)
 		}
 	})
 }
 
-func TestTerminatedInstanceIsNotWaitedFor(t *testing.T) {
+func TestTerminatedInstance(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.cluster.RemoveNode(instance)
 		w.aws.SetState(instance, "terminated")
-		if out := w.handle(spot.NodeNotFound); *out.Timings.Finished > 5 {
-			t.Errorf("it waited %v s for a node of a machine that is no more", *out.Timings.Finished)
+		if got := *w.handle(spot.NodeNotFound).Timings.Finished; got > 5 {
+			w.Errorf("got finished after %vs, want at most 5s", got)
 		}
 	})
 }
 
-// TestDoubtfulErrors pass: an authenticator that AWS throttles says no to a good credential.
-func TestDoubtfulErrors(t *testing.T) {
-	doubt := spot.PossiblyTransient(errors.New("401"))
+func TestPossiblyTransientErrors(t *testing.T) {
+	err := spot.PossiblyTransient(errors.New("401"))
 	for name, d := range map[string]spottest.Disturbance{
-		"reading the node":   {Verb: "get", Resource: "nodes", Err: doubt},
-		"cordoning it":       {Verb: "patch", Resource: "nodes", Err: doubt},
-		"listing its pods":   {Verb: "list", Resource: "pods", Err: doubt},
-		"evicting":           {Resource: "pods/eviction", Err: doubt},
-		"everything at once": {Err: doubt},
+		"get node":   {Verb: "get", Resource: "nodes", Err: err},
+		"patch node": {Verb: "patch", Resource: "nodes", Err: err},
+		"list pods":  {Verb: "list", Resource: "pods", Err: err},
+		"evict":      {Resource: "pods/eviction", Err: err},
+		"all":        {Err: err},
 	} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.pod("web-1")
-				time.AfterFunc(3*time.Second, w.cluster.Disturb(d))
-				if out := w.handle(spot.Drained); *out.Timings.Empty > 12 || len(out.Problems) != 0 {
-					t.Errorf("%s", told(out))
-				}
-			})
+		subtest(t, name, func(w *world) {
+			w.pod("web-1")
+			time.AfterFunc(3*time.Second, w.cluster.Disturb(d))
+			if out := w.handle(spot.Drained); *out.Timings.Empty > 12 || len(out.Problems) != 0 {
+				w.Errorf("got %s, want empty within 12s and no problems", toJSON(out))
+			}
 		})
 	}
-	t.Run("one that lasts is believed", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Err: doubt})
-			if out := w.handle(spot.Incomplete); *out.Timings.Finished < 5 || *out.Timings.Finished > 10 {
-				t.Errorf("it ended after %v s", *out.Timings.Finished)
-			}
-		})
-	})
-}
-
-// TestForeignWithoutTheAPIServer: another cluster's instance must not hold the function for two minutes.
-func TestForeignWithoutTheAPIServer(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.aws.AddInstance(spottest.Instance{ID: "i-0cccccccccccccccc", Tags: map[string]string{spot.TagCluster: "other.example.com"}})
-		in := w.warning(spot.SpotTerminate)
-		in.Instance = "i-0cccccccccccccccc"
-		w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
-		if out := w.handleEvent(in, spot.OtherCluster); *out.Timings.Finished > 10 {
-			t.Errorf("it took %v s", *out.Timings.Finished)
+	subtest(t, "persistent", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Err: err})
+		if got := *w.handle(spot.Incomplete).Timings.Finished; got < 5 || got > 10 {
+			w.Errorf("got finished after %vs, want 5s to 10s", got)
 		}
 	})
 }
 
-// TestErrorsNameAllThatFailed, and are none where something may have been done.
-func TestErrorsNameAllThatFailed(t *testing.T) {
-	t.Run("the replacement too", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
-			w.aws.Fail("CreateTags", -1, spottest.Denied())
-			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
-			if err == nil || !strings.Contains(err.Error(), "CreateTags") || !strings.Contains(err.Error(), "connection refused") {
-				t.Errorf("got %v", err)
-			}
-		})
+// TestErrors checks that an error names everything that failed, and that there is none if something may have changed.
+func TestErrors(t *testing.T) {
+	subtest(t, "tagging denied", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Err: errRefused})
+		w.aws.Fail("CreateTags", -1, spottest.Denied())
+		w.wantError(w.Context(), w.warning(spot.SpotTerminate), "CreateTags", errRefused.Error())
 	})
-	t.Run("a group that refuses", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
-			w.aws.Fail("DetachInstances", -1, spottest.Denied())
-			_, err := w.handler.Handle(w.Context(), w.warning(spot.SpotTerminate))
-			if err == nil || !strings.Contains(err.Error(), "DetachInstances") || !strings.Contains(err.Error(), "connection refused") {
-				t.Errorf("got %v", err)
-			}
-		})
+	subtest(t, "detach denied", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Err: errRefused})
+		w.aws.Fail("DetachInstances", -1, spottest.Denied())
+		w.wantError(w.Context(), w.warning(spot.SpotTerminate), "DetachInstances", errRefused.Error())
 	})
-	t.Run("tags whose answers were lost", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Err: errors.New("connection refused")})
-			w.aws.Fail("CreateTags", -1, spottest.AnswerLost())
-			w.handle(spot.Incomplete)
-		})
+	subtest(t, "responses to tagging lost", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Err: errRefused})
+		w.aws.Fail("CreateTags", -1, spottest.AnswerLost())
+		w.handle(spot.Incomplete)
 	})
-	t.Run("a cordon whose answers were lost", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Lost: true, Err: errors.New("EOF")})
-			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: errors.New("EOF")})
-			w.handleEvent(w.warning(spot.SpotStop), spot.Incomplete)
-		})
+	subtest(t, "responses to the cordon lost", func(w *world) {
+		w.cluster.Disturb(spottest.Disturbance{Verb: "patch", Lost: true, Err: errors.New("EOF")})
+		w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: errors.New("EOF")})
+		w.handleEvent(w.warning(spot.SpotStop), spot.Incomplete)
 	})
-	t.Run("a timeout that leaves no time", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			ctx, cancel := context.WithTimeout(w.Context(), 3*time.Second)
-			defer cancel()
-			if _, err := w.handler.Handle(ctx, w.warning(spot.SpotTerminate)); err == nil || !strings.Contains(err.Error(), "set the function's timeout") {
-				t.Errorf("got %v", err)
-			}
-		})
+	subtest(t, "timeout too short", func(w *world) {
+		w.wantError(w.timeout(3*time.Second), w.warning(spot.SpotTerminate), "set the function's timeout")
 	})
 }
 
-// TestTwice: the same event in two invocations, at once and one after the other.
-func TestTwice(t *testing.T) {
-	for name, apart := range map[string]time.Duration{"at once": 0, "a moment apart": 300 * time.Millisecond, "a minute apart": time.Minute} {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.pod("web-1", func(p *spottest.Pod) { p.Exit = 20 * time.Second })
-				w.pod("long-1", func(p *spottest.Pod) { p.GracePeriod, p.Exit = 300*time.Second, 70*time.Second })
-				w.pod("guarded-1", func(p *spottest.Pod) { p.Replacement = nil })
-				w.guard("guarded", 1)
-				outs := make([]spot.Outcome, 2)
-				go func() { outs[0] = w.handle(spot.Drained) }()
-				time.Sleep(apart)
-				go func() { outs[1] = w.handle(spot.Drained) }()
-				time.Sleep(2 * time.Minute)
-				synctest.Wait()
-				if n := w.cluster.Count("patch", "nodes"); n > 2 {
-					t.Errorf("%d changes of the node", n)
+// TestTwoInvocations handles the same event twice.
+func TestTwoInvocations(t *testing.T) {
+	for _, apart := range []time.Duration{0, 300 * time.Millisecond, time.Minute} {
+		subtest(t, apart.String(), func(w *world) {
+			w.pod("web-1", exit(20*time.Second))
+			w.pod("long-1", grace(300*time.Second), exit(70*time.Second))
+			w.pod("guarded-1", notRecreated)
+			w.budget("guarded", 1)
+			outs := make([]spot.Outcome, 2)
+			go func() { outs[0] = w.handle(spot.Drained) }()
+			time.Sleep(apart)
+			go func() { outs[1] = w.handle(spot.Drained) }()
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			if got := w.cluster.Count("patch", "nodes"); got > 2 {
+				w.Errorf("got %d changes of the node, want at most 2", got)
+			}
+			detached := 0
+			for _, c := range w.aws.Calls("DetachInstances") {
+				if c.Err == nil {
+					detached++
 				}
-				detached := 0
-				for _, c := range w.aws.Calls("DetachInstances") {
-					if c.Err == nil {
-						detached++
-					}
-				}
-				if detached != 1 {
-					t.Errorf("%d detaches: %v", detached, w.aws.Calls())
-				}
-				if len(w.cluster.Terminations()) != 3 {
-					t.Errorf("%+v", w.cluster.Terminations())
-				}
-				if !outs[0].Deadline.Equal(outs[1].Deadline) {
-					t.Errorf("two deadlines: %v, %v", outs[0].Deadline, outs[1].Deadline)
-				}
-			})
+			}
+			if detached != 1 {
+				w.Errorf("got %d detaches, want 1: %v", detached, w.aws.Calls())
+			}
+			if got := w.cluster.Terminations(); len(got) != 3 {
+				w.Errorf("got %+v, want 3 terminations", got)
+			}
+			if a, b := outs[0].Deadline, outs[1].Deadline; !a.Equal(b) {
+				w.Errorf("got deadlines %v and %v, want the same", a, b)
+			}
 		})
 	}
 }

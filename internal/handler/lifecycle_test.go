@@ -1,7 +1,6 @@
 package handler_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -12,169 +11,149 @@ import (
 
 const (
 	hookName = "drain"
-	held     = "i-0bbbbbbbbbbbbbbb0"
+	leaving  = "i-0bbbbbbbbbbbbbbb0" // the instance that the group terminates
 )
 
-// inHeldWorld is a world in which a group ends an instance, and a hook holds it.
-func inHeldWorld(t *testing.T, heartbeat time.Duration, test func(w *world, in spot.Interruption)) {
+// withHook runs test in a world in which a group terminates an instance, and a lifecycle hook delays the termination.
+func withHook(t *testing.T, heartbeat time.Duration, test func(w *world, in spot.Interruption)) {
 	inWorld(t, func(w *world) {
-		w.aws.AddGroup(spottest.Group{Name: "held." + cluster, Min: 0, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster},
-			Hooks: []spottest.Hook{{Name: hookName, Transition: spottest.HookTerminating, Heartbeat: heartbeat}}}, spottest.Instance{ID: held, PrivateIP: "10.0.1.9"})
-		w.cluster.AddNode(node(held))
+		hook := spottest.Hook{Name: hookName, Transition: spottest.HookTerminating, Heartbeat: heartbeat}
+		w.aws.AddGroup(spottest.Group{Name: "leaving." + cluster, Min: 0, Max: 1, Desired: 1,
+			Tags: map[string]string{spot.TagCluster: cluster}, Hooks: []spottest.Hook{hook}},
+			spottest.Instance{ID: leaving, PrivateIP: "10.0.1.9"})
+		w.cluster.AddNode(newNode(leaving, leaving))
 		w.handler.Policy.Hooks = []string{hookName}
-		action := w.aws.TerminateMember(held)[0]
-		test(w, spot.Interruption{EventID: "e9", Kind: spot.LifecycleTerminate, Instance: held, Region: "us-east-1", Time: w.event, Action: action})
+		test(w, spot.Interruption{EventID: "e9", Kind: spot.LifecycleTerminate, Instance: leaving, Region: "us-east-1",
+			Time: w.event, Action: w.aws.TerminateMember(leaving)[0]})
 	})
 }
 
-func onHeld(p *spottest.Pod) { p.Node = held }
+func onLeaving(p *spottest.Pod) { p.Node = leaving }
 
-// TestALifecycleActionIsCompletedWhenTheNodeIsEmpty, and not before.
-func TestALifecycleActionIsCompletedWhenTheNodeIsEmpty(t *testing.T) {
-	inHeldWorld(t, 5*time.Minute, func(w *world, in spot.Interruption) {
-		w.pod("web-1", onHeld, func(p *spottest.Pod) { p.Exit = 20 * time.Second })
-		out := w.handleEvent(in, spot.Drained)
-		if l := out.Lifecycle; l == nil || l.Completed == nil || *l.Completed < 20 || l.Hook != hookName {
-			t.Fatalf("%+v", l)
+func TestLifecycleAction(t *testing.T) {
+	withHook(t, 5*time.Minute, func(w *world, in spot.Interruption) {
+		w.pod("web-1", onLeaving, exit(20*time.Second))
+		l := w.handleEvent(in, spot.Drained).Lifecycle
+		if l == nil || l.Completed == nil || *l.Completed < 20 || l.Hook != hookName {
+			w.Fatalf("got %+v, want hook %s completed after 20s", l, hookName)
 		}
-		if _, on := w.aws.HeldUntil(in.Action.Token); on {
-			t.Error("the hook still holds the instance")
+		if until, ok := w.aws.HeldUntil(in.Action.Token); ok {
+			w.Errorf("got the instance held until %s", until)
 		}
-		if n := len(w.aws.Calls("CreateTags", "DetachInstances")); n != 0 {
-			t.Errorf("%d writes that ask for a replacement", n)
-		}
+		w.wantAWSWrites(0)
 	})
 }
 
-// TestHeartbeatsPutTheEndOff: what a budget guards is not forced as long as the hook can be held.
-func TestHeartbeatsPutTheEndOff(t *testing.T) {
-	inHeldWorld(t, 3*time.Minute, func(w *world, in spot.Interruption) {
-		w.pod("db-0", onHeld)
-		w.guard("db", 1)
+// TestHeartbeats checks that a refused pod is not force-deleted as long as heartbeats move the deadline.
+func TestHeartbeats(t *testing.T) {
+	withHook(t, 3*time.Minute, func(w *world, in spot.Interruption) {
+		w.pod("db-0", onLeaving)
+		w.budget("db", 1)
 		time.AfterFunc(8*time.Minute, func() { w.cluster.RemoveBudget("db") })
 		out := w.handleEvent(in, spot.Drained)
-		if p := podResult(t, out, "db-0"); p.Status != spot.PodEvicted {
-			t.Errorf("%+v", p)
-		}
-		w.after("its SIGTERM", w.ended("db-0").SIGTERM, 8*time.Minute+time.Second) // asked every 2 s
+		w.wantStatus(out, "db-0", spot.PodEvicted)
+		w.wantSIGTERM("db-0", 8*time.Minute+time.Second) // evictions are retried every 2 s
 		if l := out.Lifecycle; l.Heartbeats < 5 || l.Completed == nil {
-			t.Errorf("%+v", l)
+			w.Errorf("got %+v, want 5 heartbeats or more, completed", l)
 		}
 	})
 }
 
-// TestAtTheInvocationsEndAGuardedPodIsForced, while the hook still holds its machine.
-func TestAtTheInvocationsEndAGuardedPodIsForced(t *testing.T) {
-	inHeldWorld(t, 3*time.Minute, func(w *world, in spot.Interruption) {
-		w.pod("db-0", onHeld, func(p *spottest.Pod) { p.Exit = time.Second })
-		w.guard("db", 1)
-		out, err := w.handler.Handle(w.limited(10*time.Minute), in)
-		if err != nil {
-			t.Fatal(err)
+func TestHeartbeatsUntilLimit(t *testing.T) {
+	withHook(t, 3*time.Minute, func(w *world, in spot.Interruption) {
+		w.pod("db-0", onLeaving, exit(time.Second))
+		w.budget("db", 1)
+		if _, err := w.handler.Handle(w.timeout(10*time.Minute), in); err != nil {
+			w.Fatal(err)
 		}
-		e := w.ended("db-0")
-		if e.Grace != 30*time.Second || e.SIGTERM.Before(w.event.Add(9*time.Minute)) {
-			t.Errorf("it got %s, %s after the event: %s", e.Grace, e.SIGTERM.Sub(w.event), told(out))
+		e := w.termination("db-0")
+		if at := e.SIGTERM.Sub(w.event); e.Grace != 30*time.Second || at < 9*time.Minute {
+			w.Errorf("got grace period %s after %s, want 30s after 9m or later", e.Grace, at)
 		}
 	})
 }
 
-// TestWithoutHeartbeatsTheHooksTimeoutIsTheDeadline: what cannot be put off is worked with.
-func TestWithoutHeartbeatsTheHooksTimeoutIsTheDeadline(t *testing.T) {
-	inHeldWorld(t, 3*time.Minute, func(w *world, in spot.Interruption) {
+func TestHeartbeatsDenied(t *testing.T) {
+	withHook(t, 3*time.Minute, func(w *world, in spot.Interruption) {
 		w.aws.Fail("RecordLifecycleActionHeartbeat", 1000, spottest.Denied())
-		w.pod("db-0", onHeld)
-		w.guard("db", 1)
-		w.pod("mq-0", onHeld, annotated(spot.AnnotationForce, "never"))
-		w.guard("mq", 1)
+		w.pod("db-0", onLeaving)
+		w.budget("db", 1)
+		w.pod("mq-0", onLeaving, annotated(spot.AnnotationForce, "never"))
+		w.budget("mq", 1)
 		out := w.handleEvent(in, spot.Incomplete)
-		w.after("its SIGTERM", w.ended("db-0").SIGTERM, 180*time.Second-35*time.Second)
-		if at := *out.Timings.Finished; at < 179 || at > 190 {
-			t.Errorf("the work went on until %v s, the machine ends after 180", at)
+		w.wantSIGTERM("db-0", 180*time.Second-35*time.Second)
+		if got := *out.Timings.Finished; got < 179 || got > 190 {
+			w.Errorf("got finished after %vs, want 180s", got)
 		}
-		if !strings.Contains(strings.Join(out.Problems, "\n"), "sending a lifecycle heartbeat") {
-			t.Errorf("the problems are %q", out.Problems)
+		const problem = "sending a lifecycle heartbeat"
+		if !strings.Contains(strings.Join(out.Problems, "\n"), problem) {
+			w.Errorf("got problems %q, want %q", out.Problems, problem)
 		}
 	})
 }
 
-// TestAHookThatNobodyNamedIsLeftAlone: nothing is asked, nothing is written.
-func TestAHookThatNobodyNamedIsLeftAlone(t *testing.T) {
-	inHeldWorld(t, 5*time.Minute, func(w *world, in spot.Interruption) {
+func TestUnconfiguredHook(t *testing.T) {
+	withHook(t, 5*time.Minute, func(w *world, in spot.Interruption) {
 		w.handler.Policy.Hooks = []string{"another"}
-		w.pod("web-1", onHeld)
+		w.pod("web-1", onLeaving)
 		w.handleEvent(in, spot.Skipped)
-		if n := len(w.aws.Calls()) + len(w.cluster.Requests()); n != 0 {
-			t.Errorf("%d requests for an event that is none of ours", n)
+		if calls, requests := w.aws.Calls(), w.cluster.Requests(); len(calls) != 0 || len(requests) != 0 {
+			w.Errorf("got requests %v, %v; want none", calls, requests)
 		}
 	})
 }
 
-// TestKOpsOwnHookIsLeftToItsDrainer where that is there, though it is named; and is ours where it is not.
-func TestKOpsOwnHookIsLeftToItsDrainer(t *testing.T) {
-	for _, managed := range []bool{true, false} {
-		inHeldWorld(t, 5*time.Minute, func(w *world, in spot.Interruption) {
+// TestNTHHook checks that the hook of aws-node-termination-handler is skipped if that handles the instance.
+func TestNTHHook(t *testing.T) {
+	for managed, want := range map[bool]spot.Result{true: spot.Skipped, false: spot.Drained} {
+		withHook(t, 5*time.Minute, func(w *world, in spot.Interruption) {
 			in.Action.Hook = "nodes-NTHLifecycleHook"
 			w.handler.Policy.Hooks = []string{in.Action.Hook}
-			w.pod("web-1", onHeld)
-			want := spot.Drained
+			w.pod("web-1", onLeaving)
 			if managed {
-				want = spot.Skipped
-				if err := w.aws.CreateTags(w.Context(), []string{held}, map[string]string{"aws-node-termination-handler/managed": ""}); err != nil {
-					t.Fatal(err)
+				tags := map[string]string{"aws-node-termination-handler/managed": ""}
+				if err := w.aws.CreateTags(w.Context(), []string{leaving}, tags); err != nil {
+					w.Fatal(err)
 				}
 			}
 			out := w.handleEvent(in, want)
 			if n := w.cluster.Count("create", "pods/eviction"); (n == 0) != managed {
-				t.Errorf("managed %v: %d evictions: %s", managed, n, told(out))
+				w.Errorf("managed %v: got %d evictions: %s", managed, n, toJSON(out))
 			}
 		})
 	}
 }
 
-// TestANodeThatIsNotEmptyIsNotLetGo: until the hook's own timeout its pods have their time.
-func TestANodeThatIsNotEmptyIsNotLetGo(t *testing.T) {
-	inHeldWorld(t, time.Minute, func(w *world, in spot.Interruption) {
-		w.pod("slow-1", onHeld, func(p *spottest.Pod) { p.GracePeriod, p.Exit = 2*time.Hour, time.Hour })
-		out, err := w.handler.Handle(w.limited(5*time.Minute), in)
-		if err != nil || out.Result != spot.Incomplete {
-			t.Fatalf("%v: %s", err, told(out))
+func TestIncompleteLifecycleAction(t *testing.T) {
+	withHook(t, time.Minute, func(w *world, in spot.Interruption) {
+		w.pod("slow-1", onLeaving, grace(2*time.Hour), exit(time.Hour))
+		l := w.handleIn(w.timeout(5*time.Minute), in, spot.Incomplete).Lifecycle
+		if l.Completed != nil || l.Reason == "" {
+			w.Errorf("got %+v, want a reason why it is not completed", l)
 		}
-		if l := out.Lifecycle; l.Completed != nil || l.Reason == "" {
-			t.Errorf("%+v", l)
-		}
-		if _, on := w.aws.HeldUntil(in.Action.Token); !on {
-			t.Error("the hook has let the instance go")
+		if _, ok := w.aws.HeldUntil(in.Action.Token); !ok {
+			w.Error("got the lifecycle action completed")
 		}
 	})
 }
 
-// TestAnInstanceWithoutANodeIsLetGo: there is nothing to wait for.
-func TestAnInstanceWithoutANodeIsLetGo(t *testing.T) {
-	inHeldWorld(t, 5*time.Minute, func(w *world, in spot.Interruption) {
-		w.cluster.RemoveNode(held)
-		out := w.handleEvent(in, spot.NodeNotFound)
-		if out.Lifecycle.Completed == nil || *out.Lifecycle.Completed > 10 {
-			t.Errorf("%+v", out.Lifecycle)
+func TestLifecycleActionWithoutNode(t *testing.T) {
+	withHook(t, 5*time.Minute, func(w *world, in spot.Interruption) {
+		w.cluster.RemoveNode(leaving)
+		l := w.handleEvent(in, spot.NodeNotFound).Lifecycle
+		if l.Completed == nil || *l.Completed > 10 {
+			w.Errorf("got %+v, want completed within 10s", l)
 		}
 	})
 }
 
-// TestReportsAnActionThatIsOver, and is no failure: the node is drained all the same.
-func TestReportsAnActionThatIsOver(t *testing.T) {
-	inHeldWorld(t, time.Minute, func(w *world, in spot.Interruption) {
+func TestLifecycleActionOver(t *testing.T) {
+	withHook(t, time.Minute, func(w *world, in spot.Interruption) {
 		in.Action.Token = "another"
-		w.pod("web-1", onHeld)
-		out := w.handleEvent(in, spot.Drained)
-		if l := out.Lifecycle; l.Completed != nil || !strings.Contains(l.Reason, "completing the lifecycle action") {
-			t.Errorf("%+v", l)
+		w.pod("web-1", onLeaving)
+		l := w.handleEvent(in, spot.Drained).Lifecycle
+		if l.Completed != nil || !strings.Contains(l.Reason, "completing the lifecycle action") {
+			w.Errorf("got %+v, want the reason why it is not completed", l)
 		}
 	})
-}
-
-// limited is the context of an invocation that ends after d.
-func (w *world) limited(d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(w.Context(), d)
-	w.Cleanup(cancel)
-	return ctx
 }

@@ -211,14 +211,24 @@ func TestWatchBeforeResponse(t *testing.T) {
 	})
 }
 
+// TestResponseLost checks that a retry with a shorter grace period fails, whether or not the watch shows the eviction.
 func TestResponseLost(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.pod("web-1", grace(300*time.Second), exit(70*time.Second))
-		lost := spottest.Disturbance{Resource: "pods/eviction", Times: 1, Lost: true, Err: errors.New("EOF")}
-		w.cluster.Disturb(lost)
-		w.handle(spot.Drained)
-		w.wantAt("exit of web-1", w.termination("web-1").Exited, 70*time.Second)
-	})
+	for name, watch := range map[string]bool{"watched": true, "not watched": false} {
+		subtest(t, name, func(w *world) {
+			w.pod("web-1", grace(300*time.Second), exit(70*time.Second))
+			w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Times: 1, Delay: 100 * time.Millisecond,
+				Lost: true, Err: errors.New("EOF")})
+			if !watch {
+				time.AfterFunc(50*time.Millisecond, func() {
+					heal := w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: errRefused})
+					time.AfterFunc(20*time.Second, heal)
+					w.cluster.BreakFollowing(errRefused)
+				})
+			}
+			w.handle(spot.Drained)
+			w.wantAt("exit of web-1", w.termination("web-1").Exited, 70*time.Second)
+		})
+	}
 }
 
 func TestCordon(t *testing.T) {

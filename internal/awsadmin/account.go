@@ -1,6 +1,5 @@
-// Package awsadmin is an AWS account as somebody sees it who onboards a cluster into it: who has which rights, which
-// instances the cluster has, where its secrets are kept, and what of the function is deployed. The function needs none of
-// it; internal/awscloud is its AWS.
+// Package awsadmin reads and changes an AWS account for the installer: IAM, EC2, Secrets Manager, Lambda, EventBridge,
+// CloudFormation and S3. The function does not use it; its own calls are in internal/aws.
 package awsadmin
 
 import (
@@ -19,7 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
-// Account is one region of an account, with the credentials of whoever runs this.
+// Account is one region of an AWS account, seen with the operator's credentials.
 type Account struct {
 	cfg     aws.Config
 	iam     *iam.Client
@@ -29,40 +28,39 @@ type Account struct {
 	events  *eventbridge.Client
 	stacks  *cloudformation.Client
 	buckets *s3.Client
-	sts     *sts.Client
 }
 
-// New makes an Account of region, credentials and endpoints of cfg.
+// New returns the Account for the region, credentials and endpoints of cfg.
 func New(cfg aws.Config) *Account {
 	return &Account{
 		cfg: cfg,
 		iam: iam.NewFromConfig(cfg), ec2: ec2.NewFromConfig(cfg), secrets: secretsmanager.NewFromConfig(cfg),
 		lambda: lambda.NewFromConfig(cfg), events: eventbridge.NewFromConfig(cfg),
-		stacks: cloudformation.NewFromConfig(cfg), buckets: s3.NewFromConfig(cfg), sts: sts.NewFromConfig(cfg),
+		stacks: cloudformation.NewFromConfig(cfg), buckets: s3.NewFromConfig(cfg),
 	}
 }
 
-// Region is the one that is asked.
+// Region returns the region of the account's clients.
 func (a *Account) Region() string { return a.cfg.Region }
 
-// Caller is whose credentials these are.
+// Caller is the identity behind the credentials.
 type Caller struct{ Partition, Account, ARN string }
 
-// Caller asks STS. It needs no permission.
-func (a *Account) Caller(ctx context.Context) (Caller, error) { return caller(ctx, a.sts) }
+// Caller returns the identity behind the credentials. It needs no permission.
+func (a *Account) Caller(ctx context.Context) (Caller, error) { return caller(ctx, a.cfg) }
 
-// KeyWorks asks STS with an access key. What IAM has just made takes seconds until it is accepted everywhere.
+// KeyWorks reports whether AWS accepts an access key yet: a new one takes some seconds to work everywhere.
 func (a *Account) KeyWorks(ctx context.Context, k NewKey) error {
 	cfg := a.cfg.Copy()
 	cfg.Credentials = credentials.NewStaticCredentialsProvider(k.ID, k.Secret, "")
-	_, err := caller(ctx, sts.NewFromConfig(cfg))
+	_, err := caller(ctx, cfg)
 	return err
 }
 
-func caller(ctx context.Context, c *sts.Client) (Caller, error) {
-	out, err := c.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+func caller(ctx context.Context, cfg aws.Config) (Caller, error) {
+	out, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
-		return Caller{}, translate("asking STS who we are", "", err)
+		return Caller{}, translate("", err)
 	}
 	who := Caller{Account: aws.ToString(out.Account), ARN: aws.ToString(out.Arn)}
 	if parts := strings.Split(who.ARN, ":"); len(parts) > 1 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -14,81 +15,85 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// Bucket is an S3 bucket of the account's own.
+// Bucket is an S3 bucket of the account.
 type Bucket struct {
 	Name    string
 	There   bool
-	Private bool // nobody can make anything in it public
+	Private bool // public access is blocked
 	TLSOnly bool // it has a policy
-	Ours    bool // it has the tag
-	Bare    bool // it has no tags at all: a run that makes it was broken off, or somebody else's has none
+	Ours    bool // it has our tag
+	Bare    bool // it has no tags: an interrupted run has created it, or somebody else without tags
 }
 
-// noSuch are the codes with which S3 says that there is none.
-var noSuch = map[string]bool{"NotFound": true, "NoSuchBucket": true, "NoSuchKey": true, "NoSuchPublicAccessBlockConfiguration": true,
-	"NoSuchBucketPolicy": true, "NoSuchTagSet": true}
+// noSuch are S3's error codes for something that does not exist.
+var noSuch = []string{"NotFound", "NoSuchBucket", "NoSuchKey", "NoSuchPublicAccessBlockConfiguration",
+	"NoSuchBucketPolicy", "NoSuchTagSet"}
 
-// there tells an answer that something is not there from an error.
-func there(doing, on string, err error) (bool, error) {
-	var api smithy.APIError
-	switch {
-	case err == nil:
+// exists tells a response that something does not exist from an error.
+func exists(on string, err error) (bool, error) {
+	if err == nil {
 		return true, nil
-	case errors.As(err, &api) && noSuch[api.ErrorCode()]:
+	}
+	if code, _ := apiError(err); slices.Contains(noSuch, code) {
 		return false, nil
 	}
-	var response *awshttp.ResponseError // to HEAD S3 says no more than a status
-	if errors.As(err, &response) && response.HTTPStatusCode() == http.StatusForbidden {
-		err = &smithy.GenericAPIError{Code: "AccessDenied", Message: "S3 says no more; another account may have the bucket"}
+	if status(err) == http.StatusForbidden { // a response to HEAD has no message
+		err = &smithy.GenericAPIError{Code: "AccessDenied", Message: "the bucket may belong to another account"}
 	}
-	return false, translate(doing, on, err)
+	return false, translate(on, err)
 }
 
-// Bucket looks at a bucket that is to be the account's. One of its name that another account has is an error.
+func status(err error) int {
+	var response *awshttp.ResponseError
+	if errors.As(err, &response) {
+		return response.HTTPStatusCode()
+	}
+	return 0
+}
+
+// Bucket describes a bucket. It is an error if another account owns it.
 func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b Bucket, err error) {
 	b.Name = name
-	on, doing := "bucket "+name, "looking for bucket "+name
+	on := "bucket " + name
 	_, err = a.buckets.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &name, ExpectedBucketOwner: &owner})
-	if b.There, err = there(doing, on, err); err != nil || !b.There {
+	if b.There, err = exists(on, err); err != nil || !b.There {
 		return b, err
 	}
-	block, err := a.buckets.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: &name, ExpectedBucketOwner: &owner})
-	if b.Private, err = there(doing, on, err); err != nil {
+	block, err := a.buckets.GetPublicAccessBlock(ctx,
+		&s3.GetPublicAccessBlockInput{Bucket: &name, ExpectedBucketOwner: &owner})
+	if b.Private, err = exists(on, err); err != nil {
 		return b, err
 	}
 	if b.Private {
 		c := block.PublicAccessBlockConfiguration
-		b.Private = c != nil && aws.ToBool(c.BlockPublicAcls) && aws.ToBool(c.BlockPublicPolicy) && aws.ToBool(c.IgnorePublicAcls) && aws.ToBool(c.RestrictPublicBuckets)
+		b.Private = c != nil && aws.ToBool(c.BlockPublicAcls) && aws.ToBool(c.BlockPublicPolicy) &&
+			aws.ToBool(c.IgnorePublicAcls) && aws.ToBool(c.RestrictPublicBuckets)
 	}
 	_, err = a.buckets.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: &name, ExpectedBucketOwner: &owner})
-	if b.TLSOnly, err = there(doing, on, err); err != nil {
+	if b.TLSOnly, err = exists(on, err); err != nil {
 		return b, err
 	}
 	tags, err := a.buckets.GetBucketTagging(ctx, &s3.GetBucketTaggingInput{Bucket: &name, ExpectedBucketOwner: &owner})
-	tagged, err := there(doing, on, err)
-	if err != nil {
-		return b, err
-	}
+	tagged, err := exists(on, err)
 	if b.Bare = !tagged || len(tags.TagSet) == 0; !b.Bare {
 		has := mapOf(tags.TagSet, func(t types.Tag) (key, value *string) { return t.Key, t.Value })
 		b.Ours = has[tag] == value
 	}
-	return b, nil
+	return b, err
 }
 
-// Foreign reports whether somebody else has made the bucket: it is there, with tags of theirs.
+// Foreign reports whether somebody else has created the bucket: it has other tags.
 func (b Bucket) Foreign() bool { return b.There && !b.Ours && !b.Bare }
 
 func CreateBucket(name, region string) Call {
 	in := &s3.CreateBucketInput{Bucket: &name}
-	if region != "us-east-1" { // which cannot be named
+	if region != "us-east-1" { // S3 refuses it as a constraint
 		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{
 			LocationConstraint: types.BucketLocationConstraint(region)}
 	}
 	return call("bucket "+name, (*s3.Client).CreateBucket, in)
 }
 
-// BlockPublicAccess has nobody make a bucket public, or anything in it.
 func BlockPublicAccess(name, owner string) Call {
 	all := &types.PublicAccessBlockConfiguration{BlockPublicAcls: aws.Bool(true), BlockPublicPolicy: aws.Bool(true),
 		IgnorePublicAcls: aws.Bool(true), RestrictPublicBuckets: aws.Bool(true)}
@@ -97,8 +102,8 @@ func BlockPublicAccess(name, owner string) Call {
 }
 
 func PutBucketPolicy(name, owner, policy string) Call {
-	return call("bucket "+name, (*s3.Client).PutBucketPolicy, &s3.PutBucketPolicyInput{Bucket: &name,
-		ExpectedBucketOwner: &owner, Policy: &policy})
+	return call("bucket "+name, (*s3.Client).PutBucketPolicy,
+		&s3.PutBucketPolicyInput{Bucket: &name, ExpectedBucketOwner: &owner, Policy: &policy})
 }
 
 func TagBucket(name, owner, tag, value string) Call {
@@ -106,21 +111,20 @@ func TagBucket(name, owner, tag, value string) Call {
 		ExpectedBucketOwner: &owner, Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &tag, Value: &value}}}})
 }
 
-// DeleteBucket deletes a bucket that is empty.
 func DeleteBucket(name, owner string) Call {
-	return call("bucket "+name, (*s3.Client).DeleteBucket, &s3.DeleteBucketInput{Bucket: &name, ExpectedBucketOwner: &owner})
+	return call("bucket "+name, (*s3.Client).DeleteBucket,
+		&s3.DeleteBucketInput{Bucket: &name, ExpectedBucketOwner: &owner})
 }
 
-// Objects are the keys of a bucket's objects that begin with the prefix.
-func (a *Account) Objects(ctx context.Context, bucket, owner, prefix string) (keys []string, err error) {
-	keys, err = every(ctx, s3.NewListObjectsV2Paginator(a.buckets,
+// Objects lists the keys with a prefix.
+func (a *Account) Objects(ctx context.Context, bucket, owner, prefix string) ([]string, error) {
+	return every(ctx, "bucket "+bucket, s3.NewListObjectsV2Paginator(a.buckets,
 		&s3.ListObjectsV2Input{Bucket: &bucket, ExpectedBucketOwner: &owner, Prefix: &prefix}),
 		func(p *s3.ListObjectsV2Output) []types.Object { return p.Contents },
 		func(o types.Object) string { return aws.ToString(o.Key) })
-	return keys, translate("listing bucket "+bucket, "bucket "+bucket, err)
 }
 
-// Object reads an object of any bucket, wherever that is; nil if there is none.
+// Object reads an object of a bucket in any region; nil if there is none.
 func (a *Account) Object(ctx context.Context, bucket, key string) ([]byte, error) {
 	get := func(options ...func(*s3.Options)) ([]byte, error) {
 		out, err := a.buckets.GetObject(ctx, &s3.GetObjectInput{Bucket: &bucket, Key: &key}, options...)
@@ -131,33 +135,27 @@ func (a *Account) Object(ctx context.Context, bucket, key string) ([]byte, error
 		return io.ReadAll(out.Body)
 	}
 	content, err := get()
-	var elsewhere *awshttp.ResponseError // S3 says where the bucket is
-	if errors.As(err, &elsewhere) && elsewhere.HTTPStatusCode() == http.StatusMovedPermanently {
-		if region := elsewhere.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
+	var moved *awshttp.ResponseError
+	if status(err) == http.StatusMovedPermanently && errors.As(err, &moved) {
+		if region := moved.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
 			content, err = get(func(o *s3.Options) { o.Region = region })
 		}
 	}
-	on := "object " + bucket + "/" + key
-	if is, err := there("reading "+on, on, err); err != nil || !is {
+	if is, err := exists("object "+bucket+"/"+key, err); err != nil || !is {
 		return nil, err
 	}
 	return content, nil
 }
 
-// PutObject stores content.
 func PutObject(bucket, owner, key string, content []byte) Call {
-	in := &s3.PutObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key}
-	c := call("object "+bucket+"/"+key, (*s3.Client).PutObject, in)
-	c.do = func(ctx context.Context, a *Account) error {
-		again := *in
-		again.Body = bytes.NewReader(content)
-		_, err := a.buckets.PutObject(ctx, &again)
+	return Call{"object " + bucket + "/" + key, func(ctx context.Context, a *Account) error {
+		_, err := a.buckets.PutObject(ctx, &s3.PutObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key,
+			Body: bytes.NewReader(content)}) // a new reader for each try
 		return err
-	}
-	return c
+	}}
 }
 
-// DeleteObject deletes an object.
 func DeleteObject(bucket, owner, key string) Call {
-	return call("object "+bucket+"/"+key, (*s3.Client).DeleteObject, &s3.DeleteObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key})
+	return call("object "+bucket+"/"+key, (*s3.Client).DeleteObject,
+		&s3.DeleteObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key})
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"regexp"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
@@ -20,37 +20,34 @@ type Call struct {
 	do func(context.Context, *Account) error
 }
 
-// IAM's things are known everywhere a moment after they are made: one that a call refers to may not be known there yet.
+// IAM is eventually consistent: a call may not find what was created a moment ago.
 const (
-	settleTries = 6
-	settlePause = 2 * time.Second
+	notFoundTries = 6
+	notFoundPause = 2 * time.Second
 )
 
-// Do carries out a call. To take away what is not there is a success; something that was just made and is not known yet is
-// waited for.
+// deletes matches actions that succeed if their resource does not exist.
+var deletes = regexp.MustCompile(`:(Delete|Detach|Remove|Untag)`)
+
+// Do carries out a call, and retries it while something that it refers to is not found.
 func (a *Account) Do(ctx context.Context, c Call) error {
 	for try := 1; ; try++ {
 		err := c.do(ctx, a)
-		if err == nil {
-			return nil
-		}
 		action, _ := operationOf(err)
-		err = translate("calling "+action+" on "+c.on, c.on, err)
+		err = translate(c.on, err)
 		switch {
-		case !errors.Is(err, ErrNotFound):
+		case !errors.Is(err, ErrNotFound) || try == notFoundTries:
 			return err
-		case takesAway(action):
+		case deletes.MatchString(action):
 			return nil
-		case try == settleTries:
-			return err
 		}
-		if err := pause(ctx, settlePause); err != nil {
+		if err := pause(ctx, notFoundPause); err != nil {
 			return fmt.Errorf("calling %s: %w", action, err)
 		}
 	}
 }
 
-// pause waits, or says why the context has ended.
+// pause sleeps, and returns early with the cause if the context ends.
 func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
@@ -60,38 +57,22 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func takesAway(action string) bool {
-	_, name, _ := strings.Cut(action, ":")
-	for _, verb := range []string{"Delete", "Detach", "Remove", "Untag"} {
-		if strings.HasPrefix(name, verb) {
-			return true
-		}
-	}
-	return false
-}
-
-// client is of a service that has calls: the account has one of each.
+// client is a service that has Calls.
 type client interface {
 	iam.Client | secretsmanager.Client | lambda.Client | eventbridge.Client | s3.Client
 }
 
-// call is a call of one of the account's clients.
 func call[Client client, In, Options, Out any](on string,
 	f func(*Client, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
 	return Call{on, func(ctx context.Context, a *Account) error {
-		_, err := f(clientOf[Client](a), ctx, in)
-		return err
-	}}
-}
-
-// clientOf is the account's client of a service.
-func clientOf[Client client](a *Account) *Client {
-	for _, c := range []any{a.iam, a.secrets, a.lambda, a.events, a.buckets} {
-		if client, is := c.(*Client); is {
-			return client
+		for _, c := range []any{a.iam, a.secrets, a.lambda, a.events, a.buckets} {
+			if client, is := c.(*Client); is {
+				_, err := f(client, ctx, in)
+				return err
+			}
 		}
-	}
-	panic(fmt.Sprintf("there is no %T in an account", *new(*Client)))
+		panic(fmt.Sprintf("Account has no %T", *new(*Client)))
+	}}
 }
 
 // pages is one of the SDK's paginators.
@@ -100,17 +81,19 @@ type pages[Page, Options any] interface {
 	NextPage(context.Context, ...func(*Options)) (*Page, error)
 }
 
-// every reads a list to its end, and makes of each item what is wanted of it.
-func every[Page, Options, Item, T any](ctx context.Context, list pages[Page, Options], items func(*Page) []Item,
-	is func(Item) T) (all []T, err error) {
+// every reads all pages, and converts their items.
+func every[Page, Options, Item, T any](ctx context.Context, on string, list pages[Page, Options],
+	items func(*Page) []Item, convert func(Item) T) (all []T, err error) {
 	for list.HasMorePages() {
 		page, err := list.NextPage(ctx)
 		if err != nil {
-			return nil, err
+			return nil, translate(on, err)
 		}
 		for _, one := range items(page) {
-			all = append(all, is(one))
+			all = append(all, convert(one))
 		}
 	}
 	return all, nil
 }
+
+func itself[T any](v T) T { return v }

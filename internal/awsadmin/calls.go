@@ -13,7 +13,7 @@ import (
 	secretstypes "github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 )
 
-// listOf is a map as a list in the order of its keys: what is shown twice is the same twice.
+// listOf converts a map to a list in the order of its keys.
 func listOf[T any](of map[string]string, one func(key, value *string) T) (list []T) {
 	for _, key := range slices.Sorted(maps.Keys(of)) {
 		list = append(list, one(aws.String(key), aws.String(of[key])))
@@ -21,7 +21,7 @@ func listOf[T any](of map[string]string, one func(key, value *string) T) (list [
 	return list
 }
 
-// mapOf is such a list as a map.
+// mapOf converts such a list to a map.
 func mapOf[T any](list []T, of func(T) (key, value *string)) map[string]string {
 	all := map[string]string{}
 	for _, one := range list {
@@ -60,16 +60,18 @@ func DetachUserPolicy(name, arn string) Call {
 }
 
 func PutUserPolicy(name, policy, document string) Call {
-	return call("user "+name, (*iam.Client).PutUserPolicy, &iam.PutUserPolicyInput{UserName: &name, PolicyName: &policy, PolicyDocument: &document})
+	return call("user "+name, (*iam.Client).PutUserPolicy,
+		&iam.PutUserPolicyInput{UserName: &name, PolicyName: &policy, PolicyDocument: &document})
 }
 
 func DeleteUserPolicy(name, policy string) Call {
-	return call("user "+name, (*iam.Client).DeleteUserPolicy, &iam.DeleteUserPolicyInput{UserName: &name, PolicyName: &policy})
+	return call("user "+name, (*iam.Client).DeleteUserPolicy,
+		&iam.DeleteUserPolicyInput{UserName: &name, PolicyName: &policy})
 }
 
-// DeactivateKey has a key refused from now on; ActivateKey would undo it.
 func DeactivateKey(user, key string) Call {
-	return call("user "+user, (*iam.Client).UpdateAccessKey, &iam.UpdateAccessKeyInput{UserName: &user, AccessKeyId: &key, Status: types.StatusTypeInactive})
+	return call("user "+user, (*iam.Client).UpdateAccessKey,
+		&iam.UpdateAccessKeyInput{UserName: &user, AccessKeyId: &key, Status: types.StatusTypeInactive})
 }
 
 func DeleteKey(user, key string) Call {
@@ -81,13 +83,15 @@ func CreatePolicy(name, description, document string, tags map[string]string) Ca
 		&iam.CreatePolicyInput{PolicyName: &name, Description: &description, PolicyDocument: &document, Tags: tagList(tags)})
 }
 
-// CreatePolicyVersion writes a managed policy: the new version is the one that counts.
+// CreatePolicyVersion creates a version of a managed policy and makes it the default.
 func CreatePolicyVersion(arn, document string) Call {
-	return call(arn, (*iam.Client).CreatePolicyVersion, &iam.CreatePolicyVersionInput{PolicyArn: &arn, PolicyDocument: &document, SetAsDefault: true})
+	return call(arn, (*iam.Client).CreatePolicyVersion,
+		&iam.CreatePolicyVersionInput{PolicyArn: &arn, PolicyDocument: &document, SetAsDefault: true})
 }
 
 func DeletePolicyVersion(arn, version string) Call {
-	return call(arn, (*iam.Client).DeletePolicyVersion, &iam.DeletePolicyVersionInput{PolicyArn: &arn, VersionId: &version})
+	return call(arn, (*iam.Client).DeletePolicyVersion,
+		&iam.DeletePolicyVersionInput{PolicyArn: &arn, VersionId: &version})
 }
 
 func DeletePolicy(arn string) Call {
@@ -100,7 +104,8 @@ func TagPolicy(arn string, tags map[string]string) Call {
 
 func CreateRole(name, description, trust string, tags map[string]string) Call {
 	return call("role "+name, (*iam.Client).CreateRole,
-		&iam.CreateRoleInput{RoleName: &name, Description: &description, AssumeRolePolicyDocument: &trust, Tags: tagList(tags)})
+		&iam.CreateRoleInput{RoleName: &name, Description: &description, AssumeRolePolicyDocument: &trust,
+			Tags: tagList(tags)})
 }
 
 func DeleteRole(name string) Call {
@@ -112,7 +117,8 @@ func TagRole(name string, tags map[string]string) Call {
 }
 
 func UpdateTrust(name, trust string) Call {
-	return call("role "+name, (*iam.Client).UpdateAssumeRolePolicy, &iam.UpdateAssumeRolePolicyInput{RoleName: &name, PolicyDocument: &trust})
+	return call("role "+name, (*iam.Client).UpdateAssumeRolePolicy,
+		&iam.UpdateAssumeRolePolicyInput{RoleName: &name, PolicyDocument: &trust})
 }
 
 func AttachRolePolicy(name, arn string) Call {
@@ -124,21 +130,23 @@ func DetachRolePolicy(name, arn string) Call {
 }
 
 func PutRolePolicy(name, policy, document string) Call {
-	return call("role "+name, (*iam.Client).PutRolePolicy, &iam.PutRolePolicyInput{RoleName: &name, PolicyName: &policy, PolicyDocument: &document})
+	return call("role "+name, (*iam.Client).PutRolePolicy,
+		&iam.PutRolePolicyInput{RoleName: &name, PolicyName: &policy, PolicyDocument: &document})
 }
 
 func DeleteRolePolicy(name, policy string) Call {
-	return call("role "+name, (*iam.Client).DeleteRolePolicy, &iam.DeleteRolePolicyInput{RoleName: &name, PolicyName: &policy})
+	return call("role "+name, (*iam.Client).DeleteRolePolicy,
+		&iam.DeleteRolePolicyInput{RoleName: &name, PolicyName: &policy})
 }
 
-// CreateSecret makes a secret that holds nothing yet.
+// CreateSecret creates a secret without a value.
 func CreateSecret(name, description string, tags map[string]string) Call {
 	list := listOf(tags, func(key, value *string) secretstypes.Tag { return secretstypes.Tag{Key: key, Value: value} })
 	return call("secret "+name, (*secretsmanager.Client).CreateSecret,
 		&secretsmanager.CreateSecretInput{Name: &name, Description: &description, Tags: list})
 }
 
-// DeleteSecret deletes a secret at once, so that its name can be used again: what it held is worth nothing any more.
+// DeleteSecret deletes a secret immediately, so that its name can be used again.
 func DeleteSecret(name string) Call {
 	return call("secret "+name, (*secretsmanager.Client).DeleteSecret,
 		&secretsmanager.DeleteSecretInput{SecretId: &name, ForceDeleteWithoutRecovery: aws.Bool(true)})

@@ -9,7 +9,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
-// SameDocument reports whether two documents say the same, however they are written.
+// SameDocument reports whether two JSON documents are equal but for their formatting.
 func SameDocument(a, b string) bool {
 	var left, right any
 	if json.Unmarshal([]byte(a), &left) != nil || json.Unmarshal([]byte(b), &right) != nil {
@@ -18,13 +18,13 @@ func SameDocument(a, b string) bool {
 	return reflect.DeepEqual(left, right)
 }
 
-// DiffDocuments shows how one document becomes another: lines that begin with "+ ", "- " or two spaces.
+// DiffDocuments returns a diff for people: lines that begin with "+ ", "- " or two spaces.
 func DiffDocuments(old, next string) (shown []string) {
 	unified := strings.TrimRight(string(diff.Diff("", indented(old), "", indented(next))), "\n")
 	for i, line := range strings.Split(unified, "\n") {
 		switch {
-		case i < 3: // names of files
-		case strings.HasPrefix(line, "@@ -0,") || strings.HasPrefix(line, "@@ -1,"): // nothing is left out before it
+		case i < 3: // file names
+		case strings.HasPrefix(line, "@@ -0,") || strings.HasPrefix(line, "@@ -1,"): // nothing is omitted before it
 		case strings.HasPrefix(line, "@@"):
 			shown = append(shown, "  ...")
 		default:
@@ -34,7 +34,6 @@ func DiffDocuments(old, next string) (shown []string) {
 	return shown
 }
 
-// indented is a document as it would be written for people.
 func indented(document string) []byte {
 	var out bytes.Buffer
 	if json.Indent(&out, []byte(document), "", "  ") != nil {

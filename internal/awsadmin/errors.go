@@ -4,58 +4,71 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/smithy-go"
 )
 
 var (
-	// ErrDenied means that IAM does not allow a call to whoever runs this.
-	ErrDenied = errors.New("not allowed")
-
-	// ErrNotEmpty means that there is something in a bucket that is to be deleted.
-	ErrNotEmpty = errors.New("it is not empty")
-
-	// ErrRefused means that CloudFormation does not take a template with its parameters.
-	ErrRefused = errors.New("CloudFormation refuses it")
-
-	// ErrNotFound means that there is no such thing.
-	ErrNotFound = errors.New("there is none")
+	ErrDenied   = errors.New("access denied")
+	ErrNotEmpty = errors.New("the bucket is not empty")
+	ErrRefused  = errors.New("CloudFormation refuses it") // a template with its parameters
+	ErrNotFound = errors.New("not found")
 )
 
-// translate makes an error of the SDK one of ours, which names the action that is missing where IAM says no.
+// errorCodes are the error codes of all services by their meaning.
+var errorCodes = map[error][]string{
+	ErrDenied:   {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"},
+	ErrNotFound: {"NoSuchEntity", "ResourceNotFoundException", "NoSuchEntityException"},
+	ErrNotEmpty: {"BucketNotEmpty"},
+	errCredentials: {"AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch",
+		"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidSignatureException", "IncompleteSignature",
+		"MissingAuthenticationToken"},
+}
+
+var errCredentials = errors.New("AWS does not accept the credentials")
+
+// translate adds the call and the resource to an error of the SDK, and what to do. A denial names the missing action.
 //
-// Of AWS's answer only the code and the first line of the message are repeated, and of what is said about credentials only
-// the code: what follows may quote the request.
-func translate(doing, on string, err error) error {
+// Of the response it repeats only the code and the first line of the message, and of a credentials error only the code:
+// the rest may quote the request.
+func translate(on string, err error) error {
 	if err == nil {
 		return nil
 	}
 	action, cause := operationOf(err)
-	var api smithy.APIError
-	if !errors.As(err, &api) {
-		return fmt.Errorf("%s: %w", doing, cause)
+	if on != "" {
+		action += " on " + on
 	}
-	code, said := api.ErrorCode(), firstLine(api.ErrorMessage())
-	switch code {
-	case "AccessDenied", "AccessDeniedException", "UnauthorizedOperation":
-		where := ""
-		if on != "" {
-			where = " on " + on
+	code, message := apiError(err)
+	if code == "" {
+		return fmt.Errorf("calling %s: %w", action, cause)
+	}
+	for is, codes := range errorCodes {
+		switch {
+		case !slices.Contains(codes, code):
+		case is == errCredentials:
+			return fmt.Errorf("calling %s: %w (%s): log in again, and check the clock", action, is, code)
+		case is == ErrDenied:
+			return fmt.Errorf("calling %s: %w: %s: %s: allow %s", action, is, code, message, action)
+		default:
+			return fmt.Errorf("calling %s: %w: %s", action, is, message)
 		}
-		return fmt.Errorf("%s: %w: %s: %s: what is missing is %s%s", doing, ErrDenied, code, said, action, where)
-	case "NoSuchEntity", "ResourceNotFoundException", "NoSuchEntityException":
-		return fmt.Errorf("%s: %w: %s", doing, ErrNotFound, said)
-	case "BucketNotEmpty":
-		return fmt.Errorf("%s: %w: %s", doing, ErrNotEmpty, said)
-	case "AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException",
-		"RequestExpired", "InvalidSignatureException", "IncompleteSignature", "MissingAuthenticationToken":
-		return fmt.Errorf("%s: AWS does not accept the credentials (%s): log in again, and check the clock", doing, code)
 	}
-	return fmt.Errorf("%s: %s: %s", doing, code, said)
+	return fmt.Errorf("calling %s: %s: %s", action, code, message)
 }
 
-// Names by which IAM calls services, and operations where it does not call them as the SDK does.
+// apiError returns the code of an error response and the first line of its message.
+func apiError(err error) (code, message string) {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return "", ""
+	}
+	return api.ErrorCode(), firstLine(api.ErrorMessage())
+}
+
+// Names that IAM policies use where they differ from the SDK's.
 var (
 	services = map[string]string{"CloudFormation": "cloudformation", "EC2": "ec2", "EventBridge": "events", "IAM": "iam",
 		"Lambda": "lambda", "S3": "s3", "Secrets Manager": "secretsmanager", "STS": "sts"}
@@ -63,16 +76,16 @@ var (
 		"GetPublicAccessBlock": "GetBucketPublicAccessBlock", "PutPublicAccessBlock": "PutBucketPublicAccessBlock"}
 )
 
-// operationOf is what has failed as IAM writes it, and why; without the former if no operation of the SDK has.
+// operationOf returns the action that failed, as IAM policies write it, and the cause.
 func operationOf(err error) (action string, cause error) {
 	var of *smithy.OperationError
 	if !errors.As(err, &of) {
-		return "", err
+		return "AWS", err
 	}
 	return services[of.ServiceID] + ":" + cmp.Or(operations[of.OperationName], of.OperationName), of.Err
 }
 
-// unlessNone is the error of a look, where it is an answer that there is none.
+// unlessNone drops ErrNotFound.
 func unlessNone(err error) error {
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -80,8 +93,8 @@ func unlessNone(err error) error {
 	return err
 }
 
-// firstLine is the first line of a message, without the encoded details of a denial: a thousand characters that only
-// sts:DecodeAuthorizationMessage can read.
+// firstLine returns the first line of a message, without the encoded details of a denial: a thousand characters that
+// only sts:DecodeAuthorizationMessage can read.
 func firstLine(message string) string {
 	message, _, _ = strings.Cut(message, "\n")
 	message, _, _ = strings.Cut(message, "Encoded authorization failure message")

@@ -64,8 +64,8 @@ func TestWhatIsMissingIsNamedAsIAMDoes(t *testing.T) {
 		{"sts:GetCallerIdentity", func(ctx context.Context) error { _, err := a.Caller(ctx); return err }},
 	} {
 		err := c.call(t.Context())
-		if !errors.Is(err, ErrDenied) || !strings.HasSuffix(err.Error(), ": what is missing is "+c.want) {
-			t.Errorf("want what is missing to be %s: %v", c.want, err)
+		if !errors.Is(err, ErrDenied) || !strings.HasSuffix(err.Error(), ": allow "+c.want) {
+			t.Errorf("want the advice to allow %s: %v", c.want, err)
 		}
 	}
 }

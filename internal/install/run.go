@@ -264,8 +264,8 @@ func resourceChange(c awsadmin.StackChange) change.Change {
 	if c.Name != "" && verb != change.Create {
 		out.Name = c.LogicalID + " (" + arnName(c.Name) + ")"
 	}
-	if len(c.Of) > 0 && verb == change.Update {
-		out.Why = strings.Join(c.Of, ", ")
+	if len(c.Properties) > 0 && verb == change.Update {
+		out.Why = strings.Join(c.Properties, ", ")
 	}
 	if c.Replaced && verb == change.Update {
 		out.Why = strings.TrimPrefix(out.Why+"; another one may be made in its place", "; ")

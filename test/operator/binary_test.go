@@ -194,7 +194,7 @@ func theBinary(t *testing.T) {
 		if err == nil {
 			t.Fatal("it goes on")
 		}
-		for _, want := range []string{"what is missing is iam:CreateRole on role CastLambdaRoleForSpot", "kops-spot onboard --export-installer-policy", "run this again to continue"} {
+		for _, want := range []string{"allow iam:CreateRole on role CastLambdaRoleForSpot", "kops-spot onboard --export-installer-policy", "run this again to continue"} {
 			if !strings.Contains(stderr, want) {
 				t.Errorf("%q is not said in:\n%s", want, stderr)
 			}

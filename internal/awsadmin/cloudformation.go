@@ -1,0 +1,350 @@
+package awsadmin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
+)
+
+// Stack is a CloudFormation stack.
+type Stack struct {
+	Name, ID        string
+	Status          string // as in CloudFormation: CREATE_COMPLETE
+	Reason          string
+	Parameters      map[string]string
+	Created, Change time.Time // Change is the last update; zero for none
+}
+
+// InProgress reports whether CloudFormation is working on the stack.
+func (s Stack) InProgress() bool { return strings.HasSuffix(s.Status, "_IN_PROGRESS") && !s.InReview() }
+
+// InReview reports whether the stack has only a change set that nobody has executed, and no resources yet.
+func (s Stack) InReview() bool { return s.Status == string(types.StackStatusReviewInProgress) }
+
+// MustBeDeleted reports whether CloudFormation refuses everything but to delete the stack: creating it has failed.
+func (s Stack) MustBeDeleted() bool {
+	return slices.Contains([]types.StackStatus{types.StackStatusRollbackComplete, types.StackStatusRollbackFailed,
+		types.StackStatusCreateFailed, types.StackStatusDeleteFailed}, types.StackStatus(s.Status))
+}
+
+// RollbackFailed reports whether somebody has to finish the rollback of an update.
+func (s Stack) RollbackFailed() bool {
+	return s.Status == string(types.StackStatusUpdateRollbackFailed)
+}
+
+// Stack reads a stack by its name or ID; nil if there is none. A deleted stack is found only by its ID.
+func (a *Account) Stack(ctx context.Context, name string) (*Stack, error) {
+	out, err := a.stacks.DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &name})
+	if err != nil {
+		if code, message := apiError(err); code == "ValidationError" && strings.Contains(message, "does not exist") {
+			return nil, nil
+		}
+		return nil, translate("stack "+name, err)
+	}
+	if len(out.Stacks) == 0 {
+		return nil, nil
+	}
+	one := out.Stacks[0]
+	return &Stack{Name: aws.ToString(one.StackName), ID: aws.ToString(one.StackId), Status: string(one.StackStatus),
+		Reason: aws.ToString(one.StackStatusReason),
+		Parameters: mapOf(one.Parameters,
+			func(p types.Parameter) (key, value *string) { return p.ParameterKey, p.ParameterValue }),
+		Created: aws.ToTime(one.CreationTime), Change: aws.ToTime(one.LastUpdatedTime)}, nil
+}
+
+// StackResource is a resource of a stack. Name is its physical ID; empty before it is created.
+type StackResource struct{ LogicalID, Type, Name string }
+
+// StackResources lists the resources of a stack.
+func (a *Account) StackResources(ctx context.Context, stack string) (all []StackResource, err error) {
+	summaries, err := every(ctx, "stack "+stack, cloudformation.NewListStackResourcesPaginator(a.stacks,
+		&cloudformation.ListStackResourcesInput{StackName: &stack}),
+		func(p *cloudformation.ListStackResourcesOutput) []types.StackResourceSummary {
+			return p.StackResourceSummaries
+		},
+		itself)
+	for _, r := range summaries {
+		if r.ResourceStatus != types.ResourceStatusDeleteComplete && aws.ToString(r.LogicalResourceId) != "" {
+			all = append(all, StackResource{aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType),
+				aws.ToString(r.PhysicalResourceId)})
+		}
+	}
+	return all, err
+}
+
+// DeleteStack starts the deletion of a stack.
+func (a *Account) DeleteStack(ctx context.Context, s Stack) error {
+	_, err := a.stacks.DeleteStack(ctx, &cloudformation.DeleteStackInput{StackName: &s.ID})
+	return translate("stack "+s.Name, err)
+}
+
+// StackEvent is an event of a stack.
+type StackEvent struct{ LogicalID, Type, Status, Reason string }
+
+// Ended reports whether the event ends an operation.
+func (e StackEvent) Ended() bool { return !strings.HasSuffix(e.Status, "_IN_PROGRESS") }
+
+// Failed reports whether the event is the cause of a rollback. CloudFormation cancels other operations because of it.
+func (e StackEvent) Failed() bool {
+	return strings.HasSuffix(e.Status, "_FAILED") && !strings.Contains(strings.ToLower(e.Reason), "cancelled")
+}
+
+// EventID identifies a StackEvent.
+type EventID string
+
+// LastEventID returns the ID of a stack's latest event; empty if it has none.
+func (a *Account) LastEventID(ctx context.Context, s Stack) (EventID, error) {
+	out, err := a.stacks.DescribeStackEvents(ctx, &cloudformation.DescribeStackEventsInput{StackName: &s.ID})
+	if err != nil || len(out.StackEvents) == 0 {
+		return "", translate("stack "+s.Name, err)
+	}
+	return EventID(aws.ToString(out.StackEvents[0].EventId)), nil
+}
+
+const (
+	stackPoll = 2 * time.Second
+
+	// startLimit is how long CloudFormation may take to start an operation. Until then the stack looks as before.
+	startLimit = time.Minute
+)
+
+// Follow waits until the operation that began after an event has ended, and reports each event since. Without such an
+// event it waits until no operation is in progress. The operation may have failed: see the status of the result.
+func (a *Account) Follow(ctx context.Context, s Stack, after EventID, report func(StackEvent)) (Stack, error) {
+	seen, ended := map[EventID]bool{after: true}, after == ""
+	for began := time.Now(); ; {
+		now, err := a.Stack(ctx, s.ID)
+		if err != nil {
+			return s, err
+		}
+		if after != "" {
+			fresh, err := a.newEvents(ctx, s, seen)
+			if err != nil {
+				return s, err
+			}
+			for _, e := range fresh {
+				ended = ended || e.LogicalID == s.Name && e.Ended()
+				report(e)
+			}
+		}
+		switch {
+		case now == nil: // deleted, and no longer listed
+			s.Status = string(types.StackStatusDeleteComplete)
+			return s, nil
+		case !now.InProgress() && (ended || time.Since(began) > startLimit):
+			return *now, nil
+		}
+		if err := pause(ctx, stackPoll); err != nil {
+			return *now, fmt.Errorf("waiting for stack %s, on which CloudFormation is still working: %w", s.Name, err)
+		}
+	}
+}
+
+// newEvents returns the events that are not in seen, oldest first, and adds them to it.
+func (a *Account) newEvents(ctx context.Context, s Stack, seen map[EventID]bool) (fresh []StackEvent, err error) {
+	pages := cloudformation.NewDescribeStackEventsPaginator(a.stacks,
+		&cloudformation.DescribeStackEventsInput{StackName: &s.ID})
+	for more := true; more && pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if code, _ := apiError(err); code == "ValidationError" { // the stack is deleted
+			break
+		} else if err != nil {
+			return nil, translate("stack "+s.Name, err)
+		}
+		for _, e := range page.StackEvents {
+			id := EventID(aws.ToString(e.EventId))
+			if more = !seen[id]; !more {
+				break // CloudFormation returns the latest first
+			}
+			seen[id] = true
+			fresh = append(fresh, StackEvent{aws.ToString(e.LogicalResourceId), aws.ToString(e.ResourceType),
+				string(e.ResourceStatus), firstLine(aws.ToString(e.ResourceStatusReason))})
+		}
+	}
+	slices.Reverse(fresh)
+	return fresh, nil
+}
+
+// StackSpec is the wanted state of a stack.
+type StackSpec struct {
+	Name, Template string
+	Parameters     map[string]string
+}
+
+// ChangeSet is what CloudFormation would change. It has to be executed or discarded, unless it is empty.
+type ChangeSet struct {
+	Stack   Stack
+	ID      string
+	Empty   bool
+	Changes []StackChange
+}
+
+// StackChange is the change of one resource.
+type StackChange struct {
+	StackResource
+	Action     string // as in CloudFormation: Add, Modify, Remove
+	Replaced   bool   // certainly or possibly
+	Properties []string
+}
+
+const (
+	// changeSetPrefix begins the names of our change sets.
+	changeSetPrefix = "kops-spot-"
+
+	changeSetPoll  = time.Second
+	changeSetLimit = 5 * time.Minute
+)
+
+// CreateChangeSet creates a change set, and discards our earlier ones. now is the current stack; nil if there is none.
+// The operator must know that the template has a transform and a named role: that is acknowledged here.
+func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) (ChangeSet, error) {
+	kind := types.ChangeSetTypeCreate
+	if now != nil {
+		kind = types.ChangeSetTypeUpdate
+		if err := a.discardOld(ctx, *now); err != nil {
+			return ChangeSet{}, err
+		}
+	}
+	out, err := a.stacks.CreateChangeSet(ctx, &cloudformation.CreateChangeSetInput{
+		StackName: &w.Name, ChangeSetType: kind, TemplateBody: &w.Template,
+		ChangeSetName: aws.String(changeSetPrefix + strconv.FormatInt(time.Now().UnixMilli(), 10)),
+		Capabilities:  []types.Capability{types.CapabilityCapabilityNamedIam, types.CapabilityCapabilityAutoExpand},
+		Parameters: listOf(w.Parameters, func(name, value *string) types.Parameter {
+			return types.Parameter{ParameterKey: name, ParameterValue: value}
+		})})
+	if code, message := apiError(err); code == "ValidationError" {
+		return ChangeSet{}, refused(w.Name, message)
+	} else if err != nil {
+		return ChangeSet{}, translate("stack "+w.Name, err)
+	}
+	p := ChangeSet{ID: aws.ToString(out.Id), Stack: Stack{Name: w.Name, ID: aws.ToString(out.StackId),
+		Status: string(types.StackStatusReviewInProgress)}}
+	if now != nil {
+		p.Stack = *now
+	}
+	return a.waitForChangeSet(ctx, p)
+}
+
+// refused is the error for a template that CloudFormation refuses: at once, or after the transform.
+func refused(stack, reason string) error {
+	return fmt.Errorf("planning stack %s: %w: %s", stack, ErrRefused, firstLine(reason))
+}
+
+func (a *Account) waitForChangeSet(ctx context.Context, p ChangeSet) (ChangeSet, error) {
+	ctx, cancel := context.WithTimeout(ctx, changeSetLimit)
+	defer cancel()
+	in, on := &cloudformation.DescribeChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID}, "stack "+p.Stack.Name
+	for {
+		out, err := a.stacks.DescribeChangeSet(ctx, in)
+		if err != nil {
+			return p, translate(on, err)
+		}
+		switch out.Status {
+		case types.ChangeSetStatusCreateComplete:
+			p.Changes, err = every(ctx, on, cloudformation.NewDescribeChangeSetPaginator(a.stacks, in),
+				func(page *cloudformation.DescribeChangeSetOutput) []types.Change { return page.Changes }, stackChange)
+			p.Changes = slices.DeleteFunc(p.Changes, func(c StackChange) bool { return c.LogicalID == "" })
+			return p, err
+		case types.ChangeSetStatusFailed:
+			reason := aws.ToString(out.StatusReason)
+			p.Empty = strings.Contains(reason, "didn't contain changes") ||
+				strings.Contains(reason, "No updates are to be performed")
+			if err := a.Discard(ctx, p); err != nil || p.Empty {
+				return p, err
+			}
+			return p, refused(p.Stack.Name, reason)
+		}
+		if err := pause(ctx, changeSetPoll); err != nil {
+			return p, fmt.Errorf("waiting for the change set of stack %s: %w", p.Stack.Name, err)
+		}
+	}
+}
+
+// stackChange converts the change of a resource; of anything else, to a zero StackChange.
+func stackChange(c types.Change) (one StackChange) {
+	r := c.ResourceChange
+	if r == nil {
+		return one
+	}
+	one.LogicalID, one.Type = aws.ToString(r.LogicalResourceId), aws.ToString(r.ResourceType)
+	one.Name, one.Action = aws.ToString(r.PhysicalResourceId), string(r.Action)
+	one.Replaced = r.Replacement == types.ReplacementTrue || r.Replacement == types.ReplacementConditional
+	for _, d := range r.Details {
+		if t := d.Target; t != nil && t.Name != nil && !slices.Contains(one.Properties, *t.Name) {
+			one.Properties = append(one.Properties, *t.Name)
+		}
+	}
+	return one
+}
+
+// Execute starts the execution of a change set.
+func (a *Account) Execute(ctx context.Context, p ChangeSet) error {
+	in := &cloudformation.ExecuteChangeSetInput{ChangeSetName: &p.ID, StackName: &p.Stack.ID}
+	_, err := a.stacks.ExecuteChangeSet(ctx, in)
+	return translate("stack "+p.Stack.Name, err)
+}
+
+// Discard deletes a change set, and its stack if it has nothing else.
+func (a *Account) Discard(ctx context.Context, p ChangeSet) error {
+	if !p.Stack.InReview() {
+		return a.deleteChangeSet(ctx, p.Stack, p.ID)
+	}
+	now, err := a.Stack(ctx, p.Stack.ID) // somebody else may have used it meanwhile
+	if err != nil || now == nil {
+		return err
+	}
+	others, err := a.OtherChangeSets(ctx, p.Stack)
+	if err != nil {
+		return err
+	}
+	if now.InReview() && len(others) == 0 {
+		return a.DeleteStack(ctx, p.Stack)
+	}
+	return a.deleteChangeSet(ctx, p.Stack, p.ID)
+}
+
+// OtherChangeSets returns the names of a stack's pending change sets that are not ours.
+func (a *Account) OtherChangeSets(ctx context.Context, s Stack) (names []string, err error) {
+	_, names, err = a.changeSets(ctx, s)
+	return names, err
+}
+
+// changeSets lists pending change sets: ours by ID, others by name.
+func (a *Account) changeSets(ctx context.Context, s Stack) (ours, others []string, err error) {
+	all, err := every(ctx, "stack "+s.Name, cloudformation.NewListChangeSetsPaginator(a.stacks,
+		&cloudformation.ListChangeSetsInput{StackName: &s.ID}),
+		func(p *cloudformation.ListChangeSetsOutput) []types.ChangeSetSummary { return p.Summaries }, itself)
+	for _, one := range all {
+		switch name := aws.ToString(one.ChangeSetName); {
+		case one.ExecutionStatus == types.ExecutionStatusExecuteComplete:
+		case strings.HasPrefix(name, changeSetPrefix):
+			ours = append(ours, aws.ToString(one.ChangeSetId))
+		default:
+			others = append(others, name)
+		}
+	}
+	return ours, others, err
+}
+
+func (a *Account) deleteChangeSet(ctx context.Context, s Stack, id string) error {
+	in := &cloudformation.DeleteChangeSetInput{ChangeSetName: &id, StackName: &s.ID}
+	_, err := a.stacks.DeleteChangeSet(ctx, in)
+	return translate("stack "+s.Name, err)
+}
+
+// discardOld deletes the change sets that interrupted runs have left.
+func (a *Account) discardOld(ctx context.Context, s Stack) error {
+	ours, _, err := a.changeSets(ctx, s)
+	for _, id := range ours {
+		err = errors.Join(err, a.deleteChangeSet(ctx, s, id))
+	}
+	return err
+}

@@ -1,0 +1,327 @@
+package awsadmin
+
+import (
+	"context"
+	"encoding/json"
+	"net/url"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+)
+
+// Rights are the policies of a user or a role.
+type Rights struct {
+	Attached []string          // ARNs of managed policies
+	Inline   map[string]string // documents by policy name
+}
+
+// User is an IAM user.
+type User struct {
+	Name string
+	Tags map[string]string
+	Rights
+	Groups []string
+	Keys   []Key
+}
+
+// Role is an IAM role.
+type Role struct {
+	Name  string
+	Trust string // policy document
+	Tags  map[string]string
+	Rights
+	Profiles []string // instance profiles that contain it
+}
+
+// Key is an access key without its secret.
+type Key struct {
+	ID      string
+	Active  bool
+	Created time.Time
+	Used    bool // ever; only KeysUsed sets it
+}
+
+// NewKey is an access key with its secret, which IAM returns only once.
+type NewKey struct {
+	ID     string `json:"accessKeyId"`
+	Secret string `json:"secretAccessKey"`
+}
+
+// String and GoString return the ID only, so that no log contains the secret.
+func (k NewKey) String() string   { return k.ID }
+func (k NewKey) GoString() string { return k.ID }
+
+// JSON returns the key in the form in which it is stored, with the secret.
+func (k NewKey) JSON() []byte {
+	b, _ := json.Marshal(k) // two strings never fail
+	return b
+}
+
+// Policy is a customer managed policy, and who uses it, attached or as a boundary.
+type Policy struct {
+	Name, ARN            string
+	Document             string // of the default version
+	Tags                 map[string]string
+	Versions             []Version
+	Users, Roles, Groups []string
+}
+
+// Version is a version of a managed policy. The default version is in effect and cannot be deleted.
+type Version struct {
+	ID      string
+	Default bool
+	Created time.Time
+}
+
+// MaxVersions is IAM's limit for a managed policy.
+const MaxVersions = 5
+
+// UserNames lists all users. Names that differ only in case cannot coexist in an account, yet IAM looks them up by
+// their exact case. So finding a user means listing all of them; the same holds for roles and policies.
+func (a *Account) UserNames(ctx context.Context) ([]string, error) {
+	return every(ctx, "", iam.NewListUsersPaginator(a.iam, &iam.ListUsersInput{}),
+		func(p *iam.ListUsersOutput) []types.User { return p.Users },
+		func(u types.User) string { return aws.ToString(u.UserName) })
+}
+
+// RoleNames returns the paths of all roles by name.
+func (a *Account) RoleNames(ctx context.Context) (map[string]string, error) {
+	all, err := every(ctx, "", iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{}),
+		func(p *iam.ListRolesOutput) []types.Role { return p.Roles }, itself)
+	return mapOf(all, func(r types.Role) (name, path *string) { return r.RoleName, r.Path }), err
+}
+
+// PolicyARNs returns the ARNs of the customer managed policies by name.
+func (a *Account) PolicyARNs(ctx context.Context) (map[string]string, error) {
+	in := &iam.ListPoliciesInput{Scope: types.PolicyScopeTypeLocal}
+	all, err := every(ctx, "", iam.NewListPoliciesPaginator(a.iam, in),
+		func(p *iam.ListPoliciesOutput) []types.Policy { return p.Policies }, itself)
+	return mapOf(all, func(p types.Policy) (name, arn *string) { return p.PolicyName, p.Arn }), err
+}
+
+// User reads a user; nil if there is none.
+func (a *Account) User(ctx context.Context, name string) (*User, error) {
+	tags, err := a.UserTags(ctx, name)
+	if err != nil {
+		return nil, unlessNone(err)
+	}
+	u, on := &User{Name: name, Tags: tags}, "user "+name
+	if u.Rights, err = rights(ctx, on,
+		iam.NewListAttachedUserPoliciesPaginator(a.iam, &iam.ListAttachedUserPoliciesInput{UserName: &name}),
+		func(p *iam.ListAttachedUserPoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies },
+		iam.NewListUserPoliciesPaginator(a.iam, &iam.ListUserPoliciesInput{UserName: &name}),
+		func(p *iam.ListUserPoliciesOutput) []string { return p.PolicyNames },
+		func(policy string) (*iam.GetUserPolicyOutput, error) {
+			return a.iam.GetUserPolicy(ctx, &iam.GetUserPolicyInput{UserName: &name, PolicyName: &policy})
+		}, func(p *iam.GetUserPolicyOutput) *string { return p.PolicyDocument }); err != nil {
+		return nil, err
+	}
+	if u.Groups, err = every(ctx, on,
+		iam.NewListGroupsForUserPaginator(a.iam, &iam.ListGroupsForUserInput{UserName: &name}),
+		func(p *iam.ListGroupsForUserOutput) []types.Group { return p.Groups },
+		func(g types.Group) string { return aws.ToString(g.GroupName) }); err != nil {
+		return nil, err
+	}
+	u.Keys, err = every(ctx, on, iam.NewListAccessKeysPaginator(a.iam, &iam.ListAccessKeysInput{UserName: &name}),
+		func(p *iam.ListAccessKeysOutput) []types.AccessKeyMetadata { return p.AccessKeyMetadata },
+		func(k types.AccessKeyMetadata) Key {
+			return Key{aws.ToString(k.AccessKeyId), k.Status == types.StatusTypeActive, aws.ToTime(k.CreateDate), false}
+		})
+	return u, err
+}
+
+// UserTags reads only the tags of a user.
+func (a *Account) UserTags(ctx context.Context, name string) (map[string]string, error) {
+	out, err := a.iam.GetUser(ctx, &iam.GetUserInput{UserName: &name})
+	if err != nil {
+		return nil, translate("user "+name, err)
+	}
+	return tagMap(out.User.Tags), nil
+}
+
+// KeysUsed finds out which of a user's keys have ever been used.
+func (a *Account) KeysUsed(ctx context.Context, u *User) error {
+	for i := range u.Keys {
+		out, err := a.iam.GetAccessKeyLastUsed(ctx, &iam.GetAccessKeyLastUsedInput{AccessKeyId: &u.Keys[i].ID})
+		if err != nil {
+			return translate("user "+u.Name, err)
+		}
+		u.Keys[i].Used = out.AccessKeyLastUsed != nil && out.AccessKeyLastUsed.LastUsedDate != nil
+	}
+	return nil
+}
+
+// CreateKey creates an access key for a user.
+func (a *Account) CreateKey(ctx context.Context, user string) (NewKey, error) {
+	// A retry after a lost response could create a second key that nobody knows of.
+	once := func(o *iam.Options) { o.Retryer = aws.NopRetryer{} }
+	out, err := a.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: &user}, once)
+	if err != nil {
+		return NewKey{}, translate("user "+user, err)
+	}
+	return NewKey{aws.ToString(out.AccessKey.AccessKeyId), aws.ToString(out.AccessKey.SecretAccessKey)}, nil
+}
+
+// Role reads a role; nil if there is none.
+func (a *Account) Role(ctx context.Context, name string) (*Role, error) {
+	r, err := a.role(ctx, name)
+	if err != nil {
+		return nil, unlessNone(err)
+	}
+	on := "role " + name
+	if r.Rights, err = rights(ctx, on,
+		iam.NewListAttachedRolePoliciesPaginator(a.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &name}),
+		func(p *iam.ListAttachedRolePoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies },
+		iam.NewListRolePoliciesPaginator(a.iam, &iam.ListRolePoliciesInput{RoleName: &name}),
+		func(p *iam.ListRolePoliciesOutput) []string { return p.PolicyNames },
+		func(policy string) (*iam.GetRolePolicyOutput, error) {
+			return a.iam.GetRolePolicy(ctx, &iam.GetRolePolicyInput{RoleName: &name, PolicyName: &policy})
+		}, func(p *iam.GetRolePolicyOutput) *string { return p.PolicyDocument }); err != nil {
+		return nil, err
+	}
+	r.Profiles, err = every(ctx, on, iam.NewListInstanceProfilesForRolePaginator(a.iam,
+		&iam.ListInstanceProfilesForRoleInput{RoleName: &name}),
+		func(p *iam.ListInstanceProfilesForRoleOutput) []types.InstanceProfile { return p.InstanceProfiles },
+		func(p types.InstanceProfile) string { return aws.ToString(p.InstanceProfileName) })
+	return r, err
+}
+
+// role reads what iam:GetRole returns.
+func (a *Account) role(ctx context.Context, name string) (*Role, error) {
+	out, err := a.iam.GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
+	if err != nil {
+		return nil, translate("role "+name, err)
+	}
+	return &Role{Name: name, Trust: decode(out.Role.AssumeRolePolicyDocument), Tags: tagMap(out.Role.Tags)}, nil
+}
+
+// RoleTags reads only the tags of a role.
+func (a *Account) RoleTags(ctx context.Context, name string) (map[string]string, error) {
+	r, err := a.role(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return r.Tags, nil
+}
+
+// RolesOfProfile returns the names of the roles in an instance profile.
+func (a *Account) RolesOfProfile(ctx context.Context, profile string) (names []string, err error) {
+	out, err := a.iam.GetInstanceProfile(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: &profile})
+	if err != nil {
+		return nil, translate("instance profile "+profile, err)
+	}
+	for _, r := range out.InstanceProfile.Roles {
+		names = append(names, aws.ToString(r.RoleName))
+	}
+	return names, nil
+}
+
+// Trusted returns the services that may assume a role, by its trust policy.
+func (a *Account) Trusted(ctx context.Context, role string) (services []string, err error) {
+	r, err := a.role(ctx, role)
+	if err != nil {
+		return nil, err
+	}
+	var document struct {
+		Statement []struct {
+			Effect    string
+			Principal struct{ Service oneOrMore }
+		}
+	}
+	if json.Unmarshal([]byte(r.Trust), &document) != nil {
+		return nil, nil // a principal of another form is no service
+	}
+	for _, s := range document.Statement {
+		if s.Effect == "Allow" {
+			services = append(services, s.Principal.Service...)
+		}
+	}
+	return services, nil
+}
+
+// oneOrMore is a string or a list of strings: policies have both.
+type oneOrMore []string
+
+func (o *oneOrMore) UnmarshalJSON(b []byte) error {
+	var one string
+	if json.Unmarshal(b, &one) == nil {
+		*o = oneOrMore{one}
+		return nil
+	}
+	return json.Unmarshal(b, (*[]string)(o))
+}
+
+// Policy reads a customer managed policy.
+func (a *Account) Policy(ctx context.Context, name, arn string) (*Policy, error) {
+	out, err := a.iam.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: &arn})
+	if err != nil {
+		return nil, translate(arn, err)
+	}
+	p := &Policy{Name: name, ARN: arn, Tags: tagMap(out.Policy.Tags)}
+	if p.Versions, err = every(ctx, arn,
+		iam.NewListPolicyVersionsPaginator(a.iam, &iam.ListPolicyVersionsInput{PolicyArn: &arn}),
+		func(page *iam.ListPolicyVersionsOutput) []types.PolicyVersion { return page.Versions },
+		func(v types.PolicyVersion) Version {
+			return Version{aws.ToString(v.VersionId), v.IsDefaultVersion, aws.ToTime(v.CreateDate)}
+		}); err != nil {
+		return nil, err
+	}
+	in := &iam.GetPolicyVersionInput{PolicyArn: &arn, VersionId: out.Policy.DefaultVersionId}
+	version, err := a.iam.GetPolicyVersion(ctx, in)
+	if err != nil {
+		return nil, translate(arn, err)
+	}
+	p.Document = decode(version.PolicyVersion.Document)
+	_, err = every(ctx, arn,
+		iam.NewListEntitiesForPolicyPaginator(a.iam, &iam.ListEntitiesForPolicyInput{PolicyArn: &arn}),
+		func(page *iam.ListEntitiesForPolicyOutput) []any {
+			for _, u := range page.PolicyUsers {
+				p.Users = append(p.Users, aws.ToString(u.UserName))
+			}
+			for _, r := range page.PolicyRoles {
+				p.Roles = append(p.Roles, aws.ToString(r.RoleName))
+			}
+			for _, g := range page.PolicyGroups {
+				p.Groups = append(p.Groups, aws.ToString(g.GroupName))
+			}
+			return nil
+		}, itself)
+	return p, err
+}
+
+// rights reads the policies of a user or a role.
+func rights[Attached, Inline, Options, Policy any](ctx context.Context, on string,
+	attached pages[Attached, Options], policies func(*Attached) []types.AttachedPolicy,
+	inline pages[Inline, Options], names func(*Inline) []string,
+	read func(name string) (*Policy, error), document func(*Policy) *string) (r Rights, err error) {
+	r.Attached, err = every(ctx, on, attached, policies,
+		func(p types.AttachedPolicy) string { return aws.ToString(p.PolicyArn) })
+	if err != nil {
+		return r, err
+	}
+	all, err := every(ctx, on, inline, names, itself)
+	r.Inline = map[string]string{}
+	for _, name := range all {
+		policy, err := read(name)
+		if err != nil {
+			return r, translate(on, err)
+		}
+		r.Inline[name] = decode(document(policy))
+	}
+	return r, err
+}
+
+func tagMap(tags []types.Tag) map[string]string {
+	return mapOf(tags, func(t types.Tag) (key, value *string) { return t.Key, t.Value })
+}
+
+// decode reverses the URL encoding in which IAM returns policy documents.
+func decode(document *string) string {
+	text := aws.ToString(document)
+	if plain, err := url.QueryUnescape(text); err == nil {
+		return plain
+	}
+	return text
+}

@@ -1,0 +1,163 @@
+package awsadmin
+
+import (
+	"context"
+	"path"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+)
+
+// Function is a Lambda function. Functions fills in only name, ARN and role.
+type Function struct {
+	Name, ARN       string
+	Role            string // name
+	State, Reason   string // Active, or why not
+	Update, Problem string // status of the last update: Successful, or what went wrong
+	Architecture    string
+	Environment     map[string]string
+	Reserved        *int // concurrency
+}
+
+// Rule is a rule of the default bus. RulesFor fills in only name and targets.
+type Rule struct {
+	Name, ARN string
+	Enabled   bool
+	Pattern   string // JSON; empty for a schedule
+	Targets   []Target
+}
+
+// Target is where a rule sends events.
+type Target struct{ ID, ARN string }
+
+// defaultBus receives the events of AWS services.
+const defaultBus = "default"
+
+// Functions lists the functions of the region.
+func (a *Account) Functions(ctx context.Context) ([]Function, error) {
+	return every(ctx, "", lambda.NewListFunctionsPaginator(a.lambda, &lambda.ListFunctionsInput{}),
+		func(p *lambda.ListFunctionsOutput) []types.FunctionConfiguration { return p.Functions },
+		func(c types.FunctionConfiguration) Function {
+			return Function{Name: aws.ToString(c.FunctionName), ARN: aws.ToString(c.FunctionArn),
+				Role: path.Base(aws.ToString(c.Role))}
+		})
+}
+
+// Function reads a function; nil if there is none.
+func (a *Account) Function(ctx context.Context, name string) (*Function, error) {
+	out, err := a.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &name})
+	if err != nil {
+		return nil, unlessNone(translate("function "+name, err))
+	}
+	c := out.Configuration
+	f := &Function{Name: name, ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role)),
+		State: string(c.State), Reason: aws.ToString(c.StateReason),
+		Update: string(c.LastUpdateStatus), Problem: aws.ToString(c.LastUpdateStatusReason)}
+	if c.Environment != nil {
+		f.Environment = c.Environment.Variables
+	}
+	if len(c.Architectures) > 0 {
+		f.Architecture = string(c.Architectures[0])
+	}
+	if out.Concurrency != nil && out.Concurrency.ReservedConcurrentExecutions != nil {
+		f.Reserved = aws.Int(int(*out.Concurrency.ReservedConcurrentExecutions))
+	}
+	return f, nil
+}
+
+// FunctionPolicy returns a function's resource-based policy, as JSON; empty if there is none.
+func (a *Account) FunctionPolicy(ctx context.Context, name string) (string, error) {
+	out, err := a.lambda.GetPolicy(ctx, &lambda.GetPolicyInput{FunctionName: &name})
+	if err != nil {
+		return "", unlessNone(translate("function "+name, err))
+	}
+	return aws.ToString(out.Policy), nil
+}
+
+// Destinations returns the ARNs of a function's destinations; empty for none.
+func (a *Account) Destinations(ctx context.Context, name string) (success, failure string, err error) {
+	in := &lambda.GetFunctionEventInvokeConfigInput{FunctionName: &name}
+	out, err := a.lambda.GetFunctionEventInvokeConfig(ctx, in)
+	if err != nil {
+		return "", "", unlessNone(translate("function "+name, err))
+	}
+	if d := out.DestinationConfig; d != nil {
+		if d.OnSuccess != nil {
+			success = aws.ToString(d.OnSuccess.Destination)
+		}
+		if d.OnFailure != nil {
+			failure = aws.ToString(d.OnFailure.Destination)
+		}
+	}
+	return success, failure, nil
+}
+
+// Concurrency returns the account's unreserved concurrency.
+func (a *Account) Concurrency(ctx context.Context) (int, error) {
+	out, err := a.lambda.GetAccountSettings(ctx, &lambda.GetAccountSettingsInput{})
+	if err != nil || out.AccountLimit == nil {
+		return 0, translate("", err)
+	}
+	return int(aws.ToInt32(out.AccountLimit.UnreservedConcurrentExecutions)), nil
+}
+
+// Invoke invokes a function synchronously. payload is its result, or its error if it failed.
+func (a *Account) Invoke(ctx context.Context, name string, event []byte) (payload []byte, failed bool, err error) {
+	out, err := a.lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: &name, Payload: event,
+		InvocationType: types.InvocationTypeRequestResponse})
+	if err != nil {
+		return nil, false, translate("function "+name, err)
+	}
+	return out.Payload, aws.ToString(out.FunctionError) != "", nil
+}
+
+// RulesFor returns the rules that send events to a function.
+func (a *Account) RulesFor(ctx context.Context, functionARN string) (all []Rule, err error) {
+	in := &eventbridge.ListRuleNamesByTargetInput{TargetArn: &functionARN, EventBusName: aws.String(defaultBus)}
+	for {
+		page, err := a.events.ListRuleNamesByTarget(ctx, in)
+		if err != nil {
+			return nil, translate(functionARN, err)
+		}
+		for _, name := range page.RuleNames {
+			targets, err := a.targets(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, Rule{Name: name, Targets: targets})
+		}
+		if in.NextToken = page.NextToken; in.NextToken == nil {
+			return all, nil
+		}
+	}
+}
+
+// Rule reads a rule; nil if there is none.
+func (a *Account) Rule(ctx context.Context, name string) (*Rule, error) {
+	in := &eventbridge.DescribeRuleInput{Name: &name, EventBusName: aws.String(defaultBus)}
+	out, err := a.events.DescribeRule(ctx, in)
+	if err != nil {
+		return nil, unlessNone(translate("rule "+name, err))
+	}
+	targets, err := a.targets(ctx, name)
+	return &Rule{Name: name, ARN: aws.ToString(out.Arn), Enabled: out.State != "DISABLED",
+		Pattern: aws.ToString(out.EventPattern), Targets: targets}, err
+}
+
+func (a *Account) targets(ctx context.Context, rule string) (all []Target, err error) {
+	in := &eventbridge.ListTargetsByRuleInput{Rule: &rule, EventBusName: aws.String(defaultBus)}
+	for {
+		page, err := a.events.ListTargetsByRule(ctx, in)
+		if err != nil {
+			return nil, translate("rule "+rule, err)
+		}
+		for _, t := range page.Targets {
+			all = append(all, Target{aws.ToString(t.Id), aws.ToString(t.Arn)})
+		}
+		if in.NextToken = page.NextToken; in.NextToken == nil {
+			return all, nil
+		}
+	}
+}

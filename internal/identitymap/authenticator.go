@@ -2,10 +2,7 @@ package identitymap
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -14,59 +11,62 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// Backend is where an aws-iam-authenticator takes from who is who.
-type Backend string
+// Backend is where an aws-iam-authenticator looks up identities.
+type Backend = string
 
 const (
 	EKSConfigMap Backend = "EKSConfigMap" // the ConfigMap aws-auth, watched
-	CRD          Backend = "CRD"          // objects of kind IAMIdentityMapping, watched
-	MountedFile  Backend = "MountedFile"  // the file in its own ConfigMap, read when it starts
-	NoBackend    Backend = "none"         // no authenticator, or none that we can write for
+	CRD          Backend = "CRD"          // IAMIdentityMapping objects, watched
+	MountedFile  Backend = "MountedFile"  // the file in its own ConfigMap, read at startup
+	NoBackend    Backend = "none"         // no authenticator, or only unknown backends
 )
 
-// authenticator is the aws-iam-authenticator of a cluster, as it is run.
+// pickUp says of each backend when the authenticator picks up a change.
+var pickUp = map[Backend]string{
+	EKSConfigMap: ": it picks up the change within seconds",
+	CRD:          ": it picks up the change within seconds",
+	MountedFile:  ": it reads this file only when it starts",
+}
+
+// authenticator is the configuration of a cluster's aws-iam-authenticator.
 type authenticator struct {
-	modes     []Backend // in the order in which it asks them: the first that knows an identity decides
+	modes     []Backend // in order: the first that knows an identity decides
 	clusterID string
 	config    ref  // the ConfigMap with its file
 	mounted   bool // it reads that file
 }
 
-// authenticatorOf reads how the DaemonSet runs the authenticator; config is what its file says, as far as there is one.
-// Its flags win over its environment, and that over its file.
-func authenticatorOf(daemonSet object, config any) authenticator {
-	flags := flagsOf(daemonSet)
-	a := authenticator{config: configRef(daemonSet), mounted: len(flags["config"]) > 0}
-	said := flags["backend-mode"]
-	if len(said) == 0 && a.mounted {
-		said = stringsAt(config, "server", "backendMode")
+// authenticator reads how the DaemonSet runs the authenticator; false if there is none. Flags take precedence over the
+// environment, and that over the file.
+func (s state) authenticator() (a authenticator, exists bool, err error) {
+	daemonSet := s.objects[authenticatorRef]
+	if daemonSet == nil {
+		return a, false, nil
 	}
-	if len(said) == 0 {
-		said = []string{string(MountedFile)}
-	}
-	for _, mode := range said {
-		a.modes = append(a.modes, backendFor(mode))
-	}
-	for _, from := range [][]string{flags["cluster-id"], flags["$KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID"], stringsAt(config, "clusterID")} {
-		if a.clusterID == "" && len(from) > 0 {
-			a.clusterID = from[len(from)-1]
+	flags, config := flagsOf(daemonSet), any(nil)
+	a = authenticator{config: configRef(daemonSet), mounted: len(flags["config"]) > 0}
+	if a.mounted { // kOps mounts it only with the backend MountedFile
+		if _, config, err = readYAML(stringAt(s.objects[a.config], "data", fileKey)); err != nil {
+			return a, false, fmt.Errorf("reading %s of %s: nothing was changed: %w", fileKey, a.config, err)
 		}
 	}
-	return a
-}
-
-// backendFor knows the names of the first versions too.
-func backendFor(mode string) Backend {
-	switch mode {
-	case "ConfigMap":
-		return EKSConfigMap
-	case "File":
-		return MountedFile
+	a.modes = flags["backend-mode"]
+	if len(a.modes) == 0 {
+		a.modes = stringsAt(config, "server", "backendMode")
 	}
-	return Backend(mode)
+	if len(a.modes) == 0 {
+		a.modes = []Backend{MountedFile}
+	}
+	for i, mode := range a.modes {
+		a.modes[i] = cmp.Or(map[string]Backend{"ConfigMap": EKSConfigMap, "File": MountedFile}[mode], mode) // old names
+	}
+	last := func(words []string) string { return strings.Join(words[max(0, len(words)-1):], "") }
+	a.clusterID = cmp.Or(last(flags["cluster-id"]), last(flags["$KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID"]),
+		last(stringsAt(config, "clusterID")))
+	return a, true, nil
 }
 
-// podSpec is of the pods of a workload. What the API server has accepted can be read as what it is.
+// podSpec returns the pod spec of a workload, which the API server has validated.
 func podSpec(workload object) (spec corev1.PodSpec) {
 	if workload == nil {
 		return spec
@@ -76,8 +76,7 @@ func podSpec(workload object) (spec corev1.PodSpec) {
 	return spec
 }
 
-// flagsOf are the flags of the DaemonSet's program, with the values of those that may stand several times or hold several;
-// and with a $ before them, the variables of its environment.
+// flagsOf returns the values of all flags of a DaemonSet's containers, and of its environment variables as $NAME.
 func flagsOf(daemonSet object) map[string][]string {
 	short := map[string]string{"c": "config", "i": "cluster-id"}
 	flags := map[string][]string{}
@@ -104,7 +103,7 @@ func flagsOf(daemonSet object) map[string][]string {
 	return flags
 }
 
-// words are the strings at a path of keys, where there is one string or a list of them.
+// stringsAt returns the string or strings at a path. Like the authenticator, it ignores the case of keys.
 func stringsAt(v any, path ...string) (words []string) {
 	for _, step := range path {
 		m, _ := v.(map[string]any)
@@ -126,17 +125,13 @@ func stringsAt(v any, path ...string) (words []string) {
 	return words
 }
 
-// backend chooses where an identity is mapped: where it can be done live, unless a place that the authenticator asks before
-// has decided about the identity already.
-func (s state) backend(a authenticator, there bool, id Identity) (b Backend, why string, err error) {
-	if !there {
-		return NoBackend, "there is no DaemonSet " + authenticatorRef.fullName() + " in this cluster, and without it IAM is not known to it", nil
+// backend chooses the backend for an identity, and says why: a watched one if possible, unless an earlier one already
+// decides about the identity.
+func (s state) backend(a authenticator, exists bool, id Identity) (b Backend, why string, err error) {
+	if !exists {
+		return NoBackend, "the cluster has no DaemonSet " + authenticatorRef.fullName() + ", so it does not know IAM identities", nil
 	}
-	var order []string
-	for _, mode := range a.modes {
-		order = append(order, string(mode))
-	}
-	in := "the authenticator's backend mode is " + strings.Join(order, ",")
+	in := "the authenticator's backend mode is " + strings.Join(a.modes, ",")
 	var unusable []string
 	b = NoBackend
 	for _, mode := range a.modes {
@@ -144,51 +139,37 @@ func (s state) backend(a authenticator, there bool, id Identity) (b Backend, why
 			unusable = append(unusable, reason)
 			continue
 		}
-		caught, err := s.decides(a, mode, id)
+		decides, err := s.decides(a, mode, id)
 		switch {
 		case err != nil:
 			return "", "", err
-		case caught && len(a.modes) > 1:
-			return mode, s.reason(mode, in+", of which the first that knows an identity decides, and this one knows it"), nil
+		case decides && len(a.modes) > 1:
+			return mode, in + ", and this one already has the identity" + pickUp[mode], nil
 		case mode != MountedFile:
-			return mode, s.reason(mode, in), nil
+			return mode, in + pickUp[mode], nil
 		}
 		b = mode
 	}
 	if len(unusable) > 0 {
 		in += " (" + strings.Join(unusable, "; ") + ")"
 	}
-	return b, s.reason(b, in), nil
+	return b, in + cmp.Or(pickUp[b], ", none of which kops-spot can write to"), nil
 }
 
-func (s state) reason(b Backend, in string) string {
-	switch b {
-	case EKSConfigMap, CRD:
-		return in + ": it takes this up by itself, within seconds"
-	case MountedFile:
-		return in + ": it reads this file, and only when it starts"
-	}
-	return in + ", of which none can be written"
-}
-
-// unusable says why a mode is of no use to us; empty if it is of use.
+// unusable says why an identity cannot be mapped in a backend; empty if it can.
 func (s state) unusable(a authenticator, b Backend) string {
-	switch b {
-	case EKSConfigMap:
-	case CRD:
-		if !s.hasCRD {
-			return "the cluster does not know IAMIdentityMapping: kops update cluster puts it there"
-		}
-	case MountedFile:
-		if !a.mounted {
-			return "it is not told to read a file"
-		}
-	default:
-		return "what it does in the mode " + string(b) + " is not known to kops-spot"
+	switch {
+	case b == CRD && !s.hasCRD:
+		return "the CRD IAMIdentityMapping is missing: kops update cluster installs it"
+	case b == MountedFile && !a.mounted:
+		return "it has no --config flag"
+	case pickUp[b] == "":
+		return "kops-spot does not support the backend " + b
 	}
 	return ""
 }
 
+// decides reports whether a backend already has an identity.
 func (s state) decides(a authenticator, b Backend, id Identity) (bool, error) {
 	switch b {
 	case EKSConfigMap:
@@ -197,19 +178,4 @@ func (s state) decides(a authenticator, b Backend, id Identity) (bool, error) {
 		return fileBackend(a.config, "").decides(s.objects[a.config], id)
 	}
 	return len(s.crdsFor(id.canonicalARN())) > 0, nil
-}
-
-var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
-
-// crdRef is the object that maps an identity: the one that is there, whoever has made it, or ours.
-func crdRef(s state, id Identity) ref {
-	if there := s.crdsFor(id.canonicalARN()); len(there) > 0 {
-		return refOf(there[0])
-	}
-	r := crdKind
-	arn := id.canonicalARN()
-	sum := sha256.Sum256([]byte(strings.ToLower(arn)))
-	short := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(arn[strings.LastIndexByte(arn, '/')+1:]), "-"), "-")
-	r.name = fmt.Sprintf("cast-%s-%s", short, hex.EncodeToString(sum[:4]))
-	return r
 }

@@ -17,24 +17,24 @@ func TestWhereIdentitiesAreMapped(t *testing.T) {
 		role, user Backend
 		why        string // of some step of the plan
 	}{
-		"no authenticator":            {testCluster{awsAuth: map[string]string{}}, NoBackend, NoBackend, "there is no DaemonSet kube-system/aws-iam-authenticator"},
-		"aws-auth":                    {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds; it is not there yet"},
+		"no authenticator":            {testCluster{awsAuth: map[string]string{}}, NoBackend, NoBackend, "the cluster has no DaemonSet kube-system/aws-iam-authenticator"},
+		"aws-auth":                    {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds; it does not exist yet"},
 		"aws-auth by its first name":  {testCluster{daemonSet: daemonSet("--backend-mode", "ConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds"},
 		"objects":                     {testCluster{daemonSet: daemonSet("--backend-mode=CRD")}, CRD, CRD, "within seconds"},
-		"objects that are not known":  {testCluster{daemonSet: daemonSet("--backend-mode=CRD"), noMappings: true}, NoBackend, NoBackend, "does not know IAMIdentityMapping"},
+		"objects that are not known":  {testCluster{daemonSet: daemonSet("--backend-mode=CRD"), noMappings: true}, NoBackend, NoBackend, "the CRD IAMIdentityMapping is missing"},
 		"the default":                 {testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: x\n"}, MountedFile, MountedFile, "only when it starts"},
-		"the default, without a file": {testCluster{daemonSet: daemonSet()}, NoBackend, NoBackend, "it is not told to read a file"},
+		"the default, without a file": {testCluster{daemonSet: daemonSet()}, NoBackend, NoBackend, "it has no --config flag"},
 		"by its file":                 {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  backendMode: [CRD]\n"}, CRD, CRD, "within seconds"},
 		"by its file, in one word":    {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  BackendMode: CRD\n"}, CRD, CRD, "within seconds"},
 		"a flag over its file":        {testCluster{daemonSet: daemonSet("-c", "x", "--backend-mode=EKSConfigMap"), file: "server:\n  backendMode: [CRD]\n"}, EKSConfigMap, EKSConfigMap, "within seconds"},
-		"one that we do not know":     {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile")}, NoBackend, NoBackend, "the mode DynamicFile is not known"},
+		"one that we do not know":     {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile")}, NoBackend, NoBackend, "does not support the backend DynamicFile"},
 		"several: the first that is live": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD,EKSConfigMap"), file: "clusterID: x\n"},
-			CRD, CRD, "backend mode is MountedFile,CRD,EKSConfigMap: it takes this up by itself"},
+			CRD, CRD, "backend mode is MountedFile,CRD,EKSConfigMap: it picks up the change"},
 		"several, in several flags": {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile", "--backend-mode=CRD"), noMappings: false}, CRD, CRD, "within seconds"},
 		"several, and the file knows one already": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: roles},
-			MountedFile, CRD, "this one knows it"},
+			MountedFile, CRD, "this one already has the identity"},
 		"several, and the file lets in the whole account": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: "server:\n  mapAccounts: ['111122223333']\n"},
-			MountedFile, MountedFile, "this one knows it"},
+			MountedFile, MountedFile, "this one already has the identity"},
 		"several, and aws-auth lets in another account": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap,CRD"), awsAuth: map[string]string{"mapAccounts": "- '444455556666'\n"}},
 			EKSConfigMap, EKSConfigMap, "within seconds"},
 		"several, and what knows one comes later": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=CRD,MountedFile"), file: roles}, CRD, CRD, "within seconds"},
@@ -79,10 +79,10 @@ func TestClusterID(t *testing.T) {
 // TestIdentitiesThatAreRefused: above all, the function never gets Kubernetes' own groups.
 func TestIdentitiesThatAreRefused(t *testing.T) {
 	for want, id := range map[string]Identity{
-		"no group of Kubernetes' own":                {Kind: Role, ARN: testRole.ARN, Username: "x", Groups: []string{"system:masters"}},
+		"none of Kubernetes' own groups":             {Kind: Role, ARN: testRole.ARN, Username: "x", Groups: []string{"system:masters"}},
 		"is not the ARN of an IAM role":              {Kind: Role, ARN: testUser.ARN, Username: "x", Groups: []string{"g"}},
 		"is not the ARN of an IAM user":              {Kind: User, ARN: "arn:aws:sts::1:user/x", Username: "x", Groups: []string{"g"}},
-		"it has to have a name in the cluster":       {Kind: User, ARN: testUser.ARN, Groups: []string{"g"}},
+		"set a username":                             {Kind: User, ARN: testUser.ARN, Groups: []string{"g"}},
 		"mapping : it is not the ARN of an IAM user": {Kind: User, Username: "x", Groups: []string{"g"}},
 	} {
 		m := Mapping{Identities: []Identity{id}}

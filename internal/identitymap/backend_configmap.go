@@ -10,26 +10,26 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// fileKey is where in its ConfigMap the authenticator's file is.
+// fileKey is the key of the authenticator's file in its ConfigMap.
 const fileKey = "config.yaml"
 
-// configMapBackend is a ConfigMap with lists of who is who.
+// configMapBackend is a ConfigMap with lists of identities.
 type configMapBackend struct {
 	backend Backend
 	ref     ref
-	initial map[string]string // its texts where there is none yet
+	initial map[string]string // data of a new ConfigMap
 }
 
 func awsAuthBackend() configMapBackend {
 	return configMapBackend{backend: EKSConfigMap, ref: awsAuthRef}
 }
 
-// fileBackend is of the authenticator's file. One that is made anew has to name the cluster.
+// fileBackend is the authenticator's file. A new one has to name the cluster.
 func fileBackend(ref ref, clusterID string) configMapBackend {
-	return configMapBackend{backend: MountedFile, ref: ref, initial: map[string]string{fileKey: "clusterID: " + clusterID + "\n"}}
+	return configMapBackend{MountedFile, ref, map[string]string{fileKey: "clusterID: " + clusterID + "\n"}}
 }
 
-// listLocation is where a ConfigMap lists the identities of a kind: a text of it, and a path in that text.
+// listLocation is where a ConfigMap has a list: a key of its data, and a path in that YAML.
 type listLocation struct {
 	key    string
 	path   []string
@@ -37,22 +37,25 @@ type listLocation struct {
 }
 
 func (l configMapBackend) location(kind Kind) listLocation {
-	list, arnKey := "mapRoles", "roleARN"
 	if kind == User {
-		list, arnKey = "mapUsers", "userARN"
+		return l.listLocation("mapUsers", "userARN")
 	}
+	return l.listLocation("mapRoles", "roleARN")
+}
+
+func (l configMapBackend) listLocation(list, arnKey string) listLocation {
 	if l.backend == EKSConfigMap {
 		return listLocation{key: list, arnKey: strings.ToLower(arnKey)}
 	}
 	return listLocation{key: fileKey, path: []string{"server", list}, arnKey: arnKey}
 }
 
-// name is the place as people find it.
+// name is the location for people.
 func (p listLocation) name(ref ref) string {
 	return strings.Join(append([]string{p.key}, p.path...), ".") + " of " + ref.String()
 }
 
-// listText is the text of a key; empty if it is what the authenticator takes for nothing though it is no YAML.
+// listText returns the text of a key. The authenticator takes two backticks, which is not YAML, for an empty list.
 func listText(o object, key string) string {
 	text := stringAt(o, "data", key)
 	if strings.TrimSpace(text) == "``" {
@@ -61,7 +64,6 @@ func listText(o object, key string) string {
 	return text
 }
 
-// open reads the list at a place.
 func (l configMapBackend) readList(o object, p listLocation) (list *yaml.Node, err error) {
 	doc, _, err := readYAML(listText(o, p.key))
 	if err == nil {
@@ -73,7 +75,7 @@ func (l configMapBackend) readList(o object, p listLocation) (list *yaml.Node, e
 	return list, nil
 }
 
-// indexesOf are the entries of an ARN, by their place in the list.
+// indexesOf returns the indexes of an ARN's entries.
 func indexesOf(entries []entry, arn string) (at []int) {
 	for i, e := range entries {
 		if strings.EqualFold(e.arn, arn) {
@@ -83,28 +85,26 @@ func indexesOf(entries []entry, arn string) (at []int) {
 	return at
 }
 
-// decides reports whether the configMapBackend decides about an identity: by an entry, or by letting in its whole account.
+// decides reports whether the ConfigMap decides about an identity: by an entry, or by mapping its whole account.
 func (l configMapBackend) decides(o object, id Identity) (bool, error) {
 	list, err := l.readList(o, l.location(id.Kind))
 	if err != nil || len(indexesOf(entriesOf(list), id.canonicalARN())) > 0 {
 		return err == nil, err
 	}
-	accounts := listLocation{key: "mapAccounts"}
-	if l.backend == MountedFile {
-		accounts = listLocation{key: fileKey, path: []string{"server", "mapAccounts"}}
-	}
-	list, err = l.readList(o, accounts)
+	list, err = l.readList(o, l.listLocation("mapAccounts", ""))
 	if err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(list.Content, func(n *yaml.Node) bool { return n.Value == accountOf(id.ARN) }), nil
+	return slices.ContainsFunc(list.Content, func(n *yaml.Node) bool { return n.Value == id.account() }), nil
 }
 
-// give has the ConfigMap list the identities.
-func (l configMapBackend) add(now object, ids []Identity) (object, change.Plan, error) {
-	next := now.DeepCopy()
-	created := next == nil
-	if created {
+// mutate adds and removes identities, and changes nothing else. It deletes a ConfigMap that is ours and otherwise
+// empty.
+func (l configMapBackend) mutate(now object, add, remove []Identity) (next object, remarks change.Plan, err error) {
+	if len(add) == 0 && (now == nil || len(remove) == 0) {
+		return now, nil, nil
+	}
+	if next = now.DeepCopy(); now == nil {
 		next = l.ref.empty()
 		for key, text := range l.initial {
 			set(next, text, "data", key)
@@ -114,32 +114,43 @@ func (l configMapBackend) add(now object, ids []Identity) (object, change.Plan, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", l.ref, err)
 	}
-	n.Created = n.Created || created
-	var remarks change.Plan
-	for _, id := range ids {
-		more, err := l.addIdentity(next, &n, id)
+	n.Created = n.Created || now == nil
+	for i, id := range slices.Concat(remove, add) {
+		edit := l.removeIdentity
+		if i >= len(remove) {
+			edit = l.addIdentity
+		}
+		more, err := edit(next, &n, id)
 		if err != nil {
 			return nil, nil, err
 		}
 		remarks = append(remarks, more...)
+	}
+	if len(add) == 0 && n.Created && l.isEmpty(next) {
+		return nil, remarks, nil
 	}
 	return next, remarks, n.write(next)
 }
 
 func (l configMapBackend) addIdentity(o object, n *ownership, id Identity) (remarks change.Plan, err error) {
 	p, arn := l.location(id.Kind), id.canonicalARN()
-	fresh := entryNode(p.arnKey, arn, id.Username, id.Groups)
+	fresh := entryNode(p.arnKey, id)
 	text, err := editList(listText(o, p.key), p.path, arn, func(list *yaml.Node, entries []entry) error {
 		at := indexesOf(entries, arn)
 		if len(at) == 0 {
 			list.Content = append(list.Content, fresh)
-			n.keep(arn, ownedGroups{Username: id.Username, Groups: id.Groups})
+			n.keep(arn, id.owned())
 			return nil
 		}
 		last := at[len(at)-1]
 		t := entries[last].diffAdd(id, n.of(arn))
 		n.keep(arn, t.ownedGroups)
-		remarks = l.remarks(id, p, t.foreign, len(at))
+		if len(t.foreign) > 0 {
+			remarks = append(remarks, id.leave("somebody else has added %s in %s: it stays", t.foreignGroups(), p.name(l.ref)))
+		}
+		if len(at) > 1 {
+			remarks = append(remarks, id.leave("it has %d entries in %s: the authenticator uses the last one", len(at), p.name(l.ref)))
+		}
 		if t.remove {
 			list.Content[last] = fresh
 			return nil
@@ -148,88 +159,31 @@ func (l configMapBackend) addIdentity(o object, n *ownership, id Identity) (rema
 	})
 	if err != nil {
 		fresh.Style = yaml.FlowStyle
-		byHand, _ := yaml.Marshal(fresh) // of strings alone: it cannot fail
-		return nil, fmt.Errorf("adding %s to %s: nothing was changed: %w: put in by hand: %s",
+		byHand, _ := yaml.Marshal(fresh) // strings never fail
+		return nil, fmt.Errorf("adding %s to %s: nothing was changed: %w: add it by hand: %s",
 			arn, p.name(l.ref), err, strings.TrimSpace(string(byHand)))
 	}
 	set(o, text, "data", p.key)
 	return remarks, nil
 }
 
-// remarks tell of what in an entry is others'.
-func (l configMapBackend) remarks(id Identity, p listLocation, foreign []string, times int) (said change.Plan) {
-	leave := func(format string, args ...any) {
-		said = append(said, change.Change{Verb: change.Leave, Kind: id.kindName(), Name: id.ARN, Why: fmt.Sprintf(format, args...)})
-	}
-	if len(foreign) > 0 {
-		leave("somebody else has given it %s in %s, and so it stays there", strings.Join(foreign, ", "), p.name(l.ref))
-	}
-	if times > 1 {
-		leave("there are %d entries of it in %s: the authenticator goes by the last one", times, p.name(l.ref))
-	}
-	return said
-}
-
-// take has the ConfigMap list the identities no more, and leaves all else in it as it is; nil if it is to go, which it is
-// only if it is ours and there is nothing of others in it.
-func (l configMapBackend) remove(now object, ids []Identity) (object, change.Plan, error) {
-	if now == nil || len(ids) == 0 {
-		return now, nil, nil
-	}
-	next := now.DeepCopy()
-	n, err := ownershipOf(next)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", l.ref, err)
-	}
-	var remarks change.Plan
-	for _, id := range ids {
-		more, err := l.removeIdentity(next, &n, id)
-		if err != nil {
-			return nil, nil, err
-		}
-		remarks = append(remarks, more...)
-	}
-	if n.Created && l.isEmpty(next) {
-		return nil, remarks, nil
-	}
-	return next, remarks, n.write(next)
-}
-
-// bare reports whether the texts are those of a ConfigMap that has just been made.
-func (l configMapBackend) isEmpty(o object) bool {
-	texts := stringMapAt(o, "data")
-	for key, text := range l.initial {
-		if texts[key] != text {
-			return false
-		}
-		delete(texts, key)
-	}
-	for _, text := range texts {
-		if strings.TrimSpace(text) != "" {
-			return false
-		}
-	}
-	return o.Object["binaryData"] == nil
-}
-
 func (l configMapBackend) removeIdentity(o object, n *ownership, id Identity) (remarks change.Plan, err error) {
 	p, arn := l.location(id.Kind), id.canonicalARN()
-	noted := n.of(arn)
+	owned := n.of(arn)
 	n.keep(arn, ownedGroups{})
 	text := listText(o, p.key)
 	if !strings.Contains(strings.ToLower(text), strings.ToLower(arn)) {
-		return nil, nil // a text without it need not be understood
+		return nil, nil // so it need not be valid
 	}
 	next, err := editList(text, p.path, arn, func(list *yaml.Node, entries []entry) error {
 		for _, i := range slices.Backward(indexesOf(entries, arn)) {
-			t := entries[i].diffRemove(id, noted)
+			t := entries[i].diffRemove(id, owned)
 			if t.remove {
 				list.Content = slices.Delete(list.Content, i, i+1)
 				continue
 			}
-			remarks = append(remarks, change.Change{Verb: change.Leave, Kind: id.kindName(), Name: id.ARN,
-				Why: fmt.Sprintf("somebody else has given it %s in %s: remove the entry there if nobody needs it",
-					strings.Join(groupsOrName(t.foreign), ", "), p.name(l.ref))})
+			remarks = append(remarks, id.leave("somebody else has added %s in %s: if nobody needs it, delete it",
+				t.foreignGroups(), p.name(l.ref)))
 			if err := regroup(list.Content[i], t); err != nil {
 				return err
 			}
@@ -247,9 +201,19 @@ func (l configMapBackend) removeIdentity(o object, n *ownership, id Identity) (r
 	return remarks, nil
 }
 
-func groupsOrName(groups []string) []string {
-	if len(groups) == 0 {
-		return []string{"a name"}
+// isEmpty reports whether the data is that of a new ConfigMap.
+func (l configMapBackend) isEmpty(o object) bool {
+	texts := stringMapAt(o, "data")
+	for key, text := range l.initial {
+		if texts[key] != text {
+			return false
+		}
+		delete(texts, key)
 	}
-	return groups
+	for _, text := range texts {
+		if strings.TrimSpace(text) != "" {
+			return false
+		}
+	}
+	return o.Object["binaryData"] == nil
 }

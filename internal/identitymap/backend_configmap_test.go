@@ -92,7 +92,7 @@ func TestAListIsEditedAndPutBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := configMap(c.backend.ref, c.before)
 			unchanged := before.DeepCopy()
-			given, remarks, err := c.backend.add(before, bothOurs)
+			given, remarks, err := c.backend.mutate(before, bothOurs, nil)
 			if err != nil || len(remarks) > 0 {
 				t.Fatal(err, remarks)
 			}
@@ -102,16 +102,16 @@ func TestAListIsEditedAndPutBack(t *testing.T) {
 			if !reflect.DeepEqual(before, unchanged) {
 				t.Error("what was read has been changed")
 			}
-			if again, _, err := c.backend.add(given, bothOurs); err != nil || !reflect.DeepEqual(again, given) {
+			if again, _, err := c.backend.mutate(given, bothOurs, nil); err != nil || !reflect.DeepEqual(again, given) {
 				t.Errorf("a second time makes of it %v: %v", again, err)
 			}
 			// One goes while the other stays, and then the other: that is no different from both at once.
-			one, _, err := c.backend.remove(given, bothOurs[:1])
+			one, _, err := c.backend.mutate(given, nil, bothOurs[:1])
 			if err != nil || strings.Contains(fmt.Sprint(one.Object["data"]), "role/Ours") || !strings.Contains(fmt.Sprint(one.Object["data"]), "cast-kops-prod") {
 				t.Errorf("without the role: %v: %v", one.Object["data"], err)
 			}
 			for how, from := range map[string]object{"at once": given, "one by one": one} {
-				taken, remarks, err := c.backend.remove(from, bothOurs)
+				taken, remarks, err := c.backend.mutate(from, nil, bothOurs)
 				if err != nil || len(remarks) > 0 || !reflect.DeepEqual(meaning(t, taken), meaning(t, before)) {
 					t.Errorf("%s: it is left as\n%v\nand was\n%v: %v %v", how, taken, before, err, remarks)
 				}
@@ -148,7 +148,7 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := configMap(l.ref, map[string]string{"mapRoles": c.before})
-			given, remarks, err := l.add(before, bothOurs[:1])
+			given, remarks, err := l.mutate(before, bothOurs[:1], nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -163,14 +163,14 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 					t.Errorf("it remarks %v; want %q", remarks[i], want)
 				}
 			}
-			if again, _, err := l.add(given, bothOurs[:1]); err != nil || !reflect.DeepEqual(again, given) {
+			if again, _, err := l.mutate(given, bothOurs[:1], nil); err != nil || !reflect.DeepEqual(again, given) {
 				t.Errorf("a second time makes of it %v: %v", again, err)
 			}
 			left := strings.Replace(c.left, "-", c.before, 1)
 			if c.left != "-" {
 				left = c.left
 			}
-			taken, _, err := l.remove(given, bothOurs[:1])
+			taken, _, err := l.mutate(given, nil, bothOurs[:1])
 			if want := configMap(l.ref, map[string]string{"mapRoles": left}); err != nil || !reflect.DeepEqual(meaning(t, taken), meaning(t, want)) {
 				t.Errorf("it is left as\n%v\nwant\n%v: %v", taken, want, err)
 			}
@@ -190,13 +190,13 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 	l := awsAuthBackend()
 	masters := testUser
 	masters.Groups = []string{"system:masters", "cast:console"}
-	o, _, err := l.add(nil, []Identity{masters})
+	o, _, err := l.mutate(nil, []Identity{masters}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	set(o, stringAt(o, "data", "mapUsers")+"    - by-hand\n", "data", "mapUsers")
 
-	less, remarks, err := l.add(o, []Identity{testUser})
+	less, remarks, err := l.mutate(o, []Identity{testUser}, nil)
 	if got := stringAt(less, "data", "mapUsers"); err != nil || strings.Contains(got, "masters") || !strings.Contains(got, "- cast:console\n    - by-hand\n") {
 		t.Errorf("%v\n%s", err, got)
 	}
@@ -206,7 +206,7 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 	nobody := testUser
 	nobody.Groups = nil
 	for name, id := range map[string]Identity{"offboarded": testUser, "not wanted any more": nobody} {
-		taken, remarks, err := l.remove(less, []Identity{id})
+		taken, remarks, err := l.mutate(less, nil, []Identity{id})
 		if got := stringAt(taken, "data", "mapUsers"); err != nil || strings.Contains(got, "console") || !strings.Contains(got, "by-hand") {
 			t.Errorf("%s: %v\n%s", name, err, got)
 		}
@@ -217,15 +217,15 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 
 	renamed := testUser
 	renamed.Username = "another"
-	o, _, err = l.add(nil, []Identity{testUser})
+	o, _, err = l.mutate(nil, []Identity{testUser}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, _, err = l.add(o, []Identity{renamed})
+	o, _, err = l.mutate(o, []Identity{renamed}, nil)
 	if got := stringAt(o, "data", "mapUsers"); err != nil || got != strings.Replace(userEntry, "username: cast-kops", "username: another", 1) {
 		t.Errorf("renamed: %v\n%s", err, got)
 	}
-	if o, _, err = l.remove(o, []Identity{renamed}); err != nil || o != nil {
+	if o, _, err = l.mutate(o, nil, []Identity{renamed}); err != nil || o != nil {
 		t.Errorf("renamed and taken: %v, %v", o, err)
 	}
 }
@@ -238,12 +238,12 @@ func TestALostNote(t *testing.T) {
 		unset(o, "metadata", "annotations", annotationOwnership)
 		return o
 	}
-	given, _, err := l.add(configMap(l.ref, map[string]string{"mapRoles": theirRoles}), bothOurs)
+	given, _, err := l.mutate(configMap(l.ref, map[string]string{"mapRoles": theirRoles}), bothOurs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	theirs := meaning(t, configMap(l.ref, map[string]string{"mapRoles": theirRoles}))
-	taken, _, err := l.remove(forget(given), bothOurs)
+	taken, _, err := l.mutate(forget(given), nil, bothOurs)
 	if err != nil || !reflect.DeepEqual(meaning(t, taken), theirs) {
 		t.Errorf("%v\n%v", err, taken)
 	}
@@ -253,18 +253,18 @@ func TestALostNote(t *testing.T) {
 		"another's name": strings.Replace(roleEntry, "kops-spot", "boss", 1),
 	} {
 		stranger := configMap(l.ref, map[string]string{"mapRoles": entry})
-		taken, remarks, err := l.remove(stranger, bothOurs)
+		taken, remarks, err := l.mutate(stranger, nil, bothOurs)
 		if err != nil || !reflect.DeepEqual(taken, stranger) || len(remarks) != 1 {
 			t.Errorf("%s: %v: %v\n%v", name, err, remarks, taken)
 		}
 	}
 	twice := configMap(l.ref, map[string]string{"mapRoles": roleEntry + theirRoles + roleEntry})
-	if taken, _, err = l.remove(twice, bothOurs); err != nil || !reflect.DeepEqual(meaning(t, taken), theirs) {
+	if taken, _, err = l.mutate(twice, nil, bothOurs); err != nil || !reflect.DeepEqual(meaning(t, taken), theirs) {
 		t.Errorf("twice: %v\n%v", err, taken)
 	}
 	broken := configMap(l.ref, map[string]string{"mapRoles": roleEntry})
 	set(broken, "{", "metadata", "annotations", annotationOwnership)
-	if _, _, err := l.add(broken, bothOurs); err == nil || !strings.Contains(err.Error(), annotationOwnership) {
+	if _, _, err := l.mutate(broken, bothOurs, nil); err == nil || !strings.Contains(err.Error(), annotationOwnership) {
 		t.Errorf("a broken ownership: %v", err)
 	}
 }
@@ -276,13 +276,13 @@ func TestATextThatCannotBeRead(t *testing.T) {
 		text    string
 		want    []string
 	}{
-		"no YAML":         {awsAuthBackend(), "- rolearn: a\n  username: b: c\n", []string{"adding arn:aws:iam::111122223333:role/Ours to mapRoles of ConfigMap kube-system/aws-auth: nothing was changed", "line 2", "put in by hand: {rolearn"}},
-		"no list":         {awsAuthBackend(), "rolearn: a\n", []string{"line 1", "there is no list"}},
-		"an alias":        {awsAuthBackend(), "- &a {rolearn: x, groups: &g [y]}\n- rolearn: arn:aws:iam::111122223333:role/Ours\n  groups: *g\n", []string{"nothing was changed: it cannot be written without a change for others: put in by hand: {rolearn: 'arn:aws:iam::111122223333:role/Ours'"}},
+		"no YAML":         {awsAuthBackend(), "- rolearn: a\n  username: b: c\n", []string{"adding arn:aws:iam::111122223333:role/Ours to mapRoles of ConfigMap kube-system/aws-auth: nothing was changed", "line 2", "add it by hand: {rolearn"}},
+		"no list":         {awsAuthBackend(), "rolearn: a\n", []string{"line 1", "it should be a list"}},
+		"an alias":        {awsAuthBackend(), "- &a {rolearn: x, groups: &g [y]}\n- rolearn: arn:aws:iam::111122223333:role/Ours\n  groups: *g\n", []string{"nothing was changed: an edit would change it for others: add it by hand: {rolearn: 'arn:aws:iam::111122223333:role/Ours'"}},
 		"no YAML, a file": {fileBackend(configMapRef("aws-iam-authenticator"), "c"), "server: {\n", []string{"to config.yaml.server.mapRoles of ConfigMap kube-system/aws-iam-authenticator", "line"}},
 	} {
 		o := configMap(c.backend.ref, map[string]string{"mapRoles": c.text, fileKey: c.text})
-		_, _, err := c.backend.add(o, bothOurs)
+		_, _, err := c.backend.mutate(o, bothOurs, nil)
 		if err == nil {
 			t.Errorf("%s: it is taken", name)
 			continue
@@ -292,7 +292,7 @@ func TestATextThatCannotBeRead(t *testing.T) {
 				t.Errorf("%s: it says %v; want %q", name, err, want)
 			}
 		}
-		if _, _, err := c.backend.remove(o, bothOurs); name == "no list" && err != nil {
+		if _, _, err := c.backend.mutate(o, nil, bothOurs); name == "no list" && err != nil {
 			t.Errorf("%s: there is nothing of ours in it, and yet: %v", name, err)
 		}
 	}

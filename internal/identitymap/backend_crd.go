@@ -1,7 +1,10 @@
 package identitymap
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -9,72 +12,62 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// configMapEdit maps identities in a ConfigMap, and has it forget others.
-type configMapEdit struct {
-	backend     configMapBackend
-	add, remove []Identity
+var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
+
+// crdRef names the object that maps an identity: the existing one, whoever has created it, or ours.
+func crdRef(s state, id Identity) ref {
+	arn := id.canonicalARN()
+	if existing := s.crdsFor(arn); len(existing) > 0 {
+		return refOf(existing[0])
+	}
+	r, sum := crdKind, sha256.Sum256([]byte(strings.ToLower(arn)))
+	last := strings.ToLower(arn[strings.LastIndexByte(arn, '/')+1:])
+	r.name = "cast-" + strings.Trim(notInNames.ReplaceAllString(last, "-"), "-") + "-" + hex.EncodeToString(sum[:4])
+	return r
 }
 
-func (e configMapEdit) mutate(now object) (object, change.Plan, error) {
-	next, remarks, err := e.backend.remove(now, e.remove)
-	if err != nil || len(e.add) == 0 {
-		return next, remarks, err
-	}
-	next, more, err := e.backend.add(next, e.add)
-	return next, append(remarks, more...), err
-}
-
-// crdEdit maps an identity by an IAMIdentityMapping, or no more.
-type crdEdit struct {
-	ref    ref
-	id     Identity
-	remove bool
-}
-
-func (e crdEdit) mutate(now object) (object, change.Plan, error) {
-	switch {
-	case now == nil && e.remove:
-		return nil, nil, nil
-	case now == nil:
-		next := e.ref.empty()
-		set(next, managedBy, "metadata", "labels", labelManagedBy)
-		set(next, map[string]any{"arn": e.id.canonicalARN(), "username": e.id.Username, "groups": toAny(e.id.Groups)}, "spec")
-		n := ownership{Created: true, Grants: map[string]ownedGroups{e.id.canonicalARN(): {Username: e.id.Username, Groups: e.id.Groups}}}
-		return next, nil, n.write(next)
-	}
-	next := now.DeepCopy()
-	n, err := ownershipOf(next)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", e.ref, err)
-	}
-	groups, _, _ := unstructured.NestedStringSlice(now.Object, "spec", "groups")
-	was := entry{arn: stringAt(now, "spec", "arn"), username: stringAt(now, "spec", "username"), groups: groups}
-	var t entryDiff
-	if e.remove {
-		if t = was.diffRemove(e.id, n.of(was.arn)); t.remove {
+// mutateCRD adds an identity to an IAMIdentityMapping, or removes it.
+func mutateCRD(r ref, id Identity, remove bool) mutateFunc {
+	return func(now object) (object, change.Plan, error) {
+		switch {
+		case now == nil && remove:
 			return nil, nil, nil
+		case now == nil:
+			next := r.empty()
+			set(next, managedBy, "metadata", "labels", labelManagedBy)
+			set(next, map[string]any{"arn": id.canonicalARN(), "username": id.Username, "groups": toAny(id.Groups)}, "spec")
+			n := ownership{Created: true, Grants: map[string]ownedGroups{id.canonicalARN(): id.owned()}}
+			return next, nil, n.write(next)
 		}
-		t.ownedGroups = ownedGroups{}
-	} else if t = was.diffAdd(e.id, n.of(was.arn)); t.remove {
-		set(next, e.id.Username, "spec", "username")
+		next := now.DeepCopy()
+		n, err := ownershipOf(next)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", r, err)
+		}
+		groups, _, _ := unstructured.NestedStringSlice(now.Object, "spec", "groups")
+		was := entry{arn: stringAt(now, "spec", "arn"), username: stringAt(now, "spec", "username"), groups: groups}
+		var t entryDiff
+		var remarks change.Plan
+		if remove {
+			if t = was.diffRemove(id, n.of(was.arn)); t.remove {
+				return nil, nil, nil
+			}
+			t.ownedGroups = ownedGroups{}
+			remarks = change.Plan{id.leave("somebody else has added %s in %s: if nobody needs it, delete it", t.foreignGroups(), r)}
+		} else {
+			if t = was.diffAdd(id, n.of(was.arn)); t.remove {
+				set(next, id.Username, "spec", "username")
+			}
+			if len(t.foreign) > 0 {
+				remarks = change.Plan{id.leave("somebody else has added %s in %s: it stays", t.foreignGroups(), r)}
+			}
+		}
+		if t.remove || len(t.add)+len(t.drop) > 0 {
+			set(next, toAny(union(subtract(was.groups, t.drop), t.add)), "spec", "groups")
+		}
+		n.keep(was.arn, t.ownedGroups)
+		return next, remarks, n.write(next)
 	}
-	if !t.none() {
-		set(next, toAny(union(subtract(was.groups, t.drop), t.add)), "spec", "groups")
-	}
-	n.keep(was.arn, t.ownedGroups)
-	return next, e.remarks(t), n.write(next)
-}
-
-func (e crdEdit) remarks(t entryDiff) change.Plan {
-	if len(t.foreign) == 0 && !e.remove {
-		return nil
-	}
-	so := ", and so it stays there"
-	if e.remove {
-		so = ": delete that if nobody needs it"
-	}
-	return change.Plan{{Verb: change.Leave, Kind: e.id.kindName(), Name: e.id.ARN,
-		Why: fmt.Sprintf("somebody else has given it %s in %s%s", strings.Join(groupsOrName(t.foreign), ", "), e.ref, so)}}
 }
 
 func toAny(list []string) []any {

@@ -14,25 +14,25 @@ import (
 )
 
 const (
-	// annotationGrants is of the authenticator's pods: which of our grants were in its file when they were made. So a run
-	// that was broken off between the file and the pods is seen.
+	// annotationGrants is set on the authenticator's pods: the grants in its file when they were created. It shows that a
+	// run was interrupted between changing the file and restarting the pods.
 	annotationGrants = spot.AnnotationPrefix + "grants"
 
-	// unowned stands there when the file has changed, and nothing in it was noted as ours: an entry that was put there by
-	// hand as we would have made it, or whose ownership was lost.
+	// unowned is its value after the file has changed without a grant of ours: we have removed an entry that somebody
+	// else has added in our form, or whose annotation was lost.
 	unowned = "none"
 
-	rolloutLimit = 5 * time.Minute // a pod on each control-plane node, one after another
+	rolloutLimit = 5 * time.Minute // for one pod on each control-plane node, one after another
 	rolloutPoll  = time.Second
 )
 
-// addRollout has the authenticator's pods made anew, if they have not read its file since our grants in it have changed.
-func (p *Plan) addRollout(e configMapEdit) {
-	daemonSet, now := p.state.objects[authenticatorRef], p.state.objects[e.backend.ref]
+// addRollout restarts the authenticator's pods if they have not read its file since our grants in it changed.
+func (p *Plan) addRollout(file ref, mutate mutateFunc, remove bool) {
+	daemonSet, now := p.state.objects[authenticatorRef], p.state.objects[file]
 	if daemonSet == nil || p.err != nil {
 		return
 	}
-	next, _, _ := e.mutate(now) // as in the row before, where an error would have been seen
+	next, _, _ := mutate(now) // as in the row before, which has reported any error
 	n, err := ownershipOf(next)
 	if err != nil {
 		p.err = err
@@ -43,18 +43,18 @@ func (p *Plan) addRollout(e configMapEdit) {
 	if mark == "" && (read == unowned || read == "" && !reflect.DeepEqual(now, next)) {
 		mark = unowned
 	}
-	s := step{ref: authenticatorRef, then: waitForRollout, remove: len(e.add) == 0, Change: change.Change{
-		Why: "a rollout: the file is read when a pod starts. The pods go one after another, and while one does, " +
-			"log-ins with IAM to the API server beside it fail for some seconds"}}
-	if !s.remove {
-		s.keep = cmp.Or(rolloutStatus(daemonSet), "its pods have read the file since")
+	s := step{ref: authenticatorRef, then: waitForRollout, remove: remove, Change: change.Change{
+		Why: "a rolling restart, since a pod reads the file only when it starts. While a pod restarts, IAM authentication " +
+			"at the API server beside it fails for some seconds"}}
+	if !remove {
+		s.keep = cmp.Or(rolloutStatus(daemonSet), "its pods have read the current file")
 	}
 	if stringAt(daemonSet, "spec", "updateStrategy", "type") == "OnDelete" {
 		s.then = nil
-		s.Why = "the file is read when a pod starts, and these pods are made anew by whoever deletes them: then delete " +
-			"them, one after another; while one is gone, log-ins with IAM to the API server beside it fail"
+		s.Why = "a pod reads the file only when it starts, and the update strategy is OnDelete: then delete the pods, " +
+			"one after another; while one restarts, IAM authentication at the API server beside it fails"
 	}
-	// Another annotation of the pods has them all made anew.
+	// A changed annotation in the pod template restarts all pods.
 	s.mutate = func(now object) (object, change.Plan, error) {
 		next := now.DeepCopy()
 		switch {
@@ -69,29 +69,28 @@ func (p *Plan) addRollout(e configMapEdit) {
 	p.addEdit(s)
 }
 
-// waitForRollout waits until all pods of the authenticator are made by its template, and serve.
 func waitForRollout(ctx context.Context, cluster dynamic.Interface) error {
 	return waitFor(ctx, rolloutLimit, rolloutPoll, "the rollout", func(ctx context.Context) (string, error) {
 		o, err := authenticatorRef.get(ctx, cluster)
-		if left := rolloutStatus(o); left != "" {
-			return left + ": see kubectl --namespace=" + kubeSystem + " get pods", err
+		if status := rolloutStatus(o); status != "" {
+			return status + ": see kubectl --namespace=" + kubeSystem + " get pods", err
 		}
 		return "", err
 	})
 }
 
-// rolloutStatus says how far a rollout is; empty if it has ended, or if there is nothing any more to roll out.
+// rolloutStatus returns the progress of a rollout; empty if it is complete, or if there is no DaemonSet.
 func rolloutStatus(o object) string {
 	if o == nil {
 		return ""
 	}
 	if intAt(o, "status", "observedGeneration") < intAt(o, "metadata", "generation") {
-		return "it has not begun"
+		return "the rollout has not started"
 	}
 	want := intAt(o, "status", "desiredNumberScheduled")
 	updated, serving := intAt(o, "status", "updatedNumberScheduled"), intAt(o, "status", "numberAvailable")
 	if updated >= want && serving >= want {
 		return ""
 	}
-	return fmt.Sprintf("of %d pods, %d are new and %d serve", want, updated, serving)
+	return fmt.Sprintf("of %d pods, %d are updated and %d available", want, updated, serving)
 }

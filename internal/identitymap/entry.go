@@ -1,6 +1,7 @@
 package identitymap
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,23 +13,23 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// entry is what an authenticator's list says about one ARN.
+// entry is what the authenticator reads about one ARN.
 type entry struct {
 	arn, username string
 	groups        []string
 }
 
-// entryNode writes an entry; key is what the list calls the ARN.
-func entryNode(key, arn, username string, groups []string) *yaml.Node {
+// entryNode is the YAML of an identity's entry; key is the list's key of the ARN.
+func entryNode(key string, id Identity) *yaml.Node {
 	list := &yaml.Node{Kind: yaml.SequenceNode}
-	for _, g := range groups {
+	for _, g := range id.Groups {
 		list.Content = append(list.Content, yamlString(g))
 	}
-	return &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{
-		yamlString(key), yamlString(arn), yamlString("username"), yamlString(username), yamlString("groups"), list}}
+	return &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{yamlString(key), yamlString(id.canonicalARN()),
+		yamlString("username"), yamlString(id.Username), yamlString("groups"), list}}
 }
 
-// entriesOf reads a list. What is no entry takes its place all the same.
+// entriesOf reads a list. An item that is not an entry is a zero entry.
 func entriesOf(list *yaml.Node) []entry {
 	entries := make([]entry, len(list.Content))
 	for i, n := range list.Content {
@@ -40,7 +41,7 @@ func entriesOf(list *yaml.Node) []entry {
 	return entries
 }
 
-// readEntry reads an entry of a list as the authenticator does: whatever the case of its keys.
+// readEntry reads an entry. Like the authenticator, it ignores the case of keys.
 func readEntry(v any) (e entry) {
 	fields, _ := v.(map[string]any)
 	for key, value := range fields {
@@ -59,7 +60,7 @@ func readEntry(v any) (e entry) {
 	return e
 }
 
-// regroup takes groups from an entry, and gives it others.
+// regroup removes groups from an entry and adds others.
 func regroup(n *yaml.Node, t entryDiff) error {
 	if len(t.add)+len(t.drop) == 0 {
 		return nil
@@ -76,45 +77,44 @@ func regroup(n *yaml.Node, t entryDiff) error {
 	return nil
 }
 
-// ownedGroups is what we have given an ARN in one place, as far as it is noted there.
+// ownedGroups is the part of an entry that is ours.
 type ownedGroups struct {
-	// Username is not empty if the whole entry is ours. If it is, somebody else had mapped the ARN already, and only these
-	// groups are ours.
+	// Username is set if the whole entry is ours. Otherwise somebody else has created it, and only the groups are ours.
 	Username string   `json:"username,omitempty"`
 	Groups   []string `json:"groups"`
 }
 
-// A entryDiff is what becomes of an entry: which groups it has to get and lose, whether it has to go, and which groups it has from
-// somebody else.
+// owned is the ownership of an entry that we have created.
+func (id Identity) owned() ownedGroups { return ownedGroups{Username: id.Username, Groups: id.Groups} }
+
+// An entryDiff is how to change an entry.
 type entryDiff struct {
-	add, drop, foreign []string
-	remove             bool        // the whole entry
-	ownedGroups        ownedGroups // to be noted
+	add, drop   []string    // groups
+	foreign     []string    // groups that somebody else has added
+	remove      bool        // the whole entry
+	ownedGroups ownedGroups // afterwards
 }
 
-func (t entryDiff) none() bool { return !t.remove && len(t.add)+len(t.drop) == 0 }
+func (t entryDiff) foreignGroups() string { return cmp.Or(strings.Join(t.foreign, ", "), "a username") }
 
-// give decides how an ARN that has an entry gets the groups that are wanted. It has what it had from others: an entry that
-// somebody has made, and groups that somebody has added, were put there by people who may do so, and taking rights away
-// unasked breaks what they have built. It loses only what we have given it before and do not want any more.
-func (e entry) diffAdd(want Identity, noted *ownedGroups) entryDiff {
-	var t entryDiff
-	mine := noted
-	if mine == nil {
-		mine = &ownedGroups{}
-		if e.username == want.Username && sameSet(e.groups, want.Groups) {
-			mine = &ownedGroups{Username: want.Username, Groups: want.Groups} // as we would have made it: only the ownership is lost
-		}
+// diffAdd gives an existing entry the wanted groups. Entries and groups of other people stay: removing permissions
+// unasked breaks what they have built. Only groups that we have added before and no longer want are removed.
+func (e entry) diffAdd(want Identity, owned *ownedGroups) (t entryDiff) {
+	var mine ownedGroups
+	if owned != nil {
+		mine = *owned
+	} else if e.username == want.Username && len(subtract(e.groups, want.Groups))+len(subtract(want.Groups, e.groups)) == 0 {
+		mine = want.owned() // as we create it: only the annotation is lost
 	}
 	t.add = subtract(want.Groups, e.groups)
 	t.drop = subtract(intersect(mine.Groups, e.groups), want.Groups)
 	t.foreign = subtract(subtract(e.groups, mine.Groups), want.Groups)
 	t.ownedGroups = ownedGroups{Username: mine.Username, Groups: want.Groups}
 	if mine.Username == "" {
-		// Of the groups that we want, those that somebody else has given are not ours to take away later.
+		// Wanted groups that somebody else has added are not ours to remove later.
 		t.ownedGroups.Groups = union(intersect(mine.Groups, want.Groups), t.add)
 	}
-	// An entry of ours whose name is another now is made anew, unless somebody else has changed it.
+	// Our entry is replaced if its username changes, unless somebody else has changed it.
 	t.remove = mine.Username != "" && mine.Username != want.Username && e.username == mine.Username && len(t.foreign) == 0
 	if t.remove {
 		t.ownedGroups.Username = want.Username
@@ -122,23 +122,22 @@ func (e entry) diffAdd(want Identity, noted *ownedGroups) entryDiff {
 	return t
 }
 
-// take decides how an ARN loses what we have given it.
-func (e entry) diffRemove(want Identity, noted *ownedGroups) entryDiff {
-	mine := noted
-	if mine == nil { // what we would have made, and nothing more, is ours even if the ownership is lost
-		mine = &ownedGroups{Username: want.Username, Groups: want.Groups}
+// diffRemove removes what we have added to an entry. Without an annotation, only an entry exactly as we create it is
+// ours.
+func (e entry) diffRemove(want Identity, owned *ownedGroups) (t entryDiff) {
+	mine := want.owned()
+	if owned != nil {
+		mine = *owned
 	}
-	t := entryDiff{drop: intersect(e.groups, mine.Groups), foreign: subtract(e.groups, mine.Groups)}
-	if t.remove = mine.Username != "" && mine.Username == e.username && len(t.foreign) == 0; t.remove {
-		t.drop = nil
-	}
-	if noted == nil && !t.remove {
-		t.drop = nil
+	t.foreign = subtract(e.groups, mine.Groups)
+	t.remove = mine.Username != "" && mine.Username == e.username && len(t.foreign) == 0
+	if owned != nil && !t.remove {
+		t.drop = intersect(e.groups, mine.Groups)
 	}
 	return t
 }
 
-// without is a without the members of b.
+// subtract returns a without the members of b.
 func subtract(a, b []string) (rest []string) {
 	for _, s := range a {
 		if !slices.Contains(b, s) {
@@ -152,10 +151,7 @@ func intersect(a, b []string) []string { return subtract(a, subtract(a, b)) }
 
 func union(a, b []string) []string { return append(slices.Clone(a), subtract(b, a)...) }
 
-func sameSet(a, b []string) bool { return len(subtract(a, b)) == 0 && len(subtract(b, a)) == 0 }
-
-// ownership is what we ownership in an object about what in it is ours, so that a later run can tell it from what others have put
-// there, and take away exactly that.
+// ownership is an annotation that says what in an object is ours, so that later runs remove only that.
 type ownership struct {
 	Created bool                   `json:"created,omitempty"` // the object is ours
 	Grants  map[string]ownedGroups `json:"grants,omitempty"`  // by ARN
@@ -163,55 +159,51 @@ type ownership struct {
 
 func ownershipOf(o object) (ownership, error) {
 	n := ownership{Grants: map[string]ownedGroups{}}
-	said := stringAt(o, "metadata", "annotations", annotationOwnership)
-	if said == "" {
+	text := stringAt(o, "metadata", "annotations", annotationOwnership)
+	if text == "" {
 		return n, nil
 	}
-	if err := json.Unmarshal([]byte(said), &n); err != nil {
-		return n, fmt.Errorf("reading the annotation %s, in which kops-spot notes what is its own: remove it if it is not known who has changed it: %w",
-			annotationOwnership, err)
+	if err := json.Unmarshal([]byte(text), &n); err != nil {
+		return n, fmt.Errorf("reading the annotation %s: if nobody knows who has changed it, remove it: %w", annotationOwnership, err)
 	}
 	return n, nil
 }
 
-// write puts the ownership into an object; where nothing is ours, it goes.
+// write sets the annotation, or removes it if nothing is ours.
 func (n ownership) write(o object) error {
 	if len(n.Grants) == 0 {
 		unset(o, "metadata", "annotations", annotationOwnership)
 		return nil
 	}
-	said, err := json.Marshal(n)
-	if err != nil {
-		return err
-	}
-	set(o, string(said), "metadata", "annotations", annotationOwnership)
-	return nil
+	text, err := json.Marshal(n)
+	set(o, string(text), "metadata", "annotations", annotationOwnership)
+	return err
 }
 
-// of is the ownedGroups to an ARN; nil if none is noted.
+// of returns what of an ARN's entry is ours; nil for nothing.
 func (n ownership) of(arn string) *ownedGroups {
-	for noted, g := range n.Grants {
-		if strings.EqualFold(noted, arn) {
+	for owned, g := range n.Grants {
+		if strings.EqualFold(owned, arn) {
 			return &g
 		}
 	}
 	return nil
 }
 
-// keep notes a ownedGroups; one that gives nothing is none.
+// keep records what of an ARN's entry is ours.
 func (n ownership) keep(arn string, g ownedGroups) {
-	maps.DeleteFunc(n.Grants, func(noted string, _ ownedGroups) bool { return strings.EqualFold(noted, arn) })
+	maps.DeleteFunc(n.Grants, func(owned string, _ ownedGroups) bool { return strings.EqualFold(owned, arn) })
 	if g.Username != "" || len(g.Groups) > 0 {
 		n.Grants[arn] = g
 	}
 }
 
-// fingerprint tells whether the grants are still the same; empty for none.
+// fingerprint identifies the grants; empty for none.
 func (n ownership) fingerprint() string {
 	if len(n.Grants) == 0 {
 		return ""
 	}
-	said, _ := json.Marshal(n.Grants) // of strings alone: it cannot fail
-	sum := sha256.Sum256(said)
+	text, _ := json.Marshal(n.Grants) // strings never fail
+	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:6])
 }

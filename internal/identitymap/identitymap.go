@@ -1,27 +1,31 @@
+// Package identitymap maps IAM identities to Kubernetes users for aws-iam-authenticator: it inspects the mappings of
+// each backend, plans changes, applies them and checks the result.
 package identitymap
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// Mapping is the part of onboarding that lets IAM identities into the cluster, and says what they may do there.
+// Mapping is the access that identities get to a cluster.
 type Mapping struct {
-	Cluster    string     // the cluster's name, as kOps knows it
-	Identities []Identity // whom the cluster is to know
+	Cluster    string // name in kOps
+	Identities []Identity
 
-	// Karpenter lets the function delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml beside deploy/rbac.yaml.
+	// Karpenter allows the function to delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml beside deploy/rbac.yaml.
 	Karpenter bool
 }
 
-// Identity is an IAM role or user, and who it is to be in the cluster. Without groups it is to be nobody: what we have given
-// it before is taken away.
+// Identity is an IAM role or user, and its username and groups in the cluster. Without groups it gets no access, and
+// loses what earlier runs have added.
 type Identity struct {
 	Kind     Kind
 	ARN      string
@@ -29,7 +33,7 @@ type Identity struct {
 	Groups   []string
 }
 
-// Kind is what an ARN is of.
+// Kind is the kind of an IAM identity.
 type Kind string
 
 const (
@@ -37,39 +41,39 @@ const (
 	User Kind = "user"
 )
 
-// HandlerGroup is the group that rbac.yaml lets do what the function does.
+// HandlerGroup is the group that rbac.yaml binds.
 const HandlerGroup = "cast:spot-handler"
 
-// Plan is what is to be changed in the cluster, and how the function logs in afterwards.
+// Plan is what to change in the cluster, and how the function authenticates afterwards.
 type Plan struct {
 	Changes change.Plan
 
-	// Backends say by ARN where the authenticator finds an identity. NoBackend is an identity that cannot log in as itself.
+	// Backends has the backend of each identity by ARN. With NoBackend, the identity cannot authenticate with IAM.
 	Backends map[string]Backend
 
-	// ClusterID is what the authenticator calls the cluster; empty if there is none.
+	// ClusterID is the authenticator's ID of the cluster; empty without an authenticator.
 	ClusterID string
 
-	// NeedsToken says that the function has to log in with its ServiceAccount's token.
+	// NeedsToken means that the function has to authenticate with a token of its ServiceAccount.
 	NeedsToken bool
 
 	Files map[string][]byte // the objects and list entries to write, for --export
 
-	state state // what the plan is made of
+	state state
 	steps []step
 	err   error // the first
 }
 
-// annotationOwnership is where we ownership in an object what in it is ours.
-const annotationOwnership = spot.AnnotationPrefix + "mapped"
-
-// Labels by which we know our own objects again.
 const (
+	// annotationOwnership holds what in an object is ours.
+	annotationOwnership = spot.AnnotationPrefix + "mapped"
+
+	// The label of our own objects.
 	labelManagedBy = "app.kubernetes.io/managed-by"
 	managedBy      = fieldManager
 )
 
-// valid holds the identities to what an authenticator can map, and to what we promise.
+// validate refuses identities that an authenticator cannot map, and any that break our promises.
 func (m Mapping) validate() error {
 	for _, id := range m.Identities {
 		is, err := arn.Parse(id.ARN)
@@ -77,10 +81,10 @@ func (m Mapping) validate() error {
 		case err != nil || is.Service != "iam" || is.AccountID == "" || !strings.HasPrefix(is.Resource, string(id.Kind)+"/"):
 			return fmt.Errorf("mapping %s: it is not the ARN of an IAM %s", id.ARN, id.Kind)
 		case id.Username == "":
-			return fmt.Errorf("mapping %s: it has to have a name in the cluster", id.ARN)
+			return fmt.Errorf("mapping %s: set a username", id.ARN)
 		case id.Kind == Role && slices.ContainsFunc(id.Groups, isSystem):
-			return fmt.Errorf("mapping %s: the function's role gets the rights of rbac.yaml, and no group of Kubernetes' own: %s",
-				id.ARN, strings.Join(id.Groups, ", "))
+			return fmt.Errorf("mapping %s: the function's role gets only the permissions of rbac.yaml, "+
+				"and none of Kubernetes' own groups: remove %s", id.ARN, strings.Join(id.Groups, ", "))
 		}
 	}
 	return nil
@@ -88,21 +92,68 @@ func (m Mapping) validate() error {
 
 func isSystem(group string) bool { return strings.HasPrefix(group, "system:") }
 
-// canonical is the ARN by which the authenticator knows an identity: STS tells it a session's role without the role's path,
-// and a user with the user's.
+// canonicalARN returns the ARN that the authenticator compares: STS omits the path of a session's role, but not that of
+// a user.
 func (id Identity) canonicalARN() string {
-	head, last := id.ARN, ""
-	if i := strings.LastIndexByte(id.ARN, '/'); id.Kind == Role && i >= 0 {
-		head, last = id.ARN[:strings.IndexByte(id.ARN, '/')], id.ARN[i:]
+	if id.Kind != Role {
+		return id.ARN
 	}
-	return head + last
+	head, _, _ := strings.Cut(id.ARN, "/")
+	return head + id.ARN[strings.LastIndexByte(id.ARN, '/'):]
 }
 
-// accountOf is the AWS account in an ARN.
-func accountOf(s string) string {
-	a, _ := arn.Parse(s)
+// account returns the AWS account of an identity.
+func (id Identity) account() string {
+	a, _ := arn.Parse(id.ARN)
 	return a.AccountID
 }
 
-// title is the identity as a plan names it.
-func (id Identity) kindName() string { return "IAM " + string(id.Kind) }
+// leave is the row that says what about an identity is not changed, and why.
+func (id Identity) leave(format string, args ...any) change.Change {
+	return change.Change{Verb: change.Leave, Kind: "IAM " + string(id.Kind), Name: id.ARN, Why: fmt.Sprintf(format, args...)}
+}
+
+// export renders the objects that a plan writes, as files for --export. An entry for a list that others also edit goes
+// to identity-mapping.yaml.
+func (m Mapping) export(p Plan) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	var failed error
+	add := func(name, head string, v any) {
+		out := bytes.NewBuffer(append(files[name], head...))
+		encoder := yaml.NewEncoder(out)
+		encoder.SetIndent(2)
+		if err := encoder.Encode(v); err != nil {
+			failed = fmt.Errorf("writing %s: %w", name, err)
+		}
+		files[name] = out.Bytes()
+	}
+	addNew := func(name string, mutate mutateFunc) {
+		o, _, err := mutate(nil)
+		if err != nil {
+			failed = err
+			return
+		}
+		add(name, "---\n", o.Object)
+	}
+	for _, o := range m.manifests() {
+		add("rbac.yaml", "---\n", o.Object)
+	}
+	if p.NeedsToken {
+		addNew("token.yaml", mutateToken)
+	}
+	for _, id := range m.Identities {
+		const name = "identity-mapping.yaml"
+		switch b := p.Backends[id.ARN]; b {
+		case CRD:
+			addNew(name, mutateCRD(crdRef(p.state, id), id, false))
+		case EKSConfigMap, MountedFile:
+			list := awsAuthBackend()
+			if b == MountedFile {
+				list = p.state.file(m.Cluster)
+			}
+			at := list.location(id.Kind)
+			add(name, "# An entry for "+at.name(list.ref)+"\n", []*yaml.Node{entryNode(at.arnKey, id)})
+		}
+	}
+	return files, failed
+}

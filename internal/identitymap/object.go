@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/kube"
 )
 
@@ -27,7 +28,7 @@ const (
 	requestTimeout = 30 * time.Second
 )
 
-// NewClient makes a client for objects of any kind. It makes no request.
+// NewClient returns a client for objects of any kind.
 func NewClient(login *rest.Config) (dynamic.Interface, error) {
 	cfg := rest.CopyConfig(login)
 	cfg.Timeout, cfg.WarningHandler = requestTimeout, rest.NoWarnings{}
@@ -39,7 +40,7 @@ func NewClient(login *rest.Config) (dynamic.Interface, error) {
 	return client, nil
 }
 
-// object is one as the API server sends it; nil if there is none.
+// object is a Kubernetes object; nil if it does not exist.
 type object = *unstructured.Unstructured
 
 // ref names an object.
@@ -50,7 +51,7 @@ type ref struct {
 
 func refOf(o object) ref { return ref{o.GroupVersionKind(), o.GetNamespace(), o.GetName()} }
 
-// String is the object as people call it: ConfigMap kube-system/aws-auth.
+// String returns the object's kind and name: ConfigMap kube-system/aws-auth.
 func (r ref) String() string { return r.Kind + " " + r.fullName() }
 
 func (r ref) fullName() string {
@@ -60,7 +61,12 @@ func (r ref) fullName() string {
 	return r.namespace + "/" + r.name
 }
 
-// empty is an object of that name that says nothing else.
+// leave is the row that says why an object is not changed.
+func (r ref) leave(why string) change.Change {
+	return change.Change{Verb: change.Leave, Kind: r.Kind, Name: r.fullName(), Why: why}
+}
+
+// empty returns an object with that name and nothing else.
 func (r ref) empty() object {
 	o := &unstructured.Unstructured{}
 	o.SetGroupVersionKind(r.GroupVersionKind)
@@ -69,13 +75,13 @@ func (r ref) empty() object {
 	return o
 }
 
-// in is where a cluster has such objects.
+// in returns the client for such objects.
 func (r ref) in(cluster dynamic.Interface) dynamic.ResourceInterface {
 	resource, _ := meta.UnsafeGuessKindToResource(r.GroupVersionKind)
 	return cluster.Resource(resource).Namespace(r.namespace)
 }
 
-// get reads an object; nil if there is none.
+// get reads an object; nil if it does not exist.
 func (r ref) get(ctx context.Context, cluster dynamic.Interface) (object, error) {
 	o, err := r.in(cluster).Get(ctx, r.name, metav1.GetOptions{})
 	switch {
@@ -87,14 +93,14 @@ func (r ref) get(ctx context.Context, cluster dynamic.Interface) (object, error)
 	return o, nil
 }
 
-// applyManifest has an object be as its manifest says, for the fields that stand there; dry asks what it would be then.
+// applyManifest applies a manifest server-side.
 func applyManifest(ctx context.Context, cluster dynamic.Interface, manifest object, dry ...string) (object, error) {
 	o, err := refOf(manifest).in(cluster).Apply(ctx, manifest.GetName(), manifest,
 		metav1.ApplyOptions{FieldManager: fieldManager, Force: true, DryRun: dry})
 	return o, kube.Advise(err)
 }
 
-// change makes of an object what an edit says, by what is there now. It is read again when somebody else was faster.
+// change creates, updates or deletes an object. It retries if somebody else changes the object meanwhile.
 func (r ref) change(ctx context.Context, cluster dynamic.Interface, mutate mutateFunc) error {
 	raced := func(err error) bool {
 		return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
@@ -121,7 +127,7 @@ func (r ref) change(ctx context.Context, cluster dynamic.Interface, mutate mutat
 	})
 }
 
-// stringAt is the string at a path; empty if there is none.
+// stringAt returns the string at a path; empty if there is none.
 func stringAt(o object, path ...string) string {
 	if o == nil {
 		return ""
@@ -130,7 +136,6 @@ func stringAt(o object, path ...string) string {
 	return s
 }
 
-// stringMapAt is the map of strings at a path.
 func stringMapAt(o object, path ...string) map[string]string {
 	if o == nil {
 		return nil
@@ -139,18 +144,17 @@ func stringMapAt(o object, path ...string) map[string]string {
 	return m
 }
 
-// intAt is the whole number at a path; zero if there is none.
 func intAt(o object, path ...string) int64 {
 	n, _, _ := unstructured.NestedInt64(o.Object, path...)
 	return n
 }
 
-// set puts a value at a path. The API server's own objects have maps on the way there.
+// set sets the value at a path. In objects from the API server, all on the way there are maps.
 func set(o object, value any, path ...string) {
 	_ = unstructured.SetNestedField(o.Object, value, path...)
 }
 
-// unset removes what stands at a path, and the maps on the way that are empty then.
+// unset removes the value at a path, and the maps on the way that become empty.
 func unset(o object, path ...string) {
 	for ; len(path) > 0; path = path[:len(path)-1] {
 		unstructured.RemoveNestedField(o.Object, path...)

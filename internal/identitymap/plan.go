@@ -12,19 +12,11 @@ import (
 	"go.yaml.in/yaml/v3"
 	"k8s.io/client-go/dynamic"
 
-	"github.com/castai/kops-spot/deploy"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// What the function's group and its ServiceAccount may do.
-var (
-	rbac          = mustRead(deploy.RBAC)
-	karpenterRBAC = mustRead(deploy.KarpenterRBAC)
-	allManifests  = mustRead(deploy.RBAC, deploy.KarpenterRBAC)
-)
-
-// Plan says what to change so that the identities can log in, and do what they are to.
+// Plan returns what to change so that the identities have access.
 func (m Mapping) Plan(ctx context.Context, cluster dynamic.Interface) (Plan, error) {
 	s, err := inspect(ctx, cluster)
 	if err == nil {
@@ -40,96 +32,85 @@ func (m Mapping) Plan(ctx context.Context, cluster dynamic.Interface) (Plan, err
 	return p, err
 }
 
-func (m Mapping) manifests() Manifests {
-	if m.Karpenter {
-		return allManifests
-	}
-	return rbac
-}
-
 func (m Mapping) decide(s state) (Plan, error) {
 	p := Plan{state: s, Backends: map[string]Backend{}}
 	if err := m.validate(); err != nil {
 		return p, err
 	}
-	a, there, err := s.authenticator()
+	a, exists, err := s.authenticator()
 	if err != nil {
 		return p, err
 	}
 	p.ClusterID = a.clusterID
-	p.addManifests(m.manifests(), map[string]string{
-		"ServiceAccount": "whom the function can log in as where IAM is not known",
-		"":               "what the function may do in the cluster"})
+	p.addManifests(m.manifests())
 	for _, o := range karpenterRBAC {
 		if r := refOf(o); s.objects[r] != nil && !m.Karpenter {
-			p.addRemarks(change.Change{Verb: change.Leave, Kind: r.Kind, Name: r.fullName(),
-				Why: "nobody has asked for it this time; if the function is not to replace Karpenter's nodes any more, delete it"})
+			p.addRemarks(r.leave("needed only with --karpenter: delete it if the function should not replace Karpenter's nodes"))
 		}
 	}
-	var forget []Identity
+	var remove []Identity
 	by, why := map[Backend][]Identity{}, map[Backend]string{}
 	for _, id := range m.Identities {
 		if len(id.Groups) == 0 {
-			forget = append(forget, id)
+			remove = append(remove, id)
 			continue
 		}
-		b, reason, err := s.backend(a, there, id)
+		b, reason, err := s.backend(a, exists, id)
 		if err != nil {
 			return p, err
 		}
 		p.Backends[id.ARN], by[b], why[b] = b, append(by[b], id), reason
 	}
-	p.addConfigMap(configMapEdit{awsAuthBackend(), by[EKSConfigMap], forget}, why[EKSConfigMap])
-	p.addCRDs(by[CRD], forget, why[CRD])
-	p.addConfigMap(configMapEdit{s.file(m.Cluster), by[MountedFile], forget}, why[MountedFile])
+	p.addConfigMap(awsAuthBackend(), by[EKSConfigMap], remove, why[EKSConfigMap])
+	p.addCRDs(by[CRD], remove, why[CRD])
+	p.addConfigMap(s.file(m.Cluster), by[MountedFile], remove, why[MountedFile])
 	p.addUnmapped(by[NoBackend], why[NoBackend])
 	return p, p.err
 }
 
-// reasonRemoved is why what is ours is taken away.
-const reasonRemoved = "identities are to be forgotten; all else in it stays"
+// reasonRemoved is why entries of ours are removed.
+const reasonRemoved = "our entries are removed; the rest stays"
 
-// rewritten is what becomes of a text that people keep by hand.
-const rewritten = "; the file is written anew, and blank lines and quoting in it may change"
-
-// addConfigMap adds the edit of a ConfigMap, and for one that is read when the authenticator starts, a rollout.
-func (p *Plan) addConfigMap(e configMapEdit, why string) {
-	s := step{ref: e.backend.ref, mutate: e.mutate, update: rewritten, Change: change.Change{Why: why}}
+// addConfigMap adds the edit of a ConfigMap, and a restart of the authenticator if it reads that only when it starts.
+func (p *Plan) addConfigMap(l configMapBackend, add, remove []Identity, why string) {
+	mutate := func(now object) (object, change.Plan, error) { return l.mutate(now, add, remove) }
+	s := step{ref: l.ref, mutate: mutate, Change: change.Change{Why: why},
+		update: "; the YAML is rewritten, which may change blank lines and quotes"}
 	switch {
-	case len(e.add) == 0:
+	case len(add) == 0:
 		s.Why, s.remove = reasonRemoved, true
 	case p.state.objects[s.ref] == nil && s.ref == awsAuthRef:
-		s.Why += "; it is not there yet, and as the nodes of kOps do not need it, it may be made"
+		s.Why += "; it does not exist yet, and kOps nodes do not need it"
 	}
 	p.addEdit(s)
-	if e.backend.backend == MountedFile {
-		p.addRollout(e)
+	if l.backend == MountedFile {
+		p.addRollout(l.ref, mutate, s.remove)
 	}
 }
 
-// addCRDs adds the objects that map identities.
+// addCRDs adds the IAMIdentityMapping objects.
 func (p *Plan) addCRDs(add, remove []Identity, why string) {
 	for _, id := range add {
-		e := crdEdit{ref: crdRef(p.state, id), id: id}
-		p.addEdit(step{ref: e.ref, mutate: e.mutate, Change: change.Change{Why: why}})
+		r := crdRef(p.state, id)
+		p.addEdit(step{ref: r, mutate: mutateCRD(r, id, false), Change: change.Change{Why: why}})
 	}
 	for _, id := range remove {
 		for _, o := range p.state.crdsFor(id.canonicalARN()) {
-			e := crdEdit{refOf(o), id, true}
-			p.addEdit(step{ref: e.ref, mutate: e.mutate, remove: true, Change: change.Change{Why: reasonRemoved}})
+			s := step{ref: refOf(o), remove: true, Change: change.Change{Why: reasonRemoved}}
+			s.mutate = mutateCRD(s.ref, id, true)
+			p.addEdit(s)
 		}
 	}
 }
 
-// unmapped says of identities that cannot log in as themselves what becomes of them: the function gets a token.
+// addUnmapped handles identities without a backend: the function gets a token, and the user no access.
 func (p *Plan) addUnmapped(ids []Identity, why string) {
 	for _, id := range ids {
 		if id.Kind == Role {
 			p.NeedsToken = true
-			continue
+		} else {
+			p.addRemarks(id.leave("%s: it gets no access to the cluster, only to AWS", why))
 		}
-		p.addRemarks(change.Change{Verb: change.Leave, Kind: id.kindName(), Name: id.ARN,
-			Why: why + ": it cannot be let into the cluster, and works with AWS alone"})
 	}
 	switch {
 	case p.NeedsToken:
@@ -138,15 +119,14 @@ func (p *Plan) addUnmapped(ids []Identity, why string) {
 			return err
 		}
 		p.addEdit(step{ref: tokenRef, mutate: mutateToken, then: filled, Change: change.Change{
-			Why: why + ": the function logs in with this token of its ServiceAccount, which is put into Secrets Manager"}})
+			Why: why + ": the function authenticates with this token of its ServiceAccount, copied to Secrets Manager"}})
 	case isManaged(p.state.objects[tokenRef]):
-		p.addRemarks(change.Change{Verb: change.Leave, Kind: tokenRef.Kind, Name: tokenRef.fullName(),
-			Why: "the function may still log in with it; once it logs in with IAM, delete it"})
+		p.addRemarks(tokenRef.leave("the function may still use it: delete it once the function authenticates with IAM"))
 	}
 }
 
-// PlanRemoval says how the cluster forgets the identities and what they may do: wherever they are mapped, since the
-// authenticator may have been told since to look elsewhere.
+// PlanRemoval returns how to remove the identities and the RBAC. It looks in all backends, since the authenticator's
+// mode may have changed.
 func (m Mapping) PlanRemoval(ctx context.Context, cluster dynamic.Interface) (Plan, error) {
 	s, err := inspect(ctx, cluster)
 	if err != nil {
@@ -160,38 +140,35 @@ func (m Mapping) decideRemoval(s state) (Plan, error) {
 	if err := m.validate(); err != nil {
 		return p, err
 	}
-	p.addConfigMap(configMapEdit{backend: awsAuthBackend(), remove: m.Identities}, "")
+	p.addConfigMap(awsAuthBackend(), nil, m.Identities, "")
 	p.addCRDs(nil, m.Identities, "")
-	p.addConfigMap(configMapEdit{backend: s.file(m.Cluster), remove: m.Identities}, "")
+	p.addConfigMap(s.file(m.Cluster), nil, m.Identities, "")
 	refs := []ref{tokenRef}
 	for _, o := range slices.Backward(allManifests) {
 		refs = append(refs, refOf(o))
 	}
 	for _, r := range refs {
 		p.addEdit(step{ref: r, mutate: deleteIf(isManaged), remove: true,
-			keep: "it does not say that kops-spot has made it: delete it if nobody needs it"})
+			keep: "it lacks the label of kops-spot: delete it if nobody needs it"})
 	}
 	return p, p.err
 }
 
-// mutateFunc makes of an object what it is to be; nil if it is to go, and of nil if it is not there. It is pure and leaves now
-// as it is, so that what is written can be made anew of what is there then: somebody may have changed it since the plan
-// was shown. remarks are what else is worth telling.
+// mutateFunc turns an object into what it should be; nil means that it does not exist. It does not modify now, so that
+// a write can run it again on an object that has changed since the plan was shown. remarks are other rows of the plan.
 type mutateFunc func(now object) (next object, remarks change.Plan, err error)
 
-// step is one row of a plan, and its single write: of an edit, or of a manifest.
+// step is a row of a plan and its single write: an edit or a manifest.
 type step struct {
 	change.Change
 	ref      ref
 	mutate   mutateFunc
 	manifest object
 
-	// then is what has to come of the write before the step is done.
-	then func(ctx context.Context, cluster dynamic.Interface) error
-
-	update string // what else is to be known, if more changes than our ownership
-	keep   string // why, if there is nothing to do
-	remove bool   // it takes away: where nothing is ours, there is nothing to tell
+	then   func(ctx context.Context, cluster dynamic.Interface) error // waits for the effect of the write
+	update string                                                     // added to Why if more than our annotation changes
+	keep   string                                                     // Why if nothing changes
+	remove bool                                                       // without a row if nothing changes
 }
 
 func (s step) write(ctx context.Context, cluster dynamic.Interface) (err error) {
@@ -206,20 +183,18 @@ func (s step) write(ctx context.Context, cluster dynamic.Interface) (err error) 
 	return s.then(ctx, cluster)
 }
 
-// put puts a row into the plan.
 func (p *Plan) addStep(verb change.Verb, s step, diff ...string) {
 	s.Verb, s.Kind, s.Name, s.Diff = verb, s.ref.Kind, s.ref.fullName(), diff
 	p.steps, p.Changes = append(p.steps, s), append(p.Changes, s.Change)
 }
 
-// say puts rows into the plan that change nothing.
 func (p *Plan) addRemarks(remarks ...change.Change) {
 	for _, c := range remarks {
 		p.steps, p.Changes = append(p.steps, step{Change: c}), append(p.Changes, c)
 	}
 }
 
-// addEdit adds the row of an edit, based on the object that was read.
+// addEdit adds the row of an edit, based on the object in the state.
 func (p *Plan) addEdit(s step) {
 	now := p.state.objectOf(s.ref)
 	next, remarks, err := s.mutate(now)
@@ -265,11 +240,10 @@ func (p Plan) Apply(ctx context.Context, cluster dynamic.Interface) error {
 	return change.Apply(ctx, cluster, p.Steps())
 }
 
-// TokenUID is the UID of the ServiceAccount token Secret that the cluster has; empty if it has none.
+// TokenUID returns the UID of the ServiceAccount's token Secret; empty if there is none.
 func (p Plan) TokenUID() string { return stringAt(p.state.objects[tokenRef], "metadata", "uid") }
 
-// objectDiff shows what changes in an object, but for what is written by the API server, and for our ownership: of a text,
-// the lines. It is empty if nothing does.
+// objectDiff returns what changes in an object, without the API server's fields, our annotation and secret values.
 func objectDiff(now, next object) (lines []string) {
 	was, is := map[string]string{}, map[string]string{}
 	flatten(now.Object, "", was)
@@ -277,26 +251,23 @@ func objectDiff(now, next object) (lines []string) {
 	both := maps.Clone(was)
 	maps.Copy(both, is)
 	for _, path := range slices.Sorted(maps.Keys(both)) {
-		before, there := was[path]
-		after, stays := is[path]
-		if there == stays && before == after || slices.Contains(hiddenInDiff, path) {
-			continue
-		}
-		if now.GetKind() == "Secret" {
+		before, existed := was[path]
+		after, exists := is[path]
+		switch {
+		case existed == exists && before == after || slices.Contains(hiddenInDiff, path):
+		case now.GetKind() == "Secret":
 			lines = append(lines, "  "+path+" changes")
-			continue
+		default:
+			lines = append(append(lines, "  "+path+":"), awsadmin.DiffDocuments(before, after)...)
 		}
-		lines = append(lines, "  "+path+":")
-		lines = append(lines, awsadmin.DiffDocuments(before, after)...)
 	}
 	return lines
 }
 
-// hiddenInDiff is what a diff does not show.
-var hiddenInDiff = []string{"metadata.annotations." + annotationOwnership, "metadata.managedFields", "metadata.resourceVersion",
-	"metadata.generation", "metadata.uid", "metadata.creationTimestamp"}
+var hiddenInDiff = []string{"metadata.annotations." + annotationOwnership, "metadata.managedFields",
+	"metadata.resourceVersion", "metadata.generation", "metadata.uid", "metadata.creationTimestamp"}
 
-// leaves are the values of an object that are no maps, as text, by their paths.
+// flatten puts the values of an object, as text, into a map by their paths.
 func flatten(v map[string]any, path string, into map[string]string) {
 	for key, value := range v {
 		at := strings.TrimPrefix(path+"."+key, ".")

@@ -197,7 +197,7 @@ func TestPodsThatNobodyRestarts(t *testing.T) {
 	ds := daemonSet(configFlag)
 	set(ds, "OnDelete", "spec", "updateStrategy", "type")
 	p, err := testMapping.decide(testCluster{daemonSet: ds, file: "clusterID: c\n"}.state())
-	if err != nil || !strings.Contains(fmt.Sprint(p.Changes), "then delete them, one after another") {
+	if err != nil || !strings.Contains(fmt.Sprint(p.Changes), "then delete the pods, one after another") {
 		t.Errorf("%v: %v", err, p.Changes)
 	}
 	if slices.ContainsFunc(p.steps, func(s step) bool { return s.ref == authenticatorRef && s.then != nil }) {
@@ -215,7 +215,7 @@ func TestASecretOfSomethingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, err := testMapping.decide(testCluster{daemonSet: daemonSet("--backend-mode=CRD"), secret: ours}.state())
-	if err != nil || !strings.Contains(fmt.Sprint(p.Changes), "{leave Secret kube-system/kops-spot-token the function may still log in with it") {
+	if err != nil || !strings.Contains(fmt.Sprint(p.Changes), "{leave Secret kube-system/kops-spot-token the function may still use it") {
 		t.Errorf("%v: %v", err, p.Changes)
 	}
 }
@@ -288,7 +288,7 @@ func TestTheDiffShowsWhatChanges(t *testing.T) {
 +   username: cast-kops
 +   groups:
 +     - cast:console`
-	if why := p.Changes[i].Why; got != want || !strings.Contains(why, "blank lines and quoting in it may change") {
+	if why := p.Changes[i].Why; got != want || !strings.Contains(why, "which may change blank lines and quotes") {
 		t.Errorf("%s: got\n%s\nwant\n%s", why, got, want)
 	}
 	if p, err = testMapping.decide(after(t, s, p)); err != nil || strings.Contains(fmt.Sprint(p.Changes), "blank lines") {

@@ -18,15 +18,29 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/castai/kops-spot/deploy"
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// Manifests are objects that a cluster is to have as they say, in the order in which they are made: what others need
-// before them. Each has the label by which we know again what is ours.
-type Manifests []*unstructured.Unstructured
+// The permissions of the function's group and ServiceAccount.
+var (
+	rbac          = readManifests(deploy.RBAC)
+	karpenterRBAC = readManifests(deploy.KarpenterRBAC)
+	allManifests  = readManifests(deploy.RBAC, deploy.KarpenterRBAC)
+)
 
-// ReadManifests reads files of YAML.
-func ReadManifests(files ...[]byte) (all Manifests, err error) {
+// manifests are objects to apply, in order: roles before their bindings. Each has the label of our own objects.
+type manifests []*unstructured.Unstructured
+
+func (m Mapping) manifests() manifests {
+	if m.Karpenter {
+		return allManifests
+	}
+	return rbac
+}
+
+// readManifests reads embedded YAML files.
+func readManifests(files ...[]byte) (all manifests) {
 	for _, file := range files {
 		decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(file), len(file))
 		for {
@@ -34,50 +48,23 @@ func ReadManifests(files ...[]byte) (all Manifests, err error) {
 			if err := decoder.Decode(o); errors.Is(err, io.EOF) {
 				break
 			} else if err != nil {
-				return nil, fmt.Errorf("reading a manifest: %w", err)
+				panic(fmt.Errorf("reading a manifest: %w", err))
 			}
 			set(o, managedBy, "metadata", "labels", labelManagedBy)
 			all = append(all, o)
 		}
 	}
-	rank := func(o object) int {
-		switch kind := o.GetKind(); {
-		case kind == "Namespace":
-			return 0
-		case kind == "ServiceAccount":
-			return 1
-		case strings.HasSuffix(kind, "Binding"):
-			return 3
-		}
-		return 2
-	}
+	order := []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding"}
 	slices.SortStableFunc(all, func(a, b object) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(refOf(a).String(), refOf(b).String()))
+		return cmp.Or(cmp.Compare(slices.Index(order, a.GetKind()), slices.Index(order, b.GetKind())),
+			strings.Compare(a.GetName(), b.GetName()))
 	})
-	return all, nil
-}
-
-// mustRead is for the manifests that the program carries.
-func mustRead(files ...[]byte) Manifests {
-	all, err := ReadManifests(files...)
-	if err != nil {
-		panic(err)
-	}
 	return all
 }
 
-// Plan says what applying the manifests would change.
-func (m Manifests) Plan(ctx context.Context, cluster dynamic.Interface) (p Plan, err error) {
-	p.state = state{objects: map[ref]object{}, applied: map[ref]object{}}
-	if err = m.dryRun(ctx, cluster, &p.state); err == nil {
-		p.addManifests(m, nil)
-	}
-	return p, err
-}
-
-// dryRun reads what there is, and asks the API server what applying the manifests would make of it. It cannot say that
-// of an object that needs another one of them which is not there yet.
-func (m Manifests) dryRun(ctx context.Context, cluster dynamic.Interface, s *state) error {
+// dryRun reads the existing objects, and lets the API server compute the result of applying the manifests. It cannot
+// compute that of an object that refers to another one which does not exist yet.
+func (m manifests) dryRun(ctx context.Context, cluster dynamic.Interface, s *state) error {
 	for _, o := range m {
 		r := refOf(o)
 		if err := s.read(ctx, cluster, r); err != nil {
@@ -88,15 +75,15 @@ func (m Manifests) dryRun(ctx context.Context, cluster dynamic.Interface, s *sta
 		}
 		dry, err := applyManifest(ctx, cluster, o, metav1.DryRunAll)
 		if err != nil && !m.creates(err) {
-			return fmt.Errorf("asking the API server what it would make of %s: %w", r, err)
+			return fmt.Errorf("applying %s, as a dry run: %w", r, err)
 		}
 		s.applied[r] = dry
 	}
 	return nil
 }
 
-// makes reports whether an error is that something is not there which is among the manifests.
-func (m Manifests) creates(err error) bool {
+// creates reports whether an error says that one of the manifests does not exist yet.
+func (m manifests) creates(err error) bool {
 	status := apierrors.APIStatus(nil)
 	if !apierrors.IsNotFound(err) || !errors.As(err, &status) || status.Status().Details == nil {
 		return false
@@ -108,23 +95,21 @@ func (m Manifests) creates(err error) bool {
 	})
 }
 
-// addManifests puts the rows of the manifests into a plan. why is by kind; that of "" is of all others.
-func (p *Plan) addManifests(m Manifests, why map[string]string) {
+// addManifests adds the rows of the manifests.
+func (p *Plan) addManifests(m manifests) {
 	for _, o := range m {
-		s := step{ref: refOf(o), manifest: o, Change: change.Change{Why: cmp.Or(why[o.GetKind()], why[""])}}
+		s := step{ref: refOf(o), manifest: o, Change: change.Change{Why: "the function's permissions in the cluster"}}
+		if s.ref.Kind == "ServiceAccount" {
+			s.Why = "the function's identity where IAM is not available"
+		}
 		now, next := p.state.objects[s.ref], p.state.applied[s.ref]
 		other := func(now object) bool { return roleRefChanged(now, o) }
-		if o.GetKind() == "Namespace" {
-			s.then = func(ctx context.Context, cluster dynamic.Interface) error {
-				return m.validate(ctx, cluster, o.GetName())
-			}
-		}
 		switch {
 		case now == nil:
 			p.addStep(change.Create, s)
 		case other(now):
 			p.addStep(change.Delete, step{ref: s.ref, mutate: deleteIf(other), Change: change.Change{
-				Why: "it is bound to another role, which cannot be changed: it is deleted and created again"}})
+				Why: "it binds another role, and roleRef is immutable: it is deleted and recreated"}})
 			p.addStep(change.Create, s)
 		case next == nil:
 			p.addStep(change.Update, s)
@@ -138,26 +123,12 @@ func (p *Plan) addManifests(m Manifests, why map[string]string) {
 	}
 }
 
-// validate has the API server look at what is to be made in a namespace, which it could not while there was none.
-func (m Manifests) validate(ctx context.Context, cluster dynamic.Interface, namespace string) error {
-	for _, o := range m {
-		if o.GetNamespace() != namespace {
-			continue
-		}
-		if _, err := applyManifest(ctx, cluster, o, metav1.DryRunAll); err != nil && !m.creates(err) {
-			return fmt.Errorf("the namespace is there, and the API server refuses what is to be made in it, %s: %w",
-				refOf(o), err)
-		}
-	}
-	return nil
-}
-
-// roleRefChanged reports whether a binding is to another role, which the API does not let anybody change.
+// roleRefChanged reports whether a binding binds another role, which the API server does not allow to change.
 func roleRefChanged(now, next object) bool {
 	return now != nil && next.Object["roleRef"] != nil && !reflect.DeepEqual(now.Object["roleRef"], next.Object["roleRef"])
 }
 
-// deleteIf deletes an object of which something is true.
+// deleteIf deletes an object if a condition holds.
 func deleteIf(is func(now object) bool) mutateFunc {
 	return func(now object) (object, change.Plan, error) {
 		if is(now) {
@@ -167,5 +138,5 @@ func deleteIf(is func(now object) bool) mutateFunc {
 	}
 }
 
-// isManaged reports whether an object says that it is ours.
+// isManaged reports whether an object has our label.
 func isManaged(o object) bool { return stringAt(o, "metadata", "labels", labelManagedBy) == managedBy }

@@ -15,7 +15,6 @@ import (
 
 const kubeSystem = "kube-system"
 
-// The objects by which a cluster knows who is who.
 var (
 	authenticatorRef = inKubeSystem("apps", "DaemonSet", "aws-iam-authenticator")
 	awsAuthRef       = configMapRef("aws-auth")
@@ -30,7 +29,7 @@ func inKubeSystem(group, kind, name string) ref {
 
 func configMapRef(name string) ref { return inKubeSystem("", "ConfigMap", name) }
 
-// configRef is the ConfigMap in which the authenticator's file is.
+// configRef names the ConfigMap with the authenticator's file.
 func configRef(daemonSet object) ref {
 	for _, v := range podSpec(daemonSet).Volumes {
 		if v.ConfigMap != nil && v.ConfigMap.Name != "" {
@@ -40,15 +39,14 @@ func configRef(daemonSet object) ref {
 	return configMapRef(authenticatorRef.name)
 }
 
-// state is what a cluster has of what decides who is who in it.
+// state is what a plan is based on.
 type state struct {
-	objects  map[ref]object // nil for what is not there
-	applied  map[ref]object // what the API server would make of them by our manifests
+	objects  map[ref]object // nil if one does not exist
+	applied  map[ref]object // result of applying our manifests, by a dry run
 	mappings []object       // of kind IAMIdentityMapping
 	hasCRD   bool           // the cluster has that kind
 }
 
-// inspect reads what decides who is who in the cluster. It changes nothing.
 func inspect(ctx context.Context, cluster dynamic.Interface) (state, error) {
 	s := state{objects: map[ref]object{}, applied: map[ref]object{}}
 	refs := []ref{authenticatorRef, awsAuthRef, tokenRef, configMapRef(authenticatorRef.name)}
@@ -68,7 +66,7 @@ func inspect(ctx context.Context, cluster dynamic.Interface) (state, error) {
 	case apierrors.IsNotFound(err):
 		return s, nil
 	case err != nil:
-		return s, fmt.Errorf("configMapBackend %s: %w", crdKind.Kind, kube.Advise(err))
+		return s, fmt.Errorf("listing %s objects: %w", crdKind.Kind, kube.Advise(err))
 	}
 	s.hasCRD = true
 	for i := range list.Items {
@@ -86,34 +84,18 @@ func (s *state) read(ctx context.Context, cluster dynamic.Interface, r ref) erro
 		return err
 	}
 	if r == tokenRef && o != nil {
-		unset(o, "data") // what nobody holds cannot be shown by mistake
+		unset(o, "data") // so that nothing can print it by mistake
 	}
 	s.objects[r] = o
 	return nil
 }
 
-// file is the authenticator's own list.
+// file is the backend MountedFile of the cluster.
 func (s state) file(cluster string) configMapBackend {
 	return fileBackend(configRef(s.objects[authenticatorRef]), cluster)
 }
 
-// authenticator is how the cluster's authenticator is run; false if it has none.
-func (s state) authenticator() (authenticator, bool, error) {
-	daemonSet := s.objects[authenticatorRef]
-	if daemonSet == nil {
-		return authenticator{}, false, nil
-	}
-	r, config := configRef(daemonSet), any(nil)
-	if len(flagsOf(daemonSet)["config"]) > 0 { // kOps mounts it only where the mode MountedFile is among them
-		var err error
-		if _, config, err = readYAML(stringAt(s.objects[r], "data", fileKey)); err != nil {
-			return authenticator{}, false, fmt.Errorf("reading %s of %s: nothing was changed: %w", fileKey, r, err)
-		}
-	}
-	return authenticatorOf(daemonSet, config), true, nil
-}
-
-// crdsFor are the objects that map the ARN.
+// crdsFor returns the IAMIdentityMappings of an ARN.
 func (s state) crdsFor(arn string) (all []object) {
 	for _, o := range s.mappings {
 		if strings.EqualFold(stringAt(o, "spec", "arn"), arn) {
@@ -123,7 +105,6 @@ func (s state) crdsFor(arn string) (all []object) {
 	return all
 }
 
-// objectOf is an object as it was read.
 func (s state) objectOf(r ref) object {
 	for _, o := range s.mappings {
 		if refOf(o) == r {

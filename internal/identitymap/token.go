@@ -14,18 +14,18 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// TokenOwner is the ServiceAccount of the token that the function authenticates with where IAM is not available.
+// TokenOwner is the ServiceAccount whose token the function uses where IAM is not available.
 const TokenOwner = kubeSystem + "/" + serviceAccount
 
 const (
 	serviceAccount  = "kops-spot"
 	secretType      = "kubernetes.io/service-account-token"
 	annotationOwner = "kubernetes.io/service-account.name"
-	tokenLimit      = 30 * time.Second // Kubernetes fills such a Secret in less than one
+	tokenLimit      = 30 * time.Second // Kubernetes fills in the Secret in less than one
 	tokenPoll       = 200 * time.Millisecond
 )
 
-// mutateToken has a Secret in which Kubernetes puts a token of the function's ServiceAccount that does not end.
+// mutateToken creates a Secret into which Kubernetes puts a token of the function's ServiceAccount that never expires.
 func mutateToken(now object) (object, change.Plan, error) {
 	switch {
 	case now == nil:
@@ -35,14 +35,14 @@ func mutateToken(now object) (object, change.Plan, error) {
 		set(next, secretType, "type")
 		return next, nil, nil
 	case stringAt(now, "type") != secretType || stringAt(now, "metadata", "annotations", annotationOwner) != serviceAccount:
-		return nil, nil, fmt.Errorf("%s is something else than the token of the ServiceAccount %s: "+
+		return nil, nil, fmt.Errorf("%s is not a token of the ServiceAccount %s: "+
 			"if nobody needs it, delete it and run this again", tokenRef, serviceAccount)
 	}
 	return now, nil, nil
 }
 
-// readToken waits until Kubernetes has filled the Secret. secret is the token together with the cluster's certificates,
-// as the function reads both from one secret of Secrets Manager; uid is the Secret's.
+// ReadToken waits until Kubernetes has filled in the Secret. secret contains the token and the cluster's CA
+// certificates, in the form that the function reads from Secrets Manager; uid is the Secret's.
 func ReadToken(ctx context.Context, cluster dynamic.Interface) (secret, uid string, err error) {
 	err = waitFor(ctx, tokenLimit, tokenPoll, "the token", func(ctx context.Context) (string, error) {
 		o, err := tokenRef.get(ctx, cluster)
@@ -53,9 +53,9 @@ func ReadToken(ctx context.Context, cluster dynamic.Interface) (secret, uid stri
 		ca, notCA := base64.StdEncoding.DecodeString(stringAt(o, "data", "ca.crt"))
 		switch {
 		case notToken != nil || notCA != nil:
-			return "", fmt.Errorf("reading %s: what is in it is not in base64: delete it and run this again", tokenRef)
+			return "", fmt.Errorf("reading %s: its data is not base64: delete it and run this again", tokenRef)
 		case len(token) == 0 || len(ca) == 0:
-			return "it is still empty: is the kube-controller-manager running, and with --service-account-private-key-file?", nil
+			return "it is still empty: does the kube-controller-manager run with --service-account-private-key-file?", nil
 		}
 		both, err := json.Marshal(map[string]string{"token": string(token), "ca": string(ca)})
 		secret, uid = string(both), string(o.GetUID())
@@ -64,14 +64,14 @@ func ReadToken(ctx context.Context, cluster dynamic.Interface) (secret, uid stri
 	return secret, uid, err
 }
 
-// waitFor asks until nothing is left to wait for, and else says what is.
+// waitFor polls until nothing is pending. A timeout error says what is.
 func waitFor(ctx context.Context, limit, poll time.Duration, what string,
-	ask func(context.Context) (left string, err error)) error {
+	check func(context.Context) (pending string, err error)) error {
 	last := ""
 	err := wait.PollUntilContextTimeout(ctx, poll, limit, true, func(ctx context.Context) (bool, error) {
-		left, err := ask(ctx)
-		last = cmp.Or(left, last)
-		return left == "", err
+		pending, err := check(ctx)
+		last = cmp.Or(pending, last)
+		return pending == "", err
 	})
 	if wait.Interrupted(err) && last != "" {
 		return fmt.Errorf("waiting for %s: %w: %s", what, err, last)

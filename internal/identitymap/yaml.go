@@ -13,24 +13,24 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// readYAML reads a document: its nodes, and what it says. The errors of the parser name the line.
-func readYAML(text string) (doc *yaml.Node, says any, err error) {
+// readYAML reads a document as nodes and as a value. The parser's errors name the line.
+func readYAML(text string) (doc *yaml.Node, value any, err error) {
 	doc = new(yaml.Node)
 	decoder := yaml.NewDecoder(strings.NewReader(text))
-	if err = decoder.Decode(doc); errors.Is(err, io.EOF) { // there are at most comments in it
+	if err = decoder.Decode(doc); errors.Is(err, io.EOF) { // it is empty but for comments
 		comments := strings.TrimSpace(text)
 		return &yaml.Node{Kind: yaml.DocumentNode, HeadComment: comments, Content: []*yaml.Node{yamlNull()}}, nil, nil
 	}
 	if err == nil && !errors.Is(decoder.Decode(new(yaml.Node)), io.EOF) {
-		err = errors.New("there is more than one document in it")
+		err = errors.New("it has more than one document")
 	}
 	if err == nil {
-		err = doc.Decode(&says) // what parses may still not decode: a key twice, an alias of itself
+		err = doc.Decode(&value) // fails for a duplicate key or a recursive alias
 	}
-	return doc, says, err
+	return doc, value, err
 }
 
-// listAt is the list at a path of keys, whatever their case, as the authenticator reads them. It makes what is missing.
+// listAt returns the list at a path, and creates what is missing. Like the authenticator, it ignores the case of keys.
 func listAt(at *yaml.Node, path []string) (*yaml.Node, error) {
 	if at.Kind == yaml.AliasNode {
 		at = at.Alias
@@ -44,9 +44,9 @@ func listAt(at *yaml.Node, path []string) (*yaml.Node, error) {
 	}
 	switch {
 	case at.Kind != want && len(path) > 0:
-		return nil, fmt.Errorf("line %d: there is no %s, nor anything that could have one", at.Line, path[0])
+		return nil, fmt.Errorf("line %d: it should be a mapping with the key %s", at.Line, path[0])
 	case at.Kind != want:
-		return nil, fmt.Errorf("line %d: there is no list where one belongs", at.Line)
+		return nil, fmt.Errorf("line %d: it should be a list", at.Line)
 	case len(at.Content) == 0:
 		at.Style = 0
 	}
@@ -61,11 +61,11 @@ func listAt(at *yaml.Node, path []string) (*yaml.Node, error) {
 	case 1:
 		return listAt(at.Content[i[0]+1], path[1:])
 	default:
-		return nil, fmt.Errorf("line %d: there is %s a second time", at.Content[i[1]].Line, path[0])
+		return nil, fmt.Errorf("line %d: duplicate key %s", at.Content[i[1]].Line, path[0])
 	}
 }
 
-// keysAt are the places of a key in a mapping.
+// keysAt returns the indexes of a key in a mapping.
 func keysAt(at *yaml.Node, key string) (all []int) {
 	for i := 0; i < len(at.Content); i += 2 {
 		if strings.EqualFold(at.Content[i].Value, key) {
@@ -75,7 +75,7 @@ func keysAt(at *yaml.Node, key string) (all []int) {
 	return all
 }
 
-// dropEmpty removes the end of a path that listAt has found, as far as it says nothing, not even in a comment.
+// dropEmpty removes the end of a path that listAt has found, as far as it is empty and has no comment.
 func dropEmpty(at *yaml.Node, path []string) {
 	if len(path) == 0 || at.Kind != yaml.MappingNode {
 		return
@@ -87,16 +87,16 @@ func dropEmpty(at *yaml.Node, path []string) {
 	case len(value.Content) > 0:
 	case comments(key)+comments(value) == "":
 		at.Content = slices.Delete(at.Content, i, i+2)
-	default: // an empty list would be written in a way that the parser does not understand
+	default: // the encoder writes an empty list with comments in a form that the parser refuses
 		value.Kind, value.Tag = yaml.ScalarNode, "!!null"
 	}
 }
 
 func comments(n *yaml.Node) string { return n.HeadComment + n.LineComment + n.FootComment }
 
-// editList returns the text with its list at a path edited: entries of one ARN are added, changed or removed. A text in
-// which nothing changes is returned as it is; any other is written anew, with other blank lines and quotes maybe. It is
-// an error if what comes out does not say what was meant, or something else about anybody else.
+// editList edits the entries of one ARN in the list at a path. If nothing changes, the text stays as it is. Otherwise
+// it is written anew, maybe with other blank lines and quotes. It fails if the new text does not parse to the edited
+// nodes, or if it changes anything for others.
 func editList(text string, path []string, arn string, edit func(*yaml.Node, []entry) error) (string, error) {
 	doc, _, err := readYAML(text)
 	if err != nil {
@@ -115,8 +115,8 @@ func editList(text string, path []string, arn string, edit func(*yaml.Node, []en
 		return text, nil
 	}
 	dropEmpty(root, path)
-	var meant any
-	if err := doc.Decode(&meant); err != nil {
+	var want any
+	if err := doc.Decode(&want); err != nil {
 		return "", err
 	}
 	var out bytes.Buffer
@@ -125,30 +125,31 @@ func editList(text string, path []string, arn string, edit func(*yaml.Node, []en
 	if err := encoder.Encode(doc); err != nil {
 		return "", err
 	}
-	_, is, err := readYAML(out.String())
+	_, got, err := readYAML(out.String())
 	if err != nil {
-		return "", fmt.Errorf("it cannot be written so that it can be read again: %w", err)
+		return "", fmt.Errorf("the edited text does not parse: %w", err)
 	}
 	theirs, err := otherEntries(text, path, arn)
 	if err != nil {
 		return "", err
 	}
 	after, err := otherEntries(out.String(), path, arn)
-	if err != nil || !reflect.DeepEqual(is, meant) || !reflect.DeepEqual(after, theirs) {
-		return "", errors.New("it cannot be written without a change for others")
+	if err != nil || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(after, theirs) {
+		return "", errors.New("an edit would change it for others")
 	}
 	return out.String(), nil
 }
 
-// others is what a document says to the authenticator about anybody else. By the older YAML that it reads, a word
-// without quotes may be another.
+// otherEntries returns what the authenticator reads about everybody else. It uses an older version of YAML, in which an
+// unquoted word may be another value.
 func otherEntries(text string, path []string, arn string) (any, error) {
 	var v any
 	err := utilyaml.Unmarshal([]byte(text), &v)
 	return dropEntries(v, path, arn), err
 }
 
-// dropEntries is a value without an ARN's entries in the list at a path, and without what is empty on the way there.
+// dropEntries returns a value without an ARN's entries in the list at a path, and without empty values on the way
+// there.
 func dropEntries(v any, path []string, arn string) any {
 	if list, is := v.([]any); is && len(path) == 0 {
 		list = slices.DeleteFunc(list, func(item any) bool { return strings.EqualFold(readEntry(item).arn, arn) })
@@ -173,7 +174,6 @@ func dropEntries(v any, path []string, arn string) any {
 
 func yamlNull() *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"} }
 
-// yamlString is a string as a node.
 func yamlString(s string) *yaml.Node {
 	n := &yaml.Node{}
 	n.SetString(s)

@@ -25,7 +25,7 @@ func put(text string, path []string) (string, error) {
 			last := at[len(at)-1]
 			return regroup(list.Content[last], entryDiff{add: subtract([]string{"g"}, entries[last].groups)})
 		}
-		list.Content = append(list.Content, entryNode("rolearn", ours, "u", []string{"g"}))
+		list.Content = append(list.Content, entryNode("rolearn", Identity{Kind: Role, ARN: ours, Username: "u", Groups: []string{"g"}}))
 		return nil
 	})
 }
@@ -253,18 +253,18 @@ func TestWhatIsNotUnderstoodStaysAsItIs(t *testing.T) {
 		"a tab":       {"- rolearn: a\n\tusername: b\n", root, "line 2"},
 		"a key twice": {"- rolearn: a\n  rolearn: b\n", root, "line 2"},
 		"a key twice, in two cases": {"server:\n  mapRoles: []\n  maproles: []\n", server,
-			"line 3: there is mapRoles a second time"},
-		"no list":                {"rolearn: a\n", root, "line 1: there is no list"},
-		"a word":                 {"none\n", root, "line 1: there is no list"},
-		"a word on the way":      {"server: off\n", server, "line 1: there is no mapRoles"},
+			"line 3: duplicate key mapRoles"},
+		"no list":                {"rolearn: a\n", root, "line 1: it should be a list"},
+		"a word":                 {"none\n", root, "line 1: it should be a list"},
+		"a word on the way":      {"server: off\n", server, "line 1: it should be a mapping with the key mapRoles"},
 		"two documents":          {"- a\n---\n- b\n", root, "more than one document"},
-		"an alias":               {"x: &x [a]\nserver: {mapRoles: *x}\n", server, "a change for others"},
-		"an alias on the way":    {"x: &x {mapRoles: [a]}\nserver: *x\n", server, "a change for others"},
-		"a word with an odd tag": {"- {rolearn: a, username: ! off}\n", root, "a change for others"},
-		"what is merged":         {"x: &x {mapRoles: [a]}\nserver: {<<: *x}\n", server, "a change for others"},
+		"an alias":               {"x: &x [a]\nserver: {mapRoles: *x}\n", server, "change it for others"},
+		"an alias on the way":    {"x: &x {mapRoles: [a]}\nserver: *x\n", server, "change it for others"},
+		"a word with an odd tag": {"- {rolearn: a, username: ! off}\n", root, "change it for others"},
+		"what is merged":         {"x: &x {mapRoles: [a]}\nserver: {<<: *x}\n", server, "change it for others"},
 		"an alias of itself":     {"&x [*x]\n", root, "contains itself"},
 		"groups that others have too": {"- {rolearn: b, groups: &g [y]}\n- {rolearn: '" + ours + "', groups: *g}\n", root,
-			"a change for others"},
+			"change it for others"},
 	} {
 		if got, err := put(c.text, c.path); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q:\n%s", name, err, c.want, got)
@@ -272,7 +272,7 @@ func TestWhatIsNotUnderstoodStaysAsItIs(t *testing.T) {
 	}
 	const anchor = "- &e {rolearn: " + ours + ", groups: [a]}\n- {<<: *e, rolearn: b}\n"
 	got, err := cut(anchor, root)
-	if err == nil || !strings.Contains(err.Error(), "cannot be written so that it can be read again") {
+	if err == nil || !strings.Contains(err.Error(), "the edited text does not parse") {
 		t.Errorf("without an anchor: %v:\n%s", err, got)
 	}
 }

@@ -120,37 +120,3 @@ func aBindingToAnotherRole(t *testing.T) {
 	apply(t, plan(t, m, true))
 	checkGone(t)
 }
-
-// aNamespaceThatIsNotThere: what is in it is shown as to be created, and the API server looks at all of it once the
-// namespace is there, before anything else is written.
-func aNamespaceThatIsNotThere(t *testing.T) {
-	manifests := func(key string) identitymap.Manifests {
-		m := must(identitymap.ReadManifests([]byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: fresh}\n---\n"+
-			"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b, namespace: fresh}\ndata: {\""+key+"\": x}\n"),
-			[]byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: fresh}\n")))
-		return m
-	}
-	all := []string{"create Namespace fresh", "create ConfigMap fresh/a", "create ConfigMap fresh/b"}
-	for _, c := range []struct {
-		key        string
-		want, left []string
-		refused    string
-	}{
-		{"no/key", all, all[1:], "create Namespace fresh: the namespace is there, and the API server refuses what is to be made in it, ConfigMap fresh/b: "},
-		{"key", all[1:], nil, ""},
-	} {
-		p, err := manifests(c.key).Plan(t.Context(), cp().admin)
-		if is := rows(p); err != nil || !slices.Equal(is, c.want) {
-			t.Errorf("%v: the plan is %q; want %q", err, is, c.want)
-		}
-		if err := p.Apply(t.Context(), cp().admin); (err == nil) != (c.refused == "") || err != nil && !strings.HasPrefix(err.Error(), c.refused) {
-			t.Errorf("it says %v; want %q", err, c.refused)
-		}
-		if p, err = manifests("key").Plan(t.Context(), cp().admin); err != nil || !slices.Equal(rows(p), c.left) {
-			t.Errorf("%v: there is left %q; want %q", err, rows(p), c.left)
-		}
-	}
-	if _, err := manifests("no/key").Plan(t.Context(), cp().admin); err == nil || !strings.Contains(err.Error(), "ConfigMap fresh/b") {
-		t.Errorf("what is not valid is planned: %v", err)
-	}
-}

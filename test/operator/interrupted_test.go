@@ -133,7 +133,7 @@ func tooMuch(t *testing.T) {
 	setUp(t, "aws-auth", map[string]string{"mapRoles": entry})
 	authenticator(t, testenv.EKSConfigMap)
 	p := plan(t, mapping, false)
-	if said := fmt.Sprint(p.Changes); !strings.Contains(said, "{leave IAM role "+roleIdentity.ARN+" somebody else has given it system:masters") {
+	if said := fmt.Sprint(p.Changes); !strings.Contains(said, "{leave IAM role "+roleIdentity.ARN+" somebody else has added system:masters") {
 		t.Errorf("the plan says %s", said)
 	}
 	apply(t, p)

@@ -100,7 +100,7 @@ func backends(t *testing.T) {
 				}
 			}
 			if rollout := slices.ContainsFunc(p.Changes, func(c change.Change) bool {
-				return c.Kind == "DaemonSet" && strings.Contains(c.Why, "fail for some seconds")
+				return c.Kind == "DaemonSet" && strings.Contains(c.Why, "fails for some seconds")
 			}); rollout != (c.want == identitymap.MountedFile) {
 				t.Errorf("a rollout is said aloud: %v", rollout)
 			}
@@ -201,7 +201,7 @@ func noAuthenticator(t *testing.T) {
 	setUp(t, "aws-auth", map[string]string{"mapRoles": "in vain: nobody reads it"})
 	p := plan(t, mapping, false)
 	said := fmt.Sprint(p.Changes)
-	if !p.NeedsToken || !strings.Contains(said, "put into Secrets Manager") || !strings.Contains(said, "{leave IAM user "+user.ARN) {
+	if !p.NeedsToken || !strings.Contains(said, "copied to Secrets Manager") || !strings.Contains(said, "{leave IAM user "+user.ARN) {
 		t.Errorf("the plan is %s", said)
 	}
 	apply(t, p)

@@ -58,7 +58,6 @@ func TestInTheCluster(t *testing.T) {
 		{"mapping conflict", conflict},
 		{"mapping leaves too much", tooMuch},
 		{"a binding to another role", aBindingToAnotherRole},
-		{"a namespace that is not there", aNamespaceThatIsNotThere},
 	} {
 		t.Run(c.name, c.run)
 	}

@@ -1,17 +1,17 @@
-// Package iam holds the IAM policy documents, fills them in for one cluster, and knows the names of what they speak of.
-// docs/iam.md says who gets which and why; test/iam proves what they allow.
+// Package iam holds the IAM policy documents, renders them for a cluster, and names its resources. docs/iam.md says who
+// gets which document and why; test/iam proves what they allow.
 package iam
 
 import "embed"
 
-// Document is one of the policy documents, as IAM gets to know it.
+// Document is a policy document.
 type Document struct {
-	Name  string // of the policy; a role's trust policy has none
+	Name  string // of the policy; empty for a trust policy
 	file  string
-	limit int // characters that IAM allows, white space not counted
+	limit int // characters without white space
 }
 
-// IAM's limits. Those for inline policies hold for all of a user's, or a role's, together.
+// IAM's limits. For inline policies, they hold for the sum of a user's or a role's.
 const (
 	managedLimit    = 6144
 	userInlineLimit = 2048
@@ -20,51 +20,49 @@ const (
 )
 
 var (
-	// ManagedPolicy is what a cluster's user may create. All users of the account share it, so it tells clusters apart by the
-	// user's tags: without them it allows nothing.
+	// ManagedPolicy is what the users of all clusters may create. It depends on the user's tags: without them it allows
+	// nothing.
 	ManagedPolicy = Document{Name: "CASTKopsPolicyV2", file: "policy.json", limit: managedLimit}
 
-	// RestrictedPolicy is what a cluster's user may do to what the cluster has.
+	// RestrictedPolicy is what a cluster's user may do with the cluster's resources.
 	RestrictedPolicy = Document{Name: "CASTKopsRestrictedaccess", file: "restricted.json", limit: userInlineLimit}
 
-	// Boundary is the most that any role can do that a cluster's user makes, whatever policies the role has. It reads, and
-	// writes nothing, so that it is the same for all clusters of the account.
+	// Boundary limits all roles that a cluster's user creates. It is read-only, and the same for all clusters.
 	Boundary = Document{Name: "CASTKopsBoundary", file: "boundary.json", limit: managedLimit}
 
-	// Trust says who may be the function's role.
+	// Trust says who may assume the function's role.
 	Trust = Document{file: "trust.json", limit: trustLimit}
 
-	// HandlerPolicy is what the function's code can call; its text is Handler.
+	// HandlerPolicy is what the function's code calls; its text is Handler.
 	HandlerPolicy = Document{Name: "CASTKopsHandler", file: "handler.json", limit: roleInlineLimit}
 
-	// RuntimePolicy is what Lambda does for the function with the function's role: its log, its outcomes.
+	// RuntimePolicy is what Lambda does with the function's role: write logs, send outcomes.
 	RuntimePolicy = Document{Name: "CASTKopsRuntime", file: "runtime.json", limit: roleInlineLimit}
 
-	// NetworkPolicy is what Lambda does with the role of a function in a VPC. The function's own code may not.
+	// NetworkPolicy is what Lambda does with the role of a function in a VPC. The function's own code may not do it.
 	NetworkPolicy = Document{Name: "CASTKopsNetwork", file: "network.json", limit: roleInlineLimit}
 
-	// InstallerPolicy is what the person needs who onboards a cluster and takes it away again. It is an administrator's: who
-	// may write the user's policies can write anything into them.
+	// InstallerPolicy is what the operator needs to onboard and offboard a cluster. It amounts to administrator access:
+	// whoever can write the user's policies can write anything into them.
 	InstallerPolicy = Document{Name: "CASTKopsInstaller", file: "installer.json", limit: managedLimit}
 )
 
-// Documents are all of them.
+// Documents are all documents.
 var Documents = []Document{
 	ManagedPolicy, RestrictedPolicy, Boundary, Trust, HandlerPolicy, RuntimePolicy, NetworkPolicy, InstallerPolicy,
 }
 
-// The policies of AWS's own that the guide lists, as their ARNs name them.
+// AWS managed policies that CAST AI's guide attaches.
 var (
 	// UserManaged are attached to a cluster's user.
 	UserManaged = []string{"AmazonEC2ReadOnlyAccess", "IAMReadOnlyAccess"}
 
-	// GuideRoleManaged are attached to the function's role where the guide's own permissions are asked for.
+	// GuideRoleManaged are attached to the function's role only with --permissions guide.
 	GuideRoleManaged = []string{"CloudWatchLogsFullAccess", "service-role/AWSLambdaRole", "AmazonEC2ReadOnlyAccess"}
 )
 
-// Handler is the text of HandlerPolicy: what the function's code can call, and nothing else. What stands in angle brackets
-// is to be filled in. The statements for the log-in are for the log-ins that need them; the one that ends instances is for
-// those who ask for it.
+// Handler is the text of HandlerPolicy, with placeholders in angle brackets. Some statements apply only to some
+// settings: those for authentication, and the one for terminating instances.
 //
 //go:embed handler.json
 var Handler []byte

@@ -2,25 +2,21 @@ package iam
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 )
 
-// Render returns the document with its placeholders filled in. It refuses values that are missing or malformed, and a
-// document that has become longer than IAM allows.
+// Render fills in the placeholders of a document. It refuses missing or malformed values, and a result that exceeds
+// IAM's limit.
 func Render(d Document, v Values) ([]byte, error) {
 	out, err := render(d, v)
 	if err != nil {
-		name := d.Name
-		if name == "" {
-			name = "the trust policy"
-		}
-		return nil, fmt.Errorf("rendering %s: %w", name, err)
+		return nil, fmt.Errorf("rendering %s: %w", cmp.Or(d.Name, "the trust policy"), err)
 	}
 	return out, nil
 }
@@ -41,12 +37,12 @@ func render(d Document, v Values) ([]byte, error) {
 		}
 	}
 	if len(kept) == 0 {
-		return nil, errors.New("no statement is left: nothing that it could allow was given")
+		return nil, errors.New("all statements are omitted, since their values are missing")
 	}
 	return finish(d, version, kept)
 }
 
-// statements are those of the document as they are written, with placeholders.
+// statements returns the statements with their placeholders.
 func (d Document) statements() (version string, all []json.RawMessage, err error) {
 	text, err := files.ReadFile(d.file)
 	if err != nil {
@@ -60,17 +56,16 @@ func (d Document) statements() (version string, all []json.RawMessage, err error
 	return policy.Version, policy.Statement, err
 }
 
-// finish puts the statements together again as they were written, and checks the whole.
+// finish joins the statements to a document, and checks it.
 func finish(d Document, version string, statements [][]byte) ([]byte, error) {
-	var b bytes.Buffer
+	var b, out bytes.Buffer
 	fmt.Fprintf(&b, `{"Version":%q,"Statement":[%s]}`, version, bytes.Join(statements, []byte(",")))
-	var out bytes.Buffer
 	if err := json.Indent(&out, b.Bytes(), "", "  "); err != nil {
 		return nil, err
 	}
 	out.WriteByte('\n')
 	if i := bytes.IndexAny(out.Bytes(), "<>"); i >= 0 {
-		return nil, fmt.Errorf("an angle bracket is left at %q", out.Bytes()[i:min(i+20, out.Len())])
+		return nil, fmt.Errorf("unexpected angle bracket at %q", out.Bytes()[i:min(i+20, out.Len())])
 	}
 	if n := Size(out.Bytes()); n > d.limit {
 		return nil, fmt.Errorf("it has %d characters, and IAM allows %d", n, d.limit)
@@ -78,7 +73,7 @@ func finish(d Document, version string, statements [][]byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Size returns how long IAM takes a policy document to be: white space does not count.
+// Size returns the length of a policy document as IAM counts it: without white space.
 func Size(document []byte) int {
 	n := 0
 	for _, r := range string(document) {
@@ -91,19 +86,13 @@ func Size(document []byte) int {
 
 var inBrackets = regexp.MustCompile(`<([^<>]*)>`)
 
-// fill fills in a statement. One whose optional value is missing is left out: nil.
+// fill fills in a statement. It returns nil if an optional value is missing.
 func fill(s []byte, v Values) ([]byte, error) {
-	text := string(s)
-	var names []string
+	text, all := string(s), v.placeholders()
 	for _, m := range inBrackets.FindAllStringSubmatch(text, -1) {
-		names = append(names, m[1])
-	}
-	slices.Sort(names)
-	all := v.placeholders()
-	for _, name := range slices.Compact(names) {
-		p, ok := all[name]
+		p, ok := all[m[1]]
 		if !ok {
-			return nil, fmt.Errorf("there is no value called <%s>", name)
+			return nil, fmt.Errorf("unknown placeholder %s", m[0])
 		}
 		if len(p.values) == 0 {
 			if p.optional {
@@ -111,17 +100,22 @@ func fill(s []byte, v Values) ([]byte, error) {
 			}
 			return nil, p.check("")
 		}
+		var names []string
 		for _, value := range p.values {
 			if err := p.check(value); err != nil {
 				return nil, err
 			}
+			if p.name != nil {
+				value = p.name(value)
+			}
+			names = append(names, value)
 		}
-		text = put(text, "<"+name+">", p.values)
+		text = put(text, m[0], names)
 	}
 	return []byte(text), nil
 }
 
-// put replaces a placeholder by its value. If it has several, each JSON string that it stands in becomes as many.
+// put replaces a placeholder. For several values, each JSON string with the placeholder becomes that many.
 func put(text, placeholder string, values []string) string {
 	if len(values) == 1 {
 		return strings.ReplaceAll(text, placeholder, values[0])

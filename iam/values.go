@@ -5,98 +5,95 @@ import (
 	"regexp"
 )
 
-// Values is what the documents are filled in with.
+// Values fill in the placeholders of the documents.
 type Values struct {
 	Partition string // aws, aws-cn, aws-us-gov
 	Region    string
 	Account   string // twelve digits
-	Cluster   string // the cluster's whole name, as in the EC2 tag KubernetesCluster
-	VPC       string // vpc-…: the cluster's, in the same account
+	Cluster   string // full name, as in the EC2 tag KubernetesCluster
+	VPC       string // the cluster's, in the same account
 
-	FunctionRole string   // the name of the function's role
-	NodeRoles    []string // names of the roles that the cluster's instances run with; without them the user can launch only with roles it has made
+	FunctionRole string   // name of the function's role
+	NodeRoles    []string // names; without them the user can launch only with roles that it has created
 
-	// Of the function. ARNs are of its own account and region.
-	Secrets        []string // ARNs of what it reads from Secrets Manager: the log-in, the CA, the key for CAST AI
+	// For the function. ARNs are in its own account and region.
+	Secrets        []string // ARNs of what it reads from Secrets Manager: its token, the CA, the CAST AI API key
 	Parameters     []string // ARNs of what it reads from Systems Manager
-	Keys           []string // ARNs of the KMS keys of one's own that those are encrypted with
-	Queues, Topics []string // ARNs of where its outcomes go
-	Subnets        []string // subnet-…: in a VPC
-	SecurityGroups []string // sg-…: in a VPC
+	Keys           []string // ARNs of the customer managed KMS keys of those
+	Queues, Topics []string // ARNs of its destinations
+	Subnets        []string // in a VPC
+	SecurityGroups []string // in a VPC
 
-	StateStore string // kOps', as bucket or bucket/prefix: for whoever onboards, to read the cluster's specification
+	StateStore string // of kOps, as bucket or bucket/prefix: for the installer, to read the cluster's specification
 }
 
-// A placeholder is what may stand in a document's angle brackets.
+// A placeholder is a name in angle brackets in a document.
 type placeholder struct {
-	what     string
-	values   []string
-	fits     func(string) bool
-	want     string
-	optional bool // without a value the statement is left out; otherwise that is an error
+	what, want string // for errors
+	pattern    string
+	max        int // length; 0 for any
+	values     []string
+	name       func(string) string // turns a value into the name of something; nil for the value itself
+	optional   bool                // without a value the statement is omitted; otherwise that is an error
 }
 
-// placeholders are all that the documents have, by name.
+// placeholders returns all placeholders by name.
 func (v Values) placeholders() map[string]placeholder {
+	cluster := placeholder{what: "cluster", pattern: dnsName, max: longestCluster, values: one(v.Cluster),
+		want: fmt.Sprintf("the name of a kOps cluster with at most %d characters, such as prod.example.com", longestCluster)}
+	function, user := cluster, cluster
+	function.name, user.name = FunctionName, UserName
+	role := placeholder{what: "function's role", want: "the name of a role, without its path", pattern: roleName,
+		values: one(v.FunctionRole)}
+	nodeRole := role
+	nodeRole.what, nodeRole.values, nodeRole.optional = "nodes' role", v.NodeRoles, true
 	return map[string]placeholder{
-		"partition": {what: "partition", values: one(v.Partition),
-			fits: form(`aws(-[a-z]+)*`), want: "a partition, such as aws"},
-		"region": {what: "region", values: one(v.Region),
-			fits: form(`[a-z]{2,}(-[a-z]+)+-[0-9]+`), want: "a region, such as eu-west-1"},
-		"account": {what: "account", values: one(v.Account), fits: form(`[0-9]{12}`), want: "twelve digits"},
-		"vpc": {what: "VPC", values: one(v.VPC),
-			fits: form(`vpc-` + ec2ID), want: "a VPC's id, such as vpc-0123456789abcdef0"},
+		"cluster": cluster, "function": function, "user": user, "function-role": role, "node-role": nodeRole,
 
-		"cluster":  v.fromCluster(func(cluster string) string { return cluster }),
-		"function": v.fromCluster(FunctionName),
-		"user":     v.fromCluster(UserName),
+		"partition": {what: "partition", want: "a partition, such as aws", pattern: `aws(-[a-z]+)*`,
+			values: one(v.Partition)},
+		"region": {what: "region", want: "a region, such as eu-west-1", pattern: `[a-z]{2,}(-[a-z]+)+-[0-9]+`,
+			values: one(v.Region)},
+		"account": {what: "account", want: "twelve digits", pattern: `[0-9]{12}`, values: one(v.Account)},
+		"vpc":     ec2ID("VPC", "vpc", one(v.VPC)),
 
-		"function-role": {what: "function's role", values: one(v.FunctionRole), fits: form(roleName), want: aRole},
-		"node-role":     {what: "nodes' role", values: v.NodeRoles, optional: true, fits: form(roleName), want: aRole},
+		"secret":    v.arns("secret", v.Secrets, "secretsmanager", "secret:"),
+		"parameter": v.arns("parameter", v.Parameters, "ssm", "parameter/"),
+		"key":       v.arns("key", v.Keys, "kms", "key/"),
+		"queue":     v.arns("queue", v.Queues, "sqs", ""),
+		"topic":     v.arns("topic", v.Topics, "sns", ""),
 
-		"secret":    v.fromARNs("secret", v.Secrets, "secretsmanager", "secret:"),
-		"parameter": v.fromARNs("parameter", v.Parameters, "ssm", "parameter/"),
-		"key":       v.fromARNs("key", v.Keys, "kms", "key/"),
-		"queue":     v.fromARNs("queue", v.Queues, "sqs", ""),
-		"topic":     v.fromARNs("topic", v.Topics, "sns", ""),
+		"subnet":         ec2ID("subnet", "subnet", v.Subnets),
+		"security-group": ec2ID("security group", "sg", v.SecurityGroups),
 
-		"subnet": {what: "subnet", values: v.Subnets,
-			fits: form(`subnet-` + ec2ID), want: "a subnet's id, such as subnet-0123456789abcdef0"},
-		"security-group": {what: "security group", values: v.SecurityGroups,
-			fits: form(`sg-` + ec2ID), want: "a security group's id, such as sg-0123456789abcdef0"},
-
-		"state-store": {what: "state store", values: one(v.StateStore), optional: true,
-			fits: form(`[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.-]+)*`), want: "a bucket, or bucket/prefix"},
+		"state-store": {what: "state store", want: "a bucket, or bucket/prefix", optional: true, values: one(v.StateStore),
+			pattern: `[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.-]+)*`},
 	}
 }
 
-// No pattern matches what means something to IAM or JSON: a wildcard, a variable, a quote.
+// No pattern matches a character that is special in IAM or JSON: a wildcard, a variable, a quote.
 const (
 	label   = `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`
 	dnsName = label + `(\.` + label + `)+`
-	ec2ID   = `([0-9a-f]{8}|[0-9a-f]{17})`
 
-	// STS leaves a role's path out of a session's ARN, and then no mapping in a cluster would fit it.
+	// STS omits a role's path from a session's ARN, so that no mapping in a cluster would match a role with one.
 	roleName = `[A-Za-z0-9_+=,.@-]{1,64}`
-
-	aRole = "a role's name without its path"
 
 	// kOps tags everything with the key kubernetes.io/cluster/<name>, and EC2's keys have 128 characters.
 	longestCluster = 128 - len("kubernetes.io/cluster/")
 )
 
-// check says what is wrong with a value.
-func (p placeholder) check(s string) error {
-	switch {
-	case s == "":
-		return fmt.Errorf("the %s is missing: it is to be %s", p.what, p.want)
-	case !p.fits(s):
-		return fmt.Errorf("the %s is to be %s, not %q", p.what, p.want, s)
-	}
-	return nil
+func ec2ID(what, prefix string, values []string) placeholder {
+	return placeholder{what: what, want: "an ID such as " + prefix + "-0123456789abcdef0", values: values,
+		pattern: prefix + `-([0-9a-f]{8}|[0-9a-f]{17})`}
 }
 
-// one is a value, unless it is missing.
+// arns accepts ARNs of a kind of resource in the cluster's own partition, region and account.
+func (v Values) arns(what string, values []string, service, kind string) placeholder {
+	return placeholder{what: what, values: values, optional: true, want: "an ARN in the cluster's account and region",
+		pattern: regexp.QuoteMeta(v.arn(service, v.Region, kind)) + `[A-Za-z0-9_+=,.@/-]+`}
+}
+
 func one(s string) []string {
 	if s == "" {
 		return nil
@@ -104,25 +101,12 @@ func one(s string) []string {
 	return []string{s}
 }
 
-// fromCluster is the cluster's name, or one that is made of it; it is as good as that is.
-func (v Values) fromCluster(name func(cluster string) string) placeholder {
-	p := placeholder{
-		what: "cluster",
-		want: fmt.Sprintf("a kOps cluster's name of at most %d characters, such as prod.example.com", longestCluster),
-		fits: func(string) bool { return form(dnsName)(v.Cluster) && len(v.Cluster) <= longestCluster },
+func (p placeholder) check(s string) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("the %s is missing: set it to %s", p.what, p.want)
+	case p.max > 0 && len(s) > p.max || !regexp.MustCompile(`^(`+p.pattern+`)$`).MatchString(s):
+		return fmt.Errorf("the %s is %q: set it to %s", p.what, s, p.want)
 	}
-	if v.Cluster != "" {
-		p.values = []string{name(v.Cluster)}
-	}
-	return p
-}
-
-func form(pattern string) func(string) bool {
-	return func(s string) bool { return regexp.MustCompile(`^(` + pattern + `)$`).MatchString(s) }
-}
-
-// fromARNs accepts ARNs of one kind of resource in the cluster's own partition, region and account.
-func (v Values) fromARNs(what string, values []string, service, kind string) placeholder {
-	return placeholder{what: what, values: values, optional: true, want: "the ARN of one in the cluster's account and region",
-		fits: form(regexp.QuoteMeta(v.arn(service, v.Region, kind)) + `[A-Za-z0-9_+=,.@/-]+`)}
+	return nil
 }

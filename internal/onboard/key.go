@@ -16,25 +16,25 @@ import (
 )
 
 const (
-	maxKeys = 2 // IAM lets a user have no more
+	maxKeys = 2 // IAM's limit for a user
 
-	// replacesNone is what tagKeyReplaces says where a user's first key is made.
+	// replacesNone is the value of tagKeyReplaces for a user's first key.
 	replacesNone = "none"
 
-	takeBackLimit = 10 * time.Second
+	deleteLimit = 10 * time.Second
 
-	// IAM says that a new key may take seconds until it is accepted everywhere.
-	knownLimit = time.Minute
-	knownPause = time.Second
+	// A new key may take seconds to work everywhere.
+	acceptLimit = time.Minute
+	acceptPoll  = time.Second
 )
 
-// keys is what is known of a user's access keys.
+// keys are a user's access keys.
 type keys struct {
 	user    string
 	all     []awsadmin.Key
-	stored  string // the one whose secret is in the store; empty if none of them is
-	where   string // that is in another store than is wanted: which; empty otherwise
-	pending string // what tagKeyReplaces says; empty without
+	stored  string // the one in the store; empty for none
+	where   string // its store, if that is not the wanted one
+	pending string // tagKeyReplaces
 }
 
 func findKeys(w Spec, s State) (k keys, err error) {
@@ -51,8 +51,8 @@ func findKeys(w Spec, s State) (k keys, err error) {
 		return k, nil
 	}
 	if _, inFile := w.Store.(InFile); inFile && held != "" {
-		return k, fmt.Errorf("%s holds the access key %s, which is none of the user %s: it is not overwritten: remove it, or choose another file",
-			w.Store, held, iam.UserName(w.Environment.Cluster))
+		return k, fmt.Errorf("%s has the access key %s, which is not one of user %s: it is not overwritten: "+
+			"delete it, or choose another file", w.Store, held, iam.UserName(w.Environment.Cluster))
 	}
 	for _, other := range []KeyStore{InSecretsManager{w.Environment.Cluster}, InConsole{}} {
 		if held, err := other.Holds(s); err != nil {
@@ -69,8 +69,8 @@ func (k keys) has(id string) bool {
 	return id != "" && slices.ContainsFunc(k.all, func(one awsadmin.Key) bool { return one.ID == id })
 }
 
-// planKey makes a key where there is none, keeps one whose secret is stored, and never deletes one that somebody may use,
-// unless that was asked for. What a run has left that was broken off while it made a key, it finishes first.
+// planKey creates a key if there is none, keeps a stored one, and deletes one that somebody may use only with
+// --rotate-key. First it finishes a rotation that was interrupted.
 func planKey(w Spec, s State) ([]step, error) {
 	k, err := findKeys(w, s)
 	if err != nil {
@@ -80,8 +80,8 @@ func planKey(w Spec, s State) ([]step, error) {
 	switch stored := k.stored != "" && k.stored != k.pending; {
 	case k.pending != "" && !stored:
 		steps = k.deleteUnstored()
-	case k.has(k.pending): // the new key is stored, and the old one was to go
-		why := k.stored + " has taken its place, and an earlier run could not delete it any more"
+	case k.has(k.pending): // the new key is stored, and the old one not yet deleted
+		why := k.stored + " replaces it, and an interrupted run has not deleted it"
 		return append(k.deactivate(k.pending, why), k.clearTag()), nil
 	}
 	switch {
@@ -90,11 +90,10 @@ func planKey(w Spec, s State) ([]step, error) {
 	case w.RotateKey && len(k.all) == maxKeys:
 		which := ""
 		if k.stored != "" {
-			which = ", of which " + k.stored + " is the one that is stored"
+			which = "; " + k.stored + " is the stored one"
 		}
-		return nil, fmt.Errorf("user %s has two access keys, %s and %s%s, and IAM allows no third: find out who uses the "+
-			"other, and delete it with "+
-			"aws iam delete-access-key --user-name %s --access-key-id ID; then run this again",
+		return nil, fmt.Errorf("user %s has two access keys, %s and %s, and IAM allows no third%s: find out who uses the "+
+			"other, delete it with aws iam delete-access-key --user-name %s --access-key-id ID, and run this again",
 			k.user, k.all[0].ID, k.all[1].ID, which, k.user)
 	case w.RotateKey:
 		return append(steps, k.renew(w, s, k.all[0].ID)...), nil
@@ -106,31 +105,30 @@ func planKey(w Spec, s State) ([]step, error) {
 	return steps, nil
 }
 
-// deleteUnstored deletes keys that a run has made which was broken off before it could store them.
+// deleteUnstored deletes keys that an interrupted run has created and not stored.
 func (k *keys) deleteUnstored() (steps []step) {
 	var rest []awsadmin.Key
 	for _, one := range k.all {
-		if one.ID == k.pending || one.Used { // what has been used, somebody else has made
+		if one.ID == k.pending || one.Used { // a used key is somebody else's
 			rest = append(rest, one)
 			continue
 		}
 		steps = append(steps, newStep(change.Delete, kindKey, one.ID,
-			"an earlier run has made it and was broken off before it could store it: nobody has its secret",
-			awsadmin.DeleteKey(k.user, one.ID)))
+			"an interrupted run has created it and not stored it: nobody has its secret", awsadmin.DeleteKey(k.user, one.ID)))
 	}
 	k.all = rest
 	return steps
 }
 
-// renew makes a key and stores it before the old one goes, if there is one. The tag tells the next run of a key that
-// this one could neither store nor take back.
+// renew creates and stores a key before it deletes the old one, if any. A tag tells the next run about a key that this
+// run can neither store nor delete.
 func (k keys) renew(w Spec, s State, old string) []step {
-	var made awsadmin.NewKey // from step to step; it is shown to nobody
+	var made awsadmin.NewKey // passed from step to step
 	steps, stored := w.Store.steps(w, s, &made)
 	of, replaces := "of "+k.user, cmp.Or(old, replacesNone)
 	if k.pending != replaces {
 		steps = append(steps, newStep(change.Tag, kindUser, k.user, tagKeyReplaces+"="+replaces+
-			", while the key is made: a run that is broken off is finished by the next",
+			": if this run is interrupted, the next one finishes the rotation",
 			awsadmin.TagUser(k.user, map[string]string{tagKeyReplaces: replaces})))
 	}
 	steps = append(steps,
@@ -146,7 +144,7 @@ func (k keys) renew(w Spec, s State, old string) []step {
 	steps = append(steps, stored...)
 	last := []step{k.clearTag()}
 	if old != "" {
-		last = append(k.deactivate(old, "the new one takes its place; whoever uses the old one must take the new one"), last...)
+		last = append(k.deactivate(old, "the new one replaces it; whoever uses the old one must switch"), last...)
 	}
 	write := last[0].Write
 	last[0].Write = func(ctx context.Context, r *Onboarding) error {
@@ -158,7 +156,7 @@ func (k keys) renew(w Spec, s State, old string) []step {
 	return append(steps, last...)
 }
 
-// store stores a key that was made. One that the store surely does not have is taken away again.
+// store stores a key, or deletes it if the store certainly does not have it.
 func (k keys) store(ctx context.Context, r *Onboarding, made awsadmin.NewKey) error {
 	err := r.Spec.Store.Put(ctx, r.AWS, made)
 	switch {
@@ -166,11 +164,11 @@ func (k keys) store(ctx context.Context, r *Onboarding, made awsadmin.NewKey) er
 		r.Made = &made
 		return nil
 	case !errors.Is(err, ErrNotStored):
-		return fmt.Errorf("whether %s has access key %s is not known: run this again: %w", r.Spec.Store, made.ID, err)
+		return fmt.Errorf("%s may or may not have access key %s: run this again: %w", r.Spec.Store, made.ID, err)
 	}
-	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteLimit)
 	defer cancel()
-	return errors.Join(err, r.AWS.Do(back, awsadmin.DeleteKey(k.user, made.ID)))
+	return errors.Join(err, r.AWS.Do(ctx, awsadmin.DeleteKey(k.user, made.ID)))
 }
 
 func (k keys) deactivate(id, why string) []step {
@@ -179,44 +177,43 @@ func (k keys) deactivate(id, why string) []step {
 }
 
 func (k keys) clearTag() step {
-	return newStep(change.Untag, kindUser, k.user, tagKeyReplaces+": no key is being made any more",
+	return newStep(change.Untag, kindUser, k.user, tagKeyReplaces+": the rotation is complete",
 		awsadmin.UntagUser(k.user, tagKeyReplaces))
 }
 
-// waitUntilAccepted waits until AWS accepts the key: before that, the old one must not go.
+// waitUntilAccepted waits until AWS accepts the key: before that, the old one must stay.
 func waitUntilAccepted(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) error {
 	var refused error
-	if wait.PollUntilContextTimeout(ctx, knownPause, knownLimit, true, func(ctx context.Context) (bool, error) {
+	if wait.PollUntilContextTimeout(ctx, acceptPoll, acceptLimit, true, func(ctx context.Context) (bool, error) {
 		refused = aws.KeyWorks(ctx, k)
 		return refused == nil, nil
 	}) != nil {
-		return fmt.Errorf("access key %s is stored, and AWS does not accept it yet: run this again in a minute: %w",
+		return fmt.Errorf("access key %s is stored, but AWS does not accept it yet: run this again in a minute: %w",
 			k.ID, refused)
 	}
 	return nil
 }
 
-// kept says what becomes of keys that stay.
+// kept are the rows of keys that stay.
 func (k keys) kept(w Spec) (steps []step) {
-	renew := "--rotate-key makes a new one, stores it, and then deletes this one"
+	const renew = "--rotate-key replaces it"
 	for _, one := range k.all {
 		verb, why := leave, ""
 		switch remove := "aws iam delete-access-key --user-name " + k.user + " --access-key-id "; {
 		case one.ID == k.stored && !one.Active:
-			why = "somebody has deactivated it: aws iam update-access-key --user-name " + k.user + " --access-key-id " + one.ID +
-				" --status Active has it accepted again, and " + renew
+			why = "it is inactive: reactivate it with aws iam update-access-key --user-name " + k.user + " --access-key-id " +
+				one.ID + " --status Active, or " + renew
 		case one.ID == k.stored && k.where != "":
 			why = "its secret is in " + k.where + " and not in " + w.Store.String() + ": " + renew
 		case one.ID == k.stored:
 			verb, why = keep, "its secret is in "+w.Store.String()
 		case len(k.all) == maxKeys && k.stored != "":
-			why = "it is not ours to delete: if nobody uses it, " + remove + one.ID
+			why = "it is not ours: if nobody uses it, delete it with " + remove + one.ID
 		case len(k.all) == maxKeys:
-			why = "its secret is in no store that we know, and IAM allows no third key: find out which of the two nobody " +
-				"uses, delete it with " +
-				remove + "ID, and then run this with --rotate-key"
+			why = "its secret is in no known store, and IAM allows no third key: delete an unused one with " + remove +
+				"ID, and run this with --rotate-key"
 		default:
-			why = "its secret is in no store that we know: if you have it, all is well; if not, " + renew
+			why = "its secret is in no known store: keep it if you have the secret; otherwise " + renew
 		}
 		steps = append(steps, verb(kindKey, one.ID, why))
 	}

@@ -4,13 +4,14 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// PlanRemoval says what offboarding would take away: what onboarding has made for the cluster, and nothing else.
+// PlanRemoval returns what offboarding would delete: what onboarding has created for the cluster, and nothing else.
 func (r *Onboarding) PlanRemoval(ctx context.Context) (Plan, error) {
 	s, err := Inspect(ctx, r.AWS, r.Spec.Environment.Cluster)
 	if err != nil {
@@ -28,70 +29,67 @@ func (r *Onboarding) PlanRemoval(ctx context.Context) (Plan, error) {
 		}
 		inCluster = clusterSteps(plan)
 	}
-	return r.planned(s, decideRemoval(r.Spec, s, functions, inCluster), nil), nil
+	return newPlan(s, decideRemoval(r.Spec, s, functions, inCluster), nil), nil
 }
 
-// decideRemoval takes away the ways in first: the keys, and what the cluster knows. Then what the user and the role may do,
-// these two, and last what all clusters share, if no other needs it.
-func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []step) []step {
-	return slices.Concat(
-		removeKeys(w, s), inCluster, removeUser(w, s), removeRole(w, s, functions), removeSecrets(w, s), removeShared(s), rolesMadeByUser(s))
+// decideRemoval removes access first: the keys and the identities in the cluster. Then the user and the role with their
+// policies, and last what all clusters share, if no other needs it.
+func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []step) (steps []step) {
+	u, cluster := s.User, w.Environment.Cluster
+	switch {
+	case u == nil:
+		steps = inCluster
+	case !isOurs(u.Tags, cluster):
+		steps = append(inCluster, leave(kindUser, u.Name, reasonForeign))
+	default:
+		for _, k := range u.Keys {
+			steps = append(steps, newStep(change.Delete, kindKey, k.ID, "of "+u.Name, awsadmin.DeleteKey(u.Name, k.ID)))
+		}
+		steps = slices.Concat(steps, inCluster,
+			removePolicies(u.Name, u.Rights, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy))
+		if len(u.Groups) > 0 {
+			steps = append(steps, leave(kindUser, u.Name,
+				"it is in "+joinAnd(u.Groups)+": remove it from there, and run this again"))
+		} else {
+			steps = append(steps, newStep(change.Delete, kindUser, u.Name, "CAST AI's identity for the cluster",
+				awsadmin.DeleteUser(u.Name)))
+		}
+	}
+	switch {
+	case s.Role == nil:
+	case !isOurs(s.Role.Tags, cluster):
+		steps = append(steps, leave(kindRole, s.Role.Name, reasonForeign))
+	default:
+		steps = append(steps, deleteRole(s.Role, functions)...)
+	}
+	steps = slices.Concat(steps, removeSecrets(w, s), removeShared(s))
+	for _, name := range s.RolesMadeByUser {
+		steps = append(steps, leave(kindRole, name, "the cluster's user has created it for nodes, which may still use it: "+
+			"delete it after them"))
+	}
+	return steps
 }
 
 func isOurs(tags map[string]string, cluster string) bool {
 	return tags[iam.TagManagedBy] == iam.ManagedBy && tags[iam.TagCluster] == cluster && tags[iam.TagStack] == ""
 }
 
-const reasonForeign = "it does not carry the tags of kops-spot for this cluster: somebody else has made it"
+const reasonForeign = "it lacks the tags of kops-spot for this cluster, so somebody else has created it"
 
-func removeKeys(w Spec, s State) (steps []step) {
-	if s.User == nil || !isOurs(s.User.Tags, w.Environment.Cluster) {
-		return nil
+// removePolicies removes all policies of a user or a role: IAM requires that before it deletes either.
+func removePolicies(of string, has awsadmin.Rights, detach, drop func(of, policy string) awsadmin.Call) (steps []step) {
+	for _, arn := range slices.Sorted(slices.Values(has.Attached)) {
+		name := of + "/" + arnName(arn)
+		steps = append(steps, newStep(change.Detach, kindAttached, name, "the policy itself stays", detach(of, arn)))
 	}
-	for _, k := range s.User.Keys {
-		steps = append(steps, newStep(change.Delete, kindKey, k.ID, "of "+s.User.Name, awsadmin.DeleteKey(s.User.Name, k.ID)))
-	}
-	return steps
-}
-
-func removeUser(w Spec, s State) []step {
-	switch {
-	case s.User == nil:
-		return nil
-	case !isOurs(s.User.Tags, w.Environment.Cluster):
-		return []step{leave(kindUser, s.User.Name, reasonForeign)}
-	}
-	steps := removePolicies(s.User.Name, s.User.Attached, s.User.Inline, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy)
-	if len(s.User.Groups) > 0 {
-		return append(steps, leave(kindUser, s.User.Name, "somebody has put it into "+joinAnd(s.User.Groups)+": take it out of there, and run this again"))
-	}
-	return append(steps, newStep(change.Delete, kindUser, s.User.Name, "as whom CAST AI worked on the cluster",
-		awsadmin.DeleteUser(s.User.Name)))
-}
-
-// removePolicies takes every policy from a user or a role, since IAM deletes neither before that.
-func removePolicies(of string, attached []string, inline map[string]string, detach, drop func(of, policy string) awsadmin.Call) (steps []step) {
-	for _, arn := range slices.Sorted(slices.Values(attached)) {
-		steps = append(steps, newStep(change.Detach, kindAttached, of+"/"+arnName(arn), "the policy itself stays", detach(of, arn)))
-	}
-	for _, policy := range slices.Sorted(maps.Keys(inline)) {
+	for _, policy := range slices.Sorted(maps.Keys(has.Inline)) {
 		steps = append(steps, newStep(change.Delete, kindInline, of+"/"+policy, "", drop(of, policy)))
 	}
 	return steps
 }
 
-func removeRole(w Spec, s State, functions []awsadmin.Function) []step {
-	switch {
-	case s.Role == nil:
-		return nil
-	case !isOurs(s.Role.Tags, w.Environment.Cluster):
-		return []step{leave(kindRole, s.Role.Name, reasonForeign)}
-	}
-	return deleteRole(s.Role, functions, "as whom the function ran")
-}
-
-// deleteRole takes a role away, unless something runs with it.
-func deleteRole(role *awsadmin.Role, functions []awsadmin.Function, why string, except ...string) []step {
+// deleteRole deletes a role, unless a function runs with it.
+func deleteRole(role *awsadmin.Role, functions []awsadmin.Function, except ...string) []step {
 	var running []string
 	for _, f := range functions {
 		if f.Role == role.Name && !slices.Contains(except, f.Name) {
@@ -100,12 +98,15 @@ func deleteRole(role *awsadmin.Role, functions []awsadmin.Function, why string, 
 	}
 	switch {
 	case len(running) > 0:
-		return []step{leave(kindRole, role.Name, "the function "+joinAnd(running)+" runs with it: delete that, and run this again")}
+		return []step{leave(kindRole, role.Name,
+			"function "+joinAnd(running)+" runs with it: delete that, and run this again")}
 	case len(role.Profiles) > 0:
-		return []step{leave(kindRole, role.Name, "it is in the instance profile "+joinAnd(role.Profiles)+", which somebody else has made: take it out of there, and run this again")}
+		return []step{leave(kindRole, role.Name, "it is in instance profile "+joinAnd(role.Profiles)+
+			", which is not ours: remove it from there, and run this again")}
 	}
-	steps := removePolicies(role.Name, role.Attached, role.Inline, awsadmin.DetachRolePolicy, awsadmin.DeleteRolePolicy)
-	return append(steps, newStep(change.Delete, kindRole, role.Name, why, awsadmin.DeleteRole(role.Name)))
+	steps := removePolicies(role.Name, role.Rights, awsadmin.DetachRolePolicy, awsadmin.DeleteRolePolicy)
+	return append(steps, newStep(change.Delete, kindRole, role.Name, "the function's identity",
+		awsadmin.DeleteRole(role.Name)))
 }
 
 func removeSecrets(w Spec, s State) (steps []step) {
@@ -115,46 +116,39 @@ func removeSecrets(w Spec, s State) (steps []step) {
 		case !isOurs(secret.Tags, w.Environment.Cluster):
 			steps = append(steps, leave(kindSecret, secret.Name, reasonForeign))
 		default:
-			steps = append(steps, newStep(change.Delete, kindSecret, secret.Name, "what it holds is worth nothing any more",
+			steps = append(steps, newStep(change.Delete, kindSecret, secret.Name, "no longer needed",
 				awsadmin.DeleteSecret(secret.Name)))
 		}
 	}
 	return steps
 }
 
-// removeShared takes away what is one for the account, if the cluster was the last that needed it.
-func removeShared(s State) (steps []step) {
-	stays := false
-	if p := s.Managed; p != nil {
-		others := slices.Concat(s.TaggedUsers, s.UntaggedUsers)
-		some, gone := removePolicy(p, slices.Concat(withPrefix("user", others), withPrefix("role", p.Roles), withPrefix("group", p.Groups)),
-			"no user of any cluster has it any more")
-		steps, stays = append(steps, some...), !gone
-	}
-	p := s.Boundary
-	switch {
-	case p == nil:
-	case stays:
-		steps = append(steps, leave(kindPolicy, p.Name, "what "+s.Managed.Name+" lets users make relies on it"))
-	default:
-		some, _ := removePolicy(p, slices.Concat(withPrefix("user", p.Users), withPrefix("role", p.Roles), withPrefix("group", p.Groups)),
-			"nothing relies on it any more")
+// removeShared deletes what all clusters of the account share, if no other cluster needs it.
+func removeShared(s State) []step {
+	steps, gone := removePolicy(s.Managed, slices.Concat(s.TaggedUsers, s.UntaggedUsers), "no cluster's user has it")
+	switch p := s.Boundary; {
+	case p != nil && gone:
+		some, _ := removePolicy(p, p.Users, "nothing uses it")
 		steps = append(steps, some...)
+	case p != nil:
+		steps = append(steps, leave(kindPolicy, p.Name, s.Managed.Name+" requires it"))
 	}
 	return steps
 }
 
-func removePolicy(p *awsadmin.Policy, others []string, why string) (steps []step, gone bool) {
+func removePolicy(p *awsadmin.Policy, users []string, why string) (steps []step, gone bool) {
 	switch {
-	case len(others) > 0:
-		return []step{leave(kindPolicy, p.Name, "it is also of "+joinAnd(others))}, false
+	case p == nil:
+		return nil, true
+	case holders(p, users) != "":
+		return []step{leave(kindPolicy, p.Name, "it is still used by "+holders(p, users))}, false
 	case p.Tags[iam.TagManagedBy] != iam.ManagedBy:
-		return []step{leave(kindPolicy, p.Name, "it does not carry the tag of kops-spot: somebody else has made it")}, false
+		return []step{leave(kindPolicy, p.Name, "it lacks the tag of kops-spot, so somebody else has created it")}, false
 	}
 	return deletePolicy(p, why), true
 }
 
-// deletePolicy takes a policy away, and first its versions that do not count, since IAM does not delete it before that.
+// deletePolicy deletes a policy, after its other versions as IAM requires.
 func deletePolicy(p *awsadmin.Policy, why string) (steps []step) {
 	for _, v := range p.Versions {
 		if !v.Default {
@@ -164,17 +158,99 @@ func deletePolicy(p *awsadmin.Policy, why string) (steps []step) {
 	return append(steps, newStep(change.Delete, kindPolicy, p.Name, why, awsadmin.DeletePolicy(p.ARN)))
 }
 
-func withPrefix(kind string, names []string) (all []string) {
-	for _, n := range names {
-		all = append(all, kind+" "+n)
+// holders names the users of a policy, and its roles and groups; empty for none.
+func holders(p *awsadmin.Policy, users []string) string {
+	var all []string
+	for i, names := range [][]string{users, p.Roles, p.Groups} {
+		for _, n := range names {
+			all = append(all, []string{"user ", "role ", "group "}[i]+n)
+		}
 	}
-	return all
+	return joinAnd(all)
 }
 
-// rolesMadeByUser tells of what the cluster's user has made itself.
-func rolesMadeByUser(s State) (steps []step) {
-	for _, name := range s.RolesMadeByUser {
-		steps = append(steps, leave(kindRole, name, "the cluster's user has made it for nodes, which may still run with it: delete it after them"))
+// original is CAST AI's function that kops-spot replaces, with its resources. It handles all clusters of a region.
+type original struct {
+	function *awsadmin.Function
+	rules    []awsadmin.Rule
+	role     *awsadmin.Role
+	policy   *awsadmin.Policy
+}
+
+// Original reads the function that kops-spot replaces; nil if there is none.
+func Original(ctx context.Context, aws *awsadmin.Account) (*awsadmin.Function, error) {
+	return aws.Function(ctx, originalFunction)
+}
+
+// PlanOriginal returns what to delete of the original.
+func (r *Onboarding) PlanOriginal(ctx context.Context) (Plan, error) {
+	s, err := Inspect(ctx, r.AWS, r.Spec.Environment.Cluster)
+	if err != nil {
+		return Plan{}, err
+	}
+	o := original{policy: s.Managed}
+	if o.function, err = Original(ctx, r.AWS); err != nil || o.function == nil {
+		return newPlan(s, o.steps(nil), nil), err
+	}
+	if o.rules, err = r.AWS.RulesFor(ctx, o.function.ARN); err != nil {
+		return Plan{}, err
+	}
+	if o.role, err = r.AWS.Role(ctx, o.function.Role); err != nil {
+		return Plan{}, err
+	}
+	functions, err := r.AWS.Functions(ctx)
+	return newPlan(s, o.steps(functions), nil), err
+}
+
+// steps deletes the rules first, so that no invocation fails, and then the function last, by which a new plan after an
+// interruption finds the rest.
+func (o original) steps(functions []awsadmin.Function) (steps []step) {
+	if o.function != nil {
+		for _, rule := range o.rules {
+			steps = append(steps, o.removeRule(rule)...)
+		}
+		steps = append(steps, o.removeRole(functions)...)
+		steps = append(steps, newStep(change.Delete, kindFunction, o.function.Name,
+			"kops-spot replaces it; it handles all clusters of the region", awsadmin.DeleteFunction(o.function.Name)))
+	}
+	if p := o.policy; p != nil && p.Tags[iam.TagManagedBy] != iam.ManagedBy {
+		if used := holders(p, p.Users); used != "" {
+			return append(steps, leave(kindPolicy, p.Name, "it is used by "+used+": onboard takes it over"))
+		}
+		steps = append(steps, deletePolicy(p, "nothing uses it")...)
 	}
 	return steps
+}
+
+// removeRule removes the function from a rule, and deletes the rule if it has no other target.
+func (o original) removeRule(rule awsadmin.Rule) []step {
+	var ids, others []string
+	for _, t := range rule.Targets {
+		if strings.HasPrefix(t.ARN, o.function.ARN) {
+			ids = append(ids, t.ID)
+		} else {
+			others = append(others, t.ARN)
+		}
+	}
+	update := newStep(change.Update, kindRule, rule.Name, "the function is removed from its targets",
+		awsadmin.RemoveTargets(rule.Name, ids))
+	if len(others) > 0 {
+		update.Why += "; " + joinAnd(others) + " stays"
+		return []step{update}
+	}
+	return []step{update, newStep(change.Delete, kindRule, rule.Name, "the function was its only target",
+		awsadmin.DeleteRule(rule.Name))}
+}
+
+func (o original) removeRole(functions []awsadmin.Function) []step {
+	switch {
+	case o.role == nil:
+		return nil
+	case o.role.Tags[iam.TagManagedBy] == iam.ManagedBy:
+		return []step{leave(kindRole, o.role.Name, "it belongs to kops-spot: offboard deletes it")}
+	case !strings.EqualFold(o.role.Name, iam.FunctionRole):
+		return []step{leave(kindRole, o.role.Name, "the function runs with it, but it is not named "+iam.FunctionRole+
+			": delete it if nobody needs it")}
+	}
+	return deleteRole(o.role, functions, o.function.Name)
 }

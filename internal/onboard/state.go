@@ -11,22 +11,22 @@ import (
 	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
-// Names of a cluster's secrets, and of tags that are ours alone.
+// Names of a cluster's secrets, and of tags.
 const (
 	secretAccessKey = "access-key" // the user's
-	secretToken     = "token"      // of the function's ServiceAccount, where IAM is not known in the cluster
+	secretToken     = "token"      // of the function's ServiceAccount, where IAM is not available in the cluster
 
-	// tagKeyReplaces is on a user while a key is being made: "none", or the key that the new one takes the place of. A run that
-	// was broken off then leaves a key whose secret nobody has, and this tells which it is.
+	// tagKeyReplaces is on a user while a key is created: "none", or the old key. If the run is interrupted, the next one
+	// knows which key has a secret that nobody has stored.
 	tagKeyReplaces = "cast:key-replaces"
 
-	// tagInConsole is the id of the key that CAST AI's console has been given, which nobody can ask.
+	// tagInConsole is the ID of the key that CAST AI's console has, since the console does not return it.
 	tagInConsole = "cast:key-in-console"
 
 	originalFunction = "cast-ai-ec2-events-handler"
 )
 
-// State is what an account has of what onboarding makes. Nil is what is not there.
+// State is what exists of onboarding's resources in an account; nil for none.
 type State struct {
 	User              *awsadmin.User
 	Managed, Boundary *awsadmin.Policy
@@ -34,18 +34,18 @@ type State struct {
 	KeySecret         *awsadmin.Secret
 	TokenSecret       *awsadmin.Secret
 
-	// RoleName is what the function's role is called, or would be.
+	// RoleName is the name of the function's role, which may not exist yet.
 	RoleName string
 
-	// Strangers have the managed policy and not the tags by which it tells clusters apart: the original has made them, or
-	// people have. Others have both.
+	// UntaggedUsers have the managed policy without the tags that it requires: the original or somebody else has created
+	// them. TaggedUsers have both.
 	UntaggedUsers, TaggedUsers []string
 
-	// Made are the roles that the cluster's user has made.
+	// RolesMadeByUser are the roles that the cluster's user has created.
 	RolesMadeByUser []string
 }
 
-// Inspect reads what there is of what onboarding makes for the cluster.
+// Inspect reads what exists of onboarding's resources for the cluster.
 func Inspect(ctx context.Context, aws *awsadmin.Account, cluster string) (s State, err error) {
 	users, err := aws.UserNames(ctx)
 	if err != nil {
@@ -74,15 +74,13 @@ func Inspect(ctx context.Context, aws *awsadmin.Account, cluster string) (s Stat
 	return s, err
 }
 
-// written is the name among all that is one but for its case; empty if there is none.
+// findFold returns the name in a list that is equal but for its case; empty for none. An exact match wins.
 func findFold(all []string, name string) string {
 	if slices.Contains(all, name) {
 		return name
 	}
-	for _, s := range all {
-		if strings.EqualFold(s, name) {
-			return s
-		}
+	if i := slices.IndexFunc(all, func(s string) bool { return strings.EqualFold(s, name) }); i >= 0 {
+		return all[i]
 	}
 	return ""
 }
@@ -92,28 +90,25 @@ func (s *State) policies(ctx context.Context, aws *awsadmin.Account, cluster str
 	if err != nil {
 		return err
 	}
-	names := slices.Collect(maps.Keys(arns))
-	for _, p := range []struct {
-		into *(*awsadmin.Policy)
-		name string
-	}{{&s.Managed, iam.ManagedPolicy.Name}, {&s.Boundary, iam.Boundary.Name}} {
-		name := findFold(names, p.name)
+	read := func(d iam.Document) (*awsadmin.Policy, error) {
+		name := findFold(slices.Collect(maps.Keys(arns)), d.Name)
 		if name == "" {
-			continue
+			return nil, nil
 		}
-		if *p.into, err = aws.Policy(ctx, name, arns[name]); err != nil {
-			return err
-		}
+		return aws.Policy(ctx, name, arns[name])
 	}
-	if s.Managed == nil {
-		return nil
+	if s.Boundary, err = read(iam.Boundary); err != nil {
+		return err
+	}
+	if s.Managed, err = read(iam.ManagedPolicy); err != nil || s.Managed == nil {
+		return err
 	}
 	for _, user := range s.Managed.Users {
 		if strings.EqualFold(user, iam.UserName(cluster)) {
 			continue
 		}
 		tags, err := aws.UserTags(ctx, user)
-		if err != nil && !errors.Is(err, awsadmin.ErrDenied) { // whose tags may not be read is taken for one without
+		if err != nil && !errors.Is(err, awsadmin.ErrDenied) { // unreadable tags count as none
 			return err
 		}
 		if tags[iam.TagCluster] == "" || tags[iam.TagName] == "" {
@@ -125,8 +120,8 @@ func (s *State) policies(ctx context.Context, aws *awsadmin.Account, cluster str
 	return nil
 }
 
-// role finds the function's role. The first cluster of an account has the guide's name for it; where that is another
-// cluster's or nobody's that we know, there is one of the cluster's own.
+// role finds the function's role. The first cluster of an account uses the guide's name; if that belongs to another
+// cluster or to somebody else, the cluster has its own.
 func (s *State) role(ctx context.Context, aws *awsadmin.Account, cluster string) error {
 	paths, err := aws.RoleNames(ctx)
 	if err != nil {
@@ -138,27 +133,24 @@ func (s *State) role(ctx context.Context, aws *awsadmin.Account, cluster string)
 			s.RolesMadeByUser = append(s.RolesMadeByUser, name)
 		}
 	}
-	own := iam.FunctionRoleName(cluster)
-	s.RoleName = own
-	if slices.Contains(names, own) {
-		s.Role, err = aws.Role(ctx, own)
-		return err
+	s.RoleName = iam.FunctionRoleName(cluster)
+	if !slices.Contains(names, s.RoleName) {
+		first := findFold(names, iam.FunctionRole)
+		if first == "" {
+			s.RoleName = iam.FunctionRole
+			return nil
+		}
+		tags, err := aws.RoleTags(ctx, first)
+		switch {
+		case errors.Is(err, awsadmin.ErrDenied): // whoever cannot read it cannot onboard with it either
+			return nil
+		case err != nil:
+			return err
+		case !isOurs(tags, cluster):
+			return nil
+		}
+		s.RoleName = first
 	}
-	first := findFold(names, iam.FunctionRole)
-	if first == "" {
-		s.RoleName = iam.FunctionRole
-		return nil
-	}
-	tags, err := aws.RoleTags(ctx, first)
-	switch {
-	case errors.Is(err, awsadmin.ErrDenied): // who may not read it may not onboard with it either
-		return nil
-	case err != nil:
-		return err
-	case !isOurs(tags, cluster):
-		return nil
-	}
-	s.RoleName = first
-	s.Role, err = aws.Role(ctx, first)
+	s.Role, err = aws.Role(ctx, s.RoleName)
 	return err
 }

@@ -14,29 +14,27 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// KeyStore is where the access key goes. What it cannot be asked it does not have to know: a key's id is remembered where it
-// is.
+// KeyStore stores the access key, and knows the ID of the stored key without reading its secret.
 type KeyStore interface {
-	// String is the store, as a sentence names it.
 	String() string
 
-	// Holds is the id of the key that it holds for a user; empty if none.
+	// Holds returns the ID of the stored key; empty for none.
 	Holds(s State) (string, error)
 
-	// Ready makes sure that the store takes a key: after that, one is made.
+	// Ready checks that the store accepts a key, before one is created.
 	Ready() error
 
-	// Put stores a key. Any error but ErrNotStored leaves it open whether the store has it.
+	// Put stores a key. After any error but ErrNotStored, the store may or may not have it.
 	Put(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) error
 
-	// steps are what else the store needs, before a key is made and after it is stored.
+	// steps are the store's own rows: before a key is created, and after it is stored.
 	steps(w Spec, s State, made *awsadmin.NewKey) (before, after []step)
 }
 
-// ErrNotStored means that a store surely does not have the key: it can be taken back.
+// ErrNotStored means that a store certainly does not have the key.
 var ErrNotStored = errors.New("the key is not stored")
 
-// InSecretsManager stores the key in the account itself.
+// InSecretsManager stores the key in a secret of the account.
 type InSecretsManager struct{ Cluster string }
 
 func (i InSecretsManager) name() string   { return iam.SecretName(i.Cluster, secretAccessKey) }
@@ -55,7 +53,7 @@ func (i InSecretsManager) steps(_ Spec, s State, _ *awsadmin.NewKey) (before, af
 	if s.KeySecret != nil {
 		return nil, nil
 	}
-	return []step{newStep(change.Create, kindSecret, i.name(), "for the access key; it holds nothing yet",
+	return []step{newStep(change.Create, kindSecret, i.name(), "for the access key; still empty",
 		awsadmin.CreateSecret(i.name(), "Access key of CAST AI for "+i.Cluster, iam.Tags(i.Cluster)))}, nil
 }
 
@@ -64,16 +62,16 @@ func (i InSecretsManager) Put(ctx context.Context, aws *awsadmin.Account, k awsa
 	if err == nil {
 		return nil
 	}
-	switch now, asked := aws.Secret(ctx, i.name()); {
-	case asked != nil:
+	switch now, unknown := aws.Secret(ctx, i.name()); {
+	case unknown != nil:
 		return err
-	case now != nil && now.Label == k.ID: // the answer was lost
+	case now != nil && now.Label == k.ID: // the response was lost
 		return nil
 	}
 	return fmt.Errorf("%w: %w", ErrNotStored, err)
 }
 
-// InFile stores the key in a file that only its owner reads.
+// InFile stores the key in a file that only its owner can read.
 type InFile struct{ Path string }
 
 func (f InFile) String() string { return "the file " + f.Path }
@@ -88,12 +86,12 @@ func (f InFile) Holds(State) (string, error) {
 	}
 	var k awsadmin.NewKey
 	if json.Unmarshal(text, &k) != nil || k.ID == "" {
-		return "", fmt.Errorf("the credentials file %s is there already, and holds no access key: it is not overwritten: choose another", f.Path)
+		return "", fmt.Errorf("the credentials file %s has no access key: it is not overwritten: choose another", f.Path)
 	}
 	return k.ID, nil
 }
 
-// Ready writes and removes an empty file beside it: so that a full disk or a directory that is not there is known before.
+// Ready creates and removes an empty file beside it, to detect a full disk or a missing directory.
 func (f InFile) Ready() error {
 	probe, err := os.CreateTemp(filepath.Dir(f.Path), ".kops-spot-*")
 	if err != nil {
@@ -104,7 +102,7 @@ func (f InFile) Ready() error {
 
 func (InFile) steps(Spec, State, *awsadmin.NewKey) (before, after []step) { return nil, nil }
 
-// Put writes a new file and has it take the old one's place: nobody sees half a key, or one that others can read.
+// Put writes a new file and renames it: nobody sees half a key, or a file that others can read.
 func (f InFile) Put(_ context.Context, _ *awsadmin.Account, k awsadmin.NewKey) error {
 	next, err := os.CreateTemp(filepath.Dir(f.Path), ".kops-spot-*") // its mode is 0600
 	if err == nil {
@@ -121,9 +119,9 @@ func (f InFile) Put(_ context.Context, _ *awsadmin.Account, k awsadmin.NewKey) e
 	return nil
 }
 
-// InConsole hands the key to CAST AI's console, which keeps it and does not tell. A tag of the user says which one it was.
+// InConsole stores the key in CAST AI's console, which does not return it. A tag of the user has its ID.
 type InConsole struct {
-	// Give hands the credentials over; its errors are as Put's.
+	// Give sends the credentials; its errors are those of Put.
 	Give func(ctx context.Context, credentials []byte) error
 }
 
@@ -144,7 +142,7 @@ func (c InConsole) Put(ctx context.Context, _ *awsadmin.Account, k awsadmin.NewK
 
 func (InConsole) steps(w Spec, _ State, made *awsadmin.NewKey) (before, after []step) {
 	user := iam.UserName(w.Environment.Cluster)
-	one := change.Change{Verb: change.Tag, Kind: kindUser, Name: user, Why: tagInConsole + ": which key the console has"}
+	one := change.Change{Verb: change.Tag, Kind: kindUser, Name: user, Why: tagInConsole + ": the key in the console"}
 	return nil, []step{{Change: one, Write: func(ctx context.Context, r *Onboarding) error {
 		return r.AWS.Do(ctx, awsadmin.TagUser(user, map[string]string{tagInConsole: made.ID}))
 	}}}

@@ -97,7 +97,7 @@ func theBinary(t *testing.T) {
 	if wrote := w.Written(); err == nil || len(wrote) > 0 {
 		t.Errorf("subnets without security groups: %v, and has written %q", err, wrote)
 	}
-	said(stderr, "--subnets and --security-groups go together")
+	said(stderr, "set both --subnets and --security-groups, or neither")
 
 	// The first run; the cluster has no authenticator, so the function logs in with a token.
 	first := w.told("onboard", "--cluster", cluster, "--region", region)
@@ -249,8 +249,8 @@ func kubeconfigAndCredentialsOfTwoClustersAreRefused(t *testing.T) {
 		tagged string // the cluster that the other account has
 		want   string
 	}{
-		"the account has another cluster":             {otherCluster, "it is the credentials that lead elsewhere"},
-		"the account has another cluster of the name": {cluster, "it is the kubeconfig that leads elsewhere"},
+		"the account has another cluster":             {otherCluster, "choose other credentials with AWS_PROFILE"},
+		"the account has another cluster of the name": {cluster, "the account has other instances of a cluster of that name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := newWorld(t)

@@ -56,7 +56,7 @@ func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
 
 func TestSubnetsGoWithSecurityGroups(t *testing.T) {
 	for _, want := range []onboard.Spec{{Subnets: []string{"subnet-01234567"}}, {SecurityGroups: []string{"sg-01234567"}}} {
-		if err := want.Check(); err == nil || !strings.Contains(err.Error(), "go together") {
+		if err := want.Check(); err == nil || !strings.Contains(err.Error(), "or neither") {
 			t.Errorf("%+v: %v", want, err)
 		}
 	}

@@ -60,7 +60,7 @@ func theStateStoreIsRead(t *testing.T) {
 	}
 	says(is, "network", "the API lets in 203.0.113.0/24 alone, as the state store says", "--set SubnetIds=… (the VPC has no private subnet")
 	if _, stderr, err := w.command(installed("--set", "SubnetIds=subnet-0123456789abcdef0", "--set", "SecurityGroupIds=sg-0123456789abcdef0", "--yes")...); err == nil ||
-		!strings.Contains(stderr, "there is no subnet subnet-0123456789abcdef0 in the cluster's VPC") {
+		!strings.Contains(stderr, "subnet subnet-0123456789abcdef0 is not in the cluster's VPC") {
 		t.Errorf("a subnet that is not there: %v\n%s", err, stderr)
 	}
 	put("metadata: {name: staging.example.com}\n")

@@ -1,3 +1,8 @@
+// Package onboard creates the identities and permissions of CAST AI and of the function for a cluster, in its AWS
+// account and in the cluster itself, and removes them. docs/onboarding.md has the list.
+//
+// Inspect reads the current State, decide and decideRemoval turn it into steps without side effects, and Apply carries
+// them out.
 package onboard
 
 import (
@@ -6,37 +11,51 @@ import (
 	"maps"
 	"time"
 
-	"github.com/castai/kops-spot/internal/identitymap"
-
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/identitymap"
 )
 
-// Run is one onboarding, or offboarding, of a cluster: a plan is made of what is there, and then carried out. A run that was
-// broken off is repeated: its plan has what is left.
+// Onboarding onboards or offboards a cluster. After an interruption, a new plan contains the rest.
 type Onboarding struct {
 	AWS     *awsadmin.Account
 	Cluster dynamic.Interface
 	Spec    Spec
 
-	// Made is the access key that was made, if one was.
+	// Made is the access key that Apply has created, if any.
 	Made *awsadmin.NewKey
 }
 
-// Plan is what is to be done, and was found.
+// Plan is what to change, and the state it is based on.
 type Plan struct {
 	Changes change.Plan
 	State   State
-	Files   Files // what a plan that gives rights would write, for --export
+	Files   Files // what the plan writes, for --export
 	steps   []step
 }
 
-// mapping is who is to be let into the cluster. The user is only where that was asked for: the guide's group may do
-// everything there.
+type step = change.Step[*Onboarding]
+
+// newStep is a row with its call.
+func newStep(verb change.Verb, kind, name, why string, c awsadmin.Call) step {
+	return step{Change: change.Change{Verb: verb, Kind: kind, Name: name, Why: why},
+		Write: func(ctx context.Context, r *Onboarding) error { return r.AWS.Do(ctx, c) }}
+}
+
+func keep(kind, name, why string) step {
+	return step{Change: change.Change{Verb: change.Keep, Kind: kind, Name: name, Why: why}}
+}
+
+func leave(kind, name, why string) step {
+	return step{Change: change.Change{Verb: change.Leave, Kind: kind, Name: name, Why: why}}
+}
+
+// mapping returns the identities to map. The user gets access only with --user-is-master, since the guide's group can
+// do everything.
 func (r *Onboarding) mapping(s State) identitymap.Mapping {
 	m, v := r.functionMapping(s.RoleName), r.Spec.Environment.Values
 	user := identitymap.Identity{Kind: identitymap.User, ARN: v.UserARN(), Username: iam.UserName(v.Cluster)}
@@ -47,7 +66,7 @@ func (r *Onboarding) mapping(s State) identitymap.Mapping {
 	return m
 }
 
-// Plan says what onboarding would change.
+// Plan returns what onboarding would change.
 func (r *Onboarding) Plan(ctx context.Context) (Plan, error) {
 	s, err := Inspect(ctx, r.AWS, r.Spec.Environment.Cluster)
 	if err != nil {
@@ -72,10 +91,9 @@ func (r *Onboarding) Plan(ctx context.Context) (Plan, error) {
 	}
 	maps.Copy(files, manifests)
 	steps, err := decide(r.Spec, s, files, inCluster, token)
-	return r.planned(s, steps, files), err
+	return newPlan(s, steps, files), err
 }
 
-// clusterSteps are the steps of an identity mapping plan.
 func clusterSteps(plan identitymap.Plan) (steps []step) {
 	for _, s := range plan.Steps() {
 		one := step{Change: s.Change}
@@ -87,31 +105,31 @@ func clusterSteps(plan identitymap.Plan) (steps []step) {
 	return steps
 }
 
-func (r *Onboarding) planned(s State, steps []step, files Files) Plan {
+func newPlan(s State, steps []step, files Files) Plan {
 	return Plan{State: s, steps: steps, Changes: change.PlanOf(steps), Files: files}
 }
 
-// Apply carries a plan out.
+// Apply carries out a plan.
 func (r *Onboarding) Apply(ctx context.Context, p Plan) error {
 	if err := change.Apply(ctx, r, p.steps); err != nil {
 		return err
 	}
-	r.Spec.RotateKey = false // it has been: a check must not ask for another
+	r.Spec.RotateKey = false // so that Check does not plan another rotation
 	return nil
 }
 
+// IAM is eventually consistent: it returns a change within seconds.
 const (
-	// What was written in IAM is read by everybody within seconds, and not before.
 	checkLimit = 20 * time.Second
-	checkPause = 2 * time.Second
+	checkPoll  = 2 * time.Second
 )
 
-// Check looks whether all is as it should be, by asking what would still be changed.
+// Check verifies that a new plan has nothing to change.
 func (r *Onboarding) Check(ctx context.Context, plan func(context.Context) (Plan, error),
 ) (findings change.Findings, _ error) {
 	var p Plan
 	var err error
-	_ = wait.PollUntilContextTimeout(ctx, checkPause, checkLimit, true, func(ctx context.Context) (bool, error) {
+	_ = wait.PollUntilContextTimeout(ctx, checkPoll, checkLimit, true, func(ctx context.Context) (bool, error) {
 		p, err = plan(ctx)
 		return err != nil || p.Changes.Empty(), nil
 	})
@@ -120,12 +138,12 @@ func (r *Onboarding) Check(ctx context.Context, plan func(context.Context) (Plan
 		return nil, err
 	case p.Changes.Empty():
 		return change.Findings{{Level: change.OK, Name: "account " + r.Spec.Environment.Account,
-			Detail: "all of it is as planned"}}, nil
+			Detail: "everything is as planned"}}, nil
 	}
 	for _, c := range p.Changes {
 		if c.Changes() {
 			findings = append(findings, change.Finding{Level: change.Fail, Name: c.Kind + " " + c.Name,
-				Detail: fmt.Sprintf("is still to %s: %s", c.Verb, c.Why), Advice: "run this again"})
+				Detail: fmt.Sprintf("still to %s: %s", c.Verb, c.Why), Advice: "run this again"})
 		}
 	}
 	return findings, nil

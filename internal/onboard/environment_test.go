@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
@@ -61,11 +62,11 @@ func TestRightCluster(t *testing.T) {
 		"all nodes are there":                     {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "v")}, ""},
 		"a node's instance has ended":             {fakeRegion{of(prod, "i-00000002", "v")}, ""},
 		"another cluster is there too":            {fakeRegion{of(prod, "i-00000002", "v"), of(dev, "i-0000000a", "w")}, ""},
-		"the account has nothing of it":           {fakeRegion{of(dev, "i-0000000a", "v")}, "it is the credentials that lead elsewhere"},
-		"the account has another of the name":     {fakeRegion{of(prod, "i-0000000a", "v")}, "it is the kubeconfig that leads elsewhere"},
-		"the nodes are another cluster's":         {fakeRegion{of(dev, "i-00000001", "v")}, "say --cluster " + dev},
-		"the nodes are tagged as of nobody":       {fakeRegion{{ID: "i-00000001"}}, "without the tag KubernetesCluster"},
-		"the cluster's nodes are in two networks": {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "w")}, "more than one VPC: v, w"},
+		"the account has nothing of it":           {fakeRegion{of(dev, "i-0000000a", "v")}, "choose other credentials with AWS_PROFILE"},
+		"the account has another of the name":     {fakeRegion{of(prod, "i-0000000a", "v")}, "the account has other instances of a cluster of that name"},
+		"the nodes are another cluster's":         {fakeRegion{of(dev, "i-00000001", "v")}, "set --cluster " + dev},
+		"the nodes are tagged as of nobody":       {fakeRegion{{ID: "i-00000001"}}, "no tag KubernetesCluster"},
+		"the cluster's nodes are in two networks": {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "w")}, "several VPCs: v, w"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, _, err := VerifyCluster(t.Context(), c.has, nodes, ClusterRef{Cluster: prod, Context: "ctx"})
@@ -93,8 +94,8 @@ func TestRegionIsTheNodes(t *testing.T) {
 		"nobody says":       {[]NodeInstance{in("eu-west-1"), in("eu-west-1")}, "", "eu-west-1", ""},
 		"it is said":        {[]NodeInstance{in("eu-west-1")}, "eu-west-1", "eu-west-1", ""},
 		"another is said":   {[]NodeInstance{in("eu-west-1")}, "us-east-1", "", "the nodes of the kubeconfig's context ctx are in eu-west-1"},
-		"there are several": {[]NodeInstance{in("eu-west-1"), in("us-east-1")}, "", "", "more than one region: eu-west-1, us-east-1"},
-		"there are none":    {nil, "eu-west-1", "", "no node says that it is an EC2 instance"},
+		"there are several": {[]NodeInstance{in("eu-west-1"), in("us-east-1")}, "", "", "several regions: eu-west-1, us-east-1"},
+		"there are none":    {nil, "eu-west-1", "", "no node's spec.providerID names an EC2 instance"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := RegionOf(c.nodes, c.said, m)
@@ -117,6 +118,33 @@ func TestNodeRolesAreTheWorkersAlone(t *testing.T) {
 		t.Errorf("%q, %v; want %q", got, err, want)
 	}
 	if _, err := NodeRoles(t.Context(), fakeRegion{}, []awsadmin.Instance{with("closed", "node")}); !errors.Is(err, awsadmin.ErrDenied) {
+		t.Error(err)
+	}
+}
+
+type network struct{ asked int }
+
+func (n *network) Subnets(_ context.Context, vpc string) ([]awsadmin.Subnet, error) {
+	n.asked++
+	return []awsadmin.Subnet{{ID: "subnet-1"}, {ID: "subnet-2"}}, nil
+}
+
+func (n *network) SecurityGroups(context.Context, string) ([]string, error) {
+	return []string{"sg-1"}, nil
+}
+
+func TestInTheVPC(t *testing.T) {
+	g := Environment{Values: iam.Values{VPC: "vpc-1"}}
+	n := &network{}
+	if err := CheckVPC(t.Context(), n, g, nil, nil); err != nil || n.asked > 0 {
+		t.Errorf("a function outside of the VPC: %v, asked %d times", err, n.asked)
+	}
+	if err := CheckVPC(t.Context(), n, g, []string{"subnet-2"}, []string{"sg-1"}); err != nil {
+		t.Error(err)
+	}
+	err := CheckVPC(t.Context(), n, g, []string{"subnet-2", "subnet-3"}, []string{"sg-2"})
+	if err == nil || !strings.Contains(err.Error(), "subnet subnet-3 is not in the cluster's VPC vpc-1: use subnet-1 and subnet-2") ||
+		!strings.Contains(err.Error(), "security group sg-2 is not in the cluster's VPC vpc-1") {
 		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -26,13 +28,13 @@ import (
 	"github.com/castai/kops-spot/internal/kube"
 )
 
-// Discovery is what was found out of a cluster, and what it means for the function.
+// Discovery is what was found out about a cluster.
 type Discovery struct {
 	Parameters map[string]string // of the stack
 	Findings   change.Findings
 }
 
-// Site is a cluster in its account, as somebody reaches it who installs.
+// Site is a cluster in its account, and the operator's access to both.
 type Site struct {
 	Cluster dynamic.Interface
 	Login   *rest.Config
@@ -42,13 +44,13 @@ type Site struct {
 	Store   Store
 }
 
-// Discover finds out how the function can reach the cluster, by what whoever runs this reaches it with, and who else drains
-// its nodes.
+// Discover finds out how the function can reach the API server, based on the operator's kubeconfig, and who else drains
+// nodes.
 func Discover(ctx context.Context, s Site) (Discovery, error) {
 	d := Discovery{Parameters: map[string]string{}}
 	server, err := url.Parse(s.Login.Host)
 	if err != nil {
-		return d, fmt.Errorf("the kubeconfig's server: %w", err)
+		return d, fmt.Errorf("parsing the kubeconfig's server: %w", err)
 	}
 	if err := d.endpoint(s.Login, server.Hostname()); err != nil {
 		return d, err
@@ -66,34 +68,33 @@ func (d *Discovery) find(level change.Level, name, detail, advice string) {
 	d.Findings = append(d.Findings, change.Finding{Level: level, Name: name, Detail: detail, Advice: advice})
 }
 
-// endpoint takes server, certificates and name from the kubeconfig: with these somebody has just reached the cluster.
+// endpoint takes server, CA and server name from the kubeconfig, with which the operator has just reached the cluster.
 func (d *Discovery) endpoint(login *rest.Config, host string) error {
 	d.Parameters["Server"] = strings.TrimRight(login.Host, "/")
 	ca := login.CAData
 	if len(ca) == 0 && login.CAFile != "" {
 		var err error
 		if ca, err = os.ReadFile(login.CAFile); err != nil {
-			return fmt.Errorf("reading the certificates that the kubeconfig names: %w", err)
+			return fmt.Errorf("reading the kubeconfig's CA certificates: %w", err)
 		}
 	}
 	switch {
 	case login.Insecure:
-		d.find(change.Warn, "endpoint", login.Host+"; the kubeconfig has its certificate not checked (insecure-skip-tls-verify), and the function will check it",
-			"--set CA=… with the cluster's certificates in base64, if they are not public")
-		return nil
+		d.find(change.Warn, "endpoint", login.Host+"; the kubeconfig sets insecure-skip-tls-verify, but the function verifies "+
+			"the certificate", "--set CA=… with the cluster's CA certificates in base64, unless the certificate is public")
 	case len(ca) == 0:
 		d.Parameters["CA"], d.Parameters["TLSServerName"] = "", ""
-		d.find(change.OK, "endpoint", login.Host+", with a public certificate", "")
-		return nil
+		d.find(change.OK, "endpoint", login.Host+" (public certificate)", "")
+	default:
+		name := cmp.Or(login.ServerName, host)
+		d.Parameters["CA"], d.Parameters["TLSServerName"] = base64.StdEncoding.EncodeToString(ca), name
+		d.find(change.OK, "endpoint", login.Host+" (cluster CA, server name "+name+")", "")
 	}
-	d.Parameters["CA"] = base64.StdEncoding.EncodeToString(ca)
-	d.Parameters["TLSServerName"] = cmp.Or(login.ServerName, host)
-	d.find(change.OK, "endpoint", fmt.Sprintf("%s, whose certificate is of the cluster's own CA, for %s", login.Host, d.Parameters["TLSServerName"]), "")
 	return nil
 }
 
-// network says whether a function outside of the VPC could reach the API server: by the cluster's specification, else by the
-// addresses of its name.
+// network finds out whether a function outside the VPC could reach the API server: by the cluster's specification, or
+// by the addresses of its host name.
 func (d *Discovery) network(ctx context.Context, s Site, host string) error {
 	specified, err := s.Store.read(ctx, s.AWS, s.Name, d)
 	if err != nil {
@@ -102,18 +103,18 @@ func (d *Discovery) network(ctx context.Context, s Site, host string) error {
 	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	why := ""
 	switch {
-	case specified != nil && specified.privateReason() != "":
+	case specified.privateReason() != "":
 		why = specified.privateReason()
 	case err != nil:
-		why = host + " has no address here: the name may be in a private zone"
+		why = host + " does not resolve here: it may be in a private hosted zone"
 	case slices.ContainsFunc(addresses, netip.Addr.IsLoopback):
-		d.find(change.Warn, "network", host+" is this machine: it is a tunnel, or a test", "--set Server=… with the address that the function is to use")
+		d.find(change.Warn, "network", host+" is this computer: a tunnel or a test",
+			"--set Server=… with the address for the function")
 		return nil
 	case !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return !a.IsPrivate() }):
-		why = host + " has private addresses only"
-	}
-	if why == "" {
-		d.find(change.OK, "network", host+" has a public address; whether it lets Lambda in, kops-spot check tells", "")
+		why = host + " has only private addresses"
+	default:
+		d.find(change.OK, "network", host+" has a public address; kops-spot check tests whether Lambda can reach it", "")
 		return nil
 	}
 	subnets, err := s.AWS.Subnets(ctx, s.VPC)
@@ -121,11 +122,11 @@ func (d *Discovery) network(ctx context.Context, s Site, host string) error {
 		return err
 	}
 	d.find(change.Warn, "network", why, "put the function into the VPC: --set SubnetIds="+strings.Join(candidates(subnets), ",")+
-		" --set SecurityGroupIds=… with a group of its own, which the API's load balancer is to let in: docs/install.md says how")
+		" --set SecurityGroupIds=… with a new group that the API's load balancer allows: see docs/install.md")
 	return nil
 }
 
-// candidates are at most three private subnets, each in a zone of its own.
+// candidates returns up to three private subnets in different zones.
 func candidates(all []awsadmin.Subnet) (ids []string) {
 	zones := map[string]bool{}
 	for _, s := range all {
@@ -135,15 +136,15 @@ func candidates(all []awsadmin.Subnet) (ids []string) {
 		}
 	}
 	if len(ids) == 0 {
-		return []string{"… (the VPC has no private subnet that kOps has tagged)"}
+		return []string{"… (the VPC has no private subnet with kOps' tag)"}
 	}
 	return ids
 }
 
-// oldest is the first version of Kubernetes that has policy/v1.
+// oldest is the first version of Kubernetes with policy/v1.
 var oldest = version.MustParseGeneric("1.22")
 
-// tooOld reports whether a version is older than that. One that cannot be read counts as new.
+// tooOld reports whether a version is not supported. One that does not parse counts as new.
 func tooOld(v string) bool {
 	parsed, err := version.ParseGeneric(v)
 	return err == nil && parsed.LessThan(oldest)
@@ -154,36 +155,38 @@ func (d *Discovery) version(ctx context.Context, login *rest.Config) error {
 	if err != nil {
 		return fmt.Errorf("preparing the client of %s: %w", login.Host, err)
 	}
-	var says struct{ GitVersion string }
+	var info struct{ GitVersion string }
 	body, err := client.Get().AbsPath("/version").Timeout(30 * time.Second).Do(ctx).Raw()
 	if err == nil {
-		err = json.Unmarshal(body, &says)
+		err = json.Unmarshal(body, &info)
 	}
 	if err != nil {
-		return fmt.Errorf("asking the API server for its version: %w", kube.Advise(err))
+		return fmt.Errorf("reading the API server's version: %w", kube.Advise(err))
 	}
-	v := says.GitVersion
+	v := info.GitVersion
 	if tooOld(v) {
-		return fmt.Errorf("checking the version of Kubernetes: %s is older than %s, the first with policy/v1: "+
-			"upgrade the cluster first", v, oldest)
+		return fmt.Errorf("unsupported Kubernetes version %s: upgrade the cluster to %s or later, which has policy/v1", v, oldest)
 	}
 	d.find(change.OK, "kubernetes", v, "")
 	return nil
 }
 
-// other is somebody else who handles interruptions or makes nodes.
+// component is other software that handles interruptions or creates nodes.
 type component struct{ image, name, effect, advice string }
 
 var components = []component{
-	{"aws-node-termination-handler", "aws-node-termination-handler", "it cordons and evicts too, which does no harm; it asks for no replacement, and never past a budget",
-		"once kops-spot acts, set spec.cloudProvider.aws.nodeTerminationHandler.enabled: false, and kops update cluster"},
-	{"karpenter", "Karpenter", "the function has it replace its nodes by deleting their NodeClaims, where it may",
-		"--karpenter lets the function do that"},
-	{"cluster-autoscaler", "cluster-autoscaler", "it makes nodes for pods that have none; the function asks the node's group at once, and does not wait for it", ""},
-	{"castai/spot-handler", "CAST AI's spot-handler", "it tells CAST AI of interruptions from the node; the function tells it too, with --set CASTAICluster=… and CASTAIKey=…", ""},
+	{"aws-node-termination-handler", "aws-node-termination-handler",
+		"it cordons and drains too, which is harmless; it requests no replacement, and never overrides a PodDisruptionBudget",
+		"once kops-spot acts, set spec.cloudProvider.aws.nodeTerminationHandler.enabled: false, and run kops update cluster"},
+	{"karpenter", "Karpenter", "the function makes it replace nodes by deleting NodeClaims, if that is allowed",
+		"--karpenter allows it"},
+	{"cluster-autoscaler", "cluster-autoscaler",
+		"it creates nodes for pending pods; the function requests one from the node's group at once", ""},
+	{"castai/spot-handler", "CAST AI's spot-handler",
+		"it notifies CAST AI from the node; the function also does, with --set CASTAICluster=… and CASTAIKey=…", ""},
 }
 
-// others finds by their images who else is there.
+// findComponents finds components by their images.
 func (d *Discovery) findComponents(ctx context.Context, cluster dynamic.Interface) error {
 	found := map[string]string{}
 	for _, resource := range []string{"deployments", "daemonsets"} {
@@ -194,26 +197,91 @@ func (d *Discovery) findComponents(ctx context.Context, cluster dynamic.Interfac
 		}
 		for _, o := range all.Items {
 			containers, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
-			for _, k := range components {
-				if slices.ContainsFunc(containers, func(c any) bool {
-					image, _, _ := unstructured.NestedString(c.(map[string]any), "image")
-					return strings.Contains(image, k.image)
-				}) {
-					found[k.name] = o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
+			for _, c := range containers {
+				image, _, _ := unstructured.NestedString(c.(map[string]any), "image")
+				for _, k := range components {
+					if strings.Contains(image, k.image) {
+						found[k.name] = o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
+					}
 				}
 			}
 		}
 	}
 	for _, k := range components {
-		where, there := found[k.name]
-		if !there {
-			continue
-		}
 		level := change.OK
 		if k.advice != "" {
 			level = change.Warn
 		}
-		d.find(level, k.name, where+": "+k.effect, k.advice)
+		if where := found[k.name]; where != "" {
+			d.find(level, k.name, where+": "+k.effect, k.advice)
+		}
 	}
 	return nil
+}
+
+// spec is the part of a cluster's specification in kOps' state store (https://kops.sigs.k8s.io/cluster_spec/) that says
+// who can reach the API server.
+type spec struct {
+	Metadata struct{ Name string }
+	Spec     struct {
+		KubernetesAPIAccess []string `yaml:"kubernetesApiAccess"`
+		API                 struct {
+			Access       []string
+			LoadBalancer *struct{ Type string } `yaml:"loadBalancer"`
+		}
+	}
+}
+
+// privateReason says why a function outside the VPC cannot reach the API server; empty if it can, or if nothing is
+// known.
+func (s *spec) privateReason() string {
+	if s == nil {
+		return ""
+	}
+	access := slices.Concat(s.Spec.KubernetesAPIAccess, s.Spec.API.Access)
+	switch lb := s.Spec.API.LoadBalancer; {
+	case lb != nil && lb.Type == "Internal":
+		return "the API's load balancer is internal, by the state store"
+	case len(access) > 0 && !slices.Contains(access, "0.0.0.0/0"):
+		return "by the state store, the API allows only " + strings.Join(access, ", ") +
+			", and a function outside the VPC has no fixed address"
+	}
+	return ""
+}
+
+// Store is kOps' state store, as bucket or bucket/prefix.
+type Store string
+
+// read reads a cluster's specification; nil if there is no known store, or with a finding if it cannot be read.
+func (s Store) read(ctx context.Context, aws *awsadmin.Account, cluster string, d *Discovery) (*spec, error) {
+	if s == "" {
+		return nil, nil
+	}
+	bucket, prefix, _ := strings.Cut(string(s), "/")
+	key := strings.TrimPrefix(prefix+"/"+cluster+"/config", "/")
+	name := "s3://" + bucket + "/" + key
+	text, err := aws.Object(ctx, bucket, key)
+	advice := "whether the API server is reachable from outside the VPC is guessed by its address"
+	var read spec
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, err
+	case errors.Is(err, awsadmin.ErrDenied):
+		advice = "allow it; without it, " + advice
+	case err == nil && text == nil:
+		err = fmt.Errorf("%s no longer exists", name)
+	case err == nil:
+		if err = yaml.Unmarshal(text, &read); err != nil {
+			err = fmt.Errorf("parsing %s: %w", name, err)
+		}
+	}
+	if err != nil {
+		d.find(change.Warn, "state store", err.Error(), advice)
+		return nil, nil
+	}
+	if read.Metadata.Name != cluster {
+		return nil, fmt.Errorf("%s, which the cluster names as its state store, belongs to the cluster %q and not to %s",
+			name, read.Metadata.Name, cluster)
+	}
+	return &read, nil
 }

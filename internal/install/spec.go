@@ -1,75 +1,130 @@
 package install
 
 import (
-	"context"
+	"archive/zip"
+	"bytes"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
-	"github.com/castai/kops-spot/internal/awsadmin"
-	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/iam"
 )
 
-// spec is what the function has to know of a cluster's specification in kOps' state store
-// (https://kops.sigs.k8s.io/cluster_spec/).
-type spec struct {
-	Metadata struct{ Name string }
-	Spec     struct {
-		KubernetesAPIAccess []string `yaml:"kubernetesApiAccess"` // who may reach the API
-		API                 struct {
-			Access       []string
-			LoadBalancer *struct{ Type string } `yaml:"loadBalancer"`
-		}
-	}
+// Spec is what to deploy.
+type Spec struct {
+	iam.Values // without those of the function
+
+	Code       []byte            // the function's zip
+	Overrides  map[string]string // parameters of --set
+	Discovered map[string]string // parameters with a lower precedence than the stack's
+
+	// Refresh gives the discovered parameters precedence over the stack's.
+	Refresh bool
 }
 
-// why a function outside of the VPC cannot reach the API server by the specification; empty if it can.
-func (s spec) privateReason() string {
-	access := slices.Concat(s.Spec.KubernetesAPIAccess, s.Spec.API.Access)
-	switch lb := s.Spec.API.LoadBalancer; {
-	case lb != nil && lb.Type == "Internal":
-		return "the API's load balancer is internal, as the state store says"
-	case len(access) > 0 && !slices.Contains(access, "0.0.0.0/0"):
-		return "the API lets in " + strings.Join(access, ", ") + " alone, as the state store says, and a function outside of the VPC has no fixed address"
-	}
-	return ""
+// StackName returns the name of a cluster's stack.
+func StackName(cluster string) string { return iam.FunctionName(cluster) }
+
+// bucket returns the name of the bucket for the code of all functions in an account and region.
+func (w Spec) bucket() string { return "cast-kops-code-" + w.Account + "-" + w.Region }
+
+// folder returns the prefix of the keys of a cluster.
+func (w Spec) folder() string { return iam.Name(w.Cluster) + "/" }
+
+// key returns the key of the code. It contains a hash, so that CloudFormation sees a change of the code.
+func (w Spec) key() string {
+	sum := sha256.Sum256(w.Code)
+	return w.folder() + hex.EncodeToString(sum[:8]) + ".zip"
 }
 
-// Store is kOps' state store, as bucket or bucket/prefix.
-type Store string
+// bucketPolicy denies requests without TLS.
+func (w Spec) bucketPolicy() string {
+	on := "arn:" + w.Partition + ":s3:::" + w.bucket()
+	return `{"Version": "2012-10-17", "Statement": [{"Sid": "OverTLSAlone", "Effect": "Deny", "Principal": "*", ` +
+		`"Action": "s3:*", "Resource": ["` + on + `", "` + on + `/*"], ` +
+		`"Condition": {"Bool": {"aws:SecureTransport": "false"}}}]}`
+}
 
-// read reads a cluster's specification; nil if there is no store that is known, or it may not be read, which is told.
-func (s Store) read(ctx context.Context, aws *awsadmin.Account, cluster string, d *Discovery) (*spec, error) {
-	if s == "" {
-		return nil, nil
+// parameters returns the stack's parameters. The overrides have precedence over the stack's current values, and those
+// over the discovered ones, so that a stack keeps a value until somebody changes it.
+func (w Spec) parameters(t *Template, before map[string]string) map[string]string {
+	all, first, second := map[string]string{}, w.Discovered, before
+	if w.Refresh {
+		first, second = before, w.Discovered
 	}
-	bucket, prefix, _ := strings.Cut(string(s), "/")
-	key := strings.TrimPrefix(prefix+"/"+cluster+"/config", "/")
-	text, err := aws.Object(ctx, bucket, key)
-	const unread = "whether the API server is reachable from outside of the VPC is guessed by its address"
-	advice := unread
-	var read spec
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, err
-	case errors.Is(err, awsadmin.ErrDenied):
-		advice = "allow it, or know that " + unread
-	case err == nil && text == nil:
-		err = fmt.Errorf("there is no s3://%s/%s any more", bucket, key)
-	case err == nil:
-		if err = yaml.Unmarshal(text, &read); err != nil {
-			err = fmt.Errorf("s3://%s/%s: %w", bucket, key, err)
+	fixed := map[string]string{"Cluster": w.Cluster, "ShortName": iam.Name(w.Cluster)}
+	for _, from := range []map[string]string{first, second, w.Overrides, fixed} {
+		maps.Copy(all, from)
+	}
+	maps.DeleteFunc(all, func(name, value string) bool {
+		byDefault, known := t.Defaults[name]
+		_, given := w.Overrides[name]
+		return !given && (!known || byDefault != nil && *byDefault == value) // unknown: from an older template
+	})
+	return all
+}
+
+// keptParameters returns the names of discovered parameters for which the stack has another value.
+func (w Spec) keptParameters(before map[string]string) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(w.Discovered)) {
+		has, was := before[name]
+		if _, given := w.Overrides[name]; was && !given && !w.Refresh && has != w.Discovered[name] {
+			names = append(names, name)
 		}
 	}
+	return names
+}
+
+// ParseSet parses the values of --set: NAME=VALUE.
+func ParseSet(t *Template, set []string) (map[string]string, error) {
+	given := map[string]string{}
+	var errs []error
+	for _, one := range set {
+		name, value, ok := strings.Cut(one, "=")
+		_, known := t.Defaults[name]
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("--set %s: use NAME=VALUE", one))
+		case name == "Cluster" || name == "ShortName":
+			errs = append(errs, fmt.Errorf("--set %s: omit it: it follows from --cluster", name))
+		case !known:
+			errs = append(errs, fmt.Errorf("--set %s: unknown parameter: use one of %s", name,
+				strings.Join(slices.Sorted(maps.Keys(t.Defaults)), ", ")))
+		default:
+			given[name] = value
+		}
+	}
+	return given, errors.Join(errs...)
+}
+
+// CheckCode refuses a zip that Lambda would accept but could not run.
+func CheckCode(code []byte, architecture string) error {
+	r, err := zip.NewReader(bytes.NewReader(code), int64(len(code)))
 	if err != nil {
-		d.find(change.Warn, "state store", err.Error(), advice)
-		return nil, nil
+		return fmt.Errorf("the code is not a zip file: %w", err)
 	}
-	if read.Metadata.Name != cluster {
-		return nil, fmt.Errorf("s3://%s/%s, from which the cluster says that it was made, is of the cluster %q and not of %s", bucket, key, read.Metadata.Name, cluster)
+	f, err := r.Open("bootstrap")
+	if err != nil {
+		return errors.New("the code has no file bootstrap: build it with make dist")
 	}
-	return &read, nil
+	defer f.Close()
+	content, err := io.ReadAll(f)
+	if err != nil {
+		return fmt.Errorf("reading the code: %w", err)
+	}
+	program, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return fmt.Errorf("the code's bootstrap is not a Linux program: %w", err)
+	}
+	machines := map[string]elf.Machine{"arm64": elf.EM_AARCH64, "x86_64": elf.EM_X86_64}
+	if want, ok := machines[architecture]; ok && program.Machine != want {
+		return fmt.Errorf("the code is not built for Architecture=%s: change that with --set Architecture", architecture)
+	}
+	return nil
 }

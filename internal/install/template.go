@@ -11,27 +11,25 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A Template is the SAM template as far as whoever deploys it has to know it. What its parameters may be CloudFormation
-// says.
+// A Template is the part of the SAM template that a deployment needs. CloudFormation checks the values of parameters.
 type Template struct {
-	Defaults map[string]*string // of all parameters; nil for one that must be given
-	Events   []Event            // in the order of their names
+	Defaults map[string]*string // of all parameters; nil for a required one
+	Events   []Event            // ordered by name
 
 	text []byte
 }
 
-// An Event is a rule that has EventBridge invoke the function.
+// An Event is an EventBridge rule that invokes the function.
 type Event struct {
-	Name     string // what the rule's name ends with, after the dot: "spot-warning"
-	Switch   string // the parameter that enables and disables it
-	Pattern  any    // in JSON's terms; nil for a schedule
+	Name     string // the end of the rule's name: "spot-warning"
+	Switch   string // the parameter with its state
+	Pattern  any    // as decoded from JSON; nil for a schedule
 	Schedule bool
-	TargetID string // what the transform calls the rule's target
-	Age      int    // how long EventBridge tries to deliver an event, in seconds
+	TargetID string // as the SAM transform sets it
+	Age      int    // of an event, in seconds, when EventBridge stops retrying
 }
 
-// function is what matters of the template's AWS::Serverless::Function. CloudFormation's short forms, such as !Ref, are
-// read as what they are given.
+// function is an AWS::Serverless::Function. A short form such as !Ref decodes to its argument.
 type function struct {
 	Events map[string]struct {
 		Type       string `yaml:"Type"`
@@ -47,7 +45,7 @@ type function struct {
 	} `yaml:"Events"`
 }
 
-// ParseTemplate reads a template.
+// ParseTemplate parses the SAM template.
 func ParseTemplate(text []byte) (*Template, error) {
 	var document struct {
 		Parameters map[string]struct {
@@ -85,13 +83,13 @@ func ParseTemplate(text []byte) (*Template, error) {
 	return t, nil
 }
 
-// codeHere is the line of the template that says that the code is in its own directory.
+// codeHere is the line of the template with the local path of the code.
 const codeHere = "      CodeUri: .\n"
 
-// packaged is the template with the code's place put in, as `sam package` does.
+// packaged returns the template with the code's location in S3, like `sam package`.
 func (t *Template) packaged(bucket, key string) (string, error) {
 	if bytes.Count(t.text, []byte(codeHere)) != 1 {
-		return "", errors.New("the template does not say in one place where the code is")
+		return "", errors.New("the template must have CodeUri exactly once")
 	}
 	return strings.Replace(string(t.text), codeHere, "      CodeUri: s3://"+bucket+"/"+key+"\n", 1), nil
 }

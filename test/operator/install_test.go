@@ -66,7 +66,7 @@ func fromNothingToNothing(t *testing.T) {
 	w.isStill("without a yes", before)
 
 	// What is wrong is refused before anything is written: what a parameter may be, by CloudFormation.
-	const set, asked = "where a parameter is wrong, set it with --set NAME=VALUE and run this again", "cloudformation:CreateChangeSet"
+	const set, asked = "if a parameter is wrong, set it with --set NAME=VALUE and run this again", "cloudformation:CreateChangeSet"
 	for _, c := range []struct {
 		wrong   []string
 		says    []string
@@ -74,8 +74,8 @@ func fromNothingToNothing(t *testing.T) {
 	}{
 		{[]string{"--set", "Reserve=31s"}, []string{"Parameter Reserve failed to satisfy constraint: it is from 0s to 30s", set}, asked},
 		{[]string{"--set", "Rebalance=drain"}, []string{"RebalanceRule: set it to ENABLED", set}, asked},
-		{[]string{"--set", "Mood=act"}, []string{"--set Mood: there is no such parameter"}, ""},
-		{[]string{"--set", "Mode"}, []string{"--set Mode: it is NAME=VALUE"}, ""},
+		{[]string{"--set", "Mood=act"}, []string{"--set Mood: unknown parameter"}, ""},
+		{[]string{"--set", "Mode"}, []string{"--set Mode: use NAME=VALUE"}, ""},
 		{[]string{"--set", "Architecture=arm64"}, []string{"arm64"}, ""},
 		{[]string{"--code", "/none"}, []string{"/none"}, ""},
 	} {

@@ -50,7 +50,7 @@ func theStateStoreIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatalf("without a specification: %v\n%s", err, stderr)
 	}
-	says(is, "state store", "there is no s3://state-store-of-kops/kops/"+cluster+"/config", "guessed")
+	says(is, "state store", "s3://state-store-of-kops/kops/"+cluster+"/config no longer exists", "guessed")
 	put := func(text string) {
 		must(buckets.PutObject(t.Context(), &s3.PutObjectInput{Bucket: store, Key: key, Body: strings.NewReader(text)}))
 	}
@@ -58,13 +58,13 @@ func theStateStoreIsRead(t *testing.T) {
 	if is, stderr, err = before(); err != nil {
 		t.Fatalf("%v\n%s", err, stderr)
 	}
-	says(is, "network", "the API lets in 203.0.113.0/24 alone, as the state store says", "--set SubnetIds=… (the VPC has no private subnet")
+	says(is, "network", "by the state store, the API allows only 203.0.113.0/24", "--set SubnetIds=… (the VPC has no private subnet")
 	if _, stderr, err := w.command(installed("--set", "SubnetIds=subnet-0123456789abcdef0", "--set", "SecurityGroupIds=sg-0123456789abcdef0", "--yes")...); err == nil ||
 		!strings.Contains(stderr, "subnet subnet-0123456789abcdef0 is not in the cluster's VPC") {
 		t.Errorf("a subnet that is not there: %v\n%s", err, stderr)
 	}
 	put("metadata: {name: staging.example.com}\n")
-	if _, stderr, err := w.command(installed("--yes")...); err == nil || !strings.Contains(stderr, `is of the cluster "staging.example.com"`) {
+	if _, stderr, err := w.command(installed("--yes")...); err == nil || !strings.Contains(stderr, `belongs to the cluster "staging.example.com"`) {
 		t.Errorf("another cluster's specification: %v\n%s", err, stderr)
 	}
 }

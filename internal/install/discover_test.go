@@ -15,8 +15,8 @@ func TestWhoMayReachTheAPI(t *testing.T) {
 		"spec: {kubernetesApiAccess: [0.0.0.0/0, '::/0'], api: {loadBalancer: {type: Public}}}": "",
 		"spec: {api: {dns: {}}}":                          "",
 		"spec: {api: {loadBalancer: {type: Internal}}}":   "the API's load balancer is internal",
-		"spec: {kubernetesApiAccess: [203.0.113.0/24]}":   "lets in 203.0.113.0/24 alone",
-		"spec: {api: {access: [10.0.0.0/8, 1.2.3.4/32]}}": "lets in 10.0.0.0/8, 1.2.3.4/32 alone",
+		"spec: {kubernetesApiAccess: [203.0.113.0/24]}":   "allows only 203.0.113.0/24",
+		"spec: {api: {access: [10.0.0.0/8, 1.2.3.4/32]}}": "allows only 10.0.0.0/8, 1.2.3.4/32",
 	} {
 		var s spec
 		if err := yaml.Unmarshal([]byte(text), &s); err != nil {

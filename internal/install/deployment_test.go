@@ -145,9 +145,9 @@ func TestARollbackIsToldInPlainWords(t *testing.T) {
 		if !errors.As(err, &failed) {
 			t.Fatalf("%v", err)
 		}
-		want := "create CloudFormation stack cast-kops-prod-example-com-7405b025: CloudFormation could not make the stack " +
-			"cast-kops-prod-example-com-7405b025, and has taken away again what it had made, because\n" +
-			"  SpotHandlerFunction (AWS::X::Y): the role cannot be assumed\nmend that, and run this again"
+		want := "create CloudFormation stack cast-kops-prod-example-com-7405b025: creating stack " +
+			"cast-kops-prod-example-com-7405b025 failed and was rolled back, because\n" +
+			"  SpotHandlerFunction (AWS::X::Y): the role cannot be assumed\nfix that and run this again"
 		if err.Error() != want {
 			t.Errorf("it says\n%s\nwant\n%s", err, want)
 		}
@@ -177,10 +177,10 @@ func TestTheEndIsNotTakenForTheBeginning(t *testing.T) {
 // TestHowItEnded, of an update and of a removal.
 func TestHowItEnded(t *testing.T) {
 	for status, want := range map[string]string{
-		"UPDATE_ROLLBACK_COMPLETE": "has put it back as it was: the function runs as before",
+		"UPDATE_ROLLBACK_COMPLETE": "updating stack s failed and was rolled back: the function runs as before",
 		"UPDATE_ROLLBACK_FAILED":   "aws cloudformation continue-update-rollback",
-		"DELETE_FAILED":            "could not delete all of the stack",
-		"IMPORT_COMPLETE":          "has left the stack s as IMPORT_COMPLETE",
+		"DELETE_FAILED":            "deleting stack s failed",
+		"IMPORT_COMPLETE":          "has left stack s in IMPORT_COMPLETE",
 	} {
 		err := &FailedError{Stack: awsadmin.Stack{Name: "s", Status: status, Reason: "the reason"}}
 		if got := err.Error(); !strings.Contains(got, want) || !strings.Contains(got, "because\n  the reason\n") {
@@ -257,7 +257,7 @@ func TestABucketOfSomebodyElses(t *testing.T) {
 		s := &cloudFormation{owner: "terraform"}
 		r, _ := newRun(t, s)
 		p, err := r.Plan(t.Context())
-		if err != nil || p.Changes[0].Verb != change.Keep || !strings.Contains(p.Changes[0].Why, "somebody else has made it") {
+		if err != nil || p.Changes[0].Verb != change.Keep || !strings.Contains(p.Changes[0].Why, "somebody else has created it") {
 			t.Errorf("%v: %+v", err, p.Changes)
 		}
 		for _, c := range p.Changes {
@@ -306,7 +306,7 @@ func TestBadParametersAreRefused(t *testing.T) {
 		r, _ := newRun(t, &c.s)
 		_, err := r.Plan(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "CloudFormation refuses it: "+why+"\n") ||
-			!strings.HasSuffix(err.Error(), "--set NAME=VALUE and run this again; docs/stack.md says what each is for") {
+			!strings.HasSuffix(err.Error(), "--set NAME=VALUE and run this again; docs/stack.md describes the parameters") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := strings.Join(c.s.calls, " "); got != c.calls {
@@ -334,8 +334,8 @@ func TestParseSet(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	if _, err := ParseSet(template, []string{"Mode", "Mood=act", "ShortName=other-01234567"}); err == nil ||
-		!strings.Contains(err.Error(), "--set ShortName: it follows from the cluster") || !strings.Contains(err.Error(), "--set Mode: it is NAME=VALUE") ||
-		!strings.Contains(err.Error(), "there is no such parameter: there are AlarmTopicArn, ") {
+		!strings.Contains(err.Error(), "--set ShortName: omit it") || !strings.Contains(err.Error(), "--set Mode: use NAME=VALUE") ||
+		!strings.Contains(err.Error(), "unknown parameter: use one of AlarmTopicArn, ") {
 		t.Errorf("%v", err)
 	}
 }

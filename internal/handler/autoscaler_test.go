@@ -11,7 +11,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// autoscaler is a fake of CAST AI's autoscaler.
+// autoscaler is a fake spot.Autoscaler.
 type autoscaler struct {
 	errs   []error // of the next calls
 	events []string
@@ -27,7 +27,7 @@ func (a *autoscaler) Notify(_ context.Context, event, nodeID, providerID string)
 	return nil
 }
 
-// withAutoscaler makes the node one of CAST AI's. The next calls return errs.
+// withAutoscaler makes CAST AI manage the node. The next calls of the autoscaler return errs.
 func (w *world) withAutoscaler(errs ...error) *autoscaler {
 	a := &autoscaler{errs: errs}
 	w.handler.Autoscaler, w.handler.Policy.HasAutoscaler = a, true

@@ -127,7 +127,7 @@ func TestIgnoredStates(t *testing.T) {
 		{"stopping", "stopping"}, {"shutting-down", "shutting-down"},
 		{"terminated", "running"}, {"stopped", "running"}, {"stopped", "stopped"}, {"running", "running"},
 	} {
-		subtest(t, c.event+" event, "+c.state, func(w *world) {
+		subtest(t, c.event+" event, instance "+c.state, func(w *world) {
 			w.pod("web-1")
 			w.aws.SetState(instance, c.state)
 			w.handleEvent(w.stateChange(c.event), spot.Ignored)
@@ -224,7 +224,7 @@ func TestCleanupPreview(t *testing.T) {
 		{"stopping", "stopping", spot.Ignored, "is stopping"},
 		{"running", "running", spot.Ignored, "no node to uncordon"},
 	} {
-		subtest(t, c.event+" event, "+c.state, func(w *world) {
+		subtest(t, c.event+" event, instance "+c.state, func(w *world) {
 			w.powerOffWithPods(c.state)
 			out, err := w.handler.Preview(w.Context(), w.stateChange(c.event))
 			if err != nil || out.Result != c.want || !strings.Contains(out.Reason, c.reason) {

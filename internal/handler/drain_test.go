@@ -360,7 +360,7 @@ func (c hangingWebhook) Evict(ctx context.Context, p spot.Pod, grace time.Durati
 	if !strings.HasPrefix(p.Name, c.prefix) {
 		return c.Cluster.Evict(ctx, p, grace, exact)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 16*time.Second) // so that the last one would delay the force deletion
+	ctx, cancel := context.WithTimeout(ctx, 16*time.Second) // the last one would end after the force deletion is due
 	defer cancel()
 	<-ctx.Done()
 	return errors.New("no response")

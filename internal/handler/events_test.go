@@ -57,7 +57,8 @@ func TestEvents(t *testing.T) {
 	})
 }
 
-func TestNotDrainedEvent(t *testing.T) {
+// TestNoDrainedEvent checks that a node whose pods cannot be listed is not reported as drained.
+func TestNoDrainedEvent(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
 		w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Err: spot.Permanent(errors.New("403"))})

@@ -103,7 +103,7 @@ func TestUnconfiguredHook(t *testing.T) {
 	})
 }
 
-// TestNTHHook checks that the hook of aws-node-termination-handler is skipped if that handles the instance.
+// TestNTHHook checks that a hook of aws-node-termination-handler is skipped if the instance is managed by it.
 func TestNTHHook(t *testing.T) {
 	for managed, want := range map[bool]spot.Result{true: spot.Skipped, false: spot.Drained} {
 		withHook(t, 5*time.Minute, func(w *world, in spot.Interruption) {

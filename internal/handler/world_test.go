@@ -60,7 +60,7 @@ func newNode(name, instance string) spot.Node {
 	return spot.Node{Name: name, ProviderID: "aws:///us-east-1a/" + instance}
 }
 
-// renameNode replaces the interrupted node by one with another name.
+// renameNode gives the interrupted node another name.
 func (w *world) renameNode(name string) {
 	w.cluster.RemoveNode(instance)
 	w.cluster.AddNode(newNode(name, instance))
@@ -164,7 +164,7 @@ func (w *world) wantError(ctx context.Context, in spot.Interruption, parts ...st
 	}
 }
 
-// roundTrip checks that the JSON of an outcome is complete.
+// roundTrip checks that an outcome survives its JSON.
 func (w *world) roundTrip(out spot.Outcome) {
 	w.Helper()
 	b, err := json.Marshal(out)
@@ -207,7 +207,7 @@ func (w *world) wantSIGTERM(name string, after time.Duration) spottest.Terminati
 	return e
 }
 
-// wantAt checks a time, give or take a second.
+// wantAt checks a time to within a second.
 func (w *world) wantAt(what string, at time.Time, after time.Duration) {
 	w.Helper()
 	if got := at.Sub(w.event); got < after-time.Second || got > after+time.Second {

@@ -86,7 +86,7 @@ func TestRestore(t *testing.T) {
 		{name: "removed by somebody else", before: unchanged, since: func(n *spot.Node) {
 			n.Unschedulable, n.Taints, n.Labels = false, nil, nil
 		}, want: func(n spot.Node) bool { return len(n.Taints) == 0 && len(n.Labels) == 0 }},
-		{name: "time of the taint", before: unchanged, since: func(n *spot.Node) { n.Taints[2].TimeAdded = eventTime },
+		{name: "time added to the taint", before: unchanged, since: func(n *spot.Node) { n.Taints[2].TimeAdded = eventTime },
 			removed: all, want: func(n spot.Node) bool { return !hasTaint(n, drainingKey) }},
 		{name: "label and taint added", before: unchanged, since: func(n *spot.Node) {
 			n.Labels["new"] = "1"

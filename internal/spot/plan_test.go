@@ -40,7 +40,7 @@ func newTarget() spot.Target {
 	}
 }
 
-// labeled returns a change that sets the node's only label.
+// labeled returns a change that replaces the labels of the node.
 func labeled(key, value string) func(*spot.Target) {
 	return func(t *spot.Target) { t.Node.Labels = map[string]string{key: value} }
 }
@@ -55,7 +55,7 @@ func TestPlanResult(t *testing.T) {
 		want   spot.Result
 		reason string
 	}{
-		{name: "act"},
+		{name: "in time"},
 		{name: "event from the future", now: -60},
 		{name: "replay", event: func(in *spot.Interruption) { in.Replayed = true }, want: spot.Expired, reason: "replay"},
 		{name: "at the deadline", now: 120, want: spot.Expired, reason: "passed 0s ago; the instance is running"},
@@ -73,8 +73,8 @@ func TestPlanResult(t *testing.T) {
 		{name: "not found", target: func(t *spot.Target) {
 			*t = spot.Target{InstanceErr: fmt.Errorf("x: %w", spot.ErrNotFound)}
 		}, want: spot.OtherCluster},
-		{name: "node of an unknown instance", target: func(t *spot.Target) { t.Instance = nil }},
-		{name: "node of an instance with the tag of another cluster", target: func(t *spot.Target) { t.Instance = other }},
+		{name: "node, instance unknown", target: func(t *spot.Target) { t.Instance = nil }},
+		{name: "node, tag of another cluster", target: func(t *spot.Target) { t.Instance = other }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in, target := warning(spot.SpotTerminate), newTarget()

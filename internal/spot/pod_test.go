@@ -66,7 +66,7 @@ func TestRequest(t *testing.T) {
 		{name: "own grace period", own: 30, grace: 30},
 		{name: "cut to the time before the reserve", own: 300, grace: 115, exact: true},
 		{name: "cut to whole seconds", own: 300, now: 10.2, grace: 104, exact: true},
-		{name: "last moment for its own", own: 30, now: 85, grace: 30},
+		{name: "last moment for the own grace period", own: 30, now: 85, grace: 30},
 		{name: "just after the last moment", own: 30, now: 85.001, grace: 29, exact: true},
 		{name: "at least one second", own: 30, now: 119.5, grace: 1, exact: true},
 		{name: "at least one second, own is zero", own: 0, grace: 1},

@@ -152,7 +152,7 @@ func TestPropertyRestore(t *testing.T) {
 	for range iterations {
 		n := r.node()
 		got := n
-		for range 1 + r.IntN(3) { // several events
+		for range 1 + r.IntN(3) { // as for several events
 			got = spot.Cordon(got, warning(spot.SpotTerminate), spot.Plan{Deadline: eventTime, Drain: true})
 		}
 		if got = spot.Restore(got); !sameNode(got, n) {

@@ -4,5 +4,5 @@ package deploy
 
 import "embed"
 
-// code is what Lambda runs. `make dist` builds binaries that carry it, with the tag shipped.
+// code is empty. `make dist` builds binaries that contain the function's code, with the tag shipped.
 var code embed.FS

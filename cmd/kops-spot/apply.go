@@ -37,7 +37,8 @@ type proposal struct {
 	plan     change.Plan
 	apply    func(ctx context.Context) error
 	discard  func(ctx context.Context) error // called if the plan is not applied; may be nil
-	check    func(ctx context.Context, applied bool) (change.Findings, error)
+	check    func(ctx context.Context) (change.Findings, error)
+	always   bool // check also if there is nothing to change
 }
 
 // planAndApply shows the plan, asks for confirmation, applies it and checks the result.
@@ -62,7 +63,9 @@ func (c *console) planAndApply(ctx context.Context, env onboard.Environment, p p
 		}
 		result.Applied = true
 	}
-	result.Findings, err = p.check(ctx, result.Applied)
+	if result.Applied || p.always {
+		result.Findings, err = p.check(ctx)
+	}
 	return result, err
 }
 
@@ -76,12 +79,7 @@ func (c *console) applyOnboarding(ctx context.Context, r *onboard.Onboarding, qu
 	c.printTarget(r.Spec.Environment)
 	return c.planAndApply(ctx, r.Spec.Environment, proposal{question: question, plan: p.Changes,
 		apply: func(ctx context.Context) error { return r.Apply(ctx, p) },
-		check: func(ctx context.Context, applied bool) (change.Findings, error) {
-			if !applied {
-				return nil, nil
-			}
-			return r.Check(ctx, plan)
-		}})
+		check: func(ctx context.Context) (change.Findings, error) { return r.Check(ctx, plan) }})
 }
 
 // printTarget prints where the changes would be made, and as whom.
@@ -97,9 +95,9 @@ func withPermissionHint(err error) error {
 	return err
 }
 
-// export writes files to a directory and prints their paths. missing is a secret that they refer to and that does not
-// exist yet.
-func (c *console) export(dir string, files map[string][]byte, missing string) error {
+// export writes files to a directory and prints their paths. pending means that the cluster's token secret, which they
+// refer to, does not exist yet.
+func (c *console) export(dir string, files map[string][]byte, pending bool, cluster string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("creating the directory: %w: choose another with --export", err)
 	}
@@ -110,9 +108,9 @@ func (c *console) export(dir string, files map[string][]byte, missing string) er
 		}
 		fmt.Fprintln(c.stdout, path)
 	}
-	if missing != "" {
-		c.say(term.Mind, "the files refer to the secret %s, which does not exist yet; AWS chooses the end of its ARN (-AbCdEf in "+
-			"the files): create the secret and export again", missing)
+	if pending {
+		c.say(term.Mind, "the files refer to the secret %s, which does not exist yet; AWS chooses the end of its ARN "+
+			"(-AbCdEf in the files): create the secret and export again", onboard.TokenSecret(cluster))
 	}
 	return nil
 }

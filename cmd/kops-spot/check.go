@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -21,10 +22,11 @@ func checkCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check every link between an interruption notice and a drained node",
-		Long: "Check every link: rule, state, target, permission, function, role, network, authentication and RBAC, and let the\n" +
-			"function plan its response to a test warning. Nothing is changed. Fix the first failure first: later failures may\n" +
-			"be its consequences.\n\n" +
-			"With --pre, check before an installation what install would find and do.",
+		Long: `Check every link: rule, state, target, permission, function, role, network, authentication and RBAC,
+and let the function plan its response to a test warning. Nothing is changed. Fix the first failure first:
+later failures may be its consequences.
+
+With --pre, check before an installation what install would find and do.`,
 		Example: "  kops-spot check\n  kops-spot check --pre --set Mode=observe",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -75,10 +77,10 @@ func (c *console) checkBefore(ctx context.Context, o installOptions) error {
 		return err
 	}
 	env := d.env
-	found := append(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf(
-		"%s in account %s, region %s, VPC %s, as %s", env.Cluster, env.Account, env.Region, env.VPC, env.Caller)}}, d.found...)
-	found = append(found, change.Finding{Level: change.OK, Name: check.Authentication,
-		Detail: "login " + d.login.Login + ", as the role " + d.role})
+	found := slices.Concat(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf(
+		"%s in account %s, region %s, VPC %s, as %s", env.Cluster, env.Account, env.Region, env.VPC, env.Caller)}}, d.found,
+		change.Findings{{Level: change.OK, Name: check.Authentication,
+			Detail: "login " + d.login.Login + ", as the role " + d.role}})
 	if d.noCode != nil {
 		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: d.noCode.Error(),
 			Advice: "build it, or set its path with --code"})
@@ -91,14 +93,13 @@ func (c *console) checkBefore(ctx context.Context, o installOptions) error {
 	if err != nil {
 		return err
 	}
-	return c.printChecks(env, append(append(found, limits...), original...), "ready to install")
+	return c.printChecks(env, slices.Concat(found, limits, original), "ready to install")
 }
 
 // printChecks prints the findings and fails if one of them is a failure.
 func (c *console) printChecks(env onboard.Environment, found change.Findings, good string) error {
-	first := found.First()
 	result := checkResult{Cluster: env.Cluster, Account: env.Account, Region: env.Region,
-		OK: !found.Failed(), First: first, Findings: found}
+		OK: !found.Failed(), First: found.First(), Findings: found}
 	return c.conclude(result, found, good,
-		fmt.Errorf("check %s failed: fix it first, as described above, and check again", first))
+		fmt.Errorf("check %s failed: fix it first, as described above, and check again", result.First))
 }

@@ -88,7 +88,7 @@ func (c *console) ask(ctx context.Context, question string) error {
 		return nil
 	}
 	if !isTerminal(c.stdin) {
-		return errors.New("nothing was changed: stdin is not a terminal: review the plan above, then add --yes to apply it")
+		return errors.New("nothing was changed: stdin is not a terminal: review the plan above, then add --yes")
 	}
 	return c.answer(ctx, question)
 }

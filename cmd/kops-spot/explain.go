@@ -30,10 +30,11 @@ func explainCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain NODE|POD",
 		Short: "Explain what the function would do if an interruption notice came now",
-		Long: "Decide as the function would if EC2 interrupted the node's instance now, without changing anything.\n" +
-			"The output shows the deadline, the replacement and the plan for each pod.\n" +
-			"If the function's settings differ from the defaults, set them here too (KOPS_SPOT_FORCE and so on).\n\n" +
-			"NODE is the name of a node or the ID of its instance. POD is a pod on a node: NAMESPACE/NAME, or NAME with -n.",
+		Long: `Decide as the function would if EC2 interrupted the node's instance now, without changing anything.
+The output shows the deadline, the replacement and the plan for each pod. If the function's settings differ
+from the defaults, set them here too (KOPS_SPOT_FORCE and so on).
+
+NODE is the name of a node or the ID of its instance. POD is a pod on a node: NAMESPACE/NAME, or NAME with -n.`,
 		Example: "  kops-spot explain i-0a1b2c3d4e5f60718\n" +
 			"  kops-spot explain shop/payments-0\n" +
 			"  kops-spot explain i-0a1b2c3d4e5f60718 --event " + string(spot.Rebalance) + " --output json",
@@ -100,22 +101,21 @@ func (c *console) policy(cluster string) (p spot.Policy, from string, err error)
 
 // findSubject finds the node that the argument names. If the argument names a pod, pod is its namespace/name.
 func findSubject(ctx context.Context, k cluster, arg, namespace string) (n spot.Node, pod string, err error) {
-	switch inNamespace := strings.Count(arg, "/"); {
-	case namespace != "" && inNamespace == 0:
+	if pod = arg; namespace != "" && !strings.Contains(arg, "/") {
 		pod = namespace + "/" + arg
-	case inNamespace == 1 && (namespace == "" || strings.HasPrefix(arg, namespace+"/")):
-		pod = arg
-	case inNamespace > 0:
-		return n, "", fmt.Errorf("%s: name a pod as NAMESPACE/NAME, or as NAME with -n NAMESPACE", arg)
-	default:
+	}
+	in, name, isPod := strings.Cut(pod, "/")
+	switch {
+	case !isPod:
 		n, err = findNode(ctx, k, arg, "; to name a pod, use NAMESPACE/"+arg)
 		return n, "", err
+	case strings.Contains(name, "/") || namespace != "" && namespace != in:
+		return n, "", fmt.Errorf("%s: name a pod as NAMESPACE/NAME, or as NAME with -n NAMESPACE", arg)
 	}
-	namespace, name, _ := strings.Cut(pod, "/")
-	on, err := k.NodeOfPod(ctx, namespace, name)
+	on, err := k.NodeOfPod(ctx, in, name)
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		return n, "", fmt.Errorf("pod %s not found in %s: kubectl get pods -n %s lists the pods", pod, k.name, namespace)
+		return n, "", fmt.Errorf("pod %s not found in %s: kubectl get pods -n %s lists the pods", pod, k.name, in)
 	case err != nil:
 		return n, "", err
 	case on == "":

@@ -49,10 +49,11 @@ func installCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Deploy the function to the cluster's account and check it",
-		Long: "Discover how the function can reach the cluster, grant it access, and deploy it with CloudFormation, using the same\n" +
-			"template as sam deploy. The plan is shown before you confirm it. Existing resources are left unchanged. Safe to run\n" +
-			"again after an interruption. At the end, every link is checked.\n\n" +
-			"A stack keeps its parameters until you change them with --set or --refresh.",
+		Long: `Discover how the function can reach the cluster, grant it access, and deploy it with CloudFormation,
+using the same template as sam deploy. The plan is shown before you confirm it. Existing resources are left
+unchanged. Safe to run again after an interruption. At the end, every link is checked.
+
+A stack keeps its parameters until you change them with --set or --refresh.`,
 		Example: "  kops-spot install --set Mode=observe\n" +
 			"  kops-spot install --set NotifyEmail=people@example.com --yes",
 		Args: noArgs,
@@ -105,8 +106,8 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	if d.before, err = d.Parameters(ctx); err != nil {
 		return nil, err
 	}
-	subnets, groups := listOf(overrides["SubnetIds"]), listOf(overrides["SecurityGroupIds"])
-	if err := onboard.CheckVPC(ctx, at.account, at.env, subnets, groups); err != nil {
+	if err := onboard.CheckVPC(ctx, at.account, at.env, listOf(overrides["SubnetIds"]),
+		listOf(overrides["SecurityGroupIds"])); err != nil {
 		return nil, err
 	}
 	if err := d.chooseRole(ctx); err != nil {
@@ -122,8 +123,8 @@ func listOf(value string) []string {
 	return slices.DeleteFunc(strings.Split(value, ","), func(s string) bool { return s == "" })
 }
 
-// chooseRole sets the function's role: the one from --set, else the stack's, else the one that onboard created, else one
-// that the stack creates.
+// chooseRole sets the function's role: the one from --set, else the stack's, else the one that onboard created, else
+// one that the stack creates.
 func (d *deployment) chooseRole(ctx context.Context) error {
 	parameters := map[string]string{}
 	maps.Copy(parameters, d.before)
@@ -147,8 +148,8 @@ func (d *deployment) chooseRole(ctx context.Context) error {
 	return nil
 }
 
-// planAccess plans the changes that let the function authenticate to the cluster. If the user has set Login, only RBAC is
-// planned.
+// planAccess plans the changes that let the function authenticate to the cluster. If the user has set Login, it plans
+// only RBAC.
 func (d *deployment) planAccess(ctx context.Context) (err error) {
 	w, secret := &d.Spec, onboard.TokenSecret(d.env.Cluster)
 	login, given := w.Overrides["Login"]
@@ -170,8 +171,8 @@ func (d *deployment) planAccess(ctx context.Context) (err error) {
 	}
 	// Keep other secrets, such as the CAST AI key.
 	with := func(arns string) string {
-		others := slices.DeleteFunc(listOf(arns), func(s string) bool { return strings.Contains(s, ":secret:"+secret+"-") })
-		return strings.Join(append(others, d.login.SecretARN), ",")
+		isOurs := func(arn string) bool { return strings.Contains(arn, ":secret:"+secret+"-") }
+		return strings.Join(append(slices.DeleteFunc(listOf(arns), isOurs), d.login.SecretARN), ",")
 	}
 	w.Discovered["SecretArns"] = with(d.before["SecretArns"])
 	if arns := w.Overrides["SecretArns"]; arns != "" && !given {
@@ -208,11 +209,7 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 			return err
 		}
 		maps.Copy(files, d.access.Files)
-		missing := ""
-		if !d.login.Settled {
-			missing = onboard.TokenSecret(d.env.Cluster)
-		}
-		return c.export(o.export, files, missing)
+		return c.export(o.export, files, !d.login.Settled, d.env.Cluster)
 	}
 	if !d.login.Settled { // AWS chooses the end of the secret's ARN
 		d.ResolvePending = d.planAccess
@@ -220,13 +217,17 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	if d.stack, err = d.Plan(ctx); err != nil {
 		return err
 	}
-	if err := c.printDiscovery(d); err != nil {
+	c.printTarget(d.env)
+	if err := term.Findings(c.stderr, d.found, c.options(c.stderr)); err != nil {
 		return errors.Join(err, d.discard(context.WithoutCancel(ctx)))
+	}
+	for _, name := range d.stack.KeptParameters {
+		c.say(term.Mind, "%s keeps the stack's value, which differs from the discovered one: --refresh uses the discovered "+
+			"one, --set %s=VALUE yours", name, name)
 	}
 	result, err := c.planAndApply(ctx, d.env, proposal{question: "Apply these changes?",
 		plan:  slices.Concat(d.access.Changes, d.stack.Changes),
-		apply: d.apply, discard: d.discard,
-		check: func(ctx context.Context, _ bool) (change.Findings, error) { return d.checks(d.Template).Check(ctx) }})
+		apply: d.apply, discard: d.discard, check: d.checks(d.Template).Check, always: true})
 	if err != nil {
 		return err
 	}
@@ -235,18 +236,6 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 		mode = "it only observes; to let it act, run kops-spot install --set Mode=act"
 	}
 	return c.conclude(result, result.Findings, install.StackName(result.Cluster)+" is installed: "+mode, errUnfinished)
-}
-
-func (c *console) printDiscovery(d *deployment) error {
-	c.printTarget(d.env)
-	if err := term.Findings(c.stderr, d.found, c.options(c.stderr)); err != nil {
-		return err
-	}
-	for _, name := range d.stack.KeptParameters {
-		c.say(term.Mind, "%s keeps the stack's value, which differs from the discovered one: --refresh uses the discovered one, "+
-			"--set %s=VALUE yours", name, name)
-	}
-	return nil
 }
 
 // discard deletes the change set of the plan.
@@ -260,7 +249,7 @@ func (d *deployment) apply(ctx context.Context) error {
 	return d.Apply(ctx, d.stack)
 }
 
-// checks returns the checks of the cluster. Their test event is about an instance with a node, preferably a Spot instance.
+// checks returns the checks of the cluster. Their test event is about an instance with a node, a Spot instance if any.
 func (at session) checks(template *install.Template) check.Checks {
 	checks := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Instances: at.instances}
 	candidates := slices.DeleteFunc(slices.Clone(at.instances), func(i awsadmin.Instance) bool {
@@ -268,7 +257,9 @@ func (at session) checks(template *install.Template) check.Checks {
 	})
 	if len(candidates) > 0 {
 		rank := func(i awsadmin.Instance) string { return strconv.FormatBool(!i.Spot) + i.ID }
-		checks.Node = slices.MinFunc(candidates, func(a, b awsadmin.Instance) int { return cmp.Compare(rank(a), rank(b)) }).ID
+		checks.Node = slices.MinFunc(candidates, func(a, b awsadmin.Instance) int {
+			return cmp.Compare(rank(a), rank(b))
+		}).ID
 	}
 	return checks
 }
@@ -283,4 +274,95 @@ func (c *console) sayStep(e awsadmin.StackEvent) {
 	default:
 		c.say(term.Good, "%s  %s", e.LogicalID, status)
 	}
+}
+
+func uninstallCommand(c *console) *cobra.Command {
+	var flags awsFlags
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Remove what install created for a cluster",
+		Long: `Delete the CloudFormation stack with its queues and log, the function's code and secret, and its
+mapping and RBAC in the cluster. The plan is shown before you confirm it. Safe to run again after an
+interruption. If the function is in the VPC, run this before kops delete cluster.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.uninstall(cmd.Context(), flags) },
+	}
+	flags.register(cmd.Flags())
+	c.applyFlags(cmd.Flags())
+	return cmd
+}
+
+// removal is the state of one removal.
+type removal struct {
+	install *install.Deployment
+	onboard *onboard.Onboarding
+
+	stack    install.Removal
+	access   onboard.Plan
+	notEmpty error // why the bucket is kept
+}
+
+func (c *console) uninstall(ctx context.Context, flags awsFlags) error {
+	at, err := c.openSession(ctx, flags)
+	if err != nil {
+		return err
+	}
+	r := &removal{onboard: at.onboarding(onboard.Spec{}),
+		install: &install.Deployment{AWS: at.account, Spec: install.Spec{Values: at.env.Values}, Say: c.sayStep}}
+	plan, err := r.plan(ctx)
+	if err != nil {
+		return err
+	}
+	c.printTarget(at.env)
+	result, err := c.planAndApply(ctx, at.env,
+		proposal{question: "Delete these resources?", plan: plan, apply: r.apply, check: r.check})
+	if err != nil {
+		return err
+	}
+	done := fmt.Sprintf("uninstalled from %s; kept: the resources marked \"leave\" above", result.Cluster)
+	return c.conclude(result, result.Findings, done, errUnfinished)
+}
+
+// plan lists what to delete: the function, then its access, then its code.
+func (r *removal) plan(ctx context.Context) (plan change.Plan, err error) {
+	if r.stack, err = r.install.PlanRemoval(ctx); err != nil {
+		return nil, err
+	}
+	r.access, err = r.onboard.PlanAccessRemoval(ctx, r.stack.Role)
+	return slices.Concat(r.stack.Stack.Changes, r.access.Changes, r.stack.Code.Changes), err
+}
+
+// apply deletes everything except a bucket with other objects.
+func (r *removal) apply(ctx context.Context) error {
+	if err := r.install.Apply(ctx, r.stack.Stack); err != nil {
+		return err
+	}
+	if err := r.onboard.Apply(ctx, r.access); err != nil {
+		return err
+	}
+	err := r.install.Apply(ctx, r.stack.Code)
+	if errors.Is(err, awsadmin.ErrNotEmpty) {
+		r.notEmpty, err = err, nil
+	}
+	return err
+}
+
+// check reports what still exists.
+func (r *removal) check(ctx context.Context) (found change.Findings, err error) {
+	plan, err := r.plan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.notEmpty != nil {
+		found = append(found, change.Finding{Level: change.Warn, Name: install.KindBucket,
+			Detail: "kept: " + r.notEmpty.Error(),
+			Advice: "it contains other objects or older versions: empty it and run this again"})
+	}
+	for _, row := range plan {
+		if row.Changes() && (r.notEmpty == nil || row.Kind != install.KindBucket) {
+			found = append(found, change.Finding{Level: change.Fail, Name: row.Kind + " " + row.Name,
+				Detail: "still exists", Advice: "run this again"})
+		}
+	}
+	return found, nil
 }

@@ -30,11 +30,12 @@ func invokeCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invoke -e FILE",
 		Short: "Handle an event file locally (dry run unless --yes)",
-		Long: "Read an EventBridge event and show what the function would do with it now, using your own credentials.\n" +
-			"With --yes, do it: cordon and drain the node and replace its instance, as the function would. This can take until the\n" +
-			"deadline of the event.\n\n" +
-			"Use --now for an event from the past. If the function's settings differ from the defaults, set them here too\n" +
-			"(KOPS_SPOT_FORCE and so on).",
+		Long: `Read an EventBridge event and show what the function would do with it now, using your own
+credentials. With --yes, do it: cordon and drain the node and replace its instance, as the function would.
+This can take until the deadline of the event.
+
+Use --now for an event from the past. If the function's settings differ from the defaults, set them here too
+(KOPS_SPOT_FORCE and so on).`,
 		Example: "  kops-spot invoke -e events/spot-interruption.json\n" +
 			"  kops-spot invoke -e warning.json --now --output json",
 		Args: noArgs,
@@ -43,6 +44,7 @@ func invokeCommand(c *console) *cobra.Command {
 	f := cmd.Flags()
 	o.register(f)
 	f.StringVarP(&o.event, "event", "e", "", "The event `file`; - for standard input")
+	_ = cmd.MarkFlagRequired("event")
 	f.BoolVar(&o.now, "now", false, "Set the time of the event to now")
 	f.BoolVarP(&o.yes, "yes", "y", false, "Handle the event instead of a dry run")
 	return cmd
@@ -104,15 +106,9 @@ func (c *console) handleAll(ctx context.Context, o invokeOptions, all []spot.Int
 
 // readEvent reads the interruptions of an event.
 func (c *console) readEvent(o invokeOptions) ([]spot.Interruption, error) {
-	var text []byte
-	var err error
-	switch o.event {
-	case "":
-		return nil, errors.New("no event: set -e to a file such as events/spot-interruption.json, or to - for standard input")
-	case "-":
+	text, err := os.ReadFile(o.event)
+	if o.event == "-" {
 		text, err = io.ReadAll(c.stdin)
-	default:
-		text, err = os.ReadFile(o.event)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the event: %w", err)

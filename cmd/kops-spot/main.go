@@ -1,12 +1,15 @@
-// Command kops-spot installs and operates the function: it deploys and checks it, explains what it would do with a node,
-// and restores nodes that it cordoned. The function does not need it.
+// Command kops-spot installs and operates the function. The function does not need it.
 package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/spf13/cobra"
 
 	"github.com/castai/kops-spot/internal/term"
 )
@@ -21,4 +24,71 @@ func main() {
 		(&console{environ: os.Environ(), stderr: os.Stderr}).say(term.Bad, "%v", err)
 		os.Exit(1)
 	}
+}
+
+// run runs a command. environ has the form of os.Environ. Results go to stdout, messages to stderr. The caller prints
+// the error.
+func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	c := &console{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
+	// No custom templates: with them, the linker keeps every method of every client, and the binary triples.
+	root := &cobra.Command{
+		Use:   "kops-spot",
+		Short: "Drain the nodes of kOps clusters when EC2 reclaims Spot instances",
+		Long: `kops-spot installs and operates the AWS Lambda function that drains a node of a kOps cluster when EC2
+reclaims its Spot instance.`,
+		Version:           version,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if c.output != asText && c.output != asJSON {
+				return fmt.Errorf("invalid --output %q: use %s or %s", c.output, asText, asJSON)
+			}
+			return nil
+		},
+		Run: func(cmd *cobra.Command, args []string) { _ = cmd.Help() },
+	}
+	root.PersistentFlags().StringVarP(&c.output, "output", "o", asText, "Output `format`: "+asText+" or "+asJSON)
+	root.SetFlagErrorFunc(seeHelp)
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.AddCommand(
+		checkCommand(c),
+		explainCommand(c),
+		installCommand(c),
+		invokeCommand(c),
+		offboardCommand(c),
+		onboardCommand(c),
+		rehearseCommand(c),
+		restoreCommand(c),
+		statusCommand(c),
+		uninstallCommand(c),
+		&cobra.Command{
+			Use:   "version",
+			Short: "Print the version",
+			Args:  noArgs,
+			RunE: func(*cobra.Command, []string) error {
+				return c.printResult(map[string]string{"version": version}, func(w io.Writer, _ term.Options) error {
+					_, err := fmt.Fprintln(w, version)
+					return err
+				})
+			},
+		},
+	)
+	root.SetHelpCommand(&cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show the help of a command",
+		RunE: func(_ *cobra.Command, args []string) error { // cobra's own accepts unknown commands
+			cmd, _, err := root.Find(args)
+			if err != nil {
+				return err
+			}
+			cmd.InitDefaultHelpFlag()
+			cmd.InitDefaultVersionFlag()
+			return cmd.Help()
+		},
+	})
+	return root.ExecuteContext(ctx)
 }

@@ -27,12 +27,12 @@ func onboardCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "onboard",
 		Short: "Grant CAST AI and the function access to a cluster",
-		Long: "Create what CAST AI needs to manage a kOps cluster and what the function needs to drain its nodes: an IAM user with\n" +
-			"policies and an access key, the function's role, and the role's RBAC in the cluster.\n" +
-			"The plan is shown before you confirm it. Existing resources are left unchanged. Safe to run again after an\n" +
-			"interruption.\n\n" +
-			"The secret access key is stored in Secrets Manager, in a file, or (with CASTAI_API_TOKEN and CASTAI_API_URL) in the\n" +
-			"CAST AI console. It is not printed.",
+		Long: `Create what CAST AI needs to manage a kOps cluster and what the function needs to drain its nodes: an
+IAM user with policies and an access key, the function's role, and the role's RBAC in the cluster. The plan is
+shown before you confirm it. Existing resources are left unchanged. Safe to run again after an interruption.
+
+The secret access key is stored in Secrets Manager, in a file, or (with CASTAI_API_TOKEN and CASTAI_API_URL)
+in the CAST AI console. It is not printed.`,
 		Example: "  kops-spot onboard\n" +
 			"  kops-spot onboard --cluster prod.example.com --region eu-west-1 --yes --output json\n" +
 			"  kops-spot onboard --export onboard/",
@@ -46,7 +46,8 @@ func onboardCommand(c *console) *cobra.Command {
 	f.StringVar(&o.Permissions, "permissions", onboard.Least,
 		"Permissions of the function's role: "+onboard.Least+", or "+onboard.Guide+
 			" to also attach the AWS managed policies of the guide, which are not scoped to the cluster")
-	f.StringVar(&o.credentialsFile, "credentials-file", "", "Store the access key in this `file`, readable only by its owner")
+	f.StringVar(&o.credentialsFile, "credentials-file", "",
+		"Store the access key in this `file`, readable only by its owner")
 	f.BoolVar(&o.printCredentials, "print-credentials", false, "Also print the access key if one is created")
 	f.BoolVar(&o.RotateKey, "rotate-key", false, "Create and store a new access key, then delete the old one")
 	f.BoolVar(&o.UserIsMaster, "user-is-master", false,
@@ -57,7 +58,8 @@ func onboardCommand(c *console) *cobra.Command {
 	f.StringSliceVar(&o.Subnets, "subnets", nil, "Comma-separated `IDs` of the subnets, for a function in the VPC")
 	f.StringSliceVar(&o.SecurityGroups, "security-groups", nil,
 		"Comma-separated `IDs` of the security groups, for a function in the VPC")
-	f.BoolVar(&o.policy, "export-installer-policy", false, "Print the IAM policy that you need to run the installer, and exit")
+	f.BoolVar(&o.policy, "export-installer-policy", false,
+		"Print the IAM policy that you need to run the installer, and exit")
 	return cmd
 }
 
@@ -91,11 +93,8 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		if err != nil {
 			return err
 		}
-		missing := ""
-		if p.Files["token.yaml"] != nil && p.State.TokenSecret == nil {
-			missing = onboard.TokenSecret(at.env.Cluster)
-		}
-		return c.export(o.export, p.Files, missing)
+		pending := p.Files["token.yaml"] != nil && p.State.TokenSecret == nil
+		return c.export(o.export, p.Files, pending, at.env.Cluster)
 	}
 	if o.UserIsMaster {
 		c.say(term.Mind, "the user gets system:masters: its access key grants full access to the cluster")
@@ -104,19 +103,20 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	if err != nil {
 		return err
 	}
-	return c.finishOnboarding(ctx, r, o, result)
+	return c.finishOnboarding(ctx, r, o.printCredentials, result)
 }
 
-func (c *console) finishOnboarding(ctx context.Context, r *onboard.Onboarding, o onboardOptions, result applyResult) error {
+func (c *console) finishOnboarding(ctx context.Context, r *onboard.Onboarding, print bool, result applyResult) error {
 	done := result.Cluster + " is onboarded"
 	if r.Made != nil {
 		result.AccessKeyID = r.Made.ID
 		done += fmt.Sprintf("; access key %s is stored in %s", r.Made.ID, r.Spec.Store)
-		if o.printCredentials {
-			result.Credentials = r.Made
+	}
+	if print {
+		result.Credentials = r.Made
+		if r.Made == nil {
+			c.say(term.Mind, "no access key was created; read the secret of an existing key from its store")
 		}
-	} else if o.printCredentials {
-		c.say(term.Mind, "no access key was created; read the secret of an existing key from its store")
 	}
 	found, err := findOriginal(ctx, r.AWS)
 	if err != nil {
@@ -180,8 +180,8 @@ func (c *console) installerPolicy(ctx context.Context, s awsFlags) error {
 	if state, err := onboard.Inspect(ctx, at.account, at.ref.Cluster); err == nil {
 		v.FunctionRole = state.RoleName
 	} else {
-		c.say(term.Mind, "cannot determine the function's role (%v): the policy names %s; if another cluster of the account uses "+
-			"that role, replace it with %s", err, iam.FunctionRole, iam.FunctionRoleName(at.ref.Cluster))
+		c.say(term.Mind, "cannot determine the function's role (%v): the policy names %s; if another cluster of the account "+
+			"uses that role, replace it with %s", err, iam.FunctionRole, iam.FunctionRoleName(at.ref.Cluster))
 	}
 	text, err := iam.Render(iam.InstallerPolicy, v)
 	if err != nil {
@@ -189,4 +189,57 @@ func (c *console) installerPolicy(ctx context.Context, s awsFlags) error {
 	}
 	_, err = c.stdout.Write(text)
 	return err
+}
+
+type offboardOptions struct {
+	awsFlags
+	original bool
+}
+
+func offboardCommand(c *console) *cobra.Command {
+	var o offboardOptions
+	cmd := &cobra.Command{
+		Use:   "offboard",
+		Short: "Remove what onboard created for a cluster",
+		Long: `Remove the cluster's IAM user with its access keys, the function's role, their secrets, and their
+mappings and RBAC in the cluster. Resources that other clusters need or that somebody else created are kept
+and listed. The plan is shown before you confirm it. Safe to run again after an interruption.
+
+With --original, remove the function cast-ai-ec2-events-handler instead, which kops-spot replaces.`,
+		Example: "  kops-spot offboard\n  kops-spot offboard --original",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return withPermissionHint(c.offboard(cmd.Context(), o)) },
+	}
+	o.register(cmd.Flags())
+	c.applyFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&o.original, "original", false,
+		"Remove the function cast-ai-ec2-events-handler, its rules and its role, and nothing of kops-spot")
+	return cmd
+}
+
+func (c *console) offboard(ctx context.Context, o offboardOptions) error {
+	at, err := c.openSession(ctx, o.awsFlags)
+	if err != nil {
+		return err
+	}
+	r := at.onboarding(onboard.Spec{Store: onboard.InSecretsManager{Cluster: at.env.Cluster}})
+	plan, done := r.PlanRemoval, at.env.Cluster+" is offboarded"
+	if o.original {
+		plan = r.PlanOriginal
+		done = "removed the original function from " + at.env.Region + "; kept: the resources marked \"leave\" above"
+	}
+	result, err := c.applyOnboarding(ctx, r, "Delete these resources?", plan)
+	if err != nil {
+		return err
+	}
+	if !o.original {
+		found, err := findOriginal(ctx, r.AWS)
+		if err != nil {
+			return err
+		}
+		for _, f := range found {
+			c.say(term.Mind, "%s still exists: remove it with kops-spot offboard --original", f.Name)
+		}
+	}
+	return c.conclude(result, result.Findings, done, errUnfinished)
 }

@@ -19,8 +19,7 @@ import (
 type rehearseOptions struct {
 	kubeFlags
 	event, bus, function, logGroup string
-
-	wait time.Duration
+	wait                           time.Duration
 }
 
 // rehearsed are the event kinds that can be rehearsed.
@@ -31,10 +30,11 @@ func rehearseCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rehearse NODE",
 		Short: "Send a test interruption through EventBridge and show the outcome",
-		Long: "Send a test interruption of the node's instance through EventBridge and follow it to its outcome. This exercises\n" +
-			"every link: rule, permission, function, authentication and plan.\n\n" +
-			"By default the function only plans. With KOPS_SPOT_REHEARSALS=act it drains the node, never overrides a\n" +
-			"PodDisruptionBudget, requests no replacement, and restores the node afterwards.",
+		Long: `Send a test interruption of the node's instance through EventBridge and follow it to its outcome.
+This exercises every link: rule, permission, function, authentication and plan.
+
+By default the function only plans. With KOPS_SPOT_REHEARSALS=act it drains the node, never overrides a
+PodDisruptionBudget, requests no replacement, and restores the node afterwards.`,
 		Example: "  kops-spot rehearse i-0a1b2c3d4e5f60718",
 		Args:    oneArg,
 		RunE:    func(cmd *cobra.Command, args []string) error { return c.rehearse(cmd.Context(), o, args[0]) },
@@ -82,10 +82,11 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	if exists, err := client.HasLog(ctx, group); err != nil { // the outcome could not be read
 		return fmt.Errorf("nothing was sent: %w", err)
 	} else if !exists {
-		c.say(term.Mind, "log group %s does not exist yet: the function has never run, or has another name (--function)", group)
+		c.say(term.Mind, "log group %s does not exist yet: the function has never run, or has another name (--function)",
+			group)
 	}
-	c.say(term.Mind, "node %s of %s: sending a rehearsal of %s for its instance %s; the instance itself is not interrupted.\n"+
-		"The function only plans, or with KOPS_SPOT_REHEARSALS=act drains the node without overriding budgets",
+	c.say(term.Mind, "node %s of %s: sending a rehearsal of %s for its instance %s; the instance itself is not "+
+		"interrupted.\nThe function only plans, or with KOPS_SPOT_REHEARSALS=act drains the node without overriding budgets",
 		n.Name, k.name, kind, i.id)
 	if err := c.ask(ctx, "Send it?"); err != nil {
 		return err
@@ -133,10 +134,10 @@ func withChecklist(err error, group string) error {
 	if !errors.Is(err, rehearse.ErrNoOutcome) {
 		return err
 	}
-	return fmt.Errorf("%w. Check, in this order, that a rule of the bus is enabled and matches the source kops-spot.rehearsal; "+
-		"that its target is the function; that the function's policy allows EventBridge to invoke it; that the function was "+
-		"invoked and not throttled; and that this is its log (--function, --log-group) and the function can start and write it: "+
-		"aws logs tail %s --since 1h", err, group)
+	return fmt.Errorf("%w. Check, in this order, that a rule of the bus is enabled and matches the source "+
+		"kops-spot.rehearsal; that its target is the function; that the function's policy allows EventBridge to invoke it; "+
+		"that the function was invoked and not throttled; and that this is its log (--function, --log-group) and the "+
+		"function can start and write it: aws logs tail %s --since 1h", err, group)
 }
 
 func (c *console) printRehearsal(out spot.Outcome) error {

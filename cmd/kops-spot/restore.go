@@ -29,9 +29,11 @@ func restoreCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore NODE",
 		Short: "Restore a node cordoned by kops-spot",
-		Long: "Remove the cordon, taints and labels that the function applied to a node whose instance was not terminated. The node's\n" +
-			"annotations list what was applied. Anything that existed before or was changed since is kept.\n\n" +
-			"NODE is the name of a node or the ID of its instance.",
+		Long: `Remove the cordon, taints and labels that the function applied to a node whose instance was not
+terminated. The node's annotations list what was applied. Anything that existed before or was changed since is
+kept.
+
+NODE is the name of a node or the ID of its instance.`,
 		Example: "  kops-spot restore i-0a1b2c3d4e5f60718",
 		Args:    oneArg,
 		RunE:    func(cmd *cobra.Command, args []string) error { return c.restore(cmd.Context(), flags, args[0]) },
@@ -51,8 +53,9 @@ func (c *console) restore(ctx context.Context, flags kubeFlags, name string) err
 		return err
 	}
 	shown := spot.WhatRestoreRemoves(n)
-	result := restoreResult{Cluster: k.name, Node: n.Name, Restored: shown.Any(), Event: shown.Event, Deadline: shown.Deadline,
-		Removed: append([]string{}, shown.Removed...), Changed: shown.Changed, Unschedulable: n.Unschedulable}
+	result := restoreResult{Cluster: k.name, Node: n.Name, Restored: shown.Any(), Event: shown.Event,
+		Deadline: shown.Deadline, Removed: append([]string{}, shown.Removed...), Changed: shown.Changed,
+		Unschedulable: n.Unschedulable}
 	node := "node " + n.Name + " of " + k.name
 	if !shown.Any() {
 		return c.conclude(result, nil, node+" has nothing applied by kops-spot: nothing to restore"+otherCordon(n), nil)
@@ -76,7 +79,8 @@ func (c *console) restore(ctx context.Context, flags kubeFlags, name string) err
 	case err != nil:
 		return err
 	case other:
-		return fmt.Errorf("nothing was changed: node %s was cordoned for another event in the meantime: run this again", n.Name)
+		return fmt.Errorf("nothing was changed: node %s was cordoned for another event in the meantime: run this again",
+			n.Name)
 	}
 	result.Unschedulable = n.Unschedulable
 	err = c.conclude(result, nil, node+" restored"+otherCordon(n), nil)
@@ -85,8 +89,8 @@ func (c *console) restore(ctx context.Context, flags kubeFlags, name string) err
 		if i.region != "" {
 			region = " --region " + i.region
 		}
-		c.say(term.Mind, "AWS is unchanged: if the instance has these tags, it was detached from its Auto Scaling group, which "+
-			"launched a replacement:\naws ec2 describe-tags%s --filters Name=resource-id,Values=%s Name=key,Values=%s,%s",
+		c.say(term.Mind, "AWS is unchanged: if the instance has these tags, it was detached from its Auto Scaling group, "+
+			"which launched a replacement:\naws ec2 describe-tags%s --filters Name=resource-id,Values=%s Name=key,Values=%s,%s",
 			region, i.id, spot.TagDetached, spot.TagInterruptedAt)
 	}
 	return err

@@ -27,8 +27,8 @@ func statusCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the deployed function and the outcomes of recent interruptions",
-		Long: "Show the stack, the function, the result of the last self-check and the outcomes of recent interruptions from the\n" +
-			"function's log. Use kops-spot check to test the installation.",
+		Long: `Show the stack, the function, the result of the last self-check and the outcomes of recent
+interruptions from the function's log. Use kops-spot check to test the installation.`,
 		Example: "  kops-spot status --since 168h",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.status(cmd.Context(), o) },
@@ -53,7 +53,7 @@ type statusResult struct {
 	Mode     string         `json:"mode"`
 	Program  string         `json:"program,omitempty"` // the function's version, according to its last self-check
 	Ready    string         `json:"ready,omitempty"`   // the result of the last self-check
-	Checked  *time.Time     `json:"checked,omitempty"` // the time of the last self-check
+	Checked  time.Time      `json:"checked,omitzero"`  // the time of the last self-check
 	Outcomes []spot.Outcome `json:"outcomes"`          // newest first
 	Lookback spot.Seconds   `json:"lookback"`          // the outcomes are at most this old
 }
@@ -90,7 +90,7 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 		return err
 	}
 	if log.SelfCheck != nil {
-		s.Program, s.Ready, s.Checked = log.SelfCheck.Program, log.SelfCheck.Result, &log.SelfCheck.At
+		s.Program, s.Ready, s.Checked = log.SelfCheck.Program, log.SelfCheck.Result, log.Checked
 	}
 	s.Outcomes = log.Last(o.last)
 	return c.printResult(s, func(w io.Writer, o term.Options) error {
@@ -100,22 +100,19 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 
 // facts returns the rows of the text output.
 func (s statusResult) facts() [][]string {
-	version := cmp.Or(s.Program, "unknown: no self-check in the log")
-	if s.Program != "" && s.Program != s.CLI {
-		version += " (this kops-spot: " + s.CLI + ")"
-	}
+	version, selfCheck := "unknown", "none in the log"
 	stack := "none: the function was not created by kops-spot install or sam deploy"
 	if s.Stack != "" {
 		stack = s.Stack + " since " + term.Stamp(s.Since)
 	}
-	facts := [][]string{
+	if s.Ready != "" {
+		version, selfCheck = cmp.Or(s.Program, version), s.Ready+" at "+term.Stamp(s.Checked)
+	}
+	if version != s.CLI {
+		version += " (this kops-spot: " + s.CLI + ")"
+	}
+	return [][]string{
 		{"cluster", fmt.Sprintf("%s in account %s, region %s", s.Cluster, s.Account, s.Region)},
 		{"function", fmt.Sprintf("%s, %s, mode %s", s.Function, s.State, s.Mode)},
-		{"version", version},
-		{"stack", stack},
-	}
-	if s.Checked != nil {
-		facts = append(facts, []string{"self-check", s.Ready + " at " + term.Stamp(*s.Checked)})
-	}
-	return facts
+		{"version", version}, {"stack", stack}, {"self-check", selfCheck}}
 }

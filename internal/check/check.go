@@ -8,15 +8,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/install"
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 // Checks are the checks of one cluster's installation.
@@ -45,58 +47,51 @@ const (
 	Concurrency    = "concurrency"
 )
 
-// reinstall is the command that restores resources of the stack.
-const reinstall = "kops-spot install"
+const (
+	reinstall = "kops-spot install" // restores resources of the stack
+	disabled  = "DISABLED"          // the state of a rule
+)
 
 // checker is the state of one check.
 type checker struct {
 	Checks
 	name       string            // of the function
-	parameters map[string]string // of the stack, or the template's defaults if there is no stack
+	parameters map[string]string // of the stack
 	function   *awsadmin.Function
 	findings   change.Findings
 	self       *app.SelfCheck
 }
 
-func (c *checker) ok(link, format string, args ...any) { c.add(change.OK, link, "", format, args) }
-
-func (c *checker) warn(link, advice, format string, args ...any) {
-	c.add(change.Warn, link, advice, format, args)
+func (c *checker) add(level change.Level, link, advice, format string, args ...any) {
+	c.findings = append(c.findings,
+		change.Finding{Level: level, Name: link, Detail: fmt.Sprintf(format, args...), Advice: advice})
 }
 
 func (c *checker) fail(link, advice, format string, args ...any) {
-	c.add(change.Fail, link, advice, format, args)
-}
-
-func (c *checker) add(level change.Level, link, advice, format string, args []any) {
-	c.findings = append(c.findings,
-		change.Finding{Level: level, Name: link, Detail: fmt.Sprintf(format, args...), Advice: advice})
+	c.add(change.Fail, link, advice, format, args...)
 }
 
 // pass reports that a link is fine, unless there is a finding about it.
 func (c *checker) pass(link, format string, args ...any) {
 	if !slices.ContainsFunc(c.findings, func(f change.Finding) bool { return f.Name == link }) {
-		c.ok(link, format, args...)
+		c.add(change.OK, link, "", format, args...)
 	}
 }
 
 // skipped reports a link that cannot be checked before another one is fixed.
-func (c *checker) skipped(link, needs string) { c.warn(link, "", "skipped: needs %s", needs) }
+func (c *checker) skipped(link, needs string) {
+	c.add(change.Warn, link, "", "skipped: needs %s", needs)
+}
 
 // Check checks every link. It returns an error, with the findings so far, if a link cannot be checked.
 func (c Checks) Check(ctx context.Context) (change.Findings, error) {
-	now := &checker{Checks: c, name: iam.FunctionName(c.Values.Cluster), parameters: map[string]string{}}
-	for name, value := range c.Template.Defaults {
-		if value != nil {
-			now.parameters[name] = *value
-		}
-	}
+	now := &checker{Checks: c, name: iam.FunctionName(c.Values.Cluster)}
 	stack, err := c.AWS.Stack(ctx, now.name)
 	if err != nil {
 		return nil, err
 	}
 	if stack != nil {
-		maps.Copy(now.parameters, stack.Parameters)
+		now.parameters = stack.Parameters
 	}
 	if now.function, err = c.AWS.Function(ctx, now.name); err != nil {
 		return nil, err
@@ -118,32 +113,33 @@ func (c *checker) checkRules(ctx context.Context) error {
 	if c.function != nil {
 		policy, policyErr = c.AWS.FunctionPolicy(ctx, c.name)
 	}
-	var disabled []string
+	var off []string
 	function, region := c.Values.FunctionARN(), c.Values.Region
 	for _, e := range c.Template.Events {
-		name, state := iam.RuleName(c.Values.Cluster, e.Name), "ENABLED"
-		if c.parameters[e.Switch] == "DISABLED" {
-			state = "DISABLED"
+		name, state := iam.RuleName(c.Values.Cluster, e.Name), c.parameters[e.Switch]
+		if value := c.Template.Defaults[e.Switch]; state == "" && value != nil {
+			state = *value
 		}
 		rule, err := c.AWS.Rule(ctx, name)
 		switch {
 		case err != nil:
 			return err
-		case rule == nil && state == "ENABLED":
+		case rule == nil && state != disabled:
 			c.fail(Rule, "create it with "+reinstall, "rule %s does not exist", name)
 			continue
 		case rule == nil:
 			continue
 		case !e.Schedule && !awsadmin.SameDocument(rule.Pattern, pattern(e)):
 			c.fail(Rule, fmt.Sprintf("aws events put-rule --name %s --region %s --state %s --event-pattern '%s'",
-				name, region, state, pattern(e)), "the pattern of rule %s differs from the template's: %s", name, rule.Pattern)
+				name, region, cmp.Or(state, "ENABLED"), pattern(e)),
+				"the pattern of rule %s differs from the template's: %s", name, rule.Pattern)
 		}
 		switch {
 		case rule.Enabled:
-		case state == "ENABLED":
+		case state != disabled:
 			c.fail(State, "aws events enable-rule --name "+name+" --region "+region, "rule %s is disabled", name)
 		default:
-			disabled = append(disabled, e.Name)
+			off = append(off, e.Name)
 		}
 		if !slices.ContainsFunc(rule.Targets, func(t awsadmin.Target) bool { return t.ARN == function }) {
 			c.fail(Target, fmt.Sprintf(`aws events put-targets --rule %s --region %s --targets '[{"Id": "%s", "Arn": "%s", `+
@@ -159,11 +155,11 @@ func (c *checker) checkRules(ctx context.Context) error {
 	}
 	c.pass(Rule, "all %d rules exist and match the template", len(c.Template.Events))
 	switch {
-	case slices.Contains(disabled, "spot-warning"):
-		c.warn(State, reinstall+" --set SpotWarningRule=ENABLED",
+	case slices.Contains(off, "spot-warning"):
+		c.add(change.Warn, State, reinstall+" --set SpotWarningRule=ENABLED",
 			"SpotWarningRule is DISABLED: the function receives no Spot interruption warnings")
-	case len(disabled) > 0:
-		c.pass(State, "enabled, except those disabled by a parameter: %s", strings.Join(disabled, ", "))
+	case len(off) > 0:
+		c.pass(State, "enabled, except those disabled by a parameter: %s", strings.Join(off, ", "))
 	default:
 		c.pass(State, "enabled")
 	}
@@ -205,15 +201,14 @@ func allows(policy, rule string) bool {
 		if s.Effect != "Allow" || s.Action != "lambda:InvokeFunction" || principal["Service"] != "events.amazonaws.com" {
 			continue
 		}
-		if len(s.Condition) == 0 {
-			return true
-		}
+		matches := len(s.Condition) == 0
 		for _, values := range s.Condition {
 			for key, value := range values {
-				if strings.EqualFold(key, "AWS:SourceArn") && value == rule {
-					return true
-				}
+				matches = matches || strings.EqualFold(key, "AWS:SourceArn") && value == rule
 			}
+		}
+		if matches {
+			return true
 		}
 	}
 	return false
@@ -237,30 +232,203 @@ func (c *checker) checkFunction(ctx context.Context) error {
 		c.fail(Function, "aws lambda delete-function-concurrency --function-name "+c.name+" --region "+c.Values.Region,
 			"its reserved concurrency is 0, so it is never invoked")
 	default:
-		if assumable, err := c.checkRole(ctx, f.Role); err != nil || !assumable {
-			c.ok(Function, "it exists and is configured for this cluster")
-			return err
-		}
-		return c.selfCheck(ctx)
+		return c.checkRole(ctx, f.Role)
 	}
 	c.skipped(Role, Function)
 	return nil
 }
 
-// checkRole reports whether Lambda can assume the function's role.
-func (c *checker) checkRole(ctx context.Context, role string) (bool, error) {
+// checkRole checks whether Lambda can assume the function's role. If so, the function can check itself.
+func (c *checker) checkRole(ctx context.Context, role string) error {
 	services, err := c.AWS.Trusted(ctx, role)
 	switch {
 	case errors.Is(err, awsadmin.ErrNotFound):
 		c.fail(Role, "create it with kops-spot onboard, or use the stack's own with "+reinstall+" without FunctionRoleArn",
 			"role %s does not exist", role)
-	case err != nil:
-		return false, err
-	case !slices.Contains(services, "lambda.amazonaws.com"):
+	case err == nil && slices.Contains(services, "lambda.amazonaws.com"):
+		return c.selfCheck(ctx)
+	case err == nil:
 		c.fail(Role, "trust lambda.amazonaws.com in the role's trust policy, as in iam/trust.json",
 			"Lambda cannot assume the role %s", role)
+	default:
+		return err
+	}
+	c.pass(Function, "it exists and is configured for this cluster")
+	return nil
+}
+
+// selfCheck lets the function check what only it can see.
+func (c *checker) selfCheck(ctx context.Context) error {
+	event, err := eventbridge.EncodeSelfCheck(eventbridge.SyntheticEventID, c.Values.Account, c.Values.Region, time.Now())
+	if err != nil {
+		return err
+	}
+	var result app.SelfCheck
+	if ok, err := c.invoke(ctx, Function, event, &result); !ok {
+		return err
+	}
+	if result.Result == "" {
+		c.fail(Function, "deploy it again with "+reinstall,
+			"it does not support the self-check: it is another program or an old version")
+		return nil
+	}
+	c.self = &result
+	c.pass(Function, "running: version %s, mode %s, %s", cmp.Or(result.Program, "unknown"),
+		cmp.Or(c.function.Environment["KOPS_SPOT_MODE"], "unknown"), c.function.Architecture)
+	return nil
+}
+
+// invoke decodes the function's response to an event. If the function fails or Lambda cannot invoke it, for example
+// because of its role, network or concurrency, invoke reports a failure of the link and returns false.
+func (c *checker) invoke(ctx context.Context, link string, event []byte, result any) (ok bool, err error) {
+	response, failed, err := c.AWS.Invoke(ctx, c.name, event)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return false, err
+	case err != nil:
+		c.fail(link, "if the error is about your own permissions, allow lambda:InvokeFunction; otherwise, check the "+
+			"function's role, subnets and concurrency", "%v", err)
+	case failed:
+		var why struct{ ErrorMessage string }
+		_ = json.Unmarshal(response, &why) // without JSON, there is no message
+		c.fail(link, "see its log: aws logs tail "+iam.LogGroup(c.Values.Cluster)+" --since 10m --region "+c.Values.Region,
+			"it fails: %s", why.ErrorMessage)
+	case json.Unmarshal(response, result) != nil:
+		c.fail(link, "deploy it again with "+reinstall, "its response is unknown: it is another program or another version")
 	default:
 		return true, nil
 	}
 	return false, nil
+}
+
+// linkOf returns the link that a check of the function is about; empty if none.
+func linkOf(check string) string {
+	switch {
+	case check == "aws":
+		return Role
+	case check == "network":
+		return Network
+	case slices.Contains([]string{"authentication", "token", "ca", "castai key"}, check):
+		return Authentication
+	case strings.HasPrefix(check, "rbac"):
+		return RBAC
+	}
+	return ""
+}
+
+// checkInside reports the links that only the function can check.
+func (c *checker) checkInside(context.Context) error {
+	for _, l := range []struct{ name, good string }{
+		{Role, "Lambda can assume the role; EC2 and Auto Scaling are readable"},
+		{Network, "the function can connect to the API server"},
+		{Authentication, "the API server accepts the function's credentials"},
+		{RBAC, "the function has the required permissions in the cluster"},
+	} {
+		if c.self == nil {
+			if l.name != Role {
+				c.skipped(l.name, c.findings.First())
+			}
+			continue
+		}
+		for _, check := range c.self.Checks {
+			switch {
+			case check.OK || linkOf(check.Name) != l.name:
+			case check.Skipped, check.Name == "authentication" && c.findings.First() == Network:
+				c.skipped(l.name, c.findings.First())
+			default:
+				c.fail(l.name, check.Advice, "%s: %s", check.Name, check.Detail)
+			}
+		}
+		c.pass(l.name, "%s", l.good)
+	}
+	return nil
+}
+
+// preview lets the function plan its response to a test warning. It is skipped if the function would drain the node.
+func (c *checker) preview(ctx context.Context) error {
+	switch {
+	case c.findings.First() != "":
+		c.skipped(Preview, c.findings.First())
+		return nil
+	case c.Node == "":
+		c.add(change.Warn, Preview, "", "skipped: no instance of the cluster has a node")
+		return nil
+	case c.function.Environment["KOPS_SPOT_REHEARSALS"] == "act" && c.function.Environment["KOPS_SPOT_MODE"] != "observe":
+		c.add(change.Warn, Preview, "use kops-spot rehearse NODE",
+			"skipped: with Rehearsals=act, the function would drain the node")
+		return nil
+	}
+	event, err := eventbridge.Encode(spot.Interruption{Kind: spot.SpotTerminate, Instance: c.Node, Region: c.Values.Region,
+		Rehearsal: true, EventID: eventbridge.SyntheticEventID, Time: time.Now()})
+	if err != nil {
+		return err
+	}
+	var out spot.Outcome
+	if ok, err := c.invoke(ctx, Preview, event, &out); !ok {
+		return err
+	}
+	if out.Result != spot.Planned {
+		c.fail(Preview, "kops-spot explain "+c.Node+" shows the plan and its reasons",
+			"a test warning for %s: %s: %s", c.Node, out.Result, out.Reason)
+	}
+	plan := cmp.Or(out.Plan, &spot.PlanResult{})
+	c.pass(Preview, "a test warning for %s would drain node %s with %d pods", c.Node, out.Node, len(plan.Pods))
+	return nil
+}
+
+// outcomes checks whether the function's outcomes have destinations.
+func (c *checker) outcomes(ctx context.Context) error {
+	if c.function == nil {
+		c.skipped(Outcomes, Function)
+		return nil
+	}
+	success, failure, err := c.AWS.Destinations(ctx, c.name)
+	switch {
+	case err != nil:
+		return err
+	case success == "" || failure == "":
+		c.add(change.Warn, Outcomes, "the template sets both; aws lambda get-function-event-invoke-config --function-name "+
+			c.name+" shows the current ones", "outcomes or failures have no destination: they are only in the log")
+	default:
+		c.pass(Outcomes, "sent to %s, failures to %s", success, failure)
+	}
+	return nil
+}
+
+// CheckConcurrency checks the account's concurrency before the function exists.
+func (c Checks) CheckConcurrency(ctx context.Context) (change.Findings, error) {
+	now := &checker{Checks: c}
+	err := now.concurrency(ctx)
+	return now.findings, err
+}
+
+// concurrency compares the number of Spot instances, which EC2 can reclaim all at once, with the concurrency limit.
+func (c *checker) concurrency(ctx context.Context) error {
+	instances := 0
+	for _, i := range c.Instances {
+		if i.Spot && !i.Ended {
+			instances++
+		}
+	}
+	var limit int
+	var err error
+	what := "reserved concurrency of the function"
+	if c.function != nil && c.function.Reserved != nil {
+		limit = *c.function.Reserved
+	} else {
+		what = "unreserved concurrency of the account"
+		limit, err = c.AWS.Concurrency(ctx)
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case err != nil:
+		c.add(change.Warn, Concurrency, "", "%v", err)
+	case limit < instances:
+		c.add(change.Warn, Concurrency, "request more in Service Quotas (Lambda, concurrent executions), or reserve some "+
+			"with --set ReservedConcurrency=…", "%s: %d, less than the number of Spot instances: %d", what, limit, instances)
+	default:
+		c.pass(Concurrency, "%s: %d, for %d Spot instances", what, limit, instances)
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,16 +76,17 @@ func TestSkippedSelfChecks(t *testing.T) {
 	}
 }
 
-// TestCompareConcurrency: EC2 can reclaim all Spot instances at once.
-func TestCompareConcurrency(t *testing.T) {
-	for name, c := range map[string]struct {
-		limit, instances int
-		want             change.Level
-	}{"enough": {10, 10, change.OK}, "too few": {10, 11, change.Warn}} {
-		now := &checker{}
-		now.compare(c.limit, c.instances, "unreserved concurrency of the account")
-		if f := now.findings[0]; f.Level != c.want || f.Name != Concurrency || (f.Advice == "") != (c.want == change.OK) {
-			t.Errorf("%s: %+v", name, f)
+// TestConcurrency: EC2 can reclaim all Spot instances at once.
+func TestConcurrency(t *testing.T) {
+	for instances, want := range map[int]change.Level{10: change.OK, 11: change.Warn} {
+		now := &checker{function: &awsadmin.Function{Reserved: new(10)}}
+		now.Instances = append(slices.Repeat([]awsadmin.Instance{{Spot: true}}, instances),
+			awsadmin.Instance{Spot: true, Ended: true}, awsadmin.Instance{})
+		if err := now.concurrency(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if f := now.findings[0]; f.Level != want || f.Name != Concurrency || (f.Advice == "") != (want == change.OK) {
+			t.Errorf("%d instances: %+v", instances, f)
 		}
 	}
 }

@@ -24,9 +24,11 @@ var verbs = []struct {
 // Plan shows the changes, one per line, and a summary.
 func Plan(w io.Writer, plan change.Plan, o Options) error {
 	p := &page{color: o.Color}
+	indent := map[bool]string{true: "  "} // a part belongs to the row above it
+	colors := map[byte]color{'+': green, '-': red, ' ': faint}
 	verb, kind, name := len(change.Update), 0, 0
 	for _, c := range plan {
-		verb, kind, name = max(verb, len(c.Verb)), max(kind, len(indent(c))+len(c.Kind)), max(name, len(c.Name))
+		verb, kind, name = max(verb, len(c.Verb)), max(kind, len(indent[c.Part])+len(c.Kind)), max(name, len(c.Name))
 	}
 	signs := map[change.Verb]Mark{}
 	var sums []string
@@ -37,11 +39,11 @@ func Plan(w io.Writer, plan change.Plan, o Options) error {
 		}
 	}
 	for _, c := range plan {
-		m, in := signs[c.Verb], indent(c)
+		m, in := signs[c.Verb], indent[c.Part]
 		p.line("%s  %s %-*s %-*s  %-*s  %s",
 			in, p.paint(m.color, m.sign), verb, c.Verb, kind-len(in), c.Kind, name, c.Name, c.Why)
 		for _, line := range c.Diff {
-			p.line("      %s", p.paint(diffColor(line), line))
+			p.line("      %s", p.paint(colors[(line + " ")[0]], line))
 		}
 	}
 	if plan.Empty() {
@@ -49,24 +51,6 @@ func Plan(w io.Writer, plan change.Plan, o Options) error {
 	}
 	p.line("\n%s", strings.Join(sums, ", "))
 	return p.send(w, "the plan")
-}
-
-// indent returns the indentation of a part, which belongs to the row above it.
-func indent(c change.Change) string {
-	if c.Part {
-		return "  "
-	}
-	return ""
-}
-
-func diffColor(line string) color {
-	switch {
-	case strings.HasPrefix(line, "+"):
-		return green
-	case strings.HasPrefix(line, "-"):
-		return red
-	}
-	return faint
 }
 
 // Findings shows the findings of a check, each with its advice.

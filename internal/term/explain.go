@@ -1,6 +1,7 @@
 package term
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -25,6 +26,7 @@ type Explanation struct {
 // Explain shows the plan and its reasons.
 func Explain(w io.Writer, e Explanation, o Options) error {
 	p := &page{color: o.Color}
+	e.Outcome.Plan = cmp.Or(e.Outcome.Plan, &spot.PlanResult{})
 	switch {
 	case e.Outcome.Result != spot.Planned:
 		p.line("%s  nothing to do: %s", p.paint(yellow, subject(e.Outcome)), e.Outcome.Reason)
@@ -35,7 +37,7 @@ func Explain(w io.Writer, e Explanation, o Options) error {
 	default:
 		p.line("%s  would be cordoned and drained", p.paint(yellow, subject(e.Outcome)))
 		p.essentials(e)
-		p.plannedPods(pods(e.Outcome.Plan))
+		p.plannedPods(e.Outcome.Plan.Pods)
 	}
 	return p.send(w, "the explanation")
 }
@@ -49,10 +51,8 @@ func (p *page) essentials(e Explanation) {
 		{"event", fmt.Sprintf("%s: %s", out.Event.Kind, out.Event.Kind.Description())},
 	}
 	if out.Result == spot.Planned {
-		rows = append(rows, []string{"deadline", short(deadline(out)) + " after the event"})
-		if out.Plan != nil {
-			rows = append(rows, []string{"replacement", replacement(*out.Plan, e.NoAWS)})
-		}
+		rows = append(rows, []string{"deadline", short(deadline(out)) + " after the event"},
+			[]string{"replacement", replacement(*out.Plan, e.NoAWS)})
 	}
 	if a := e.Applied; a.Any() {
 		rows = append(rows, []string{"cordoned", "for event " + a.Event + ", deadline " + a.Deadline.Format(time.RFC3339)})
@@ -87,7 +87,7 @@ func policy(p spot.Policy, out spot.Outcome) string {
 	switch {
 	case p.Force == spot.ForceNever:
 		words = append(words, "never force-delete")
-	case slices.ContainsFunc(pods(out.Plan), func(p spot.PlannedPod) bool { return p.ForceAt != nil }):
+	case slices.ContainsFunc(out.Plan.Pods, func(p spot.PlannedPod) bool { return p.ForceAt != nil }):
 		words = append(words, "force-delete with a grace period of at most "+duration(p.ForceGrace))
 	}
 	words = append(words, "DaemonSet pods "+daemonSets[p.DaemonSets], fmt.Sprintf("%d parallel evictions", p.Parallel))
@@ -114,23 +114,13 @@ var actions = []struct {
 	{spot.PodSkip, faint, "would be skipped by rule"},
 }
 
-func pods(plan *spot.PlanResult) []spot.PlannedPod {
-	if plan == nil {
-		return nil
-	}
-	return plan.Pods
-}
-
 // plan shows the plan of a preview.
-func (p *page) plan(plan *spot.PlanResult) {
-	if plan == nil {
-		return
-	}
+func (p *page) plan(plan spot.PlanResult) {
 	p.line("")
 	if plan.Cordon {
 		p.line("  the node would be cordoned")
 	}
-	p.line("  replacement: %s", replacement(*plan, ""))
+	p.line("  replacement: %s", replacement(plan, ""))
 	p.plannedPods(plan.Pods)
 }
 
@@ -159,7 +149,7 @@ func (p *page) plannedPods(all []spot.PlannedPod) {
 
 // pod shows the plan for one pod in sentences.
 func (p *page) pod(e Explanation) {
-	for _, pod := range pods(e.Outcome.Plan) {
+	for _, pod := range e.Outcome.Plan.Pods {
 		if pod.Namespace+"/"+pod.Name != e.Pod {
 			continue
 		}
@@ -168,17 +158,16 @@ func (p *page) pod(e Explanation) {
 				p.line("%s  %s\n", p.paint(a.color, e.Pod), a.heading)
 			}
 		}
-		switch {
-		case pod.Action != spot.PodEvict:
+		if pod.Action != spot.PodEvict {
 			p.line("  %s", pod.Reason)
 			return
-		case pod.ForceAt == nil:
-			p.line("  evicted with a grace period of %s: %s", short(pod.GracePeriod), pod.Reason)
+		}
+		p.line("  evicted with a grace period of %s: %s", short(pod.GracePeriod), pod.Reason)
+		if pod.ForceAt == nil {
 			p.line("  if the eviction is refused until the deadline, the pod stays on the node")
 			return
 		}
 		left := deadline(e.Outcome) - *pod.ForceAt
-		p.line("  evicted with a grace period of %s: %s", short(pod.GracePeriod), pod.Reason)
 		p.line("  if the eviction is refused, it is retried; after %s, the pod is force-deleted with a grace period of %s,\n"+
 			"  %s before the deadline", short(*pod.ForceAt), short(left-spot.Seconds(e.Policy.Reserve.Seconds())), short(left))
 		return

@@ -142,18 +142,16 @@ func TestDecodeNoAction(t *testing.T) {
 		"a Spot warning from another service": {"spot-interruption-stop", as("aws.health", spotType), "no rule"},
 		"a lifecycle action from EC2": {"asg-terminate-lifecycle",
 			as("aws.ec2", "EC2 Instance-terminate Lifecycle Action"), "no rule"},
-		"a schedule of another name": {"self-check-schedule", as("aws.events", "Scheduled Something"),
-			"no rule"},
+		"a schedule with another name":           {"self-check-schedule", as("aws.events", "Scheduled Something"), "no rule"},
 		"a scheduled event from a custom source": {"self-check-schedule", as("com.example", "Scheduled Event"), "no rule"},
-		"a rehearsal by almost its name": {"spot-interruption-stop", as("kops-spot.rehearsals", spotType),
-			"no rule"},
+		"a rehearsal with a similar source":      {"spot-interruption-stop", as("kops-spot.rehearsals", spotType), "no rule"},
 		"a rehearsed lifecycle action": {"asg-terminate-lifecycle",
 			as("kops-spot.rehearsal", "EC2 Instance-terminate Lifecycle Action"), "rehearsals support only"},
 		"a rehearsed scheduled change": {"health-scheduled-change",
 			as("kops-spot.rehearsal", "AWS Health Event"), "rehearsals support only"},
 		"a rehearsed state change": {"state-change-terminated",
 			as("kops-spot.rehearsal", "EC2 Instance State-change Notification"), "rehearsals support only"},
-		"a rehearsal of nothing known": {"spot-interruption-stop", as("kops-spot.rehearsal", "Earthquake"),
+		"a rehearsal of an unknown type": {"spot-interruption-stop", as("kops-spot.rehearsal", "Earthquake"),
 			"rehearsals support only"},
 		"an instance that starts": {"state-change-pending", nil, "is starting"},
 	} {
@@ -176,11 +174,11 @@ func TestDecodeSelfChecks(t *testing.T) {
 		event []byte
 		id    string
 	}{
-		"by schedule":                {sample(t, "self-check-schedule"), "12345678-1234-1234-1234-123456789012"},
-		"by a person":                {sample(t, "self-check-asked"), "12345678-1234-1234-1234-123456789012"},
-		"what is encoded":            {asked, "by-hand"},
-		"a schedule's fixed input":   {[]byte(`{"source":"kops-spot.self-check","detail-type":"Self-check"}`), ""},
-		"one with a detail of sorts": {[]byte(`{"source":"kops-spot.self-check","detail-type":"any","id":"x","detail":"text"}`), "x"},
+		"by schedule":              {sample(t, "self-check-schedule"), "12345678-1234-1234-1234-123456789012"},
+		"by a person":              {sample(t, "self-check-asked"), "12345678-1234-1234-1234-123456789012"},
+		"an encoded one":           {asked, "by-hand"},
+		"a schedule's fixed input": {[]byte(`{"source":"kops-spot.self-check","detail-type":"Self-check"}`), ""},
+		"one with any detail":      {[]byte(`{"source":"kops-spot.self-check","detail-type":"any","id":"x","detail":"text"}`), "x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := decode(t, c.event); !got.SelfCheck || got.ID != c.id || got.Interruptions != nil {

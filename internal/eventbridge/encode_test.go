@@ -147,9 +147,8 @@ func TestEncodeErrors(t *testing.T) {
 		change func(*spot.Interruption)
 		want   string
 	}{
-		"a kind without an event": {"earthquake", func(*spot.Interruption) {},
-			`no event has the kind "earthquake"`},
-		"no kind": {"", func(*spot.Interruption) {}, "no event"},
+		"a kind without an event": {"earthquake", func(*spot.Interruption) {}, `no event has the kind "earthquake"`},
+		"no kind":                 {"", func(*spot.Interruption) {}, "no event"},
 		"a rehearsed lifecycle action": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Rehearsal = true },
 			"cannot rehearse the kind"},
 		"a rehearsed scheduled change": {spot.ScheduledChange, func(in *spot.Interruption) { in.Rehearsal = true },
@@ -158,8 +157,7 @@ func TestEncodeErrors(t *testing.T) {
 			"cannot rehearse the kind"},
 		"a change that never starts": {spot.ScheduledChange, func(in *spot.Interruption) { in.Start = time.Time{} },
 			"a start time"},
-		"a change to no state": {spot.StateChange, func(in *spot.Interruption) { in.State = "" },
-			`state is ""`},
+		"a change without a state": {spot.StateChange, func(in *spot.Interruption) { in.State = "" }, `state is ""`},
 		"an action without a hook": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Hook = "" },
 			"a hook (\"\")"},
 		"an action without a group": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Group = "" },

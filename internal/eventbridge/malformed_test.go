@@ -49,11 +49,10 @@ func TestDecodeRequiresEnvelope(t *testing.T) {
 		change func(event map[string]any)
 		want   string
 	}{
-		"no id":        {func(e map[string]any) { delete(e, "id") }, `"id" is missing`},
-		"no time":      {func(e map[string]any) { delete(e, "time") }, `"time"`},
-		"another time": {func(e map[string]any) { e["time"] = "Thu, 27 Aug 2026 13:19:03 GMT" }, `"time"`},
-		"a time of no year": {func(e map[string]any) { e["time"] = "0001-01-01T00:00:00Z" },
-			"year 1 is out of range"},
+		"no id":             {func(e map[string]any) { delete(e, "id") }, `"id" is missing`},
+		"no time":           {func(e map[string]any) { delete(e, "time") }, `"time"`},
+		"another time":      {func(e map[string]any) { e["time"] = "Thu, 27 Aug 2026 13:19:03 GMT" }, `"time"`},
+		"a time of no year": {func(e map[string]any) { e["time"] = "0001-01-01T00:00:00Z" }, "year 1 is out of range"},
 		"a time past the last": {func(e map[string]any) { e["time"] = "9999-12-31T23:59:59-23:59" },
 			"year 10000 is out of range"},
 		"no region":            {func(e map[string]any) { delete(e, "region") }, `"region"`},

@@ -53,12 +53,10 @@ func TestKubeconfigContexts(t *testing.T) {
 			in: Context{"dev", "dev.example.com"}},
 		"a context of a later file": {login: Kubeconfig{Files: []string{dev, two}, Context: "staging"},
 			server: "https://staging", in: Context{"staging", "staging.example.com"}},
-		"a missing context": {login: Kubeconfig{File: two, Context: "test"},
-			err: `context "test" does not exist`},
+		"a missing context":    {login: Kubeconfig{File: two, Context: "test"}, err: `context "test" does not exist`},
 		"a missing named file": {login: Kubeconfig{File: none}, err: "no such file"},
-		"no file": {login: Kubeconfig{Files: []string{none}},
-			err: "no kubeconfig found: set --kubeconfig"},
-		"an invalid file": {login: Kubeconfig{File: bad}, err: "reading the kubeconfig: "},
+		"no file":              {login: Kubeconfig{Files: []string{none}}, err: "no kubeconfig found: set --kubeconfig"},
+		"an invalid file":      {login: Kubeconfig{File: bad}, err: "reading the kubeconfig: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, in, err := c.login.LogIn("test")

@@ -119,8 +119,7 @@ func (c *Cluster) outOfService(node string) bool {
 // evictTainted acts as the taint eviction controller: a new NoExecute taint deletes the pods on the node.
 func (c *Cluster) evictTainted(n *spot.Node) {
 	evicting := slices.ContainsFunc(n.Taints, func(t spot.Taint) bool {
-		return t.Key == clusterOutOfService &&
-			t.Effect == "NoExecute"
+		return t.Key == clusterOutOfService && t.Effect == "NoExecute"
 	})
 	if evicting && !c.evicting[n.Name] {
 		for _, id := range slices.Sorted(maps.Keys(c.pods)) {

@@ -55,8 +55,7 @@ func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []s
 
 func (c *Cluster) attachmentOf(p *clusterPod) *clusterAttachment {
 	i := slices.IndexFunc(c.attachments, func(a *clusterAttachment) bool {
-		return a.volume == p.Volume &&
-			a.node == p.Node
+		return a.volume == p.Volume && a.node == p.Node
 	})
 	if i < 0 {
 		return nil

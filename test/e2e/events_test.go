@@ -115,9 +115,8 @@ var byDefault = map[string]struct {
 	"state-change-running":               {spot.Ignored, "DescribeInstances", "get nodes"},
 	"state-change-stopping":              {spot.Ignored, "", ""},
 	"state-change-shutting-down":         {spot.Ignored, "", ""},
-	"state-change-stopped": {spot.Ignored, "DescribeInstances",
-		"get nodes"}, // EC2 reports that it is running
-	"state-change-terminated": {spot.Ignored, "DescribeInstances", "get nodes"},
+	"state-change-stopped":               {spot.Ignored, "DescribeInstances", "get nodes"}, // EC2 reports that it is running
+	"state-change-terminated":            {spot.Ignored, "DescribeInstances", "get nodes"},
 }
 
 func TestEverySampleIsCovered(t *testing.T) {

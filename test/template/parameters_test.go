@@ -15,23 +15,21 @@ func TestDependentParameters(t *testing.T) {
 		given Parameters
 		names string // the parameter at the start of the message; empty if accepted
 	}{
-		"a log-in by IAM to nowhere": {Parameters{"Server": ""}, "Server"},
-		"a kubeconfig knows the server": {Parameters{"Server": "", "Login": "kubeconfig:/opt/kubeconfig"},
-			""},
+		"IAM authentication without a server":       {Parameters{"Server": ""}, "Server"},
+		"a kubeconfig without a server":             {Parameters{"Server": "", "Login": "kubeconfig:/opt/kubeconfig"}, ""},
 		"drained recommendations without the rule":  {Parameters{"Rebalance": "drain"}, "RebalanceRule"},
 		"cordoned recommendations without the rule": {Parameters{"Rebalance": "cordon"}, "RebalanceRule"},
 		"recommendations with the rule":             {Parameters{"Rebalance": "drain", "RebalanceRule": ruleIsOn}, ""},
 		"the rule alone, for CAST AI":               {Parameters{"RebalanceRule": ruleIsOn}, ""},
-		"announcements without the rule":            {Parameters{"ScheduledChange": "drain"}, "HealthRule"},
-		"announcements with the rule": {Parameters{"ScheduledChange": "drain", "HealthRule": ruleIsOn},
-			""},
-		"hooks without the rule":            {Parameters{"Hooks": "drain"}, "LifecycleRule"},
-		"hooks with the rule":               {Parameters{"Hooks": "drain", "LifecycleRule": ruleIsOn}, ""},
-		"CAST AI's key without its cluster": {Parameters{"CASTAIKey": "ssm:/k"}, "CASTAICluster"},
-		"CAST AI's cluster without the key": {Parameters{"CASTAICluster": castaiCluster}, "CASTAIKey"},
-		"CAST AI's URL alone":               {Parameters{"CASTAIURL": "https://api.eu.cast.ai"}, "CASTAIKey"},
-		"subnets without security groups":   {Parameters{"SubnetIds": "subnet-01234567"}, "SecurityGroupIds"},
-		"security groups without subnets":   {Parameters{"SecurityGroupIds": "sg-01234567"}, "SubnetIds"},
+		"scheduled changes without the rule":        {Parameters{"ScheduledChange": "drain"}, "HealthRule"},
+		"scheduled changes with the rule":           {Parameters{"ScheduledChange": "drain", "HealthRule": ruleIsOn}, ""},
+		"hooks without the rule":                    {Parameters{"Hooks": "drain"}, "LifecycleRule"},
+		"hooks with the rule":                       {Parameters{"Hooks": "drain", "LifecycleRule": ruleIsOn}, ""},
+		"CAST AI's key without its cluster":         {Parameters{"CASTAIKey": "ssm:/k"}, "CASTAICluster"},
+		"CAST AI's cluster without the key":         {Parameters{"CASTAICluster": castaiCluster}, "CASTAIKey"},
+		"CAST AI's URL alone":                       {Parameters{"CASTAIURL": "https://api.eu.cast.ai"}, "CASTAIKey"},
+		"subnets without security groups":           {Parameters{"SubnetIds": "subnet-01234567"}, "SecurityGroupIds"},
+		"security groups without subnets":           {Parameters{"SecurityGroupIds": "sg-01234567"}, "SubnetIds"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			why := shared.Templates[byDefault].Refuses(with(c.given))
@@ -80,13 +78,12 @@ func TestMalformedParameters(t *testing.T) {
 		"ReservedConcurrency": {good: []string{"0", "1", "1000"}, bad: []string{"-1", "all"}},
 		"LogRetentionDays":    {good: []string{"1", "30", "365"}, bad: []string{"0", "31"}},
 		"SelfCheckMinutes":    {good: []string{"5", "15", "60"}, bad: []string{"1", "0", "rate(15 minutes)"}},
-		"NotifyEmail": {good: []string{"", "people@example.com"},
-			bad: []string{"people", "a@b@c", "a b@c.d", "@c.d"}},
-		"AlarmTopicArn":      {good: []string{"", pager}, bad: []string{"pager", pager + ".fifo,", existingRole}},
-		"Alarms":             {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"true", ""}},
-		"DrainedLateSeconds": {good: []string{"30", "115", "120"}, bad: []string{"29", "121"}},
-		"Dashboard":          {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"yes"}},
-		"SpotWarningRule":    {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"enabled", "true", ""}},
+		"NotifyEmail":         {good: []string{"", "people@example.com"}, bad: []string{"people", "a@b@c", "a b@c.d", "@c.d"}},
+		"AlarmTopicArn":       {good: []string{"", pager}, bad: []string{"pager", pager + ".fifo,", existingRole}},
+		"Alarms":              {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"true", ""}},
+		"DrainedLateSeconds":  {good: []string{"30", "115", "120"}, bad: []string{"29", "121"}},
+		"Dashboard":           {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"yes"}},
+		"SpotWarningRule":     {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"enabled", "true", ""}},
 	} {
 		t.Run(parameter, func(t *testing.T) {
 			for _, value := range c.good {

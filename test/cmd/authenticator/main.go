@@ -17,8 +17,7 @@ import (
 
 func main() {
 	program.Main("authenticator", func(ctx context.Context) error {
-		return run(ctx, os.Args[1:], os.Stdin, os.Stdout,
-			os.Stderr)
+		return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	})
 }
 
@@ -26,8 +25,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags := flag.NewFlagSet("authenticator", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	file := flags.String("config", "", "JSON file that says how to run it")
-	untilEOF := flags.Bool("until-stdin-closes", false,
-		"also stop when standard input is closed")
+	untilEOF := flags.Bool("until-stdin-closes", false, "also stop when standard input is closed")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

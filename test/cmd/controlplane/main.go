@@ -18,8 +18,7 @@ import (
 
 func main() {
 	program.Main("controlplane", func(ctx context.Context) error {
-		return run(ctx, os.Args[1:], os.Stdin, os.Stdout,
-			os.Stderr)
+		return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	})
 }
 
@@ -36,8 +35,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		cfg.APIServerFlags = append(cfg.APIServerFlags, value)
 		return nil
 	})
-	untilEOF := flags.Bool("until-stdin-closes", false,
-		"also stop when standard input is closed")
+	untilEOF := flags.Bool("until-stdin-closes", false, "also stop when standard input is closed")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

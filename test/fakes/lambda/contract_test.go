@@ -53,8 +53,7 @@ func TestContract(t *testing.T) {
 		return res
 	}
 	t.Run("emulator", func(t *testing.T) {
-		testEmulator(t, bootstrap, filepath.Join(folder, "aws-lambda-rie"),
-			invoke)
+		testEmulator(t, bootstrap, filepath.Join(folder, "aws-lambda-rie"), invoke)
 	})
 
 	t.Run("log", func(t *testing.T) {

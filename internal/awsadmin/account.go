@@ -40,7 +40,6 @@ func New(cfg aws.Config) *Account {
 	}
 }
 
-// Region returns the region of the account's clients.
 func (a *Account) Region() string { return a.cfg.Region }
 
 // Caller is the identity behind the credentials.

@@ -97,16 +97,13 @@ func (e StackEvent) Failed() bool {
 	return strings.HasSuffix(e.Status, "_FAILED") && !strings.Contains(strings.ToLower(e.Reason), "cancelled")
 }
 
-// EventID identifies a StackEvent.
-type EventID string
-
 // LastEventID returns the ID of a stack's latest event; empty if it has none.
-func (a *Account) LastEventID(ctx context.Context, s Stack) (EventID, error) {
+func (a *Account) LastEventID(ctx context.Context, s Stack) (string, error) {
 	out, err := a.stacks.DescribeStackEvents(ctx, &cloudformation.DescribeStackEventsInput{StackName: &s.ID})
 	if err != nil || len(out.StackEvents) == 0 {
 		return "", translate("stack "+s.Name, err)
 	}
-	return EventID(aws.ToString(out.StackEvents[0].EventId)), nil
+	return aws.ToString(out.StackEvents[0].EventId), nil
 }
 
 const (
@@ -118,8 +115,8 @@ const (
 
 // Follow waits until the operation that began after an event has ended, and reports each event since. Without such an
 // event it waits until no operation is in progress. The operation may have failed: see the status of the result.
-func (a *Account) Follow(ctx context.Context, s Stack, after EventID, report func(StackEvent)) (Stack, error) {
-	seen, ended := map[EventID]bool{after: true}, after == ""
+func (a *Account) Follow(ctx context.Context, s Stack, after string, report func(StackEvent)) (Stack, error) {
+	seen, ended := map[string]bool{after: true}, after == ""
 	for began := time.Now(); ; {
 		now, err := a.Stack(ctx, s.ID)
 		if err != nil {
@@ -149,7 +146,7 @@ func (a *Account) Follow(ctx context.Context, s Stack, after EventID, report fun
 }
 
 // newEvents returns the events that are not in seen, oldest first, and adds them to it.
-func (a *Account) newEvents(ctx context.Context, s Stack, seen map[EventID]bool) (fresh []StackEvent, err error) {
+func (a *Account) newEvents(ctx context.Context, s Stack, seen map[string]bool) (fresh []StackEvent, err error) {
 	pages := cloudformation.NewDescribeStackEventsPaginator(a.stacks,
 		&cloudformation.DescribeStackEventsInput{StackName: &s.ID})
 	for more := true; more && pages.HasMorePages(); {
@@ -160,7 +157,7 @@ func (a *Account) newEvents(ctx context.Context, s Stack, seen map[EventID]bool)
 			return nil, translate("stack "+s.Name, err)
 		}
 		for _, e := range page.StackEvents {
-			id := EventID(aws.ToString(e.EventId))
+			id := aws.ToString(e.EventId)
 			if more = !seen[id]; !more {
 				break // CloudFormation returns the latest first
 			}
@@ -209,7 +206,11 @@ func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) 
 	kind := types.ChangeSetTypeCreate
 	if now != nil {
 		kind = types.ChangeSetTypeUpdate
-		if err := a.discardOld(ctx, *now); err != nil {
+		old, _, err := a.ChangeSets(ctx, *now)
+		for _, id := range old {
+			err = errors.Join(err, a.deleteChangeSet(ctx, *now, id))
+		}
+		if err != nil {
 			return ChangeSet{}, err
 		}
 	}
@@ -301,7 +302,7 @@ func (a *Account) Discard(ctx context.Context, p ChangeSet) error {
 	if err != nil || now == nil {
 		return err
 	}
-	others, err := a.OtherChangeSets(ctx, p.Stack)
+	_, others, err := a.ChangeSets(ctx, p.Stack)
 	if err != nil {
 		return err
 	}
@@ -311,14 +312,8 @@ func (a *Account) Discard(ctx context.Context, p ChangeSet) error {
 	return a.deleteChangeSet(ctx, p.Stack, p.ID)
 }
 
-// OtherChangeSets returns the names of a stack's pending change sets that are not ours.
-func (a *Account) OtherChangeSets(ctx context.Context, s Stack) (names []string, err error) {
-	_, names, err = a.changeSets(ctx, s)
-	return names, err
-}
-
-// changeSets lists pending change sets: ours by ID, others by name.
-func (a *Account) changeSets(ctx context.Context, s Stack) (ours, others []string, err error) {
+// ChangeSets lists the pending change sets of a stack: ours by ID, others by name.
+func (a *Account) ChangeSets(ctx context.Context, s Stack) (ours, others []string, err error) {
 	all, err := every(ctx, "stack "+s.Name, cloudformation.NewListChangeSetsPaginator(a.stacks,
 		&cloudformation.ListChangeSetsInput{StackName: &s.ID}),
 		func(p *cloudformation.ListChangeSetsOutput) []types.ChangeSetSummary { return p.Summaries }, itself)
@@ -338,13 +333,4 @@ func (a *Account) deleteChangeSet(ctx context.Context, s Stack, id string) error
 	in := &cloudformation.DeleteChangeSetInput{ChangeSetName: &id, StackName: &s.ID}
 	_, err := a.stacks.DeleteChangeSet(ctx, in)
 	return translate("stack "+s.Name, err)
-}
-
-// discardOld deletes the change sets that interrupted runs have left.
-func (a *Account) discardOld(ctx context.Context, s Stack) error {
-	ours, _, err := a.changeSets(ctx, s)
-	for _, id := range ours {
-		err = errors.Join(err, a.deleteChangeSet(ctx, s, id))
-	}
-	return err
 }

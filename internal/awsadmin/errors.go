@@ -15,6 +15,8 @@ var (
 	ErrNotEmpty = errors.New("the bucket is not empty")
 	ErrRefused  = errors.New("CloudFormation refuses it") // a template with its parameters
 	ErrNotFound = errors.New("not found")
+
+	errCredentials = errors.New("AWS does not accept the credentials")
 )
 
 // errorCodes are the error codes of all services by their meaning.
@@ -26,8 +28,6 @@ var errorCodes = map[error][]string{
 		"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidSignatureException", "IncompleteSignature",
 		"MissingAuthenticationToken"},
 }
-
-var errCredentials = errors.New("AWS does not accept the credentials")
 
 // translate adds the call and the resource to an error of the SDK, and what to do. A denial names the missing action.
 //

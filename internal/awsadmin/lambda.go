@@ -1,6 +1,7 @@
 package awsadmin
 
 import (
+	"cmp"
 	"context"
 	"path"
 
@@ -54,15 +55,13 @@ func (a *Account) Function(ctx context.Context, name string) (*Function, error) 
 	c := out.Configuration
 	f := &Function{Name: name, ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role)),
 		State: string(c.State), Reason: aws.ToString(c.StateReason),
-		Update: string(c.LastUpdateStatus), Problem: aws.ToString(c.LastUpdateStatusReason)}
-	if c.Environment != nil {
-		f.Environment = c.Environment.Variables
-	}
+		Update: string(c.LastUpdateStatus), Problem: aws.ToString(c.LastUpdateStatusReason),
+		Environment: cmp.Or(c.Environment, &types.EnvironmentResponse{}).Variables}
 	if len(c.Architectures) > 0 {
 		f.Architecture = string(c.Architectures[0])
 	}
-	if out.Concurrency != nil && out.Concurrency.ReservedConcurrentExecutions != nil {
-		f.Reserved = aws.Int(int(*out.Concurrency.ReservedConcurrentExecutions))
+	if c := out.Concurrency; c != nil && c.ReservedConcurrentExecutions != nil {
+		f.Reserved = aws.Int(int(*c.ReservedConcurrentExecutions))
 	}
 	return f, nil
 }
@@ -84,12 +83,8 @@ func (a *Account) Destinations(ctx context.Context, name string) (success, failu
 		return "", "", unlessNone(translate("function "+name, err))
 	}
 	if d := out.DestinationConfig; d != nil {
-		if d.OnSuccess != nil {
-			success = aws.ToString(d.OnSuccess.Destination)
-		}
-		if d.OnFailure != nil {
-			failure = aws.ToString(d.OnFailure.Destination)
-		}
+		success = aws.ToString(cmp.Or(d.OnSuccess, &types.OnSuccess{}).Destination)
+		failure = aws.ToString(cmp.Or(d.OnFailure, &types.OnFailure{}).Destination)
 	}
 	return success, failure, nil
 }
@@ -97,10 +92,10 @@ func (a *Account) Destinations(ctx context.Context, name string) (success, failu
 // Concurrency returns the account's unreserved concurrency.
 func (a *Account) Concurrency(ctx context.Context) (int, error) {
 	out, err := a.lambda.GetAccountSettings(ctx, &lambda.GetAccountSettingsInput{})
-	if err != nil || out.AccountLimit == nil {
+	if err != nil {
 		return 0, translate("", err)
 	}
-	return int(aws.ToInt32(out.AccountLimit.UnreservedConcurrentExecutions)), nil
+	return int(aws.ToInt32(cmp.Or(out.AccountLimit, &types.AccountLimit{}).UnreservedConcurrentExecutions)), nil
 }
 
 // Invoke invokes a function synchronously. payload is its result, or its error if it failed.

@@ -1,9 +1,13 @@
-// Package change is the installer's vocabulary: what it would change and why, and what a check has found.
+// Package change is the installer's vocabulary: the rows of a plan, their writes, and the findings of a check.
 package change
 
-import "slices"
+import (
+	"context"
+	"fmt"
+	"slices"
+)
 
-// Verb is what is done about a thing.
+// Verb is what a row does.
 type Verb string
 
 const (
@@ -16,46 +20,104 @@ const (
 	Detach     Verb = "detach"
 	Deactivate Verb = "deactivate"
 	Untag      Verb = "untag"
-	Keep       Verb = "keep"  // it is as it should be already
-	Leave      Verb = "leave" // it is not ours to touch, or must stay for somebody else
+	Keep       Verb = "keep"  // it is up to date
+	Leave      Verb = "leave" // it is not ours, or still needed
 )
 
-// Change is one row of a plan: what is done about one thing, and why. A row that changes something is one write.
+// Change is a row of a plan: what happens to one resource, and why. A row that changes something is one write.
 type Change struct {
 	Verb Verb   `json:"verb"`
-	Kind string `json:"kind"` // as its owner calls it: "IAM role", "ConfigMap"
+	Kind string `json:"kind"` // "IAM role", "ConfigMap"
 	Name string `json:"name"`
 	Why  string `json:"why,omitempty"`
 
-	// Part is what CloudFormation does in the one write of the row above that is no part.
+	// Part marks what CloudFormation does in the write of the last row that is not a part.
 	Part bool `json:"part,omitempty"`
 
-	// Diff is how an Update changes it: lines that begin with "+ ", "- " or two spaces.
+	// Diff has lines that begin with "+ ", "- " or two spaces.
 	Diff []string `json:"diff,omitempty"`
 }
 
-// Row is the row as an error names it.
+// Row returns the row for an error.
 func (c Change) Row() string { return string(c.Verb) + " " + c.Kind + " " + c.Name }
 
 // Changes reports whether the row changes anything.
 func (c Change) Changes() bool { return c.Verb != Keep && c.Verb != Leave }
 
-// Plan is the rows in the order in which they are carried out. A plan that was broken off is made anew from what is
-// there.
+// Plan is the rows in order. After an interruption, a new plan has the rest.
 type Plan []Change
 
 // Empty reports whether there is nothing to change.
-func (p Plan) Empty() bool {
-	return !slices.ContainsFunc(p, Change.Changes)
-}
+func (p Plan) Empty() bool { return !slices.ContainsFunc(p, Change.Changes) }
 
-// Count is how many rows have the verb.
-func (p Plan) Count(v Verb) int {
-	n := 0
+// Count returns the number of rows with the verb.
+func (p Plan) Count(v Verb) (n int) {
 	for _, c := range p {
 		if c.Verb == v {
 			n++
 		}
 	}
 	return n
+}
+
+// Step is a row with its write by a By.
+type Step[By any] struct {
+	Change
+	Write func(ctx context.Context, by By) error // nil if the row changes nothing
+}
+
+// Apply carries out the steps in order. An error names the row that failed.
+func Apply[By any](ctx context.Context, by By, steps []Step[By]) error {
+	for _, s := range steps {
+		if s.Write == nil {
+			continue
+		}
+		if err := s.Write(ctx, by); err != nil {
+			return fmt.Errorf("%s: %w", s.Row(), err)
+		}
+	}
+	return nil
+}
+
+// PlanOf returns the rows of the steps.
+func PlanOf[By any](steps []Step[By]) (plan Plan) {
+	for _, s := range steps {
+		plan = append(plan, s.Change)
+	}
+	return plan
+}
+
+// Level is the severity of a finding.
+type Level string
+
+const (
+	OK   Level = "ok"
+	Warn Level = "warn"
+	Fail Level = "fail"
+)
+
+// Finding is the result of one check.
+type Finding struct {
+	Level  Level  `json:"level"`
+	Name   string `json:"name"`             // of the check
+	Detail string `json:"detail"`           // the result
+	Advice string `json:"advice,omitempty"` // what to do; never empty for Fail
+}
+
+// Findings are in the order of the checks.
+type Findings []Finding
+
+// Failed reports whether a check has failed.
+func (f Findings) Failed() bool {
+	return slices.ContainsFunc(f, func(one Finding) bool { return one.Level == Fail })
+}
+
+// First returns the name of the first failed check, which may cause the later ones; empty for none.
+func (f Findings) First() string {
+	for _, one := range f {
+		if one.Level == Fail {
+			return one.Name
+		}
+	}
+	return ""
 }

@@ -6,8 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
@@ -66,21 +65,19 @@ func (s state) authenticator() (a authenticator, exists bool, err error) {
 	return a, true, nil
 }
 
-// podSpec returns the pod spec of a workload, which the API server has validated.
-func podSpec(workload object) (spec corev1.PodSpec) {
-	if workload == nil {
-		return spec
+// asDaemonSet converts an object that the API server has validated.
+func asDaemonSet(o object) (ds appsv1.DaemonSet) {
+	if o != nil {
+		_ = runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &ds)
 	}
-	fields, _, _ := unstructured.NestedMap(workload.Object, "spec", "template", "spec")
-	_ = runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &spec)
-	return spec
+	return ds
 }
 
 // flagsOf returns the values of all flags of a DaemonSet's containers, and of its environment variables as $NAME.
 func flagsOf(daemonSet object) map[string][]string {
 	short := map[string]string{"c": "config", "i": "cluster-id"}
 	flags := map[string][]string{}
-	for _, container := range podSpec(daemonSet).Containers {
+	for _, container := range asDaemonSet(daemonSet).Spec.Template.Spec.Containers {
 		args := slices.Concat(container.Command, container.Args)
 		for i, arg := range args {
 			name, value, inline := strings.Cut(arg, "=")
@@ -129,7 +126,8 @@ func stringsAt(v any, path ...string) (words []string) {
 // decides about the identity.
 func (s state) backend(a authenticator, exists bool, id Identity) (b Backend, why string, err error) {
 	if !exists {
-		return NoBackend, "the cluster has no DaemonSet " + authenticatorRef.fullName() + ", so it does not know IAM identities", nil
+		why = "the cluster has no DaemonSet " + authenticatorRef.fullName() + ", so it does not know IAM identities"
+		return NoBackend, why, nil
 	}
 	in := "the authenticator's backend mode is " + strings.Join(a.modes, ",")
 	var unusable []string

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/castai/kops-spot/internal/change"
@@ -95,7 +96,8 @@ func (l configMapBackend) decides(o object, id Identity) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(list.Content, func(n *yaml.Node) bool { return n.Value == id.account() }), nil
+	a, err := arn.Parse(id.ARN)
+	return slices.ContainsFunc(list.Content, func(n *yaml.Node) bool { return n.Value == a.AccountID }), err
 }
 
 // mutate adds and removes identities, and changes nothing else. It deletes a ConfigMap that is ours and otherwise
@@ -145,11 +147,12 @@ func (l configMapBackend) addIdentity(o object, n *ownership, id Identity) (rema
 		last := at[len(at)-1]
 		t := entries[last].diffAdd(id, n.of(arn))
 		n.keep(arn, t.ownedGroups)
+		in := p.name(l.ref)
 		if len(t.foreign) > 0 {
-			remarks = append(remarks, id.leave("somebody else has added %s in %s: it stays", t.foreignGroups(), p.name(l.ref)))
+			remarks = append(remarks, id.leave("somebody else has added %s in %s: it stays", t.foreignGroups(), in))
 		}
 		if len(at) > 1 {
-			remarks = append(remarks, id.leave("it has %d entries in %s: the authenticator uses the last one", len(at), p.name(l.ref)))
+			remarks = append(remarks, id.leave("it has %d entries in %s: the authenticator uses the last one", len(at), in))
 		}
 		if t.remove {
 			list.Content[last] = fresh

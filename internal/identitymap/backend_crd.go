@@ -47,20 +47,18 @@ func mutateCRD(r ref, id Identity, remove bool) mutateFunc {
 		groups, _, _ := unstructured.NestedStringSlice(now.Object, "spec", "groups")
 		was := entry{arn: stringAt(now, "spec", "arn"), username: stringAt(now, "spec", "username"), groups: groups}
 		var t entryDiff
-		var remarks change.Plan
+		so := "it stays"
 		if remove {
 			if t = was.diffRemove(id, n.of(was.arn)); t.remove {
 				return nil, nil, nil
 			}
-			t.ownedGroups = ownedGroups{}
-			remarks = change.Plan{id.leave("somebody else has added %s in %s: if nobody needs it, delete it", t.foreignGroups(), r)}
-		} else {
-			if t = was.diffAdd(id, n.of(was.arn)); t.remove {
-				set(next, id.Username, "spec", "username")
-			}
-			if len(t.foreign) > 0 {
-				remarks = change.Plan{id.leave("somebody else has added %s in %s: it stays", t.foreignGroups(), r)}
-			}
+			t.ownedGroups, so = ownedGroups{}, "if nobody needs it, delete it"
+		} else if t = was.diffAdd(id, n.of(was.arn)); t.remove {
+			set(next, id.Username, "spec", "username")
+		}
+		var remarks change.Plan
+		if remove || len(t.foreign) > 0 {
+			remarks = change.Plan{id.leave("somebody else has added %s in %s: %s", t.foreignGroups(), r, so)}
 		}
 		if t.remove || len(t.add)+len(t.drop) > 0 {
 			set(next, toAny(union(subtract(was.groups, t.drop), t.add)), "spec", "groups")

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/castai/kops-spot/internal/change"
@@ -49,7 +50,7 @@ func (p *Plan) addRollout(file ref, mutate mutateFunc, remove bool) {
 	if !remove {
 		s.keep = cmp.Or(rolloutStatus(daemonSet), "its pods have read the current file")
 	}
-	if stringAt(daemonSet, "spec", "updateStrategy", "type") == "OnDelete" {
+	if asDaemonSet(daemonSet).Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
 		s.then = nil
 		s.Why = "a pod reads the file only when it starts, and the update strategy is OnDelete: then delete the pods, " +
 			"one after another; while one restarts, IAM authentication at the API server beside it fails"
@@ -81,16 +82,12 @@ func waitForRollout(ctx context.Context, cluster dynamic.Interface) error {
 
 // rolloutStatus returns the progress of a rollout; empty if it is complete, or if there is no DaemonSet.
 func rolloutStatus(o object) string {
-	if o == nil {
-		return ""
-	}
-	if intAt(o, "status", "observedGeneration") < intAt(o, "metadata", "generation") {
+	ds := asDaemonSet(o)
+	switch is, want := ds.Status, ds.Status.DesiredNumberScheduled; {
+	case is.ObservedGeneration < ds.Generation:
 		return "the rollout has not started"
+	case is.UpdatedNumberScheduled < want || is.NumberAvailable < want:
+		return fmt.Sprintf("of %d pods, %d are updated and %d available", want, is.UpdatedNumberScheduled, is.NumberAvailable)
 	}
-	want := intAt(o, "status", "desiredNumberScheduled")
-	updated, serving := intAt(o, "status", "updatedNumberScheduled"), intAt(o, "status", "numberAvailable")
-	if updated >= want && serving >= want {
-		return ""
-	}
-	return fmt.Sprintf("of %d pods, %d are updated and %d available", want, updated, serving)
+	return ""
 }

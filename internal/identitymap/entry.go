@@ -101,14 +101,14 @@ func (t entryDiff) foreignGroups() string { return cmp.Or(strings.Join(t.foreign
 // unasked breaks what they have built. Only groups that we have added before and no longer want are removed.
 func (e entry) diffAdd(want Identity, owned *ownedGroups) (t entryDiff) {
 	var mine ownedGroups
+	t.add = subtract(want.Groups, e.groups)
+	other := subtract(e.groups, want.Groups)
 	if owned != nil {
 		mine = *owned
-	} else if e.username == want.Username && len(subtract(e.groups, want.Groups))+len(subtract(want.Groups, e.groups)) == 0 {
+	} else if e.username == want.Username && len(t.add)+len(other) == 0 {
 		mine = want.owned() // as we create it: only the annotation is lost
 	}
-	t.add = subtract(want.Groups, e.groups)
-	t.drop = subtract(intersect(mine.Groups, e.groups), want.Groups)
-	t.foreign = subtract(subtract(e.groups, mine.Groups), want.Groups)
+	t.drop, t.foreign = intersect(mine.Groups, other), subtract(other, mine.Groups)
 	t.ownedGroups = ownedGroups{Username: mine.Username, Groups: want.Groups}
 	if mine.Username == "" {
 		// Wanted groups that somebody else has added are not ours to remove later.
@@ -164,7 +164,7 @@ func ownershipOf(o object) (ownership, error) {
 		return n, nil
 	}
 	if err := json.Unmarshal([]byte(text), &n); err != nil {
-		return n, fmt.Errorf("reading the annotation %s: if nobody knows who has changed it, remove it: %w", annotationOwnership, err)
+		return n, fmt.Errorf("reading annotation %s: remove it if nobody knows who changed it: %w", annotationOwnership, err)
 	}
 	return n, nil
 }

@@ -4,6 +4,7 @@ package identitymap
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -102,15 +103,10 @@ func (id Identity) canonicalARN() string {
 	return head + id.ARN[strings.LastIndexByte(id.ARN, '/'):]
 }
 
-// account returns the AWS account of an identity.
-func (id Identity) account() string {
-	a, _ := arn.Parse(id.ARN)
-	return a.AccountID
-}
-
 // leave is the row that says what about an identity is not changed, and why.
 func (id Identity) leave(format string, args ...any) change.Change {
-	return change.Change{Verb: change.Leave, Kind: "IAM " + string(id.Kind), Name: id.ARN, Why: fmt.Sprintf(format, args...)}
+	why := fmt.Sprintf(format, args...)
+	return change.Change{Verb: change.Leave, Kind: "IAM " + string(id.Kind), Name: id.ARN, Why: why}
 }
 
 // export renders the objects that a plan writes, as files for --export. An entry for a list that others also edit goes
@@ -122,17 +118,12 @@ func (m Mapping) export(p Plan) (map[string][]byte, error) {
 		out := bytes.NewBuffer(append(files[name], head...))
 		encoder := yaml.NewEncoder(out)
 		encoder.SetIndent(2)
-		if err := encoder.Encode(v); err != nil {
-			failed = fmt.Errorf("writing %s: %w", name, err)
-		}
+		failed = errors.Join(failed, encoder.Encode(v))
 		files[name] = out.Bytes()
 	}
 	addNew := func(name string, mutate mutateFunc) {
 		o, _, err := mutate(nil)
-		if err != nil {
-			failed = err
-			return
-		}
+		failed = errors.Join(failed, err)
 		add(name, "---\n", o.Object)
 	}
 	for _, o := range m.manifests() {

@@ -3,7 +3,6 @@ package identitymap
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -68,7 +67,6 @@ func (m Mapping) decide(s state) (Plan, error) {
 	return p, p.err
 }
 
-// reasonRemoved is why entries of ours are removed.
 const reasonRemoved = "our entries are removed; the rest stays"
 
 // addConfigMap adds the edit of a ConfigMap, and a restart of the authenticator if it reads that only when it starts.
@@ -223,21 +221,16 @@ func (p *Plan) addEdit(s step) {
 	p.addRemarks(remarks...)
 }
 
-// Steps returns the plan's rows with their writes.
-func (p Plan) Steps() (steps []change.Step[dynamic.Interface]) {
+// Steps returns the plan's rows with their writes, for somebody who has access to the cluster.
+func Steps[By any](p Plan, cluster func(By) dynamic.Interface) (steps []change.Step[By]) {
 	for _, s := range p.steps {
-		one := change.Step[dynamic.Interface]{Change: s.Change}
+		one := change.Step[By]{Change: s.Change}
 		if s.Changes() {
-			one.Write = s.write
+			one.Write = func(ctx context.Context, by By) error { return s.write(ctx, cluster(by)) }
 		}
 		steps = append(steps, one)
 	}
 	return steps
-}
-
-// Apply carries out the plan. After an interruption, a new plan contains the rest.
-func (p Plan) Apply(ctx context.Context, cluster dynamic.Interface) error {
-	return change.Apply(ctx, cluster, p.Steps())
 }
 
 // TokenUID returns the UID of the ServiceAccount's token Secret; empty if there is none.
@@ -277,10 +270,7 @@ func flatten(v map[string]any, path string, into map[string]string) {
 		case string:
 			into[at] = value
 		default:
-			text, err := yaml.Marshal(value)
-			if err != nil {
-				text = []byte(fmt.Sprint(value))
-			}
+			text, _ := yaml.Marshal(value) // JSON values never fail
 			into[at] = string(text)
 		}
 	}

@@ -95,7 +95,6 @@ func (m manifests) creates(err error) bool {
 	})
 }
 
-// addManifests adds the rows of the manifests.
 func (p *Plan) addManifests(m manifests) {
 	for _, o := range m {
 		s := step{ref: refOf(o), manifest: o, Change: change.Change{Why: "the function's permissions in the cluster"}}

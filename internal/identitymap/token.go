@@ -27,14 +27,15 @@ const (
 
 // mutateToken creates a Secret into which Kubernetes puts a token of the function's ServiceAccount that never expires.
 func mutateToken(now object) (object, change.Plan, error) {
+	owner := []string{"metadata", "annotations", annotationOwner}
 	switch {
 	case now == nil:
 		next := tokenRef.empty()
 		set(next, managedBy, "metadata", "labels", labelManagedBy)
-		set(next, serviceAccount, "metadata", "annotations", annotationOwner)
+		set(next, serviceAccount, owner...)
 		set(next, secretType, "type")
 		return next, nil, nil
-	case stringAt(now, "type") != secretType || stringAt(now, "metadata", "annotations", annotationOwner) != serviceAccount:
+	case stringAt(now, "type") != secretType || stringAt(now, owner...) != serviceAccount:
 		return nil, nil, fmt.Errorf("%s is not a token of the ServiceAccount %s: "+
 			"if nobody needs it, delete it and run this again", tokenRef, serviceAccount)
 	}

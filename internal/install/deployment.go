@@ -58,7 +58,6 @@ func (p *Plan) addCall(verb change.Verb, kind, name, why string, c awsadmin.Call
 // Apply carries out a plan, and waits for CloudFormation. A rollback is a *FailedError.
 func (r *Deployment) Apply(ctx context.Context, p Plan) error { return change.Apply(ctx, r, p.steps) }
 
-// Kinds of rows.
 const (
 	KindBucket = "S3 bucket"
 	kindCode   = "S3 object"
@@ -145,7 +144,7 @@ func (r *Deployment) currentStack(ctx context.Context) (*awsadmin.Stack, error) 
 	if err != nil || now == nil || !now.InReview() {
 		return now, err
 	}
-	others, err := r.AWS.OtherChangeSets(ctx, *now)
+	_, others, err := r.AWS.ChangeSets(ctx, *now)
 	if err != nil {
 		return nil, err
 	}
@@ -359,7 +358,6 @@ type Removal struct {
 	Stack, Code Plan
 }
 
-// PlanRemoval returns what to delete.
 func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	s, err := r.waitForStack(ctx)
 	if err != nil {

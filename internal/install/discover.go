@@ -80,8 +80,8 @@ func (d *Discovery) endpoint(login *rest.Config, host string) error {
 	}
 	switch {
 	case login.Insecure:
-		d.find(change.Warn, "endpoint", login.Host+"; the kubeconfig sets insecure-skip-tls-verify, but the function verifies "+
-			"the certificate", "--set CA=… with the cluster's CA certificates in base64, unless the certificate is public")
+		d.find(change.Warn, "endpoint", login.Host+"; the kubeconfig sets insecure-skip-tls-verify, but the function "+
+			"verifies the certificate", "--set CA=… with the cluster's CA certificates in base64, unless it is public")
 	case len(ca) == 0:
 		d.Parameters["CA"], d.Parameters["TLSServerName"] = "", ""
 		d.find(change.OK, "endpoint", login.Host+" (public certificate)", "")
@@ -121,7 +121,8 @@ func (d *Discovery) network(ctx context.Context, s Site, host string) error {
 	if err != nil {
 		return err
 	}
-	d.find(change.Warn, "network", why, "put the function into the VPC: --set SubnetIds="+strings.Join(candidates(subnets), ",")+
+	ids := strings.Join(candidates(subnets), ",")
+	d.find(change.Warn, "network", why, "put the function into the VPC: --set SubnetIds="+ids+
 		" --set SecurityGroupIds=… with a new group that the API's load balancer allows: see docs/install.md")
 	return nil
 }
@@ -165,7 +166,7 @@ func (d *Discovery) version(ctx context.Context, login *rest.Config) error {
 	}
 	v := info.GitVersion
 	if tooOld(v) {
-		return fmt.Errorf("unsupported Kubernetes version %s: upgrade the cluster to %s or later, which has policy/v1", v, oldest)
+		return fmt.Errorf("unsupported Kubernetes version %s: upgrade the cluster to %s or later, for policy/v1", v, oldest)
 	}
 	d.find(change.OK, "kubernetes", v, "")
 	return nil

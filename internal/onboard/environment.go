@@ -156,14 +156,11 @@ func mismatchError(g Environment, m ClusterRef, node NodeInstance, tagged, found
 		m.Context, m.Cluster, node.Node, node.ID, g.Caller, g.Account, g.Region, advice)
 }
 
-// Profiles is what NodeRoles calls.
-type Profiles interface {
-	RolesOfProfile(ctx context.Context, profile string) ([]string, error)
-}
-
 // NodeRoles returns the roles of the cluster's workers. It omits those of the control plane: whoever can pass one of
 // them to an instance controls the cluster.
-func NodeRoles(ctx context.Context, aws Profiles, instances []awsadmin.Instance) (roles []string, err error) {
+func NodeRoles(ctx context.Context, aws interface {
+	RolesOfProfile(ctx context.Context, profile string) ([]string, error)
+}, instances []awsadmin.Instance) (roles []string, err error) {
 	workers, others := []string{}, []string{""}
 	for _, i := range instances {
 		switch {

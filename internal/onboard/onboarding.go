@@ -94,15 +94,8 @@ func (r *Onboarding) Plan(ctx context.Context) (Plan, error) {
 	return newPlan(s, steps, files), err
 }
 
-func clusterSteps(plan identitymap.Plan) (steps []step) {
-	for _, s := range plan.Steps() {
-		one := step{Change: s.Change}
-		if s.Write != nil {
-			one.Write = func(ctx context.Context, r *Onboarding) error { return s.Write(ctx, r.Cluster) }
-		}
-		steps = append(steps, one)
-	}
-	return steps
+func clusterSteps(plan identitymap.Plan) []step {
+	return identitymap.Steps(plan, func(r *Onboarding) dynamic.Interface { return r.Cluster })
 }
 
 func newPlan(s State, steps []step, files Files) Plan {

@@ -14,7 +14,6 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// Kinds of rows.
 const (
 	kindPolicy   = "IAM policy"
 	kindUser     = "IAM user"
@@ -230,8 +229,8 @@ func roleRights(w Spec, s State, files Files, token *tokenSync) []step {
 	case len(w.Subnets) > 0:
 		steps = append(steps, row(iam.NetworkPolicy, "the network interfaces that Lambda creates for a function in the VPC"))
 	case old != "": // Lambda still needs it if the function is in the VPC
-		steps = append(steps, leave(kindInline, s.RoleName+"/"+old, "--subnets is not set; if the function has left the VPC, "+
-			"delete it: aws iam delete-role-policy --role-name "+s.RoleName+" --policy-name "+old))
+		steps = append(steps, leave(kindInline, s.RoleName+"/"+old, "--subnets is not set: if the function has left the "+
+			"VPC, delete it with aws iam delete-role-policy --role-name "+s.RoleName+" --policy-name "+old))
 	}
 	guide := map[string]string{}
 	for _, policy := range iam.GuideRoleManaged {

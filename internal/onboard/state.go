@@ -11,7 +11,6 @@ import (
 	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
-// Names of a cluster's secrets, and of tags.
 const (
 	secretAccessKey = "access-key" // the user's
 	secretToken     = "token"      // of the function's ServiceAccount, where IAM is not available in the cluster

@@ -265,7 +265,7 @@ func kubeconfigAndCredentialsOfTwoClustersAreRefused(t *testing.T) {
 	}
 	t.Run("another region is said", func(t *testing.T) {
 		_, stderr, err := w.command("onboard", "--region", "us-east-1", "--yes")
-		if err == nil || !strings.Contains(stderr, "--region says us-east-1") || len(w.Called()) > 0 {
+		if err == nil || !strings.Contains(stderr, "--region is us-east-1") || len(w.Called()) > 0 {
 			t.Errorf("%v, has called %q and said:\n%s", err, w.Called(), stderr)
 		}
 	})

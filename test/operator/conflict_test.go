@@ -60,7 +60,7 @@ func conflict(t *testing.T) {
 				return m
 			})
 			admin := must(identitymap.NewClient(cfg))
-			try(plan(t, mapping, false).Apply(t.Context(), admin))
+			try(applyAs(t.Context(), admin, plan(t, mapping, false)))
 			is := data(t, "aws-auth")
 			if n := m.writes.Load(); n != 2 {
 				t.Errorf("it was written %d times", n)

@@ -50,8 +50,8 @@ func fromNothingToNothing(t *testing.T) {
 	before := w.snapshot()
 
 	is, _, err := w.asJSON("check")
-	if err == nil || is.First != "rule" || is.OK || is.Findings[0].Advice != "kops-spot install makes it" ||
-		!strings.HasPrefix(is.Findings[0].Detail, "there is no rule "+names.RuleName(cluster, "rehearsal")) {
+	if err == nil || is.First != "rule" || is.OK || is.Findings[0].Advice != "create it with kops-spot install" ||
+		is.Findings[0].Detail != "rule "+names.RuleName(cluster, "rehearsal")+" does not exist" {
 		t.Errorf("where nothing is installed the check says %+v, %v", is, err)
 	}
 	said, stderr := w.mustRun(append([]string{"check", "--pre"}, installed()[1:]...)...)

@@ -57,7 +57,7 @@ func brokenOff(t *testing.T, remove bool, n int32, answered bool) bool {
 	admin := must(identitymap.NewClient(cfg))
 	p := plan(t, mapping, remove)
 	all := rows(p)
-	err := p.Apply(t.Context(), admin)
+	err := applyAs(t.Context(), admin, p)
 	switch {
 	case !b.broken.Load() && (err != nil || int(b.writes.Load()) != len(all)):
 		t.Fatalf("%v: it is written %d times, and to be changed are\n%q", err, b.writes.Load(), all)

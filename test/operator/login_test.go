@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/identitymap"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -95,7 +96,12 @@ func plan(t *testing.T, m identitymap.Mapping, remove bool) identitymap.Plan {
 
 func apply(t *testing.T, p identitymap.Plan) {
 	t.Helper()
-	try(p.Apply(t.Context(), cp().admin))
+	try(applyAs(t.Context(), cp().admin, p))
+}
+
+// applyAs applies a plan with a client of the cluster.
+func applyAs(ctx context.Context, admin dynamic.Interface, p identitymap.Plan) error {
+	return change.Apply(ctx, admin, identitymap.Steps(p, func(c dynamic.Interface) dynamic.Interface { return c }))
 }
 
 // rows are the rows of a plan that change something.

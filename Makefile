@@ -56,7 +56,7 @@ slowest: # Print the ten slowest tests of the last run
 	@cat test/bin/unit.json test/bin/end-to-end.json | gotestsum tool slowest --num 10
 
 generate: ## Generate the role in template.yaml, docs/settings.md and docs/outcome.schema.json
-	go test ./iam ./internal/app -run 'TheRoleInTheTemplate|TheSettingsAreDocumented' -update
+	go test ./iam ./internal/app -run 'RoleInTemplate|TheSettingsAreDocumented' -update
 	go run ./tools/schema internal/spot > docs/outcome.schema.json
 
 # `make tools` does not install Node.js. Without it, the tests of IAM policies are skipped.

@@ -27,8 +27,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestNamesFitAndAreNobodyElses: they are what AWS takes as the name of each kind of thing, and no two clusters' are alike.
-func TestNamesFitAndAreNobodyElses(t *testing.T) {
+// TestNamesAreValidAndUnique: AWS accepts them, and no two clusters have the same.
+func TestNamesAreValidAndUnique(t *testing.T) {
 	forms := map[string]*regexp.Regexp{
 		"user":     regexp.MustCompile(`^[\w+=,.@-]{1,64}$`),
 		"function": regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`),
@@ -46,9 +46,9 @@ func TestNamesFitAndAreNobodyElses(t *testing.T) {
 			"role": FunctionRoleName(cluster), "path": RolePath(cluster),
 		} {
 			if !forms[kind].MatchString(name) {
-				t.Errorf("%s of %s: %q does not fit", kind, cluster, name)
+				t.Errorf("%s of %s: %q is invalid", kind, cluster, name)
 			}
-			if other := seen[kind+strings.ToLower(name)]; other != "" { // IAM does not tell names apart by case
+			if other := seen[kind+strings.ToLower(name)]; other != "" { // IAM ignores case
 				t.Errorf("%s and %s have the same %s", cluster, other, kind)
 			}
 			seen[kind+strings.ToLower(name)] = cluster
@@ -66,7 +66,7 @@ func TestUserTags(t *testing.T) {
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
-	// IAM would put a wildcard in a tag into the policy's resources.
+	// IAM would insert a wildcard in a tag into the policy's resources.
 	for _, change := range []func(*Values){
 		func(v *Values) { v.Cluster = "*.com" }, func(v *Values) { v.Region = "*" }, func(v *Values) { v.VPC = "vpc-*" },
 		func(v *Values) { v.Cluster = "" }, func(v *Values) { v.Region = "" }, func(v *Values) { v.VPC = "" },

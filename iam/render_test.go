@@ -21,7 +21,7 @@ func testValues() Values {
 	}
 }
 
-// longestValues are those with which the documents become longest.
+// longestValues makes the documents as long as possible.
 func longestValues() Values {
 	v := testValues()
 	v.Partition, v.Region = "aws-us-gov", "us-gov-east-1"
@@ -37,12 +37,12 @@ func longestValues() Values {
 	return v
 }
 
-func TestEveryDocumentIsFilledInAndFits(t *testing.T) {
+func TestRender(t *testing.T) {
 	china := testValues()
 	china.Partition, china.Region = "aws-cn", "cn-northwest-1"
 	china.Secrets, china.Parameters, china.Keys, china.Queues, china.Topics = nil, nil, nil, nil, nil
 	for name, v := range map[string]Values{"common": testValues(), "China": china, "longest": longestValues()} {
-		ofTheRole := 0
+		roleSize := 0
 		for _, d := range Documents {
 			text, err := Render(d, v)
 			if err != nil {
@@ -50,7 +50,7 @@ func TestEveryDocumentIsFilledInAndFits(t *testing.T) {
 				continue
 			}
 			if !json.Valid(text) || strings.ContainsAny(string(text), "<>") || !strings.HasSuffix(string(text), "}\n") {
-				t.Errorf("%s: %s is not all there:\n%s", name, d.Name, text)
+				t.Errorf("%s: %s is incomplete:\n%s", name, d.Name, text)
 			}
 			if v.Partition != "aws" && strings.Contains(string(text), "arn:aws:") {
 				t.Errorf("%s: %s has an ARN of another partition", name, d.Name)
@@ -59,16 +59,16 @@ func TestEveryDocumentIsFilledInAndFits(t *testing.T) {
 				t.Errorf("%s: %s: %s", name, d.Name, complaint)
 			}
 			if slices.Contains([]string{HandlerPolicy.Name, RuntimePolicy.Name, NetworkPolicy.Name}, d.Name) {
-				ofTheRole += Size(text)
+				roleSize += Size(text)
 			}
 		}
-		if ofTheRole > roleInlineLimit {
-			t.Errorf("%s: the inline policies of the function's role have %d characters together", name, ofTheRole)
+		if roleSize > roleInlineLimit {
+			t.Errorf("%s: the inline policies of the function's role have %d characters together", name, roleSize)
 		}
 	}
 }
 
-// badSids says what IAM would refuse in the statements' identifiers: letters and digits only, and each once.
+// badSids says why IAM would refuse the Sids: they must be unique, and have only letters and digits.
 func badSids(document []byte) string {
 	var policy struct{ Statement []struct{ Sid string } }
 	if err := json.Unmarshal(document, &policy); err != nil {
@@ -77,17 +77,17 @@ func badSids(document []byte) string {
 	seen := map[string]bool{}
 	for _, s := range policy.Statement {
 		if strings.Trim(s.Sid, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != "" {
-			return "IAM does not take the Sid " + s.Sid
+			return "invalid Sid " + s.Sid
 		}
 		if seen[s.Sid] {
-			return "there are two statements " + s.Sid
+			return "duplicate Sid " + s.Sid
 		}
 		seen[s.Sid] = true
 	}
 	return ""
 }
 
-func TestAValueThatIsMissingOrMalformedIsRefused(t *testing.T) {
+func TestMalformedValues(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		in   Document
@@ -148,7 +148,7 @@ func TestAValueThatIsMissingOrMalformedIsRefused(t *testing.T) {
 	}
 }
 
-func TestWithoutARequiredValueThereIsNoDocument(t *testing.T) {
+func TestMissingValues(t *testing.T) {
 	for _, c := range []struct {
 		in   Document
 		take func(*Values)
@@ -173,7 +173,7 @@ func TestWithoutARequiredValueThereIsNoDocument(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotAskedForIsLeftOut(t *testing.T) {
+func TestOptionalStatements(t *testing.T) {
 	v := testValues()
 	v.NodeRoles, v.Secrets, v.Parameters, v.Keys, v.Queues, v.Topics, v.StateStore = nil, nil, nil, nil, nil, nil, ""
 	for d, gone := range map[*Document][]string{
@@ -192,13 +192,13 @@ func TestWhatIsNotAskedForIsLeftOut(t *testing.T) {
 		}
 		for _, s := range gone {
 			if strings.Contains(string(without), s) || !strings.Contains(string(all), s) {
-				t.Errorf("%s: %q is there without being asked for, or not there if asked for", d.Name, s)
+				t.Errorf("%s: %q does not depend on its value", d.Name, s)
 			}
 		}
 	}
 }
 
-func TestSeveralValuesMakeAList(t *testing.T) {
+func TestSeveralValues(t *testing.T) {
 	v := testValues()
 	v.Secrets = append(v.Secrets, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ca-AbCdEf")
 	v.Subnets = append(v.Subnets, "subnet-89abcdef")
@@ -217,7 +217,7 @@ func TestSeveralValuesMakeAList(t *testing.T) {
 	}
 }
 
-func TestADocumentThatIAMWouldRefuseForItsLengthIsRefused(t *testing.T) {
+func TestTooLong(t *testing.T) {
 	v := longestValues()
 	v.NodeRoles = append(v.NodeRoles, strings.Repeat("m", longestName))
 	_, err := Render(RestrictedPolicy, v)
@@ -226,7 +226,7 @@ func TestADocumentThatIAMWouldRefuseForItsLengthIsRefused(t *testing.T) {
 	}
 }
 
-func TestEveryPlaceholderIsKnownAndUsed(t *testing.T) {
+func TestPlaceholders(t *testing.T) {
 	var used []string
 	placeholders := testValues().placeholders()
 	for _, d := range Documents {
@@ -236,7 +236,7 @@ func TestEveryPlaceholderIsKnownAndUsed(t *testing.T) {
 		}
 		for _, m := range inBrackets.FindAllStringSubmatch(string(text), -1) {
 			if used = append(used, m[1]); placeholders[m[1]].values == nil {
-				t.Errorf("%s: there is no value for %s", d.file, m[0])
+				t.Errorf("%s: unknown placeholder %s", d.file, m[0])
 			}
 		}
 	}
@@ -246,9 +246,9 @@ func TestEveryPlaceholderIsKnownAndUsed(t *testing.T) {
 		}
 	}
 	if _, err := fill([]byte(`{"Sid": "X", "Resource": "<else>"}`), testValues()); err == nil {
-		t.Error("a placeholder without a value is let through")
+		t.Error("an unknown placeholder is accepted")
 	}
 	if _, err := finish(Trust, "2012-10-17", [][]byte{[]byte(`{"Resource": "a>b"}`)}); err == nil {
-		t.Error("a bracket is let through")
+		t.Error("a bracket is accepted")
 	}
 }

@@ -18,8 +18,8 @@ const (
 	end      = "      # END\n"
 )
 
-// What template.yaml has where the documents have a JSON string, or a list, with a placeholder. CloudFormation cannot
-// put a prefix before each element of a list, so subnets and security groups are taken out of theirs one by one.
+// What template.yaml has instead of a JSON string or a list with a placeholder. CloudFormation cannot prefix each element
+// of a list, so it selects subnets and security groups one by one.
 var (
 	whole = strings.NewReplacer(
 		`"<account>"`, `!Ref AWS::AccountId`,
@@ -38,7 +38,7 @@ var (
 		"<account>", "${AWS::AccountId}", "<cluster>", "${Cluster}", "<function>", "cast-kops-${ShortName}")
 )
 
-// conditions say when the role has a statement, by its Sid, or a policy, by its name. It always has the others.
+// conditions of statements by Sid, and of policies by name. The role always has the others.
 var conditions = map[string]string{
 	"ReadTheLogInSecret":    "ReadsSecrets",
 	"ReadTheLogInParameter": "ReadsParameters",
@@ -47,8 +47,8 @@ var conditions = map[string]string{
 	NetworkPolicy.Name:      "InVPC",
 }
 
-// TestTheRoleInTheTemplate is what the documents say; with -update it is written.
-func TestTheRoleInTheTemplate(t *testing.T) {
+// TestRoleInTemplate: it equals the documents; -update writes it.
+func TestRoleInTemplate(t *testing.T) {
 	text, err := os.ReadFile(template)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestTheRoleInTheTemplate(t *testing.T) {
 			t.Fatal(err)
 		}
 	default:
-		t.Error("the role in template.yaml is not what iam/ says: run make generate")
+		t.Error("the role in template.yaml differs from iam/: run make generate")
 	}
 }
 
@@ -90,7 +90,7 @@ func inTemplate(t *testing.T, d Document) string {
 			return "!Sub " + within.Replace(match)
 		})
 		if strings.Contains(filled, "<") {
-			t.Fatalf("%s: nothing is known in template.yaml for a placeholder of %s", d.file, filled)
+			t.Fatalf("%s: no CloudFormation function for a placeholder of %s", d.file, filled)
 		}
 		statements = append(statements, when(conditions[head.Sid], strings.ReplaceAll(filled, "\n", "\n      ")))
 	}
@@ -105,7 +105,7 @@ func when(condition, value string) string {
 	return "!If [" + condition + ", " + value + ", !Ref AWS::NoValue]"
 }
 
-// each returns as many elements of a parameter as there are conditions, as resources of EC2.
+// each selects the elements of a list parameter, as EC2 resources.
 func each(kind, parameter string, conditions ...string) string {
 	var all []string
 	for i, condition := range conditions {

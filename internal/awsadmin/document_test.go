@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestDocumentsAreComparedByWhatTheySay(t *testing.T) {
+func TestSameDocument(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
 		same bool
@@ -22,7 +22,7 @@ func TestDocumentsAreComparedByWhatTheySay(t *testing.T) {
 	}
 }
 
-func TestADifferenceShowsWhatChangesAndWhatIsAroundIt(t *testing.T) {
+func TestDiffDocuments(t *testing.T) {
 	got := DiffDocuments(`{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7}`, `{"a":1,"b":2,"c":3,"d":9,"e":5,"f":6,"g":7}`)
 	want := []string{"  ...", `    "a": 1,`, `    "b": 2,`, `    "c": 3,`, `-   "d": 4,`, `+   "d": 9,`, `    "e": 5,`, `    "f": 6,`, `    "g": 7`}
 	if !slices.Equal(got, want) {

@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 )
 
-// denied is AWS where nothing is allowed, in the words of each protocol.
+// denied is a stub of AWS that denies every call, in the form of each protocol.
 type denied struct{}
 
 func (denied) Do(r *http.Request) (*http.Response, error) {
@@ -31,8 +31,8 @@ func (denied) Do(r *http.Request) (*http.Response, error) {
 		Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
 }
 
-// TestWhatIsMissingIsNamedAsIAMDoes, whatever the SDK calls it.
-func TestWhatIsMissingIsNamedAsIAMDoes(t *testing.T) {
+// TestDenied: the error names the missing action as IAM policies do, which may differ from the SDK.
+func TestDenied(t *testing.T) {
 	a := New(aws.Config{Region: "eu-west-1", HTTPClient: denied{}, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})
 	do := func(c Call) func(context.Context) error {

@@ -8,36 +8,36 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// TestWhereIdentitiesAreMapped: where the authenticator looks, live where that can be, and never behind a place that decides
-// before.
-func TestWhereIdentitiesAreMapped(t *testing.T) {
+// TestBackend: identities are mapped in a backend that the authenticator uses, in a watched one if possible, and never
+// after one that already has the identity.
+func TestBackend(t *testing.T) {
 	const roles = "server:\n  mapRoles:\n  - roleARN: arn:aws:iam::111122223333:role/Ours\n    username: x\n"
 	for name, c := range map[string]struct {
 		testCluster
 		role, user Backend
-		why        string // of some step of the plan
+		why        string // of some row
 	}{
 		"no authenticator":            {testCluster{awsAuth: map[string]string{}}, NoBackend, NoBackend, "the cluster has no DaemonSet kube-system/aws-iam-authenticator"},
 		"aws-auth":                    {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds; it does not exist yet"},
-		"aws-auth by its first name":  {testCluster{daemonSet: daemonSet("--backend-mode", "ConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds"},
+		"aws-auth by its old name":    {testCluster{daemonSet: daemonSet("--backend-mode", "ConfigMap")}, EKSConfigMap, EKSConfigMap, "within seconds"},
 		"objects":                     {testCluster{daemonSet: daemonSet("--backend-mode=CRD")}, CRD, CRD, "within seconds"},
-		"objects that are not known":  {testCluster{daemonSet: daemonSet("--backend-mode=CRD"), noMappings: true}, NoBackend, NoBackend, "the CRD IAMIdentityMapping is missing"},
+		"objects without the CRD":     {testCluster{daemonSet: daemonSet("--backend-mode=CRD"), noMappings: true}, NoBackend, NoBackend, "the CRD IAMIdentityMapping is missing"},
 		"the default":                 {testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: x\n"}, MountedFile, MountedFile, "only when it starts"},
 		"the default, without a file": {testCluster{daemonSet: daemonSet()}, NoBackend, NoBackend, "it has no --config flag"},
 		"by its file":                 {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  backendMode: [CRD]\n"}, CRD, CRD, "within seconds"},
-		"by its file, in one word":    {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  BackendMode: CRD\n"}, CRD, CRD, "within seconds"},
+		"by its file, as a string":    {testCluster{daemonSet: daemonSet("-c", "x"), file: "server:\n  BackendMode: CRD\n"}, CRD, CRD, "within seconds"},
 		"a flag over its file":        {testCluster{daemonSet: daemonSet("-c", "x", "--backend-mode=EKSConfigMap"), file: "server:\n  backendMode: [CRD]\n"}, EKSConfigMap, EKSConfigMap, "within seconds"},
-		"one that we do not know":     {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile")}, NoBackend, NoBackend, "does not support the backend DynamicFile"},
-		"several: the first that is live": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD,EKSConfigMap"), file: "clusterID: x\n"},
+		"an unknown backend":          {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile")}, NoBackend, NoBackend, "does not support the backend DynamicFile"},
+		"several: the first watched one": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD,EKSConfigMap"), file: "clusterID: x\n"},
 			CRD, CRD, "backend mode is MountedFile,CRD,EKSConfigMap: it picks up the change"},
 		"several, in several flags": {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile", "--backend-mode=CRD"), noMappings: false}, CRD, CRD, "within seconds"},
-		"several, and the file knows one already": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: roles},
+		"several, and the file has the role": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: roles},
 			MountedFile, CRD, "this one already has the identity"},
-		"several, and the file lets in the whole account": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: "server:\n  mapAccounts: ['111122223333']\n"},
+		"several, and the file maps the whole account": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: "server:\n  mapAccounts: ['111122223333']\n"},
 			MountedFile, MountedFile, "this one already has the identity"},
-		"several, and aws-auth lets in another account": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap,CRD"), awsAuth: map[string]string{"mapAccounts": "- '444455556666'\n"}},
+		"several, and aws-auth maps another account": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap,CRD"), awsAuth: map[string]string{"mapAccounts": "- '444455556666'\n"}},
 			EKSConfigMap, EKSConfigMap, "within seconds"},
-		"several, and what knows one comes later": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=CRD,MountedFile"), file: roles}, CRD, CRD, "within seconds"},
+		"several, and a later one has the role": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=CRD,MountedFile"), file: roles}, CRD, CRD, "within seconds"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := testMapping.decide(c.state())
@@ -49,20 +49,20 @@ func TestWhereIdentitiesAreMapped(t *testing.T) {
 			}
 			for _, one := range p.Changes {
 				if one.Verb == change.Leave && one.Kind == "IAM role" && c.role == NoBackend {
-					t.Errorf("the function has a token, and yet: %v", one)
+					t.Errorf("the function has a token, but the plan says: %v", one)
 				}
 			}
 			if p.NeedsToken != (c.role == NoBackend) {
-				t.Errorf("it needs a token: %v", p.NeedsToken)
+				t.Errorf("NeedsToken is %v", p.NeedsToken)
 			}
 			if !slices.ContainsFunc(p.Changes, func(one change.Change) bool { return strings.Contains(one.Why, c.why) }) {
-				t.Errorf("nothing says %q: %v", c.why, p.Changes)
+				t.Errorf("no row says %q: %v", c.why, p.Changes)
 			}
 		})
 	}
 }
 
-// TestClusterID is what tokens have to be made for: as the flag says, or the environment, or the file.
+// TestClusterID: it comes from the flag, the environment or the file, in this order.
 func TestClusterID(t *testing.T) {
 	env := daemonSet(configFlag)
 	set(env, []any{map[string]any{"name": "x", "args": []any{configFlag},
@@ -76,8 +76,8 @@ func TestClusterID(t *testing.T) {
 	}
 }
 
-// TestIdentitiesThatAreRefused: above all, the function never gets Kubernetes' own groups.
-func TestIdentitiesThatAreRefused(t *testing.T) {
+// TestInvalidIdentities: most importantly, the function never gets Kubernetes' own groups.
+func TestInvalidIdentities(t *testing.T) {
 	for want, id := range map[string]Identity{
 		"none of Kubernetes' own groups":             {Kind: Role, ARN: testRole.ARN, Username: "x", Groups: []string{"system:masters"}},
 		"is not the ARN of an IAM role":              {Kind: Role, ARN: testUser.ARN, Username: "x", Groups: []string{"g"}},
@@ -90,7 +90,7 @@ func TestIdentitiesThatAreRefused(t *testing.T) {
 			t.Errorf("got %v; want %q", err, want)
 		}
 		if _, err := m.decideRemoval(testCluster{}.state()); err == nil {
-			t.Errorf("removing it is planned: %q", want)
+			t.Errorf("its removal is planned: %q", want)
 		}
 	}
 }

@@ -20,7 +20,7 @@ const (
 	userEntry = "- userarn: arn:aws:iam::111122223333:user/a/path/cast-kops-prod\n  username: cast-kops\n  groups:\n    - cast:console\n"
 )
 
-// configMap is one with texts, as it is read: nil for one that is not there.
+// configMap returns a ConfigMap with data; nil without.
 func configMap(r ref, texts map[string]string) object {
 	if texts == nil {
 		return nil
@@ -34,10 +34,10 @@ func configMap(r ref, texts map[string]string) object {
 	return o
 }
 
-// theirRoles is a list in the hand of somebody who likes blank lines and comments.
+// theirRoles is a handwritten list with blank lines and comments.
 const theirRoles = "# nodes\n\n- rolearn: arn:aws:iam::111122223333:role/nodes  # all\n  username: system:node:{{EC2PrivateDNSName}}\n\n  groups: [system:nodes]\n# the end\n"
 
-// meaning is a ConfigMap with what its texts say, and without what is empty.
+// meaning returns a ConfigMap with its texts decoded and without empty ones.
 func meaning(t *testing.T, o object) object {
 	t.Helper()
 	if stringAt(o, "kind") != "ConfigMap" {
@@ -56,9 +56,9 @@ func meaning(t *testing.T, o object) object {
 	return o
 }
 
-// TestAListIsEditedAndPutBack: whatever there is before, our entries come to it, a second time changes nothing, and afterwards
-// it says what it said.
-func TestAListIsEditedAndPutBack(t *testing.T) {
+// TestAddAndRemove: our entries are added to any list, adding them again changes nothing, and removing them restores the
+// list.
+func TestAddAndRemove(t *testing.T) {
 	withRole := strings.NewReplacer("  # all", " # all", "}}\n\n", "}}\n", "[system:nodes]", "['system:nodes']", "# the end", roleEntry+"\n# the end").
 		Replace(theirRoles)
 	file := func(list string) map[string]string {
@@ -97,15 +97,15 @@ func TestAListIsEditedAndPutBack(t *testing.T) {
 				t.Fatal(err, remarks)
 			}
 			if got := stringMapAt(given, "data"); !reflect.DeepEqual(got, c.want) {
-				t.Errorf("it lists\n%q\nwant\n%q", got, c.want)
+				t.Errorf("got\n%q\nwant\n%q", got, c.want)
 			}
 			if !reflect.DeepEqual(before, unchanged) {
-				t.Error("what was read has been changed")
+				t.Error("the original object was modified")
 			}
 			if again, _, err := c.backend.mutate(given, bothOurs, nil); err != nil || !reflect.DeepEqual(again, given) {
-				t.Errorf("a second time makes of it %v: %v", again, err)
+				t.Errorf("adding again: %v: %v", again, err)
 			}
-			// One goes while the other stays, and then the other: that is no different from both at once.
+			// Removing both at once or one after the other has the same result.
 			one, _, err := c.backend.mutate(given, nil, bothOurs[:1])
 			if err != nil || strings.Contains(fmt.Sprint(one.Object["data"]), "role/Ours") || !strings.Contains(fmt.Sprint(one.Object["data"]), "cast-kops-prod") {
 				t.Errorf("without the role: %v: %v", one.Object["data"], err)
@@ -113,15 +113,15 @@ func TestAListIsEditedAndPutBack(t *testing.T) {
 			for how, from := range map[string]object{"at once": given, "one by one": one} {
 				taken, remarks, err := c.backend.mutate(from, nil, bothOurs)
 				if err != nil || len(remarks) > 0 || !reflect.DeepEqual(meaning(t, taken), meaning(t, before)) {
-					t.Errorf("%s: it is left as\n%v\nand was\n%v: %v %v", how, taken, before, err, remarks)
+					t.Errorf("%s: got\n%v\nwant\n%v: %v %v", how, taken, before, err, remarks)
 				}
 			}
 		})
 	}
 }
 
-// TestWhatOthersHaveGivenStays: rights that somebody else has given are neither taken away nor taken for ours.
-func TestWhatOthersHaveGivenStays(t *testing.T) {
+// TestForeignGroupsStay: permissions that somebody else has granted stay, and do not count as ours.
+func TestForeignGroupsStay(t *testing.T) {
 	const arn = "arn:aws:iam::111122223333:role/Ours"
 	entryOf := func(arn, name string, groups ...string) string {
 		return fmt.Sprintf("- rolearn: %s\n  username: %s # by hand\n  groups: [%s]\n", arn, name, strings.Join(groups, ", "))
@@ -130,7 +130,7 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 	for name, c := range map[string]struct {
 		before string
 		given  string
-		left   string // after taking; - is before
+		left   string // after removal; - for before
 		leave  []string
 	}{
 		"an administrator": {before: entryOf(arn, "boss", "system:masters"), given: entryOf(arn, "boss", "'system:masters'", "'cast:spot-handler'"),
@@ -139,12 +139,12 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 			left: "-", leave: []string{"a, b"}},
 		"without groups": {before: "- rolearn: " + arn + "\n  username: boss\n", given: "- rolearn: " + arn + "\n  username: boss\n  groups:\n    - cast:spot-handler\n",
 			left: "-"},
-		"as we would, and under another name": {before: entryOf(arn, "boss", "cast:spot-handler"), given: entryOf(arn, "boss", "cast:spot-handler"), left: "-"},
-		"as we would":                         {before: roleEntry, given: roleEntry, left: ""},
+		"our groups under another username": {before: entryOf(arn, "boss", "cast:spot-handler"), given: entryOf(arn, "boss", "cast:spot-handler"), left: "-"},
+		"exactly our entry":                 {before: roleEntry, given: roleEntry, left: ""},
 		"twice": {before: entryOf(arn, "a", "x") + entryOf(arn, "b"), given: entryOf(arn, "a", "x") + strings.Replace(entryOf(arn, "b", "cast:spot-handler"), " [cast:spot-handler]", "\n    - cast:spot-handler", 1),
 			left: "-", leave: []string{"2 entries"}},
-		"with a path, as nobody logs in": {before: entryOf(testRole.ARN, "a", "x"), given: entryOf(testRole.ARN, "a", "x") + roleEntry, left: "-"},
-		"what is no entry":               {before: "- just a word\n- {sso: {x: y}, username: z}\n", given: "- just a word\n- {sso: {x: y}, username: z}\n" + roleEntry, left: "-"},
+		"an ARN with a path, which never matches": {before: entryOf(testRole.ARN, "a", "x"), given: entryOf(testRole.ARN, "a", "x") + roleEntry, left: "-"},
+		"an item that is not an entry":            {before: "- just a word\n- {sso: {x: y}, username: z}\n", given: "- just a word\n- {sso: {x: y}, username: z}\n" + roleEntry, left: "-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := configMap(l.ref, map[string]string{"mapRoles": c.before})
@@ -153,18 +153,18 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := stringAt(given, "data", "mapRoles"); got != c.given {
-				t.Errorf("it lists\n%s\nwant\n%s", got, c.given)
+				t.Errorf("got\n%s\nwant\n%s", got, c.given)
 			}
 			if len(remarks) != len(c.leave) {
-				t.Fatalf("it remarks %v", remarks)
+				t.Fatalf("remarks: %v", remarks)
 			}
 			for i, want := range c.leave {
 				if remarks[i].Verb != change.Leave || !strings.Contains(remarks[i].Why, want) {
-					t.Errorf("it remarks %v; want %q", remarks[i], want)
+					t.Errorf("remark: %v; want %q", remarks[i], want)
 				}
 			}
 			if again, _, err := l.mutate(given, bothOurs[:1], nil); err != nil || !reflect.DeepEqual(again, given) {
-				t.Errorf("a second time makes of it %v: %v", again, err)
+				t.Errorf("adding again: %v: %v", again, err)
 			}
 			left := strings.Replace(c.left, "-", c.before, 1)
 			if c.left != "-" {
@@ -172,21 +172,20 @@ func TestWhatOthersHaveGivenStays(t *testing.T) {
 			}
 			taken, _, err := l.mutate(given, nil, bothOurs[:1])
 			if want := configMap(l.ref, map[string]string{"mapRoles": left}); err != nil || !reflect.DeepEqual(meaning(t, taken), meaning(t, want)) {
-				t.Errorf("it is left as\n%v\nwant\n%v: %v", taken, want, err)
+				t.Errorf("after removal: got\n%v\nwant\n%v: %v", taken, want, err)
 			}
 			if got := stringAt(taken, "data", "mapRoles"); strings.Count(got, "# by hand") != strings.Count(left, "# by hand") {
-				t.Errorf("it has lost a comment:\n%s", got)
+				t.Errorf("a comment is missing:\n%s", got)
 			}
 			if stringAt(taken, "metadata", "annotations", annotationOwnership) != "" {
-				t.Error("a ownership is left")
+				t.Error("the annotation remains")
 			}
 		})
 	}
 }
 
-// TestWhatWeHaveGivenFollowsWhatIsWanted: groups that were ours and are not wanted any more go, and what somebody has added by
-// hand since does not.
-func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
+// TestOurGroupsAreUpdated: groups of ours that are no longer wanted are removed, and handwritten ones stay.
+func TestOurGroupsAreUpdated(t *testing.T) {
 	l := awsAuthBackend()
 	masters := testUser
 	masters.Groups = []string{"system:masters", "cast:console"}
@@ -201,17 +200,17 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 		t.Errorf("%v\n%s", err, got)
 	}
 	if len(remarks) != 1 || !strings.Contains(remarks[0].Why, "by-hand") {
-		t.Errorf("it remarks %v", remarks)
+		t.Errorf("remarks: %v", remarks)
 	}
 	nobody := testUser
 	nobody.Groups = nil
-	for name, id := range map[string]Identity{"offboarded": testUser, "not wanted any more": nobody} {
+	for name, id := range map[string]Identity{"offboarded": testUser, "without groups": nobody} {
 		taken, remarks, err := l.mutate(less, nil, []Identity{id})
 		if got := stringAt(taken, "data", "mapUsers"); err != nil || strings.Contains(got, "console") || !strings.Contains(got, "by-hand") {
 			t.Errorf("%s: %v\n%s", name, err, got)
 		}
 		if len(remarks) != 1 || !strings.Contains(remarks[0].Why, "by-hand") {
-			t.Errorf("%s: it remarks %v", name, remarks)
+			t.Errorf("%s: remarks: %v", name, remarks)
 		}
 	}
 
@@ -226,12 +225,12 @@ func TestWhatWeHaveGivenFollowsWhatIsWanted(t *testing.T) {
 		t.Errorf("renamed: %v\n%s", err, got)
 	}
 	if o, _, err = l.mutate(o, nil, []Identity{renamed}); err != nil || o != nil {
-		t.Errorf("renamed and taken: %v, %v", o, err)
+		t.Errorf("renamed and removed: %v, %v", o, err)
 	}
 }
 
-// TestALostNote: what is exactly as we make it is ours without one; anything else is not.
-func TestALostNote(t *testing.T) {
+// TestMissingAnnotation: without it, only an entry exactly as we create it is ours.
+func TestMissingAnnotation(t *testing.T) {
 	l := awsAuthBackend()
 	forget := func(o object) object {
 		o = o.DeepCopy()
@@ -248,9 +247,9 @@ func TestALostNote(t *testing.T) {
 		t.Errorf("%v\n%v", err, taken)
 	}
 	for name, entry := range map[string]string{
-		"another group":  strings.Replace(roleEntry, "cast:spot-handler", "another", 1),
-		"a group more":   roleEntry + "    - another\n",
-		"another's name": strings.Replace(roleEntry, "kops-spot", "boss", 1),
+		"another group":       strings.Replace(roleEntry, "cast:spot-handler", "another", 1),
+		"an additional group": roleEntry + "    - another\n",
+		"another username":    strings.Replace(roleEntry, "kops-spot", "boss", 1),
 	} {
 		stranger := configMap(l.ref, map[string]string{"mapRoles": entry})
 		taken, remarks, err := l.mutate(stranger, nil, bothOurs)
@@ -265,12 +264,12 @@ func TestALostNote(t *testing.T) {
 	broken := configMap(l.ref, map[string]string{"mapRoles": roleEntry})
 	set(broken, "{", "metadata", "annotations", annotationOwnership)
 	if _, _, err := l.mutate(broken, bothOurs, nil); err == nil || !strings.Contains(err.Error(), annotationOwnership) {
-		t.Errorf("a broken ownership: %v", err)
+		t.Errorf("an invalid annotation: %v", err)
 	}
 }
 
-// TestATextThatCannotBeRead stops everything, says where, and what to do.
-func TestATextThatCannotBeRead(t *testing.T) {
+// TestInvalidText is an error with the location and what to do.
+func TestInvalidText(t *testing.T) {
 	for name, c := range map[string]struct {
 		backend configMapBackend
 		text    string
@@ -284,16 +283,16 @@ func TestATextThatCannotBeRead(t *testing.T) {
 		o := configMap(c.backend.ref, map[string]string{"mapRoles": c.text, fileKey: c.text})
 		_, _, err := c.backend.mutate(o, bothOurs, nil)
 		if err == nil {
-			t.Errorf("%s: it is taken", name)
+			t.Errorf("%s: no error", name)
 			continue
 		}
 		for _, want := range c.want {
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: it says %v; want %q", name, err, want)
+				t.Errorf("%s: got %v; want %q", name, err, want)
 			}
 		}
 		if _, _, err := c.backend.mutate(o, nil, bothOurs); name == "no list" && err != nil {
-			t.Errorf("%s: there is nothing of ours in it, and yet: %v", name, err)
+			t.Errorf("%s: removal without an entry of ours: %v", name, err)
 		}
 	}
 }

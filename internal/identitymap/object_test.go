@@ -18,7 +18,7 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// answering is a client of a server that answers each request with the next status and body, and all others with the last.
+// answering returns a client of a server that sends one response after another, and then repeats the last one.
 func answering(t *testing.T, answers ...string) (cluster dynamic.Interface, asked *[]string) {
 	t.Helper()
 	asked = new([]string)
@@ -45,7 +45,7 @@ func answering(t *testing.T, answers ...string) (cluster dynamic.Interface, aske
 	return cluster, asked
 }
 
-// status is an answer of the API server's.
+// status returns an error response of the API server.
 func status(code int, reason, message string) string {
 	body, _ := json.Marshal(map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code,
 		"message": message})
@@ -54,9 +54,8 @@ func status(code int, reason, message string) string {
 
 const awsAuth = `200 {"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"aws-auth","namespace":"kube-system","uid":"u","resourceVersion":"7"}}`
 
-// TestWhatIsWritten: an object is made, changed or deleted by what is there, and again if somebody else was faster; an error
-// ends with what to do.
-func TestWhatIsWritten(t *testing.T) {
+// TestChange: an object is created, updated or deleted, and again after a conflict; an error ends with what to do.
+func TestChange(t *testing.T) {
 	label := func(now object) (object, change.Plan, error) {
 		next := awsAuthRef.empty()
 		if now != nil {
@@ -75,21 +74,21 @@ func TestWhatIsWritten(t *testing.T) {
 	for name, c := range map[string]struct {
 		mutate  mutateFunc
 		answers []string
-		writes  []string // ... stands for anything
-		want    string   // the end of the error
+		writes  []string // ... matches anything
+		want    string   // end of the error
 	}{
-		"created":                  {label, []string{missing, awsAuth}, []string{create}, ""},
-		"created by somebody else": {label, []string{missing, status(409, "AlreadyExists", ""), awsAuth}, []string{create, update}, ""},
-		"changed":                  {label, []string{awsAuth}, []string{update}, ""},
-		"changed by somebody else": {label, []string{awsAuth, status(409, "Conflict", ""), awsAuth}, []string{update, update}, ""},
-		"deleted by somebody else": {label, []string{awsAuth, missing, missing, awsAuth}, []string{update, create}, ""},
-		"deleted":                  {remove, []string{awsAuth}, []string{gone}, ""},
-		"nothing to delete":        {remove, []string{missing}, nil, ""},
-		"gone since it was read":   {remove, []string{awsAuth, missing}, []string{gone}, ""},
-		"forbidden":                {label, []string{awsAuth, forbidden}, []string{update}, "no: log in as an administrator of the cluster"},
-		"refused by a webhook":     {label, []string{awsAuth, status(403, "Forbidden", "admission webhook no")}, []string{update}, "admission webhook no"},
-		"not to be read":           {label, []string{forbidden}, nil, "reading ConfigMap kube-system/aws-auth: no: log in as an administrator of the cluster"},
-		"no object":                {label, []string{`200 {"data":"c2VjcmV0"}`}, nil, "is not a Kubernetes object: check the server in the kubeconfig"},
+		"created":                   {label, []string{missing, awsAuth}, []string{create}, ""},
+		"created by somebody else":  {label, []string{missing, status(409, "AlreadyExists", ""), awsAuth}, []string{create, update}, ""},
+		"changed":                   {label, []string{awsAuth}, []string{update}, ""},
+		"changed by somebody else":  {label, []string{awsAuth, status(409, "Conflict", ""), awsAuth}, []string{update, update}, ""},
+		"deleted by somebody else":  {label, []string{awsAuth, missing, missing, awsAuth}, []string{update, create}, ""},
+		"deleted":                   {remove, []string{awsAuth}, []string{gone}, ""},
+		"nothing to delete":         {remove, []string{missing}, nil, ""},
+		"deleted since it was read": {remove, []string{awsAuth, missing}, []string{gone}, ""},
+		"forbidden":                 {label, []string{awsAuth, forbidden}, []string{update}, "no: log in as an administrator of the cluster"},
+		"refused by a webhook":      {label, []string{awsAuth, status(403, "Forbidden", "admission webhook no")}, []string{update}, "admission webhook no"},
+		"not readable":              {label, []string{forbidden}, nil, "reading ConfigMap kube-system/aws-auth: no: log in as an administrator of the cluster"},
+		"no object":                 {label, []string{`200 {"data":"c2VjcmV0"}`}, nil, "is not a Kubernetes object: check the server in the kubeconfig"},
 		"always a conflict": {label, append(slices.Repeat([]string{awsAuth, status(409, "Conflict", "try again")}, 9), awsAuth, status(409, "Conflict", "try again")),
 			slices.Repeat([]string{update}, 10), "try again"},
 	} {
@@ -97,13 +96,13 @@ func TestWhatIsWritten(t *testing.T) {
 			cluster, asked := answering(t, c.answers...)
 			err := awsAuthRef.change(t.Context(), cluster, c.mutate)
 			if (err == nil) != (c.want == "") || err != nil && (!strings.HasSuffix(err.Error(), c.want) || strings.Contains(err.Error(), "c2VjcmV0")) {
-				t.Errorf("it says %v; want %q", err, c.want)
+				t.Errorf("got %v; want %q", err, c.want)
 			}
 			writes := slices.DeleteFunc(*asked, func(r string) bool { return strings.HasPrefix(r, "GET ") })
 			if !slices.EqualFunc(writes, c.writes, func(is, want string) bool {
 				return regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(want), `\.\.\.`, ".*")).MatchString(is)
 			}) {
-				t.Errorf("it writes\n%s\nwant\n%s", strings.Join(writes, "\n"), strings.Join(c.writes, "\n"))
+				t.Errorf("writes:\n%s\nwant\n%s", strings.Join(writes, "\n"), strings.Join(c.writes, "\n"))
 			}
 		})
 	}
@@ -112,21 +111,21 @@ func TestWhatIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := awsAuthRef.change(t.Context(), cluster, label); err == nil || !strings.HasSuffix(err.Error(), ": check that kubectl reaches the cluster, and run this again") {
-		t.Errorf("without a server it says %v", err)
+		t.Errorf("without a server: %v", err)
 	}
 }
 
-// TestNoSecretIsShown: of the token nothing is kept that could be shown by mistake, and of a Secret that changes not its values.
+// TestNoSecretIsShown: the state has no token that could be printed by mistake, and a diff no values of a Secret.
 func TestNoSecretIsShown(t *testing.T) {
 	cluster, _ := answering(t, `200 {"kind":"Secret","apiVersion":"v1","metadata":{"name":"kops-spot-token"},"data":{"token":"c2VjcmV0"}}`)
 	s := state{objects: map[ref]object{}}
 	if err := s.read(t.Context(), cluster, tokenRef); err != nil || strings.Contains(fmt.Sprint(s.objects[tokenRef].Object), "c2VjcmV0") {
-		t.Errorf("%v: it holds %v", err, s.objects[tokenRef])
+		t.Errorf("%v: the state has %v", err, s.objects[tokenRef])
 	}
 	now, next := tokenRef.empty(), tokenRef.empty()
 	set(now, "c2VjcmV0", "data", "token")
 	set(next, "b3RoZXI=", "data", "token")
 	if diff := objectDiff(now, next); !slices.Equal(diff, []string{"  data.token changes"}) {
-		t.Errorf("it shows %q", diff)
+		t.Errorf("the diff is %q", diff)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// daemonSet is the authenticator as kOps runs it, with the arguments that a mode brings.
+// daemonSet returns the authenticator's DaemonSet with additional arguments.
 func daemonSet(args ...string) object {
 	o := authenticatorRef.empty()
 	set(o, []any{map[string]any{"name": "aws-iam-authenticator", "args": toAny(append([]string{"server"}, args...))}}, "spec", "template", "spec", "containers")
@@ -20,13 +20,13 @@ func daemonSet(args ...string) object {
 
 const configFlag = "--config=/etc/aws-iam-authenticator/config.yaml"
 
-// testCluster is what has been read of a cluster.
+// testCluster is the state of a cluster.
 type testCluster struct {
 	daemonSet  object
 	awsAuth    map[string]string
 	file       string
 	mappings   []object
-	noMappings bool // the cluster does not know the kind
+	noMappings bool // without the CRD
 	secret     object
 }
 
@@ -53,7 +53,7 @@ func crdObject(name, arn string, groups ...string) object {
 
 var testMapping = Mapping{Cluster: "prod.example.com", Identities: bothOurs}
 
-// after is the cluster as a plan leaves it.
+// after returns the state after a plan.
 func after(t *testing.T, s state, p Plan) state {
 	t.Helper()
 	next := s
@@ -81,9 +81,8 @@ func after(t *testing.T, s state, p Plan) state {
 	return next
 }
 
-// TestPlansThereAndBack: carried out, a plan leaves nothing to do; its removal leaves what was there before, and then nothing
-// to do either.
-func TestPlansThereAndBack(t *testing.T) {
+// TestPlanAndRemoval: after a plan nothing is left to change, and its removal restores the original state.
+func TestPlanAndRemoval(t *testing.T) {
 	theirs := []object{crdObject("ops", "arn:aws:iam::111122223333:role/Ours", "ops"), crdObject("zed", "arn:aws:iam::111122223333:user/zed", "z")}
 	for name, c := range map[string]testCluster{
 		"none":         {},
@@ -101,7 +100,7 @@ func TestPlansThereAndBack(t *testing.T) {
 			done := after(t, s, p)
 			again, err := testMapping.decide(done)
 			if err != nil || !again.Changes.Empty() {
-				t.Errorf("a second run: %v, %v", err, again.Changes)
+				t.Errorf("second run: %v, %v", err, again.Changes)
 			}
 			removal, err := testMapping.decideRemoval(done)
 			if err != nil {
@@ -110,27 +109,27 @@ func TestPlansThereAndBack(t *testing.T) {
 			back := after(t, done, removal)
 			for ref, o := range back.objects {
 				if was := s.objects[ref]; !reflect.DeepEqual(meaning(t, o), meaning(t, was)) {
-					t.Errorf("%s is left as %v and was %v", ref, o, was)
+					t.Errorf("%s: got %v, want %v", ref, o, was)
 				}
 			}
 			if len(back.mappings) != len(s.mappings) {
-				t.Errorf("%d objects are left of %d", len(back.mappings), len(s.mappings))
+				t.Errorf("%d objects remain of %d", len(back.mappings), len(s.mappings))
 			}
 			for _, o := range s.mappings {
 				ref := refOf(o)
 				if is := back.objectOf(ref); !reflect.DeepEqual(is, o) {
-					t.Errorf("%s is left as %v and was %v", ref, is, o)
+					t.Errorf("%s: got %v, want %v", ref, is, o)
 				}
 			}
 			if again, err := testMapping.decideRemoval(back); err != nil || !again.Changes.Empty() {
-				t.Errorf("a second removal: %v, %v", err, again.Changes)
+				t.Errorf("second removal: %v, %v", err, again.Changes)
 			}
 		})
 	}
 }
 
-// TestAnUnwantedIdentityIsForgotten wherever it was mapped, and the others stay.
-func TestAnUnwantedIdentityIsForgotten(t *testing.T) {
+// TestIdentityWithoutGroupsIsRemoved from every backend, and others stay.
+func TestIdentityWithoutGroupsIsRemoved(t *testing.T) {
 	nobody := testUser
 	nobody.Groups = nil
 	for mode, ds := range map[string]object{"EKSConfigMap": daemonSet("--backend-mode=EKSConfigMap"), "CRD": daemonSet("--backend-mode=CRD"), "MountedFile": daemonSet(configFlag)} {
@@ -151,15 +150,15 @@ func TestAnUnwantedIdentityIsForgotten(t *testing.T) {
 			}
 		}
 		if strings.Contains(is, "cast-kops-prod") || !strings.Contains(is, "role/Ours") {
-			t.Errorf("%s: it is left as %s", mode, is)
+			t.Errorf("%s: it still has %s", mode, is)
 		}
 	}
 }
 
-// TestARolloutThatWasBrokenOff is made by the next run, though the file is as it should be by then; on the way back too.
-func TestARolloutThatWasBrokenOff(t *testing.T) {
+// TestInterruptedRollout: the next run restarts the pods even if the file is up to date. The same holds for a removal.
+func TestInterruptedRollout(t *testing.T) {
 	s := testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: c\n"}.state()
-	brokenOff := func(s state, p Plan) state {
+	interrupted := func(s state, p Plan) state {
 		p.steps = slices.DeleteFunc(slices.Clone(p.steps), func(s step) bool { return s.ref == authenticatorRef })
 		return after(t, s, p)
 	}
@@ -167,7 +166,7 @@ func TestARolloutThatWasBrokenOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	half := brokenOff(s, p)
+	half := interrupted(s, p)
 	next, err := testMapping.decide(half)
 	if err != nil || next.Changes.Count(change.Update) != 1 || !strings.Contains(fmt.Sprint(next.Changes), "{change DaemonSet") {
 		t.Errorf("%v: %v", err, next.Changes)
@@ -177,23 +176,23 @@ func TestARolloutThatWasBrokenOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next, err = testMapping.decideRemoval(brokenOff(done, removal))
+	next, err = testMapping.decideRemoval(interrupted(done, removal))
 	if err != nil || next.Changes.Count(change.Update) != 1 || !strings.Contains(fmt.Sprint(next.Changes), "{change DaemonSet") {
-		t.Errorf("back: %v: %v", err, next.Changes)
+		t.Errorf("removal: %v: %v", err, next.Changes)
 	}
 	byHand := testCluster{daemonSet: daemonSet(configFlag), file: "server:\n  mapRoles:\n    - roleARN: arn:aws:iam::111122223333:role/Ours\n      username: kops-spot\n      groups: [cast:spot-handler]\n"}
 	removal, err = testMapping.decideRemoval(byHand.state())
 	if err != nil || !strings.Contains(fmt.Sprint(removal.Changes), "{change DaemonSet") {
-		t.Errorf("an entry of a person's goes, and the pods go on to know it: %v: %v", err, removal.Changes)
+		t.Errorf("removing a handwritten entry does not restart the pods: %v: %v", err, removal.Changes)
 	}
 	next, err = testMapping.decideRemoval(after(t, byHand.state(), removal))
 	if err != nil || !next.Changes.Empty() {
-		t.Errorf("and a second time: %v: %v", err, next.Changes)
+		t.Errorf("second removal: %v: %v", err, next.Changes)
 	}
 }
 
-// TestPodsThatNobodyRestarts: the plan says who has to.
-func TestPodsThatNobodyRestarts(t *testing.T) {
+// TestOnDeletePods: the plan says that somebody has to delete the pods.
+func TestOnDeletePods(t *testing.T) {
 	ds := daemonSet(configFlag)
 	set(ds, "OnDelete", "spec", "updateStrategy", "type")
 	p, err := testMapping.decide(testCluster{daemonSet: ds, file: "clusterID: c\n"}.state())
@@ -201,12 +200,12 @@ func TestPodsThatNobodyRestarts(t *testing.T) {
 		t.Errorf("%v: %v", err, p.Changes)
 	}
 	if slices.ContainsFunc(p.steps, func(s step) bool { return s.ref == authenticatorRef && s.then != nil }) {
-		t.Error("it waits for pods that do not come by themselves")
+		t.Error("it waits for pods that nobody restarts")
 	}
 }
 
-// TestASecretOfSomethingElse stops everything, and a token of an earlier run is told of.
-func TestASecretOfSomethingElse(t *testing.T) {
+// TestExistingTokenSecret: a Secret of another type is an error, and a token that is no longer needed is reported.
+func TestExistingTokenSecret(t *testing.T) {
 	if _, err := testMapping.decide(testCluster{secret: tokenRef.empty()}.state()); err == nil || !strings.Contains(err.Error(), "delete it and run this again") {
 		t.Errorf("got %v", err)
 	}
@@ -220,8 +219,8 @@ func TestASecretOfSomethingElse(t *testing.T) {
 	}
 }
 
-// TestNothingIsBoundThatIsNotThere: roles and accounts are made before what binds them, and go after it.
-func TestNothingIsBoundThatIsNotThere(t *testing.T) {
+// TestManifestOrder: roles and accounts are created before their bindings, and deleted after them.
+func TestManifestOrder(t *testing.T) {
 	m := Mapping{Karpenter: true}
 	p, err := m.decide(testCluster{}.state())
 	if err != nil {
@@ -245,8 +244,8 @@ func TestNothingIsBoundThatIsNotThere(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotOursStays when all is taken away, and the plan says so.
-func TestWhatIsNotOursStays(t *testing.T) {
+// TestRemovalKeepsForeignObjects, and the plan says so.
+func TestRemovalKeepsForeignObjects(t *testing.T) {
 	s, objects := testCluster{}.state(), allManifests
 	for _, o := range objects {
 		o = o.DeepCopy()
@@ -259,8 +258,8 @@ func TestWhatIsNotOursStays(t *testing.T) {
 	}
 }
 
-// TestTheDiffShowsWhatChanges, and not our own ownership.
-func TestTheDiffShowsWhatChanges(t *testing.T) {
+// TestDiff: it shows what changes, without our annotation.
+func TestDiff(t *testing.T) {
 	s := testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}}.state()
 	p, err := testMapping.decide(s)
 	if err != nil {
@@ -292,6 +291,6 @@ func TestTheDiffShowsWhatChanges(t *testing.T) {
 		t.Errorf("%s: got\n%s\nwant\n%s", why, got, want)
 	}
 	if p, err = testMapping.decide(after(t, s, p)); err != nil || strings.Contains(fmt.Sprint(p.Changes), "blank lines") {
-		t.Errorf("%v: where nothing changes it says %v", err, p.Changes)
+		t.Errorf("%v: nothing changes, but the plan says %v", err, p.Changes)
 	}
 }

@@ -18,7 +18,7 @@ var (
 	server = []string{"server", "mapRoles"}
 )
 
-// put has a text list our role, as it is to be.
+// put adds our role to the list in a text.
 func put(text string, path []string) (string, error) {
 	return editList(text, path, ours, func(list *yaml.Node, entries []entry) error {
 		if at := indexesOf(entries, ours); len(at) > 0 {
@@ -30,7 +30,7 @@ func put(text string, path []string) (string, error) {
 	})
 }
 
-// cut has a text not list our role.
+// cut removes our role from the list in a text.
 func cut(text string, path []string) (string, error) {
 	return editList(text, path, ours, func(list *yaml.Node, entries []entry) error {
 		for _, i := range slices.Backward(indexesOf(entries, ours)) {
@@ -40,35 +40,35 @@ func cut(text string, path []string) (string, error) {
 	})
 }
 
-// thereAndBack puts our role into a text and takes it out again. In between and afterwards the text says about others
-// what it said before, as the authenticator reads it, and to put the role in a second time changes nothing.
+// thereAndBack adds our role to a text and removes it again. The authenticator must always read the same about others,
+// and adding the role twice must change nothing.
 func thereAndBack(t *testing.T, text string, path []string) (with, left string, err error) {
 	t.Helper()
 	if with, err = put(text, path); err != nil {
 		return "", "", err
 	}
 	if again, err := put(with, path); err != nil || again != with {
-		t.Errorf("a second time makes of it %v\n%s\nof\n%s", err, again, with)
+		t.Errorf("adding the role again: %v: got\n%s\nwant\n%s", err, again, with)
 	}
 	if left, err = cut(with, path); err != nil {
-		t.Fatalf("our role cannot be taken out again: %v:\n%s", err, with)
+		t.Fatalf("removing the role: %v:\n%s", err, with)
 	}
 	if !strings.Contains(with, ours) || strings.Contains(left, ours) {
-		t.Errorf("with our role it is\n%s\nand without it\n%s", with, left)
+		t.Errorf("with the role:\n%s\nwithout it:\n%s", with, left)
 	}
 	was, err := reads(text, ours)
 	if err != nil {
-		return with, left, nil // the authenticator could not read it before either
+		return with, left, nil // the authenticator cannot read the original either
 	}
 	for _, is := range []string{with, left} {
 		if now, err := reads(is, ours); err != nil || now != was {
-			t.Errorf("%v: it says about others\n%s\nand said\n%s", err, now, was)
+			t.Errorf("about others: %v: got\n%s\nwant\n%s", err, now, was)
 		}
 	}
 	return with, left, nil
 }
 
-// reads is what a text says to the authenticator, without what is empty and without the entries of a role.
+// reads returns what the authenticator reads in a text, without empty values and without the entries of a role.
 func reads(text, without string) (string, error) {
 	var v any
 	if err := utilyaml.Unmarshal([]byte(text), &v); err != nil {
@@ -168,10 +168,9 @@ server:
 `
 )
 
-// TestARewrittenText: what is in somebody's own hand, with our role in it and after that is gone. Order, comments and
-// words stay; blank lines, some quotes and how far in lists are may not. It is to the byte, so that a change of the
-// library is seen.
-func TestARewrittenText(t *testing.T) {
+// TestEditedText compares a handwritten text byte for byte, to detect a change of the library: with our role, and after
+// removing it. Order, comments and words stay the same; blank lines, quotes and indentation may not.
+func TestEditedText(t *testing.T) {
 	for name, c := range map[string]struct {
 		path             []string
 		text, with, left string
@@ -183,7 +182,7 @@ func TestARewrittenText(t *testing.T) {
 			`[{"rolearn": "a]}", "groups": ["x"]}]` + "\n"},
 		"aws-auth": {root, kopsRoles, kopsRewritten + oursInLines + "\n# the end\n", kopsRewritten + "\n# the end\n"},
 		"a file":   {server, kopsFile, strings.Replace(fileRewritten, "  # and\n", oursInFile+"  # and\n", 1), fileRewritten},
-		"our role amid others": {root, "# top\n\n- rolearn: a # A\n\n" + oursInLines + "# of b\n- rolearn:   b\n",
+		"our role among others": {root, "# top\n\n- rolearn: a # A\n\n" + oursInLines + "# of b\n- rolearn:   b\n",
 			"# top\n\n- rolearn: a # A\n\n" + oursInLines + "# of b\n- rolearn:   b\n",
 			"# top\n\n- rolearn: a # A\n# of b\n- rolearn: b\n"},
 		"a list without an entry": {server, "server:\n  mapRoles: # none yet\n  # really\n  mapUsers:\n    - userARN: u\n",
@@ -192,38 +191,38 @@ func TestARewrittenText(t *testing.T) {
 	} {
 		with, left, err := thereAndBack(t, c.text, c.path)
 		if err != nil || with != c.with || left != c.left {
-			t.Errorf("%s: %v; with our role it is\n%s\nnot\n%s\nand afterwards\n%s\nnot\n%s",
+			t.Errorf("%s: %v; with the role: got\n%s\nwant\n%s\nafterwards: got\n%s\nwant\n%s",
 				name, err, with, c.with, left, c.left)
 		}
 	}
 }
 
-// TestARoleIsPutInAndTakenOutAgain: in whatever way a text is written, others keep what they have.
-func TestARoleIsPutInAndTakenOutAgain(t *testing.T) {
+// TestEditKeepsOthers: however a text is written, the entries of others stay.
+func TestEditKeepsOthers(t *testing.T) {
 	for name, c := range map[string]struct {
 		path []string
 		text string
 	}{
-		"white space":           {root, " \n"},
-		"an empty list":         {root, "[] # none\n"},
-		"a mark and no more":    {root, "---\n"},
-		"null":                  {root, "~ # nobody\n"},
-		"quotes":                {root, "''\n"},
-		"no newline at the end": {root, "- rolearn: a\n  username: a"},
-		"lines of another kind": {root, "- rolearn: a\r\n  username: a\r\n"},
-		"a list that is further in, after the mark of a document": {root,
+		"white space":            {root, " \n"},
+		"an empty list":          {root, "[] # none\n"},
+		"only a document marker": {root, "---\n"},
+		"null":                   {root, "~ # nobody\n"},
+		"quotes":                 {root, "''\n"},
+		"no newline at the end":  {root, "- rolearn: a\n  username: a"},
+		"CRLF line endings":      {root, "- rolearn: a\r\n  username: a\r\n"},
+		"an indented list after a document marker": {root,
 			"---\n  -\n    rolearn: a\n    username: |\n      # no comment\n      a\n"},
 		"text that looks like a comment": {root, "- username: |\n    a\n\n    # b\n"},
-		"the document's end":             {root, "- a\n...\n"},
+		"a document end marker":          {root, "- a\n...\n"},
 		"brackets on several lines, with a comma and comments": {root,
 			"[\n  {rolearn: ä, username: b}, # b, of ] team\n]\n"},
-		"words that only YAML 1.1 takes for others": {root,
+		"words with another meaning in YAML 1.1": {root,
 			"- {rolearn: a, username: 'yes', groups: [\"on\", '012', off, 012]}\n"},
 		"an anchor":                  {root, "&x [a]\n"},
 		"an alias that stays":        {root, "- {rolearn: a, groups: &g [y]}\n- {rolearn: b, groups: *g}\n"},
 		"our role already":           {root, oursInLines + "- rolearn: a\n"},
 		"our role with other groups": {root, "- rolearn: a\n- rolearn: " + ours + "\n  groups: [x] # by hand\n"},
-		"our role amid others in brackets": {root,
+		"our role among others in brackets": {root,
 			"[{rolearn: 'a,'}, {rolearn: '" + ours + "', groups: [g]}, # b\n {rolearn: b}, ]"},
 		"our role twice":                         {root, oursInLines + "- rolearn: a\n" + oursInLines},
 		"a file in brackets":                     {server, "{clusterID: c, server: {port: 1}}\n"},
@@ -232,7 +231,7 @@ func TestARoleIsPutInAndTakenOutAgain(t *testing.T) {
 		"a file whose list is null, in brackets": {server, "{server: {mapRoles: null}}"},
 		"a file whose list is not the last": {server,
 			"clusterID: server\nserver:\n  x: mapRoles\n  mapRoles:\n  - roleARN: a\n  y: 1\n"},
-		"a file without all of it": {server, "clusterID: c\n"},
+		"a file without the section": {server, "clusterID: c\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, _, err := thereAndBack(t, c.text, c.path); err != nil {
@@ -242,8 +241,8 @@ func TestARoleIsPutInAndTakenOutAgain(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotUnderstoodStaysAsItIs: the error says where the trouble is.
-func TestWhatIsNotUnderstoodStaysAsItIs(t *testing.T) {
+// TestEditRefusesUnclearText with an error that names the problem.
+func TestEditRefusesUnclearText(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string
 		path []string
@@ -252,18 +251,18 @@ func TestWhatIsNotUnderstoodStaysAsItIs(t *testing.T) {
 		"no YAML":     {"- rolearn: a\n  username: \"b\n", root, "line 2"},
 		"a tab":       {"- rolearn: a\n\tusername: b\n", root, "line 2"},
 		"a key twice": {"- rolearn: a\n  rolearn: b\n", root, "line 2"},
-		"a key twice, in two cases": {"server:\n  mapRoles: []\n  maproles: []\n", server,
+		"a key twice, in different case": {"server:\n  mapRoles: []\n  maproles: []\n", server,
 			"line 3: duplicate key mapRoles"},
 		"no list":                {"rolearn: a\n", root, "line 1: it should be a list"},
 		"a word":                 {"none\n", root, "line 1: it should be a list"},
-		"a word on the way":      {"server: off\n", server, "line 1: it should be a mapping with the key mapRoles"},
+		"a word in the path":     {"server: off\n", server, "line 1: it should be a mapping with the key mapRoles"},
 		"two documents":          {"- a\n---\n- b\n", root, "more than one document"},
 		"an alias":               {"x: &x [a]\nserver: {mapRoles: *x}\n", server, "change it for others"},
-		"an alias on the way":    {"x: &x {mapRoles: [a]}\nserver: *x\n", server, "change it for others"},
+		"an alias in the path":   {"x: &x {mapRoles: [a]}\nserver: *x\n", server, "change it for others"},
 		"a word with an odd tag": {"- {rolearn: a, username: ! off}\n", root, "change it for others"},
-		"what is merged":         {"x: &x {mapRoles: [a]}\nserver: {<<: *x}\n", server, "change it for others"},
+		"a merge key":            {"x: &x {mapRoles: [a]}\nserver: {<<: *x}\n", server, "change it for others"},
 		"an alias of itself":     {"&x [*x]\n", root, "contains itself"},
-		"groups that others have too": {"- {rolearn: b, groups: &g [y]}\n- {rolearn: '" + ours + "', groups: *g}\n", root,
+		"groups shared by an alias": {"- {rolearn: b, groups: &g [y]}\n- {rolearn: '" + ours + "', groups: *g}\n", root,
 			"change it for others"},
 	} {
 		if got, err := put(c.text, c.path); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -277,7 +276,7 @@ func TestWhatIsNotUnderstoodStaysAsItIs(t *testing.T) {
 	}
 }
 
-// FuzzEdit: an edit makes what was meant or nothing, and taking it back leaves what there was.
+// FuzzEdit: an edit has only the intended effect or fails, and removing the role restores the text.
 func FuzzEdit(f *testing.F) {
 	for _, text := range []string{"", "- a\n", "[a, b]", "server:\n  mapRoles:\n  - roleARN: x\n", "- {a: b}\n# c",
 		"a: |\n  - b\n", "-\n - x\n", "? a\n: b", "\ufeff- a", "- a\r\n- b\r\n", kopsRoles, kopsFile} {
@@ -289,7 +288,7 @@ func FuzzEdit(f *testing.F) {
 		if deep {
 			path = server
 		}
-		if strings.Contains(text, ours) || !utf8.ValidString(text) { // JSON, and so a ConfigMap, holds no other
+		if strings.Contains(text, ours) || !utf8.ValidString(text) { // not possible in a ConfigMap
 			return
 		}
 		_, _, _ = thereAndBack(t, text, path)

@@ -25,20 +25,19 @@ import (
 
 const stackID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/cast-kops-prod-example-com-7405b025/1"
 
-// cloudFormation is a stub: a stack goes through statuses, one at each look, and has these events in the end. The code's bucket
-// is there, with everything in it.
+// cloudFormation is a stub of a stack with one status after another, and of the bucket with the code.
 type cloudFormation struct {
-	statuses  []string // of DescribeStacks, in turn; "" is that there is none
+	statuses  []string // of DescribeStacks, one after another; "" for no stack
 	looks     int
 	executed  bool
-	after     []string // once a change set is executed, or the stack deleted
-	events    string   // since then
+	after     []string // statuses after ExecuteChangeSet or DeleteStack
+	events    string   // after that
 	proposals string   // change sets
-	owner     string   // the bucket's tag, if it is not ours
-	late      int      // at so many looks there are none of them yet
+	owner     string   // the bucket's tag, unless ours
+	late      int      // number of DescribeStacks before the events
 	code      string
-	refuses   string // why CreateChangeSet is refused
-	fails     string // why a change set is
+	refuses   string // why CreateChangeSet fails
+	fails     string // why the change set fails
 	calls     []string
 }
 
@@ -109,7 +108,7 @@ func event(id, status, reason string) string {
 		`<ResourceStatusReason>%s</ResourceStatusReason><Timestamp>2999-01-01T00:00:00Z</Timestamp></member>`, id, status, id, status, reason)
 }
 
-// ended is CloudFormation's word that it is done with the stack.
+// ended is the event that ends an operation on the stack.
 func ended(status string) string { return event("cast-kops-prod-example-com-7405b025", status, "") }
 
 func newRun(t *testing.T, s *cloudFormation) (*Deployment, *[]string) {
@@ -128,8 +127,8 @@ func newRun(t *testing.T, s *cloudFormation) (*Deployment, *[]string) {
 	return r, &said
 }
 
-// TestARollbackIsToldInPlainWords: what failed by itself, and not what was broken off for its sake; what there is now; what to do.
-func TestARollbackIsToldInPlainWords(t *testing.T) {
+// TestRollbackError has the causes without the operations that were cancelled, the result, and what to do.
+func TestRollbackError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &cloudFormation{after: []string{"CREATE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS", "ROLLBACK_COMPLETE"},
 			events: event("Rule", "CREATE_FAILED", "Resource creation cancelled") + event("SpotHandlerFunction", "CREATE_FAILED", "the role cannot be assumed") +
@@ -149,16 +148,16 @@ func TestARollbackIsToldInPlainWords(t *testing.T) {
 			"cast-kops-prod-example-com-7405b025 failed and was rolled back, because\n" +
 			"  SpotHandlerFunction (AWS::X::Y): the role cannot be assumed\nfix that and run this again"
 		if err.Error() != want {
-			t.Errorf("it says\n%s\nwant\n%s", err, want)
+			t.Errorf("got\n%s\nwant\n%s", err, want)
 		}
 		if got := strings.Join(*said, ", "); got != "LogGroup CREATE_COMPLETE, SpotHandlerFunction CREATE_FAILED, Rule CREATE_FAILED, cast-kops-prod-example-com-7405b025 ROLLBACK_COMPLETE" {
-			t.Errorf("the steps are told as %s", got)
+			t.Errorf("the events are %s", got)
 		}
 	})
 }
 
-// TestTheEndIsNotTakenForTheBeginning: for a moment after CloudFormation was told to, the stack looks as before.
-func TestTheEndIsNotTakenForTheBeginning(t *testing.T) {
+// TestSlowStart: for a moment after an operation is started, the stack looks as before.
+func TestSlowStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &cloudFormation{statuses: []string{"UPDATE_COMPLETE"}, late: 2, events: ended("UPDATE_ROLLBACK_COMPLETE"),
 			after: []string{"UPDATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_IN_PROGRESS", "UPDATE_ROLLBACK_COMPLETE"}}
@@ -169,13 +168,13 @@ func TestTheEndIsNotTakenForTheBeginning(t *testing.T) {
 		}
 		var failed *FailedError
 		if err := r.Apply(t.Context(), p); !errors.As(err, &failed) || failed.Stack.Status != "UPDATE_ROLLBACK_COMPLETE" {
-			t.Errorf("the update is said to have ended with %v", err)
+			t.Errorf("the update ends with %v", err)
 		}
 	})
 }
 
-// TestHowItEnded, of an update and of a removal.
-func TestHowItEnded(t *testing.T) {
+// TestFailedError of updates and deletions.
+func TestFailedError(t *testing.T) {
 	for status, want := range map[string]string{
 		"UPDATE_ROLLBACK_COMPLETE": "updating stack s failed and was rolled back: the function runs as before",
 		"UPDATE_ROLLBACK_FAILED":   "aws cloudformation continue-update-rollback",
@@ -189,8 +188,8 @@ func TestHowItEnded(t *testing.T) {
 	}
 }
 
-// TestAStackThatWasNeverMadeIsMadeAnew: CloudFormation lets nothing be done with it but to delete it.
-func TestAStackThatWasNeverMadeIsMadeAnew(t *testing.T) {
+// TestFailedStackIsRecreated: CloudFormation only allows to delete a stack that it could not create.
+func TestFailedStackIsRecreated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &cloudFormation{statuses: []string{"ROLLBACK_COMPLETE"}, after: []string{"CREATE_IN_PROGRESS", "CREATE_COMPLETE"},
 			events: ended("CREATE_COMPLETE")}
@@ -204,7 +203,7 @@ func TestAStackThatWasNeverMadeIsMadeAnew(t *testing.T) {
 			verbs = append(verbs, string(c.Verb)+" "+c.Kind)
 		}
 		if p.Parameters["Mode"] != "observe" {
-			t.Errorf("what it was given is lost: %v", p.Parameters)
+			t.Errorf("the parameters are lost: %v", p.Parameters)
 		}
 		if got := strings.Join(verbs, ", "); got != "keep S3 bucket, keep S3 object, delete CloudFormation stack, create CloudFormation stack" {
 			t.Errorf("the plan is %s", got)
@@ -219,13 +218,13 @@ func TestAStackThatWasNeverMadeIsMadeAnew(t *testing.T) {
 			}
 		}
 		if got := strings.Join(order, ", "); got != "DeleteStack, CreateChangeSet, ExecuteChangeSet" {
-			t.Errorf("it calls %s", got)
+			t.Errorf("the calls are %s", got)
 		}
 	})
 }
 
-// TestWhatCloudFormationIsAtIsWaitedFor, and what it has proposed to somebody who has left is forgotten.
-func TestWhatCloudFormationIsAtIsWaitedFor(t *testing.T) {
+// TestPlanWaits for a running operation, and deletes abandoned change sets of ours.
+func TestPlanWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &cloudFormation{statuses: []string{"UPDATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE"}}
 		r, _ := newRun(t, s)
@@ -241,18 +240,18 @@ func TestWhatCloudFormationIsAtIsWaitedFor(t *testing.T) {
 		s = &cloudFormation{statuses: []string{"REVIEW_IN_PROGRESS"}, proposals: `<member><ChangeSetName>samcli-deploy1</ChangeSetName></member>`}
 		r, _ = newRun(t, s)
 		if _, err := r.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "change set samcli-deploy1") || slices.Contains(s.calls, "DeleteStack") {
-			t.Errorf("what somebody else has proposed: %v: %v", s.calls, err)
+			t.Errorf("a change set of somebody else: %v: %v", s.calls, err)
 		}
 		s = &cloudFormation{statuses: []string{"UPDATE_ROLLBACK_FAILED"}}
 		r, _ = newRun(t, s)
 		if _, err := r.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "continue-update-rollback") {
-			t.Errorf("a stack that is stuck: %v", err)
+			t.Errorf("a failed rollback: %v", err)
 		}
 	})
 }
 
-// TestABucketOfSomebodyElses is used as it is, and stays.
-func TestABucketOfSomebodyElses(t *testing.T) {
+// TestForeignBucket: it is used without changes, and not deleted.
+func TestForeignBucket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &cloudFormation{owner: "terraform"}
 		r, _ := newRun(t, s)
@@ -273,8 +272,8 @@ func TestABucketOfSomebodyElses(t *testing.T) {
 	})
 }
 
-// TestANoLeavesWhatSomebodyElseHasMadeMeanwhile of the stack that was only proposed.
-func TestANoLeavesWhatSomebodyElseHasMadeMeanwhile(t *testing.T) {
+// TestDiscard deletes a stack with nothing but our change set, unless somebody else has used it meanwhile.
+func TestDiscard(t *testing.T) {
 	s := &cloudFormation{}
 	r, _ := newRun(t, s)
 	p, err := r.Plan(t.Context())
@@ -291,9 +290,8 @@ func TestANoLeavesWhatSomebodyElseHasMadeMeanwhile(t *testing.T) {
 	}
 }
 
-// TestBadParametersAreRefused by CloudFormation, when it is asked or when it has transformed the template, and nothing is
-// left of that.
-func TestBadParametersAreRefused(t *testing.T) {
+// TestInvalidParameters are refused by CloudFormation at once or after the transform. Nothing remains of that.
+func TestInvalidParameters(t *testing.T) {
 	const why = "Parameter Reserve failed to satisfy constraint: it is from 0s to 30s"
 	for name, c := range map[string]struct {
 		s     cloudFormation
@@ -315,8 +313,8 @@ func TestBadParametersAreRefused(t *testing.T) {
 	}
 }
 
-// TestTheTemplateFitsIntoARequest, with the code's place in it: CloudFormation takes 51,200 bytes without a bucket.
-func TestTheTemplateFitsIntoARequest(t *testing.T) {
+// TestTemplateSize, with the location of the code: without a bucket CloudFormation accepts 51,200 bytes.
+func TestTemplateSize(t *testing.T) {
 	r, _ := newRun(t, &cloudFormation{})
 	text, err := r.Template.packaged(r.Spec.bucket(), r.Spec.key())
 	if err != nil || len(text) > 51200 {
@@ -340,8 +338,8 @@ func TestParseSet(t *testing.T) {
 	}
 }
 
-// TestAStackKeepsWhatItWasGiven: what was found out counts where nobody has said otherwise, now or before.
-func TestAStackKeepsWhatItWasGiven(t *testing.T) {
+// TestParameters: a discovered value has the lowest precedence.
+func TestParameters(t *testing.T) {
 	template, err := ParseTemplate(kopsspot.Template)
 	if err != nil {
 		t.Fatal(err)
@@ -355,7 +353,7 @@ func TestAStackKeepsWhatItWasGiven(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	if stays := w.keptParameters(before); strings.Join(stays, ",") != "Server" {
-		t.Errorf("told to stay: %v", stays)
+		t.Errorf("kept: %v", stays)
 	}
 	w.Refresh = true
 	if got := w.parameters(template, before); got["Server"] != "https://found" || got["CA"] != "Z2l2ZW4=" || got["Mode"] != "observe" || w.keptParameters(before) != nil {

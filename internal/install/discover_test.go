@@ -9,8 +9,8 @@ import (
 	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
-// TestWhoMayReachTheAPI by the specification, in both of its versions.
-func TestWhoMayReachTheAPI(t *testing.T) {
+// TestPrivateReason by both versions of the specification.
+func TestPrivateReason(t *testing.T) {
 	for text, want := range map[string]string{
 		"spec: {kubernetesApiAccess: [0.0.0.0/0, '::/0'], api: {loadBalancer: {type: Public}}}": "",
 		"spec: {api: {dns: {}}}":                          "",
@@ -28,10 +28,10 @@ func TestWhoMayReachTheAPI(t *testing.T) {
 	}
 }
 
-func TestTheOldestKubernetes(t *testing.T) {
+func TestTooOld(t *testing.T) {
 	for v, want := range map[string]bool{"v1.21.14": true, "v1.9.0-eks-1": true, "v1.22.0": false, "v1.37.2+k3s1": false, "v2.0.0": false, "devel": false} {
 		if got := tooOld(v); got != want {
-			t.Errorf("%s is too old: %v, want %v", v, got, want)
+			t.Errorf("%s: %v, want %v", v, got, want)
 		}
 	}
 }
@@ -40,9 +40,9 @@ func TestCandidates(t *testing.T) {
 	all := []awsadmin.Subnet{{ID: "s-public", Zone: "a"}, {ID: "s-1", Zone: "a", Private: true}, {ID: "s-2", Zone: "a", Private: true}, {ID: "s-3", Zone: "b", Private: true},
 		{ID: "s-4", Zone: "c", Private: true}, {ID: "s-5", Zone: "d", Private: true}}
 	if got := strings.Join(candidates(all), ","); got != "s-1,s-3,s-4" {
-		t.Errorf("they are %s", got)
+		t.Errorf("got %s", got)
 	}
 	if got := candidates(all[:1]); len(got) != 1 || !strings.Contains(got[0], "no private subnet") {
-		t.Errorf("where there is none: %q", got)
+		t.Errorf("without a private subnet: %q", got)
 	}
 }

@@ -54,6 +54,6 @@ func TestPackaged(t *testing.T) {
 	}
 	twice := &Template{text: []byte("A:\n" + codeHere + codeHere)}
 	if _, err := twice.packaged("bucket", "key"); err == nil {
-		t.Error("a template with two functions has been packaged as if it had one")
+		t.Error("a template with two functions is accepted")
 	}
 }

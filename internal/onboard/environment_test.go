@@ -11,7 +11,7 @@ import (
 	"github.com/castai/kops-spot/internal/awsadmin"
 )
 
-// fakeRegion is an account's region with these instances.
+// fakeRegion is a region of an account with these instances.
 type fakeRegion []awsadmin.Instance
 
 func (fakeRegion) Region() string { return "eu-west-1" }
@@ -52,21 +52,21 @@ func of(cluster, id, vpc string) awsadmin.Instance {
 	return awsadmin.Instance{ID: id, VPC: vpc, Tags: map[string]string{"KubernetesCluster": cluster}}
 }
 
-func TestRightCluster(t *testing.T) {
+func TestVerifyCluster(t *testing.T) {
 	const prod, dev = "prod.example.com", "dev.example.com"
 	nodes := []NodeInstance{{"n1", "i-00000001", "eu-west-1"}, {"n2", "i-00000002", "eu-west-1"}}
 	for name, c := range map[string]struct {
 		has  fakeRegion
-		want string // in the error; empty: it is the right one
+		want string // in the error; empty for none
 	}{
-		"all nodes are there":                     {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "v")}, ""},
-		"a node's instance has ended":             {fakeRegion{of(prod, "i-00000002", "v")}, ""},
-		"another cluster is there too":            {fakeRegion{of(prod, "i-00000002", "v"), of(dev, "i-0000000a", "w")}, ""},
-		"the account has nothing of it":           {fakeRegion{of(dev, "i-0000000a", "v")}, "choose other credentials with AWS_PROFILE"},
-		"the account has another of the name":     {fakeRegion{of(prod, "i-0000000a", "v")}, "the account has other instances of a cluster of that name"},
-		"the nodes are another cluster's":         {fakeRegion{of(dev, "i-00000001", "v")}, "set --cluster " + dev},
-		"the nodes are tagged as of nobody":       {fakeRegion{{ID: "i-00000001"}}, "no tag KubernetesCluster"},
-		"the cluster's nodes are in two networks": {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "w")}, "several VPCs: v, w"},
+		"all nodes exist":                             {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "v")}, ""},
+		"a node's instance is terminated":             {fakeRegion{of(prod, "i-00000002", "v")}, ""},
+		"another cluster in the account":              {fakeRegion{of(prod, "i-00000002", "v"), of(dev, "i-0000000a", "w")}, ""},
+		"the account has only another cluster":        {fakeRegion{of(dev, "i-0000000a", "v")}, "choose other credentials with AWS_PROFILE"},
+		"the account has another cluster of the name": {fakeRegion{of(prod, "i-0000000a", "v")}, "the account has other instances of a cluster of that name"},
+		"the nodes belong to another cluster":         {fakeRegion{of(dev, "i-00000001", "v")}, "set --cluster " + dev},
+		"the nodes have no tag":                       {fakeRegion{{ID: "i-00000001"}}, "no tag KubernetesCluster"},
+		"the nodes are in two VPCs":                   {fakeRegion{of(prod, "i-00000001", "v"), of(prod, "i-00000002", "w")}, "several VPCs: v, w"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, _, err := VerifyCluster(t.Context(), c.has, nodes, ClusterRef{Cluster: prod, Context: "ctx"})
@@ -83,7 +83,7 @@ func TestRightCluster(t *testing.T) {
 	}
 }
 
-func TestRegionIsTheNodes(t *testing.T) {
+func TestRegionOf(t *testing.T) {
 	in := func(region string) NodeInstance { return NodeInstance{"n", "i-00000001", region} }
 	m := ClusterRef{Cluster: "prod.example.com", Context: "ctx"}
 	for name, c := range map[string]struct {
@@ -91,11 +91,11 @@ func TestRegionIsTheNodes(t *testing.T) {
 		said      string
 		want, err string
 	}{
-		"nobody says":       {[]NodeInstance{in("eu-west-1"), in("eu-west-1")}, "", "eu-west-1", ""},
-		"it is said":        {[]NodeInstance{in("eu-west-1")}, "eu-west-1", "eu-west-1", ""},
-		"another is said":   {[]NodeInstance{in("eu-west-1")}, "us-east-1", "", "the nodes of the kubeconfig's context ctx are in eu-west-1"},
-		"there are several": {[]NodeInstance{in("eu-west-1"), in("us-east-1")}, "", "", "several regions: eu-west-1, us-east-1"},
-		"there are none":    {nil, "eu-west-1", "", "no node's spec.providerID names an EC2 instance"},
+		"no flag":         {[]NodeInstance{in("eu-west-1"), in("eu-west-1")}, "", "eu-west-1", ""},
+		"the same flag":   {[]NodeInstance{in("eu-west-1")}, "eu-west-1", "eu-west-1", ""},
+		"another flag":    {[]NodeInstance{in("eu-west-1")}, "us-east-1", "", "the nodes of the kubeconfig's context ctx are in eu-west-1"},
+		"several regions": {[]NodeInstance{in("eu-west-1"), in("us-east-1")}, "", "", "several regions: eu-west-1, us-east-1"},
+		"no nodes":        {nil, "eu-west-1", "", "no node's spec.providerID names an EC2 instance"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := RegionOf(c.nodes, c.said, m)
@@ -106,7 +106,7 @@ func TestRegionIsTheNodes(t *testing.T) {
 	}
 }
 
-func TestNodeRolesAreTheWorkersAlone(t *testing.T) {
+func TestNodeRoles(t *testing.T) {
 	with := func(profile, role string) awsadmin.Instance {
 		return awsadmin.Instance{ID: "i", Profile: profile, Tags: map[string]string{"k8s.io/role/" + role: "1"}}
 	}
@@ -133,11 +133,11 @@ func (n *network) SecurityGroups(context.Context, string) ([]string, error) {
 	return []string{"sg-1"}, nil
 }
 
-func TestInTheVPC(t *testing.T) {
+func TestCheckVPC(t *testing.T) {
 	g := Environment{Values: iam.Values{VPC: "vpc-1"}}
 	n := &network{}
 	if err := CheckVPC(t.Context(), n, g, nil, nil); err != nil || n.asked > 0 {
-		t.Errorf("a function outside of the VPC: %v, asked %d times", err, n.asked)
+		t.Errorf("without a VPC: %v, %d calls", err, n.asked)
 	}
 	if err := CheckVPC(t.Context(), n, g, []string{"subnet-2"}, []string{"sg-1"}); err != nil {
 		t.Error(err)

@@ -17,12 +17,12 @@ import (
 
 // Bucket is an S3 bucket of the account.
 type Bucket struct {
-	Name    string
-	There   bool
-	Private bool // public access is blocked
-	TLSOnly bool // it has a policy
-	Ours    bool // it has our tag
-	Bare    bool // it has no tags: an interrupted run has created it, or somebody else without tags
+	Name     string
+	Exists   bool
+	Private  bool // public access is blocked
+	TLSOnly  bool // it has a policy
+	Ours     bool // it has our tag
+	Untagged bool // created by an interrupted run, or by somebody else
 }
 
 // noSuch are S3's error codes for something that does not exist.
@@ -34,11 +34,14 @@ func exists(on string, err error) (bool, error) {
 	if err == nil {
 		return true, nil
 	}
-	if code, _ := apiError(err); slices.Contains(noSuch, code) {
+	code, _ := apiError(err)
+	var of *smithy.OperationError
+	switch {
+	case slices.Contains(noSuch, code):
 		return false, nil
-	}
-	if status(err) == http.StatusForbidden { // a response to HEAD has no message
-		err = &smithy.GenericAPIError{Code: "AccessDenied", Message: "the bucket may belong to another account"}
+	case status(err) == http.StatusForbidden && !slices.Contains(errorCodes[ErrDenied], code) && errors.As(err, &of):
+		// A response to HEAD has no code and no message.
+		of.Err = &smithy.GenericAPIError{Code: "AccessDenied", Message: "the bucket may belong to another account"}
 	}
 	return false, translate(on, err)
 }
@@ -56,7 +59,7 @@ func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b
 	b.Name = name
 	on := "bucket " + name
 	_, err = a.buckets.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &name, ExpectedBucketOwner: &owner})
-	if b.There, err = exists(on, err); err != nil || !b.There {
+	if b.Exists, err = exists(on, err); err != nil || !b.Exists {
 		return b, err
 	}
 	block, err := a.buckets.GetPublicAccessBlock(ctx,
@@ -75,7 +78,7 @@ func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b
 	}
 	tags, err := a.buckets.GetBucketTagging(ctx, &s3.GetBucketTaggingInput{Bucket: &name, ExpectedBucketOwner: &owner})
 	tagged, err := exists(on, err)
-	if b.Bare = !tagged || len(tags.TagSet) == 0; !b.Bare {
+	if b.Untagged = !tagged || len(tags.TagSet) == 0; !b.Untagged {
 		has := mapOf(tags.TagSet, func(t types.Tag) (key, value *string) { return t.Key, t.Value })
 		b.Ours = has[tag] == value
 	}
@@ -83,7 +86,7 @@ func (a *Account) Bucket(ctx context.Context, name, owner, tag, value string) (b
 }
 
 // Foreign reports whether somebody else has created the bucket: it has other tags.
-func (b Bucket) Foreign() bool { return b.There && !b.Ours && !b.Bare }
+func (b Bucket) Foreign() bool { return b.Exists && !b.Ours && !b.Untagged }
 
 func CreateBucket(name, region string) Call {
 	in := &s3.CreateBucketInput{Bucket: &name}

@@ -60,6 +60,7 @@ func TestDenied(t *testing.T) {
 			return err
 		}},
 		{"s3:ListBucket on bucket b", func(ctx context.Context) error { _, err := a.Objects(ctx, "b", "1", ""); return err }},
+		{"s3:ListBucket on bucket b", func(ctx context.Context) error { _, err := a.Bucket(ctx, "b", "1", "", ""); return err }},
 		{"s3:PutBucketPublicAccessBlock on bucket b", do(BlockPublicAccess("b", "1"))},
 		{"sts:GetCallerIdentity", func(ctx context.Context) error { _, err := a.Caller(ctx); return err }},
 	} {

@@ -161,7 +161,7 @@ func (r *Deployment) planCode(ctx context.Context, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	if b.There {
+	if b.Exists {
 		keys, err := r.AWS.Objects(ctx, name, w.Account, w.key())
 		if err != nil {
 			return err
@@ -171,7 +171,7 @@ func (r *Deployment) planCode(ctx context.Context, p *Plan) error {
 	switch why := "for the code; private"; {
 	case b.Foreign():
 		p.add(change.Keep, KindBucket, name, "for the code; somebody else has created it, so its settings stay", nil)
-	case b.There:
+	case b.Exists:
 		p.add(change.Keep, KindBucket, name, why, nil)
 	default:
 		p.addCall(change.Create, KindBucket, name, why, awsadmin.CreateBucket(name, w.Region))
@@ -377,7 +377,7 @@ func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	}
 	w, name := r.Spec, r.Spec.bucket()
 	b, err := r.AWS.Bucket(ctx, name, w.Account, iam.TagManagedBy, iam.ManagedBy)
-	if err != nil || !b.There {
+	if err != nil || !b.Exists {
 		return p, err
 	}
 	all, err := r.AWS.Objects(ctx, name, w.Account, "")

@@ -15,9 +15,9 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// TestTheWholeFunction is put together of its settings: a rebalance recommendation for a node that CAST AI has made comes
-// to CAST AI, with the key from its place, in one mode only; and nothing of a secret comes into the log.
-func TestTheWholeFunction(t *testing.T) {
+// TestNewFunction creates the function from its settings: CAST AI receives a rebalance recommendation for its own node,
+// authenticated with the key, in mode act only; the log contains no secret.
+func TestNewFunction(t *testing.T) {
 	const node = `{"kind":"Node","apiVersion":"v1","metadata":{"name":"i-1234567890abcdef0","uid":"u","labels":{"provisioner.cast.ai/node-id":"theirs"}},
 		"spec":{"providerID":"aws:///us-east-1a/i-1234567890abcdef0"}}`
 	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,12 +34,12 @@ func TestTheWholeFunction(t *testing.T) {
 	}))
 	defer aws.Close()
 	var mu sync.Mutex
-	var told []string
+	var requests []string
 	castai := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		mu.Lock()
 		defer mu.Unlock()
-		told = append(told, r.Header.Get("X-API-Key")+" "+r.UserAgent()+" "+string(body))
+		requests = append(requests, r.Header.Get("X-API-Key")+" "+r.UserAgent()+" "+string(body))
 	}))
 	defer castai.Close()
 
@@ -78,11 +78,11 @@ func TestTheWholeFunction(t *testing.T) {
 		if out, ok := got.(spot.Outcome); err != nil || !ok || out.Result != c.result || out.Node != "i-1234567890abcdef0" || out.Cluster != cluster {
 			t.Errorf("%s: got %+v, %v", c.mode, got, err)
 		}
-		if said := strings.Join(told, "\n"); said != c.want {
-			t.Errorf("%s: CAST AI was told %q, want %q", c.mode, said, c.want)
+		if got := strings.Join(requests, "\n"); got != c.want {
+			t.Errorf("%s: CAST AI received %q, want %q", c.mode, got, c.want)
 		}
 		if strings.Contains(logged.String(), "very-secret") {
-			t.Errorf("%s: a secret stands in the log: %s", c.mode, logged)
+			t.Errorf("%s: the log contains a secret: %s", c.mode, logged)
 		}
 	}
 }

@@ -18,18 +18,18 @@ func TestCASTAIMistakes(t *testing.T) {
 		env  []string
 		want []string
 	}{
-		"no key":             {[]string{cluster}, []string{"KOPS_SPOT_CASTAI_KEY: set it to the location of the API key"}},
-		"no cluster":         {[]string{"KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: set it to the ID of the cluster in CAST AI"}},
-		"only a URL":         {[]string{"KOPS_SPOT_CASTAI_URL=https://x"}, []string{"KOPS_SPOT_CASTAI_URL: remove it, or also set KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"}},
-		"the key itself":     {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + bare}, []string{"KOPS_SPOT_CASTAI_KEY: not a location: store the API key"}},
-		"a key without dots": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + strings.ReplaceAll(bare, ":", "")}, []string{"if the value was the key itself"}},
-		"a place, no name":   {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=secretsmanager:"}, []string{"KOPS_SPOT_CASTAI_KEY: add a name after secretsmanager:"}},
-		"the key for an id":  {[]string{"KOPS_SPOT_CASTAI_CLUSTER=" + bare, "KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: CAST AI's ID of the cluster is not a UUID"}},
-		"the key for a URL": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=ssm:/k", "KOPS_SPOT_CASTAI_URL=" + bare},
+		"no key":                    {[]string{cluster}, []string{"KOPS_SPOT_CASTAI_KEY: set it to the location of the API key"}},
+		"no cluster":                {[]string{"KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: set it to the ID of the cluster in CAST AI"}},
+		"only a URL":                {[]string{"KOPS_SPOT_CASTAI_URL=https://x"}, []string{"KOPS_SPOT_CASTAI_URL: remove it, or also set KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"}},
+		"the key itself":            {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + bare}, []string{"KOPS_SPOT_CASTAI_KEY: not a location: store the API key"}},
+		"a key without dots":        {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=" + strings.ReplaceAll(bare, ":", "")}, []string{"if the value was the key itself"}},
+		"a location without a name": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=secretsmanager:"}, []string{"KOPS_SPOT_CASTAI_KEY: add a name after secretsmanager:"}},
+		"the key as ID":             {[]string{"KOPS_SPOT_CASTAI_CLUSTER=" + bare, "KOPS_SPOT_CASTAI_KEY=ssm:/k"}, []string{"KOPS_SPOT_CASTAI_CLUSTER: CAST AI's ID of the cluster is not a UUID"}},
+		"the key as URL": {[]string{cluster, "KOPS_SPOT_CASTAI_KEY=ssm:/k", "KOPS_SPOT_CASTAI_URL=" + bare},
 			[]string{"KOPS_SPOT_CASTAI_URL: the URL of CAST AI's API"}},
 		"all of them": {[]string{"KOPS_SPOT_CASTAI_CLUSTER=prod", "KOPS_SPOT_CASTAI_KEY=" + bare, "KOPS_SPOT_CASTAI_URL=http://castai.example"},
 			[]string{"KOPS_SPOT_CASTAI_CLUSTER: ", "KOPS_SPOT_CASTAI_KEY: ", "KOPS_SPOT_CASTAI_URL: the URL of CAST AI's API begins with http://"}},
-		"the key for a mode": {[]string{"KOPS_SPOT_CASTAI_KEYS=" + bare}, []string{"KOPS_SPOT_CASTAI_KEYS: unknown setting"}},
+		"the key in a wrong setting": {[]string{"KOPS_SPOT_CASTAI_KEYS=" + bare}, []string{"KOPS_SPOT_CASTAI_KEYS: unknown setting"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := ParseConfig(complete(c.env...))
@@ -38,7 +38,7 @@ func TestCASTAIMistakes(t *testing.T) {
 			}
 			for _, want := range c.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("nothing says %q in:\n%v", want, err)
+					t.Errorf("%q is missing in:\n%v", want, err)
 				}
 			}
 			if strings.Contains(err.Error(), "c4st") || strings.Contains(err.Error(), "of-ours") {
@@ -48,12 +48,12 @@ func TestCASTAIMistakes(t *testing.T) {
 	}
 }
 
-// TestNotifiesTheAutoscaler at its URL, with the key from its place; where nothing is configured there is none.
-func TestNotifiesTheAutoscaler(t *testing.T) {
-	var asked, key string
+// TestAutoscaler notifies CAST AI at its URL with the key. Without settings, there is no autoscaler.
+func TestAutoscaler(t *testing.T) {
+	var request, key string
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		asked, key = r.URL.Path+" "+string(body)+" "+r.UserAgent(), r.Header.Get("X-API-Key")
+		request, key = r.URL.Path+" "+string(body)+" "+r.UserAgent(), r.Header.Get("X-API-Key")
 	}))
 	defer server.Close()
 	path := filepath.Join(t.TempDir(), "key")
@@ -67,10 +67,10 @@ func TestNotifiesTheAutoscaler(t *testing.T) {
 	if err := cfg.castai.client(nil, "kops-spot/1").Notify(t.Context(), spot.AutoscalerInterrupted, "", "aws:///z/i-1"); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(asked, castaiCluster) || !strings.Contains(asked, `"interrupted"`) || !strings.Contains(asked, "kops-spot/1") || key != "very-secret" {
-		t.Errorf("CAST AI was told %s", asked)
+	if !strings.Contains(request, castaiCluster) || !strings.Contains(request, `"interrupted"`) || !strings.Contains(request, "kops-spot/1") || key != "very-secret" {
+		t.Errorf("CAST AI received %s", request)
 	}
 	if cfg, err = ParseConfig(complete()); err != nil || cfg.castai.client(nil, "") != nil {
-		t.Errorf("there is an autoscaler without a setting: %v", err)
+		t.Errorf("an autoscaler without settings: %v", err)
 	}
 }

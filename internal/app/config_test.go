@@ -37,7 +37,7 @@ func TestParseConfig(t *testing.T) {
 			env:  []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=iam", "KOPS_SPOT_SERVER=https://api"},
 			want: Config{Cluster: "prod.example.com", Mode: Act, login: location{byIAM, "prod.example.com"}},
 		},
-		"a cluster id of its own": {
+		"a separate cluster ID": {
 			env:  []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=iam:prod", "KOPS_SPOT_SERVER=https://api"},
 			want: Config{Cluster: "prod.example.com", Mode: Act, login: location{byIAM, "prod"}},
 		},
@@ -81,18 +81,18 @@ func TestTLSServerName(t *testing.T) {
 	}
 }
 
-// TestEveryMistakeIsNamedAtOnce, with what is wanted instead.
-func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
+// TestConfigMistakes: the error lists all mistakes with the valid values.
+func TestConfigMistakes(t *testing.T) {
 	for name, c := range map[string]struct {
 		env  []string
 		want []string
 	}{
-		"nothing is set": {nil, []string{"KOPS_SPOT_CLUSTER: set it to the name of the kOps cluster", "KOPS_SPOT_MODE: set it to observe", "KOPS_SPOT_LOGIN: set it to iam or iam:<cluster ID>"}},
-		"everything is wrong": {
+		"no settings": {nil, []string{"KOPS_SPOT_CLUSTER: set it to the name of the kOps cluster", "KOPS_SPOT_MODE: set it to observe", "KOPS_SPOT_LOGIN: set it to iam or iam:<cluster ID>"}},
+		"all wrong": {
 			[]string{"KOPS_SPOT_CLUSTER=prod", "KOPS_SPOT_MODE=dry-run", "KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_SERVER=api.prod.example.com", "KOPS_SPOT_CA=%%%", "KOPS_SPOT_MOD=act"},
 			[]string{`KOPS_SPOT_CLUSTER: "prod" is not the name of a kOps cluster`, `not "dry-run"`, "KOPS_SPOT_SERVER: set it to the API server's URL", "KOPS_SPOT_CA: set it to", "KOPS_SPOT_MOD: unknown setting"},
 		},
-		"places without a name": {
+		"locations without a name": {
 			[]string{"KOPS_SPOT_LOGIN=secretsmanager:", "KOPS_SPOT_CA=ssm:"},
 			[]string{"KOPS_SPOT_LOGIN: add a name after secretsmanager:", "KOPS_SPOT_CA: add a name after ssm:"},
 		},
@@ -100,7 +100,7 @@ func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
 			[]string{"KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_CA=-----BEGIN CERTIFICATE-----"},
 			[]string{"KOPS_SPOT_CA: no certificate found"},
 		},
-		"a server beside a kubeconfig": {
+		"a server and a kubeconfig": {
 			[]string{"KOPS_SPOT_LOGIN=kubeconfig:/k", "KOPS_SPOT_SERVER=https://x"},
 			[]string{"KOPS_SPOT_SERVER: remove it"},
 		},
@@ -113,7 +113,7 @@ func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
 			}
 			for _, want := range c.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("nothing says %q in:\n%v", want, err)
+					t.Errorf("%q is missing in:\n%v", want, err)
 				}
 			}
 		})

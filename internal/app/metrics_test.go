@@ -14,7 +14,7 @@ import (
 
 func at(s spot.Seconds) *spot.Seconds { return &s }
 
-// values are an outcome's measurements by name.
+// values returns an outcome's metrics by name.
 func values(in spot.Interruption, out spot.Outcome) map[string]float64 {
 	m := map[string]float64{}
 	for _, one := range metricsOf(in, out) {
@@ -23,7 +23,7 @@ func values(in spot.Interruption, out spot.Outcome) map[string]float64 {
 	return m
 }
 
-// TestMetrics: what is measured of each result, and nothing else.
+// TestMetrics covers the metrics of each result.
 func TestMetrics(t *testing.T) {
 	drained := spot.Outcome{Result: spot.Drained,
 		Replacement: &spot.ReplacementResult{Action: spot.ReplaceDetach, At: at(1)},
@@ -50,11 +50,11 @@ func TestMetrics(t *testing.T) {
 		want      map[string]float64
 	}{
 		"drained": {out: drained, want: whole},
-		"not emptied": {out: with(func(o *spot.Outcome) {
+		"incomplete": {out: with(func(o *spot.Outcome) {
 			o.Result, o.Pods = spot.Incomplete, []spot.PodResult{{Status: spot.PodStillRunning}}
 		}),
 			want: but(map[string]float64{"Incomplete": 1, "PodsTerminated": 0, "PodsForceDeleted": 0, "PodsStillRunning": 1}, "TimeToEmpty")},
-		"moments that never came": {out: with(func(o *spot.Outcome) {
+		"missing timings": {out: with(func(o *spot.Outcome) {
 			o.Result, o.Timings, o.Pods = spot.NodeNotFound, spot.Timings{Started: at(1)}, nil
 		}),
 			want: but(map[string]float64{"EventAge": 1, "PodsTerminated": 0, "PodsForceDeleted": 0}, "TimeToCordon", "TimeToLastEviction", "TimeToEmpty")},
@@ -62,34 +62,34 @@ func TestMetrics(t *testing.T) {
 			o.Result, o.Pods, o.Timings.Empty, o.Timings.LastEviction = spot.Cordoned, nil, nil, nil
 		}),
 			want: but(map[string]float64{"PodsTerminated": 0, "PodsForceDeleted": 0}, "TimeToLastEviction", "TimeToEmpty")},
-		"replaced by somebody else": {out: with(func(o *spot.Outcome) {
+		"replacement already requested": {out: with(func(o *spot.Outcome) {
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceAlready, Group: "g"}
 		}),
 			want: but(map[string]float64{"ReplacementRequested": 0})},
-		"left to Karpenter": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplacementResult{Action: spot.ReplacePending} }),
+		"replacement by Karpenter": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplacementResult{Action: spot.ReplacePending} }),
 			want: but(map[string]float64{"ReplacementRequested": 0})},
-		"told to the autoscaler": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNotify, At: at(2)} }),
+		"autoscaler notified": {out: with(func(o *spot.Outcome) { o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceNotify, At: at(2)} }),
 			want: but(nil)},
-		"nobody": {out: with(func(o *spot.Outcome) { o.Replacement = nil }), want: but(map[string]float64{"ReplacementRequested": 0})},
-		"noted": {out: spot.Outcome{Result: spot.Skipped, Timings: drained.Timings, Replacement: &spot.ReplacementResult{Action: spot.ReplaceNotify, At: at(1)}},
+		"no replacement": {out: with(func(o *spot.Outcome) { o.Replacement = nil }), want: but(map[string]float64{"ReplacementRequested": 0})},
+		"skipped": {out: spot.Outcome{Result: spot.Skipped, Timings: drained.Timings, Replacement: &spot.ReplacementResult{Action: spot.ReplaceNotify, At: at(1)}},
 			want: map[string]float64{"Skipped": 1, "ReplacementRequested": 1}},
-		"released": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{Status: spot.PodDeleted}, {Status: spot.PodDeleted}},
+		"cleaned up": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{Status: spot.PodDeleted}, {Status: spot.PodDeleted}},
 			Cleanup: &spot.CleanupResult{PodsDeleted: at(2), VolumesDetached: at(4)}},
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 0, "PodsDeleted": 2, "TimeToPodsDeleted": 2, "TimeToVolumesDetached": 4}},
-		"half released": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{Status: spot.PodStillRunning}}, Cleanup: &spot.CleanupResult{VolumesDetached: at(4)}},
+		"cleaned up partly": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{Status: spot.PodStillRunning}}, Cleanup: &spot.CleanupResult{VolumesDetached: at(4)}},
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToVolumesDetached": 4}},
-		"volumes that stay": {out: spot.Outcome{Result: spot.CleanedUp, Cleanup: &spot.CleanupResult{PodsDeleted: at(1)}},
+		"attached volumes": {out: spot.Outcome{Result: spot.CleanedUp, Cleanup: &spot.CleanupResult{PodsDeleted: at(1)}},
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToPodsDeleted": 1}},
-		"returned":             {out: spot.Outcome{Result: spot.Recovered}, want: map[string]float64{"Recovered": 1}},
-		"foreign":              {out: spot.Outcome{Result: spot.OtherCluster}},
-		"stale":                {out: spot.Outcome{Result: spot.Expired}},
-		"ignored":              {out: spot.Outcome{Result: spot.Ignored}},
-		"observed":             {out: with(func(o *spot.Outcome) { o.Result = spot.Planned })},
-		"a rehearsal":          {out: drained, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
-		"a rehearsal's plan":   {out: spot.Outcome{Result: spot.Planned}, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
-		"a foreign rehearsal":  {out: spot.Outcome{Result: spot.OtherCluster}, rehearsal: true},
-		"a rehearsal in vain":  {out: with(func(o *spot.Outcome) { o.Result = spot.Incomplete }), rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
-		"a rehearsal's noting": {out: spot.Outcome{Result: spot.Skipped}, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
+		"recovered":                       {out: spot.Outcome{Result: spot.Recovered}, want: map[string]float64{"Recovered": 1}},
+		"other cluster":                   {out: spot.Outcome{Result: spot.OtherCluster}},
+		"expired":                         {out: spot.Outcome{Result: spot.Expired}},
+		"ignored":                         {out: spot.Outcome{Result: spot.Ignored}},
+		"observed":                        {out: with(func(o *spot.Outcome) { o.Result = spot.Planned })},
+		"a rehearsal":                     {out: drained, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
+		"a rehearsal's plan":              {out: spot.Outcome{Result: spot.Planned}, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
+		"a rehearsal for another cluster": {out: spot.Outcome{Result: spot.OtherCluster}, rehearsal: true},
+		"an incomplete rehearsal":         {out: with(func(o *spot.Outcome) { o.Result = spot.Incomplete }), rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
+		"a skipped rehearsal":             {out: spot.Outcome{Result: spot.Skipped}, rehearsal: true, want: map[string]float64{"Rehearsals": 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := values(spot.Interruption{Rehearsal: c.rehearsal}, c.out); len(got)+len(c.want) > 0 && !maps.Equal(got, c.want) {
@@ -105,9 +105,9 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestTheMetricsForm is what CloudWatch documents as its embedded metric format: one line, in which every metric that is
-// named has its value as a member of the root, as has every dimension.
-func TestTheMetricsForm(t *testing.T) {
+// TestMetricFormat checks CloudWatch's embedded metric format: one line, in which every metric and every dimension is a
+// member of the root object.
+func TestMetricFormat(t *testing.T) {
 	for result, dimensions := range map[string]any{"drained": []any{[]any{"Cluster"}, []any{"Cluster", "Result"}}, "": []any{[]any{"Cluster"}}} {
 		var b bytes.Buffer
 		err := writeMetrics(&b, "prod.example.com", result, []metric{{"Ready", "Count", 1}, {"EventAge", "Seconds", 0.5}}, time.UnixMilli(1767225600123))
@@ -131,6 +131,6 @@ func TestTheMetricsForm(t *testing.T) {
 	}
 	var b bytes.Buffer
 	if err := writeMetrics(&b, "prod.example.com", "foreign", nil, time.Now()); err != nil || b.Len() != 0 {
-		t.Errorf("no metrics made %s, %v", b.String(), err)
+		t.Errorf("without metrics: %s, %v", b.String(), err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// warn has the handler see to a warning that EC2 never makes true, and waits until its instance is overdue.
+// warn lets the handler handle a warning that EC2 does not carry out, and waits until the instance is overdue.
 func (w *checkWorld) warn() {
 	w.Helper()
 	h := handler.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: w.checker.cfg.Policy}
@@ -24,9 +24,9 @@ func (w *checkWorld) warn() {
 	time.Sleep(18 * time.Minute)
 }
 
-// TestOverdueIsNotReady: an instance that should have ended long ago is a failed check, which names it and says what to do,
-// until it is terminated or its node is restored. The self-check does neither.
-func TestOverdueIsNotReady(t *testing.T) {
+// TestOverdue: an overdue instance fails a check until it is terminated or its node is restored. The self-check does
+// neither.
+func TestOverdue(t *testing.T) {
 	for name, settle := range map[string]func(w *checkWorld){
 		"terminated": func(w *checkWorld) { w.aws.SetState(warned, "terminated") },
 		"restored":   func(w *checkWorld) { w.cluster.WriteNode(warned, func(n *spot.Node) { *n = spot.Restore(*n) }) },
@@ -36,55 +36,55 @@ func TestOverdueIsNotReady(t *testing.T) {
 				deadline := time.Now().Add(2 * time.Minute).UTC().Truncate(time.Second)
 				w.warn()
 				calls := len(w.aws.Calls())
-				told := w.run(NotReady)
+				result := w.run(NotReady)
 				want := spot.OverdueInstance{Node: warned, Instance: warned, Since: deadline}
-				if len(told.Overdue) != 1 || told.Overdue[0] != want {
-					w.Errorf("overdue are %+v, want %+v", told.Overdue, want)
+				if len(result.Overdue) != 1 || result.Overdue[0] != want {
+					w.Errorf("overdue are %+v, want %+v", result.Overdue, want)
 				}
-				if failed := failedChecks(told); !slices.Equal(failed, []string{"overdue: " + warned}) {
-					w.Errorf("failed have %q", failed)
+				if failed := failedChecks(result); !slices.Equal(failed, []string{"overdue: " + warned}) {
+					w.Errorf("failed checks: %q", failed)
 				}
-				check := w.check(told, "overdue: "+warned)
+				check := w.check(result, "overdue: "+warned)
 				if !strings.Contains(check.Detail, "instance "+warned+" of node "+warned+" is still running") ||
 					!strings.Contains(check.Detail, deadline.Format(time.RFC3339)) {
-					w.Errorf("it says %q", check.Detail)
+					w.Errorf("detail: %q", check.Detail)
 				}
 				if !strings.Contains(check.Advice, "aws ec2 terminate-instances --instance-ids "+warned) ||
 					!strings.Contains(check.Advice, "kops-spot restore "+warned) {
-					w.Errorf("its advice is %q", check.Advice)
+					w.Errorf("advice: %q", check.Advice)
 				}
-				if m := told.metrics(); m[0].value != 0 || m[1].Name != "Overdue" || m[1].value != 1 {
+				if m := result.metrics(); m[0].value != 0 || m[1].Name != "Overdue" || m[1].value != 1 {
 					w.Errorf("metrics: %v", m)
 				}
 				for _, c := range w.aws.Calls()[calls:] {
 					if !strings.HasPrefix(c.Operation, "Describe") {
-						w.Errorf("the self-check calls %s", c.Operation)
+						w.Errorf("the self-check called %s", c.Operation)
 					}
 				}
 				settle(w)
-				if told := w.run(Ready); len(told.Overdue) != 0 {
-					w.Errorf("it is overdue still: %+v", told.Overdue)
+				if result := w.run(Ready); len(result.Overdue) != 0 {
+					w.Errorf("still overdue: %+v", result.Overdue)
 				}
 			})
 		})
 	}
 }
 
-// TestNothingIsOverdueInTime, nor is a node that others drain.
-func TestNothingIsOverdueInTime(t *testing.T) {
+// TestNotOverdue: before the deadline, or if another program drains the node.
+func TestNotOverdue(t *testing.T) {
 	inCheckWorld(t, func(w *checkWorld) {
 		w.cluster.WriteNode(warned, func(n *spot.Node) {
 			n.Labels = map[string]string{"autoscaling.cast.ai/draining": "spot-interruption"}
 		})
 		time.Sleep(time.Hour)
-		if told := w.run(Ready); len(told.Overdue) != 0 {
-			w.Errorf("drained by others: %+v", told.Overdue)
+		if result := w.run(Ready); len(result.Overdue) != 0 {
+			w.Errorf("drained by others: %+v", result.Overdue)
 		}
 		in := spot.Interruption{EventID: "e", Kind: spot.SpotTerminate, Instance: warned, Time: time.Now()}
 		w.cluster.WriteNode(warned, func(n *spot.Node) { *n = spot.Cordon(*n, in, spot.Plan{Deadline: time.Now().Add(2 * time.Minute)}) })
 		time.Sleep(16 * time.Minute)
-		if told := w.run(Ready); len(told.Overdue) != 0 {
-			w.Errorf("not yet: %+v", told.Overdue)
+		if result := w.run(Ready); len(result.Overdue) != 0 {
+			w.Errorf("not yet: %+v", result.Overdue)
 		}
 	})
 }

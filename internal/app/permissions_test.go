@@ -9,8 +9,8 @@ import (
 	"github.com/castai/kops-spot/internal/aws"
 )
 
-// TestTheRoleMayDoWhatTheCodeCanCall, and nothing else: an action too many fails as one too few does.
-func TestTheRoleMayDoWhatTheCodeCanCall(t *testing.T) {
+// TestRoleActions: the role allows exactly the actions that the code can call.
+func TestRoleActions(t *testing.T) {
 	var called []string
 	for _, ops := range aws.Operations() {
 		for _, op := range ops {
@@ -30,15 +30,15 @@ func TestTheRoleMayDoWhatTheCodeCanCall(t *testing.T) {
 	}
 }
 
-// TestWritesAreTheClustersOnly: every action that changes something is bound to the cluster by its tag, on resources of
-// one account and region.
-func TestWritesAreTheClustersOnly(t *testing.T) {
+// TestWritesAreScoped: every action that changes something requires the cluster's tag, on resources of one account and
+// region.
+func TestWritesAreScoped(t *testing.T) {
 	for _, s := range statements(t) {
 		for _, action := range s.Action {
 			switch action {
 			case "ec2:CreateTags", "autoscaling:DetachInstances", "autoscaling:RecordLifecycleActionHeartbeat", "autoscaling:CompleteLifecycleAction":
 				if s.Condition["StringEquals"]["aws:ResourceTag/KubernetesCluster"] != "<cluster>" {
-					t.Errorf("%s is not bound to the cluster", action)
+					t.Errorf("%s is not scoped to the cluster", action)
 				}
 				if slices.Contains(s.Resource, "*") {
 					t.Errorf("%s is allowed on everything", action)
@@ -58,7 +58,7 @@ type statement struct {
 	Condition map[string]map[string]any
 }
 
-// oneOrMany is a list that IAM writes without brackets where it has one element.
+// oneOrMany is a list that IAM writes without brackets if it has one element.
 type oneOrMany []string
 
 func (o *oneOrMany) UnmarshalJSON(b []byte) error {

@@ -11,12 +11,12 @@ import (
 
 const castaiCluster = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
 
-// complete is an environment without a mistake, and more.
+// complete returns a valid environment with more variables.
 func complete(more ...string) []string {
 	return append([]string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_SERVER=https://api"}, more...)
 }
 
-// TestPolicySettings: what each setting changes, and that it changes nothing else.
+// TestPolicySettings: each setting changes exactly its field.
 func TestPolicySettings(t *testing.T) {
 	castai := []string{"KOPS_SPOT_CASTAI_CLUSTER=" + castaiCluster, "KOPS_SPOT_CASTAI_KEY=ssm:/cast/key"}
 	for _, c := range []struct {
@@ -53,7 +53,7 @@ func TestPolicySettings(t *testing.T) {
 			if err != nil || !reflect.DeepEqual(cfg.Policy, want) {
 				t.Errorf("got %+v, %v\nwant %+v", cfg.Policy, err, want)
 			}
-			// Who asks for the policy alone need not know how to log in.
+			// The policy alone requires no authentication settings.
 			alone, err := PolicyOf(append(c.env, "KOPS_SPOT_CLUSTER=prod.example.com"))
 			if err != nil || !reflect.DeepEqual(alone, want) {
 				t.Errorf("the policy alone: %+v, %v\nwant %+v", alone, err, want)
@@ -62,7 +62,7 @@ func TestPolicySettings(t *testing.T) {
 	}
 }
 
-// TestPolicyMistakes: each is named, with what is wanted; a log-in and a policy that are both wrong, at once.
+// TestPolicyMistakes: the error lists all mistakes with the valid values, including authentication settings.
 func TestPolicyMistakes(t *testing.T) {
 	for _, c := range []struct {
 		env  []string
@@ -96,10 +96,10 @@ func TestPolicyMistakes(t *testing.T) {
 			} {
 				err := read(c.env)
 				if err == nil || !strings.Contains(err.Error(), c.want) {
-					t.Errorf("%s: nothing says %q in:\n%v", who, c.want, err)
+					t.Errorf("%s: %q is missing in:\n%v", who, c.want, err)
 				}
 				if err != nil && who == "the function" && !strings.Contains(err.Error(), "KOPS_SPOT_MODE: set it to") {
-					t.Errorf("the other mistakes are not named: %v", err)
+					t.Errorf("the other mistakes are missing: %v", err)
 				}
 			}
 		})
@@ -107,7 +107,7 @@ func TestPolicyMistakes(t *testing.T) {
 	_, err := PolicyOf([]string{"KOPS_SPOT_RESERVE=1h", "KOPS_SPOT_FORCE=x", "KOPS_SPOT_CASTAI_URL=https://x"})
 	for _, want := range []string{"KOPS_SPOT_RESERVE:", "KOPS_SPOT_FORCE:", "KOPS_SPOT_CASTAI_URL:"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("nothing says %q in:\n%v", want, err)
+			t.Errorf("%q is missing in:\n%v", want, err)
 		}
 	}
 }

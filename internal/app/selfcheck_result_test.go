@@ -13,8 +13,8 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-// TestASelfCheckIsAnswered by the same function that handles interruptions: it is no error, and a metric says it.
-func TestASelfCheckIsAnswered(t *testing.T) {
+// TestSelfCheckEvent: the function that handles interruptions answers it, with metrics.
+func TestSelfCheckEvent(t *testing.T) {
 	for _, sample := range []string{"self-check-schedule.json", "self-check-asked.json"} {
 		for _, want := range []Readiness{Ready, NotReady} {
 			inCheckWorld(t, func(w *checkWorld) {
@@ -26,11 +26,11 @@ func TestASelfCheckIsAnswered(t *testing.T) {
 					w.Fatal(err)
 				}
 				f := &Function{cluster: cluster, check: w.checker.run, stdout: w.logged, log: Logger(w.logged)}
-				told, err := f.Handle(w.Context(), event)
+				result, err := f.Handle(w.Context(), event)
 				if err != nil {
 					w.Fatal(err)
 				}
-				b, _ := json.Marshal(told)
+				b, _ := json.Marshal(result)
 				var got struct {
 					Version int
 					Result  Readiness
@@ -62,8 +62,8 @@ func TestASelfCheckIsAnswered(t *testing.T) {
 	}
 }
 
-// TestNoNumberWhereNothingCouldBeSeen: a zero would say that nothing is overdue.
-func TestNoNumberWhereNothingCouldBeSeen(t *testing.T) {
+// TestOverdueUnknown: a zero would mean that nothing is overdue.
+func TestOverdueUnknown(t *testing.T) {
 	inCheckWorld(t, func(w *checkWorld) {
 		w.aws.Fail("DescribeInstances", -1, spottest.Denied())
 		if m := w.run(NotReady).metrics(); len(m) != 1 || m[0].Name != "Ready" || m[0].value != 0 {
@@ -72,8 +72,8 @@ func TestNoNumberWhereNothingCouldBeSeen(t *testing.T) {
 	})
 }
 
-// TestTheTextsThatAreRead are those that the configuration keeps elsewhere.
-func TestTheTextsThatAreRead(t *testing.T) {
+// TestTexts: the self-check reads the texts that are stored outside the configuration.
+func TestTexts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte("s"), 0o600); err != nil {
 		t.Fatal(err)
@@ -96,13 +96,13 @@ func TestTheTextsThatAreRead(t *testing.T) {
 			}
 		}
 		if !slices.Equal(names, c.want) {
-			t.Errorf("%s: read are %q, want %q", name, names, c.want)
+			t.Errorf("%s: read %q, want %q", name, names, c.want)
 		}
 	}
 }
 
-// TestNewMakesNoRequest and has all parts of a function in place.
-func TestNewMakesNoRequest(t *testing.T) {
+// TestNew makes no request.
+func TestNew(t *testing.T) {
 	t.Setenv("AWS_REGION", "us-east-1")
 	for _, mode := range []string{"observe", "act"} {
 		f, err := New(t.Context(), []string{"KOPS_SPOT_CLUSTER=" + cluster, "KOPS_SPOT_MODE=" + mode, "KOPS_SPOT_LOGIN=iam", "KOPS_SPOT_SERVER=https://127.0.0.1:1"}, "1", io.Discard)

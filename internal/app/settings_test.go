@@ -16,8 +16,8 @@ var update = flag.Bool("update", false, "write docs/settings.md instead of compa
 
 const settingsDocument = "../../docs/settings.md"
 
-// TestTheSettingsAreDocumented as they are; `make generate` writes them anew.
-func TestTheSettingsAreDocumented(t *testing.T) {
+// TestSettingsPage compares docs/settings.md with the code; `make generate` writes it.
+func TestSettingsPage(t *testing.T) {
 	want := settingsPage()
 	if *update {
 		if err := os.WriteFile(settingsDocument, want, 0o644); err != nil {
@@ -29,11 +29,11 @@ func TestTheSettingsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("docs/settings.md is not what the code says: run make generate")
+		t.Errorf("docs/settings.md is outdated: run make generate")
 	}
 }
 
-// annotation is an annotation by which a pod overrules a setting.
+// annotation is a pod annotation that overrides a setting.
 type annotation struct{ name, on, values, unset, meaning string }
 
 func annotations() []annotation {
@@ -47,7 +47,7 @@ func annotations() []annotation {
 	}
 }
 
-// settingsPage is docs/settings.md.
+// settingsPage returns docs/settings.md.
 func settingsPage() []byte {
 	var b bytes.Buffer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -83,13 +83,13 @@ func settingsPage() []byte {
 	return b.Bytes()
 }
 
-// TestEverySettingIsExplained: users can choose a value without reading code.
-func TestEverySettingIsExplained(t *testing.T) {
+// TestSettingsAreDescribed: users can choose a value without reading code.
+func TestSettingsAreDescribed(t *testing.T) {
 	seen := map[string]bool{}
 	for _, part := range Parts() {
 		for _, s := range part.Settings {
 			if s.Values == "" || s.Meaning == "" || s.Why == "" || !strings.HasPrefix(s.Name, prefix) || seen[s.Name] {
-				t.Errorf("%+v is half a setting, or there are two of it", s)
+				t.Errorf("%+v is incomplete or a duplicate", s)
 			}
 			if strings.ContainsAny(s.Values+s.Meaning+s.Default, "|\n") {
 				t.Errorf("%s does not fit into a table", s.Name)
@@ -99,9 +99,8 @@ func TestEverySettingIsExplained(t *testing.T) {
 	}
 }
 
-// TestTheDefaultsAreTheDomains: what a setting says of itself is what counts where it is not set, and setting it to that
-// changes nothing.
-func TestTheDefaultsAreTheDomains(t *testing.T) {
+// TestDefaults: setting a documented default changes nothing.
+func TestDefaults(t *testing.T) {
 	for _, part := range Parts() {
 		for _, s := range part.Settings {
 			if s.read == nil || s.Default == "" {
@@ -114,6 +113,6 @@ func TestTheDefaultsAreTheDomains(t *testing.T) {
 		}
 	}
 	if p, err := PolicyOf([]string{"KOPS_SPOT_CLUSTER=prod.example.com"}); err != nil || !reflect.DeepEqual(p, spot.DefaultPolicy("prod.example.com")) {
-		t.Errorf("without any settings the policy is %+v, %v", p, err)
+		t.Errorf("without settings: %+v, %v", p, err)
 	}
 }

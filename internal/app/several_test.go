@@ -18,13 +18,13 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// functionOf is a function that handles each interruption as handle does, and its log.
+// functionOf returns a function that handles interruptions with handle, and its log.
 func functionOf(handle func(context.Context, spot.Interruption) (spot.Outcome, error)) (*Function, *bytes.Buffer) {
 	logged := new(bytes.Buffer)
 	return &Function{cluster: "prod.example.com", handle: handle, stdout: logged, log: Logger(logged)}, logged
 }
 
-// healthOf is an AWS Health event about these instances.
+// healthOf returns an AWS Health event about these instances.
 func healthOf(t *testing.T, instances ...string) json.RawMessage {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "eventbridge", "testdata", "health-scheduled-change.json"))
@@ -48,7 +48,7 @@ func healthOf(t *testing.T, instances ...string) json.RawMessage {
 
 func instanceNamed(i int) string { return fmt.Sprintf("i-%017x", i+1) }
 
-// metricLines are the lines of a log that hold metrics.
+// metricLines returns the metrics in a log.
 func metricLines(t *testing.T, logged *bytes.Buffer) (lines []map[string]any) {
 	t.Helper()
 	for text := range strings.Lines(logged.String()) {
@@ -63,8 +63,8 @@ func metricLines(t *testing.T, logged *bytes.Buffer) (lines []map[string]any) {
 	return lines
 }
 
-// TestOneEventAboutSeveralInstances: the gravest outcome stands above, with each of them in the event's order.
-func TestOneEventAboutSeveralInstances(t *testing.T) {
+// TestSeveralInstances: the result of an event is its worst outcome; the outcomes are in the event's order.
+func TestSeveralInstances(t *testing.T) {
 	results := []spot.Result{spot.OtherCluster, spot.Drained, spot.Incomplete, spot.NodeNotFound, spot.Skipped, spot.Expired}
 	var instances []string
 	for i := range results {
@@ -73,13 +73,13 @@ func TestOneEventAboutSeveralInstances(t *testing.T) {
 	f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
 		return spot.Outcome{Version: 1, Result: results[slices.Index(instances, in.Instance)], Cluster: "prod.example.com", Event: spot.EventInfo{Instance: in.Instance}}, nil
 	})
-	told, err := f.Handle(t.Context(), healthOf(t, instances...))
+	result, err := f.Handle(t.Context(), healthOf(t, instances...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := told.(spot.Outcome)
+	out := result.(spot.Outcome)
 	if out.Result != spot.Incomplete || out.Event.Instance != instances[2] {
-		t.Errorf("above stands %s of %s", out.Result, out.Event.Instance)
+		t.Errorf("got %s of %s", out.Result, out.Event.Instance)
 	}
 	for i, one := range out.Outcomes {
 		if one.Result != results[i] || one.Event.Instance != instances[i] || one.Outcomes != nil {
@@ -88,14 +88,14 @@ func TestOneEventAboutSeveralInstances(t *testing.T) {
 	}
 	lines := metricLines(t, logged)
 	if len(out.Outcomes) != len(results) || len(lines) != 4 {
-		t.Errorf("%d outcomes, and metrics of %d: %v", len(out.Outcomes), len(lines), lines)
+		t.Errorf("%d outcomes, but %d metrics: %v", len(out.Outcomes), len(lines), lines)
 	}
 	if n := strings.Count(logged.String(), `"msg":"outcome"`); n != 1 {
-		t.Errorf("%d outcomes are logged", n)
+		t.Errorf("%d logged outcomes", n)
 	}
 }
 
-func TestTheGravestResult(t *testing.T) {
+func TestWorstResult(t *testing.T) {
 	order := []spot.Result{spot.Incomplete, spot.NodeNotFound, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped, spot.Planned,
 		spot.Expired, spot.Ignored, spot.OtherCluster}
 	for i := range order[1:] {
@@ -105,40 +105,40 @@ func TestTheGravestResult(t *testing.T) {
 		})
 		out, err := f.handleAll(t.Context(), []spot.Interruption{{Instance: "a"}, {Instance: "b"}})
 		if err != nil || out.Result != order[i] {
-			t.Errorf("of %v it is %s, %v", pair, out.Result, err)
+			t.Errorf("%v: got %s, %v", pair, out.Result, err)
 		}
 	}
 }
 
-// TestOneInstanceIsToldAsItIs, without a list of one.
-func TestOneInstanceIsToldAsItIs(t *testing.T) {
+// TestOneInstance: the outcome has no list.
+func TestOneInstance(t *testing.T) {
 	f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
 		return spot.Outcome{Result: spot.Drained, Event: spot.EventInfo{ID: in.EventID}}, nil
 	})
-	told, err := f.Handle(t.Context(), healthOf(t, instanceNamed(0)))
-	if out := told.(spot.Outcome); err != nil || out.Outcomes != nil || out.Event.ID == "" {
-		t.Errorf("got %+v, %v", told, err)
+	result, err := f.Handle(t.Context(), healthOf(t, instanceNamed(0)))
+	if out := result.(spot.Outcome); err != nil || out.Outcomes != nil || out.Event.ID == "" {
+		t.Errorf("got %+v, %v", result, err)
 	}
 	if lines := metricLines(t, logged); len(lines) != 1 || lines[0]["Result"] != "drained" {
 		t.Errorf("metrics: %v", lines)
 	}
 }
 
-// TestFailuresOfSome: the event fails, to come again, only if nothing of it was done.
-func TestFailuresOfSome(t *testing.T) {
+// TestSomeFail: an event fails, and is retried, only if nothing was changed.
+func TestSomeFail(t *testing.T) {
 	down := errors.New("the API server does not answer")
 	for name, c := range map[string]struct {
 		results []spot.Result // empty: it fails
 		fails   bool
 		want    spot.Result
 	}{
-		"all fail":                   {results: []spot.Result{"", ""}, fails: true},
-		"the other is none of ours":  {results: []spot.Result{"", spot.OtherCluster}, fails: true},
-		"the other is past":          {results: []spot.Result{spot.Expired, ""}, fails: true},
-		"there is nothing to do":     {results: []spot.Result{spot.Ignored, ""}, fails: true},
-		"the other was emptied":      {results: []spot.Result{"", spot.Drained}, want: spot.Incomplete},
-		"the other was only noted":   {results: []spot.Result{spot.Skipped, ""}, want: spot.Incomplete},
-		"nobody fails, none is ours": {results: []spot.Result{spot.OtherCluster, spot.Expired}, want: spot.Expired},
+		"all fail":                       {results: []spot.Result{"", ""}, fails: true},
+		"the other is another cluster's": {results: []spot.Result{"", spot.OtherCluster}, fails: true},
+		"the other is expired":           {results: []spot.Result{spot.Expired, ""}, fails: true},
+		"the other is ignored":           {results: []spot.Result{spot.Ignored, ""}, fails: true},
+		"the other is drained":           {results: []spot.Result{"", spot.Drained}, want: spot.Incomplete},
+		"the other is skipped":           {results: []spot.Result{spot.Skipped, ""}, want: spot.Incomplete},
+		"none fails":                     {results: []spot.Result{spot.OtherCluster, spot.Expired}, want: spot.Expired},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, logged := functionOf(func(_ context.Context, in spot.Interruption) (spot.Outcome, error) {
@@ -148,34 +148,34 @@ func TestFailuresOfSome(t *testing.T) {
 				}
 				return spot.Outcome{Result: r}, nil
 			})
-			told, err := f.Handle(t.Context(), healthOf(t, instanceNamed(0), instanceNamed(1)))
+			result, err := f.Handle(t.Context(), healthOf(t, instanceNamed(0), instanceNamed(1)))
 			if c.fails {
-				if !errors.Is(err, down) || told != nil || len(metricLines(t, logged)) != 0 {
-					t.Fatalf("got %+v, %v, metrics %v", told, err, metricLines(t, logged))
+				if !errors.Is(err, down) || result != nil || len(metricLines(t, logged)) != 0 {
+					t.Fatalf("got %+v, %v, metrics %v", result, err, metricLines(t, logged))
 				}
 				if !strings.Contains(err.Error(), "instance "+instanceNamed(slices.Index(c.results, ""))) {
-					t.Errorf("it does not say whose: %v", err)
+					t.Errorf("the instance is missing: %v", err)
 				}
 				return
 			}
-			if err != nil || told.(spot.Outcome).Result != c.want {
-				t.Fatalf("got %+v, %v", told, err)
+			if err != nil || result.(spot.Outcome).Result != c.want {
+				t.Fatalf("got %+v, %v", result, err)
 			}
-			for i, one := range told.(spot.Outcome).Outcomes {
+			for i, one := range result.(spot.Outcome).Outcomes {
 				if c.results[i] != "" {
 					continue
 				}
 				if one.Result != spot.Incomplete || one.Cluster != "prod.example.com" || one.Event.Instance != instanceNamed(i) || one.Event.Kind != spot.ScheduledChange ||
 					len(one.Problems) != 1 || !strings.Contains(one.Problems[0], down.Error()) {
-					t.Errorf("the failure is told as %+v", one)
+					t.Errorf("the failure is reported as %+v", one)
 				}
 			}
 		})
 	}
 }
 
-// TestManyInstancesAreHandledSideBySide, but not without bound.
-func TestManyInstancesAreHandledSideBySide(t *testing.T) {
+// TestManyInstances: they are handled in parallel, with a limit.
+func TestManyInstances(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now, most atomic.Int32
 		f, _ := functionOf(func(context.Context, spot.Interruption) (spot.Outcome, error) {
@@ -192,13 +192,13 @@ func TestManyInstancesAreHandledSideBySide(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := time.Since(began); took != 3*time.Minute || most.Load() != 50 {
-			t.Errorf("%d at once, in %s", most.Load(), took)
+			t.Errorf("%d in parallel, in %s", most.Load(), took)
 		}
 	})
 }
 
-// TestARehearsalIsNoInterruption in the metrics.
-func TestARehearsalIsNoInterruption(t *testing.T) {
+// TestRehearsalMetrics: a rehearsal does not count as an interruption.
+func TestRehearsalMetrics(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "eventbridge", "testdata", "rehearsal-spot-terminate.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -215,16 +215,16 @@ func TestARehearsalIsNoInterruption(t *testing.T) {
 	}
 }
 
-// TestAnEventWithNothingToDo says why, and of which cluster's function.
-func TestAnEventWithNothingToDo(t *testing.T) {
+// TestIgnoredEvent: the outcome has the reason and the cluster.
+func TestIgnoredEvent(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "eventbridge", "testdata", "health-backup.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	f, logged := functionOf(nil)
-	told, err := f.Handle(t.Context(), b)
-	if out := told.(spot.Outcome); err != nil || out.Result != spot.Ignored || !strings.Contains(out.Reason, "backup") || out.Event.DetailType != "AWS Health Event" || out.Cluster != "prod.example.com" {
-		t.Errorf("got %+v, %v", told, err)
+	result, err := f.Handle(t.Context(), b)
+	if out := result.(spot.Outcome); err != nil || out.Result != spot.Ignored || !strings.Contains(out.Reason, "backup") || out.Event.DetailType != "AWS Health Event" || out.Cluster != "prod.example.com" {
+		t.Errorf("got %+v, %v", result, err)
 	}
 	if len(metricLines(t, logged)) != 0 || !strings.Contains(logged.String(), `"msg":"outcome"`) {
 		t.Errorf("logged %s", logged)

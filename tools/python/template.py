@@ -1,8 +1,8 @@
 """Transforms the SAM template as CloudFormation does, and lints it before and after. It needs no account and no network.
 
-It reads from standard input {"template": a path, "code": s3://…, "region": …, "lint": whether to, "sets": {name: {parameter:
-value}}}, and writes {"lint": findings, "sets": {name: {"template": …, "lint": findings}}}. Where the template cannot be
-transformed, "refused" says why instead.
+It reads {"template": path, "code": s3://…, "region": …, "lint": bool, "sets": {name: {parameter: value}}} from
+standard input and writes {"lint": findings, "sets": {name: {"template": …, "lint": findings}}}. If the template cannot
+be transformed, the set has only "refused" with the reason.
 """
 
 import copy
@@ -23,42 +23,42 @@ from samtranslator.translator.translator import Translator
 
 
 def findings(text, region):
-    """Returns what is to be said against a template, as sentences."""
+    """Returns the findings of cfn-lint."""
     return [f"{m.rule.id} line {m.linenumber}: {m.message}" for m in lint(text, regions=[region])]
 
 
 def package(template, code):
-    """Puts in where the functions' code is, as `sam package` does when it has put it there."""
+    """Sets the location of the functions' code, as `sam package` does."""
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = code
 
 
 def transform(template, parameters, region):
-    """Returns the template without the transform, for these parameters."""
+    """Returns the transformed template for these parameters."""
     translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=region))
     return translator.translate(copy.deepcopy(template), dict(parameters))
 
 
 def main():
-    asked = json.load(sys.stdin)
-    region, linted = asked["region"], asked.get("lint", False)
-    with open(asked["template"]) as f:
+    request = json.load(sys.stdin)
+    region, linted = request["region"], request.get("lint", False)
+    with open(request["template"]) as f:
         text = f.read()
     template = json.loads(json.dumps(cfn_yaml.loads(text)))
-    package(template, asked["code"])
-    told = {"lint": findings(text, region) if linted else [], "sets": {}}
-    for name, parameters in asked["sets"].items():
+    package(template, request["code"])
+    result = {"lint": findings(text, region) if linted else [], "sets": {}}
+    for name, parameters in request["sets"].items():
         try:
             plain = transform(template, parameters, region)
         except InvalidDocumentException as e:
-            told["sets"][name] = {"refused": e.message + " " + " ".join(c.message for c in e.causes)}
+            result["sets"][name] = {"refused": e.message + " " + " ".join(c.message for c in e.causes)}
             continue
-        told["sets"][name] = {
+        result["sets"][name] = {
             "template": plain,
             "lint": findings(json.dumps(plain), region) if linted else [],
         }
-    json.dump(told, sys.stdout)
+    json.dump(result, sys.stdout)
 
 
 main()

@@ -2,7 +2,9 @@ package controlplane
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -188,3 +190,40 @@ func (k *kubelet) call(ctx context.Context, what string, request func() error) e
 		}
 	}
 }
+
+// kubeletLog is the fake kubelet's log, with one line of JSON for each event. Lines are written atomically, so a test
+// can read the file at any time.
+type kubeletLog struct {
+	mu   sync.Mutex
+	file *os.File
+}
+
+func newKubeletLog(name string) (*kubeletLog, error) {
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the kubelet's record: %w", err)
+	}
+	return &kubeletLog{file: file}, nil
+}
+
+// add records an event of a pod. Each pod's goroutine calls it, so the lines of one pod are in order.
+func (l *kubeletLog) add(pod *corev1.Pod, event protocol.KubeletEvent, grace int64) error {
+	line, err := json.Marshal(protocol.KubeletRecord{
+		Time:      time.Now(),
+		Node:      pod.Spec.NodeName,
+		Namespace: pod.Namespace,
+		Pod:       pod.Name,
+		UID:       string(pod.UID),
+		Event:     event,
+		Grace:     grace,
+	})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err = l.file.Write(append(line, '\n'))
+	return err
+}
+
+func (l *kubeletLog) close() { l.file.Close() }

@@ -160,3 +160,59 @@ func (a actor) does(action, resource string, of facts) request {
 	}
 	return r
 }
+
+// A statement is a statement of a policy document.
+type statement struct {
+	Sid       string
+	Effect    string
+	Action    oneOrMany
+	Resource  oneOrMany
+	Condition map[string]map[string]any
+}
+
+// oneOrMany is a list that IAM may write as a single string.
+type oneOrMany []string
+
+func (o *oneOrMany) UnmarshalJSON(b []byte) error {
+	var one string
+	if err := json.Unmarshal(b, &one); err == nil {
+		*o = oneOrMany{one}
+		return nil
+	}
+	return json.Unmarshal(b, (*[]string)(o))
+}
+
+func statementsOf(t *testing.T, document json.RawMessage) []statement {
+	t.Helper()
+	var policy struct{ Statement []statement }
+	if err := json.Unmarshal(document, &policy); err != nil {
+		t.Fatal(err)
+	}
+	return policy.Statement
+}
+
+// managedByAWS are AWS managed policies as documented (AWS Managed Policy Reference, versions of February 2026). AWS
+// can change them at any time. The tests prove their claims only for these versions.
+var managedByAWS = map[string]json.RawMessage{
+	"AmazonEC2ReadOnlyAccess": allow("ec2:Describe*", "ec2:GetSecurityGroupsForVpc", "elasticloadbalancing:Describe*",
+		"cloudwatch:ListMetrics", "cloudwatch:GetMetricStatistics", "cloudwatch:Describe*", "autoscaling:Describe*"),
+	"IAMReadOnlyAccess": allow("iam:GenerateCredentialReport", "iam:GenerateServiceLastAccessedDetails", "iam:Get*",
+		"iam:List*", "iam:SimulateCustomPolicy", "iam:SimulatePrincipalPolicy"),
+	"CloudWatchLogsFullAccess": allow("logs:*", "cloudwatch:GenerateQuery", "cloudwatch:GenerateQueryResultsSummary",
+		"observabilityadmin:GetS3TableIntegration", "observabilityadmin:ListS3TableIntegrations",
+		"observabilityadmin:ListTelemetryPipelines"),
+	"service-role/AWSLambdaRole": allow("lambda:InvokeFunction"),
+	"AdministratorAccess":        allow("*"),
+}
+
+// allow returns a policy that allows actions on everything.
+func allow(actions ...string) json.RawMessage {
+	text, err := json.Marshal(map[string]any{
+		"Version":   "2012-10-17",
+		"Statement": []any{map[string]any{"Effect": "Allow", "Action": actions, "Resource": "*"}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return text
+}

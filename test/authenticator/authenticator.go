@@ -1,5 +1,5 @@
-// Package authenticator runs the server of aws-iam-authenticator, unmodified, on loopback and with a local STS. It is a
-// program of its own (cmd/authenticator) because the server keeps much of its state in the process and ends it when
+// Package authenticator runs the unmodified server of aws-iam-authenticator on loopback with a local STS. It is a
+// separate program (cmd/authenticator) because the server keeps much of its state in the process and exits when
 // something fails.
 package authenticator
 
@@ -22,11 +22,11 @@ import (
 	"github.com/castai/kops-spot/test/authenticator/protocol"
 )
 
-// address is where the server listens and the API server finds it. A name would have to be looked up.
+// address is the listen address of the server. It needs no DNS lookup.
 const address = "127.0.0.1"
 
-// Run runs an authenticator until ctx ends, and calls ready once it takes tokens. What it cannot start with ends the
-// process, with the reason on standard error. It may be called once in a process, which should end soon after.
+// Run runs an authenticator until ctx ends, and calls ready when it accepts tokens. Startup errors exit the process
+// with the reason on standard error. Call it once in a process that exits soon afterwards.
 func Run(ctx context.Context, cfg protocol.Config, ready func(protocol.Ready)) error {
 	if err := askOnly(cfg.STSAddress, cfg.STSRoots); err != nil {
 		return err
@@ -50,7 +50,7 @@ func Run(ctx context.Context, cfg protocol.Config, ready func(protocol.Ready)) e
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		// It gets no channel to stop by: stopped before its first list of mappings, the CRD's mapper panics.
+		// Pass no stop channel: the CRD's mapper panics if it is stopped before its first list of mappings.
 		s.Run(nil)
 	}()
 	select {
@@ -63,8 +63,8 @@ func Run(ctx context.Context, cfg protocol.Config, ready func(protocol.Ready)) e
 	}
 }
 
-// isolate keeps the server from the AWS settings of whoever runs it, and from asking EC2 for its region, which takes
-// seconds where there is no EC2.
+// isolate protects the server from the user's AWS settings, and from reading its region from EC2, which takes seconds
+// outside of EC2.
 func isolate() error {
 	for _, setting := range os.Environ() {
 		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "AWS_") {
@@ -91,23 +91,25 @@ func serverConfig(cfg protocol.Config) config.Config {
 		GenerateKubeconfigPath: filepath.Join(cfg.Dir, "webhook.kubeconfig"),
 		Kubeconfig:             cfg.Kubeconfig,
 		BackendMode:            cfg.Modes,
-		// The command's defaults. Nobody asks for {{EC2PrivateDNSName}} here, but the server wants a rate.
+		// The command's defaults. The server requires a rate, although the tests do not use {{EC2PrivateDNSName}}.
 		EC2DescribeInstancesQps:   15,
 		EC2DescribeInstancesBurst: 5,
 	}
 	for _, m := range cfg.Mappings {
 		if strings.Contains(m.ARN, ":user/") {
-			c.UserMappings = append(c.UserMappings, config.UserMapping{UserARN: m.ARN, Username: m.Username, Groups: m.Groups})
+			c.UserMappings = append(c.UserMappings,
+				config.UserMapping{UserARN: m.ARN, Username: m.Username, Groups: m.Groups})
 		} else {
-			c.RoleMappings = append(c.RoleMappings, config.RoleMapping{RoleARN: m.ARN, Username: m.Username, Groups: m.Groups})
+			c.RoleMappings = append(c.RoleMappings,
+				config.RoleMapping{RoleARN: m.ARN, Username: m.Username, Groups: m.Groups})
 		}
 	}
 	return c
 }
 
-// holdHealthPort keeps the server from answering health checks, which it would do on port 21363 of every address of the
-// machine: it goes on without if it cannot, and on Linux it cannot while one address has a listener there. If this fails,
-// another process has one, the next authenticator for instance, and the server's fails too.
+// holdHealthPort keeps the server from serving health checks on port 21363 of every address. The server continues if
+// the port is in use, which on Linux is the case if one address has a listener. If this fails, another process has the
+// port, such as the next authenticator, and the server cannot use it either.
 func holdHealthPort() (release func()) {
 	l, err := net.Listen("tcp", net.JoinHostPort(address, "21363"))
 	if err != nil {
@@ -116,8 +118,8 @@ func holdHealthPort() (release func()) {
 	return func() { l.Close() }
 }
 
-// freePort names a port for a server that opens it itself. It is below those that Linux hands to outgoing connections,
-// one of which could take it before the server does, or while the server is restarted.
+// freePort returns a port for a server that opens it itself. It is below the ports that Linux uses for outgoing
+// connections, which could take it before the server does or while the server restarts.
 func freePort() (int, error) {
 	const low, high, tries = 20000, 32768, 100
 	var err error

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// askOnly makes address the STS of the process. The server asks the name of STS that a token names, through
-// http.DefaultTransport: every such name is found at address, if roots vouch for it, and nothing else is found.
+// askOnly makes address the STS of the process. The server sends requests to the STS host in a token through
+// http.DefaultTransport: every such host resolves to address, with certificates from roots, and no other host resolves.
 func askOnly(address, roots string) error {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(roots)) {

@@ -1,4 +1,4 @@
-// Package program is what the test environment's programs have in common: how they begin, and when they end.
+// Package program has the start and stop of the test environment's programs.
 package program
 
 import (
@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// Main runs a program until it ends or is interrupted (SIGTERM or SIGINT), and exits with 1 for an error, 2 for a call
-// for help.
+// Main runs a program until it returns or is interrupted (SIGTERM or SIGINT). It exits with 1 for an error, 2 for
+// -help.
 func Main(name string, run func(ctx context.Context) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	err := run(ctx)
@@ -27,8 +27,8 @@ func Main(name string, run func(ctx context.Context) error) {
 	}
 }
 
-// UntilClosed is a context that ends at the end of stdin too. A parent's death closes its end of a pipe, however it died.
-// Linux could send a signal instead, but does so when the thread that started us ends, and Go ends threads.
+// UntilClosed returns a context that ends at the end of stdin, too. When a parent dies, its end of a pipe is closed. A
+// parent-death signal of Linux is not suitable: it is sent when the parent's thread ends, and Go ends threads.
 func UntilClosed(ctx context.Context, stdin io.Reader) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {

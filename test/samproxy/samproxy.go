@@ -1,15 +1,15 @@
-// Package samproxy stands before moto and does what moto's CloudFormation does not: it transforms a SAM template, as AWS
-// does, with AWS's own translator, refuses what the template's parameters and rules refuse, and makes of the stack what moto
-// leaves out of it (the settings for asynchronous invocation) or writes otherwise (the permissions).
+// Package samproxy adds to moto what its CloudFormation lacks: it transforms a SAM template with AWS's own translator,
+// rejects invalid parameters as the template's constraints and rules require, and adds the asynchronous invocation
+// settings and permissions that moto ignores or writes in another form.
 //
 //	caller --AWS_ENDPOINT_URL--> Proxy --all else--> moto
 //	                               | CreateChangeSet: the template, transformed
 //	                               | ExecuteChangeSet: moto, and then what it leaves out
-//	                               | bucket policies: kept here. Moto carries them out without their conditions, and here is no TLS
-//	                               | Lambda's account settings: those of an account that has asked for nothing
+//	                               | bucket policies: kept here, because moto applies them without their conditions (no TLS)
+//	                               | Lambda's account settings: those of an account with default quotas
 //
-// Not modelled: everything that takes time (a stack is complete when the call returns), rollback, drift, stack policies,
-// capabilities, and change sets' details.
+// It does not include anything that takes time (a stack is complete when the call returns), rollback, drift, stack
+// policies, capabilities and the details of change sets.
 package samproxy
 
 import (
@@ -39,18 +39,18 @@ import (
 	"github.com/castai/kops-spot/test/template"
 )
 
-// Proxy is an endpoint in front of moto. It ends with Close.
+// Proxy is an endpoint in front of moto. Stop it with Close.
 type Proxy struct {
 	*httptest.Server
 	moto  *url.URL
 	to    *httputil.ReverseProxy
 	mu    sync.Mutex
-	plain map[[32]byte]*template.Template // by what was transformed
-	async map[string]async                // by the change set's id
+	plain map[[32]byte]*template.Template // by hash of the input
+	async map[string]async                // by change set ID
 	rules map[string][]byte               // bucket policies, by bucket
 }
 
-// async is what moto leaves out of a stack.
+// async are the settings for asynchronous invocation, which moto ignores.
 type async struct {
 	function, success, failure string
 	retries, age               int32
@@ -62,7 +62,8 @@ func Start(moto string) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the proxy: %w", err)
 	}
-	p := &Proxy{moto: at, to: httputil.NewSingleHostReverseProxy(at), plain: map[[32]byte]*template.Template{}, async: map[string]async{}, rules: map[string][]byte{}}
+	p := &Proxy{moto: at, to: httputil.NewSingleHostReverseProxy(at), plain: map[[32]byte]*template.Template{},
+		async: map[string]async{}, rules: map[string][]byte{}}
 	p.Server = httptest.NewServer(p)
 	return p, nil
 }
@@ -74,7 +75,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case s3 && r.Method == http.MethodDelete:
 		p.mu.Lock()
-		delete(p.rules, strings.Trim(r.URL.Path, "/")) // of a bucket; an object has none
+		delete(p.rules, strings.Trim(r.URL.Path, "/")) // of a bucket; objects have none
 		p.mu.Unlock()
 	case strings.HasSuffix(strings.TrimRight(r.URL.Path, "/"), "/account-settings"):
 		w.Header().Set("Content-Type", "application/json")
@@ -103,7 +104,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// bucketPolicy keeps what moto would carry out without its conditions.
+// bucketPolicy stores the policies that moto would apply without their conditions.
 func (p *Proxy) bucketPolicy(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,7 +126,7 @@ func (p *Proxy) bucketPolicy(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// pass hands a request on with the form.
+// pass forwards a request with the form.
 func (p *Proxy) pass(w http.ResponseWriter, r *http.Request, form url.Values) {
 	body := []byte(form.Encode())
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
@@ -173,8 +174,9 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 	w.Write(answer.Body.Bytes())
 }
 
-// transform is slow, and gives the same for the same.
-func (p *Proxy) transform(ctx context.Context, text, code string, given template.Parameters) (*template.Template, error) {
+// transform caches its results, because the translator is slow and deterministic.
+func (p *Proxy) transform(ctx context.Context, text, code string, given template.Parameters) (*template.Template,
+	error) {
 	key := text
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		key += "\x00" + name + "=" + given[name]
@@ -203,7 +205,8 @@ func leftOut(s *template.Stack) (a async) {
 			return int32(n)
 		}
 		return async{function: r.Properties["FunctionName"].(string),
-			success: to["OnSuccess"].(map[string]any)["Destination"].(string), failure: to["OnFailure"].(map[string]any)["Destination"].(string),
+			success: to["OnSuccess"].(map[string]any)["Destination"].(string),
+			failure: to["OnFailure"].(map[string]any)["Destination"].(string),
 			retries: number("MaximumRetryAttempts"), age: number("MaximumEventAgeInSeconds")}
 	}
 	return a
@@ -219,20 +222,25 @@ func (p *Proxy) execute(w http.ResponseWriter, r *http.Request, form url.Values)
 		return
 	}
 	at := p.moto.String()
-	client := lambda.NewFromConfig(aws.Config{Region: region[1], BaseEndpoint: &at, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")})
-	if err := errors.Join(a.settle(context.WithoutCancel(r.Context()), client), permit(context.WithoutCancel(r.Context()), client, a.function)); err != nil {
+	client := lambda.NewFromConfig(aws.Config{Region: region[1], BaseEndpoint: &at,
+		Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")})
+	if err := errors.Join(a.settle(context.WithoutCancel(r.Context()), client),
+		permit(context.WithoutCancel(r.Context()), client, a.function)); err != nil {
 		panic(fmt.Sprintf("what moto leaves out: %v", err))
 	}
 }
 
 func (a async) settle(ctx context.Context, client *lambda.Client) error {
-	_, err := client.PutFunctionEventInvokeConfig(ctx, &lambda.PutFunctionEventInvokeConfigInput{FunctionName: &a.function,
-		MaximumRetryAttempts: &a.retries, MaximumEventAgeInSeconds: &a.age, DestinationConfig: &types.DestinationConfig{
-			OnSuccess: &types.OnSuccess{Destination: &a.success}, OnFailure: &types.OnFailure{Destination: &a.failure}}})
+	_, err := client.PutFunctionEventInvokeConfig(ctx,
+		&lambda.PutFunctionEventInvokeConfigInput{FunctionName: &a.function,
+			MaximumRetryAttempts: &a.retries, MaximumEventAgeInSeconds: &a.age,
+			DestinationConfig: &types.DestinationConfig{
+				OnSuccess: &types.OnSuccess{Destination: &a.success},
+				OnFailure: &types.OnFailure{Destination: &a.failure}}})
 	return err
 }
 
-// permit writes a function's permissions as Lambda does. Moto writes those of a stack in a form that no policy has.
+// permit writes a function's permissions as Lambda does. moto writes those of a stack in an invalid form.
 func permit(ctx context.Context, client *lambda.Client, function string) error {
 	out, err := client.GetPolicy(ctx, &lambda.GetPolicyInput{FunctionName: &function})
 	if err != nil {
@@ -252,10 +260,12 @@ func permit(ctx context.Context, client *lambda.Client, function string) error {
 			continue
 		}
 		source := s.Condition["ArnLike"]["AWS:SourceArn"]
-		if _, err := client.RemovePermission(ctx, &lambda.RemovePermissionInput{FunctionName: &function, StatementId: &s.Sid}); err != nil {
+		if _, err := client.RemovePermission(ctx,
+			&lambda.RemovePermissionInput{FunctionName: &function, StatementId: &s.Sid}); err != nil {
 			return err
 		}
-		_, err := client.AddPermission(ctx, &lambda.AddPermissionInput{FunctionName: &function, StatementId: &s.Sid, Action: aws.String("lambda:InvokeFunction"),
+		_, err := client.AddPermission(ctx, &lambda.AddPermissionInput{FunctionName: &function, StatementId: &s.Sid,
+			Action:    aws.String("lambda:InvokeFunction"),
 			Principal: aws.String("events.amazonaws.com"), SourceArn: &source})
 		if err != nil {
 			return err
@@ -264,7 +274,7 @@ func permit(ctx context.Context, client *lambda.Client, function string) error {
 	return nil
 }
 
-// refuse answers as CloudFormation does.
+// refuse responds with an error as CloudFormation does.
 func refuse(w http.ResponseWriter, message string) {
 	w.Header().Set("Content-Type", "text/xml")
 	w.WriteHeader(http.StatusBadRequest)

@@ -1,33 +1,33 @@
-// Package protocol is what the authenticator's program and whoever starts it say to each other.
+// Package protocol is the interface of the authenticator's program.
 package protocol
 
-// Where the program takes mappings from: the values of kOps' spec.authentication.aws.backendMode.
+// Backend modes: the values of kOps' spec.authentication.aws.backendMode.
 const (
 	MountedFile  = "MountedFile"  // its configuration, read once
 	EKSConfigMap = "EKSConfigMap" // the ConfigMap kube-system/aws-auth, watched
 	CRD          = "CRD"          // objects of kind IAMIdentityMapping, watched
 )
 
-// Config is how an authenticator is run: the content of the file that -config names.
+// Config is the content of the file in -config.
 type Config struct {
-	Dir        string // for its keys and the webhook's kubeconfig; those that are there are used again
+	Dir        string // for its keys and the webhook's kubeconfig; existing ones are reused
 	Port       int    // on 127.0.0.1; 0 picks a free one
-	ClusterID  string // that tokens must be made for
+	ClusterID  string // must match the tokens
 	Modes      []string
-	Mappings   []Mapping // of MountedFile
-	Kubeconfig string    // of the cluster that the other modes read
-	STSAddress string    // host:port where STS is asked, whatever its name
-	STSRoots   string    // PEM of whom to believe that it is STS
+	Mappings   []Mapping // for MountedFile
+	Kubeconfig string    // for the other modes
+	STSAddress string    // host:port of STS, whatever its host name
+	STSRoots   string    // PEM: trusted issuers of STS's certificate
 }
 
-// Mapping says who an IAM role or user is in the cluster.
+// Mapping maps an IAM role or user to a user of the cluster.
 type Mapping struct {
 	ARN      string // of the role, not of a session; or of the user
 	Username string // may contain {{SessionName}}, {{AccountID}} or {{AccessKeyID}}
 	Groups   []string
 }
 
-// Ready is the one line of JSON on standard output, printed when tokens are taken. Mappings that are watched may come a
+// Ready is the line of JSON on standard output, printed when tokens are accepted. Watched mappings may be loaded a
 // moment later.
 type Ready struct {
 	Port       int    `json:"port"`

@@ -167,7 +167,7 @@ func TestRightsOfStrangersAreNotTakenUnasked(t *testing.T) {
 	before := w.snapshot()
 	r := w.run(cluster, node, nil)
 	_, err := r.Plan(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "allows nothing to cast-kops-"+otherCluster) || !strings.Contains(err.Error(), "--replace-shared-policy") {
+	if err == nil || !strings.Contains(err.Error(), "all its permissions from cast-kops-"+otherCluster) || !strings.Contains(err.Error(), "--replace-shared-policy") {
 		t.Fatalf("it is not refused: %v", err)
 	}
 	w.isStill("where it was refused", before)

@@ -57,9 +57,7 @@ func TestManifestsMatchTheTable(t *testing.T) {
 func clusterRules(t *testing.T, path string) (rules []rbacv1.PolicyRule) {
 	t.Helper()
 	manifest, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for docs := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096); ; {
 		var role rbacv1.ClusterRole
 		switch err := docs.Decode(&role); {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,23 +17,42 @@ func TestKopsName(t *testing.T) {
 	addon := func(channel string) string {
 		return `{"version":"1.0.0","channel":"` + channel + `","manifestHash":"f00"}`
 	}
+	addons := func(nameAndChannel ...string) map[string]string {
+		annotations := map[string]string{}
+		for pair := range slices.Chunk(nameAndChannel, 2) {
+			annotations["addons.k8s.io/"+pair[0]] = addon(pair[1])
+		}
+		return annotations
+	}
+	const channel = "/addons/bootstrap-channel.yaml"
 	for name, c := range map[string]struct {
 		annotations      map[string]string
 		want, store, err string
 	}{
-		"the state store is a bucket":           {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
-		"the state store is a folder":           {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/kops/state/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store/kops/state"},
-		"the folder is named like a cluster":    {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store.example.com/dev.example.com/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store.example.com/dev.example.com"},
-		"a gossip cluster":                      {annotations: map[string]string{"addons.k8s.io/core.addons.k8s.io": addon("s3://store/prod.k8s.local/addons/bootstrap-channel.yaml")}, want: "prod.k8s.local", store: "store"},
-		"addons of the user's own do not count": {annotations: map[string]string{"addons.k8s.io/mine": addon("s3://store/other.example.com/addons/mine.yaml"), "addons.k8s.io/dns": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
-		"all addons agree":                      {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com", store: "store"},
-		"the state store is not on S3":          {annotations: map[string]string{"addons.k8s.io/a": addon("gs://store/prod.example.com/addons/bootstrap-channel.yaml")}, want: "prod.example.com"},
-		"addons do not agree":                   {annotations: map[string]string{"addons.k8s.io/a": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/dev.example.com/addons/bootstrap-channel.yaml")}, err: "several kOps clusters: dev.example.com, prod.example.com"},
-		"other annotations":                     {annotations: map[string]string{"example.com/addon": addon("s3://store/prod.example.com/addons/bootstrap-channel.yaml")}},
-		"an addon without a channel":            {annotations: map[string]string{"addons.k8s.io/a": `{"version":"1"}`}},
-		"not JSON":                              {annotations: map[string]string{"addons.k8s.io/a": "s3://store/prod.example.com/addons/bootstrap-channel.yaml"}},
-		"no name in the path":                   {annotations: map[string]string{"addons.k8s.io/a": addon("/addons/bootstrap-channel.yaml"), "addons.k8s.io/b": addon("s3://store/addons/bootstrap-channel.yaml")}},
-		"no annotations":                        {},
+		"the state store is a bucket": {annotations: addons("core.addons.k8s.io",
+			"s3://store/prod.example.com"+channel), want: "prod.example.com", store: "store"},
+		"the state store is a folder": {annotations: addons("core.addons.k8s.io",
+			"s3://store/kops/state/prod.example.com"+channel), want: "prod.example.com", store: "store/kops/state"},
+		"the folder is named like a cluster": {annotations: addons("core.addons.k8s.io",
+			"s3://store.example.com/dev.example.com/prod.example.com"+channel), want: "prod.example.com",
+			store: "store.example.com/dev.example.com"},
+		"a gossip cluster": {annotations: addons("core.addons.k8s.io",
+			"s3://store/prod.k8s.local"+channel), want: "prod.k8s.local", store: "store"},
+		"addons of the user's own do not count": {annotations: addons("mine",
+			"s3://store/other.example.com/addons/mine.yaml", "dns", "s3://store/prod.example.com"+channel),
+			want: "prod.example.com", store: "store"},
+		"all addons agree": {annotations: addons("a", "s3://store/prod.example.com"+channel, "b",
+			"s3://store/prod.example.com"+channel), want: "prod.example.com", store: "store"},
+		"the state store is not on S3": {annotations: addons("a", "gs://store/prod.example.com"+channel),
+			want: "prod.example.com"},
+		"addons do not agree": {annotations: addons("a", "s3://store/prod.example.com"+channel, "b",
+			"s3://store/dev.example.com"+channel), err: "several kOps clusters: dev.example.com, prod.example.com"},
+		"other annotations":          {annotations: map[string]string{"example.com/addon": addon("s3://store/prod.example.com" + channel)}},
+		"an addon without a channel": {annotations: map[string]string{"addons.k8s.io/a": `{"version":"1"}`}},
+		"not JSON": {annotations: map[string]string{"addons.k8s.io/a": "s3://store/prod.example.com" +
+			channel}},
+		"no name in the path": {annotations: addons("a", channel, "b", "s3://store"+channel)},
+		"no annotations":      {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -51,9 +51,7 @@ func against(t *testing.T, h http.Handler) *Cluster {
 	srv := httptest.NewTLSServer(h)
 	t.Cleanup(srv.Close)
 	c, err := New(WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, text("very-secret"), "test"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return c
 }
 
@@ -131,9 +129,7 @@ func TestEvictionRequest(t *testing.T) {
 			w.WriteHeader(http.StatusCreated)
 		}))
 		p := spot.Pod{Namespace: "d", Name: "p", UID: "u", Version: "7"}
-		if err := k.Evict(t.Context(), p, 9*time.Second, exact); err != nil {
-			t.Fatal(err)
-		}
+		must(t, k.Evict(t.Context(), p, 9*time.Second, exact))
 		o := sent.DeleteOptions
 		version := o.Preconditions.ResourceVersion
 		if sent.Namespace != "d" || sent.Name != "p" || *o.GracePeriodSeconds != 9 || *o.Preconditions.UID != "u" ||
@@ -148,13 +144,9 @@ func TestErrors(t *testing.T) {
 	srv := httptest.NewTLSServer(http.NotFoundHandler())
 	defer srv.Close()
 	anotherCA, _, err := cert.GenerateSelfSignedCertKey("api.internal.prod.example.com", nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	stranger, err := New(WithToken(Endpoint{Server: srv.URL, CA: text(string(anotherCA))}, text("very-secret"), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, c := range []struct {
 		name    string
 		cluster *Cluster
@@ -215,13 +207,9 @@ func TestKubeconfig(t *testing.T) {
 		config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
 			"clusters":[{"name":"c","cluster":{"server":%q,"certificate-authority-data":%q}}],"users":[{"name":"u","user":{"token":%q}}]}`,
 			srv.URL, base64.StdEncoding.EncodeToString([]byte(pemOf(srv))), token)
-		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, []byte(config), 0o600))
 		login, _, err := Kubeconfig{File: path}.LogIn("")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if err := evict(clusterOf(t, login), t.Context()); !errors.Is(err, want) || err != nil &&
 			!strings.Contains(err.Error(), "create a new kubeconfig") {
 			t.Errorf("%s: %v", token, err)
@@ -295,5 +283,13 @@ func TestPodOf(t *testing.T) {
 	}
 	if !toleratesCordon([]corev1.Toleration{unschedulable, {Key: "autoscaling.cast.ai/draining", Value: "true"}}) {
 		t.Error("a pod that tolerates both taints counts as not tolerating the cordon")
+	}
+}
+
+// must fails the test on an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

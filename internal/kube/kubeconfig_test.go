@@ -23,9 +23,7 @@ func kubeconfig(t *testing.T, contexts ...[2]string) string {
 	}
 	cfg.AuthInfos["user"] = &clientcmdapi.AuthInfo{Token: "very-secret"}
 	path := filepath.Join(t.TempDir(), "config")
-	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
-		t.Fatal(err)
-	}
+	must(t, clientcmd.WriteToFile(*cfg, path))
 	return path
 }
 
@@ -34,9 +32,7 @@ func TestKubeconfigContexts(t *testing.T) {
 	dev := kubeconfig(t, [2]string{"dev", "https://dev"})
 	none := filepath.Join(t.TempDir(), "none")
 	bad := filepath.Join(t.TempDir(), "bad")
-	if err := os.WriteFile(bad, []byte("apiVersion: v1\nkind: Config\nclusters: 7\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(bad, []byte("apiVersion: v1\nkind: Config\nclusters: 7\n"), 0o600))
 	for name, c := range map[string]struct {
 		login  Kubeconfig
 		server string
@@ -66,9 +62,7 @@ func TestKubeconfigContexts(t *testing.T) {
 				}
 				return
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if cfg.Host != c.server || in != c.in || cfg.UserAgent != "test" {
 				t.Errorf("got %s, %+v as %s; want %s, %+v", cfg.Host, in, cfg.UserAgent, c.server, c.in)
 			}
@@ -83,9 +77,7 @@ func TestKubeconfigRejected(t *testing.T) {
 	}))
 	t.Cleanup(srv.Close)
 	cfg, _, err := Kubeconfig{File: kubeconfig(t, [2]string{"prod", srv.URL})}.LogIn("test")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, err = clusterOf(t, cfg).KopsName(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "create a new kubeconfig") ||
 		strings.Contains(err.Error(), "very-secret") {

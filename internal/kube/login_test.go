@@ -48,9 +48,7 @@ func accepting(t *testing.T, token string) (*httptest.Server, *atomic.Int32) {
 func clusterOf(t *testing.T, login *rest.Config) *Cluster {
 	t.Helper()
 	c, err := New(login)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return c
 }
 
@@ -78,9 +76,7 @@ func TestRotatedToken(t *testing.T) {
 	stored.readAt = time.Now().Add(-time.Hour) // it was valid for an hour
 	c := clusterOf(t, login)
 	for range 3 {
-		if err := evict(c, t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, evict(c, t.Context()))
 	}
 	if asked.Load() != 4 || read.Load() != 2 {
 		t.Errorf("%d requests and %d reads of the token for three evictions and one rotation", asked.Load(),
@@ -138,15 +134,11 @@ func TestExpiredToken(t *testing.T) {
 func TestRotatedCA(t *testing.T) {
 	srv, _ := accepting(t, "t")
 	old, _, err := cert.GenerateSelfSignedCertKey("old", nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	source, read := inTurn(string(old), pemOf(srv))
 	c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: source}, text("t"), ""))
 	for range 3 {
-		if err := evict(c, t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, evict(c, t.Context()))
 	}
 	if read.Load() != 2 {
 		t.Errorf("the bundle was read %d times", read.Load())
@@ -192,18 +184,14 @@ func TestIAMToken(t *testing.T) {
 		identity := iamOf(lambdaRole, nil)
 		identity.Region = region
 		token, err := (&iamToken{IAM: identity}).token(t.Context(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		encoded, ok := strings.CutPrefix(token, "k8s-aws-v1.")
 		raw, err := base64.RawURLEncoding.DecodeString(encoded)
 		if !ok || err != nil {
 			t.Fatalf("%s: %v", token, err)
 		}
 		u, err := url.Parse(string(raw))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		q := u.Query()
 		if u.Scheme != "https" || u.Host != host || u.Path != "/" || q.Get("Action") != "GetCallerIdentity" ||
 			q.Get("X-Amz-Expires") != "900" ||
@@ -222,9 +210,7 @@ func TestIAMTokenIsRenewed(t *testing.T) {
 		get := func(rejected string) string {
 			t.Helper()
 			token, err := tokens.token(t.Context(), rejected)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			return token
 		}
 		first := get("")

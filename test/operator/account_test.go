@@ -14,7 +14,7 @@ import (
 	"github.com/castai/kops-spot/internal/onboard"
 )
 
-func TestASecondRunChangesNothing(t *testing.T) {
+func TestSecondRunChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	node := w.cluster(cluster)
@@ -22,7 +22,7 @@ func TestASecondRunChangesNothing(t *testing.T) {
 	w.onboard(cluster, node, nil)
 	first := w.Written()
 	if len(first) < 10 {
-		t.Errorf("the first run has written only %q: is the proxy in the way?", first)
+		t.Errorf("the first run wrote only %q", first)
 	}
 	w.Reset()
 	r := w.run(cluster, node, nil)
@@ -32,15 +32,14 @@ func TestASecondRunChangesNothing(t *testing.T) {
 	}
 	try(r.Apply(t.Context(), p))
 	if again := w.Written(); len(again) > 0 {
-		t.Errorf("the second run has written: %q", again)
+		t.Errorf("the second run wrote %q", again)
 	}
 
 	w.offboard(cluster, node)
-	w.isStill("after offboarding", before)
+	w.unchanged("after offboarding", before)
 }
 
-// plans are all that the product can make for an account, as they follow one another in it: what somebody does before,
-// what is wanted, and how the plan is made.
+// plans are all kinds of plans for an account, in sequence: the preparation, the spec and the planning method.
 var plans = map[string][]struct {
 	name   string
 	before func(*world)
@@ -66,23 +65,23 @@ var plans = map[string][]struct {
 	},
 }
 
-// TestBrokenOffAnywhereItConverges cuts each plan off at each of its writes, one after the other, each time going on
-// from what the run before has left: what is planned then is just what was not done, and the account comes out as it
-// does in one go. A write is carried out and its answer is lost: to be cut off before the next one leaves the same.
-// Each row is one write, and the error names the row.
-func TestBrokenOffAnywhereItConverges(t *testing.T) {
+// TestInterruptedPlansConverge interrupts each plan at each of its writes, and continues with a new plan: it contains
+// exactly the remaining rows, and the account ends in the same state as without interruptions. The write is made and
+// its response is lost, which is equivalent to an interruption before the next write. Each row is one write, and the
+// error names the row.
+func TestInterruptedPlansConverge(t *testing.T) {
 	t.Parallel()
 	for name, plans := range plans {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			whole, broken := newWorld(t), newWorld(t)
-			node, brokenNode := whole.cluster(cluster), broken.cluster(cluster)
+			whole, interrupted := newWorld(t), newWorld(t)
+			node, otherNode := whole.cluster(cluster), interrupted.cluster(cluster)
 			for _, c := range plans {
 				t.Run(c.name, func(t *testing.T) {
-					whole, broken := whole.in(t), broken.in(t)
+					whole, interrupted := whole.in(t), interrupted.in(t)
 					if c.before != nil {
 						c.before(whole)
-						c.before(broken)
+						c.before(interrupted)
 					}
 					r := whole.run(cluster, node, c.change)
 					p := must(c.plan(r, t.Context()))
@@ -92,10 +91,10 @@ func TestBrokenOffAnywhereItConverges(t *testing.T) {
 					if writes := whole.Written(); len(writes) != len(rows) || len(rows) < 2 {
 						t.Fatalf("%d rows and %d writes:\n%s\n%q", len(rows), len(writes), strings.Join(rows, "\n"), writes)
 					}
-					r = broken.run(cluster, brokenNode, c.change)
-					broken.brokenOff(rows, c.stays, r, func() onboard.Plan { return must(c.plan(r, t.Context())) })
-					if d := difference(whole.lines(whole.snapshot()), broken.lines(broken.snapshot())); d != "" {
-						t.Errorf("broken off, it comes out otherwise than in one go:\n%s", d)
+					r = interrupted.run(cluster, otherNode, c.change)
+					interrupted.interruptRows(rows, c.stays, r, func() onboard.Plan { return must(c.plan(r, t.Context())) })
+					if d := difference(whole.lines(whole.snapshot()), interrupted.lines(interrupted.snapshot())); d != "" {
+						t.Errorf("the interrupted plan ends in another state:\n%s", d)
 					}
 				})
 			}
@@ -103,15 +102,15 @@ func TestBrokenOffAnywhereItConverges(t *testing.T) {
 	}
 }
 
-// brokenOff carries out a plan of the rows, one write at a time.
-func (w *world) brokenOff(rows []string, stays string, r *onboard.Onboarding, plan func() onboard.Plan) {
+// interruptRows applies a plan one write at a time.
+func (w *world) interruptRows(rows []string, stays string, r *onboard.Onboarding, plan func() onboard.Plan) {
 	w.Helper()
 	for done := 0; done < len(rows); {
 		p := plan()
 		is := w.changing(p.Changes)
 		orphans := len(is) - len(rows[done:]) // a key whose secret nobody has is deleted first
 		if orphans < 0 || orphans > 1 || !slices.Equal(is[orphans:], rows[done:]) {
-			w.Fatalf("broken off after %q, this is left:\n%s", rows[:done], strings.Join(is, "\n"))
+			w.Fatalf("after %q, the remaining rows are:\n%s", rows[:done], strings.Join(is, "\n"))
 		}
 		n := 1
 		if orphans > 0 { // until another one is stored
@@ -126,7 +125,7 @@ func (w *world) brokenOff(rows []string, stays string, r *onboard.Onboarding, pl
 			row = is[n]
 		}
 		if err == nil || !strings.HasPrefix(w.alike(err.Error()), row+": ") {
-			w.Errorf("broken off at %s, the error does not name the row %q: %v", last, row, err)
+			w.Errorf("interrupted at %s, the error does not name the row %q: %v", last, row, err)
 		}
 		if done += n - orphans; last == "iam:CreateAccessKey" {
 			done--
@@ -138,11 +137,11 @@ func (w *world) brokenOff(rows []string, stays string, r *onboard.Onboarding, pl
 	}
 	r.Spec.RotateKey = false // or it would be done again
 	if is := w.changing(plan().Changes); len(is) > 0 {
-		w.Errorf("broken off at each write, this is left:\n%s", strings.Join(is, "\n"))
+		w.Errorf("after all writes, the remaining rows are:\n%s", strings.Join(is, "\n"))
 	}
 }
 
-// fiveVersions has the policy written otherwise until there is no room for another version.
+// fiveVersions creates versions of the policy up to the limit.
 func (w *world) fiveVersions() {
 	for range 4 {
 		must(w.iam().CreatePolicyVersion(w.Context(), &awsiam.CreatePolicyVersionInput{SetAsDefault: true,
@@ -151,8 +150,7 @@ func (w *world) fiveVersions() {
 	}
 }
 
-// changing are the rows of a plan that change something, as an error names them, without what differs from account to
-// account.
+// changing returns the rows of a plan that change something, without values that differ between accounts.
 func (w *world) changing(plan change.Plan) (rows []string) {
 	for _, c := range plan {
 		if c.Changes() {

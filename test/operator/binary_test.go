@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// kubeconfig is how the binary logs in to the control plane through the line that can be cut.
+// kubeconfig returns the environment for a connection to the cluster through the fault proxy.
 func (w *world) kubeconfig() []string {
 	w.Helper()
 	admin := cp().AdminConfig()
@@ -29,7 +29,7 @@ func (w *world) kubeconfig() []string {
 	return []string{"KUBECONFIG=" + file}
 }
 
-// export has the binary export, into a directory with a file of somebody else's, and returns its files.
+// export exports to a directory that contains another file, and returns the exported files.
 func (w *world) export(args ...string) map[string]string {
 	w.Helper()
 	dir := filepath.Join(w.TempDir(), "onboard")
@@ -41,7 +41,7 @@ func (w *world) export(args ...string) map[string]string {
 	files := w.files(dir)
 	for name := range files {
 		if said := strings.Contains(stdout, filepath.Join(dir, name)+"\n"); said == (name == "mine.json") {
-			w.Errorf("that %s was written is said: %t", name, said)
+			w.Errorf("%s is listed: %t", name, said)
 		}
 	}
 	if files["mine.json"] != "mine" {
@@ -51,8 +51,8 @@ func (w *world) export(args ...string) map[string]string {
 	return files
 }
 
-// theBinary is an operator's way, from the first run to the last: its parts follow one another.
-func theBinary(t *testing.T) {
+// onboardAndOffboard runs an operator's commands in sequence.
+func onboardAndOffboard(t *testing.T) {
 	w := newWorld(t)
 	instance := w.cluster(cluster)
 	w.node(instance)
@@ -60,96 +60,96 @@ func theBinary(t *testing.T) {
 	said := func(stderr, want string) {
 		t.Helper()
 		if !strings.Contains(stderr, want) {
-			t.Errorf("%q is not said in:\n%s", want, stderr)
+			t.Errorf("%q is missing in:\n%s", want, stderr)
 		}
 	}
 
-	// Nobody is asked where there is no terminal, and nothing is changed.
+	// Without a terminal and --yes, nothing is changed.
 	_, stderr, err := w.command("onboard")
 	if wrote := w.Written(); err == nil || len(wrote) > 0 {
-		t.Fatalf("without a yes it goes on and has written %q: %v", wrote, err)
+		t.Fatalf("without --yes, it wrote %q: %v", wrote, err)
 	}
 	said(stderr, "add --yes")
 	said(stderr, "+ create IAM user")
 	said(stderr, "cluster "+cluster+" in account "+w.account+", region "+region)
 
-	// What it would write, as files, and nothing more.
+	// --export writes only files.
 	files := w.export()
 	if wrote := w.Written(); len(wrote) > 0 {
-		t.Fatalf("--export has written %q", wrote)
+		t.Fatalf("--export wrote %q to AWS", wrote)
 	}
 	for name, want := range map[string]string{"CASTKopsPolicyV2.json": "RunWithTheTag", "CASTKopsBoundary.json": "Allow", "trust.json": "lambda.amazonaws.com",
 		"CASTKopsRestrictedaccess.json": cluster, "CASTKopsHandler.json": "secret:cast-kops/" + cluster + "/token-AbCdEf", "CASTKopsRuntime.json": "logs:",
 		"user-tags.json": `"Value": "` + cluster + `"`, "rbac.yaml": "kind: ClusterRoleBinding",
 		"token.yaml": "kubernetes.io/service-account-token"} {
 		if !strings.Contains(files[name], want) {
-			t.Errorf("%s does not have %q:\n%s", name, want, files[name])
+			t.Errorf("%s does not contain %q:\n%s", name, want, files[name])
 		}
 		delete(files, name)
 	}
 	if len(files) > 0 {
-		t.Errorf("what else is exported: %q", files)
+		t.Errorf("exported: %q", files)
 	}
 	if files := w.export("--karpenter"); !strings.Contains(files["rbac.yaml"], "kops-spot-karpenter") {
-		t.Errorf("what --karpenter asks for is not there:\n%s", files["rbac.yaml"])
+		t.Errorf("the permissions of --karpenter are missing:\n%s", files["rbac.yaml"])
 	}
 	_, stderr, err = w.command("onboard", "--subnets", "subnet-01234567", "--yes")
 	if wrote := w.Written(); err == nil || len(wrote) > 0 {
-		t.Errorf("subnets without security groups: %v, and has written %q", err, wrote)
+		t.Errorf("subnets without security groups: %v, wrote %q", err, wrote)
 	}
 	said(stderr, "set both --subnets and --security-groups, or neither")
 
-	// The first run; the cluster has no authenticator, so the function logs in with a token.
-	first := w.told("onboard", "--cluster", cluster, "--region", region)
+	// The first run. The cluster has no authenticator, so the function authenticates with a token.
+	first := w.succeed("onboard", "--cluster", cluster, "--region", region)
 	if !first.Applied || first.AccessKeyID == "" || first.Credentials != nil || first.Findings.Failed() {
 		t.Errorf("the first run: %+v", first)
 	}
 	w.storesToken()
 	policy := strings.Join(of(w.snapshot(), "role CastLambdaRoleForSpot"), "\n")
 	if !regexp.MustCompile(`secretsmanager:GetSecretValue", "Resource": \[ "arn:aws:secretsmanager:` + region + `:` + w.account + `:secret:cast-kops/` + cluster + `/token-[A-Za-z0-9]{6}"`).MatchString(policy) {
-		t.Errorf("the function may not read its token:\n%s", policy)
+		t.Errorf("the function is not allowed to read its token:\n%s", policy)
 	}
 	w.withinInstallerPolicy()
 	onboarded := w.snapshot()
 
-	// The second.
+	// The second run.
 	w.Reset()
 	changed := versions(t)
-	if second := w.told("onboard"); second.Applied || second.AccessKeyID != "" {
+	if second := w.succeed("onboard"); second.Applied || second.AccessKeyID != "" {
 		t.Errorf("the second run: %+v", second)
 	}
 	if wrote := w.Written(); len(wrote) > 0 {
-		t.Errorf("the second run has written %q", wrote)
+		t.Errorf("the second run wrote %q", wrote)
 	}
 	if now := versions(t); now != changed {
-		t.Errorf("the second run has changed the cluster:\n%s\n%s", changed, now)
+		t.Errorf("the second run changed the cluster:\n%s\n%s", changed, now)
 	}
 
-	// A new key; and one more, printed because that was asked for.
+	// A new key, and another one that is printed.
 	if out, stderr, err := w.command("onboard", "--rotate-key", "--yes"); err != nil || !strings.Contains(out, w.stored(cluster).ID) {
-		t.Errorf("the key that was made is not named: %v\n%s%s", err, out, stderr)
+		t.Errorf("the new key is not named: %v\n%s%s", err, out, stderr)
 	}
 	out, stderr, err := w.command("onboard", "--rotate-key", "--print-credentials", "--yes")
 	if k := w.stored(cluster); err != nil || k.ID == first.AccessKeyID || !strings.Contains(out, "SecretAccessKey="+k.Secret) {
-		t.Errorf("the key is not printed though that was asked for: %v\n%s", err, stderr)
+		t.Errorf("the key is not printed: %v\n%s", err, stderr)
 	}
 
-	// Away again, and all is as it was.
+	// Offboarding restores everything.
 	w.Reset()
-	if away := w.told("offboard"); !away.Applied || away.Findings.Failed() {
+	if away := w.succeed("offboard"); !away.Applied || away.Findings.Failed() {
 		t.Errorf("offboarding: %+v", away)
 	}
 	w.withinInstallerPolicy()
-	w.isStill("after offboarding", before)
+	w.unchanged("after offboarding", before)
 	if d := difference(beforeInCluster, inCluster(t)); d != "" {
-		t.Errorf("offboarding does not leave the cluster as it was:\n%s", d)
+		t.Errorf("offboarding does not restore the cluster:\n%s", d)
 	}
 	w.Reset()
-	if again := w.told("offboard"); again.Applied || len(w.Written()) > 0 {
+	if again := w.succeed("offboard"); again.Applied || len(w.Written()) > 0 {
 		t.Errorf("the second offboarding: %+v, %q", again, w.Written())
 	}
 
-	t.Run("broken off again and again, it comes to its end", func(t *testing.T) {
+	t.Run("interrupted at each write", func(t *testing.T) {
 		lines := w.kubeconfig() // through the line that is cut: what is written in the cluster counts too
 		const writesAtOnce = 5  // fewer would never make a key: it takes four, and what the run before has left one
 		var written []string
@@ -163,11 +163,11 @@ func theBinary(t *testing.T) {
 					break
 				}
 				if try == len(onboarded) {
-					t.Fatalf("it does not get any further:\n%s", stderr)
+					t.Fatalf("no progress:\n%s", stderr)
 				}
 			}
 			w.Reset()
-			w.isStill("broken off", onboarded)
+			w.unchanged("interrupted", onboarded)
 			w.storesToken()
 			for n := first; ; n = writesAtOnce {
 				w.Reset()
@@ -178,16 +178,16 @@ func theBinary(t *testing.T) {
 				}
 			}
 			w.Reset()
-			w.isStill("after offboarding", before)
+			w.unchanged("after offboarding", before)
 			if d := difference(beforeInCluster, inCluster(t)); d != "" {
-				t.Errorf("offboarding that was broken off does not leave the cluster as it was:\n%s", d)
+				t.Errorf("the interrupted offboarding does not restore the cluster:\n%s", d)
 			}
 		}
 		if !slices.Contains(written, "kubernetes:POST") || !slices.Contains(written, "iam:CreateRole") {
-			t.Errorf("one half of it went past the line: %q", written)
+			t.Errorf("some requests bypassed the proxy: %q", written)
 		}
 	})
-	t.Run("a missing permission is named", func(t *testing.T) {
+	t.Run("missing permission", func(t *testing.T) {
 		w.Reset()
 		w.Denies(func(action string, _ url.Values) bool { return action == "iam:CreateRole" })
 		_, stderr, err := w.command("onboard", "--yes")
@@ -196,19 +196,19 @@ func theBinary(t *testing.T) {
 		}
 		for _, want := range []string{"allow iam:CreateRole on role CastLambdaRoleForSpot", "kops-spot onboard --export-installer-policy", "run this again to continue"} {
 			if !strings.Contains(stderr, want) {
-				t.Errorf("%q is not said in:\n%s", want, stderr)
+				t.Errorf("%q is missing in:\n%s", want, stderr)
 			}
 		}
 	})
 }
 
-// storesToken looks whether the token in Secrets Manager is the one of the function's ServiceAccount.
+// storesToken checks that Secrets Manager has the token of the function's ServiceAccount.
 func (w *world) storesToken() {
 	w.Helper()
 	out := must(w.secrets().GetSecretValue(w.Context(), &secretsmanager.GetSecretValueInput{SecretId: aws.String("cast-kops/" + cluster + "/token")}))
 	var login struct{ Token, CA string }
 	if err := json.Unmarshal([]byte(*out.SecretString), &login); err != nil || !strings.Contains(login.CA, "BEGIN CERTIFICATE") {
-		w.Fatalf("the secret is no log-in: %v", err)
+		w.Fatalf("invalid secret: %v", err)
 	}
 	in := must(cp().Client().CoreV1().Secrets("kube-system").Get(w.Context(), "kops-spot-token", metav1.GetOptions{}))
 	if string(in.Data["token"]) != login.Token || login.Token == "" {
@@ -216,7 +216,7 @@ func (w *world) storesToken() {
 	}
 }
 
-// withinInstallerPolicy holds every call that was made to the policy that is said to be all that it takes.
+// withinInstallerPolicy checks that the installer policy allows every call that was made.
 func (w *world) withinInstallerPolicy() {
 	w.Helper()
 	text, _ := w.mustRun("onboard", "--export-installer-policy")
@@ -237,12 +237,12 @@ func (w *world) withinInstallerPolicy() {
 	}
 	for _, action := range w.Called() {
 		if !slices.Contains(allowed, action) && !strings.HasPrefix(action, "sts:") { // GetCallerIdentity needs no permission
-			w.Errorf("the installer's policy does not allow %s, which was called", action)
+			w.Errorf("the installer policy does not allow %s", action)
 		}
 	}
 }
 
-func kubeconfigAndCredentialsOfTwoClustersAreRefused(t *testing.T) {
+func otherClusterRefused(t *testing.T) {
 	w := newWorld(t)
 	w.node(w.cluster(cluster))
 	for name, c := range map[string]struct {
@@ -258,15 +258,15 @@ func kubeconfigAndCredentialsOfTwoClustersAreRefused(t *testing.T) {
 			for _, command := range []string{"onboard", "offboard"} {
 				_, stderr, err := other.command(command, "--yes")
 				if wrote := other.Written(); err == nil || len(wrote) > 0 || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, other.account) {
-					t.Errorf("%s: %v, has written %q and said:\n%s", command, err, wrote, stderr)
+					t.Errorf("%s: %v, wrote %q and printed:\n%s", command, err, wrote, stderr)
 				}
 			}
 		})
 	}
-	t.Run("another region is said", func(t *testing.T) {
+	t.Run("another region", func(t *testing.T) {
 		_, stderr, err := w.command("onboard", "--region", "us-east-1", "--yes")
 		if err == nil || !strings.Contains(stderr, "--region is us-east-1") || len(w.Called()) > 0 {
-			t.Errorf("%v, has called %q and said:\n%s", err, w.Called(), stderr)
+			t.Errorf("%v, called %q and printed:\n%s", err, w.Called(), stderr)
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/castai/kops-spot/test/template"
 )
 
-// byHand are the commands of docs/onboarding.md's section of that name, as they stand there.
+// byHand returns the commands in the section "By hand" of docs/onboarding.md.
 func byHand(t *testing.T) string {
 	t.Helper()
 	_, section, found := strings.Cut(string(must(os.ReadFile(filepath.Join(template.Root(), "docs", "onboarding.md")))),
@@ -23,16 +23,16 @@ func byHand(t *testing.T) string {
 		}
 	}
 	if !found || len(commands) < 20 {
-		t.Fatalf("the section has the commands %q", commands)
+		t.Fatalf("commands: %q", commands)
 	}
 	return strings.Join(commands, "\n")
 }
 
-// commandsByHand runs the commands of the documentation: after them, onboarding finds nothing to change.
-func commandsByHand(t *testing.T) {
+// onboardByHand runs the commands of the documentation. After them, onboarding has nothing to change.
+func onboardByHand(t *testing.T) {
 	for _, tool := range []string{"aws", "kubectl"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Fatalf("%v: the commands are for these: install the AWS CLI and kubectl", err)
+			t.Fatalf("%v: install the AWS CLI and kubectl", err)
 		}
 	}
 	w := newWorld(t)
@@ -40,7 +40,7 @@ func commandsByHand(t *testing.T) {
 	commands := byHand(t)
 	for placeholder, is := range map[string]string{"prod.example.com": cluster, "eu-west-1": region} {
 		if !strings.Contains(commands, "="+placeholder) {
-			t.Errorf("the commands do not say where to put %s", is)
+			t.Errorf("the commands have no placeholder for %s", is)
 		}
 		commands = strings.ReplaceAll(commands, placeholder, is)
 	}
@@ -48,22 +48,22 @@ func commandsByHand(t *testing.T) {
 	bash.Dir = t.TempDir()
 	bash.Env = w.environ()
 	said, err := bash.CombinedOutput()
-	outputs.note(string(said))
+	outputs.add(string(said))
 	defer func() {
 		w.Reset()
-		w.told("offboard", "--cluster", cluster)
+		w.succeed("offboard", "--cluster", cluster)
 	}()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
 	for _, secret := range []string{"token.json", "access-key.json"} {
 		if _, err := os.Stat(filepath.Join(bash.Dir, "onboard", secret)); err == nil {
-			t.Errorf("%s is left", secret)
+			t.Errorf("%s still exists", secret)
 		}
 	}
-	for _, one := range w.told("onboard", "--cluster", cluster).Plan {
+	for _, one := range w.succeed("onboard", "--cluster", cluster).Plan {
 		if one.Changes() {
-			t.Errorf("by hand, this is left: %s: %s\n%s", one.Row(), one.Why, strings.Join(one.Diff, "\n"))
+			t.Errorf("after the commands, a row remains: %s: %s\n%s", one.Row(), one.Why, strings.Join(one.Diff, "\n"))
 		}
 	}
 	w.storesToken()

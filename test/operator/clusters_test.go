@@ -14,7 +14,7 @@ import (
 	"github.com/castai/kops-spot/internal/onboard"
 )
 
-// What is a cluster's own, as a snapshot's lines begin.
+// ofA and ofB return the beginnings of a snapshot's lines that belong to one cluster.
 func ofA() []string {
 	return []string{"user " + iam.UserName(cluster), "role CastLambdaRoleForSpot", "policy CASTKopsPolicyV2", "policy CASTKopsBoundary", "secret cast-kops/" + cluster + "/access-key"}
 }
@@ -23,7 +23,7 @@ func ofB() []string {
 	return []string{"user " + iam.UserName(otherCluster), "role " + iam.FunctionRoleName(otherCluster), "policy CASTKopsPolicyV2", "policy CASTKopsBoundary", "secret cast-kops/" + otherCluster + "/access-key"}
 }
 
-func TestTwoClustersInOneAccountLeaveEachOtherAlone(t *testing.T) {
+func TestTwoClusters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	nodeA, nodeB := w.cluster(cluster), w.cluster(otherCluster)
@@ -34,40 +34,41 @@ func TestTwoClustersInOneAccountLeaveEachOtherAlone(t *testing.T) {
 	w.onboard(otherCluster, nodeB, func(want *onboard.Spec) { want.Permissions = onboard.Guide })
 	for _, action := range w.Written() {
 		if action == "iam:CreatePolicy" || action == "iam:CreatePolicyVersion" {
-			t.Errorf("the second cluster's onboarding writes a policy that both have: %s", action)
+			t.Errorf("the second cluster's onboarding wrote a shared policy: %s", action)
 		}
 	}
 	both := w.snapshot()
 	if now := of(both, ofA()...); !slices.Equal(a, now) {
-		t.Errorf("B's onboarding has changed what A has:\n%s", difference(a, now))
+		t.Errorf("B's onboarding changed A's resources:\n%s", difference(a, now))
 	}
 	b := of(both, ofB()...)
 	if !slices.ContainsFunc(b, func(line string) bool {
 		return strings.Contains(line, "has arn:aws:iam::aws:policy/CloudWatchLogsFullAccess")
 	}) {
-		t.Errorf("the guide's policies are not attached to B's role: %q", b)
+		t.Errorf("the guide's policies are missing on B's role: %q", b)
 	}
 
 	w.offboard(cluster, nodeA)
 	left := w.snapshot()
 	if now := of(left, ofB()...); !slices.Equal(b, now) {
-		t.Errorf("A's offboarding has changed what B has:\n%s", difference(b, now))
+		t.Errorf("A's offboarding changed B's resources:\n%s", difference(b, now))
 	}
 	if now := of(left, ofA()[0], ofA()[1], ofA()[4]); len(now) > 0 {
-		t.Errorf("A's offboarding leaves: %q", now)
+		t.Errorf("after A's offboarding: %q", now)
 	}
-	// Its name has become free; B keeps the one it has.
+	// The role's default name is available again; B keeps its own.
 	w.Reset()
 	w.onboard(otherCluster, nodeB, func(want *onboard.Spec) { want.Permissions = onboard.Guide })
 	if again := w.Written(); len(again) > 0 {
-		t.Errorf("after A has gone, B's onboarding writes %q", again)
+		t.Errorf("after A's offboarding, B's onboarding wrote %q", again)
 	}
 	w.offboard(otherCluster, nodeB)
-	w.isStill("after both have gone", before)
+	w.unchanged("after both have gone", before)
 }
 
-// TestNothingOfAnotherClusterHasToBeReadable: the installer's policy of one cluster does not let its holder read the other's.
-func TestNothingOfAnotherClusterHasToBeReadable(t *testing.T) {
+// TestOtherClusterNotReadable: the installer policy of one cluster does not allow access to another cluster's
+// resources.
+func TestOtherClusterNotReadable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	nodeA, nodeB := w.cluster(cluster), w.cluster(otherCluster)
@@ -82,11 +83,11 @@ func TestNothingOfAnotherClusterHasToBeReadable(t *testing.T) {
 	}
 	w.offboard(otherCluster, nodeB)
 	if now := of(w.snapshot(), ofA()...); !slices.Equal(before, now) {
-		t.Errorf("A has changed:\n%s", difference(before, now))
+		t.Errorf("A changed:\n%s", difference(before, now))
 	}
 }
 
-// original makes what the original script has left for a cluster: names in another case, versions, tags.
+// original creates the resources of the original script for a cluster: names in another case, versions, tags.
 func (w *world) original(cluster string, versions int) (policyARN string) {
 	w.Helper()
 	ctx, client := w.Context(), w.iam()
@@ -103,7 +104,7 @@ func (w *world) original(cluster string, versions int) (policyARN string) {
 
 var allOfLambda = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"lambda:*","Resource":"*"}]}`
 
-// originalPolicy is the one of all users that the original script has made, in so many versions.
+// originalPolicy creates the shared policy of the original script with a number of versions.
 func (w *world) originalPolicy(versions int) (arn string) {
 	w.Helper()
 	must(w.iam().CreatePolicy(w.Context(), &awsiam.CreatePolicyInput{PolicyName: aws.String("CastKopsPolicyV2"),
@@ -117,28 +118,28 @@ func (w *world) originalPolicy(versions int) (arn string) {
 	return arn
 }
 
-func TestNamesOfTheOriginalAreTakenOverAndFiveVersionsMakeRoom(t *testing.T) {
+func TestOriginalNames(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	node := w.cluster(cluster)
 	arn := w.original(cluster, 5)
-	// The default is the oldest: it must stay all the same.
+	// The default version is the oldest; it must stay.
 	r := w.run(cluster, node, nil)
 	p := must(r.Plan(t.Context()))
 	policy := find(t, p.Changes, change.Update, "CastKopsPolicyV2")
 	if diff := strings.Join(policy.Diff, "\n"); !strings.Contains(diff, `-       "Action": "lambda:*"`) || !strings.Contains(diff, `+       "Sid": "RunWithTheTag"`) {
-		t.Errorf("the plan does not show what becomes of the policy:\n%s", diff)
+		t.Errorf("the plan does not show the change of the policy:\n%s", diff)
 	}
 	find(t, p.Changes, change.Update, "cast-kops-"+cluster+"/CastKopsRestrictedAccess")
 	foreign := find(t, p.Changes, change.Leave, "AmazonS3ReadOnlyAccess")
 	if !strings.Contains(foreign.Why, "aws iam detach-user-policy --user-name cast-kops-"+cluster) {
-		t.Errorf("it is not said how to take away what is too much: %s", foreign.Why)
+		t.Errorf("it does not explain how to remove extra permissions: %s", foreign.Why)
 	}
 	try(r.Apply(t.Context(), p))
 	all := w.snapshot()
 	for _, line := range all {
 		if strings.Contains(line, "CASTKops") && (strings.HasPrefix(line, "policy CASTKopsPolicyV2") || strings.Contains(line, "CASTKopsRestrictedaccess")) {
-			t.Errorf("there are two of a name that differ in case: %s", line)
+			t.Errorf("two names differ only in case: %s", line)
 		}
 	}
 	versions := must(w.iam().ListPolicyVersions(t.Context(), &awsiam.ListPolicyVersionsInput{PolicyArn: &arn})).Versions
@@ -150,16 +151,16 @@ func TestNamesOfTheOriginalAreTakenOverAndFiveVersionsMakeRoom(t *testing.T) {
 		ids[*v.VersionId] = v.IsDefaultVersion
 	}
 	if _, kept := ids["v1"]; !kept || !ids["v6"] {
-		t.Errorf("of the versions, v1 counted, and v2 was the oldest that did not: left are %v", ids)
+		t.Errorf("versions: %v; want the default v1 kept and v2, the oldest other one, deleted", ids)
 	}
 	w.Reset()
 	w.onboard(cluster, node, nil)
 	if again := w.Written(); len(again) > 0 {
-		t.Errorf("the second run writes %q", again)
+		t.Errorf("the second run wrote %q", again)
 	}
 }
 
-func TestRightsOfStrangersAreNotTakenUnasked(t *testing.T) {
+func TestSharedPolicyOfOtherUsers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	node := w.cluster(cluster)
@@ -168,18 +169,18 @@ func TestRightsOfStrangersAreNotTakenUnasked(t *testing.T) {
 	r := w.run(cluster, node, nil)
 	_, err := r.Plan(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "all its permissions from cast-kops-"+otherCluster) || !strings.Contains(err.Error(), "--replace-shared-policy") {
-		t.Fatalf("it is not refused: %v", err)
+		t.Fatalf("not refused: %v", err)
 	}
-	w.isStill("where it was refused", before)
+	w.unchanged("where it was refused", before)
 	w.onboard(cluster, node, func(want *onboard.Spec) { want.ReplaceShared = true })
 	p := must(w.run(cluster, node, nil).PlanRemoval(t.Context()))
 	kept := find(t, p.Changes, change.Leave, "CastKopsPolicyV2")
 	if !strings.Contains(kept.Why, "user cast-kops-"+otherCluster) {
-		t.Errorf("it is not said why the policy stays: %s", kept.Why)
+		t.Errorf("no reason why the policy stays: %s", kept.Why)
 	}
 }
 
-// find is the change of a thing, or the end of the test.
+// find returns a row of a plan.
 func find(t *testing.T, plan change.Plan, verb change.Verb, name string) change.Change {
 	t.Helper()
 	for _, c := range plan {
@@ -187,11 +188,11 @@ func find(t *testing.T, plan change.Plan, verb change.Verb, name string) change.
 			return c
 		}
 	}
-	t.Fatalf("nothing is to %s %s: %+v", verb, name, plan)
+	t.Fatalf("no row %s %s: %+v", verb, name, plan)
 	return change.Change{}
 }
 
-func TestWhatTheGuideAddsIsTakenAwayAgain(t *testing.T) {
+func TestGuidePoliciesRemoved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	node := w.cluster(cluster)
@@ -199,8 +200,8 @@ func TestWhatTheGuideAddsIsTakenAwayAgain(t *testing.T) {
 	least := w.snapshot()
 	w.onboard(cluster, node, func(want *onboard.Spec) { want.Permissions = onboard.Guide })
 	if len(w.snapshot()) != len(least)+3 {
-		t.Errorf("the guide's three policies make this difference:\n%s", difference(least, w.snapshot()))
+		t.Errorf("after removing the guide's policies:\n%s", difference(least, w.snapshot()))
 	}
 	w.onboard(cluster, node, nil)
-	w.isStill("without the guide", least)
+	w.unchanged("without the guide", least)
 }

@@ -23,8 +23,7 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// commands are what transcripts can do beside what every transcript can. The last two show something: what they show is
-// what cmp and stdout compare then.
+// commands are the additional commands of the transcripts. The last two print to stdout, for cmp and stdout.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"addons":    command(1, "addons <channel>", addons),
 	"node":      command(2, "node <name> <instance id>", node),
@@ -56,7 +55,7 @@ func addons(_ *testscript.TestScript, args []string) error {
 	return annotate(context.Background(), args[0])
 }
 
-// annotate has the cluster say from where kOps has put its addons into it; empty: it does not say.
+// annotate sets the channel from which kOps installed its addons, or removes it if empty.
 func annotate(ctx context.Context, channel string) error {
 	annotations := map[string]any{"addons.k8s.io/networking.cilium.io": nil}
 	if channel != "" {
@@ -70,7 +69,7 @@ func annotate(ctx context.Context, channel string) error {
 	return err
 }
 
-// node makes a node, and its instance in a group of its own, <node>.<cluster>.
+// node creates a node and its instance in the group <node>.<cluster>.
 func node(ts *testscript.TestScript, args []string) error {
 	ts.Defer(func() { try(deleteNode(args[0])) })
 	simulated().AddGroup(spottest.Group{Name: "nodes-" + args[1] + "." + cluster, Min: 1, Max: 1, Desired: 1, Spot: true,
@@ -82,7 +81,7 @@ func deleteNode(name string) error {
 	return cp().Client().CoreV1().Nodes().Delete(context.Background(), name, metav1.DeleteOptions{})
 }
 
-// stranger makes a node that is no EC2 instance, or does not say which.
+// stranger creates a node with another provider ID, or without one.
 func stranger(ts *testscript.TestScript, args []string) error {
 	ts.Defer(func() { try(deleteNode(args[0])) })
 	n := testenv.Node{Name: args[0], InstanceID: "none", Zone: region + "a"}.Object()
@@ -94,7 +93,7 @@ func stranger(ts *testscript.TestScript, args []string) error {
 	return err
 }
 
-// pods applies a manifest in a namespace that is made if need be, and waits until as many pods are there and run.
+// pods creates the namespace if necessary, applies a manifest and waits for a number of running pods.
 func pods(ts *testscript.TestScript, args []string) error {
 	ctx := context.Background()
 	want, err := strconv.Atoi(args[1])
@@ -131,7 +130,7 @@ func pods(ts *testscript.TestScript, args []string) error {
 	})
 }
 
-// podName puts the name of the only pod of an app into a variable.
+// podName sets a variable to the name of the only pod of an app.
 func podName(ts *testscript.TestScript, args []string) error {
 	all, err := cp().Client().CoreV1().Pods(args[1]).List(context.Background(), metav1.ListOptions{LabelSelector: "app=" + args[2]})
 	if err != nil || len(all.Items) != 1 {
@@ -141,7 +140,7 @@ func podName(ts *testscript.TestScript, args []string) error {
 	return nil
 }
 
-// interrupt marks a node as the function does when its warning comes.
+// interrupt cordons a node, as the function does for a warning.
 func interrupt(_ *testscript.TestScript, args []string) error {
 	ctx := context.Background()
 	deadline, err := time.Parse(time.RFC3339, args[1])
@@ -188,7 +187,7 @@ func suspend(_ *testscript.TestScript, args []string) error {
 	return nil
 }
 
-// state shows what of a node a cordon or a restore may change.
+// state prints the fields of a node that a cordon or a restore may change.
 func state(ts *testscript.TestScript, args []string) error {
 	n, err := cp().Client().CoreV1().Nodes().Get(context.Background(), args[0], metav1.GetOptions{})
 	if err != nil {
@@ -212,7 +211,7 @@ func state(ts *testscript.TestScript, args []string) error {
 	return nil
 }
 
-// variable is what differs from run to run, and what stands for it.
+// variable are the values that differ between runs, and their placeholders.
 var variable = []struct {
 	pattern *regexp.Regexp
 	tidied  string
@@ -223,7 +222,7 @@ var variable = []struct {
 	{regexp.MustCompile(`"(started|finished)": [\d.]+`), `"$1": <moment>`},
 }
 
-// tidy shows a text with all that differs from run to run replaced.
+// tidy prints a text with placeholders.
 func tidy(ts *testscript.TestScript, args []string) error {
 	text := ts.ReadFile(args[0])
 	for _, v := range variable {

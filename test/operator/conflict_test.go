@@ -17,7 +17,7 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// meddler has somebody else change an object just before our first write of it arrives.
+// meddler changes an object just before our first write to it.
 type meddler struct {
 	next   http.RoundTripper
 	path   string
@@ -32,7 +32,7 @@ func (m *meddler) RoundTrip(r *http.Request) (*http.Response, error) {
 	return m.next.RoundTrip(r)
 }
 
-// conflict: what somebody else writes between our reading and our writing stays, and ours comes to it.
+// conflict: a change by somebody else between our read and our write is kept, and ours is added.
 func conflict(t *testing.T) {
 	for name, before := range map[string]map[string]string{"changed": {"mapUsers": theirUsers}, "created": nil, "deleted": {}} {
 		t.Run(name, func(t *testing.T) {
@@ -63,29 +63,29 @@ func conflict(t *testing.T) {
 			try(applyAs(t.Context(), admin, plan(t, mapping, false)))
 			is := data(t, "aws-auth")
 			if n := m.writes.Load(); n != 2 {
-				t.Errorf("it was written %d times", n)
+				t.Errorf("%d writes", n)
 			}
 			if !strings.Contains(is["mapRoles"], "role/CastLambdaRoleForSpot") || !strings.Contains(is["mapUsers"], user.ARN) {
-				t.Errorf("ours is not in\n%s\n%s", is["mapRoles"], is["mapUsers"])
+				t.Errorf("our entry is missing in\n%s\n%s", is["mapRoles"], is["mapUsers"])
 			}
 			users, _ := said(t, is)["mapUsers"].([]any)
 			alice := said(t, theirs.Data)["mapUsers"].([]any)[0]
 			if name != "deleted" && (len(users) != 2 || !reflect.DeepEqual(users[0], alice) || !strings.Contains(is["mapUsers"], "# the admin") ||
 				is["mapAccounts"] != "[]") {
-				t.Errorf("theirs is not in\n%s", is["mapUsers"])
+				t.Errorf("their entry is missing in\n%s", is["mapUsers"])
 			}
 			apply(t, plan(t, mapping, true))
 			if is := data(t, "aws-auth"); name != "deleted" && (!sameTexts(t, is, theirs.Data) || len(is) != 2) || name == "deleted" && is != nil {
-				t.Errorf("they are left with %q", is)
+				t.Errorf("remaining: %q", is)
 			}
 			checkGone(t)
 		})
 	}
 }
 
-// aBindingToAnotherRole is made anew, since nobody may change whom it binds to what; and rights that somebody has added to
-// our role are taken back.
-func aBindingToAnotherRole(t *testing.T) {
+// otherRoleBinding: a binding to another role is recreated, because a roleRef is immutable, and rules added to our role
+// are removed.
+func otherRoleBinding(t *testing.T) {
 	rbac := cp().Client().RbacV1()
 	theirs := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "kops-spot"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"}}
 	must(rbac.ClusterRoleBindings().Create(t.Context(), theirs, metav1.CreateOptions{}))
@@ -97,25 +97,25 @@ func aBindingToAnotherRole(t *testing.T) {
 	want := []string{"create ServiceAccount kube-system/kops-spot", "change ClusterRole kops-spot", "create ClusterRole kops-spot-karpenter",
 		"delete ClusterRoleBinding kops-spot", "create ClusterRoleBinding kops-spot", "create ClusterRoleBinding kops-spot-karpenter"}
 	if is := rows(p); !slices.Equal(is, want) {
-		t.Errorf("the plan is\n%q\nwant\n%q", is, want)
+		t.Errorf("plan:\n%q\nwant\n%q", is, want)
 	}
 	if diff := strings.Join(p.Changes[1].Diff, "\n"); !strings.Contains(diff, "\n-     - secrets") || !strings.Contains(diff, "\n+     - pods/eviction") || strings.Contains(diff, "team") {
-		t.Errorf("of the role it shows\n%s", diff)
+		t.Errorf("diff of the role:\n%s", diff)
 	}
 	apply(t, p)
 	binding, err := rbac.ClusterRoleBindings().Get(t.Context(), "kops-spot", metav1.GetOptions{})
 	if err != nil || binding.RoleRef.Name != "kops-spot" || len(binding.Subjects) != 2 {
-		t.Errorf("%v: it binds %v to %v", err, binding.Subjects, binding.RoleRef)
+		t.Errorf("%v: bound %v to %v", err, binding.Subjects, binding.RoleRef)
 	}
 	role, err = rbac.ClusterRoles().Get(t.Context(), "kops-spot", metav1.GetOptions{})
 	if err != nil || role.Labels["team"] != "a" || slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "secrets") }) {
-		t.Errorf("%v: the role is %v %v", err, role.Labels, role.Rules)
+		t.Errorf("%v: role %v %v", err, role.Labels, role.Rules)
 	}
 	if _, err := rbac.ClusterRoles().Get(t.Context(), "kops-spot-karpenter", metav1.GetOptions{}); err != nil {
 		t.Error(err)
 	}
 	if p := plan(t, m, false); !p.Changes.Empty() {
-		t.Errorf("a second run changes %v", p.Changes)
+		t.Errorf("the second run changes %v", p.Changes)
 	}
 	apply(t, plan(t, m, true))
 	checkGone(t)

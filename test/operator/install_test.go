@@ -23,12 +23,12 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// installed are the arguments of an install for the processor of this machine.
+// installed returns the arguments of an install for the architecture of this computer.
 func installed(more ...string) []string {
 	return slices.Concat([]string{"install", "--code", code(), "--set", "Architecture=x86_64"}, more)
 }
 
-// exported are the files that an install exports, by their names.
+// exported returns the files that install exports, by name.
 func (w *world) exported(more ...string) (files map[string]string, stderr string) {
 	w.Helper()
 	dir := w.TempDir()
@@ -36,7 +36,7 @@ func (w *world) exported(more ...string) (files map[string]string, stderr string
 	return w.files(dir), stderr
 }
 
-// quiet waits until nothing is under way in the account any more.
+// quiet waits until all events of the account are delivered.
 func (w *world) quiet() {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), 3*time.Minute)
@@ -44,28 +44,28 @@ func (w *world) quiet() {
 	try(events().Drain(ctx))
 }
 
-// fromNothingToNothing is an operator's way, from the first look to the last; its parts follow one another.
-func fromNothingToNothing(t *testing.T) {
+// installAndUninstall runs an operator's commands in sequence.
+func installAndUninstall(t *testing.T) {
 	w := home(t)
 	before := w.snapshot()
 
 	is, _, err := w.asJSON("check")
 	if err == nil || is.First != "rule" || is.OK || is.Findings[0].Advice != "create it with kops-spot install" ||
 		is.Findings[0].Detail != "rule "+names.RuleName(cluster, "rehearsal")+" does not exist" {
-		t.Errorf("where nothing is installed the check says %+v, %v", is, err)
+		t.Errorf("check without an installation: %+v, %v", is, err)
 	}
 	said, stderr := w.mustRun(append([]string{"check", "--pre"}, installed()[1:]...)...)
 	transcript(t, "check-pre", stderr+said)
-	w.isStill("after looks", before)
+	w.unchanged("after looks", before)
 
-	// Nobody is asked where there is no terminal, and nothing stays of what was proposed.
+	// Without a terminal and --yes, nothing is changed, and the change set is deleted.
 	_, stderr, err = w.command(installed()...)
 	if err == nil || !strings.Contains(stderr, "add --yes") || !strings.Contains(stderr, "+ create Lambda Function") {
-		t.Errorf("without a yes: %v\n%s", err, stderr)
+		t.Errorf("without --yes: %v\n%s", err, stderr)
 	}
-	w.isStill("without a yes", before)
+	w.unchanged("without a yes", before)
 
-	// What is wrong is refused before anything is written: what a parameter may be, by CloudFormation.
+	// Mistakes are rejected before anything is written; CloudFormation checks the parameters.
 	const set, asked = "if a parameter is wrong, set it with --set NAME=VALUE and run this again", "cloudformation:CreateChangeSet"
 	for _, c := range []struct {
 		wrong   []string
@@ -87,17 +87,17 @@ func fromNothingToNothing(t *testing.T) {
 			}
 		}
 		if written := strings.Join(w.Written(), " "); written != c.written {
-			t.Errorf("%q: written %q, want %q", c.wrong, written, c.written)
+			t.Errorf("%q: wrote %q, want %q", c.wrong, written, c.written)
 		}
 	}
-	w.isStill("after what is wrong", before)
+	w.unchanged("after what is wrong", before)
 
 	files, stderr := w.exported()
 	const late = ":secret:cast-kops/" + cluster + "/token-AbCdEf"
 	for name, want := range map[string]string{"template.yaml": "CodeUri: s3://cast-kops-code-" + account, "parameters.json": late, "token.yaml": "service-account-token",
 		"rbac.yaml": "kind: ClusterRole"} {
 		if !strings.Contains(files[name], want) {
-			t.Errorf("%s does not have %q:\n%.3000s", name, want, files[name])
+			t.Errorf("%s does not contain %q:\n%.3000s", name, want, files[name])
 		}
 	}
 	if len(files) != 4 || !strings.Contains(files["parameters.json"], `"ParameterValue": "https://127.0.0.1:`) || !strings.Contains(stderr, "create the secret and export again") {
@@ -105,15 +105,15 @@ func fromNothingToNothing(t *testing.T) {
 	}
 	const castai = "arn:aws:secretsmanager:" + region + ":" + account + ":secret:castai-AbCdEf"
 	if files, _ := w.exported("--set", "SecretArns="+castai); !strings.Contains(files["parameters.json"], castai+",arn:aws") || !strings.Contains(files["parameters.json"], late) {
-		t.Errorf("another secret pushes the log-in's out: %s", files["parameters.json"])
+		t.Errorf("the token's secret is missing next to another secret: %s", files["parameters.json"])
 	}
 	if files, _ := w.exported("--set", "Login=ssm:/my/login"); len(files) != 3 || files["token.yaml"] != "" || !strings.Contains(files["rbac.yaml"], "kind: ClusterRole") ||
 		!strings.Contains(files["parameters.json"], `"ParameterValue": "ssm:/my/login"`) {
-		t.Errorf("a log-in that somebody sees to himself: %q", files)
+		t.Errorf("with Login set by the user: %q", files)
 	}
-	w.isStill("after --export", before)
+	w.unchanged("after --export", before)
 
-	// The first run, and the second.
+	// The first and the second run.
 	stdout, stderr := w.mustRun(installed("--yes", "--set", "Mode=observe")...)
 	transcript(t, "install", stderr+stdout)
 	w.readsItsToken()
@@ -124,20 +124,20 @@ func fromNothingToNothing(t *testing.T) {
 	transcript(t, "install-again", stderr+stdout)
 	for _, action := range w.Written() {
 		if !strings.HasSuffix(action, "ChangeSet") { // by which CloudFormation is asked
-			t.Errorf("the second run has written %s", action)
+			t.Errorf("the second run wrote %s", action)
 		}
 	}
-	w.isStill("after the second run", after)
+	w.unchanged("after the second run", after)
 
-	// One parameter is changed, and the others stay.
+	// A changed parameter; the others are kept.
 	changed, stderr, err := w.asJSON(installed("--yes", "--set", "Force=never")...)
 	if err != nil || !changed.Applied || !strings.Contains(stderr, "- Force=allow") || strings.Contains(stderr, "- Server=") {
 		t.Errorf("a change: %v\n%s", err, stderr)
 	}
 	w.mustRun(installed("--yes", "--set", "Force=allow")...)
-	w.isStill("after a change and back", after)
+	w.unchanged("after a change and back", after)
 	w.mustRun(installed("--yes", "--set", "Mode=act")...)
-	t.Run("an event goes all the way", func(t *testing.T) { anEvent(t, w) })
+	t.Run("event", func(t *testing.T) { handleEvent(t, w) })
 	t.Run("transcripts", func(t *testing.T) {
 		for _, name := range []string{"check", "status"} {
 			stdout, stderr := w.mustRun(name)
@@ -145,19 +145,19 @@ func fromNothingToNothing(t *testing.T) {
 		}
 	})
 	t.Run("rehearsals", func(t *testing.T) { rehearsals(t, w) })
-	t.Run("a link is broken", func(t *testing.T) { links(t, w) })
+	t.Run("links", func(t *testing.T) { links(t, w) })
 
 	w.quiet()
 	stdout, stderr = w.mustRun("uninstall", "--yes")
 	transcript(t, "uninstall", stderr+stdout)
-	w.isStill("after uninstall", before)
+	w.unchanged("after uninstall", before)
 	if is, stderr, err = w.asJSON("uninstall", "--yes"); err != nil || is.Applied || !is.Plan.Empty() {
-		t.Errorf("uninstall once more: %v\n%+v\n%s", err, is, stderr)
+		t.Errorf("second uninstall: %v\n%+v\n%s", err, is, stderr)
 	}
 }
 
-// readsItsToken holds the secret that the role may read to the one that is there: the end of its ARN AWS has made up.
-// What the secret holds is looked for in all that is said.
+// readsItsToken checks that the role may read the token's secret, the end of whose ARN AWS has chosen. The secret's
+// value is added to the search for secrets in outputs.
 func (w *world) readsItsToken() {
 	w.Helper()
 	secret := must(secretsmanager.NewFromConfig(w.direct).DescribeSecret(w.Context(),
@@ -173,12 +173,12 @@ func (w *world) readsItsToken() {
 			return
 		}
 	}
-	w.Errorf("the role may not read %s: %v", *secret.ARN, stacks.Stacks[0].Parameters)
+	w.Errorf("the role is not allowed to read %s: %v", *secret.ARN, stacks.Stacks[0].Parameters)
 }
 
-// anEvent is EC2's warning: the rule matches, the permission allows, the function runs, the node is drained, and the
-// record is where somebody looks for it.
-func anEvent(t *testing.T, w *world) {
+// handleEvent sends EC2's warning: the rule matches, the function runs and drains the node, and the outcome is in the
+// queue.
+func handleEvent(t *testing.T, w *world) {
 	w = w.in(t)
 	node, client := w.newNode(cluster), cp().Client()
 	must(client.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.PodSpec{
@@ -192,7 +192,7 @@ func anEvent(t *testing.T, w *world) {
 	w.quiet()
 	for _, d := range events().Deliveries() {
 		if d.EventID == *sent.Entries[0].EventId && d.TargetARN != "" && !d.Delivered {
-			t.Errorf("the event is not delivered: %s", d.Reason)
+			t.Errorf("the event was not delivered: %s", d.Reason)
 		}
 	}
 	n := must(client.CoreV1().Nodes().Get(t.Context(), node, metav1.GetOptions{}))
@@ -219,16 +219,16 @@ func anEvent(t *testing.T, w *world) {
 				continue
 			}
 			if out := record.ResponsePayload; out.Result != spot.Drained || out.Node != node {
-				t.Errorf("the record says %+v", out)
+				t.Errorf("outcome: %+v", out)
 			}
 			return
 		}
 	}
 }
 
-// installBrokenOffAnywhere: at whichever write to the account a run ends, the next one goes on, and what comes out is
-// what comes out in one go; on the way back too.
-func installBrokenOffAnywhere(t *testing.T) {
+// installInterrupted: whichever write to the account a run ends at, the next one continues, with the same result as
+// without an interruption; also for uninstall.
+func installInterrupted(t *testing.T) {
 	w := home(t)
 	before := w.snapshot()
 	install, uninstall := installed("--yes"), []string{"uninstall", "--yes"}
@@ -240,7 +240,7 @@ func installBrokenOffAnywhere(t *testing.T) {
 		if err != nil || !is.Applied || is.Findings.Failed() {
 			t.Fatalf("kops-spot %q: %v\n%+v\n%s", args, err, is.Findings, stderr)
 		}
-		rows, writes = inTheAccount(is.Plan), w.Written()
+		rows, writes = accountRows(is.Plan), w.Written()
 		if carried := carried(args[0], writes); len(carried) != len(rows) || len(rows) < 4 {
 			t.Fatalf("%s: %d rows and %d writes:\n%s\n%q", args[0], len(rows), len(carried), strings.Join(rows, "\n"), carried)
 		}
@@ -249,51 +249,51 @@ func installBrokenOffAnywhere(t *testing.T) {
 	rows, writes := carriedOut(install...)
 	whole := w.snapshot()
 	rowsBack, writesBack := carriedOut(uninstall...)
-	w.isStill("after uninstall", before)
+	w.unchanged("after uninstall", before)
 
-	// Where CloudFormation is asked what it would do, once more each time.
+	// Interrupted while planning: each time, CloudFormation is asked again.
 	n, action := 0, "not yet"
 	for ; action != ""; n++ {
-		action, _ = w.cutOffCommand(n+1, func(action string) bool { return len(carried("install", []string{action})) == 0 }, install...)
+		action, _ = w.interruptWrite(n+1, func(action string) bool { return len(carried("install", []string{action})) == 0 }, install...)
 	}
 	if n < 2 {
-		t.Error("an install was never broken off while it was planned")
+		t.Error("install was never interrupted while planning")
 	}
-	w.isStill("after an install that was broken off while it was planned", whole)
-	w.brokenOffCommand(rowsBack, writesBack, uninstall...)
-	w.isStill("after an uninstall that was broken off", before)
-	w.brokenOffCommand(rows, writes, install...)
-	w.isStill("after an install that was broken off", whole)
+	w.unchanged("after an install interrupted while planning", whole)
+	w.interruptEachWrite(rowsBack, writesBack, uninstall...)
+	w.unchanged("after the interrupted uninstall", before)
+	w.interruptEachWrite(rows, writes, install...)
+	w.unchanged("after the interrupted install", whole)
 	w.quiet()
 	w.mustRun(uninstall...)
-	w.isStill("after uninstall once more", before)
+	w.unchanged("after uninstall once more", before)
 }
 
-// brokenOffCommand runs a command again and again and loses the answer to the next write of its plan each time, until none is
-// left. The error names the row that was to be carried out.
-func (w *world) brokenOffCommand(rows, writes []string, args ...string) {
+// interruptEachWrite runs a command repeatedly, each time losing the response to the next write of its plan. The error
+// names the row of the write.
+func (w *world) interruptEachWrite(rows, writes []string, args ...string) {
 	w.Helper()
 	var lost []string
 	for {
-		action, stderr := w.cutOffCommand(1, func(action string) bool { return len(carried(args[0], []string{action})) > 0 }, args...)
+		action, stderr := w.interruptWrite(1, func(action string) bool { return len(carried(args[0], []string{action})) > 0 }, args...)
 		if action == "" {
 			break
 		}
 		if lost = append(lost, action); len(lost) > len(rows) || !strings.Contains(stderr, "✗ "+rows[len(lost)-1]+": ") {
-			w.Fatalf("%s broken off at %q does not say that it was to carry out row %d of\n%s\n%s", args[0], lost, len(lost), strings.Join(rows, "\n"), stderr)
+			w.Fatalf("%s interrupted at %q does not name row %d of\n%s\n%s", args[0], lost, len(lost), strings.Join(rows, "\n"), stderr)
 		}
 		if action == "s3:PUT" { // moto gives the bucket the tags of the one of its name that there was before
 			must(s3.NewFromConfig(w.direct).DeleteBucketTagging(w.Context(), &s3.DeleteBucketTaggingInput{Bucket: aws.String("cast-kops-code-" + account + "-" + region)}))
 		}
 	}
 	if want := carried(args[0], writes); !slices.Equal(lost, want) {
-		w.Errorf("%s was broken off at\n%q\nand not at each of\n%q", args[0], lost, want)
+		w.Errorf("%s was interrupted at\n%q\nwant\n%q", args[0], lost, want)
 	}
 }
 
-// cutOffCommand runs a command and loses the answer to its nth write that counts, and returns it; nothing, if there were fewer
-// and the command has succeeded.
-func (w *world) cutOffCommand(n int, counts func(action string) bool, args ...string) (action, stderr string) {
+// interruptWrite runs a command, loses the response to its nth write that counts, and returns that write; empty if
+// there were fewer and the command succeeded.
+func (w *world) interruptWrite(n int, counts func(action string) bool, args ...string) (action, stderr string) {
 	w.Helper()
 	w.quiet()
 	w.Reset()
@@ -302,7 +302,7 @@ func (w *world) cutOffCommand(n int, counts func(action string) bool, args ...st
 	written, cut := w.Written(), w.WasCut()
 	w.Reset()
 	if cut == (err == nil) {
-		w.Fatalf("%s, broken off: %t, after %q: %v\n%s", args[0], cut, written, err, stderr)
+		w.Fatalf("%s, interrupted %t after %q: %v\n%s", args[0], cut, written, err, stderr)
 	}
 	if cut {
 		action = written[len(written)-1]
@@ -310,9 +310,9 @@ func (w *world) cutOffCommand(n int, counts func(action string) bool, args ...st
 	return action, stderr
 }
 
-// inTheAccount are the rows of a plan that are writes to AWS, as an error names them. What CloudFormation does is in
-// its stack's.
-func inTheAccount(plan change.Plan) (rows []string) {
+// accountRows returns the rows of a plan that are writes to AWS. CloudFormation's own changes belong to the row of the
+// stack.
+func accountRows(plan change.Plan) (rows []string) {
 	inCluster := []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Secret"}
 	for _, c := range plan {
 		if c.Changes() && !c.Part && !slices.Contains(inCluster, c.Kind) {
@@ -322,8 +322,8 @@ func inTheAccount(plan change.Plan) (rows []string) {
 	return rows
 }
 
-// carried are the writes of a run by which its plan is carried out, without those by which CloudFormation is asked
-// what it would do: an install makes change sets, and deletes a stack only where that was no more than proposed.
+// carried returns the writes that apply a plan, without those that plan: an install creates change sets, and deletes a
+// stack only if it was in review.
 func carried(command string, writes []string) (rest []string) {
 	for _, w := range writes {
 		asks := w == "cloudformation:CreateChangeSet" || w == "cloudformation:DeleteChangeSet"

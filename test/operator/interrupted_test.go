@@ -15,8 +15,8 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// breaker breaks the connection at one write and at all requests after it: before the server has it, or once it has
-// answered.
+// breaker breaks the connection at one write and all later requests, either before the server receives the write or
+// after it responded.
 type breaker struct {
 	next     http.RoundTripper
 	at       int32
@@ -44,9 +44,9 @@ func (b *breaker) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, gone
 }
 
-// brokenOff carries a plan out until its nth write, and says whether there was one. Each row that changes something is
-// one write: the error names the nth, and the rows before it are done.
-func brokenOff(t *testing.T, remove bool, n int32, answered bool) bool {
+// interruptMapping applies a plan until its nth write and reports whether there was one. Each row that changes
+// something is one write: the error names the nth row, and the rows before it are done.
+func interruptMapping(t *testing.T, remove bool, n int32, answered bool) bool {
 	t.Helper()
 	b := &breaker{at: n, answered: answered}
 	cfg := cp().AdminConfig()
@@ -60,25 +60,24 @@ func brokenOff(t *testing.T, remove bool, n int32, answered bool) bool {
 	err := applyAs(t.Context(), admin, p)
 	switch {
 	case !b.broken.Load() && (err != nil || int(b.writes.Load()) != len(all)):
-		t.Fatalf("%v: it is written %d times, and to be changed are\n%q", err, b.writes.Load(), all)
+		t.Fatalf("%v: %d writes for the rows\n%q", err, b.writes.Load(), all)
 	case !b.broken.Load():
 		return false
 	case err == nil || !strings.HasPrefix(err.Error(), all[n-1]+": "):
-		t.Errorf("broken off at write %d: it says %v; want it of %s", n, err, all[n-1])
+		t.Errorf("interrupted at write %d: %v; want an error about %s", n, err, all[n-1])
 	}
 	left := all[n-1:]
 	if answered {
 		left = all[n:]
 	}
 	if is := rows(plan(t, mapping, remove)); !slices.Equal(is, left) {
-		t.Errorf("broken off at write %d: there is left\n%q\nwant\n%q", n, is, left)
+		t.Errorf("interrupted at write %d: remaining rows\n%q\nwant\n%q", n, is, left)
 	}
 	return true
 }
 
-// mappingBrokenOffAnywhere: at whichever write a run ends, the next one brings about what one run would have; on the
-// way back too.
-func mappingBrokenOffAnywhere(t *testing.T) {
+// mappingInterrupted: whichever write a run ends at, the next one completes it; also for a removal.
+func mappingInterrupted(t *testing.T) {
 	try(cp().Apply(t.Context(), []byte(testenv.MappingsCRD)))
 	for _, mode := range []string{"", testenv.EKSConfigMap, testenv.CRD, testenv.MountedFile} {
 		t.Run("mode "+mode, func(t *testing.T) {
@@ -92,27 +91,27 @@ func mappingBrokenOffAnywhere(t *testing.T) {
 			apply(t, plan(t, mapping, false))
 			want := contents(t)
 			apply(t, plan(t, mapping, true))
-			// There and back, the connection breaks before and after the server has the write; in the other modes, which share
-			// most writes, the other way round.
+			// The connection breaks before the server has the write, and after it for the removal; in the other modes, which
+			// share most writes, the other way round.
 			answered := mode == testenv.EKSConfigMap || mode == ""
 			writes := 0
-			for n := int32(1); brokenOff(t, false, n, answered); n++ {
+			for n := int32(1); interruptMapping(t, false, n, answered); n++ {
 				writes++
 				apply(t, plan(t, mapping, false))
 				if got := contents(t); !maps.EqualFunc(got, want, maps.Equal) {
-					t.Errorf("broken off at write %d: it is\n%q\nand would be\n%q", n, got, want)
+					t.Errorf("interrupted at write %d: got\n%q\nwant\n%q", n, got, want)
 				}
 				if p := plan(t, mapping, false); !p.Changes.Empty() {
-					t.Errorf("broken off at write %d: there is left %v", n, p.Changes)
+					t.Errorf("interrupted at write %d: remaining rows %v", n, p.Changes)
 				}
-				brokenOff(t, true, n, !answered)
+				interruptMapping(t, true, n, !answered)
 				apply(t, plan(t, mapping, true))
 				if got := contents(t); !maps.EqualFunc(got, before, func(is, was map[string]string) bool { return sameTexts(t, is, was) }) {
-					t.Errorf("broken off at write %d on the way back: it is\n%q\nand was\n%q", n, got, before)
+					t.Errorf("removal interrupted at write %d: got\n%q\nwant\n%q", n, got, before)
 				}
 			}
 			if writes < 4 {
-				t.Errorf("it was broken off only %d times", writes)
+				t.Errorf("only %d interruptions", writes)
 			}
 			apply(t, plan(t, mapping, true))
 			checkGone(t)
@@ -120,26 +119,26 @@ func mappingBrokenOffAnywhere(t *testing.T) {
 	}
 }
 
-// contents are the texts of both ConfigMaps.
+// contents returns the data of both ConfigMaps.
 func contents(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	return map[string]map[string]string{"aws-auth": data(t, "aws-auth"), daemonName: data(t, daemonName)}
 }
 
-// tooMuch: a role that somebody has made an administrator is not narrowed, but told of, before and after.
-func tooMuch(t *testing.T) {
+// extraGroups: additional groups of a mapping, such as system:masters, are kept and reported in the plan and the check.
+func extraGroups(t *testing.T) {
 	entry := fmt.Sprintf("- rolearn: arn:aws:iam::%s:role/CastLambdaRoleForSpot\n  username: boss\n  groups: [system:masters]\n", account)
 	startDaemon(t)
 	setUp(t, "aws-auth", map[string]string{"mapRoles": entry})
 	authenticator(t, testenv.EKSConfigMap)
 	p := plan(t, mapping, false)
 	if said := fmt.Sprint(p.Changes); !strings.Contains(said, "{leave IAM role "+roleIdentity.ARN+" somebody else has added system:masters") {
-		t.Errorf("the plan says %s", said)
+		t.Errorf("plan: %s", said)
 	}
 	apply(t, p)
 	becomes(t, logIn(function), "boss", "system:masters", identitymap.HandlerGroup)
 	apply(t, plan(t, mapping, true))
 	if is := data(t, "aws-auth"); !sameTexts(t, is, map[string]string{"mapRoles": entry}) {
-		t.Errorf("their entry is %q", is["mapRoles"])
+		t.Errorf("the entry changed to %q", is["mapRoles"])
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// outputs are what all runs of the command line have said, but for those that were asked to print the key; secrets is all
-// that went over the wire which nobody may see.
+// outputs are the outputs of all commands except those with --print-credentials. secrets are the secrets in requests
+// and responses.
 var outputs, secrets texts
 
 type texts struct {
@@ -21,7 +21,7 @@ type texts struct {
 	seen []string
 }
 
-func (t *texts) note(text string) {
+func (t *texts) add(text string) {
 	t.Lock()
 	defer t.Unlock()
 	t.seen = append(t.seen, text)
@@ -33,15 +33,15 @@ func (t *texts) all() []string {
 	return slices.Clone(t.seen)
 }
 
-func noteSecret(s string) {
+func recordSecret(s string) {
 	if len(s) >= 16 {
-		secrets.note(s)
+		secrets.add(s)
 	}
 }
 
 var token = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{20}`)
 
-// leaked finds secrets in what was said.
+// leaked searches the outputs for secrets.
 func leaked() error {
 	for _, said := range outputs.all() {
 		at := token.FindStringIndex(said)
@@ -59,28 +59,28 @@ func leaked() error {
 
 var secretKey = regexp.MustCompile(`<SecretAccessKey>([^<]+)</SecretAccessKey>`)
 
-// noteSecrets notes the secrets of access keys when AWS tells them.
-func noteSecrets(resp *http.Response) error {
+// recordSecrets records the secrets of access keys in responses.
+func recordSecrets(resp *http.Response) error {
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	for _, m := range secretKey.FindAllStringSubmatch(string(body), -1) {
-		noteSecret(m[1])
+		recordSecret(m[1])
 	}
 	return nil
 }
 
-// noteStored notes what is put into Secrets Manager, each text of it.
-func noteStored(action string, body []byte) {
+// recordStored records the values that are stored in Secrets Manager.
+func recordStored(action string, body []byte) {
 	var in struct{ SecretString string }
 	if action != "secretsmanager:PutSecretValue" || json.Unmarshal(body, &in) != nil {
 		return
 	}
 	var texts map[string]string
 	if json.Unmarshal([]byte(in.SecretString), &texts) == nil {
-		noteSecret(texts["secretAccessKey"])
-		noteSecret(texts["token"])
+		recordSecret(texts["secretAccessKey"])
+		recordSecret(texts["token"])
 	}
 }

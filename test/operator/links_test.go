@@ -25,12 +25,11 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// chained are all links, in the order in which an event goes through them.
-var chained = []string{"rule", "state", "target", "permission", "function", "role", "network", "authentication", "rbac",
+// linkNames are all links in the order in which an event passes them.
+var linkNames = []string{"rule", "state", "target", "permission", "function", "role", "network", "authentication", "rbac",
 	"preview", "outcomes", "concurrency"}
 
-// links breaks one link after the other: the check names exactly that one, and what to do, and after it is mended none. A rule
-// that is not there is named before anything is installed.
+// links breaks one link at a time: check reports exactly that link with advice, and no link after the repair.
 func links(t *testing.T, w *world) {
 	w = w.in(t)
 	rule := names.RuleName(cluster, "spot-warning")
@@ -41,7 +40,7 @@ func links(t *testing.T, w *world) {
 	}
 	for _, c := range []struct {
 		name, link, says, advice string
-		breaks                   func() (mend func())
+		breaks                   func() (repair func())
 	}{
 		{"a wrong pattern", "rule", "the pattern of rule " + rule + " differs from the template's", "aws events put-rule --name " + rule, func() func() {
 			was := must(events.DescribeRule(t.Context(), &eventbridge.DescribeRuleInput{Name: &rule})).EventPattern
@@ -85,13 +84,13 @@ func links(t *testing.T, w *world) {
 						Action: aws.String("lambda:InvokeFunction"), Principal: aws.String("events.amazonaws.com"), SourceArn: &source}))
 				}
 			}
-			t.Fatalf("there is no permission to take away: %s", *text)
+			t.Fatalf("no permission to remove: %s", *text)
 			return nil
 		}},
-		{"a setting that is refused", "function", "KOPS_SPOT_RESERVE: set it to", "aws logs tail", environment("KOPS_SPOT_RESERVE", "ever")},
+		{"an invalid setting", "function", "KOPS_SPOT_RESERVE: set it to", "aws logs tail", environment("KOPS_SPOT_RESERVE", "ever")},
 		{"another cluster's function", "function", `it is configured for cluster "staging.example.com"`, "kops-spot install", environment("KOPS_SPOT_CLUSTER", otherCluster)},
 		{"no role", "role", "role CastLambdaRoleForSpot does not exist", "kops-spot onboard", w.takeRole},
-		{"another's role", "role", "Lambda cannot assume the role", "lambda.amazonaws.com", func() func() {
+		{"a role for another service", "role", "Lambda cannot assume the role", "lambda.amazonaws.com", func() func() {
 			client, role := w.iam(), aws.String(names.FunctionRole)
 			was := document(must(client.GetRole(t.Context(), &iam.GetRoleInput{RoleName: role})).Role.AssumeRolePolicyDocument)
 			trust := func(text string) {
@@ -100,10 +99,10 @@ func links(t *testing.T, w *world) {
 			trust(strings.ReplaceAll(was, "lambda.amazonaws.com", "ec2.amazonaws.com"))
 			return func() { trust(was) }
 		}},
-		{"an endpoint that cannot be reached", "network", "connection refused", "KOPS_SPOT_SERVER", environment("KOPS_SPOT_SERVER", "https://127.0.0.1:1")},
+		{"an unreachable endpoint", "network", "connection refused", "KOPS_SPOT_SERVER", environment("KOPS_SPOT_SERVER", "https://127.0.0.1:1")},
 		{"a wrong CA", "authentication", "certificate is not trusted", "see the detail", environment("KOPS_SPOT_CA", anotherCA())},
 		{"an expired token", "authentication", "rejected the credential (401)", "see the detail", w.expire},
-		{"a verb that is missing", "rbac", "rbac: create pods/eviction", "apply deploy/rbac.yaml", func() func() {
+		{"a missing verb", "rbac", "rbac: create pods/eviction", "apply deploy/rbac.yaml", func() func() {
 			client := cp().Client().RbacV1().ClusterRoles()
 			role := must(client.Get(t.Context(), "kops-spot", metav1.GetOptions{}))
 			was := role.DeepCopy().Rules
@@ -119,18 +118,18 @@ func links(t *testing.T, w *world) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := w.in(t)
-			mend := c.breaks()
+			repair := c.breaks()
 			is, stderr, err := w.asJSON("check")
-			mend()
+			repair()
 			if err == nil || is.First != c.link || !strings.Contains(stderr, "check "+c.link+" failed") {
-				t.Fatalf("the check names %q, want %q: %v\n%s", is.First, c.link, err, show(is.Findings))
+				t.Fatalf("check reports %q, want %q: %v\n%s", is.First, c.link, err, show(is.Findings))
 			}
 			for _, f := range is.Findings {
 				switch {
 				case f.Level == change.Fail && f.Name != c.link:
-					t.Errorf("%s is said to be broken too: %s", f.Name, f.Detail)
+					t.Errorf("%s failed too: %s", f.Name, f.Detail)
 				case f.Level == change.Fail && f.Name == is.First && (!strings.Contains(f.Detail, c.says) || !strings.Contains(f.Advice, c.advice)):
-					t.Errorf("it says %q and advises %q, want %q and %q", f.Detail, f.Advice, c.says, c.advice)
+					t.Errorf("got %q with the advice %q, want %q and %q", f.Detail, f.Advice, c.says, c.advice)
 				}
 			}
 		})
@@ -140,18 +139,18 @@ func links(t *testing.T, w *world) {
 	for _, f := range is.Findings {
 		order = append(order, f.Name)
 	}
-	if err != nil || !slices.Equal(order, chained) {
-		t.Errorf("when all is mended: %v, %q\n%s", err, order, show(is.Findings))
+	if err != nil || !slices.Equal(order, linkNames) {
+		t.Errorf("after the repairs: %v, %q\n%s", err, order, show(is.Findings))
 	}
 	for _, f := range is.Findings {
 		if f.Level != change.OK {
-			t.Errorf("when all is mended: %s: %s", f.Name, f.Detail)
+			t.Errorf("after the repairs: %s: %s", f.Name, f.Detail)
 		}
 	}
 }
 
-// environment sets a variable of the function, until mend is called.
-func (w *world) environment(name, value string) (mend func()) {
+// environment sets a variable of the function until repair is called.
+func (w *world) environment(name, value string) (repair func()) {
 	w.Helper()
 	functions, function := lambda.NewFromConfig(w.direct), aws.String(names.FunctionName(cluster))
 	was := must(functions.GetFunctionConfiguration(w.Context(), &lambda.GetFunctionConfigurationInput{FunctionName: function})).Environment.Variables
@@ -170,8 +169,8 @@ func show(found change.Findings) string {
 	return string(text)
 }
 
-// takeRole takes the function's role away, and brings one of its name back.
-func (w *world) takeRole() (mend func()) {
+// takeRole deletes the function's role. repair creates one with the same name.
+func (w *world) takeRole() (repair func()) {
 	ctx, client, name := w.Context(), w.iam(), aws.String(names.FunctionRole)
 	role := must(client.GetRole(ctx, &iam.GetRoleInput{RoleName: name})).Role
 	policies := must(client.ListRolePolicies(ctx, &iam.ListRolePoliciesInput{RoleName: name})).PolicyNames
@@ -181,14 +180,14 @@ func (w *world) takeRole() (mend func()) {
 	must(client.DeleteRole(ctx, &iam.DeleteRoleInput{RoleName: name}))
 	return func() {
 		must(client.CreateRole(ctx, &iam.CreateRoleInput{RoleName: name, Tags: role.Tags, AssumeRolePolicyDocument: aws.String(document(role.AssumeRolePolicyDocument))}))
-		for _, p := range policies { // so that the stack can take them away again; what they say moto does not ask
+		for _, p := range policies { // so that the stack can delete them; moto does not evaluate them
 			must(client.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: name, PolicyName: &p, PolicyDocument: aws.String(
 				`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:DescribeInstances","Resource":"*"}]}`)}))
 		}
 	}
 }
 
-// expire puts a token of another time where the function looks for its own.
+// expire replaces the function's token with an expired one.
 func (w *world) expire() func() {
 	client, id := w.secrets(), aws.String(names.SecretName(cluster, "token"))
 	was := must(client.GetSecretValue(w.Context(), &secretsmanager.GetSecretValueInput{SecretId: id})).SecretString
@@ -196,11 +195,11 @@ func (w *world) expire() func() {
 		must(client.UpdateSecret(w.Context(), &secretsmanager.UpdateSecretInput{SecretId: id, SecretString: text}))
 	}
 	put(aws.String(`{"token": "eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjE3NjcyMjU2MDB9.c2ln"}`))
-	back := w.environment("KOPS_SPOT_PARALLEL", "49") // and so a new process, that has not read it yet
+	back := w.environment("KOPS_SPOT_PARALLEL", "49") // starts a new process, which reads the token again
 	return func() { put(was); back() }
 }
 
-// anotherCA is nobody's that the API server knows.
+// anotherCA returns a CA that did not sign the API server's certificate.
 func anotherCA() string {
 	another := httptest.NewTLSServer(nil)
 	defer another.Close()

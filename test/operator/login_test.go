@@ -28,10 +28,10 @@ import (
 
 func isNotFound(err error) bool { return apierrors.IsNotFound(err) }
 
-// loginFunc makes a log-in to the cluster, each time with a token of its own.
+// loginFunc returns a client configuration for the cluster, each time with a new token.
 type loginFunc func() (*rest.Config, error)
 
-// logIn logs in as an identity of AWS, as the function does.
+// logIn authenticates as an AWS identity, as the function does.
 func logIn(id fakests.Identity) loginFunc {
 	return func() (*rest.Config, error) {
 		admin := cp().AdminConfig()
@@ -42,13 +42,13 @@ func logIn(id fakests.Identity) loginFunc {
 	}
 }
 
-// client is a client of a log-in.
+// client returns a client for a login.
 func client(t *testing.T, login loginFunc) kubernetes.Interface {
 	t.Helper()
 	return must(kubernetes.NewForConfig(must(login())))
 }
 
-// becomes waits until an identity is somebody in the cluster; nobody if the name is empty. Each try has a token of its own.
+// becomes waits until the cluster maps an identity to a username, or rejects it if the name is empty.
 func becomes(t *testing.T, login loginFunc, username string, groups ...string) {
 	t.Helper()
 	eventually(t, "it becomes "+username, func() error {
@@ -61,13 +61,13 @@ func becomes(t *testing.T, login loginFunc, username string, groups ...string) {
 		}
 		is := review.Status.UserInfo
 		if is.Username != username || !slices.Equal(is.Groups, append(slices.Clone(groups), "system:authenticated")) {
-			return fmt.Errorf("it is %s in %q", is.Username, is.Groups)
+			return fmt.Errorf("mapped to %s in %q", is.Username, is.Groups)
 		}
 		return nil
 	})
 }
 
-// setUp makes a ConfigMap, or sees to it that there is none.
+// setUp creates a ConfigMap, or deletes it if data is nil.
 func setUp(t *testing.T, name string, data map[string]string) {
 	t.Helper()
 	client := cp().Client().CoreV1().ConfigMaps(kubeSystem)
@@ -99,12 +99,12 @@ func apply(t *testing.T, p identitymap.Plan) {
 	try(applyAs(t.Context(), cp().admin, p))
 }
 
-// applyAs applies a plan with a client of the cluster.
+// applyAs applies a plan with a client.
 func applyAs(ctx context.Context, admin dynamic.Interface, p identitymap.Plan) error {
 	return change.Apply(ctx, admin, identitymap.Steps(p, func(c dynamic.Interface) dynamic.Interface { return c }))
 }
 
-// rows are the rows of a plan that change something.
+// rows returns the rows of a plan that change something.
 func rows(p identitymap.Plan) (all []string) {
 	for _, c := range p.Changes {
 		if c.Changes() {
@@ -114,7 +114,7 @@ func rows(p identitymap.Plan) (all []string) {
 	return all
 }
 
-// in are the objects of a kind; of kube-system, if they are in a namespace.
+// in returns the client of a resource, in kube-system if it is namespaced.
 func in(group, version, resource string) dynamic.ResourceInterface {
 	all := cp().admin.Resource(schema.GroupVersionResource{Group: group, Version: version, Resource: resource})
 	if group == "" || group == "apps" {
@@ -123,7 +123,7 @@ func in(group, version, resource string) dynamic.ResourceInterface {
 	return all
 }
 
-// versions are the resourceVersions of all that a mapping may change.
+// versions returns the resourceVersions of all objects that a mapping may change.
 func versions(t *testing.T) string {
 	t.Helper()
 	var all []string
@@ -138,7 +138,8 @@ func versions(t *testing.T) string {
 			t.Fatal(err)
 		}
 		for _, o := range objects.Items {
-			// Of what controllers note in an object, generation says nothing; of what has none, all counts.
+			// Controllers change an object's status without changing its generation. Objects without generation compare by
+			// version.
 			version := o.GetResourceVersion()
 			if generation := o.GetGeneration(); generation > 0 {
 				version = fmt.Sprint("generation ", generation)
@@ -149,7 +150,7 @@ func versions(t *testing.T) string {
 	return strings.Join(all, "\n")
 }
 
-// said is what texts say, without those that say nothing.
+// said parses YAML texts, without the empty ones.
 func said(t *testing.T, texts map[string]string) map[string]any {
 	t.Helper()
 	all := map[string]any{}
@@ -168,7 +169,7 @@ func sameTexts(t *testing.T, a, b map[string]string) bool {
 	return reflect.DeepEqual(said(t, a), said(t, b))
 }
 
-// data are the texts of a ConfigMap; nil if it is not there.
+// data returns the data of a ConfigMap; nil if it does not exist.
 func data(t *testing.T, name string) map[string]string {
 	t.Helper()
 	cm, err := cp().Client().CoreV1().ConfigMaps(kubeSystem).Get(t.Context(), name, metav1.GetOptions{})
@@ -179,7 +180,7 @@ func data(t *testing.T, name string) map[string]string {
 		t.Fatal(err)
 	}
 	if len(cm.Annotations) > 0 && !strings.Contains(fmt.Sprint(cm.Data), "cast-kops") {
-		t.Errorf("ConfigMap %s has the annotations %v", name, cm.Annotations)
+		t.Errorf("ConfigMap %s: annotations %v", name, cm.Annotations)
 	}
 	return cm.Data
 }

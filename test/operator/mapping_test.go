@@ -22,8 +22,7 @@ import (
 
 const handlerName = "kops-spot" // who the function's role is in the cluster
 
-// Who STS knows. The function's role and the user are to be mapped; alice is, by her cluster's people, before anybody
-// comes.
+// The identities that STS knows. The tests map the function's role and the user; alice's mapping existed before.
 var (
 	function = fakests.RoleSession(account, "CastLambdaRoleForSpot", "cast-kops-prod")
 	user     = fakests.User(account, "cast-kops-prod.example.com")
@@ -37,15 +36,15 @@ var (
 	mapping      = identitymap.Mapping{Cluster: cluster, Identities: []identitymap.Identity{roleIdentity, userIdentity}}
 )
 
-// theirs is what alice's people have written, in a hand of their own.
+// theirs is the existing mapping of alice, with its own formatting.
 const (
 	theirUsers = "# our people\n- userarn: " + "arn:aws:iam::" + account + ":user/people/alice # the admin\n  username:   \"alice\"\n\n  groups: ['people']\n# that is all\n"
 	theirFile  = "# keep this in git\nclusterID: " + cluster + "\nserver:\n  port: 21362\n\n  mapUsers:\n  - userARN: arn:aws:iam::" + account +
 		":user/people/alice\n    username: alice # the admin\n    groups: [people]\n\n  mapAccounts: []\n"
 )
 
-// backends: in each way that a cluster may know IAM, identities are let in, may do what they are to and no more, and
-// are shut out again; whoever was there before stays as he is.
+// backends maps identities with each backend of the authenticator, checks their permissions, and removes them. Existing
+// mappings stay unchanged.
 func backends(t *testing.T) {
 	try(cp().Apply(t.Context(), []byte(testenv.MappingsCRD)))
 	startDaemon(t)
@@ -83,10 +82,10 @@ func backends(t *testing.T) {
 				becomes(t, logIn(user), "")
 				becomes(t, logIn(alice), "alice", "people")
 				if is := data(t, "aws-auth"); !sameTexts(t, is, c.awsAuth) {
-					t.Errorf("aws-auth was\n%q\nand is\n%q", c.awsAuth, is)
+					t.Errorf("aws-auth changed from\n%q\nto\n%q", c.awsAuth, is)
 				}
 				if is := data(t, daemonName); !sameTexts(t, is, c.file) {
-					t.Errorf("the file was\n%q\nand is\n%q", c.file, is)
+					t.Errorf("the file changed from\n%q\nto\n%q", c.file, is)
 				}
 				checkGone(t)
 			}
@@ -96,26 +95,26 @@ func backends(t *testing.T) {
 			p := plan(t, mapping, false)
 			for arn, b := range p.Backends {
 				if b != c.want {
-					t.Errorf("%s is to be mapped in %s, not in %s", arn, b, c.want)
+					t.Errorf("%s would be mapped in %s, want %s", arn, b, c.want)
 				}
 			}
 			if rollout := slices.ContainsFunc(p.Changes, func(c change.Change) bool {
 				return c.Kind == "DaemonSet" && strings.Contains(c.Why, "fails for some seconds")
 			}); rollout != (c.want == identitymap.MountedFile) {
-				t.Errorf("a rollout is said aloud: %v", rollout)
+				t.Errorf("a rollout is announced: %v", rollout)
 			}
 			if p.NeedsToken || p.ClusterID != cluster {
-				t.Errorf("the function is to log in to %q, with a token: %v", p.ClusterID, p.NeedsToken)
+				t.Errorf("login to %q, with a token: %v", p.ClusterID, p.NeedsToken)
 			}
 			apply(t, p)
-			checkLetIn(t)
+			checkAccess(t)
 			becomes(t, logIn(alice), "alice", "people")
 
 			before := versions(t)
 			again := plan(t, mapping, false)
 			apply(t, again)
 			if after := versions(t); !again.Changes.Empty() || after != before {
-				t.Errorf("a second run changes\n%v\nfrom\n%s\nto\n%s", again.Changes, before, after)
+				t.Errorf("the second run changes\n%v\nfrom\n%s\nto\n%s", again.Changes, before, after)
 			}
 
 			apply(t, plan(t, mapping, true))
@@ -128,7 +127,7 @@ func backends(t *testing.T) {
 	}
 }
 
-// onboardsByCommand is an operator's way: the role is let in, once more changes nothing, and the role is shut out again.
+// onboardsByCommand maps the role by command, twice, and removes the mapping.
 func onboardsByCommand(w *world) {
 	w.Helper()
 	pre, _, _ := w.asJSON("check", "--pre") // it has no code
@@ -136,42 +135,42 @@ func onboardsByCommand(w *world) {
 		pre.Findings[i].Detail != "login iam, as the role CastLambdaRoleForSpot" {
 		w.Errorf("before: %+v", pre.Findings)
 	}
-	if first := w.told("onboard"); !first.Applied || first.Findings.Failed() {
+	if first := w.succeed("onboard"); !first.Applied || first.Findings.Failed() {
 		w.Errorf("the first run: %+v", first)
 	}
 	settled(w.T)
 	becomes(w.T, logIn(function), handlerName, identitymap.HandlerGroup)
-	mayDoItsPart(w.T, logIn(function))
-	becomes(w.T, logIn(user), "") // whom the guide would make a master, and nobody has asked for that
+	checkPermissions(w.T, logIn(function))
+	becomes(w.T, logIn(user), "") // not mapped without --user-is-master
 	before := versions(w.T)
-	if second := w.told("onboard"); second.Applied || !second.Plan.Empty() {
+	if second := w.succeed("onboard"); second.Applied || !second.Plan.Empty() {
 		w.Errorf("the second run: %+v", second)
 	}
 	if after := versions(w.T); after != before {
-		w.Errorf("the second run has changed\n%s\nto\n%s", before, after)
+		w.Errorf("the second run changed\n%s\nto\n%s", before, after)
 	}
-	if away := w.told("offboard"); !away.Applied || away.Findings.Failed() {
+	if away := w.succeed("offboard"); !away.Applied || away.Findings.Failed() {
 		w.Errorf("offboarding: %+v", away)
 	}
 }
 
-// checkLetIn logs in as both identities, and holds the function to what rbac.yaml allows.
-func checkLetIn(t *testing.T) {
+// checkAccess authenticates as both identities and compares the function's permissions with rbac.yaml.
+func checkAccess(t *testing.T) {
 	t.Helper()
 	becomes(t, logIn(function), handlerName, identitymap.HandlerGroup)
 	becomes(t, logIn(user), "cast-kops", "cast:console")
-	mayDoItsPart(t, logIn(function))
+	checkPermissions(t, logIn(function))
 }
 
-// mayDoItsPart: what the function does, and not everything.
-func mayDoItsPart(t *testing.T, login loginFunc) {
+// checkPermissions checks that the function has its permissions and no others.
+func checkPermissions(t *testing.T, login loginFunc) {
 	t.Helper()
 	as := client(t, login).CoreV1()
 	if _, err := as.Nodes().List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Errorf("listing nodes: %v", err)
 	}
 	if _, err := as.Secrets(kubeSystem).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
-		t.Errorf("listing secrets: %v; want it forbidden", err)
+		t.Errorf("listing secrets: %v; want forbidden", err)
 	}
 	cfg := must(login())
 	function := must(kube.New(cfg))
@@ -183,26 +182,26 @@ func mayDoItsPart(t *testing.T, login loginFunc) {
 	}
 }
 
-// checkGone finds nothing of ours in the cluster.
+// checkGone checks that nothing of ours is left in the cluster.
 func checkGone(t *testing.T) {
 	t.Helper()
 	for line := range strings.Lines(versions(t)) {
 		if strings.Contains(line, " kops-spot") || strings.Contains(line, " cast-") {
-			t.Errorf("there is still %s", line)
+			t.Errorf("still exists: %s", line)
 		}
 	}
 	if p := plan(t, mapping, true); !p.Changes.Empty() {
-		t.Errorf("a second removal changes %v", p.Changes)
+		t.Errorf("the second removal changes %v", p.Changes)
 	}
 }
 
-// noAuthenticator: without one the function logs in with a token of its ServiceAccount, and the user not at all.
+// noAuthenticator: without one, the function authenticates with a ServiceAccount token, and the user cannot.
 func noAuthenticator(t *testing.T) {
-	setUp(t, "aws-auth", map[string]string{"mapRoles": "in vain: nobody reads it"})
+	setUp(t, "aws-auth", map[string]string{"mapRoles": "ignored"})
 	p := plan(t, mapping, false)
 	said := fmt.Sprint(p.Changes)
 	if !p.NeedsToken || !strings.Contains(said, "copied to Secrets Manager") || !strings.Contains(said, "{leave IAM user "+user.ARN) {
-		t.Errorf("the plan is %s", said)
+		t.Errorf("plan: %s", said)
 	}
 	apply(t, p)
 	secret, err := cp().Client().CoreV1().Secrets(kubeSystem).Get(t.Context(), "kops-spot-token", metav1.GetOptions{})
@@ -215,19 +214,19 @@ func noAuthenticator(t *testing.T) {
 		return kube.WithToken(kube.Endpoint{Server: admin.Host, CA: func(context.Context) (string, error) { return ca, nil }},
 			func(context.Context) (string, error) { return string(secret.Data["token"]), nil }, "kops-spot/test"), nil
 	}
-	mayDoItsPart(t, login)
+	checkPermissions(t, login)
 
 	before := versions(t)
 	again := plan(t, mapping, false)
 	apply(t, again)
 	if !again.Changes.Empty() || versions(t) != before {
-		t.Errorf("a second run changes %v", again.Changes)
+		t.Errorf("the second run changes %v", again.Changes)
 	}
 	apply(t, plan(t, mapping, true))
 	eventually(t, "the token is refused", func() error {
 		_, err := client(t, login).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 		if err == nil || !strings.Contains(err.Error(), "401") {
-			return fmt.Errorf("it is answered %v", err)
+			return fmt.Errorf("got %v", err)
 		}
 		return nil
 	})

@@ -1,6 +1,5 @@
-// Package operator runs the command line as an operator does: on a real API server, which knows IAM by
-// aws-iam-authenticator's own server, and on AWS as moto plays it, with a SAM template transformed as CloudFormation
-// does, and with EventBridge and Lambda as far as the bridge plays them.
+// Package operator runs the command line as an operator does: with a real API server, aws-iam-authenticator's own
+// server, moto for AWS with a proxy that transforms SAM templates, and fakes for EventBridge and Lambda.
 package operator
 
 import (
@@ -29,13 +28,14 @@ const (
 	cluster      = "prod.example.com"
 	otherCluster = "staging.example.com"
 	region       = "eu-west-1"
-	account      = "123456789012" // moto's own: in it the function is installed
+	account      = "123456789012" // moto's own account, in which the function is installed
 	kubeSystem   = "kube-system"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m, leaked) }
 
-// TestInTheCluster has what needs the cluster: one after another, beside those that need an account alone.
+// TestInTheCluster runs the tests that share the cluster, one after another, in parallel with the tests that need only
+// an account.
 func TestInTheCluster(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -44,29 +44,29 @@ func TestInTheCluster(t *testing.T) {
 	}{
 		{"discovery", discovery},
 		{"scripts", scripts},
-		{"install from nothing to nothing", fromNothingToNothing},
-		{"install broken off anywhere", installBrokenOffAnywhere},
-		{"install reads the state store", theStateStoreIsRead},
-		{"install finds others", othersAreFound},
-		{"the shipped program carries the function", theShippedProgramCarriesTheFunction},
-		{"onboard", theBinary},
-		{"onboard by hand", commandsByHand},
-		{"onboard refuses two clusters' log-ins", kubeconfigAndCredentialsOfTwoClustersAreRefused},
+		{"install and uninstall", installAndUninstall},
+		{"install interrupted", installInterrupted},
+		{"state store", stateStore},
+		{"components", componentsFound},
+		{"shipped program", shippedProgram},
+		{"onboard", onboardAndOffboard},
+		{"onboard by hand", onboardByHand},
+		{"onboard with another cluster's credentials", otherClusterRefused},
 		{"mapping backends", backends},
 		{"mapping without an authenticator", noAuthenticator},
-		{"mapping broken off anywhere", mappingBrokenOffAnywhere},
+		{"mapping interrupted", mappingInterrupted},
 		{"mapping conflict", conflict},
-		{"mapping leaves too much", tooMuch},
-		{"a binding to another role", aBindingToAnotherRole},
+		{"mapping keeps extra groups", extraGroups},
+		{"binding to another role", otherRoleBinding},
 	} {
 		t.Run(c.name, c.run)
 	}
 }
 
-// programs is the directory of the function's bootstrap and of the command line.
+// programs is the directory of the programs bootstrap and kops-spot.
 var programs = testenv.Once(testenv.BuildPrograms, nil)
 
-// code is a file with the function's code, as make dist makes it.
+// code is a zip with the function's code, as built by make dist.
 var code = testenv.Once(func(context.Context) (string, error) {
 	bootstrap, err := os.ReadFile(filepath.Join(programs(), "bootstrap"))
 	if err != nil {
@@ -95,7 +95,7 @@ type controlPlane struct {
 	admin dynamic.Interface
 }
 
-// cp is the cluster, which knows IAM. Each test leaves it as it was.
+// cp is the cluster, with an authenticator for IAM. Each test restores it.
 var cp = testenv.Once(func(ctx context.Context) (c controlPlane, err error) {
 	c.ControlPlane, c.auth, err = testenv.StartWithAuthenticator(ctx, testenv.Options{Log: os.Stderr},
 		testenv.AuthenticatorOptions{ClusterID: cluster, Identities: []fakests.Identity{function, user, alice}})
@@ -105,12 +105,12 @@ var cp = testenv.Once(func(ctx context.Context) (c controlPlane, err error) {
 	return c, err
 }, func(c controlPlane) error { return errors.Join(c.Stop(), c.auth.Stop()) })
 
-// moto plays AWS, which has the policies of its own that onboarding attaches, and one of which it takes no notice.
+// moto has the AWS managed policies that onboarding attaches, and one that it does not use.
 var moto = testenv.Once(func(ctx context.Context) (*testenv.Moto, error) {
 	return testenv.StartMoto(ctx, "", slices.Concat(names.UserManaged, names.GuideRoleManaged, []string{"AmazonS3ReadOnlyAccess"})...)
 }, (*testenv.Moto).Stop)
 
-// sam is moto with the transformation of SAM templates, and events has its events delivered.
+// sam is moto with the transformation of SAM templates. events delivers its events.
 var (
 	sam    = testenv.Once(func(context.Context) (*samproxy.Proxy, error) { return samproxy.Start(moto().URL) }, nil)
 	events = testenv.Once(func(ctx context.Context) (*fakeevents.Bridge, error) {

@@ -21,8 +21,8 @@ var emptyZip = []byte("PK\x05\x06" + strings.Repeat("\x00", 18))
 
 const originalName = "cast-ai-ec2-events-handler"
 
-// originalFunction makes the function that kops-spot replaces, with its role and two rules, one of which somebody else uses
-// too.
+// originalFunction creates the function that kops-spot replaces, with its role and two rules, one of which has another
+// target too.
 func (w *world) originalFunction() {
 	w.Helper()
 	ctx := w.Context()
@@ -39,14 +39,14 @@ func (w *world) originalFunction() {
 	}
 }
 
-func TestTheOriginalIsTakenAwayOnlyWhenAsked(t *testing.T) {
+func TestOriginalRemoval(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	node := w.cluster(cluster)
 	w.originalFunction()
 	r := w.onboard(cluster, node, nil)
 	if f, err := onboard.Original(t.Context(), r.AWS); err != nil || f == nil {
-		t.Errorf("the original is not found: %v", err)
+		t.Errorf("original not found: %v", err)
 	}
 	own := of(w.snapshot(), "role "+iam.FunctionRoleName(cluster), "user "+iam.UserName(cluster))
 	if len(own) == 0 {
@@ -57,31 +57,31 @@ func TestTheOriginalIsTakenAwayOnlyWhenAsked(t *testing.T) {
 	find(t, p.Changes, change.Delete, originalName)
 	find(t, p.Changes, change.Delete, "cast-ai-spot")
 	if shared := find(t, p.Changes, change.Update, "cast-ai-shared"); !strings.Contains(shared.Why, ":q stays") {
-		t.Errorf("the rule that another uses too: %s", shared.Why)
+		t.Errorf("the shared rule: %s", shared.Why)
 	}
 	find(t, p.Changes, change.Delete, "CastLambdaRoleForSpot")
 	w.Reset()
 	try(r.Apply(t.Context(), p))
 	if wrote := w.Written(); wrote[len(wrote)-1] != "lambda:DeleteFunction" {
-		t.Errorf("the function by which the rest is found is not the last to go: %q", wrote)
+		t.Errorf("the function, which identifies the rest, was not deleted last: %q", wrote)
 	}
 	events := eventbridge.NewFromConfig(w.direct)
 	rules := must(events.ListRules(t.Context(), &eventbridge.ListRulesInput{})).Rules
 	if len(rules) != 1 || *rules[0].Name != "cast-ai-shared" {
-		t.Errorf("rules are left: %v", rules)
+		t.Errorf("remaining rules: %v", rules)
 	}
 	if now := of(w.snapshot(), "role "+iam.FunctionRoleName(cluster), "user "+iam.UserName(cluster)); !slices.Equal(own, now) {
-		t.Errorf("kops-spot's own has changed: %q", now)
+		t.Errorf("kops-spot's resources changed: %q", now)
 	}
 	if left := of(w.snapshot(), "role CastLambdaRoleForSpot"); len(left) > 0 {
-		t.Errorf("its role is left: %q", left)
+		t.Errorf("its role still exists: %q", left)
 	}
 	if p := must(r.PlanOriginal(t.Context())); !p.Changes.Empty() {
-		t.Errorf("there is still something to take away: %+v", p.Changes)
+		t.Errorf("the second removal is not empty: %+v", p.Changes)
 	}
 }
 
-func TestARoleThatAFunctionRunsWithStays(t *testing.T) {
+func TestRoleInUseIsKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	node := w.cluster(cluster)
@@ -90,6 +90,6 @@ func TestARoleThatAFunctionRunsWithStays(t *testing.T) {
 		Handler: aws.String("x"), Role: aws.String("arn:aws:iam::" + w.account + ":role/CastLambdaRoleForSpot"), Code: &lambdatypes.FunctionCode{ZipFile: emptyZip}}))
 	p := must(r.PlanRemoval(t.Context()))
 	if left := find(t, p.Changes, change.Leave, "CastLambdaRoleForSpot"); !strings.Contains(left.Why, iam.FunctionName(cluster)+" runs with it") {
-		t.Errorf("it is not said why the role stays: %s", left.Why)
+		t.Errorf("no reason why the role stays: %s", left.Why)
 	}
 }

@@ -21,8 +21,8 @@ import (
 
 const daemonName = "aws-iam-authenticator"
 
-// daemonPods are those of the DaemonSet of the authenticator: the fake kubelet runs nothing in them, so for each new one the environment's
-// authenticator is started anew, as the pod says: in its backend modes, and with the file that would be mounted in it.
+// daemonPods are the pods of the authenticator's DaemonSet. The fake kubelet runs no containers, so the tests start the
+// authenticator again for each new pod, with the pod's backend modes and mounted file.
 type daemonPods struct {
 	mu   sync.Mutex
 	runs string // UID of the pod as which the authenticator runs
@@ -30,10 +30,10 @@ type daemonPods struct {
 	err  error
 }
 
-// daemon is the current test's.
+// daemon belongs to the current test.
 var daemon *daemonPods
 
-// startDaemon makes the master that the DaemonSet is for, and runs what its pods say, for as long as the test goes on.
+// startDaemon creates the master for the DaemonSet and runs its pods until the test ends.
 func startDaemon(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -98,7 +98,7 @@ func newestPod(ctx context.Context) (*corev1.Pod, error) {
 	return &newest, nil
 }
 
-// runAuthenticator starts it as a pod says.
+// runAuthenticator starts the authenticator of a pod.
 func runAuthenticator(ctx context.Context, pod *corev1.Pod) error {
 	var mode string
 	for _, arg := range pod.Spec.Containers[0].Args {
@@ -115,7 +115,7 @@ func runAuthenticator(ctx context.Context, pod *corev1.Pod) error {
 	})
 }
 
-// mountedMappings are those of the file, read as the authenticator's command does: keys in whatever case.
+// mountedMappings reads the mounted file like the authenticator, which ignores the case of keys.
 func mountedMappings(ctx context.Context) (all []testenv.Mapping, err error) {
 	list, err := cp().Client().CoreV1().ConfigMaps(kubeSystem).List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + daemonName})
 	if err != nil || len(list.Items) == 0 {
@@ -134,7 +134,7 @@ func mountedMappings(ctx context.Context) (all []testenv.Mapping, err error) {
 		return nil, err
 	}
 	if file.ClusterID != cluster {
-		return nil, fmt.Errorf("the file is of the cluster %q", file.ClusterID)
+		return nil, fmt.Errorf("the file has the cluster ID %q", file.ClusterID)
 	}
 	for _, m := range slices.Concat(file.Server.MapRoles, file.Server.MapUsers) {
 		all = append(all, testenv.Mapping{ARN: m.RoleARN + m.UserARN, Username: m.Username, Groups: m.Groups})
@@ -142,7 +142,7 @@ func mountedMappings(ctx context.Context) (all []testenv.Mapping, err error) {
 	return all, nil
 }
 
-// authenticator has the cluster run an authenticator in a mode, and waits until it runs.
+// authenticator creates an authenticator with a mode and waits until it runs.
 func authenticator(t *testing.T, mode string) {
 	t.Helper()
 	eventually(t, "the old authenticator is gone", func() error {
@@ -155,8 +155,8 @@ func authenticator(t *testing.T, mode string) {
 	settled(t)
 }
 
-// createDaemonSet says how an authenticator is run, as kOps does, which mounts a file only where the mode asks for it. Where
-// there is no master, it runs nothing.
+// createDaemonSet creates the authenticator's DaemonSet as kOps does, with a mounted file only if the mode requires it.
+// Without a master, it has no pods.
 func createDaemonSet(t *testing.T, mode string) {
 	t.Helper()
 	args := []string{"server", "--state-dir=/var/aws-iam-authenticator", "--kubeconfig-pregenerated=true"}
@@ -186,7 +186,7 @@ func createDaemonSet(t *testing.T, mode string) {
 	t.Cleanup(func() { try(daemonSets.Delete(context.WithoutCancel(t.Context()), daemonName, metav1.DeleteOptions{})) })
 }
 
-// settled waits until the authenticator runs as the DaemonSet's newest pod.
+// settled waits until the authenticator of the DaemonSet's newest pod runs.
 func settled(t *testing.T) {
 	t.Helper()
 	eventually(t, "the authenticator runs", func() error {

@@ -22,22 +22,22 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// rehearsals are sent to the function that is installed.
+// rehearsals sends rehearsals to the installed function.
 func rehearsals(t *testing.T, w *world) {
 	logGroup := "/aws/lambda/" + names.FunctionName(cluster)
 	for _, c := range []struct {
 		name string
 		run  func(t *testing.T, w *world)
 	}{
-		// It is tried once more a minute later, while others go on.
-		{"of a function that fails: it is said at once, with what it says", func(t *testing.T, w *world) {
+		// Lambda retries it a minute later, in parallel with the other tests.
+		{"the function fails: the error is shown at once", func(t *testing.T, w *world) {
 			defer w.expire()()
 			_, stderr, err := w.command("rehearse", w.newNode(cluster), "--yes", "--function", names.FunctionName(cluster))
 			if err == nil || !strings.Contains(stderr, "the function failed: ") || !strings.Contains(stderr, "rejected the credential (401)") {
 				t.Errorf("%v: %s", err, stderr)
 			}
 		}},
-		{"is planned, and nothing else, and found in the function's log", func(t *testing.T, w *world) {
+		{"by default, the function only plans", func(t *testing.T, w *world) {
 			node := w.newNode(cluster)
 			addPod(t, node, "planned", false)
 			stdout, stderr := w.mustRun("rehearse", node, "--yes", "--output", "json")
@@ -56,7 +56,7 @@ func rehearsals(t *testing.T, w *world) {
 				t.Errorf("the instance has the tags %v, %v", i.Tags, err)
 			}
 		}},
-		{"that acts drains, and leaves the node as it was", func(t *testing.T, w *world) {
+		{"acting rehearsals drain and restore the node", func(t *testing.T, w *world) {
 			defer w.environment("KOPS_SPOT_REHEARSALS", "act")()
 			node := w.newNode(cluster)
 			addPod(t, node, "acted", false)
@@ -66,14 +66,14 @@ func rehearsals(t *testing.T, w *world) {
 			}
 			for _, step := range []string{"cordoned node", "evicted pod default/acted", "restored node after rehearsal"} {
 				if !strings.Contains(stderr, step) {
-					t.Errorf("nothing tells of the step %q in\n%s", step, stderr)
+					t.Errorf("step %q is missing in\n%s", step, stderr)
 				}
 			}
 			if isClean(t, node, "acted") {
 				t.Error("the pod is still there")
 			}
 		}},
-		{"respects budgets to the end: it is dated back, so that this is near", func(t *testing.T, w *world) {
+		{"budgets are respected until the deadline (the event is backdated)", func(t *testing.T, w *world) {
 			defer w.environment("KOPS_SPOT_REHEARSALS", "act")()
 			node := w.newNode(cluster)
 			addPod(t, node, "guarded", true)
@@ -90,38 +90,38 @@ func rehearsals(t *testing.T, w *world) {
 				t.Error("a pod that a budget guards was ended by a rehearsal")
 			}
 		}},
-		{"of which nothing is heard: it is said where to look", func(t *testing.T, w *world) {
+		{"no outcome: a checklist is shown", func(t *testing.T, w *world) {
 			node := w.newNode(cluster)
-			w.silentBus()
+			w.busWithoutRule()
 			_, stderr, err := w.command("rehearse", node, "--yes", "--bus", "silent", "--wait", "5s", "--log-group", "/of/nobody")
 			deliveries := events().Deliveries()
 			if last := deliveries[len(deliveries)-1]; last.Reason != "the rule is disabled" || !strings.Contains(stderr, last.EventID) {
-				t.Errorf("the chain is broken in another place than was meant: %+v", last)
+				t.Errorf("failed in another place: %+v", last)
 			}
 			if err == nil || !strings.Contains(stderr, "no outcome of the rehearsal was found in the log group /of/nobody") ||
 				!strings.Contains(stderr, "that a rule of the bus is enabled") {
 				t.Errorf("%v: %s", err, stderr)
 			}
 		}},
-		{"that could not be followed is not sent: a log that cannot be read is found before", func(t *testing.T, w *world) {
-			w.nothingIsSent("reading the log group /aws/lambda/another", []string{"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS=http://127.0.0.1:1"},
+		{"an unreadable log: nothing is sent", func(t *testing.T, w *world) {
+			w.refused("reading the log group /aws/lambda/another", []string{"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS=http://127.0.0.1:1"},
 				"rehearse", w.newNode(cluster), "--yes", "--function", "another")
 		}},
-		{"for another's instance is not sent: kubeconfig and credentials must lead to one cluster", func(t *testing.T, w *world) {
+		{"an instance of another cluster: nothing is sent", func(t *testing.T, w *world) {
 			node := w.newNode("other.example.com")
-			w.nothingIsSent("other.example.com", nil, "rehearse", node, "--yes")
-			w.nothingIsSent("other.example.com", nil, "rehearse", node)
+			w.refused("other.example.com", nil, "rehearse", node, "--yes")
+			w.refused("other.example.com", nil, "rehearse", node)
 		}},
-		{"without a yes is not sent where nobody can be asked", func(t *testing.T, w *world) {
-			w.nothingIsSent("--yes", nil, "rehearse", w.newNode(cluster))
+		{"without a terminal and --yes: nothing is sent", func(t *testing.T, w *world) {
+			w.refused("--yes", nil, "rehearse", w.newNode(cluster))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, w.in(t)) })
 	}
 }
 
-// nothingIsSent runs a rehearsal that is refused for a reason.
-func (w *world) nothingIsSent(why string, environ []string, args ...string) {
+// refused runs a rehearsal that is rejected before it is sent.
+func (w *world) refused(why string, environ []string, args ...string) {
 	w.Helper()
 	before := len(events().Deliveries())
 	_, stderr, err := w.commandWith(environ, args...)
@@ -130,8 +130,8 @@ func (w *world) nothingIsSent(why string, environ []string, args ...string) {
 	}
 }
 
-// silentBus makes a bus with a rule that would have the function invoked if it were not disabled.
-func (w *world) silentBus() {
+// busWithoutRule creates a bus whose only rule is disabled.
+func (w *world) busWithoutRule() {
 	w.Helper()
 	client, bus, rule := eventbridge.NewFromConfig(w.direct), aws.String("silent"), aws.String("rehearsals")
 	must(client.CreateEventBus(w.Context(), &eventbridge.CreateEventBusInput{Name: bus}))
@@ -141,7 +141,7 @@ func (w *world) silentBus() {
 		{Id: aws.String("function"), Arn: aws.String("arn:aws:lambda:" + region + ":" + account + ":function:" + names.FunctionName(cluster))}}}))
 }
 
-// addPod puts a pod of nobody's on a node; guarded, no budget ever lets it go.
+// addPod creates a pod without a controller on a node; if guarded, with a budget that never allows its eviction.
 func addPod(t *testing.T, node, name string, guarded bool) {
 	t.Helper()
 	client := cp().Client()
@@ -162,7 +162,7 @@ func addPod(t *testing.T, node, name string, guarded bool) {
 	t.Fatal("the budget never saw its pod healthy")
 }
 
-// isClean demands that a node carries nothing of ours and takes pods, and says whether the pod is still on it.
+// isClean checks that a node is restored, and reports whether the pod is still on it.
 func isClean(t *testing.T, node, pod string) (there bool) {
 	t.Helper()
 	n := must(cp().Client().CoreV1().Nodes().Get(t.Context(), node, metav1.GetOptions{}))
@@ -172,7 +172,7 @@ func isClean(t *testing.T, node, pod string) (there bool) {
 		}
 	}
 	if n.Spec.Unschedulable || len(n.Spec.Taints) > 0 {
-		t.Errorf("the node is unschedulable %v, with the taints %v", n.Spec.Unschedulable, n.Spec.Taints)
+		t.Errorf("unschedulable %v, taints %v", n.Spec.Unschedulable, n.Spec.Taints)
 	}
 	p, err := cp().Client().CoreV1().Pods("default").Get(t.Context(), pod, metav1.GetOptions{})
 	return err == nil && p.DeletionTimestamp == nil

@@ -8,9 +8,9 @@ import (
 	"github.com/castai/kops-spot/internal/onboard"
 )
 
-// TestTheRoleMayWhatWasAskedFor: a role that onboarding has made can be passed to the template, which has Lambda send to its
-// queues and topic; what not every function needs, only those get that ask for it.
-func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
+// TestRolePermissions: the template accepts a role that onboarding created; optional permissions are granted only on
+// request.
+func TestRolePermissions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	node := w.cluster(cluster)
@@ -22,7 +22,7 @@ func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
 	has := func(what string, want bool) {
 		t.Helper()
 		if got := rights(); strings.Contains(got, what) != want {
-			t.Errorf("that the role has %s is %t; want %t:\n%s", what, !want, want, got)
+			t.Errorf("the role has %s: %t; want %t:\n%s", what, !want, want, got)
 		}
 	}
 	const subnet, group = "subnet-0123456789abcdef0", "sg-0123456789abcdef0"
@@ -43,18 +43,18 @@ func TestTheRoleMayWhatWasAskedFor(t *testing.T) {
 	w.Reset()
 	w.onboard(cluster, node, all)
 	if wrote := w.Written(); len(wrote) > 0 {
-		t.Errorf("the second time it writes %q", wrote)
+		t.Errorf("the second run wrote %q", wrote)
 	}
 
-	// Without the words, a function that is in the VPC goes on to need its interfaces.
+	// Without the flags, a function in the VPC keeps the permissions for its network interfaces.
 	w.onboard(cluster, node, nil)
 	has("subnet/"+subnet, true)
 
 	w.offboard(cluster, node)
-	w.isStill("after offboarding", before)
+	w.unchanged("after offboarding", before)
 }
 
-func TestSubnetsGoWithSecurityGroups(t *testing.T) {
+func TestSubnetsRequireSecurityGroups(t *testing.T) {
 	for _, want := range []onboard.Spec{{Subnets: []string{"subnet-01234567"}}, {SecurityGroups: []string{"sg-01234567"}}} {
 		if err := want.Check(); err == nil || !strings.Contains(err.Error(), "or neither") {
 			t.Errorf("%+v: %v", want, err)

@@ -16,7 +16,7 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// simulated is EC2 and Auto Scaling as far as the scripts ask them; each has its own nodes and namespaces.
+// simulated is EC2 and Auto Scaling for the scripts. Each script has its own nodes and namespaces.
 var simulated = testenv.Once(func(context.Context) (e struct {
 	*spottest.AWS
 	*fakeaws.Server
@@ -26,32 +26,31 @@ var simulated = testenv.Once(func(context.Context) (e struct {
 	return e, err
 }, nil)
 
-// discovery begins in a cluster that does not say yet that it is kOps'.
+// discovery runs before the cluster has kOps' annotation.
 func discovery(t *testing.T) { runScripts(t, "testdata/discovery") }
 
 func scripts(t *testing.T) {
 	try(annotate(t.Context(), "s3://state-store/kops/"+cluster+"/addons/bootstrap-channel.yaml"))
-	t.Cleanup(func() { try(annotate(context.Background(), "")) }) // once all of them have run
+	t.Cleanup(func() { try(annotate(context.Background(), "")) }) // after the parallel scripts
 	runScripts(t, "testdata/scripts")
 }
 
-// runScripts runs all of a directory. With UPDATE_TRANSCRIPTS set, what is seen becomes what is wanted: look at the
-// difference before you believe it.
+// runScripts runs the scripts of a directory. With UPDATE_TRANSCRIPTS set, it updates them: review the diff.
 func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{Dir: dir, Setup: setup, Cmds: commands, RequireUniqueNames: true,
 		UpdateScripts: os.Getenv("UPDATE_TRANSCRIPTS") != ""})
 }
 
-// setup is an operator's shell, logged in to the cluster and not to AWS.
+// setup prepares a shell with access to the cluster but not to AWS.
 func setup(env *testscript.Env) error {
 	env.Setenv("PATH", programs()+string(os.PathListSeparator)+os.Getenv("PATH"))
-	env.Setenv("AWS_EC2_METADATA_DISABLED", "true") // the last place to look for credentials takes a second to say no
+	env.Setenv("AWS_EC2_METADATA_DISABLED", "true") // the last source of credentials takes a second to fail
 	env.Setenv("KUBECONFIG", cp().Kubeconfig())
 	env.Setenv("NAMED_KUBECONFIG", filepath.Join(env.WorkDir, "named.kubeconfig"))
 	return nameKubeconfig(env.Getenv("NAMED_KUBECONFIG"))
 }
 
-// nameKubeconfig writes a kubeconfig in which the cluster and the context have the cluster's name, as kops writes it.
+// nameKubeconfig writes a kubeconfig that names cluster and context after the kOps cluster, as kops does.
 func nameKubeconfig(path string) error {
 	cfg, err := clientcmd.LoadFromFile(cp().Kubeconfig())
 	if err != nil {
@@ -65,7 +64,7 @@ func nameKubeconfig(path string) error {
 	return clientcmd.WriteToFile(*cfg, path)
 }
 
-// awsEnv is the environment of somebody who is logged in to AWS.
+// awsEnv returns the environment with AWS credentials.
 func awsEnv() map[string]string {
 	env := map[string]string{}
 	for _, kv := range simulated().Env() {

@@ -12,11 +12,11 @@ import (
 	"github.com/castai/kops-spot/test/template"
 )
 
-// theShippedProgramCarriesTheFunction: who has nothing but it deploys the code that make dist has made.
-func theShippedProgramCarriesTheFunction(t *testing.T) {
+// shippedProgram: the program of make cli deploys the embedded code of make dist.
+func shippedProgram(t *testing.T) {
 	w := home(t)
 	if _, stderr, err := w.command("install", "--export", t.TempDir()); err == nil || !strings.Contains(stderr, "this binary does not contain the function's code for arm64: build one that does with make cli") {
-		t.Errorf("a program without the code: %v\n%s", err, stderr)
+		t.Errorf("program without code: %v\n%s", err, stderr)
 	}
 	if said, err := exec.Command("make", "--no-print-directory", "-C", template.Root(), "cli").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, said)

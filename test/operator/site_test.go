@@ -16,8 +16,8 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// theStateStoreIsRead, and says whether the function has to be in the VPC.
-func theStateStoreIsRead(t *testing.T) {
+// stateStore: the specification in the state store shows whether the function must be in the VPC.
+func stateStore(t *testing.T) {
 	w := home(t)
 	buckets := s3.NewFromConfig(w.direct)
 	store, key := aws.String("state-store-of-kops"), aws.String("kops/"+cluster+"/config")
@@ -33,17 +33,17 @@ func theStateStoreIsRead(t *testing.T) {
 	}
 	annotate(`"{\"channel\": \"s3://` + *store + `/kops/` + cluster + `/addons/bootstrap-channel.yaml\"}"`)
 	defer annotate("null")
-	before := func(more ...string) (told, string, error) {
+	before := func(more ...string) (commandResult, string, error) {
 		return w.asJSON(append([]string{"check", "--pre", "--code", code(), "--set", "Architecture=x86_64"}, more...)...)
 	}
-	says := func(is told, name, detail, advice string) {
+	says := func(is commandResult, name, detail, advice string) {
 		t.Helper()
 		for _, f := range is.Findings {
 			if f.Name == name && strings.Contains(f.Detail, detail) && strings.Contains(f.Advice, advice) {
 				return
 			}
 		}
-		t.Errorf("%s does not say %q, and what to do: %q\n%s", name, detail, advice, show(is.Findings))
+		t.Errorf("%s: missing %q with the advice %q\n%s", name, detail, advice, show(is.Findings))
 	}
 
 	is, stderr, err := before()
@@ -69,8 +69,8 @@ func theStateStoreIsRead(t *testing.T) {
 	}
 }
 
-// othersAreFound who drain nodes or make them, by the images of what the cluster runs.
-func othersAreFound(t *testing.T) {
+// componentsFound: other programs that drain or launch nodes are found by their images.
+func componentsFound(t *testing.T) {
 	w := home(t)
 	deployments := cp().Client().AppsV1().Deployments(kubeSystem)
 	for name, image := range map[string]string{"node-terminator": "public.ecr.aws/aws-ec2/aws-node-termination-handler:v1.25.5", "scaler": "registry.example.com/cluster-autoscaler:v1.31.0"} {

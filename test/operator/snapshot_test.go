@@ -24,8 +24,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// snapshot is all that an account has of what onboarding could touch, a line each; and of what an installation could touch, in
-// the account in which there are any, and in its cluster.
+// snapshot returns one line for each resource of the account that onboarding could change, and, in the account with
+// installations, for each resource that an installation could change there and in its cluster.
 func (w *world) snapshot() (all []string) {
 	w.Helper()
 	ctx, client := w.Context(), w.iam()
@@ -93,7 +93,7 @@ func (w *world) snapshot() (all []string) {
 	return all
 }
 
-// installation is what else than roles and secrets an installation could touch in the account, a line each.
+// installation returns one line for each resource, other than roles and secrets, that an installation could change.
 func (w *world) installation() (all []string) {
 	w.Helper()
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
@@ -147,13 +147,13 @@ var (
 	vpcID    = regexp.MustCompile(`vpc-[0-9a-f]+`)
 )
 
-// alike is a text without what differs from run to run and from account to account.
+// alike replaces values that differ between runs and accounts.
 func (w *world) alike(text string) string {
 	text = keyID.ReplaceAllString(strings.ReplaceAll(text, w.account, "ACCOUNT"), "AKIA…")
 	return vpcID.ReplaceAllString(tokenARN.ReplaceAllString(text, "/token-…"), "vpc-…")
 }
 
-// of are the lines of a snapshot that are about the names.
+// of returns the lines of a snapshot that begin with one of the names.
 func of(snapshot []string, names ...string) (lines []string) {
 	for _, line := range snapshot {
 		for _, n := range names {
@@ -165,7 +165,7 @@ func of(snapshot []string, names ...string) (lines []string) {
 	return lines
 }
 
-// difference is what only one of two snapshots has.
+// difference returns the lines that only one of two snapshots has.
 func difference(a, b []string) string {
 	var out strings.Builder
 	for _, l := range a {
@@ -184,20 +184,20 @@ func difference(a, b []string) string {
 	return out.String()
 }
 
-// isStill holds the account to a snapshot of it.
-func (w *world) isStill(when string, before []string) {
+// unchanged compares the account with a snapshot.
+func (w *world) unchanged(when string, before []string) {
 	w.Helper()
 	if d := difference(w.lines(before), w.lines(w.snapshot())); d != "" {
-		w.Errorf("%s, the account is not as it was:\n%s", when, d)
+		w.Errorf("%s, the account has changed:\n%s", when, d)
 	}
 }
 
-// lines are those of a snapshot without what differs from run to run and from account to account.
+// lines returns a snapshot without values that differ between runs and accounts.
 func (w *world) lines(snapshot []string) []string {
 	return strings.Split(w.alike(strings.Join(snapshot, "\n")), "\n")
 }
 
-// inCluster is what onboarding and installing could touch of the cluster, a line each.
+// inCluster returns one line for each object of the cluster that onboarding and installing could change.
 func inCluster(t *testing.T) (lines []string) {
 	t.Helper()
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }

@@ -10,7 +10,7 @@ import (
 	"github.com/castai/kops-spot/test/template"
 )
 
-// normal replaces what is another one in each run by what stands in the transcripts.
+// normal replaces values that differ between runs.
 var normal = []struct {
 	pattern *regexp.Regexp
 	by      string
@@ -37,8 +37,8 @@ func normalized(text string) string {
 	return text
 }
 
-// transcript holds what was said to a file of testdata. With UPDATE_TRANSCRIPTS set, what is said becomes what is wanted: look
-// at the difference before you believe it.
+// transcript compares an output with a file of testdata. With UPDATE_TRANSCRIPTS set, it updates the file: review the
+// diff.
 func transcript(t *testing.T, name, said string) {
 	t.Helper()
 	file, said := filepath.Join("testdata", name+".txt"), normalized(said)
@@ -48,13 +48,13 @@ func transcript(t *testing.T, name, said string) {
 	}
 	want := must(os.ReadFile(file))
 	if said != string(want) {
-		t.Errorf("%s says\n%s\nwant\n%s", name, said, want)
+		t.Errorf("%s printed\n%s\nwant\n%s", name, said, want)
 	}
 }
 
-// TestTheGuideShowsTranscripts: in docs/install.md, each command is followed by lines of its transcript, in order; … stands
+// TestGuideTranscripts: in docs/install.md, each command is followed by lines of its transcript, in order; … stands
 // for omitted lines.
-func TestTheGuideShowsTranscripts(t *testing.T) {
+func TestGuideTranscripts(t *testing.T) {
 	guide := must(os.ReadFile(filepath.Join(template.Root(), "docs", "install.md")))
 	shown := map[string]string{}
 	name := ""
@@ -79,7 +79,7 @@ func TestTheGuideShowsTranscripts(t *testing.T) {
 			}
 			_, after, found := strings.Cut("\n"+rest, "\n"+line+"\n")
 			if !found {
-				t.Errorf("kops-spot %s does not say %q there", name, line)
+				t.Errorf("kops-spot %s does not print %q there", name, line)
 				continue
 			}
 			rest, n = after, n+1

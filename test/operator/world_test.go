@@ -28,19 +28,19 @@ import (
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// world is an account behind a proxy of its own, and an operator who is logged in to it and to the cluster.
+// world is an AWS account behind a proxy, and the shell of an operator with access to it and to the cluster.
 type world struct {
 	*testing.T
 	*testenv.FaultProxy
 	account string
 	program string     // the command line
 	cfg     aws.Config // through the proxy
-	direct  aws.Config // past it: what tests arrange and look at is not counted
+	direct  aws.Config // without the proxy, for the tests' own requests
 }
 
 var accounts atomic.Int64
 
-// newWorld makes an account.
+// newWorld returns a new account.
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	number, on := fmt.Sprint(200000000000+accounts.Add(1)), moto().URL
@@ -51,18 +51,18 @@ func newWorld(t *testing.T) *world {
 }
 
 func openWorld(t *testing.T, account, url string, login aws.CredentialsProvider) *world {
-	p := must(testenv.StartFaultProxy(url, noteStored, noteSecrets))
+	p := must(testenv.StartFaultProxy(url, recordStored, recordSecrets))
 	t.Cleanup(p.Close)
 	w := &world{T: t, FaultProxy: p, account: account, direct: aws.Config{Region: region, BaseEndpoint: &url, Credentials: login}}
 	w.cfg = w.direct.Copy()
 	w.cfg.BaseEndpoint = &p.URL
-	w.cfg.RetryMaxAttempts = 1 // a run that is broken off does not try again
+	w.cfg.RetryMaxAttempts = 1 // an interrupted run does not retry
 	return w
 }
 
-var homeWorker string // made by the first who asks: they come one after another
+var homeWorker string // created on first use; the tests run one after another
 
-// home is moto's own account, in which the cluster is and its events are delivered.
+// home returns moto's own account, which contains the cluster and delivers its events.
 func home(t *testing.T) *world {
 	t.Helper()
 	w := openWorld(t, account, events().URL, credentials.NewStaticCredentialsProvider("test", "test", ""))
@@ -73,7 +73,7 @@ func home(t *testing.T) *world {
 	return w
 }
 
-// in is the world of a subtest.
+// in returns the world of a subtest.
 func (w *world) in(t *testing.T) *world {
 	sub := *w
 	sub.T = t
@@ -84,7 +84,7 @@ func (w *world) iam() *awsiam.Client { return awsiam.NewFromConfig(w.direct) }
 
 func (w *world) secrets() *secretsmanager.Client { return secretsmanager.NewFromConfig(w.direct) }
 
-// cluster makes a cluster's VPC, its nodes' role and its instances, a worker and a master, and returns the worker's id.
+// cluster creates a cluster's VPC, instance profiles and instances, a worker and a master, and returns the worker's ID.
 func (w *world) cluster(name string) string {
 	w.Helper()
 	ctx, client := w.Context(), ec2.NewFromConfig(w.direct)
@@ -106,7 +106,7 @@ func (w *world) cluster(name string) string {
 	return worker
 }
 
-// instance makes a Spot instance with tags, and returns its id.
+// instance creates a Spot instance with tags and returns its ID.
 func (w *world) instance(in ec2.RunInstancesInput, tags ...string) string {
 	w.Helper()
 	in.ImageId, in.MinCount, in.MaxCount = aws.String("ami-0123456789abcdef0"), aws.Int32(1), aws.Int32(1)
@@ -118,14 +118,14 @@ func (w *world) instance(in ec2.RunInstancesInput, tags ...string) string {
 	return *must(ec2.NewFromConfig(w.direct).RunInstances(w.Context(), &in)).Instances[0].InstanceId
 }
 
-// node makes the node of an instance, of which it has the name, for as long as the test goes on.
+// node creates the node of an instance, with the same name, until the test ends.
 func (w *world) node(instance string) {
 	w.Helper()
 	try(cp().CreateNodes(w.Context(), testenv.Node{InstanceID: instance, Zone: region + "a"}))
 	w.Cleanup(func() { try(deleteNode(instance)) })
 }
 
-// newNode makes an instance of a cluster, and its node, for as long as the test goes on.
+// newNode creates an instance of a cluster and its node, until the test ends.
 func (w *world) newNode(of string) string {
 	w.Helper()
 	id := w.instance(ec2.RunInstancesInput{}, "KubernetesCluster", of)
@@ -136,7 +136,7 @@ func (w *world) newNode(of string) string {
 	return id
 }
 
-// command runs the command line. What it says is kept, to be searched for secrets.
+// command runs kops-spot and records its output, which is searched for secrets.
 func (w *world) command(args ...string) (stdout, stderr string, err error) {
 	w.Helper()
 	return w.commandWith(nil, args...)
@@ -159,13 +159,13 @@ func (w *world) commandWith(environ []string, args ...string) (stdout, stderr st
 		w.Fatalf("kops-spot %q hangs:\n%s%s", args, out.String(), errs.String())
 	}
 	if !slices.Contains(args, "--print-credentials") {
-		outputs.note(out.String())
+		outputs.add(out.String())
 	}
-	outputs.note(errs.String())
+	outputs.add(errs.String())
 	return out.String(), errs.String(), err
 }
 
-// environ is an operator's shell.
+// environ returns the environment of the operator's shell.
 func (w *world) environ() []string {
 	w.Helper()
 	c := must(w.cfg.Credentials.Retrieve(w.Context()))
@@ -174,7 +174,7 @@ func (w *world) environ() []string {
 		"AWS_ACCESS_KEY_ID=" + c.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + c.SecretAccessKey, "AWS_SESSION_TOKEN=" + c.SessionToken}
 }
 
-// mustRun runs the command line and demands that it succeeds.
+// mustRun runs kops-spot, which must succeed.
 func (w *world) mustRun(args ...string) (stdout, stderr string) {
 	w.Helper()
 	stdout, stderr, err := w.command(args...)
@@ -184,8 +184,8 @@ func (w *world) mustRun(args ...string) (stdout, stderr string) {
 	return stdout, stderr
 }
 
-// told is what commands tell as JSON.
-type told struct {
+// commandResult is the JSON output of a command.
+type commandResult struct {
 	Plan        change.Plan
 	Applied     bool
 	AccessKeyID string `json:"access_key_id"`
@@ -195,18 +195,18 @@ type told struct {
 	Credentials *struct{ AccessKeyID, SecretAccessKey string }
 }
 
-// asJSON runs the command line and reads what it tells; whether it has succeeded is the caller's to judge.
-func (w *world) asJSON(args ...string) (is told, stderr string, err error) {
+// asJSON runs kops-spot, which may fail, and decodes its output.
+func (w *world) asJSON(args ...string) (is commandResult, stderr string, err error) {
 	w.Helper()
 	stdout, stderr, err := w.command(append(args, "--output", "json")...)
 	if bad := json.Unmarshal([]byte(stdout), &is); bad != nil {
-		w.Fatalf("kops-spot %s tells %q: %v\n%s", strings.Join(args, " "), stdout, bad, stderr)
+		w.Fatalf("kops-spot %s printed %q: %v\n%s", strings.Join(args, " "), stdout, bad, stderr)
 	}
 	return is, stderr, err
 }
 
-// told runs the command line, with a yes, and demands that it succeeds.
-func (w *world) told(args ...string) told {
+// succeed runs kops-spot with --yes, which must succeed.
+func (w *world) succeed(args ...string) commandResult {
 	w.Helper()
 	is, stderr, err := w.asJSON(append(args, "--yes")...)
 	if err != nil {
@@ -215,18 +215,18 @@ func (w *world) told(args ...string) told {
 	return is
 }
 
-// files are those of a directory that was exported to, by their names. They are searched for secrets too.
+// files returns the exported files of a directory by name, and records them for the search for secrets.
 func (w *world) files(dir string) map[string]string {
 	w.Helper()
 	files := map[string]string{}
 	for _, entry := range must(os.ReadDir(dir)) {
 		files[entry.Name()] = string(must(os.ReadFile(filepath.Join(dir, entry.Name()))))
-		outputs.note(files[entry.Name()])
+		outputs.add(files[entry.Name()])
 	}
 	return files
 }
 
-// run prepares an onboarding of a cluster in this process, of which the account alone is looked at.
+// run returns an onboarding of a cluster in this process, without the cluster part.
 func (w *world) run(cluster, instance string, change func(*onboard.Spec)) *onboard.Onboarding {
 	w.Helper()
 	account := awsadmin.New(w.cfg)
@@ -244,8 +244,8 @@ func (w *world) run(cluster, instance string, change func(*onboard.Spec)) *onboa
 	return r
 }
 
-// carryOut makes a plan and applies it.
-func (w *world) carryOut(r *onboard.Onboarding, plan func(context.Context) (onboard.Plan, error)) error {
+// applyPlan plans and applies.
+func (w *world) applyPlan(r *onboard.Onboarding, plan func(context.Context) (onboard.Plan, error)) error {
 	p, err := plan(w.Context())
 	if err != nil {
 		return err
@@ -253,21 +253,21 @@ func (w *world) carryOut(r *onboard.Onboarding, plan func(context.Context) (onbo
 	return r.Apply(w.Context(), p)
 }
 
-// onboard onboards a cluster, and fails the test if that fails.
+// onboard onboards a cluster.
 func (w *world) onboard(cluster, instance string, change func(*onboard.Spec)) *onboard.Onboarding {
 	w.Helper()
 	r := w.run(cluster, instance, change)
-	try(w.carryOut(r, r.Plan))
+	try(w.applyPlan(r, r.Plan))
 	return r
 }
 
 func (w *world) offboard(cluster, instance string) {
 	w.Helper()
 	r := w.run(cluster, instance, nil)
-	try(w.carryOut(r, r.PlanRemoval))
+	try(w.applyPlan(r, r.PlanRemoval))
 }
 
-// stored is the access key in a cluster's secret.
+// stored returns the access key in a cluster's secret.
 func (w *world) stored(cluster string) (k awsadmin.NewKey) {
 	w.Helper()
 	out := must(w.secrets().GetSecretValue(w.Context(), &secretsmanager.GetSecretValueInput{SecretId: aws.String("cast-kops/" + cluster + "/access-key")}))

@@ -133,7 +133,7 @@ func (f *Function) measure(cluster, result string, metrics []metric) {
 const parallelInstances = 50
 
 // severity orders results from the most to the least severe.
-var severity = []spot.Result{spot.Incomplete, spot.NodeNotFound, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped,
+var severity = []spot.Result{spot.Missed, spot.Incomplete, spot.NodeNotFound, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped,
 	spot.Planned, spot.Expired, spot.Ignored, spot.OtherCluster}
 
 // handleAll handles the interruptions of one event. For several instances, it returns the most severe outcome, with all

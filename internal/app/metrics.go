@@ -56,6 +56,9 @@ func metricsOf(in spot.Interruption, out spot.Outcome) []metric {
 	switch out.Result {
 	case spot.Drained, spot.Incomplete, spot.NodeNotFound, spot.Cordoned:
 		m.interruption(out)
+	case spot.Missed:
+		m.count("Interruptions", 1)
+		m.count("Missed", 1)
 	case spot.Skipped:
 		m.count("Skipped", 1)
 		m.replacement(out)

@@ -100,7 +100,7 @@ func (c *invocation) uncordonReturned(ctx context.Context) (spot.Outcome, error)
 	case t.Instance == nil || t.Instance.State != spot.StateRunning:
 		return c.ignored("the instance is no longer running"), nil
 	}
-	err := backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+	err := toCluster.persist(ctx, func(ctx context.Context) error {
 		_, err := c.Cluster.ChangeNode(ctx, *t.Node, spot.Restore)
 		return err
 	})
@@ -117,7 +117,7 @@ func (c *invocation) uncordonReturned(ctx context.Context) (spot.Outcome, error)
 func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.CleanupPlan) (spot.Outcome, error) {
 	var result spot.CleanupResult
 	since := func() *spot.Seconds { return spot.SecondsSince(c.in.Time, time.Now()) }
-	err := backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+	err := toCluster.persist(ctx, func(ctx context.Context) error {
 		after, err := c.Cluster.ChangeNode(ctx, n, spot.OutOfService)
 		if err == nil {
 			n = after
@@ -195,10 +195,7 @@ func (c *invocation) remainingPods(ctx context.Context, node string) ([]spot.Pod
 			}
 			cancel()
 		})
-		if err != nil && errors.Is(err, spot.ErrPermanent) {
-			break
-		}
-		sleep(waiting, relistFirst)
+		sleep(waiting, toCluster.first)
 	}
 	if !listed {
 		return nil, errors.Join(err, ctx.Err(), errNoResponse)
@@ -233,7 +230,7 @@ func (c *invocation) deletePods(ctx context.Context, pods []spot.Pod) []spot.Pod
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			s := podState{pod: p, requestedAt: time.Now()}
-			err := backoff{200 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+			err := toCluster.persist(ctx, func(ctx context.Context) error {
 				err := c.Cluster.Delete(ctx, p, 0, false)
 				if errors.Is(err, spot.ErrChanged) {
 					return spot.ErrNotFound // another pod has its name
@@ -264,7 +261,7 @@ func (c *invocation) waitForVolumes(ctx context.Context, node string) (attached 
 		if nowErr == nil || ctx.Err() == nil {
 			attached, err = now, nowErr
 		}
-		if err == nil && len(attached) == 0 || errors.Is(err, spot.ErrPermanent) || !sleep(ctx, pause) {
+		if err == nil && len(attached) == 0 || !sleep(ctx, pause) {
 			return attached, err
 		}
 	}
@@ -272,7 +269,7 @@ func (c *invocation) waitForVolumes(ctx context.Context, node string) (attached 
 
 // deleteNode deletes the node if it still belongs to the instance.
 func (c *invocation) deleteNode(ctx context.Context, n spot.Node) error {
-	return backoff{200 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+	return toCluster.persist(ctx, func(ctx context.Context) error {
 		now, err := c.Cluster.NodeNamed(ctx, n.Name)
 		switch {
 		case errors.Is(err, spot.ErrNotFound), err == nil && !now.IsInstance(c.in.Instance):

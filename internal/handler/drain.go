@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -19,8 +20,22 @@ const (
 	// settleTime is how long an empty node is watched for pods that were scheduled before the scheduler saw the cordon.
 	settleTime = 2 * time.Second
 
-	// attachedLimit limits the read of the node after its drain.
-	attachedLimit = 3 * time.Second
+	// afterLimit limits the steps after the end of work, and attachedLimit the first of them.
+	afterLimit    = 4 * time.Second
+	attachedLimit = 2 * time.Second
+
+	// effectLimit is how long an accepted eviction may take to show. A webhook may turn evictions into dry runs.
+	effectLimit = 2 * time.Second
+
+	// outageSlack is how long after the force time a pod is still evicted rather than deleted if no request got a response.
+	// The reserve leaves the pod its grace period.
+	outageSlack = 2 * time.Second
+
+	// disruptLimit limits setting the condition DisruptionTarget before a force deletion.
+	disruptLimit = time.Second
+
+	// conflictPause keeps a pod that changes all the time from being requested all the time.
+	conflictPause = 50 * time.Millisecond
 
 	// changedRetry is the pause before retrying a pod that had changed, if the watch shows no change.
 	changedRetry = 2 * time.Second
@@ -45,7 +60,7 @@ func (r *drainResult) problem(format string, args ...any) {
 
 // drainNode waits for the node, cordons it and evicts its pods. moves delivers new deadlines; nil for none. ctx ends
 // with the plan or, if moves is not nil, with the invocation.
-func (c *invocation) drainNode(ctx context.Context, moves <-chan time.Time) (result drainResult) {
+func (c *invocation) drainNode(ctx context.Context, updates <-chan hookUpdate) (result drainResult) {
 	select {
 	case <-c.node.done:
 	case <-ctx.Done():
@@ -55,6 +70,11 @@ func (c *invocation) drainNode(ctx context.Context, moves <-chan time.Time) (res
 		return result
 	}
 	node, plan := *t.Node, c.plan(t)
+	select {
+	case u := <-updates: // from before the node was found
+		plan = plan.WithDeadline(u.deadline, u.last)
+	default:
+	}
 	result.Node = node.Name
 	result.Timings.Located = spot.SecondsSince(c.in.Time, time.Now())
 	work, cancel := context.WithCancel(ctx)
@@ -64,28 +84,40 @@ func (c *invocation) drainNode(ctx context.Context, moves <-chan time.Time) (res
 	cordoned := make(chan cordonAttempt, 1)
 	go func() { cordoned <- c.cordon(work, node, plan) }()
 	d := &podDrain{inv: c, plan: plan, node: node, events: newEventQueue(ctx, c.Cluster), pods: map[string]*podState{},
-		evictedOwners: map[string]bool{}, responses: make(chan evictionResponse, c.Policy.Parallel)}
+		evictedOwners: map[string]int{}, responses: make(chan evictionResponse, c.Policy.Parallel)}
 	if plan.Drain {
 		changes := make(chan podUpdate)
 		go c.followPods(work, node.Name, changes)
-		d.run(work, changes, cordoned, moves)
+		d.run(work, changes, cordoned, updates)
 	} else {
 		d.cordonDone(<-cordoned)
 	}
 	cancel()
 	d.report(&result)
-	result.Attached = c.attachedVolumes(ctx, d)
+	after, cancel := c.afterWork(ctx)
+	defer cancel()
+	result.Attached = c.attachedVolumes(after, d)
 	if c.in.Rehearsal {
-		c.restoreNode(ctx, node, &result)
+		c.restoreNode(after, node, &result)
 	}
 	if plan.Drain {
 		d.events.add(drainedEvent(node, result))
 	}
 	d.events.flush()
-	if problem := d.events.close(); problem != "" {
+	if problem := d.events.close(after); problem != "" {
 		result.problem("%s", problem)
 	}
 	return result
+}
+
+// afterWork returns the context of the steps after the end of work: reading the node again, sending Events and
+// completing a lifecycle action. They share afterLimit, and end a second before the invocation.
+func (c *invocation) afterWork(ctx context.Context) (context.Context, context.CancelFunc) {
+	end := time.Now().Add(afterLimit)
+	if !c.limit.IsZero() {
+		end = spot.Earlier(end, c.limit.Add(reportMargin-time.Second))
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), end)
 }
 
 // attachedVolumes returns the volumes still attached to the node, if pods that had to leave had any.
@@ -97,7 +129,7 @@ func (c *invocation) attachedVolumes(ctx context.Context, d *podDrain) []string 
 	if !volumes {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachedLimit)
+	ctx, cancel := context.WithTimeout(ctx, attachedLimit)
 	defer cancel()
 	after, err := c.Cluster.NodeNamed(ctx, d.node.Name)
 	if err != nil || after.UID != d.node.UID {
@@ -108,14 +140,12 @@ func (c *invocation) attachedVolumes(ctx context.Context, d *podDrain) []string 
 
 // restoreNode uncordons the node after a rehearsal: its instance keeps running.
 func (c *invocation) restoreNode(ctx context.Context, n spot.Node, result *drainResult) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportMargin)
-	defer cancel()
-	err := backoff{100 * time.Millisecond, time.Second}.persist(ctx, func(ctx context.Context) error {
+	err := toCluster.persist(ctx, func(ctx context.Context) error {
 		now, err := c.Cluster.NodeNamed(ctx, n.Name)
 		if err != nil || now.UID != n.UID {
 			return err
 		}
-		_, err = c.Cluster.ChangeNode(ctx, now, spot.Restore)
+		_, err = c.Cluster.ChangeNode(ctx, now, func(n spot.Node) spot.Node { return spot.RestoreFor(n, c.in.EventID) })
 		return err
 	})
 	if err != nil {
@@ -134,7 +164,7 @@ type cordonAttempt struct {
 
 func (c *invocation) cordon(ctx context.Context, n spot.Node, plan spot.Plan) cordonAttempt {
 	var a cordonAttempt
-	a.err = backoff{100 * time.Millisecond, 2 * time.Second}.persist(ctx, func(ctx context.Context) error {
+	a.err = toCluster.persist(ctx, func(ctx context.Context) error {
 		after, err := c.Cluster.ChangeNode(ctx, n, func(n spot.Node) spot.Node { return spot.Cordon(n, c.in, plan) })
 		switch {
 		case err == nil:
@@ -159,7 +189,7 @@ type podDrain struct {
 	node          spot.Node
 	events        *eventQueue
 	pods          map[string]*podState // by UID
-	evictedOwners map[string]bool      // UIDs of the owners of evicted pods
+	evictedOwners map[string]int       // by the UID of an owner of evicted pods: how many returned pods were evicted
 	responses     chan evictionResponse
 	inFlight      int // requests
 
@@ -167,7 +197,6 @@ type podDrain struct {
 	isCordoned   bool // cordon is final
 	listed       bool
 	listErr      error
-	givenUp      bool // listErr is permanent
 	lastChange   time.Time
 	lastEviction time.Time
 	empty        time.Time // when the last pod that had to leave left
@@ -176,14 +205,14 @@ type podDrain struct {
 
 // evictionResponse is the response to a request.
 type evictionResponse struct {
-	uid     string
-	version string // of the pod in the request
-	request spot.EvictionRequest
-	err     error
-	at      time.Time
+	pod      spot.Pod // as it was in the request
+	request  spot.EvictionRequest
+	err      error
+	at       time.Time
+	readOnly bool // the pod was read, and no request was sent
 }
 
-func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <-chan cordonAttempt, moves <-chan time.Time) {
+func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <-chan cordonAttempt, updates <-chan hookUpdate) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	patience := time.NewTimer(cordonPatience)
@@ -227,8 +256,8 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 		case r := <-d.responses:
 			d.inFlight--
 			d.handleResponse(r)
-		case deadline := <-moves:
-			d.setDeadline(deadline)
+		case u := <-updates:
+			d.setDeadline(u)
 		case <-wake.C:
 		}
 		wake.Stop()
@@ -243,9 +272,6 @@ func (d *podDrain) cordonDone(a cordonAttempt) {
 
 // quietAt returns when the node will have been empty for long enough; zero while it is not empty.
 func (d *podDrain) quietAt() time.Time {
-	if d.givenUp {
-		return d.lastChange // the pods cannot be listed: nothing to wait for
-	}
 	if d.empty.IsZero() {
 		return time.Time{}
 	}
@@ -280,14 +306,17 @@ func (d *podDrain) earliest(s *podState, now time.Time) time.Time {
 	return time.Time{}
 }
 
-func (d *podDrain) setDeadline(deadline time.Time) {
-	d.plan = d.plan.WithDeadline(deadline)
+func (d *podDrain) setDeadline(u hookUpdate) {
+	d.plan = d.plan.WithDeadline(u.deadline, u.last)
 	for _, s := range d.pods {
 		if s.plan.Action == spot.PodEvict && !s.evicted {
-			s.plan = d.plan.ForPod(s.pod, time.Now(), false)
+			s.plan = d.plan.ForPod(s.pod, time.Now())
 		}
 	}
-	d.inv.log("extend-hook", "lifecycle hook extended", "deadline", deadline)
+	if u.last {
+		return
+	}
+	d.inv.log("extend-hook", "lifecycle hook extended", "deadline", u.deadline)
 }
 
 // update processes a change from the watch.
@@ -295,7 +324,7 @@ func (d *podDrain) update(u podUpdate) {
 	now := time.Now()
 	d.lastChange = now
 	if u.err != nil {
-		d.listErr, d.givenUp = u.err, u.givenUp
+		d.listErr = u.err
 		d.inv.log("watch-failed", "pod watch failed", "error", u.err)
 		return
 	}
@@ -330,7 +359,12 @@ func (d *podDrain) podChanged(p spot.Pod, gone bool, now time.Time) {
 	case gone:
 		return
 	case s == nil:
-		s = &podState{due: now, plan: d.plan.ForPod(p, now, d.listed && d.evictedOwners[p.Owner.UID])}
+		s = &podState{due: now, plan: d.plan.ForPod(p, now)}
+		if n, lost := d.evictedOwners[p.Owner.UID]; lost && d.listed {
+			s.returned = true
+			s.plan = d.plan.ForReturned(p, now, n)
+			s.due = spot.Later(now, s.plan.NotBefore)
+		}
 		d.pods[p.UID] = s
 		if d.listed {
 			d.inv.log("pod-appeared", "pod appeared after the cordon", "pod", p.ID(), "plan", s.plan.Action,
@@ -339,7 +373,7 @@ func (d *podDrain) podChanged(p spot.Pod, gone bool, now time.Time) {
 	case s.evicted || s.inFlight || s.plan.Action != spot.PodEvict:
 		// The plan stays. While a request is in flight, only its response tells whether the change is our doing.
 	case p.Terminating != s.pod.Terminating, p.Finished != s.pod.Finished:
-		s.plan = d.plan.ForPod(p, now, false)
+		s.plan = d.plan.ForPod(p, now)
 	}
 	if s.gone { // a stale list did not contain it
 		s.gone, s.terminatedAt = false, time.Time{}
@@ -351,7 +385,7 @@ func (d *podDrain) podChanged(p spot.Pod, gone bool, now time.Time) {
 		s.changed, s.due = "", now
 	}
 	s.pod = p
-	if s.plan.Action != spot.PodEvict {
+	if s.plan.Action != spot.PodEvict || p.Terminating {
 		s.due = time.Time{}
 	}
 }
@@ -391,66 +425,111 @@ func (d *podDrain) sendDue(ctx context.Context, now time.Time) {
 		return cmp.Or(a.due.Compare(b.due), spot.EvictionOrder(a.pod, b.pod))
 	})
 	for _, s := range due[:min(len(due), cap(d.responses)-d.inFlight)] {
-		r := d.plan.Request(s.pod, now, s.refusals)
+		refusals := s.refusals
+		if f := s.plan.ForceAt; s.failures > 0 && !f.IsZero() && !now.Before(f.Add(outageSlack)) {
+			refusals++
+		}
+		r := d.plan.Request(s.pod, now, refusals)
 		s.inFlight, s.due = true, time.Time{}
 		d.inFlight++
 		end := d.plan.Until
-		if f := s.plan.ForceAt; !r.Delete && now.Before(f) {
-			end = f // a missing response must not delay the force deletion
+		for _, at := range []time.Time{s.plan.ForceAt.Add(outageSlack), s.plan.ForceAt} {
+			if !r.Delete && now.Before(at) {
+				end = spot.Earlier(end, at) // a missing response must not delay the force deletion
+			}
+		}
+		ctx, cancel := context.WithDeadline(ctx, end)
+		send := d.send
+		if s.evicted {
+			send = d.sendAgain
 		}
 		go func(p spot.Pod) {
-			ctx, cancel := context.WithDeadline(ctx, end)
 			defer cancel()
-			send := d.inv.Cluster.Evict
-			if r.Delete {
-				send = d.inv.Cluster.Delete
-			}
-			err := send(ctx, p, r.GracePeriod, r.Exact)
-			d.responses <- evictionResponse{p.UID, p.Version, r, err, time.Now()}
+			d.responses <- send(ctx, p, r)
 		}(s.pod)
 	}
 }
 
+func (d *podDrain) send(ctx context.Context, p spot.Pod, r spot.EvictionRequest) evictionResponse {
+	send := d.inv.Cluster.Evict
+	if r.Delete {
+		send = d.inv.Cluster.Delete
+		disrupting, cancel := context.WithTimeout(ctx, disruptLimit)
+		if after, err := d.inv.Cluster.Disrupt(disrupting, p); err == nil { // best effort: the deletion matters more
+			p = after
+		}
+		cancel()
+	}
+	err := send(ctx, p, r.GracePeriod, r.Exact)
+	return evictionResponse{pod: p, request: r, err: err, at: time.Now()}
+}
+
+// sendAgain repeats an accepted request that had no effect. It reads the pod first: a second request with a shorter
+// grace period would kill a terminating pod early.
+func (d *podDrain) sendAgain(ctx context.Context, p spot.Pod, r spot.EvictionRequest) evictionResponse {
+	now, err := d.inv.Cluster.ReadPod(ctx, p)
+	if err != nil || now.Terminating {
+		return evictionResponse{pod: p, request: r, err: err, at: time.Now(), readOnly: true}
+	}
+	r.Exact = true
+	return d.send(ctx, now, r)
+}
+
 func (d *podDrain) handleResponse(r evictionResponse) {
-	s := d.pods[r.uid]
+	s := d.pods[r.pod.UID]
 	s.inFlight = false
 	if r.err != nil && (s.pod.Terminating || s.pod.Finished) {
-		s.plan = d.plan.ForPod(s.pod, r.at, false) // somebody else did that
+		s.plan = d.plan.ForPod(s.pod, r.at) // somebody else did that
 	}
 	switch {
-	case r.err == nil:
-		d.accepted(s, r)
 	case errors.Is(r.err, spot.ErrNotFound):
 		d.markGone(s, r.at)
 		d.checkEmpty(r.at)
 		d.lastChange = r.at
+	case r.readOnly && r.err == nil: // it is terminating: the watch is late
+	case r.readOnly:
+		s.due = r.at.Add(effectLimit)
+	case r.err == nil:
+		d.accepted(s, r)
+	case errors.Is(r.err, spot.ErrChanged) && s.plan.Action != spot.PodEvict:
+	case errors.Is(r.err, spot.ErrChanged) && s.pod.Version != r.pod.Version: // the watch has already shown the change
+		s.due = r.at.Add(conflictPause)
 	case errors.Is(r.err, spot.ErrChanged):
-		switch {
-		case s.plan.Action != spot.PodEvict:
-		case s.pod.Version != r.version: // the watch has already shown the change
-			s.due = r.at
-		default:
-			s.changed = r.version
-			d.refused(s, r, changedRetry)
-		}
+		s.changed = r.pod.Version
+		d.refused(s, r, changedRetry)
 	default:
 		var refusal *spot.Refusal
-		retryAfter := time.Duration(0)
 		if errors.As(r.err, &refusal) {
-			retryAfter = refusal.RetryAfter
+			d.refused(s, r, refusal.RetryAfter)
+			return
 		}
-		d.refused(s, r, retryAfter)
+		d.unanswered(s, r)
 	}
 }
 
 func (d *podDrain) accepted(s *podState, r evictionResponse) {
+	again := s.evicted && s.forced == r.request.Delete
 	s.evicted, s.forced = true, r.request.Delete
 	s.changed, s.due = "", time.Time{}
-	s.gracePeriod, s.requestedAt = r.request.GracePeriod, r.at
-	if s.pod.Owner.UID != "" {
-		d.evictedOwners[s.pod.Owner.UID] = true
+	if !s.pod.Terminating && !d.plan.EvictOnce {
+		s.due = r.at.Add(effectLimit)
+		if f := s.plan.ForceAt; r.at.Before(f) {
+			s.due = spot.Earlier(s.due, f)
+		}
 	}
+	s.gracePeriod, s.requestedAt = r.request.GracePeriod, r.at
 	d.lastEviction = r.at
+	if again {
+		s.refusals++ // accepted, but not done: it counts as refused
+		return
+	}
+	if uid := s.pod.Owner.UID; uid != "" {
+		n := d.evictedOwners[uid]
+		if s.returned {
+			n++
+		}
+		d.evictedOwners[uid] = n
+	}
 	d.events.add(podEvent(s.pod, d.node.Name, d.inv.in, r.request))
 	action, msg := "evict", "evicted pod"
 	if r.request.Delete {
@@ -461,12 +540,28 @@ func (d *podDrain) accepted(s *podState, r evictionResponse) {
 
 func (d *podDrain) refused(s *podState, r evictionResponse, retryAfter time.Duration) {
 	s.refusals++
-	if s.refusal == "" || !errors.Is(r.err, context.DeadlineExceeded) { // our own deadline says less than the server
-		s.refusal = r.err.Error()
-	}
+	s.refusal = r.err.Error()
 	next, ok := d.plan.NextAttempt(s.pod, r.request, r.at, s.refusals, retryAfter)
 	if ok && s.plan.Action == spot.PodEvict {
 		s.due = next
 	}
 	d.inv.log("refused", "eviction refused", "pod", s.pod.ID(), "refusals", s.refusals, "refusal", s.refusal)
+}
+
+// unanswered handles a request without a response. It is not a refusal: after an outage, the pod is evicted once more
+// before it is force-deleted.
+func (d *podDrain) unanswered(s *podState, r evictionResponse) {
+	s.failures++
+	s.refusal = r.err.Error()
+	pause := min(toCluster.first<<min(s.failures, 10), toCluster.most, max(time.Until(d.plan.Until)/8, toCluster.first))
+	next := r.at.Add(pause/2 + rand.N(pause/2))
+	if f := s.plan.ForceAt; r.at.Before(f) {
+		next = spot.Earlier(next, f)
+	} else if !f.IsZero() && !r.request.Delete {
+		next = r.at.Add(toCluster.first)
+	}
+	if !d.plan.EvictOnce && s.plan.Action == spot.PodEvict {
+		s.due = next
+	}
+	d.inv.log("unanswered", "eviction request failed", "pod", s.pod.ID(), "failures", s.failures, "error", s.refusal)
 }

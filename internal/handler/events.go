@@ -13,7 +13,7 @@ const (
 	// eventParallelism limits the Kubernetes Events that are sent at once, so that they do not delay other requests.
 	eventParallelism = 8
 
-	// eventTimeout limits sending an Event, and how long the end of an invocation waits for Events in flight.
+	// eventTimeout limits sending an Event.
 	eventTimeout = 3 * time.Second
 )
 
@@ -66,9 +66,9 @@ func (q *eventQueue) flush() {
 	}
 }
 
-// close waits for events in flight, up to eventTimeout, and returns what failed; empty if nothing did.
-func (q *eventQueue) close() (problem string) {
-	defer time.AfterFunc(eventTimeout, q.stop).Stop()
+// close waits for events in flight until ctx ends, and returns what failed; empty if nothing did.
+func (q *eventQueue) close(ctx context.Context) (problem string) {
+	defer context.AfterFunc(ctx, q.stop)()
 	q.sending.Wait()
 	q.stop()
 	q.mu.Lock()

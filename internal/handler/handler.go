@@ -60,6 +60,7 @@ type invocation struct {
 	instance   *lookup[spot.Instance]
 	membership *lookup[spot.Membership]
 	hook       *spot.Hook
+	late       *spot.Plan // of a missed interruption
 
 	settle     time.Duration // how long an empty node is watched: see settleTime
 	stateLimit time.Duration // how long to wait for the instance's state to match the event
@@ -97,29 +98,55 @@ func (c *invocation) run(ctx context.Context) (spot.Outcome, error) {
 	}
 	c.startLookups(ctx, c.nodeCannotRegister)
 
+	replacing, stopReplacing := context.WithCancel(ctx)
+	defer stopReplacing()
 	replaced := make(chan spot.ReplacementResult, 1)
-	go func() { replaced <- c.replace(ctx) }()
+	go func() { replaced <- c.replace(replacing) }()
 	drained := c.drainNode(ctx, nil)
 	if drained.Node == "" && !c.mustAct() {
 		cancel() // not our instance: no replacement either
 	}
+	defer time.AfterFunc(replaceLimit, stopReplacing).Stop()
 	return c.outcome(drained, <-replaced)
 }
 
 // plan returns the plan based on the facts in t. It always uses the time at which the invocation began, so that facts
 // that arrive later are judged by the same clock.
-func (c *invocation) plan(t spot.Target) spot.Plan { return c.Policy.Plan(c.in, t, c.began, c.limit) }
+func (c *invocation) plan(t spot.Target) spot.Plan {
+	if c.late != nil {
+		return *c.late
+	}
+	return c.Policy.Plan(c.in, t, c.began, c.limit)
+}
 
 // mustAct reports whether to act on the interruption, based on what is known so far.
 func (c *invocation) mustAct() bool { return c.plan(c.target()).Result == "" }
 
-// expired reports an event whose deadline has passed, with the instance's state.
+// expired reports an event whose deadline has passed: Expired or Missed. If the instance of a missed event is still
+// running, it evicts the pods.
 func (c *invocation) expired(ctx context.Context) (spot.Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, expiredLimit)
+	looking, cancel := context.WithTimeout(ctx, expiredLimit)
 	defer cancel()
-	c.startLookups(ctx, always)
-	wait(ctx, c.instance.first, expiredLimit)
-	return c.newOutcome(c.plan(c.target())), nil
+	c.startLookups(looking, always)
+	wait(looking, c.instance.done, expiredLimit)
+	wait(looking, c.node.done, expiredLimit)
+	t := c.target()
+	plan := c.plan(t)
+	out := c.newOutcome(plan)
+	if plan.Result != spot.Missed || t.Node == nil || t.Instance == nil || t.Instance.State != spot.StateRunning {
+		return out, nil
+	}
+	late := c.Policy.LatePlan(time.Now(), c.limit)
+	c.late = &late
+	ctx, cancel = context.WithDeadline(ctx, late.Until)
+	defer cancel()
+	drained, err := c.outcome(c.drainNode(ctx, nil), spot.ReplacementResult{Action: late.Replace.Action, Reason: late.Replace.Reason})
+	if err != nil {
+		out.Problems = append(out.Problems, err.Error())
+		return out, nil
+	}
+	drained.Result, drained.Reason, drained.Deadline = out.Result, out.Reason, out.Deadline
+	return drained, nil
 }
 
 // skip reports an event that the policy ignores, and notifies the autoscaler if there is one.
@@ -127,8 +154,7 @@ func (c *invocation) skip(ctx context.Context) (spot.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, skipLimit)
 	defer cancel()
 	c.startLookups(ctx, always)
-	wait(ctx, c.node.done, skipLimit)
-	wait(ctx, c.instance.done, skipLimit)
+	replaced := c.replace(ctx)
 	t := c.target()
 	plan := c.plan(t)
 	switch {
@@ -138,7 +164,7 @@ func (c *invocation) skip(ctx context.Context) (spot.Outcome, error) {
 		return spot.Outcome{}, c.failure()
 	}
 	out := c.newOutcome(plan)
-	out.SetReplacement(c.replace(ctx))
+	out.SetReplacement(replaced)
 	return out, nil
 }
 

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,13 @@ import (
 const (
 	// hookLimit limits the read of a lifecycle hook, which comes before any decision.
 	hookLimit = 10 * time.Second
+
+	// instanceFirst is how long a drain waits for EC2, whose tags may show that aws-node-termination-handler handles
+	// the instance.
+	instanceFirst = 3 * time.Second
+
+	// holdFirst is how long the first heartbeat waits for EC2.
+	holdFirst = time.Second
 
 	// minHeartbeat is the shortest pause between heartbeats.
 	minHeartbeat = 5 * time.Second
@@ -34,8 +42,13 @@ func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
 		ctx, cancel = context.WithDeadline(ctx, c.limit)
 		defer cancel()
 	}
+	result := &spot.LifecycleResult{Hook: c.in.Action.Hook, Group: c.in.Action.Group}
 	c.startLookups(ctx, always) // no node registers for an instance that is terminated
-	c.waitForPlan(ctx)
+	holding, letGo := context.WithCancel(ctx)
+	defer letGo()
+	updates, held := make(chan hookUpdate, 1), make(chan error, 1)
+	go func() { held <- c.hold(holding, result, updates) }()
+	wait(ctx, c.instance.done, instanceFirst)
 	wait(ctx, c.node.done, spot.NoDeadlineLimit)
 	t := c.target()
 	plan := c.plan(t)
@@ -45,11 +58,7 @@ func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
 	case t.Node == nil && !errors.Is(t.NodeErr, spot.ErrNotFound):
 		return spot.Outcome{}, c.failure()
 	}
-	result := &spot.LifecycleResult{Hook: c.in.Action.Hook, Group: c.in.Action.Group}
-	holding, letGo := context.WithCancel(ctx)
-	moves, held := make(chan time.Time, 1), make(chan error, 1)
-	go func() { held <- c.hold(holding, result, moves) }()
-	drained := c.drainNode(ctx, moves)
+	drained := c.drainNode(ctx, updates)
 	letGo()
 	holdErr := <-held
 	out, err := c.outcome(drained, spot.ReplacementResult{Action: plan.Replace.Action, Reason: plan.Replace.Reason})
@@ -66,7 +75,7 @@ func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
 func (c *invocation) readHook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
-	return scaling.persist(ctx, func(ctx context.Context) error {
+	return toAWS.persist(ctx, func(ctx context.Context) error {
 		h, err := c.Cloud.Hook(ctx, c.in.Action.Group, c.in.Action.Hook)
 		switch {
 		case err == nil:
@@ -79,26 +88,48 @@ func (c *invocation) readHook(ctx context.Context) error {
 	})
 }
 
-// hold sends heartbeats during the drain, up to the hook's global timeout, and the new deadline to moves.
-func (c *invocation) hold(ctx context.Context, result *spot.LifecycleResult, moves chan time.Time) error {
-	if c.hook == nil {
+// hookUpdate is a new deadline of a lifecycle hook.
+type hookUpdate struct {
+	deadline time.Time
+	last     bool // no heartbeat moves it any more
+}
+
+// hold sends heartbeats, up to the hook's global timeout, and the new deadlines to updates. It starts when the instance
+// is known to be ours, or after holdFirst.
+func (c *invocation) hold(ctx context.Context, result *spot.LifecycleResult, updates chan hookUpdate) error {
+	wait(ctx, c.instance.done, holdFirst)
+	if c.hook == nil || c.notOurs() {
 		return nil
 	}
-	last := c.in.Time.Add(c.hook.Global)
+	send := func(u hookUpdate) {
+		select {
+		case <-updates: // replace an update that was not read yet
+		default:
+		}
+		updates <- u
+	}
+	last, deadline := c.in.Time.Add(c.hook.Global), c.in.Time.Add(min(c.hook.Heartbeat, c.hook.Global))
 	for time.Now().Before(last) {
-		err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Heartbeat(ctx, c.in.Action) })
+		var over error // the lifecycle action is over
+		trying, cancel := context.WithDeadline(ctx, deadline)
+		err := toAWS.persist(trying, func(ctx context.Context) error {
+			err := c.Cloud.Heartbeat(ctx, c.in.Action)
+			if errors.Is(err, spot.ErrPermanent) {
+				over, err = err, nil
+			}
+			return err
+		})
+		cancel()
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if err = cmp.Or(over, err); err != nil {
+			send(hookUpdate{deadline, true})
 			return fmt.Errorf("sending a lifecycle heartbeat: %w", err)
 		}
 		result.Heartbeats++
-		select {
-		case <-moves: // replace a deadline that was not read yet
-		default:
-		}
-		moves <- spot.Earlier(time.Now().Add(c.hook.Heartbeat), last)
+		deadline = spot.Earlier(time.Now().Add(c.hook.Heartbeat), last)
+		send(hookUpdate{deadline: deadline})
 		if !sleep(ctx, max(c.hook.Heartbeat/2, minHeartbeat)) {
 			return nil
 		}
@@ -116,10 +147,17 @@ func (c *invocation) complete(ctx context.Context, out *spot.Outcome, held error
 		out.Lifecycle.Reason = "the node is not empty: the instance is terminated at the hook's timeout"
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportMargin)
+	ctx, cancel := c.afterWork(ctx)
 	defer cancel()
-	err := scaling.persist(ctx, func(ctx context.Context) error { return c.Cloud.Complete(ctx, c.in.Action) })
-	if err != nil {
+	var over error // the lifecycle action is over
+	err := toAWS.persist(ctx, func(ctx context.Context) error {
+		err := c.Cloud.Complete(ctx, c.in.Action)
+		if errors.Is(err, spot.ErrPermanent) {
+			over, err = err, nil
+		}
+		return err
+	})
+	if err = cmp.Or(over, err); err != nil {
 		out.Lifecycle.Reason = "completing the lifecycle action: " + err.Error()
 		out.Problems = append(out.Problems, out.Lifecycle.Reason)
 		return

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
-
-// awsReads is the backoff of reads from AWS, and of the node where there is time.
-var awsReads = backoff{250 * time.Millisecond, 4 * time.Second}
 
 // target returns what is known so far.
 func (c *invocation) target() (t spot.Target) {
@@ -22,21 +20,41 @@ func (c *invocation) target() (t spot.Target) {
 	return t
 }
 
-// startLookups starts the three lookups in parallel. nodeAbsent reports whether waiting for a missing node is
-// pointless.
+// startLookups starts the lookups. nodeAbsent reports whether waiting for a missing node is pointless.
 func (c *invocation) startLookups(ctx context.Context, nodeAbsent func() bool) {
-	go c.instance.run(ctx, awsReads, func(ctx context.Context) (spot.Instance, error) {
+	misses := 0
+	go c.instance.run(ctx, toAWS, func(ctx context.Context) (spot.Instance, error) {
 		return c.Cloud.Instance(ctx, c.in.Instance)
-	}, always)
-	go c.node.run(ctx, backoff{500 * time.Millisecond, time.Second}, c.nodeFinder(true), nodeAbsent)
-	if !c.in.AllowsDetach() {
-		c.membership.err = errors.New("not read: the event does not call for a replacement")
-		close(c.membership.done)
-		return
+	}, func() bool { misses++; return misses > 1 }) // EC2 may not know a new instance yet
+	go c.node.run(ctx, toCluster, c.nodeFinder(true), nodeAbsent)
+	go c.lookUpMembership(ctx)
+}
+
+// lookUpMembership reads the Auto Scaling group of an instance of this cluster. It waits while the instance joins its
+// group: only a member can be detached.
+func (c *invocation) lookUpMembership(ctx context.Context) {
+	select {
+	case <-c.instance.done:
+	case <-ctx.Done():
 	}
-	go c.membership.run(ctx, awsReads, func(ctx context.Context) (spot.Membership, error) {
-		return c.Cloud.Membership(ctx, c.in.Instance)
-	}, always)
+	inst, err := c.instance.known()
+	switch {
+	case !c.in.AllowsDetach():
+		c.membership.giveUp(errors.New("not read: the event does not call for a replacement"))
+	case inst == nil:
+		c.membership.giveUp(err)
+	case c.Policy.OtherClusterReason(*inst) != "":
+		c.membership.giveUp(errors.New("not read: the instance is not of this cluster"))
+	default:
+		c.membership.run(ctx, toAWS, func(ctx context.Context) (spot.Membership, error) {
+			m, err := c.Cloud.Membership(ctx, c.in.Instance)
+			if err == nil && m.IsJoining() {
+				c.membership.store(m)
+				return m, errUncertain
+			}
+			return m, err
+		}, always)
+	}
 }
 
 func always() bool { return true }
@@ -45,20 +63,20 @@ func always() bool { return true }
 // register.
 //
 // Most nodes are named after the instance, so that name is tried while EC2 is asked. The other names need EC2's
-// response. The cost of listing all nodes grows with the cluster, so they are listed only if no name matches, and then
-// rarely.
+// response. The cost of listing all nodes grows with the cluster, and fifty nodes may be interrupted at once. So nodes
+// are listed only if EC2 says that the instance is ours and no name matches, or once if EC2 does not respond.
 func (c *invocation) nodeFinder(mayList bool) func(context.Context) (spot.Node, error) {
 	const listEvery = 10
-	round := -1
+	listAt := c.began.Add(10*time.Second + rand.N(20*time.Second)) // without a response from EC2
+	named := 0
 	return func(ctx context.Context) (spot.Node, error) {
-		round++
 		n, err := c.Cluster.NodeNamed(ctx, c.in.Instance)
 		if err == nil && n.IsInstance(c.in.Instance) {
 			return n, nil
 		}
 		if err != nil && !errors.Is(err, spot.ErrNotFound) {
-			if inst, _ := c.instance.known(); inst != nil && c.Policy.OtherClusterReason(*inst) != "" && round > 2 {
-				return n, spot.Permanent(err) // not our instance: not worth two minutes
+			if c.notOurs() {
+				return n, fmt.Errorf("%w: %w", spot.ErrNotFound, err) // not worth two minutes
 			}
 			return n, err
 		}
@@ -67,25 +85,44 @@ func (c *invocation) nodeFinder(mayList bool) func(context.Context) (spot.Node, 
 		case <-ctx.Done():
 			return n, errNoResponse
 		}
-		inst, instErr := c.instance.known()
+		absent := fmt.Errorf("node of %s: %w", c.in.Instance, spot.ErrNotFound)
+		inst, _ := c.instance.known()
 		switch {
-		case inst == nil && errors.Is(instErr, spot.ErrNotFound), inst != nil && c.Policy.OtherClusterReason(*inst) != "":
-			return n, fmt.Errorf("node %s: %w", c.in.Instance, spot.ErrNotFound)
-		case inst != nil && err == nil && hasAddressOf(n, *inst):
+		case c.notOurs():
+			return n, absent
+		case inst == nil && mayList && !time.Now().Before(listAt):
+			mayList = false
+			return c.Cluster.NodeOf(ctx, c.in.Instance)
+		case inst == nil:
+			return n, absent
+		case err == nil && hasAddressOf(n, *inst):
 			return n, nil
-		case inst != nil:
-			for _, name := range inst.NodeNames(c.in.Region)[1:] {
-				n, err := c.Cluster.NodeNamed(ctx, name)
-				if err == nil && (n.IsInstance(inst.ID) || hasAddressOf(n, *inst)) ||
-					err != nil && !errors.Is(err, spot.ErrNotFound) {
-					return n, err
-				}
+		}
+		for _, name := range inst.NodeNames(c.in.Region)[1:] {
+			n, err := c.Cluster.NodeNamed(ctx, name)
+			if err == nil && (n.IsInstance(inst.ID) || hasAddressOf(n, *inst)) ||
+				err != nil && !errors.Is(err, spot.ErrNotFound) {
+				return n, err
 			}
 		}
-		if round%listEvery == 0 && mayList {
+		if named++; named%listEvery == 1 && mayList {
 			return c.Cluster.NodeOf(ctx, c.in.Instance)
 		}
-		return n, fmt.Errorf("node of %s: %w", c.in.Instance, spot.ErrNotFound)
+		return n, absent
+	}
+}
+
+// notOurs reports whether the instance is certainly not one of this cluster, or unknown to EC2.
+func (c *invocation) notOurs() bool {
+	inst, err := c.instance.known()
+	if inst != nil {
+		return c.Policy.OtherClusterReason(*inst) != ""
+	}
+	select {
+	case <-c.instance.done:
+		return errors.Is(err, spot.ErrNotFound)
+	default:
+		return false
 	}
 }
 
@@ -97,11 +134,8 @@ func hasAddressOf(n spot.Node, i spot.Instance) bool {
 
 // nodeCannotRegister reports whether no node can register for the instance any more.
 func (c *invocation) nodeCannotRegister() bool {
-	inst, err := c.instance.known()
-	if inst == nil {
-		return errors.Is(err, spot.ErrNotFound)
-	}
-	return c.Policy.OtherClusterReason(*inst) != "" || inst.State == spot.StateTerminated
+	inst, _ := c.instance.known()
+	return c.notOurs() || inst != nil && inst.State == spot.StateTerminated
 }
 
 // failure returns why the node and the instance could not be found.
@@ -131,7 +165,7 @@ func newLookup[T any]() *lookup[T] {
 	return &lookup[T]{first: make(chan struct{}), done: make(chan struct{}), err: errNoResponse}
 }
 
-// run calls read until it succeeds or a retry cannot help. absent reports whether ErrNotFound is final.
+// run calls read until it succeeds or ctx ends. absent reports whether ErrNotFound is final.
 func (l *lookup[T]) run(ctx context.Context, b backoff, read func(context.Context) (T, error), absent func() bool) {
 	defer close(l.done)
 	var once sync.Once
@@ -162,6 +196,15 @@ var (
 	errUncertain  = errors.New("the state may still change")
 )
 
+// giveUp ends a lookup that makes no read.
+func (l *lookup[T]) giveUp(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+	close(l.first)
+	close(l.done)
+}
+
 // store sets a value that may still change.
 func (l *lookup[T]) store(v T) {
 	l.mu.Lock()
@@ -181,7 +224,7 @@ func (l *lookup[T]) known() (*T, error) {
 func (c *invocation) waitForInstance(ctx context.Context, certain func(spot.Instance) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, c.stateLimit)
 	defer cancel()
-	c.instance.run(ctx, awsReads, func(ctx context.Context) (spot.Instance, error) {
+	c.instance.run(ctx, toAWS, func(ctx context.Context) (spot.Instance, error) {
 		i, err := c.Cloud.Instance(ctx, c.in.Instance)
 		if err == nil && !certain(i) && c.Policy.OtherClusterReason(i) == "" {
 			c.instance.store(i)
@@ -197,7 +240,7 @@ func (c *invocation) waitForInstance(ctx context.Context, certain func(spot.Inst
 
 // findNode searches for the node. mayList allows listing all nodes.
 func (c *invocation) findNode(ctx context.Context, mayList bool) error {
-	c.node.run(ctx, awsReads, c.nodeFinder(mayList), always)
+	c.node.run(ctx, toCluster, c.nodeFinder(mayList), always)
 	if _, err := c.node.known(); err != nil && !errors.Is(err, spot.ErrNotFound) {
 		return c.failure()
 	}

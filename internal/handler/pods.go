@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -25,37 +26,31 @@ func (c *invocation) followPods(ctx context.Context, node string, changes chan<-
 		case <-ctx.Done():
 		}
 	}
-	listed := false
-	pause := relistFirst
-	var transient transientErrors
 	for {
-		began := time.Now()
-		err := c.Cluster.FollowPods(ctx, node, func(ch spot.PodChange) {
-			listed = listed || ch.All
-			send(podUpdate{PodChange: ch})
+		_ = toCluster.persist(ctx, func(ctx context.Context) error {
+			began := time.Now()
+			err := c.Cluster.FollowPods(ctx, node, func(ch spot.PodChange) { send(podUpdate{PodChange: ch}) })
+			if err != nil {
+				send(podUpdate{err: err})
+			}
+			if time.Since(began) > relistAfter {
+				return nil
+			}
+			return cmp.Or(err, errNotYet)
 		})
-		if ctx.Err() != nil {
+		if !sleep(ctx, toCluster.first/2) { // the API server closed a watch that worked
 			return
 		}
-		if time.Since(began) > relistMost {
-			pause = relistFirst // it worked for a while
-		}
-		givenUp := err != nil && transient.final(err) && !listed
-		if err != nil {
-			send(podUpdate{err: err, givenUp: givenUp})
-		}
-		if givenUp || !sleep(ctx, pause) {
-			return
-		}
-		pause = min(2*pause, relistMost)
 	}
 }
+
+// relistAfter is how long a watch must have lasted for the next list to follow at once.
+const relistAfter = 3 * time.Second
 
 // podUpdate is a change of the pods, or an error.
 type podUpdate struct {
 	spot.PodChange
-	err     error
-	givenUp bool // err is permanent
+	err error
 }
 
 // podState is the state of one pod during the drain.
@@ -71,7 +66,9 @@ type podState struct {
 	requestedAt  time.Time
 	terminatedAt time.Time
 	refusals     int
-	refusal      string
+	failures     int    // requests without a response
+	refusal      string // the last of both
+	returned     bool   // its owner recreated it here
 	changed      string // the version that the API server refused as outdated
 }
 
@@ -113,7 +110,7 @@ func (d *podDrain) report(result *drainResult) {
 func (s *podState) result(event time.Time) spot.PodResult {
 	r := spot.PodResult{Namespace: s.pod.Namespace, Name: s.pod.Name, UID: s.pod.UID, Reason: s.plan.Reason,
 		GracePeriod: spot.ToSeconds(s.gracePeriod), RequestedAt: spot.SecondsSince(event, s.requestedAt),
-		TerminatedAt: spot.SecondsSince(event, s.terminatedAt), Refusals: s.refusals, LastRefusal: s.refusal,
+		TerminatedAt: spot.SecondsSince(event, s.terminatedAt), Refusals: s.refusals + s.failures, LastRefusal: s.refusal,
 		DisruptedBy: s.pod.DisruptedBy, LocalData: s.pod.EmptyDir && s.plan.Action != spot.PodSkip}
 	if s.pod.Owner.Kind != "" {
 		r.Owner = s.pod.Owner.Kind + "/" + s.pod.Owner.Name
@@ -142,10 +139,14 @@ func (s *podState) result(event time.Time) spot.PodResult {
 
 func (s *podState) whyRunning() string {
 	switch {
+	case s.evicted && !s.pod.Terminating:
+		return "its eviction was accepted, but not carried out"
 	case s.evicted:
 		return "evicted, and still terminating"
 	case s.plan.Action == spot.PodWait:
 		return "already terminating before the drain, and still terminating"
+	case s.refusals == 0 && s.failures > 0:
+		return "every request to evict it failed"
 	case s.refusals == 0:
 		return "no time left to evict it"
 	case s.plan.ForceAt.IsZero():

@@ -50,6 +50,33 @@ type dryRun struct {
 	spot.Cloud
 }
 
+// finalError is an error that a dry run does not retry.
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
+
+func final(err error) error {
+	if errors.Is(err, spot.ErrPermanent) {
+		return finalError{err}
+	}
+	return err
+}
+
+func (d dryRun) NodeNamed(ctx context.Context, name string) (spot.Node, error) {
+	n, err := d.Cluster.NodeNamed(ctx, name)
+	return n, final(err)
+}
+
+func (d dryRun) Instance(ctx context.Context, id string) (spot.Instance, error) {
+	i, err := d.Cloud.Instance(ctx, id)
+	return i, final(err)
+}
+
+func (d dryRun) Membership(ctx context.Context, id string) (spot.Membership, error) {
+	m, err := d.Cloud.Membership(ctx, id)
+	return m, final(err)
+}
+
 func (dryRun) ChangeNode(_ context.Context, n spot.Node, change func(spot.Node) spot.Node) (spot.Node, error) {
 	return change(n), nil
 }
@@ -71,10 +98,11 @@ func (d dryRun) FollowPods(ctx context.Context, node string, see func(spot.PodCh
 		<-ctx.Done()
 		return nil
 	}
-	return err
+	return final(err)
 }
 
 func (dryRun) Evict(context.Context, spot.Pod, time.Duration, bool) error  { return spot.ErrNotFound }
+func (dryRun) Disrupt(_ context.Context, p spot.Pod) (spot.Pod, error)     { return p, nil }
 func (dryRun) Delete(context.Context, spot.Pod, time.Duration, bool) error { return spot.ErrNotFound }
 func (dryRun) DeleteNode(context.Context, spot.Node) error                 { return nil }
 func (dryRun) VolumeAttachments(context.Context, string) ([]string, error) { return nil, nil }

@@ -17,7 +17,7 @@ func TestDetachRetries(t *testing.T) {
 		"throttled": spottest.Throttled(), "internal error": spottest.Broken()} {
 		subtest(t, name, func(w *world) {
 			w.pod("web-1")
-			w.aws.Fail("DetachInstances", 8, fault)
+			w.aws.Fail("DetachInstances", 4, fault)
 			out := w.handle(spot.Drained)
 			w.wantReplacement(out, spot.ReplaceDetach)
 			if got := *out.Timings.Empty; got > 5 {
@@ -30,10 +30,12 @@ func TestDetachRetries(t *testing.T) {
 // TestDetachRefused checks that a retry detaches the instance, although it is tagged.
 func TestDetachRefused(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.aws.Fail("DetachInstances", 1, spottest.Denied())
-		if r := w.wantReplacement(w.handle(spot.Drained), spot.ReplaceNone); !strings.Contains(r.Reason, "refused") {
-			w.Errorf("got reason %q, want refused", r.Reason)
+		const reason = "could not be detached"
+		w.aws.Fail("DetachInstances", -1, spottest.Denied())
+		if r := w.wantReplacement(w.handle(spot.Drained), spot.ReplaceNone); !strings.Contains(r.Reason, reason) {
+			w.Errorf("got reason %q, want %q", r.Reason, reason)
 		}
+		w.aws.Heal()
 		if i, _ := w.aws.Instance(instance); i.Tags[spot.TagDetached] != group || i.Tags[spot.TagInterruptedAt] == "" {
 			w.Errorf("got tags %v, want those of a detach", i.Tags)
 		}
@@ -44,9 +46,9 @@ func TestDetachRefused(t *testing.T) {
 func TestTaggingRefused(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.aws.Fail("CreateTags", -1, spottest.Denied())
-		w.wantReplacement(w.handle(spot.Drained), spot.ReplaceNone)
-		if got := w.aws.Calls("DetachInstances"); len(got) != 0 {
-			w.Errorf("got %v, want no detach", got)
+		const reason = "could not be tagged"
+		if r := w.wantReplacement(w.handle(spot.Drained), spot.ReplaceDetach); !strings.Contains(r.Reason, reason) {
+			w.Errorf("got reason %q, want %q", r.Reason, reason)
 		}
 	})
 }
@@ -65,7 +67,9 @@ func TestTaggedNotDetached(t *testing.T) {
 func TestDetachResponseLost(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.aws.Fail("DetachInstances", 1, spottest.AnswerLost())
-		w.wantReplacement(w.handle(spot.Drained), spot.ReplaceAlready)
+		if r := w.wantReplacement(w.handle(spot.Drained), spot.ReplaceDetach); r.At == nil {
+			w.Errorf("got %+v, want a time", r)
+		}
 	})
 }
 
@@ -119,12 +123,13 @@ func TestStaleMembership(t *testing.T) {
 	})
 }
 
-func TestDetachUntilDeadline(t *testing.T) {
+// TestDetachUntilEmpty checks that a detach is retried for 15 s after the node is empty.
+func TestDetachUntilEmpty(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.aws.Fail("DetachInstances", -1, spottest.Contention())
 		w.wantReplacement(w.handle(spot.Drained), spot.ReplaceNone)
-		if got := time.Since(w.event); got < 110*time.Second || got > 121*time.Second {
-			w.Errorf("got finished after %s, want 110s to 121s", got)
+		if got := time.Since(w.event); got < 15*time.Second || got > 19*time.Second {
+			w.Errorf("got finished after %s, want 17s", got)
 		}
 	})
 }

@@ -13,38 +13,31 @@ import (
 // that are interrupted at once do not send their requests at once.
 type backoff struct{ first, most time.Duration }
 
-// transientLimit is how long a possibly transient error is retried.
-const transientLimit = 6 * time.Second
+var (
+	toCluster = backoff{250 * time.Millisecond, 5 * time.Second}
+	toAWS     = backoff{500 * time.Millisecond, 5 * time.Second} // and to CAST AI
+)
 
-// transientErrors tells permanent errors from possibly transient ones.
-type transientErrors struct{ since time.Time }
+// lookAgain limits the pause before looking again for something that may appear at any moment.
+const lookAgain = time.Second
 
-// final reports whether err is permanent, or has been possibly transient for too long.
-func (t *transientErrors) final(err error) bool {
-	if !errors.Is(err, spot.ErrPossiblyTransient) {
-		t.since = time.Time{}
-		return errors.Is(err, spot.ErrPermanent)
-	}
-	if t.since.IsZero() {
-		t.since = time.Now()
-	}
-	return time.Since(t.since) >= transientLimit
-}
-
-// persist calls try until it succeeds, until a retry cannot help, or until ctx ends. It returns the last error that is
-// not about ctx.
+// persist calls try until it succeeds or returns ErrNotFound, or until ctx ends. No other response is final: a server
+// that has just started may reject a valid credential, and permissions take time to propagate. (A dry run accepts any
+// permanent error.) It returns the last error that is not about ctx.
 func (b backoff) persist(ctx context.Context, try func(context.Context) error) error {
 	var last error
-	var transient transientErrors
 	for bound := b.first; ; bound = min(2*bound, b.most) {
 		err := try(ctx)
-		if err == nil || transient.final(err) || errors.Is(err, spot.ErrNotFound) {
+		if err == nil || errors.Is(err, spot.ErrNotFound) || errors.As(err, &finalError{}) {
 			return err
 		}
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}
-		pause := rand.N(bound) + b.first/2
+		if errors.Is(err, errNotYet) {
+			bound = min(bound, lookAgain)
+		}
+		pause := b.first/2 + rand.N(bound)
 		var throttled interface{ RetryAfter() time.Duration }
 		if errors.As(err, &throttled) {
 			pause = max(pause, throttled.RetryAfter())

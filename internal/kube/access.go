@@ -39,6 +39,8 @@ var requests = []Request{
 	{Verb: "list", Resource: "pods", For: "listing the pods of the node", Manifest: manifestBase},
 	{Verb: "watch", Resource: "pods", For: "watching the pods of the node", Manifest: manifestBase},
 	{Verb: "create", Resource: "pods", Subresource: "eviction", For: "evicting pods", Manifest: manifestBase},
+	{Verb: "patch", Resource: "pods", Subresource: "status", For: "setting the condition DisruptionTarget before a force deletion",
+		Manifest: manifestBase},
 	{Verb: "delete", Resource: "pods", For: "force-deleting pods before the deadline, and deleting the pods of a terminated instance",
 		Manifest: manifestBase},
 	{Verb: "list", Group: "storage.k8s.io", Resource: "volumeattachments", For: "waiting until volumes are detached",

@@ -98,8 +98,10 @@ func TestTableMatchesTheCode(t *testing.T) {
 		"ChangeNode": func() {
 			_, _ = k.ChangeNode(ctx, node, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
 		},
+		"ReadPod":    func() { _, _ = k.ReadPod(ctx, pod) },
 		"FollowPods": func() { _ = k.FollowPods(ctx, "n", func(spot.PodChange) {}) },
 		"Evict":      func() { _ = k.Evict(ctx, pod, time.Second, false) },
+		"Disrupt":    func() { _, _ = k.Disrupt(ctx, pod) },
 		"Delete":     func() { _ = k.Delete(ctx, pod, time.Second, false) },
 		"Record": func() {
 			_ = k.Record(ctx, spot.KubeEvent{Node: &node})

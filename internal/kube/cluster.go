@@ -6,6 +6,8 @@ package kube
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"sync/atomic"
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -33,6 +35,7 @@ const (
 type Cluster struct {
 	client rest.Interface
 	params runtime.ParameterCodec
+	http1  *atomic.Bool // the server speaks HTTP/1.1
 }
 
 var (
@@ -52,11 +55,13 @@ func New(login *rest.Config) (*Cluster, error) {
 	cfg.ContentType = runtime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	cfg.WarningHandler = rest.NoWarnings{}
+	http1 := &atomic.Bool{}
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return protocolTransport{next, http1} })
 	client, err := rest.RESTClientFor(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("creating the client for %s: %w", cfg.Host, err)
 	}
-	return &Cluster{client: client, params: runtime.NewParameterCodec(known)}, nil
+	return &Cluster{client: client, params: runtime.NewParameterCodec(known), http1: http1}, nil
 }
 
 func newScheme() *runtime.Scheme {

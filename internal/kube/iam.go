@@ -31,6 +31,9 @@ const (
 
 	// iamRenewRejected is the age at which to replace a rejected token: the credentials may have changed.
 	iamRenewRejected = time.Minute
+
+	// whoAmILimit limits the call to AWS that explains a 401. A VPC may have no route to STS.
+	whoAmILimit = 2 * time.Second
 )
 
 // IAM is an AWS identity for aws-iam-authenticator.
@@ -51,6 +54,7 @@ type iamToken struct {
 	value  string
 	minted time.Time
 
+	explaining  sync.Mutex // never held together with mu: requests must not wait for AWS
 	explained   string
 	certain     bool
 	explainedAt time.Time
@@ -93,22 +97,27 @@ func (t *iamToken) mint(ctx context.Context) (string, error) {
 }
 
 // explain finds the cause of a 401: an invalid key, an unmapped role, a wrong cluster ID or a wrong clock. It calls AWS at
-// most once a minute.
+// most once a minute, for one request: others get a shorter explanation.
 func (t *iamToken) explain(ctx context.Context, _ string, skew time.Duration) (why string, certain bool) {
 	if why, certain = clockSkewOr(skew, ""); certain {
 		return why, certain
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	sent := fmt.Sprintf("it was sent with cluster ID %q", t.ClusterID)
+	if !t.explaining.TryLock() {
+		return sent, false
+	}
+	defer t.explaining.Unlock()
 	if t.explained != "" && time.Since(t.explainedAt) < iamRenewRejected {
 		return t.explained, t.certain
 	}
+	ctx, cancel := context.WithTimeout(ctx, whoAmILimit)
+	defer cancel()
 	arn, err := t.WhoAmI(ctx)
 	switch {
 	case errors.Is(err, spot.ErrPermanent):
 		t.explained, t.certain = fmt.Sprintf("AWS rejects it, too: %v", err), true
 	case err != nil:
-		return fmt.Sprintf("it was sent with cluster ID %q; asking AWS for its identity failed: %v", t.ClusterID, err), false
+		t.explained, t.certain = fmt.Sprintf("%s; reading its identity from AWS failed: %v", sent, err), false
 	default:
 		t.certain = false
 		t.explained = fmt.Sprintf("it belongs to %s and was sent with cluster ID %q: the cluster does not know one of the two; "+

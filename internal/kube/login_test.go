@@ -262,7 +262,7 @@ func TestUnauthorizedReasons(t *testing.T) {
 		{name: "the key is unknown to AWS",
 			err: fmt.Errorf("getting the caller identity: %w: InvalidClientTokenId", spot.ErrPermanent), asked: 1,
 			want: []string{"AWS rejects it, too", "InvalidClientTokenId"}},
-		{name: "AWS cannot be asked", err: errors.New("connection refused"), asked: 2,
+		{name: "AWS cannot be asked", err: errors.New("connection refused"), asked: 1,
 			want: []string{`cluster ID "prod.example.com"`, "connection refused"}},
 		{name: "the cluster does not know it", arn: session, asked: 1,
 			want: []string{session, `cluster ID "prod.example.com"`, "does not know one of the two",

@@ -2,6 +2,8 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +22,9 @@ const (
 	// defaultGrace is the API server's default.
 	defaultGrace = corev1.DefaultTerminationGracePeriodSeconds * time.Second
 
+	// watchLimit ends a watch over HTTP/1.1.
+	watchLimit = 20 * time.Second
+
 	// systemCritical is the priority of system-cluster-critical.
 	systemCritical = 2_000_000_000
 )
@@ -30,7 +35,7 @@ func ofNode(node string) metav1.ListOptions {
 	return metav1.ListOptions{FieldSelector: "spec.nodeName=" + node, ResourceVersion: "0"}
 }
 
-// FollowPods implements spot.Cluster with one list and one watch.
+// FollowPods implements spot.Cluster with one list and one watch. Over HTTP/1.1, it returns after watchLimit.
 func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.PodChange)) error {
 	opts := ofNode(node)
 	var list corev1.PodList
@@ -44,6 +49,13 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 	}
 	see(spot.PodChange{All: true, Pods: pods})
 	opts.ResourceVersion, opts.Watch = list.ResourceVersion, true
+	if c.http1.Load() { // no pings detect a dead connection
+		seconds := int64(watchLimit / time.Second)
+		opts.TimeoutSeconds = &seconds
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, watchLimit+readLimit)
+		defer cancel()
+	}
 	w, err := c.client.Get().Resource("pods").VersionedParams(&opts, c.params).MaxRetries(0).Watch(ctx)
 	if err != nil {
 		return translate(err, "watching the pods of node "+node)
@@ -59,6 +71,23 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 	return nil
 }
 
+// ReadPod implements spot.Cluster with a list, which needs no further permission.
+func (c *Cluster) ReadPod(ctx context.Context, p spot.Pod) (spot.Pod, error) {
+	doing := "reading pod " + p.ID()
+	opts := metav1.ListOptions{FieldSelector: "metadata.name=" + p.Name}
+	var list corev1.PodList
+	request := c.client.Get().Namespace(p.Namespace).Resource("pods").VersionedParams(&opts, c.params)
+	if err := do(ctx, readLimit, request, &list); err != nil {
+		return p, translate(err, doing)
+	}
+	for i := range list.Items {
+		if string(list.Items[i].UID) == p.UID {
+			return podOf(&list.Items[i]), nil
+		}
+	}
+	return p, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+}
+
 // Evict implements spot.Cluster. Kubernetes has had policy/v1 since 1.22.
 func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
 	eviction := &policyv1.Eviction{
@@ -67,6 +96,23 @@ func (c *Cluster) Evict(ctx context.Context, p spot.Pod, grace time.Duration, ex
 	}
 	request := c.client.Post().Namespace(p.Namespace).Resource("pods").Name(p.Name).SubResource("eviction")
 	return refusal(do(ctx, writeLimit, request.Body(eviction), nil), "evicting "+p.ID())
+}
+
+// Disrupt implements spot.Cluster. The UID in the patch is a precondition.
+func (c *Cluster) Disrupt(ctx context.Context, p spot.Pod) (spot.Pod, error) {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.UID}, "status": map[string]any{
+		"conditions": []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
+			Reason: spot.DisruptionReason, Message: "the pod's instance is interrupted", LastTransitionTime: metav1.Now()}}}})
+	if err != nil {
+		return p, err
+	}
+	var after corev1.Pod
+	request := c.client.Patch(types.StrategicMergePatchType).Namespace(p.Namespace).Resource("pods").Name(p.Name)
+	err = do(ctx, writeLimit, request.SubResource("status").Param("fieldManager", reporter).Body(patch), &after)
+	if err != nil {
+		return p, refusal(err, "setting the condition DisruptionTarget of pod "+p.ID())
+	}
+	return podOf(&after), nil
 }
 
 // Delete implements spot.Cluster. With a grace period below 1 s, the API server deletes the pod without waiting for the

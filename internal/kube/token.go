@@ -26,16 +26,34 @@ func wallClock() time.Time { return time.Now().Round(0) }
 type storedToken struct {
 	read Source
 
+	reading sync.Mutex // held during a read, which other requests do not wait for if there is a token
+
 	mu     sync.Mutex
 	value  string
 	readAt time.Time
 }
 
-func (s *storedToken) token(ctx context.Context, rejected string) (string, error) {
+// current returns the token, and whether it is worth sending.
+func (s *storedToken) current(rejected string) (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.value != "" && (s.value != rejected || time.Since(s.readAt) < rereadInterval) {
-		return s.value, nil
+	return s.value, s.value != "" && (s.value != rejected || time.Since(s.readAt) < rereadInterval)
+}
+
+func (s *storedToken) token(ctx context.Context, rejected string) (string, error) {
+	value, ok := s.current(rejected)
+	if ok {
+		return value, nil
+	}
+	if !s.reading.TryLock() {
+		if value != "" {
+			return value, nil
+		}
+		s.reading.Lock()
+	}
+	defer s.reading.Unlock()
+	if value, ok := s.current(rejected); ok { // read by another request
+		return value, nil
 	}
 	value, err := s.read(ctx)
 	if err != nil {
@@ -47,6 +65,8 @@ func (s *storedToken) token(ctx context.Context, rejected string) (string, error
 	if strings.ContainsAny(value, " \t\r\n") {
 		return "", spot.Permanent(errors.New("reading the API token: it contains white space: store the token only"))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.value, s.readAt = value, wallClock()
 	return value, nil
 }

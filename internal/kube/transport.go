@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -25,6 +26,13 @@ const (
 	// NAT gateways and load balancers may drop its connections meanwhile.
 	pingAfter = 2 * time.Second
 	pingLimit = 3 * time.Second
+
+	// idleLimit is how long an idle connection is reused. Load balancers and NAT gateways drop idle connections, and Lambda
+	// may have frozen the execution environment for longer.
+	idleLimit = 30 * time.Second
+
+	// idleConnections is how many connections stay open over HTTP/1.1: one per eviction in flight.
+	idleConnections = 200
 
 	// tolerableSkew is less than AWS tolerates: five minutes for some services, fifteen for most.
 	tolerableSkew = 4 * time.Minute
@@ -107,11 +115,27 @@ func (t *caReloadTransport) transport(ctx context.Context, failed *http.Transpor
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer().DialContext,
 		TLSHandshakeTimeout: dialLimit,
+		IdleConnTimeout:     idleLimit,
+		MaxIdleConnsPerHost: idleConnections,
 		TLSClientConfig:     &tls.Config{RootCAs: pool, ServerName: t.endpoint.TLSServerName, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2:   true,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit},
 	}
 	return t.next, nil
+}
+
+// protocolTransport records whether the server speaks HTTP/1.1: a load balancer with a TLS listener may not offer HTTP/2.
+type protocolTransport struct {
+	next  http.RoundTripper
+	http1 *atomic.Bool
+}
+
+func (p protocolTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := p.next.RoundTrip(req)
+	if err == nil {
+		p.http1.Store(resp.ProtoMajor == 1)
+	}
+	return resp, err
 }
 
 // bearerTransport adds a token to each request. On a 401, it repeats the request once if there is a new token. Otherwise

@@ -16,6 +16,7 @@ const (
 	annotationEvent    = AnnotationPrefix + "event"
 	annotationKind     = AnnotationPrefix + "kind"
 	annotationDeadline = AnnotationPrefix + "deadline"
+	annotationRehearse = AnnotationPrefix + "rehearsal"
 
 	appliedUnschedulable      = "unschedulable"
 	appliedUnschedulableTaint = "unschedulable-taint"
@@ -84,6 +85,10 @@ func Cordon(n Node, in Interruption, plan Plan) Node {
 	n.Annotations[annotationEvent] = in.EventID
 	n.Annotations[annotationKind] = string(in.Kind)
 	n.Annotations[annotationDeadline] = plan.Deadline.UTC().Format(time.RFC3339)
+	delete(n.Annotations, annotationRehearse)
+	if in.Rehearsal {
+		n.Annotations[annotationRehearse] = "true"
+	}
 	return n
 }
 
@@ -106,10 +111,11 @@ func (a *applied) add(name string) {
 func (a applied) write(n Node) { n.Annotations[annotationApplied] = strings.Join(a, ",") }
 
 // hasEarlierDeadline reports whether an earlier deadline of another event is recorded that had not passed when this
-// event was sent: a rebalance recommendation must not replace the deadline of a Spot warning.
+// event was sent: a rebalance recommendation must not replace the deadline of a Spot warning. A rehearsal\'s does not
+// count.
 func (n Node) hasEarlierDeadline(in Interruption, deadline time.Time) bool {
 	t, ok := n.recordedDeadline()
-	return ok && n.Annotations[annotationEvent] != in.EventID && t.Before(deadline) && t.After(in.Time)
+	return ok && !has(n.Annotations, annotationRehearse) && n.Annotations[annotationEvent] != in.EventID && t.Before(deadline) && t.After(in.Time)
 }
 
 func (n Node) recordedDeadline() (time.Time, bool) {
@@ -143,6 +149,14 @@ func (r Restored) Any() bool { return len(r.Removed) > 0 }
 func Restore(n Node) Node {
 	after, _ := restore(n)
 	return after
+}
+
+// RestoreFor is Restore if the node is cordoned for the event. A rehearsal uses it: a real event may have come since.
+func RestoreFor(n Node, eventID string) Node {
+	if n.Annotations[annotationEvent] != eventID {
+		return n
+	}
+	return Restore(n)
 }
 
 // WhatRestoreRemoves describes what Restore does to the node.

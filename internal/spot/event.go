@@ -83,6 +83,9 @@ func ruleFor(in Interruption) eventRule {
 	return rule
 }
 
+// EndsInstance reports whether EC2 ends the instance at the deadline.
+func (k Kind) EndsInstance() bool { return k == SpotTerminate || k == SpotStop || k == SpotHibernate }
+
 // IsCleanup reports whether events of this kind report a state change that has already happened.
 func (k Kind) IsCleanup() bool { return eventRules[k].isCleanup }
 

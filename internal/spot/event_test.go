@@ -90,10 +90,14 @@ func TestEventRules(t *testing.T) {
 				t.Errorf("until: got %s, want at most %s", plan.Until, limit)
 			}
 			pod := spot.Pod{Namespace: "default", Name: "long", GracePeriod: 3 * time.Hour}
-			if got := plan.ForPod(pod, now, false).GracePeriod; got < pod.GracePeriod != c.cut {
+			if got := plan.ForPod(pod, now).GracePeriod; got < pod.GracePeriod != c.cut {
 				t.Errorf("grace period: got %s, want cut %v", got, c.cut)
 			}
-			if got := plan.Request(pod, plan.Until.Add(-time.Second), 9).Delete; got != c.force {
+			last := plan.Until
+			if c.hook != nil {
+				last = limit // heartbeats reach it
+			}
+			if got := plan.Request(pod, last.Add(-time.Second), 9).Delete; got != c.force {
 				t.Errorf("force deletion: got %v, want %v", got, c.force)
 			}
 			if _, got := plan.NextAttempt(pod, spot.EvictionRequest{}, now, 1, 0); got != c.retry {

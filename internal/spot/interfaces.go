@@ -22,12 +22,17 @@ type Cluster interface {
 	VolumeAttachments(ctx context.Context, node string) ([]string, error)
 
 	// FollowPods calls see with all the pods on the node, then with each change, until ctx ends or the watch breaks.
-	// All calls come from one goroutine. It can be called again unless it returned ErrPermanent.
+	// All calls come from one goroutine. It can be called again.
 	FollowPods(ctx context.Context, node string, see func(PodChange)) error
+	// ReadPod reads the pod with p's UID, never from a cache. It returns ErrNotFound if the pod is gone.
+	ReadPod(ctx context.Context, p Pod) (Pod, error)
 	// Evict evicts the pod with p's UID. If exact, the request fails if the pod has changed since it was read. It
 	// returns ErrNotFound if the pod is gone, ErrChanged if it has changed or another pod has its name, and a *Refusal
 	// if the eviction was refused. It rounds the grace period down to seconds.
 	Evict(ctx context.Context, p Pod, grace time.Duration, exact bool) error
+	// Disrupt sets the condition DisruptionTarget of the pod with p's UID, as an eviction does: a Job's podFailurePolicy
+	// depends on it. It returns the pod as it is then.
+	Disrupt(ctx context.Context, p Pod) (Pod, error)
 	// Delete is Evict without PodDisruptionBudgets.
 	Delete(ctx context.Context, p Pod, grace time.Duration, exact bool) error
 

@@ -15,7 +15,8 @@ type Result string
 const (
 	Ignored      Result = "ignored"        // no rule for the event, or nothing to do
 	OtherCluster Result = "other-cluster"  // not an instance of this cluster
-	Expired      Result = "expired"        // the deadline has passed
+	Expired      Result = "expired"        // the deadline has passed, and there was nothing to do or it was done
+	Missed       Result = "missed"         // the deadline has passed, and no invocation handled the event
 	Planned      Result = "planned"        // a preview: nothing was changed
 	NodeNotFound Result = "node-not-found" // no node registered for the instance in time
 	Drained      Result = "drained"        // all pods that had to leave the node have left
@@ -99,7 +100,7 @@ func (p Plan) Summary(in Interruption, cordon bool, pods []Pod, now time.Time) *
 	r := &PlanResult{Cordon: cordon, Drain: cordon && p.Drain, Pods: []PlannedPod{}}
 	r.SetReplacement(p)
 	for _, pod := range slices.SortedFunc(slices.Values(pods), EvictionOrder) {
-		plan := p.ForPod(pod, now, false)
+		plan := p.ForPod(pod, now)
 		r.Pods = append(r.Pods, PlannedPod{Namespace: pod.Namespace, Name: pod.Name, Action: plan.Action,
 			Reason: plan.Reason, GracePeriod: ToSeconds(plan.GracePeriod), ForceAt: SecondsSince(in.Time, plan.ForceAt)})
 	}

@@ -38,8 +38,8 @@ func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
 	rule := ruleFor(in)
 	plan := Plan{Deadline: p.deadline(in, rule, t, now, limit), Drain: true, force: rule.force, EvictOnce: rule.evictOnce,
 		NoDeadline: rule.noDeadline, policy: p, limit: limit}
-	plan = plan.WithDeadline(plan.Deadline)
-	if plan.graces = plan.Deadline; t.Hook != nil {
+	plan = plan.WithDeadline(plan.Deadline, true)
+	if t.Hook != nil {
 		plan.graces = in.Time.Add(t.Hook.Global)
 		if !limit.IsZero() { // the last heartbeat comes before the limit
 			plan.graces = Later(plan.Deadline, Earlier(plan.graces, limit.Add(t.Hook.Heartbeat)))
@@ -60,9 +60,13 @@ func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
 	return plan
 }
 
-// WithDeadline returns the plan with another deadline: a lifecycle hook's heartbeat moves it.
-func (p Plan) WithDeadline(deadline time.Time) Plan {
+// WithDeadline returns the plan with another deadline: a lifecycle hook's heartbeat moves it. last is whether no
+// further heartbeat moves it.
+func (p Plan) WithDeadline(deadline time.Time, last bool) Plan {
 	p.Deadline, p.Until = deadline, deadline
+	if last {
+		p.graces = deadline
+	}
 	if !p.limit.IsZero() {
 		p.Until = Earlier(p.Until, p.limit)
 	}
@@ -117,6 +121,9 @@ func (p Policy) whyNot(in Interruption, t Target, deadline, now time.Time) (Resu
 				"which handles the instance: it has the tag %s", hook, tagNTH)
 		}
 	}
+	if t.Node != nil && in.Rehearsal && t.Node.isCordonedByUs() && !has(t.Node.Annotations, annotationRehearse) {
+		return Skipped, "the node is already cordoned for event " + t.Node.Annotations[annotationEvent]
+	}
 	if t.Node == nil {
 		switch {
 		case t.Instance != nil:
@@ -132,9 +139,45 @@ func (p Policy) whyNot(in Interruption, t Target, deadline, now time.Time) (Resu
 		if t.Instance != nil {
 			state = "the instance is " + t.Instance.State
 		}
-		return Expired, fmt.Sprintf("the deadline passed %s ago; %s", now.Sub(deadline).Round(time.Second), state)
+		reason := fmt.Sprintf("the deadline passed %s ago; %s", now.Sub(deadline).Round(time.Second), state)
+		if p.missed(in, t, deadline, now) {
+			return Missed, reason
+		}
+		return Expired, reason
 	}
 	return "", ""
+}
+
+// interruptedLate is how long after the deadline EC2 may still end an instance. One that runs longer was spared.
+const interruptedLate = time.Minute
+
+// missed reports whether an interruption of our own instance was not handled before the deadline: neither the node's
+// annotations nor the instance's tag show that any invocation worked on it.
+func (p Policy) missed(in Interruption, t Target, deadline, now time.Time) bool {
+	ours := t.Node != nil || t.Instance != nil && p.OtherClusterReason(*t.Instance) == ""
+	if !ours || in.Rehearsal || !in.Kind.EndsInstance() || errors.Is(t.InstanceErr, ErrNotFound) {
+		return false
+	}
+	if t.Instance != nil {
+		at, err := time.Parse(time.RFC3339, t.Instance.Tags[TagInterruptedAt])
+		spared := t.Instance.State == StateRunning && now.Sub(deadline) > interruptedLate
+		if spared || err == nil && !at.Before(in.Time.Truncate(time.Second)) {
+			return false
+		}
+	}
+	if t.Node == nil || has(t.Node.Annotations, annotationRehearse) {
+		return true
+	}
+	recorded, ok := t.Node.recordedDeadline()
+	return !ok || !recorded.After(in.Time)
+}
+
+// LatePlan is the plan for a missed interruption of an instance that is still running: each pod is evicted once, with its
+// own grace period, because the instance may stop at any moment.
+func (p Policy) LatePlan(now, limit time.Time) Plan {
+	plan := Plan{Drain: true, EvictOnce: true, policy: p, limit: limit,
+		Replace: Replacement{Action: ReplaceNone, Reason: "the deadline has passed"}}
+	return plan.WithDeadline(now.Add(eventRules[SpotHibernate].notice), true)
 }
 
 // OtherClusterReason returns why an instance is not a node of this cluster; empty if it is one.

@@ -58,12 +58,31 @@ func TestPlanResult(t *testing.T) {
 		{name: "in time"},
 		{name: "event from the future", now: -60},
 		{name: "replay", event: func(in *spot.Interruption) { in.Replayed = true }, want: spot.Expired, reason: "replay"},
-		{name: "at the deadline", now: 120, want: spot.Expired, reason: "passed 0s ago; the instance is running"},
+		{name: "at the deadline", now: 120, want: spot.Missed, reason: "passed 0s ago; the instance is running"},
 		{name: "one second before the deadline", now: 119},
 		{name: "after the deadline, instance unknown", now: 3600, target: func(t *spot.Target) { t.Instance = nil },
-			want: spot.Expired, reason: "unknown"},
+			want: spot.Missed, reason: "unknown"},
+		{name: "after the deadline, spared", now: 181, want: spot.Expired},
+		{name: "after the deadline, terminated", now: 181, target: func(t *spot.Target) { t.Instance.State = "terminated" },
+			want: spot.Missed},
+		{name: "after the deadline, tagged", now: 130, want: spot.Expired, target: func(t *spot.Target) {
+			t.Instance.Tags = map[string]string{spot.TagCluster: cluster, spot.TagInterruptedAt: eventTime.Format(time.RFC3339)}
+		}},
+		{name: "after the deadline, tagged for an earlier event", now: 130, want: spot.Missed, target: func(t *spot.Target) {
+			t.Instance.Tags = map[string]string{spot.TagCluster: cluster,
+				spot.TagInterruptedAt: eventTime.Add(-time.Minute).Format(time.RFC3339)}
+		}},
+		{name: "after the deadline, cordoned", now: 130, want: spot.Expired, target: func(t *spot.Target) {
+			n := spot.Cordon(*t.Node, warning(spot.SpotTerminate), spot.Plan{Deadline: after(120)})
+			t.Node = &n
+		}},
+		{name: "after the deadline, not found", now: 130, want: spot.Expired, target: func(t *spot.Target) {
+			t.Instance, t.InstanceErr = nil, spot.ErrNotFound
+		}},
+		{name: "after the deadline of a recommendation", now: 130, want: spot.Skipped,
+			event: func(in *spot.Interruption) { in.Kind = spot.Rebalance }},
 		{name: "after the deadline of a hibernation", event: func(in *spot.Interruption) { in.Kind = spot.SpotHibernate },
-			now: 20, want: spot.Expired},
+			now: 20, want: spot.Missed},
 		{name: "other cluster", target: func(t *spot.Target) { t.Node, t.Instance = nil, other },
 			want: spot.OtherCluster, reason: "other.example.com"},
 		{name: "not created by kOps", target: func(t *spot.Target) { t.Node, t.Instance = nil, &spot.Instance{ID: instance} },
@@ -138,15 +157,17 @@ func TestWithDeadline(t *testing.T) {
 	limit := eventTime.Add(10 * time.Minute)
 	plan := policy.Plan(in, target, eventTime, limit)
 	forPod := func(grace time.Duration) spot.PodPlan {
-		return plan.ForPod(spot.Pod{Name: "web", GracePeriod: grace}, eventTime, false)
+		return plan.ForPod(spot.Pod{Name: "web", GracePeriod: grace}, eventTime)
 	}
-	if at := forPod(30 * time.Second).ForceAt; !at.Equal(after(265)) {
-		t.Errorf("got force deletion after %s, want 265s", at.Sub(eventTime))
+	if at := forPod(30 * time.Second).ForceAt; !at.Equal(after(599)) { // heartbeats reach beyond the limit
+		t.Errorf("got force deletion after %s, want 599s", at.Sub(eventTime))
 	}
-	plan = plan.WithDeadline(eventTime.Add(7 * time.Minute))
-	if at := forPod(30 * time.Second).ForceAt; !at.Equal(after(385)) {
-		t.Errorf("got force deletion after %s, want 385s", at.Sub(eventTime))
+	stopped := plan.WithDeadline(eventTime.Add(7*time.Minute), true)
+	pod := spot.Pod{Name: "web", GracePeriod: 30 * time.Second}
+	if at := stopped.ForPod(pod, eventTime).ForceAt; !at.Equal(after(385)) {
+		t.Errorf("after the last heartbeat: got force deletion after %s, want 385s", at.Sub(eventTime))
 	}
+	plan = plan.WithDeadline(eventTime.Add(7*time.Minute), false)
 	// The last heartbeat, at the limit, moves the deadline to 15 minutes after the event.
 	for own, want := range map[time.Duration]time.Duration{
 		12 * time.Minute: 12 * time.Minute,
@@ -156,7 +177,7 @@ func TestWithDeadline(t *testing.T) {
 			t.Errorf("got grace period %s for %s, want %s", got, own, want)
 		}
 	}
-	if plan = plan.WithDeadline(eventTime.Add(time.Hour)); !plan.Until.Equal(limit) {
+	if plan = plan.WithDeadline(eventTime.Add(time.Hour), false); !plan.Until.Equal(limit) {
 		t.Errorf("got until %s, want %s", plan.Until, limit)
 	}
 }

@@ -23,7 +23,11 @@ type PodPlan struct {
 	GracePeriod time.Duration // PodEvict: the grace period of the eviction
 	ForceAt     time.Time     // PodEvict: when it is deleted if evictions are refused; zero for never
 	LatestAt    time.Time     // PodEvict: it is evicted after the other pods, but not later than this; zero for at once
+	NotBefore   time.Time     // PodEvict: it is not evicted earlier; zero for at once
 }
+
+// DisruptionReason is the reason of the condition DisruptionTarget that Cluster.Disrupt sets.
+const DisruptionReason = "SpotInterruption"
 
 // EvictionRequest is an eviction or deletion of a pod.
 type EvictionRequest struct {
@@ -44,29 +48,59 @@ const (
 	retryMost  = 2 * time.Second
 )
 
-// ForPod decides what to do about a pod. returned is whether the pod appeared after the cordon and its owner has
-// already lost a pod on this node to an eviction.
-func (p Plan) ForPod(pod Pod, now time.Time, returned bool) PodPlan {
-	skip := func(format string, args ...any) PodPlan {
-		return PodPlan{Action: PodSkip, Reason: fmt.Sprintf(format, args...)}
+// returnDelays are the delays before evicting a pod that was recreated here, by how many such pods of its owner have
+// been evicted. Without them, an owner that does not heed the cordon would lose pod after pod.
+var returnDelays = []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second}
+
+// ForReturned decides what to do about a pod that appeared after the cordon and whose owner has lost a pod on this
+// node. evicted is how many such pods of the owner have been evicted. After some, the pod stays until the force time;
+// where nothing stops the instance, it stays.
+func (p Plan) ForReturned(pod Pod, now time.Time, evicted int) PodPlan {
+	f := p.ForPod(pod, now)
+	if f.Action != PodEvict {
+		return f
 	}
+	owner := pod.Owner.Kind + " " + pod.Owner.Name
+	again, last := now, p.forceAt(pod)
+	if evicted < len(returnDelays) {
+		again = now.Add(returnDelays[evicted])
+	}
+	switch {
+	case p.NoDeadline || p.EvictOnce:
+		f.NotBefore = again
+	case again.Equal(now):
+		f.NotBefore = last
+	default:
+		f.NotBefore = Earlier(again, last)
+	}
+	if !f.NotBefore.After(now) {
+		return skipPod("%s keeps recreating it here", owner)
+	}
+	f.Reason = owner + " recreated it here: evicted again after a delay"
+	return f
+}
+
+func skipPod(format string, args ...any) PodPlan {
+	return PodPlan{Action: PodSkip, Reason: fmt.Sprintf(format, args...)}
+}
+
+// ForPod decides what to do about a pod.
+func (p Plan) ForPod(pod Pod, now time.Time) PodPlan {
 	order, annotated := p.policy.drainOrder(pod)
 	switch {
 	case pod.Finished:
-		return skip("already finished")
+		return skipPod("already finished")
 	case pod.Mirror:
-		return skip("static pod: only its kubelet can stop it")
+		return skipPod("static pod: only its kubelet can stop it")
 	case order == DrainNever && annotated:
-		return skip("annotation %s=%s", AnnotationDrain, DrainNever)
+		return skipPod("annotation %s=%s", AnnotationDrain, DrainNever)
 	case pod.Owner.Kind == "DaemonSet" && pod.ToleratesCordon:
-		return skip("DaemonSet pod that tolerates the cordon: it would be recreated here")
+		return skipPod("DaemonSet pod that tolerates the cordon: it would be recreated here")
 	case order == DrainNever:
-		return skip("DaemonSet pod: the policy is not to evict it")
+		return skipPod("DaemonSet pod: the policy is not to evict it")
 	case pod.Terminating:
 		return PodPlan{Action: PodWait,
 			Reason: "already terminating: another request could only shorten its grace period"}
-	case returned && pod.ToleratesCordon:
-		return skip("tolerates the cordon: %s %s recreated it here", pod.Owner.Kind, pod.Owner.Name)
 	}
 	f := PodPlan{Action: PodEvict, GracePeriod: p.grace(pod, now)}
 	if p.mayForce(pod) {
@@ -122,7 +156,7 @@ func (p Plan) Request(pod Pod, now time.Time, refusals int) EvictionRequest {
 	if p.mayForce(pod) && refusals > 0 && !now.Before(p.forceAt(pod)) {
 		r.Delete = true
 		// A request may be slightly late: the reserve still leaves the pod its full time.
-		if whole := p.forceGrace(pod); !now.Add(whole).After(p.Deadline) {
+		if whole := p.forceGrace(pod); !now.Add(whole).After(p.graces) {
 			r.GracePeriod = whole
 		}
 	}
@@ -130,8 +164,8 @@ func (p Plan) Request(pod Pod, now time.Time, refusals int) EvictionRequest {
 	return r
 }
 
-// NextAttempt returns when to retry a refused request. retryAfter is the server's Retry-After; 0 for none. It returns
-// false for never.
+// NextAttempt returns when to retry a refused request. retryAfter is the server's Retry-After; 0 for none. It is
+// honored up to retryMost: the server sends 10 s even where milliseconds would do. NextAttempt returns false for never.
 func (p Plan) NextAttempt(pod Pod, refused EvictionRequest, now time.Time, refusals int, retryAfter time.Duration) (
 	time.Time, bool) {
 	if p.EvictOnce {
@@ -140,7 +174,7 @@ func (p Plan) NextAttempt(pod Pod, refused EvictionRequest, now time.Time, refus
 	if retryAfter <= 0 {
 		retryAfter = min(retryFirst<<min(refusals-1, 10), retryMost)
 	}
-	next := now.Add(retryAfter)
+	next := now.Add(min(retryAfter, retryMost))
 	// Do not wait past the time for force deletion, whatever the Retry-After. Only a refused deletion is worth a pause.
 	force := Later(p.forceAt(pod), now)
 	if p.mayForce(pod) && (!refused.Delete || now.Before(force)) && next.After(force) {
@@ -164,9 +198,14 @@ func (p Plan) forceGrace(pod Pod) time.Duration {
 }
 
 // forceAt returns the last moment at which the pod can be deleted and still gets its grace period (up to
-// Policy.ForceGrace) before the reserve. If the invocation ends earlier, it is just before that.
+// Policy.ForceGrace) before the reserve. If the invocation ends earlier, it is just before that. Under a lifecycle
+// hook, it counts on heartbeats.
 func (p Plan) forceAt(pod Pod) time.Time {
-	return Earlier(p.Deadline.Add(-p.policy.Reserve-p.forceGrace(pod)), p.Until.Add(-time.Second))
+	at := p.graces.Add(-p.policy.Reserve - p.forceGrace(pod))
+	if !p.limit.IsZero() {
+		at = Earlier(at, p.limit.Add(-time.Second))
+	}
+	return at
 }
 
 // EvictionOrder sorts pods by when their requests are sent: pods with volumes first, because their volumes must be

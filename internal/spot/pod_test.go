@@ -16,11 +16,10 @@ func newPlan(kind spot.Kind) spot.Plan {
 
 func TestForPod(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		change   func(*spot.Pod)
-		returned bool
-		want     spot.PodAction
-		reason   string
+		name   string
+		change func(*spot.Pod)
+		want   spot.PodAction
+		reason string
 	}{
 		{name: "ReplicaSet", want: spot.PodEvict, reason: "ReplicaSet web"},
 		{name: "no controller", change: func(p *spot.Pod) { p.Owner = spot.Owner{} },
@@ -34,9 +33,6 @@ func TestForPod(t *testing.T) {
 		{name: "terminating, DaemonSet", change: func(p *spot.Pod) { p.Owner.Kind, p.Terminating = "DaemonSet", true },
 			want: spot.PodSkip},
 		{name: "tolerates the cordon", change: func(p *spot.Pod) { p.ToleratesCordon = true }, want: spot.PodEvict},
-		{name: "returned, tolerates the cordon", change: func(p *spot.Pod) { p.ToleratesCordon = true }, returned: true,
-			want: spot.PodSkip, reason: "recreated it here"},
-		{name: "returned, scheduled before the cordon", returned: true, want: spot.PodEvict},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pod := spot.Pod{Namespace: "default", Name: "web-1", GracePeriod: 30 * time.Second,
@@ -44,7 +40,7 @@ func TestForPod(t *testing.T) {
 			if c.change != nil {
 				c.change(&pod)
 			}
-			got := newPlan(spot.SpotTerminate).ForPod(pod, eventTime, c.returned)
+			got := newPlan(spot.SpotTerminate).ForPod(pod, eventTime)
 			if got.Action != c.want || got.Reason == "" || !strings.Contains(got.Reason, c.reason) {
 				t.Errorf("got %s, %q; want %s, %q", got.Action, got.Reason, c.want, c.reason)
 			}
@@ -107,6 +103,28 @@ func TestRequestBeforeLimit(t *testing.T) {
 	}
 }
 
+// TestForReturned: an owner that recreates its pods on the node loses them at growing intervals, and the last one at the
+// force time.
+func TestForReturned(t *testing.T) {
+	pod := spot.Pod{Name: "agent", GracePeriod: 30 * time.Second, Owner: spot.Owner{Kind: "ReplicaSet", Name: "agent", UID: "u"}}
+	for _, c := range []struct {
+		kind    spot.Kind // SpotTerminate if empty
+		now     float64   // seconds after the event
+		evicted int
+		want    float64 // seconds after the event; 0 to skip the pod
+	}{
+		{now: 3, evicted: 0, want: 5}, {now: 3, evicted: 1, want: 7}, {now: 3, evicted: 2, want: 11}, {now: 3, evicted: 3, want: 18},
+		{now: 3, evicted: 4, want: 85}, {now: 80, evicted: 3, want: 85}, {now: 85, evicted: 0}, {now: 90, evicted: 9},
+		{kind: spot.Rebalance, now: 3, evicted: 3, want: 18}, {kind: spot.Rebalance, now: 3, evicted: 4},
+		{kind: spot.SpotHibernate, now: 3, evicted: 4},
+	} {
+		got := newPlan(cmp.Or(c.kind, spot.SpotTerminate)).ForReturned(pod, after(c.now), c.evicted)
+		if want := after(c.want); c.want == 0 && got.Action != spot.PodSkip || c.want != 0 && !got.NotBefore.Equal(want) {
+			t.Errorf("%+v: got %s, not before %s", c, got.Action, got.NotBefore.Sub(eventTime))
+		}
+	}
+}
+
 func TestNextAttempt(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -122,8 +140,8 @@ func TestNextAttempt(t *testing.T) {
 		{name: "first", own: 30, now: 1, refusals: 1, want: 1.5},
 		{name: "second", own: 30, now: 1, refusals: 2, want: 2},
 		{name: "longest pause", own: 30, now: 1, refusals: 50, want: 3},
-		{name: "Retry-After", own: 30, now: 1, refusals: 1, retryAfter: 10, want: 11},
-		{name: "Retry-After up to the force deletion", own: 30, now: 80, refusals: 1, retryAfter: 10, want: 85},
+		{name: "Retry-After", own: 30, now: 1, refusals: 1, retryAfter: 10, want: 3},
+		{name: "Retry-After up to the force deletion", own: 30, now: 84, refusals: 1, retryAfter: 10, want: 85},
 		{name: "deletion refused", own: 30, now: 85, refusals: 9, deletion: true, want: 87},
 		{name: "eviction refused after the force deletion is due", own: 30, now: 85.01, refusals: 9, want: 85.01},
 		{name: "Retry-After after the force deletion is due", own: 30, now: 85.01, refusals: 1, retryAfter: 10,

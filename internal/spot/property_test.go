@@ -73,7 +73,7 @@ func TestPropertyNeverEvicted(t *testing.T) {
 	for range iterations {
 		plan, now := r.plan()
 		pod := r.pod()
-		got := plan.ForPod(pod, now, r.oneIn(2))
+		got := plan.ForPod(pod, now)
 		never := pod.Terminating || pod.Finished || pod.Mirror || pod.Owner.Kind == "DaemonSet"
 		if got.Action == spot.PodEvict && never || got.Reason == "" {
 			t.Fatalf("%+v: got %+v", pod, got)
@@ -90,7 +90,7 @@ func TestPropertyForceDeletion(t *testing.T) {
 	for range iterations {
 		plan, now := r.plan()
 		pod := r.pod()
-		podPlan := plan.ForPod(pod, now, false)
+		podPlan := plan.ForPod(pod, now)
 		if podPlan.Action != spot.PodEvict {
 			continue
 		}

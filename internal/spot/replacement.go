@@ -129,6 +129,8 @@ func (p Policy) replaceByGroup(t Target) Replacement {
 		return noReplacement("the name of group %s does not end with .%s, as kOps' groups do", g.Group, p.Cluster)
 	case strings.HasPrefix(g.LifecycleState, "Warmed:"):
 		return noReplacement("the instance is in the warm pool of group %s and runs no pods", g.Group)
+	case g.IsJoining():
+		return noReplacement("the instance is still joining group %s: %s", g.Group, g.LifecycleState)
 	case g.LifecycleState != "InService" && g.LifecycleState != "Standby":
 		return Replacement{Action: ReplaceAlready, Group: g.Group, Reason: "already leaving its group: " + g.LifecycleState}
 	case slices.Contains(g.Suspended, "Launch"):

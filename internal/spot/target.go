@@ -120,6 +120,11 @@ type Membership struct {
 	HooksErr       error    // why TerminateHooks is unknown
 }
 
+// IsJoining reports whether the instance is on its way into its group, or into Standby.
+func (m Membership) IsJoining() bool {
+	return strings.HasPrefix(m.LifecycleState, "Pending") || m.LifecycleState == "EnteringStandby"
+}
+
 // Pod is a pod on the interrupted node.
 type Pod struct {
 	Namespace, Name, UID string

@@ -77,6 +77,29 @@ func (c *Cluster) setDisruptedBy(p *clusterPod, by string) {
 	}
 }
 
+// Disrupt sets the reason of the condition DisruptionTarget.
+func (c *Cluster) Disrupt(ctx context.Context, p spot.Pod) (spot.Pod, error) {
+	after := p
+	err := c.request(ctx, "patch", "pods/status", p.ID(), func() error {
+		now := c.pods[p.ID()]
+		switch {
+		case now == nil:
+			return spot.ErrNotFound
+		case now.UID != p.UID:
+			return spot.ErrChanged
+		}
+		now.DisruptedBy = spot.DisruptionReason
+		now.Version = c.bump()
+		c.publish(now, false)
+		after = now.seen()
+		return nil
+	})
+	if err != nil {
+		return p, fmt.Errorf("disrupting pod %s: %w", p.ID(), err)
+	}
+	return after, nil
+}
+
 func (c *Cluster) Delete(ctx context.Context, p spot.Pod, grace time.Duration, exact bool) error {
 	err := c.request(ctx, "delete", "pods", p.ID(), func() error { return c.delete(p, grace, exact) })
 	if err != nil {

@@ -2,6 +2,8 @@ package spottest
 
 import (
 	"cmp"
+	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -130,6 +132,23 @@ func (c *Cluster) Pods() []Pod {
 		all = append(all, c.pods[id].copy())
 	}
 	return all
+}
+
+// ReadPod sends a list request.
+func (c *Cluster) ReadPod(ctx context.Context, p spot.Pod) (spot.Pod, error) {
+	found := p
+	err := c.request(ctx, "list", "pods", p.ID(), func() error {
+		now := c.pods[p.ID()]
+		if now == nil || now.UID != p.UID {
+			return spot.ErrNotFound
+		}
+		found = now.seen()
+		return nil
+	})
+	if err != nil {
+		return p, fmt.Errorf("reading pod %s: %w", p.ID(), err)
+	}
+	return found, nil
 }
 
 func (c *Cluster) podsOn(node string) []spot.Pod {

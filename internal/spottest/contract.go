@@ -82,6 +82,7 @@ func ClusterContract(t *testing.T, within func(t *testing.T, check func(*testing
 		{"a node change is retried after a conflict", nodeConflict},
 		{"changing a deleted node returns ErrNotFound", nodeGone},
 		{"pods are listed by node", podsAreListed},
+		{"a disrupted pod has the condition DisruptionTarget", disruptedPod},
 		{"an evicted pod gets its grace period and is followed until it is gone", evictedPodTerminates},
 		{"a process that does not exit is killed after the grace period", processIsKilled},
 		{"a grace period is rounded down to whole seconds", graceInSeconds},
@@ -254,6 +255,20 @@ func podsAreListed(t *testing.T, w World) {
 	if pods, err := PodsOn(t.Context(), w.Cluster(), "no-such-node"); err != nil || len(pods) != 0 {
 		t.Errorf("a missing node: got %+v, %v; want none", pods, err)
 	}
+}
+
+func disruptedPod(t *testing.T, w World) {
+	n := w.AddNode(t)
+	p := w.AddPod(t, PodSpec{Node: n.Name, Grace: 30 * time.Second})
+	after, err := w.Cluster().Disrupt(t.Context(), p)
+	if err != nil || after.UID != p.UID || after.Version == p.Version {
+		t.Fatalf("got %+v, %v", after, err)
+	}
+	listed(t, w, n.Name, p, func(p spot.Pod) bool { return p.DisruptedBy == spot.DisruptionReason && !p.Terminating })
+	stale := p
+	stale.UID = "00000000-0000-0000-0000-000000000000"
+	_, err = w.Cluster().Disrupt(t.Context(), stale)
+	wantError(t, "another pod's UID", err, spot.ErrChanged)
 }
 
 func evictedPodTerminates(t *testing.T, w World) {

@@ -47,7 +47,7 @@ func (p *page) essentials(e Explanation) {
 	out := e.Outcome
 	rows := [][]string{
 		{"cluster", out.Cluster},
-		{"node", out.Node + unless(out.Event.Instance, ", instance ", out.Node) + unless(e.Region, " in ", "")},
+		{"node", subject(out) + unless(out.Event.Instance, ", instance ", subject(out)) + unless(e.Region, " in ", "")},
 		{"event", fmt.Sprintf("%s: %s", out.Event.Kind, out.Event.Kind.Description())},
 	}
 	if out.Result == spot.Planned {

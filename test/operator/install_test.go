@@ -72,7 +72,7 @@ func installAndUninstall(t *testing.T) {
 		says    []string
 		written string
 	}{
-		{[]string{"--set", "Reserve=31s"}, []string{"Parameter Reserve failed to satisfy constraint: it is from 0s to 30s", set}, asked},
+		{[]string{"--set", "Reserve=31s"}, []string{"Parameter Reserve failed to satisfy constraint: must be between 0s and 30s", set}, asked},
 		{[]string{"--set", "Rebalance=drain"}, []string{"RebalanceRule: set it to ENABLED", set}, asked},
 		{[]string{"--set", "Mood=act"}, []string{"--set Mood: unknown parameter"}, ""},
 		{[]string{"--set", "Mode"}, []string{"--set Mode: use NAME=VALUE"}, ""},

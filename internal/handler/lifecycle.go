@@ -98,7 +98,7 @@ type hookUpdate struct {
 // is known to be ours, or after holdFirst.
 func (c *invocation) hold(ctx context.Context, result *spot.LifecycleResult, updates chan hookUpdate) error {
 	wait(ctx, c.instance.done, holdFirst)
-	if c.hook == nil || c.notOurs() {
+	if c.hook == nil || c.notOurs() || !c.mustAct() {
 		return nil
 	}
 	send := func(u hookUpdate) {

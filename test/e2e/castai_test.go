@@ -134,7 +134,7 @@ func TestCASTAIIsNotified(t *testing.T) {
 		got.At == nil || *out.Timings.LastEviction > *got.At {
 		t.Errorf("the last eviction was %v s after the event, the replacement: %+v", *out.Timings.LastEviction, got)
 	}
-	if asks, changes := operations(r.calls(m, 0)); changes != "" || len(r.podsOn(m.id)) != 0 {
+	if asks, changes := operations(r.calls(m, 0)); changes != "CreateTags" || len(r.podsOn(m.id)) != 0 {
 		t.Errorf("AWS got the reads %q and the writes %q; pods on the node: %v", asks, changes, r.podsOn(m.id))
 	}
 }
@@ -201,7 +201,7 @@ func TestCASTAIEventTypes(t *testing.T) {
 		}
 	}
 	for _, m := range []target{theirs, overridden} {
-		if _, changes := operations(r.calls(m, 0)); changes != "" {
+		if _, changes := operations(r.calls(m, 0)); changes == "" || strings.Contains(changes, "Detach") {
 			t.Errorf("AWS got the writes %q", changes)
 		}
 	}
@@ -282,7 +282,7 @@ func TestKarpenterNodeClaim(t *testing.T) {
 		t.Errorf("the NodeClaim was not deleted: %s, %v", body, err)
 	}
 	finalizers("null")
-	if _, changes := operations(r.aws.Calls()); changes != "" {
+	if _, changes := operations(r.aws.Calls()); strings.Contains(changes, "Detach") {
 		t.Errorf("AWS got the writes %q", changes)
 	}
 }

@@ -23,7 +23,7 @@ const (
 
 	cordons = "patch nodes"
 	evicts  = "create pods/eviction, patch nodes"
-	forces  = "create pods/eviction, delete pods, patch nodes"
+	forces  = "create pods/eviction, delete pods, patch nodes, patch pods/status"
 )
 
 // acts is the expected effect of an event on each node that it names. Each node has a pod that may be evicted and, if
@@ -48,9 +48,9 @@ var eventActions = []acts{
 	{sample: "spot-interruption-doc-arn", age: 105 * time.Second, guarded: true,
 		result: spot.Drained, aws: readsGroup, changes: "CreateTags, DetachInstances", writes: forces, cordoned: true},
 	{sample: "spot-interruption-stop", age: 105 * time.Second, guarded: true, result: spot.Drained, aws: readsInstance,
-		writes: forces, cordoned: true},
+		changes: "CreateTags", writes: forces, cordoned: true},
 	{sample: "spot-interruption-hibernate", age: 12 * time.Second, guarded: true,
-		result: spot.Incomplete, aws: readsInstance, writes: evicts, cordoned: true},
+		result: spot.Incomplete, aws: readsInstance, changes: "CreateTags", writes: evicts, cordoned: true},
 	{sample: "rebalance-recommendation", settings: "REBALANCE=cordon", guarded: true,
 		result: spot.Cordoned, aws: readsInstance, writes: cordons, cordoned: true, served: true},
 	{sample: "rebalance-recommendation", settings: "REBALANCE=drain", result: spot.Drained, aws: readsInstance,

@@ -77,7 +77,7 @@ func (r *fixture) send(s *fakelambda.Service, event []byte) <-chan fakelambda.Re
 	return ended
 }
 
-// operations returns the distinct reads of AWS, sorted, and the writes in order.
+// operations returns the distinct reads of AWS, sorted, and the writes, sorted.
 func operations(calls []spottest.AWSCall) (asks, changes string) {
 	var asked, changed []string
 	for _, c := range calls {
@@ -89,6 +89,7 @@ func operations(calls []spottest.AWSCall) (asks, changes string) {
 		}
 	}
 	slices.Sort(asked)
+	slices.Sort(changed) // tagging and the detach run in parallel
 	return strings.Join(slices.Compact(asked), ", "), strings.Join(changed, ", ")
 }
 
@@ -217,12 +218,9 @@ func TestReplacementByGroup(t *testing.T) {
 		if got.Action != c.action || !strings.Contains(got.Reason, c.why) {
 			t.Errorf("%s: %+v, want %s, because %q", name, got, c.action, c.why)
 		}
-		want := ""
-		if c.action == spot.ReplaceDetach {
-			want = "CreateTags, DetachInstances"
-		}
-		if _, changes := operations(r.calls(m, before)); changes != want {
-			t.Errorf("%s: AWS got the writes %q, want %q", name, changes, want)
+		want := c.action == spot.ReplaceDetach
+		if _, changes := operations(r.calls(m, before)); strings.HasSuffix(changes, "DetachInstances") != want {
+			t.Errorf("%s: AWS got the writes %q, want a detach %v", name, changes, want)
 		}
 		if wrote := r.writes(m.id, "web-"+m.id); wrote != "create pods/eviction, patch nodes" {
 			t.Errorf("%s: the handler did %q", name, wrote)
@@ -276,14 +274,16 @@ func TestGroupContention(t *testing.T) {
 	}
 }
 
-// TestGroupDeniesDetach: the tags stay and do not keep the next invocation from detaching the instance.
+// TestGroupDeniesDetach: the detach is retried until some seconds after the drain. The tags stay and do not keep the next
+// invocation from detaching the instance.
 func TestGroupDeniesDetach(t *testing.T) {
 	r := newFixture(t)
 	m := r.targets(1)[0]
 	s := r.service()
 	in := r.warning(spot.SpotTerminate, m.id, time.Second)
-	r.aws.Fail("DetachInstances", 1, spottest.Denied())
+	r.aws.Fail("DetachInstances", -1, spottest.Denied())
 	out := r.outcome(<-r.start(s, in), spot.Drained)
+	r.aws.Heal()
 	if out.Replacement.Action != spot.ReplaceNone ||
 		!strings.Contains(out.Replacement.Reason, "autoscaling:DetachInstances") {
 		t.Errorf("%+v", out.Replacement)
@@ -295,9 +295,8 @@ func TestGroupDeniesDetach(t *testing.T) {
 	if out = r.outcome(<-r.start(s, in), spot.Drained); out.Replacement.Action != spot.ReplaceDetach {
 		t.Errorf("%+v", out.Replacement)
 	}
-	if _, changes := operations(r.calls(m, 0)); changes != "CreateTags, DetachInstances, CreateTags, DetachInstances" ||
-		r.detached() != 1 {
-		t.Errorf("AWS got the writes %s", changes)
+	if n := r.detached(); n != 1 {
+		t.Errorf("%d detaches", n)
 	}
 }
 
@@ -307,7 +306,7 @@ func TestGroupResponseIsLost(t *testing.T) {
 	m := r.targets(1)[0]
 	r.aws.Fail("DetachInstances", 1, spottest.AnswerLost())
 	out := r.handle(r.warning(spot.SpotTerminate, m.id, time.Second), spot.Drained)
-	if out.Replacement.Action != spot.ReplaceAlready {
+	if out.Replacement.Action != spot.ReplaceDetach || out.Replacement.At == nil {
 		t.Errorf("%+v", out.Replacement)
 	}
 	if inst, _ := r.aws.Instance(m.id); inst.Tags[spot.TagDetached] != m.group {

@@ -389,8 +389,6 @@ func TestForbiddenAndExpired(t *testing.T) {
 	r := newFixture(t)
 	victim := r.node()
 	r.aws.Fail(spottest.AnyOperation, -1, spottest.Denied())
-	event := r.encode(r.warning(spot.SpotTerminate, victim, 0))
-
 	other, err := r.cp.ServiceAccountToken(t.Context(), r.namespace, "default", time.Hour)
 	must(t, err)
 	for name, c := range map[string]struct{ token, want string }{
@@ -400,7 +398,7 @@ func TestForbiddenAndExpired(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.env["KOPS_SPOT_LOGIN"] = "file:" + r.file(name, c.token)
-			said := r.failure(event)
+			said := r.failure(r.encode(r.warning(spot.SpotTerminate, victim, 105*time.Second)))
 			if !strings.Contains(said, c.want) || !strings.Contains(said, "reading node "+victim) {
 				t.Errorf("it does not say what to do: %s", said)
 			}
@@ -413,7 +411,7 @@ func TestForbiddenAndExpired(t *testing.T) {
 		})
 	}
 	r.env["KOPS_SPOT_LOGIN"] = "file:/nowhere"
-	if said := r.failure(event); !strings.Contains(said, "/nowhere") {
+	if said := r.failure(r.encode(r.warning(spot.SpotTerminate, victim, 105*time.Second))); !strings.Contains(said, "/nowhere") {
 		t.Errorf("%s", said)
 	}
 	r.nothingChanged(victim)

@@ -45,7 +45,7 @@ func (w *world) export(args ...string) map[string]string {
 		}
 	}
 	if files["mine.json"] != "mine" {
-		w.Error("the file of somebody else was overwritten")
+		w.Error("another file was overwritten")
 	}
 	delete(files, "mine.json")
 	return files
@@ -57,7 +57,7 @@ func onboardAndOffboard(t *testing.T) {
 	instance := w.cluster(cluster)
 	w.node(instance)
 	before, beforeInCluster := w.snapshot(), inCluster(t)
-	said := func(stderr, want string) {
+	contains := func(stderr, want string) {
 		t.Helper()
 		if !strings.Contains(stderr, want) {
 			t.Errorf("%q is missing in:\n%s", want, stderr)
@@ -69,9 +69,9 @@ func onboardAndOffboard(t *testing.T) {
 	if wrote := w.Written(); err == nil || len(wrote) > 0 {
 		t.Fatalf("without --yes, it wrote %q: %v", wrote, err)
 	}
-	said(stderr, "add --yes")
-	said(stderr, "+ create IAM user")
-	said(stderr, "cluster "+cluster+" in account "+w.account+", region "+region)
+	contains(stderr, "add --yes")
+	contains(stderr, "+ create IAM user")
+	contains(stderr, "cluster "+cluster+" in account "+w.account+", region "+region)
 
 	// --export writes only files.
 	files := w.export()
@@ -97,7 +97,7 @@ func onboardAndOffboard(t *testing.T) {
 	if wrote := w.Written(); err == nil || len(wrote) > 0 {
 		t.Errorf("subnets without security groups: %v, wrote %q", err, wrote)
 	}
-	said(stderr, "set both --subnets and --security-groups, or neither")
+	contains(stderr, "set both --subnets and --security-groups, or neither")
 
 	// The first run. The cluster has no authenticator, so the function authenticates with a token.
 	first := w.succeed("onboard", "--cluster", cluster, "--region", region)
@@ -192,7 +192,7 @@ func onboardAndOffboard(t *testing.T) {
 		w.Denies(func(action string, _ url.Values) bool { return action == "iam:CreateRole" })
 		_, stderr, err := w.command("onboard", "--yes")
 		if err == nil {
-			t.Fatal("it goes on")
+			t.Fatal("the command succeeded")
 		}
 		for _, want := range []string{"allow iam:CreateRole on role CastLambdaRoleForSpot", "kops-spot onboard --export-installer-policy", "run this again to continue"} {
 			if !strings.Contains(stderr, want) {
@@ -212,7 +212,7 @@ func (w *world) storesToken() {
 	}
 	in := must(cp().Client().CoreV1().Secrets("kube-system").Get(w.Context(), "kops-spot-token", metav1.GetOptions{}))
 	if string(in.Data["token"]) != login.Token || login.Token == "" {
-		w.Error("the token that is stored is not the cluster's")
+		w.Error("the stored token is not the cluster's")
 	}
 }
 

@@ -63,7 +63,7 @@ func TestTwoClusters(t *testing.T) {
 		t.Errorf("after A's offboarding, B's onboarding wrote %q", again)
 	}
 	w.offboard(otherCluster, nodeB)
-	w.unchanged("after both have gone", before)
+	w.unchanged("after both offboardings", before)
 }
 
 // TestOtherClusterNotReadable: the installer policy of one cluster does not allow access to another cluster's
@@ -79,7 +79,7 @@ func TestOtherClusterNotReadable(t *testing.T) {
 	})
 	w.onboard(otherCluster, nodeB, nil)
 	if own := of(w.snapshot(), "role "+iam.FunctionRoleName(otherCluster)); len(own) == 0 {
-		t.Error("B has no role of its own")
+		t.Error("B has no role")
 	}
 	w.offboard(otherCluster, nodeB)
 	if now := of(w.snapshot(), ofA()...); !slices.Equal(before, now) {
@@ -171,7 +171,7 @@ func TestSharedPolicyOfOtherUsers(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "all its permissions from cast-kops-"+otherCluster) || !strings.Contains(err.Error(), "--replace-shared-policy") {
 		t.Fatalf("not refused: %v", err)
 	}
-	w.unchanged("where it was refused", before)
+	w.unchanged("after the refusal", before)
 	w.onboard(cluster, node, func(want *onboard.Spec) { want.ReplaceShared = true })
 	p := must(w.run(cluster, node, nil).PlanRemoval(t.Context()))
 	kept := find(t, p.Changes, change.Leave, "CastKopsPolicyV2")
@@ -203,5 +203,5 @@ func TestGuidePoliciesRemoved(t *testing.T) {
 		t.Errorf("after removing the guide's policies:\n%s", difference(least, w.snapshot()))
 	}
 	w.onboard(cluster, node, nil)
-	w.unchanged("without the guide", least)
+	w.unchanged("without the guide's policies", least)
 }

@@ -68,8 +68,8 @@ func conflict(t *testing.T) {
 			if !strings.Contains(is["mapRoles"], "role/CastLambdaRoleForSpot") || !strings.Contains(is["mapUsers"], user.ARN) {
 				t.Errorf("our entry is missing in\n%s\n%s", is["mapRoles"], is["mapUsers"])
 			}
-			users, _ := said(t, is)["mapUsers"].([]any)
-			alice := said(t, theirs.Data)["mapUsers"].([]any)[0]
+			users, _ := parsed(t, is)["mapUsers"].([]any)
+			alice := parsed(t, theirs.Data)["mapUsers"].([]any)[0]
 			if name != "deleted" && (len(users) != 2 || !reflect.DeepEqual(users[0], alice) || !strings.Contains(is["mapUsers"], "# the admin") ||
 				is["mapAccounts"] != "[]") {
 				t.Errorf("their entry is missing in\n%s", is["mapUsers"])

@@ -56,14 +56,14 @@ func installAndUninstall(t *testing.T) {
 	}
 	said, stderr := w.mustRun(append([]string{"check", "--pre"}, installed()[1:]...)...)
 	transcript(t, "check-pre", stderr+said)
-	w.unchanged("after looks", before)
+	w.unchanged("after the checks", before)
 
 	// Without a terminal and --yes, nothing is changed, and the change set is deleted.
 	_, stderr, err = w.command(installed()...)
 	if err == nil || !strings.Contains(stderr, "add --yes") || !strings.Contains(stderr, "+ create Lambda Function") {
 		t.Errorf("without --yes: %v\n%s", err, stderr)
 	}
-	w.unchanged("without a yes", before)
+	w.unchanged("without --yes", before)
 
 	// Mistakes are rejected before anything is written; CloudFormation checks the parameters.
 	const set, asked = "if a parameter is wrong, set it with --set NAME=VALUE and run this again", "cloudformation:CreateChangeSet"
@@ -90,7 +90,7 @@ func installAndUninstall(t *testing.T) {
 			t.Errorf("%q: wrote %q, want %q", c.wrong, written, c.written)
 		}
 	}
-	w.unchanged("after what is wrong", before)
+	w.unchanged("after the mistakes", before)
 
 	files, stderr := w.exported()
 	const late = ":secret:cast-kops/" + cluster + "/token-AbCdEf"
@@ -164,7 +164,7 @@ func (w *world) readsItsToken() {
 		&secretsmanager.DescribeSecretInput{SecretId: aws.String(names.SecretName(cluster, "token"))}))
 	held := must(w.secrets().GetSecretValue(w.Context(), &secretsmanager.GetSecretValueInput{SecretId: secret.ARN}))
 	if !slices.ContainsFunc(secrets.all(), func(known string) bool { return len(known) > 100 && strings.Contains(*held.SecretString, known) }) {
-		w.Error("the token went past the proxy")
+		w.Error("the token did not pass the proxy")
 	}
 	stacks := must(cloudformation.NewFromConfig(w.direct).DescribeStacks(w.Context(),
 		&cloudformation.DescribeStacksInput{StackName: aws.String("cast-kops-prod-example-com-7405b025")}))
@@ -200,14 +200,14 @@ func handleEvent(t *testing.T, w *world) {
 		t.Error("the node is not cordoned")
 	}
 	if _, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{}); err == nil {
-		t.Error("the pod is still there")
+		t.Error("the pod still exists")
 	}
 	queues := sqs.NewFromConfig(w.direct)
 	url := must(queues.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String(names.QueueName(cluster, names.Outcomes))}))
 	for {
 		out := must(queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: url.QueueUrl, MaxNumberOfMessages: 10}))
 		if len(out.Messages) == 0 {
-			t.Fatal("there is no record of it")
+			t.Fatal("no outcome in the queue")
 		}
 		for _, m := range out.Messages {
 			var record struct {
@@ -266,7 +266,7 @@ func installInterrupted(t *testing.T) {
 	w.unchanged("after the interrupted install", whole)
 	w.quiet()
 	w.mustRun(uninstall...)
-	w.unchanged("after uninstall once more", before)
+	w.unchanged("after the second uninstall", before)
 }
 
 // interruptEachWrite runs a command repeatedly, each time losing the response to the next write of its plan. The error

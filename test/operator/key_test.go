@@ -190,7 +190,7 @@ func TestUsedKeyIsKept(t *testing.T) {
 	}
 	r := w.run(cluster, node, console)
 	if err := w.applyPlan(r, r.Plan); err == nil {
-		t.Fatal("it goes on")
+		t.Fatal("the rotation succeeded")
 	}
 	if err := r.AWS.KeyWorks(t.Context(), given); err != nil { // it is used
 		t.Fatal(err)

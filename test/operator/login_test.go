@@ -150,8 +150,8 @@ func versions(t *testing.T) string {
 	return strings.Join(all, "\n")
 }
 
-// said parses YAML texts, without the empty ones.
-func said(t *testing.T, texts map[string]string) map[string]any {
+// parsed returns the parsed YAML texts, without the empty ones.
+func parsed(t *testing.T, texts map[string]string) map[string]any {
 	t.Helper()
 	all := map[string]any{}
 	for key, text := range texts {
@@ -166,7 +166,7 @@ func said(t *testing.T, texts map[string]string) map[string]any {
 
 func sameTexts(t *testing.T, a, b map[string]string) bool {
 	t.Helper()
-	return reflect.DeepEqual(said(t, a), said(t, b))
+	return reflect.DeepEqual(parsed(t, a), parsed(t, b))
 }
 
 // data returns the data of a ConfigMap; nil if it does not exist.

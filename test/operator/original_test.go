@@ -50,7 +50,7 @@ func TestOriginalRemoval(t *testing.T) {
 	}
 	own := of(w.snapshot(), "role "+iam.FunctionRoleName(cluster), "user "+iam.UserName(cluster))
 	if len(own) == 0 {
-		t.Fatal("the original's role was taken over, and the original runs with it")
+		t.Fatal("the role of the original function was taken over")
 	}
 
 	p := must(r.PlanOriginal(t.Context()))

@@ -49,7 +49,7 @@ func rehearsals(t *testing.T, w *world) {
 				t.Errorf("%s%s", stdout, stderr)
 			}
 			if !isClean(t, node, "planned") {
-				t.Error("the pod was ended")
+				t.Error("the pod was evicted")
 			}
 			i, err := kopsaws.New(w.direct).Instance(t.Context(), node)
 			if err != nil || !maps.Equal(i.Tags, map[string]string{spot.TagCluster: cluster}) {
@@ -70,7 +70,7 @@ func rehearsals(t *testing.T, w *world) {
 				}
 			}
 			if isClean(t, node, "acted") {
-				t.Error("the pod is still there")
+				t.Error("the pod still exists")
 			}
 		}},
 		{"budgets are respected until the deadline (the event is backdated)", func(t *testing.T, w *world) {
@@ -87,7 +87,7 @@ func rehearsals(t *testing.T, w *world) {
 				t.Fatalf("%v: %+v", err, out)
 			}
 			if !isClean(t, node, "guarded") {
-				t.Error("a pod that a budget guards was ended by a rehearsal")
+				t.Error("a rehearsal deleted a pod despite its budget")
 			}
 		}},
 		{"no outcome: a checklist is shown", func(t *testing.T, w *world) {
@@ -159,7 +159,7 @@ func addPod(t *testing.T, node, name string, guarded bool) {
 			return
 		}
 	}
-	t.Fatal("the budget never saw its pod healthy")
+	t.Fatal("the budget did not count its pod as healthy")
 }
 
 // isClean checks that a node is restored, and reports whether the pod is still on it.

@@ -137,11 +137,12 @@ func Overdue(nodes []Node, instances map[string]Instance, now time.Time) (found 
 	return found
 }
 
-// due reports whether the deadline recorded by kops-spot passed long ago. The draining label is not enough: CAST AI's
-// components set it too.
+// due reports whether the deadline recorded by kops-spot passed long ago, for an event after which EC2 terminates the
+// instance. The draining label is not enough: CAST AI's components set it too.
 func (n Node) due(now time.Time) (since time.Time, due bool) {
 	since, ok := n.recordedDeadline()
-	return since, ok && n.isCordonedByUs() && n.instanceID() != "" && now.Sub(since) >= overdueAfter
+	terminates := n.appliedKind() == SpotTerminate && !has(n.Annotations, annotationRehearse)
+	return since, ok && terminates && n.isCordonedByUs() && n.instanceID() != "" && now.Sub(since) >= overdueAfter
 }
 
 // instanceID returns the ID of the node's instance; empty if unknown.

@@ -97,6 +97,9 @@ func TestOverdue(t *testing.T) {
 		"no deadline":        func(n *spot.Node) { delete(n.Annotations, "kops-spot.cast.ai/deadline") },
 		"no provider ID":     func(n *spot.Node) { n.ProviderID = "" },
 		"other cloud":        func(n *spot.Node) { n.ProviderID = "gce://project/zone/name" },
+		"rehearsal":          func(n *spot.Node) { n.Annotations["kops-spot.cast.ai/rehearsal"] = "true" },
+		"recommendation":     func(n *spot.Node) { n.Annotations["kops-spot.cast.ai/kind"] = string(spot.Rebalance) },
+		"lifecycle action":   func(n *spot.Node) { n.Annotations["kops-spot.cast.ai/kind"] = string(spot.LifecycleTerminate) },
 	} {
 		n := spot.Cordon(newNode(), warning(spot.SpotTerminate), spot.Plan{Deadline: deadline})
 		change(&n)

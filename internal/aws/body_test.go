@@ -21,7 +21,8 @@ func (c slowWrites) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// A response that begins before the end of the request is known to be sent is read completely.
+// TestResponseBeforeEndOfRequest: a response that begins before the end of the request is known to be sent is read
+// completely.
 func TestResponseBeforeEndOfRequest(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

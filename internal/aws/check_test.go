@@ -20,7 +20,8 @@ func described(next string, ids ...string) string {
 	return "<R><reservationSet>" + b.String() + "</reservationSet><nextToken>" + next + "</nextToken></R>"
 }
 
-// A page may be short or empty without being the last, and no call has more IDs than EC2 allows.
+// TestInstancesOfManyIDs: a page may be short or empty without being the last, and no call has more IDs than EC2
+// allows.
 func TestInstancesOfManyIDs(t *testing.T) {
 	c, r := recorded(t, described("two"), described("three", "i-00000001"), described("", "i-00000002"),
 		described("", "i-00000003"))
@@ -66,7 +67,7 @@ func TestInstanceHibernation(t *testing.T) {
 	}
 }
 
-// The check sends a minimal request to both services and reports which of them denies it.
+// TestReadable: the check sends a minimal request to both services and reports which of them denies it.
 func TestReadable(t *testing.T) {
 	const groups = `<R><DescribeAutoScalingGroupsResult/></R>`
 	c, r := recorded(t, described(""), groups)

@@ -171,7 +171,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// An attempt without a response is limited in time and worth a retry: it is not the caller's deadline.
+// TestBlackHole: an attempt without a response is limited in time and worth a retry: it is not the caller's deadline.
 func TestBlackHole(t *testing.T) {
 	var attempts atomic.Int32
 	hole := func(_ http.ResponseWriter, r *http.Request) {
@@ -200,7 +200,7 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// The calls of a Cloud are exactly those in Operations, once each.
+// TestOperations: the calls of a Cloud are exactly those in Operations, once each.
 func TestOperations(t *testing.T) {
 	answers := map[string]string{
 		"DescribeInstances": `<DescribeInstancesResponse><reservationSet><item><instancesSet><item><instanceId>` + id +

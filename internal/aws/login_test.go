@@ -11,8 +11,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// A value that is a JSON object contains named texts. Any other value is the text itself. Errors never contain the
-// value.
+// TestStoredValues: a value that is a JSON object contains named texts. Any other value is the text itself. Errors
+// never contain the value.
 func TestStoredValues(t *testing.T) {
 	for _, c := range []struct{ stored, key, want string }{ // want is empty for a permanent error
 		{`"SecretString":"a-token"`, "token", "a-token"},

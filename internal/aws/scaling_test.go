@@ -54,7 +54,8 @@ func TestHook(t *testing.T) {
 	}
 }
 
-// The request identifies the action and has no empty parameters: AWS rejects an empty token.
+// TestLifecycleActionParameters: the request identifies the action and has no empty parameters: AWS rejects an empty
+// token.
 func TestLifecycleActionParameters(t *testing.T) {
 	for _, tt := range []struct {
 		action spot.Action

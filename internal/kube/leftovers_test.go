@@ -80,7 +80,7 @@ func TestDeleteNodeResponses(t *testing.T) {
 	}
 }
 
-// TestDeleteClaim: the claim is deleted in the version that the server supports. A missing claim and a missing CRD
+// TestDeleteNodeClaim: the claim is deleted in the version that the server supports. A missing claim and a missing CRD
 // differ.
 func TestDeleteNodeClaim(t *testing.T) {
 	gone := `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404,"message":"nodeclaims.karpenter.sh \"c\" not found","details":{"name":"c","group":"karpenter.sh","kind":"nodeclaims"}}`

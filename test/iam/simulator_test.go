@@ -21,7 +21,7 @@ type request struct {
 	Facts          facts    `json:"facts,omitempty"`
 }
 
-// Facts are the values of condition keys. simulate.mjs leaves out the keys that AWS does not document for the action
+// facts are the values of condition keys. simulate.mjs leaves out the keys that AWS does not document for the action
 // and resource type.
 type facts map[string]any
 

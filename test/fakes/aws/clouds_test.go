@@ -115,8 +115,8 @@ func methods(w *world) map[string]func(context.Context) error {
 	}
 }
 
-// Every fault has the same meaning for every method and costs one call, because only the handler retries. Both clouds
-// make the same calls.
+// TestFaultsAndCalls: every fault has the same meaning for every method and costs one call, because only the handler
+// retries. Both clouds make the same calls.
 func TestFaultsAndCalls(t *testing.T) {
 	faults := map[string]struct {
 		fault spottest.Fault
@@ -166,7 +166,7 @@ func TestFaultsAndCalls(t *testing.T) {
 	}
 }
 
-// Unknown actions and parameters are errors.
+// TestUnknownRequests: unknown actions and parameters are errors.
 func TestUnknownRequests(t *testing.T) {
 	a, w := model()
 	e, ctx := ec2.NewFromConfig(serve(t, a)), t.Context()

@@ -27,7 +27,6 @@ type console struct {
 	yes    bool   // do not ask for confirmation
 }
 
-// The output formats.
 const (
 	asText = "text"
 	asJSON = "json"

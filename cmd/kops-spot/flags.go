@@ -78,7 +78,6 @@ func seeHelp(cmd *cobra.Command, err error) error {
 	return fmt.Errorf("%w\nSee '%s --help' for usage", err, cmd.CommandPath())
 }
 
-// The arguments of commands.
 var (
 	noArgs = withUsage(cobra.NoArgs)
 	oneArg = withUsage(cobra.ExactArgs(1))

@@ -108,49 +108,23 @@ func (c Checks) Check(ctx context.Context) (change.Findings, error) {
 // checkRules checks the rules and their states, targets and permissions. The advice restores the template's resources
 // with the AWS CLI, because CloudFormation does not notice when somebody changes them.
 func (c *checker) checkRules(ctx context.Context) error {
-	var policy string
-	var policyErr error
+	policy, policyErr := "", error(nil)
 	if c.function != nil {
 		policy, policyErr = c.AWS.FunctionPolicy(ctx, c.name)
 	}
 	var off []string
-	function, region := c.Values.FunctionARN(), c.Values.Region
 	for _, e := range c.Template.Events {
-		name, state := iam.RuleName(c.Values.Cluster, e.Name), c.parameters[e.Switch]
-		if value := c.Template.Defaults[e.Switch]; state == "" && value != nil {
-			state = *value
-		}
-		rule, err := c.AWS.Rule(ctx, name)
-		switch {
-		case err != nil:
+		rule, err := c.AWS.Rule(ctx, iam.RuleName(c.Values.Cluster, e.Name))
+		if err != nil {
 			return err
-		case rule == nil && state != disabled:
-			c.fail(Rule, "create it with "+reinstall, "rule %s does not exist", name)
-			continue
-		case rule == nil:
-			continue
-		case !e.Schedule && !awsadmin.SameDocument(rule.Pattern, pattern(e)):
-			c.fail(Rule, fmt.Sprintf("aws events put-rule --name %s --region %s --state %s --event-pattern '%s'",
-				name, region, cmp.Or(state, "ENABLED"), pattern(e)),
-				"the pattern of rule %s differs from the template's: %s", name, rule.Pattern)
 		}
-		switch {
-		case rule.Enabled:
-		case state != disabled:
-			c.fail(State, "aws events enable-rule --name "+name+" --region "+region, "rule %s is disabled", name)
-		default:
+		if c.checkRule(e, rule) {
 			off = append(off, e.Name)
 		}
-		if !slices.ContainsFunc(rule.Targets, func(t awsadmin.Target) bool { return t.ARN == function }) {
-			c.fail(Target, fmt.Sprintf(`aws events put-targets --rule %s --region %s --targets '[{"Id": "%s", "Arn": "%s", `+
-				`"RetryPolicy": {"MaximumEventAgeInSeconds": %d}, "DeadLetterConfig": {"Arn": "%s"}}]'`,
-				name, region, e.TargetID, function, e.Age, c.Values.QueueARN("undelivered")),
-				"rule %s does not target the function", name)
-		}
-		if c.function != nil && policyErr == nil && !allows(policy, rule.ARN) {
+		if rule != nil && c.function != nil && policyErr == nil && !allows(policy, rule.ARN) {
 			c.fail(Permission, "aws lambda add-permission --function-name "+c.name+" --statement-id "+e.Name+
-				" --action lambda:InvokeFunction --principal events.amazonaws.com --source-arn "+rule.ARN+" --region "+region,
-				"rule %s is not allowed to invoke the function", name)
+				" --action lambda:InvokeFunction --principal events.amazonaws.com --source-arn "+rule.ARN+" --region "+
+				c.Values.Region, "rule %s is not allowed to invoke the function", rule.Name)
 		}
 	}
 	c.pass(Rule, "all %d rules exist and match the template", len(c.Template.Events))
@@ -163,7 +137,7 @@ func (c *checker) checkRules(ctx context.Context) error {
 	default:
 		c.pass(State, "enabled")
 	}
-	c.pass(Target, "all rules target %s", function)
+	c.pass(Target, "all rules target %s", c.Values.FunctionARN())
 	switch {
 	case c.function == nil:
 		c.skipped(Permission, Function)
@@ -175,6 +149,36 @@ func (c *checker) checkRules(ctx context.Context) error {
 		return cmp.Compare(slices.Index(order, a.Name), slices.Index(order, b.Name))
 	})
 	return policyErr
+}
+
+// checkRule checks one rule, which is nil if it does not exist. It reports whether the rule is disabled by a parameter.
+func (c *checker) checkRule(e install.Event, rule *awsadmin.Rule) (off bool) {
+	name, state := iam.RuleName(c.Values.Cluster, e.Name), c.parameters[e.Switch]
+	if value := c.Template.Defaults[e.Switch]; state == "" && value != nil {
+		state = *value
+	}
+	function, region := c.Values.FunctionARN(), c.Values.Region
+	if rule == nil {
+		if state != disabled {
+			c.fail(Rule, "create it with "+reinstall, "rule %s does not exist", name)
+		}
+		return false
+	}
+	if !e.Schedule && !awsadmin.SameDocument(rule.Pattern, pattern(e)) {
+		c.fail(Rule, fmt.Sprintf("aws events put-rule --name %s --region %s --state %s --event-pattern '%s'",
+			name, region, cmp.Or(state, "ENABLED"), pattern(e)),
+			"the pattern of rule %s differs from the template's: %s", name, rule.Pattern)
+	}
+	if !rule.Enabled && state != disabled {
+		c.fail(State, "aws events enable-rule --name "+name+" --region "+region, "rule %s is disabled", name)
+	}
+	if !slices.ContainsFunc(rule.Targets, func(t awsadmin.Target) bool { return t.ARN == function }) {
+		c.fail(Target, fmt.Sprintf(`aws events put-targets --rule %s --region %s --targets '[{"Id": "%s", "Arn": "%s", `+
+			`"RetryPolicy": {"MaximumEventAgeInSeconds": %d}, "DeadLetterConfig": {"Arn": "%s"}}]'`,
+			name, region, e.TargetID, function, e.Age, c.Values.QueueARN("undelivered")),
+			"rule %s does not target the function", name)
+	}
+	return !rule.Enabled && state == disabled
 }
 
 // pattern returns the template's event pattern as JSON.

@@ -137,12 +137,12 @@ func TestNotReady(t *testing.T) {
 	}{
 		"rejected credentials": {
 			disturb: func(w *checkWorld) {
-				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.PossiblyTransient(refused)})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Permanent(refused)})
 			},
 			failed: []string{"authentication", "rbac", "overdue instances"}, detail: "the token expired", advice: "KOPS_SPOT_SERVER"},
 		"no permission to read nodes": {
 			disturb: func(w *checkWorld) {
-				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.PossiblyTransient(forbidden)})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: spot.Permanent(forbidden)})
 				w.cluster.Forbid("get", "nodes")
 			},
 			failed: []string{"rbac: get nodes"}, detail: "finding the node by its name is not allowed", advice: "apply deploy/rbac.yaml"},
@@ -233,7 +233,7 @@ func (d noReviews) Allowed(ctx context.Context, verb, group, resource, subresour
 func TestTransientFailures(t *testing.T) {
 	inCheckWorld(t, func(w *checkWorld) {
 		w.aws.Fail("DescribeInstances", 2, spottest.Throttled())
-		w.cluster.Disturb(spottest.Disturbance{Times: 3, Err: spot.PossiblyTransient(errors.New("rejected the credential (401)"))})
+		w.cluster.Disturb(spottest.Disturbance{Times: 3, Err: spot.Permanent(errors.New("rejected the credential (401)"))})
 		w.run(Ready)
 	})
 }

@@ -85,7 +85,7 @@ func New(o Options) *Client {
 // provisioner.cast.ai/override-provider-id.
 //
 // It makes one attempt of at most 5 s, and a second one if the key is rejected and has been replaced. The caller retries
-// all errors except spot.ErrPermanent; a rejected key (401, 403) is spot.PossiblyTransient. An error may have a method
+// its errors; spot.ErrPermanent marks those for which no retry is expected to help. An error may have a method
 // `RetryAfter() time.Duration`: do not retry sooner.
 //
 // The status line decides: after a success, the rest of the response does not matter.
@@ -117,7 +117,7 @@ func (c *Client) Notify(ctx context.Context, what, nodeID, providerID string) er
 	}
 	fresh, err := c.key.current(ctx, key)
 	if err != nil {
-		return spot.PossiblyTransient(fmt.Errorf("%w; and %w", c.errorOf(reply, doing), err))
+		return spot.Permanent(fmt.Errorf("%w; and %w", c.errorOf(reply, doing), err))
 	}
 	if fresh != key {
 		if reply, err = c.post(ctx, fresh, body); err != nil {

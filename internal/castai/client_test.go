@@ -3,7 +3,6 @@ package castai
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -70,18 +69,13 @@ func interrupted(t *testing.T, c *Client) error {
 type class string
 
 const (
-	again    class = "worth a retry"
-	doubtful class = "doubtful"
-	final    class = "final"
+	again class = "worth a retry"
+	final class = "final"
 )
 
-// classOf returns the class of an error: whether the caller should retry. It compares types, because spot does not
-// export how it distinguishes them.
+// classOf returns the class of an error: whether a retry is expected to help.
 func classOf(err error) class {
-	switch {
-	case fmt.Sprintf("%T", err) == fmt.Sprintf("%T", spot.PossiblyTransient(nil)):
-		return doubtful
-	case errors.Is(err, spot.ErrPermanent):
+	if errors.Is(err, spot.ErrPermanent) {
 		return final
 	}
 	return again

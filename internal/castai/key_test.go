@@ -50,7 +50,7 @@ func TestRefusedKey(t *testing.T) {
 		key, read := inTurn(secret)
 		c := optioned(t, Options{URL: url, Key: key})
 		for n := int32(1); n <= 3; n++ {
-			expect(t, interrupted(t, c), doubtful, "notifying CAST AI that "+providerID+" is interrupted", want)
+			expect(t, interrupted(t, c), final, "notifying CAST AI that "+providerID+" is interrupted", want)
 			if asked.Load() != n || read.Load() != n+1 {
 				t.Errorf("after call %d: %d requests and %d reads of the key", n, asked.Load(), read.Load())
 			}
@@ -62,7 +62,7 @@ func TestRefusedKey(t *testing.T) {
 func TestTwoRefusedKeys(t *testing.T) {
 	url, asked := serve(t, accepting("another", 401))
 	key, _ := inTurn("old", secret, "third")
-	expect(t, interrupted(t, optioned(t, Options{URL: url, Key: key})), doubtful, "401 (not with [redacted])")
+	expect(t, interrupted(t, optioned(t, Options{URL: url, Key: key})), final, "401 (not with [redacted])")
 	if asked.Load() != 2 {
 		t.Errorf("%d requests", asked.Load())
 	}
@@ -113,7 +113,7 @@ func TestUnreadableKey(t *testing.T) {
 		}
 		return "", errors.New("Throttling")
 	}})
-	expect(t, interrupted(t, c), doubtful, "the API key is not valid",
+	expect(t, interrupted(t, c), final, "the API key is not valid",
 		"; and reading the API key of CAST AI: Throttling")
 }
 

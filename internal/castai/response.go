@@ -54,10 +54,10 @@ func (c *Client) errorOf(r response, doing string) error {
 	case success(r.code):
 		return nil
 	case r.code == http.StatusUnauthorized:
-		return spot.PossiblyTransient(fmt.Errorf("%s: the API key is not valid: "+
+		return spot.Permanent(fmt.Errorf("%s: the API key is not valid: "+
 			"create a new one in CAST AI's console and replace the old one", says))
 	case r.code == http.StatusForbidden:
-		return spot.PossiblyTransient(fmt.Errorf("%s: the API key is not authorized: "+
+		return spot.Permanent(fmt.Errorf("%s: the API key is not authorized: "+
 			"use a key with full access, of the organization that cluster %s belongs to", says, c.clusterID))
 	case r.code == http.StatusNotFound:
 		return spot.Permanent(fmt.Errorf("%s: cluster %s not found: copy its ID from the URL of the cluster's page in CAST AI's console, "+

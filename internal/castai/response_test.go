@@ -146,7 +146,7 @@ func TestKeyIsRedacted(t *testing.T) {
 			})
 			t.Run(name, func(t *testing.T) {
 				err := interrupted(t, clientOf(t, url))
-				expect(t, err, map[int]class{400: final, 401: doubtful, 503: again}[code], "no: ", "[re")
+				expect(t, err, map[int]class{400: final, 401: final, 503: again}[code], "no: ", "[re")
 			})
 		}
 	}

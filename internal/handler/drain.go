@@ -455,10 +455,14 @@ func (d *podDrain) send(ctx context.Context, p spot.Pod, r spot.EvictionRequest)
 	if r.Delete {
 		send = d.inv.Cluster.Delete
 		disrupting, cancel := context.WithTimeout(ctx, disruptLimit)
-		if after, err := d.inv.Cluster.Disrupt(disrupting, p); err == nil { // best effort: the deletion matters more
+		after, err := d.inv.Cluster.Disrupt(disrupting, p)
+		cancel()
+		switch { // best effort: the deletion matters more
+		case err == nil && after.Terminating: // somebody else was faster: a deletion would shorten its grace period
+			return evictionResponse{pod: p, request: r, at: time.Now(), readOnly: true}
+		case err == nil:
 			p = after
 		}
-		cancel()
 	}
 	err := send(ctx, p, r.GracePeriod, r.Exact)
 	return evictionResponse{pod: p, request: r, err: err, at: time.Now()}

@@ -380,8 +380,9 @@ func TestTerminatedInstance(t *testing.T) {
 	})
 }
 
-func TestPossiblyTransientErrors(t *testing.T) {
-	err := spot.PossiblyTransient(errors.New("401"))
+// TestRejectedOnce: a credential or request that is rejected for three seconds costs a few seconds.
+func TestRejectedOnce(t *testing.T) {
+	err := spot.Permanent(errors.New("401"))
 	for name, d := range map[string]spottest.Disturbance{
 		"get node":   {Verb: "get", Resource: "nodes", Err: err},
 		"patch node": {Verb: "patch", Resource: "nodes", Err: err},

@@ -80,8 +80,7 @@ func (c *invocation) readHook(ctx context.Context) error {
 		switch {
 		case err == nil:
 			c.hook = &h
-		case errors.Is(err, spot.ErrNotFound),
-			errors.Is(err, spot.ErrPermanent) && !errors.Is(err, spot.ErrPossiblyTransient):
+		case errors.Is(err, spot.ErrNotFound), errors.Is(err, spot.ErrPermanent):
 			return nil
 		}
 		return err

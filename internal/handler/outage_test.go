@@ -386,3 +386,26 @@ func TestLifecycleOutages(t *testing.T) {
 		})
 	}
 }
+
+// deletedMeanwhile lets somebody else delete the pod just before its condition is set.
+type deletedMeanwhile struct{ *spottest.Cluster }
+
+func (c deletedMeanwhile) Disrupt(ctx context.Context, p spot.Pod) (spot.Pod, error) {
+	if err := c.Cluster.Delete(ctx, p, p.GracePeriod, false); err != nil {
+		return p, err
+	}
+	return c.Cluster.Disrupt(ctx, p)
+}
+
+// TestDeletedBeforeForceDelete: inWorld checks that the force deletion does not shorten the other grace period.
+func TestDeletedBeforeForceDelete(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handler.Cluster = deletedMeanwhile{w.cluster}
+		w.pod("db-0", grace(2*time.Minute), notRecreated)
+		w.budget("db", 1)
+		w.handle(spot.Drained)
+		if n := w.cluster.Count("delete", "pods"); n != 1 {
+			w.Errorf("got %d deletions, want the other one", n)
+		}
+	})
+}

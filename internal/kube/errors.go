@@ -25,7 +25,7 @@ func translate(err error, doing string) error {
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
 	case apierrors.IsForbidden(err) && !isWebhook(err):
-		return spot.PossiblyTransient(fmt.Errorf("%s: the credential is valid but not authorized (403): "+
+		return spot.Permanent(fmt.Errorf("%s: the credential is valid but not authorized (403): "+
 			"apply deploy/rbac.yaml and authenticate as a subject that it binds: %w", doing, err))
 	case isCertificate(err):
 		return spot.Permanent(fmt.Errorf("%s: the API server's certificate is not trusted: "+

@@ -56,7 +56,6 @@ type iamToken struct {
 
 	explaining  sync.Mutex // never held together with mu: requests must not wait for AWS
 	explained   string
-	certain     bool
 	explainedAt time.Time
 }
 
@@ -98,34 +97,33 @@ func (t *iamToken) mint(ctx context.Context) (string, error) {
 
 // explain finds the cause of a 401: an invalid key, an unmapped role, a wrong cluster ID or a wrong clock. It calls AWS at
 // most once a minute, for one request: others get a shorter explanation.
-func (t *iamToken) explain(ctx context.Context, _ string, skew time.Duration) (why string, certain bool) {
-	if why, certain = clockSkewOr(skew, ""); certain {
-		return why, certain
+func (t *iamToken) explain(ctx context.Context, _ string, skew time.Duration) string {
+	if why := clockSkewOr(skew, ""); why != "" {
+		return why
 	}
 	sent := fmt.Sprintf("it was sent with cluster ID %q", t.ClusterID)
 	if !t.explaining.TryLock() {
-		return sent, false
+		return sent
 	}
 	defer t.explaining.Unlock()
 	if t.explained != "" && time.Since(t.explainedAt) < iamRenewRejected {
-		return t.explained, t.certain
+		return t.explained
 	}
 	ctx, cancel := context.WithTimeout(ctx, whoAmILimit)
 	defer cancel()
 	arn, err := t.WhoAmI(ctx)
 	switch {
 	case errors.Is(err, spot.ErrPermanent):
-		t.explained, t.certain = fmt.Sprintf("AWS rejects it, too: %v", err), true
+		t.explained = fmt.Sprintf("AWS rejects it, too: %v", err)
 	case err != nil:
-		t.explained, t.certain = fmt.Sprintf("%s; reading its identity from AWS failed: %v", sent, err), false
+		t.explained = fmt.Sprintf("%s; reading its identity from AWS failed: %v", sent, err)
 	default:
-		t.certain = false
 		t.explained = fmt.Sprintf("it belongs to %s and was sent with cluster ID %q: the cluster does not know one of the two; "+
 			"map %s to the group cast:spot-handler in the cluster's authenticator, or set KOPS_SPOT_LOGIN=iam:<the authenticator's cluster ID>",
 			arn, t.ClusterID, mappable(arn))
 	}
 	t.explainedAt = wallClock()
-	return t.explained, t.certain
+	return t.explained
 }
 
 // mappable returns the ARN to map in the authenticator: for a role session, the role's ARN without its path.

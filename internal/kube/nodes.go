@@ -260,7 +260,7 @@ func (c *Cluster) DeleteNodeClaim(ctx context.Context, name string) (err error) 
 		}
 	}
 	if apierrors.IsForbidden(err) && !isWebhook(err) {
-		return spot.PossiblyTransient(fmt.Errorf("%s: the credential is valid but not authorized (403): "+
+		return spot.Permanent(fmt.Errorf("%s: the credential is valid but not authorized (403): "+
 			"apply deploy/rbac-karpenter.yaml: %w", doing, err))
 	}
 	return translate(err, doing)

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -109,8 +110,12 @@ func (c *Cluster) Disrupt(ctx context.Context, p spot.Pod) (spot.Pod, error) {
 	var after corev1.Pod
 	request := c.client.Patch(types.StrategicMergePatchType).Namespace(p.Namespace).Resource("pods").Name(p.Name)
 	err = do(ctx, writeLimit, request.SubResource("status").Param("fieldManager", reporter).Body(patch), &after)
-	if err != nil {
-		return p, refusal(err, "setting the condition DisruptionTarget of pod "+p.ID())
+	doing := "setting the condition DisruptionTarget of pod " + p.ID()
+	switch {
+	case apierrors.IsInvalid(err): // another UID
+		return p, fmt.Errorf("%s: %w: %w", doing, spot.ErrChanged, err)
+	case err != nil:
+		return p, refusal(err, doing)
 	}
 	return podOf(&after), nil
 }

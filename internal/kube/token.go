@@ -71,10 +71,10 @@ func (s *storedToken) token(ctx context.Context, rejected string) (string, error
 	return value, nil
 }
 
-func (s *storedToken) explain(_ context.Context, token string, skew time.Duration) (why string, certain bool) {
+func (s *storedToken) explain(_ context.Context, token string, skew time.Duration) string {
 	if expiry, ok := expiryOf(token); ok && time.Now().After(expiry) {
 		return fmt.Sprintf("the token expired on %s: create a new one and store it where KOPS_SPOT_LOGIN points",
-			expiry.UTC().Format(time.RFC1123)), true
+			expiry.UTC().Format(time.RFC1123))
 	}
 	return clockSkewOr(skew, "the token belongs to another cluster, or its ServiceAccount or Secret was deleted: "+
 		"create a new one and store it where KOPS_SPOT_LOGIN points")
@@ -129,7 +129,7 @@ func login(e Endpoint, t tokens, userAgent string) *rest.Config {
 type tokens interface {
 	// token returns the token to send, and a new one, if possible, when it is rejected.
 	token(ctx context.Context, rejected string) (string, error)
-	// explain returns the likely cause of a 401, with what to do, and whether it is certain. skew is how far our clock is
+	// explain returns the likely cause of a 401, with what to do. skew is how far our clock is
 	// ahead of the server's; zero if unknown.
-	explain(ctx context.Context, token string, skew time.Duration) (why string, certain bool)
+	explain(ctx context.Context, token string, skew time.Duration) string
 }

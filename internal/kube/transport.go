@@ -203,26 +203,20 @@ func isUnauthorized(resp *http.Response) bool {
 	return err != nil || !bytes.Contains(body, []byte(webhookPrefix))
 }
 
-// unauthorized returns the error for a 401. Unless the cause is certain, it may be transient: AWS may throttle the
-// authenticator when many nodes are interrupted at once.
-func unauthorized(why string, certain bool) error {
-	err := fmt.Errorf("the API server rejected the credential (401): %s", why)
-	if certain {
-		return spot.Permanent(err)
-	}
-	return spot.PossiblyTransient(err)
+func unauthorized(why string) error {
+	return spot.Permanent(fmt.Errorf("the API server rejected the credential (401): %s", why))
 }
 
-// clockSkewOr blames our clock if it is wrong, and otherwise returns the given cause, which is uncertain.
-func clockSkewOr(skew time.Duration, otherwise string) (why string, certain bool) {
+// clockSkewOr blames our clock if it is wrong, and otherwise returns the given cause.
+func clockSkewOr(skew time.Duration, otherwise string) string {
 	if skew.Abs() < tolerableSkew {
-		return otherwise, false
+		return otherwise
 	}
 	side := "behind"
 	if skew > 0 {
 		side = "ahead of"
 	}
-	return fmt.Sprintf("the local clock is %s %s the API server's: correct it", skew.Abs().Round(time.Minute), side), true
+	return fmt.Sprintf("the local clock is %s %s the API server's: correct it", skew.Abs().Round(time.Minute), side)
 }
 
 // clockSkew returns how far our clock is ahead of the response's Date header; zero if there is none.

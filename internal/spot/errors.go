@@ -6,26 +6,16 @@ import (
 	"time"
 )
 
-// Errors of Cluster, Cloud and Autoscaler. Any other error is retried while there is time.
+// Errors of Cluster, Cloud and Autoscaler. The handler retries all but ErrNotFound while there is time: ErrPermanent only says
+// that nobody expects a retry to help.
 var (
-	ErrNotFound          = errors.New("not found")
-	ErrChanged           = errors.New("changed since it was read")
-	ErrPermanent         = errors.New("not retryable")
-	ErrPossiblyTransient = errors.New("possibly transient")
+	ErrNotFound  = errors.New("not found")
+	ErrChanged   = errors.New("changed since it was read")
+	ErrPermanent = errors.New("not retryable")
 )
 
 // Permanent makes err match ErrPermanent. The text stays the same.
 func Permanent(err error) error { return permanentError{err} }
-
-// PossiblyTransient makes err match ErrPermanent and ErrPossiblyTransient. Such an error counts as permanent only if it
-// persists: a throttled authenticator rejects valid credentials, and so does an API server that has just started.
-func PossiblyTransient(err error) error { return transientError{permanentError{err}} }
-
-type transientError struct{ permanentError }
-
-func (e transientError) Is(target error) bool {
-	return target == ErrPossiblyTransient || target == ErrPermanent
-}
 
 type permanentError struct{ error }
 

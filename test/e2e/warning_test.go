@@ -287,7 +287,7 @@ func TestReplayedAndExpiredEvents(t *testing.T) {
 	replay := r.warning(spot.SpotTerminate, victim, 0)
 	replay.Replayed = true
 	for name, in := range map[string]spot.Interruption{"expired": r.warning(spot.SpotTerminate, victim,
-		125*time.Second), "replayed": replay} {
+		185*time.Second), "replayed": replay} {
 		t.Run(name, func(t *testing.T) {
 			r.outcome(r.invoke(s, r.encode(in)), spot.Expired)
 			r.nothingChanged(victim)

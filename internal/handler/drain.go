@@ -556,7 +556,9 @@ func (d *podDrain) refused(s *podState, r evictionResponse, retryAfter time.Dura
 // before it is force-deleted.
 func (d *podDrain) unanswered(s *podState, r evictionResponse) {
 	s.failures++
-	s.refusal = r.err.Error()
+	if s.refusal == "" || !errors.Is(r.err, context.DeadlineExceeded) { // our own limit says less than the server
+		s.refusal = r.err.Error()
+	}
 	pause := min(toCluster.first<<min(s.failures, 10), toCluster.most, max(time.Until(d.plan.Until)/8, toCluster.first))
 	next := r.at.Add(pause/2 + rand.N(pause/2))
 	if f := s.plan.ForceAt; r.at.Before(f) {

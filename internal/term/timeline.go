@@ -40,7 +40,7 @@ func (p *page) timeline(out spot.Outcome) {
 }
 
 var resultColors = map[spot.Result]color{spot.Drained: green, spot.CleanedUp: green, spot.Recovered: green,
-	spot.Incomplete: red, spot.NodeNotFound: red}
+	spot.Incomplete: red, spot.NodeNotFound: red, spot.Missed: red}
 
 func summary(out spot.Outcome) string {
 	t := out.Timings

@@ -35,9 +35,9 @@ func TestEventsWithoutARule(t *testing.T) {
 	logged := new(bytes.Buffer)
 	handle := handler(t.Context(), []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:" + token,
 		"KOPS_SPOT_SERVER=https://127.0.0.1:1"}, logged)
-	told, err := handle(t.Context(), json.RawMessage(`{"id":"e","source":"aws.ec2","detail-type":"EC2 AMI State Change"}`))
-	if out, ok := told.(spot.Outcome); err != nil || !ok || out.Result != spot.Ignored || out.Event.DetailType != "EC2 AMI State Change" {
-		t.Errorf("got %+v, %v", told, err)
+	got, err := handle(t.Context(), json.RawMessage(`{"id":"e","source":"aws.ec2","detail-type":"EC2 AMI State Change"}`))
+	if out, ok := got.(spot.Outcome); err != nil || !ok || out.Result != spot.Ignored || out.Event.DetailType != "EC2 AMI State Change" {
+		t.Errorf("got %+v, %v", got, err)
 	}
 	if _, err = handle(t.Context(), json.RawMessage(`{}`)); err == nil {
 		t.Error("an event that is none was no error")

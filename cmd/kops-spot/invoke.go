@@ -94,7 +94,7 @@ func (c *console) handleAll(ctx context.Context, o invokeOptions, all []spot.Int
 		case errs[i] != nil:
 			errs[i] = fmt.Errorf("handling instance %s failed: %w", in.Instance, errs[i])
 			continue
-		case outs[i].Result == spot.Incomplete, outs[i].Result == spot.NodeNotFound:
+		case outs[i].Result == spot.Incomplete, outs[i].Result == spot.NodeNotFound, outs[i].Result == spot.Missed:
 			errs[i] = fmt.Errorf("instance %s: result %s: %s", in.Instance, outs[i].Result, cmp.Or(outs[i].Reason, "see above"))
 		}
 		if err := c.printOutcome(outs[i]); err != nil {

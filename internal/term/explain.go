@@ -35,7 +35,11 @@ func Explain(w io.Writer, e Explanation, o Options) error {
 		p.pod(e)
 		p.essentials(e)
 	default:
-		p.line("%s  would be cordoned and drained", p.paint(yellow, subject(e.Outcome)))
+		what := "would be cordoned"
+		if e.Outcome.Plan.Drain {
+			what += " and drained"
+		}
+		p.line("%s  %s", p.paint(yellow, subject(e.Outcome)), what)
 		p.essentials(e)
 		p.plannedPods(e.Outcome.Plan.Pods)
 	}

@@ -13,7 +13,7 @@ import (
 func explanation(change func(*Explanation)) Explanation {
 	e := Explanation{Region: "us-east-1", Policy: spot.DefaultPolicy("prod.example.com"), Outcome: outcome(spot.Planned, func(o *spot.Outcome) {
 		o.Node = "ip-172-20-0-7.ec2.internal"
-		o.Plan = &spot.PlanResult{Cordon: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PlannedPod{
+		o.Plan = &spot.PlanResult{Cordon: true, Drain: true, Replace: spot.ReplaceDetach, Group: "nodes.prod.example.com", Pods: []spot.PlannedPod{
 			{Namespace: "shop", Name: "web-a", Action: spot.PodEvict, Reason: web, GracePeriod: 30, ForceAt: sec(85)},
 			{Namespace: "shop", Name: "tool", Action: spot.PodEvict, Reason: "it ends with the instance", GracePeriod: 114.5},
 			{Namespace: "shop", Name: "old", Action: spot.PodWait, Reason: "another request could only shorten its grace period"},
@@ -91,6 +91,7 @@ func TestExplainEssentials(t *testing.T) {
 		"nothing to do": {func(e *Explanation) {
 			e.Outcome.Result, e.Outcome.Reason = spot.Skipped, "the policy ignores the event"
 		}, "ip-172-20-0-7.ec2.internal  nothing to do: the policy ignores the event\n"},
+		"cordon only": {func(e *Explanation) { e.Outcome.Plan.Drain = false }, "  would be cordoned\n"},
 		"the node's name is the instance's": {func(e *Explanation) { e.Outcome.Node = instance }, "  node         i-0a1b2c3d4e5f60718 in us-east-1\n"},
 		"a replacement with a warning": {func(e *Explanation) { e.Outcome.Plan.Reason = "whether the detach skips a lifecycle hook is not known" },
 			"  replacement  detach the instance from nodes.prod.example.com; whether the detach skips a lifecycle hook is not known\n"},

@@ -11,14 +11,7 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-const (
-	// relistFirst and relistMost bound the pause before the pods are listed again after the watch broke.
-	relistFirst = 200 * time.Millisecond
-	relistMost  = 3 * time.Second
-)
-
-// followPods sends what the watch shows to changes, and lists the pods again when it breaks. It gives up only if the
-// pods were never listed: otherwise each pod must still be evicted, with or without a watch.
+// followPods sends what the watch shows to changes, and lists the pods again when it breaks, until ctx ends.
 func (c *invocation) followPods(ctx context.Context, node string, changes chan<- podUpdate) {
 	send := func(u podUpdate) {
 		select {

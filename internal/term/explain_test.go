@@ -91,7 +91,7 @@ func TestExplainEssentials(t *testing.T) {
 		"nothing to do": {func(e *Explanation) {
 			e.Outcome.Result, e.Outcome.Reason = spot.Skipped, "the policy ignores the event"
 		}, "ip-172-20-0-7.ec2.internal  nothing to do: the policy ignores the event\n"},
-		"cordon only": {func(e *Explanation) { e.Outcome.Plan.Drain = false }, "  would be cordoned\n"},
+		"cordon only":                       {func(e *Explanation) { e.Outcome.Plan.Drain = false }, "  would be cordoned\n"},
 		"the node's name is the instance's": {func(e *Explanation) { e.Outcome.Node = instance }, "  node         i-0a1b2c3d4e5f60718 in us-east-1\n"},
 		"a replacement with a warning": {func(e *Explanation) { e.Outcome.Plan.Reason = "whether the detach skips a lifecycle hook is not known" },
 			"  replacement  detach the instance from nodes.prod.example.com; whether the detach skips a lifecycle hook is not known\n"},

@@ -19,9 +19,6 @@ func states() map[string]int {
 		"stopped": 80}
 }
 
-// timestamp formats a time as both services do.
-const timestamp = "2006-01-02T15:04:05.000Z"
-
 func describedInstances(found []spottest.Instance) []element {
 	return []element{list("reservationSet", "item", found, func(i spottest.Instance) []element {
 		return []element{group("instancesSet", group("item", instance(i)...))}

@@ -1,4 +1,5 @@
-// Package kopsspot holds the one definition of all that is put into an account, so that the binary carries what it installs.
+// Package kopsspot holds the one definition of all that is put into an account, so that the binary carries what it
+// installs.
 package kopsspot
 
 import _ "embed"

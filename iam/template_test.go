@@ -18,8 +18,8 @@ const (
 	end      = "      # END\n"
 )
 
-// What template.yaml has instead of a JSON string or a list with a placeholder. CloudFormation cannot prefix each element
-// of a list, so it selects subnets and security groups one by one.
+// What template.yaml has instead of a JSON string or a list with a placeholder. CloudFormation cannot prefix each
+// element of a list, so it selects subnets and security groups one by one.
 var (
 	whole = strings.NewReplacer(
 		`"<account>"`, `!Ref AWS::AccountId`,

@@ -68,8 +68,8 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 	return f, nil
 }
 
-// Handle handles one EventBridge event. It returns a spot.Outcome or, for a self-check, a SelfCheck. An error means that
-// nothing was changed.
+// Handle handles one EventBridge event. It returns a spot.Outcome or, for a self-check, a SelfCheck. An error means
+// that nothing was changed.
 func (f *Function) Handle(ctx context.Context, event json.RawMessage) (any, error) {
 	e, err := eventbridge.Decode(event)
 	var unknown *eventbridge.UnknownError
@@ -113,8 +113,8 @@ func (f *Function) interrupted(ctx context.Context, all []spot.Interruption) (sp
 	return out, nil
 }
 
-// selfCheck reports whether the function is ready to act. NotReady is not an error: a retry by Lambda would not help, and
-// the metric has an alarm.
+// selfCheck reports whether the function is ready to act. NotReady is not an error: a retry by Lambda would not help,
+// and the metric has an alarm.
 func (f *Function) selfCheck(ctx context.Context, event string) SelfCheck {
 	result := f.check(ctx)
 	f.log.Info("self-check", "event", event, "self_check", result)
@@ -128,8 +128,9 @@ func (f *Function) measure(cluster, result string, metrics []metric) {
 	}
 }
 
-// parallelInstances limits how many instances of one event are handled in parallel. An AWS Health event can name dozens,
-// mostly of other clusters. A drain can take the whole invocation, so an instance that waits for a slot may get no time.
+// parallelInstances limits how many instances of one event are handled in parallel. An AWS Health event can name
+// dozens, mostly of other clusters. A drain can take the whole invocation, so an instance that waits for a slot may get
+// no time.
 const parallelInstances = 50
 
 // severity orders results from the most to the least severe.

@@ -20,7 +20,8 @@ type autoscaler struct {
 	key          location
 }
 
-// readAutoscaler reads the settings for CAST AI. Its errors never contain a value, which may be a key in the wrong setting.
+// readAutoscaler reads the settings for CAST AI. Its errors never contain a value, which may be a key in the wrong
+// setting.
 func (c *Config) readAutoscaler(env map[string]string) (errs []error) {
 	bad := func(name, format string, args ...any) { errs = append(errs, fmt.Errorf(name+": "+format, args...)) }
 	cluster, key, url := env[envCASTAICluster], env[envCASTAIKey], env[envCASTAIURL]

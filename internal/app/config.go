@@ -50,8 +50,8 @@ type Config struct {
 	castai autoscaler
 }
 
-// ParseConfig reads the settings from environ, which has the form of os.Environ. Its error has one line for each missing,
-// invalid or unknown setting.
+// ParseConfig reads the settings from environ, which has the form of os.Environ. Its error has one line for each
+// missing, invalid or unknown setting.
 func ParseConfig(environ []string) (Config, error) {
 	env, errs := environment(environ)
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -114,7 +114,8 @@ func (c *Config) parseEndpoint(ca string) (errs []error) {
 		}
 		c.ca = location{inVariable, pem}
 	}
-	// kOps adds this name to the certificate of every API server. A public certificate (no CA setting) has the host's name.
+	// kOps adds this name to the certificate of every API server. A public certificate (no CA setting) has the host's
+	// name.
 	if c.TLSServerName == "" && c.ca != (location{}) {
 		c.TLSServerName = internalPrefix + c.Cluster
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// logIn returns the client configuration for the API server. It makes no requests: tokens and certificates are read when
-// they are first used.
+// logIn returns the client configuration for the API server. It makes no requests: tokens and certificates are read
+// when they are first used.
 func (c Config) logIn(cfg awssdk.Config, cloud *aws.Cloud, userAgent string) (*rest.Config, error) {
 	if c.login.in == byKubeconfig {
 		login, _, err := kube.Kubeconfig{File: c.login.name}.LogIn(userAgent)

@@ -101,8 +101,8 @@ func (m *measured) interruption(out spot.Outcome) {
 	}
 }
 
-// replacement counts replacements that the function requested, not those that another program requested or that Karpenter
-// launches for pending pods.
+// replacement counts replacements that the function requested, not those that another program requested or that
+// Karpenter launches for pending pods.
 func (m *measured) replacement(out spot.Outcome) {
 	r := out.Replacement
 	asked := r != nil && r.At != nil

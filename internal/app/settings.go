@@ -92,8 +92,8 @@ var clusterSettings = []Setting{
 		Why:     "kOps adds this name to every API server's certificate. Without " + envCA + ", the host name in the URL is used."},
 }
 
-// environment returns the settings in environ, which has the form of os.Environ. An empty setting counts as not set. Its
-// errors name unknown settings.
+// environment returns the settings in environ, which has the form of os.Environ. An empty setting counts as not set.
+// Its errors name unknown settings.
 func environment(environ []string) (env map[string]string, errs []error) {
 	env = map[string]string{}
 	names := settingNames()

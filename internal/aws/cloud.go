@@ -1,7 +1,8 @@
 // Package aws implements spot.Cloud with EC2 and EC2 Auto Scaling.
 //
 // A method makes one attempt, bounded in time: the SDK's retries are disabled because the handler retries by its own
-// deadline. Errors are translated to spot.ErrNotFound, or to spot.ErrPermanent with what to do. All others are retryable.
+// deadline. Errors are translated to spot.ErrNotFound, or to spot.ErrPermanent with what to do. All others are
+// retryable.
 package aws
 
 import (
@@ -96,8 +97,8 @@ func attempt[In, Out, Opt any](ctx context.Context, c *Cloud, op, doing, on stri
 }
 
 // plainBody hides the WriteTo method of a request's body. The SDK (smithy-go 1.28.8) closes the body when it has the
-// response headers, and WriteTo of a closed body returns io.EOF. If net/http has not reached the end of the body yet, it
-// treats this as a failed write and closes the connection in the middle of the response.
+// response headers, and WriteTo of a closed body returns io.EOF. If net/http has not reached the end of the body yet,
+// it treats this as a failed write and closes the connection in the middle of the response.
 type plainBody struct{ client aws.HTTPClient }
 
 func (c plainBody) Do(r *http.Request) (*http.Response, error) {

@@ -22,9 +22,9 @@ const (
 	invalid     // the request can never succeed
 )
 
-// classify is the table of AWS error codes. Sources: AWS documentation, "Error codes for the Amazon EC2 API" and "Common
-// errors" of EC2 Auto Scaling. All other codes are retryable, such as RequestLimitExceeded, Throttling, ResourceContention
-// (HTTP 500), ScalingActivityInProgress, InternalError and ServiceUnavailable.
+// classify is the table of AWS error codes. Sources: AWS documentation, "Error codes for the Amazon EC2 API" and
+// "Common errors" of EC2 Auto Scaling. All other codes are retryable, such as RequestLimitExceeded, Throttling,
+// ResourceContention (HTTP 500), ScalingActivityInProgress, InternalError and ServiceUnavailable.
 func classify(code string) errorClass {
 	switch code {
 	case "InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed", "InvalidInstanceId",

@@ -32,9 +32,9 @@ func (c *Cloud) Hook(ctx context.Context, group, hook string) (spot.Hook, error)
 
 func seconds(n *int32) time.Duration { return time.Duration(aws.ToInt32(n)) * time.Second }
 
-// hooksNamed is DescribeLifecycleHooks for hooks of certain names. What it says of a hook or a group that does not exist
-// is not documented: users have met an empty list, and a ValidationError that says "not found". Both are an empty list
-// here.
+// hooksNamed is DescribeLifecycleHooks for hooks of certain names. What it says of a hook or a group that does not
+// exist is not documented: users have met an empty list, and a ValidationError that says "not found". Both are an empty
+// list here.
 func (c *Cloud) hooksNamed(ctx context.Context, in *autoscaling.DescribeLifecycleHooksInput, opts ...func(*autoscaling.Options),
 ) (*autoscaling.DescribeLifecycleHooksOutput, error) {
 	out, err := c.scale.DescribeLifecycleHooks(ctx, in, opts...)

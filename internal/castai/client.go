@@ -1,7 +1,7 @@
 // Package castai notifies CAST AI's autoscaler of interruptions, so that it replaces the node.
 //
-// It uses POST /v1/kubernetes/external-clusters/{cluster}/events with the key in the header X-API-Key. CAST AI finds its
-// own nodes by their ID and others by provider ID. Requests are idempotent and may be repeated.
+// It uses POST /v1/kubernetes/external-clusters/{cluster}/events with the key in the header X-API-Key. CAST AI finds
+// its own nodes by their ID and others by provider ID. Requests are idempotent and may be repeated.
 package castai
 
 import (
@@ -56,8 +56,8 @@ type Client struct {
 	limit     time.Duration // of one attempt
 }
 
-// New returns a client without sending a request. It reads the key on first use. If Options.Check fails, each call returns
-// its error.
+// New returns a client without sending a request. It reads the key on first use. If Options.Check fails, each call
+// returns its error.
 func New(o Options) *Client {
 	c := &Client{
 		url:       o.eventsURL(),
@@ -80,12 +80,12 @@ func New(o Options) *Client {
 	return c
 }
 
-// Notify sends an event: what is "interrupted" or "rebalanceRecommendation"; nodeID is CAST AI's own ID of the node (label
-// provisioner.cast.ai/node-id), if any; providerID is the node's spec.providerID or its annotation
+// Notify sends an event: what is "interrupted" or "rebalanceRecommendation"; nodeID is CAST AI's own ID of the node
+// (label provisioner.cast.ai/node-id), if any; providerID is the node's spec.providerID or its annotation
 // provisioner.cast.ai/override-provider-id.
 //
-// It makes one attempt of at most 5 s, and a second one if the key is rejected and has been replaced. The caller retries
-// its errors; spot.ErrPermanent marks those for which no retry is expected to help. An error may have a method
+// It makes one attempt of at most 5 s, and a second one if the key is rejected and has been replaced. The caller
+// retries its errors; spot.ErrPermanent marks those for which no retry is expected to help. An error may have a method
 // `RetryAfter() time.Duration`: do not retry sooner.
 //
 // The status line decides: after a success, the rest of the response does not matter.
@@ -139,8 +139,8 @@ func (c *Client) post(ctx context.Context, key string, body []byte) (response, e
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
 	req.Header.Set("X-API-Key", key)
-	// Sends nothing, but lets net/http repeat the request on a new connection if the old one was closed while Lambda had
-	// frozen the function.
+	// Sends nothing, but lets net/http repeat the request on a new connection if the old one was closed while Lambda
+	// had frozen the function.
 	req.Header["Idempotency-Key"] = []string{}
 
 	resp, err := c.http.Do(req)
@@ -182,8 +182,8 @@ func transport() *http.Transport {
 	}
 }
 
-// transportError returns the cause of a failed request as an excerpt: net/http quotes what it could not parse, which may
-// contain the key.
+// transportError returns the cause of a failed request as an excerpt: net/http quotes what it could not parse, which
+// may contain the key.
 func transportError(err error, key string) error {
 	cause := err
 	var of *url.Error

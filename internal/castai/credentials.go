@@ -41,8 +41,8 @@ func (g Giving) Check() error {
 	return errors.Join(append(errs, checkURL(g.URL))...)
 }
 
-// Give sends the credentials, a JSON text, to CAST AI. It retries transient errors, because the request is idempotent. No
-// error contains the credentials or the token.
+// Give sends the credentials, a JSON text, to CAST AI. It retries transient errors, because the request is idempotent.
+// No error contains the credentials or the token.
 func (g Giving) Give(ctx context.Context, credentials []byte) error {
 	const doing = "handing the access key to CAST AI"
 	if err := g.Check(); err != nil {

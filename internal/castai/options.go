@@ -18,8 +18,8 @@ type Options struct {
 	ClusterID string // CAST AI's id of the cluster, a UUID
 	URL       string // empty for DefaultURL
 
-	// Key reads the API key. It is called on first use, and again when the key is rejected. It bounds its own time, and its
-	// errors never contain the key.
+	// Key reads the API key. It is called on first use, and again when the key is rejected. It bounds its own time, and
+	// its errors never contain the key.
 	Key func(context.Context) (string, error)
 
 	UserAgent string       // such as kops-spot/1.2.3

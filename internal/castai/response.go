@@ -98,8 +98,8 @@ func (e retryAfterError) RetryAfter() time.Duration { return e.wait }
 // longestWait caps Retry-After; it is longer than any interruption.
 const longestWait = 24 * time.Hour
 
-// retryAfter parses Retry-After: seconds or a date (RFC 9110, section 10.2.3), relative to the server's own Date header.
-// It is zero if the header is missing or invalid.
+// retryAfter parses Retry-After: seconds or a date (RFC 9110, section 10.2.3), relative to the server's own Date
+// header. It is zero if the header is missing or invalid.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	value := strings.TrimSpace(h.Get("Retry-After"))
 	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
@@ -131,8 +131,8 @@ func beginning(body io.Reader) (text string, cut bool) {
 	return string(read[:min(len(read), bodyLimit)]), err != nil || len(read) > bodyLimit
 }
 
-// excerpt returns the beginning of a text in one printable line, without the key, in whatever encoding a server or proxy
-// repeats it.
+// excerpt returns the beginning of a text in one printable line, without the key, in whatever encoding a server or
+// proxy repeats it.
 //
 // It redacts the key first, before anything is cut or joined. It replaces unprintable characters with spaces instead of
 // removing them, which could join two halves of a key.

@@ -37,8 +37,8 @@ func (e *UnknownError) Error() string {
 	return fmt.Sprintf("no rule for events of type %q from %q", e.DetailType, e.Source)
 }
 
-// Decode decodes an event. It returns an *UnknownError for an event that needs no action, and any other error for an event
-// that does not have the format that AWS documents.
+// Decode decodes an event. It returns an *UnknownError for an event that needs no action, and any other error for an
+// event that does not have the format that AWS documents.
 func Decode(event []byte) (Event, error) {
 	var e envelope
 	if err := json.Unmarshal(event, &e); err != nil {
@@ -66,8 +66,8 @@ func Decode(event []byte) (Event, error) {
 	return Event{ID: e.ID, Interruptions: all}, nil
 }
 
-// isSelfCheck reports whether the event requests a self-check. It reads nothing else: the constant input of a schedule has
-// no id and no time.
+// isSelfCheck reports whether the event requests a self-check. It reads nothing else: the constant input of a schedule
+// has no id and no time.
 func (e envelope) isSelfCheck() bool {
 	return e.Source == sourceSchedule && e.DetailType == scheduledType || e.Source == SourceSelfCheck
 }
@@ -102,8 +102,8 @@ type envelope struct {
 	Detail     json.RawMessage `json:"detail"`
 }
 
-// Sources of custom events. EventBridge reserves names that begin with "aws." for AWS, so a rehearsal can never look like
-// an AWS event.
+// Sources of custom events. EventBridge reserves names that begin with "aws." for AWS, so a rehearsal can never look
+// like an AWS event.
 const (
 	SourceRehearsal = "kops-spot.rehearsal"
 	SourceSelfCheck = "kops-spot.self-check"
@@ -128,8 +128,8 @@ type eventType struct {
 
 // codec decodes and encodes the detail of one type of event.
 type codec interface {
-	// decode returns a copy of in, which holds the envelope's fields, for each instance in the detail. It returns at least
-	// one, or an error.
+	// decode returns a copy of in, which holds the envelope's fields, for each instance in the detail. It returns at
+	// least one, or an error.
 	decode(e envelope, in spot.Interruption) ([]spot.Interruption, error)
 	// encode returns the detail and the resource of the event for an interruption.
 	encode(in spot.Interruption) (detail any, resource string, err error)

@@ -12,8 +12,8 @@ import (
 // SyntheticEventID is the id of an event that did not come from EventBridge, for a check of what the function would do.
 const SyntheticEventID = "00000000-0000-0000-0000-000000000000"
 
-// Encode encodes an interruption as the event that EventBridge would send, or a rehearsal as its custom event. Times are
-// rounded to seconds.
+// Encode encodes an interruption as the event that EventBridge would send, or a rehearsal as its custom event. Times
+// are rounded to seconds.
 func Encode(in spot.Interruption) ([]byte, error) {
 	event, err := encode(in)
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// healthEvent announces that AWS will retire, stop or reboot instances, or maintain their host ("AWS Health events Amazon
-// EventBridge schema" in the AWS Health User Guide).
+// healthEvent announces that AWS will retire, stop or reboot instances, or maintain their host ("AWS Health events
+// Amazon EventBridge schema" in the AWS Health User Guide).
 //
-// An announcement about many instances has several pages. Each page is a separate event with its own instances, so each is
-// handled separately. AWS Health also sends a backup of every event to a second region and marks it as such.
+// An announcement about many instances has several pages. Each page is a separate event with its own instances, so each
+// is handled separately. AWS Health also sends a backup of every event to a second region and marks it as such.
 type healthEvent struct{}
 
 const (

@@ -8,9 +8,9 @@ import (
 
 // lifecycleAction means that a lifecycle hook delays the termination of an instance.
 //
-// It ignores "Origin" and "Destination". Destination is EC2 for a terminated instance and WarmPool for one that returns to
-// the warm pool: both must be drained. Origin is WarmPool for an instance that leaves the pool: it has no pods, but its
-// hook must be completed as well. Groups without a warm pool may send neither.
+// It ignores "Origin" and "Destination". Destination is EC2 for a terminated instance and WarmPool for one that returns
+// to the warm pool: both must be drained. Origin is WarmPool for an instance that leaves the pool: it has no pods, but
+// its hook must be completed as well. Groups without a warm pool may send neither.
 type lifecycleAction struct{}
 
 const transitionTerminating = "autoscaling:EC2_INSTANCE_TERMINATING"

@@ -27,8 +27,8 @@ const (
 	// effectLimit is how long an accepted eviction may take to show. A webhook may turn evictions into dry runs.
 	effectLimit = 2 * time.Second
 
-	// outageSlack is how long after the force time a pod is still evicted rather than deleted if no request got a response.
-	// The reserve leaves the pod its grace period.
+	// outageSlack is how long after the force time a pod is still evicted rather than deleted if no request got a
+	// response. The reserve leaves the pod its grace period.
 	outageSlack = 2 * time.Second
 
 	// disruptLimit limits setting the condition DisruptionTarget before a force deletion.

@@ -45,8 +45,8 @@ func (c *invocation) replace(ctx context.Context) spot.ReplacementResult {
 	return result
 }
 
-// tag starts tagging our instance, best effort. TagInterruptedAt shows that the event was handled, and kOps' tools find a
-// detached instance by TagDetached. The returned function waits for the tags, but not longer than tagLimit.
+// tag starts tagging our instance, best effort. TagInterruptedAt shows that the event was handled, and kOps' tools find
+// a detached instance by TagDetached. The returned function waits for the tags, but not longer than tagLimit.
 func (c *invocation) tag(ctx context.Context, plan spot.Replacement) (wait func() error) {
 	if !c.mustAct() || c.in.Rehearsal || !c.in.Kind.EndsInstance() {
 		return func() error { return nil }

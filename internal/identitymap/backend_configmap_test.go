@@ -56,8 +56,8 @@ func meaning(t *testing.T, o object) object {
 	return o
 }
 
-// TestAddAndRemove: our entries are added to any list, adding them again changes nothing, and removing them restores the
-// list.
+// TestAddAndRemove: our entries are added to any list, adding them again changes nothing, and removing them restores
+// the list.
 func TestAddAndRemove(t *testing.T) {
 	withRole := strings.NewReplacer("  # all", " # all", "}}\n\n", "}}\n", "[system:nodes]", "['system:nodes']", "# the end", roleEntry+"\n# the end").
 		Replace(theirRoles)

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// annotationGrants is set on the authenticator's pods: the grants in its file when they were created. It shows that a
-	// run was interrupted between changing the file and restarting the pods.
+	// annotationGrants is set on the authenticator's pods: the grants in its file when they were created. It shows that
+	// a run was interrupted between changing the file and restarting the pods.
 	annotationGrants = spot.AnnotationPrefix + "grants"
 
 	// unowned is its value after the file has changed without a grant of ours: we have removed an entry that somebody

@@ -21,7 +21,8 @@ type Mapping struct {
 	Cluster    string // name in kOps
 	Identities []Identity
 
-	// Karpenter allows the function to delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml beside deploy/rbac.yaml.
+	// Karpenter allows the function to delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml beside
+	// deploy/rbac.yaml.
 	Karpenter bool
 }
 

@@ -30,7 +30,8 @@ const (
 )
 
 // requests lists all requests of the handler except SelfSubjectAccessReview, which every authenticated user may create.
-// Tests compare it with the manifests and with the requests that are sent. Discovery by the command line is not included.
+// Tests compare it with the manifests and with the requests that are sent. Discovery by the command line is not
+// included.
 var requests = []Request{
 	{Verb: "get", Resource: "nodes", For: "finding the node by its name", Manifest: manifestBase},
 	{Verb: "list", Resource: "nodes", For: "finding the node if no name matches, and the nodes that kops-spot has cordoned", Manifest: manifestBase},
@@ -52,7 +53,8 @@ var requests = []Request{
 // Requests returns all kinds of requests that the handler sends to the API server.
 func Requests() []Request { return slices.Clone(requests) }
 
-// Allowed checks a permission, in all namespaces if the resource is namespaced. reason is the server's, and often empty.
+// Allowed checks a permission, in all namespaces if the resource is namespaced. reason is the server's, and often
+// empty.
 func (c *Cluster) Allowed(ctx context.Context, verb, group, resource, subresource string) (allowed bool, reason string, err error) {
 	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Group: group, Resource: resource, Subresource: subresource}}}

@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	// readLimit and writeLimit bound one attempt, to leave time for another one. A write may wait for admission webhooks,
-	// which have 10 s by default.
+	// readLimit and writeLimit bound one attempt, to leave time for another one. A write may wait for admission
+	// webhooks, which have 10 s by default.
 	readLimit  = 5 * time.Second
 	writeLimit = 15 * time.Second
 )
@@ -43,8 +43,8 @@ var (
 	_ spot.CordonedNodeLister = (*Cluster)(nil)
 )
 
-// New returns a Cluster without sending a request. It removes the client's rate limit: a client serves one node, and the
-// server has its own priority and fairness.
+// New returns a Cluster without sending a request. It removes the client's rate limit: a client serves one node, and
+// the server has its own priority and fairness.
 func New(login *rest.Config) (*Cluster, error) {
 	cfg := rest.CopyConfig(login)
 	cfg.GroupVersion = &corev1.SchemeGroupVersion

@@ -41,7 +41,8 @@ func (c *Cluster) KopsName(ctx context.Context) (Kops, error) {
 	return kopsName(namespace.Annotations)
 }
 
-// kopsName takes the cluster's name from the end of the channel's path: the state store may be in a folder of its bucket.
+// kopsName takes the cluster's name from the end of the channel's path: the state store may be in a folder of its
+// bucket.
 func kopsName(annotations map[string]string) (Kops, error) {
 	var names []string
 	bucket := ""

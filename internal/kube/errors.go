@@ -47,8 +47,8 @@ func isCertificate(err error) bool {
 	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname)
 }
 
-// refusal maps the error of an eviction or a delete. Any status code is a refusal: budgets return 429 or, where two match
-// one pod, 500, and an admission webhook may return anything. (bearerTransport has replaced a 401 already.)
+// refusal maps the error of an eviction or a delete. Any status code is a refusal: budgets return 429 or, where two
+// match one pod, 500, and an admission webhook may return anything. (bearerTransport has replaced a 401 already.)
 func refusal(err error, doing string) error {
 	status := apierrors.APIStatus(nil)
 	switch {

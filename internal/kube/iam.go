@@ -95,8 +95,8 @@ func (t *iamToken) mint(ctx context.Context) (string, error) {
 	return token, nil
 }
 
-// explain finds the cause of a 401: an invalid key, an unmapped role, a wrong cluster ID or a wrong clock. It calls AWS at
-// most once a minute, for one request: others get a shorter explanation.
+// explain finds the cause of a 401: an invalid key, an unmapped role, a wrong cluster ID or a wrong clock. It calls AWS
+// at most once a minute, for one request: others get a shorter explanation.
 func (t *iamToken) explain(ctx context.Context, _ string, skew time.Duration) string {
 	if why := clockSkewOr(skew, ""); why != "" {
 		return why

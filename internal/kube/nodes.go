@@ -214,7 +214,8 @@ func taintsOf(taints []spot.Taint) []corev1.Taint {
 	return out
 }
 
-// VolumeAttachments implements spot.Cluster. The API server cannot select them by node, so this lists all of the cluster.
+// VolumeAttachments implements spot.Cluster. The API server cannot select them by node, so this lists all of the
+// cluster.
 func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []string, err error) {
 	for opts := (metav1.ListOptions{Limit: pageSize}); ; {
 		var page storagev1.VolumeAttachmentList

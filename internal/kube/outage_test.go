@@ -12,7 +12,8 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// TestExplanationDoesNotBlock: while one request waits for AWS to explain its 401, others get a token and an explanation.
+// TestExplanationDoesNotBlock: while one request waits for AWS to explain its 401, others get a token and an
+// explanation.
 func TestExplanationDoesNotBlock(t *testing.T) {
 	asking := make(chan struct{})
 	tokens := &iamToken{IAM: iamOf(lambdaRole, func(ctx context.Context) (string, error) {

@@ -30,8 +30,8 @@ const (
 	systemCritical = 2_000_000_000
 )
 
-// ofNode selects a node's pods. Version "0" allows the watch cache, which has an index of spec.nodeName. The watch starts
-// at the list's version, so it misses nothing.
+// ofNode selects a node's pods. Version "0" allows the watch cache, which has an index of spec.nodeName. The watch
+// starts at the list's version, so it misses nothing.
 func ofNode(node string) metav1.ListOptions {
 	return metav1.ListOptions{FieldSelector: "spec.nodeName=" + node, ResourceVersion: "0"}
 }
@@ -160,8 +160,8 @@ func podOf(p *corev1.Pod) spot.Pod {
 	return out
 }
 
-// disruptedBy returns the reason of the condition DisruptionTarget, which the eviction API, the taint eviction controller,
-// the pod garbage collector, the scheduler and the kubelet set. A plain delete sets none.
+// disruptedBy returns the reason of the condition DisruptionTarget, which the eviction API, the taint eviction
+// controller, the pod garbage collector, the scheduler and the kubelet set. A plain delete sets none.
 func disruptedBy(cs []corev1.PodCondition) string {
 	for _, c := range cs {
 		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {

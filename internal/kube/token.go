@@ -18,8 +18,8 @@ import (
 // rereadInterval is how long to wait before reading a rejected token again.
 const rereadInterval = 5 * time.Second
 
-// wallClock returns the time without the monotonic clock, which stops while Lambda has frozen the execution environment:
-// old tokens would seem new.
+// wallClock returns the time without the monotonic clock, which stops while Lambda has frozen the execution
+// environment: old tokens would seem new.
 func wallClock() time.Time { return time.Now().Round(0) }
 
 // storedToken reads a token from a Source.
@@ -110,8 +110,8 @@ type Endpoint struct {
 	TLSServerName string // the name in the certificate, if it is not the host's
 }
 
-// WithToken authenticates with a bearer token. It reads the token and the CA bundle on first use, and again when they are
-// rejected, so rotation needs no restart.
+// WithToken authenticates with a bearer token. It reads the token and the CA bundle on first use, and again when they
+// are rejected, so rotation needs no restart.
 func WithToken(e Endpoint, token Source, userAgent string) *rest.Config {
 	return login(e, &storedToken{read: token}, userAgent)
 }

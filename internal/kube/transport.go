@@ -22,13 +22,13 @@ const (
 	// dialLimit leaves time for another attempt when an address drops packets.
 	dialLimit = 3 * time.Second
 
-	// pingAfter and pingLimit detect dead connections. Lambda freezes the execution environment between invocations, and
-	// NAT gateways and load balancers may drop its connections meanwhile.
+	// pingAfter and pingLimit detect dead connections. Lambda freezes the execution environment between invocations,
+	// and NAT gateways and load balancers may drop its connections meanwhile.
 	pingAfter = 2 * time.Second
 	pingLimit = 3 * time.Second
 
-	// idleLimit is how long an idle connection is reused. Load balancers and NAT gateways drop idle connections, and Lambda
-	// may have frozen the execution environment for longer.
+	// idleLimit is how long an idle connection is reused. Load balancers and NAT gateways drop idle connections, and
+	// Lambda may have frozen the execution environment for longer.
 	idleLimit = 30 * time.Second
 
 	// idleConnections is how many connections stay open over HTTP/1.1: one per eviction in flight.
@@ -87,8 +87,8 @@ func (t *caReloadTransport) RoundTrip(req *http.Request) (*http.Response, error)
 	return again.RoundTrip(rewound)
 }
 
-// transport returns a transport that trusts the current CA bundle. It reads the bundle again if the current transport is
-// failed.
+// transport returns a transport that trusts the current CA bundle. It reads the bundle again if the current transport
+// is failed.
 func (t *caReloadTransport) transport(ctx context.Context, failed *http.Transport) (*http.Transport, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -124,7 +124,8 @@ func (t *caReloadTransport) transport(ctx context.Context, failed *http.Transpor
 	return t.next, nil
 }
 
-// protocolTransport records whether the server speaks HTTP/1.1: a load balancer with a TLS listener may not offer HTTP/2.
+// protocolTransport records whether the server speaks HTTP/1.1: a load balancer with a TLS listener may not offer
+// HTTP/2.
 type protocolTransport struct {
 	next  http.RoundTripper
 	http1 *atomic.Bool
@@ -138,8 +139,8 @@ func (p protocolTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 	return resp, err
 }
 
-// bearerTransport adds a token to each request. On a 401, it repeats the request once if there is a new token. Otherwise
-// its error gives the likely cause, which the server never does.
+// bearerTransport adds a token to each request. On a 401, it repeats the request once if there is a new token.
+// Otherwise its error gives the likely cause, which the server never does.
 type bearerTransport struct {
 	tokens tokens
 	next   http.RoundTripper
@@ -189,7 +190,8 @@ func (e *authErrorTransport) RoundTrip(req *http.Request) (*http.Response, error
 	return nil, unauthorized(clockSkewOr(skew, "it may have expired or belong to another cluster: create a new kubeconfig"))
 }
 
-// isUnauthorized reports whether the API server rejected the credential. A 401 from an admission webhook does not count.
+// isUnauthorized reports whether the API server rejected the credential. A 401 from an admission webhook does not
+// count.
 func isUnauthorized(resp *http.Response) bool {
 	if resp.StatusCode != http.StatusUnauthorized {
 		return false

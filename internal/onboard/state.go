@@ -15,8 +15,8 @@ const (
 	secretAccessKey = "access-key" // the user's
 	secretToken     = "token"      // of the function's ServiceAccount, where IAM is not available in the cluster
 
-	// tagKeyReplaces is on a user while a key is created: "none", or the old key. If the run is interrupted, the next one
-	// knows which key has a secret that nobody has stored.
+	// tagKeyReplaces is on a user while a key is created: "none", or the old key. If the run is interrupted, the next
+	// one knows which key has a secret that nobody has stored.
 	tagKeyReplaces = "cast:key-replaces"
 
 	// tagInConsole is the ID of the key that CAST AI's console has, since the console does not return it.
@@ -36,8 +36,8 @@ type State struct {
 	// RoleName is the name of the function's role, which may not exist yet.
 	RoleName string
 
-	// UntaggedUsers have the managed policy without the tags that it requires: the original or somebody else has created
-	// them. TaggedUsers have both.
+	// UntaggedUsers have the managed policy without the tags that it requires: the original or somebody else has
+	// created them. TaggedUsers have both.
 	UntaggedUsers, TaggedUsers []string
 
 	// RolesMadeByUser are the roles that the cluster's user has created.

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Errors of Cluster, Cloud and Autoscaler. The handler retries all but ErrNotFound while there is time: ErrPermanent only says
-// that nobody expects a retry to help.
+// Errors of Cluster, Cloud and Autoscaler. The handler retries all but ErrNotFound while there is time: ErrPermanent
+// only says that nobody expects a retry to help.
 var (
 	ErrNotFound  = errors.New("not found")
 	ErrChanged   = errors.New("changed since it was read")

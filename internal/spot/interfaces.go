@@ -30,8 +30,8 @@ type Cluster interface {
 	// returns ErrNotFound if the pod is gone, ErrChanged if it has changed or another pod has its name, and a *Refusal
 	// if the eviction was refused. It rounds the grace period down to seconds.
 	Evict(ctx context.Context, p Pod, grace time.Duration, exact bool) error
-	// Disrupt sets the condition DisruptionTarget of the pod with p's UID, as an eviction does: a Job's podFailurePolicy
-	// depends on it. It returns the pod as it is then.
+	// Disrupt sets the condition DisruptionTarget of the pod with p's UID, as an eviction does: a Job's
+	// podFailurePolicy depends on it. It returns the pod as it is then.
 	Disrupt(ctx context.Context, p Pod) (Pod, error)
 	// Delete is Evict without PodDisruptionBudgets.
 	Delete(ctx context.Context, p Pod, grace time.Duration, exact bool) error

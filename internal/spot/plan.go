@@ -172,8 +172,8 @@ func (p Policy) missed(in Interruption, t Target, deadline, now time.Time) bool 
 	return !ok || !recorded.After(in.Time)
 }
 
-// LatePlan is the plan for a missed interruption of an instance that is still running: each pod is evicted once, with its
-// own grace period, because the instance may stop at any moment.
+// LatePlan is the plan for a missed interruption of an instance that is still running: each pod is evicted once, with
+// its own grace period, because the instance may stop at any moment.
 func (p Policy) LatePlan(now, limit time.Time) Plan {
 	plan := Plan{Drain: true, EvictOnce: true, policy: p, limit: limit,
 		Replace: Replacement{Action: ReplaceNone, Reason: "the deadline has passed"}}

@@ -103,8 +103,8 @@ func TestRequestBeforeLimit(t *testing.T) {
 	}
 }
 
-// TestForReturned: an owner that recreates its pods on the node loses them at growing intervals, and the last one at the
-// force time.
+// TestForReturned: an owner that recreates its pods on the node loses them at growing intervals, and the last one at
+// the force time.
 func TestForReturned(t *testing.T) {
 	pod := spot.Pod{Name: "agent", GracePeriod: 30 * time.Second, Owner: spot.Owner{Kind: "ReplicaSet", Name: "agent", UID: "u"}}
 	for _, c := range []struct {

@@ -254,8 +254,8 @@ func TestDetachDuringContention(t *testing.T) {
 	}
 }
 
-// TestPodsThatTolerateTheCordon: they come back to the node at once. They are evicted again after growing delays, and once
-// more in time for their grace period.
+// TestPodsThatTolerateTheCordon: they come back to the node at once. They are evicted again after growing delays, and
+// once more in time for their grace period.
 func TestPodsThatTolerateTheCordon(t *testing.T) {
 	r := newFixture(t)
 	victim := r.node()

@@ -274,8 +274,8 @@ func TestGroupContention(t *testing.T) {
 	}
 }
 
-// TestGroupDeniesDetach: the detach is retried until some seconds after the drain. The tags stay and do not keep the next
-// invocation from detaching the instance.
+// TestGroupDeniesDetach: the detach is retried until some seconds after the drain. The tags stay and do not keep the
+// next invocation from detaching the instance.
 func TestGroupDeniesDetach(t *testing.T) {
 	r := newFixture(t)
 	m := r.targets(1)[0]

@@ -91,8 +91,8 @@ func mappingInterrupted(t *testing.T) {
 			apply(t, plan(t, mapping, false))
 			want := contents(t)
 			apply(t, plan(t, mapping, true))
-			// The connection breaks before the server has the write, and after it for the removal; in the other modes, which
-			// share most writes, the other way round.
+			// The connection breaks before the server has the write, and after it for the removal; in the other modes,
+			// which share most writes, the other way round.
 			answered := mode == testenv.EKSConfigMap || mode == ""
 			writes := 0
 			for n := int32(1); interruptMapping(t, false, n, answered); n++ {

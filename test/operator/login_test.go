@@ -138,8 +138,8 @@ func versions(t *testing.T) string {
 			t.Fatal(err)
 		}
 		for _, o := range objects.Items {
-			// Controllers change an object's status without changing its generation. Objects without generation compare by
-			// version.
+			// Controllers change an object's status without changing its generation. Objects without generation compare
+			// by version.
 			version := o.GetResourceVersion()
 			if generation := o.GetGeneration(); generation > 0 {
 				version = fmt.Sprint("generation ", generation)

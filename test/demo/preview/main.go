@@ -1,6 +1,6 @@
-// Command preview runs the command given by its arguments. If that takes long, it meanwhile plays the demo in memory and
-// then prints how long the command has been running. It imports only the standard library, packages spot and handler, and the
-// in-memory cluster, so it builds within seconds from an empty cache.
+// Command preview runs the command given by its arguments. If that takes long, it meanwhile plays the demo in memory
+// and then prints how long the command has been running. It imports only the standard library, packages spot and
+// handler, and the in-memory cluster, so it builds within seconds from an empty cache.
 package main
 
 import (

@@ -26,8 +26,8 @@ type Group struct {
 	Members    []Member
 }
 
-// Member is an instance of a group. The cluster is in the middle of a kOps upgrade: the nodes of old instances are named
-// after the private DNS name, those of new instances after the instance ID.
+// Member is an instance of a group. The cluster is in the middle of a kOps upgrade: the nodes of old instances are
+// named after the private DNS name, those of new instances after the instance ID.
 type Member struct {
 	ID, IP string
 	Old    bool

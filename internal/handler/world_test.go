@@ -36,19 +36,24 @@ type world struct {
 // inWorld runs test in a new world, and checks that no request shortened a grace period.
 func inWorld(t *testing.T, test func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, cluster: spottest.NewCluster(), aws: spottest.NewAWS("us-east-1")}
-		w.newEvent()
-		w.aws.AddGroup(spottest.Group{Name: group, Min: 2, Max: 2, Desired: 2, Spot: true, LaunchTime: 20 * time.Second,
-			DetachTime: time.Second, Tags: map[string]string{spot.TagCluster: cluster}},
-			spottest.Instance{ID: instance, PrivateIP: "10.0.1.2", Spot: true}, spottest.Instance{ID: other})
-		w.cluster.AddNode(newNode(instance, instance))
-		w.cluster.AddNode(newNode(other, other))
-		w.handler = &handler.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster)}
+		w := newWorld(t)
 		test(w)
 		for _, s := range w.cluster.Shortenings() {
 			w.Errorf("pod %s: got grace period cut from %s to %s", s.Pod, s.From, s.To)
 		}
 	})
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{T: t, cluster: spottest.NewCluster(), aws: spottest.NewAWS("us-east-1")}
+	w.newEvent()
+	w.aws.AddGroup(spottest.Group{Name: group, Min: 2, Max: 2, Desired: 2, Spot: true, LaunchTime: 20 * time.Second,
+		DetachTime: time.Second, Tags: map[string]string{spot.TagCluster: cluster}},
+		spottest.Instance{ID: instance, PrivateIP: "10.0.1.2", Spot: true}, spottest.Instance{ID: other})
+	w.cluster.AddNode(newNode(instance, instance))
+	w.cluster.AddNode(newNode(other, other))
+	w.handler = &handler.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster)}
+	return w
 }
 
 // subtest runs inWorld as a subtest.

@@ -331,6 +331,15 @@ func TestManyInterruptions(t *testing.T) {
 			}
 		})
 	})
+	t.Run("few lists while a node registers", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			w.cluster.RemoveNode(instance)
+			w.handle(spot.NodeNotFound)
+			if n := w.cluster.Count("list", "nodes"); n < 2 || n > 25 {
+				t.Errorf("%d lists of nodes", n)
+			}
+		})
+	})
 	t.Run("another cluster's instances", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			const other = "i-0cccccccccccccccc"

@@ -39,6 +39,7 @@ var alarms = map[string]string{
 	"throttled":    "AWS/Lambda Throttles FunctionName Sum >= 1, 1 of 300 s, notBreaching",
 	"outcome-lost": "AWS/Lambda DestinationDeliveryFailures FunctionName Sum >= 1, 1 of 300 s, notBreaching",
 	"incomplete":   "kops-spot Incomplete Cluster Sum >= 1, 1 of 300 s, notBreaching",
+	"missed":       "kops-spot Missed Cluster Sum >= 1, 1 of 300 s, notBreaching",
 	"drained-late": "kops-spot TimeToEmpty Cluster Maximum >= 115, 1 of 300 s, notBreaching",
 	"not-ready":    "kops-spot Ready Cluster Minimum < 1, 2 of 900 s, missing",
 	"failures":     "AWS/SQS ApproximateNumberOfMessagesVisible QueueName Maximum >= 1, 1 of 300 s, notBreaching",

@@ -36,7 +36,7 @@ func TestDependentParameters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			why := shared.Templates[byDefault].Refuses(with(c.given))
 			if c.names == "" && len(why) > 0 || c.names != "" &&
-				(len(why) != 1 || !strings.HasPrefix(why[0], c.names+": set it ")) {
+				(len(why) != 1 || !strings.HasPrefix(why[0], c.names+": set it")) {
 				t.Errorf("it is rejected because of %q, want %q", why, c.names)
 			}
 		})

@@ -19,7 +19,7 @@ import (
 )
 
 // acted are the results that send an email: the function acted, or should have.
-var acted = []string{string(spot.Drained), string(spot.Incomplete), string(spot.NodeNotFound), string(spot.Cordoned),
+var acted = []string{string(spot.Drained), string(spot.Incomplete), string(spot.Missed), string(spot.NodeNotFound), string(spot.Cordoned),
 	string(spot.CleanedUp), string(spot.Recovered)}
 
 // results are all results of the function.

@@ -37,6 +37,10 @@ const (
 	// conflictPause keeps a pod that changes all the time from being requested all the time.
 	conflictPause = 50 * time.Millisecond
 
+	// maxRecordons and recordonPause limit how often a node is cordoned again.
+	maxRecordons  = 5
+	recordonPause = 5 * time.Second
+
 	// changedRetry is the pause before retrying a pod that had changed, if the watch shows no change.
 	changedRetry = 2 * time.Second
 )
@@ -84,7 +88,7 @@ func (c *invocation) drainNode(ctx context.Context, updates <-chan hookUpdate) (
 	cordoned := make(chan cordonAttempt, 1)
 	go func() { cordoned <- c.cordon(work, node, plan) }()
 	d := &podDrain{inv: c, plan: plan, node: node, events: newEventQueue(ctx, c.Cluster), pods: map[string]*podState{},
-		evictedOwners: map[string]int{}, responses: make(chan evictionResponse, c.Policy.Parallel)}
+		evictedOwners: map[string]int{}, responses: make(chan evictionResponse, c.Policy.Parallel), nodes: make(chan spot.Node)}
 	if plan.Drain {
 		changes := make(chan podUpdate)
 		go c.followPods(work, node.Name, changes)
@@ -157,6 +161,7 @@ func (c *invocation) restoreNode(ctx context.Context, n spot.Node, result *drain
 
 // cordonAttempt is the result of cordoning the node.
 type cordonAttempt struct {
+	node    spot.Node
 	at      time.Time
 	changed bool
 	err     error
@@ -168,6 +173,7 @@ func (c *invocation) cordon(ctx context.Context, n spot.Node, plan spot.Plan) co
 		after, err := c.Cluster.ChangeNode(ctx, n, func(n spot.Node) spot.Node { return spot.Cordon(n, c.in, plan) })
 		switch {
 		case err == nil:
+			a.node = after
 			a.changed = a.changed || after.Version != n.Version
 		case !errors.Is(err, spot.ErrPermanent) && !errors.Is(err, spot.ErrNotFound):
 			a.changed = true // maybe: the response may have been lost
@@ -195,6 +201,10 @@ type podDrain struct {
 
 	cordon       cordonAttempt
 	isCordoned   bool // cordon is final
+	nodes        chan spot.Node
+	uncordoned   *spot.Node // somebody uncordoned it
+	recordons    int
+	recordonAt   time.Time // the earliest time for the next one
 	listed       bool
 	listErr      error
 	lastChange   time.Time
@@ -223,6 +233,7 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 		if !now.Before(d.plan.Until) {
 			stop() // no heartbeat has moved the deadline
 		}
+		d.recordon(ctx, now)
 		if evicting {
 			d.sendDue(ctx, now)
 		}
@@ -249,6 +260,11 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 		case a := <-cordoned:
 			d.cordonDone(a)
 			evicting = true
+			if a.err == nil {
+				go d.inv.followNode(ctx, a.node, d.nodes)
+			}
+		case n := <-d.nodes:
+			d.nodeChanged(n)
 		case <-patience.C:
 			evicting = true
 		case u := <-changes:
@@ -270,6 +286,42 @@ func (d *podDrain) cordonDone(a cordonAttempt) {
 	d.events.add(cordonEvent(d.node, d.inv.in, d.plan, a.err))
 }
 
+// nodeChanged remembers the node if somebody uncordoned it, though EC2 ends the instance.
+func (d *podDrain) nodeChanged(n spot.Node) {
+	d.uncordoned = nil
+	if n.UID == d.node.UID && n.Uncordoned(d.inv.in.EventID) && d.inv.in.Kind.EndsInstance() && d.recordons < maxRecordons {
+		d.uncordoned = &n
+	}
+}
+
+// recordon cordons an uncordoned node again, since evicted pods may be recreated on it. The pause leaves other programs
+// time to see it.
+func (d *podDrain) recordon(ctx context.Context, now time.Time) {
+	if d.uncordoned == nil || now.Before(d.recordonAt) {
+		return
+	}
+	n := *d.uncordoned
+	d.uncordoned = nil
+	d.recordons++
+	d.recordonAt = now.Add(recordonPause)
+	d.inv.log("cordon", "cordoning node again", "node", n.Name, "times", d.recordons)
+	go d.inv.cordon(ctx, n, d.plan)
+}
+
+// followNode sends the changes of the node to changes until ctx ends.
+func (c *invocation) followNode(ctx context.Context, n spot.Node, changes chan<- spot.Node) {
+	_ = toCluster.persist(ctx, func(ctx context.Context) error {
+		err := c.Cluster.FollowNode(ctx, n, func(now spot.Node) {
+			n = now
+			select {
+			case changes <- now:
+			case <-ctx.Done():
+			}
+		})
+		return cmp.Or(err, errNotYet)
+	})
+}
+
 // quietAt returns when the node will have been empty for long enough; zero while it is not empty.
 func (d *podDrain) quietAt() time.Time {
 	if d.empty.IsZero() {
@@ -283,6 +335,9 @@ func (d *podDrain) nextWake(now, quiet time.Time, evicting bool) time.Duration {
 	next := d.plan.Until
 	if !quiet.IsZero() && now.Before(quiet) {
 		next = quiet
+	}
+	if d.uncordoned != nil {
+		next = spot.Earlier(next, spot.Later(d.recordonAt, now))
 	}
 	if evicting && d.inFlight < cap(d.responses) {
 		for _, s := range d.pods {

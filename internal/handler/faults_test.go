@@ -19,8 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "write docs/faults.md")
 
-// faultRequests lists the requests of an interruption, and what must happen if one of them always fails. If it fails once
-// or for 8 s, everything is done.
+// faultRequests lists the requests of an interruption, and what must happen if one of them always fails. If it fails
+// once or for 8 s, everything is done.
 var faultRequests = []struct {
 	request  string // verb and resource, or the operation of AWS
 	always   string // what happens if it always fails; empty for everything

@@ -13,8 +13,8 @@ import (
 	"github.com/castai/kops-spot/internal/spottest"
 )
 
-// killer passes requests on until it has passed on a number of them. Then it kills the invocation: it cancels its context
-// and passes on nothing more.
+// killer passes requests on until it has passed on a number of them. Then it kills the invocation: it cancels its
+// context and passes on nothing more.
 type killer struct {
 	spot.Cluster
 	spot.Cloud

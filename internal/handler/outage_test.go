@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -415,6 +416,52 @@ func TestDeletedBeforeForceDelete(t *testing.T) {
 		w.handle(spot.Drained)
 		if n := w.cluster.Count("delete", "pods"); n != 1 {
 			w.Errorf("got %d deletions, want the other one", n)
+		}
+	})
+}
+
+// TestUncordoned: somebody uncordons the node during the drain.
+func TestUncordoned(t *testing.T) {
+	uncordon := func(w *world) {
+		w.cluster.WriteNode(instance, func(n *spot.Node) { n.Unschedulable, n.Taints = false, nil })
+	}
+	slow := func(w *world) { w.pod("slow-1", grace(110*time.Second), exit(100*time.Second)) }
+	cordons := func(w *world) int { return w.cluster.Count("patch", "nodes") }
+	subtest(t, "once", func(w *world) {
+		slow(w)
+		time.AfterFunc(10*time.Second, func() { uncordon(w) })
+		time.AfterFunc(11*time.Second, func() {
+			if !w.node().Unschedulable {
+				w.Error("not cordoned again within a second")
+			}
+		})
+		out := w.handle(spot.Drained)
+		if !w.node().Unschedulable || cordons(w) != 2 || len(out.Problems) != 1 {
+			w.Errorf("got %d cordons, problems %q", cordons(w), out.Problems)
+		}
+	})
+	subtest(t, "again and again", func(w *world) {
+		slow(w)
+		for s := 10; s < 90; s++ {
+			time.AfterFunc(time.Duration(s)*time.Second, func() { uncordon(w) })
+		}
+		if out := w.handle(spot.Drained); !strings.Contains(strings.Join(out.Problems, "\n"), "5 times") {
+			w.Errorf("got problems %q, want 5 more cordons", out.Problems)
+		}
+	})
+	subtest(t, "by kops-spot restore", func(w *world) {
+		slow(w)
+		time.AfterFunc(10*time.Second, func() { w.cluster.WriteNode(instance, func(n *spot.Node) { *n = spot.Restore(*n) }) })
+		if w.handle(spot.Drained); w.node().Unschedulable {
+			w.Error("got the node cordoned again")
+		}
+	})
+	subtest(t, "after a recommendation", func(w *world) {
+		w.handler.Policy.Rebalance = spot.RespondDrain
+		slow(w)
+		time.AfterFunc(10*time.Second, func() { uncordon(w) })
+		if w.handleEvent(w.warning(spot.Rebalance), spot.Drained); w.node().Unschedulable {
+			w.Error("got the node cordoned again")
 		}
 	})
 }

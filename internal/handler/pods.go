@@ -84,6 +84,9 @@ func (d *podDrain) report(result *drainResult) {
 		result.problem("cordoning the node: %s", result.Cordon.Error)
 	}
 	result.Changed = d.cordon.changed || !d.lastEviction.IsZero()
+	if d.recordons > 0 {
+		result.problem("somebody uncordoned the node during the drain: it was cordoned again, %d times", d.recordons)
+	}
 	if d.listErr != nil {
 		result.problem("watching the pods of the node: %v", d.listErr)
 	}

@@ -101,7 +101,11 @@ func (d dryRun) FollowPods(ctx context.Context, node string, see func(spot.PodCh
 	return final(err)
 }
 
-func (dryRun) Evict(context.Context, spot.Pod, time.Duration, bool) error  { return spot.ErrNotFound }
+func (dryRun) Evict(context.Context, spot.Pod, time.Duration, bool) error { return spot.ErrNotFound }
+func (dryRun) FollowNode(ctx context.Context, _ spot.Node, _ func(spot.Node)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
 func (dryRun) Disrupt(_ context.Context, p spot.Pod) (spot.Pod, error)     { return p, nil }
 func (dryRun) Delete(context.Context, spot.Pod, time.Duration, bool) error { return spot.ErrNotFound }
 func (dryRun) DeleteNode(context.Context, spot.Node) error                 { return nil }

@@ -35,6 +35,7 @@ const (
 var requests = []Request{
 	{Verb: "get", Resource: "nodes", For: "finding the node by its name", Manifest: manifestBase},
 	{Verb: "list", Resource: "nodes", For: "finding the node if no name matches, and the nodes that kops-spot has cordoned", Manifest: manifestBase},
+	{Verb: "watch", Resource: "nodes", For: "cordoning the node again if it is uncordoned", Manifest: manifestBase},
 	{Verb: "patch", Resource: "nodes", For: "cordoning and uncordoning the node", Manifest: manifestBase},
 	{Verb: "delete", Resource: "nodes", For: "deleting the Node of a terminated instance", Manifest: manifestBase},
 	{Verb: "list", Resource: "pods", For: "listing the pods of the node", Manifest: manifestBase},

@@ -93,8 +93,9 @@ func TestTableMatchesTheCode(t *testing.T) {
 	ctx := t.Context()
 	pod, node := spot.Pod{Namespace: "n", Name: "p"}, spot.Node{Name: "n"}
 	calls := map[string]func(){
-		"NodeNamed": func() { _, _ = k.NodeNamed(ctx, "n") },
-		"NodeOf":    func() { _, _ = k.NodeOf(ctx, "i-1") },
+		"NodeNamed":  func() { _, _ = k.NodeNamed(ctx, "n") },
+		"FollowNode": func() { _ = k.FollowNode(ctx, node, func(spot.Node) {}) },
+		"NodeOf":     func() { _, _ = k.NodeOf(ctx, "i-1") },
 		"ChangeNode": func() {
 			_, _ = k.ChangeNode(ctx, node, func(n spot.Node) spot.Node { n.Unschedulable = true; return n })
 		},

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -30,6 +31,16 @@ func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error)
 	var n corev1.Node
 	err := do(ctx, readLimit, c.client.Get().Resource("nodes").Name(name), &n)
 	return nodeOf(&n), translate(err, "reading node "+name)
+}
+
+// FollowNode implements spot.Cluster. Over HTTP/1.1, it returns after watchLimit.
+func (c *Cluster) FollowNode(ctx context.Context, n spot.Node, see func(spot.Node)) error {
+	opts := metav1.ListOptions{FieldSelector: "metadata.name=" + n.Name, ResourceVersion: n.Version, Watch: true}
+	return c.watch(ctx, "nodes", opts, "watching node "+n.Name, func(e watch.Event) {
+		if node, ok := e.Object.(*corev1.Node); ok && e.Type != watch.Deleted {
+			see(nodeOf(node))
+		}
+	})
 }
 
 // NodeOf implements spot.Cluster.

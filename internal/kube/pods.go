@@ -50,6 +50,16 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 	}
 	see(spot.PodChange{All: true, Pods: pods})
 	opts.ResourceVersion, opts.Watch = list.ResourceVersion, true
+	return c.watch(ctx, "pods", opts, "watching the pods of node "+node, func(e watch.Event) {
+		if pod, ok := e.Object.(*corev1.Pod); ok {
+			see(spot.PodChange{Gone: e.Type == watch.Deleted, Pods: []spot.Pod{podOf(pod)}})
+		}
+	})
+}
+
+// watch calls see with each event until the first error event: then the version is too old, and the caller starts
+// again.
+func (c *Cluster) watch(ctx context.Context, resource string, opts metav1.ListOptions, doing string, see func(watch.Event)) error {
 	if c.http1.Load() { // no pings detect a dead connection
 		seconds := int64(watchLimit / time.Second)
 		opts.TimeoutSeconds = &seconds
@@ -57,17 +67,16 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 		ctx, cancel = context.WithTimeout(ctx, watchLimit+readLimit)
 		defer cancel()
 	}
-	w, err := c.client.Get().Resource("pods").VersionedParams(&opts, c.params).MaxRetries(0).Watch(ctx)
+	w, err := c.client.Get().Resource(resource).VersionedParams(&opts, c.params).MaxRetries(0).Watch(ctx)
 	if err != nil {
-		return translate(err, "watching the pods of node "+node)
+		return translate(err, doing)
 	}
 	defer w.Stop()
 	for e := range w.ResultChan() {
-		pod, ok := e.Object.(*corev1.Pod)
-		if !ok {
-			return nil // an error event: the version is too old; the caller starts again
+		if e.Type == watch.Error {
+			return nil
 		}
-		see(spot.PodChange{Gone: e.Type == watch.Deleted, Pods: []spot.Pod{podOf(pod)}})
+		see(e)
 	}
 	return nil
 }

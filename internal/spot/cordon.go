@@ -41,6 +41,11 @@ const (
 // DrainingSelector selects the nodes with the draining label.
 const DrainingSelector = labelDraining + "=" + drainingReason
 
+// Uncordoned reports whether somebody uncordoned a node that is cordoned for the event. Restore also removes the event.
+func (n Node) Uncordoned(eventID string) bool {
+	return !n.Unschedulable && n.Annotations[annotationEvent] == eventID
+}
+
 // CordonTaints returns the taints of a cordoned node.
 func CordonTaints() []Taint {
 	return []Taint{

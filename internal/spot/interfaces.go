@@ -15,6 +15,8 @@ type Cluster interface {
 	// ChangeNode applies change in one write that fails if the node has changed since n was read; it then reads the
 	// node and tries again. It writes nothing if change changes nothing. It returns the new node, or ErrNotFound.
 	ChangeNode(ctx context.Context, n Node, change func(Node) Node) (Node, error)
+	// FollowNode calls see with each change of the node since n was read, until ctx ends or the watch breaks.
+	FollowNode(ctx context.Context, n Node, see func(Node)) error
 	// DeleteNode deletes the node with n's UID. It returns ErrNotFound if there is none, and ErrChanged if another node
 	// has its name.
 	DeleteNode(ctx context.Context, n Node) error

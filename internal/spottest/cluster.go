@@ -32,14 +32,15 @@ type Cluster struct {
 	claims    map[string]bool
 	forbidden map[string]bool // by Forbid
 
-	pods         map[string]*clusterPod // by namespace/name
-	successors   map[string]int         // number of pods recreated under a name
-	budgets      []Budget
-	evictHook    func(spot.Pod) *spot.Refusal
-	followers    []*clusterFollower
-	terminations []*Termination
-	shortenings  []Shortening
-	events       []spot.KubeEvent
+	pods          map[string]*clusterPod // by namespace/name
+	successors    map[string]int         // number of pods recreated under a name
+	budgets       []Budget
+	evictHook     func(spot.Pod) *spot.Refusal
+	followers     []*clusterFollower
+	nodeFollowers []*nodeFollower
+	terminations  []*Termination
+	shortenings   []Shortening
+	events        []spot.KubeEvent
 
 	requests     []*KubeRequest
 	disturbances []*clusterDisturbance

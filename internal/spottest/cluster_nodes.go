@@ -89,6 +89,41 @@ func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error)
 	return n, nil
 }
 
+// nodeFollower is a watch of a node.
+type nodeFollower struct {
+	node  string
+	queue []spot.Node
+	wake  chan struct{}
+}
+
+// FollowNode sends a watch request.
+func (c *Cluster) FollowNode(ctx context.Context, n spot.Node, see func(spot.Node)) error {
+	f := &nodeFollower{node: n.Name, wake: make(chan struct{}, 1)}
+	err := c.request(ctx, "watch", "nodes", n.Name, func() error {
+		c.nodeFollowers = append(c.nodeFollowers, f)
+		if now := c.nodes[n.Name]; now != nil && now.Version != n.Version {
+			f.queue, f.wake = []spot.Node{cloneNode(*now)}, make(chan struct{}, 1)
+			f.wake <- struct{}{}
+		}
+		return nil
+	})
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-f.wake:
+			c.mu.Lock()
+			changes := f.queue
+			f.queue = nil
+			c.mu.Unlock()
+			for _, change := range changes {
+				see(change)
+			}
+		}
+	}
+	return fmt.Errorf("watching node %s: %w", n.Name, err)
+}
+
 func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, error) {
 	found, err := c.listNodes(ctx, func(n *spot.Node) bool { return n.IsInstance(instanceID) })
 	if err != nil {
@@ -167,6 +202,15 @@ func (c *Cluster) nodeWritten(n *spot.Node) {
 		n.CordonedBy = ""
 	}
 	n.Version = c.bump()
+	for _, f := range c.nodeFollowers {
+		if f.node == n.Name {
+			f.queue = append(f.queue, cloneNode(*n))
+			select {
+			case f.wake <- struct{}{}:
+			default:
+			}
+		}
+	}
 	c.evictTainted(n)
 	c.reconcileVolumes()
 }

@@ -82,6 +82,7 @@ func ClusterContract(t *testing.T, within func(t *testing.T, check func(*testing
 		{"a node change is retried after a conflict", nodeConflict},
 		{"changing a deleted node returns ErrNotFound", nodeGone},
 		{"pods are listed by node", podsAreListed},
+		{"a changed node is followed", followedNode},
 		{"a disrupted pod has the condition DisruptionTarget", disruptedPod},
 		{"an evicted pod gets its grace period and is followed until it is gone", evictedPodTerminates},
 		{"a process that does not exit is killed after the grace period", processIsKilled},
@@ -254,6 +255,30 @@ func podsAreListed(t *testing.T, w World) {
 	}
 	if pods, err := PodsOn(t.Context(), w.Cluster(), "no-such-node"); err != nil || len(pods) != 0 {
 		t.Errorf("a missing node: got %+v, %v; want none", pods, err)
+	}
+}
+
+func followedNode(t *testing.T, w World) {
+	n := w.AddNode(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	seen := make(chan spot.Node, 100)
+	go func() { _ = w.Cluster().FollowNode(ctx, n, func(n spot.Node) { seen <- n }) }()
+	if _, err := w.Cluster().ChangeNode(t.Context(), n, func(n spot.Node) spot.Node { n.Unschedulable = true; return n }); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		select {
+		case got := <-seen:
+			if got.Name != n.Name || got.UID != n.UID {
+				t.Fatalf("got %+v", got)
+			}
+			if got.Unschedulable {
+				return
+			}
+		case <-time.After(slack + 5*time.Second):
+			t.Fatal("the change was not seen")
+		}
 	}
 }
 

@@ -56,6 +56,7 @@ type drainResult struct {
 	Attached []string // volumes still attached at the end
 	Changed  bool     // a request was sent that cannot be undone
 	Listed   bool     // the pods were listed
+	Dead     bool     // the kubelet has stopped, and the remaining pods are past their grace periods
 }
 
 func (r *drainResult) problem(format string, args ...any) {
@@ -202,6 +203,8 @@ type podDrain struct {
 	cordon       cordonAttempt
 	isCordoned   bool // cordon is final
 	nodes        chan spot.Node
+	notReady     bool
+	dead         bool
 	uncordoned   *spot.Node // somebody uncordoned it
 	recordons    int
 	recordonAt   time.Time // the earliest time for the next one
@@ -239,6 +242,10 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 		}
 		if evicting && d.listed && d.inFlight == 0 {
 			d.events.flush() // every pod has had its first request
+		}
+		if dead := d.deadAt(); updates != nil && !dead.IsZero() && !now.Before(dead) {
+			d.dead = true
+			return
 		}
 		quiet := d.quietAt()
 		if !quiet.IsZero() && !now.Before(quiet) && d.isCordoned && d.inFlight == 0 {
@@ -288,7 +295,7 @@ func (d *podDrain) cordonDone(a cordonAttempt) {
 
 // nodeChanged remembers the node if somebody uncordoned it, though EC2 ends the instance.
 func (d *podDrain) nodeChanged(n spot.Node) {
-	d.uncordoned = nil
+	d.uncordoned, d.notReady = nil, n.NotReady
 	if n.UID == d.node.UID && n.Uncordoned(d.inv.in.EventID) && d.inv.in.Kind.EndsInstance() && d.recordons < maxRecordons {
 		d.uncordoned = &n
 	}
@@ -322,6 +329,24 @@ func (c *invocation) followNode(ctx context.Context, n spot.Node, changes chan<-
 	})
 }
 
+// deadAt returns when all remaining pods of a node that is not ready are past their grace periods; zero for never.
+// Nothing stops them any more: a lifecycle action need not wait.
+func (d *podDrain) deadAt() (at time.Time) {
+	if !d.notReady || !d.listed {
+		return time.Time{}
+	}
+	for _, s := range d.pods {
+		switch {
+		case !s.mustLeave():
+		case !s.pod.Terminating:
+			return time.Time{}
+		default:
+			at = spot.Later(at, s.pod.DeletionTimestamp)
+		}
+	}
+	return at
+}
+
 // quietAt returns when the node will have been empty for long enough; zero while it is not empty.
 func (d *podDrain) quietAt() time.Time {
 	if d.empty.IsZero() {
@@ -335,6 +360,9 @@ func (d *podDrain) nextWake(now, quiet time.Time, evicting bool) time.Duration {
 	next := d.plan.Until
 	if !quiet.IsZero() && now.Before(quiet) {
 		next = quiet
+	}
+	if dead := d.deadAt(); now.Before(dead) {
+		next = spot.Earlier(next, dead)
 	}
 	if d.uncordoned != nil {
 		next = spot.Earlier(next, spot.Later(d.recordonAt, now))

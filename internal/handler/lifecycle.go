@@ -66,7 +66,7 @@ func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
 		return out, err
 	}
 	out.Lifecycle = result
-	c.complete(ctx, &out, holdErr)
+	c.complete(ctx, &out, holdErr, drained.Dead)
 	return out, nil
 }
 
@@ -136,13 +136,15 @@ func (c *invocation) hold(ctx context.Context, result *spot.LifecycleResult, upd
 	return nil
 }
 
-// complete completes the lifecycle action if the node is empty. Otherwise the remaining pods keep the time until the
-// hook's timeout.
-func (c *invocation) complete(ctx context.Context, out *spot.Outcome, held error) {
+// complete completes the lifecycle action if the node is empty or dead. Otherwise the remaining pods keep the time
+// until the hook's timeout.
+func (c *invocation) complete(ctx context.Context, out *spot.Outcome, held error, dead bool) {
 	if held != nil {
 		out.Problems = append(out.Problems, held.Error())
 	}
-	if out.Result != spot.Drained && out.Result != spot.NodeNotFound {
+	if dead {
+		out.Lifecycle.Reason = "the kubelet has stopped, and the remaining pods are past their grace periods"
+	} else if out.Result != spot.Drained && out.Result != spot.NodeNotFound {
 		out.Lifecycle.Reason = "the node is not empty: the instance is terminated at the hook's timeout"
 		return
 	}

@@ -74,7 +74,7 @@ func (s *podState) mustLeave() bool {
 // report adds the state of the drain to the result.
 func (d *podDrain) report(result *drainResult) {
 	event := d.inv.in.Time
-	result.Plan, result.Listed = d.planned, d.listed
+	result.Plan, result.Listed, result.Dead = d.planned, d.listed, d.dead
 	result.Timings.Cordoned = spot.SecondsSince(event, d.cordon.at)
 	result.Timings.LastEviction = spot.SecondsSince(event, d.lastEviction)
 	result.Timings.Empty = spot.SecondsSince(event, d.empty)

@@ -181,6 +181,11 @@ func nodeOf(n *corev1.Node) spot.Node {
 		}
 		out.Taints = append(out.Taints, taint)
 	}
+	for _, condition := range n.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			out.NotReady = condition.Status != corev1.ConditionTrue
+		}
+	}
 	for _, v := range n.Status.VolumesAttached {
 		out.AttachedVolumes = append(out.AttachedVolumes, string(v.Name))
 	}

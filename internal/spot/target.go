@@ -46,6 +46,7 @@ type Node struct {
 	Annotations     map[string]string
 	Taints          []Taint
 	Unschedulable   bool
+	NotReady        bool     // its kubelet has stopped reporting
 	CordonedBy      string   // field manager that set unschedulable; empty if unknown
 	NodeClaim       string   // Karpenter NodeClaim that owns the node; may be empty
 	AttachedVolumes []string // volumes that the attach-detach controller has attached

@@ -63,8 +63,8 @@ func (r *drainResult) problem(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }
 
-// drainNode waits for the node, cordons it and evicts its pods. moves delivers new deadlines; nil for none. ctx ends
-// with the plan or, if moves is not nil, with the invocation.
+// drainNode waits for the node, cordons it and evicts its pods. updates delivers new deadlines; nil for none. ctx
+// ends with the plan or, if updates is not nil, with the invocation.
 func (c *invocation) drainNode(ctx context.Context, updates <-chan hookUpdate) (result drainResult) {
 	select {
 	case <-c.node.done:
@@ -268,6 +268,7 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 			d.cordonDone(a)
 			evicting = true
 			if a.err == nil {
+				d.nodeChanged(a.node) // its kubelet may have stopped before
 				go d.inv.followNode(ctx, a.node, d.nodes)
 			}
 		case n := <-d.nodes:

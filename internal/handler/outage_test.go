@@ -468,13 +468,25 @@ func TestUncordoned(t *testing.T) {
 
 // TestDeadKubelet: a lifecycle action does not wait for pods that nothing stops any more.
 func TestDeadKubelet(t *testing.T) {
-	withHook(t, 5*time.Minute, func(w *world, in spot.Interruption) {
-		w.pod("web-1", onLeaving)
-		w.cluster.PowerOff(leaving)
-		time.AfterFunc(50*time.Second, func() { w.cluster.WriteNode(leaving, func(n *spot.Node) { n.NotReady = true }) })
-		out := w.handleEvent(in, spot.Incomplete)
-		if at := *out.Timings.Finished; at < 50 || at > 60 || out.Lifecycle.Completed == nil {
-			w.Errorf("got finished after %v s, %+v; want a completed action after 50 s", at, out.Lifecycle)
-		}
-	})
+	for name, c := range map[string]struct {
+		notReady time.Duration // after the event
+		want     spot.Seconds
+	}{"before the event": {-time.Second, 30}, "during the drain": {50 * time.Second, 50}} {
+		t.Run(name, func(t *testing.T) {
+			withHook(t, 5*time.Minute, func(w *world, in spot.Interruption) {
+				w.pod("web-1", onLeaving)
+				w.cluster.PowerOff(leaving)
+				notReady := func() { w.cluster.WriteNode(leaving, func(n *spot.Node) { n.NotReady = true }) }
+				if c.notReady < 0 {
+					notReady()
+				} else {
+					time.AfterFunc(c.notReady, notReady)
+				}
+				out := w.handleEvent(in, spot.Incomplete)
+				if at := *out.Timings.Finished; at < c.want || at > c.want+10 || out.Lifecycle.Completed == nil {
+					w.Errorf("got finished after %v s, %+v; want a completed action after %v s", at, out.Lifecycle, c.want)
+				}
+			})
+		})
+	}
 }

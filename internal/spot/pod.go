@@ -150,7 +150,7 @@ func (p Plan) mayForce(pod Pod) bool {
 	return p.force && force != ForceNever
 }
 
-// Request returns the next request for a pod that is to be evicted and has refused so many times.
+// Request returns the next request for a pod. refusals is how many requests were refused before.
 func (p Plan) Request(pod Pod, now time.Time, refusals int) EvictionRequest {
 	r := EvictionRequest{GracePeriod: p.grace(pod, now)}
 	if p.mayForce(pod) && refusals > 0 && !now.Before(p.forceAt(pod)) {

@@ -102,7 +102,7 @@ func TestReady(t *testing.T) {
 				names = append(names, c.Name)
 			}
 			want = []string{"authentication", "aws", "token", "ca", "rbac: get nodes", "rbac: list nodes", "rbac: watch nodes", "rbac: patch nodes", "rbac: delete nodes", "rbac: list pods",
-				"rbac: watch pods", "rbac: create pods/eviction", "rbac: patch pods/status", "rbac: delete pods", "rbac: list volumeattachments.storage.k8s.io",
+				"rbac: watch pods", "rbac: create pods/eviction", "rbac: patch pods/status", "rbac: delete pods", "rbac: list volumeattachments.storage.k8s.io", "rbac: watch volumeattachments.storage.k8s.io",
 				"rbac: create events.events.k8s.io"}
 			if replace == spot.ReplacerKarpenter {
 				want = append(want, "rbac: delete nodeclaims.karpenter.sh")

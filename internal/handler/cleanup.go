@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,12 +14,6 @@ import (
 )
 
 const (
-	// cleanUpLimit limits a clean-up.
-	cleanUpLimit = 5 * time.Minute
-
-	// stateLimit is how long EC2 may describe an instance as it was before the event.
-	stateLimit = time.Minute
-
 	// timestampLimit is how long to wait for the taint eviction controller to delete the pods. It deletes pods by name,
 	// even if they are already terminating: if a pod's object is removed earlier, the controller may delete the next
 	// pod of its StatefulSet. It sets a condition on the pod and deletes it some milliseconds later; timestampPause
@@ -26,16 +21,12 @@ const (
 	timestampLimit = 5 * time.Second
 	timestampPause = 150 * time.Millisecond
 	byTaintManager = "DeletionByTaintManager"
-
-	// detachLimit is how long to wait for volumes to be detached.
-	detachLimit = 2 * time.Minute
 )
 
 // cleanUp cleans up after a stopped instance, or uncordons the node of an instance that runs again.
 func (c *invocation) cleanUp(ctx context.Context) (spot.Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, cleanUpLimit)
-	defer cancel()
 	if !c.limit.IsZero() {
+		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, c.limit)
 		defer cancel()
 	}
@@ -63,7 +54,9 @@ func (c *invocation) otherCluster() (spot.Outcome, bool) {
 }
 
 func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) {
-	if err := c.waitForInstance(ctx, func(i spot.Instance) bool {
+	finding, cancel := context.WithTimeout(ctx, c.in.Kind.Limit())
+	defer cancel()
+	if err := c.waitForInstance(finding, func(i spot.Instance) bool {
 		return i.State == spot.StateStopped || i.State == spot.StateTerminated || i.State == spot.StateRunning
 	}); err != nil {
 		return spot.Outcome{}, err
@@ -71,7 +64,7 @@ func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) 
 	if out, ok := c.otherCluster(); ok {
 		return out, nil
 	}
-	if err := c.findNode(ctx, true); err != nil {
+	if err := c.findNode(finding, true); err != nil {
 		return spot.Outcome{}, err
 	}
 	t := c.target()
@@ -79,11 +72,28 @@ func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) 
 	if !plan.CleanUp {
 		return c.ignored(plan.Reason), nil
 	}
-	return c.cleanUpNode(ctx, *t.Node, plan)
+	n := *t.Node
+	err := toCluster.persist(finding, func(ctx context.Context) error {
+		after, err := c.Cluster.ChangeNode(ctx, n, spot.OutOfService)
+		if err == nil {
+			n = after
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, spot.ErrNotFound):
+		return c.ignored("the node is already deleted"), nil
+	case err != nil:
+		return spot.Outcome{}, fmt.Errorf("applying the out-of-service taint to node %s: %w", n.Name, err)
+	}
+	c.log("out-of-service", "applied out-of-service taint", "node", n.Name)
+	return c.cleanUpNode(ctx, n, plan), nil
 }
 
 // uncordonReturned uncordons a node whose instance runs again.
 func (c *invocation) uncordonReturned(ctx context.Context) (spot.Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.in.Kind.Limit())
+	defer cancel()
 	if err := c.waitForInstance(ctx, func(spot.Instance) bool { return true }); err != nil {
 		return spot.Outcome{}, err
 	}
@@ -113,31 +123,19 @@ func (c *invocation) uncordonReturned(ctx context.Context) (spot.Outcome, error)
 
 // cleanUpNode makes Kubernetes start the pods of a stopped instance elsewhere. The order matters: the taint first, so
 // that volumes do not wait for a kubelet; then the pods' deletion timestamps, which the taint causes; then the pods;
-// and the node last, because the volumes of a deleted node stay attached for minutes.
-func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.CleanupPlan) (spot.Outcome, error) {
-	var result spot.CleanupResult
+// and the node last, because the volumes of a deleted node stay attached for minutes. With the taint, Kubernetes
+// finishes what takes longer than the limit.
+func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.CleanupPlan) spot.Outcome {
+	limit := c.in.Kind.Limit()
+	work, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	since := func() *spot.Seconds { return spot.SecondsSince(c.in.Time, time.Now()) }
-	err := toCluster.persist(ctx, func(ctx context.Context) error {
-		after, err := c.Cluster.ChangeNode(ctx, n, spot.OutOfService)
-		if err == nil {
-			n = after
-		}
-		return err
-	})
-	switch {
-	case errors.Is(err, spot.ErrNotFound):
-		return c.ignored("the node is already deleted"), nil
-	case err != nil:
-		return spot.Outcome{}, fmt.Errorf("applying the out-of-service taint to node %s: %w", n.Name, err)
-	}
-	result.Tainted = since()
-	c.log("out-of-service", "applied out-of-service taint", "node", n.Name)
-
+	result := spot.CleanupResult{Tainted: since()}
 	out := c.newOutcome(spot.Plan{Result: spot.CleanedUp})
 	out.Cleanup = &result
 	problem := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
-	pods, err := c.remainingPods(ctx, n.Name)
-	out.Pods = c.deletePods(ctx, pods)
+	pods, err := c.remainingPods(work, n.Name)
+	out.Pods = c.deletePods(work, pods)
 	switch {
 	case err != nil:
 		problem("listing the remaining pods: %v", err)
@@ -146,25 +144,27 @@ func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.Cle
 	default:
 		result.PodsDeleted = since()
 	}
-	attached, err := c.waitForVolumes(ctx, n.Name)
+	attached, err := c.waitForVolumes(work, n.Name)
 	switch {
 	case err != nil:
 		problem("listing the node's volumes: %v", err)
 	case len(attached) > 0:
 		out.AttachedVolumes = attached
-		problem("still attached after %s: %s", detachLimit, strings.Join(attached, ", "))
+		problem("still attached after %s: %s", limit, strings.Join(attached, ", "))
 	default:
 		result.VolumesDetached = since()
 	}
 	if plan.DeleteNode && result.VolumesDetached != nil && result.PodsDeleted != nil {
-		if err := c.deleteNode(ctx, n); err != nil {
+		after, cancel := c.afterWork(ctx)
+		defer cancel()
+		if err := c.deleteNode(after, n); err != nil {
 			problem("deleting the node: %v", err)
 		} else {
 			result.NodeDeleted = since()
 		}
 	}
 	out.Timings.Finished = since()
-	return out, nil
+	return out
 }
 
 // remainingPods returns the pods to delete, once the taint eviction controller has deleted each, or after
@@ -252,19 +252,23 @@ func (c *invocation) deletePods(ctx context.Context, pods []spot.Pod) []spot.Pod
 	return results
 }
 
-// waitForVolumes waits until no volume is attached to the node, and returns the attached volumes.
+// waitForVolumes waits until no volume is attached to the node or ctx ends, and returns the attached volumes.
 func (c *invocation) waitForVolumes(ctx context.Context, node string) (attached []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, detachLimit)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		now, nowErr := c.Cluster.VolumeAttachments(ctx, node)
-		if nowErr == nil || ctx.Err() == nil {
-			attached, err = now, nowErr
-		}
-		if err == nil && len(attached) == 0 || !sleep(ctx, pause) {
-			return attached, err
-		}
+	listed := false
+	err = toCluster.persist(ctx, func(ctx context.Context) error {
+		err := c.Cluster.FollowVolumes(ctx, node, func(now []string) {
+			if attached, listed = now, true; len(now) == 0 {
+				cancel()
+			}
+		})
+		return cmp.Or(err, errNotYet)
+	})
+	if listed {
+		return attached, nil
 	}
+	return nil, cmp.Or(err, ctx.Err())
 }
 
 // deleteNode deletes the node if it still belongs to the instance.

@@ -141,14 +141,25 @@ func TestIgnoredStates(t *testing.T) {
 	}
 }
 
-// TestStaleState checks that the clean-up waits until EC2 describes the new state.
+// TestStaleState checks that the clean-up waits until EC2 describes the new state, but holds no Lambda slot for it.
 func TestStaleState(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.powerOffWithPods("shutting-down")
-		time.AfterFunc(30*time.Second, func() { w.aws.SetState(instance, "terminated") })
-		if got := *w.handleEvent(w.stateChange("terminated"), spot.CleanedUp).Cleanup.Tainted; got < 29 {
-			w.Errorf("got tainted after %vs, want at least 29s", got)
+		time.AfterFunc(15*time.Second, func() { w.aws.SetState(instance, "terminated") })
+		if got := *w.handleEvent(w.stateChange("terminated"), spot.CleanedUp).Cleanup.Tainted; got < 14 {
+			w.Errorf("got tainted after %vs, want at least 14s", got)
 		}
+	})
+	inWorld(t, func(w *world) {
+		w.powerOffWithPods("shutting-down")
+		in, began := w.stateChange("terminated"), time.Now()
+		w.wantError(w.Context(), in)
+		if took := time.Since(began); took > 21*time.Second {
+			w.Errorf("failed after %s, want 20s", took)
+		}
+		w.aws.SetState(instance, "terminated")
+		time.Sleep(time.Minute)
+		w.handleEvent(in, spot.CleanedUp)
 	})
 }
 
@@ -197,7 +208,11 @@ func TestCleanupErrors(t *testing.T) {
 		subtest(t, name, func(w *world) {
 			w.powerOffWithPods("terminated")
 			disturb(w)
+			began := time.Now()
 			w.wantError(w.Context(), w.stateChange("terminated"))
+			if took := time.Since(began); took > 26*time.Second { // and one request that does not end
+				w.Errorf("failed after %s, want 20s", took)
+			}
 		})
 	}
 }

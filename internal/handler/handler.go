@@ -62,12 +62,11 @@ type invocation struct {
 	hook       *spot.Hook
 	late       *spot.Plan // of a missed interruption
 
-	settle     time.Duration // how long an empty node is watched: see settleTime
-	stateLimit time.Duration // how long to wait for the instance's state to match the event
+	settle time.Duration // how long an empty node is watched: see settleTime
 }
 
 func (h *Handler) newInvocation(ctx context.Context, in spot.Interruption) *invocation {
-	c := &invocation{Handler: h, in: in, began: time.Now(), settle: settleTime, stateLimit: stateLimit,
+	c := &invocation{Handler: h, in: in, began: time.Now(), settle: settleTime,
 		node: newLookup[spot.Node](), instance: newLookup[spot.Instance](), membership: newLookup[spot.Membership]()}
 	c.in.Time = spot.Earlier(in.Time, c.began).UTC().Round(0) // EC2's clock may be ahead: the notice is never longer
 	if end, ok := ctx.Deadline(); ok {

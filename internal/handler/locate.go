@@ -219,11 +219,9 @@ func (l *lookup[T]) known() (*T, error) {
 	return l.value, l.err
 }
 
-// waitForInstance reads the instance until certain accepts its state, it belongs to another cluster, EC2 does not know
-// it, or stateLimit has passed.
+// waitForInstance reads the instance until certain accepts its state, it belongs to another cluster, or EC2 does not
+// know it. It returns an error if ctx ends before that.
 func (c *invocation) waitForInstance(ctx context.Context, certain func(spot.Instance) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, c.stateLimit)
-	defer cancel()
 	c.instance.run(ctx, toAWS, func(ctx context.Context) (spot.Instance, error) {
 		i, err := c.Cloud.Instance(ctx, c.in.Instance)
 		if err == nil && !certain(i) && c.Policy.OtherClusterReason(i) == "" {
@@ -232,8 +230,11 @@ func (c *invocation) waitForInstance(ctx context.Context, certain func(spot.Inst
 		}
 		return i, err
 	}, always)
-	if t := c.target(); t.Instance == nil && !errors.Is(t.InstanceErr, spot.ErrNotFound) {
+	switch i, err := c.instance.known(); {
+	case i == nil && !errors.Is(err, spot.ErrNotFound):
 		return c.failure()
+	case i != nil && !certain(*i) && c.Policy.OtherClusterReason(*i) == "":
+		return fmt.Errorf("the instance is %s although the event says %s: %w", i.State, c.in.State, errUncertain)
 	}
 	return nil
 }

@@ -16,11 +16,14 @@ func (h *Handler) Preview(ctx context.Context, in spot.Interruption) (spot.Outco
 	writer := dryRun{h.Cluster, h.Cloud}
 	dry.Cluster, dry.Cloud, dry.Autoscaler, dry.Log = writer, writer, writer, nil
 	c := dry.newInvocation(ctx, in)
-	c.settle, c.stateLimit = 0, previewLimit/3
+	c.settle = 0
 	ctx, cancel := context.WithTimeout(ctx, previewLimit)
 	defer cancel()
 	out, err := c.run(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, errUncertain):
+		return c.ignored(err.Error()), nil
+	case err != nil:
 		return out, err
 	}
 	switch cleanup := out.Cleanup; out.Result {
@@ -101,6 +104,13 @@ func (d dryRun) FollowPods(ctx context.Context, node string, see func(spot.PodCh
 	return final(err)
 }
 
+// FollowVolumes shows no volumes: in a dry run, all are detached at once.
+func (dryRun) FollowVolumes(ctx context.Context, _ string, see func([]string)) error {
+	see(nil)
+	<-ctx.Done()
+	return nil
+}
+
 func (dryRun) Evict(context.Context, spot.Pod, time.Duration, bool) error { return spot.ErrNotFound }
 func (dryRun) FollowNode(ctx context.Context, _ spot.Node, _ func(spot.Node)) error {
 	<-ctx.Done()
@@ -109,7 +119,6 @@ func (dryRun) FollowNode(ctx context.Context, _ spot.Node, _ func(spot.Node)) er
 func (dryRun) Disrupt(_ context.Context, p spot.Pod) (spot.Pod, error)     { return p, nil }
 func (dryRun) Delete(context.Context, spot.Pod, time.Duration, bool) error { return spot.ErrNotFound }
 func (dryRun) DeleteNode(context.Context, spot.Node) error                 { return nil }
-func (dryRun) VolumeAttachments(context.Context, string) ([]string, error) { return nil, nil }
 func (dryRun) DeleteNodeClaim(context.Context, string) error               { return nil }
 func (dryRun) Record(context.Context, spot.KubeEvent) error                { return nil }
 func (dryRun) Tag(context.Context, string, map[string]string) error        { return nil }

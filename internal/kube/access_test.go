@@ -108,10 +108,10 @@ func TestTableMatchesTheCode(t *testing.T) {
 			_ = k.Record(ctx, spot.KubeEvent{Node: &node})
 			_ = k.Record(ctx, spot.KubeEvent{Pod: &pod})
 		},
-		"VolumeAttachments": func() { _, _ = k.VolumeAttachments(ctx, "n") },
-		"DeleteNode":        func() { _ = k.DeleteNode(ctx, node) },
-		"DeleteNodeClaim":   func() { _ = k.DeleteNodeClaim(ctx, "c") },
-		"CordonedNodes":     func() { _, _ = k.CordonedNodes(ctx) },
+		"FollowVolumes":   func() { _ = k.FollowVolumes(ctx, "n", func([]string) {}) },
+		"DeleteNode":      func() { _ = k.DeleteNode(ctx, node) },
+		"DeleteNodeClaim": func() { _ = k.DeleteNodeClaim(ctx, "c") },
+		"CordonedNodes":   func() { _, _ = k.CordonedNodes(ctx) },
 	}
 	for _, domain := range []reflect.Type{reflect.TypeFor[spot.Cluster](), reflect.TypeFor[spot.CordonedNodeLister]()} {
 		for i := range domain.NumMethod() {

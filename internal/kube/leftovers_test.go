@@ -14,26 +14,34 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// TestAttachmentsPagination: all pages are read, and only the node's attachments are returned.
-func TestAttachmentsPagination(t *testing.T) {
+// TestFollowVolumes checks that only the node's attachments are seen, and only their changes.
+func TestFollowVolumes(t *testing.T) {
+	attachment := func(name, node string) string {
+		return fmt.Sprintf(`{"kind":"VolumeAttachment","apiVersion":"storage.k8s.io/v1","metadata":{"name":%q},"spec":{"nodeName":%q}}`,
+			name, node)
+	}
 	var asked []string
 	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		asked = append(asked, r.URL.Path+" "+q.Get("limit")+" "+q.Get("continue"))
-		next, page := `"continue":"more"`, "1"
-		if q.Get("continue") == "more" {
-			next, page = `"resourceVersion":"7"`, "2"
-		}
+		asked = append(asked, fmt.Sprint(r.URL.Path, " ", q.Get("resourceVersion"), " ", q.Get("watch")))
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = fmt.Fprintf(w, `{"kind":"VolumeAttachmentList","apiVersion":"storage.k8s.io/v1","metadata":{%s},"items":[
-			{"metadata":{"name":"a%[2]s"},"spec":{"nodeName":"here"}},{"metadata":{"name":"b%[2]s"},"spec":{"nodeName":"there"}}]}`, next, page)
+		if q.Get("watch") == "" {
+			_, _ = fmt.Fprintf(w, `{"kind":"VolumeAttachmentList","apiVersion":"storage.k8s.io/v1","metadata":{"resourceVersion":"7"},
+				"items":[%s,%s,%s]}`, attachment("b", "here"), attachment("x", "there"), attachment("a", "here"))
+			return
+		}
+		for _, e := range []struct{ kind, name, node string }{{"MODIFIED", "a", "here"}, {"DELETED", "a", "here"},
+			{"DELETED", "x", "there"}, {"ADDED", "c", "here"}, {"DELETED", "b", "here"}} {
+			_, _ = fmt.Fprintf(w, `{"type":%q,"object":%s}`, e.kind, attachment(e.name, e.node))
+		}
 	}))
-	got, err := k.VolumeAttachments(t.Context(), "here")
-	if err != nil || !slices.Equal(got, []string{"a1", "a2"}) {
-		t.Errorf("got %q, %v", got, err)
+	var seen []string
+	err := k.FollowVolumes(t.Context(), "here", func(attached []string) { seen = append(seen, strings.Join(attached, "+")) })
+	if want := []string{"a+b", "b", "b+c", "c"}; err != nil || !slices.Equal(seen, want) {
+		t.Errorf("saw %q, %v; want %q", seen, err, want)
 	}
-	const path = "/apis/storage.k8s.io/v1/volumeattachments 500 "
-	if want := []string{path, path + "more"}; !slices.Equal(asked, want) {
+	const path = "/apis/storage.k8s.io/v1/volumeattachments "
+	if want := []string{path + "0 ", path + "7 true"}; !slices.Equal(asked, want) {
 		t.Errorf("requested %q, want %q", asked, want)
 	}
 }

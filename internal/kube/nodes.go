@@ -36,7 +36,8 @@ func (c *Cluster) NodeNamed(ctx context.Context, name string) (spot.Node, error)
 // FollowNode implements spot.Cluster. Over HTTP/1.1, it returns after watchLimit.
 func (c *Cluster) FollowNode(ctx context.Context, n spot.Node, see func(spot.Node)) error {
 	opts := metav1.ListOptions{FieldSelector: "metadata.name=" + n.Name, ResourceVersion: n.Version, Watch: true}
-	return c.watch(ctx, "nodes", opts, "watching node "+n.Name, func(e watch.Event) {
+	request := c.client.Get().Resource("nodes")
+	return c.watch(ctx, request, opts, "watching node "+n.Name, func(e watch.Event) {
 		if node, ok := e.Object.(*corev1.Node); ok && e.Type != watch.Deleted {
 			see(nodeOf(node))
 		}
@@ -230,24 +231,36 @@ func taintsOf(taints []spot.Taint) []corev1.Taint {
 	return out
 }
 
-// VolumeAttachments implements spot.Cluster. The API server cannot select them by node, so this lists all of the
-// cluster.
-func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []string, err error) {
-	for opts := (metav1.ListOptions{Limit: pageSize}); ; {
-		var page storagev1.VolumeAttachmentList
-		request := c.client.Get().AbsPath("/apis/storage.k8s.io/v1/volumeattachments").VersionedParams(&opts, c.params)
-		if err := do(ctx, readLimit, request, &page); err != nil {
-			return nil, translate(err, "listing the VolumeAttachments of node "+node)
-		}
-		for _, a := range page.Items {
-			if a.Spec.NodeName == node {
-				names = append(names, a.Name)
-			}
-		}
-		if opts.Continue = page.Continue; opts.Continue == "" {
-			return names, nil
+// FollowVolumes implements spot.Cluster with one list and one watch. The API server cannot select VolumeAttachments by
+// node, so this reads all of the cluster, from the API server's cache.
+func (c *Cluster) FollowVolumes(ctx context.Context, node string, see func(attached []string)) error {
+	const path = "/apis/storage.k8s.io/v1/volumeattachments"
+	opts := metav1.ListOptions{ResourceVersion: "0"}
+	var list storagev1.VolumeAttachmentList
+	if err := do(ctx, readLimit, c.client.Get().AbsPath(path).VersionedParams(&opts, c.params), &list); err != nil {
+		return translate(err, "listing the VolumeAttachments of node "+node)
+	}
+	attached := map[string]bool{}
+	for _, a := range list.Items {
+		if a.Spec.NodeName == node {
+			attached[a.Name] = true
 		}
 	}
+	see(slices.Sorted(maps.Keys(attached)))
+	opts.ResourceVersion, opts.Watch = list.ResourceVersion, true
+	doing := "watching the VolumeAttachments of node " + node
+	return c.watch(ctx, c.client.Get().AbsPath(path), opts, doing, func(e watch.Event) {
+		a, ok := e.Object.(*storagev1.VolumeAttachment)
+		if !ok || a.Spec.NodeName != node || attached[a.Name] == (e.Type != watch.Deleted) {
+			return
+		}
+		if e.Type == watch.Deleted {
+			delete(attached, a.Name)
+		} else {
+			attached[a.Name] = true
+		}
+		see(slices.Sorted(maps.Keys(attached)))
+	})
 }
 
 // DeleteNode implements spot.Cluster.

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -50,7 +51,7 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 	}
 	see(spot.PodChange{All: true, Pods: pods})
 	opts.ResourceVersion, opts.Watch = list.ResourceVersion, true
-	return c.watch(ctx, "pods", opts, "watching the pods of node "+node, func(e watch.Event) {
+	return c.watch(ctx, c.client.Get().Resource("pods"), opts, "watching the pods of node "+node, func(e watch.Event) {
 		if pod, ok := e.Object.(*corev1.Pod); ok {
 			see(spot.PodChange{Gone: e.Type == watch.Deleted, Pods: []spot.Pod{podOf(pod)}})
 		}
@@ -59,7 +60,8 @@ func (c *Cluster) FollowPods(ctx context.Context, node string, see func(spot.Pod
 
 // watch calls see with each event until the first error event: then the version is too old, and the caller starts
 // again.
-func (c *Cluster) watch(ctx context.Context, resource string, opts metav1.ListOptions, doing string, see func(watch.Event)) error {
+func (c *Cluster) watch(ctx context.Context, request *rest.Request, opts metav1.ListOptions, doing string,
+	see func(watch.Event)) error {
 	if c.http1.Load() { // no pings detect a dead connection
 		seconds := int64(watchLimit / time.Second)
 		opts.TimeoutSeconds = &seconds
@@ -67,7 +69,7 @@ func (c *Cluster) watch(ctx context.Context, resource string, opts metav1.ListOp
 		ctx, cancel = context.WithTimeout(ctx, watchLimit+readLimit)
 		defer cancel()
 	}
-	w, err := c.client.Get().Resource(resource).VersionedParams(&opts, c.params).MaxRetries(0).Watch(ctx)
+	w, err := request.VersionedParams(&opts, c.params).MaxRetries(0).Watch(ctx)
 	if err != nil {
 		return translate(err, doing)
 	}

@@ -43,6 +43,7 @@ type eventRule struct {
 	evictOnce       bool          // each pod is evicted once, with its full grace period
 	noDeadline      bool          // nothing stops the instance: no grace period is cut
 	isCleanup       bool          // it reports a state change that has already happened
+	limit           time.Duration // of the work, if the event has no deadline: then an error, and Lambda retries
 	noReplaceReason string        // why the instance is not detached
 	autoscalerEvent string        // event to send to CAST AI's autoscaler; empty for none
 	description     string
@@ -67,7 +68,7 @@ var eventRules = map[Kind]eventRule{
 		noReplaceReason: "only a recommendation: after a detach, the instance would keep running"},
 	ScheduledChange: {description: "AWS Health announces a scheduled change of the instance",
 		noReplaceReason: "only an announcement: after a detach, the instance would keep running"},
-	StateChange: {isCleanup: true, description: "the instance changed state",
+	StateChange: {isCleanup: true, limit: 20 * time.Second, description: "the instance changed state",
 		noReplaceReason: "the instance has already stopped"},
 }
 
@@ -85,6 +86,10 @@ func ruleFor(in Interruption) eventRule {
 
 // EndsInstance reports whether EC2 ends the instance at the deadline.
 func (k Kind) EndsInstance() bool { return k == SpotTerminate || k == SpotStop || k == SpotHibernate }
+
+// Limit returns the limit of the work for an event without a deadline, and zero for other events. Until then, EC2 and
+// the cluster must have responded. Otherwise, the invocation fails and Lambda retries: it holds no slot while it waits.
+func (k Kind) Limit() time.Duration { return eventRules[k].limit }
 
 // IsCleanup reports whether events of this kind report a state change that has already happened.
 func (k Kind) IsCleanup() bool { return eventRules[k].isCleanup }

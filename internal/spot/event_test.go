@@ -1,6 +1,9 @@
 package spot_test
 
 import (
+	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -162,5 +165,26 @@ func TestResponse(t *testing.T) {
 				t.Errorf("instance not created by kOps: got %q, want %s", got, spot.OtherCluster)
 			}
 		})
+	}
+}
+
+// TestLimitsAreDocumented compares the table of time limits in the documentation with the rules.
+func TestLimitsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/how-it-works.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for event, kind := range map[string]spot.Kind{"Spot warning, `terminate` or `stop`": spot.SpotTerminate,
+		"Spot warning, `hibernate`": spot.SpotHibernate, "instance state change": spot.StateChange} {
+		in := spot.Interruption{Kind: kind, Time: now}
+		limit := spot.DefaultPolicy("c").Plan(in, spot.Target{}, now, time.Time{}).Until.Sub(now)
+		if l := kind.Limit(); l > 0 {
+			limit = l
+		}
+		row := regexp.MustCompile(fmt.Sprintf(`(?m)^\| %s \| (after )?%d s\b`, regexp.QuoteMeta(event), int(limit.Seconds())))
+		if !row.Match(doc) {
+			t.Errorf("no row %q with %s", event, limit)
+		}
 	}
 }

@@ -20,8 +20,9 @@ type Cluster interface {
 	// DeleteNode deletes the node with n's UID. It returns ErrNotFound if there is none, and ErrChanged if another node
 	// has its name.
 	DeleteNode(ctx context.Context, n Node) error
-	// VolumeAttachments lists the names of a node's VolumeAttachments.
-	VolumeAttachments(ctx context.Context, node string) ([]string, error)
+	// FollowVolumes calls see with the names of the node's VolumeAttachments, sorted, and again after each change, until
+	// ctx ends or the watch breaks.
+	FollowVolumes(ctx context.Context, node string, see func(attached []string)) error
 
 	// FollowPods calls see with all the pods on the node, then with each change, until ctx ends or the watch breaks.
 	// All calls come from one goroutine. It can be called again.

@@ -26,8 +26,9 @@ type Cluster struct {
 	off         map[string]bool // nodes without power
 	beforeWrite func(node string)
 
-	evicting    map[string]bool // nodes whose pods the taint eviction controller deletes
-	attachments []*clusterAttachment
+	evicting           map[string]bool // nodes whose pods the taint eviction controller deletes
+	attachments        []*clusterAttachment
+	attachmentsChanged chan struct{} // closed when attachments change
 
 	claims    map[string]bool
 	forbidden map[string]bool // by Forbid
@@ -55,7 +56,7 @@ var (
 func NewCluster() *Cluster {
 	return &Cluster{nodes: map[string]*spot.Node{}, off: map[string]bool{}, pods: map[string]*clusterPod{},
 		successors: map[string]int{}, evicting: map[string]bool{}, claims: map[string]bool{},
-		forbidden: map[string]bool{}}
+		forbidden: map[string]bool{}, attachmentsChanged: make(chan struct{})}
 }
 
 // KubeRequest is a request to the API server.

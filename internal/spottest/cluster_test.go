@@ -83,7 +83,11 @@ func TestEveryRequestIsLogged(t *testing.T) {
 			{"", func() error { return c.Delete(ended, p, second, false) }},
 			{"create pods/eviction default/p", func() error { return c.Evict(t.Context(), p, second, false) }},
 			{"delete pods default/p", func() error { return c.Delete(t.Context(), p, second, false) }},
-			{"list volumeattachments a", func() error { _, err := c.VolumeAttachments(t.Context(), "a"); return err }},
+			{"list volumeattachments a, watch volumeattachments a", func() error {
+				watched, end := context.WithTimeout(t.Context(), 3*second)
+				defer end()
+				return c.FollowVolumes(watched, "a", func([]string) {})
+			}},
 			{"create events a", func() error { return c.Record(t.Context(), spot.KubeEvent{Node: &n}) }},
 			{"delete nodeclaims c", func() error { return c.DeleteNodeClaim(t.Context(), "c") }},
 			{"create selfsubjectaccessreviews ",
@@ -272,7 +276,7 @@ func TestStatefulSetRecovery(t *testing.T) {
 func volumes(t *testing.T, c *spottest.Cluster) (all [2]int) {
 	t.Helper()
 	for i, node := range []string{"a", "b"} {
-		names, err := c.VolumeAttachments(t.Context(), node)
+		names, err := spottest.VolumesOf(t.Context(), c, node)
 		must(t, err)
 		all[i] = len(names)
 		if n, ok := c.Node(node); ok {

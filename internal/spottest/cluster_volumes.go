@@ -38,19 +38,47 @@ func (a *clusterAttachment) handle() string {
 	return "kubernetes.io/csi/ebs.csi.aws.com^vol-" + strings.ReplaceAll(a.volume, "/", "-")
 }
 
-func (c *Cluster) VolumeAttachments(ctx context.Context, node string) (names []string, err error) {
-	err = c.request(ctx, "list", "volumeattachments", node, func() error {
-		for _, a := range c.attachments {
-			if a.node == node {
-				names = append(names, a.name())
+// FollowVolumes sends a list request and a watch request.
+func (c *Cluster) FollowVolumes(ctx context.Context, node string, see func([]string)) error {
+	if err := c.request(ctx, "list", "volumeattachments", node, func() error { return nil }); err != nil {
+		return fmt.Errorf("listing the VolumeAttachments of node %s: %w", node, err)
+	}
+	names, changed := c.attachmentsOn(node)
+	see(names)
+	err := c.request(ctx, "watch", "volumeattachments", node, func() error { return nil })
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-changed:
+			var now []string
+			if now, changed = c.attachmentsOn(node); !slices.Equal(now, names) {
+				names = now
+				see(names)
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing the VolumeAttachments of node %s: %w", node, err)
 	}
-	return names, nil
+	return fmt.Errorf("watching the VolumeAttachments of node %s: %w", node, err)
+}
+
+// attachmentsOn returns the names of a node's VolumeAttachments, and a channel that is closed when any changes.
+func (c *Cluster) attachmentsOn(node string) (names []string, changed <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.attachments {
+		if a.node == node {
+			names = append(names, a.name())
+		}
+	}
+	slices.Sort(names)
+	return names, c.attachmentsChanged
+}
+
+// setAttachments replaces the VolumeAttachments.
+func (c *Cluster) setAttachments(all []*clusterAttachment) {
+	c.attachments = all
+	close(c.attachmentsChanged)
+	c.attachmentsChanged = make(chan struct{})
 }
 
 func (c *Cluster) attachmentOf(p *clusterPod) *clusterAttachment {
@@ -110,7 +138,7 @@ func (c *Cluster) attach(p *clusterPod) *clusterAttachment {
 		return nil
 	}
 	a := &clusterAttachment{volume: p.Volume, node: p.Node}
-	c.attachments = append(c.attachments, a)
+	c.setAttachments(append(c.attachments, a))
 	c.later(clusterAttach, func() { c.attached(a) })
 	return a
 }
@@ -131,7 +159,7 @@ func (c *Cluster) detach(a *clusterAttachment) {
 	a.detaching = true
 	c.reportAttached(a.node)
 	c.later(clusterDetach, func() {
-		c.attachments = slices.DeleteFunc(c.attachments, func(other *clusterAttachment) bool { return other == a })
+		c.setAttachments(slices.DeleteFunc(c.attachments, func(other *clusterAttachment) bool { return other == a }))
 		c.reconcileVolumes()
 	})
 }

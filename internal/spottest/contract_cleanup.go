@@ -1,6 +1,7 @@
 package spottest
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -44,8 +45,20 @@ func volumeDetaches(t *testing.T, w World) {
 	if attachments(t, w, n) != 1 || attachments(t, w, other) != 0 {
 		t.Errorf("%d attachments, and %d of another node; want 1 and 0", attachments(t, w, n), attachments(t, w, other))
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	seen := make(chan int, 10)
+	go func() {
+		_ = w.Cluster().FollowVolumes(ctx, n.Name, func(attached []string) { seen <- len(attached) })
+	}()
+	if got := <-seen; got != 1 {
+		t.Errorf("got %d attachments first, want 1", got)
+	}
 	if err := w.Cluster().Evict(t.Context(), p, 10*time.Second, false); err != nil {
 		t.Fatal(err)
+	}
+	if got := <-seen; got != 0 {
+		t.Errorf("got %d attachments then, want 0", got)
 	}
 	eventually(t, "the volume is detached", func() bool { return attachments(t, w, n) == 0 && attached(t, w, n) == 0 })
 	if _, ok := w.SIGTERM(p); !ok {
@@ -106,11 +119,10 @@ func takeOutOfService(t *testing.T, w World, n spot.Node) {
 
 func attachments(t *testing.T, w World, n spot.Node) int {
 	t.Helper()
-	names, err := w.Cluster().VolumeAttachments(t.Context(), n.Name)
+	names, err := VolumesOf(t.Context(), w.Cluster(), n.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(names)
 	if len(slices.Compact(names)) != len(names) || slices.Contains(names, "") {
 		t.Errorf("got %q; want a name for each", names)
 	}

@@ -29,6 +29,23 @@ func PodsOn(ctx context.Context, cluster spot.Cluster, node string) (pods []spot
 	return pods, err
 }
 
+// VolumesOf lists the VolumeAttachments of a node.
+func VolumesOf(ctx context.Context, cluster spot.Cluster, node string) (names []string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listed := false
+	err = cluster.FollowVolumes(ctx, node, func(attached []string) {
+		if !listed {
+			listed, names = true, attached
+			cancel()
+		}
+	})
+	if listed {
+		err = nil
+	}
+	return names, err
+}
+
 // find returns the pod from a list of the pods on its node.
 func find(t *testing.T, w World, node string, p spot.Pod) (spot.Pod, bool) {
 	t.Helper()

@@ -6,8 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,172 +17,256 @@ import (
 
 var update = flag.Bool("update", false, "write docs/faults.md")
 
-// faultRequests lists the requests of an interruption, and what must happen if one of them always fails. If it fails
-// once or for 8 s, everything is done.
-var faultRequests = []struct {
-	request  string // verb and resource, or the operation of AWS
-	always   string // what happens if it always fails; empty for everything
-	tolerate string // parts of names of faults that do not prevent the effect
-}{
-	{request: "get nodes", always: "incomplete, detached"},
-	{request: "patch nodes", always: "drained, not cordoned, detached", tolerate: "lost"},
-	{request: "list pods", always: "incomplete, cordoned, detached"},
-	{request: "watch pods"},
-	{request: "create pods/eviction"}, // at last, the pods are force-deleted
-	{request: "patch pods/status"},
-	{request: "delete pods", always: "incomplete, cordoned, detached", tolerate: "lost"},
-	{request: "create events"},
-	{request: "DescribeInstances", always: "drained, cordoned, not detached"},
-	{request: "DescribeAutoScalingInstances", always: "drained, cordoned, not detached"},
-	{request: "CreateTags"},
-	{request: "DetachInstances", always: "drained, cordoned, not detached", tolerate: "lost"},
+// fault is a way in which requests fail. inject lets the first request fail if d is 0, those of the next d, or all if d
+// is negative.
+type fault struct {
+	name   string
+	lost   bool // only the response is lost
+	inject func(w *world, d time.Duration)
 }
 
-const everythingDone = "drained, cordoned, detached"
-
-type clusterFault struct {
-	name string
-	spottest.Disturbance
+// faultsOf returns the faults of a request.
+func faultsOf(r spottest.FaultRequest) (faults []fault) {
+	switch {
+	case r.Request == spottest.CASTAIEvent:
+		return castaiFaults()
+	case r.Request == spottest.AnyRequest:
+		return []fault{{name: "refused", inject: func(w *world, d time.Duration) {
+			clusterFaults(spottest.AnyKubernetes)[0].inject(w, d)
+			awsFaults(spottest.AnyOperation)[0].inject(w, d)
+		}}}
+	case r.Request == spottest.AnyAWS:
+		return awsFaults(spottest.AnyOperation)
+	case r.IsAWS():
+		return awsFaults(r.Request)
+	}
+	return clusterFaults(r.Request)
 }
 
-func clusterFaults(request string) []clusterFault {
+func clusterFaults(request string) (faults []fault) {
+	verb, resource, found := strings.Cut(request, " ")
+	if request == spottest.AnyKubernetes {
+		verb, resource = "", ""
+	}
 	limit := 15 * time.Second // of a write
-	if verb, _, _ := strings.Cut(request, " "); verb == "get" || verb == "list" || verb == "watch" {
+	if verb == "get" || verb == "list" || verb == "watch" || !found {
 		limit = 5 * time.Second
 	}
-	refusal := func(code int, retryAfter time.Duration) spottest.Disturbance {
-		return spottest.Disturbance{Err: &spot.Refusal{Code: code, RetryAfter: retryAfter, Message: "refused"}}
+	add := func(name string, dist spottest.Disturbance) {
+		dist.Verb, dist.Resource = verb, resource
+		faults = append(faults, fault{name: name, lost: dist.Lost, inject: func(w *world, d time.Duration) {
+			dist.Times = 0
+			if d == 0 {
+				dist.Times = 1
+			}
+			heal := w.cluster.Disturb(dist)
+			if d > 0 {
+				time.AfterFunc(d, heal)
+			}
+		}})
 	}
-	faults := []clusterFault{
-		{"refused", spottest.Disturbance{Err: errors.New("connection refused")}},
-		{"response lost", spottest.Disturbance{Lost: true, Err: errors.New("connection reset by peer")}},
-		{"response truncated, lost", spottest.Disturbance{Lost: true, Err: io.ErrUnexpectedEOF}},
-		{"429", refusal(429, 0)}, {"429, Retry-After 10 s", refusal(429, 10*time.Second)},
-		{"500", refusal(500, 0)}, {"503", refusal(503, 0)}, {"504", refusal(504, 0)},
-		{"409", spottest.Disturbance{Err: fmt.Errorf("409: %w", spot.ErrChanged)}},
-		{"slow", spottest.Disturbance{Delay: limit, Err: context.DeadlineExceeded}},
-		{"401", spottest.Disturbance{Err: spot.Permanent(errors.New("401"))}},
-		{"403", spottest.Disturbance{Err: spot.Permanent(errors.New("403"))}},
+	add("refused", spottest.Disturbance{Err: errors.New("connection refused")})
+	add("response lost", spottest.Disturbance{Lost: true, Err: errors.New("connection reset by peer")})
+	add("response truncated", spottest.Disturbance{Lost: true, Err: io.ErrUnexpectedEOF})
+	for _, r := range []spot.Refusal{{Code: 429}, {Code: 429, RetryAfter: 10 * time.Second}, {Code: 500}, {Code: 503}, {Code: 504}} {
+		r.Message = fmt.Sprint(r.Code)
+		if r.RetryAfter > 0 {
+			r.Message += ", Retry-After 10 s"
+		}
+		add(r.Message, spottest.Disturbance{Err: &r})
 	}
-	verb, resource, _ := strings.Cut(request, " ")
-	for i := range faults {
-		faults[i].Verb, faults[i].Resource = verb, resource
+	add("409", spottest.Disturbance{Err: fmt.Errorf("409: %w", spot.ErrChanged)})
+	add("slow", spottest.Disturbance{Delay: limit, Err: context.DeadlineExceeded})
+	add("401", spottest.Disturbance{Err: spot.Permanent(errors.New("401"))})
+	add("403", spottest.Disturbance{Err: spot.Permanent(errors.New("403"))})
+	if verb == "watch" {
+		add("410", spottest.Disturbance{Err: errors.New("410: too old resource version")})
+		for _, c := range []struct {
+			name  string
+			after time.Duration
+		}{{"closed by the server", time.Second}, {"410 as an event", time.Millisecond}} {
+			faults = append(faults, fault{name: c.name, inject: func(w *world, d time.Duration) {
+				c := &closedWatches{Cluster: w.cluster, after: c.after, once: d == 0}
+				if d > 0 {
+					c.until = time.Now().Add(d)
+				}
+				w.handler.Cluster = c
+			}})
+		}
 	}
 	return faults
 }
 
-var awsFaults = []struct {
+// closedWatches is a cluster that ends watches early, without an error.
+type closedWatches struct {
+	spot.Cluster
+	after time.Duration
+	once  bool
+	until time.Time // zero for never
+}
+
+func (c *closedWatches) FollowPods(ctx context.Context, node string, see func(spot.PodChange)) error {
+	if c.after == 0 || !c.until.IsZero() && time.Now().After(c.until) {
+		return c.Cluster.FollowPods(ctx, node, see)
+	}
+	watch, cancel := context.WithTimeout(ctx, c.after)
+	defer cancel()
+	if c.once {
+		c.after = 0
+	}
+	err := c.Cluster.FollowPods(watch, node, see)
+	if ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+func awsFaults(op string) (faults []fault) {
+	for _, f := range []struct {
+		name  string
+		fault spottest.Fault
+		delay time.Duration
+	}{
+		{name: "refused", fault: spottest.Unreachable()},
+		{name: "response lost", fault: spottest.AnswerLost()},
+		{name: "throttled", fault: spottest.Throttled()},
+		{name: "contention", fault: spottest.Contention()},
+		{name: "500", fault: spottest.Broken()},
+		{name: "slow", fault: spottest.Unreachable(), delay: 5 * time.Second},
+		{name: "403", fault: spottest.Denied()},
+	} {
+		faults = append(faults, fault{f.name, f.name == "response lost", func(w *world, d time.Duration) {
+			w.aws.Delay(op, f.delay)
+			if d == 0 {
+				w.aws.Fail(op, 1, f.fault)
+				time.AfterFunc(f.delay+time.Second, func() { w.aws.Delay(op, 0) })
+				return
+			}
+			w.aws.Fail(op, -1, f.fault)
+			if d > 0 {
+				time.AfterFunc(d, w.aws.Heal)
+			}
+		}})
+	}
+	return faults
+}
+
+func castaiFaults() (faults []fault) {
+	for _, f := range []faultyAutoscaler{
+		{name: "refused", err: errors.New("connection refused")},
+		{name: "response lost", err: errReset, lost: true},
+		{name: "429, Retry-After 10 s", err: throttled{10 * time.Second}},
+		{name: "500", err: errors.New("500")},
+		{name: "slow", err: errors.New("no response within 5 s"), delay: 5 * time.Second},
+		{name: "401", err: spot.Permanent(errors.New("401"))},
+		{name: "403", err: spot.Permanent(errors.New("403"))},
+	} {
+		faults = append(faults, fault{f.name, f.lost, func(w *world, d time.Duration) {
+			a := f
+			if a.once = d == 0; d > 0 {
+				a.until = time.Now().Add(d)
+			}
+			a.autoscaler = w.handler.Autoscaler.(*autoscaler)
+			w.handler.Autoscaler = &a
+		}})
+	}
+	return faults
+}
+
+// faultyAutoscaler is an autoscaler whose first calls fail.
+type faultyAutoscaler struct {
+	*autoscaler
 	name  string
-	fault spottest.Fault
+	err   error
+	lost  bool
 	delay time.Duration
-}{
-	{name: "refused", fault: spottest.Unreachable()},
-	{name: "response lost", fault: spottest.AnswerLost()},
-	{name: "throttled", fault: spottest.Throttled()},
-	{name: "contention", fault: spottest.Contention()},
-	{name: "500", fault: spottest.Broken()},
-	{name: "slow", fault: spottest.Unreachable(), delay: 5 * time.Second},
-	{name: "403", fault: spottest.Denied()},
+	once  bool
+	until time.Time // zero for never
+}
+
+func (a *faultyAutoscaler) Notify(ctx context.Context, event, nodeID, providerID string) error {
+	err := a.err
+	if err == nil || !a.until.IsZero() && time.Now().After(a.until) {
+		return a.autoscaler.Notify(ctx, event, nodeID, providerID)
+	}
+	if a.once {
+		a.err = nil
+	}
+	time.Sleep(a.delay)
+	if a.lost {
+		_ = a.autoscaler.Notify(ctx, event, nodeID, providerID)
+	}
+	return err
 }
 
 var faultDurations = []struct {
 	name string
-	d    time.Duration // 0 for one request, negative for ever
+	d    time.Duration
 }{{"once", 0}, {"8 s", 8 * time.Second}, {"always", -1}}
 
-// TestFaults lets each request fail in each way. Nothing runs past the deadline; synctest fails if a goroutine remains.
+// TestFaults lets each request fail in each way.
 func TestFaults(t *testing.T) {
-	var table []faultRow
-	for _, r := range faultRequests {
-		run := func(name string, inject func(w *world, d time.Duration)) {
-			row := faultRow{request: r.request, faults: []string{name}}
+	var table spottest.FaultTable
+	for _, r := range spottest.FaultRequests {
+		for _, f := range faultsOf(r) {
 			for _, duration := range faultDurations {
-				want := everythingDone
-				tolerated := r.tolerate != "" && strings.Contains(name, r.tolerate)
-				if duration.d < 0 && r.always != "" && !tolerated {
-					want = r.always
-				}
-				t.Run(r.request+"/"+name+"/"+duration.name, func(t *testing.T) {
-					got, seconds := runCell(t, func(w *world) { inject(w, duration.d) })
+				t.Run(r.Request+"/"+f.name+"/"+duration.name, func(t *testing.T) {
+					want := r.Want(duration.d < 0, f.lost)
+					got, seconds := runCell(t, r, func(w *world) { f.inject(w, duration.d) })
 					if got != want || seconds > 121 {
 						t.Errorf("got %s after %.0f s, want %s", got, seconds, want)
 					}
-					row.add(strings.Replace(got, everythingDone, "done", 1), seconds)
+					table.Add(r, f.name, got, seconds)
 				})
 			}
-			table = append(table, row)
-		}
-		if !strings.Contains(r.request, " ") {
-			for _, f := range awsFaults {
-				run(f.name, func(w *world, d time.Duration) {
-					if f.delay > 0 {
-						w.aws.Delay(r.request, f.delay)
-					}
-					switch {
-					case d == 0:
-						w.aws.Fail(r.request, 1, f.fault)
-						time.AfterFunc(f.delay+time.Second, func() { w.aws.Delay(r.request, 0) })
-					default:
-						w.aws.Fail(r.request, -1, f.fault)
-					}
-					if d > 0 {
-						time.AfterFunc(d, func() { w.aws.Heal(); w.aws.Delay(r.request, 0) })
-					}
-				})
-			}
-			continue
-		}
-		for _, f := range clusterFaults(r.request) {
-			run(f.name, func(w *world, d time.Duration) {
-				disturbance := f.Disturbance
-				if d == 0 {
-					disturbance.Times = 1
-				}
-				heal := w.cluster.Disturb(disturbance)
-				if d > 0 {
-					time.AfterFunc(d, heal)
-				}
-			})
 		}
 	}
 	if *update && !t.Failed() {
-		writeFaults(t, table)
+		if err := spottest.WriteSection("../../docs/faults.md", "In memory", faultsText+table.String()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
-// runCell interrupts a node with an ordinary pod and one whose budget never allows its eviction.
-func runCell(t *testing.T, inject func(w *world)) (got string, seconds float64) {
+// invocationContext has the deadline of an invocation, but never ends: nothing may need its end to stop.
+type invocationContext struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c invocationContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// runCell interrupts a node with an ordinary pod and one whose budget never allows its eviction. synctest fails if a
+// goroutine remains, such as one with a request in flight.
+func runCell(t *testing.T, r spottest.FaultRequest, inject func(w *world)) (got string, seconds float64) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.pod("web-1")
 		w.pod("db-0", notRecreated)
 		w.budget("db", 1)
+		a := &autoscaler{}
+		if r.Request == spottest.CASTAIEvent {
+			a = w.withAutoscaler()
+		}
 		inject(w)
-		out, err := w.handler.Handle(w.timeout(15*time.Minute), w.warning(spot.SpotTerminate))
+		ctx := invocationContext{context.Background(), time.Now().Add(15 * time.Minute)}
+		out, err := w.handler.Handle(ctx, w.warning(spot.SpotTerminate))
 		seconds = time.Since(w.event).Seconds()
-		if err != nil {
-			got = "error: " + err.Error()
-			return
+		if err == nil {
+			w.roundTrip(out)
 		}
-		w.roundTrip(out)
-		parts := []string{string(out.Result)}
-		state := map[bool]string{true: "", false: "not "}
-		if out.Cordon != nil {
-			cordoned := w.node().Unschedulable
-			if reported := out.Cordon.At != nil; reported && !cordoned {
-				t.Errorf("reported as cordoned: %s", toJSON(out))
+		is := spottest.Actual{Cordoned: w.node().Unschedulable, Replaced: len(a.events) > 0}
+		if g := w.aws.Group(group); r.Request != spottest.CASTAIEvent {
+			is.Replaced = g.Desired == len(g.Members) && !w.isMember()
+		}
+		for _, name := range []string{"web-1", "db-0"} {
+			if p, exists := w.cluster.Pod("default/" + name); exists && p.Node == instance {
+				is.Pods = append(is.Pods, name)
 			}
-			parts = append(parts, state[cordoned]+"cordoned")
 		}
-		detached := w.aws.Group(group).Desired == len(w.aws.Group(group).Members) && !w.isMember()
-		if reported := out.Replacement.Action == spot.ReplaceDetach; reported != detached {
-			t.Errorf("replacement %+v, detached %v", out.Replacement, detached)
-		}
-		got = strings.Join(append(parts, state[detached]+"detached"), ", ")
-		for _, p := range out.Pods {
-			if _, exists := w.cluster.Pod("default/" + p.Name); !exists && p.Status == spot.PodStillRunning {
-				t.Errorf("pod %s is gone: %s", p.Name, toJSON(out))
-			}
+		var wrong []string
+		if got, wrong = r.Judge(out, err, is); wrong != nil {
+			t.Error(strings.Join(wrong, "\n"))
 		}
 	})
 	return got, seconds
@@ -200,64 +282,10 @@ func (w *world) isMember() bool {
 	return false
 }
 
-// faultRow is the result of one or more faults of a request, by duration.
-type faultRow struct {
-	request  string
-	faults   []string
-	results  []string
-	from, to []float64 // seconds
-}
-
-func (r *faultRow) add(result string, seconds float64) {
-	r.results = append(r.results, result)
-	r.from, r.to = append(r.from, seconds), append(r.to, seconds)
-}
-
-// merge adds the faults of another row with the same results.
-func (r *faultRow) merge(other faultRow) {
-	r.faults = append(r.faults, other.faults...)
-	for i := range r.from {
-		r.from[i], r.to[i] = min(r.from[i], other.from[i]), max(r.to[i], other.to[i])
-	}
-}
-
-func writeFaults(t *testing.T, table []faultRow) {
-	var merged []faultRow
-	for _, row := range table {
-		i := slices.IndexFunc(merged, func(r faultRow) bool {
-			return r.request == row.request && slices.Equal(r.results, row.results)
-		})
-		if i < 0 {
-			merged = append(merged, row)
-			continue
-		}
-		merged[i].merge(row)
-	}
-	var b strings.Builder
-	for _, r := range merged {
-		fmt.Fprintf(&b, "| `%s` | %s", r.request, strings.Join(r.faults, "; "))
-		for i, result := range r.results {
-			seconds := fmt.Sprintf("%.0f", r.from[i])
-			if to := fmt.Sprintf("%.0f", r.to[i]); to != seconds {
-				seconds += " to " + to
-			}
-			fmt.Fprintf(&b, " | %s, %s s", result, seconds)
-		}
-		b.WriteString(" |\n")
-	}
-	text := `# Faults
-
-What an interruption ends with if one kind of request fails, in memory: once, for 8 seconds from the event, or always.
-The node has an ordinary pod and one whose PodDisruptionBudget never allows its eviction, which is force-deleted 85 s
-after the event. *done* means drained, cordoned and detached. The seconds are from the event to the end of the
-invocation; they vary with the jitter of the retries.
+const faultsText = `A fault lasts for one request, for 8 s from the event, or always. The budget's pod is force-deleted 85 s after the event.
 
 Written by ` + "`go test ./internal/handler -run TestFaults -update`" + `.
 
 | request | fault | once | 8 s | always |
 |---|---|---|---|---|
-` + b.String()
-	if err := os.WriteFile("../../docs/faults.md", []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
+`

@@ -69,7 +69,7 @@ func TestRotatedToken(t *testing.T) {
 	srv, asked := accepting(t, "new")
 	source, read := inTurn("old\n", "new\n")
 	login := WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv))}, source, "")
-	stored := login.Transport.(*bearerTransport).tokens.(*storedToken)
+	stored := login.Transport.(*gate).next.(*bearerTransport).tokens.(*storedToken)
 	if _, err := stored.token(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}

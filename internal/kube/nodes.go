@@ -77,7 +77,8 @@ func (c *Cluster) CordonedNodes(ctx context.Context) (cordoned []spot.Node, err 
 
 // eachNode calls see for each node that the selector matches, until it returns false.
 func (c *Cluster) eachNode(ctx context.Context, selector string, see func(spot.Node) (more bool)) error {
-	for opts := (metav1.ListOptions{LabelSelector: selector, Limit: pageSize}); ; {
+	// Version "0" allows the API server's cache, so that a list does not read from etcd.
+	for opts := (metav1.ListOptions{LabelSelector: selector, Limit: pageSize, ResourceVersion: "0"}); ; {
 		var page corev1.NodeList
 		if err := do(ctx, readLimit, c.client.Get().Resource("nodes").VersionedParams(&opts, c.params), &page); err != nil {
 			return err
@@ -87,7 +88,7 @@ func (c *Cluster) eachNode(ctx context.Context, selector string, see func(spot.N
 				return nil
 			}
 		}
-		if opts.Continue = page.Continue; opts.Continue == "" {
+		if opts.Continue, opts.ResourceVersion = page.Continue, ""; opts.Continue == "" {
 			return nil
 		}
 	}

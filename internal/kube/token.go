@@ -122,7 +122,9 @@ func WithIAM(e Endpoint, identity IAM, userAgent string) *rest.Config {
 }
 
 func login(e Endpoint, t tokens, userAgent string) *rest.Config {
-	return &rest.Config{Host: e.Server, UserAgent: userAgent, Transport: &bearerTransport{tokens: t, next: &caReloadTransport{endpoint: e}}}
+	connections := &caReloadTransport{endpoint: e}
+	return &rest.Config{Host: e.Server, UserAgent: userAgent,
+		Transport: &gate{next: &bearerTransport{tokens: t, next: connections}, reconnect: connections.reconnect}}
 }
 
 // tokens supplies bearer tokens for one identity.

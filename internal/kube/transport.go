@@ -124,6 +124,16 @@ func (t *caReloadTransport) transport(ctx context.Context, failed *http.Transpor
 	return t.next, nil
 }
 
+// reconnect makes the next request open a new connection.
+func (t *caReloadTransport) reconnect() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.next != nil {
+		t.next.CloseIdleConnections()
+		t.next = t.next.Clone()
+	}
+}
+
 // protocolTransport records whether the server speaks HTTP/1.1: a load balancer with a TLS listener may not offer
 // HTTP/2.
 type protocolTransport struct {
@@ -205,8 +215,10 @@ func isUnauthorized(resp *http.Response) bool {
 	return err != nil || !bytes.Contains(body, []byte(webhookPrefix))
 }
 
+var errUnauthorized = errors.New("the API server rejected the credential (401)")
+
 func unauthorized(why string) error {
-	return spot.Permanent(fmt.Errorf("the API server rejected the credential (401): %s", why))
+	return spot.Permanent(fmt.Errorf("%w: %s", errUnauthorized, why))
 }
 
 // clockSkewOr blames our clock if it is wrong, and otherwise returns the given cause.

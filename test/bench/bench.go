@@ -27,6 +27,7 @@ type bench struct {
 type benchCase struct {
 	name       string
 	ownCluster bool // does not use bench.cluster
+	ownPage    bool // not in docs/benchmarks.md; runs only if it is named
 	run        func(*bench, context.Context) ([]table, error)
 }
 
@@ -34,12 +35,13 @@ type benchCase struct {
 // that creates thousands of nodes.
 func cases() []benchCase {
 	return []benchCase{
-		{"cold", true, (*bench).cold},
-		{"drain", false, (*bench).drain},
-		{"guarded", false, (*bench).guarded},
-		{"cleanup", true, (*bench).cleanup},
-		{"latency", false, (*bench).latency},
-		{"growth", false, (*bench).growth},
+		{"cold", true, false, (*bench).cold},
+		{"drain", false, false, (*bench).drain},
+		{"guarded", false, false, (*bench).guarded},
+		{"cleanup", true, false, (*bench).cleanup},
+		{"latency", false, false, (*bench).latency},
+		{"growth", false, false, (*bench).growth},
+		{slotsCase, true, true, (*bench).slots},
 	}
 }
 
@@ -50,7 +52,7 @@ func caseNames() (names []string) {
 	return names
 }
 
-// runCases runs the named cases, or all if there are none. The cases without a cluster of their own share one.
+// runCases runs the named cases. If there are none, it runs those of docs/benchmarks.md. The cases without a cluster of their own share one.
 func runCases(ctx context.Context, s sizes, only []string, log io.Writer) (_ report, err error) {
 	b := &bench{sizes: s, log: log}
 	b.report = report{Tables: map[string][]table{}, Began: time.Now(), Machine: machine(), Load: loadAverage(),
@@ -61,7 +63,7 @@ func runCases(ctx context.Context, s sizes, only []string, log io.Writer) (_ rep
 		}
 	}()
 	for _, c := range cases() {
-		if len(only) > 0 && !slices.Contains(only, c.name) {
+		if len(only) == 0 && c.ownPage || len(only) > 0 && !slices.Contains(only, c.name) {
 			continue
 		}
 		if b.cluster == nil && !c.ownCluster {

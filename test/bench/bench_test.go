@@ -3,6 +3,8 @@ package main
 import (
 	"maps"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +16,7 @@ func TestQuick(t *testing.T) {
 	var mu sync.Mutex
 	t.Run("cases", func(t *testing.T) {
 		// Cases that share no control plane run in parallel: they mostly wait.
-		for _, names := range []string{"cold", "cleanup", "drain guarded latency growth"} {
+		for _, names := range []string{"cold", "cleanup", slotsCase, "drain guarded latency growth"} {
 			t.Run(names, func(t *testing.T) {
 				t.Parallel()
 				part, err := runCases(t.Context(), quick(), strings.Fields(names), t.Output())
@@ -32,6 +34,16 @@ func TestQuick(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	operations := filepath.Join(t.TempDir(), "operations.md")
+	if err := os.WriteFile(operations, []byte("before\n"+resultsBegin+"old\n"+resultsEnd+"after\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inserted, err := r.insert(operations)
+	if err != nil || !strings.HasPrefix(string(inserted), "before\n"+resultsBegin+"**") ||
+		!strings.HasSuffix(string(inserted), resultsEnd+"after\n") || strings.Contains(string(inserted), "old") {
+		t.Errorf("%v\n%s", err, inserted)
+	}
+	page = append(page, inserted...)
 	if strings.Contains(string(page), "%!") {
 		t.Errorf("the document contains a formatting error:\n%s", page)
 	}
@@ -57,6 +69,12 @@ func TestQuick(t *testing.T) {
 			if !strings.Contains(string(page), table.Markdown()) {
 				t.Errorf("the document lacks the table %q", table.title)
 			}
+		}
+	}
+	// With a slot for each warning, and with one that is free again before Lambda's next attempt, both are drained.
+	for _, row := range r.Tables[slotsCase][0].rows {
+		if row.cells[0] != float64(quick().lambda.nodes) {
+			t.Errorf("%s: %v nodes drained", row.name, row.cells[0])
 		}
 	}
 	for _, trial := range r.trials {

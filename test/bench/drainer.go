@@ -59,7 +59,7 @@ var (
 // the clients are connected to the API server before the event.
 func newKopsSpot(name string, warm bool) drainer {
 	return drainer{name: name, prepare: func(ctx context.Context, t target) (drainFunc, error) {
-		cloud := autoScalingGroup(t.nodes)
+		cloud := autoScalingGroup(t.nodes).Cloud()
 		policy := spot.DefaultPolicy(clusterName)
 		handlers := make([]*handler.Handler, len(t.nodes))
 		for i, n := range t.nodes {
@@ -101,7 +101,7 @@ func fixed(text string) kube.Source {
 }
 
 // autoScalingGroup returns an AWS account in which the nodes form one Auto Scaling group.
-func autoScalingGroup(nodes []testenv.Node) *spottest.Cloud {
+func autoScalingGroup(nodes []testenv.Node) *spottest.AWS {
 	a := spottest.NewAWS(region)
 	a.CountIDsFrom(1 << 40) // to keep the IDs of replacements distinct
 	instances := make([]spottest.Instance, len(nodes))
@@ -112,7 +112,7 @@ func autoScalingGroup(nodes []testenv.Node) *spottest.Cloud {
 		Tags: map[string]string{spot.TagCluster: clusterName}, Spot: true,
 		LaunchTime: time.Minute, DetachTime: time.Second}, instances...)
 	a.Delay(spottest.AnyOperation, awsCall)
-	return a.Cloud()
+	return a
 }
 
 // each calls do with 0 to n-1, with at most workers calls at a time, and returns the errors.

@@ -1,5 +1,6 @@
 // Command bench compares kops-spot with kubectl's drain library on one control plane, and its cold start with that of
-// an empty function. It prints tables and has no thresholds. docs/benchmarks.md is the output of the last complete run.
+// an empty function. With -only slots it measures kops-spot where Lambda allows few executions at once. It prints tables
+// and has no thresholds. docs/benchmarks.md is the output of the last complete run.
 package main
 
 import (
@@ -33,7 +34,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	small := flags.Bool("quick", false, "run each case once with small sizes, as a smoke test")
-	file := flags.String("write", "", "write the results to a Markdown `file`, such as ../docs/benchmarks.md")
+	file := flags.String("write", "", "write the results to a Markdown `file`: ../docs/benchmarks.md, or with -only "+
+		slotsCase+" ../docs/operations.md")
 	flags.Func("only", "run only these `cases`, separated by commas: "+strings.Join(names, ", "),
 		func(value string) error {
 			for name := range strings.SplitSeq(value, ",") {
@@ -50,8 +52,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	switch {
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case *file != "" && (*small || len(only) > 0):
-		return errors.New("-write cannot be combined with -quick or -only: the document describes one complete run")
+	case *file != "" && (*small || len(only) > 0 && !slices.Equal(only, []string{slotsCase})):
+		return errors.New("-write cannot be combined with -quick, or with -only except for " + slotsCase +
+			": the document describes one complete run")
 	}
 	klog.SetLogger(klog.Logger{}) // client-go logs every client-side throttling delay
 	s := full()
@@ -66,7 +69,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *file == "" {
 		return nil
 	}
-	page, err := r.markdown()
+	render := r.markdown
+	if len(only) > 0 {
+		render = func() ([]byte, error) { return r.insert(*file) }
+	}
+	page, err := render()
 	if err != nil {
 		return err
 	}

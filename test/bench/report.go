@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
+	"strings"
 	"text/template"
 	"time"
 )
@@ -49,6 +51,36 @@ func (r report) markdown() ([]byte, error) {
 		return nil, fmt.Errorf("executing the document's template: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// The results of the case slots in docs/operations.md are between these lines.
+const (
+	resultsBegin = "<!-- Written by `make bench BENCH='-only " + slotsCase + " -write ../docs/operations.md'` -->\n"
+	resultsEnd   = "<!-- End of the results -->\n"
+)
+
+// insert returns the document in the file with the results of the case slots.
+func (r report) insert(file string) ([]byte, error) {
+	page, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	before, rest, begins := strings.Cut(string(page), resultsBegin)
+	_, after, ends := strings.Cut(rest, resultsEnd)
+	if !begins || !ends {
+		return nil, fmt.Errorf("%s does not have the lines %q and %q", file, resultsBegin, resultsEnd)
+	}
+	return []byte(before + resultsBegin + r.slots() + resultsEnd + after), nil
+}
+
+// slots formats the results of the case slots.
+func (r report) slots() string {
+	var b strings.Builder
+	for _, t := range r.Tables[slotsCase] {
+		b.WriteString(t.Markdown())
+	}
+	fmt.Fprintf(&b, "\nMeasured on %s, on %s, with %s.\n", r.Began.UTC().Format(time.DateOnly), r.Machine, r.Versions)
+	return b.String()
 }
 
 // Spread returns the minimum and maximum behind each median.

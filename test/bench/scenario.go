@@ -94,31 +94,21 @@ func (c *cluster) setUp(ctx context.Context, sc scenario, serial int) ([]pod, er
 	if err := c.deletePods(ctx); err != nil {
 		return nil, fmt.Errorf("deleting the pods of the previous trial: %w", err)
 	}
-	var group errgroup.Group
-	group.SetLimit(32)
-	pods := make([]pod, len(sc.nodes)*sc.pods)
-	for i, n := range sc.nodes {
-		group.Go(func() error { return c.restore(ctx, n) })
-		for j := range sc.pods {
-			group.Go(func() error {
-				p, err := c.client.CoreV1().Pods(namespace).Create(ctx, sc.pod(serial, i, j), metav1.CreateOptions{})
-				if err != nil {
-					return err
-				}
-				pods[i*sc.pods+j] = pod{uid: string(p.UID), node: p.Spec.NodeName}
-				return nil
-			})
+	for _, n := range sc.nodes {
+		if err := c.restore(ctx, n); err != nil {
+			return nil, err
 		}
 	}
+	pods, err := c.createPods(ctx, sc, serial)
+	if err != nil {
+		return nil, err
+	}
 	if sc.guarded {
-		group.Go(func() error { return c.guard(ctx, serial) })
+		if err := c.guard(ctx, serial); err != nil {
+			return nil, err
+		}
 	}
-	if err := group.Wait(); err != nil {
-		return nil, fmt.Errorf("creating the scenario's pods: %w", err)
-	}
-	if err := c.waitForPods(ctx, "Ready", time.Minute, func(now []corev1.Pod) bool {
-		return len(now) == len(pods) && !slices.ContainsFunc(now, func(p corev1.Pod) bool { return !ready(&p) })
-	}); err != nil || !sc.guarded {
+	if err := c.waitUntilReady(ctx, len(pods)); err != nil || !sc.guarded {
 		return pods, err
 	}
 	return pods, wait.PollUntilContextTimeout(ctx, pollInterval, time.Minute, true,
@@ -127,6 +117,32 @@ func (c *cluster) setUp(ctx context.Context, sc scenario, serial int) ([]pod, er
 				metav1.GetOptions{})
 			return err == nil && int(budget.Status.CurrentHealthy) == len(sc.nodes), err
 		})
+}
+
+// createPods creates the pods of a scenario and does not wait until they are Ready.
+func (c *cluster) createPods(ctx context.Context, sc scenario, serial int) ([]pod, error) {
+	var group errgroup.Group
+	group.SetLimit(32)
+	pods := make([]pod, len(sc.nodes)*sc.pods)
+	for i := range pods {
+		group.Go(func() error {
+			p, err := c.client.CoreV1().Pods(namespace).Create(ctx, sc.pod(serial, i/sc.pods, i%sc.pods),
+				metav1.CreateOptions{})
+			if err != nil {
+				return fmt.Errorf("creating the scenario's pods: %w", err)
+			}
+			pods[i] = pod{uid: string(p.UID), node: p.Spec.NodeName}
+			return nil
+		})
+	}
+	return pods, group.Wait()
+}
+
+// waitUntilReady waits until there are n pods and all are Ready.
+func (c *cluster) waitUntilReady(ctx context.Context, n int) error {
+	return c.waitForPods(ctx, "Ready", time.Minute, func(now []corev1.Pod) bool {
+		return len(now) == n && !slices.ContainsFunc(now, func(p corev1.Pod) bool { return !ready(&p) })
+	})
 }
 
 func (c *cluster) deletePods(ctx context.Context) error {

@@ -3,6 +3,7 @@ package lambda
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -69,10 +70,18 @@ func (s *Service) enqueue(fn *function, inv invocation) error {
 }
 
 // process invokes the function until it succeeds or the retries are exhausted. The error is that of an attempt that did
-// not run.
+// not run. Throttled attempts do not count.
 func (s *Service) process(fn *function, inv invocation) (Record, error) {
+	backoff := time.Second
 	for invoked := 1; ; invoked++ {
 		result, err := s.attempt(s.lifetime, fn, inv)
+		for errors.Is(err, errThrottled) {
+			if err := sleep(s.lifetime, backoff); err != nil {
+				return Record{}, err
+			}
+			backoff = min(2*backoff, maxBackoff)
+			result, err = s.attempt(s.lifetime, fn, inv)
+		}
 		switch {
 		case err != nil:
 			return Record{}, err
@@ -86,6 +95,9 @@ func (s *Service) process(fn *function, inv invocation) (Record, error) {
 		}
 	}
 }
+
+// maxBackoff is the longest delay of a throttled event.
+const maxBackoff = 5 * time.Minute
 
 func sleep(ctx context.Context, d time.Duration) error {
 	select {

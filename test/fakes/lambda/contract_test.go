@@ -94,6 +94,8 @@ func TestContract(t *testing.T) {
 		}
 	}
 
+	t.Run("throttling", func(t *testing.T) { testThrottling(t, bootstrap) })
+
 	// An environment handles one invocation at a time and is frozen in between. A killed one is not used again.
 	identify := func() (who struct{ PID, Count, Ticks int }) {
 		if err := json.Unmarshal(invoke(RequestResponse, `{"do":"identify"}`).Payload, &who); err != nil {
@@ -124,6 +126,50 @@ func TestContract(t *testing.T) {
 		if syscall.Kill(pid, 0) == nil {
 			t.Errorf("process %d still exists", pid)
 		}
+	}
+}
+
+// testThrottling: the queue accepts an event beyond the limit and tries it again after 1 s, and then after 2 s. These
+// attempts do not count.
+func testThrottling(t *testing.T, bootstrap string) {
+	var log Log
+	records := make(chan Record, 2)
+	keep := func(r Record) error {
+		records <- r
+		return nil
+	}
+	s, err := New(Options{Concurrency: 1, Functions: []Function{{Name: "fn", Bootstrap: bootstrap, Logs: &log,
+		Timeout: 2500 * time.Millisecond,
+		Async:   AsyncConfig{MaximumRetryAttempts: new(0), OnSuccess: keep, OnFailure: keep}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Invoke(t.Context(), "fn", Event, []byte(`{"do":"sleep"}`)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it sleeps", func() bool { return strings.Contains(log.String(), "sleeping\n") })
+	sent := time.Now()
+	if _, err := s.Invoke(t.Context(), "fn", Event, []byte(`{"an":"echo"}`)); err != nil {
+		t.Errorf("the queue refused an event: %v", err)
+	}
+	var refusal *Error
+	if _, err := s.Invoke(t.Context(), "fn", RequestResponse, nil); !errors.As(err, &refusal) ||
+		refusal.StatusCode != 429 || refusal.Code != "TooManyRequestsException" {
+		t.Errorf("a synchronous invocation beyond the limit: %v", err)
+	}
+	if r := <-records; r.ResponseContext.FunctionError == "" {
+		t.Errorf("the first to end is %+v", r)
+	}
+	r := <-records
+	if r.RequestContext.Condition != Success || r.RequestContext.ApproximateInvokeCount != 1 {
+		t.Errorf("the throttled event: %+v", r.RequestContext)
+	}
+	if after := time.Since(sent); after < 3*time.Second {
+		t.Errorf("the throttled event was handled after %s", after)
+	}
+	if _, err := s.Invoke(t.Context(), "fn", RequestResponse, []byte(`{"an":"echo"}`)); err != nil {
+		t.Errorf("no slot is free at the end: %v", err)
 	}
 }
 

@@ -50,7 +50,10 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
-var errClosed = &Error{500, "ServiceException", "the service is closed"}
+var (
+	errClosed    = &Error{500, "ServiceException", "the service is closed"}
+	errThrottled = &Error{429, "TooManyRequestsException", "Rate Exceeded."}
+)
 
 // invocation is one attempt at running a function.
 type invocation struct {
@@ -146,7 +149,7 @@ func (s *Service) attempt(ctx context.Context, fn *function, inv invocation) (Re
 	inv.answered = make(chan answer, 1)
 	go func() {
 		result, err := s.execute(fn, &inv)
-		s.running.Done()
+		s.leave()
 		done <- outcome{result, err}
 	}()
 	select {

@@ -1,13 +1,13 @@
-// Package lambda adds what AWS's runtime interface emulator lacks: concurrent invocations, function errors,
-// asynchronous events with retries and destinations, the freeze between invocations and the loss of a host. It runs
-// real bootstrap binaries, built for provided.al2023.
+// Package lambda adds what AWS's runtime interface emulator lacks: concurrent invocations and their limit, function
+// errors, asynchronous events with retries and destinations, the freeze between invocations and the loss of a host. It
+// runs real bootstrap binaries, built for provided.al2023.
 //
 //	caller --Invoke API--> Service --Runtime API--> bootstrap process
 //	                          |
 //	                          +--asynchronous events: retries, destinations
 //
 // It follows the AWS Lambda Developer Guide and API reference. It leaves out what no test asserts, such as signatures,
-// versions, size limits, a second init, concurrency limits and the maximum event age. A function is confined only by
+// versions, size limits, a second init, reserved concurrency and the maximum event age. A function is confined only by
 // its process group. Linux only, like Lambda.
 package lambda
 
@@ -33,6 +33,10 @@ type Options struct {
 	// RetryDelays are the delays after the first and second function error of an asynchronous event. The default is one
 	// and two minutes ("Error handling for asynchronous invocation", Developer Guide).
 	RetryDelays [2]time.Duration
+
+	// Concurrency is the account's limit of concurrent executions; none if zero. An asynchronous event beyond it is
+	// retried after 1, 2, 4, 8 ... s, at most 5 min (ibid., without the longer intervals for a full queue).
+	Concurrency int
 }
 
 // Function is one function's configuration.
@@ -73,6 +77,7 @@ type Service struct {
 
 	mu           sync.Mutex
 	closed       bool
+	executing    int // invocations
 	environments map[*environment]bool
 }
 
@@ -148,15 +153,26 @@ func (s *Service) Drain(ctx context.Context) error {
 	return nil
 }
 
-// admit counts a new invocation.
+// admit counts a new invocation. The caller must call leave afterwards.
 func (s *Service) admit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	switch {
+	case s.closed:
 		return errClosed
+	case s.options.Concurrency > 0 && s.executing >= s.options.Concurrency:
+		return errThrottled
 	}
+	s.executing++
 	s.running.Add(1)
 	return nil
+}
+
+func (s *Service) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.executing--
+	s.running.Done()
 }
 
 // reuse returns the function's last used idle environment, as Lambda does, or nil.

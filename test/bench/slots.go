@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/castai/kops-spot/internal/eventbridge"
+	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/internal/spottest"
+	fakeaws "github.com/castai/kops-spot/test/fakes/aws"
+	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
+	"github.com/castai/kops-spot/test/testenv"
+)
+
+// slotsCase is the case whose table is in docs/operations.md.
+const slotsCase = "slots"
+
+// slotSizes are the sizes of the case slots.
+type slotSizes struct {
+	nodes, pods int
+	limits      []int           // of concurrent executions
+	stops       []time.Duration // from a pod's SIGTERM to its exit
+	timeLeft    time.Duration   // until the instances terminate
+	stagger     time.Duration   // between the warnings of two trials, whose cold starts would compete
+}
+
+// slotTrial is one account with a limit of concurrent executions, all of whose nodes get a warning at once.
+type slotTrial struct {
+	scenario
+	limit   int
+	env     map[string]string
+	service *fakelambda.Service
+
+	start, end time.Time // of the warnings, of the instances
+
+	mu      sync.Mutex
+	results map[spot.Result]int
+	failed  error
+}
+
+// slots measures how many nodes the function drains if Lambda allows fewer executions at once than there are warnings.
+// The trials run on one control plane at the same time: they mostly wait.
+func (b *bench) slots(ctx context.Context) (_ []table, err error) {
+	bootstrap, err := testenv.BuildBootstrap(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := startCluster(ctx, b.log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.cp.Stop()) }()
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	admin := c.cp.AdminConfig()
+	token := filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte(c.token), 0o600); err != nil {
+		return nil, err
+	}
+	size := b.lambda
+	var trials []*slotTrial
+	for _, stop := range size.stops {
+		for _, limit := range size.limits {
+			t := &slotTrial{limit: limit, results: map[spot.Result]int{},
+				scenario: scenario{pods: size.pods, stop: stop, timeLeft: size.timeLeft},
+				env: map[string]string{
+					"KOPS_SPOT_CLUSTER":         clusterName,
+					"KOPS_SPOT_MODE":            "act",
+					"KOPS_SPOT_LOGIN":           "file:" + token,
+					"KOPS_SPOT_SERVER":          admin.Host,
+					"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(admin.CAData),
+					"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
+				}}
+			if t.nodes, err = c.addNodes(ctx, size.nodes); err != nil {
+				return nil, err
+			}
+			if _, err := c.createPods(ctx, t.scenario, len(trials)); err != nil {
+				return nil, err
+			}
+			trials = append(trials, t)
+		}
+	}
+	if err := c.waitUntilReady(ctx, len(trials)*size.nodes*size.pods); err != nil {
+		return nil, err
+	}
+	group, running := errgroup.WithContext(ctx)
+	for i, t := range trials {
+		group.Go(func() error {
+			if err := sleep(running, time.Duration(i)*size.stagger); err != nil {
+				return err
+			}
+			err := t.run(running, c.cp, bootstrap)
+			b.logf("slots, %s: %v", t, t.results)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	requests, pods, err := c.logs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result := table{title: fmt.Sprintf("%d warnings at once, %d pods on each node", size.nodes, size.pods),
+		columns: []column{
+			{name: "nodes drained before their deadline", total: float64(size.nodes)},
+			{name: "last cordon", unit: seconds, plain: true},
+			{name: "last of these nodes empty", unit: seconds, plain: true}}}
+	for _, t := range trials {
+		result.rows = append(result.rows, row{t.String(), t.cells(requests, pods)})
+	}
+	return []table{result}, nil
+}
+
+func (t *slotTrial) String() string {
+	return fmt.Sprintf("%d slots, pods stop in %s", t.limit, t.stop)
+}
+
+// run sends the warnings and the state changes that follow them: that a new instance runs, which the group launches a
+// minute after the detach, and that the interrupted one is terminated. It returns when all are handled.
+func (t *slotTrial) run(ctx context.Context, cp *testenv.ControlPlane, bootstrap string) error {
+	account := autoScalingGroup(t.nodes)
+	fake, err := fakeaws.Start(account, 0)
+	if err != nil {
+		return err
+	}
+	defer fake.Close()
+	for _, kv := range fake.Env() {
+		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // set by Lambda
+			t.env[name] = value
+		}
+	}
+	// Timeout, memory size and retries as in the template.
+	t.service, err = fakelambda.New(fakelambda.Options{Region: region, Concurrency: t.limit,
+		Functions: []fakelambda.Function{{Name: clusterName, Bootstrap: bootstrap, Environment: t.env,
+			Timeout: 15 * time.Minute, MemorySize: 256, Async: fakelambda.AsyncConfig{MaximumRetryAttempts: new(1),
+				OnSuccess: t.keep, OnFailure: t.keep}}}})
+	if err != nil {
+		return err
+	}
+	defer t.service.Close()
+	account.OnLaunch(func(i spottest.Instance) {
+		_ = t.send(ctx, spot.Interruption{Kind: spot.StateChange, State: spot.StateRunning, Instance: i.ID,
+			Time: time.Now()}) // fails after the trial
+	})
+	t.start = time.Now()
+	t.end = t.start.Add(t.timeLeft)
+	for _, n := range t.nodes {
+		if err := t.send(ctx, spot.Interruption{Kind: spot.SpotTerminate, Instance: n.InstanceID,
+			Time: t.end.Add(-notice)}); err != nil {
+			return err
+		}
+	}
+	if err := sleep(ctx, time.Until(t.end)); err != nil {
+		return err
+	}
+	for _, n := range t.nodes {
+		if err := cp.PowerOff(ctx, n.Object().Name); err != nil {
+			return err
+		}
+		account.SetState(n.InstanceID, spot.StateTerminated)
+		if err := t.send(ctx, spot.Interruption{Kind: spot.StateChange, State: spot.StateTerminated,
+			Instance: n.InstanceID, Time: time.Now()}); err != nil {
+			return err
+		}
+	}
+	return errors.Join(t.service.Drain(ctx), t.failed)
+}
+
+func (t *slotTrial) send(ctx context.Context, in spot.Interruption) error {
+	in.EventID, in.Account, in.Region = in.State+in.Instance, "123456789012", region
+	event, err := eventbridge.Encode(in)
+	if err == nil {
+		_, err = t.service.Invoke(ctx, clusterName, fakelambda.Event, event)
+	}
+	return err
+}
+
+func (t *slotTrial) keep(r fakelambda.Record) error {
+	var out spot.Outcome
+	err := json.Unmarshal(r.ResponsePayload, &out)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.results[out.Result]++
+	if err != nil || r.RequestContext.Condition != fakelambda.Success {
+		t.failed = fmt.Errorf("event %s: %s", r.RequestPayload, r.ResponsePayload)
+	}
+	return nil
+}
+
+// cells returns the cells of the trial's row. Cordons and removed pods count if they were in time.
+func (t *slotTrial) cells(requests []testenv.AuditRecord, pods []testenv.KubeletRecord) []float64 {
+	removed := map[string]int{} // by node
+	for _, n := range t.nodes {
+		removed[n.Object().Name] = 0
+	}
+	var drained, cordon, empty float64
+	for _, r := range requests {
+		_, ours := removed[r.Name]
+		if ours && r.Resource == "nodes" && r.Verb == "patch" && r.Code == 200 && r.Subresource == "" &&
+			strings.HasSuffix(r.User, ":kops-spot") && r.Answered.Before(t.end) {
+			cordon = max(cordon, r.Answered.Sub(t.start).Seconds())
+		}
+	}
+	for _, r := range pods {
+		_, ours := removed[r.Node]
+		if !ours || r.Event != testenv.PodRemoved || r.Time.After(t.end) {
+			continue
+		}
+		if removed[r.Node]++; removed[r.Node] == t.scenario.pods {
+			drained++
+			empty = max(empty, r.Time.Sub(t.start).Seconds())
+		}
+	}
+	return []float64{drained, cordon, empty}
+}

@@ -26,8 +26,8 @@ const FunctionRole = "CastLambdaRoleForSpot"
 const (
 	prefix      = "cast-kops-"
 	longestName = 64 // for an IAM user or role, a Lambda function and an EventBridge rule
-	hashLength  = 8
-	bodyLength  = 31 // in a Name, which leaves 13 characters for the event in RuleName
+	hashLength  = 12 // 32 bits would let somebody search for a name that collides with a given one within an hour
+	bodyLength  = 27 // in a Name, which leaves 13 characters for the event in RuleName
 )
 
 // UserName returns the name of a cluster's user: the guide's, or shortened with a hash if that is too long for IAM.

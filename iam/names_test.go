@@ -12,13 +12,13 @@ func TestNames(t *testing.T) {
 	for _, c := range []struct{ name, got, want string }{
 		{"user", UserName("prod.example.com"), "cast-kops-prod.example.com"},
 		{"user of 64 characters", UserName(long[:54]), "cast-kops-" + long[:54]},
-		{"user of a long name", UserName(long), "cast-kops-a-very-long-name-for-a-cluster-of-ours.eu-wes-" + hash(long)},
-		{"function", FunctionName("prod.example.com"), "cast-kops-prod-example-com-7405b025"},
-		{"function of a long name", FunctionName(long), "cast-kops-a-very-long-name-for-a-cluster-" + hash(long)},
-		{"log group", LogGroup("prod.example.com"), "/aws/lambda/cast-kops-prod-example-com-7405b025"},
-		{"rule", RuleName("prod.example.com", "interruption"), "cast-kops-prod-example-com-7405b025.interruption"},
-		{"a second cluster's role", FunctionRoleName("prod.example.com"), "CastLambdaRoleForSpot-prod-example-com-7405b025"},
-		{"path", RolePath("prod.example.com"), "/cast-kops/prod-example-com-7405b025/"},
+		{"user of a long name", UserName(long), "cast-kops-a-very-long-name-for-a-cluster-of-ours.eu-" + hash(long)},
+		{"function", FunctionName("prod.example.com"), "cast-kops-prod-example-com-7405b0253a21"},
+		{"function of a long name", FunctionName(long), "cast-kops-a-very-long-name-for-a-clus-" + hash(long)},
+		{"log group", LogGroup("prod.example.com"), "/aws/lambda/cast-kops-prod-example-com-7405b0253a21"},
+		{"rule", RuleName("prod.example.com", "interruption"), "cast-kops-prod-example-com-7405b0253a21.interruption"},
+		{"a second cluster's role", FunctionRoleName("prod.example.com"), "CastLambdaRoleForSpot-prod-example-com-7405b0253a21"},
+		{"path", RolePath("prod.example.com"), "/cast-kops/prod-example-com-7405b0253a21/"},
 		{"secret", SecretName("prod.example.com", "token"), "cast-kops/prod.example.com/token"},
 	} {
 		if c.got != c.want {
@@ -61,7 +61,7 @@ func TestNamesAreValidAndUnique(t *testing.T) {
 
 func TestUserTags(t *testing.T) {
 	got, err := UserTags(testValues())
-	want := map[string]string{"cast:managed-by": "kops-spot", "cast:cluster": "prod.example.com", "cast:name": "prod-example-com-7405b025",
+	want := map[string]string{"cast:managed-by": "kops-spot", "cast:cluster": "prod.example.com", "cast:name": "prod-example-com-7405b0253a21",
 		"cast:region": "eu-west-1", "cast:vpc": "vpc-0123456789abcdef0"}
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
@@ -87,7 +87,7 @@ func TestARNs(t *testing.T) {
 		v.AWSPolicyARN("service-role/AWSLambdaRole"): "arn:aws-cn:iam::aws:policy/service-role/AWSLambdaRole",
 		v.UserARN():         "arn:aws-cn:iam::123456789012:user/cast-kops-prod.example.com",
 		v.FunctionRoleARN(): "arn:aws-cn:iam::123456789012:role/CastLambdaRoleForSpot",
-		v.FunctionARN():     "arn:aws-cn:lambda:cn-north-1:123456789012:function:cast-kops-prod-example-com-7405b025",
+		v.FunctionARN():     "arn:aws-cn:lambda:cn-north-1:123456789012:function:cast-kops-prod-example-com-7405b0253a21",
 	} {
 		if got != want {
 			t.Errorf("%s; want %s", got, want)

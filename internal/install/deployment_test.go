@@ -23,7 +23,7 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-const stackID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/cast-kops-prod-example-com-7405b025/1"
+const stackID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/cast-kops-prod-example-com-7405b0253a21/1"
 
 // cloudFormation is a stub of a stack with one status after another, and of the bucket with the code.
 type cloudFormation struct {
@@ -64,7 +64,7 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 			answer = `<ErrorResponse><Error><Code>ValidationError</Code><Message>Stack with id x does not exist</Message></Error></ErrorResponse>`
 			break
 		}
-		answer = `<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>cast-kops-prod-example-com-7405b025</StackName><StackId>` + stackID +
+		answer = `<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>cast-kops-prod-example-com-7405b0253a21</StackName><StackId>` + stackID +
 			`</StackId><StackStatus>` + now + `</StackStatus><StackStatusReason>the reason</StackStatusReason><Parameters><member><ParameterKey>Mode</ParameterKey><ParameterValue>observe</ParameterValue></member></Parameters><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`
 	case action == "CreateChangeSet" && s.refuses != "":
 		status = http.StatusBadRequest
@@ -109,7 +109,7 @@ func event(id, status, reason string) string {
 }
 
 // ended is the event that ends an operation on the stack.
-func ended(status string) string { return event("cast-kops-prod-example-com-7405b025", status, "") }
+func ended(status string) string { return event("cast-kops-prod-example-com-7405b0253a21", status, "") }
 
 func newRun(t *testing.T, s *cloudFormation) (*Deployment, *[]string) {
 	t.Helper()
@@ -144,13 +144,13 @@ func TestRollbackError(t *testing.T) {
 		if !errors.As(err, &failed) {
 			t.Fatalf("%v", err)
 		}
-		want := "create CloudFormation stack cast-kops-prod-example-com-7405b025: creating stack " +
-			"cast-kops-prod-example-com-7405b025 failed and was rolled back, because\n" +
+		want := "create CloudFormation stack cast-kops-prod-example-com-7405b0253a21: creating stack " +
+			"cast-kops-prod-example-com-7405b0253a21 failed and was rolled back, because\n" +
 			"  SpotHandlerFunction (AWS::X::Y): the role cannot be assumed\nfix that and run this again"
 		if err.Error() != want {
 			t.Errorf("got\n%s\nwant\n%s", err, want)
 		}
-		if got := strings.Join(*said, ", "); got != "LogGroup CREATE_COMPLETE, SpotHandlerFunction CREATE_FAILED, Rule CREATE_FAILED, cast-kops-prod-example-com-7405b025 ROLLBACK_COMPLETE" {
+		if got := strings.Join(*said, ", "); got != "LogGroup CREATE_COMPLETE, SpotHandlerFunction CREATE_FAILED, Rule CREATE_FAILED, cast-kops-prod-example-com-7405b0253a21 ROLLBACK_COMPLETE" {
 			t.Errorf("the events are %s", got)
 		}
 	})
@@ -348,7 +348,7 @@ func TestParameters(t *testing.T) {
 		Overrides: map[string]string{"CA": "Z2l2ZW4="}}
 	before := map[string]string{"Server": "https://before", "Login": "iam", "CA": "YmVmb3Jl", "Gone": "x", "Mode": "observe", "Force": "allow"}
 	got := w.parameters(template, before)
-	want := map[string]string{"Cluster": "prod.example.com", "ShortName": "prod-example-com-7405b025", "Server": "https://before", "CA": "Z2l2ZW4=", "Mode": "observe"}
+	want := map[string]string{"Cluster": "prod.example.com", "ShortName": "prod-example-com-7405b0253a21", "Server": "https://before", "CA": "Z2l2ZW4=", "Mode": "observe"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
 	}

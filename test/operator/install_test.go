@@ -167,7 +167,7 @@ func (w *world) readsItsToken() {
 		w.Error("the token did not pass the proxy")
 	}
 	stacks := must(cloudformation.NewFromConfig(w.direct).DescribeStacks(w.Context(),
-		&cloudformation.DescribeStacksInput{StackName: aws.String("cast-kops-prod-example-com-7405b025")}))
+		&cloudformation.DescribeStacksInput{StackName: aws.String("cast-kops-prod-example-com-7405b0253a21")}))
 	for _, p := range stacks.Stacks[0].Parameters {
 		if *p.ParameterKey == "SecretArns" && *p.ParameterValue == *secret.ARN {
 			return

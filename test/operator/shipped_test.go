@@ -30,7 +30,7 @@ func shippedProgram(t *testing.T) {
 		sum := sha256.Sum256(must(os.ReadFile(zips[0])))
 		dir := t.TempDir()
 		w.mustRun("install", "--export", dir, "--set", "Architecture="+architecture)
-		if key := "/" + hex.EncodeToString(sum[:8]) + ".zip"; !strings.Contains(w.files(dir)["template.yaml"], "CodeUri: s3://cast-kops-code-"+account+"-"+region+"/prod-example-com-7405b025"+key) {
+		if key := "/" + hex.EncodeToString(sum[:8]) + ".zip"; !strings.Contains(w.files(dir)["template.yaml"], "CodeUri: s3://cast-kops-code-"+account+"-"+region+"/prod-example-com-7405b0253a21"+key) {
 			t.Errorf("%s: the template does not deploy %s", architecture, key)
 		}
 	}

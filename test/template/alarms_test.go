@@ -58,7 +58,7 @@ func TestAlarms(t *testing.T) {
 	for name, rings := range slow {
 		slow[name] = strings.ReplaceAll(rings, "900 s", "300 s") // the self-check runs every five minutes
 	}
-	people := arn("sns", "cast-kops-prod-example-com-7405b025-alarms")
+	people := arn("sns", "cast-kops-prod-example-com-7405b0253a21-alarms")
 	for name, c := range map[string]struct {
 		given   Parameters
 		want    map[string]string
@@ -83,7 +83,7 @@ func TestAlarms(t *testing.T) {
 				if r.Type != "AWS::CloudWatch::Alarm" {
 					continue
 				}
-				name := strings.TrimPrefix(r.Properties["AlarmName"].(string), "cast-kops-prod-example-com-7405b025.")
+				name := strings.TrimPrefix(r.Properties["AlarmName"].(string), "cast-kops-prod-example-com-7405b0253a21.")
 				got[name] = describe(t, r.Properties)
 				if r.Properties["AlarmDescription"] == nil {
 					t.Errorf("%s does not say what to do", id)
@@ -111,9 +111,9 @@ func describe(t *testing.T, p map[string]any) string {
 	t.Helper()
 	dimensions := p["Dimensions"].([]any)
 	dimension := dimensions[0].(map[string]any)
-	values := map[string][]string{"FunctionName": {"cast-kops-prod-example-com-7405b025"}, "Cluster": {cluster},
-		"QueueName": {"cast_kops-prod-example-com-7405b025-failures",
-			"cast_kops-prod-example-com-7405b025-undelivered"}}
+	values := map[string][]string{"FunctionName": {"cast-kops-prod-example-com-7405b0253a21"}, "Cluster": {cluster},
+		"QueueName": {"cast_kops-prod-example-com-7405b0253a21-failures",
+			"cast_kops-prod-example-com-7405b0253a21-undelivered"}}
 	if name := dimension["Name"].(string); len(dimensions) != 1 ||
 		!slices.Contains(values[name], dimension["Value"].(string)) {
 		t.Errorf("%v has the dimensions %v", p["AlarmName"], dimensions)
@@ -168,11 +168,11 @@ func TestDashboardShowsEveryMetric(t *testing.T) {
 					t.Errorf("%q shows %v", p.Title, metric)
 				}
 			case "AWS/Lambda":
-				if metric[2] != "FunctionName" || metric[3] != "cast-kops-prod-example-com-7405b025" {
+				if metric[2] != "FunctionName" || metric[3] != "cast-kops-prod-example-com-7405b0253a21" {
 					t.Errorf("%q shows %v", p.Title, metric)
 				}
 			case "AWS/SQS":
-				if metric[2] != "QueueName" || !strings.HasPrefix(metric[3], "cast_kops-prod-example-com-7405b025-") {
+				if metric[2] != "QueueName" || !strings.HasPrefix(metric[3], "cast_kops-prod-example-com-7405b0253a21-") {
 					t.Errorf("%q shows %v", p.Title, metric)
 				}
 			default:
@@ -180,7 +180,7 @@ func TestDashboardShowsEveryMetric(t *testing.T) {
 			}
 		}
 		if w.Type == "log" && !strings.HasPrefix(p.Query,
-			"SOURCE '/aws/lambda/cast-kops-prod-example-com-7405b025' | ") {
+			"SOURCE '/aws/lambda/cast-kops-prod-example-com-7405b0253a21' | ") {
 			t.Errorf("%q has the query %q", p.Title, p.Query)
 		}
 	}

@@ -52,7 +52,7 @@ func TestMalformedParameters(t *testing.T) {
 	}{
 		"ShortName": {good: []string{iam.Name(cluster), iam.Name("a.b"),
 			iam.Name(strings.Repeat("a", 50) + ".com")},
-			bad: []string{"", cluster, "prod-example-com", "prod-example-com-7405B025", "-a-7405b025",
+			bad: []string{"", cluster, "prod-example-com", "prod-example-com-7405B025", "-a-7405b0253a21",
 				iam.Name(cluster) + "0"}},
 		"FunctionRoleArn": {good: []string{"", existingRole, "arn:aws-cn:iam::123456789012:role/x"},
 			bad: []string{"kops-spot", "arn:aws:iam::123456789012:user/x", "arn:aws:iam::1:role/x",

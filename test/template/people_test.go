@@ -121,8 +121,8 @@ func throughMoto(t *testing.T, filter string, all []string) []string {
 func TestQueueGetsAllOutcomes(t *testing.T) {
 	queue := stack(t, everything).Resources["OutcomesToQueue"].Properties
 	if queue["Protocol"] != "sqs" || queue["RawMessageDelivery"] != true || queue["FilterPolicy"] != nil ||
-		queue["TopicArn"] != arn("sns", "cast-kops-prod-example-com-7405b025-outcomes") ||
-		queue["Endpoint"] != arn("sqs", "cast_kops-prod-example-com-7405b025-outcomes") {
+		queue["TopicArn"] != arn("sns", "cast-kops-prod-example-com-7405b0253a21-outcomes") ||
+		queue["Endpoint"] != arn("sqs", "cast_kops-prod-example-com-7405b0253a21-outcomes") {
 		t.Errorf("the queue's subscription is %v", queue)
 	}
 	for id, r := range stack(t, byDefault).Resources {

@@ -33,17 +33,17 @@ func TestEventInvokeConfig(t *testing.T) {
 		tries, age string
 		onSuccess  string
 	}{
-		byDefault:  {"1", "3600", arn("sqs", "cast_kops-prod-example-com-7405b025-outcomes")},
-		everything: {"1", "3600", arn("sns", "cast-kops-prod-example-com-7405b025-outcomes")},
-		nothing:    {"0", "120", arn("sqs", "cast_kops-prod-example-com-7405b025-outcomes")},
+		byDefault:  {"1", "3600", arn("sqs", "cast_kops-prod-example-com-7405b0253a21-outcomes")},
+		everything: {"1", "3600", arn("sns", "cast-kops-prod-example-com-7405b0253a21-outcomes")},
+		nothing:    {"0", "120", arn("sqs", "cast_kops-prod-example-com-7405b0253a21-outcomes")},
 	} {
 		got := stack(t, set).Resources["AsynchronousInvocation"].Properties
-		if want := map[string]any{"FunctionName": "cast-kops-prod-example-com-7405b025", "Qualifier": "$LATEST",
+		if want := map[string]any{"FunctionName": "cast-kops-prod-example-com-7405b0253a21", "Qualifier": "$LATEST",
 			"MaximumRetryAttempts":     want.tries,
 			"MaximumEventAgeInSeconds": want.age, "DestinationConfig": map[string]any{
 				"OnSuccess": map[string]any{"Destination": want.onSuccess},
 				"OnFailure": map[string]any{"Destination": arn("sqs",
-					"cast_kops-prod-example-com-7405b025-failures")}}}; !reflect.DeepEqual(got, want) {
+					"cast_kops-prod-example-com-7405b0253a21-failures")}}}; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: it is %v, want %v", set, got, want)
 		}
 	}
@@ -57,7 +57,7 @@ func TestFunctionPropertiesIgnoredByMoto(t *testing.T) {
 			t.Errorf("%s: it runs on %v, want %s", set, got, processor)
 		}
 		if got := f["LoggingConfig"]; !reflect.DeepEqual(got,
-			map[string]any{"LogGroup": "/aws/lambda/cast-kops-prod-example-com-7405b025"}) {
+			map[string]any{"LogGroup": "/aws/lambda/cast-kops-prod-example-com-7405b0253a21"}) {
 			t.Errorf("%s: it logs to %v", set, got)
 		}
 	}
@@ -68,12 +68,12 @@ func TestQueuePolicies(t *testing.T) {
 	s := stack(t, everything)
 	for id, want := range map[string]struct{ queue, service, operator, source string }{
 		"UndeliveredQueuePolicy": {"undelivered", "events", "ArnLike",
-			arn("events", "rule/cast-kops-prod-example-com-7405b025.*")},
+			arn("events", "rule/cast-kops-prod-example-com-7405b0253a21.*")},
 		"OutcomeQueuePolicy": {"outcomes", "sns", "ArnEquals",
-			arn("sns", "cast-kops-prod-example-com-7405b025-outcomes")},
+			arn("sns", "cast-kops-prod-example-com-7405b0253a21-outcomes")},
 	} {
 		policy := s.Resources[id].Properties
-		queue := "cast_kops-prod-example-com-7405b025-" + want.queue
+		queue := "cast_kops-prod-example-com-7405b0253a21-" + want.queue
 		if got := policy["Queues"]; !reflect.DeepEqual(got,
 			[]any{"https://sqs." + Region + ".amazonaws.com/" + Account + "/" + queue}) {
 			t.Errorf("%s is for %v", id, got)
@@ -101,7 +101,7 @@ func TestEveryRuleMaySendUndeliveredEvents(t *testing.T) {
 		if r.Type != "AWS::Events::Rule" {
 			continue
 		}
-		if name := r.Properties["Name"].(string); !strings.HasPrefix(name, "cast-kops-prod-example-com-7405b025.") {
+		if name := r.Properties["Name"].(string); !strings.HasPrefix(name, "cast-kops-prod-example-com-7405b0253a21.") {
 			t.Errorf("the queue of the undelivered does not accept messages from %s, named %s", id, name)
 		}
 	}

@@ -55,7 +55,11 @@ type statusResult struct {
 	Ready    string         `json:"ready,omitempty"`   // the result of the last self-check
 	Checked  time.Time      `json:"checked,omitzero"`  // the time of the last self-check
 	Outcomes []spot.Outcome `json:"outcomes"`          // newest first
-	Lookback spot.Seconds   `json:"lookback"`          // the outcomes are at most this old
+
+	Overdue  []spot.OverdueInstance `json:"overdue,omitempty"`  // according to the last self-check
+	Warnings []string               `json:"warnings,omitempty"` // of the last self-check
+
+	Lookback spot.Seconds `json:"lookback"` // the outcomes are at most this old
 }
 
 func (c *console) status(ctx context.Context, o statusOptions) error {
@@ -91,6 +95,7 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 	}
 	if log.SelfCheck != nil {
 		s.Program, s.Ready, s.Checked = log.SelfCheck.Program, log.SelfCheck.Result, log.Checked
+		s.Overdue, s.Warnings = log.SelfCheck.Overdue, log.SelfCheck.Warnings
 	}
 	s.Outcomes = log.Last(o.last)
 	return c.printResult(s, func(w io.Writer, o term.Options) error {
@@ -111,8 +116,16 @@ func (s statusResult) facts() [][]string {
 	if version != s.CLI {
 		version += " (this kops-spot: " + s.CLI + ")"
 	}
-	return [][]string{
+	facts := [][]string{
 		{"cluster", fmt.Sprintf("%s in account %s, region %s", s.Cluster, s.Account, s.Region)},
 		{"function", fmt.Sprintf("%s, %s, mode %s", s.Function, s.State, s.Mode)},
 		{"version", version}, {"stack", stack}, {"self-check", selfCheck}}
+	for _, o := range s.Overdue {
+		facts = append(facts, []string{"overdue", fmt.Sprintf("instance %s of node %s, deadline %s", o.Instance, o.Node,
+			term.Stamp(o.Since))})
+	}
+	for _, w := range s.Warnings {
+		facts = append(facts, []string{"warning", w})
+	}
+	return facts
 }

@@ -88,3 +88,76 @@ func TestNotOverdue(t *testing.T) {
 		}
 	})
 }
+
+// cordon cordons the node for an event with the deadline.
+func (w *checkWorld) cordon(in spot.Interruption, deadline time.Time) {
+	in.EventID, in.Instance, in.Time = "e", warned, time.Now()
+	w.cluster.WriteNode(warned, func(n *spot.Node) { *n = spot.Cordon(*n, in, spot.Plan{Deadline: deadline}) })
+}
+
+// TestCordonStays checks that the self-check warns about a working node that is cordoned an hour after the event.
+func TestCordonStays(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind     spot.Kind
+		after    time.Duration
+		notReady bool
+		want     bool
+	}{
+		"rebalance":              {spot.Rebalance, 61 * time.Minute, false, true},
+		"a stop that never came": {spot.SpotStop, 61 * time.Minute, false, true},
+		"too early":              {spot.Rebalance, 59 * time.Minute, false, false},
+		"stopped":                {spot.SpotStop, 61 * time.Minute, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCheckWorld(t, func(w *checkWorld) {
+				w.cordon(spot.Interruption{Kind: c.kind}, time.Now())
+				w.cluster.WriteNode(warned, func(n *spot.Node) { n.NotReady = c.notReady })
+				time.Sleep(c.after)
+				result := w.run(Ready)
+				if got := len(result.Warnings) == 1 && strings.Contains(result.Warnings[0], "kops-spot restore "+warned); got != c.want {
+					w.Errorf("warnings: %q", result.Warnings)
+				}
+				if n, _ := w.cluster.Node(warned); !n.Unschedulable {
+					w.Error("the self-check uncordoned the node")
+				}
+			})
+		})
+	}
+}
+
+// TestStaleRehearsal checks that the self-check restores a node after a rehearsal that was killed, in act mode only and
+// not if a real event has come since.
+func TestStaleRehearsal(t *testing.T) {
+	rehearsal := spot.Interruption{Kind: spot.SpotTerminate, Rehearsal: true}
+	for name, c := range map[string]struct {
+		mode  Mode
+		after time.Duration
+		real  bool
+		want  bool // restored
+	}{
+		"restored":   {Act, 11 * time.Minute, false, true},
+		"too early":  {Act, 9 * time.Minute, false, false},
+		"observe":    {Observe, 11 * time.Minute, false, false},
+		"a real one": {Act, 11 * time.Minute, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCheckWorld(t, func(w *checkWorld) {
+				before, _ := w.cluster.Node(warned)
+				w.checker.cfg.Mode = c.mode
+				w.cordon(rehearsal, time.Now())
+				time.Sleep(c.after)
+				if c.real {
+					w.cluster.BeforeNodeWrite(func(string) {
+						w.cluster.BeforeNodeWrite(nil)
+						w.cordon(spot.Interruption{Kind: spot.SpotTerminate}, time.Now().Add(2*time.Minute))
+					})
+				}
+				w.run(Ready)
+				n, _ := w.cluster.Node(warned)
+				if restored := !n.Unschedulable && len(n.Annotations) == len(before.Annotations); restored != c.want {
+					w.Errorf("the node is %+v, want restored %v", n, c.want)
+				}
+			})
+		})
+	}
+}

@@ -38,6 +38,9 @@ type SelfCheck struct {
 	Checks  []Check                `json:"checks"`
 	Overdue []spot.OverdueInstance `json:"overdue"` // cordoned nodes whose instance still runs long after its deadline
 
+	// Warnings lists nodes that have been cordoned for long and may be restored.
+	Warnings []string `json:"warnings,omitempty"`
+
 	looked bool // Overdue is complete
 }
 
@@ -60,7 +63,8 @@ func (s SelfCheck) metrics() []metric {
 	return m
 }
 
-// selfChecker makes the function's read requests, and checks the permissions for its write requests.
+// selfChecker makes the function's read requests, and checks the permissions for its write requests. It writes nothing,
+// except that it restores nodes after rehearsals that were killed.
 type selfChecker struct {
 	cfg     Config
 	cluster checkedCluster
@@ -76,6 +80,7 @@ type selfChecker struct {
 type checkedCluster interface {
 	spot.CordonedNodeLister
 	NodeNamed(ctx context.Context, name string) (spot.Node, error)
+	ChangeNode(ctx context.Context, n spot.Node, change func(spot.Node) spot.Node) (spot.Node, error)
 	// Allowed checks a permission with a SelfSubjectAccessReview.
 	Allowed(ctx context.Context, verb, group, resource, subresource string) (allowed bool, reason string, err error)
 }
@@ -111,7 +116,7 @@ func (s selfChecker) run(ctx context.Context) SelfCheck {
 		result.Checks = append(result.Checks, skippedCheck("overdue instances", "aws"))
 	default:
 		var overdue []spot.OverdueInstance
-		marked := askAll(ctx, []probe{s.lookForOverdue(&overdue)})
+		marked := askAll(ctx, []probe{s.lookForOverdue(&overdue, &result.Warnings)})
 		result.Checks = append(result.Checks, marked...)
 		if result.looked = marked[0].OK; result.looked {
 			for _, o := range overdue {
@@ -132,13 +137,29 @@ func skippedCheck(name, needs string) Check {
 	return Check{Name: name, Skipped: true, Detail: "requires " + needs, Advice: fmt.Sprintf("see %q", needs)}
 }
 
-// lookForOverdue finds nodes cordoned by kops-spot whose instance still runs long after its deadline.
-func (s selfChecker) lookForOverdue(found *[]spot.OverdueInstance) probe {
+// lookForOverdue finds nodes cordoned by kops-spot whose instance still runs long after its deadline, and other nodes
+// that have been cordoned for long. It restores nodes after a rehearsal.
+func (s selfChecker) lookForOverdue(found *[]spot.OverdueInstance, warnings *[]string) probe {
 	return probe{"overdue instances", "see the detail: it names the failing request, to the cluster or to EC2", func(ctx context.Context) (string, error) {
 		now := time.Now()
 		nodes, err := s.cluster.CordonedNodes(ctx)
 		if err != nil {
 			return "", err
+		}
+		var stays []string
+		for _, n := range nodes {
+			if n.IsStaleRehearsal(now) && s.cfg.Mode == Act {
+				if _, err := s.cluster.ChangeNode(ctx, n, func(n spot.Node) spot.Node {
+					if n.IsStaleRehearsal(now) {
+						return spot.Restore(n)
+					}
+					return n
+				}); err != nil {
+					return "", err
+				}
+			} else if text := n.CordonStays(now); text != "" {
+				stays = append(stays, text)
+			}
 		}
 		instances := map[string]spot.Instance{}
 		if due := spot.OverdueCandidates(nodes, now); len(due) > 0 {
@@ -146,7 +167,7 @@ func (s selfChecker) lookForOverdue(found *[]spot.OverdueInstance) probe {
 				return "", err
 			}
 		}
-		*found = spot.Overdue(nodes, instances, now)
+		*found, *warnings = spot.Overdue(nodes, instances, now), stays
 		return fmt.Sprintf("%d cordoned nodes, %d overdue", len(nodes), len(*found)), nil
 	}}
 }

@@ -69,8 +69,11 @@ func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) 
 	}
 	t := c.target()
 	plan := c.Policy.Cleanup(t)
-	if !plan.CleanUp {
+	switch {
+	case !plan.CleanUp:
 		return c.ignored(plan.Reason), nil
+	case plan.NodeDeleted:
+		return c.cleanUpDeletedNode(ctx, finding)
 	}
 	n := *t.Node
 	err := toCluster.persist(finding, func(ctx context.Context) error {
@@ -82,7 +85,11 @@ func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) 
 	})
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		return c.ignored("the node is already deleted"), nil
+		t.Node = nil
+		if plan = c.Policy.Cleanup(t); !plan.CleanUp {
+			return c.ignored("the node is already deleted"), nil
+		}
+		return c.cleanUpDeletedNode(ctx, finding)
 	case err != nil:
 		return spot.Outcome{}, fmt.Errorf("applying the out-of-service taint to node %s: %w", n.Name, err)
 	}
@@ -165,6 +172,79 @@ func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.Cle
 	}
 	out.Timings.Finished = since()
 	return out
+}
+
+// cleanUpDeletedNode deletes the pods of a node that the cloud controller has deleted first: the pod garbage collector
+// would take a minute. It only looks for pods on a node named after the instance, because addresses are reused. If a
+// Node has that name again, it deletes nothing. finding limits the time until the first deletion.
+func (c *invocation) cleanUpDeletedNode(ctx, finding context.Context) (spot.Outcome, error) {
+	name := c.in.Instance
+	var pods []spot.Pod
+	for _, step := range []func(context.Context) error{c.nodeIsDeleted, func(ctx context.Context) (err error) {
+		pods, err = c.orphanedPods(ctx, name)
+		return err
+	}, c.nodeIsDeleted} {
+		err := toCluster.persist(finding, step)
+		switch {
+		case errors.Is(err, spot.ErrChanged):
+			return c.ignored(err.Error()), nil
+		case err != nil:
+			return spot.Outcome{}, fmt.Errorf("cleaning up after the deleted node of %s: %w", name, err)
+		}
+	}
+	if len(pods) == 0 {
+		return c.ignored("the node is already deleted, and no pod is left on the name " + name +
+			": Kubernetes cleans up nodes with other names"), nil
+	}
+	work, cancel := context.WithTimeout(ctx, c.in.Kind.Limit())
+	defer cancel()
+	out := c.newOutcome(spot.Plan{Result: spot.CleanedUp, Reason: "the node was already deleted"})
+	out.Cleanup = &spot.CleanupResult{}
+	out.Pods = c.deletePods(work, pods)
+	now := spot.SecondsSince(c.in.Time, time.Now())
+	if n := countRunning(out.Pods); n > 0 {
+		out.Problems = append(out.Problems, podCount(n)+" could not be deleted")
+	} else {
+		out.Cleanup.PodsDeleted = now
+	}
+	out.Timings.Finished = now
+	return out, nil
+}
+
+// nodeIsDeleted returns ErrChanged if a Node with the name of the instance exists.
+func (c *invocation) nodeIsDeleted(ctx context.Context) error {
+	switch _, err := c.Cluster.NodeNamed(ctx, c.in.Instance); {
+	case err == nil:
+		return finalError{fmt.Errorf("a node has the name of the instance again: %w", spot.ErrChanged)}
+	case errors.Is(err, spot.ErrNotFound):
+		return nil
+	default:
+		return err
+	}
+}
+
+// orphanedPods lists the pods to delete after their node was deleted. A pod created after the event belongs to another
+// instance.
+func (c *invocation) orphanedPods(ctx context.Context, node string) (pods []spot.Pod, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	listed := false
+	err = c.Cluster.FollowPods(ctx, node, func(ch spot.PodChange) {
+		if listed {
+			return
+		}
+		listed = true
+		for _, p := range ch.Pods {
+			if mustBeDeleted(p) && p.Created.Before(c.in.Time) {
+				pods = append(pods, p)
+			}
+		}
+		cancel()
+	})
+	if listed {
+		return pods, nil
+	}
+	return nil, err
 }
 
 // remainingPods returns the pods to delete, once the taint eviction controller has deleted each, or after

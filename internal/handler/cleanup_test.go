@@ -227,6 +227,55 @@ func TestCleanupOtherCluster(t *testing.T) {
 	})
 }
 
+// TestCleanupOfDeletedNode cleans up after the cloud controller has deleted the node.
+func TestCleanupOfDeletedNode(t *testing.T) {
+	remove := func(w *world) { w.cluster.RemoveNode(instance) }
+	for name, c := range map[string]struct {
+		change func(w *world)
+		want   spot.Result
+	}{
+		"deleted before the event": {remove, spot.CleanedUp},
+		"deleted before the taint": {func(w *world) {
+			w.cluster.BeforeNodeWrite(func(string) { w.cluster.BeforeNodeWrite(nil); remove(w) })
+		}, spot.CleanedUp},
+		"only stopped": {func(w *world) { w.aws.SetState(instance, "stopped"); remove(w) }, spot.Ignored},
+		"the name belongs to another node": {func(w *world) {
+			remove(w)
+			w.cluster.AddNode(newNode(instance, other))
+		}, spot.Ignored},
+		"the name belonged to another node": {func(w *world) {
+			remove(w)
+			w.cluster.AddNode(newNode(instance, other))
+			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Delay: 3 * time.Second})
+			time.AfterFunc(2*time.Second, func() { remove(w) })
+		}, spot.Ignored},
+		"the name comes back": {func(w *world) {
+			remove(w)
+			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Delay: 3 * time.Second})
+			time.AfterFunc(2*time.Second, func() { w.cluster.AddNode(newNode(instance, other)) })
+		}, spot.Ignored},
+	} {
+		subtest(t, name, func(w *world) {
+			w.pod("web-1")
+			w.pod("logs-1", daemonSet)
+			w.powerOff("terminated")
+			in := w.stateChange("terminated")
+			time.Sleep(time.Second)
+			w.pod("web-2") // of another instance
+			c.change(w)
+			out := w.handleEvent(in, c.want)
+			if c.want == spot.Ignored {
+				w.wantRequests("delete", "pods", 0)
+				return
+			}
+			w.wantStatus(out, "web-1", spot.PodDeleted)
+			if r := out.Cleanup; len(out.Pods) != 1 || r.PodsDeleted == nil || *r.PodsDeleted > 5 || r.Tainted != nil {
+				w.Errorf("got %s, want one pod deleted at once", toJSON(out))
+			}
+		})
+	}
+}
+
 func TestCleanupPreview(t *testing.T) {
 	for _, c := range []struct {
 		event, state string

@@ -89,7 +89,7 @@ func (g *gate) tryEnter(method string) (wait time.Duration, changed <-chan struc
 	}
 	now := time.Now()
 	at := s.next
-	if busy := s.probe.Add(probeLimit); !s.probe.IsZero() && busy.After(at) {
+	if busy := s.probe.Add(probeLimit); busy.After(at) {
 		at = busy
 	}
 	if now.Before(at) {

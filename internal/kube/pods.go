@@ -150,6 +150,7 @@ func deleteOptions(p spot.Pod, grace time.Duration, exact bool) *metav1.DeleteOp
 
 func podOf(p *corev1.Pod) spot.Pod {
 	out := spot.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Version: p.ResourceVersion, GracePeriod: defaultGrace,
+		Created:         p.CreationTimestamp.Time,
 		Finished:        p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
 		Critical:        p.Spec.Priority != nil && *p.Spec.Priority >= systemCritical,
 		ToleratesCordon: toleratesCordon(p.Spec.Tolerations),

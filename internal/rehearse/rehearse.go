@@ -110,8 +110,15 @@ func (c *Client) FromLog(ctx context.Context, group, id string, since time.Time,
 type Summary struct {
 	Outcomes []spot.Outcome
 
-	SelfCheck *struct{ Result, Program string } // the last one; nil if there was none
+	SelfCheck *SelfCheck // the last one; nil if there was none
 	Checked   time.Time
+}
+
+// SelfCheck is what people need from a self-check.
+type SelfCheck struct {
+	Result, Program string
+	Overdue         []spot.OverdueInstance
+	Warnings        []string
 }
 
 // Summarize reads the function's log. A missing log group gives an empty summary.
@@ -158,7 +165,7 @@ type line struct {
 	Time      time.Time
 	At        *spot.Seconds
 	Outcome   *spot.Outcome
-	SelfCheck *struct{ Result, Program string } `json:"self_check"`
+	SelfCheck *SelfCheck `json:"self_check"`
 }
 
 func (l line) String() string {

@@ -2,6 +2,7 @@ package spot
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -9,9 +10,10 @@ import (
 
 // CleanupPlan is what to clean up after an instance has stopped.
 type CleanupPlan struct {
-	CleanUp    bool   // delete the pods and release their volumes
-	DeleteNode bool   // delete the node too: its instance does not come back
-	Reason     string // why there is nothing to clean up
+	CleanUp     bool   // delete the pods and release their volumes
+	DeleteNode  bool   // delete the node too: its instance does not come back
+	NodeDeleted bool   // the cloud controller has deleted the node: delete the pods it leaves
+	Reason      string // why there is nothing to clean up
 }
 
 // States of an EC2 instance.
@@ -31,11 +33,14 @@ const (
 // the same pod twice, so the instance must have stopped for certain.
 func (p Policy) Cleanup(t Target) CleanupPlan {
 	no := func(reason string) CleanupPlan { return CleanupPlan{Reason: reason} }
-	if t.Node == nil {
-		return no("the instance has no node")
-	}
 	if hasRole(t, controlPlaneRoles...) {
 		return no("control-plane nodes are never cleaned up")
+	}
+	if t.Node == nil {
+		if i := t.Instance; i == nil || i.State != StateTerminated || !i.Spot || p.OtherClusterReason(*i) != "" {
+			return no("the instance has no node")
+		}
+		return CleanupPlan{CleanUp: true, NodeDeleted: true}
 	}
 	gone := t.Instance == nil && errors.Is(t.InstanceErr, ErrNotFound)
 	switch {
@@ -143,6 +148,30 @@ func (n Node) due(now time.Time) (since time.Time, due bool) {
 	since, ok := n.recordedDeadline()
 	terminates := n.appliedKind() == SpotTerminate && !has(n.Annotations, annotationRehearse)
 	return since, ok && terminates && n.isCordonedByUs() && n.instanceID() != "" && now.Sub(since) >= overdueAfter
+}
+
+// Nodes that stay cordoned. rehearsalStays is how long a rehearsal's cordon may outlast its deadline: the invocation may
+// have been killed before it restored the node. cordonStays is that for events that do not terminate the instance.
+const (
+	rehearsalStays = 10 * time.Minute
+	cordonStays    = time.Hour
+)
+
+// IsStaleRehearsal reports whether a rehearsal should have restored the node.
+func (n Node) IsStaleRehearsal(now time.Time) bool {
+	deadline, ok := n.recordedDeadline()
+	return ok && n.isCordonedByUs() && has(n.Annotations, annotationRehearse) && now.Sub(deadline) >= rehearsalStays
+}
+
+// CordonStays describes for how long kops-spot has kept a working node cordoned without need; empty if it has not.
+func (n Node) CordonStays(now time.Time) string {
+	deadline, ok := n.recordedDeadline()
+	kind := n.appliedKind()
+	if !ok || !n.isCordonedByUs() || !n.Unschedulable || n.NotReady || kind == SpotTerminate || now.Sub(deadline) < cordonStays {
+		return ""
+	}
+	return fmt.Sprintf("node %s is still cordoned for the event %s, which ended %s: to use it again, run kops-spot restore %s",
+		n.Name, kind, deadline.UTC().Format(time.RFC3339), n.Name)
 }
 
 // instanceID returns the ID of the node's instance; empty if unknown.

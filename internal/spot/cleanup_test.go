@@ -65,7 +65,13 @@ func TestCleanup(t *testing.T) {
 		{name: "unknown", target: changes{cordonedFor(spot.SpotTerminate), unknown}, reason: "unknown"},
 		{name: "control plane", target: changes{cordonedFor(spot.SpotTerminate), state("terminated"), controlPlane},
 			reason: "control-plane"},
-		{name: "no node", target: changes{state("terminated"), noNode}, reason: "no node"},
+		{name: "no node", target: changes{state("terminated"), noNode}, cleanUp: true},
+		{name: "no node, on-demand instance", target: changes{state("terminated"), noNode, onDemand}, reason: "no node"},
+		{name: "no node, stopped", target: changes{state("stopped"), noNode}, reason: "no node"},
+		{name: "no node, not found", target: changes{notFound, noNode}, reason: "no node"},
+		{name: "no node, other cluster", target: changes{state("terminated"), noNode,
+			func(t *spot.Target) { t.Instance.Tags[spot.TagCluster] = "other" }}, reason: "no node"},
+		{name: "no node, control plane", target: changes{state("terminated"), noNode, controlPlane}, reason: "control-plane"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			target := newTarget()

@@ -133,13 +133,14 @@ type Pod struct {
 	GracePeriod          time.Duration
 	Terminating          bool      // it has a deletionTimestamp
 	DeletionTimestamp    time.Time // when the kubelet kills its containers
-	Finished             bool      // phase Succeeded or Failed
-	Mirror               bool      // mirror of a static pod, which only its kubelet can stop
-	Owner                Owner     // its controller; may be empty
-	ToleratesCordon      bool      // it can be scheduled on a cordoned node
-	Volumes              bool      // it has persistent volumes
-	EmptyDir             bool      // it has an emptyDir on the node's disk
-	Critical             bool      // priority system-cluster-critical or higher
+	Created              time.Time
+	Finished             bool  // phase Succeeded or Failed
+	Mirror               bool  // mirror of a static pod, which only its kubelet can stop
+	Owner                Owner // its controller; may be empty
+	ToleratesCordon      bool  // it can be scheduled on a cordoned node
+	Volumes              bool  // it has persistent volumes
+	EmptyDir             bool  // it has an emptyDir on the node's disk
+	Critical             bool  // priority system-cluster-critical or higher
 	Finalizers           []string
 	DisruptedBy          string            // reason of its condition DisruptionTarget
 	Annotations          map[string]string // kops-spot's only

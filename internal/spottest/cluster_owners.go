@@ -27,6 +27,7 @@ func (c *Cluster) replace(old *clusterPod) {
 		return
 	}
 	next := old.Pod
+	next.Created = time.Time{}
 	next.UID, next.Terminating, next.DeletionTimestamp, next.DisruptedBy, next.Finished = "", false, time.Time{}, "",
 		false
 	next.Finalizer, next.Finalizers = false, nil

@@ -78,6 +78,9 @@ func (c *Cluster) addPod(p Pod) *clusterPod {
 	p.UID = cmp.Or(p.UID, c.uid())
 	p.Labels, p.Annotations, p.Finalizers = maps.Clone(p.Labels), maps.Clone(p.Annotations), slices.Clone(p.Finalizers)
 	p.Volume = cmp.Or(p.Volume, p.ID())
+	if p.Created.IsZero() {
+		p.Created = time.Now().UTC().Truncate(time.Second)
+	}
 	own := &clusterPod{Pod: p}
 	c.pods[p.ID()] = own
 	c.touch(own)

@@ -184,6 +184,27 @@ func TestCleanUpAfterTermination(t *testing.T) {
 	}
 }
 
+// TestCleanUpOfDeletedNode: the cloud controller deletes the node of a terminated instance before the event arrives. Its
+// pod is replaced at once, not by the pod garbage collector.
+func TestCleanUpOfDeletedNode(t *testing.T) {
+	r := newFixture(t)
+	victim := r.targets(1)[0].id
+	r.deploy(app{name: "web", replicas: 1})
+	r.waitReady("web", 1)
+	pod := r.only("web")
+	r.lose(victim, "terminated")
+	must(t, r.client.CoreV1().Nodes().Delete(t.Context(), victim, metav1.DeleteOptions{}))
+	s := r.service()
+	time.Sleep(1100 * time.Millisecond) // the pod is older than the event
+	out := r.outcome(r.invoke(s, r.changed(victim, "terminated")), spot.CleanedUp)
+	if got := r.podResult(out, pod); got.Status != spot.PodDeleted || out.Cleanup.PodsDeleted == nil || out.Cleanup.Tainted != nil {
+		t.Errorf("%+v, %+v", got, out.Cleanup)
+	}
+	if did := r.did(victim, pod.Name); !slices.Equal(did, []string{"delete pods"}) {
+		t.Errorf("the handler did %q, want one deletion", did)
+	}
+}
+
 // did returns the handler's writes to a node and one of its pods, in order.
 func (r *fixture) did(node, pod string) (changes []string) {
 	r.Helper()

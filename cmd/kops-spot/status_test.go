@@ -1,0 +1,25 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// TestStatusFacts checks that status shows what the last self-check found.
+func TestStatusFacts(t *testing.T) {
+	s := statusResult{Ready: "not-ready", Warnings: []string{"node b is still cordoned"},
+		Overdue: []spot.OverdueInstance{{Node: "a", Instance: "i-1", Since: time.Date(2026, 12, 1, 9, 30, 0, 0, time.UTC)}}}
+	var rows []string
+	for _, f := range s.facts() {
+		rows = append(rows, strings.Join(f, " "))
+	}
+	got := strings.Join(rows, "\n")
+	for _, want := range []string{"overdue instance i-1 of node a, deadline 2026-12-01 09:30:00 UTC", "warning node b is still cordoned"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got\n%s\nwant %q", got, want)
+		}
+	}
+}

@@ -445,3 +445,19 @@ func TestAttachedVolumes(t *testing.T) {
 		})
 	}
 }
+
+// TestManyPods checks that an outcome with many pods lists those that are still running.
+func TestManyPods(t *testing.T) {
+	inWorld(t, func(w *world) {
+		for i := range 350 {
+			w.pod(fmt.Sprintf("a%d-1", i), notRecreated)
+		}
+		w.budget("z", 1)
+		w.pod("z-1", annotated(spot.AnnotationForce, string(spot.ForceNever)))
+		out := w.handle(spot.Incomplete)
+		w.wantStatus(out, "z-1", spot.PodStillRunning)
+		if len(out.Pods) != 300 || !slices.Contains(out.Problems, "51 pods more than listed here") {
+			w.Errorf("got %d pods, problems %q", len(out.Pods), out.Problems)
+		}
+	})
+}

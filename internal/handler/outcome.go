@@ -3,6 +3,7 @@ package handler
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,6 +61,7 @@ func (c *invocation) outcome(d drainResult, r spot.ReplacementResult) (spot.Outc
 	}
 	out.Plan.SetReplacement(plan)
 	remaining := countRunning(d.Pods)
+	trimPods(&out)
 	switch {
 	case !plan.Drain && d.Cordon.Error != "" && !changed:
 		return spot.Outcome{}, fmt.Errorf("cordoning node %s: %s", out.Node, d.Cordon.Error)
@@ -78,6 +80,27 @@ func (c *invocation) outcome(d drainResult, r spot.ReplacementResult) (spot.Outc
 		out.Result = spot.Drained
 	}
 	return out, nil
+}
+
+// maxPods limits the pods in an outcome: a log event has at most 256 KB. Pods are missing only if their owners recreate
+// them on the node again and again.
+const maxPods = 300
+
+// trimPods removes pods that have left from a list that is too long.
+func trimPods(out *spot.Outcome) {
+	more := len(out.Pods) - maxPods
+	if more <= 0 {
+		return
+	}
+	hasLeft := func(p spot.PodResult) int {
+		if p.Status == spot.PodEvicted || p.Status == spot.PodTerminated {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(out.Pods, func(a, b spot.PodResult) int { return hasLeft(a) - hasLeft(b) })
+	out.Pods = out.Pods[:maxPods]
+	out.Problems = append(out.Problems, fmt.Sprintf("%s more than listed here", podCount(more)))
 }
 
 func countRunning(pods []spot.PodResult) (n int) {

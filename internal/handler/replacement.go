@@ -120,6 +120,13 @@ func (c *invocation) detach(ctx context.Context, result *spot.ReplacementResult,
 		}
 		return err
 	})
+	if err != nil && lost { // even a refusal that says that it has left may have been lost
+		after, cancel := c.afterWork(ctx)
+		defer cancel()
+		if member, readErr := c.isMember(after); readErr == nil && !member {
+			err = nil
+		}
+	}
 	result.Changed = err == nil || lost
 	switch {
 	case err != nil:

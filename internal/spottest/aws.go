@@ -111,11 +111,12 @@ func (a *AWS) answer(op string, effect func() *AWSError) error {
 	if planned && !fault.lost {
 		return fault.says(op)
 	}
-	if err := effect(); err != nil {
-		return err
-	}
-	if planned {
+	err := effect()
+	switch {
+	case planned:
 		return fault.says(op)
+	case err != nil:
+		return err
 	}
 	return nil
 }

@@ -117,7 +117,7 @@ func Denied() Fault {
 // Unreachable breaks the connection before the call reaches AWS. See Delay for a connection that hangs.
 func Unreachable() Fault { return Answer(AWSError{Message: "connection reset by peer"}) }
 
-// AnswerLost breaks the connection after the call took effect.
+// AnswerLost breaks the connection after the call took effect or was refused.
 func AnswerLost() Fault {
 	f := Answer(AWSError{Message: "connection reset by peer, after the call took effect"})
 	f.lost = true

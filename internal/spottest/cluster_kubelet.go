@@ -2,6 +2,9 @@ package spottest
 
 import "time"
 
+// minimumGrace is what a kubelet allows every container, however short its pod's grace period is.
+const minimumGrace = 2 * time.Second
+
 // Termination records how a kubelet terminated a pod.
 type Termination struct {
 	Pod     string // namespace/name
@@ -41,7 +44,7 @@ func (c *Cluster) stop(p *clusterPod) {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	p.timer = time.AfterFunc(time.Until(p.began.Add(min(p.Exit, p.killIn))), func() { c.exited(p) })
+	p.timer = time.AfterFunc(time.Until(p.began.Add(min(p.Exit, max(p.killIn, minimumGrace)))), func() { c.exited(p) })
 }
 
 // exited acts as the kubelet after the exit: it marks the pod finished, then deletes it without a grace period, which

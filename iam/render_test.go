@@ -110,7 +110,7 @@ func TestMalformedValues(t *testing.T) {
 			[]string{"vpc-*", "0123456789abcdef0", "vpc-0123", "vpc-0123456789ABCDEF0"}, "VPC"},
 		{"function's role", RestrictedPolicy, func(v *Values, s string) { v.FunctionRole = s }, "CastLambdaRoleForSpot-2",
 			[]string{"*", "path/role", "arn:aws:iam::123456789012:role/x", strings.Repeat("r", 65)}, "function's role"},
-		{"nodes' role", RestrictedPolicy, func(v *Values, s string) { v.NodeRoles = []string{"nodes", s} }, "nodes.a", []string{"*", "", "a/b"}, "nodes' role"},
+		{"nodes' role", RestrictedPolicy, func(v *Values, s string) { v.NodeRoles = []string{"nodes", s} }, "teams/a/nodes.a", []string{"*", "", "/a", "a/", "a//b", "*/b"}, "nodes' role"},
 		{"secret", HandlerPolicy, func(v *Values, s string) { v.Secrets = []string{s} }, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a-AbCdEf",
 			[]string{"a", "*", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:*", "arn:aws:secretsmanager:us-east-1:123456789012:secret:a",
 				"arn:aws:secretsmanager:eu-west-1:210987654321:secret:a", "arn:aws-cn:secretsmanager:eu-west-1:123456789012:secret:a",

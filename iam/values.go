@@ -14,7 +14,7 @@ type Values struct {
 	VPC       string // the cluster's, in the same account
 
 	FunctionRole string   // name of the function's role
-	NodeRoles    []string // names; without them the user can launch only with roles that it has created
+	NodeRoles    []string // path and name; without them the user can launch only with roles that it has created
 
 	// For the function. ARNs are in its own account and region.
 	Secrets        []string // ARNs of what it reads from Secrets Manager: its token, the CA, the CAST AI API key
@@ -45,8 +45,8 @@ func (v Values) placeholders() map[string]placeholder {
 	function.name, user.name = FunctionName, UserName
 	role := placeholder{what: "function's role", want: "the name of a role, without its path", pattern: roleName,
 		values: one(v.FunctionRole)}
-	nodeRole := role
-	nodeRole.what, nodeRole.values, nodeRole.optional = "nodes' role", v.NodeRoles, true
+	nodeRole := placeholder{what: "nodes' role", want: "the name of a role, with its path such as kops/nodes",
+		pattern: `([A-Za-z0-9_+=,.@-]+/)*` + roleName, values: v.NodeRoles, optional: true}
 	return map[string]placeholder{
 		"cluster": cluster, "function": function, "user": user, "function-role": role, "node-role": nodeRole,
 

@@ -145,7 +145,7 @@ func (c *console) openSession(ctx context.Context, s awsFlags) (session, error) 
 	if at.env, at.instances, err = onboard.VerifyCluster(ctx, at.account, at.nodes, at.ref); err != nil {
 		return at, err
 	}
-	at.env.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.instances)
+	at.env.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.nodes, at.instances)
 	return at, err
 }
 

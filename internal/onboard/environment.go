@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,7 +27,10 @@ const tagKopsCluster = "KubernetesCluster"
 type ClusterRef struct{ Cluster, Context string }
 
 // NodeInstance is the EC2 instance of a node.
-type NodeInstance struct{ Node, ID, Region string }
+type NodeInstance struct {
+	Node, ID, Region string
+	ControlPlane     bool // or of an API server
+}
 
 // Environment is a cluster's place in AWS.
 type Environment struct {
@@ -70,7 +74,12 @@ func NodeInstances(ctx context.Context, cluster dynamic.Interface) (all []NodeIn
 	for _, n := range nodes.Items {
 		providerID, _, _ := unstructured.NestedString(n.Object, "spec", "providerID")
 		if id, region, ok := InstanceOf(providerID); ok {
-			all = append(all, NodeInstance{n.GetName(), id, region})
+			one := NodeInstance{Node: n.GetName(), ID: id, Region: region}
+			for _, role := range []string{"control-plane", "master", "api-server"} {
+				_, has := n.GetLabels()["node-role.kubernetes.io/"+role]
+				one.ControlPlane = one.ControlPlane || has
+			}
+			all = append(all, one)
 		}
 	}
 	return all, nil
@@ -156,43 +165,49 @@ func mismatchError(g Environment, m ClusterRef, node NodeInstance, tagged, found
 		m.Context, m.Cluster, node.Node, node.ID, g.Caller, g.Account, g.Region, advice)
 }
 
-// NodeRoles returns the roles of the cluster's workers. It omits those of the control plane: whoever can pass one of
-// them to an instance controls the cluster.
+// NodeRoles returns the roles of the cluster's workers, with their paths: of the instances that have a node and kOps' tag
+// of a worker. It omits the roles of the control plane: whoever can pass one of them to an instance controls the
+// cluster. The labels of a node count too, since the user can write the tags of instances.
 func NodeRoles(ctx context.Context, aws interface {
 	RolesOfProfile(ctx context.Context, profile string) ([]string, error)
-}, instances []awsadmin.Instance) (roles []string, err error) {
-	workers, others := []string{}, []string{""}
+}, nodes []NodeInstance, instances []awsadmin.Instance) (roles []string, err error) {
+	profiles := map[string]bool{} // whether they are of workers alone
 	for _, i := range instances {
+		n := slices.IndexFunc(nodes, func(n NodeInstance) bool { return n.ID == i.ID })
+		worker, known := profiles[i.Profile]
 		switch {
-		case i.Ended:
-		case isWorker(i):
-			workers = append(workers, i.Profile)
-		default:
-			others = append(others, i.Profile)
+		case i.Ended || i.Profile == "":
+		case isControlPlane(i) || n >= 0 && nodes[n].ControlPlane:
+			profiles[i.Profile] = false
+		case n >= 0 && i.Tags["k8s.io/role/node"] == "1":
+			profiles[i.Profile] = worker || !known
 		}
 	}
-	slices.Sort(workers)
-	for _, profile := range slices.Compact(workers) {
-		if slices.Contains(others, profile) {
-			continue
-		}
+	var others []string
+	for _, profile := range slices.Sorted(maps.Keys(profiles)) {
 		names, err := aws.RolesOfProfile(ctx, profile)
-		if err != nil && !errors.Is(err, awsadmin.ErrNotFound) {
+		switch {
+		case err != nil && !errors.Is(err, awsadmin.ErrNotFound):
 			return nil, err
+		case profiles[profile]:
+			roles = append(roles, names...)
+		default:
+			others = append(others, names...)
 		}
-		roles = append(roles, names...)
 	}
+	roles = slices.DeleteFunc(roles, func(r string) bool {
+		return slices.Contains(others, r) || strings.HasPrefix(r, "cast-kops/") // a user has created it, and may pass it
+	})
 	slices.Sort(roles)
 	return slices.Compact(roles), nil
 }
 
-func isWorker(i awsadmin.Instance) bool {
-	for _, role := range []string{"control-plane", "master", "apiserver", "bastion"} {
-		if _, has := i.Tags["k8s.io/role/"+role]; has {
-			return false
-		}
-	}
-	return true
+// isControlPlane reports whether an instance has kOps' tag of the control plane, an API server or a bastion.
+func isControlPlane(i awsadmin.Instance) bool {
+	return slices.ContainsFunc([]string{"control-plane", "master", "apiserver", "bastion"}, func(role string) bool {
+		_, has := i.Tags["k8s.io/role/"+role]
+		return has
+	})
 }
 
 // Networks is what CheckVPC calls.

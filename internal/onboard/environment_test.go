@@ -3,9 +3,15 @@ package onboard
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -42,8 +48,15 @@ func (fakeRegion) RolesOfProfile(_ context.Context, profile string) ([]string, e
 	if profile == "gone" {
 		return nil, awsadmin.ErrNotFound
 	}
-	if profile == "closed" {
+	switch profile {
+	case "closed":
 		return nil, awsadmin.ErrDenied
+	case "path":
+		return []string{"teams/a/role-of-path"}, nil
+	case "second":
+		return []string{"role-of-masters"}, nil
+	case "made":
+		return []string{"cast-kops/prod-example-com-7405b0253a21/cast-node-a"}, nil
 	}
 	return []string{"role-of-" + profile}, nil
 }
@@ -54,7 +67,7 @@ func of(cluster, id, vpc string) awsadmin.Instance {
 
 func TestVerifyCluster(t *testing.T) {
 	const prod, dev = "prod.example.com", "dev.example.com"
-	nodes := []NodeInstance{{"n1", "i-00000001", "eu-west-1"}, {"n2", "i-00000002", "eu-west-1"}}
+	nodes := []NodeInstance{{Node: "n1", ID: "i-00000001", Region: "eu-west-1"}, {Node: "n2", ID: "i-00000002", Region: "eu-west-1"}}
 	for name, c := range map[string]struct {
 		has  fakeRegion
 		want string // in the error; empty for none
@@ -84,7 +97,7 @@ func TestVerifyCluster(t *testing.T) {
 }
 
 func TestRegionOf(t *testing.T) {
-	in := func(region string) NodeInstance { return NodeInstance{"n", "i-00000001", region} }
+	in := func(region string) NodeInstance { return NodeInstance{Node: "n", ID: "i-00000001", Region: region} }
 	m := ClusterRef{Cluster: "prod.example.com", Context: "ctx"}
 	for name, c := range map[string]struct {
 		nodes     []NodeInstance
@@ -106,18 +119,79 @@ func TestRegionOf(t *testing.T) {
 	}
 }
 
+// TestNodeInstances: the labels of the control plane and of API servers are recognized.
+func TestNodeInstances(t *testing.T) {
+	const list = `{"kind": "NodeList", "apiVersion": "v1", "items": [
+		{"metadata": {"name": "a", "labels": {"node-role.kubernetes.io/node": ""}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000a"}},
+		{"metadata": {"name": "b", "labels": {"node-role.kubernetes.io/control-plane": ""}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000b"}},
+		{"metadata": {"name": "c", "labels": {"node-role.kubernetes.io/master": ""}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000c"}},
+		{"metadata": {"name": "d", "labels": {"node-role.kubernetes.io/api-server": ""}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000d"}},
+		{"metadata": {"name": "e"}, "spec": {"providerID": "kind://e"}}]}`
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, list)
+	}))
+	defer server.Close()
+	client, err := dynamic.NewForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := NodeInstances(t.Context(), client)
+	want := []NodeInstance{{"a", "i-0000000a", "eu-west-1", false}, {"b", "i-0000000b", "eu-west-1", true},
+		{"c", "i-0000000c", "eu-west-1", true}, {"d", "i-0000000d", "eu-west-1", true}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestNodeRoles(t *testing.T) {
-	with := func(profile, role string) awsadmin.Instance {
-		return awsadmin.Instance{ID: "i", Profile: profile, Tags: map[string]string{"k8s.io/role/" + role: "1"}}
+	const worker, master = "k8s.io/role/node", "k8s.io/role/control-plane"
+	roles := func(profile string) []string { return []string{"role-of-" + profile} }
+	for name, c := range map[string]struct {
+		profile, tag string
+		node         bool // it is one
+		controlPlane bool // by its label
+		ended        bool
+		beside       string // the tag of another instance with the same profile
+		want         []string
+	}{
+		"a worker":                                {profile: "nodes", tag: worker, node: true, want: roles("nodes")},
+		"a worker with a path":                    {profile: "path", tag: worker, node: true, want: []string{"teams/a/role-of-path"}},
+		"two workers":                             {profile: "nodes", tag: worker, node: true, beside: worker, want: roles("nodes")},
+		"no node":                                 {profile: "nodes", tag: worker},
+		"a CI runner with the cluster's tag":      {profile: "ci-runner-admin", tag: "team"},
+		"a node without the tag of a worker":      {profile: "admin", tag: "team", node: true},
+		"a control plane":                         {profile: "masters", tag: master, node: true, controlPlane: true},
+		"a control plane whose tag was deleted":   {profile: "masters", tag: "team", node: true, controlPlane: true},
+		"a control plane with a worker's tag":     {profile: "masters", tag: worker, node: true, controlPlane: true},
+		"an API server":                           {profile: "apiservers", tag: "k8s.io/role/apiserver", node: true},
+		"a bastion":                               {profile: "bastions", tag: "k8s.io/role/bastion"},
+		"an old master":                           {profile: "masters", tag: "k8s.io/role/master", node: true},
+		"the profile of a control plane":          {profile: "shared", tag: worker, node: true, beside: master},
+		"a profile with the control plane's role": {profile: "second", tag: worker, node: true},
+		"a terminated instance":                   {profile: "nodes", tag: worker, node: true, ended: true},
+		"no profile":                              {tag: worker, node: true},
+		"a deleted profile":                       {profile: "gone", tag: worker, node: true},
+		"a role that the cluster's user has made": {profile: "made", tag: worker, node: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			instances := []awsadmin.Instance{{ID: "i-1", Profile: c.profile, Tags: map[string]string{c.tag: "1"}, Ended: c.ended},
+				{ID: "i-3", Profile: "masters", Tags: map[string]string{master: "1"}}}
+			var nodes []NodeInstance
+			if c.node {
+				nodes = append(nodes, NodeInstance{ID: "i-1", ControlPlane: c.controlPlane})
+			}
+			if c.beside != "" {
+				instances = append(instances, awsadmin.Instance{ID: "i-2", Profile: c.profile, Tags: map[string]string{c.beside: "1"}})
+				nodes = append(nodes, NodeInstance{ID: "i-2"})
+			}
+			if got, err := NodeRoles(t.Context(), fakeRegion{}, nodes, instances); err != nil || !slices.Equal(got, c.want) {
+				t.Errorf("%q, %v; want %q", got, err, c.want)
+			}
+		})
 	}
-	ended := with("old", "node")
-	ended.Ended = true
-	got, err := NodeRoles(t.Context(), fakeRegion{}, []awsadmin.Instance{with("nodes", "node"), with("nodes", "node"), with("spot", "node"), with("masters", "control-plane"),
-		with("apiservers", "apiserver"), with("bastions", "bastion"), with("old-masters", "master"), with("shared", "node"), with("shared", "master"), with("", "node"), with("gone", "node"), ended})
-	if want := []string{"role-of-nodes", "role-of-spot"}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("%q, %v; want %q", got, err, want)
-	}
-	if _, err := NodeRoles(t.Context(), fakeRegion{}, []awsadmin.Instance{with("closed", "node")}); !errors.Is(err, awsadmin.ErrDenied) {
+	closed := []awsadmin.Instance{{ID: "i-1", Profile: "closed", Tags: map[string]string{worker: "1"}}}
+	if _, err := NodeRoles(t.Context(), fakeRegion{}, []NodeInstance{{ID: "i-1"}}, closed); !errors.Is(err, awsadmin.ErrDenied) {
 		t.Error(err)
 	}
 }

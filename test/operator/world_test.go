@@ -230,9 +230,10 @@ func (w *world) files(dir string) map[string]string {
 func (w *world) run(cluster, instance string, change func(*onboard.Spec)) *onboard.Onboarding {
 	w.Helper()
 	account := awsadmin.New(w.cfg)
-	g, instances, err := onboard.VerifyCluster(w.Context(), account, []onboard.NodeInstance{{Node: "n", ID: instance, Region: region}}, onboard.ClusterRef{Cluster: cluster, Context: "c"})
+	nodes := []onboard.NodeInstance{{Node: "n", ID: instance, Region: region}}
+	g, instances, err := onboard.VerifyCluster(w.Context(), account, nodes, onboard.ClusterRef{Cluster: cluster, Context: "c"})
 	if err == nil {
-		g.NodeRoles, err = onboard.NodeRoles(w.Context(), account, instances)
+		g.NodeRoles, err = onboard.NodeRoles(w.Context(), account, nodes, instances)
 	}
 	if err != nil {
 		w.Fatal(err)

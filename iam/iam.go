@@ -57,6 +57,9 @@ var (
 	// UserManaged are attached to a cluster's user.
 	UserManaged = []string{"AmazonEC2ReadOnlyAccess", "IAMReadOnlyAccess"}
 
+	// OriginalUserManaged are attached to the user by CAST AI's original script beside these. No cluster limits them.
+	OriginalUserManaged = []string{"AmazonEventBridgeReadOnlyAccess", "AWSLambda_ReadOnlyAccess", "AmazonS3ReadOnlyAccess"}
+
 	// GuideRoleManaged are attached to the function's role only with --permissions guide.
 	GuideRoleManaged = []string{"CloudWatchLogsFullAccess", "service-role/AWSLambdaRole", "AmazonEC2ReadOnlyAccess"}
 )

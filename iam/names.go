@@ -113,7 +113,10 @@ func (v Values) AWSPolicyARN(name string) string {
 
 func (v Values) UserARN() string { return v.arn("iam", "", "user/"+UserName(v.Cluster)) }
 
-func (v Values) FunctionRoleARN() string { return v.arn("iam", "", "role/"+v.FunctionRole) }
+func (v Values) FunctionRoleARN() string { return v.RoleARN(v.FunctionRole) }
+
+// RoleARN returns the ARN of a role by its name or its path and name.
+func (v Values) RoleARN(name string) string { return v.arn("iam", "", "role/"+name) }
 
 func (v Values) FunctionARN() string {
 	return v.arn("lambda", v.Region, "function:"+FunctionName(v.Cluster))

@@ -77,9 +77,11 @@ func (c *console) applyOnboarding(ctx context.Context, r *onboard.Onboarding, qu
 		return applyResult{}, err
 	}
 	c.printTarget(r.Spec.Environment)
-	return c.planAndApply(ctx, r.Spec.Environment, proposal{question: question, plan: p.Changes,
+	result, err := c.planAndApply(ctx, r.Spec.Environment, proposal{question: question, plan: p.Changes,
 		apply: func(ctx context.Context) error { return r.Apply(ctx, p) },
 		check: func(ctx context.Context) (change.Findings, error) { return r.Check(ctx, plan) }})
+	result.Findings = append(result.Findings, p.Changes.Reviews()...)
+	return result, err
 }
 
 // printTarget prints where the changes would be made, and as whom.

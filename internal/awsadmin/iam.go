@@ -3,7 +3,9 @@ package awsadmin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -15,6 +17,7 @@ import (
 type Rights struct {
 	Attached []string          // ARNs of managed policies
 	Inline   map[string]string // documents by policy name
+	Boundary string            // ARN of the permissions boundary; empty for none
 }
 
 // User is an IAM user.
@@ -22,8 +25,9 @@ type User struct {
 	Name string
 	Tags map[string]string
 	Rights
-	Groups []string
-	Keys   []Key
+	Groups   []string
+	Keys     []Key
+	Password bool // for the AWS console
 }
 
 // Role is an IAM role.
@@ -103,12 +107,12 @@ func (a *Account) PolicyARNs(ctx context.Context) (map[string]string, error) {
 
 // User reads a user; nil if there is none.
 func (a *Account) User(ctx context.Context, name string) (*User, error) {
-	tags, err := a.UserTags(ctx, name)
+	u, err := a.user(ctx, name)
 	if err != nil {
 		return nil, unlessNone(err)
 	}
-	u, on := &User{Name: name, Tags: tags}, "user "+name
-	if u.Rights, err = rights(ctx, on,
+	on := "user " + name
+	if err = rights(ctx, on, &u.Rights,
 		iam.NewListAttachedUserPoliciesPaginator(a.iam, &iam.ListAttachedUserPoliciesInput{UserName: &name}),
 		func(p *iam.ListAttachedUserPoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies },
 		iam.NewListUserPoliciesPaginator(a.iam, &iam.ListUserPoliciesInput{UserName: &name}),
@@ -124,6 +128,11 @@ func (a *Account) User(ctx context.Context, name string) (*User, error) {
 		func(g types.Group) string { return aws.ToString(g.GroupName) }); err != nil {
 		return nil, err
 	}
+	_, err = a.iam.GetLoginProfile(ctx, &iam.GetLoginProfileInput{UserName: &name})
+	if err = translate(on, err); err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	u.Password = err == nil
 	u.Keys, err = every(ctx, on, iam.NewListAccessKeysPaginator(a.iam, &iam.ListAccessKeysInput{UserName: &name}),
 		func(p *iam.ListAccessKeysOutput) []types.AccessKeyMetadata { return p.AccessKeyMetadata },
 		func(k types.AccessKeyMetadata) Key {
@@ -132,13 +141,29 @@ func (a *Account) User(ctx context.Context, name string) (*User, error) {
 	return u, err
 }
 
-// UserTags reads only the tags of a user.
-func (a *Account) UserTags(ctx context.Context, name string) (map[string]string, error) {
+// user reads what iam:GetUser returns.
+func (a *Account) user(ctx context.Context, name string) (*User, error) {
 	out, err := a.iam.GetUser(ctx, &iam.GetUserInput{UserName: &name})
 	if err != nil {
 		return nil, translate("user "+name, err)
 	}
-	return tagMap(out.User.Tags), nil
+	return &User{Name: name, Tags: tagMap(out.User.Tags), Rights: Rights{Boundary: boundary(out.User.PermissionsBoundary)}}, nil
+}
+
+func boundary(b *types.AttachedPermissionsBoundary) string {
+	if b == nil {
+		return ""
+	}
+	return aws.ToString(b.PermissionsBoundaryArn)
+}
+
+// UserTags reads only the tags of a user.
+func (a *Account) UserTags(ctx context.Context, name string) (map[string]string, error) {
+	u, err := a.user(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return u.Tags, nil
 }
 
 // KeysUsed finds out which of a user's keys have ever been used.
@@ -171,7 +196,7 @@ func (a *Account) Role(ctx context.Context, name string) (*Role, error) {
 		return nil, unlessNone(err)
 	}
 	on := "role " + name
-	if r.Rights, err = rights(ctx, on,
+	if err = rights(ctx, on, &r.Rights,
 		iam.NewListAttachedRolePoliciesPaginator(a.iam, &iam.ListAttachedRolePoliciesInput{RoleName: &name}),
 		func(p *iam.ListAttachedRolePoliciesOutput) []types.AttachedPolicy { return p.AttachedPolicies },
 		iam.NewListRolePoliciesPaginator(a.iam, &iam.ListRolePoliciesInput{RoleName: &name}),
@@ -194,7 +219,8 @@ func (a *Account) role(ctx context.Context, name string) (*Role, error) {
 	if err != nil {
 		return nil, translate("role "+name, err)
 	}
-	return &Role{Name: name, Trust: decode(out.Role.AssumeRolePolicyDocument), Tags: tagMap(out.Role.Tags)}, nil
+	return &Role{Name: name, Trust: decode(out.Role.AssumeRolePolicyDocument), Tags: tagMap(out.Role.Tags),
+		Rights: Rights{Boundary: boundary(out.Role.PermissionsBoundary)}}, nil
 }
 
 // RoleTags reads only the tags of a role.
@@ -206,14 +232,14 @@ func (a *Account) RoleTags(ctx context.Context, name string) (map[string]string,
 	return r.Tags, nil
 }
 
-// RolesOfProfile returns the names of the roles in an instance profile.
+// RolesOfProfile returns the roles in an instance profile: their paths, without the first slash, and names.
 func (a *Account) RolesOfProfile(ctx context.Context, profile string) (names []string, err error) {
 	out, err := a.iam.GetInstanceProfile(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: &profile})
 	if err != nil {
 		return nil, translate("instance profile "+profile, err)
 	}
 	for _, r := range out.InstanceProfile.Roles {
-		names = append(names, aws.ToString(r.RoleName))
+		names = append(names, strings.TrimPrefix(aws.ToString(r.Path), "/")+aws.ToString(r.RoleName))
 	}
 	return names, nil
 }
@@ -292,25 +318,25 @@ func (a *Account) Policy(ctx context.Context, name, arn string) (*Policy, error)
 }
 
 // rights reads the policies of a user or a role.
-func rights[Attached, Inline, Options, Policy any](ctx context.Context, on string,
+func rights[Attached, Inline, Options, Policy any](ctx context.Context, on string, r *Rights,
 	attached pages[Attached, Options], policies func(*Attached) []types.AttachedPolicy,
 	inline pages[Inline, Options], names func(*Inline) []string,
-	read func(name string) (*Policy, error), document func(*Policy) *string) (r Rights, err error) {
+	read func(name string) (*Policy, error), document func(*Policy) *string) (err error) {
 	r.Attached, err = every(ctx, on, attached, policies,
 		func(p types.AttachedPolicy) string { return aws.ToString(p.PolicyArn) })
 	if err != nil {
-		return r, err
+		return err
 	}
 	all, err := every(ctx, on, inline, names, itself)
 	r.Inline = map[string]string{}
 	for _, name := range all {
 		policy, err := read(name)
 		if err != nil {
-			return r, translate(on, err)
+			return translate(on, err)
 		}
 		r.Inline[name] = decode(document(policy))
 	}
-	return r, err
+	return err
 }
 
 func tagMap(tags []types.Tag) map[string]string {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"path"
+	"regexp"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
@@ -22,7 +24,7 @@ type Function struct {
 	Reserved        *int // concurrency
 }
 
-// Rule is a rule of the default bus. RulesFor fills in only name and targets.
+// Rule is a rule of the default bus.
 type Rule struct {
 	Name, ARN string
 	Enabled   bool
@@ -108,25 +110,38 @@ func (a *Account) Invoke(ctx context.Context, name string, event []byte) (payloa
 	return out.Payload, aws.ToString(out.FunctionError) != "", nil
 }
 
-// RulesFor returns the rules that send events to a function.
-func (a *Account) RulesFor(ctx context.Context, functionARN string) (all []Rule, err error) {
-	in := &eventbridge.ListRuleNamesByTargetInput{TargetArn: &functionARN, EventBusName: aws.String(defaultBus)}
-	for {
+// ruleARN matches the ARN of a rule of the default bus in a function's policy, without wildcards.
+var ruleARN = regexp.MustCompile(`"arn:[^"*?]+:rule/([.\-_A-Za-z0-9]+)"`)
+
+// RulesFor returns the rules that send events to a function, and those that its policy lets invoke it.
+func (a *Account) RulesFor(ctx context.Context, f Function) (all []Rule, err error) {
+	policy, err := a.FunctionPolicy(ctx, f.Name)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, match := range ruleARN.FindAllStringSubmatch(policy, -1) {
+		names = append(names, match[1])
+	}
+	in := &eventbridge.ListRuleNamesByTargetInput{TargetArn: &f.ARN, EventBusName: aws.String(defaultBus)}
+	for more := true; more; more = in.NextToken != nil {
 		page, err := a.events.ListRuleNamesByTarget(ctx, in)
 		if err != nil {
-			return nil, translate(functionARN, err)
+			return nil, translate(f.ARN, err)
 		}
-		for _, name := range page.RuleNames {
-			targets, err := a.targets(ctx, name)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, Rule{Name: name, Targets: targets})
+		names, in.NextToken = append(names, page.RuleNames...), page.NextToken
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		rule, err := a.Rule(ctx, name)
+		if err != nil {
+			return nil, err
 		}
-		if in.NextToken = page.NextToken; in.NextToken == nil {
-			return all, nil
+		if rule != nil {
+			all = append(all, *rule)
 		}
 	}
+	return all, nil
 }
 
 // Rule reads a rule; nil if there is none.

@@ -4,7 +4,9 @@ package change
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 )
 
 // Verb is what a row does.
@@ -20,8 +22,9 @@ const (
 	Detach     Verb = "detach"
 	Deactivate Verb = "deactivate"
 	Untag      Verb = "untag"
-	Keep       Verb = "keep"  // it is up to date
-	Leave      Verb = "leave" // it is not ours, or still needed
+	Keep       Verb = "keep"   // it is up to date
+	Leave      Verb = "leave"  // it is not ours, or still needed
+	Review     Verb = "review" // somebody else has granted it
 )
 
 // Change is a row of a plan: what happens to one resource, and why. A row that changes something is one write.
@@ -42,13 +45,23 @@ type Change struct {
 func (c Change) Row() string { return string(c.Verb) + " " + c.Kind + " " + c.Name }
 
 // Changes reports whether the row changes anything.
-func (c Change) Changes() bool { return c.Verb != Keep && c.Verb != Leave }
+func (c Change) Changes() bool { return c.Verb != Keep && c.Verb != Leave && c.Verb != Review }
 
 // Plan is the rows in order. After an interruption, a new plan has the rest.
 type Plan []Change
 
 // Empty reports whether there is nothing to change.
 func (p Plan) Empty() bool { return !slices.ContainsFunc(p, Change.Changes) }
+
+// Reviews returns a warning for each row that somebody has to review.
+func (p Plan) Reviews() (all Findings) {
+	for _, c := range p {
+		if c.Verb == Review {
+			all = append(all, Finding{Level: Warn, Name: c.Kind + " " + c.Name, Detail: c.Why})
+		}
+	}
+	return all
+}
 
 // Count returns the number of rows with the verb.
 func (p Plan) Count(v Verb) (n int) {
@@ -120,4 +133,19 @@ func (f Findings) First() string {
 		}
 	}
 	return ""
+}
+
+// plain matches words that a shell does not change.
+var plain = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+
+// Command returns a command for a shell to show, with its words quoted where necessary.
+func Command(words ...string) string {
+	var quoted []string
+	for _, w := range words {
+		if !plain.MatchString(w) {
+			w = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+		quoted = append(quoted, w)
+	}
+	return strings.Join(quoted, " ")
 }

@@ -89,7 +89,9 @@ func (w Spec) placeholderSecret() *awsadmin.Secret {
 // FunctionRole returns the name of the cluster's function's role, and whether onboarding has created it.
 func FunctionRole(ctx context.Context, aws *awsadmin.Account, cluster string) (name string, made bool, err error) {
 	var s State
-	err = s.role(ctx, aws, cluster)
+	if err = s.role(ctx, aws, cluster); err == nil {
+		err = Spec{Environment: Environment{Values: iam.Values{Cluster: cluster}}}.checkRoleOwner(s)
+	}
 	return s.RoleName, s.Role != nil, err
 }
 

@@ -93,8 +93,7 @@ func planKey(w Spec, s State) ([]step, error) {
 			which = "; " + k.stored + " is the stored one"
 		}
 		return nil, fmt.Errorf("user %s has two access keys, %s and %s, and IAM allows no third%s: find out who uses the "+
-			"other, delete it with aws iam delete-access-key --user-name %s --access-key-id ID, and run this again",
-			k.user, k.all[0].ID, k.all[1].ID, which, k.user)
+			"other, delete it with %s, and run this again", k.user, k.all[0].ID, k.all[1].ID, which, k.delete("ID"))
 	case w.RotateKey:
 		return append(steps, k.renew(w, s, k.all[0].ID)...), nil
 	}
@@ -198,26 +197,31 @@ func waitUntilAccepted(ctx context.Context, aws *awsadmin.Account, k awsadmin.Ne
 func (k keys) kept(w Spec) (steps []step) {
 	const renew = "--rotate-key replaces it"
 	for _, one := range k.all {
-		verb, why := leave, ""
-		switch remove := "aws iam delete-access-key --user-name " + k.user + " --access-key-id "; {
+		verb, why := change.Review, ""
+		switch {
 		case one.ID == k.stored && !one.Active:
-			why = "it is inactive: reactivate it with aws iam update-access-key --user-name " + k.user + " --access-key-id " +
-				one.ID + " --status Active, or " + renew
+			verb, why = change.Leave, "it is inactive: reactivate it with "+awsCLI("iam", "update-access-key",
+				"--user-name", k.user, "--access-key-id", one.ID, "--status", "Active")+", or "+renew
 		case one.ID == k.stored && k.where != "":
-			why = "its secret is in " + k.where + " and not in " + w.Store.String() + ": " + renew
+			verb, why = change.Leave, "its secret is in "+k.where+" and not in "+w.Store.String()+": "+renew
 		case one.ID == k.stored:
-			verb, why = keep, "its secret is in "+w.Store.String()
+			verb, why = change.Keep, "its secret is in "+w.Store.String()
 		case len(k.all) == maxKeys && k.stored != "":
-			why = "it is not ours: if nobody uses it, delete it with " + remove + one.ID
+			why = "it is not ours: if nobody uses it, delete it with " + k.delete(one.ID)
 		case len(k.all) == maxKeys:
-			why = "its secret is in no known store, and IAM allows no third key: delete an unused one with " + remove +
-				"ID, and run this with --rotate-key"
+			why = "its secret is in no known store, and IAM allows no third key: delete an unused one with " +
+				k.delete("ID") + ", and run this with --rotate-key"
 		default:
 			why = "its secret is in no known store: keep it if you have the secret; otherwise " + renew
 		}
-		steps = append(steps, verb(kindKey, one.ID, why))
+		steps = append(steps, step{Change: change.Change{Verb: verb, Kind: kindKey, Name: one.ID, Why: why}})
 	}
 	return steps
+}
+
+// delete is the command that deletes a key.
+func (k keys) delete(id string) string {
+	return awsCLI("iam", "delete-access-key", "--user-name", k.user, "--access-key-id", id)
 }
 
 // KeyStore stores the access key, and knows the ID of the stored key without reading its secret.

@@ -21,6 +21,15 @@ func (r *Onboarding) PlanRemoval(ctx context.Context) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
+	var made []awsadmin.Role
+	for _, name := range s.RolesMadeByUser {
+		switch role, err := r.AWS.Role(ctx, name); {
+		case err != nil:
+			return Plan{}, err
+		case role != nil:
+			made = append(made, *role)
+		}
+	}
 	var inCluster []step
 	if r.Cluster != nil {
 		plan, err := r.mapping(s).PlanRemoval(ctx, r.Cluster)
@@ -29,7 +38,7 @@ func (r *Onboarding) PlanRemoval(ctx context.Context) (Plan, error) {
 		}
 		inCluster = clusterSteps(plan)
 	}
-	return newPlan(s, decideRemoval(r.Spec, s, functions, inCluster), nil), nil
+	return newPlan(s, append(decideRemoval(r.Spec, s, functions, inCluster), rolesMadeByUser(made)...), nil), nil
 }
 
 // decideRemoval removes access first: the keys and the identities in the cluster. Then the user and the role with their
@@ -47,10 +56,14 @@ func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []s
 		}
 		steps = slices.Concat(steps, inCluster,
 			removePolicies(u.Name, u.Rights, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy))
-		if len(u.Groups) > 0 {
+		switch {
+		case len(u.Groups) > 0:
 			steps = append(steps, leave(kindUser, u.Name,
 				"it is in "+joinAnd(u.Groups)+": remove it from there, and run this again"))
-		} else {
+		case u.Password:
+			steps = append(steps, leave(kindUser, u.Name, "somebody else has given it a console password: run "+
+				awsCLI("iam", "delete-login-profile", "--user-name", u.Name)+", and run this again"))
+		default:
 			steps = append(steps, newStep(change.Delete, kindUser, u.Name, "CAST AI's identity for the cluster",
 				awsadmin.DeleteUser(u.Name)))
 		}
@@ -62,10 +75,28 @@ func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []s
 	default:
 		steps = append(steps, deleteRole(s.Role, functions)...)
 	}
-	steps = slices.Concat(steps, removeSecrets(w, s), removeShared(s))
-	for _, name := range s.RolesMadeByUser {
-		steps = append(steps, leave(kindRole, name, "the cluster's user has created it for nodes, which may still use it: "+
-			"delete it after them"))
+	return slices.Concat(steps, removeSecrets(w, s), removeShared(s))
+}
+
+// rolesMadeByUser are the rows of roles that the cluster's user has created, with the commands that delete them.
+func rolesMadeByUser(roles []awsadmin.Role) (steps []step) {
+	for _, r := range roles {
+		one := review(kindRole, r.Name)
+		one.Why = "the cluster's user has created it, and whoever its trust policy names can still use it: " +
+			"once no node needs it, delete it with"
+		add := func(words ...string) { one.Diff = append(one.Diff, "  "+awsCLI(append([]string{"iam"}, words...)...)) }
+		for _, profile := range r.Profiles {
+			add("remove-role-from-instance-profile", "--instance-profile-name", profile, "--role-name", r.Name)
+			add("delete-instance-profile", "--instance-profile-name", profile)
+		}
+		for _, arn := range r.Attached {
+			add("detach-role-policy", "--role-name", r.Name, "--policy-arn", arn)
+		}
+		for _, policy := range slices.Sorted(maps.Keys(r.Inline)) {
+			add("delete-role-policy", "--role-name", r.Name, "--policy-name", policy)
+		}
+		add("delete-role", "--role-name", r.Name)
+		steps = append(steps, one)
 	}
 	return steps
 }
@@ -125,7 +156,7 @@ func removeSecrets(w Spec, s State) (steps []step) {
 
 // removeShared deletes what all clusters of the account share, if no other cluster needs it.
 func removeShared(s State) []step {
-	steps, gone := removePolicy(s.Managed, slices.Concat(s.TaggedUsers, s.UntaggedUsers), "no cluster's user has it")
+	steps, gone := removePolicy(s.Managed, slices.Concat(s.TaggedUsers, s.UntaggedUsers, s.UnreadableUsers), "no cluster's user has it")
 	switch p := s.Boundary; {
 	case p != nil && gone:
 		some, _ := removePolicy(p, p.Users, "nothing uses it")
@@ -192,7 +223,7 @@ func (r *Onboarding) PlanOriginal(ctx context.Context) (Plan, error) {
 	if o.function, err = Original(ctx, r.AWS); err != nil || o.function == nil {
 		return newPlan(s, o.steps(nil), nil), err
 	}
-	if o.rules, err = r.AWS.RulesFor(ctx, o.function.ARN); err != nil {
+	if o.rules, err = r.AWS.RulesFor(ctx, *o.function); err != nil {
 		return Plan{}, err
 	}
 	if o.role, err = r.AWS.Role(ctx, o.function.Role); err != nil {
@@ -234,12 +265,17 @@ func (o original) removeRule(rule awsadmin.Rule) []step {
 	}
 	update := newStep(change.Update, kindRule, rule.Name, "the function is removed from its targets",
 		awsadmin.RemoveTargets(rule.Name, ids))
-	if len(others) > 0 {
+	remove := newStep(change.Delete, kindRule, rule.Name, "the function was its only target", awsadmin.DeleteRule(rule.Name))
+	switch {
+	case len(ids) == 0 && len(others) == 0: // an interrupted run has removed the function
+		return []step{remove}
+	case len(ids) == 0:
+		return nil
+	case len(others) > 0:
 		update.Why += "; " + joinAnd(others) + " stays"
 		return []step{update}
 	}
-	return []step{update, newStep(change.Delete, kindRule, rule.Name, "the function was its only target",
-		awsadmin.DeleteRule(rule.Name))}
+	return []step{update, remove}
 }
 
 func (o original) removeRole(functions []awsadmin.Function) []step {

@@ -54,6 +54,15 @@ func leave(kind, name, why string) step {
 	return step{Change: change.Change{Verb: change.Leave, Kind: kind, Name: name, Why: why}}
 }
 
+// awsCLI returns a command of the AWS CLI for people.
+func awsCLI(words ...string) string { return change.Command(append([]string{"aws"}, words...)...) }
+
+// review is the row of what somebody else has added, with the command that removes it.
+func review(kind, name string, remove ...string) step {
+	return step{Change: change.Change{Verb: change.Review, Kind: kind, Name: name,
+		Why: "somebody else has added it: if nobody needs it, run " + awsCLI(remove...)}}
+}
+
 // mapping returns the identities to map. The user gets access only with --user-is-master, since the guide's group can
 // do everything.
 func (r *Onboarding) mapping(s State) identitymap.Mapping {

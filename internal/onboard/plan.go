@@ -164,14 +164,51 @@ func userRights(w Spec, s State, files Files) []step {
 	for _, policy := range iam.UserManaged {
 		wanted[w.Environment.AWSPolicyARN(policy)] = "AWS managed: read access"
 	}
-	steps := append([]step{inline(has.Inline, name, iam.RestrictedPolicy, files,
-		"what the user may do with the cluster's resources", awsadmin.PutUserPolicy)},
-		attachments(has.Attached, wanted, name, awsadmin.AttachUserPolicy)...)
-	for _, other := range has.Attached {
-		if _, ok := wanted[other]; !ok {
-			steps = append(steps, leave(kindAttached, name+"/"+arnName(other), "not ours, and more than the guide grants; "+
-				"to detach it: aws iam detach-user-policy --user-name "+name+" --policy-arn "+other))
+	why := "what the user may do with the cluster's resources"
+	old := has.Inline[findFold(slices.Sorted(maps.Keys(has.Inline)), iam.RestrictedPolicy.Name)]
+	for _, role := range w.Environment.NodeRoles {
+		if !strings.Contains(old, `"`+w.Environment.RoleARN(role)+`"`) {
+			why += "; new: it may launch instances with the role " + role + " (iam:PassRole)"
 		}
+	}
+	steps := append([]step{inline(has.Inline, name, iam.RestrictedPolicy, files, why, awsadmin.PutUserPolicy)},
+		attachments(has.Attached, wanted, name, awsadmin.AttachUserPolicy)...)
+	for _, policy := range iam.OriginalUserManaged {
+		if other := w.Environment.AWSPolicyARN(policy); slices.Contains(has.Attached, other) {
+			wanted[other] = ""
+			steps = append(steps, newStep(change.Detach, kindAttached, name+"/"+policy,
+				"from CAST AI's original script; not limited to the cluster", awsadmin.DetachUserPolicy(name, other)))
+		}
+	}
+	steps = append(steps, reviewRights("user", name, has.Rights, wanted, iam.RestrictedPolicy)...)
+	for _, group := range has.Groups {
+		steps = append(steps, review("group of user", name+"/"+group,
+			"iam", "remove-user-from-group", "--user-name", name, "--group-name", group))
+	}
+	if has.Password {
+		steps = append(steps, review("console password", name, "iam", "delete-login-profile", "--user-name", name))
+	}
+	return steps
+}
+
+// reviewRights are the rows of what somebody else has granted a user or a role.
+func reviewRights(kind, name string, has awsadmin.Rights, wanted map[string]string, ours ...iam.Document) (steps []step) {
+	flag := "--" + kind + "-name"
+	for _, arn := range slices.Sorted(slices.Values(has.Attached)) {
+		if _, ok := wanted[arn]; !ok {
+			steps = append(steps, review(kindAttached, name+"/"+arnName(arn),
+				"iam", "detach-"+kind+"-policy", flag, name, "--policy-arn", arn))
+		}
+	}
+	for _, policy := range slices.Sorted(maps.Keys(has.Inline)) {
+		if !slices.ContainsFunc(ours, func(d iam.Document) bool { return strings.EqualFold(d.Name, policy) }) {
+			steps = append(steps, review(kindInline, name+"/"+policy,
+				"iam", "delete-"+kind+"-policy", flag, name, "--policy-name", policy))
+		}
+	}
+	if has.Boundary != "" {
+		steps = append(steps, review("permissions boundary", name+"/"+arnName(has.Boundary),
+			"iam", "delete-"+kind+"-permissions-boundary", flag, name))
 	}
 	return steps
 }
@@ -230,14 +267,15 @@ func roleRights(w Spec, s State, files Files, token *tokenSync) []step {
 		steps = append(steps, row(iam.NetworkPolicy, "the network interfaces that Lambda creates for a function in the VPC"))
 	case old != "": // Lambda still needs it if the function is in the VPC
 		steps = append(steps, leave(kindInline, s.RoleName+"/"+old, "--subnets is not set: if the function has left the "+
-			"VPC, delete it with aws iam delete-role-policy --role-name "+s.RoleName+" --policy-name "+old))
+			"VPC, delete it with "+awsCLI("iam", "delete-role-policy", "--role-name", s.RoleName, "--policy-name", old)))
 	}
 	guide := map[string]string{}
 	for _, policy := range iam.GuideRoleManaged {
 		guide[w.Environment.AWSPolicyARN(policy)] = "AWS managed, from the guide; not limited to the cluster"
 	}
+	reviews := reviewRights("role", s.RoleName, has.Rights, guide, iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy)
 	if w.Permissions == Guide {
-		return append(steps, attachments(has.Attached, guide, s.RoleName, awsadmin.AttachRolePolicy)...)
+		return slices.Concat(steps, attachments(has.Attached, guide, s.RoleName, awsadmin.AttachRolePolicy), reviews)
 	}
 	for _, arn := range slices.Sorted(slices.Values(has.Attached)) {
 		if _, ok := guide[arn]; ok {
@@ -245,7 +283,7 @@ func roleRights(w Spec, s State, files Files, token *tokenSync) []step {
 				"not limited to the cluster; --permissions guide keeps it", awsadmin.DetachRolePolicy(s.RoleName, arn)))
 		}
 	}
-	return steps
+	return append(steps, reviews...)
 }
 
 func arnName(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }

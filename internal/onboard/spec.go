@@ -3,6 +3,9 @@ package onboard
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -44,7 +47,7 @@ func (w Spec) Check() error {
 
 // checkConflicts returns the reasons not to start.
 func (w Spec) checkConflicts(s State, files Files) error {
-	return errors.Join(w.checkUserOwner(s), w.checkPolicyUsers(s, files),
+	return errors.Join(w.checkUserOwner(s), w.checkRoleOwner(s), w.checkPolicyUsers(s, files),
 		w.checkNotDeleting(secretAccessKey, s.KeySecret), w.checkNotDeleting(secretToken, s.TokenSecret))
 }
 
@@ -54,8 +57,8 @@ func (w Spec) checkNotDeleting(secret string, is *awsadmin.Secret) error {
 		return nil
 	}
 	name := iam.SecretName(w.Environment.Cluster, secret)
-	return fmt.Errorf("secret %s is scheduled for deletion, which blocks its name until then: to restore it, run "+
-		"aws secretsmanager restore-secret --secret-id %s --region %s", name, name, w.Environment.Region)
+	return fmt.Errorf("secret %s is scheduled for deletion, which blocks its name until then: to restore it, run %s",
+		name, awsCLI("secretsmanager", "restore-secret", "--secret-id", name, "--region", w.Environment.Region))
 }
 
 // checkUserOwner refuses another cluster's user: a cluster's name is unique in a region, but not in an account.
@@ -71,13 +74,77 @@ func (w Spec) checkUserOwner(s State) error {
 		return fmt.Errorf("user %s belongs to a cluster of the same name in %s: "+
 			"an account can have only one onboarded cluster of a name", name, r)
 	}
-	return nil
+	differs := w.notOriginal(*s.User)
+	if isOurs(tags, w.Environment.Cluster) || len(differs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("user %s has neither the tags of kops-spot nor exactly what CAST AI's original script creates: it %s. "+
+		"Somebody else may have created it to get the cluster's permissions: delete it or, if you know who uses it, run %s",
+		name, joinAnd(differs), awsCLI(append([]string{"iam", "tag-user", "--user-name", name, "--tags"}, w.ownerTags()...)...))
+}
+
+// ownerTags are the tags of our resources in the form of the AWS CLI.
+func (w Spec) ownerTags() []string {
+	return []string{"Key=" + iam.TagManagedBy + ",Value=" + iam.ManagedBy, "Key=" + iam.TagCluster + ",Value=" + w.Environment.Cluster}
+}
+
+// notOriginal returns how a user differs from what CAST AI's original script creates; empty if it does not.
+func (w Spec) notOriginal(u awsadmin.User) (differs []string) {
+	own := func(arn string) bool { return strings.EqualFold(arn, w.Environment.PolicyARN(iam.ManagedPolicy)) }
+	if !slices.ContainsFunc(u.Attached, own) {
+		differs = append(differs, "lacks the policy "+iam.ManagedPolicy.Name)
+	}
+	for _, arn := range u.Attached {
+		known := slices.ContainsFunc(slices.Concat(iam.UserManaged, iam.OriginalUserManaged), func(name string) bool {
+			return arn == w.Environment.AWSPolicyARN(name)
+		})
+		if !known && !own(arn) {
+			differs = append(differs, "has the policy "+arnName(arn))
+		}
+	}
+	if findFold(slices.Collect(maps.Keys(u.Inline)), iam.RestrictedPolicy.Name) == "" {
+		differs = append(differs, "lacks the inline policy "+iam.RestrictedPolicy.Name)
+	}
+	for name := range u.Inline {
+		if !strings.EqualFold(name, iam.RestrictedPolicy.Name) {
+			differs = append(differs, "has the inline policy "+name)
+		}
+	}
+	for _, group := range u.Groups {
+		differs = append(differs, "is in the group "+group)
+	}
+	if u.Password {
+		differs = append(differs, "has a console password")
+	}
+	if u.Boundary != "" {
+		differs = append(differs, "has the permissions boundary "+arnName(u.Boundary))
+	}
+	return differs
+}
+
+// checkRoleOwner refuses somebody else's role of the cluster's name. The original script creates none of that name.
+func (w Spec) checkRoleOwner(s State) error {
+	if s.Role == nil || isOurs(s.Role.Tags, w.Environment.Cluster) {
+		return nil
+	}
+	if stack := s.Role.Tags[iam.TagStack]; stack != "" {
+		return fmt.Errorf("role %s belongs to the stack %s: run kops-spot uninstall, onboard, and install again", s.RoleName, stack)
+	}
+	return fmt.Errorf("role %s has the name of the cluster's role, but not the tags of kops-spot: somebody else may have "+
+		"created it to get into the cluster: delete it or, if you know who uses it, run %s", s.RoleName,
+		awsCLI(append([]string{"iam", "tag-role", "--role-name", s.RoleName, "--tags"}, w.ownerTags()...)...))
 }
 
 // checkPolicyUsers refuses an update of the managed policy that removes permissions of users without tags.
 func (w Spec) checkPolicyUsers(s State, files Files) error {
-	if len(s.UntaggedUsers) == 0 || w.ReplaceShared ||
-		awsadmin.SameDocument(s.Managed.Document, files.text(iam.ManagedPolicy)) {
+	switch {
+	case w.ReplaceShared || s.Managed == nil, awsadmin.SameDocument(s.Managed.Document, files.text(iam.ManagedPolicy)):
+		return nil
+	case len(s.UnreadableUsers) > 0:
+		return fmt.Errorf("updating policy %s may remove all its permissions from %s, whose tags you may not read: allow "+
+			"iam:GetUser on them or, if kops-spot has onboarded their clusters, set --replace-shared-policy", s.Managed.Name,
+			joinAnd(s.UnreadableUsers))
+	case len(s.UntaggedUsers) == 0:
 		return nil
 	}
 	return fmt.Errorf("updating policy %s would remove all its permissions from %s, whose tags name no cluster: "+

@@ -37,8 +37,8 @@ type State struct {
 	RoleName string
 
 	// UntaggedUsers have the managed policy without the tags that it requires: the original or somebody else has
-	// created them. TaggedUsers have both.
-	UntaggedUsers, TaggedUsers []string
+	// created them. TaggedUsers have both. The operator may not read UnreadableUsers.
+	UntaggedUsers, TaggedUsers, UnreadableUsers []string
 
 	// RolesMadeByUser are the roles that the cluster's user has created.
 	RolesMadeByUser []string
@@ -107,12 +107,14 @@ func (s *State) policies(ctx context.Context, aws *awsadmin.Account, cluster str
 			continue
 		}
 		tags, err := aws.UserTags(ctx, user)
-		if err != nil && !errors.Is(err, awsadmin.ErrDenied) { // unreadable tags count as none
+		switch {
+		case errors.Is(err, awsadmin.ErrDenied):
+			s.UnreadableUsers = append(s.UnreadableUsers, user)
+		case err != nil:
 			return err
-		}
-		if tags[iam.TagCluster] == "" || tags[iam.TagName] == "" {
+		case tags[iam.TagCluster] == "" || tags[iam.TagName] == "":
 			s.UntaggedUsers = append(s.UntaggedUsers, user)
-		} else {
+		default:
 			s.TaggedUsers = append(s.TaggedUsers, user)
 		}
 	}

@@ -18,7 +18,7 @@ var verbs = []struct {
 	{change.Update, Mark{"~", yellow}},
 	{change.Delete, Mark{"-", red}}, {change.Detach, Mark{"-", red}},
 	{change.Deactivate, Mark{"-", red}}, {change.Untag, Mark{"-", red}},
-	{change.Keep, Mark{"=", faint}}, {change.Leave, Mark{"=", faint}},
+	{change.Keep, Mark{"=", faint}}, {change.Leave, Mark{"=", faint}}, {change.Review, Mind},
 }
 
 // Plan shows the changes, one per line, and a summary.

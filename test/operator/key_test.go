@@ -58,7 +58,7 @@ func TestUnstoredKeyStaysUntilRotation(t *testing.T) {
 	old := w.keys()
 	r := w.run(cluster, node, nil)
 	p := must(r.Plan(t.Context()))
-	left := find(t, p.Changes, change.Leave, old[0])
+	left := find(t, p.Changes, change.Review, old[0])
 	if !strings.Contains(left.Why, "--rotate-key") || !p.Changes.Empty() {
 		t.Errorf("plan: %+v", p.Changes)
 	}
@@ -83,7 +83,7 @@ func TestTwoUnstoredKeys(t *testing.T) {
 	}
 	p := must(r.Plan(t.Context()))
 	find(t, p.Changes, change.Keep, stored)
-	if left := find(t, p.Changes, change.Leave, other); !strings.Contains(left.Why, "aws iam delete-access-key --user-name "+iam.UserName(cluster)+" --access-key-id "+other) {
+	if left := find(t, p.Changes, change.Review, other); !strings.Contains(left.Why, "aws iam delete-access-key --user-name "+iam.UserName(cluster)+" --access-key-id "+other) {
 		t.Errorf("no advice: %s", left.Why)
 	}
 	rotate := w.run(cluster, node, rotating)
@@ -92,7 +92,7 @@ func TestTwoUnstoredKeys(t *testing.T) {
 	}
 	w.forgetSecret()
 	p = must(w.run(cluster, node, nil).Plan(t.Context()))
-	if !p.Changes.Empty() || p.Changes.Count(change.Leave) != 2 {
+	if !p.Changes.Empty() || p.Changes.Count(change.Review) != 2 {
 		t.Errorf("plan for two unstored keys: %+v", p.Changes)
 	}
 	if now := w.keys(); !slices.Equal(two, now) {
@@ -196,7 +196,7 @@ func TestUsedKeyIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := must(w.run(cluster, node, console).Plan(t.Context()))
-	find(t, p.Changes, change.Leave, given.ID)
+	find(t, p.Changes, change.Review, given.ID)
 	if p.Changes.Count(change.Delete) > 0 || p.Changes.Count(change.Create) > 0 {
 		t.Errorf("plan: %+v", p.Changes)
 	}

@@ -34,7 +34,9 @@ func (w *world) originalFunction() {
 	events := eventbridge.NewFromConfig(w.direct)
 	targets := []eventtypes.Target{{Id: aws.String("a"), Arn: f.FunctionArn}, {Id: aws.String("b"), Arn: aws.String("arn:aws:sqs:" + region + ":" + w.account + ":q")}}
 	for n, rule := range []string{"cast-ai-spot", "cast-ai-shared"} {
-		must(events.PutRule(ctx, &eventbridge.PutRuleInput{Name: &rule, EventPattern: aws.String(`{"source":["aws.ec2"]}`)}))
+		arn := must(events.PutRule(ctx, &eventbridge.PutRuleInput{Name: &rule, EventPattern: aws.String(`{"source":["aws.ec2"]}`)})).RuleArn
+		must(lambda.NewFromConfig(w.direct).AddPermission(ctx, &lambda.AddPermissionInput{FunctionName: aws.String(originalName), StatementId: &rule,
+			Action: aws.String("lambda:InvokeFunction"), Principal: aws.String("events.amazonaws.com"), SourceArn: arn}))
 		must(events.PutTargets(ctx, &eventbridge.PutTargetsInput{Rule: &rule, Targets: targets[:n+1]}))
 	}
 }

@@ -1,0 +1,161 @@
+package onboard
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/castai/kops-spot/iam"
+	"github.com/castai/kops-spot/internal/awsadmin"
+	"github.com/castai/kops-spot/internal/change"
+)
+
+func testSpec() Spec {
+	return Spec{Permissions: Least, Store: InSecretsManager{"prod.example.com"}, Environment: Environment{Values: iam.Values{
+		Partition: "aws", Region: "eu-west-1", Account: "123456789012", Cluster: "prod.example.com",
+		VPC: "vpc-0123456789abcdef0", NodeRoles: []string{"teams/nodes.prod.example.com", "spot.prod.example.com"}}}}
+}
+
+const awsPolicy, ownPolicy = "arn:aws:iam::aws:policy/", "arn:aws:iam::123456789012:policy/"
+
+// originalUser is what CAST AI's original script creates.
+func originalUser() *awsadmin.User {
+	return &awsadmin.User{Name: "cast-kops-prod.example.com", Tags: map[string]string{"cast:managed-by": "cast.ai"},
+		Rights: awsadmin.Rights{Attached: []string{ownPolicy + "CastKopsPolicyV2", awsPolicy + "AmazonEC2ReadOnlyAccess",
+			awsPolicy + "IAMReadOnlyAccess", awsPolicy + "AmazonS3ReadOnlyAccess"},
+			Inline: map[string]string{"CastKopsRestrictedAccess": "{}"}},
+		Keys: []awsadmin.Key{{ID: "AKIA1", Active: true}}}
+}
+
+func rowsOf(steps []step, verb change.Verb) (rows []string) {
+	for _, s := range steps {
+		if s.Verb == verb {
+			rows = append(rows, s.Kind+" "+s.Name+": "+s.Why)
+		}
+	}
+	return rows
+}
+
+// TestForeignRights: what somebody else has granted the user or the role is in the plan, with the command that removes
+// it.
+func TestForeignRights(t *testing.T) {
+	const added = ": somebody else has added it: if nobody needs it, run aws iam "
+	foreign := awsadmin.Rights{Attached: []string{awsPolicy + "AdministratorAccess", ownPolicy + "a;b/Mine"},
+		Inline: map[string]string{"All of it": "{}"}, Boundary: ownPolicy + "Limit"}
+	for _, permissions := range []string{Least, Guide} {
+		w := testSpec()
+		w.Permissions = permissions
+		s := State{RoleName: "CastLambdaRoleForSpot", User: originalUser(), Role: &awsadmin.Role{Rights: foreign}}
+		s.User.Rights = foreign
+		s.User.Groups, s.User.Password = []string{"admins"}, true
+		got := append(rowsOf(userRights(w, s, Files{}), change.Review), rowsOf(roleRights(w, s, Files{}, nil), change.Review)...)
+		user, role := "--user-name cast-kops-prod.example.com", "--role-name CastLambdaRoleForSpot"
+		want := []string{
+			"policy cast-kops-prod.example.com/Mine" + added + "detach-user-policy " + user + " --policy-arn '" + ownPolicy + "a;b/Mine'",
+			"policy cast-kops-prod.example.com/AdministratorAccess" + added + "detach-user-policy " + user + " --policy-arn " + awsPolicy + "AdministratorAccess",
+			"inline policy cast-kops-prod.example.com/All of it" + added + "delete-user-policy " + user + " --policy-name 'All of it'",
+			"permissions boundary cast-kops-prod.example.com/Limit" + added + "delete-user-permissions-boundary " + user,
+			"group of user cast-kops-prod.example.com/admins" + added + "remove-user-from-group " + user + " --group-name admins",
+			"console password cast-kops-prod.example.com" + added + "delete-login-profile " + user,
+			"policy CastLambdaRoleForSpot/Mine" + added + "detach-role-policy " + role + " --policy-arn '" + ownPolicy + "a;b/Mine'",
+			"policy CastLambdaRoleForSpot/AdministratorAccess" + added + "detach-role-policy " + role + " --policy-arn " + awsPolicy + "AdministratorAccess",
+			"inline policy CastLambdaRoleForSpot/All of it" + added + "delete-role-policy " + role + " --policy-name 'All of it'",
+			"permissions boundary CastLambdaRoleForSpot/Limit" + added + "delete-role-permissions-boundary " + role,
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s:\n%s\nwant\n%s", permissions, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// TestOriginalRights: what the original script has attached is detached, and what is ours needs no review.
+func TestOriginalRights(t *testing.T) {
+	s := State{RoleName: "CastLambdaRoleForSpot", User: originalUser(),
+		Managed: &awsadmin.Policy{Name: "CastKopsPolicyV2", ARN: ownPolicy + "CastKopsPolicyV2"}}
+	steps := userRights(testSpec(), s, Files{})
+	if got := rowsOf(steps, change.Detach); len(got) != 1 || !strings.HasPrefix(got[0], "policy cast-kops-prod.example.com/AmazonS3ReadOnlyAccess: ") {
+		t.Errorf("detached: %q", got)
+	}
+	if got := rowsOf(steps, change.Review); got != nil {
+		t.Errorf("to review: %q", got)
+	}
+}
+
+// TestNewlyPassableRoles: the plan says in words which roles the user may newly pass.
+func TestNewlyPassableRoles(t *testing.T) {
+	const teams, spot = "; new: it may launch instances with the role teams/nodes.prod.example.com (iam:PassRole)",
+		"; new: it may launch instances with the role spot.prod.example.com (iam:PassRole)"
+	for old, want := range map[string]string{
+		"{}": teams + spot,
+		`{"Resource": "arn:aws:iam::123456789012:role/teams/nodes.prod.example.com"}`:                                                           spot,
+		`{"Resource": ["arn:aws:iam::123456789012:role/nodes.prod.example.com", "arn:aws:iam::123456789012:role/spot.prod.example.com"]}`:       teams,
+		`{"Resource": ["arn:aws:iam::123456789012:role/teams/nodes.prod.example.com", "arn:aws:iam::123456789012:role/spot.prod.example.com"]}`: "",
+	} {
+		s := State{User: originalUser()}
+		s.User.Inline["CastKopsRestrictedAccess"] = old
+		got := rowsOf(userRights(testSpec(), s, Files{}), change.Update)
+		if len(got) != 1 || !strings.HasSuffix(got[0], "what the user may do with the cluster's resources"+want) {
+			t.Errorf("%s: %q; want %q", old, got, want)
+		}
+	}
+}
+
+// TestOwners: a user or a role of our name is changed only if it is ours or exactly what the original script creates.
+func TestOwners(t *testing.T) {
+	ours := iam.Tags("prod.example.com")
+	for name, c := range map[string]struct {
+		change func(*State)
+		want   string // in the error; empty for none
+	}{
+		"the original's":       {func(*State) {}, ""},
+		"the original's today": {func(s *State) { s.User.Attached = s.User.Attached[:3] }, ""},
+		"ours":                 {func(s *State) { s.User = &awsadmin.User{Name: "u", Tags: ours} }, ""},
+		"ours, with more":      {func(s *State) { s.User.Tags, s.User.Groups = ours, []string{"admins"} }, ""},
+		"no user":              {func(s *State) { s.User = nil }, ""},
+		"an empty user": {func(s *State) { s.User = &awsadmin.User{Name: "u"} }, "it lacks the policy CASTKopsPolicyV2 and " +
+			"lacks the inline policy CASTKopsRestrictedaccess. Somebody else may have created it to get the cluster's permissions: " +
+			"delete it or, if you know who uses it, run aws iam tag-user --user-name u --tags Key=" + iam.TagManagedBy +
+			",Value=kops-spot Key=" + iam.TagCluster + ",Value=prod.example.com"},
+		"a policy":          {func(s *State) { s.User.Attached = append(s.User.Attached, awsPolicy+"AdministratorAccess") }, "it has the policy AdministratorAccess. "},
+		"a group":           {func(s *State) { s.User.Groups = []string{"admins"} }, "it is in the group admins. "},
+		"an inline policy":  {func(s *State) { s.User.Inline["all"] = "{}" }, "it has the inline policy all. "},
+		"a password":        {func(s *State) { s.User.Password = true }, "it has a console password. "},
+		"a boundary":        {func(s *State) { s.User.Boundary = ownPolicy + "Limit" }, "it has the permissions boundary Limit. "},
+		"a role of ours":    {func(s *State) { s.Role = &awsadmin.Role{Tags: ours} }, ""},
+		"a stranger's role": {func(s *State) { s.Role = &awsadmin.Role{Tags: map[string]string{"team": "a"}} }, "run aws iam tag-role --role-name r --tags Key="},
+		"a stack's role": {func(s *State) {
+			s.Role = &awsadmin.Role{Tags: map[string]string{iam.TagManagedBy: iam.ManagedBy, iam.TagCluster: "prod.example.com", iam.TagStack: "st"}}
+		}, "role r belongs to the stack st: run kops-spot uninstall, onboard, and install again"},
+		"another's policy users": {func(s *State) {
+			s.Managed = &awsadmin.Policy{Name: "p", Document: "{}"}
+			s.UntaggedUsers = []string{"a"}
+		}, "would remove all its permissions from a, whose tags name no cluster"},
+		"unreadable users": {func(s *State) {
+			s.Managed = &awsadmin.Policy{Name: "p", Document: "{}"}
+			s.UntaggedUsers, s.UnreadableUsers = []string{"a"}, []string{"b", "c"}
+		}, "may remove all its permissions from b and c, whose tags you may not read: allow iam:GetUser"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := State{User: originalUser(), RoleName: "r"}
+			c.change(&s)
+			_, err := decide(testSpec(), s, Files{fileOf(iam.ManagedPolicy): []byte(`{"new": true}`)}, nil, nil)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// TestRolesMadeByUser: offboarding names the roles, and how to delete them.
+func TestRolesMadeByUser(t *testing.T) {
+	steps := rolesMadeByUser([]awsadmin.Role{{Name: "cast-node-a", Profiles: []string{"cast-node-p"},
+		Rights: awsadmin.Rights{Attached: []string{awsPolicy + "AmazonEC2ContainerRegistryReadOnly"}, Inline: map[string]string{"x y": ""}}}})
+	want := []string{"  aws iam remove-role-from-instance-profile --instance-profile-name cast-node-p --role-name cast-node-a",
+		"  aws iam delete-instance-profile --instance-profile-name cast-node-p",
+		"  aws iam detach-role-policy --role-name cast-node-a --policy-arn " + awsPolicy + "AmazonEC2ContainerRegistryReadOnly",
+		"  aws iam delete-role-policy --role-name cast-node-a --policy-name 'x y'",
+		"  aws iam delete-role --role-name cast-node-a"}
+	if len(steps) != 1 || steps[0].Verb != change.Review || !slices.Equal(steps[0].Diff, want) {
+		t.Errorf("%+v", steps)
+	}
+}

@@ -71,6 +71,9 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	handle := h.Preview
 	if o.yes {
 		for _, in := range all {
+			if in.Kind == spot.LaunchFailed {
+				continue // nothing is changed
+			}
 			if err := verifyInstance(ctx, h.Cloud, k.name, instance{in.Instance, in.Region}); err != nil {
 				return fmt.Errorf("nothing was changed: %w", err)
 			}
@@ -92,10 +95,10 @@ func (c *console) handleAll(ctx context.Context, o invokeOptions, all []spot.Int
 	for i, in := range all {
 		switch {
 		case errs[i] != nil:
-			errs[i] = fmt.Errorf("handling instance %s failed: %w", in.Instance, errs[i])
+			errs[i] = fmt.Errorf("handling %s failed: %w", in.Subject(), errs[i])
 			continue
-		case outs[i].Result == spot.Incomplete, outs[i].Result == spot.NodeNotFound, outs[i].Result == spot.Missed:
-			errs[i] = fmt.Errorf("instance %s: result %s: %s", in.Instance, outs[i].Result, cmp.Or(outs[i].Reason, "see above"))
+		case outs[i].Result.Failed():
+			errs[i] = fmt.Errorf("%s: result %s: %s", in.Subject(), outs[i].Result, cmp.Or(outs[i].Reason, "see above"))
 		}
 		if err := c.printOutcome(outs[i]); err != nil {
 			return err

@@ -16,7 +16,7 @@ import (
 func TestRehearsalFails(t *testing.T) {
 	good := map[spot.Result]bool{spot.Planned: true, spot.Drained: true, spot.Cordoned: true, spot.Skipped: true}
 	for _, result := range []spot.Result{spot.Ignored, spot.OtherCluster, spot.Expired, spot.Planned, spot.NodeNotFound, spot.Drained, spot.Incomplete,
-		spot.Cordoned, spot.Skipped, spot.CleanedUp, spot.Recovered} {
+		spot.Cordoned, spot.Skipped, spot.CleanedUp, spot.Recovered, spot.ReplacementFailed} {
 		for _, form := range []string{asText, asJSON} {
 			var shown strings.Builder
 			c := &console{stdout: &shown, stderr: io.Discard, output: form}

@@ -108,7 +108,7 @@ func (f *Function) interrupted(ctx context.Context, all []spot.Interruption) (sp
 		each = []spot.Outcome{out}
 	}
 	for i, one := range each {
-		f.measure(one.Cluster, string(one.Result), metricsOf(all[i], one))
+		f.measure(one, metricsOf(all[i], one))
 	}
 	return out, nil
 }
@@ -118,12 +118,12 @@ func (f *Function) interrupted(ctx context.Context, all []spot.Interruption) (sp
 func (f *Function) selfCheck(ctx context.Context, event string) SelfCheck {
 	result := f.check(ctx)
 	f.log.Info("self-check", "event", event, "self_check", result)
-	f.measure(result.Cluster, "", result.metrics())
+	f.measure(spot.Outcome{Cluster: result.Cluster}, result.metrics())
 	return result
 }
 
-func (f *Function) measure(cluster, result string, metrics []metric) {
-	if err := writeMetrics(f.stdout, cluster, result, metrics, time.Now()); err != nil {
+func (f *Function) measure(of spot.Outcome, metrics []metric) {
+	if err := writeMetrics(f.stdout, of, metrics, time.Now()); err != nil {
 		f.log.Error("writing metrics failed", "error", err.Error())
 	}
 }
@@ -132,10 +132,6 @@ func (f *Function) measure(cluster, result string, metrics []metric) {
 // dozens, mostly of other clusters. A drain can take the whole invocation, so an instance that waits for a slot may get
 // no time.
 const parallelInstances = 50
-
-// severity orders results from the most to the least severe.
-var severity = []spot.Result{spot.Missed, spot.Incomplete, spot.NodeNotFound, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped,
-	spot.Planned, spot.Expired, spot.Ignored, spot.OtherCluster}
 
 // handleAll handles the interruptions of one event. For several instances, it returns the most severe outcome, with all
 // outcomes in it in the event's order.
@@ -170,7 +166,7 @@ func (f *Function) handleAll(ctx context.Context, all []spot.Interruption) (spot
 		return spot.Outcome{}, err
 	}
 	out := slices.MinFunc(each, func(a, b spot.Outcome) int {
-		return cmp.Compare(slices.Index(severity, a.Result), slices.Index(severity, b.Result))
+		return cmp.Compare(a.Result.Severity(), b.Result.Severity())
 	})
 	out.Outcomes = each
 	return out, nil

@@ -19,16 +19,18 @@ type metric struct {
 }
 
 // writeMetrics writes metrics to the log in CloudWatch's embedded metric format, which requires no request and no
-// permission. Dimensions are the cluster and, if any, the result.
-func writeMetrics(w io.Writer, cluster, result string, metrics []metric, now time.Time) error {
+// permission. Dimensions are the cluster and, if any, the result and the group.
+func writeMetrics(w io.Writer, of spot.Outcome, metrics []metric, now time.Time) error {
 	if len(metrics) == 0 {
 		return nil
 	}
-	line := map[string]any{"Cluster": cluster}
+	line := map[string]any{"Cluster": of.Cluster}
 	dimensions := [][]string{{"Cluster"}}
-	if result != "" {
-		line["Result"] = result
-		dimensions = append(dimensions, []string{"Cluster", "Result"})
+	for _, d := range [][2]string{{"Result", string(of.Result)}, {"AutoScalingGroupName", of.Event.Group}} { // as in AWS's metrics
+		if d[1] != "" {
+			line[d[0]] = d[1]
+			dimensions = append(dimensions, []string{"Cluster", d[0]})
+		}
 	}
 	line["_aws"] = map[string]any{
 		"Timestamp": now.UnixMilli(),
@@ -66,6 +68,8 @@ func metricsOf(in spot.Interruption, out spot.Outcome) []metric {
 		m.cleanup(out)
 	case spot.Recovered:
 		m.count("Recovered", 1)
+	case spot.ReplacementFailed:
+		m.count("ReplacementFailed", 1)
 	}
 	if in.Rehearsal && (len(m) > 0 || out.Result == spot.Planned) {
 		m = nil

@@ -80,6 +80,7 @@ func TestMetrics(t *testing.T) {
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToVolumesDetached": 4}},
 		"attached volumes": {out: spot.Outcome{Result: spot.CleanedUp, Cleanup: &spot.CleanupResult{PodsDeleted: at(1)}},
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToPodsDeleted": 1}},
+		"replacement failed":              {out: spot.Outcome{Result: spot.ReplacementFailed}, want: map[string]float64{"ReplacementFailed": 1}},
 		"recovered":                       {out: spot.Outcome{Result: spot.Recovered}, want: map[string]float64{"Recovered": 1}},
 		"other cluster":                   {out: spot.Outcome{Result: spot.OtherCluster}},
 		"expired":                         {out: spot.Outcome{Result: spot.Expired}},
@@ -105,12 +106,23 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// TestFailuresAreCounted: the metric of each failure counts it.
+func TestFailuresAreCounted(t *testing.T) {
+	for _, r := range spot.Results {
+		if got := values(spot.Interruption{}, spot.Outcome{Result: r.Result}); r.Metric != "" && (got[r.Metric] != 1 || !r.Failed) {
+			t.Errorf("%s: got %v, want %s", r.Result, got, r.Metric)
+		}
+	}
+}
+
 // TestMetricFormat checks CloudWatch's embedded metric format: one line, in which every metric and every dimension is a
 // member of the root object.
 func TestMetricFormat(t *testing.T) {
-	for result, dimensions := range map[string]any{"drained": []any{[]any{"Cluster"}, []any{"Cluster", "Result"}}, "": []any{[]any{"Cluster"}}} {
+	for _, of := range []spot.Outcome{{}, {Result: spot.Drained}, {Result: spot.ReplacementFailed, Event: spot.EventInfo{Group: "nodes"}}} {
 		var b bytes.Buffer
-		err := writeMetrics(&b, "prod.example.com", result, []metric{{"Ready", "Count", 1}, {"EventAge", "Seconds", 0.5}}, time.UnixMilli(1767225600123))
+		of.Cluster = "prod.example.com"
+		dimensions := []any{[]any{"Cluster"}}
+		err := writeMetrics(&b, of, []metric{{"Ready", "Count", 1}, {"EventAge", "Seconds", 0.5}}, time.UnixMilli(1767225600123))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,19 +130,25 @@ func TestMetricFormat(t *testing.T) {
 		if err := json.Unmarshal(b.Bytes(), &got); err != nil || bytes.Count(b.Bytes(), []byte("\n")) != 1 {
 			t.Fatalf("%s: %v", b.String(), err)
 		}
-		want := map[string]any{"Cluster": "prod.example.com", "Ready": 1.0, "EventAge": 0.5, "_aws": map[string]any{
+		want := map[string]any{"Cluster": "prod.example.com", "Ready": 1.0, "EventAge": 0.5}
+		if of.Result != "" {
+			want["Result"] = string(of.Result)
+			dimensions = append(dimensions, []any{"Cluster", "Result"})
+		}
+		if of.Event.Group != "" {
+			want["AutoScalingGroupName"] = "nodes"
+			dimensions = append(dimensions, []any{"Cluster", "AutoScalingGroupName"})
+		}
+		want["_aws"] = map[string]any{
 			"Timestamp": 1767225600123.0,
 			"CloudWatchMetrics": []any{map[string]any{"Namespace": "kops-spot", "Dimensions": dimensions, "Metrics": []any{
-				map[string]any{"Name": "Ready", "Unit": "Count"}, map[string]any{"Name": "EventAge", "Unit": "Seconds"}}}}}}
-		if result != "" {
-			want["Result"] = result
-		}
+				map[string]any{"Name": "Ready", "Unit": "Count"}, map[string]any{"Name": "EventAge", "Unit": "Seconds"}}}}}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got  %v\nwant %v", got, want)
 		}
 	}
 	var b bytes.Buffer
-	if err := writeMetrics(&b, "prod.example.com", "foreign", nil, time.Now()); err != nil || b.Len() != 0 {
+	if err := writeMetrics(&b, spot.Outcome{}, nil, time.Now()); err != nil || b.Len() != 0 {
 		t.Errorf("without metrics: %s, %v", b.String(), err)
 	}
 }

@@ -96,7 +96,7 @@ func TestSeveralInstances(t *testing.T) {
 }
 
 func TestWorstResult(t *testing.T) {
-	order := []spot.Result{spot.Incomplete, spot.NodeNotFound, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped, spot.Planned,
+	order := []spot.Result{spot.Missed, spot.Incomplete, spot.NodeNotFound, spot.ReplacementFailed, spot.Drained, spot.Cordoned, spot.CleanedUp, spot.Recovered, spot.Skipped, spot.Planned,
 		spot.Expired, spot.Ignored, spot.OtherCluster}
 	for i := range order[1:] {
 		pair := []spot.Result{order[i+1], order[i]}

@@ -60,8 +60,10 @@ func Operations() map[string][]string {
 			"autoscaling:DescribeAutoScalingGroups",
 			"autoscaling:DescribeLifecycleHooks",
 		},
-		"Tag":    {"ec2:CreateTags"},
-		"Detach": {"autoscaling:DetachInstances"},
+		"Group":        {"autoscaling:DescribeAutoScalingGroups"},
+		"DetachedFrom": {"ec2:DescribeInstances"},
+		"Tag":          {"ec2:CreateTags"},
+		"Detach":       {"autoscaling:DetachInstances"},
 
 		"Hook":      {"autoscaling:DescribeLifecycleHooks"},
 		"Heartbeat": {"autoscaling:RecordLifecycleActionHeartbeat"},

@@ -237,18 +237,20 @@ func TestOperations(t *testing.T) {
 		io.WriteString(w, answers[action])
 	})
 	methods := map[string]func() error{
-		"Instance":    func() error { _, err := c.Instance(t.Context(), id); return err },
-		"Membership":  func() error { _, err := c.Membership(t.Context(), id); return err },
-		"Tag":         func() error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) },
-		"Detach":      func() error { return c.Detach(t.Context(), id, "g") },
-		"Hook":        func() error { _, err := c.Hook(t.Context(), "g", "h"); return err },
-		"Heartbeat":   func() error { return c.Heartbeat(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
-		"Complete":    func() error { return c.Complete(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
-		"Readable":    func() error { return c.Readable(t.Context(), "example.com") },
-		"InstancesOf": func() error { _, err := c.InstancesOf(t.Context(), []string{id}); return err },
-		"Secret":      func() error { _, err := c.Secret(t.Context(), "s", "k"); return err },
-		"Parameter":   func() error { _, err := c.Parameter(t.Context(), "p", "k"); return err },
-		"CallerARN":   func() error { _, err := c.CallerARN(t.Context()); return err },
+		"Instance":     func() error { _, err := c.Instance(t.Context(), id); return err },
+		"Membership":   func() error { _, err := c.Membership(t.Context(), id); return err },
+		"Group":        func() error { _, err := c.Group(t.Context(), "g"); return err },
+		"DetachedFrom": func() error { _, err := c.DetachedFrom(t.Context(), "g"); return err },
+		"Tag":          func() error { return c.Tag(t.Context(), id, map[string]string{"a": "b"}) },
+		"Detach":       func() error { return c.Detach(t.Context(), id, "g") },
+		"Hook":         func() error { _, err := c.Hook(t.Context(), "g", "h"); return err },
+		"Heartbeat":    func() error { return c.Heartbeat(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
+		"Complete":     func() error { return c.Complete(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
+		"Readable":     func() error { return c.Readable(t.Context(), "example.com") },
+		"InstancesOf":  func() error { _, err := c.InstancesOf(t.Context(), []string{id}); return err },
+		"Secret":       func() error { _, err := c.Secret(t.Context(), "s", "k"); return err },
+		"Parameter":    func() error { _, err := c.Parameter(t.Context(), "p", "k"); return err },
+		"CallerARN":    func() error { _, err := c.CallerARN(t.Context()); return err },
 	}
 	for m := range reflect.TypeFor[*Cloud]().Methods() {
 		call, ok := methods[m.Name]

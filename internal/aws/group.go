@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -40,16 +41,36 @@ func (c *Cloud) Membership(ctx context.Context, id string) (spot.Membership, err
 	if err != nil {
 		return spot.Membership{}, err
 	}
-	m.GroupTags = map[string]string{}
-	for _, t := range g.Tags {
-		m.GroupTags[aws.ToString(t.Key)] = aws.ToString(t.Value)
-	}
+	m.GroupTags = tags(g)
 	// AWS lists here what a user suspended and what it suspended itself (administrative suspension, after a day of
 	// launches that failed): neither launches anything.
 	for _, p := range g.SuspendedProcesses {
 		m.Suspended = append(m.Suspended, aws.ToString(p.ProcessName))
 	}
 	return m, nil
+}
+
+// Group reads a group.
+func (c *Cloud) Group(ctx context.Context, name string) (spot.Group, error) {
+	g, err := c.group(ctx, name)
+	if err != nil {
+		return spot.Group{}, err
+	}
+	out := spot.Group{Name: name, Tags: tags(g), Desired: int(aws.ToInt32(g.DesiredCapacity))}
+	for _, i := range g.Instances {
+		if i.LifecycleState == types.LifecycleStateInService || strings.HasPrefix(string(i.LifecycleState), "Pending") {
+			out.Present++
+		}
+	}
+	return out, nil
+}
+
+func tags(g types.AutoScalingGroup) map[string]string {
+	m := map[string]string{}
+	for _, t := range g.Tags {
+		m[aws.ToString(t.Key)] = aws.ToString(t.Value)
+	}
+	return m
 }
 
 func (c *Cloud) group(ctx context.Context, name string) (types.AutoScalingGroup, error) {

@@ -38,26 +38,42 @@ const idsAtOnce = 200
 func (c *Cloud) InstancesOf(ctx context.Context, ids []string) (map[string]spot.Instance, error) {
 	found := map[string]spot.Instance{}
 	for some := range slices.Chunk(ids, idsAtOnce) {
-		in := &ec2.DescribeInstancesInput{Filters: filter("instance-id", some...), MaxResults: aws.Int32(idsAtOnce)}
-		for {
-			out, err := attempt(ctx, c, "ec2:DescribeInstances", fmt.Sprintf("describing %d instances", len(ids)), "",
-				c.ec2.DescribeInstances, in)
-			if err != nil {
-				return nil, err
-			}
-			for _, r := range out.Reservations {
-				for _, i := range r.Instances {
-					found[aws.ToString(i.InstanceId)] = instance(i)
-				}
-			}
-			// A page may be empty and not be the last.
-			if aws.ToString(out.NextToken) == "" {
-				break
-			}
-			in.NextToken = out.NextToken
+		page, err := c.instances(ctx, fmt.Sprintf("describing %d instances", len(ids)), filter("instance-id", some...))
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range page {
+			found[i.ID] = i
 		}
 	}
 	return found, nil
+}
+
+// DetachedFrom reads the instances that were detached from a group. EC2 removes the tags of a terminated instance after
+// a while, but the first launch fails seconds after the detach.
+func (c *Cloud) DetachedFrom(ctx context.Context, group string) ([]spot.Instance, error) {
+	return c.instances(ctx, "describing instances detached from Auto Scaling group "+group, filter("tag:"+spot.TagDetached, group))
+}
+
+// instances reads all instances that pass the filters, page by page.
+func (c *Cloud) instances(ctx context.Context, doing string, filters []types.Filter) (found []spot.Instance, err error) {
+	in := &ec2.DescribeInstancesInput{Filters: filters, MaxResults: aws.Int32(idsAtOnce)}
+	for {
+		out, err := attempt(ctx, c, "ec2:DescribeInstances", doing, "", c.ec2.DescribeInstances, in)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range out.Reservations {
+			for _, i := range r.Instances {
+				found = append(found, instance(i))
+			}
+		}
+		// A page may be empty and not be the last.
+		if aws.ToString(out.NextToken) == "" {
+			return found, nil
+		}
+		in.NextToken = out.NextToken
+	}
 }
 
 func filter(name string, values ...string) []types.Filter {

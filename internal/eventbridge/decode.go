@@ -17,7 +17,7 @@ import (
 // Event is a decoded event.
 type Event struct {
 	ID            string              // EventBridge's id; may be empty for a self-check
-	Interruptions []spot.Interruption // one for each instance; at least one, unless SelfCheck
+	Interruptions []spot.Interruption // one for each instance or group; at least one, unless SelfCheck
 	SelfCheck     bool                // run a self-check
 }
 
@@ -146,6 +146,8 @@ var types = []eventType{
 		kinds: []spot.Kind{spot.StateChange}, codec: stateChange{}},
 	{source: sourceScaling, name: "EC2 Instance-terminate Lifecycle Action",
 		kinds: []spot.Kind{spot.LifecycleTerminate}, codec: lifecycleAction{}},
+	{source: sourceScaling, name: "EC2 Instance Launch Unsuccessful",
+		kinds: []spot.Kind{spot.LaunchFailed}, codec: launchFailure{}},
 	{source: sourceHealth, name: "AWS Health Event",
 		kinds: []spot.Kind{spot.ScheduledChange}, codec: healthEvent{}},
 }

@@ -76,7 +76,10 @@ func requireInvalid(t testing.TB, event []byte, want string) {
 
 // common returns an interruption with the fields that all samples share.
 func common(in spot.Interruption) spot.Interruption {
-	in.EventID, in.Instance, in.Account = "12345678-1234-1234-1234-123456789012", instance, "123456789012"
+	in.EventID, in.Account = "12345678-1234-1234-1234-123456789012", "123456789012"
+	if in.Instance = instance; in.Kind == spot.LaunchFailed {
+		in.Instance = ""
+	}
 	if in.Region == "" {
 		in.Region = "us-east-1"
 	}
@@ -109,6 +112,9 @@ func TestDecodeSamples(t *testing.T) {
 		"asg-from-warm-pool":            {Kind: spot.LifecycleTerminate, Action: action},
 		"asg-to-warm-pool": {Kind: spot.LifecycleTerminate, Action: action,
 			Time: time.Date(2026, 1, 1, 0, 0, 0, 214e6, time.UTC)},
+		"launch-unsuccessful": {Kind: spot.LaunchFailed, Group: "my-asg", Message: "Could not launch Spot Instances. " +
+			"InsufficientInstanceCapacity - There is no Spot capacity available that matches your request. " +
+			"Launching EC2 instance failed."},
 		"health-scheduled-change": {Kind: spot.ScheduledChange, Start: time.Date(2026, 1, 15, 7, 0, 0, 0, time.UTC)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -149,6 +155,9 @@ func TestDecodeNoAction(t *testing.T) {
 			as("kops-spot.rehearsal", "EC2 Instance-terminate Lifecycle Action"), "rehearsals support only"},
 		"a rehearsed scheduled change": {"health-scheduled-change",
 			as("kops-spot.rehearsal", "AWS Health Event"), "rehearsals support only"},
+		"a rehearsed failed launch": {"launch-unsuccessful",
+			as("kops-spot.rehearsal", "EC2 Instance Launch Unsuccessful"), "rehearsals support only"},
+		"a launch that succeeded": {"launch-unsuccessful", as("aws.autoscaling", "EC2 Instance Launch Successful"), "no rule"},
 		"a rehearsed state change": {"state-change-terminated",
 			as("kops-spot.rehearsal", "EC2 Instance State-change Notification"), "rehearsals support only"},
 		"a rehearsal of an unknown type": {"spot-interruption-stop", as("kops-spot.rehearsal", "Earthquake"),

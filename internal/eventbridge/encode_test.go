@@ -24,6 +24,8 @@ func example(kind spot.Kind) spot.Interruption {
 		in.Start = time.Date(2026, 2, 8, 4, 5, 6, 0, time.UTC)
 	case spot.StateChange:
 		in.State = "terminated"
+	case spot.LaunchFailed:
+		in.Instance, in.Group, in.Message = "", "nodes.example.com", "There is no Spot capacity."
 	}
 	return in
 }
@@ -32,7 +34,8 @@ var rehearsed = []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.SpotHibernat
 
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
-	kinds := append([]spot.Kind{spot.LifecycleTerminate, spot.ScheduledChange, spot.StateChange}, rehearsed...)
+	kinds := append([]spot.Kind{spot.LifecycleTerminate, spot.ScheduledChange, spot.StateChange, spot.LaunchFailed},
+		rehearsed...)
 	var all []spot.Interruption
 	for _, kind := range kinds {
 		in := example(kind)
@@ -75,6 +78,7 @@ func TestEncodeMatchesSamples(t *testing.T) {
 		"spot-interruption-hibernate": spot.SpotHibernate,
 		"rebalance-recommendation":    spot.Rebalance, "state-change-terminated": spot.StateChange,
 		"asg-terminate-lifecycle": spot.LifecycleTerminate, "health-scheduled-change": spot.ScheduledChange,
+		"launch-unsuccessful": spot.LaunchFailed,
 	} {
 		event, err := eventbridge.Encode(example(kind))
 		if err != nil {
@@ -158,6 +162,10 @@ func TestEncodeErrors(t *testing.T) {
 		"a change that never starts": {spot.ScheduledChange, func(in *spot.Interruption) { in.Start = time.Time{} },
 			"a start time"},
 		"a change without a state": {spot.StateChange, func(in *spot.Interruption) { in.State = "" }, `state is ""`},
+		"a rehearsed failed launch": {spot.LaunchFailed, func(in *spot.Interruption) { in.Rehearsal = true },
+			"cannot rehearse the kind"},
+		"a launch without a group":   {spot.LaunchFailed, func(in *spot.Interruption) { in.Group = "" }, "a group and a message"},
+		"a launch without a message": {spot.LaunchFailed, func(in *spot.Interruption) { in.Message = "" }, "a group and a message"},
 		"an action without a hook": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Hook = "" },
 			"a hook (\"\")"},
 		"an action without a group": {spot.LifecycleTerminate, func(in *spot.Interruption) { in.Action.Group = "" },

@@ -59,9 +59,10 @@ func FuzzDecode(f *testing.F) {
 // requireComplete requires every field that the handler needs.
 func requireComplete(t *testing.T, in spot.Interruption) {
 	t.Helper()
-	if len(in.Instance) < len("i-12345678") || in.Region == "" || in.Time.IsZero() || in.Kind.Description() == "" ||
+	if (in.Kind == spot.LaunchFailed) == (len(in.Instance) >= len("i-12345678")) || in.Region == "" || in.Time.IsZero() || in.Kind.Description() == "" ||
 		(in.Kind == spot.ScheduledChange) == in.Start.IsZero() ||
 		(in.Kind == spot.StateChange) == (in.State == "") ||
+		(in.Kind == spot.LaunchFailed) != (in.Group != "" && in.Message != "") ||
 		(in.Kind == spot.LifecycleTerminate) == (in.Action == spot.Action{}) ||
 		in.Kind == spot.LifecycleTerminate &&
 			(in.Action.Group == "" || in.Action.Hook == "" || in.Action.Instance != in.Instance) {

@@ -49,9 +49,6 @@ func (lifecycleAction) encode(in spot.Interruption) (any, string, error) {
 	case a.Instance != in.Instance:
 		return nil, "", fmt.Errorf("the lifecycle action is for %q, the interruption for %q", a.Instance, in.Instance)
 	}
-	// The event does not contain the group's UUID.
-	group := fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:00000000-0000-0000-0000-000000000000:autoScalingGroupName/%s",
-		in.Region, in.Account, a.Group)
 	return lifecycleDetail{Token: a.Token, Group: a.Group, Hook: a.Hook, InstanceID: in.Instance, Transition: transitionTerminating,
-		Origin: "AutoScalingGroup", Destination: "EC2"}, group, nil
+		Origin: "AutoScalingGroup", Destination: "EC2"}, groupARN(in, a.Group), nil
 }

@@ -41,7 +41,7 @@ func TestDecodeRequiresInstanceID(t *testing.T) {
 
 func TestDecodeRequiresEnvelope(t *testing.T) {
 	t.Parallel()
-	names := []string{"health-scheduled-change"}
+	names := []string{"health-scheduled-change", "launch-unsuccessful"}
 	for name := range singleInstanceSamples {
 		names = append(names, name)
 	}
@@ -94,6 +94,12 @@ func TestDecodeRejectsInvalidDetails(t *testing.T) {
 			"LifecycleHookName"},
 		"no group": {"asg-terminate-lifecycle", func(d map[string]any) { delete(d, "AutoScalingGroupName") },
 			"AutoScalingGroupName"},
+		"no group that launches": {"launch-unsuccessful", func(d map[string]any) { delete(d, "AutoScalingGroupName") },
+			`"AutoScalingGroupName" is missing`},
+		"no reason of the failed launch": {"launch-unsuccessful", func(d map[string]any) { d["StatusMessage"] = "" },
+			`"StatusMessage" is missing`},
+		"a group that is a number": {"launch-unsuccessful", func(d map[string]any) { d["AutoScalingGroupName"] = 1 },
+			"decoding the detail"},
 		"no start": {"health-scheduled-change", func(d map[string]any) { delete(d, "startTime") },
 			`"startTime" must look like`},
 		"start in another format": {"health-scheduled-change",

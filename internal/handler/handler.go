@@ -83,8 +83,10 @@ func (c *invocation) run(ctx context.Context) (spot.Outcome, error) {
 	case !c.limit.IsZero() && !c.began.Before(c.limit):
 		return spot.Outcome{}, fmt.Errorf("the invocation ends in %s, of which %s are reserved for reporting: "+
 			"set the function's timeout to 150 s or more", c.limit.Add(reportMargin).Sub(c.began).Round(time.Second), reportMargin)
-	case c.in.Kind.IsCleanup():
+	case c.in.Kind == spot.StateChange:
 		return c.cleanUp(ctx)
+	case c.in.Kind == spot.LaunchFailed:
+		return c.launchFailed(ctx)
 	case c.in.Kind == spot.LifecycleTerminate:
 		return c.lifecycle(ctx)
 	case plan.Result == spot.Expired:

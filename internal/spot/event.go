@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Interruption is an event about one EC2 instance.
+// Interruption is an event about one EC2 instance or, if its kind is LaunchFailed, about an Auto Scaling group.
 type Interruption struct {
 	EventID   string // EventBridge's ID; the same for every delivery of the event
 	Kind      Kind
-	Instance  string // EC2 instance ID
+	Instance  string // EC2 instance ID; empty for LaunchFailed
 	Account   string // AWS account of the event
 	Region    string // AWS Region of the event
 	Time      time.Time
@@ -20,6 +20,17 @@ type Interruption struct {
 	Action Action    // LifecycleTerminate: the lifecycle action
 	Start  time.Time // ScheduledChange: when the change starts
 	State  string    // StateChange: the new state
+
+	Group   string // LaunchFailed: the Auto Scaling group
+	Message string // LaunchFailed: why, in Auto Scaling's words
+}
+
+// Subject names what the event is about.
+func (in Interruption) Subject() string {
+	if in.Kind == LaunchFailed {
+		return "group " + in.Group
+	}
+	return "instance " + in.Instance
 }
 
 // Kind is the kind of an event.
@@ -33,6 +44,7 @@ const (
 	Rebalance          Kind = "rebalance-recommendation"
 	ScheduledChange    Kind = "scheduled-change"
 	StateChange        Kind = "state-change"
+	LaunchFailed       Kind = "launch-failed"
 )
 
 // eventRule is what a kind of event allows.
@@ -42,7 +54,6 @@ type eventRule struct {
 	detach          bool          // the instance may be detached from its group, because it does not come back
 	evictOnce       bool          // each pod is evicted once, with its full grace period
 	noDeadline      bool          // nothing stops the instance: no grace period is cut
-	isCleanup       bool          // it reports a state change that has already happened
 	limit           time.Duration // of the work, if the event has no deadline: then an error, and Lambda retries
 	noReplaceReason string        // why the instance is not detached
 	autoscalerEvent string        // event to send to CAST AI's autoscaler; empty for none
@@ -68,8 +79,9 @@ var eventRules = map[Kind]eventRule{
 		noReplaceReason: "only a recommendation: after a detach, the instance would keep running"},
 	ScheduledChange: {description: "AWS Health announces a scheduled change of the instance",
 		noReplaceReason: "only an announcement: after a detach, the instance would keep running"},
-	StateChange: {isCleanup: true, limit: 20 * time.Second, description: "the instance changed state",
+	StateChange: {limit: 20 * time.Second, description: "the instance changed state",
 		noReplaceReason: "the instance has already stopped"},
+	LaunchFailed: {limit: 20 * time.Second, description: "the Auto Scaling group could not launch an instance"},
 }
 
 // Description describes the kind of event in a clause.
@@ -91,15 +103,12 @@ func (k Kind) EndsInstance() bool { return k == SpotTerminate || k == SpotStop |
 // the cluster must have responded. Otherwise, the invocation fails and Lambda retries: it holds no slot while it waits.
 func (k Kind) Limit() time.Duration { return eventRules[k].limit }
 
-// IsCleanup reports whether events of this kind report a state change that has already happened.
-func (k Kind) IsCleanup() bool { return eventRules[k].isCleanup }
-
 // AllowsDetach reports whether the instance may be detached from its Auto Scaling group.
 func (in Interruption) AllowsDetach() bool { return ruleFor(in).detach }
 
 // WarningKinds returns the kinds of events that announce something.
 func WarningKinds() []Kind {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(eventRules)), Kind.IsCleanup)
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(eventRules)), func(k Kind) bool { return k.Limit() > 0 })
 }
 
 // changeNotice is the notice of an example ScheduledChange. AWS gives days or weeks.

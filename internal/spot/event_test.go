@@ -15,8 +15,8 @@ import (
 func TestWarningKinds(t *testing.T) {
 	got := spot.WarningKinds()
 	if !slices.Contains(got, spot.SpotTerminate) || !slices.Contains(got, spot.ScheduledChange) ||
-		slices.Contains(got, spot.StateChange) || !slices.IsSorted(got) {
-		t.Errorf("got %v, want all kinds except %s, sorted", got, spot.StateChange)
+		slices.Contains(got, spot.StateChange) || slices.Contains(got, spot.LaunchFailed) || !slices.IsSorted(got) {
+		t.Errorf("got %v, want all kinds except %s and %s, sorted", got, spot.StateChange, spot.LaunchFailed)
 	}
 }
 
@@ -176,7 +176,7 @@ func TestLimitsAreDocumented(t *testing.T) {
 	}
 	now := time.Now()
 	for event, kind := range map[string]spot.Kind{"Spot warning, `terminate` or `stop`": spot.SpotTerminate,
-		"Spot warning, `hibernate`": spot.SpotHibernate, "instance state change": spot.StateChange} {
+		"Spot warning, `hibernate`": spot.SpotHibernate, "instance state change": spot.StateChange, "Auto Scaling failed launch": spot.LaunchFailed} {
 		in := spot.Interruption{Kind: kind, Time: now}
 		limit := spot.DefaultPolicy("c").Plan(in, spot.Target{}, now, time.Time{}).Until.Sub(now)
 		if l := kind.Limit(); l > 0 {

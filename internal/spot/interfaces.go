@@ -73,6 +73,10 @@ type Cloud interface {
 	Instance(ctx context.Context, id string) (Instance, error)
 	// Membership reads the instance's Auto Scaling group. It returns ErrNotFound if the instance is in none.
 	Membership(ctx context.Context, id string) (Membership, error)
+	// Group reads an Auto Scaling group. It returns ErrNotFound if there is none of that name.
+	Group(ctx context.Context, name string) (Group, error)
+	// DetachedFrom reads the instances whose tag TagDetached names the group.
+	DetachedFrom(ctx context.Context, group string) ([]Instance, error)
 	// Tag adds tags to an instance. It is idempotent.
 	Tag(ctx context.Context, id string, tags map[string]string) error
 	// Detach detaches the instance from its group without lowering the desired capacity, so that the group launches a

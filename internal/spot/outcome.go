@@ -25,7 +25,50 @@ const (
 	Skipped      Result = "skipped"        // ignored by policy
 	CleanedUp    Result = "cleaned-up"     // the pods of a stopped instance were deleted
 	Recovered    Result = "recovered"      // the instance started again, and its node was uncordoned
+
+	ReplacementFailed Result = "replacement-failed" // the group could not launch the replacement of a detached instance
 )
+
+// ResultRule says how a result is reported.
+type ResultRule struct {
+	Result Result
+	Failed bool   // shown in red; a command that gets it fails
+	Metric string // counts it as a failure and has an alarm; may be empty
+	Email  bool   // sent to people
+}
+
+// Results lists all results from the most to the least severe.
+var Results = []ResultRule{
+	{Result: Missed, Failed: true, Metric: "Missed", Email: true},
+	{Result: Incomplete, Failed: true, Metric: "Incomplete", Email: true},
+	{Result: NodeNotFound, Failed: true, Email: true},
+	{Result: ReplacementFailed, Failed: true, Metric: "ReplacementFailed", Email: true},
+	{Result: Drained, Email: true},
+	{Result: Cordoned, Email: true},
+	{Result: CleanedUp, Email: true},
+	{Result: Recovered, Email: true},
+	{Result: Skipped},
+	{Result: Planned},
+	{Result: Expired},
+	{Result: Ignored},
+	{Result: OtherCluster},
+}
+
+// rule returns the rule of a result, and its index in Results.
+func (r Result) rule() (rule ResultRule, severity int) {
+	for i, rule := range Results {
+		if rule.Result == r {
+			return rule, i
+		}
+	}
+	return ResultRule{Result: r}, len(Results)
+}
+
+// Failed reports whether the result is a failure.
+func (r Result) Failed() bool { rule, _ := r.rule(); return rule.Failed }
+
+// Severity is the lower, the worse the result is.
+func (r Result) Severity() int { _, i := r.rule(); return i }
 
 // Outcome is the result of handling an event: what was done and when, and what was not done and why.
 type Outcome struct {
@@ -41,6 +84,7 @@ type Outcome struct {
 	Replacement     *ReplacementResult `json:"replacement,omitempty"`
 	Lifecycle       *LifecycleResult   `json:"lifecycle,omitempty"`
 	Cleanup         *CleanupResult     `json:"cleanup,omitempty"`
+	FailedLaunch    *FailedLaunch      `json:"failed_launch,omitempty"`
 	Timings         Timings            `json:"timings,omitzero"`
 	Pods            []PodResult        `json:"pods,omitempty"`
 	AttachedVolumes []string           `json:"attached_volumes,omitempty"` // volumes still attached after the drain
@@ -57,6 +101,7 @@ type EventInfo struct {
 	Kind       Kind      `json:"kind,omitempty"`
 	DetailType string    `json:"detail_type,omitempty"` // EventBridge's detail-type, for an event without a rule
 	Instance   string    `json:"instance,omitempty"`
+	Group      string    `json:"group,omitempty"` // the Auto Scaling group, for launch-failed
 	Time       time.Time `json:"time,omitzero"`
 }
 
@@ -187,6 +232,14 @@ type LifecycleResult struct {
 	Heartbeats int      `json:"heartbeats,omitempty"`
 	Completed  *Seconds `json:"completed,omitempty"`
 	Reason     string   `json:"reason,omitempty"` // why it was not completed
+}
+
+// FailedLaunch is a launch that failed while the group lacked the replacement of a detached instance.
+type FailedLaunch struct {
+	Message  string   `json:"message"`  // Auto Scaling's own
+	Desired  int      `json:"desired"`  // instances that the group wants
+	Present  int      `json:"present"`  // instances in service or pending
+	Detached []string `json:"detached"` // the instances that were detached
 }
 
 // SetReplacement records r and reports whether it changed anything.

@@ -123,10 +123,8 @@ func (p Policy) replaceByGroup(t Target) Replacement {
 	}
 	g := *t.Membership
 	switch {
-	case g.GroupTags[TagCluster] != p.Cluster:
-		return noReplacement("group %s does not have the tag %s=%s", g.Group, TagCluster, p.Cluster)
-	case !strings.HasSuffix(g.Group, "."+p.Cluster):
-		return noReplacement("the name of group %s does not end with .%s, as kOps' groups do", g.Group, p.Cluster)
+	case p.OtherGroupReason(g.Group, g.GroupTags) != "":
+		return noReplacement("%s", p.OtherGroupReason(g.Group, g.GroupTags))
 	case strings.HasPrefix(g.LifecycleState, "Warmed:"):
 		return noReplacement("the instance is in the warm pool of group %s and runs no pods", g.Group)
 	case g.IsJoining():
@@ -144,6 +142,26 @@ func (p Policy) replaceByGroup(t Target) Replacement {
 		r.Reason = fmt.Sprintf("the group's lifecycle hooks could not be read: %v", g.HooksErr)
 	}
 	return r
+}
+
+// OtherGroupReason returns why a group is not one of this cluster; empty if it is one. The name alone does not prove it:
+// group nodes.x of cluster prod.example.com and group nodes of cluster x.prod.example.com have the same name.
+func (p Policy) OtherGroupReason(name string, tags map[string]string) string {
+	if why := p.OtherGroupNameReason(name); why != "" {
+		return why
+	}
+	if tags[TagCluster] != p.Cluster {
+		return fmt.Sprintf("group %s does not have the tag %s=%s", name, TagCluster, p.Cluster)
+	}
+	return ""
+}
+
+// OtherGroupNameReason returns why a name is not that of a group of this cluster; empty if it may be one.
+func (p Policy) OtherGroupNameReason(name string) string {
+	if !strings.HasSuffix(name, "."+p.Cluster) {
+		return fmt.Sprintf("the name of group %s does not end with .%s, as kOps' groups do", name, p.Cluster)
+	}
+	return ""
 }
 
 // suffixNTHHook ends the names of the lifecycle hooks that kOps creates for aws-node-termination-handler.

@@ -126,6 +126,14 @@ func (m Membership) IsJoining() bool {
 	return strings.HasPrefix(m.LifecycleState, "Pending") || m.LifecycleState == "EnteringStandby"
 }
 
+// Group is an Auto Scaling group.
+type Group struct {
+	Name    string
+	Tags    map[string]string
+	Desired int
+	Present int // members that are InService or Pending
+}
+
 // Pod is a pod on the interrupted node.
 type Pod struct {
 	Namespace, Name, UID string

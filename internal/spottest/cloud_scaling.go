@@ -8,6 +8,35 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
+// Group implements spot.Cloud.
+func (c *Cloud) Group(ctx context.Context, name string) (spot.Group, error) {
+	doing := "describing Auto Scaling group " + name
+	groups, err := cloudCall(ctx, doing, func(ctx context.Context) ([]Group, error) {
+		return c.aws.DescribeAutoScalingGroups(ctx, []string{name})
+	})
+	switch {
+	case err != nil:
+		return spot.Group{}, err
+	case len(groups) == 0:
+		return spot.Group{}, fmt.Errorf("%s: %w", doing, spot.ErrNotFound)
+	}
+	g := groups[0]
+	return spot.Group{Name: name, Tags: g.Tags, Desired: g.Desired, Present: g.capacity()}, nil
+}
+
+// DetachedFrom implements spot.Cloud.
+func (c *Cloud) DetachedFrom(ctx context.Context, group string) ([]spot.Instance, error) {
+	page, err := cloudCall(ctx, "describing instances detached from Auto Scaling group "+group,
+		func(ctx context.Context) ([]Instance, error) {
+			return c.aws.DescribeInstances(ctx, nil, Filter{Name: filterTag + spot.TagDetached, Values: []string{group}})
+		})
+	var found []spot.Instance
+	for _, i := range page {
+		found = append(found, i.toSpot())
+	}
+	return found, err
+}
+
 // Hook implements spot.Cloud.
 func (c *Cloud) Hook(ctx context.Context, group, hook string) (spot.Hook, error) {
 	doing := "describing lifecycle hook " + hook + " of Auto Scaling group " + group

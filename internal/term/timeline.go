@@ -20,7 +20,7 @@ func Timeline(w io.Writer, out spot.Outcome, o Options) error {
 }
 
 func (p *page) timeline(out spot.Outcome) {
-	result := p.paint(cmp.Or(resultColors[out.Result], yellow), strings.ReplaceAll(string(out.Result), "-", " "))
+	result := p.paint(resultColor(out.Result), strings.ReplaceAll(string(out.Result), "-", " "))
 	if n := len(out.Outcomes); n > 0 {
 		p.line("%s  %d instances in one event", result, n)
 		for _, one := range out.Outcomes {
@@ -39,8 +39,15 @@ func (p *page) timeline(out spot.Outcome) {
 	p.list("problems", red, out.Problems)
 }
 
-var resultColors = map[spot.Result]color{spot.Drained: green, spot.CleanedUp: green, spot.Recovered: green,
-	spot.Incomplete: red, spot.NodeNotFound: red, spot.Missed: red}
+func resultColor(r spot.Result) color {
+	switch {
+	case r.Failed():
+		return red
+	case r == spot.Drained, r == spot.CleanedUp, r == spot.Recovered:
+		return green
+	}
+	return yellow
+}
 
 func summary(out spot.Outcome) string {
 	t := out.Timings
@@ -76,7 +83,7 @@ func summary(out spot.Outcome) string {
 
 // subject returns the node, or what is known of it.
 func subject(out spot.Outcome) string {
-	return cmp.Or(out.Node, out.Event.Instance, out.Event.DetailType, "an event")
+	return cmp.Or(out.Node, out.Event.Instance, out.Event.Group, out.Event.DetailType, "an event")
 }
 
 // deadline returns the deadline in seconds after the event.

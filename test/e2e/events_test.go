@@ -111,6 +111,7 @@ var byDefault = map[string]struct {
 	"rehearsal-spot-terminate":           {spot.Planned, "DescribeInstances", "get nodes, list pods, get nodes"},
 	"rehearsal-rebalance":                {spot.Skipped, "DescribeInstances", "get nodes"},
 	"spot-interruption-replayed":         {spot.Expired, "", ""},
+	"launch-unsuccessful":                {spot.Ignored, "DescribeAutoScalingGroups", ""}, // the group is complete
 	"state-change-pending":               {spot.Ignored, "", ""},
 	"state-change-running":               {spot.Ignored, "DescribeInstances", "get nodes"},
 	"state-change-stopping":              {spot.Ignored, "", ""},
@@ -197,7 +198,7 @@ func TestEventsOfOtherClusters(t *testing.T) {
 			continue
 		}
 		want := spot.OtherCluster
-		if left := byDefault[name]; left.aws == "" && !strings.HasPrefix(name, "asg-") &&
+		if left := byDefault[name]; !strings.Contains(left.aws, "DescribeInstances") && !strings.HasPrefix(name, "asg-") &&
 			!slices.Contains(handled, name) {
 			want = left.result // this event needs no lookup of the instance
 		}
@@ -237,7 +238,7 @@ func TestExpiredEvents(t *testing.T) {
 		case strings.HasPrefix(name, "health-"):
 			age = 365 * 24 * time.Hour // the deadline is months ahead
 		case strings.HasSuffix(name, "rebalance"), strings.HasPrefix(name, "rebalance"),
-			strings.HasPrefix(name, "state-change"), slices.Contains(selfChecks, name):
+			strings.HasPrefix(name, "state-change"), name == "launch-unsuccessful", slices.Contains(selfChecks, name):
 			continue // no deadline
 		}
 		want := spot.Expired

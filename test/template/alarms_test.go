@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 // measured returns the metrics in the function's source.
@@ -40,6 +42,8 @@ var alarms = map[string]string{
 	"outcome-lost": "AWS/Lambda DestinationDeliveryFailures FunctionName Sum >= 1, 1 of 300 s, notBreaching",
 	"incomplete":   "kops-spot Incomplete Cluster Sum >= 1, 1 of 300 s, notBreaching",
 	"missed":       "kops-spot Missed Cluster Sum >= 1, 1 of 300 s, notBreaching",
+	"replacement-failed": `SELECT SUM(ReplacementFailed) FROM SCHEMA("kops-spot", AutoScalingGroupName, Cluster) ` +
+		`WHERE Cluster = 'prod.example.com' GROUP BY AutoScalingGroupName >= 1, 1 of 300 s, notBreaching`,
 	"drained-late": "kops-spot TimeToEmpty Cluster Maximum >= 115, 1 of 300 s, notBreaching",
 	"not-ready":    "kops-spot Ready Cluster Minimum < 1, 2 of 900 s, missing",
 	"failures":     "AWS/SQS ApproximateNumberOfMessagesVisible QueueName Maximum >= 1, 1 of 300 s, notBreaching",
@@ -109,6 +113,16 @@ func TestAlarms(t *testing.T) {
 // describe returns when an alarm fires, in the form of the table.
 func describe(t *testing.T, p map[string]any) string {
 	t.Helper()
+	comparison := map[string]string{"GreaterThanOrEqualToThreshold": ">=",
+		"LessThanThreshold": "<"}[p["ComparisonOperator"].(string)]
+	if queries, ok := p["Metrics"].([]any); ok {
+		query := queries[0].(map[string]any)
+		if len(queries) != 1 || query["ReturnData"] != true || p["Period"] != nil {
+			t.Errorf("%v has the queries %v", p["AlarmName"], queries)
+		}
+		return fmt.Sprintf("%v %s %v, %v of %v s, %v", query["Expression"], comparison, p["Threshold"], p["EvaluationPeriods"],
+			query["Period"], p["TreatMissingData"])
+	}
 	dimensions := p["Dimensions"].([]any)
 	dimension := dimensions[0].(map[string]any)
 	values := map[string][]string{"FunctionName": {"cast-kops-prod-example-com-7405b0253a21"}, "Cluster": {cluster},
@@ -121,11 +135,18 @@ func describe(t *testing.T, p map[string]any) string {
 	if p["Namespace"] == "kops-spot" && !slices.Contains(measured(t), p["MetricName"].(string)) {
 		t.Errorf("%v is on %v, which the function does not write", p["AlarmName"], p["MetricName"])
 	}
-	comparison := map[string]string{"GreaterThanOrEqualToThreshold": ">=",
-		"LessThanThreshold": "<"}[p["ComparisonOperator"].(string)]
 	return fmt.Sprintf("%v %v %v %v %s %v, %v of %v s, %v", p["Namespace"], p["MetricName"], dimension["Name"],
 		p["Statistic"], comparison, p["Threshold"],
 		p["EvaluationPeriods"], p["Period"], p["TreatMissingData"])
+}
+
+// TestFailuresHaveAlarms: each failure with a metric has an alarm on it.
+func TestFailuresHaveAlarms(t *testing.T) {
+	for _, r := range spot.Results {
+		if r.Metric != "" && !strings.Contains(alarms[string(r.Result)], r.Metric) {
+			t.Errorf("%s has the alarm %q, want one on %s", r.Result, alarms[string(r.Result)], r.Metric)
+		}
+	}
 }
 
 // TestDashboardShowsEveryMetric of the function, and no others.

@@ -174,8 +174,8 @@ func (d deployed) rules() {
 
 // ruleAges are the maximum event ages of the rules in seconds. docs/stack.md has the reasons.
 var ruleAges = map[string]int{"spot-warning": 120, "rebalance": 900, "lifecycle": 3600, "health": 86400,
-	"state-change": 3600,
-	"rehearsal":    120, "self-check": 120}
+	"state-change": 3600, "launch-failed": 3600,
+	"rehearsal": 120, "self-check": 120}
 
 // roles checks only the names: role_test.go compares the permissions, because moto does not return the documents as
 // JSON.

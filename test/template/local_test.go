@@ -59,7 +59,7 @@ func TestMakeTargetOfSAM(t *testing.T) {
 // TestSampleEvents: each is of a different kind and not expired. The handler reads a missing time as now.
 func TestSampleEvents(t *testing.T) {
 	want := map[string]string{"spot-interruption": "SpotWarning", "rehearsal": "Rehearsal", "self-check": "Rehearsal",
-		"state-change": "StateChange"}
+		"state-change": "StateChange", "launch-failed": "LaunchFailed"}
 	rules := patterns(t, stack(t, byDefault))
 	files, err := filepath.Glob(filepath.Join(Root(), "events", "*.json"))
 	must(t, err)

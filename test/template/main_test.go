@@ -81,7 +81,7 @@ func with(more ...Parameters) Parameters {
 }
 
 var ruleParameters = []string{"SpotWarningRule", "RebalanceRule", "LifecycleRule", "HealthRule", "StateChangeRule",
-	"RehearsalRule", "SelfCheckRule"}
+	"LaunchFailedRule", "RehearsalRule", "SelfCheckRule"}
 
 func switches(state string) Parameters {
 	p := Parameters{}

@@ -13,7 +13,7 @@ import (
 
 // ruleNames are the suffixes of the rules' names.
 var ruleNames = map[string]string{"SpotWarning": "spot-warning", "Rebalance": "rebalance",
-	"Lifecycle": "lifecycle", "Health": "health", "StateChange": "state-change", "Rehearsal": "rehearsal",
+	"Lifecycle": "lifecycle", "Health": "health", "StateChange": "state-change", "LaunchFailed": "launch-failed", "Rehearsal": "rehearsal",
 	"SelfCheck": "self-check"}
 
 // nameProperties has the name property of each resource type and the names that AWS accepts.

@@ -18,7 +18,7 @@ import (
 var ruleOf = map[spot.Kind]string{
 	spot.SpotTerminate: "SpotWarning", spot.SpotStop: "SpotWarning", spot.SpotHibernate: "SpotWarning",
 	spot.Rebalance: "Rebalance", spot.LifecycleTerminate: "Lifecycle",
-	spot.ScheduledChange: "Health", spot.StateChange: "StateChange",
+	spot.ScheduledChange: "Health", spot.StateChange: "StateChange", spot.LaunchFailed: "LaunchFailed",
 }
 
 // patterns returns the patterns of the rules.

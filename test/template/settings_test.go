@@ -179,7 +179,7 @@ func TestParametersAreAsStrictAsTheFunction(t *testing.T) {
 func TestDefaultRules(t *testing.T) {
 	tmpl := shared.Templates[byDefault]
 	for parameter, on := range map[string]bool{"SpotWarningRule": true, "StateChangeRule": true, "RehearsalRule": true,
-		"SelfCheckRule": true,
+		"SelfCheckRule": true, "LaunchFailedRule": true,
 		"RebalanceRule": false, "LifecycleRule": false, "HealthRule": false} {
 		if !slices.Contains(ruleParameters, parameter) {
 			t.Errorf("%s belongs to no rule", parameter)

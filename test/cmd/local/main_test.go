@@ -132,8 +132,12 @@ func TestSamples(t *testing.T) {
 		!strings.Contains(said, `"cluster":"`+cluster) {
 		t.Errorf("the self-check returns %s", said)
 	}
+	// The group in the sample is not of the cluster in the settings.
+	if said, err = l.invoke("launch-failed.json"); !strings.HasPrefix(said, `200 {"version":1,"result":"ignored"`) || err != nil {
+		t.Errorf("the failed launch returns %s, %v", said, err)
+	}
 	go l.invoke("spot-interruption.json")
-	l.await("the next event has come", func() bool { return strings.Count(l.said(), "START RequestId") == 2 })
+	l.await("the next event has come", func() bool { return strings.Count(l.said(), "START RequestId") == 3 })
 	l.end(cluster)
 
 	file, cluster = variables("watch")

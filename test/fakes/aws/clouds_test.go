@@ -100,14 +100,16 @@ func methods(w *world) map[string]func(context.Context) error {
 	held := sync.OnceValue(func() spot.Action { return w.end(w.spotted) })
 	over := sync.OnceValue(func() spot.Action { return w.end(w.standby) })
 	return map[string]func(context.Context) error{
-		"Instance":   func(ctx context.Context) error { _, err := w.cloud.Instance(ctx, w.plain); return err },
-		"Membership": func(ctx context.Context) error { _, err := w.cloud.Membership(ctx, w.plain); return err },
-		"Tag":        func(ctx context.Context) error { return w.cloud.Tag(ctx, w.plain, map[string]string{"a": ""}) },
-		"Detach":     func(ctx context.Context) error { return w.cloud.Detach(ctx, w.plain, nodes) },
-		"Hook":       func(ctx context.Context) error { _, err := w.cloud.Hook(ctx, nodes, "drain"); return err },
-		"Heartbeat":  func(ctx context.Context) error { return w.cloud.Heartbeat(ctx, held()) },
-		"Complete":   func(ctx context.Context) error { return w.cloud.Complete(ctx, over()) },
-		"Readable":   func(ctx context.Context) error { return w.cloud.Readable(ctx, cluster) },
+		"Instance":     func(ctx context.Context) error { _, err := w.cloud.Instance(ctx, w.plain); return err },
+		"Membership":   func(ctx context.Context) error { _, err := w.cloud.Membership(ctx, w.plain); return err },
+		"Tag":          func(ctx context.Context) error { return w.cloud.Tag(ctx, w.plain, map[string]string{"a": ""}) },
+		"Detach":       func(ctx context.Context) error { return w.cloud.Detach(ctx, w.plain, nodes) },
+		"Hook":         func(ctx context.Context) error { _, err := w.cloud.Hook(ctx, nodes, "drain"); return err },
+		"Heartbeat":    func(ctx context.Context) error { return w.cloud.Heartbeat(ctx, held()) },
+		"Complete":     func(ctx context.Context) error { return w.cloud.Complete(ctx, over()) },
+		"Group":        func(ctx context.Context) error { _, err := w.cloud.Group(ctx, nodes); return err },
+		"DetachedFrom": func(ctx context.Context) error { _, err := w.cloud.DetachedFrom(ctx, nodes); return err },
+		"Readable":     func(ctx context.Context) error { return w.cloud.Readable(ctx, cluster) },
 		"InstancesOf": func(ctx context.Context) error {
 			_, err := w.cloud.InstancesOf(ctx, []string{w.plain, nowhere})
 			return err

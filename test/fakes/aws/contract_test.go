@@ -138,6 +138,15 @@ func contract(t *testing.T, w *world) {
 		}
 	})
 
+	t.Run("group", func(t *testing.T) {
+		g, err := w.cloud.Group(ctx, nodes)
+		if err != nil || g.Name != nodes || g.Tags[spot.TagCluster] != cluster || g.Desired != 2 || g.Present != 2 {
+			t.Errorf("got %+v, %v", g, err) // without the member in Standby
+		}
+		_, err = w.cloud.Group(ctx, "x")
+		w.wants(t, "unknown group", err, spot.ErrNotFound)
+	})
+
 	t.Run("tags", func(t *testing.T) {
 		before, err := w.cloud.Instance(ctx, w.plain)
 		if err != nil {
@@ -152,6 +161,17 @@ func contract(t *testing.T, w *world) {
 		want["a"], want["b"] = "1", ""
 		if after, err := w.cloud.Instance(ctx, w.plain); err != nil || !maps.Equal(after.Tags, want) {
 			t.Errorf("tagged: %v, %v; want %v", after.Tags, err, want)
+		}
+		detached := map[string]string{spot.TagDetached: "a.example.com", spot.TagInterruptedAt: "2026-01-01T00:00:00Z"}
+		if err := w.cloud.Tag(ctx, w.loner, detached); err != nil {
+			t.Error(err)
+		}
+		if found, err := w.cloud.DetachedFrom(ctx, "a.example.com"); err != nil || len(found) != 1 ||
+			found[0].ID != w.loner || !maps.Equal(found[0].Tags, detached) {
+			t.Errorf("detached: %+v, %v", found, err)
+		}
+		if found, err := w.cloud.DetachedFrom(ctx, nodes); err != nil || len(found) != 0 {
+			t.Errorf("detached from another group: %+v, %v", found, err)
 		}
 		w.wants(t, "tag on an unknown instance", w.cloud.Tag(ctx, nowhere, map[string]string{"a": ""}),
 			spot.ErrNotFound)

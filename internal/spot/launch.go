@@ -1,0 +1,34 @@
+package spot
+
+import (
+	"fmt"
+	"time"
+)
+
+// detachWindow is how long after a detach a failed launch counts as a failed replacement.
+const detachWindow = 15 * time.Minute
+
+// NothingMissingReason returns why no replacement is missing after a failed launch of the group; empty if the group is
+// one of this cluster and has fewer instances than it wants.
+func (p Policy) NothingMissingReason(g Group) string {
+	if why := p.OtherGroupReason(g.Name, g.Tags); why != "" {
+		return why
+	}
+	if g.Present >= g.Desired {
+		return fmt.Sprintf("group %s has %d of %d instances: no replacement is missing", g.Name, g.Present, g.Desired)
+	}
+	return ""
+}
+
+// DetachedBefore returns the IDs of our instances that kops-spot detached from the group within detachWindow before the
+// failed launch. kOps sets the tag TagDetached too, but only kops-spot sets TagInterruptedAt.
+func (p Policy) DetachedBefore(in Interruption, instances []Instance) (ids []string) {
+	for _, i := range instances {
+		at, err := time.Parse(time.RFC3339, i.Tags[TagInterruptedAt])
+		age := in.Time.Sub(at)
+		if err == nil && age >= 0 && age <= detachWindow && i.Tags[TagDetached] == in.Group && p.OtherClusterReason(i) == "" {
+			ids = append(ids, i.ID)
+		}
+	}
+	return ids
+}

@@ -3,7 +3,6 @@ package handler_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -112,40 +111,6 @@ func TestRejectedForAWhile(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestSlots: an invocation ends soon after its node is empty, so that ten Lambda slots are enough for fifty warnings.
-func TestSlots(t *testing.T) {
-	inWorld(t, func(w *world) {
-		var members []spottest.Instance
-		for i := range 50 {
-			id := fmt.Sprintf("i-0ddddddddddddd%03d", i)
-			members = append(members, spottest.Instance{ID: id, Spot: true})
-			w.cluster.AddNode(newNode(id, id))
-			w.pod(fmt.Sprintf("web%d-1", i), func(p *spottest.Pod) { p.Node, p.Exit = id, 5*time.Second })
-		}
-		w.aws.AddGroup(spottest.Group{Name: "spot." + cluster, Desired: 50, Max: 50, Spot: true, LaunchTime: 20 * time.Second,
-			DetachTime: time.Second, Tags: map[string]string{spot.TagCluster: cluster}}, members...)
-		slots, results := make(chan struct{}, 10), make(chan spot.Result, 50)
-		for _, m := range members {
-			in := w.warning(spot.SpotTerminate)
-			in.Instance, in.EventID = m.ID, m.ID
-			go func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				out, _ := w.handler.Handle(w.timeout(15*time.Minute), in)
-				results <- out.Result
-			}()
-		}
-		for range members {
-			if got := <-results; got != spot.Drained {
-				t.Errorf("got %q, want drained", got)
-			}
-		}
-		if d := time.Since(w.event); d > 60*time.Second {
-			t.Errorf("took %s", d)
-		}
-	})
 }
 
 // TestAcceptedWithoutEffect: a webhook turns evictions into dry runs. The pod still gets SIGTERM in time.

@@ -406,33 +406,39 @@ func (c Checks) CheckConcurrency(ctx context.Context) (change.Findings, error) {
 	return now.findings, err
 }
 
-// concurrency compares the number of Spot instances, which EC2 can reclaim all at once, with the concurrency limit.
+// concurrency compares the concurrency limit with the number of Spot instances, which EC2 can reclaim all at once. The
+// unreserved concurrency is shared by the functions of all clusters.
 func (c *checker) concurrency(ctx context.Context) error {
-	instances := 0
-	for _, i := range c.Instances {
-		if i.Spot && !i.Ended {
-			instances++
-		}
-	}
-	var limit int
+	instances, of := c.Instances, "the cluster"
+	limit, what := 0, "reserved concurrency of the function"
+	raise := reinstall + " --set ReservedConcurrency=…, which must leave 100 of the account's quota unreserved"
 	var err error
-	what := "reserved concurrency of the function"
 	if c.function != nil && c.function.Reserved != nil {
 		limit = *c.function.Reserved
 	} else {
-		what = "unreserved concurrency of the account"
-		limit, err = c.AWS.Concurrency(ctx)
+		of, what = "all kOps clusters in the region", "unreserved concurrency of the account"
+		raise = "request more: aws service-quotas request-service-quota-increase --service-code lambda --quota-code " +
+			"L-B99A9384 --region " + c.Values.Region + " --desired-value …"
+		if limit, err = c.AWS.Concurrency(ctx); err == nil {
+			instances, err = c.AWS.Tagged(ctx, spot.TagCluster, "*")
+		}
+	}
+	spots := 0
+	for _, i := range instances {
+		if i.Spot && !i.Ended {
+			spots++
+		}
 	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
 	case err != nil:
-		c.add(change.Warn, Concurrency, "", "%v", err)
-	case limit < instances:
-		c.add(change.Warn, Concurrency, "request more in Service Quotas (Lambda, concurrent executions), or reserve some "+
-			"with --set ReservedConcurrency=…", "%s: %d, less than the number of Spot instances: %d", what, limit, instances)
+		c.add(change.Warn, Concurrency, "", "could not check: %v", err)
+	case limit < spots:
+		c.add(change.Warn, Concurrency, raise, "%s: %d, less than the %d Spot instances of %s: if EC2 reclaims more than %d "+
+			"at once, Lambda delays the other warnings, and their nodes may not be drained in time", what, limit, spots, of, limit)
 	default:
-		c.pass(Concurrency, "%s: %d, for %d Spot instances", what, limit, instances)
+		c.pass(Concurrency, "%s: %d, for %d Spot instances of %s", what, limit, spots, of)
 	}
 	return nil
 }

@@ -1,9 +1,15 @@
 package check
 
 import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -76,17 +82,78 @@ func TestSkippedSelfChecks(t *testing.T) {
 	}
 }
 
-// TestConcurrency: EC2 can reclaim all Spot instances at once.
+// TestConcurrency: EC2 can reclaim all Spot instances at once. Only a reservation is the cluster's own.
 func TestConcurrency(t *testing.T) {
-	for instances, want := range map[int]change.Level{10: change.OK, 11: change.Warn} {
-		now := &checker{function: &awsadmin.Function{Reserved: new(10)}}
-		now.Instances = append(slices.Repeat([]awsadmin.Instance{{Spot: true}}, instances),
-			awsadmin.Instance{Spot: true, Ended: true}, awsadmin.Instance{})
-		if err := now.concurrency(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if f := now.findings[0]; f.Level != want || f.Name != Concurrency || (f.Advice == "") != (want == change.OK) {
-			t.Errorf("%d instances: %+v", instances, f)
-		}
+	own := append(slices.Repeat([]awsadmin.Instance{{Spot: true}}, 10), awsadmin.Instance{Spot: true, Ended: true},
+		awsadmin.Instance{})
+	for name, c := range map[string]struct {
+		reserved *int
+		settings string // Lambda's response; a denial if empty
+		ec2      string
+		want     change.Level
+		parts    []string
+	}{
+		"enough reserved": {reserved: new(10), want: change.OK,
+			parts: []string{"reserved concurrency of the function: 10, for 10 Spot instances of the cluster"}},
+		"too little reserved": {reserved: new(9), want: change.Warn,
+			parts: []string{"9, less than the 10 Spot instances of the cluster", "--set ReservedConcurrency="}},
+		"enough": {settings: `{"AccountLimit": {"ConcurrentExecutions": 900, "UnreservedConcurrentExecutions": 12}}`,
+			ec2: instancesOf("a", "b", "b", "c", "c", "c", "d", "d", "e", "e", "f", "g"), want: change.OK,
+			parts: []string{"of the account: 12, for 12 Spot instances of all kOps clusters in the region"}},
+		"too little": {settings: `{"AccountLimit": {"ConcurrentExecutions": 900, "UnreservedConcurrentExecutions": 11}}`,
+			ec2: instancesOf("a", "b", "b", "c", "c", "c", "d", "d", "e", "e", "f", "g"), want: change.Warn,
+			parts: []string{"11, less than the 12 Spot instances", "more than 11 at once", "--quota-code L-B99A9384"}},
+		"the limit is unknown": {want: change.Warn,
+			parts: []string{"could not check: ", "allow lambda:GetAccountSettings"}},
+		"the instances are unknown": {settings: `{"AccountLimit": {"UnreservedConcurrentExecutions": 11}}`,
+			want: change.Warn, parts: []string{"could not check: ", "allow ec2:DescribeInstances"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				response, denial := c.ec2, "<Response><Errors><Error><Code>UnauthorizedOperation</Code></Error></Errors></Response>"
+				if strings.HasSuffix(r.URL.Path, "/account-settings") {
+					response, denial = c.settings, "{}"
+					w.Header().Set("X-Amzn-ErrorType", "AccessDeniedException")
+				} else if r.FormValue("Filter.1.Name") != "tag:KubernetesCluster" || r.FormValue("Filter.1.Value.1") != "*" {
+					t.Errorf("got %v", r.Form)
+				}
+				if response == "" {
+					w.WriteHeader(http.StatusForbidden)
+				}
+				fmt.Fprint(w, cmp.Or(response, denial))
+			}))
+			defer server.Close()
+			now := &checker{Checks: Checks{Instances: own, AWS: awsadmin.New(aws.Config{Region: "eu-west-1",
+				BaseEndpoint: &server.URL, Credentials: aws.AnonymousCredentials{}})}}
+			now.function = &awsadmin.Function{Reserved: c.reserved}
+			if err := now.concurrency(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f := now.findings[0]
+			for _, part := range c.parts {
+				if !strings.Contains(f.Detail+f.Advice, part) {
+					t.Errorf("got %+v, want %q", f, part)
+				}
+			}
+			if f.Level != c.want || f.Name != Concurrency {
+				t.Errorf("got %+v, want %s", f, c.want)
+			}
+		})
 	}
+}
+
+// instancesOf is EC2's response with a running Spot instance of each cluster, and some that do not count.
+func instancesOf(clusters ...string) string {
+	var b strings.Builder
+	one := func(lifecycle, state, cluster string) {
+		fmt.Fprintf(&b, "<item><instancesSet><item><instanceLifecycle>%s</instanceLifecycle><instanceState><name>%s</name>"+
+			"</instanceState><tagSet><item><key>KubernetesCluster</key><value>%s</value></item></tagSet></item></instancesSet>"+
+			"</item>", lifecycle, state, cluster)
+	}
+	for _, cluster := range clusters {
+		one("spot", "running", cluster)
+	}
+	one("spot", "terminated", "a")
+	one("", "running", "a")
+	return "<DescribeInstancesResponse><reservationSet>" + b.String() + "</reservationSet></DescribeInstancesResponse>"
 }

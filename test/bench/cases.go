@@ -49,8 +49,9 @@ func full() sizes {
 		zips:        true,
 		guardedStop: 5 * time.Second, timeLeft: 25 * time.Second,
 		lost: lostNodeSizes{unmount: 30 * time.Second, rounds: 5, others: true},
-		lambda: slotSizes{nodes: 50, pods: 4, limits: []int{10, 25, 50}, timeLeft: notice, stagger: 12 * time.Second,
-			stops: []time.Duration{5 * time.Second, 15 * time.Second, 30 * time.Second}},
+		lambda: slotSizes{nodes: 50, pods: 4, limits: []int{10, 25, 50},
+			stops:    []time.Duration{5 * time.Second, 15 * time.Second, 30 * time.Second},
+			timeLeft: notice, cleanUp: time.Minute, stagger: 12 * time.Second},
 	}
 }
 
@@ -63,8 +64,8 @@ func quick() sizes {
 		few:         true,
 		guardedStop: 100 * time.Millisecond, timeLeft: 4 * time.Second,
 		lost: lostNodeSizes{unmount: 2 * time.Second, rounds: 1},
-		lambda: slotSizes{nodes: 2, pods: 2, limits: []int{1, 2}, timeLeft: 15 * time.Second,
-			stops: []time.Duration{100 * time.Millisecond}},
+		lambda: slotSizes{nodes: 2, pods: 2, limits: []int{1, 2}, stops: []time.Duration{100 * time.Millisecond},
+			timeLeft: 20 * time.Second, cleanUp: 10 * time.Second},
 	}
 }
 

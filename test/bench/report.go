@@ -79,7 +79,8 @@ func (r report) slots() string {
 	for _, t := range r.Tables[slotsCase] {
 		b.WriteString(t.Markdown())
 	}
-	fmt.Fprintf(&b, "\nMeasured on %s, on %s, with %s.\n", r.Began.UTC().Format(time.DateOnly), r.Machine, r.Versions)
+	fmt.Fprintf(&b, "\nMeasured on %s, on %s, load average %s before the run, with %s.\n",
+		r.Began.UTC().Format(time.DateOnly), r.Machine, r.Load, r.Versions)
 	return b.String()
 }
 

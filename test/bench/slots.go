@@ -31,6 +31,7 @@ type slotSizes struct {
 	limits      []int           // of concurrent executions
 	stops       []time.Duration // from a pod's SIGTERM to its exit
 	timeLeft    time.Duration   // until the instances terminate
+	cleanUp     time.Duration   // from then until the end of the trial
 	stagger     time.Duration   // between the warnings of two trials, whose cold starts would compete
 }
 
@@ -38,6 +39,7 @@ type slotSizes struct {
 type slotTrial struct {
 	scenario
 	limit   int
+	cleanUp time.Duration
 	env     map[string]string
 	service *fakelambda.Service
 
@@ -72,9 +74,9 @@ func (b *bench) slots(ctx context.Context) (_ []table, err error) {
 	}
 	size := b.lambda
 	var trials []*slotTrial
-	for _, stop := range size.stops {
-		for _, limit := range size.limits {
-			t := &slotTrial{limit: limit, results: map[spot.Result]int{},
+	for _, limit := range size.limits {
+		for _, stop := range size.stops {
+			t := &slotTrial{limit: limit, cleanUp: size.cleanUp, results: map[spot.Result]int{},
 				scenario: scenario{pods: size.pods, stop: stop, timeLeft: size.timeLeft},
 				env: map[string]string{
 					"KOPS_SPOT_CLUSTER":         clusterName,
@@ -118,7 +120,8 @@ func (b *bench) slots(ctx context.Context) (_ []table, err error) {
 		columns: []column{
 			{name: "nodes drained before their deadline", total: float64(size.nodes)},
 			{name: "last cordon", unit: seconds, plain: true},
-			{name: "last of these nodes empty", unit: seconds, plain: true}}}
+			{name: "last of these nodes empty", unit: seconds, plain: true},
+			{name: fmt.Sprintf("nodes of terminated instances deleted after %s", size.cleanUp), total: float64(size.nodes)}}}
 	for _, t := range trials {
 		result.rows = append(result.rows, row{t.String(), t.cells(requests, pods)})
 	}
@@ -129,10 +132,14 @@ func (t *slotTrial) String() string {
 	return fmt.Sprintf("%d slots, pods stop in %s", t.limit, t.stop)
 }
 
-// run sends the warnings and the state changes that follow them: that a new instance runs, which the group launches a
-// minute after the detach, and that the interrupted one is terminated. It returns when all are handled.
+// launchTime is the time from the detach until the new instance runs.
+const launchTime = 20 * time.Second
+
+// run sends the warnings and the state changes that follow them: that a new instance of the group runs, and that the
+// interrupted one is terminated.
 func (t *slotTrial) run(ctx context.Context, cp *testenv.ControlPlane, bootstrap string) error {
 	account := autoScalingGroup(t.nodes)
+	account.SetGroup("nodes."+clusterName, func(g *spottest.Group) { g.LaunchTime = launchTime })
 	fake, err := fakeaws.Start(account, 0)
 	if err != nil {
 		return err
@@ -177,7 +184,12 @@ func (t *slotTrial) run(ctx context.Context, cp *testenv.ControlPlane, bootstrap
 			return err
 		}
 	}
-	return errors.Join(t.service.Drain(ctx), t.failed)
+	if err := sleep(ctx, time.Until(t.end.Add(t.cleanUp))); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failed
 }
 
 func (t *slotTrial) send(ctx context.Context, in spot.Interruption) error {
@@ -201,18 +213,23 @@ func (t *slotTrial) keep(r fakelambda.Record) error {
 	return nil
 }
 
-// cells returns the cells of the trial's row. Cordons and removed pods count if they were in time.
+// cells returns the cells of the trial's row.
 func (t *slotTrial) cells(requests []testenv.AuditRecord, pods []testenv.KubeletRecord) []float64 {
-	removed := map[string]int{} // by node
+	removed := map[string]int{} // pods, by node
 	for _, n := range t.nodes {
 		removed[n.Object().Name] = 0
 	}
-	var drained, cordon, empty float64
+	var drained, cordon, empty, deleted float64
 	for _, r := range requests {
 		_, ours := removed[r.Name]
-		if ours && r.Resource == "nodes" && r.Verb == "patch" && r.Code == 200 && r.Subresource == "" &&
-			strings.HasSuffix(r.User, ":kops-spot") && r.Answered.Before(t.end) {
+		if !ours || r.Resource != "nodes" || r.Code != 200 || !strings.HasSuffix(r.User, ":kops-spot") {
+			continue
+		}
+		switch {
+		case r.Verb == "patch" && r.Answered.Before(t.end):
 			cordon = max(cordon, r.Answered.Sub(t.start).Seconds())
+		case r.Verb == "delete" && r.Answered.Before(t.end.Add(t.cleanUp)):
+			deleted++
 		}
 	}
 	for _, r := range pods {
@@ -225,5 +242,5 @@ func (t *slotTrial) cells(requests []testenv.AuditRecord, pods []testenv.Kubelet
 			empty = max(empty, r.Time.Sub(t.start).Seconds())
 		}
 	}
-	return []float64{drained, cordon, empty}
+	return []float64{drained, cordon, empty, deleted}
 }

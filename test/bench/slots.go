@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,7 +39,6 @@ type slotTrial struct {
 	scenario
 	limit   int
 	cleanUp time.Duration
-	env     map[string]string
 	service *fakelambda.Service
 
 	start, end time.Time // of the warnings, of the instances
@@ -67,7 +65,6 @@ func (b *bench) slots(ctx context.Context) (_ []table, err error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	admin := c.cp.AdminConfig()
 	token := filepath.Join(dir, "token")
 	if err := os.WriteFile(token, []byte(c.token), 0o600); err != nil {
 		return nil, err
@@ -77,15 +74,7 @@ func (b *bench) slots(ctx context.Context) (_ []table, err error) {
 	for _, limit := range size.limits {
 		for _, stop := range size.stops {
 			t := &slotTrial{limit: limit, cleanUp: size.cleanUp, results: map[spot.Result]int{},
-				scenario: scenario{pods: size.pods, stop: stop, timeLeft: size.timeLeft},
-				env: map[string]string{
-					"KOPS_SPOT_CLUSTER":         clusterName,
-					"KOPS_SPOT_MODE":            "act",
-					"KOPS_SPOT_LOGIN":           "file:" + token,
-					"KOPS_SPOT_SERVER":          admin.Host,
-					"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(admin.CAData),
-					"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
-				}}
+				scenario: scenario{pods: size.pods, stop: stop, timeLeft: size.timeLeft}}
 			if t.nodes, err = c.addNodes(ctx, size.nodes); err != nil {
 				return nil, err
 			}
@@ -104,7 +93,7 @@ func (b *bench) slots(ctx context.Context) (_ []table, err error) {
 			if err := sleep(running, time.Duration(i)*size.stagger); err != nil {
 				return err
 			}
-			err := t.run(running, c.cp, bootstrap)
+			err := t.run(running, c.cp, bootstrap, token)
 			b.logf("slots, %s: %v", t, t.results)
 			return err
 		})
@@ -137,7 +126,7 @@ const launchTime = 20 * time.Second
 
 // run sends the warnings and the state changes that follow them: that a new instance of the group runs, and that the
 // interrupted one is terminated.
-func (t *slotTrial) run(ctx context.Context, cp *testenv.ControlPlane, bootstrap string) error {
+func (t *slotTrial) run(ctx context.Context, cp *testenv.ControlPlane, bootstrap, token string) error {
 	account := autoScalingGroup(t.nodes)
 	account.SetGroup("nodes."+clusterName, func(g *spottest.Group) { g.LaunchTime = launchTime })
 	fake, err := fakeaws.Start(account, 0)
@@ -145,16 +134,11 @@ func (t *slotTrial) run(ctx context.Context, cp *testenv.ControlPlane, bootstrap
 		return err
 	}
 	defer fake.Close()
-	for _, kv := range fake.Env() {
-		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // set by Lambda
-			t.env[name] = value
-		}
-	}
 	// Timeout, memory size and retries as in the template.
 	t.service, err = fakelambda.New(fakelambda.Options{Region: region, Concurrency: t.limit,
-		Functions: []fakelambda.Function{{Name: clusterName, Bootstrap: bootstrap, Environment: t.env,
-			Timeout: 15 * time.Minute, MemorySize: 256, Async: fakelambda.AsyncConfig{MaximumRetryAttempts: new(1),
-				OnSuccess: t.keep, OnFailure: t.keep}}}})
+		Functions: []fakelambda.Function{{Name: clusterName, Bootstrap: bootstrap, Timeout: 15 * time.Minute,
+			MemorySize: 256, Environment: cp.FunctionEnv(clusterName, token, fake.Env()),
+			Async: fakelambda.AsyncConfig{MaximumRetryAttempts: new(1), OnSuccess: t.keep, OnFailure: t.keep}}}})
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,20 +95,7 @@ func (w *world) serve(ctx context.Context, dir, bootstrap string, records chan<-
 	if err := os.WriteFile(tokenFile, []byte(token), 0o600); err != nil {
 		return nil, err
 	}
-	admin := w.cp.AdminConfig()
-	env := map[string]string{
-		"KOPS_SPOT_CLUSTER":         story.Cluster,
-		"KOPS_SPOT_MODE":            "act",
-		"KOPS_SPOT_LOGIN":           "file:" + tokenFile,
-		"KOPS_SPOT_SERVER":          admin.Host,
-		"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(admin.CAData),
-		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
-	}
-	for _, kv := range w.fake.Env() {
-		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // set by Lambda
-			env[name] = value
-		}
-	}
+	env := w.cp.FunctionEnv(story.Cluster, tokenFile, w.fake.Env())
 	keep := func(r fakelambda.Record) error {
 		records <- r
 		return nil

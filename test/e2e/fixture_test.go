@@ -4,7 +4,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -132,7 +131,7 @@ func newSerialFixture(t *testing.T) *fixture {
 		}
 	})
 	t.Cleanup(registering.Wait)
-	r.env = r.actingEnv()
+	r.env = r.cp.FunctionEnv(cluster, r.file("token", shared.token), r.fake.Env())
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the function's log:\n%s", r.logs)
@@ -142,24 +141,6 @@ func newSerialFixture(t *testing.T) *fixture {
 		}
 	})
 	return r
-}
-
-// actingEnv is the function's environment: a token file, the API server and a local AWS.
-func (r *fixture) actingEnv() map[string]string {
-	env := map[string]string{
-		"KOPS_SPOT_CLUSTER":         cluster,
-		"KOPS_SPOT_MODE":            "act",
-		"KOPS_SPOT_LOGIN":           "file:" + r.file("token", shared.token),
-		"KOPS_SPOT_SERVER":          r.cp.AdminConfig().Host,
-		"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(r.cp.AdminConfig().CAData),
-		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
-	}
-	for _, kv := range r.fake.Env() {
-		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // set by Lambda
-			env[name] = value
-		}
-	}
-	return env
 }
 
 func (r *fixture) file(name, content string) string {

@@ -3,10 +3,12 @@ package testenv
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,6 +39,25 @@ func makeInRoot(ctx context.Context, target string) (bin string, err error) {
 		return "", fmt.Errorf("running make %s: %w\n%s", target, err, out)
 	}
 	return filepath.Join(root, "bin"), nil
+}
+
+// FunctionEnv returns the environment of a function that authenticates with the token in a file, in mode act. aws is the
+// environment of programs that use the fake AWS, as its Env returns it.
+func (cp *ControlPlane) FunctionEnv(cluster, tokenFile string, aws []string) map[string]string {
+	env := map[string]string{
+		"KOPS_SPOT_CLUSTER":         cluster,
+		"KOPS_SPOT_MODE":            "act",
+		"KOPS_SPOT_LOGIN":           "file:" + tokenFile,
+		"KOPS_SPOT_SERVER":          cp.admin.Host,
+		"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(cp.admin.CAData),
+		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
+	}
+	for _, kv := range aws {
+		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // set by Lambda
+			env[name] = value
+		}
+	}
+	return env
 }
 
 // Apply creates or updates the objects of a manifest with YAML documents.

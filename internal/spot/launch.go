@@ -20,13 +20,13 @@ func (p Policy) NothingMissingReason(g Group) string {
 	return ""
 }
 
-// DetachedBefore returns the IDs of our instances that kops-spot detached from the group within detachWindow before the
-// failed launch. kOps sets the tag TagDetached too, but only kops-spot sets TagInterruptedAt.
+// DetachedBefore returns the IDs of our instances that kops-spot detached within detachWindow before the failed launch.
+// instances are those with the group's name in the tag TagDetached: kOps sets it too, but only kops-spot sets
+// TagInterruptedAt.
 func (p Policy) DetachedBefore(in Interruption, instances []Instance) (ids []string) {
 	for _, i := range instances {
-		at, err := time.Parse(time.RFC3339, i.Tags[TagInterruptedAt])
-		age := in.Time.Sub(at)
-		if err == nil && age >= 0 && age <= detachWindow && i.Tags[TagDetached] == in.Group && p.OtherClusterReason(i) == "" {
+		at, _ := time.Parse(time.RFC3339, i.Tags[TagInterruptedAt]) // without the tag, long ago
+		if age := in.Time.Sub(at); age >= 0 && age <= detachWindow && p.OtherClusterReason(i) == "" {
 			ids = append(ids, i.ID)
 		}
 	}

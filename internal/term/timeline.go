@@ -35,6 +35,9 @@ func (p *page) timeline(out spot.Outcome) {
 		p.plan(*out.Plan)
 	}
 	p.pods(out)
+	if out.FailedLaunch != nil {
+		p.list("detached without a replacement", red, out.FailedLaunch.Detached)
+	}
 	p.list("volumes still attached", yellow, out.AttachedVolumes)
 	p.list("problems", red, out.Problems)
 }
@@ -324,7 +327,7 @@ func Status(w io.Writer, facts [][]string, outcomes []spot.Outcome, since time.T
 	var rows [][]string
 	for _, out := range outcomes {
 		rows = append(rows, []string{Stamp(out.Event.Time), string(out.Result), string(out.Event.Kind),
-			cmp.Or(out.Node, out.Event.Instance), out.Reason})
+			subject(out), out.Reason})
 	}
 	p.line("\nrecent interruptions")
 	p.table("  ", rows)

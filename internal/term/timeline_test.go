@@ -190,6 +190,19 @@ node not found  i-0a1b2c3d4e5f60718: no node of the instance registered before t
    +120.00 s  deadline
            -  replacement already requested: it is already detached from its group
 `},
+		{"replacement failed", outcome(spot.ReplacementFailed, func(o *spot.Outcome) {
+			o.Reason, o.Deadline = "group nodes.prod.example.com has 1 of 2 instances and could not launch another: no capacity", time.Time{}
+			o.Event = spot.EventInfo{Kind: spot.LaunchFailed, Group: "nodes.prod.example.com"}
+			o.FailedLaunch = &spot.FailedLaunch{Detached: []string{instance}}
+		}), `
+replacement failed  nodes.prod.example.com: group nodes.prod.example.com has 1 of 2 instances and could not launch another: no capacity
+
+     +0.00 s  event launch-failed
+     +0.46 s  received by the handler
+
+  detached without a replacement
+    i-0a1b2c3d4e5f60718
+`},
 		{"replaced, hooks unknown", outcome(spot.Drained, func(o *spot.Outcome) {
 			o.Node = instance
 			o.Replacement = &spot.ReplacementResult{Action: spot.ReplaceDetach, Group: "g", At: sec(0.8), Reason: "whether the detach skips a lifecycle hook is not known: access denied"}

@@ -163,7 +163,7 @@ func (r *fixture) instance(change ...func(*spottest.Instance)) spottest.Instance
 	r.Helper()
 	r.nodes++
 	i := spottest.Instance{ID: fmt.Sprintf("i-0e2e%06x%07x", r.number, r.nodes),
-		PrivateIP: fmt.Sprintf("10.%d.0.%d", r.number, r.nodes),
+		PrivateIP: fmt.Sprintf("10.%d.%d.%d", r.number>>8, r.number&255, r.nodes),
 		Zone:      region + "a", Spot: true}
 	for _, c := range change {
 		c(&i)
@@ -252,27 +252,36 @@ func (r *fixture) handle(in spot.Interruption, want spot.Result) spot.Outcome {
 
 func (r *fixture) outcome(res fakelambda.Result, want spot.Result) spot.Outcome {
 	r.Helper()
-	if res.FunctionError != "" {
-		r.Fatalf("the function failed: %s", res.Payload)
+	out, err := r.decode(res)
+	if err != nil {
+		r.Fatalf("the function failed: %v", err)
 	}
-	var out spot.Outcome
-	d := json.NewDecoder(bytes.NewReader(res.Payload))
-	d.DisallowUnknownFields()
-	must(r, d.Decode(&out))
 	if out.Result != want {
 		r.Fatalf("the result is %s, want %s: %s", out.Result, want, res.Payload)
 	}
 	return out
 }
 
+// decode returns the outcome or the error in the function's response.
+func (r *fixture) decode(res fakelambda.Result) (out spot.Outcome, err error) {
+	r.Helper()
+	if res.FunctionError != "" {
+		var e struct{ ErrorMessage string }
+		must(r, json.Unmarshal(res.Payload, &e))
+		return out, errors.New(e.ErrorMessage)
+	}
+	d := json.NewDecoder(bytes.NewReader(res.Payload))
+	d.DisallowUnknownFields()
+	must(r, d.Decode(&out))
+	return out, nil
+}
+
 // failure invokes a new function with the event, which must fail, and returns the error message.
 func (r *fixture) failure(event []byte) string {
 	r.Helper()
-	res := r.invoke(r.service(), event)
-	if res.FunctionError == "" {
-		r.Fatalf("no error: %s", res.Payload)
+	out, err := r.decode(r.invoke(r.service(), event))
+	if err == nil {
+		r.Fatalf("no error: %+v", out)
 	}
-	var e struct{ ErrorMessage string }
-	must(r, json.Unmarshal(res.Payload, &e))
-	return e.ErrorMessage
+	return err.Error()
 }

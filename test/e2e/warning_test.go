@@ -1,12 +1,7 @@
 package e2e
 
 import (
-	"encoding/base64"
-	"encoding/pem"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/spottest"
@@ -127,15 +121,10 @@ func TestRoundTrips(t *testing.T) {
 	victim := r.node()
 	const pods = 3
 	r.deploy(app{name: "web", replicas: pods})
-	target, err := url.Parse(r.cp.AdminConfig().Host)
-	must(t, err)
-	transport, err := rest.TransportFor(rest.AnonymousClientConfig(r.cp.AdminConfig()))
-	must(t, err)
-	apiServer := &httputil.ReverseProxy{Transport: transport,
-		Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}
+	apiServer := r.apiServer()
 	var mu sync.Mutex
 	sent, overdue, changed := map[string]int{}, "", sync.NewCond(&mu)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	r.serveAPI(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		request := req.Method
 		switch list := req.URL.Path == "/api/v1/pods" && !req.URL.Query().Has("watch"); {
 		case list:
@@ -169,12 +158,6 @@ func TestRoundTrips(t *testing.T) {
 		timeout.Stop()
 		apiServer.ServeHTTP(w, req)
 	}))
-	server.EnableHTTP2 = true
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	r.env["KOPS_SPOT_SERVER"], r.env["KOPS_SPOT_TLS_SERVER_NAME"] = server.URL, "example.com"
-	r.env["KOPS_SPOT_CA"] = base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
-		Bytes: server.Certificate().Raw}))
 	r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
 	mu.Lock()
 	defer mu.Unlock()

@@ -41,14 +41,15 @@ type placeholder struct {
 func (v Values) placeholders() map[string]placeholder {
 	cluster := placeholder{what: "cluster", pattern: dnsName, max: longestCluster, values: one(v.Cluster),
 		want: fmt.Sprintf("the name of a kOps cluster with at most %d characters, such as prod.example.com", longestCluster)}
-	function, user := cluster, cluster
-	function.name, user.name = FunctionName, UserName
+	function, user, rolePath := cluster, cluster, cluster
+	function.name, user.name, rolePath.name = FunctionName, UserName, RolePath
 	role := placeholder{what: "function's role", want: "the name of a role, without its path", pattern: roleName,
 		values: one(v.FunctionRole)}
 	nodeRole := placeholder{what: "nodes' role", want: "the name of a role, with its path such as kops/nodes",
 		pattern: `([A-Za-z0-9_+=,.@-]+/)*` + roleName, values: v.NodeRoles, optional: true}
 	return map[string]placeholder{
 		"cluster": cluster, "function": function, "user": user, "function-role": role, "node-role": nodeRole,
+		"role-path": rolePath,
 
 		"partition": {what: "partition", want: "a partition, such as aws", pattern: `aws(-[a-z]+)*`,
 			values: one(v.Partition)},

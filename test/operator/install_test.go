@@ -51,7 +51,7 @@ func installAndUninstall(t *testing.T) {
 
 	is, _, err := w.asJSON("check")
 	if err == nil || is.First != "rule" || is.OK || is.Findings[0].Advice != "create it with kops-spot install" ||
-		is.Findings[0].Detail != "rule "+names.RuleName(cluster, "rehearsal")+" does not exist" {
+		is.Findings[0].Detail != "rule "+names.RuleName(cluster, "launch-failed")+" does not exist" {
 		t.Errorf("check without an installation: %+v, %v", is, err)
 	}
 	said, stderr := w.mustRun(append([]string{"check", "--pre"}, installed()[1:]...)...)

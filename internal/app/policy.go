@@ -3,7 +3,6 @@ package app
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/castai/kops-spot/internal/castai"
@@ -21,27 +20,12 @@ func PolicyOf(environ []string) (spot.Policy, error) {
 	return c.Policy, nil
 }
 
-// maxReserveAndGrace limits the sum of the reserve and the grace period of forced deletes: a warning comes two minutes
-// before the deadline and takes seconds to arrive.
-const maxReserveAndGrace = 115 * time.Second
-
 func (c *Config) readPolicy(env map[string]string) []error {
 	c.Policy = spot.DefaultPolicy(c.Cluster)
-	errs := c.readAll(env)
-	if p := c.Policy; p.Reserve+p.ForceGrace > maxReserveAndGrace {
-		errs = append(errs, fmt.Errorf("%s and %s: set them to at most %s together, not %s: otherwise, the two minutes "+
-			"of a warning leave no time to retry evictions",
-			envReserve, envForceGrace, formatDuration(maxReserveAndGrace), formatDuration(p.Reserve+p.ForceGrace)))
-	}
-	return append(errs, c.readAutoscaler(env)...)
+	return append(c.readAll(env), c.readAutoscaler(env)...)
 }
 
 var drainSettings = []Setting{
-	duration(envReserve, func(p *spot.Policy) *time.Duration { return &p.Reserve }, 0, 30*time.Second,
-		"pods cannot use this time",
-		"time to keep free between the end of the last grace period and the deadline",
-		"After the grace period, the kubelet kills the remaining containers and unmounts volumes, which takes seconds. "+
-			"A longer reserve shortens the grace period of pods that need the full two minutes."),
 	choice(envForce, func(c *Config) *spot.Force { return &c.Policy.Force }, spot.Forces(),
 		"whether to force-delete a pod if its eviction is refused until the last moment",
 		"The instance stops anyway. A pod that is deleted in time gets SIGTERM and its grace period; other pods get only the kubelet's "+
@@ -50,19 +34,6 @@ var drainSettings = []Setting{
 		"with 0s, the API server would remove the pod before the kubelet stops it; a warning gives at most two minutes",
 		"the longest grace period of a forced delete. Pods are force-deleted this long, plus the reserve, before the deadline",
 		"It divides the two minutes into halves: one to retry evictions while replacement pods become ready, one for pods to stop gracefully."),
-	{Name: envParallel, Default: strconv.Itoa(spot.DefaultPolicy("").Parallel),
-		Values:  "a number from 1 to 500 (nodes do not run more pods)",
-		Meaning: "the number of parallel evictions per node",
-		Why: "All pods of a full node (110 by default) are evicted within three round trips, and several nodes can be drained at once: " +
-			"an API server handles 200 writes in parallel by default.",
-		read: func(c *Config, value string) error {
-			n, err := strconv.Atoi(value)
-			if err != nil || n < 1 || n > 500 {
-				return invalidValue(value)
-			}
-			c.Policy.Parallel = n
-			return nil
-		}},
 	choice(envDaemonSets, func(c *Config) *spot.DrainOrder { return &c.Policy.DaemonSets }, []spot.DrainOrder{spot.DrainNever, spot.DrainLast},
 		"whether to evict DaemonSet pods: `never`, or `last` for those that do not tolerate the cordon, after all other pods are gone",
 		"They provide network, storage and logging, which terminating pods still need."),

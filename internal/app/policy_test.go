@@ -23,15 +23,10 @@ func TestPolicySettings(t *testing.T) {
 		env    []string
 		change func(*spot.Policy)
 	}{
-		{[]string{"KOPS_SPOT_RESERVE=0s"}, func(p *spot.Policy) { p.Reserve = 0 }},
-		{[]string{"KOPS_SPOT_RESERVE=30s"}, func(p *spot.Policy) { p.Reserve = 30 * time.Second }},
 		{[]string{"KOPS_SPOT_FORCE=never"}, func(p *spot.Policy) { p.Force = spot.ForceNever }},
 		{[]string{"KOPS_SPOT_FORCE=allow"}, func(*spot.Policy) {}},
 		{[]string{"KOPS_SPOT_FORCE_GRACE=1s"}, func(p *spot.Policy) { p.ForceGrace = time.Second }},
 		{[]string{"KOPS_SPOT_FORCE_GRACE=1m50s"}, func(p *spot.Policy) { p.ForceGrace = 110 * time.Second }},
-		{[]string{"KOPS_SPOT_FORCE_GRACE=85s", "KOPS_SPOT_RESERVE=30s"}, func(p *spot.Policy) { p.ForceGrace, p.Reserve = 85*time.Second, 30*time.Second }},
-		{[]string{"KOPS_SPOT_PARALLEL=1"}, func(p *spot.Policy) { p.Parallel = 1 }},
-		{[]string{"KOPS_SPOT_PARALLEL=500"}, func(p *spot.Policy) { p.Parallel = 500 }},
 		{[]string{"KOPS_SPOT_DAEMONSETS=last"}, func(p *spot.Policy) { p.DaemonSets = spot.DrainLast }},
 		{[]string{"KOPS_SPOT_REBALANCE=cordon"}, func(p *spot.Policy) { p.Rebalance = spot.RespondCordon }},
 		{[]string{"KOPS_SPOT_REBALANCE=drain"}, func(p *spot.Policy) { p.Rebalance = spot.RespondDrain }},
@@ -44,7 +39,7 @@ func TestPolicySettings(t *testing.T) {
 		{castai, func(p *spot.Policy) { p.HasAutoscaler = true }},
 		{[]string{"KOPS_SPOT_REHEARSALS=act"}, func(p *spot.Policy) { p.DrainRehearsals = true }},
 		{[]string{"KOPS_SPOT_REHEARSALS=preview"}, func(*spot.Policy) {}},
-		{[]string{"KOPS_SPOT_RESERVE=", "KOPS_SPOT_HOOKS= ", "KOPS_SPOT_CASTAI_KEY="}, func(*spot.Policy) {}},
+		{[]string{"KOPS_SPOT_FORCE_GRACE=", "KOPS_SPOT_HOOKS= ", "KOPS_SPOT_CASTAI_KEY="}, func(*spot.Policy) {}},
 	} {
 		t.Run(strings.Join(c.env, " "), func(t *testing.T) {
 			want := spot.DefaultPolicy("prod.example.com")
@@ -68,16 +63,10 @@ func TestPolicyMistakes(t *testing.T) {
 		env  []string
 		want string
 	}{
-		{[]string{"KOPS_SPOT_RESERVE=31s"}, `KOPS_SPOT_RESERVE: set it to a duration from 0s to 30s (pods cannot use this time), not "31s"`},
-		{[]string{"KOPS_SPOT_RESERVE=-1s"}, `not "-1s"`},
-		{[]string{"KOPS_SPOT_RESERVE=5"}, `not "5"`},
 		{[]string{"KOPS_SPOT_FORCE=maybe"}, `KOPS_SPOT_FORCE: set it to allow or never, not "maybe"`},
 		{[]string{"KOPS_SPOT_FORCE_GRACE=0s"}, "KOPS_SPOT_FORCE_GRACE: set it to a duration from 1s to 1m50s"},
 		{[]string{"KOPS_SPOT_FORCE_GRACE=111s"}, `not "111s"`},
-		{[]string{"KOPS_SPOT_FORCE_GRACE=110s", "KOPS_SPOT_RESERVE=6s"}, "KOPS_SPOT_RESERVE and KOPS_SPOT_FORCE_GRACE: set them to at most 1m55s together, not 1m56s"},
-		{[]string{"KOPS_SPOT_PARALLEL=0"}, `KOPS_SPOT_PARALLEL: set it to a number from 1 to 500 (nodes do not run more pods), not "0"`},
-		{[]string{"KOPS_SPOT_PARALLEL=501"}, `not "501"`},
-		{[]string{"KOPS_SPOT_PARALLEL=many"}, `not "many"`},
+		{[]string{"KOPS_SPOT_FORCE_GRACE=5"}, `not "5"`},
 		{[]string{"KOPS_SPOT_DAEMONSETS=first"}, `KOPS_SPOT_DAEMONSETS: set it to never or last, not "first"`},
 		{[]string{"KOPS_SPOT_REBALANCE=notify"}, `KOPS_SPOT_REBALANCE: set it to ignore, cordon or drain, not "notify"`},
 		{[]string{"KOPS_SPOT_SCHEDULED_CHANGE=cordon"}, `KOPS_SPOT_SCHEDULED_CHANGE: set it to ignore or drain, not "cordon"`},
@@ -87,7 +76,7 @@ func TestPolicyMistakes(t *testing.T) {
 		{[]string{"KOPS_SPOT_REPLACE=asg,karpenter"}, `KOPS_SPOT_REPLACE: set it to auto, asg, castai, karpenter or none, not "asg,karpenter"`},
 		{[]string{"KOPS_SPOT_REPLACE=castai"}, "KOPS_SPOT_REPLACE: castai requires KOPS_SPOT_CASTAI_CLUSTER and KOPS_SPOT_CASTAI_KEY"},
 		{[]string{"KOPS_SPOT_REHEARSALS=drain"}, `KOPS_SPOT_REHEARSALS: set it to preview or act, not "drain"`},
-		{[]string{"KOPS_SPOT_RESERV=5s"}, "KOPS_SPOT_RESERV: unknown setting; the settings are KOPS_SPOT_CLUSTER, "},
+		{[]string{"KOPS_SPOT_FORC=never"}, "KOPS_SPOT_FORC: unknown setting; the settings are KOPS_SPOT_CLUSTER, "},
 	} {
 		t.Run(strings.Join(c.env, " "), func(t *testing.T) {
 			for who, read := range map[string]func([]string) error{
@@ -104,8 +93,8 @@ func TestPolicyMistakes(t *testing.T) {
 			}
 		})
 	}
-	_, err := PolicyOf([]string{"KOPS_SPOT_RESERVE=1h", "KOPS_SPOT_FORCE=x", "KOPS_SPOT_CASTAI_URL=https://x"})
-	for _, want := range []string{"KOPS_SPOT_RESERVE:", "KOPS_SPOT_FORCE:", "KOPS_SPOT_CASTAI_URL:"} {
+	_, err := PolicyOf([]string{"KOPS_SPOT_FORCE_GRACE=1h", "KOPS_SPOT_FORCE=x", "KOPS_SPOT_CASTAI_URL=https://x"})
+	for _, want := range []string{"KOPS_SPOT_FORCE_GRACE:", "KOPS_SPOT_FORCE:", "KOPS_SPOT_CASTAI_URL:"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in:\n%v", want, err)
 		}

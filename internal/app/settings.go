@@ -43,10 +43,8 @@ const (
 	envCA            = "KOPS_SPOT_CA"
 	envTLSServerName = "KOPS_SPOT_TLS_SERVER_NAME"
 
-	envReserve    = "KOPS_SPOT_RESERVE"
 	envForce      = "KOPS_SPOT_FORCE"
 	envForceGrace = "KOPS_SPOT_FORCE_GRACE"
-	envParallel   = "KOPS_SPOT_PARALLEL"
 	envDaemonSets = "KOPS_SPOT_DAEMONSETS"
 
 	envRebalance       = "KOPS_SPOT_REBALANCE"

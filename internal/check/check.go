@@ -49,7 +49,6 @@ const (
 
 const (
 	reinstall = "kops-spot install" // restores resources of the stack
-	disabled  = "DISABLED"          // the state of a rule
 )
 
 // checker is the state of one check.
@@ -129,11 +128,8 @@ func (c *checker) checkRules(ctx context.Context) error {
 	}
 	c.pass(Rule, "all %d rules exist and match the template", len(c.Template.Events))
 	switch {
-	case slices.Contains(off, "spot-warning"):
-		c.add(change.Warn, State, reinstall+" --set SpotWarningRule=ENABLED",
-			"SpotWarningRule is DISABLED: the function receives no Spot interruption warnings")
 	case len(off) > 0:
-		c.pass(State, "enabled, except those disabled by a parameter: %s", strings.Join(off, ", "))
+		c.pass(State, "enabled, except for events that the settings ignore: %s", strings.Join(off, ", "))
 	default:
 		c.pass(State, "enabled")
 	}
@@ -151,25 +147,23 @@ func (c *checker) checkRules(ctx context.Context) error {
 	return policyErr
 }
 
-// checkRule checks one rule, which is nil if it does not exist. It reports whether the rule is disabled by a parameter.
+// checkRule checks one rule, which is nil if it does not exist. It reports whether the template disables it.
 func (c *checker) checkRule(e install.Event, rule *awsadmin.Rule) (off bool) {
-	name, state := iam.RuleName(c.Values.Cluster, e.Name), c.parameters[e.Switch]
-	if value := c.Template.Defaults[e.Switch]; state == "" && value != nil {
-		state = *value
-	}
+	name, enabled := iam.RuleName(c.Values.Cluster, e.Name), c.Template.Enabled(e, c.parameters)
+	state := map[bool]string{true: "ENABLED", false: "DISABLED"}[enabled]
 	function, region := c.Values.FunctionARN(), c.Values.Region
 	if rule == nil {
-		if state != disabled {
+		if enabled {
 			c.fail(Rule, "create it with "+reinstall, "rule %s does not exist", name)
 		}
 		return false
 	}
 	if !e.Schedule && !awsadmin.SameDocument(rule.Pattern, pattern(e)) {
 		c.fail(Rule, fmt.Sprintf("aws events put-rule --name %s --region %s --state %s --event-pattern '%s'",
-			name, region, cmp.Or(state, "ENABLED"), pattern(e)),
+			name, region, state, pattern(e)),
 			"the pattern of rule %s differs from the template's: %s", name, rule.Pattern)
 	}
-	if !rule.Enabled && state != disabled {
+	if !rule.Enabled && enabled {
 		c.fail(State, "aws events enable-rule --name "+name+" --region "+region, "rule %s is disabled", name)
 	}
 	if !slices.ContainsFunc(rule.Targets, func(t awsadmin.Target) bool { return t.ARN == function }) {
@@ -178,7 +172,7 @@ func (c *checker) checkRule(e install.Event, rule *awsadmin.Rule) (off bool) {
 			name, region, e.TargetID, function, e.Age, c.Values.QueueARN("undelivered")),
 			"rule %s does not target the function", name)
 	}
-	return !rule.Enabled && state == disabled
+	return !rule.Enabled && !enabled
 }
 
 // pattern returns the template's event pattern as JSON.

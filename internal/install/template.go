@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -16,17 +17,19 @@ type Template struct {
 	Defaults map[string]*string // of all parameters; nil for a required one
 	Events   []Event            // ordered by name
 
-	text []byte
+	conditions map[string]yaml.Node
+	text       []byte
 }
 
 // An Event is an EventBridge rule that invokes the function.
 type Event struct {
 	Name     string // the end of the rule's name: "spot-warning"
-	Switch   string // the parameter with its state
 	Pattern  any    // as decoded from JSON; nil for a schedule
 	Schedule bool
 	TargetID string // as the SAM transform sets it
 	Age      int    // of an event, in seconds, when EventBridge stops retrying
+
+	state yaml.Node
 }
 
 // function is an AWS::Serverless::Function. A short form such as !Ref decodes to its argument.
@@ -34,10 +37,10 @@ type function struct {
 	Events map[string]struct {
 		Type       string `yaml:"Type"`
 		Properties struct {
-			RuleName    string `yaml:"RuleName"`
-			Name        string `yaml:"Name"` // of a schedule
-			State       string `yaml:"State"`
-			Pattern     any    `yaml:"Pattern"`
+			RuleName    string    `yaml:"RuleName"`
+			Name        string    `yaml:"Name"` // of a schedule
+			State       yaml.Node `yaml:"State"`
+			Pattern     any       `yaml:"Pattern"`
 			RetryPolicy struct {
 				MaximumEventAgeInSeconds int `yaml:"MaximumEventAgeInSeconds"`
 			} `yaml:"RetryPolicy"`
@@ -51,7 +54,8 @@ func ParseTemplate(text []byte) (*Template, error) {
 		Parameters map[string]struct {
 			Default *string `yaml:"Default"`
 		} `yaml:"Parameters"`
-		Resources map[string]struct {
+		Conditions map[string]yaml.Node `yaml:"Conditions"`
+		Resources  map[string]struct {
 			Type       string    `yaml:"Type"`
 			Properties yaml.Node `yaml:"Properties"`
 		} `yaml:"Resources"`
@@ -59,7 +63,7 @@ func ParseTemplate(text []byte) (*Template, error) {
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}
-	t := &Template{Defaults: map[string]*string{}, text: text}
+	t := &Template{Defaults: map[string]*string{}, conditions: document.Conditions, text: text}
 	for name, p := range document.Parameters {
 		t.Defaults[name] = p.Default
 	}
@@ -74,13 +78,51 @@ func ParseTemplate(text []byte) (*Template, error) {
 		for id, e := range f.Events {
 			p := e.Properties
 			name := cmp.Or(p.RuleName, p.Name)
-			t.Events = append(t.Events, Event{Name: name[strings.LastIndexByte(name, '.')+1:], Switch: p.State,
+			t.Events = append(t.Events, Event{Name: name[strings.LastIndexByte(name, '.')+1:], state: p.State,
 				Pattern: p.Pattern, Schedule: e.Type == "Schedule", TargetID: resource + id + "LambdaTarget",
 				Age: p.RetryPolicy.MaximumEventAgeInSeconds})
 		}
 	}
 	slices.SortFunc(t.Events, func(a, b Event) int { return cmp.Compare(a.Name, b.Name) })
 	return t, nil
+}
+
+// Enabled reports whether the template enables an event's rule, given the stack's parameters.
+func (t *Template) Enabled(e Event, parameters map[string]string) bool {
+	return t.eval(&e.state, parameters) != "DISABLED"
+}
+
+// eval evaluates the intrinsic functions that the states of the rules and their conditions use.
+func (t *Template) eval(n *yaml.Node, parameters map[string]string) string {
+	arg := func(i int) string { return t.eval(n.Content[i], parameters) }
+	condition := func(name string) string {
+		c := t.conditions[name]
+		return t.eval(&c, parameters)
+	}
+	switch n.Tag {
+	case "!Ref":
+		value, ok := parameters[n.Value]
+		if d := t.Defaults[n.Value]; !ok && d != nil {
+			value = *d
+		}
+		return value
+	case "!Condition":
+		return condition(n.Value)
+	case "!If":
+		if condition(n.Content[0].Value) == "true" {
+			return arg(1)
+		}
+		return arg(2)
+	case "!Equals":
+		return strconv.FormatBool(arg(0) == arg(1))
+	case "!Not":
+		return strconv.FormatBool(arg(0) == "false")
+	case "!Or":
+		return strconv.FormatBool(slices.ContainsFunc(n.Content, func(a *yaml.Node) bool {
+			return t.eval(a, parameters) == "true"
+		}))
+	}
+	return n.Value
 }
 
 // codeHere is the line of the template with the local path of the code.

@@ -10,6 +10,9 @@ Parameters:
   Cluster: {Type: String}
   Switch: {Type: String, Default: 'off'}
   Size: {Type: Number, Default: 5}
+Conditions:
+  On: !Not [!Equals [!Ref Switch, 'off']]
+  Any: !Or [!Condition On, !Equals [!Ref Size, 6]]
 Resources:
   Queue: {Type: AWS::SQS::Queue, Properties: {Events: 5}}
   Function:
@@ -17,8 +20,8 @@ Resources:
     Properties:
       CodeUri: .
       Events:
-        B: {Type: EventBridgeRule, Properties: {RuleName: !Sub 'x-${Cluster}.b', State: !Ref Switch, Pattern: {source: [aws.ec2]}}}
-        A: {Type: Schedule, Properties: {Name: !Sub 'x-${Cluster}.a', State: !Ref Switch, Schedule: rate(5 minutes)}}
+        B: {Type: EventBridgeRule, Properties: {RuleName: !Sub 'x-${Cluster}.b', State: !If [Any, ENABLED, DISABLED], Pattern: {source: [aws.ec2]}}}
+        A: {Type: Schedule, Properties: {Name: !Sub 'x-${Cluster}.a', Schedule: rate(5 minutes)}}
 `
 
 func TestParseTemplate(t *testing.T) {
@@ -26,12 +29,20 @@ func TestParseTemplate(t *testing.T) {
 	if err != nil || len(tmpl.Events) != 2 {
 		t.Fatalf("%+v, %v", tmpl, err)
 	}
-	if a := tmpl.Events[0]; a.Name != "a" || a.Switch != "Switch" || !a.Schedule || a.Pattern != nil {
+	if a := tmpl.Events[0]; a.Name != "a" || !tmpl.Enabled(a, nil) || !a.Schedule || a.Pattern != nil {
 		t.Errorf("%+v", a)
 	}
 	if b := tmpl.Events[1]; b.Name != "b" || b.Schedule || b.TargetID != "FunctionBLambdaTarget" ||
 		b.Pattern.(map[string]any)["source"].([]any)[0] != "aws.ec2" {
 		t.Errorf("%+v", b)
+	}
+	for _, c := range []struct {
+		parameters map[string]string
+		want       bool
+	}{{nil, false}, {map[string]string{"Switch": "on"}, true}, {map[string]string{"Size": "6"}, true}, {map[string]string{"Switch": ""}, true}} {
+		if got := tmpl.Enabled(tmpl.Events[1], c.parameters); got != c.want {
+			t.Errorf("with %v: got enabled %v, want %v", c.parameters, got, c.want)
+		}
 	}
 	if d := tmpl.Defaults; len(d) != 3 || d["Cluster"] != nil || *d["Switch"] != "off" || *d["Size"] != "5" {
 		t.Errorf("the defaults are %v", d)

@@ -87,14 +87,14 @@ func replacement(plan spot.PlanResult, noAWS string) string {
 func policy(p spot.Policy, out spot.Outcome) string {
 	daemonSets := map[spot.DrainOrder]string{
 		spot.DrainFirst: "evicted with the others", spot.DrainLast: "evicted last", spot.DrainNever: "skipped"}
-	words := []string{"reserve " + duration(p.Reserve)}
+	var words []string
 	switch {
 	case p.Force == spot.ForceNever:
 		words = append(words, "never force-delete")
 	case slices.ContainsFunc(out.Plan.Pods, func(p spot.PlannedPod) bool { return p.ForceAt != nil }):
 		words = append(words, "force-delete with a grace period of at most "+duration(p.ForceGrace))
 	}
-	words = append(words, "DaemonSet pods "+daemonSets[p.DaemonSets], fmt.Sprintf("%d parallel evictions", p.Parallel))
+	words = append(words, "DaemonSet pods "+daemonSets[p.DaemonSets])
 	switch out.Event.Kind {
 	case spot.Rebalance:
 		words = append(words, "rebalance recommendations: "+string(p.Rebalance))

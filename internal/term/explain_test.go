@@ -30,7 +30,7 @@ const essentials = `
   event        spot-terminate: EC2 terminates the Spot instance
   deadline     120 s after the event
   replacement  detach the instance from nodes.prod.example.com
-  policy       reserve 5 s, force-delete with a grace period of at most 60 s, DaemonSet pods skipped, 50 parallel evictions
+  policy       force-delete with a grace period of at most 60 s, DaemonSet pods skipped
 `
 
 func TestExplain(t *testing.T) {
@@ -116,11 +116,11 @@ func TestExplainEssentials(t *testing.T) {
 			e.Applied = spot.Restored{Event: "7a", Deadline: time.Date(2026, 1, 31, 12, 2, 0, 0, time.UTC), Removed: []string{"unschedulable"}}
 		}, "  cordoned     for event 7a, deadline 2026-01-31T12:02:00Z\n"},
 		"another policy": {func(e *Explanation) {
-			e.Policy.Force, e.Policy.DaemonSets, e.Policy.Reserve, e.PolicyOf = spot.ForceNever, spot.DrainLast, 2500*time.Millisecond, "(yours)"
-		}, "  policy       reserve 2.5 s, never force-delete, DaemonSet pods evicted last, 50 parallel evictions (yours)\n"},
-		"another replacer":               {func(e *Explanation) { e.Policy.Replace = spot.ReplacerGroup }, "50 parallel evictions, replacement by asg\n"},
-		"the policy for recommendations": {func(e *Explanation) { e.Outcome.Event.Kind = spot.Rebalance }, "50 parallel evictions, rebalance recommendations: ignore\n"},
-		"the policy for changes":         {func(e *Explanation) { e.Outcome.Event.Kind = spot.ScheduledChange }, "50 parallel evictions, scheduled changes: ignore\n"},
+			e.Policy.Force, e.Policy.DaemonSets, e.PolicyOf = spot.ForceNever, spot.DrainLast, "(yours)"
+		}, "  policy       never force-delete, DaemonSet pods evicted last (yours)\n"},
+		"another replacer":               {func(e *Explanation) { e.Policy.Replace = spot.ReplacerGroup }, "DaemonSet pods skipped, replacement by asg\n"},
+		"the policy for recommendations": {func(e *Explanation) { e.Outcome.Event.Kind = spot.Rebalance }, "DaemonSet pods skipped, rebalance recommendations: ignore\n"},
+		"the policy for changes":         {func(e *Explanation) { e.Outcome.Event.Kind = spot.ScheduledChange }, "DaemonSet pods skipped, scheduled changes: ignore\n"},
 	} {
 		if got := explained(t, explanation(c.change)); !strings.Contains(got, c.want) {
 			t.Errorf("%s: missing\n%s\nin\n%s", name, c.want, got)

@@ -72,8 +72,8 @@ func installAndUninstall(t *testing.T) {
 		says    []string
 		written string
 	}{
-		{[]string{"--set", "Reserve=31s"}, []string{"Parameter Reserve failed to satisfy constraint: must be between 0s and 30s", set}, asked},
-		{[]string{"--set", "Rebalance=drain"}, []string{"RebalanceRule: set it to ENABLED", set}, asked},
+		{[]string{"--set", "ForceGrace=2m"}, []string{"Parameter ForceGrace failed to satisfy constraint: must be between 1s and 1m50s", set}, asked},
+		{[]string{"--set", "CASTAIURL=https://api.eu.cast.ai"}, []string{"CASTAIKey: set it to the location of the key", set}, asked},
 		{[]string{"--set", "Mood=act"}, []string{"--set Mood: unknown parameter"}, ""},
 		{[]string{"--set", "Mode"}, []string{"--set Mode: use NAME=VALUE"}, ""},
 		{[]string{"--set", "Architecture=arm64"}, []string{"arm64"}, ""},

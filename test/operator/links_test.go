@@ -87,7 +87,7 @@ func links(t *testing.T, w *world) {
 			t.Fatalf("no permission to remove: %s", *text)
 			return nil
 		}},
-		{"an invalid setting", "function", "KOPS_SPOT_RESERVE: set it to", "aws logs tail", environment("KOPS_SPOT_RESERVE", "ever")},
+		{"an invalid setting", "function", "KOPS_SPOT_FORCE_GRACE: set it to", "aws logs tail", environment("KOPS_SPOT_FORCE_GRACE", "ever")},
 		{"another cluster's function", "function", `it is configured for cluster "staging.example.com"`, "kops-spot install", environment("KOPS_SPOT_CLUSTER", otherCluster)},
 		{"no role", "role", "role CastLambdaRoleForSpot does not exist", "kops-spot onboard", w.takeRole},
 		{"a role for another service", "role", "Lambda cannot assume the role", "lambda.amazonaws.com", func() func() {
@@ -195,7 +195,7 @@ func (w *world) expire() func() {
 		must(client.UpdateSecret(w.Context(), &secretsmanager.UpdateSecretInput{SecretId: id, SecretString: text}))
 	}
 	put(aws.String(`{"token": "eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjE3NjcyMjU2MDB9.c2ln"}`))
-	back := w.environment("KOPS_SPOT_PARALLEL", "49") // starts a new process, which reads the token again
+	back := w.environment("KOPS_SPOT_FORCE_GRACE", "59s") // starts a new process, which reads the token again
 	return func() { put(was); back() }
 }
 

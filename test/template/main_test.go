@@ -29,10 +29,8 @@ const cluster = "prod.example.com"
 const (
 	byDefault     = "by default"
 	everything    = "everything switched on"
-	nothing       = "everything switched off, with a role that is there"
+	nothing       = "an existing role"
 	inVPC         = "in a VPC"
-	ruleIsOn      = "ENABLED"
-	ruleIsOff     = "DISABLED"
 	secretARN     = "arn:aws:secretsmanager:" + Region + ":" + Account + ":secret:cast-kops/" + cluster + "/"
 	parameterARN  = "arn:aws:ssm:" + Region + ":" + Account + ":parameter/cast-kops/"
 	keyARN        = "arn:aws:kms:" + Region + ":" + Account + ":key/0f0e0d0c-1111-2222-3333-444455556666"
@@ -43,7 +41,7 @@ const (
 
 var sets = map[string]Parameters{
 	byDefault: needed(),
-	everything: with(switches(ruleIsOn),
+	everything: with(
 		Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-2",
 			"Login":         "secretsmanager:" + secretARN + "token-a1B2c3",
 			"SecretArns":    secretARN + "token-a1B2c3," + secretARN + "castai-d4E5f6",
@@ -56,11 +54,9 @@ var sets = map[string]Parameters{
 			"CASTAIURL":        "https://api.eu.cast.ai",
 			"SubnetIds":        "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2",
 			"SecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1", "ReservedConcurrency": "5",
-			"SelfCheckMinutes": "5",
-			"NotifyEmail":      "people@example.com", "AlarmTopicArn": pager}),
-	nothing: with(switches(ruleIsOff), Parameters{"FunctionRoleArn": existingRole, "Architecture": "x86_64",
-		"Mode": "observe", "Alarms": ruleIsOff, "Dashboard": ruleIsOff,
-		"Timeout": "300", "MemorySize": "512", "RetryAttempts": "0", "EventAge": "120", "LogRetentionDays": "7"}),
+			"NotifyEmail": "people@example.com", "AlarmTopicArn": pager}),
+	nothing: with(Parameters{"FunctionRoleArn": existingRole, "Architecture": "x86_64", "Mode": "observe",
+		"LogRetentionDays": "7"}),
 	inVPC: with(Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-4", "SubnetIds": "subnet-01234567",
 		"SecurityGroupIds": "sg-01234567",
 		"AlarmTopicArn":    pager}, nil),
@@ -76,17 +72,6 @@ func with(more ...Parameters) Parameters {
 	p := needed()
 	for _, m := range more {
 		maps.Copy(p, m)
-	}
-	return p
-}
-
-var ruleParameters = []string{"SpotWarningRule", "RebalanceRule", "LifecycleRule", "HealthRule", "StateChangeRule",
-	"LaunchFailedRule", "RehearsalRule", "SelfCheckRule"}
-
-func switches(state string) Parameters {
-	p := Parameters{}
-	for _, name := range ruleParameters {
-		p[name] = state
 	}
 	return p
 }

@@ -17,21 +17,13 @@ func TestDependentParameters(t *testing.T) {
 		given Parameters
 		names string // the parameter at the start of the message; empty if accepted
 	}{
-		"IAM authentication without a server":       {Parameters{"Server": ""}, "Server"},
-		"a kubeconfig without a server":             {Parameters{"Server": "", "Login": "kubeconfig:/opt/kubeconfig"}, ""},
-		"drained recommendations without the rule":  {Parameters{"Rebalance": "drain"}, "RebalanceRule"},
-		"cordoned recommendations without the rule": {Parameters{"Rebalance": "cordon"}, "RebalanceRule"},
-		"recommendations with the rule":             {Parameters{"Rebalance": "drain", "RebalanceRule": ruleIsOn}, ""},
-		"the rule alone, for CAST AI":               {Parameters{"RebalanceRule": ruleIsOn}, ""},
-		"scheduled changes without the rule":        {Parameters{"ScheduledChange": "drain"}, "HealthRule"},
-		"scheduled changes with the rule":           {Parameters{"ScheduledChange": "drain", "HealthRule": ruleIsOn}, ""},
-		"hooks without the rule":                    {Parameters{"Hooks": "drain"}, "LifecycleRule"},
-		"hooks with the rule":                       {Parameters{"Hooks": "drain", "LifecycleRule": ruleIsOn}, ""},
-		"CAST AI's key without its cluster":         {Parameters{"CASTAIKey": "ssm:/k"}, "CASTAICluster"},
-		"CAST AI's cluster without the key":         {Parameters{"CASTAICluster": castaiCluster}, "CASTAIKey"},
-		"CAST AI's URL alone":                       {Parameters{"CASTAIURL": "https://api.eu.cast.ai"}, "CASTAIKey"},
-		"subnets without security groups":           {Parameters{"SubnetIds": "subnet-01234567"}, "SecurityGroupIds"},
-		"security groups without subnets":           {Parameters{"SecurityGroupIds": "sg-01234567"}, "SubnetIds"},
+		"IAM authentication without a server": {Parameters{"Server": ""}, "Server"},
+		"a kubeconfig without a server":       {Parameters{"Server": "", "Login": "kubeconfig:/opt/kubeconfig"}, ""},
+		"CAST AI's key without its cluster":   {Parameters{"CASTAIKey": "ssm:/k"}, "CASTAICluster"},
+		"CAST AI's cluster without the key":   {Parameters{"CASTAICluster": castaiCluster}, "CASTAIKey"},
+		"CAST AI's URL alone":                 {Parameters{"CASTAIURL": "https://api.eu.cast.ai"}, "CASTAIKey"},
+		"subnets without security groups":     {Parameters{"SubnetIds": "subnet-01234567"}, "SecurityGroupIds"},
+		"security groups without subnets":     {Parameters{"SecurityGroupIds": "sg-01234567"}, "SubnetIds"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			why := shared.Templates[byDefault].Refuses(with(c.given))
@@ -73,19 +65,10 @@ func TestMalformedParameters(t *testing.T) {
 		"SecurityGroupIds": {beside: vpc, good: []string{"sg-01234567", "sg-01234567,sg-0123456789abcdef0"},
 			bad: []string{"sg-1", "sg-01234567,", "subnet-01234567", "sg-01234567,sg-01234568,sg-01234569"}},
 		"Architecture":        {good: []string{"arm64", "x86_64"}, bad: []string{"amd64", ""}},
-		"Timeout":             {good: []string{"150", "900"}, bad: []string{"149", "901", "", "15m"}},
-		"MemorySize":          {good: []string{"128", "256", "1024"}, bad: []string{"64", "10240"}},
-		"RetryAttempts":       {good: []string{"0", "1", "2"}, bad: []string{"-1", "3"}},
-		"EventAge":            {good: []string{"60", "21600"}, bad: []string{"59", "21601"}},
 		"ReservedConcurrency": {good: []string{"0", "1", "1000"}, bad: []string{"-1", "all"}},
 		"LogRetentionDays":    {good: []string{"1", "30", "365"}, bad: []string{"0", "31"}},
-		"SelfCheckMinutes":    {good: []string{"5", "15", "60"}, bad: []string{"1", "0", "rate(15 minutes)"}},
 		"NotifyEmail":         {good: []string{"", "people@example.com"}, bad: []string{"people", "a@b@c", "a b@c.d", "@c.d"}},
 		"AlarmTopicArn":       {good: []string{"", pager}, bad: []string{"pager", pager + ".fifo,", existingRole}},
-		"Alarms":              {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"true", ""}},
-		"DrainedLateSeconds":  {good: []string{"30", "115", "120"}, bad: []string{"29", "121"}},
-		"Dashboard":           {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"yes"}},
-		"SpotWarningRule":     {good: []string{ruleIsOn, ruleIsOff}, bad: []string{"enabled", "true", ""}},
 	} {
 		t.Run(parameter, func(t *testing.T) {
 			for _, value := range c.good {
@@ -171,10 +154,11 @@ func TestParameterSetsAreAccepted(t *testing.T) {
 	}
 }
 
-// TestTemplateFitsIntoARequest: without a bucket, CloudFormation accepts 51,200 bytes.
-func TestTemplateFitsIntoARequest(t *testing.T) {
+// TestTemplateIsSmall: people answer a question for each parameter of `sam deploy --guided`, and CloudFormation accepts
+// 51,200 bytes without a bucket.
+func TestTemplateIsSmall(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(Root(), "template.yaml"))
-	if err != nil || len(b) > 51200 {
-		t.Errorf("it has %d bytes: %v", len(b), err)
+	if n := len(shared.Templates[byDefault].Parameters); err != nil || len(b) > 40_000 || n > 30 {
+		t.Errorf("it has %d bytes and %d parameters, want at most 40,000 and 30: %v", len(b), n, err)
 	}
 }

@@ -116,7 +116,7 @@ func TestEnvironmentFits(t *testing.T) {
 // TestParametersAreAsStrictAsTheFunction: values that the function rejects cannot be deployed.
 func TestParametersAreAsStrictAsTheFunction(t *testing.T) {
 	tmpl := shared.Templates[byDefault]
-	base := with(switches(ruleIsOn))
+	base := needed()
 	place := []string{"secretsmanager:cast/x", "ssm:/cast/x", "file:/opt/x"}
 	for parameter, c := range map[string]struct {
 		beside    Parameters
@@ -132,11 +132,9 @@ func TestParametersAreAsStrictAsTheFunction(t *testing.T) {
 		"CA": {good: append([]string{"", asKOps(t)}, place...),
 			bad: []string{"ssm:", "file:", "secretsmanager:", "https://ca.example.com", "no base64"}},
 		"TLSServerName": {good: []string{"", "api.internal.prod.example.com"}},
-		"Reserve":       {good: []string{"0s", "5s", "19s", "30s"}, bad: []string{"31s", "-1s", "5", "1m", "40s"}},
 		"Force":         {good: []string{"allow", "never"}, bad: []string{"Allow", "always"}},
 		"ForceGrace": {good: []string{"1s", "60s", "99s", "109s", "110s", "1m", "1m0s", "1m49s", "1m50s"},
 			bad: []string{"0s", "111s", "120s", "1m51s", "2m", "60", "1h"}},
-		"Parallel":        {good: []string{"1", "50", "500"}, bad: []string{"0", "501", "many", "-1"}},
 		"DaemonSets":      {good: []string{"never", "last"}, bad: []string{"first", "always"}},
 		"Rebalance":       {good: []string{"ignore", "cordon", "drain"}, bad: []string{"yes"}},
 		"ScheduledChange": {good: []string{"ignore", "drain"}, bad: []string{"cordon"}},
@@ -175,17 +173,33 @@ func TestParametersAreAsStrictAsTheFunction(t *testing.T) {
 	}
 }
 
-// TestDefaultRules: rules whose events the default settings ignore are disabled, because they would cost invocations.
-func TestDefaultRules(t *testing.T) {
-	tmpl := shared.Templates[byDefault]
-	for parameter, on := range map[string]bool{"SpotWarningRule": true, "StateChangeRule": true, "RehearsalRule": true,
-		"SelfCheckRule": true, "LaunchFailedRule": true,
-		"RebalanceRule": false, "LifecycleRule": false, "HealthRule": false} {
-		if !slices.Contains(ruleParameters, parameter) {
-			t.Errorf("%s belongs to no rule", parameter)
+// TestRulesFollowTheSettings: rules whose events the settings ignore are disabled, because they would cost invocations.
+func TestRulesFollowTheSettings(t *testing.T) {
+	always := []string{"launch-failed", "rehearsal", "self-check", "spot-warning", "state-change"}
+	for name, c := range map[string]struct {
+		given Parameters
+		more  []string
+	}{
+		byDefault:               {nil, nil},
+		"drain recommendations": {Parameters{"Rebalance": "drain"}, []string{"rebalance"}},
+		"cordon":                {Parameters{"Rebalance": "cordon"}, []string{"rebalance"}},
+		"CAST AI":               {Parameters{"CASTAICluster": castaiCluster, "CASTAIKey": "ssm:/k"}, []string{"rebalance"}},
+		"scheduled changes":     {Parameters{"ScheduledChange": "drain"}, []string{"health"}},
+		"hooks":                 {Parameters{"Hooks": "drain"}, []string{"lifecycle"}},
+	} {
+		var enabled []string
+		for _, r := range shared.Templates[byDefault].Resolve(with(c.given)).Resources {
+			if r.Type != "AWS::Events::Rule" {
+				continue
+			}
+			if state := r.Properties["State"]; state != "DISABLED" {
+				rule := r.Properties["Name"].(string)
+				enabled = append(enabled, rule[strings.LastIndexByte(rule, '.')+1:])
+			}
 		}
-		if got := string(*tmpl.Parameters[parameter].Default) == ruleIsOn; got != on {
-			t.Errorf("%s is enabled by default: %v, want %v", parameter, got, on)
+		slices.Sort(enabled)
+		if want := slices.Sorted(slices.Values(append(c.more, always...))); !slices.Equal(enabled, want) {
+			t.Errorf("%s: the enabled rules are %q, want %q", name, enabled, want)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (r report) slots() string {
 	for _, t := range r.Tables[slotsCase] {
 		b.WriteString(t.Markdown())
 	}
-	fmt.Fprintf(&b, "\nMeasured on %s, on %s, load average %s before the run, with %s.\n",
+	fmt.Fprintf(&b, "\nMeasured on %s, on %s, load average %s before the run, with\n%s.\n",
 		r.Began.UTC().Format(time.DateOnly), r.Machine, r.Load, r.Versions)
 	return b.String()
 }

@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # One target keeps two cores busy. Parallel targets would only mix their output.
 .NOTPARALLEL:
-.PHONY: help build bootstrap test unit tools generate simulator controlplane end-to-end slowest lint demo local bench dist cli build-SpotHandlerFunction reproducible clean
+.PHONY: help build bootstrap test unit race tools generate simulator controlplane end-to-end slowest lint demo local bench dist cli build-SpotHandlerFunction reproducible clean
 
 VERSION := $(shell cat VERSION)
 
@@ -50,6 +50,9 @@ GOTESTSUM := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -
 unit: tools ## Run the unit tests
 	@echo "compiling the unit tests (3 minutes the first time)"
 	@$(GOTESTSUM)/unit.json -- -vet=off -timeout 5m ./...
+
+race: ## Run the unit tests with the race detector, which needs a C compiler
+	CGO_ENABLED=1 go test -race -vet=off -timeout 10m ./...
 
 slowest: # Print the ten slowest tests of the last run
 	@printf '\nten slowest tests\n'

@@ -6,9 +6,10 @@ import "embed"
 
 // Document is a policy document.
 type Document struct {
-	Name  string // of the policy; empty for a trust policy
-	file  string
-	limit int // characters without white space
+	Name       string // of the policy, or its beginning; empty for a trust policy
+	file       string
+	limit      int  // characters without white space
+	perCluster bool // a managed policy of one cluster, whose name ends in the cluster's: see PolicyName
 }
 
 // IAM's limits. For inline policies, they hold for the sum of a user's or a role's.
@@ -24,8 +25,12 @@ var (
 	// nothing.
 	ManagedPolicy = Document{Name: "CASTKopsPolicyV2", file: "policy.json", limit: managedLimit}
 
-	// RestrictedPolicy is what a cluster's user may do with the cluster's resources.
+	// RestrictedPolicy is what a cluster's user may do with the cluster's workers, groups and subnets.
 	RestrictedPolicy = Document{Name: "CASTKopsRestrictedaccess", file: "restricted.json", limit: userInlineLimit}
+
+	// ClusterPolicy is what a cluster's user may do with the function and its rules, and the roles that it may pass. As
+	// an inline policy, it would exceed the user's limit with a few node roles.
+	ClusterPolicy = Document{Name: "CASTKopsCluster", file: "cluster.json", limit: managedLimit, perCluster: true}
 
 	// Boundary limits all roles that a cluster's user creates. It is read-only, and the same for all clusters.
 	Boundary = Document{Name: "CASTKopsBoundary", file: "boundary.json", limit: managedLimit}
@@ -49,7 +54,7 @@ var (
 
 // Documents are all documents.
 var Documents = []Document{
-	ManagedPolicy, RestrictedPolicy, Boundary, Trust, HandlerPolicy, RuntimePolicy, NetworkPolicy, InstallerPolicy,
+	ManagedPolicy, RestrictedPolicy, ClusterPolicy, Boundary, Trust, HandlerPolicy, RuntimePolicy, NetworkPolicy, InstallerPolicy,
 }
 
 // AWS managed policies that CAST AI's guide attaches.

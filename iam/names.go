@@ -7,13 +7,14 @@ import (
 )
 
 // The tags of onboarding's resources. A user's tags decide what its managed policy allows: whoever can change them can
-// choose the cluster, so only an administrator can.
+// choose the cluster, so only an administrator can. The keys that the policy reads have no colon: AWS does not document
+// whether ${aws:PrincipalTag/…} accepts one.
 const (
 	TagManagedBy = "cast:managed-by"
-	TagCluster   = "cast:cluster"
-	TagName      = "cast:name" // Name(cluster)
-	TagRegion    = "cast:region"
-	TagVPC       = "cast:vpc"
+	TagCluster   = "cast-cluster"
+	TagName      = "cast-name" // Name(cluster)
+	TagRegion    = "cast-region"
+	TagVPC       = "cast-vpc"
 	TagStack     = "cast:stack" // on resources of template.yaml, which onboarding must not touch
 
 	ManagedBy = "kops-spot" // the original's resources have cast.ai
@@ -103,8 +104,16 @@ func Tags(cluster string) map[string]string {
 	return map[string]string{TagManagedBy: ManagedBy, TagCluster: cluster}
 }
 
+// PolicyName returns the name of a policy.
+func (v Values) PolicyName(d Document) string {
+	if d.perCluster {
+		return d.Name + "-" + Name(v.Cluster)
+	}
+	return d.Name
+}
+
 // PolicyARN returns the ARN of a customer managed policy.
-func (v Values) PolicyARN(d Document) string { return v.arn("iam", "", "policy/"+d.Name) }
+func (v Values) PolicyARN(d Document) string { return v.arn("iam", "", "policy/"+v.PolicyName(d)) }
 
 // AWSPolicyARN returns the ARN of an AWS managed policy.
 func (v Values) AWSPolicyARN(name string) string {

@@ -34,6 +34,7 @@ func TestNamesAreValidAndUnique(t *testing.T) {
 		"function": regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`),
 		"rule":     regexp.MustCompile(`^[.\-_A-Za-z0-9]{1,64}$`),
 		"role":     regexp.MustCompile(`^[\w+=,.@-]{1,64}$`),
+		"policy":   regexp.MustCompile(`^[\w+=,.@-]{1,128}$`),
 		"path":     regexp.MustCompile(`^/[!-~]{1,510}/$`),
 	}
 	clusters := []string{"a.b", "prod.example.com", "prod-example.com", "prod.example-com", "xprod.example.com", "a.prod.example.com",
@@ -43,7 +44,7 @@ func TestNamesAreValidAndUnique(t *testing.T) {
 	for _, cluster := range clusters {
 		for kind, name := range map[string]string{
 			"user": UserName(cluster), "function": FunctionName(cluster), "rule": RuleName(cluster, "thirteen-long"),
-			"role": FunctionRoleName(cluster), "path": RolePath(cluster),
+			"role": FunctionRoleName(cluster), "path": RolePath(cluster), "policy": Values{Cluster: cluster}.PolicyName(ClusterPolicy),
 		} {
 			if !forms[kind].MatchString(name) {
 				t.Errorf("%s of %s: %q is invalid", kind, cluster, name)
@@ -61,8 +62,8 @@ func TestNamesAreValidAndUnique(t *testing.T) {
 
 func TestUserTags(t *testing.T) {
 	got, err := UserTags(testValues())
-	want := map[string]string{"cast:managed-by": "kops-spot", "cast:cluster": "prod.example.com", "cast:name": "prod-example-com-7405b0253a21",
-		"cast:region": "eu-west-1", "cast:vpc": "vpc-0123456789abcdef0"}
+	want := map[string]string{"cast:managed-by": "kops-spot", "cast-cluster": "prod.example.com", "cast-name": "prod-example-com-7405b0253a21",
+		"cast-region": "eu-west-1", "cast-vpc": "vpc-0123456789abcdef0"}
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -84,6 +85,7 @@ func TestARNs(t *testing.T) {
 	v.Partition, v.Region = "aws-cn", "cn-north-1"
 	for got, want := range map[string]string{
 		v.PolicyARN(ManagedPolicy):                   "arn:aws-cn:iam::123456789012:policy/CASTKopsPolicyV2",
+		v.PolicyARN(ClusterPolicy):                   "arn:aws-cn:iam::123456789012:policy/CASTKopsCluster-prod-example-com-7405b0253a21",
 		v.AWSPolicyARN("service-role/AWSLambdaRole"): "arn:aws-cn:iam::aws:policy/service-role/AWSLambdaRole",
 		v.UserARN():         "arn:aws-cn:iam::123456789012:user/cast-kops-prod.example.com",
 		v.FunctionRoleARN(): "arn:aws-cn:iam::123456789012:role/CastLambdaRoleForSpot",

@@ -68,7 +68,8 @@ func finish(d Document, version string, statements [][]byte) ([]byte, error) {
 		return nil, fmt.Errorf("unexpected angle bracket at %q", out.Bytes()[i:min(i+20, out.Len())])
 	}
 	if n := Size(out.Bytes()); n > d.limit {
-		return nil, fmt.Errorf("it has %d characters, and IAM allows %d", n, d.limit)
+		return nil, fmt.Errorf("it has %d characters, and IAM allows %d: use fewer or shorter names of roles, secrets or "+
+			"subnets", n, d.limit)
 	}
 	return out.Bytes(), nil
 }

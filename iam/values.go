@@ -47,9 +47,15 @@ func (v Values) placeholders() map[string]placeholder {
 		values: one(v.FunctionRole)}
 	nodeRole := placeholder{what: "nodes' role", want: "the name of a role, with its path such as kops/nodes",
 		pattern: `([A-Za-z0-9_+=,.@-]+/)*` + roleName, values: v.NodeRoles, optional: true}
+	subnet, group := ec2ID("subnet", "subnet", v.Subnets), ec2ID("security group", "sg", v.SecurityGroups)
+	functionSubnet, functionGroup := subnet, group
+	functionSubnet.optional, functionGroup.optional = true, true
+	policy := cluster
+	policy.name = func(string) string { return v.PolicyName(ClusterPolicy) }
 	return map[string]placeholder{
 		"cluster": cluster, "function": function, "user": user, "function-role": role, "node-role": nodeRole,
 		"role-path": rolePath,
+		"cluster-policy": policy,
 
 		"partition": {what: "partition", want: "a partition, such as aws", pattern: `aws(-[a-z]+)*`,
 			values: one(v.Partition)},
@@ -64,8 +70,9 @@ func (v Values) placeholders() map[string]placeholder {
 		"queue":     v.arns("queue", v.Queues, "sqs", ""),
 		"topic":     v.arns("topic", v.Topics, "sns", ""),
 
-		"subnet":         ec2ID("subnet", "subnet", v.Subnets),
-		"security-group": ec2ID("security group", "sg", v.SecurityGroups),
+		// required for the role of a function in a VPC, and optional for the user
+		"subnet": subnet, "security-group": group,
+		"function-subnet": functionSubnet, "function-security-group": functionGroup,
 
 		"state-store": {what: "state store", want: "a bucket, or bucket/prefix", optional: true, values: one(v.StateStore),
 			pattern: `[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.-]+)*`},

@@ -75,7 +75,7 @@ func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []s
 	default:
 		steps = append(steps, deleteRole(s.Role, functions)...)
 	}
-	return slices.Concat(steps, removeSecrets(w, s), removeShared(s))
+	return slices.Concat(steps, removeClusterPolicy(s, cluster), removeSecrets(w, s), removeShared(s))
 }
 
 // rolesMadeByUser are the rows of roles that the cluster's user has created, with the commands that delete them.
@@ -151,6 +151,18 @@ func removeSecrets(w Spec, s State) (steps []step) {
 				awsadmin.DeleteSecret(secret.Name)))
 		}
 	}
+	return steps
+}
+
+// removeClusterPolicy deletes the cluster's own policy, unless somebody else has attached it too.
+func removeClusterPolicy(s State, cluster string) []step {
+	if s.ClusterPolicy == nil {
+		return nil
+	}
+	others := slices.DeleteFunc(slices.Clone(s.ClusterPolicy.Users), func(user string) bool {
+		return s.User != nil && user == s.User.Name && isOurs(s.User.Tags, cluster)
+	})
+	steps, _ := removePolicy(s.ClusterPolicy, others, "nothing uses it")
 	return steps
 }
 

@@ -44,21 +44,41 @@ func decide(w Spec, s State, files Files, inCluster []step, token *tokenSync) ([
 	if err != nil {
 		return nil, err
 	}
+	ours := map[string]string{iam.TagManagedBy: iam.ManagedBy} // the tags of policies that all clusters share
 	return slices.Concat(
-		managedPolicy(s, s.Boundary, iam.Boundary, files,
+		managedPolicy(w, s, s.Boundary, iam.Boundary, files, ours,
 			"limits the roles that clusters' users create; one for the account",
 			"Limits the roles that CAST AI creates for nodes of kOps clusters"),
-		managedPolicy(s, s.Managed, iam.ManagedPolicy, files,
+		managedPolicy(w, s, s.Managed, iam.ManagedPolicy, files, ours,
 			"what clusters' users may create, by their tags; one for the account",
 			"What CAST AI may create for a kOps cluster, by the tags of its user"),
+		managedPolicy(w, s, s.ClusterPolicy, iam.ClusterPolicy, files, iam.Tags(w.Environment.Cluster),
+			"the cluster's function, and the roles that its user may pass"+newNodeRoles(w, s),
+			"The function of "+w.Environment.Cluster+", and the roles that its user may pass"),
 		user(w, s, tags), role(w, s, files), inCluster, token.steps(w, s), roleRights(w, s, files, token),
 		userRights(w, s, files), keys), nil
 }
 
-func managedPolicy(s State, now *awsadmin.Policy, d iam.Document, files Files, why, description string) (steps []step) {
-	text, tags := files.text(d), map[string]string{iam.TagManagedBy: iam.ManagedBy}
+// newNodeRoles says which roles the user may newly pass.
+func newNodeRoles(w Spec, s State) (why string) {
+	old := ""
+	if s.ClusterPolicy != nil {
+		old = s.ClusterPolicy.Document
+	}
+	for _, role := range w.Environment.NodeRoles {
+		if !strings.Contains(old, `"`+w.Environment.RoleARN(role)+`"`) {
+			why += "; new: the user may launch instances with the role " + role + " (iam:PassRole)"
+		}
+	}
+	return why
+}
+
+func managedPolicy(w Spec, s State, now *awsadmin.Policy, d iam.Document, files Files, tags map[string]string,
+	why, description string) (steps []step) {
+	text := files.text(d)
 	if now == nil {
-		return []step{newStep(change.Create, kindPolicy, d.Name, why, awsadmin.CreatePolicy(d.Name, description, text, tags))}
+		name := w.Environment.PolicyName(d)
+		return []step{newStep(change.Create, kindPolicy, name, why, awsadmin.CreatePolicy(name, description, text, tags))}
 	}
 	one := updateDocument(kindPolicy, now.Name, why, now.Document, text, awsadmin.CreatePolicyVersion(now.ARN, text))
 	if one.Changes() {
@@ -160,18 +180,13 @@ func userRights(w Spec, s State, files Files) []step {
 	if s.Managed != nil {
 		arn = s.Managed.ARN // its name may differ in case
 	}
-	wanted := map[string]string{arn: "what the user may create"}
+	wanted := map[string]string{arn: "what the user may create",
+		w.Environment.PolicyARN(iam.ClusterPolicy): "its function, and the roles that it may pass"}
 	for _, policy := range iam.UserManaged {
 		wanted[w.Environment.AWSPolicyARN(policy)] = "AWS managed: read access"
 	}
-	why := "what the user may do with the cluster's resources"
-	old := has.Inline[findFold(slices.Sorted(maps.Keys(has.Inline)), iam.RestrictedPolicy.Name)]
-	for _, role := range w.Environment.NodeRoles {
-		if !strings.Contains(old, `"`+w.Environment.RoleARN(role)+`"`) {
-			why += "; new: it may launch instances with the role " + role + " (iam:PassRole)"
-		}
-	}
-	steps := append([]step{inline(has.Inline, name, iam.RestrictedPolicy, files, why, awsadmin.PutUserPolicy)},
+	steps := append([]step{inline(has.Inline, name, iam.RestrictedPolicy, files,
+		"what the user may do with the cluster's resources", awsadmin.PutUserPolicy)},
 		attachments(has.Attached, wanted, name, awsadmin.AttachUserPolicy)...)
 	for _, policy := range iam.OriginalUserManaged {
 		if other := w.Environment.AWSPolicyARN(policy); slices.Contains(has.Attached, other) {
@@ -304,8 +319,8 @@ func (w Spec) documents(s State, token *tokenSync) (Files, error) {
 		s.TokenSecret = w.placeholderSecret()
 	}
 	files := Files{}
-	for _, d := range []iam.Document{iam.Boundary, iam.ManagedPolicy, iam.RestrictedPolicy, iam.Trust, iam.HandlerPolicy,
-		iam.RuntimePolicy, iam.NetworkPolicy} {
+	for _, d := range []iam.Document{iam.Boundary, iam.ManagedPolicy, iam.ClusterPolicy, iam.RestrictedPolicy, iam.Trust,
+		iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy} {
 		if d == iam.NetworkPolicy && len(w.Subnets) == 0 {
 			continue
 		}

@@ -83,19 +83,21 @@ func TestOriginalRights(t *testing.T) {
 
 // TestNewlyPassableRoles: the plan says in words which roles the user may newly pass.
 func TestNewlyPassableRoles(t *testing.T) {
-	const teams, spot = "; new: it may launch instances with the role teams/nodes.prod.example.com (iam:PassRole)",
-		"; new: it may launch instances with the role spot.prod.example.com (iam:PassRole)"
+	const teams, spot = "; new: the user may launch instances with the role teams/nodes.prod.example.com (iam:PassRole)",
+		"; new: the user may launch instances with the role spot.prod.example.com (iam:PassRole)"
 	for old, want := range map[string]string{
 		"{}": teams + spot,
 		`{"Resource": "arn:aws:iam::123456789012:role/teams/nodes.prod.example.com"}`:                                                           spot,
 		`{"Resource": ["arn:aws:iam::123456789012:role/nodes.prod.example.com", "arn:aws:iam::123456789012:role/spot.prod.example.com"]}`:       teams,
 		`{"Resource": ["arn:aws:iam::123456789012:role/teams/nodes.prod.example.com", "arn:aws:iam::123456789012:role/spot.prod.example.com"]}`: "",
 	} {
-		s := State{User: originalUser()}
-		s.User.Inline["CastKopsRestrictedAccess"] = old
-		got := rowsOf(userRights(testSpec(), s, Files{}), change.Update)
-		if len(got) != 1 || !strings.HasSuffix(got[0], "what the user may do with the cluster's resources"+want) {
-			t.Errorf("%s: %q; want %q", old, got, want)
+		s := State{User: originalUser(), ClusterPolicy: &awsadmin.Policy{Name: "CASTKopsCluster-x", Document: old}}
+		steps, err := decide(testSpec(), s, Files{}, nil, nil)
+		got := rowsOf(steps, change.Update)
+		if err != nil || !slices.ContainsFunc(got, func(row string) bool {
+			return strings.HasPrefix(row, "IAM policy CASTKopsCluster-x: ") && strings.HasSuffix(row, "that its user may pass"+want)
+		}) {
+			t.Errorf("%s: %q, %v; want %q", old, got, err, want)
 		}
 	}
 }

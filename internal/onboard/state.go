@@ -29,6 +29,7 @@ const (
 type State struct {
 	User              *awsadmin.User
 	Managed, Boundary *awsadmin.Policy
+	ClusterPolicy     *awsadmin.Policy
 	Role              *awsadmin.Role
 	KeySecret         *awsadmin.Secret
 	TokenSecret       *awsadmin.Secret
@@ -90,13 +91,16 @@ func (s *State) policies(ctx context.Context, aws *awsadmin.Account, cluster str
 		return err
 	}
 	read := func(d iam.Document) (*awsadmin.Policy, error) {
-		name := findFold(slices.Collect(maps.Keys(arns)), d.Name)
+		name := findFold(slices.Collect(maps.Keys(arns)), iam.Values{Cluster: cluster}.PolicyName(d))
 		if name == "" {
 			return nil, nil
 		}
 		return aws.Policy(ctx, name, arns[name])
 	}
 	if s.Boundary, err = read(iam.Boundary); err != nil {
+		return err
+	}
+	if s.ClusterPolicy, err = read(iam.ClusterPolicy); err != nil {
 		return err
 	}
 	if s.Managed, err = read(iam.ManagedPolicy); err != nil || s.Managed == nil {

@@ -79,29 +79,18 @@ func TestCreateRoleRequiresTheBoundary(t *testing.T) {
 	prove(t, d.calls)
 }
 
-// TestBoundaryPreventsWrites: not even with AdministratorAccess and any tags.
-func TestBoundaryPreventsWrites(t *testing.T) {
+// TestRoleMadeByTheUser: the boundary leaves it reads, whatever its policies and its tags. TestNothingOfOthers has the
+// writes of all documents.
+func TestRoleMadeByTheUser(t *testing.T) {
 	t.Parallel()
-	role := userOf(clusterA) // for its tags
-	role.name, role.principal = "a role created by the user", aRole.arn(thingOf(clusterA))
-	role.documents, role.boundary = []string{"AdministratorAccess"}, named("prod.example.com", iam.Boundary.Name)
-
-	d := &denials{actor: role}
-	own, other, _, _ := someThings()
-	for _, r := range append(userRows, functionRows...) {
-		of := r.facts
-		if of == nil {
-			of = thing.facts
-		}
-		for _, action := range r.actions {
-			for _, th := range []thing{own, other} {
-				d.add(action+" on "+r.on.name, role.does(action, r.on.arn(th), of(th)))
-			}
-		}
-	}
+	d := &denials{actor: roleMadeBy(clusterA)}
 	d.never(admin, nil, "sts:AssumeRole", "iam:PassRole", "iam:AttachRolePolicy")
-	calls := append(d.calls, call{"describing instances", []request{role.does("ec2:DescribeInstances", "*", nil)}, true})
-	prove(t, calls)
+	var calls []call
+	for action, on := range map[string]string{"ec2:DescribeInstances": "*",
+		"ecr:BatchGetImage": thingOf(clusterB).arn("ecr", "repository/theirs")} { // of everybody: docs/iam.md says it
+		calls = append(calls, call{action, []request{d.actor.does(action, on, nil)}, true})
+	}
+	prove(t, append(d.calls, calls...))
 }
 
 func TestUserCannotChangeIdentities(t *testing.T) {
@@ -123,6 +112,7 @@ func TestUserCannotChangeIdentities(t *testing.T) {
 	}
 	d.never("arn:aws:iam::"+account+":group/admins", nil, "iam:AddUserToGroup", "iam:PutGroupPolicy",
 		"iam:AttachGroupPolicy")
+	d.never("arn:aws:s3:::state/kops/prod.example.com/pki/private/kubernetes-ca/keyset.yaml", nil, "s3:GetObject")
 	d.never(clusterA.FunctionRoleARN(), nil, "sts:AssumeRole")
 	d.never(aNodesRole.arn(thingOf(clusterA)), nil, "sts:AssumeRole")
 	d.never(admin, nil, "sts:AssumeRole")

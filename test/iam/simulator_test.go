@@ -1,10 +1,11 @@
 package iam_test
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 )
 
@@ -47,10 +48,9 @@ type resourceType struct {
 }
 
 type question struct {
-	Documents map[string]json.RawMessage `json:"documents"`
-	Requests  []request                  `json:"requests,omitempty"`
-	Describe  []string                   `json:"describe,omitempty"`
-	Expand    []string                   `json:"expand,omitempty"`
+	Requests []request `json:"requests,omitempty"`
+	Describe []string  `json:"describe,omitempty"`
+	Expand   []string  `json:"expand,omitempty"`
 }
 
 type reply struct {
@@ -59,8 +59,21 @@ type reply struct {
 	Expanded map[string][]string `json:"expanded"`
 }
 
-// ask runs the simulator once.
-func ask(t *testing.T, q question) reply {
+// A simulator is a process that knows all documents. It ends with the tests, when its standard input does.
+type simulator struct {
+	in  *json.Encoder
+	out *json.Decoder
+}
+
+// simulators are those that answer no question now; nil for one that is not started yet.
+var simulators = sync.OnceValue(func() chan *simulator {
+	free := make(chan *simulator, 2)
+	free <- nil
+	free <- nil
+	return free
+})
+
+func startSimulator(t *testing.T) *simulator {
 	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Fatal("node is missing: install Node.js 20 or later, with npm, and run `make simulator`")
@@ -68,21 +81,28 @@ func ask(t *testing.T, q question) reply {
 	if _, err := os.Stat("node_modules/@cloud-copilot/iam-simulate"); err != nil {
 		t.Fatal("the policy simulator is not installed: run `make simulator`")
 	}
-	q.Documents = library(t)
-	in, err := json.Marshal(q)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "node", "simulate.mjs")
-	cmd.Stdin = bytes.NewReader(in)
+	cmd := exec.Command("node", "simulate.mjs")
 	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("running the policy simulator: %v", err)
+	in, errIn := cmd.StdinPipe()
+	out, errOut := cmd.StdoutPipe()
+	s := &simulator{json.NewEncoder(in), json.NewDecoder(out)}
+	if err := errors.Join(errIn, errOut, cmd.Start(), s.in.Encode(library(t))); err != nil {
+		t.Fatalf("starting the policy simulator: %v", err)
+	}
+	return s
+}
+
+// ask asks a simulator.
+func ask(t *testing.T, q question) reply {
+	t.Helper()
+	s := <-simulators()
+	defer func() { simulators() <- s }()
+	if s == nil {
+		s = startSimulator(t)
 	}
 	var r reply
-	if err := json.Unmarshal(out, &r); err != nil {
-		t.Fatal(err)
+	if err := errors.Join(s.in.Encode(q), s.out.Decode(&r)); err != nil {
+		t.Fatalf("asking the policy simulator: %v", err)
 	}
 	if len(r.Answers) != len(q.Requests) {
 		t.Fatalf("%d answers to %d requests", len(r.Answers), len(q.Requests))

@@ -11,6 +11,7 @@ import (
 // or more.
 type thing struct {
 	tag     string // the tag KubernetesCluster, and kubernetes.io/cluster/…; empty if neither
+	role    string // in the tag k8s.io/role/…; empty for none
 	vpc     string
 	name    iam.Values // the cluster in its name
 	region  string
@@ -36,14 +37,16 @@ func (t thing) facts() facts {
 		f["aws:ResourceTag/KubernetesCluster"] = t.tag
 		f["aws:ResourceTag/kubernetes.io/cluster/"+t.tag] = "owned"
 	}
+	if t.role != "" {
+		f["aws:ResourceTag/k8s.io/role/"+t.role] = "1"
+	}
 	return f
 }
 
-// An aspect is a way in which a resource can belong to a cluster.
+// An aspect is a part of an ARN by which a resource can belong to a cluster. keys_test.go has the condition keys.
 type aspect string
 
 const (
-	byTag     aspect = "tag"
 	byVPC     aspect = "VPC"
 	byName    aspect = "name"
 	byRegion  aspect = "region"
@@ -62,11 +65,6 @@ func (t thing) others(by aspect, other iam.Values) map[string]thing {
 		return changed
 	}
 	switch by {
-	case byTag:
-		return map[string]thing{
-			"with another cluster's tag": with(func(c *thing) { c.tag = o.tag }),
-			"without a cluster's tag":    with(func(c *thing) { c.tag = "" }),
-		}
 	case byVPC:
 		return map[string]thing{"in another VPC": with(func(c *thing) { c.vpc = o.vpc })}
 	case byName:
@@ -81,61 +79,69 @@ func (t thing) others(by aspect, other iam.Values) map[string]thing {
 	}
 }
 
-// A kind is a kind of resource: its ARN and its aspects.
+// A kind is a kind of resource: its ARN and the ARN's aspects.
 type kind struct {
 	name string
 	arn  func(thing) string
 	has  []aspect
+	tags bool // say whose it is
 }
 
-func ec2(resource string, has ...aspect) kind {
-	name, _, _ := strings.Cut(resource, "/")
-	return kind{name, func(t thing) string { return t.arn("ec2", resource) }, append(has, byRegion, byAccount)}
+// ec2 returns a kind of EC2's. Its ARN has only IDs: its tags and its VPC say whose it is.
+func ec2(resource string) kind {
+	name, id, _ := strings.Cut(resource, "/")
+	if strings.HasSuffix(id, "new") {
+		name = "new " + name
+	}
+	return kind{name, func(t thing) string { return t.arn("ec2", resource) }, []aspect{byRegion, byAccount}, true}
+}
+
+// shared returns a kind of EC2's whose ARN has no account.
+func shared(name, id string) kind {
+	return kind{name, func(t thing) string { return "arn:aws:ec2:" + t.region + "::" + name + "/" + id }, []aspect{byRegion}, true}
 }
 
 // global returns a kind of IAM's, which has no region.
 func global(name string, resource func(iam.Values) string) kind {
 	return kind{name, func(t thing) string { return "arn:aws:iam::" + t.account + ":" + resource(t.name) },
-		[]aspect{byName, byAccount}}
+		[]aspect{byName, byAccount}, false}
 }
 
 func regional(name, service string, resource func(iam.Values) string) kind {
 	return kind{name, func(t thing) string { return t.arn(service, resource(t.name)) },
-		[]aspect{byName, byRegion, byAccount}}
+		[]aspect{byName, byRegion, byAccount}, false}
 }
 
 // last returns the part of an ARN after the account.
 func last(arn string) string { return strings.SplitN(arn, ":", 6)[5] }
 
 var (
-	anInstance      = ec2("instance/i-0123456789abcdef0", byTag, byVPC)
-	aVolume         = ec2("volume/vol-0123456789abcdef0", byTag)
-	anInterface     = ec2("network-interface/eni-0123456789abcdef0", byTag, byVPC)
-	aSecurityGroup  = ec2("security-group/sg-0123456789abcdef0", byTag, byVPC)
-	aSubnet         = ec2("subnet/subnet-0123456789abcdef0", byTag, byVPC)
-	aKeyPair        = ec2("key-pair/key-0123456789abcdef0", byTag)
-	aLaunchTemplate = ec2("launch-template/lt-0123456789abcdef0", byTag)
+	anInstance      = ec2("instance/i-0123456789abcdef0")
+	aVolume         = ec2("volume/vol-0123456789abcdef0")
+	anInterface     = ec2("network-interface/eni-0123456789abcdef0")
+	aSecurityGroup  = ec2("security-group/sg-0123456789abcdef0")
+	aSubnet         = ec2("subnet/subnet-0123456789abcdef0")
+	aKeyPair        = ec2("key-pair/key-0123456789abcdef0")
+	aLaunchTemplate = ec2("launch-template/lt-0123456789abcdef0")
+	anImage         = shared("image", "ami-0123456789abcdef0")
+	aSnapshot       = shared("snapshot", "snap-0123456789abcdef0")
 
 	// A resource that is being created has the tags of the request and, at most, a VPC.
-	aNewInstance      = ec2("instance/i-new", byTag)
+	aNewInstance      = ec2("instance/i-new")
 	aNewVolume        = ec2("volume/vol-new")
-	aNewInterface     = ec2("network-interface/new", byVPC)
+	aNewInterface     = ec2("network-interface/new")
 	aNewSpotRequest   = ec2("spot-instances-request/sir-new")
-	aNewSecurityGroup = ec2("security-group/sg-new", byTag)
-	aNewKeyPair       = ec2("key-pair/key-new", byTag)
+	aNewSecurityGroup = ec2("security-group/sg-new")
+	aNewKeyPair       = ec2("key-pair/key-new")
 
-	anImage = kind{"image", func(t thing) string {
-		return "arn:aws:ec2:" + t.region + "::image/ami-0123456789abcdef0"
-	}, []aspect{byRegion}}
-	aSnapshot = kind{"snapshot", func(t thing) string {
-		return "arn:aws:ec2:" + t.region + "::snapshot/snap-0123456789abcdef0"
-	}, []aspect{byRegion}}
-	aVPC   = kind{"VPC", func(t thing) string { return t.arn("ec2", "vpc/"+t.vpc) }, []aspect{byVPC, byRegion, byAccount}}
+	everything = kind{"everything", func(thing) string { return "*" }, nil, false}
+
+	aVPC   = kind{"VPC", func(t thing) string { return t.arn("ec2", "vpc/"+t.vpc) }, []aspect{byVPC, byRegion, byAccount}, false}
 	aGroup = kind{"group", func(t thing) string { return groupARN(t, "nodes."+t.name.Cluster) },
-		[]aspect{byTag, byName, byRegion, byAccount}}
+		[]aspect{byName, byRegion, byAccount}, true}
 	aStateFile = kind{"specification", func(t thing) string {
 		return "arn:aws:s3:::state/kops/" + t.name.Cluster + "/config"
-	}, []aspect{byName}}
+	}, []aspect{byName}, false}
 
 	aUser         = global("user", func(v iam.Values) string { return "user/" + iam.UserName(v.Cluster) })
 	aNodesRole    = global("node role", func(v iam.Values) string { return "role/" + v.NodeRoles[0] })
@@ -144,6 +150,8 @@ var (
 		func(v iam.Values) string { return "role" + iam.RolePath(v.Cluster) + "cast-node-general" })
 	aProfile = global("instance profile",
 		func(v iam.Values) string { return "instance-profile" + iam.RolePath(v.Cluster) + "cast-node-general" })
+
+	aClusterPolicy = global("cluster's policy", func(v iam.Values) string { return last(v.PolicyARN(iam.ClusterPolicy)) })
 
 	aFunction = regional("function", "lambda", func(v iam.Values) string { return last(v.FunctionARN()) })
 	aRule     = regional("rule", "events",
@@ -165,8 +173,6 @@ var (
 	theSubnet        = regional("function's subnet", "ec2", func(v iam.Values) string { return "subnet/" + v.Subnets[0] })
 	theSecurityGroup = regional("function's security group", "ec2",
 		func(v iam.Values) string { return "security-group/" + v.SecurityGroups[0] })
-	itsInterface = regional("interface in the function's subnet", "ec2",
-		func(iam.Values) string { return "network-interface/eni-0123456789abcdef0" })
 )
 
 func groupARN(t thing, name string) string {
@@ -176,7 +182,7 @@ func groupARN(t thing, name string) string {
 // sharedPolicy is a policy shared by all clusters of the account.
 func sharedPolicy(d iam.Document) kind {
 	return kind{d.Name, func(t thing) string { return "arn:aws:iam::" + t.account + ":policy/" + d.Name },
-		[]aspect{byAccount}}
+		[]aspect{byAccount}, false}
 }
 
 // with adds facts to a thing.
@@ -194,7 +200,7 @@ func created(by string, more ...string) func(thing) facts {
 		f := facts{"aws:RequestedRegion": t.region, "ec2:CreateAction": by, "ec2:Vpc": t.arn("ec2", "vpc/"+t.vpc)}
 		if t.tag != "" {
 			f["aws:RequestTag/KubernetesCluster"] = t.tag
-			f["aws:TagKeys"] = append([]string{"KubernetesCluster", "Name"}, more...)
+			f["aws:TagKeys"] = append([]string{"KubernetesCluster", "kubernetes.io/cluster/" + t.tag, "Name"}, more...)
 		}
 		return f
 	}

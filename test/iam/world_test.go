@@ -65,6 +65,7 @@ func library(t *testing.T) map[string]json.RawMessage {
 
 var renderAll = sync.OnceValues(func() (map[string]json.RawMessage, error) {
 	documents := maps.Clone(managedByAWS)
+	maps.Copy(documents, managedByKops)
 	documents[keyPolicy] = json.RawMessage(`{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "kms:*", "Resource": "*",
 		"Principal": {"AWS": "arn:aws:iam::` + account + `:root"}}]}`)
 	for _, v := range []iam.Values{clusterA, clusterB} {
@@ -103,7 +104,7 @@ func userOf(v iam.Values) actor {
 	for key, value := range tags {
 		a.facts["aws:PrincipalTag/"+key] = value
 	}
-	a.documents = append(a.ours(iam.ManagedPolicy, iam.RestrictedPolicy), iam.UserManaged...)
+	a.documents = append(a.ours(iam.ManagedPolicy, iam.RestrictedPolicy, iam.ClusterPolicy), iam.UserManaged...)
 	return a
 }
 
@@ -129,6 +130,14 @@ func (a actor) withGuidePermissions() actor {
 	return a
 }
 
+// roleMadeBy is a role that the cluster's user has created. It may have any policy, under the account's boundary.
+func roleMadeBy(v iam.Values) actor {
+	a := userOf(v) // for its tags
+	a.name, a.principal = "a role created by the user of "+v.Cluster, aRole.arn(thingOf(v))
+	a.documents, a.boundary = []string{"AdministratorAccess"}, named(v.Cluster, iam.Boundary.Name)
+	return a
+}
+
 // installerOf is the person who onboards the cluster, with only the installer's policy.
 func installerOf(v iam.Values) actor {
 	a := actor{name: "the installer of " + v.Cluster, principal: v.UserARN() + "-installer", cluster: v, facts: facts{}}
@@ -147,8 +156,14 @@ func (a actor) ours(documents ...iam.Document) []string {
 
 // does is the actor's request for an action on a resource, with its facts.
 func (a actor) does(action, resource string, of facts) request {
-	all := maps.Clone(a.facts)
+	all := facts{}
+	maps.Copy(all, a.facts)
 	maps.Copy(all, of)
+	return a.exactly(action, resource, all)
+}
+
+// exactly is a request with these facts and no others.
+func (a actor) exactly(action, resource string, all facts) request {
 	owner := account // also for resources without an account: an image, a bucket, everything
 	if parts := strings.Split(resource, ":"); len(parts) > 5 && parts[4] != "" {
 		owner = parts[4]

@@ -78,7 +78,7 @@ func onboardAndOffboard(t *testing.T) {
 	if wrote := w.Written(); len(wrote) > 0 {
 		t.Fatalf("--export wrote %q to AWS", wrote)
 	}
-	for name, want := range map[string]string{"CASTKopsPolicyV2.json": "RunWithTheTag", "CASTKopsBoundary.json": "Allow", "trust.json": "lambda.amazonaws.com",
+	for name, want := range map[string]string{"CASTKopsPolicyV2.json": "CreateWithTheTag", "CASTKopsCluster.json": "function:cast-kops-", "CASTKopsBoundary.json": "Allow", "trust.json": "lambda.amazonaws.com",
 		"CASTKopsRestrictedaccess.json": cluster, "CASTKopsHandler.json": "secret:cast-kops/" + cluster + "/token-AbCdEf", "CASTKopsRuntime.json": "logs:",
 		"user-tags.json": `"Value": "` + cluster + `"`, "rbac.yaml": "kind: ClusterRoleBinding",
 		"token.yaml": "kubernetes.io/service-account-token"} {

@@ -134,11 +134,11 @@ func (t *slotTrial) run(ctx context.Context, cp *testenv.ControlPlane, bootstrap
 		return err
 	}
 	defer fake.Close()
-	// Timeout, memory size and retries as in the template.
+	// Timeout, memory size and retries are those of the template.
 	t.service, err = fakelambda.New(fakelambda.Options{Region: region, Concurrency: t.limit,
 		Functions: []fakelambda.Function{{Name: clusterName, Bootstrap: bootstrap, Timeout: 15 * time.Minute,
 			MemorySize: 256, Environment: cp.FunctionEnv(clusterName, token, fake.Env()),
-			Async: fakelambda.AsyncConfig{MaximumRetryAttempts: new(1), OnSuccess: t.keep, OnFailure: t.keep}}}})
+			Async: fakelambda.AsyncConfig{OnSuccess: t.keep, OnFailure: t.keep}}}})
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func (v Values) placeholders() map[string]placeholder {
 	policy.name = func(string) string { return v.PolicyName(ClusterPolicy) }
 	return map[string]placeholder{
 		"cluster": cluster, "function": function, "user": user, "function-role": role, "node-role": nodeRole,
-		"role-path": rolePath,
+		"role-path":      rolePath,
 		"cluster-policy": policy,
 
 		"partition": {what: "partition", want: "a partition, such as aws", pattern: `aws(-[a-z]+)*`,

@@ -68,10 +68,9 @@ var keyRules = slices.Concat([]keyRule{
 	{key: "ec2:CreateAction", rows: tagNewRows, bad: values("CreateVolume", "CreateSnapshot", "runinstances")},
 	{key: "aws:TagKeys", rows: tagNewRows, without: true,
 		bad: func(own, other iam.Values) (all []any) {
-			for _, key := range slices.Concat(caseVariants("KubernetesCluster"), caseVariants("kubernetes.io/cluster/"+own.Cluster),
-				[]string{"kubernetes.io/cluster/" + other.Cluster, "kubernetes.io/cluster/" + own.Cluster + ".org",
-					"k8s.io/role/control-plane", "k8s.io/role/master", "k8s.io/role/apiserver", "k8s.io/role/api-server",
-					"k8s.io/role/bastion", "k8s.io/etcd/main"}) {
+			for _, key := range []string{"kubernetescluster", "kubernetes.io/cluster/" + other.Cluster,
+				"kubernetes.io/cluster/" + own.Cluster + ".org", "k8s.io/role/control-plane", "k8s.io/role/master",
+				"k8s.io/role/apiserver", "k8s.io/role/api-server", "k8s.io/role/bastion", "k8s.io/etcd/main"} {
 				all = append(all, []string{"KubernetesCluster", "Name", key})
 			}
 			return all
@@ -79,6 +78,13 @@ var keyRules = slices.Concat([]keyRule{
 		good: func(own, other iam.Values) []any {
 			return []any{[]string{"KubernetesCluster"}, append([]string{"KubernetesCluster", "Name", "owner", "Kind", "k8s-team",
 				"kubernetes.io/cluster/" + own.Cluster, "cast:managed-by", "7"}, keysOfKops...)}
+		}},
+	{key: "aws:TagKeys", rows: []string{"user ec2:CreateTags new*instance"}, without: true,
+		bad: func(own, other iam.Values) (all []any) {
+			for _, key := range append(caseVariants("KubernetesCluster"), caseVariants("kubernetes.io/cluster/"+own.Cluster)...) {
+				all = append(all, []string{"KubernetesCluster", "Name", key})
+			}
+			return all
 		}},
 	{key: "ec2:NetworkInterfaceID", rows: []string{"user ec2:RunInstances new*interface"}, without: true,
 		bad: values("eni-0123456789abcdef0", "eni-01234567")},

@@ -13,6 +13,8 @@ type launch struct {
 	subnet   thing
 	group    thing // the security group
 	role     string
+	image    thing
+	snapshot *thing // in the request's block devices
 	keyPair  *thing
 	template *thing
 	ready    bool // exists, in the subnet's VPC
@@ -20,7 +22,9 @@ type launch struct {
 
 func launchOf(v iam.Values) launch {
 	own := thingOf(v)
-	return launch{instance: own, subnet: own, group: own, role: aNodesRole.arn(own)}
+	public := own
+	public.tag = ""
+	return launch{instance: own, image: public, subnet: own, group: own, role: aNodesRole.arn(own)}
 }
 
 // by returns the requests that IAM evaluates for the call.
@@ -30,7 +34,7 @@ func (l launch) by(a actor) []request {
 	requests := []request{
 		run(aNewInstance, l.instance, tags(l.instance)),
 		run(aNewVolume, l.instance, tags(l.instance)),
-		run(anImage, l.instance, l.instance.facts()),
+		run(anImage, l.image, l.image.facts()),
 		run(aSubnet, l.subnet, l.subnet.facts()),
 		run(aSecurityGroup, l.group, l.group.facts()),
 		a.does("iam:PassRole", l.role, facts{"iam:PassedToService": "ec2.amazonaws.com"}),
@@ -45,6 +49,9 @@ func (l launch) by(a actor) []request {
 		if l.instance.tag != "" {
 			requests = append(requests, a.does("ec2:CreateTags", k.arn(l.instance), tags(l.instance)))
 		}
+	}
+	if l.snapshot != nil {
+		requests = append(requests, run(aSnapshot, *l.snapshot, l.snapshot.facts()))
 	}
 	if l.keyPair != nil {
 		requests = append(requests, run(aKeyPair, *l.keyPair, l.keyPair.facts()))
@@ -71,11 +78,10 @@ func TestLaunchOnlyIntoTheCluster(t *testing.T) {
 		calls = append(calls, call{name, l.by(user), allowed})
 	}
 	try("into the cluster", true, func(*launch) {})
-	try("with kOps' tags and its own key pair and template", true, func(l *launch) {
-		l.more = []string{"kubernetes.io/cluster/prod.example.com", "k8s.io/role/node", "kops.k8s.io/instancegroup",
-			"cast:managed-by"}
-		l.keyPair, l.template = &own, &own
+	try("from kOps' template, with its tags and its own key pair, image and snapshot", true, func(l *launch) {
+		l.more, l.keyPair, l.template, l.image, l.snapshot = keysOfKops, &own, &own, own, &own
 	})
+	try("with an existing key pair without a tag", true, func(l *launch) { l.keyPair = &untagged })
 	try("with a role created by the user", true, func(l *launch) { l.role = aRole.arn(own) })
 
 	try("with another cluster's tag", false, func(l *launch) { l.instance = other })
@@ -84,6 +90,10 @@ func TestLaunchOnlyIntoTheCluster(t *testing.T) {
 		func(l *launch) { l.more = []string{"kubernetes.io/cluster/staging.example.com"} })
 	try("with the cluster's tag repeated in another case", false,
 		func(l *launch) { l.more = []string{"kubernetescluster"} })
+	try("as an instance of the control plane", false, func(l *launch) { l.more = []string{"k8s.io/role/control-plane"} })
+	try("from another cluster's image", false, func(l *launch) { l.image = other })
+	try("from another cluster's snapshot", false, func(l *launch) { l.snapshot = &other })
+	try("from a snapshot without a tag", false, func(l *launch) { l.snapshot = &untagged })
 	try("in another cluster's subnet", false, func(l *launch) { l.subnet = other })
 	try("in another cluster's subnet of the same VPC", false, func(l *launch) { l.subnet = neighbour })
 	try("in an untagged subnet of the VPC", false, func(l *launch) { l.subnet = untagged })
@@ -100,7 +110,7 @@ func TestLaunchOnlyIntoTheCluster(t *testing.T) {
 	try("with a role created by another cluster's user", false, func(l *launch) { l.role = aRole.arn(other) })
 	try("with the function's role", false, func(l *launch) { l.role = aFunctionRole.arn(own) })
 	for what, th := range own.others(byRegion, clusterB) {
-		try(what, false, func(l *launch) { l.instance, l.subnet, l.group = th, th, th })
+		try(what, false, func(l *launch) { l.instance, l.image, l.subnet, l.group = th, th, th, th })
 	}
 
 	// kOps tags a subnet shared by clusters with one key for each cluster, not with KubernetesCluster.

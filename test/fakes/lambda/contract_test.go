@@ -139,7 +139,7 @@ func testThrottling(t *testing.T, bootstrap string) {
 		return nil
 	}
 	s, err := New(Options{Concurrency: 1, Functions: []Function{{Name: "fn", Bootstrap: bootstrap, Logs: &log,
-		Timeout: 2500 * time.Millisecond,
+		Timeout: 1900 * time.Millisecond,
 		Async:   AsyncConfig{MaximumRetryAttempts: new(0), OnSuccess: keep, OnFailure: keep}}}})
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package iam_test
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -141,11 +142,11 @@ func (r row) differs(t *testing.T, action string, a, b thing) bool {
 	if r.on.arn(a) != r.on.arn(b) {
 		return true
 	}
-	keys := documentedKeys(t, action, r, clusterA, clusterB)
+	keys := slices.Collect(maps.Keys(documentedKeys(t, action, r, clusterA, clusterB)))
 	visible := func(th thing) facts {
 		f := facts{}
 		for key, value := range r.of(th) {
-			if _, ok := keys[key]; ok {
+			if slices.ContainsFunc(keys, func(k string) bool { return strings.EqualFold(k, key) }) {
 				f[key] = value
 			}
 		}

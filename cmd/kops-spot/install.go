@@ -96,7 +96,7 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 		return nil, err
 	}
 	found, err := install.Discover(ctx, install.Site{Cluster: at.cluster, Login: at.config, AWS: at.account,
-		Name: at.env.Cluster, VPC: at.env.VPC, Store: install.Store(at.store)})
+		Name: at.env.Cluster, Account: at.env.Account, VPC: at.env.VPC, Store: install.Store(at.store)})
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +227,7 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	}
 	result, err := c.planAndApply(ctx, d.env, proposal{question: "Apply these changes?",
 		plan:  slices.Concat(d.access.Changes, d.stack.Changes),
-		apply: d.apply, discard: d.discard, check: d.checks(d.Template).Check, always: true})
+		apply: d.apply, discard: d.discard, check: d.check, always: true})
 	if err != nil {
 		return err
 	}
@@ -247,6 +247,13 @@ func (d *deployment) apply(ctx context.Context) error {
 		return errors.Join(err, d.discard(context.WithoutCancel(ctx)))
 	}
 	return d.Apply(ctx, d.stack)
+}
+
+// check checks every link, and that the function runs the code that was uploaded.
+func (d *deployment) check(ctx context.Context) (change.Findings, error) {
+	checks := d.checks(d.Template)
+	checks.Code = d.Spec.Code
+	return checks.Check(ctx)
 }
 
 // checks returns the checks of the cluster. Their test event is about an instance with a node, a Spot instance if any.

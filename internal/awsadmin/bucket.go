@@ -128,9 +128,10 @@ func (a *Account) Objects(ctx context.Context, bucket, owner, prefix string) ([]
 }
 
 // Object reads an object of a bucket in any region; nil if there is none.
-func (a *Account) Object(ctx context.Context, bucket, key string) ([]byte, error) {
+func (a *Account) Object(ctx context.Context, bucket, owner, key string) ([]byte, error) {
 	get := func(options ...func(*s3.Options)) ([]byte, error) {
-		out, err := a.buckets.GetObject(ctx, &s3.GetObjectInput{Bucket: &bucket, Key: &key}, options...)
+		out, err := a.buckets.GetObject(ctx, &s3.GetObjectInput{Bucket: &bucket, ExpectedBucketOwner: &owner, Key: &key},
+			options...)
 		if err != nil {
 			return nil, err
 		}

@@ -20,6 +20,7 @@ type Function struct {
 	State, Reason   string // Active, or why not
 	Update, Problem string // status of the last update: Successful, or what went wrong
 	Architecture    string
+	CodeSHA256      string // in base64
 	Environment     map[string]string
 	Reserved        *int // concurrency
 }
@@ -58,7 +59,7 @@ func (a *Account) Function(ctx context.Context, name string) (*Function, error) 
 	f := &Function{Name: name, ARN: aws.ToString(c.FunctionArn), Role: path.Base(aws.ToString(c.Role)),
 		State: string(c.State), Reason: aws.ToString(c.StateReason),
 		Update: string(c.LastUpdateStatus), Problem: aws.ToString(c.LastUpdateStatusReason),
-		Environment: cmp.Or(c.Environment, &types.EnvironmentResponse{}).Variables}
+		CodeSHA256: aws.ToString(c.CodeSha256), Environment: cmp.Or(c.Environment, &types.EnvironmentResponse{}).Variables}
 	if len(c.Architectures) > 0 {
 		f.Architecture = string(c.Architectures[0])
 	}

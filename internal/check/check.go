@@ -5,6 +5,8 @@ package check
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +28,7 @@ type Checks struct {
 	AWS      *awsadmin.Account
 	Template *install.Template
 	Values   iam.Values
+	Code     []byte // the zip that the function must run; empty for any
 
 	Instances []awsadmin.Instance // the cluster's
 	Node      string              // the ID of an instance with a node, for the test event; empty if there is none
@@ -126,6 +129,7 @@ func (c *checker) checkRules(ctx context.Context) error {
 				c.Values.Region, "rule %s is not allowed to invoke the function", rule.Name)
 		}
 	}
+	c.checkInvokers(policy)
 	c.pass(Rule, "all %d rules exist and match the template", len(c.Template.Events))
 	switch {
 	case len(off) > 0:
@@ -159,17 +163,17 @@ func (c *checker) checkRule(e install.Event, rule *awsadmin.Rule) (off bool) {
 		return false
 	}
 	if !e.Schedule && !awsadmin.SameDocument(rule.Pattern, pattern(e)) {
-		c.fail(Rule, fmt.Sprintf("aws events put-rule --name %s --region %s --state %s --event-pattern '%s'",
-			name, region, state, pattern(e)),
+		c.fail(Rule, change.Command("aws", "events", "put-rule", "--name", name, "--region", region,
+			"--state", state, "--event-pattern", pattern(e)),
 			"the pattern of rule %s differs from the template's: %s", name, rule.Pattern)
 	}
 	if !rule.Enabled && enabled {
 		c.fail(State, "aws events enable-rule --name "+name+" --region "+region, "rule %s is disabled", name)
 	}
 	if !slices.ContainsFunc(rule.Targets, func(t awsadmin.Target) bool { return t.ARN == function }) {
-		c.fail(Target, fmt.Sprintf(`aws events put-targets --rule %s --region %s --targets '[{"Id": "%s", "Arn": "%s", `+
-			`"RetryPolicy": {"MaximumEventAgeInSeconds": %d}, "DeadLetterConfig": {"Arn": "%s"}}]'`,
-			name, region, e.TargetID, function, e.Age, c.Values.QueueARN("undelivered")),
+		c.fail(Target, change.Command("aws", "events", "put-targets", "--rule", name, "--region", region, "--targets",
+			fmt.Sprintf(`[{"Id": "%s", "Arn": "%s", "RetryPolicy": {"MaximumEventAgeInSeconds": %d}, `+
+				`"DeadLetterConfig": {"Arn": "%s"}}]`, e.TargetID, function, e.Age, c.Values.QueueARN("undelivered"))),
 			"rule %s does not target the function", name)
 	}
 	return !rule.Enabled && !enabled
@@ -181,35 +185,64 @@ func pattern(e install.Event) string {
 	return string(text)
 }
 
-// allows reports whether a function's policy lets EventBridge invoke it for a rule.
-func allows(policy, rule string) bool {
+// permission is a statement of a function's policy that allows somebody to invoke it.
+type permission struct {
+	Sid    string
+	who    string
+	rule   string // the ARN of the rule for which EventBridge may; empty for any
+	events bool   // who is EventBridge
+}
+
+// permissions parses a function's policy.
+func permissions(policy string) (all []permission) {
 	var document struct {
 		Statement []struct {
-			Effect    string
-			Action    any
-			Principal any
-			Condition map[string]map[string]string
+			Sid, Effect string
+			Action      any
+			Principal   any
+			Condition   map[string]map[string]string
 		}
 	}
 	if json.Unmarshal([]byte(policy), &document) != nil {
-		return false
+		return nil
 	}
 	for _, s := range document.Statement {
-		principal, _ := s.Principal.(map[string]any)
-		if s.Effect != "Allow" || s.Action != "lambda:InvokeFunction" || principal["Service"] != "events.amazonaws.com" {
+		action, _ := s.Action.(string)
+		if s.Effect != "Allow" || !slices.Contains([]string{"lambda:InvokeFunction", "lambda:*", "*"}, action) {
 			continue
 		}
-		matches := len(s.Condition) == 0
+		who, _ := json.Marshal(s.Principal) // it was parsed
+		p := permission{Sid: s.Sid, who: string(who), events: string(who) == `{"Service":"events.amazonaws.com"}`}
 		for _, values := range s.Condition {
 			for key, value := range values {
-				matches = matches || strings.EqualFold(key, "AWS:SourceArn") && value == rule
+				if strings.EqualFold(key, "AWS:SourceArn") {
+					p.rule = value
+				} else if p.rule == "" {
+					p.rule = "unknown"
+				}
 			}
 		}
-		if matches {
-			return true
+		all = append(all, p)
+	}
+	return all
+}
+
+// allows reports whether a function's policy lets EventBridge invoke it for a rule.
+func allows(policy, rule string) bool {
+	return slices.ContainsFunc(permissions(policy), func(p permission) bool {
+		return p.events && (p.rule == "" || p.rule == rule)
+	})
+}
+
+// checkInvokers warns about everybody but the cluster's rules who may invoke the function: it believes a forged event.
+func (c *checker) checkInvokers(policy string) {
+	for _, p := range permissions(policy) {
+		if !p.events || !strings.Contains(p.rule, ":rule/"+iam.RuleName(c.Values.Cluster, "")) {
+			c.add(change.Warn, Permission, "unless you need it: "+change.Command("aws", "lambda", "remove-permission",
+				"--function-name", c.name, "--statement-id", p.Sid, "--region", c.Values.Region),
+				"the statement %s lets %s invoke the function, with forged events too", p.Sid, p.who)
 		}
 	}
-	return false
 }
 
 // checkFunction checks whether the function exists and can run.
@@ -226,6 +259,9 @@ func (c *checker) checkFunction(ctx context.Context) error {
 	case f.Environment["KOPS_SPOT_CLUSTER"] != c.Values.Cluster:
 		c.fail(Function, "deploy it for this cluster with "+reinstall,
 			"it is configured for cluster %q", f.Environment["KOPS_SPOT_CLUSTER"])
+	case len(c.Code) > 0 && f.CodeSHA256 != codeSHA256(c.Code):
+		c.fail(Function, "find out who can write to the bucket of the code, delete the object there, and deploy it again "+
+			"with "+reinstall, "it does not run the code that was uploaded: somebody has replaced it")
 	case f.Reserved != nil && *f.Reserved == 0:
 		c.fail(Function, "aws lambda delete-function-concurrency --function-name "+c.name+" --region "+c.Values.Region,
 			"its reserved concurrency is 0, so it is never invoked")
@@ -234,6 +270,12 @@ func (c *checker) checkFunction(ctx context.Context) error {
 	}
 	c.skipped(Role, Function)
 	return nil
+}
+
+// codeSHA256 returns the hash of the code as Lambda does.
+func codeSHA256(code []byte) string {
+	sum := sha256.Sum256(code)
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // checkRole checks whether Lambda can assume the function's role. If so, the function can check itself.

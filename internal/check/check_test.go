@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
+	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
@@ -41,6 +42,39 @@ func TestAllows(t *testing.T) {
 	}
 	if allows("", rule) {
 		t.Error("no policy allows the rule")
+	}
+}
+
+// TestInvokers: everybody but EventBridge for the cluster's own rules is reported.
+func TestInvokers(t *testing.T) {
+	const rule = "arn:aws:events:eu-west-1:123456789012:rule/"
+	for statement, want := range map[string]bool{
+		`"Principal": {"Service": "events.amazonaws.com"}, "Condition": {"ArnLike": {"AWS:SourceArn": "` + rule + iam.RuleName("prod.example.com", "health") + `"}}`: false,
+		`"Principal": {"Service": "events.amazonaws.com"}, "Condition": {"ArnLike": {"AWS:SourceArn": "` + rule + `another"}}`:                                       true,
+		`"Principal": {"Service": "events.amazonaws.com"}, "Condition": {"StringEquals": {"AWS:SourceAccount": "123456789012"}}`:                                     true,
+		`"Principal": {"Service": "events.amazonaws.com"}`:       true,
+		`"Principal": {"AWS": "arn:aws:iam::210987654321:root"}`: true,
+		`"Principal": "*"`: true,
+	} {
+		now := &checker{Checks: Checks{Values: iam.Values{Cluster: "prod.example.com", Region: "eu-west-1"}}, name: "f"}
+		now.checkInvokers(`{"Statement": [{"Sid": "mine", "Effect": "Allow", "Action": "lambda:InvokeFunction", ` + statement + `}]}`)
+		if found := len(now.findings) == 1 && now.findings[0].Level == change.Warn && now.findings[0].Name == Permission &&
+			strings.HasSuffix(now.findings[0].Advice, ": aws lambda remove-permission --function-name f --statement-id mine --region eu-west-1"); found != want {
+			t.Errorf("%s: %+v", statement, now.findings)
+		}
+	}
+}
+
+// TestReplacedCode: a function with other code than the uploaded one fails.
+func TestReplacedCode(t *testing.T) {
+	now := &checker{Checks: Checks{Code: []byte("code"), Values: iam.Values{Cluster: "prod.example.com"}}, function: &awsadmin.Function{
+		State: "Active", CodeSHA256: codeSHA256([]byte("other")), Environment: map[string]string{"KOPS_SPOT_CLUSTER": "prod.example.com"}}}
+	if err := now.checkFunction(t.Context()); err != nil || now.findings.First() != Function ||
+		!strings.Contains(now.findings[0].Detail, "it does not run the code that was uploaded") {
+		t.Errorf("%+v, %v", now.findings, err)
+	}
+	if got := codeSHA256([]byte("code")); got != "VpTQii5T/8rgwxA+Wtb2B2q9lg6x+KVldwQLwQKPcCs=" {
+		t.Errorf("got %s", got)
 	}
 }
 

@@ -39,6 +39,7 @@ type cloudFormation struct {
 	refuses   string // why CreateChangeSet fails
 	fails     string // why the change set fails
 	calls     []string
+	unowned   []string // requests to S3 without the account that must own the bucket
 }
 
 func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
@@ -50,6 +51,8 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 	action := form.Get("Action")
 	if action != "" {
 		s.calls = append(s.calls, action)
+	} else if r.Header.Get("X-Amz-Expected-Bucket-Owner") != "123456789012" {
+		s.unowned = append(s.unowned, r.Method+" "+r.URL.String())
 	}
 	status, answer := http.StatusOK, ""
 	switch {
@@ -270,6 +273,25 @@ func TestForeignBucket(t *testing.T) {
 			t.Errorf("%v: %+v", err, away.Code.Changes)
 		}
 	})
+}
+
+// TestBucketOwner: each request to S3 names the account that must own the bucket, but the one that creates it.
+func TestBucketOwner(t *testing.T) {
+	s := &cloudFormation{}
+	r, _ := newRun(t, s)
+	const bucket, owner = "b", "123456789012"
+	_, bucketErr := r.AWS.Bucket(t.Context(), bucket, owner, "k", "v")
+	_, objectsErr := r.AWS.Objects(t.Context(), bucket, owner, "p")
+	_, objectErr := r.AWS.Object(t.Context(), bucket, owner, "k")
+	err := errors.Join(bucketErr, objectsErr, objectErr)
+	for _, call := range []awsadmin.Call{awsadmin.CreateBucket(bucket, "eu-west-1"), awsadmin.BlockPublicAccess(bucket, owner),
+		awsadmin.PutBucketPolicy(bucket, owner, "{}"), awsadmin.TagBucket(bucket, owner, "k", "v"), awsadmin.PutObject(bucket, owner, "k", nil),
+		awsadmin.DeleteObject(bucket, owner, "k"), awsadmin.DeleteBucket(bucket, owner)} {
+		err = errors.Join(err, r.AWS.Do(t.Context(), call))
+	}
+	if err != nil || len(s.unowned) != 1 || !strings.HasPrefix(s.unowned[0], "PUT ") {
+		t.Errorf("without the owner: %q; want only the creation: %v", s.unowned, err)
+	}
 }
 
 // TestDiscard deletes a stack with nothing but our change set, unless somebody else has used it meanwhile.

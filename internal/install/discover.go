@@ -40,6 +40,7 @@ type Site struct {
 	Login   *rest.Config
 	AWS     *awsadmin.Account
 	Name    string
+	Account string
 	VPC     string
 	Store   Store
 }
@@ -96,7 +97,7 @@ func (d *Discovery) endpoint(login *rest.Config, host string) error {
 // network finds out whether a function outside the VPC could reach the API server: by the cluster's specification, or
 // by the addresses of its host name.
 func (d *Discovery) network(ctx context.Context, s Site, host string) error {
-	specified, err := s.Store.read(ctx, s.AWS, s.Name, d)
+	specified, err := s.Store.read(ctx, s, d)
 	if err != nil {
 		return err
 	}
@@ -254,21 +255,21 @@ func (s *spec) privateReason() string {
 type Store string
 
 // read reads a cluster's specification; nil if there is no known store, or with a finding if it cannot be read.
-func (s Store) read(ctx context.Context, aws *awsadmin.Account, cluster string, d *Discovery) (*spec, error) {
+func (s Store) read(ctx context.Context, in Site, d *Discovery) (*spec, error) {
 	if s == "" {
 		return nil, nil
 	}
 	bucket, prefix, _ := strings.Cut(string(s), "/")
-	key := strings.TrimPrefix(prefix+"/"+cluster+"/config", "/")
+	key := strings.TrimPrefix(prefix+"/"+in.Name+"/config", "/")
 	name := "s3://" + bucket + "/" + key
-	text, err := aws.Object(ctx, bucket, key)
+	text, err := in.AWS.Object(ctx, bucket, in.Account, key)
 	advice := "whether the API server is reachable from outside the VPC is guessed by its address"
 	var read spec
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, err
 	case errors.Is(err, awsadmin.ErrDenied):
-		advice = "allow it; without it, " + advice
+		advice = "allow it, if the bucket is this account's; without it, " + advice
 	case err == nil && text == nil:
 		err = fmt.Errorf("%s no longer exists", name)
 	case err == nil:
@@ -280,9 +281,9 @@ func (s Store) read(ctx context.Context, aws *awsadmin.Account, cluster string, 
 		d.find(change.Warn, "state store", err.Error(), advice)
 		return nil, nil
 	}
-	if read.Metadata.Name != cluster {
+	if read.Metadata.Name != in.Name {
 		return nil, fmt.Errorf("%s, which the cluster names as its state store, belongs to the cluster %q and not to %s",
-			name, read.Metadata.Name, cluster)
+			name, read.Metadata.Name, in.Name)
 	}
 	return &read, nil
 }

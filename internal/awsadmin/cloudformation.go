@@ -172,9 +172,13 @@ func (a *Account) newEvents(ctx context.Context, s Stack, seen map[string]bool) 
 
 // StackSpec is the wanted state of a stack.
 type StackSpec struct {
-	Name, Template string
-	Parameters     map[string]string
+	Name          string
+	Template, URL string // either the text, of at most MaxTemplate bytes, or its location in S3
+	Parameters    map[string]string
 }
+
+// MaxTemplate is CloudFormation's limit for a template that is not in S3.
+const MaxTemplate = 51200
 
 // ChangeSet is what CloudFormation would change. It has to be executed or discarded, unless it is empty.
 type ChangeSet struct {
@@ -215,7 +219,7 @@ func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) 
 		}
 	}
 	out, err := a.stacks.CreateChangeSet(ctx, &cloudformation.CreateChangeSetInput{
-		StackName: &w.Name, ChangeSetType: kind, TemplateBody: &w.Template,
+		StackName: &w.Name, ChangeSetType: kind, TemplateBody: optional(w.Template), TemplateURL: optional(w.URL),
 		ChangeSetName: aws.String(changeSetPrefix + strconv.FormatInt(time.Now().UnixMilli(), 10)),
 		Capabilities:  []types.Capability{types.CapabilityCapabilityNamedIam, types.CapabilityCapabilityAutoExpand},
 		Parameters: listOf(w.Parameters, func(name, value *string) types.Parameter {
@@ -232,6 +236,13 @@ func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) 
 		p.Stack = *now
 	}
 	return a.waitForChangeSet(ctx, p)
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
 }
 
 // refused is the error for a template that CloudFormation refuses: at once, or after the transform.

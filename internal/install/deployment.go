@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -60,7 +61,7 @@ func (r *Deployment) Apply(ctx context.Context, p Plan) error { return change.Ap
 
 const (
 	KindBucket = "S3 bucket"
-	kindCode   = "S3 object"
+	kindObject = "S3 object"
 	kindStack  = "CloudFormation stack"
 )
 
@@ -87,7 +88,12 @@ func (r *Deployment) Plan(ctx context.Context) (p Plan, err error) {
 		}
 	}
 	p.Parameters, p.KeptParameters = r.Spec.parameters(r.Template, before), r.Spec.keptParameters(before)
-	if err := r.planCode(ctx, &p); err != nil {
+	t, err := r.packagedTemplate()
+	if err != nil {
+		return p, err
+	}
+	uploaded, err := r.planObjects(ctx, &p, t)
+	if err != nil {
 		return p, err
 	}
 	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: StackName(r.Spec.Cluster),
@@ -95,12 +101,14 @@ func (r *Deployment) Plan(ctx context.Context) (p Plan, err error) {
 	if dead != nil {
 		p.add(change.Delete, kindStack, dead.Name, "creating it has failed ("+dead.Status+"), so it must be deleted first",
 			func(ctx context.Context, r *Deployment) error { return r.deleteStack(ctx, *dead) })
-	} else if p.changeSet, err = r.createChangeSet(ctx, p.Parameters, now); err != nil {
-		return p, err
+	} else if uploaded || len(t.text) <= awsadmin.MaxTemplate { // a longer one is planned after its upload
+		if p.changeSet, err = r.createChangeSet(ctx, t, uploaded, p.Parameters, now); err != nil {
+			return p, err
+		}
 	}
 	changeSet := p.changeSet
 	execute := func(ctx context.Context, r *Deployment) error { return r.execute(ctx, changeSet) }
-	if r.ResolvePending != nil || dead != nil {
+	if r.ResolvePending != nil || !uploaded || dead != nil {
 		execute = func(ctx context.Context, r *Deployment) error { return r.recreateAndExecute(ctx, changeSet, before) }
 	}
 	switch {
@@ -155,22 +163,22 @@ func (r *Deployment) currentStack(ctx context.Context) (*awsadmin.Stack, error) 
 	return nil, r.deleteStack(ctx, *now)
 }
 
-func (r *Deployment) planCode(ctx context.Context, p *Plan) error {
-	w, name, hasCode := r.Spec, r.Spec.bucket(), false
+// planObjects plans the bucket with the code and the template, and reports whether the template is there.
+func (r *Deployment) planObjects(ctx context.Context, p *Plan, t packagedTemplate) (uploaded bool, err error) {
+	w, name := r.Spec, r.Spec.bucket()
 	b, err := r.AWS.Bucket(ctx, name, w.Account, iam.TagManagedBy, iam.ManagedBy)
 	if err != nil {
-		return err
+		return false, err
 	}
+	var keys []string
 	if b.Exists {
-		keys, err := r.AWS.Objects(ctx, name, w.Account, w.key())
-		if err != nil {
-			return err
+		if keys, err = r.AWS.Objects(ctx, name, w.Account, w.folder()); err != nil {
+			return false, err
 		}
-		hasCode = slices.Contains(keys, w.key())
 	}
-	switch why := "for the code; private"; {
+	switch why := "for the code and the template; private"; {
 	case b.Foreign():
-		p.add(change.Keep, KindBucket, name, "for the code; somebody else has created it, so its settings stay", nil)
+		p.add(change.Keep, KindBucket, name, "for the code and the template; somebody else has created it, so its settings stay", nil)
 	case b.Exists:
 		p.add(change.Keep, KindBucket, name, why, nil)
 	default:
@@ -186,22 +194,39 @@ func (r *Deployment) planCode(ctx context.Context, p *Plan) error {
 	if !b.Foreign() && !b.Ours {
 		p.addCall(change.Tag, KindBucket, name, "", awsadmin.TagBucket(name, w.Account, iam.TagManagedBy, iam.ManagedBy))
 	}
-	why := fmt.Sprintf("the function's code, %d KB", (len(w.Code)+1023)/1024)
-	if hasCode {
-		p.add(change.Keep, kindCode, w.key(), why, nil)
-	} else {
-		p.addCall(change.Create, kindCode, w.key(), why, awsadmin.PutObject(name, w.Account, w.key(), w.Code))
+	for _, o := range []struct {
+		key, what string
+		content   []byte
+	}{{w.key(), "the function's code", w.Code}, {t.key, "the stack's template", []byte(t.text)}} {
+		why := fmt.Sprintf("%s, %d KB", o.what, (len(o.content)+1023)/1024)
+		if uploaded = slices.Contains(keys, o.key); uploaded {
+			p.add(change.Keep, kindObject, o.key, why, nil)
+		} else {
+			p.addCall(change.Create, kindObject, o.key, why, awsadmin.PutObject(name, w.Account, o.key, o.content))
+		}
 	}
-	return nil
+	return uploaded, nil
 }
 
-func (r *Deployment) createChangeSet(ctx context.Context, parameters map[string]string, now *awsadmin.Stack,
-) (p awsadmin.ChangeSet, err error) {
-	template, err := r.Template.packaged(r.Spec.bucket(), r.Spec.key())
-	if err != nil {
-		return p, err
+// packagedTemplate is the template with the code's location, and where it is uploaded.
+type packagedTemplate struct{ text, key, url string }
+
+func (r *Deployment) packagedTemplate() (t packagedTemplate, err error) {
+	w := r.Spec
+	t.text, err = r.Template.packaged(w.bucket(), w.key())
+	t.key = w.folder() + "template-" + shortHash([]byte(t.text)) + ".yaml"
+	suffix := map[string]string{"aws-cn": ".cn"}[w.Partition]
+	t.url = "https://" + w.bucket() + ".s3." + w.Region + ".amazonaws.com" + suffix + "/" + t.key
+	return t, err
+}
+
+// createChangeSet uses the template in the bucket once it is there, since CloudFormation limits the size of others.
+func (r *Deployment) createChangeSet(ctx context.Context, t packagedTemplate, uploaded bool, parameters map[string]string,
+	now *awsadmin.Stack) (p awsadmin.ChangeSet, err error) {
+	spec := awsadmin.StackSpec{Name: StackName(r.Spec.Cluster), Template: t.text, Parameters: parameters}
+	if uploaded {
+		spec.Template, spec.URL = "", t.url
 	}
-	spec := awsadmin.StackSpec{Name: StackName(r.Spec.Cluster), Template: template, Parameters: parameters}
 	p, err = r.AWS.CreateChangeSet(ctx, spec, now)
 	if errors.Is(err, awsadmin.ErrRefused) {
 		return p, fmt.Errorf("%w\nif a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
@@ -210,8 +235,8 @@ func (r *Deployment) createChangeSet(ctx context.Context, parameters map[string]
 	return p, err
 }
 
-// recreateAndExecute plans the stack again, since the first plan could not: the stack had to be deleted, or a parameter
-// was not known.
+// recreateAndExecute plans the stack again, since the template was not uploaded before, or the first plan could not: the
+// stack had to be deleted, or a parameter was not known.
 func (r *Deployment) recreateAndExecute(ctx context.Context, old awsadmin.ChangeSet, before map[string]string) error {
 	if err := r.discard(ctx, old); err != nil {
 		return err
@@ -225,9 +250,16 @@ func (r *Deployment) recreateAndExecute(ctx context.Context, old awsadmin.Change
 	if err != nil {
 		return err
 	}
-	p, err := r.createChangeSet(ctx, r.Spec.parameters(r.Template, before), now)
+	t, err := r.packagedTemplate()
+	if err != nil {
+		return err
+	}
+	p, err := r.createChangeSet(ctx, t, true, r.Spec.parameters(r.Template, before), now)
 	if err != nil || p.Empty {
 		return err
+	}
+	if old.ID != "" && r.ResolvePending == nil && !reflect.DeepEqual(p.Changes, old.Changes) {
+		return errors.Join(fmt.Errorf("the stack has changed since the plan was shown: run this again"), r.discard(ctx, p))
 	}
 	return r.execute(ctx, p)
 }
@@ -340,7 +372,7 @@ func parameterDiff(before, after map[string]string, t *Template) (lines []string
 func (r *Deployment) Export() (map[string][]byte, error) {
 	w := r.Spec
 	parameters := w.parameters(r.Template, nil)
-	template, err := r.Template.packaged(w.bucket(), w.key())
+	t, err := r.packagedTemplate()
 	if err != nil {
 		return nil, err
 	}
@@ -349,7 +381,7 @@ func (r *Deployment) Export() (map[string][]byte, error) {
 		list = append(list, map[string]string{"ParameterKey": name, "ParameterValue": parameters[name]})
 	}
 	text, err := json.MarshalIndent(list, "", "  ")
-	return map[string][]byte{"template.yaml": []byte(template), "parameters.json": append(text, '\n')}, err
+	return map[string][]byte{"template.yaml": []byte(t.text), "parameters.json": append(text, '\n')}, err
 }
 
 // Removal is what to delete: the stack, then the code if nothing else needs it.
@@ -386,7 +418,8 @@ func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	}
 	for _, key := range all {
 		if strings.HasPrefix(key, w.folder()) {
-			p.Code.addCall(change.Delete, kindCode, key, "the function's code", awsadmin.DeleteObject(name, w.Account, key))
+			p.Code.addCall(change.Delete, kindObject, key, "the function's code or template",
+				awsadmin.DeleteObject(name, w.Account, key))
 		}
 	}
 	switch {

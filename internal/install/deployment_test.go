@@ -35,9 +35,11 @@ type cloudFormation struct {
 	proposals string   // change sets
 	owner     string   // the bucket's tag, unless ours
 	late      int      // number of DescribeStacks before the events
-	code      string
-	refuses   string // why CreateChangeSet fails
-	fails     string // why the change set fails
+	keys      []string // in the bucket
+	templates []string // of CreateChangeSet: their URLs, or "inline"
+	adds      string   // the logical ID that the change set adds; SpotHandlerFunction if empty
+	refuses   string   // why CreateChangeSet fails
+	fails     string   // why the change set fails
 	calls     []string
 	unowned   []string // requests to S3 without the account that must own the bucket
 }
@@ -76,10 +78,13 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 		answer = `<DescribeChangeSetResponse><DescribeChangeSetResult><Status>FAILED</Status><StatusReason>` + s.fails +
 			`</StatusReason></DescribeChangeSetResult></DescribeChangeSetResponse>`
 	case action == "CreateChangeSet":
+		if s.templates = append(s.templates, cmp.Or(form.Get("TemplateURL"), "inline")); form.Get("TemplateURL") != "" && form.Has("TemplateBody") {
+			s.templates = append(s.templates, "both")
+		}
 		answer = `<CreateChangeSetResponse><CreateChangeSetResult><Id>set</Id><StackId>` + stackID + `</StackId></CreateChangeSetResult></CreateChangeSetResponse>`
 	case action == "DescribeChangeSet":
 		answer = `<DescribeChangeSetResponse><DescribeChangeSetResult><Status>CREATE_COMPLETE</Status><Changes><member><Type>Resource</Type><ResourceChange><Action>Add</Action>` +
-			`<LogicalResourceId>SpotHandlerFunction</LogicalResourceId><ResourceType>AWS::Lambda::Function</ResourceType></ResourceChange></member></Changes></DescribeChangeSetResult></DescribeChangeSetResponse>`
+			`<LogicalResourceId>` + cmp.Or(s.adds, "SpotHandlerFunction") + `</LogicalResourceId><ResourceType>AWS::Lambda::Function</ResourceType></ResourceChange></member></Changes></DescribeChangeSetResult></DescribeChangeSetResponse>`
 	case action == "ExecuteChangeSet", action == "DeleteStack":
 		s.statuses, s.looks, s.executed = s.after, 0, true
 		if action == "DeleteStack" {
@@ -101,7 +106,10 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 	case r.Method == http.MethodGet && r.URL.Query().Has("tagging"):
 		answer = `<Tagging><TagSet><Tag><Key>` + iam.TagManagedBy + `</Key><Value>` + cmp.Or(s.owner, iam.ManagedBy) + `</Value></Tag></TagSet></Tagging>`
 	case r.Method == http.MethodGet && r.URL.Query().Has("list-type"):
-		answer = `<ListBucketResult><Contents><Key>` + s.code + `</Key></Contents></ListBucketResult>`
+		for _, key := range s.keys {
+			answer += `<Contents><Key>` + key + `</Key></Contents>`
+		}
+		answer = `<ListBucketResult>` + answer + `</ListBucketResult>`
 	}
 	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"text/xml"}}, Body: io.NopCloser(bytes.NewBufferString(answer)), Request: r}, nil
 }
@@ -126,7 +134,11 @@ func newRun(t *testing.T, s *cloudFormation) (*Deployment, *[]string) {
 			Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}),
 		Spec: Spec{Values: iam.Values{Partition: "aws", Region: "eu-west-1", Account: "123456789012", Cluster: "prod.example.com"},
 			Code: []byte("code"), Discovered: map[string]string{"Server": "https://api.prod.example.com"}}}
-	s.code = r.Spec.key()
+	uploaded, err := r.packagedTemplate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.keys = []string{r.Spec.key(), uploaded.key}
 	return r, &said
 }
 
@@ -208,7 +220,7 @@ func TestFailedStackIsRecreated(t *testing.T) {
 		if p.Parameters["Mode"] != "observe" {
 			t.Errorf("the parameters are lost: %v", p.Parameters)
 		}
-		if got := strings.Join(verbs, ", "); got != "keep S3 bucket, keep S3 object, delete CloudFormation stack, create CloudFormation stack" {
+		if got := strings.Join(verbs, ", "); got != "keep S3 bucket, keep S3 object, keep S3 object, delete CloudFormation stack, create CloudFormation stack" {
 			t.Errorf("the plan is %s", got)
 		}
 		if err := r.Apply(t.Context(), p); err != nil {
@@ -335,12 +347,51 @@ func TestInvalidParameters(t *testing.T) {
 	}
 }
 
-// TestTemplateSize, with the location of the code: without a bucket CloudFormation accepts 51,200 bytes.
-func TestTemplateSize(t *testing.T) {
-	r, _ := newRun(t, &cloudFormation{})
-	text, err := r.Template.packaged(r.Spec.bucket(), r.Spec.key())
-	if err != nil || len(text) > 51200 {
-		t.Errorf("%d bytes, %v", len(text), err)
+// TestTemplateURL: the executed change set reads the template from the bucket. Only the one that is shown before the
+// template is uploaded has it inline, if CloudFormation accepts that.
+func TestTemplateURL(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Deployment, *cloudFormation)
+		shown  bool   // the resources
+		want   string // templates of the change sets; U is the URL
+		adds   string // by the second change set
+		err    string
+	}{
+		"uploaded":          {func(*Deployment, *cloudFormation) {}, true, "U", "", ""},
+		"not uploaded":      {func(_ *Deployment, s *cloudFormation) { s.keys = s.keys[:1] }, true, "inline U", "", ""},
+		"changed meanwhile": {func(_ *Deployment, s *cloudFormation) { s.keys = s.keys[:1] }, true, "inline U", "Another", "the stack has changed since the plan was shown"},
+		"too long": {func(r *Deployment, _ *cloudFormation) {
+			r.Template.text = append(slices.Clone(r.Template.text), bytes.Repeat([]byte("#\n"), awsadmin.MaxTemplate/2)...)
+		}, false, "U", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &cloudFormation{after: []string{"CREATE_COMPLETE"}, events: ended("CREATE_COMPLETE")}
+				r, _ := newRun(t, s)
+				c.change(r, s)
+				p, err := r.Plan(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if shown := p.Changes[len(p.Changes)-1].Name == "SpotHandlerFunction"; shown != c.shown {
+					t.Errorf("the resources are shown: %v", shown)
+				}
+				s.adds = c.adds
+				if err := r.Apply(t.Context(), p); (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+					t.Errorf("%v; want %q", err, c.err)
+				}
+				to, err := r.packagedTemplate()
+				if err != nil || !strings.HasPrefix(to.url, "https://cast-kops-code-123456789012-eu-west-1.s3.eu-west-1.amazonaws.com/prod-example-com-") {
+					t.Errorf("%s, %v", to.url, err)
+				}
+				if got := strings.ReplaceAll(strings.Join(s.templates, " "), to.url, "U"); got != c.want {
+					t.Errorf("templates: %s; want %s", got, c.want)
+				}
+				if slices.Contains(s.calls, "ExecuteChangeSet") != (c.err == "") {
+					t.Errorf("calls: %q", s.calls)
+				}
+			})
+		})
 	}
 }
 

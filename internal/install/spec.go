@@ -39,8 +39,12 @@ func (w Spec) folder() string { return iam.Name(w.Cluster) + "/" }
 
 // key returns the key of the code. It contains a hash, so that CloudFormation sees a change of the code.
 func (w Spec) key() string {
-	sum := sha256.Sum256(w.Code)
-	return w.folder() + hex.EncodeToString(sum[:8]) + ".zip"
+	return w.folder() + shortHash(w.Code) + ".zip"
+}
+
+func shortHash(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:8])
 }
 
 // bucketPolicy denies requests without TLS.

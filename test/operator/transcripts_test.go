@@ -20,7 +20,7 @@ var normal = []struct {
 	{regexp.MustCompile(`\bi-[0-9a-f]{17}\b`), "i-0a1b2c3d4e5f60718"},
 	{regexp.MustCompile(`\bvpc-[0-9a-f]{8,17}\b`), "vpc-0a1b2c3d"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC`), "2026-12-01 09:30:00 UTC"},
-	{regexp.MustCompile(`[0-9a-f]{16}\.zip`), "0123456789abcdef.zip"},
+	{regexp.MustCompile(`[0-9a-f]{16}\.(zip|yaml)`), "0123456789abcdef.$1"},
 	{regexp.MustCompile(`\b\d+ KB\b`), "4096 KB"},
 	{regexp.MustCompile(`\bversion     ?\S+`), "version     0.1.0"},
 	{regexp.MustCompile(`version \S+, mode`), "version 0.1.0, mode"},

@@ -35,7 +35,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/test/template"
 )
 
@@ -138,6 +140,18 @@ var codeIn = regexp.MustCompile(`(?m)^ +CodeUri: (s3://\S+)$`)
 
 func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) {
 	text, given := form.Get("TemplateBody"), template.Parameters{}
+	if at := form.Get("TemplateURL"); at != "" {
+		body, err := p.object(r.Context(), at)
+		if err != nil {
+			refuse(w, err.Error())
+			return
+		}
+		text = body
+		form.Del("TemplateURL")
+	} else if len(text) > awsadmin.MaxTemplate {
+		refuse(w, fmt.Sprintf("the template has %d bytes", len(text)))
+		return
+	}
 	for i := 1; form.Get(fmt.Sprintf("Parameters.member.%d.ParameterKey", i)) != ""; i++ {
 		at := fmt.Sprintf("Parameters.member.%d.Parameter", i)
 		given[form.Get(at+"Key")] = form.Get(at + "Value")
@@ -172,6 +186,23 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 	maps.Copy(w.Header(), answer.Header())
 	w.WriteHeader(answer.Code)
 	w.Write(answer.Body.Bytes())
+}
+
+// object reads a template at its URL: https://<bucket>.s3.<region>.amazonaws.com/<key>.
+func (p *Proxy) object(ctx context.Context, at string) (string, error) {
+	parts := regexp.MustCompile(`^https://([^./]+)\.s3\.([a-z0-9-]+)\.amazonaws\.com/(.+)$`).FindStringSubmatch(at)
+	if parts == nil {
+		return "", fmt.Errorf("TemplateURL must be a URL of S3: %s", at)
+	}
+	base := p.moto.String()
+	out, err := s3.NewFromConfig(aws.Config{Region: parts[2], BaseEndpoint: &base, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")},
+		func(o *s3.Options) { o.UsePathStyle = true }).GetObject(ctx, &s3.GetObjectInput{Bucket: &parts[1], Key: &parts[3]})
+	if err != nil {
+		return "", err
+	}
+	defer out.Body.Close()
+	text, err := io.ReadAll(out.Body)
+	return string(text), err
 }
 
 // transform caches its results, because the translator is slow and deterministic.

@@ -79,7 +79,7 @@ var replaceSettings = []Setting{
 
 var checkSettings = []Setting{
 	{Name: envRehearsals, Default: "preview", Values: "`preview` or `act`",
-		Meaning: "what a rehearsal does. `preview` reports the plan. `act` drains the node without forced deletes and without a replacement, and uncordons it afterwards",
+		Meaning: "what a rehearsal does. `preview` reports the plan. `act` drains one node at a time, without forced deletes and without a replacement, and uncordons it afterwards",
 		Why:     "Anybody who can put events on the bus can send a rehearsal, so it must not move pods unless you allow it.",
 		read: func(c *Config, value string) error {
 			c.Policy.DrainRehearsals = value == "act"

@@ -53,10 +53,12 @@ type drainResult struct {
 	Timings  spot.Timings
 	Pods     []spot.PodResult
 	Problems []string
-	Attached []string // volumes still attached at the end
-	Changed  bool     // a request was sent that cannot be undone
-	Listed   bool     // the pods were listed
-	Dead     bool     // the kubelet has stopped, and the remaining pods are past their grace periods
+	Attached []string    // volumes still attached at the end
+	Changed  bool        // a request was sent that cannot be undone
+	Listed   bool        // the pods were listed
+	Refused  spot.Result // of a rehearsal that has only cordoned and restored the node
+	Reason   string      // of Refused
+	Dead     bool        // the kubelet has stopped, and the remaining pods are past their grace periods
 }
 
 func (r *drainResult) problem(format string, args ...any) {
@@ -87,7 +89,18 @@ func (c *invocation) drainNode(ctx context.Context, updates <-chan hookUpdate) (
 	c.log("locate", "found node", "node", node.Name, "deadline", plan.Deadline)
 
 	cordoned := make(chan cordonAttempt, 1)
-	go func() { cordoned <- c.cordon(work, node, plan) }()
+	if c.in.Rehearsal {
+		attempt := c.cordon(work, node, plan)
+		if result.Refused, result.Reason = c.refuseRehearsal(work, attempt, node.Name); result.Refused != "" {
+			after, cancel := c.afterWork(ctx)
+			defer cancel()
+			c.restoreNode(after, node, &result)
+			return result
+		}
+		cordoned <- attempt
+	} else {
+		go func() { cordoned <- c.cordon(work, node, plan) }()
+	}
 	d := &podDrain{inv: c, plan: plan, node: node, events: newEventQueue(ctx, c.Cluster), pods: map[string]*podState{},
 		evictedOwners: map[string]int{}, responses: make(chan evictionResponse, c.Policy.Parallel), nodes: make(chan spot.Node)}
 	if plan.Drain {
@@ -141,6 +154,25 @@ func (c *invocation) attachedVolumes(ctx context.Context, d *podDrain) []string 
 		return nil // gone or unreachable: nothing to report
 	}
 	return after.AttachedVolumes
+}
+
+// refuseRehearsal lets rehearsals drain one node at a time: anybody who may send events can send one for each node. It
+// looks after the cordon, so that of two rehearsals at the same time at least one sees the other.
+func (c *invocation) refuseRehearsal(ctx context.Context, a cordonAttempt, node string) (spot.Result, string) {
+	if a.err != nil {
+		return spot.Incomplete, fmt.Sprintf("the node could not be cordoned: %v", a.err)
+	}
+	var nodes []spot.Node
+	if err := toCluster.persist(ctx, func(ctx context.Context) (err error) {
+		nodes, err = c.Cluster.CordonedNodes(ctx)
+		return err
+	}); err != nil {
+		return spot.Incomplete, fmt.Sprintf("other rehearsals could not be listed: %v", err)
+	}
+	if other := spot.Rehearsed(nodes, node, time.Now()); other != "" {
+		return spot.Skipped, "a rehearsal is draining node " + other + ": rehearse one node after the other"
+	}
+	return "", ""
 }
 
 // restoreNode uncordons the node after a rehearsal: its instance keeps running.

@@ -55,6 +55,10 @@ func (c *invocation) outcome(d drainResult, r spot.ReplacementResult) (spot.Outc
 		}
 		return out, nil
 	}
+	if d.Refused != "" {
+		out.Result, out.Reason = d.Refused, d.Reason
+		return out, nil
+	}
 	d.Timings.Started, d.Timings.Finished = out.Timings.Started, out.Timings.Finished
 	out.Timings, out.Plan, out.Cordon, out.Pods = d.Timings, d.Plan, &d.Cordon, d.Pods
 	if out.Plan == nil { // the pods were never listed

@@ -1,6 +1,7 @@
 package handler_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -147,6 +148,71 @@ func TestRehearsal(t *testing.T) {
 		})
 	}
 }
+
+// TestRehearsalsOneAtATime: a rehearsal drains no node while another rehearsal drains one, and restores its own.
+func TestRehearsalsOneAtATime(t *testing.T) {
+	for name, c := range map[string]struct {
+		rehearsal bool
+		ends      time.Duration // of the event on the other node
+		want      spot.Result
+	}{
+		"another rehearsal":           {true, time.Minute, spot.Skipped},
+		"another rehearsal has ended": {true, -time.Second, spot.Drained},
+		"a warning":                   {false, time.Minute, spot.Drained},
+	} {
+		subtest(t, name, func(w *world) {
+			w.handler.Policy.DrainRehearsals = true
+			in, before := w.warning(spot.SpotTerminate), w.node()
+			in.Rehearsal = c.rehearsal
+			w.cluster.WriteNode(other, func(n *spot.Node) { *n = spot.Cordon(*n, in, spot.Plan{Deadline: w.event.Add(c.ends)}) })
+			w.pod("web-1")
+			in.EventID, in.Rehearsal = "e2", true
+			out := w.handleEvent(in, c.want)
+			if skipped := out.Reason == "a rehearsal is draining node "+other+": rehearse one node after the other"; skipped != (c.want == spot.Skipped) {
+				w.Errorf("reason: %s", out.Reason)
+			}
+			if after := w.node(); !sameNode(after, before) {
+				w.Errorf("got %+v, want %+v", after, before)
+			}
+			if c.want == spot.Skipped {
+				w.wantRequests("create", "pods/eviction", 0)
+			}
+		})
+	}
+	subtest(t, "both at once", func(w *world) {
+		w.handler.Policy.DrainRehearsals = true
+		w.pod("web-1")
+		w.pod("db-1", func(p *spottest.Pod) { p.Node = other })
+		done := make(chan spot.Result, 2)
+		for _, id := range []string{instance, other} {
+			go func() {
+				in := w.warning(spot.SpotTerminate)
+				in.EventID, in.Instance, in.Rehearsal = id, id, true
+				out, _ := w.handler.Handle(w.timeout(15*time.Minute), in)
+				done <- out.Result
+			}()
+		}
+		if a, b := <-done, <-done; a == spot.Drained && b == spot.Drained {
+			w.Error("both nodes are drained")
+		}
+	})
+	subtest(t, "the others cannot be listed", func(w *world) {
+		w.handler.Policy.DrainRehearsals = true
+		w.pod("web-1")
+		in := w.warning(spot.SpotTerminate)
+		in.Rehearsal = true
+		w.handler.Cluster = unlisted{w.cluster}
+		if out := w.handleEvent(in, spot.Incomplete); !strings.HasPrefix(out.Reason, "other rehearsals could not be listed") {
+			w.Errorf("reason: %s", out.Reason)
+		}
+		w.wantRequests("create", "pods/eviction", 0)
+	})
+}
+
+// unlisted is a cluster that does not let the handler list nodes.
+type unlisted struct{ spot.Cluster }
+
+func (unlisted) CordonedNodes(context.Context) ([]spot.Node, error) { return nil, spot.ErrPermanent }
 
 // TestWarningAfterRebalance checks that a warning force-deletes what a rebalance recommendation could not evict, and
 // does not shorten the grace periods of what it evicted.

@@ -51,7 +51,7 @@ func TestCordonedNodesPagination(t *testing.T) {
 	var asked []string
 	k := against(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		asked = append(asked, q.Get("labelSelector")+" "+q.Get("limit")+" "+q.Get("continue"))
+		asked = append(asked, q.Get("labelSelector")+" "+q.Get("limit")+" "+q.Get("resourceVersion")+" "+q.Get("continue"))
 		next, name := `"continue":"more"`, "one"
 		if q.Get("continue") == "more" {
 			next, name = `"resourceVersion":"7"`, "two"
@@ -63,7 +63,7 @@ func TestCordonedNodesPagination(t *testing.T) {
 	if err != nil || len(nodes) != 2 || nodes[0].Name != "one" || nodes[1].Name != "two" {
 		t.Errorf("got %+v, %v", nodes, err)
 	}
-	const selector = "autoscaling.cast.ai/draining=spot-interruption 500 "
+	const selector = "autoscaling.cast.ai/draining=spot-interruption 500  " // and no version: the current state
 	if want := []string{selector, selector + "more"}; !slices.Equal(asked, want) {
 		t.Errorf("requested %q, want %q", asked, want)
 	}

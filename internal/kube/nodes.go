@@ -48,7 +48,7 @@ func (c *Cluster) FollowNode(ctx context.Context, n spot.Node, see func(spot.Nod
 func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, error) {
 	doing := "searching the nodes for " + instanceID
 	var found *spot.Node
-	err := c.eachNode(ctx, "", func(n spot.Node) (more bool) {
+	err := c.eachNode(ctx, "", "0", func(n spot.Node) (more bool) {
 		if n.IsInstance(instanceID) {
 			found = &n
 		}
@@ -65,7 +65,8 @@ func (c *Cluster) NodeOf(ctx context.Context, instanceID string) (spot.Node, err
 
 // CordonedNodes implements spot.CordonedNodeLister.
 func (c *Cluster) CordonedNodes(ctx context.Context) (cordoned []spot.Node, err error) {
-	err = c.eachNode(ctx, spot.DrainingSelector, func(n spot.Node) (more bool) {
+	const latest = "" // a rehearsal has to see the others
+	err = c.eachNode(ctx, spot.DrainingSelector, latest, func(n spot.Node) (more bool) {
 		cordoned = append(cordoned, n)
 		return true
 	})
@@ -75,10 +76,10 @@ func (c *Cluster) CordonedNodes(ctx context.Context) (cordoned []spot.Node, err 
 	return cordoned, nil
 }
 
-// eachNode calls see for each node that the selector matches, until it returns false.
-func (c *Cluster) eachNode(ctx context.Context, selector string, see func(spot.Node) (more bool)) error {
-	// Version "0" allows the API server's cache, so that a list does not read from etcd.
-	for opts := (metav1.ListOptions{LabelSelector: selector, Limit: pageSize, ResourceVersion: "0"}); ; {
+// eachNode calls see for each node that the selector matches, until it returns false. Version "0" allows the API
+// server's cache, so that a list does not read from etcd.
+func (c *Cluster) eachNode(ctx context.Context, selector, version string, see func(spot.Node) (more bool)) error {
+	for opts := (metav1.ListOptions{LabelSelector: selector, Limit: pageSize, ResourceVersion: version}); ; {
 		var page corev1.NodeList
 		if err := do(ctx, readLimit, c.client.Get().Resource("nodes").VersionedParams(&opts, c.params), &page); err != nil {
 			return err

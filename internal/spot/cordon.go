@@ -136,6 +136,17 @@ func (n Node) deadlineOfEvent(eventID string) (time.Time, bool) {
 	return n.recordedDeadline()
 }
 
+// Rehearsed returns the name of a node, other than except, that a rehearsal is draining; empty if there is none.
+func Rehearsed(nodes []Node, except string, now time.Time) string {
+	for _, n := range nodes {
+		deadline, ok := n.recordedDeadline()
+		if n.Name != except && ok && now.Before(deadline) && has(n.Annotations, annotationRehearse) {
+			return n.Name
+		}
+	}
+	return ""
+}
+
 // fieldManager is the field manager of kops-spot's writes.
 const fieldManager = "kops-spot"
 

@@ -7,6 +7,8 @@ import (
 
 // Cluster is the Kubernetes cluster.
 type Cluster interface {
+	CordonedNodeLister // for rehearsals
+
 	// NodeNamed reads a node. It returns ErrNotFound if no node has that name.
 	NodeNamed(ctx context.Context, name string) (Node, error)
 	// NodeOf searches all nodes, page by page, for the node of an instance. It returns ErrNotFound if there is none.
@@ -46,7 +48,7 @@ type Cluster interface {
 	Record(ctx context.Context, e KubeEvent) error
 }
 
-// CordonedNodeLister lists the nodes with kops-spot's draining label, for the self-check.
+// CordonedNodeLister lists the nodes with kops-spot's draining label.
 type CordonedNodeLister interface {
 	CordonedNodes(ctx context.Context) ([]Node, error)
 }

@@ -56,9 +56,10 @@ func onboardByHand(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
-	for _, secret := range []string{"token.json", "access-key.json"} {
-		if _, err := os.Stat(filepath.Join(bash.Dir, "onboard", secret)); err == nil {
-			t.Errorf("%s still exists", secret)
+	key := w.stored(cluster).Secret
+	for name, text := range w.files(filepath.Join(bash.Dir, "onboard")) {
+		if strings.Contains(text, key) || strings.HasPrefix(name, "token.json") {
+			t.Errorf("%s contains a secret", name)
 		}
 	}
 	for _, one := range w.succeed("onboard", "--cluster", cluster).Plan {

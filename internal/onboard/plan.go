@@ -195,9 +195,14 @@ func userRights(w Spec, s State, files Files) []step {
 				"from CAST AI's original script; not limited to the cluster", awsadmin.DetachUserPolicy(name, other)))
 		}
 	}
-	steps = append(steps, reviewRights("user", name, has.Rights, wanted, iam.RestrictedPolicy)...)
+	return append(steps, reviewUser(name, has, wanted)...)
+}
+
+// reviewUser are the rows of what somebody else has granted the user.
+func reviewUser(name string, has awsadmin.User, wanted map[string]string) []step {
+	steps := reviewRights("user", name, has.Rights, wanted, iam.RestrictedPolicy)
 	for _, group := range has.Groups {
-		steps = append(steps, review("group of user", name+"/"+group,
+		steps = append(steps, review("group", name+"/"+group,
 			"iam", "remove-user-from-group", "--user-name", name, "--group-name", group))
 	}
 	if has.Password {

@@ -55,7 +55,7 @@ func TestForeignRights(t *testing.T) {
 			"policy cast-kops-prod.example.com/AdministratorAccess" + added + "detach-user-policy " + user + " --policy-arn " + awsPolicy + "AdministratorAccess",
 			"inline policy cast-kops-prod.example.com/All of it" + added + "delete-user-policy " + user + " --policy-name 'All of it'",
 			"permissions boundary cast-kops-prod.example.com/Limit" + added + "delete-user-permissions-boundary " + user,
-			"group of user cast-kops-prod.example.com/admins" + added + "remove-user-from-group " + user + " --group-name admins",
+			"group cast-kops-prod.example.com/admins" + added + "remove-user-from-group " + user + " --group-name admins",
 			"console password cast-kops-prod.example.com" + added + "delete-login-profile " + user,
 			"policy CastLambdaRoleForSpot/Mine" + added + "detach-role-policy " + role + " --policy-arn '" + ownPolicy + "a;b/Mine'",
 			"policy CastLambdaRoleForSpot/AdministratorAccess" + added + "detach-role-policy " + role + " --policy-arn " + awsPolicy + "AdministratorAccess",
@@ -118,11 +118,11 @@ func TestOwners(t *testing.T) {
 			"lacks the inline policy CASTKopsRestrictedaccess. Somebody else may have created it to get the cluster's permissions: " +
 			"delete it or, if you know who uses it, run aws iam tag-user --user-name u --tags Key=" + iam.TagManagedBy +
 			",Value=kops-spot Key=" + iam.TagCluster + ",Value=prod.example.com"},
-		"a policy":          {func(s *State) { s.User.Attached = append(s.User.Attached, awsPolicy+"AdministratorAccess") }, "it has the policy AdministratorAccess. "},
-		"a group":           {func(s *State) { s.User.Groups = []string{"admins"} }, "it is in the group admins. "},
-		"an inline policy":  {func(s *State) { s.User.Inline["all"] = "{}" }, "it has the inline policy all. "},
-		"a password":        {func(s *State) { s.User.Password = true }, "it has a console password. "},
-		"a boundary":        {func(s *State) { s.User.Boundary = ownPolicy + "Limit" }, "it has the permissions boundary Limit. "},
+		"a policy":          {func(s *State) { s.User.Attached = append(s.User.Attached, awsPolicy+"AdministratorAccess") }, "it has the policy cast-kops-prod.example.com/AdministratorAccess. "},
+		"a group":           {func(s *State) { s.User.Groups = []string{"admins"} }, "it has the group cast-kops-prod.example.com/admins. "},
+		"an inline policy":  {func(s *State) { s.User.Inline["all"] = "{}" }, "it has the inline policy cast-kops-prod.example.com/all. "},
+		"a password":        {func(s *State) { s.User.Password = true }, "it has the console password cast-kops-prod.example.com. "},
+		"a boundary":        {func(s *State) { s.User.Boundary = ownPolicy + "Limit" }, "it has the permissions boundary cast-kops-prod.example.com/Limit. "},
 		"a role of ours":    {func(s *State) { s.Role = &awsadmin.Role{Tags: ours} }, ""},
 		"a stranger's role": {func(s *State) { s.Role = &awsadmin.Role{Tags: map[string]string{"team": "a"}} }, "run aws iam tag-role --role-name r --tags Key="},
 		"a stack's role": {func(s *State) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -90,34 +89,19 @@ func (w Spec) ownerTags() []string {
 
 // notOriginal returns how a user differs from what CAST AI's original script creates; empty if it does not.
 func (w Spec) notOriginal(u awsadmin.User) (differs []string) {
-	own := func(arn string) bool { return strings.EqualFold(arn, w.Environment.PolicyARN(iam.ManagedPolicy)) }
-	if !slices.ContainsFunc(u.Attached, own) {
-		differs = append(differs, "lacks the policy "+iam.ManagedPolicy.Name)
+	managed := findFold(u.Attached, w.Environment.PolicyARN(iam.ManagedPolicy))
+	known := map[string]string{managed: ""}
+	for _, name := range slices.Concat(iam.UserManaged, iam.OriginalUserManaged) {
+		known[w.Environment.AWSPolicyARN(name)] = ""
 	}
-	for _, arn := range u.Attached {
-		known := slices.ContainsFunc(slices.Concat(iam.UserManaged, iam.OriginalUserManaged), func(name string) bool {
-			return arn == w.Environment.AWSPolicyARN(name)
-		})
-		if !known && !own(arn) {
-			differs = append(differs, "has the policy "+arnName(arn))
-		}
+	if managed == "" {
+		differs = append(differs, "lacks the policy "+iam.ManagedPolicy.Name)
 	}
 	if findFold(slices.Collect(maps.Keys(u.Inline)), iam.RestrictedPolicy.Name) == "" {
 		differs = append(differs, "lacks the inline policy "+iam.RestrictedPolicy.Name)
 	}
-	for name := range u.Inline {
-		if !strings.EqualFold(name, iam.RestrictedPolicy.Name) {
-			differs = append(differs, "has the inline policy "+name)
-		}
-	}
-	for _, group := range u.Groups {
-		differs = append(differs, "is in the group "+group)
-	}
-	if u.Password {
-		differs = append(differs, "has a console password")
-	}
-	if u.Boundary != "" {
-		differs = append(differs, "has the permissions boundary "+arnName(u.Boundary))
+	for _, s := range reviewUser(u.Name, u, known) {
+		differs = append(differs, "has the "+s.Kind+" "+s.Name)
 	}
 	return differs
 }

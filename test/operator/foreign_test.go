@@ -37,7 +37,7 @@ func TestForeignRights(t *testing.T) {
 	}
 	want := []string{"policy CastLambdaRoleForSpot/AmazonS3ReadOnlyAccess", "inline policy CastLambdaRoleForSpot/all",
 		"permissions boundary CastLambdaRoleForSpot/AmazonS3ReadOnlyAccess", "inline policy " + *user + "/all",
-		"group of user " + *user + "/admins", "console password " + *user}
+		"group " + *user + "/admins", "console password " + *user}
 	if !slices.Equal(got, want) || !p.Changes.Empty() {
 		t.Errorf("to review:\n%s\nwant\n%s\nand nothing to change: %+v", strings.Join(got, "\n"), strings.Join(want, "\n"), p.Changes)
 	}

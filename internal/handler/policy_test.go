@@ -179,22 +179,22 @@ func TestRehearsalsOneAtATime(t *testing.T) {
 			}
 		})
 	}
-	subtest(t, "both at once", func(w *world) {
+	subtest(t, "one that begins at the same time", func(w *world) {
 		w.handler.Policy.DrainRehearsals = true
 		w.pod("web-1")
-		w.pod("db-1", func(p *spottest.Pod) { p.Node = other })
-		done := make(chan spot.Result, 2)
-		for _, id := range []string{instance, other} {
-			go func() {
-				in := w.warning(spot.SpotTerminate)
-				in.EventID, in.Instance, in.Rehearsal = id, id, true
-				out, _ := w.handler.Handle(w.timeout(15*time.Minute), in)
-				done <- out.Result
-			}()
-		}
-		if a, b := <-done, <-done; a == spot.Drained && b == spot.Drained {
-			w.Error("both nodes are drained")
-		}
+		in := w.warning(spot.SpotTerminate)
+		in.Rehearsal = true
+		begun := false
+		w.cluster.BeforeNodeWrite(func(node string) {
+			if node == instance && !begun {
+				begun = true
+				w.cluster.WriteNode(other, func(n *spot.Node) { *n = spot.Cordon(*n, in, spot.Plan{Deadline: w.event.Add(time.Minute)}) })
+			}
+		})
+		own := in
+		own.EventID = "e2"
+		w.handleEvent(own, spot.Skipped)
+		w.wantRequests("create", "pods/eviction", 0)
 	})
 	subtest(t, "the others cannot be listed", func(w *world) {
 		w.handler.Policy.DrainRehearsals = true

@@ -161,3 +161,23 @@ func TestRolesMadeByUser(t *testing.T) {
 		t.Errorf("%+v", steps)
 	}
 }
+
+// TestRulesOfOriginal: a rule whose target an interrupted run has removed is deleted, and one of somebody else is not.
+func TestRulesOfOriginal(t *testing.T) {
+	const function, queue = "arn:aws:lambda:eu-west-1:123456789012:function:cast-ai-ec2-events-handler", "arn:aws:sqs:eu-west-1:123456789012:q"
+	o := original{function: &awsadmin.Function{ARN: function}}
+	for want, targets := range map[string][]awsadmin.Target{
+		"change delete": {{ID: "a", ARN: function}},
+		"change":        {{ID: "a", ARN: function}, {ID: "b", ARN: queue}},
+		"delete":        {},
+		"":              {{ID: "b", ARN: queue}},
+	} {
+		var got []string
+		for _, s := range o.removeRule(awsadmin.Rule{Name: "r", Targets: targets}) {
+			got = append(got, string(s.Verb))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%v: %q; want %q", targets, got, want)
+		}
+	}
+}

@@ -15,7 +15,8 @@ var (
 	kopsNodes = map[string][]string{
 		"amazonvpc": {"ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses", "ec2:AttachNetworkInterface",
 			"ec2:CreateNetworkInterface", "ec2:DetachNetworkInterface", "ec2:DeleteNetworkInterface",
-			"ec2:ModifyNetworkInterfaceAttribute"},
+			"ec2:ModifyNetworkInterfaceAttribute", "ec2:CreateTags"}, // the last on interfaces
+		"IPv6":        {"ec2:AssignIpv6Addresses"},
 		"calico":      {"ec2:ModifyNetworkInterfaceAttribute"},
 		"kube-router": {"ec2:ModifyInstanceAttribute"},
 	}

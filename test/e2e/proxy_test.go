@@ -45,16 +45,28 @@ type gate struct {
 	// intercept handles a request instead of its server, next.
 	intercept func(w http.ResponseWriter, req *http.Request, next http.Handler)
 
-	mu      sync.Mutex
-	request string // which requests are intercepted, as in spottest.FaultRequest
-	left    int    // how many of them; negative for all
+	mu       sync.Mutex
+	request  string // which requests are intercepted, as in spottest.FaultRequest
+	left     int    // how many of them; negative for all
+	down     bool   // all requests fail
+	accepted map[string]int
 }
 
 // newGate puts a gate before all servers. The function reads its token from Secrets Manager if secret is set.
 func (r *fixture) newGate(castai *castaiAPI, secret bool) *gate {
 	r.Helper()
-	g := &gate{}
-	r.serveAPI(g.before(r.apiServer()))
+	g := &gate{accepted: map[string]int{}}
+	api := r.apiServer()
+	api.ModifyResponse = func(res *http.Response) error {
+		name := requestName(res.Request)
+		if (name == "create pods/eviction" || name == "delete pods") && res.StatusCode/100 == 2 {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.accepted[strings.TrimSuffix(res.Request.URL.Path, "/eviction")]++
+		}
+		return nil
+	}
+	r.serveAPI(g.before(api))
 	cloud := httptest.NewServer(g.before(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		switch requestName(req) {
 		case readsSecret:
@@ -83,6 +95,13 @@ func (g *gate) fails(request string, n int, intercept func(http.ResponseWriter, 
 	g.request, g.left, g.intercept = request, n, intercept
 }
 
+// setDown makes all requests fail, or no longer.
+func (g *gate) setDown(down bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.down = down
+}
+
 func (g *gate) before(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		name := requestName(req)
@@ -92,13 +111,16 @@ func (g *gate) before(next http.Handler) http.Handler {
 		if hit {
 			g.left--
 		}
-		intercept := g.intercept
+		down, intercept := g.down, g.intercept
 		g.mu.Unlock()
-		if hit {
+		switch {
+		case down:
+			panic(http.ErrAbortHandler)
+		case hit:
 			intercept(w, req, next)
-			return
+		default:
+			next.ServeHTTP(w, req)
 		}
-		next.ServeHTTP(w, req)
 	})
 }
 

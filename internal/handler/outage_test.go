@@ -420,6 +420,16 @@ func TestUncordoned(t *testing.T) {
 		if out := w.handle(spot.Drained); !strings.Contains(strings.Join(out.Problems, "\n"), "5 times") {
 			w.Errorf("got problems %q, want 5 more cordons", out.Problems)
 		}
+		var last time.Time
+		for _, r := range w.cluster.Requests() {
+			if r.Verb != "patch" || r.Resource != "nodes" || r.Err != nil {
+				continue
+			}
+			if pause := r.Asked.Sub(last); !last.IsZero() && pause < 5*time.Second {
+				w.Errorf("cordoned again after %s, want a pause of 5 s", pause)
+			}
+			last = r.Asked
+		}
 	})
 	subtest(t, "by kops-spot restore", func(w *world) {
 		slow(w)

@@ -74,6 +74,14 @@ func TestTokenReadDoesNotBlock(t *testing.T) {
 	}
 }
 
+// TestIdleConnections: Lambda may freeze the function for longer than load balancers keep an idle connection.
+func TestIdleConnections(t *testing.T) {
+	transport, err := (&caReloadTransport{}).transport(t.Context(), nil)
+	if err != nil || transport.IdleConnTimeout <= 0 || transport.IdleConnTimeout > time.Minute {
+		t.Errorf("idle connections are reused for %s, %v", transport.IdleConnTimeout, err)
+	}
+}
+
 // TestWatchOverHTTP1: nothing detects a dead connection, so the watch ends by itself.
 func TestWatchOverHTTP1(t *testing.T) {
 	for _, http2 := range []bool{false, true} {

@@ -282,7 +282,7 @@ func (w *world) isMember() bool {
 	return false
 }
 
-const faultsText = `A fault lasts for one request, for 8 s from the event, or always. The budget's pod is force-deleted 85 s after the event.
+const faultsText = `A fault lasts for one request, for 8 s from the event, or always. The guarded pod is force-deleted 85 s after the event.
 
 Written by ` + "`go test ./internal/handler -run TestFaults -update`" + `.
 

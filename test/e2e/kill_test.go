@@ -34,8 +34,8 @@ func TestKill(t *testing.T) {
 
 const killText = `The function is killed (SIGKILL) when a request has been carried out, before its response, with 120 s left. A retry
 follows after one second, on the same real servers. The pods need 2 s to stop, and the pod with the budget is
-force-deleted 5 s after the event (` + "`KOPS_SPOT_FORCE_GRACE=110s`" + `). In every row, all pods have got SIGTERM once with their
-whole grace period, and the instance was detached once. In memory, ` + "`TestKill`" + ` does the same after every request.
+force-deleted 5 s after the event (` + "`KOPS_SPOT_FORCE_GRACE=110s`" + `). In every row, all pods have got SIGTERM once with
+their whole grace period, and the instance was detached once. In memory, ` + "`TestKill`" + ` does the same after every request.
 
 Written by ` + "`go test ./e2e -run TestKill -update`" + ` in ` + "`test/`" + `, and asserted by ` + "`make test`" + `.
 

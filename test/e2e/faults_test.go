@@ -90,8 +90,8 @@ func TestFaults(t *testing.T) {
 
 const faultsText = `The same with the function's binary, kube-apiserver, and proxies that let one request or all fail, in %d cells. The
 warning is sent 15 to 16 s before the deadline, and the seconds count from 15 s before it. The pods need 2 s of their
-3 s to stop. A response is truncated after the request was carried out. *slow* is no response, for 6 s to a read and 4 s to
-a write. A 429 has a Retry-After of 10 s.
+3 s to stop. A response is truncated after the request was carried out. *slow* is no response, for 6 s to a read and 4 s
+to a write. A 429 has a Retry-After of 10 s.
 
 Written by ` + "`go test ./e2e -run TestFaults -update`" + ` in ` + "`test/`" + `, and asserted by ` + "`make test`" + `.
 

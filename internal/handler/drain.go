@@ -438,7 +438,9 @@ func (d *podDrain) setDeadline(u hookUpdate) {
 // update processes a change from the watch.
 func (d *podDrain) update(u podUpdate) {
 	now := time.Now()
-	d.lastChange = now
+	if !u.All || !d.listed { // another list of the same pods is no change
+		d.lastChange = now
+	}
 	if u.err != nil {
 		d.listErr = u.err
 		d.inv.log("watch-failed", "pod watch failed", "error", u.err)
@@ -481,7 +483,7 @@ func (d *podDrain) podChanged(p spot.Pod, gone bool, now time.Time) {
 			s.plan = d.plan.ForReturned(p, now, n)
 			s.due = spot.Later(now, s.plan.NotBefore)
 		}
-		d.pods[p.UID] = s
+		d.pods[p.UID], d.lastChange = s, now
 		if d.listed {
 			d.inv.log("pod-appeared", "pod appeared after the cordon", "pod", p.ID(), "plan", s.plan.Action,
 				"reason", s.plan.Reason)
@@ -510,7 +512,7 @@ func (d *podDrain) markGone(s *podState, now time.Time) {
 	if s.gone {
 		return
 	}
-	s.gone, s.terminatedAt = true, now
+	s.gone, s.terminatedAt, d.lastChange = true, now, now
 	if s.plan.Action != spot.PodSkip {
 		d.inv.log("pod-terminated", "pod terminated", "pod", s.pod.ID(), "evicted", s.evicted)
 	}
@@ -605,7 +607,6 @@ func (d *podDrain) handleResponse(r evictionResponse) {
 	case errors.Is(r.err, spot.ErrNotFound):
 		d.markGone(s, r.at)
 		d.checkEmpty(r.at)
-		d.lastChange = r.at
 	case r.readOnly && r.err == nil: // it is terminating: the watch is late
 	case r.readOnly:
 		s.due = r.at.Add(effectLimit)

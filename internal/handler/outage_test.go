@@ -472,3 +472,14 @@ func TestDeadKubelet(t *testing.T) {
 		})
 	}
 }
+
+// TestClosedWatches: a server that closes every watch does not keep the invocation at work after the node is empty.
+func TestClosedWatches(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pod("web-1")
+		w.handler.Cluster = &closedWatches{Cluster: w.cluster, after: time.Second}
+		if out := w.handle(spot.Drained); *out.Timings.Finished > 15 {
+			w.Errorf("finished after %v s", *out.Timings.Finished)
+		}
+	})
+}

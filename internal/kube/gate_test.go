@@ -24,6 +24,12 @@ func (s *server) fail(err error) {
 	s.failure = err
 }
 
+func (s *server) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sent)
+}
+
 func (s *server) RoundTrip(req *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	s.sent = append(s.sent, time.Now())
@@ -80,7 +86,7 @@ func TestGate(t *testing.T) {
 					t.Errorf("another method waited for %s", took)
 				}
 				time.Sleep(10 * time.Second)
-				if n := len(s.sent); n > c.most || n < 5 {
+				if n := s.count(); n > c.most || n < 5 {
 					t.Errorf("got %d requests in 20 s, want at most %d", n, c.most)
 				}
 				s.fail(nil)
@@ -89,7 +95,7 @@ func TestGate(t *testing.T) {
 				if took := time.Since(repaired); took > probeLast {
 					t.Errorf("the last request succeeded after %s", took)
 				}
-				if n := len(s.sent); n > c.most+51 {
+				if n := s.count(); n > c.most+51 {
 					t.Errorf("got %d requests in all", n)
 				}
 				switch isRejected := errors.Is(c.failure, errUnauthorized); {

@@ -477,7 +477,7 @@ func TestDeadKubelet(t *testing.T) {
 func TestClosedWatches(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.pod("web-1")
-		w.handler.Cluster = &closedWatches{Cluster: w.cluster, after: time.Second}
+		w.handler.Cluster = &closedWatches{Cluster: w.cluster, after: 300 * time.Millisecond}
 		if out := w.handle(spot.Drained); *out.Timings.Finished > 15 {
 			w.Errorf("finished after %v s", *out.Timings.Finished)
 		}

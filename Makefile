@@ -97,7 +97,7 @@ lint: .venv/installed ## Run gofmt, go vet, staticcheck and cfn-lint
 	cd test && go vet $(LIGHT)
 	$(STATICCHECK) ./...
 	cd test && $(STATICCHECK) $(LIGHT)
-	cfn-lint template.yaml
+	cfn-lint --regions eu-west-1 cn-north-1 us-gov-west-1 --template template.yaml
 
 demo: ## Interrupt a node on a real control plane, live. The first run shows an in-memory preview while it compiles
 	@cd test && $(COMPILE) go build -o bin/ ./demo/preview && $(COMPILE) bin/preview go run ./cmd/prepare

@@ -1,8 +1,11 @@
 package template
 
 import (
+	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -130,6 +133,39 @@ func TestEveryParameterIsInAGroup(t *testing.T) {
 	}
 	if len(grouped) != len(tmpl.Parameters) {
 		t.Errorf("%d of %d parameters are in groups", len(grouped), len(tmpl.Parameters))
+	}
+}
+
+var update = flag.Bool("update", false, "write the parameters into docs/stack.md")
+
+// TestParametersAreDocumented: docs/stack.md lists the parameters in the order in which `sam deploy --guided` asks.
+func TestParametersAreDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(Root(), "template.yaml"))
+	must(t, err)
+	var rows strings.Builder
+	rows.WriteString("| parameter | default | meaning |\n|---|---|---|\n")
+	asked, _, _ := strings.Cut(string(text), "\nMetadata:")
+	for _, name := range regexp.MustCompile(`(?m)^  ([A-Za-z]+):$`).FindAllStringSubmatch(asked, -1) {
+		p, byDefault := shared.Templates[byDefault].Parameters[name[1]], "none"
+		if p.Default != nil {
+			byDefault = "empty"
+			if *p.Default != "" {
+				byDefault = "`" + string(*p.Default) + "`"
+			}
+		}
+		fmt.Fprintf(&rows, "| `%s` | %s | %s |\n", name[1], byDefault, strings.ReplaceAll(p.Description, "<", `\<`))
+	}
+	const begin, end = "<!-- parameters -->\n\n", "\n<!-- end of parameters -->"
+	path := filepath.Join(Root(), "docs", "stack.md")
+	doc, err := os.ReadFile(path)
+	must(t, err)
+	before, rest, _ := strings.Cut(string(doc), begin)
+	listed, after, _ := strings.Cut(rest, end)
+	switch {
+	case *update:
+		must(t, os.WriteFile(path, []byte(before+begin+rows.String()+end+after), 0o644))
+	case listed != rows.String():
+		t.Errorf("docs/stack.md differs: run go test ./template -run %s -update in test/. It should list\n%s", t.Name(), &rows)
 	}
 }
 

@@ -21,7 +21,11 @@ type launchDetail struct {
 // fullLaunchDetail has all required fields.
 type fullLaunchDetail struct {
 	launchDetail
-	StatusCode, ActivityId, RequestId, StartTime, EndTime, EC2InstanceId, Cause, Origin, Destination string
+	StatusCode, StartTime, EndTime, Cause, Origin, Destination string
+
+	ActivityID string `json:"ActivityId"`
+	RequestID  string `json:"RequestId"`
+	InstanceID string `json:"EC2InstanceId"`
 
 	Details map[string]string
 }
@@ -46,7 +50,7 @@ func (launchFailure) encode(in spot.Interruption) (any, string, error) {
 	}
 	at := in.Time.UTC().Format(time.RFC3339)
 	return fullLaunchDetail{launchDetail: launchDetail{Group: in.Group, Message: in.Message}, StatusCode: "Failed",
-		ActivityId: in.EventID, RequestId: in.EventID, StartTime: at, EndTime: at, Origin: "EC2", Destination: "AutoScalingGroup",
+		ActivityID: in.EventID, RequestID: in.EventID, StartTime: at, EndTime: at, Origin: "EC2", Destination: "AutoScalingGroup",
 		Cause:   fmt.Sprintf("At %s an instance was started in response to a difference between desired and actual capacity.", at),
 		Details: map[string]string{"Availability Zone": in.Region + "a", "Subnet ID": "subnet-00000000"}}, groupARN(in, in.Group), nil
 }

@@ -189,7 +189,8 @@ func TestCASTAIEventTypes(t *testing.T) {
 		{"spot-interruption-terminate", ours, spot.Drained, ""},
 	} {
 		before := len(api.received())
-		r.outcome(r.invoke(s, r.sample(c.sample, time.Second, instead(t, c.sample, c.target))), c.result)
+		event := func() []byte { return r.sample(c.sample, time.Second, instead(t, c.sample, c.target)) }
+		r.outcome(r.rehearse(s, event), c.result) // as if each were a rehearsal
 		var events []string
 		for _, e := range api.received()[before:] {
 			if e.code == http.StatusOK {

@@ -33,15 +33,20 @@ type installOptions struct {
 	export             string // install only
 }
 
-func (o *installOptions) register(f *pflag.FlagSet) {
+// registerAccess registers the flags of install that grant has, too.
+func (o *installOptions) registerAccess(f *pflag.FlagSet) {
 	o.awsFlags.register(f)
 	f.StringArrayVar(&o.set, "set", nil,
 		"Set a stack parameter as `NAME=VALUE` (repeatable); docs/stack.md lists the parameters")
-	f.StringVar(&o.code, "code", "",
-		"The zip `file` with the function's code, as built by make dist (default: the embedded one)")
 	f.BoolVar(&o.refresh, "refresh", false,
 		"Replace the stack's endpoint, certificates and authentication with the discovered ones")
 	karpenterFlag(f, &o.karpenter)
+}
+
+func (o *installOptions) register(f *pflag.FlagSet) {
+	o.registerAccess(f)
+	f.StringVar(&o.code, "code", "",
+		"The zip `file` with the function's code, as built by make dist (default: the embedded one)")
 }
 
 func installCommand(c *console) *cobra.Command {

@@ -40,8 +40,8 @@ reclaims its Spot instance.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if c.output != asText && c.output != asJSON {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if c.output != asText && c.output != asJSON && !(c.output == asSAM && cmd.Name() == "grant") {
 				return fmt.Errorf("invalid --output %q: use %s or %s", c.output, asText, asJSON)
 			}
 			return nil
@@ -57,6 +57,7 @@ reclaims its Spot instance.`,
 	root.AddCommand(
 		checkCommand(c),
 		explainCommand(c),
+		grantCommand(c),
 		installCommand(c),
 		invokeCommand(c),
 		offboardCommand(c),

@@ -87,7 +87,7 @@ func (r *Deployment) Plan(ctx context.Context) (p Plan, err error) {
 			dead, now = now, nil
 		}
 	}
-	p.Parameters, p.KeptParameters = r.Spec.parameters(r.Template, before), r.Spec.keptParameters(before)
+	p.Parameters, p.KeptParameters = r.Spec.StackParameters(r.Template, before), r.Spec.keptParameters(before)
 	t, err := r.packagedTemplate()
 	if err != nil {
 		return p, err
@@ -254,7 +254,7 @@ func (r *Deployment) recreateAndExecute(ctx context.Context, old awsadmin.Change
 	if err != nil {
 		return err
 	}
-	p, err := r.createChangeSet(ctx, t, true, r.Spec.parameters(r.Template, before), now)
+	p, err := r.createChangeSet(ctx, t, true, r.Spec.StackParameters(r.Template, before), now)
 	if err != nil || p.Empty {
 		return err
 	}
@@ -371,7 +371,7 @@ func parameterDiff(before, after map[string]string, t *Template) (lines []string
 // Export returns the stack's template, and its parameters in the form of the AWS CLI.
 func (r *Deployment) Export() (map[string][]byte, error) {
 	w := r.Spec
-	parameters := w.parameters(r.Template, nil)
+	parameters := w.StackParameters(r.Template, nil)
 	t, err := r.packagedTemplate()
 	if err != nil {
 		return nil, err

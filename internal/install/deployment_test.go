@@ -420,7 +420,7 @@ func TestParameters(t *testing.T) {
 	w := Spec{Values: iam.Values{Cluster: "prod.example.com"}, Discovered: map[string]string{"Server": "https://found", "Login": "iam", "CA": "Zm91bmQ="},
 		Overrides: map[string]string{"CA": "Z2l2ZW4="}}
 	before := map[string]string{"Server": "https://before", "Login": "iam", "CA": "YmVmb3Jl", "Gone": "x", "Mode": "observe", "Force": "allow"}
-	got := w.parameters(template, before)
+	got := w.StackParameters(template, before)
 	want := map[string]string{"Cluster": "prod.example.com", "ShortName": "prod-example-com-7405b0253a21", "Server": "https://before", "CA": "Z2l2ZW4=", "Mode": "observe"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", got, want)
@@ -429,7 +429,7 @@ func TestParameters(t *testing.T) {
 		t.Errorf("kept: %v", stays)
 	}
 	w.Refresh = true
-	if got := w.parameters(template, before); got["Server"] != "https://found" || got["CA"] != "Z2l2ZW4=" || got["Mode"] != "observe" || w.keptParameters(before) != nil {
+	if got := w.StackParameters(template, before); got["Server"] != "https://found" || got["CA"] != "Z2l2ZW4=" || got["Mode"] != "observe" || w.keptParameters(before) != nil {
 		t.Errorf("refreshed: %v", got)
 	}
 }

@@ -55,9 +55,9 @@ func (w Spec) bucketPolicy() string {
 		`"Condition": {"Bool": {"aws:SecureTransport": "false"}}}]}`
 }
 
-// parameters returns the stack's parameters. The overrides have precedence over the stack's current values, and those
+// StackParameters returns the stack's parameters. The overrides have precedence over the stack's current values, and those
 // over the discovered ones, so that a stack keeps a value until somebody changes it.
-func (w Spec) parameters(t *Template, before map[string]string) map[string]string {
+func (w Spec) StackParameters(t *Template, before map[string]string) map[string]string {
 	all, first, second := map[string]string{}, w.Discovered, before
 	if w.Refresh {
 		first, second = before, w.Discovered

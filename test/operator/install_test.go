@@ -36,6 +36,34 @@ func (w *world) exported(more ...string) (files map[string]string, stderr string
 	return w.files(dir), stderr
 }
 
+// grants runs grant before there is a stack. It gives the access that install gives, and prints install's parameters.
+func (w *world) grants(before []string) {
+	w.Helper()
+	said, stderr := w.mustRun("grant", "--yes", "--set", "Mode=observe")
+	transcript(w.T, "grant", stderr+said)
+	granted := w.snapshot()
+	arguments, _ := w.mustRun("grant", "--set", "Mode=observe", "--output", "sam")
+	w.unchanged("after grant again", granted)
+	parameters := map[string]string{}
+	for _, argument := range strings.Fields(arguments) {
+		name, value, _ := strings.Cut(argument, "=")
+		parameters[name] = value
+	}
+	files, _ := w.exported("--set", "Mode=observe")
+	var want []struct{ ParameterKey, ParameterValue string }
+	try(json.Unmarshal([]byte(files["parameters.json"]), &want))
+	for _, p := range want {
+		if p.ParameterKey != "Architecture" && parameters[p.ParameterKey] != p.ParameterValue {
+			w.Errorf("grant prints %s=%q, install deploys %q", p.ParameterKey, parameters[p.ParameterKey], p.ParameterValue)
+		}
+	}
+	if len(parameters) != len(want)-1 || parameters["ShortName"] == "" {
+		w.Errorf("grant prints the parameters %v, install deploys %v", parameters, want)
+	}
+	w.mustRun("uninstall", "--yes")
+	w.unchanged("after grant and uninstall", before)
+}
+
 // quiet waits until all events of the account are delivered.
 func (w *world) quiet() {
 	w.Helper()
@@ -64,6 +92,8 @@ func installAndUninstall(t *testing.T) {
 		t.Errorf("without --yes: %v\n%s", err, stderr)
 	}
 	w.unchanged("without --yes", before)
+
+	w.grants(before)
 
 	// Mistakes are rejected before anything is written; CloudFormation checks the parameters.
 	const set, asked = "if a parameter is wrong, set it with --set NAME=VALUE and run this again", "cloudformation:CreateChangeSet"

@@ -6,13 +6,13 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/eventbridge"
 )
@@ -158,23 +158,8 @@ func TestSAMConfiguration(t *testing.T) {
 	}
 }
 
-// TestStackGuide: it computes the same short name as package iam, and covers every parameter that is not a setting.
+// TestStackGuide covers every parameter that is not a setting.
 func TestStackGuide(t *testing.T) {
-	guide, err := os.ReadFile(filepath.Join(Root(), "docs", "install.md"))
-	must(t, err)
-	_, after, _ := strings.Cut(string(guide), "    short=")
-	command, _, found := strings.Cut(after, "    sam build")
-	if !found {
-		t.Fatal("it does not say how to compute the short name")
-	}
-	for _, name := range []string{"a.b", cluster, "prod-example.com", strings.Repeat("a", 30) + ".com",
-		strings.Repeat("a", 31) + ".com", strings.Repeat("a-", 20) + "b.com"} {
-		out, err := exec.Command("bash", "-euo", "pipefail", "-c",
-			"cluster="+name+"\nshort="+command+"\nprintf %s \"$short\"").Output()
-		if err != nil || string(out) != iam.Name(name) {
-			t.Errorf("it makes %q of %s, want %q: %v", out, name, iam.Name(name), err)
-		}
-	}
 	tmpl := shared.Templates[byDefault]
 	settings := map[string]bool{}
 	for _, part := range app.Parts() {

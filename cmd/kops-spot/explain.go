@@ -71,7 +71,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 	}
 	e.Region, e.Pod, e.Applied = i.region, pod, spot.WhatRestoreRemoves(n)
 	h := handler.Handler{Cluster: found{k.Cluster, n}, Cloud: noAWS{}, Policy: e.Policy}
-	if cfg, err := awsConfig(ctx, i.region); err != nil {
+	if cfg, err := c.awsConfig(ctx, i.region); err != nil {
 		c.say(term.Mind, "AWS is not queried: %v, then run this again", err)
 		e.NoAWS = errNoCredentials.Error()
 	} else {

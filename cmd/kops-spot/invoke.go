@@ -63,7 +63,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 	if h.Policy, _, err = c.policy(k.name); err != nil {
 		return err
 	}
-	cfg, err := awsConfig(ctx, all[0].Region)
+	cfg, err := c.awsConfig(ctx, all[0].Region)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	if err != nil {
 		return err
 	}
-	cfg, err := awsConfig(ctx, i.region)
+	cfg, err := c.awsConfig(ctx, i.region)
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +14,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/smithy-go/logging"
 	"k8s.io/client-go/dynamic"
 	_ "k8s.io/client-go/plugin/pkg/client/auth/oidc" // kubeconfigs may use it, as with kubectl
 	"k8s.io/client-go/rest"
@@ -131,7 +136,7 @@ func (c *console) openUnverified(ctx context.Context, s awsFlags) (at session, e
 	if err != nil {
 		return at, err
 	}
-	at.aws, err = awsConfig(ctx, region)
+	at.aws, err = c.awsConfig(ctx, region)
 	at.account = awsadmin.New(at.aws)
 	return at, err
 }
@@ -158,13 +163,32 @@ func (at session) onboarding(spec onboard.Spec) *onboard.Onboarding {
 // errNoCredentials is the error if no source has AWS credentials.
 var errNoCredentials = errors.New("no AWS credentials")
 
-// awsConfig finds credentials in the same places as the AWS CLI.
-func awsConfig(ctx context.Context, region string) (aws.Config, error) {
+// credentialsLimit limits the search for credentials: a person may have to touch a key or to enter an MFA token.
+const credentialsLimit = 2 * time.Minute
+
+// awsConfig finds credentials in the same places as the AWS CLI. At a terminal, it asks for an MFA token. The instance
+// metadata service is the last source: elsewhere than on EC2, it does not respond.
+func (c *console) awsConfig(ctx context.Context, region string) (aws.Config, error) {
 	const advice = "set credentials as for the AWS CLI, for example with AWS_PROFILE"
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // outside EC2, the last source does not respond
+	ctx, cancel := context.WithTimeout(ctx, credentialsLimit)
 	defer cancel()
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithAppID("kops-spot"))
-	if err != nil {
+	options := []func(*config.LoadOptions) error{config.WithRegion(region), config.WithAppID("kops-spot"),
+		config.WithLogger(logging.Nop{})}
+	if !onEC2() {
+		options = append(options, config.WithEC2IMDSClientEnableState(imds.ClientDisabled))
+	}
+	if isTerminal(c.stdin) {
+		options = append(options, config.WithAssumeRoleCredentialOptions(func(o *stscreds.AssumeRoleOptions) {
+			o.TokenProvider = c.mfaToken
+		}))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, options...)
+	var needsToken config.AssumeRoleTokenProviderNotSetError
+	switch {
+	case errors.As(err, &needsToken):
+		return cfg, errors.New("the AWS profile needs an MFA token: run this at a terminal, or first run " +
+			`eval "$(aws configure export-credentials --format env)"`)
+	case err != nil:
 		return cfg, fmt.Errorf("loading the AWS configuration: %w: %s", err, advice)
 	}
 	if _, err = cfg.Credentials.Retrieve(ctx); err != nil {
@@ -175,4 +199,17 @@ func awsConfig(ctx context.Context, region string) (aws.Config, error) {
 		return cfg, fmt.Errorf("%w%s: %s", errNoCredentials, detail, advice)
 	}
 	return cfg, nil
+}
+
+// mfaToken asks for an MFA token.
+func (c *console) mfaToken() (string, error) {
+	fmt.Fprint(c.stderr, "MFA token: ")
+	line, err := bufio.NewReader(c.stdin).ReadString('\n')
+	return strings.TrimSpace(line), err
+}
+
+// onEC2 reports whether this computer is an EC2 instance.
+func onEC2() bool {
+	vendor, _ := os.ReadFile("/sys/class/dmi/id/sys_vendor")
+	return strings.HasPrefix(string(vendor), "Amazon EC2")
 }

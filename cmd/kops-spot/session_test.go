@@ -1,8 +1,11 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
@@ -55,5 +58,41 @@ func TestInstanceOf(t *testing.T) {
 		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%q: got %+v, %v; want %+v, %q", id, got, err, c.want, c.err)
 		}
+	}
+}
+
+// TestAWSConfig finds credentials like the AWS CLI, and says at once if there are none.
+func TestAWSConfig(t *testing.T) {
+	for name, c := range map[string]struct{ profile, err string }{
+		"none": {"", "no AWS credentials: set credentials"},
+		"a process that waits for a person": {"credential_process = sh -c 'sleep 5.5; " +
+			`echo "{\"Version\": 1, \"AccessKeyId\": \"AKIA\", \"SecretAccessKey\": \"s\"}"'`, ""},
+		"MFA without a terminal": {"role_arn = arn:aws:iam::123456789012:role/admin\nsource_profile = base\n" +
+			"mfa_serial = arn:aws:iam::123456789012:mfa/me\n[profile base]\naws_access_key_id = AKIA\naws_secret_access_key = s", "needs an MFA token: run this at a terminal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "config")
+			if err := os.WriteFile(file, []byte("[default]\n"+c.profile+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("AWS_CONFIG_FILE", file)
+			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file+".none")
+			for _, v := range []string{"AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
+				t.Setenv(v, "")
+			}
+			began := time.Now()
+			_, err := (&console{stdin: strings.NewReader("")}).awsConfig(t.Context(), "eu-west-1")
+			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("got %v, want %q", err, c.err)
+			}
+			if c.err != "" && time.Since(began) > 4*time.Second {
+				t.Errorf("the error took %s", time.Since(began))
+			}
+		})
+	}
+	var prompt strings.Builder
+	token, err := (&console{stdin: strings.NewReader("123456\n"), stderr: &prompt}).mfaToken()
+	if token != "123456" || err != nil || prompt.String() == "" {
+		t.Errorf("got the token %q, %v", token, err)
 	}
 }

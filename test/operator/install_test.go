@@ -40,7 +40,10 @@ func (w *world) exported(more ...string) (files map[string]string, stderr string
 func (w *world) grants(before []string) {
 	w.Helper()
 	said, stderr := w.mustRun("grant", "--yes", "--set", "Mode=observe")
-	transcript(w.T, "grant", stderr+said)
+	transcript(w.T, "grant", stderr)
+	if !strings.Contains(said, "stack "+names.FunctionName(cluster)) || !strings.Contains(said, "Mode               observe\n") {
+		w.Errorf("grant prints\n%s", said)
+	}
 	granted := w.snapshot()
 	arguments, _ := w.mustRun("grant", "--set", "Mode=observe", "--output", "sam")
 	w.unchanged("after grant again", granted)

@@ -33,8 +33,8 @@ func rehearseCommand(c *console) *cobra.Command {
 		Long: `Send a test interruption of the node's instance through EventBridge and follow it to its outcome.
 This exercises every link: rule, permission, function, authentication and plan.
 
-By default the function only plans. With KOPS_SPOT_REHEARSALS=act it drains the node, one at a time, never
-overrides a PodDisruptionBudget, requests no replacement, and restores the node afterwards.`,
+By default the function only plans. With KOPS_SPOT_REHEARSALS=act it drains one node at a time, never overrides
+a PodDisruptionBudget, requests no replacement, and restores the node afterwards.`,
 		Example: "  kops-spot rehearse i-0a1b2c3d4e5f60718",
 		Args:    oneArg,
 		RunE:    func(cmd *cobra.Command, args []string) error { return c.rehearse(cmd.Context(), o, args[0]) },

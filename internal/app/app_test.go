@@ -69,7 +69,7 @@ func TestNewFunction(t *testing.T) {
 	} {
 		logged := new(strings.Builder)
 		f, err := New(t.Context(), []string{"KOPS_SPOT_CLUSTER=" + cluster, "KOPS_SPOT_MODE=" + string(c.mode), "KOPS_SPOT_LOGIN=" + kept("token", "very-secret-token"),
-			"KOPS_SPOT_SERVER=" + api.URL, "KOPS_SPOT_CA=" + base64.StdEncoding.EncodeToString(ca), "KOPS_SPOT_TLS_SERVER_NAME=example.com",
+			"KOPS_SPOT_SERVER=" + api.URL, "KOPS_SPOT_CA=" + base64.StdEncoding.EncodeToString(ca),
 			"KOPS_SPOT_CASTAI_CLUSTER=" + castaiCluster, "KOPS_SPOT_CASTAI_KEY=" + kept("key", "very-secret-key"), "KOPS_SPOT_CASTAI_URL=" + castai.URL}, "1.2.3", logged)
 		if err != nil {
 			t.Fatal(err)

@@ -38,10 +38,9 @@ type location struct{ in, name string }
 
 // Config is the validated configuration.
 type Config struct {
-	Cluster       string
-	Mode          Mode
-	Server        string // empty with a kubeconfig
-	TLSServerName string
+	Cluster string
+	Mode    Mode
+	Server  string // empty with a kubeconfig
 
 	Policy spot.Policy
 
@@ -55,7 +54,7 @@ type Config struct {
 func ParseConfig(environ []string) (Config, error) {
 	env, errs := environment(environ)
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	c := Config{Cluster: env[envCluster], Mode: Mode(env[envMode]), Server: env[envServer], TLSServerName: env[envTLSServerName]}
+	c := Config{Cluster: env[envCluster], Mode: Mode(env[envMode]), Server: env[envServer]}
 	switch {
 	case c.Cluster == "":
 		bad("%s: set it to the name of the kOps cluster, such as prod.example.com", envCluster)
@@ -81,7 +80,7 @@ func ParseConfig(environ []string) (Config, error) {
 		if c.login.name == "" {
 			bad("%s: add a path after kubeconfig:", envLogin)
 		}
-		for _, name := range []string{envServer, envCA, envTLSServerName} {
+		for _, name := range []string{envServer, envCA} {
 			if env[name] != "" {
 				bad("%s: remove it: with %s=kubeconfig:<path>, the kubeconfig is used", name, envLogin)
 			}
@@ -113,11 +112,6 @@ func (c *Config) parseEndpoint(ca string) (errs []error) {
 			errs = append(errs, err)
 		}
 		c.ca = location{inVariable, pem}
-	}
-	// kOps adds this name to the certificate of every API server. A public certificate (no CA setting) has the host's
-	// name.
-	if c.TLSServerName == "" && c.ca != (location{}) {
-		c.TLSServerName = internalPrefix + c.Cluster
 	}
 	return errs
 }

@@ -30,7 +30,7 @@ func TestParseConfig(t *testing.T) {
 		},
 		"a CA in base64": {
 			env: []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=observe", "KOPS_SPOT_LOGIN=file:/var/token",
-				"KOPS_SPOT_SERVER=https://10.0.0.1", "KOPS_SPOT_CA=" + base64.StdEncoding.EncodeToString([]byte(ca)), "KOPS_SPOT_TLS_SERVER_NAME=localhost"},
+				"KOPS_SPOT_SERVER=https://10.0.0.1", "KOPS_SPOT_CA=" + base64.StdEncoding.EncodeToString([]byte(ca))},
 			want: Config{Cluster: "prod.example.com", Mode: Observe, login: location{inFile, "/var/token"}},
 		},
 		"aws-iam-authenticator": {
@@ -60,24 +60,6 @@ func TestParseConfig(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
-	}
-}
-
-func TestTLSServerName(t *testing.T) {
-	base := []string{"KOPS_SPOT_CLUSTER=prod.example.com", "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:/t", "KOPS_SPOT_SERVER=https://nlb.elb.amazonaws.com"}
-	for _, c := range []struct {
-		more []string
-		want string
-	}{
-		{[]string{"KOPS_SPOT_CA=" + testCA(t)}, "api.internal.prod.example.com"},
-		{[]string{"KOPS_SPOT_CA=ssm:/cast/ca"}, "api.internal.prod.example.com"},
-		{nil, ""}, // a public certificate has the host's name
-		{[]string{"KOPS_SPOT_TLS_SERVER_NAME=x"}, "x"},
-	} {
-		got, err := ParseConfig(append(base, c.more...))
-		if err != nil || got.TLSServerName != c.want {
-			t.Errorf("got %q, %v; want %q", got.TLSServerName, err, c.want)
-		}
 	}
 }
 

@@ -20,9 +20,9 @@ func (c Config) logIn(cfg awssdk.Config, cloud *aws.Cloud, userAgent string) (*r
 		login, _, err := kube.Kubeconfig{File: c.login.name}.LogIn(userAgent)
 		return login, err
 	}
-	e := kube.Endpoint{Server: c.Server, TLSServerName: c.TLSServerName}
+	e := kube.Endpoint{Server: c.Server}
 	if c.ca != (location{}) {
-		e.CA = source(cloud, c.ca, caKey)
+		e.CA, e.InternalName = source(cloud, c.ca, caKey), internalPrefix+c.Cluster
 	}
 	if c.login.in == byIAM {
 		return kube.WithIAM(e, kube.IAM{ClusterID: c.login.name, Region: cfg.Region, Credentials: cfg.Credentials, WhoAmI: cloud.CallerARN}, userAgent), nil

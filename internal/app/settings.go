@@ -36,12 +36,11 @@ func Parts() []Part {
 
 // Names of the settings.
 const (
-	envCluster       = "KOPS_SPOT_CLUSTER"
-	envMode          = "KOPS_SPOT_MODE"
-	envLogin         = "KOPS_SPOT_LOGIN"
-	envServer        = "KOPS_SPOT_SERVER"
-	envCA            = "KOPS_SPOT_CA"
-	envTLSServerName = "KOPS_SPOT_TLS_SERVER_NAME"
+	envCluster = "KOPS_SPOT_CLUSTER"
+	envMode    = "KOPS_SPOT_MODE"
+	envLogin   = "KOPS_SPOT_LOGIN"
+	envServer  = "KOPS_SPOT_SERVER"
+	envCA      = "KOPS_SPOT_CA"
 
 	envForce      = "KOPS_SPOT_FORCE"
 	envForceGrace = "KOPS_SPOT_FORCE_GRACE"
@@ -82,12 +81,8 @@ var clusterSettings = []Setting{
 	{Name: envCA,
 		Values:  "CA certificates as PEM or as PEM in base64, `secretsmanager:<secret>`, `ssm:<parameter>` or `file:<path>`",
 		Meaning: "the CA certificates of the API server, or their location; not used with a kubeconfig",
-		Why:     "Without it, the system's root certificates are used, for load balancers with a public certificate."},
-	{Name: envTLSServerName,
-		Default: internalPrefix + "<cluster>",
-		Values:  "a host name",
-		Meaning: "the host name in the API server's certificate; not used with a kubeconfig",
-		Why:     "kOps adds this name to every API server's certificate. Without " + envCA + ", the host name in the URL is used."},
+		Why: "The certificate must have the host's name or api.internal.<cluster>, which kOps adds to each. Without this setting, " +
+			"the system's root certificates are used, for load balancers with a public certificate."},
 }
 
 // environment returns the settings in environ, which has the form of os.Environ. An empty setting counts as not set.

@@ -1,7 +1,6 @@
 package install
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -69,7 +68,7 @@ func (d *Discovery) find(level change.Level, name, detail, advice string) {
 	d.Findings = append(d.Findings, change.Finding{Level: level, Name: name, Detail: detail, Advice: advice})
 }
 
-// endpoint takes server, CA and server name from the kubeconfig, with which the operator has just reached the cluster.
+// endpoint takes server and CA from the kubeconfig, with which the operator has just reached the cluster.
 func (d *Discovery) endpoint(login *rest.Config, host string) error {
 	d.Parameters["Server"] = strings.TrimRight(login.Host, "/")
 	ca := login.CAData
@@ -84,12 +83,11 @@ func (d *Discovery) endpoint(login *rest.Config, host string) error {
 		d.find(change.Warn, "endpoint", login.Host+"; the kubeconfig sets insecure-skip-tls-verify, but the function "+
 			"verifies the certificate", "--set CA=… with the cluster's CA certificates in base64, unless it is public")
 	case len(ca) == 0:
-		d.Parameters["CA"], d.Parameters["TLSServerName"] = "", ""
+		d.Parameters["CA"] = ""
 		d.find(change.OK, "endpoint", login.Host+" (public certificate)", "")
 	default:
-		name := cmp.Or(login.ServerName, host)
-		d.Parameters["CA"], d.Parameters["TLSServerName"] = base64.StdEncoding.EncodeToString(ca), name
-		d.find(change.OK, "endpoint", login.Host+" (cluster CA, server name "+name+")", "")
+		d.Parameters["CA"] = base64.StdEncoding.EncodeToString(ca)
+		d.find(change.OK, "endpoint", login.Host+" (cluster CA)", "")
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func translate(err error, doing string) error {
 			"apply deploy/rbac.yaml and authenticate as a subject that it binds: %w", doing, err))
 	case isCertificate(err):
 		return spot.Permanent(fmt.Errorf("%s: the API server's certificate is not trusted: "+
-			"check KOPS_SPOT_CA and KOPS_SPOT_TLS_SERVER_NAME: %w", doing, err))
+			"check KOPS_SPOT_CA and KOPS_SPOT_SERVER: %w", doing, err))
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

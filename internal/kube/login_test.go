@@ -156,14 +156,29 @@ func TestRotatedCA(t *testing.T) {
 	}
 }
 
-// TestServerName: the certificate lacks the load balancer's name, so the configured name is checked instead.
+// TestServerName: the certificate must have the host's name or the internal one. The server's certificate is valid for
+// 127.0.0.1 and example.com, but not for localhost.
 func TestServerName(t *testing.T) {
 	srv, _ := accepting(t, "t")
-	for name, good := range map[string]bool{"example.com": true, "api.internal.prod.example.org": false} {
-		c := clusterOf(t, WithToken(Endpoint{Server: srv.URL, CA: text(pemOf(srv)), TLSServerName: name}, text("t"),
-			""))
-		if err := evict(c, t.Context()); (err == nil) != good {
-			t.Errorf("%s: %v", name, err)
+	old, _, err := cert.GenerateSelfSignedCertKey("old", nil, nil)
+	must(t, err)
+	for _, c := range []struct {
+		host, internal string
+		good           bool
+	}{
+		{"127.0.0.1", "", true},
+		{"127.0.0.1", "api.internal.prod.example.org", true},
+		{"localhost", "example.com", true},
+		{"localhost", "", false},
+		{"localhost", "api.internal.prod.example.org", false},
+	} {
+		bundle, _ := inTurn(string(old), pemOf(srv)) // the CA was replaced, too
+		k := clusterOf(t, WithToken(Endpoint{Server: strings.Replace(srv.URL, "127.0.0.1", c.host, 1), CA: bundle,
+			InternalName: c.internal}, text("t"), ""))
+		for range 2 {
+			if err := evict(k, t.Context()); (err == nil) != c.good || !c.good && !errors.Is(err, spot.ErrPermanent) {
+				t.Errorf("%+v: %v", c, err)
+			}
 		}
 	}
 }

@@ -76,7 +76,7 @@ func TestTokenReadDoesNotBlock(t *testing.T) {
 
 // TestIdleConnections: Lambda may freeze the function for longer than load balancers keep an idle connection.
 func TestIdleConnections(t *testing.T) {
-	transport, err := (&caReloadTransport{}).transport(t.Context(), nil)
+	transport, err := (&caReloadTransport{}).transport(t.Context(), nil, nil)
 	if err != nil || transport.IdleConnTimeout <= 0 || transport.IdleConnTimeout > time.Minute {
 		t.Errorf("idle connections are reused for %s, %v", transport.IdleConnTimeout, err)
 	}

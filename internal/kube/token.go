@@ -105,9 +105,9 @@ type Source func(context.Context) (string, error)
 
 // Endpoint is the address of an API server and how to verify its certificate.
 type Endpoint struct {
-	Server        string // https://host[:port]
-	CA            Source // PEM bundle; nil for the system's roots (a load balancer with a public certificate)
-	TLSServerName string // the name in the certificate, if it is not the host's
+	Server       string // https://host[:port]
+	CA           Source // PEM bundle; nil for the system's roots (a load balancer with a public certificate)
+	InternalName string // the certificate has this name or the host's; only with CA
 }
 
 // WithToken authenticates with a bearer token. It reads the token and the CA bundle on first use, and again when they

@@ -57,42 +57,51 @@ func Reach(ctx context.Context, server string) error {
 	return conn.Close()
 }
 
-// caReloadTransport reads the CA bundle again when it does not trust the server's certificate. If the bundle has
-// changed, it repeats the request once.
+// caReloadTransport reads the CA bundle again when it does not trust the server's certificate, and expects the
+// endpoint's other name when the certificate lacks the first one. If that changes anything, it repeats the request.
 type caReloadTransport struct {
 	endpoint Endpoint
 
-	mu   sync.Mutex
-	pem  string
-	next *http.Transport
+	mu     sync.Mutex
+	pem    string
+	byHost bool // the certificate has the host's name
+	next   *http.Transport
 }
 
 func (t *caReloadTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	next, err := t.transport(req.Context(), nil)
+	next, err := t.transport(req.Context(), nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := next.RoundTrip(req)
-	if err == nil || t.endpoint.CA == nil || !isCertificate(err) {
-		return resp, err
+	for repeated := 0; ; repeated++ { // twice: both the bundle and the name may be wrong
+		resp, err := next.RoundTrip(req)
+		if err == nil || t.endpoint.CA == nil || !isCertificate(err) || repeated == 2 {
+			return resp, err
+		}
+		again, readErr := t.transport(req.Context(), next, err)
+		if readErr != nil {
+			return nil, fmt.Errorf("%w; reading the CA bundle again: %w", err, readErr)
+		}
+		rewound, ok := rewind(req)
+		if again == next || !ok {
+			return nil, err
+		}
+		req, next = rewound, again
 	}
-	again, readErr := t.transport(req.Context(), next)
-	if readErr != nil {
-		return nil, fmt.Errorf("%w; reading the CA bundle again: %w", err, readErr)
-	}
-	rewound, ok := rewind(req)
-	if again == next || !ok {
-		return nil, err
-	}
-	return again.RoundTrip(rewound)
 }
 
-// transport returns a transport that trusts the current CA bundle. It reads the bundle again if the current transport
-// is failed.
-func (t *caReloadTransport) transport(ctx context.Context, failed *http.Transport) (*http.Transport, error) {
+// transport returns the current transport. If that is failed, it reads the CA bundle again or, if the certificate lacks
+// the expected name, expects the other one.
+func (t *caReloadTransport) transport(ctx context.Context, failed *http.Transport, why error) (*http.Transport, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.next != failed {
+		return t.next, nil
+	}
+	if name := (x509.HostnameError{}); errors.As(why, &name) && t.endpoint.InternalName != "" {
+		t.byHost = !t.byHost
+		t.next = t.next.Clone()
+		t.next.TLSClientConfig.ServerName = t.serverName()
 		return t.next, nil
 	}
 	var pem string
@@ -117,11 +126,19 @@ func (t *caReloadTransport) transport(ctx context.Context, failed *http.Transpor
 		TLSHandshakeTimeout: dialLimit,
 		IdleConnTimeout:     idleLimit,
 		MaxIdleConnsPerHost: idleConnections,
-		TLSClientConfig:     &tls.Config{RootCAs: pool, ServerName: t.endpoint.TLSServerName, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:     &tls.Config{RootCAs: pool, ServerName: t.serverName(), MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2:   true,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit},
 	}
 	return t.next, nil
+}
+
+// serverName returns the name that the certificate must have; empty for the host's.
+func (t *caReloadTransport) serverName() string {
+	if t.byHost {
+		return ""
+	}
+	return t.endpoint.InternalName
 }
 
 // reconnect makes the next request open a new connection.

@@ -127,7 +127,6 @@ func TestPublicCertificate(t *testing.T) {
 	r := newFixture(t)
 	victim := r.node()
 	delete(r.env, "KOPS_SPOT_CA")
-	delete(r.env, "KOPS_SPOT_TLS_SERVER_NAME")
 	if said := r.refused(victim); !strings.Contains(said, "KOPS_SPOT_CA") {
 		t.Errorf("it trusts an unknown certificate: %s", said)
 	}

@@ -35,7 +35,7 @@ func (r *fixture) serveAPI(h http.Handler) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	r.Cleanup(server.Close)
-	r.env["KOPS_SPOT_SERVER"], r.env["KOPS_SPOT_TLS_SERVER_NAME"] = server.URL, "example.com"
+	r.env["KOPS_SPOT_SERVER"] = server.URL
 	r.env["KOPS_SPOT_CA"] = base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE",
 		Bytes: server.Certificate().Raw}))
 }

@@ -36,10 +36,9 @@ func TestEverySettingIsAParameter(t *testing.T) {
 	variables := tmpl.Resources["SpotHandlerFunction"].Properties["Environment"].(map[string]any)["Variables"].(map[string]any)
 	unread := maps.Clone(variables)
 	ownDefault := map[string]string{
-		"KOPS_SPOT_MODE":            "act",
-		"KOPS_SPOT_LOGIN":           "iam",
-		"KOPS_SPOT_TLS_SERVER_NAME": "", // derived from the cluster's name
-		"KOPS_SPOT_CASTAI_URL":      "", // not valid by itself
+		"KOPS_SPOT_MODE":       "act",
+		"KOPS_SPOT_LOGIN":      "iam",
+		"KOPS_SPOT_CASTAI_URL": "", // not valid by itself
 	}
 	for _, part := range app.Parts() {
 		for _, s := range part.Settings {
@@ -97,8 +96,7 @@ func TestEnvironmentFits(t *testing.T) {
 	ca := asKOps(t)
 	long := with(sets[everything], Parameters{"Cluster": strings.Repeat("a", 50) + "." + strings.Repeat("b", 50) +
 		".com", "Server": "https://" + strings.Repeat("c", 90) + ".elb.eu-west-1.amazonaws.com",
-		"TLSServerName": "api.internal." + strings.Repeat("a", 50) + "." + strings.Repeat("b", 50) + ".com",
-		"Hooks":         strings.Repeat("a-hook-of-ours,", 6) + "b", "CA": ca})
+		"Hooks": strings.Repeat("a-hook-of-ours,", 6) + "b", "CA": ca})
 	if why := shared.Templates[everything].Refuses(long); len(why) > 0 {
 		t.Fatal(why)
 	}
@@ -131,8 +129,7 @@ func TestParametersAreAsStrictAsTheFunction(t *testing.T) {
 			"https://[2001:db8::1]"}, bad: []string{"api.prod.example.com", "http://api.prod.example.com", "https://"}},
 		"CA": {good: append([]string{"", asKOps(t)}, place...),
 			bad: []string{"ssm:", "file:", "secretsmanager:", "https://ca.example.com", "no base64"}},
-		"TLSServerName": {good: []string{"", "api.internal.prod.example.com"}},
-		"Force":         {good: []string{"allow", "never"}, bad: []string{"Allow", "always"}},
+		"Force": {good: []string{"allow", "never"}, bad: []string{"Allow", "always"}},
 		"ForceGrace": {good: []string{"1s", "60s", "99s", "109s", "110s", "1m", "1m0s", "1m49s", "1m50s"},
 			bad: []string{"0s", "111s", "120s", "1m51s", "2m", "60", "1h"}},
 		"DaemonSets":      {good: []string{"never", "last"}, bad: []string{"first", "always"}},

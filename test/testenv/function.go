@@ -45,12 +45,11 @@ func makeInRoot(ctx context.Context, target string) (bin string, err error) {
 // environment of programs that use the fake AWS, as its Env returns it.
 func (cp *ControlPlane) FunctionEnv(cluster, tokenFile string, aws []string) map[string]string {
 	env := map[string]string{
-		"KOPS_SPOT_CLUSTER":         cluster,
-		"KOPS_SPOT_MODE":            "act",
-		"KOPS_SPOT_LOGIN":           "file:" + tokenFile,
-		"KOPS_SPOT_SERVER":          cp.admin.Host,
-		"KOPS_SPOT_CA":              base64.StdEncoding.EncodeToString(cp.admin.CAData),
-		"KOPS_SPOT_TLS_SERVER_NAME": "localhost",
+		"KOPS_SPOT_CLUSTER": cluster,
+		"KOPS_SPOT_MODE":    "act",
+		"KOPS_SPOT_LOGIN":   "file:" + tokenFile,
+		"KOPS_SPOT_SERVER":  cp.admin.Host,
+		"KOPS_SPOT_CA":      base64.StdEncoding.EncodeToString(cp.admin.CAData),
 	}
 	for _, kv := range aws {
 		if name, value, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_REGION") { // set by Lambda

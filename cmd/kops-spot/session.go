@@ -54,11 +54,12 @@ func (c *console) connect(ctx context.Context, p kubeFlags) (cluster, error) {
 	if err != nil {
 		return cluster{}, err
 	}
-	own, err := k.KopsName(ctx)
+	given := cmp.Or(p.cluster, c.getenv("KOPS_SPOT_CLUSTER"))
+	own, err := k.KopsName(ctx, given)
 	if err != nil {
 		return cluster{}, err
 	}
-	name, err := clusterName(cmp.Or(p.cluster, c.getenv("KOPS_SPOT_CLUSTER")), own.Name, in)
+	name, err := clusterName(given, own.Name, in)
 	return cluster{k, name, own.Store, cfg, in}, err
 }
 

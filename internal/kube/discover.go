@@ -1,9 +1,11 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -27,28 +29,30 @@ type Kops struct {
 	Store string // bucket[/prefix] of the state store; empty if it is not in S3
 }
 
-// KopsName reads the cluster's name and state store from the annotations of kube-system.
-func (c *Cluster) KopsName(ctx context.Context) (Kops, error) {
+// KopsName reads the cluster's name and state store from the annotations of kube-system. If they name several clusters,
+// as after a migration, the given one decides. If they cannot be read, so does the given one.
+func (c *Cluster) KopsName(ctx context.Context, given string) (Kops, error) {
 	const doing = "reading the cluster's name from the namespace kube-system"
 	var namespace corev1.Namespace
 	err := do(ctx, readLimit, c.client.Get().Resource("namespaces").Name(metav1.NamespaceSystem), &namespace)
 	switch {
+	case apierrors.IsForbidden(err) && IsKopsName(given):
+		return Kops{}, nil
 	case apierrors.IsForbidden(err):
-		return Kops{}, fmt.Errorf("%s: use credentials that may read it: %w", doing, err)
+		return Kops{}, fmt.Errorf("%s: use credentials that may read it, or set --cluster: %w", doing, err)
 	case err != nil:
 		return Kops{}, translate(err, doing)
 	}
-	return kopsName(namespace.Annotations)
+	return kopsName(namespace.Annotations, given)
 }
 
 // kopsName takes the cluster's name from the end of the channel's path: the state store may be in a folder of its
 // bucket.
-func kopsName(annotations map[string]string) (Kops, error) {
-	var names []string
-	bucket := ""
-	for key, value := range annotations {
+func kopsName(annotations map[string]string, given string) (Kops, error) {
+	stores := map[string]string{} // by name
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
 		var addon struct{ Channel string }
-		if !strings.HasPrefix(key, addonPrefix) || json.Unmarshal([]byte(value), &addon) != nil {
+		if !strings.HasPrefix(key, addonPrefix) || json.Unmarshal([]byte(annotations[key]), &addon) != nil {
 			continue
 		}
 		store, ours := strings.CutSuffix(addon.Channel, channelFile)
@@ -57,22 +61,25 @@ func kopsName(annotations map[string]string) (Kops, error) {
 		if !ours || !IsKopsName(name) {
 			continue
 		}
-		if path, inS3 := strings.CutPrefix(strings.TrimRight(store[:at], "/"), "s3://"); inS3 {
-			bucket = path
+		path, inS3 := strings.CutPrefix(strings.TrimRight(store[:at], "/"), "s3://")
+		if !inS3 {
+			path = ""
 		}
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
+		stores[name] = cmp.Or(path, stores[name])
 	}
-	slices.Sort(names)
-	switch len(names) {
-	case 0:
+	names := slices.Sorted(maps.Keys(stores))
+	if len(names) == 1 {
+		given = names[0] // the caller compares them
+	}
+	store, known := stores[given]
+	switch {
+	case len(names) == 0:
 		return Kops{}, nil
-	case 1:
-		return Kops{Name: names[0], Store: bucket}, nil
+	case known:
+		return Kops{Name: given, Store: store}, nil
 	}
-	return Kops{}, fmt.Errorf("this cluster has addons from several kOps clusters: %s: "+
-		"check the annotations of the namespace kube-system", strings.Join(names, ", "))
+	return Kops{}, fmt.Errorf("the annotations of the namespace kube-system name several kOps clusters: %s: "+
+		"set --cluster to the one of this kubeconfig context", strings.Join(names, ", "))
 }
 
 // IsKopsName reports whether kOps accepts the cluster name: a DNS name with a dot.

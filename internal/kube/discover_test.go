@@ -25,8 +25,10 @@ func TestKopsName(t *testing.T) {
 		return annotations
 	}
 	const channel = "/addons/bootstrap-channel.yaml"
+	two := addons("a", "s3://store/prod/prod.example.com"+channel, "b", "s3://store/dev/dev.example.com"+channel)
 	for name, c := range map[string]struct {
 		annotations      map[string]string
+		given            string
 		want, store, err string
 	}{
 		"the state store is a bucket": {annotations: addons("core.addons.k8s.io",
@@ -45,8 +47,13 @@ func TestKopsName(t *testing.T) {
 			"s3://store/prod.example.com"+channel), want: "prod.example.com", store: "store"},
 		"the state store is not on S3": {annotations: addons("a", "gs://store/prod.example.com"+channel),
 			want: "prod.example.com"},
-		"addons do not agree": {annotations: addons("a", "s3://store/prod.example.com"+channel, "b",
-			"s3://store/dev.example.com"+channel), err: "several kOps clusters: dev.example.com, prod.example.com"},
+		"addons do not agree": {annotations: two, err: "several kOps clusters: dev.example.com, prod.example.com: set --cluster"},
+		"addons do not agree, and the given name is one of them": {annotations: two, given: "prod.example.com",
+			want: "prod.example.com", store: "store/prod"},
+		"addons do not agree, and the given name is none of them": {annotations: two, given: "test.example.com",
+			err: "several kOps clusters: dev.example.com, prod.example.com: set --cluster"},
+		"the given name is another": {annotations: addons("a", "s3://store/prod.example.com"+channel), given: "dev.example.com",
+			want: "prod.example.com", store: "store"},
 		"other annotations":          {annotations: map[string]string{"example.com/addon": addon("s3://store/prod.example.com" + channel)}},
 		"an addon without a channel": {annotations: map[string]string{"addons.k8s.io/a": `{"version":"1"}`}},
 		"not JSON": {annotations: map[string]string{"addons.k8s.io/a": "s3://store/prod.example.com" +
@@ -64,7 +71,7 @@ func TestKopsName(t *testing.T) {
 					"metadata": map[string]any{"name": "kube-system", "annotations": c.annotations},
 					"spec":     map[string]any{}})
 			}))
-			got, err := k.KopsName(t.Context())
+			got, err := k.KopsName(t.Context(), c.given)
 			if (got != Kops{c.want, c.store}) || (err == nil) != (c.err == "") || err != nil &&
 				!strings.Contains(err.Error(), c.err) {
 				t.Errorf("got %q, %v; want %q in %q, %q", got, err, c.want, c.store, c.err)
@@ -75,9 +82,12 @@ func TestKopsName(t *testing.T) {
 
 func TestKopsNameForbidden(t *testing.T) {
 	k := stub(t, status(403, metav1.StatusReasonForbidden, `namespaces "kube-system" is forbidden`, nil))
-	if _, err := k.KopsName(t.Context()); err == nil ||
-		!strings.Contains(err.Error(), "use credentials that may read it") {
+	if _, err := k.KopsName(t.Context(), ""); err == nil ||
+		!strings.Contains(err.Error(), "use credentials that may read it, or set --cluster") {
 		t.Errorf("got %v", err)
+	}
+	if got, err := k.KopsName(t.Context(), "prod.example.com"); err != nil || got != (Kops{}) {
+		t.Errorf("with a given name: got %v, %v", got, err)
 	}
 }
 

@@ -78,7 +78,7 @@ func TestKubeconfigRejected(t *testing.T) {
 	t.Cleanup(srv.Close)
 	cfg, _, err := Kubeconfig{File: kubeconfig(t, [2]string{"prod", srv.URL})}.LogIn("test")
 	must(t, err)
-	_, err = clusterOf(t, cfg).KopsName(t.Context())
+	_, err = clusterOf(t, cfg).KopsName(t.Context(), "")
 	if err == nil || !strings.Contains(err.Error(), "create a new kubeconfig") ||
 		strings.Contains(err.Error(), "very-secret") {
 		t.Errorf("got %v", err)

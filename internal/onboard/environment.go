@@ -85,23 +85,30 @@ func NodeInstances(ctx context.Context, cluster dynamic.Interface) (all []NodeIn
 	return all, nil
 }
 
-// RegionOf returns the region of the nodes, which must be that of --region if set.
+// RegionOf returns the region of the nodes. If they name several or none, --region decides.
 func RegionOf(nodes []NodeInstance, flag string, m ClusterRef) (string, error) {
 	var all []string
 	for _, n := range nodes {
-		all = append(all, n.Region)
+		if n.Region != "" {
+			all = append(all, n.Region)
+		}
 	}
 	slices.Sort(all)
 	switch all = slices.Compact(all); {
-	case len(all) == 0:
+	case len(nodes) == 0:
 		return "", fmt.Errorf("in the kubeconfig's context %s, no node's spec.providerID names an EC2 instance: "+
 			"choose a kOps cluster on AWS with --context", m.Context)
+	case len(all) == 0 && flag == "":
+		return "", fmt.Errorf("the nodes of the kubeconfig's context %s do not name their region in spec.providerID: "+
+			"set --region", m.Context)
+	case len(all) == 0, slices.Contains(all, flag):
+		return flag, nil
+	case flag != "":
+		return "", fmt.Errorf("the nodes of the kubeconfig's context %s are in %s, and --region is %s: "+
+			"choose another context with --context, or omit --region", m.Context, strings.Join(all, ", "), flag)
 	case len(all) > 1:
 		return "", fmt.Errorf("the nodes of the kubeconfig's context %s are in several regions: %s: "+
-			"a kOps cluster has only one", m.Context, strings.Join(all, ", "))
-	case flag != "" && flag != all[0]:
-		return "", fmt.Errorf("the nodes of the kubeconfig's context %s are in %s, and --region is %s: "+
-			"choose another context with --context, or omit --region", m.Context, all[0], flag)
+			"set --region to that of the kOps cluster", m.Context, strings.Join(all, ", "))
 	}
 	return all[0], nil
 }

@@ -107,8 +107,13 @@ func TestRegionOf(t *testing.T) {
 		"no flag":         {[]NodeInstance{in("eu-west-1"), in("eu-west-1")}, "", "eu-west-1", ""},
 		"the same flag":   {[]NodeInstance{in("eu-west-1")}, "eu-west-1", "eu-west-1", ""},
 		"another flag":    {[]NodeInstance{in("eu-west-1")}, "us-east-1", "", "the nodes of the kubeconfig's context ctx are in eu-west-1"},
-		"several regions": {[]NodeInstance{in("eu-west-1"), in("us-east-1")}, "", "", "several regions: eu-west-1, us-east-1"},
-		"no nodes":        {nil, "eu-west-1", "", "no node's spec.providerID names an EC2 instance"},
+		"several regions": {[]NodeInstance{in("eu-west-1"), in("us-east-1")}, "", "", "several regions: eu-west-1, us-east-1: set --region"},
+		"several regions, and the flag names one": {[]NodeInstance{in("eu-west-1"), in("us-east-1")}, "us-east-1", "us-east-1", ""},
+		"several regions, and another flag":       {[]NodeInstance{in("eu-west-1"), in("us-east-1")}, "us-west-2", "", "are in eu-west-1, us-east-1, and --region is us-west-2"},
+		"some nodes without a region":             {[]NodeInstance{in(""), in("eu-west-1")}, "", "eu-west-1", ""},
+		"no region":                               {[]NodeInstance{in("")}, "", "", "set --region"},
+		"no region, and a flag":                   {[]NodeInstance{in("")}, "eu-west-1", "eu-west-1", ""},
+		"no nodes":                                {nil, "eu-west-1", "", "no node's spec.providerID names an EC2 instance"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := RegionOf(c.nodes, c.said, m)

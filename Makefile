@@ -39,8 +39,8 @@ help: ## Show this list
 build: bootstrap ## Build the function and the command for this machine: bin/bootstrap, bin/kops-spot
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/kops-spot ./cmd/kops-spot
 
-bootstrap: # Build the function for this machine
-	go build $(LAMBDA) -o bin/bootstrap ./lambda
+bootstrap: # Build the function for this machine, as sam build does
+	@$(MAKE) --no-print-directory build-SpotHandlerFunction ARCH=$$(go env GOARCH) ARTIFACTS_DIR=bin
 
 test: tools unit controlplane end-to-end slowest ## Run all tests: unit tests, then tests on a real control plane
 

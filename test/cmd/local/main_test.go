@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/castai/kops-spot/internal/spottest"
+	fakeaws "github.com/castai/kops-spot/test/fakes/aws"
 )
 
 const root = "../../.."
@@ -113,34 +116,48 @@ func (l *local) end(cluster string) {
 	l.await("no process is left", func() bool { return l.processes(cluster) == 0 })
 }
 
-// variables are the settings of a function that cannot reach anything, with a unique cluster name.
-func variables(mode string) (file, cluster string) {
+// variables are the settings of a function that can reach only AWS, with a unique cluster name.
+func variables(mode, aws string) (file, cluster string) {
 	cluster = fmt.Sprintf("%s-%d.example.com", mode, os.Getpid())
 	return fmt.Sprintf(`{"SpotHandlerFunction": {"KOPS_SPOT_CLUSTER": %q, "KOPS_SPOT_MODE": %q, "KOPS_SPOT_LOGIN": "iam",
-		"KOPS_SPOT_SERVER": "https://127.0.0.1:1", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}}`, cluster, mode), cluster
+		"KOPS_SPOT_SERVER": "https://127.0.0.1:1", "AWS_ENDPOINT_URL": %q}}`, cluster, mode, aws), cluster
 }
 
-// TestSamples: the real function in AWS's emulator handles the samples, and a Ctrl-C during an invocation leaves no
-// process behind.
+// TestSamples: the function that sam build builds handles every sample in AWS's emulator, and a Ctrl-C during an
+// invocation leaves no process behind. The instance and the group of the samples belong to another cluster.
 func TestSamples(t *testing.T) {
-	file, cluster := variables("observe")
+	aws := spottest.NewAWS("eu-west-1")
+	aws.AddInstance(spottest.Instance{ID: "i-0123456789abcdef0", Tags: map[string]string{"KubernetesCluster": "other.example.com"}})
+	fake, err := fakeaws.Start(aws, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	url := strings.TrimPrefix(fake.Env()[0], "AWS_ENDPOINT_URL=")
+	file, cluster := variables("observe", url)
 	l := start(t, file)
 	var said string
-	var err error
 	l.await("the emulator serves", func() bool { said, err = l.invoke("self-check.json"); return err == nil })
-	if !strings.HasPrefix(said, `200 {"version":1,"result":"not-ready"`) ||
-		!strings.Contains(said, `"cluster":"`+cluster) {
-		t.Errorf("the self-check returns %s", said)
+	results := map[string]string{"self-check.json": "not-ready", "spot-interruption.json": "other-cluster",
+		"rehearsal.json": "other-cluster", "state-change.json": "other-cluster", "launch-failed.json": "ignored"}
+	samples, err := filepath.Glob(filepath.Join(root, "events", "*.json"))
+	if err != nil || len(samples) != len(results)+1 { // and env.json
+		t.Errorf("the samples are %q, %v", samples, err)
 	}
-	// The group in the sample is not of the cluster in the settings.
-	if said, err = l.invoke("launch-failed.json"); !strings.HasPrefix(said, `200 {"version":1,"result":"ignored"`) || err != nil {
-		t.Errorf("the failed launch returns %s, %v", said, err)
+	for name, result := range results {
+		said, err := l.invoke(name)
+		if err != nil || !strings.HasPrefix(said, `200 {"version":1,"result":"`+result+`"`) ||
+			!strings.Contains(said, `"cluster":"`+cluster) {
+			t.Errorf("%s returns %s, %v; want %s", name, said, err, result)
+		}
 	}
+	before := strings.Count(l.said(), "START RequestId")
+	aws.Delay("DescribeInstances", time.Minute)
 	go l.invoke("spot-interruption.json")
-	l.await("the next event has come", func() bool { return strings.Count(l.said(), "START RequestId") == 3 })
+	l.await("the next event has come", func() bool { return strings.Count(l.said(), "START RequestId") > before })
 	l.end(cluster)
 
-	file, cluster = variables("watch")
+	file, cluster = variables("watch", url)
 	l = start(t, file)
 	l.await("the emulator serves", func() bool { said, err = l.invoke("spot-interruption.json"); return err == nil })
 	// Lambda would report the function's failure in a header.
@@ -158,7 +175,7 @@ func TestRefused(t *testing.T) {
 	}
 	defer used.Close()
 	_, port, _ := net.SplitHostPort(used.Addr().String())
-	good, _ := variables("observe")
+	good, _ := variables("observe", "http://127.0.0.1:1")
 	const secret, form = "s3cret", `in the form {"SpotHandlerFunction": {"NAME": "value"}}`
 	for what, c := range map[string]struct{ file, want string }{
 		"port in use":      {write(t, good), ":" + port + ": bind: address already in use: set PORT to a free one"},

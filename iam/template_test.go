@@ -24,11 +24,12 @@ var (
 	whole = strings.NewReplacer(
 		`"<account>"`, `!Ref AWS::AccountId`,
 		`"<cluster>"`, `!Ref Cluster`,
-		`["<secret>"]`, `!Split [',', !Ref SecretArns]`,
-		`["<parameter>"]`, `!Split [',', !Ref ParameterArns]`,
-		`["<key>"]`, `!Split [',', !Ref KeyArns]`,
-		`"<queue>"`, `!If [NotifiesByEmail, !Ref AWS::NoValue, !GetAtt OutcomeQueue.Arn], !GetAtt FailureQueue.Arn`,
-		`"<topic>"`, `!Ref OutcomeTopic`,
+		`["<secret>"]`, `!Ref SecretArns`,
+		`["<parameter>"]`, `!Ref ParameterArns`,
+		`["<key>"]`, `!Ref KeyArns`,
+		`"<queue>"`, `!GetAtt OutcomeQueue.Arn, !GetAtt FailureQueue.Arn`,
+		`"<topic>"`, // by name: without NotifyEmail there is none, and adding it changes role and destination at once
+		`!Sub "arn:${AWS::Partition}:sns:${AWS::Region}:${AWS::AccountId}:cast-kops-${ShortName}-outcomes"`,
 		`"arn:<partition>:ec2:<region>:<account>:subnet/<subnet>"`, each("subnet", "SubnetIds", "", "Subnet2", "Subnet3"),
 		`"arn:<partition>:ec2:<region>:<account>:security-group/<security-group>"`,
 		each("security-group", "SecurityGroupIds", "", "Group2"),
@@ -42,7 +43,6 @@ var (
 var conditions = map[string]string{
 	"ReadTheLogInSecret":    "ReadsSecrets",
 	"ReadTheLogInParameter": "ReadsParameters",
-	"PublishItsOutcomes":    "NotifiesByEmail",
 	"DecryptItsLogIn":       "Decrypts",
 	NetworkPolicy.Name:      "InVPC",
 }

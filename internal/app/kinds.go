@@ -1,7 +1,6 @@
 package app
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -64,19 +63,20 @@ func invalidValue(value string) error { return fmt.Errorf("not %q", value) }
 // hookName matches valid names of lifecycle hooks.
 var hookName = regexp.MustCompile(`^[A-Za-z0-9_/-]{1,255}$`)
 
-// readHooks reads names of hooks, separated by commas.
+// readHooks reads names of hooks, separated by commas. It ignores empty names: CloudFormation cannot reject them.
 func readHooks(c *Config, value string) error {
-	names := strings.Split(value, ",")
-	for i, name := range names {
-		names[i] = strings.TrimSpace(name)
+	var names []string
+	for name := range strings.SplitSeq(value, ",") {
+		name = strings.TrimSpace(name)
 		switch {
-		case names[i] == "":
-			return errors.New("without empty names")
-		case slices.Contains(names[:i], names[i]):
-			return fmt.Errorf("naming %q only once", names[i])
-		case !hookName.MatchString(names[i]):
-			return invalidValue(names[i])
+		case name == "":
+			continue
+		case slices.Contains(names, name):
+			return fmt.Errorf("naming %q only once", name)
+		case !hookName.MatchString(name):
+			return invalidValue(name)
 		}
+		names = append(names, name)
 	}
 	c.Policy.Hooks = names
 	return nil

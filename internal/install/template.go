@@ -113,6 +113,8 @@ func (t *Template) eval(n *yaml.Node, parameters map[string]string) string {
 			return arg(1)
 		}
 		return arg(2)
+	case "!Join": // of a list, to compare it with the empty one
+		return arg(1)
 	case "!Equals":
 		return strconv.FormatBool(arg(0) == arg(1))
 	case "!Not":

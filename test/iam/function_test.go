@@ -35,7 +35,8 @@ func TestFunctionWritesOnlyItsLog(t *testing.T) {
 		d.never(own.arn("logs", "log-group:"+group+":log-stream:1"), own.facts(), "logs:CreateLogStream",
 			"logs:PutLogEvents")
 	}
-	d.never(aLogGroup.arn(own), own.facts(), "logs:DeleteLogGroup", "logs:PutRetentionPolicy",
+	// A late log line must not create the group again: it would have no retention, and block the next installation.
+	d.never(aLogGroup.arn(own), own.facts(), "logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy",
 		"logs:PutSubscriptionFilter")
 	prove(t, d.calls)
 }

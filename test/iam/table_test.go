@@ -110,8 +110,6 @@ var functionRows = []row{
 	{actions: []string{"ssm:GetParameter"}, on: aParameter},
 	{actions: []string{"kms:Decrypt"}, on: aKey,
 		facts: with(facts{"kms:ViaService": "secretsmanager." + region + ".amazonaws.com"})},
-	{actions: []string{"logs:CreateLogGroup"}, on: aLogGroup},
-	{actions: []string{"logs:CreateLogGroup"}, on: anEmptyLog},
 	{actions: []string{"logs:CreateLogStream", "logs:PutLogEvents"}, on: aLogStream},
 	{actions: []string{"sqs:SendMessage"}, on: aQueue},
 	{actions: []string{"sqs:SendMessage"}, on: aFailureQueue},

@@ -158,8 +158,6 @@ var (
 		func(v iam.Values) string { return "rule/" + iam.RuleName(v.Cluster, "interruption") })
 	aLogGroup = regional("log group", "logs",
 		func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) })
-	anEmptyLog = regional("log group", "logs",
-		func(v iam.Values) string { return last(aLogGroup.arn(thingOf(v))) + ":log-stream:" }) // as in error messages
 	aLogStream = regional("log stream", "logs",
 		func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) + ":log-stream:2026/11/02/1" })
 	aSecret       = regional("secret", "secretsmanager", func(v iam.Values) string { return last(v.Secrets[0]) })

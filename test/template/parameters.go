@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A Parameter is a parameter of the template.
@@ -88,9 +89,25 @@ func (t *Template) Refuses(given Parameters) (reasons []string) {
 	return reasons
 }
 
+func (p Parameter) isList() bool { return p.Type == "CommaDelimitedList" }
+
+// elements splits the value of a list, which has one element more than commas. CloudFormation trims each of them, and
+// applies the constraints to each.
+func elements(value string) []string {
+	all := strings.Split(value, ",")
+	for i := range all {
+		all[i] = strings.TrimSpace(all[i])
+	}
+	return all
+}
+
 // accepts reports whether a value satisfies the parameter's constraints.
 func (p Parameter) accepts(value string) bool {
 	switch {
+	case p.isList():
+		p.Type = "String"
+		return len(value) <= longestValue &&
+			!slices.ContainsFunc(elements(value), func(element string) bool { return !p.accepts(element) })
 	case len(value) > longestValue, p.MaxLength != nil && len(value) > *p.MaxLength,
 		len(p.AllowedValues) > 0 && !slices.Contains(p.AllowedValues, Text(value)),
 		p.AllowedPattern != "" && !regexp.MustCompile(`\A(?:`+p.AllowedPattern+`)\z`).MatchString(value):

@@ -55,18 +55,22 @@ func TestMalformedParameters(t *testing.T) {
 		"FunctionRoleName": {good: []string{iam.FunctionRole, iam.FunctionRoleName(cluster)},
 			bad: []string{"", "a b", "path/name", strings.Repeat("a", 65)}},
 		"SecretArns": {good: []string{"", secretARN + "a-B1c2D3", secretARN + "a-B1c2D3," + secretARN +
-			"b-B1c2D3"}, bad: []string{"cast-kops/x", secretARN + "*", secretARN + "a,", "," + secretARN + "a",
-			secretARN + "a, " + secretARN + "b", parameterARN + "x"}},
+			"b-B1c2D3", secretARN + "a, " + secretARN + "b"}, bad: []string{"cast-kops/x", secretARN + "*", secretARN + "a " + secretARN + "b",
+			parameterARN + "x"}},
 		"ParameterArns": {good: []string{"", parameterARN + "ca", parameterARN + "ca," + parameterARN + "key"},
-			bad: []string{"/cast-kops/ca", parameterARN + "*", parameterARN + "ca,", secretARN + "a"}},
+			bad: []string{"/cast-kops/ca", parameterARN + "*", parameterARN + "ca,x", secretARN + "a"}},
 		"KeyArns": {good: []string{"", keyARN, keyARN + "," + keyARN},
-			bad: []string{"alias/x", "*", keyARN + ",", keyARN + "/*"}},
+			bad: []string{"alias/x", "*", keyARN + ",*", keyARN + "/*"}},
 		"SubnetIds": {beside: vpc, good: []string{"subnet-01234567",
 			"subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2"},
 			bad: []string{"subnet-1", "subnet-01234567,", "subnet-01234567, subnet-01234568",
 				"subnet-01234567,subnet-01234568,subnet-01234569,subnet-0123456a", "sg-01234567"}},
 		"SecurityGroupIds": {beside: vpc, good: []string{"sg-01234567", "sg-01234567,sg-0123456789abcdef0"},
 			bad: []string{"sg-1", "sg-01234567,", "subnet-01234567", "sg-01234567,sg-01234568,sg-01234569"}},
+		"HttpsProxy": {good: []string{"", "http://proxy.example.com:3128", "https://10.0.0.1",
+			"http://proxy.example.com:3128,.amazonaws.com,10.0.0.0/8,*.example.com:443"},
+			bad: []string{"proxy.example.com:3128", ".amazonaws.com,http://proxy", "http://user:password@proxy:3128",
+				"http://proxy/path", "http://proxy,", "http://proxy, a"}},
 		"Architecture":        {good: []string{"arm64", "x86_64"}, bad: []string{"amd64", ""}},
 		"ReservedConcurrency": {good: []string{"0", "1", "1000"}, bad: []string{"-1", "all"}},
 		"LogRetentionDays":    {good: []string{"1", "30", "365"}, bad: []string{"0", "31"}},
@@ -122,7 +126,7 @@ func TestEveryParameterIsInAGroup(t *testing.T) {
 		if !slices.Contains(grouped, name) {
 			t.Errorf("%s is in no group", name)
 		}
-		if p.Description == "" || p.Type == "String" && p.AllowedPattern == "" && len(p.AllowedValues) == 0 ||
+		if p.Description == "" || p.Type != "Number" && p.AllowedPattern == "" && len(p.AllowedValues) == 0 ||
 			p.Type == "Number" && p.MinValue == nil && len(p.AllowedValues) == 0 {
 			t.Errorf("%s has no description, or accepts everything", name)
 		}

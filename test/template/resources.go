@@ -11,6 +11,13 @@ func (r *resolver) ref(name string) any {
 		return noValue{}
 	}
 	if value, ok := r.values[name]; ok {
+		if r.Parameters[name].isList() {
+			var list []any
+			for _, element := range elements(value) {
+				list = append(list, element)
+			}
+			return list
+		}
 		return value
 	}
 	switch resource := r.Resources[name]; resource.Type {

@@ -13,25 +13,22 @@ import (
 // in test/iam hold for both.
 func TestRoleMatchesDocuments(t *testing.T) {
 	bare := iam.Values{Partition: "aws", Region: Region, Account: Account, Cluster: cluster}
+	// Both are always allowed, so that NotifyEmail changes only the destination: Lambda checks the role at that moment.
+	bare.Queues = []string{bare.QueueARN(iam.Outcomes), bare.QueueARN(iam.Failures)}
+	bare.Topics = []string{bare.TopicARN(iam.Outcomes)}
 	for set, c := range map[string]struct {
 		role      string
 		values    func(*iam.Values)
 		documents []iam.Document
 	}{
-		byDefault: {iam.FunctionRole, func(v *iam.Values) {
-			v.Queues = []string{bare.QueueARN(iam.Outcomes), bare.QueueARN(iam.Failures)}
-		},
-			[]iam.Document{iam.HandlerPolicy, iam.RuntimePolicy}},
+		byDefault: {iam.FunctionRole, func(*iam.Values) {}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy}},
 		everything: {"CastLambdaRoleForSpot-2", func(v *iam.Values) {
-			v.Queues = []string{bare.QueueARN(iam.Failures)}
-			v.Topics = []string{bare.TopicARN(iam.Outcomes)}
 			v.Secrets = []string{secretARN + "token-a1B2c3", secretARN + "castai-d4E5f6"}
 			v.Parameters, v.Keys = []string{parameterARN + "ca"}, []string{keyARN}
 			v.Subnets = []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1", "subnet-0123456789abcdef2"}
 			v.SecurityGroups = []string{"sg-0123456789abcdef0", "sg-0123456789abcdef1"}
 		}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy}},
 		inVPC: {"CastLambdaRoleForSpot-4", func(v *iam.Values) {
-			v.Queues = []string{bare.QueueARN(iam.Outcomes), bare.QueueARN(iam.Failures)}
 			v.Subnets, v.SecurityGroups = []string{"subnet-01234567"}, []string{"sg-01234567"}
 		}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy}},
 	} {

@@ -2,9 +2,13 @@ package template
 
 import (
 	"maps"
+	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/http/httpproxy"
 
 	"github.com/castai/kops-spot/internal/app"
 )
@@ -48,7 +52,11 @@ func TestEverySettingIsAParameter(t *testing.T) {
 				t.Errorf("%s is not a parameter", s.Name)
 				continue
 			}
-			if ref, _ := variables[s.Name].(map[string]any); ref["Ref"] != name {
+			var value any = map[string]any{"Ref": name}
+			if p.isList() {
+				value = map[string]any{"Fn::Join": []any{",", value}}
+			}
+			if !reflect.DeepEqual(variables[s.Name], value) {
 				t.Errorf("%s is %v in the function's environment, want the parameter %s", s.Name, variables[s.Name],
 					name)
 			}
@@ -69,6 +77,8 @@ func TestEverySettingIsAParameter(t *testing.T) {
 			}
 		}
 	}
+	delete(unread, "HTTPS_PROXY") // TestProxy
+	delete(unread, "NO_PROXY")
 	for name := range unread {
 		t.Errorf("%s is in the function's environment, but not a setting", name)
 	}
@@ -79,6 +89,36 @@ func TestFunctionAcceptsItsEnvironment(t *testing.T) {
 	for name, tmpl := range shared.Templates {
 		if _, err := app.ParseConfig(environment(t, tmpl, sets[name])); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestProxy: the function uses HttpsProxy for HTTPS, except for the hosts after it.
+func TestProxy(t *testing.T) {
+	for given, want := range map[string]map[string]string{
+		"": {"https://api." + cluster: ""},
+		"http://proxy.example.com:3128": {"https://api." + cluster: "http://proxy.example.com:3128",
+			"http://127.0.0.1:9001": ""},
+		"http://proxy:3128,.amazonaws.com,api." + cluster: {"https://ec2.eu-west-1.amazonaws.com": "",
+			"https://api." + cluster: "", "https://api.cast.ai": "http://proxy:3128", "https://proxy": "http://proxy:3128"},
+	} {
+		config := httpproxy.Config{}
+		for _, kv := range environment(t, shared.Templates[byDefault], with(Parameters{"HttpsProxy": given})) {
+			switch name, value, _ := strings.Cut(kv, "="); name {
+			case "HTTPS_PROXY":
+				config.HTTPSProxy = value
+			case "NO_PROXY":
+				config.NoProxy = value
+			}
+		}
+		for to, want := range want {
+			r, err := http.NewRequest(http.MethodGet, to, nil)
+			must(t, err)
+			got, err := config.ProxyFunc()(r.URL)
+			must(t, err)
+			if got == nil && want != "" || got != nil && got.String() != want {
+				t.Errorf("%q: %s goes through %v, want %q", given, to, got, want)
+			}
 		}
 	}
 }
@@ -135,7 +175,8 @@ func TestParametersAreAsStrictAsTheFunction(t *testing.T) {
 		"DaemonSets":      {good: []string{"never", "last"}, bad: []string{"first", "always"}},
 		"Rebalance":       {good: []string{"ignore", "cordon", "drain"}, bad: []string{"yes"}},
 		"ScheduledChange": {good: []string{"ignore", "drain"}, bad: []string{"cordon"}},
-		"Hooks":           {good: []string{"", "drain", "a/b_c-d,e"}, bad: []string{"a,,b", "a b", ",a", "a,", "a!", "a,!"}},
+		"Hooks": {good: []string{"", "drain", "a/b_c-d,e", "a, b", "a,", ",a,,b"},
+			bad: []string{"a b", "a!", "a,!"}},
 		"Replace": {beside: Parameters{"CASTAICluster": castaiCluster, "CASTAIKey": "ssm:/k"},
 			good: []string{"auto", "none", "asg", "castai", "karpenter"}, bad: []string{"asg,karpenter", "eks"}},
 		"CASTAICluster": {beside: Parameters{"CASTAIKey": "ssm:/k"}, good: []string{castaiCluster},

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
@@ -16,8 +17,9 @@ func TestWrongConfigurationIsToldForEachEvent(t *testing.T) {
 	logged := new(bytes.Buffer)
 	handle := handler(t.Context(), []string{"KOPS_SPOT_MODE=no"}, logged)
 	for range 2 {
-		if _, err := handle(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "KOPS_SPOT_CLUSTER") {
-			t.Errorf("got %v", err)
+		_, err := handle(t.Context(), nil)
+		if _, ok := err.(app.ConfigurationError); !ok || !strings.Contains(err.Error(), "KOPS_SPOT_CLUSTER") { // Lambda does not unwrap it
+			t.Errorf("got %T: %v", err, err)
 		}
 	}
 	if !strings.Contains(logged.String(), "KOPS_SPOT_MODE") {
@@ -39,8 +41,9 @@ func TestEventsWithoutARule(t *testing.T) {
 	if out, ok := got.(spot.Outcome); err != nil || !ok || out.Result != spot.Ignored || out.Event.DetailType != "EC2 AMI State Change" {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if _, err = handle(t.Context(), json.RawMessage(`{}`)); err == nil {
-		t.Error("an event that is none was no error")
+	_, err = handle(t.Context(), json.RawMessage(`{}`))
+	if _, ok := err.(app.EventError); !ok {
+		t.Errorf("an event that is none: %T: %v", err, err)
 	}
 	if strings.Contains(logged.String(), "very-secret") {
 		t.Error("the token stands in the log")

@@ -34,8 +34,28 @@ type Function struct {
 	log     *slog.Logger
 }
 
-// New returns a function configured by environ, which has the form of os.Environ. It makes no requests.
+// Lambda reports the name of an error's type as errorType, by which consoles and filters group errors.
+type (
+	ConfigurationError struct{ error }
+	EventError         struct{ error } // the event could not be decoded
+	HandlingError      struct{ error }
+)
+
+func (e ConfigurationError) Unwrap() error { return e.error }
+func (e EventError) Unwrap() error         { return e.error }
+func (e HandlingError) Unwrap() error      { return e.error }
+
+// New returns a function configured by environ, which has the form of os.Environ. It makes no requests. Its errors are
+// ConfigurationErrors.
 func New(ctx context.Context, environ []string, version string, stdout io.Writer) (*Function, error) {
+	f, err := newFunction(ctx, environ, version, stdout)
+	if err != nil {
+		return nil, ConfigurationError{err}
+	}
+	return f, nil
+}
+
+func newFunction(ctx context.Context, environ []string, version string, stdout io.Writer) (*Function, error) {
 	cfg, err := ParseConfig(environ)
 	if err != nil {
 		return nil, err
@@ -57,13 +77,16 @@ func New(ctx context.Context, environ []string, version string, stdout io.Writer
 		return nil, err
 	}
 	log := Logger(stdout)
-	h := &handler.Handler{Cluster: cluster, Cloud: cloud, Policy: cfg.Policy, Autoscaler: cfg.castai.client(cloud, userAgent), Log: log}
+	h := &handler.Handler{Cluster: cluster, Cloud: cloud, Policy: cfg.Policy, Log: log}
 	f := &Function{cluster: cfg.Cluster, handle: h.Handle, stdout: stdout, log: log}
 	if cfg.Mode == Observe {
 		f.handle = h.Preview
 	}
 	checker := selfChecker{cfg: cfg, cluster: cluster, cloud: cloud, texts: cfg.texts(cloud), program: version,
-		reach: func(ctx context.Context) error { return kube.Reach(ctx, login.Host) }}
+		reach: func(ctx context.Context) error { return kube.Reach(ctx, login) }}
+	if autoscaler := cfg.castai.client(cloud, userAgent); autoscaler != nil {
+		h.Autoscaler, checker.castai = autoscaler, autoscaler.Verify
+	}
 	f.check = checker.run
 	return f, nil
 }
@@ -80,13 +103,13 @@ func (f *Function) Handle(ctx context.Context, event json.RawMessage) (any, erro
 		f.log.Info("outcome", "outcome", out)
 		return out, nil
 	case err != nil:
-		return nil, f.failed("", err)
+		return nil, f.failed("", EventError{err})
 	case e.SelfCheck:
 		return f.selfCheck(ctx, e.ID), nil
 	}
 	out, err := f.interrupted(ctx, e.Interruptions)
 	if err != nil {
-		return nil, f.failed(e.ID, err)
+		return nil, f.failed(e.ID, HandlingError{err})
 	}
 	return out, nil
 }

@@ -68,7 +68,7 @@ func checkCASTAI(cluster, url string) error {
 }
 
 // client returns the client of CAST AI's API, or nil if CAST AI is not used. It makes no requests.
-func (a autoscaler) client(cloud *aws.Cloud, userAgent string) spot.Autoscaler {
+func (a autoscaler) client(cloud *aws.Cloud, userAgent string) *castai.Client {
 	if a == (autoscaler{}) {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ const (
 type probe struct {
 	name, advice string
 	try          func(context.Context) (detail string, err error)
+	noResponse   string // the advice if AWS does not respond; empty for the other one
 }
 
 // ask runs the probe until it succeeds or has failed for retryFor.
@@ -46,7 +48,11 @@ func (p probe) ask(ctx context.Context) Check {
 			case <-ctx.Done():
 			}
 		}
-		return Check{Name: p.name, Detail: err.Error(), Advice: p.advice}
+		advice := p.advice
+		if p.noResponse != "" && errors.Is(err, aws.ErrNoResponse) {
+			advice = p.noResponse
+		}
+		return Check{Name: p.name, Detail: err.Error(), Advice: advice}
 	}
 }
 
@@ -84,6 +90,15 @@ func askAll(ctx context.Context, probes []probe) []Check {
 const noInstance = "i-00000000000000000"
 
 func (s selfChecker) logIn() probe {
+	texts := "" // what it reads from AWS
+	for _, t := range s.texts {
+		if t.setting != envCASTAIKey {
+			texts = strings.TrimPrefix(texts+" and ", " and ") + strconv.Quote(t.what)
+		}
+	}
+	if texts != "" {
+		texts = "see " + texts
+	}
 	return probe{"authentication", "see the detail for the cause; if the request timed out, allow the function to connect to " + envServer +
 		": compare its subnets and security groups with kubernetesApiAccess in the kOps cluster",
 		func(ctx context.Context) (string, error) {
@@ -92,7 +107,7 @@ func (s selfChecker) logIn() probe {
 				return "", err
 			}
 			return "the API server accepts the function's credentials", nil
-		}}
+		}, texts}
 }
 
 // network distinguishes a connection that fails from rejected credentials.
@@ -100,17 +115,33 @@ func (s selfChecker) network() []probe {
 	if s.reach == nil {
 		return nil
 	}
-	return []probe{{"network", "allow the function to connect to " + envServer + ": compare its subnets and security groups with kubernetesApiAccess in " +
-		"the kOps cluster, and check the setting",
-		func(ctx context.Context) (string, error) { return "the API server is reachable", s.reach(ctx) }}}
+	return []probe{{name: "network", advice: "allow the function to connect to " + envServer + ": compare its subnets and security groups with " +
+		"kubernetesApiAccess in the kOps cluster, and check the setting; with a proxy, allow it there",
+		try: func(ctx context.Context) (string, error) { return "the API server is reachable", s.reach(ctx) }}}
 }
 
 func (s selfChecker) aws() probe {
-	return probe{"aws", "allow the function's role the actions in iam/handler.json; if the request timed out, allow the function to connect to EC2 and " +
-		"Auto Scaling: in a private subnet, that requires a NAT gateway or interface endpoints",
+	return probe{"aws", "allow the function's role the actions in iam/handler.json; if the request timed out, " + noRoute("ec2", "autoscaling"),
 		func(ctx context.Context) (string, error) {
 			return "EC2 and Auto Scaling are readable", s.cloud.Readable(ctx, s.cfg.Cluster)
-		}}
+		}, noRoute("ec2", "autoscaling")}
+}
+
+// noRoute is the advice if AWS services do not respond.
+func noRoute(services ...string) string {
+	return "allow the function to connect to " + strings.Join(services, " and ") + ": from a private subnet, that requires a NAT gateway, an interface " +
+		"endpoint of each with private DNS, which the function's security groups may reach on port 443, or a proxy"
+}
+
+// autoscaler checks that CAST AI is reachable and accepts the key. It has no interface endpoint.
+func (s selfChecker) autoscaler() []probe {
+	if s.castai == nil {
+		return nil
+	}
+	return []probe{{name: "castai", advice: "see the detail for the cause; if there was no response, allow the function to connect to CAST AI: from a private " +
+		"subnet, that requires a NAT gateway or a proxy",
+		try:        func(ctx context.Context) (string, error) { return "CAST AI accepts the key", s.castai(ctx) },
+		noResponse: `see "` + castaiKeyCheck + `"`}}
 }
 
 // permissions checks every RBAC permission that the function needs, including Karpenter's where the policy uses it.
@@ -123,8 +154,9 @@ func (s selfChecker) permissions() (probes []probe) {
 		if r.Group != "" {
 			what += "." + r.Group
 		}
-		probes = append(probes, probe{"rbac: " + r.Verb + " " + what, "apply deploy/" + r.Manifest + ", and check that its bindings name the function's user",
-			func(ctx context.Context) (string, error) {
+		probes = append(probes, probe{name: "rbac: " + r.Verb + " " + what,
+			advice: "apply deploy/" + r.Manifest + ", and check that its bindings name the function's user",
+			try: func(ctx context.Context) (string, error) {
 				allowed, reason, err := s.cluster.Allowed(ctx, r.Verb, r.Group, r.Resource, r.Subresource)
 				switch {
 				case err != nil:
@@ -140,9 +172,13 @@ func (s selfChecker) permissions() (probes []probe) {
 	return probes
 }
 
+// castaiKeyCheck is the name of the check of CAST AI's key.
+const castaiKeyCheck = "castai key"
+
 // text is a token, certificate or key that is read from its location.
 type text struct {
 	what, setting string
+	in            string // where: inSecret, inParameter or inFile
 	read          kube.Source
 	check         func(string) error
 }
@@ -151,19 +187,20 @@ type text struct {
 func (c Config) texts(cloud *aws.Cloud) (texts []text) {
 	add := func(what, setting string, p location, key string, check func(string) error) {
 		if slices.Contains([]string{inSecret, inParameter, inFile}, p.in) {
-			texts = append(texts, text{what, setting, source(cloud, p, key), check})
+			texts = append(texts, text{what, setting, p.in, source(cloud, p, key), check})
 		}
 	}
 	add("token", envLogin, c.login, tokenKey, notEmpty)
 	add("ca", envCA, c.ca, caKey, hasCertificate)
-	add("castai key", envCASTAIKey, c.castai.key, castaiKey, notEmpty)
+	add(castaiKeyCheck, envCASTAIKey, c.castai.key, castaiKey, notEmpty)
 	return texts
 }
 
 func (s selfChecker) readTexts() (probes []probe) {
 	for _, t := range s.texts {
-		probes = append(probes, probe{t.what, "store it at the location in " + t.setting + ", and allow the function to read it",
-			func(ctx context.Context) (string, error) {
+		probes = append(probes, probe{name: t.what, noResponse: noRoute(t.in),
+			advice: "store it at the location in " + t.setting + ", and allow the function to read it",
+			try: func(ctx context.Context) (string, error) {
 				value, err := t.read(ctx)
 				if err != nil {
 					return "", err

@@ -72,8 +72,8 @@ type selfChecker struct {
 	texts   []text
 	program string
 
-	// reach connects to the API server; nil to skip.
-	reach func(context.Context) error
+	// reach connects to the API server, and castai to CAST AI; nil to skip.
+	reach, castai func(context.Context) error
 }
 
 // checkedCluster is the cluster as the self-check uses it.
@@ -102,7 +102,7 @@ func (s selfChecker) run(ctx context.Context) SelfCheck {
 	defer cancel()
 
 	result := SelfCheck{Version: selfCheckVersion, Result: Ready, Program: s.program, Cluster: s.cfg.Cluster, Overdue: []spot.OverdueInstance{}}
-	result.Checks = askAll(ctx, slices.Concat([]probe{s.logIn(), s.aws()}, s.network(), s.readTexts()))
+	result.Checks = askAll(ctx, slices.Concat([]probe{s.logIn(), s.aws()}, s.network(), s.readTexts(), s.autoscaler()))
 	loggedIn, aws := result.Checks[0].OK, result.Checks[1].OK
 	if loggedIn {
 		result.Checks = append(result.Checks, askAll(ctx, s.permissions())...)
@@ -140,7 +140,7 @@ func skippedCheck(name, needs string) Check {
 // lookForOverdue finds nodes cordoned by kops-spot whose instance still runs long after its deadline, and other nodes
 // that have been cordoned for long. It restores nodes after a rehearsal.
 func (s selfChecker) lookForOverdue(found *[]spot.OverdueInstance, warnings *[]string) probe {
-	return probe{"overdue instances", "see the detail: it names the failing request, to the cluster or to EC2", func(ctx context.Context) (string, error) {
+	return probe{name: "overdue instances", advice: "see the detail: it names the failing request, to the cluster or to EC2", try: func(ctx context.Context) (string, error) {
 		now := time.Now()
 		nodes, err := s.cluster.CordonedNodes(ctx)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/spottest"
@@ -95,7 +97,7 @@ func TestReady(t *testing.T) {
 	for name, replace := range map[string]spot.Replacer{"automatic": spot.ReplacerAuto, "Karpenter": spot.ReplacerKarpenter} {
 		inCheckWorld(t, func(w *checkWorld) {
 			w.checker.cfg.Policy.Replace = replace
-			w.checker.texts = []text{{"token", envLogin, kept("t", nil), notEmpty}, {"ca", envCA, kept(testCA(w.T), nil), hasCertificate}}
+			w.checker.texts = []text{{"token", envLogin, inSecret, kept("t", nil), notEmpty}, {"ca", envCA, inSecret, kept(testCA(w.T), nil), hasCertificate}}
 			result := w.run(Ready)
 			var names, want []string
 			for _, c := range result.Checks {
@@ -128,6 +130,7 @@ func TestReady(t *testing.T) {
 // TestNotReady: exactly the checks of the cause fail, with advice.
 func TestNotReady(t *testing.T) {
 	refused := errors.New("the API server rejected the credential (401): the token expired")
+	silence := fmt.Errorf("reading secret x: %w within 5s", aws.ErrNoResponse)
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, noInstance, errors.New("no rule"))
 	for name, c := range map[string]struct {
 		disturb func(w *checkWorld)
@@ -171,17 +174,36 @@ func TestNotReady(t *testing.T) {
 			failed:  []string{"aws", "overdue instances"}, detail: "describing Auto Scaling groups", advice: "iam/handler.json"},
 		"a secret that cannot be read": {
 			disturb: func(w *checkWorld) {
-				w.checker.texts = []text{{"castai key", envCASTAIKey, kept("", errors.New("reading secret x: denied")), notEmpty}}
+				w.checker.texts = []text{{"castai key", envCASTAIKey, inSecret, kept("", errors.New("reading secret x: denied")), notEmpty}}
 			},
 			failed: []string{"castai key"}, detail: "reading secret x: denied", advice: "KOPS_SPOT_CASTAI_KEY"},
 		"an empty secret": {
-			disturb: func(w *checkWorld) { w.checker.texts = []text{{"token", envLogin, kept(" \n", nil), notEmpty}} },
-			failed:  []string{"token"}, detail: "it is empty", advice: "KOPS_SPOT_LOGIN"},
+			disturb: func(w *checkWorld) {
+				w.checker.texts = []text{{"token", envLogin, inSecret, kept(" \n", nil), notEmpty}}
+			},
+			failed: []string{"token"}, detail: "it is empty", advice: "KOPS_SPOT_LOGIN"},
 		"an invalid CA": {
 			disturb: func(w *checkWorld) {
-				w.checker.texts = []text{{"ca", envCA, kept("very-secret", nil), hasCertificate}}
+				w.checker.texts = []text{{"ca", envCA, inSecret, kept("very-secret", nil), hasCertificate}}
 			},
 			failed: []string{"ca"}, detail: "no certificate found", advice: "KOPS_SPOT_CA"},
+		"a secret without a route": {
+			disturb: func(w *checkWorld) {
+				w.checker.texts = []text{{"token", envLogin, inSecret, kept("", silence), notEmpty}, {"ca", envCA, inParameter, kept(testCA(w.T), nil), hasCertificate}}
+				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: silence})
+			},
+			failed: []string{"authentication", "token", "rbac", "overdue instances"}, detail: "reading secret x: no response", advice: `see "token" and "ca"`},
+		"a parameter without a route": {
+			disturb: func(w *checkWorld) {
+				w.checker.texts = []text{{"castai key", envCASTAIKey, inParameter, kept("", silence), notEmpty}}
+				w.checker.castai = func(context.Context) error { return silence }
+			},
+			failed: []string{"castai key", "castai"}, detail: "no response", advice: "connect to ssm: from a private subnet, that requires a NAT gateway"},
+		"CAST AI": {
+			disturb: func(w *checkWorld) {
+				w.checker.castai = func(context.Context) error { return errors.New("it answers 401") }
+			},
+			failed: []string{"castai"}, detail: "it answers 401", advice: "NAT gateway or a proxy"},
 		"nodes that cannot be listed": {
 			disturb: func(w *checkWorld) {
 				w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "nodes", Err: errors.New("etcdserver: request timed out")})
@@ -250,7 +272,7 @@ func TestTimeouts(t *testing.T) {
 		}, nil},
 		"AWS": {func(w *checkWorld) { w.aws.Delay(spottest.AnyOperation, time.Hour) }, []string{"aws", "overdue instances"}},
 		"a request that ignores its context": {func(w *checkWorld) {
-			w.checker.texts = []text{{"token", envLogin, func(context.Context) (string, error) { time.Sleep(time.Hour); return "t", nil }, notEmpty}}
+			w.checker.texts = []text{{"token", envLogin, inSecret, func(context.Context) (string, error) { time.Sleep(time.Hour); return "t", nil }, notEmpty}}
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

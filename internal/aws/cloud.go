@@ -7,6 +7,7 @@ package aws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,6 +26,9 @@ import (
 
 // attemptLimit bounds one attempt, including credentials and connection. Most calls take less than a second.
 const attemptLimit = 5 * time.Second
+
+// ErrNoResponse means that an attempt ended without a response: often, there is no route to the service.
+var ErrNoResponse = errors.New("no response")
 
 // Cloud implements spot.Cloud, and the AWS calls for authentication and the self-check. It is safe for concurrent use.
 type Cloud struct {
@@ -93,7 +97,7 @@ func attempt[In, Out, Opt any](ctx context.Context, c *Cloud, op, doing, on stri
 	case ctx.Err() != nil:
 		return none, fmt.Errorf("%s: %w", doing, ctx.Err())
 	case bounded.Err() != nil: // not context.DeadlineExceeded: the caller's deadline has not passed
-		return none, fmt.Errorf("%s: no response within %s", doing, c.limit)
+		return none, fmt.Errorf("%s: %w within %s", doing, ErrNoResponse, c.limit)
 	}
 	return none, translate(op, doing, on, err)
 }

@@ -47,7 +47,7 @@ type event struct {
 
 // Client notifies CAST AI's autoscaler of events. It is safe for concurrent use.
 type Client struct {
-	url       string
+	url       string // of the cluster
 	clusterID string
 	userAgent string
 	wrong     error // from Options.Check
@@ -60,7 +60,7 @@ type Client struct {
 // returns its error.
 func New(o Options) *Client {
 	c := &Client{
-		url:       o.eventsURL(),
+		url:       o.clusterURL(),
 		clusterID: o.ClusterID,
 		userAgent: o.UserAgent,
 		wrong:     o.Check(),
@@ -104,11 +104,26 @@ func (c *Client) Notify(ctx context.Context, what, nodeID, providerID string) er
 	if err != nil {
 		return spot.Permanent(fmt.Errorf("%s: %w", doing, err))
 	}
+	return c.send(ctx, doing, http.MethodPost, c.url+"/events", body)
+}
+
+// Verify reads the cluster, to check that the API is reachable and accepts the key. That the key may also send events
+// cannot be checked without sending one. Its errors are like those of Notify.
+func (c *Client) Verify(ctx context.Context) error {
+	const doing = "reading the cluster from CAST AI"
+	if c.wrong != nil {
+		return spot.Permanent(fmt.Errorf("%s: %w", doing, c.wrong))
+	}
+	return c.send(ctx, doing, http.MethodGet, c.url, nil)
+}
+
+// send sends a request, and again if the key is rejected and has been replaced.
+func (c *Client) send(ctx context.Context, doing, method, url string, body []byte) error {
 	key, err := c.key.current(ctx, "")
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	reply, err := c.post(ctx, key, body)
+	reply, err := c.attempt(ctx, method, url, key, body)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
@@ -120,18 +135,18 @@ func (c *Client) Notify(ctx context.Context, what, nodeID, providerID string) er
 		return spot.Permanent(fmt.Errorf("%w; and %w", c.errorOf(reply, doing), err))
 	}
 	if fresh != key {
-		if reply, err = c.post(ctx, fresh, body); err != nil {
+		if reply, err = c.attempt(ctx, method, url, fresh, body); err != nil {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 	}
 	return c.errorOf(reply, doing)
 }
 
-// post makes one attempt. Its error means that there was no response.
-func (c *Client) post(ctx context.Context, key string, body []byte) (response, error) {
+// attempt makes one attempt. Its error means that there was no response.
+func (c *Client) attempt(ctx context.Context, method, url, key string, body []byte) (response, error) {
 	bounded, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(bounded, http.MethodPost, c.url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(bounded, method, url, bytes.NewReader(body))
 	if err != nil {
 		return response{}, spot.Permanent(err)
 	}

@@ -124,20 +124,25 @@ func TestTheRequest(t *testing.T) {
 		if err := client.Notify(t.Context(), c.what, c.nodeID, c.providerID); err != nil {
 			t.Fatal(err)
 		}
-		if want := strings.TrimRight(c.path,
-			"/") + "/v1/kubernetes/external-clusters/" + clusterID + "/events"; got.Method != "POST" ||
-			got.RequestURI != want {
-			t.Errorf("%s %s, want POST %s", got.Method, got.RequestURI, want)
+		want := strings.TrimRight(c.path, "/") + "/v1/kubernetes/external-clusters/" + clusterID
+		if got.Method != "POST" || got.RequestURI != want+"/events" {
+			t.Errorf("%s %s, want POST %s/events", got.Method, got.RequestURI, want)
 		}
 		if string(body) != c.body {
 			t.Errorf("got  %s\nwant %s", body, c.body)
 		}
 		got.Header.Del("Content-Length") // net/http's own
-		want := http.Header{"X-Api-Key": {secret}, "User-Agent": {"kops-spot/1.2.3"},
+		header := http.Header{"X-Api-Key": {secret}, "User-Agent": {"kops-spot/1.2.3"},
 			"Content-Type": {"application/json"}, "Accept": {"application/json"},
 			"Accept-Encoding": {"gzip"}}
-		if !maps.EqualFunc(got.Header, want, slices.Equal[[]string]) {
-			t.Errorf("got  %v\nwant %v", got.Header, want)
+		if !maps.EqualFunc(got.Header, header, slices.Equal[[]string]) {
+			t.Errorf("got  %v\nwant %v", got.Header, header)
+		}
+		if err := client.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got.Method != "GET" || got.RequestURI != want || len(body) != 0 || got.Header.Get("X-API-Key") != secret {
+			t.Errorf("%s %s with %q, want GET %s", got.Method, got.RequestURI, body, want)
 		}
 	}
 }
@@ -145,7 +150,7 @@ func TestTheRequest(t *testing.T) {
 func TestWhereCASTAIIs(t *testing.T) {
 	key, _ := inTurn(secret)
 	c := New(Options{ClusterID: clusterID, Key: key})
-	if want := "https://api.cast.ai/v1/kubernetes/external-clusters/" + clusterID + "/events"; c.url != want ||
+	if want := "https://api.cast.ai/v1/kubernetes/external-clusters/" + clusterID; c.url != want ||
 		c.limit != 5*time.Second {
 		t.Errorf("%s, %s an attempt", c.url, c.limit)
 	}

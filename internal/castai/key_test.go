@@ -14,7 +14,7 @@ import (
 // accepting responds with refusal to every key but one.
 func accepting(key string, refusal int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if body, _ := io.ReadAll(r.Body); len(body) == 0 {
+		if body, _ := io.ReadAll(r.Body); len(body) == 0 && r.Method == http.MethodPost {
 			http.Error(w, "the body is missing", http.StatusBadRequest)
 		} else if r.Header.Get("X-API-Key") != key {
 			http.Error(w, "not with "+r.Header.Get("X-API-Key"), refusal)
@@ -55,6 +55,7 @@ func TestRefusedKey(t *testing.T) {
 				t.Errorf("after call %d: %d requests and %d reads of the key", n, asked.Load(), read.Load())
 			}
 		}
+		expect(t, c.Verify(t.Context()), final, "reading the cluster from CAST AI: "+want)
 	}
 }
 

@@ -72,6 +72,6 @@ func (o Options) base() string {
 	return strings.TrimRight(o.URL, "/")
 }
 
-func (o Options) eventsURL() string {
-	return o.base() + "/v1/kubernetes/external-clusters/" + url.PathEscape(o.ClusterID) + "/events"
+func (o Options) clusterURL() string {
+	return o.base() + "/v1/kubernetes/external-clusters/" + url.PathEscape(o.ClusterID)
 }

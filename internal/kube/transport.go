@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/client-go/rest"
+
 	"github.com/castai/kops-spot/internal/spot"
 )
 
@@ -40,21 +42,48 @@ const (
 
 func dialer() *net.Dialer { return &net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second} }
 
-// Reach checks that the API server accepts a TCP connection.
-func Reach(ctx context.Context, server string) error {
-	u, err := url.Parse(server)
-	if err != nil || u.Hostname() == "" {
-		return fmt.Errorf("connecting to %q: not a valid URL", server)
-	}
-	port := u.Port()
-	if port == "" {
-		port = "443"
-	}
-	conn, err := dialer().DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+// Reach checks that the API server responds, no matter what. The request has no credentials, but takes the same path as
+// all others: directly or through the same proxy.
+func Reach(ctx context.Context, login *rest.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	server, _, err := rest.DefaultServerUrlFor(login)
 	if err != nil {
-		return fmt.Errorf("connecting to the API server: %w", err)
+		return fmt.Errorf("parsing the API server's URL: %w", err)
 	}
-	return conn.Close()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.JoinPath("livez").String(), nil)
+	if err != nil {
+		return fmt.Errorf("parsing the API server's URL: %w", err)
+	}
+	via := ""
+	transport := &http.Transport{
+		Proxy: func(r *http.Request) (*url.URL, error) {
+			proxy, err := ProxyOf(login, r)
+			if proxy != nil {
+				via = " through the proxy " + proxy.Host
+			}
+			return proxy, err
+		},
+		DialContext:         dialer().DialContext,
+		TLSHandshakeTimeout: dialLimit,
+		DisableKeepAlives:   true,
+	}
+	resp, err := transport.RoundTrip(req)
+	switch {
+	case isCertificate(err): // whether it is trusted is a question of authentication
+		return nil
+	case err != nil:
+		return fmt.Errorf("connecting to the API server%s: %w", via, err)
+	}
+	return resp.Body.Close()
+}
+
+// ProxyOf returns the proxy for a request to the API server; nil if there is none.
+func ProxyOf(login *rest.Config, r *http.Request) (*url.URL, error) {
+	if login.Proxy != nil {
+		return login.Proxy(r)
+	}
+	return http.ProxyFromEnvironment(r)
 }
 
 // caReloadTransport reads the CA bundle again when it does not trust the server's certificate, and expects the

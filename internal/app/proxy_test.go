@@ -1,0 +1,130 @@
+package app
+
+import (
+	"cmp"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/util/cert"
+)
+
+// TestSelfCheckThroughProxy: the self-check reaches the API server and CAST AI as the function does, through the proxy.
+// Here the API server's name does not even resolve. net/http reads the environment once, so each case is a process.
+func TestSelfCheckThroughProxy(t *testing.T) {
+	if os.Getenv("SELF_CHECK") != "" {
+		f, err := New(t.Context(), os.Environ(), "test", io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result := f.check(t.Context())
+		_ = json.NewEncoder(os.Stderr).Encode(result)
+		return
+	}
+	t.Parallel()
+	const host = "api.prod.example.onion" // Go's resolver does not look up this domain
+	pem, key, err := cert.GenerateSelfSignedCertKey(host, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(pem, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer t" && r.URL.Path != "/livez" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`)
+	}))
+	api.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	api.StartTLS()
+	t.Cleanup(api.Close)
+	proxy := httptest.NewServer(connectProxy(map[string]string{host + ":443": api.Listener.Addr().String()}))
+	t.Cleanup(proxy.Close)
+	blocking := httptest.NewServer(connectProxy(nil))
+	t.Cleanup(blocking.Close)
+	dir := t.TempDir()
+	token := filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte("t"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		proxy, direct string
+		failed        []string
+		detail        string // of the network
+	}{
+		"through the proxy": {proxy: proxy.URL},
+		"a proxy that does not allow it": {proxy: blocking.URL, failed: []string{"authentication", "network"},
+			detail: "connecting to the API server through the proxy " + strings.TrimPrefix(blocking.URL, "http://") + ": Forbidden"},
+		"without a proxy": {failed: []string{"authentication", "network"}, detail: "connecting to the API server: dial tcp: "},
+		"directly":        {proxy: proxy.URL, direct: host, failed: []string{"authentication", "network"}, detail: "connecting to the API server: dial tcp: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSelfCheckThroughProxy$")
+			cmd.Env = []string{"SELF_CHECK=1", "HTTPS_PROXY=" + c.proxy, "NO_PROXY=" + c.proxy + "," + c.direct, "AWS_REGION=eu-west-1",
+				"AWS_ENDPOINT_URL=http://127.0.0.1:1", "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=x",
+				"KOPS_SPOT_CLUSTER=" + cluster, "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:" + token, "KOPS_SPOT_SERVER=https://" + host,
+				"KOPS_SPOT_CA=" + base64.StdEncoding.EncodeToString(pem)}
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			if out, err := cmd.Output(); err != nil {
+				t.Fatalf("%v\n%s%s", err, out, &stderr)
+			}
+			var result SelfCheck
+			if err := json.NewDecoder(strings.NewReader(stderr.String())).Decode(&result); err != nil {
+				t.Fatal(err)
+			}
+			var failed []string
+			for _, check := range result.Checks {
+				if check.OK || check.Name != "authentication" && check.Name != "network" {
+					continue
+				}
+				failed = append(failed, check.Name)
+				if check.Name == "network" && !strings.Contains(check.Detail, c.detail) {
+					t.Errorf("got %+v, want %q", check, c.detail)
+				}
+			}
+			if !slices.Equal(failed, c.failed) {
+				t.Errorf("%q failed, want %q: %+v", failed, c.failed, result.Checks)
+			}
+		})
+	}
+}
+
+// connectProxy is an HTTP proxy that connects to the given hosts alone.
+func connectProxy(hosts map[string]string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		target, err := net.Dial("tcp", cmp.Or(hosts[r.Host], "127.0.0.1:0"))
+		if r.Method != http.MethodConnect || err != nil {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		defer target.Close()
+		w.WriteHeader(http.StatusOK)
+		client, in, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer client.Close()
+		go func() {
+			_, _ = io.Copy(target, in)
+			_ = target.(*net.TCPConn).CloseWrite()
+		}()
+		_, _ = io.Copy(client, target)
+	}
+}

@@ -1,6 +1,7 @@
 package identitymap
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +12,7 @@ import (
 // TestBackend: identities are mapped in a backend that the authenticator uses, in a watched one if possible, and never
 // after one that already has the identity.
 func TestBackend(t *testing.T) {
-	const roles = "server:\n  mapRoles:\n  - roleARN: arn:aws:iam::111122223333:role/Ours\n    username: x\n"
+	const roles = "clusterID: c\nserver:\n  mapRoles:\n  - roleARN: arn:aws:iam::111122223333:role/Ours\n    username: x\n"
 	for name, c := range map[string]struct {
 		testCluster
 		role, user Backend
@@ -33,7 +34,7 @@ func TestBackend(t *testing.T) {
 		"several, in several flags": {testCluster{daemonSet: daemonSet("--backend-mode=DynamicFile", "--backend-mode=CRD"), noMappings: false}, CRD, CRD, "within seconds"},
 		"several, and the file has the role": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: roles},
 			MountedFile, CRD, "this one already has the identity"},
-		"several, and the file maps the whole account": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: "server:\n  mapAccounts: ['111122223333']\n"},
+		"several, and the file maps the whole account": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: "clusterID: c\nserver:\n  mapAccounts: ['111122223333']\n"},
 			MountedFile, MountedFile, "this one already has the identity"},
 		"several, and aws-auth maps another account": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap,CRD"), awsAuth: map[string]string{"mapAccounts": "- '444455556666'\n"}},
 			EKSConfigMap, EKSConfigMap, "within seconds"},
@@ -92,5 +93,107 @@ func TestInvalidIdentities(t *testing.T) {
 		if _, err := m.decideRemoval(testCluster{}.state()); err == nil {
 			t.Errorf("its removal is planned: %q", want)
 		}
+	}
+}
+
+// TestUnusableText: a list that somebody else has broken stops only the edit of that list.
+func TestUnusableText(t *testing.T) {
+	broken := "clusterID: c\nserver:\n  mapRoles:\n  - role_arn: arn:aws:iam::111122223333:role/theirs\n    username: x\n"
+	const line = "line 4: in server.mapRoles: it has no roleARN: misspelt as role_arn?"
+	for name, c := range map[string]struct {
+		testCluster
+		err    string // of the plan
+		review string // of a row
+	}{
+		"accounts of another type": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapAccounts": "'444455556666'"}},
+			"", "reading mapAccounts of ConfigMap kube-system/aws-auth: line 1: it should be a list: the authenticator ignores this list"},
+		"accounts that are not YAML": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap,CRD"), awsAuth: map[string]string{"mapAccounts": "[{"}},
+			"", "the authenticator ignores this list"},
+		"accounts as text in the file": {testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: c\nserver:\n  mapAccounts: '444455556666'\n"}, "", ""},
+		"a file that is not the backend": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"), file: broken},
+			"", line + ": correct the file before a pod restarts"},
+		"a file that is no YAML, and flags with the rest": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=CRD", "--cluster-id=c"), file: "{"},
+			"", "correct the file before a pod restarts"},
+		"a file that is no YAML and has the mode": {testCluster{daemonSet: daemonSet(configFlag), file: "{"}, "reading config.yaml of ConfigMap kube-system/aws-iam-authenticator: nothing was changed", ""},
+		"a file with which it would not start": {testCluster{daemonSet: daemonSet(configFlag), file: broken},
+			"restarting the authenticator: nothing was changed there: config.yaml of ConfigMap kube-system/aws-iam-authenticator: the authenticator would not start with this file, " +
+				"and then nobody could authenticate with IAM: " + line, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := testMapping.decide(c.state())
+			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Fatalf("got %v, want %q", err, c.err)
+			}
+			if err != nil {
+				return
+			}
+			if n := p.Changes.Count(change.Review); (n > 0) != (c.review != "") || !strings.Contains(fmt.Sprint(p.Changes), c.review) {
+				t.Errorf("%d reviews, want %q: %v", n, c.review, p.Changes)
+			}
+		})
+	}
+}
+
+// TestRemovalWithUnusableText: a removal leaves what it cannot edit, says so, and removes the rest.
+func TestRemovalWithUnusableText(t *testing.T) {
+	for name, c := range map[string]struct {
+		testCluster
+		change func(s state)
+		want   string
+	}{
+		"a file with which it would not start": {testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: c\n"}, func(s state) {
+			file := s.objects[configRef(s.objects[authenticatorRef])]
+			set(file, strings.Replace(stringAt(file, "data", fileKey), "roleARN", "role_arn", 1), "data", fileKey)
+		}, "line 4: in server.mapRoles: it has no roleARN: misspelt as role_arn?: correct it and run this again"},
+		"a file that is no YAML": {testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: c\n"}, func(s state) {
+			file := s.objects[configRef(s.objects[authenticatorRef])]
+			set(file, stringAt(file, "data", fileKey)+"}", "data", fileKey)
+		}, "remove it by hand"},
+		"aws-auth that is no YAML": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap")}, func(s state) {
+			set(s.objects[awsAuthRef], stringAt(s.objects[awsAuthRef], "data", "mapRoles")+"}", "data", "mapRoles")
+		}, "remove it by hand"},
+		"aws-auth that is immutable": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}}, func(s state) {
+			set(s.objects[awsAuthRef], true, "immutable")
+		}, "ConfigMap kube-system/aws-auth has immutable: true"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := c.state()
+			p, err := testMapping.decide(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s = after(t, s, p)
+			c.change(s)
+			removal, err := testMapping.decideRemoval(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if removal.Changes.Count(change.Delete) != 3 || removal.Changes.Count(change.Update) != 0 {
+				t.Errorf("it does not remove exactly the RBAC: %v", removal.Changes)
+			}
+			if removal.Changes.Count(change.Review) != 1 || !strings.Contains(fmt.Sprint(removal.Changes), c.want) {
+				t.Errorf("no row says %q: %v", c.want, removal.Changes)
+			}
+		})
+	}
+}
+
+// TestImmutable: an immutable ConfigMap is used only if nothing has to change in it.
+func TestImmutable(t *testing.T) {
+	s := testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}}.state()
+	set(s.objects[awsAuthRef], true, "immutable")
+	p, err := testMapping.decide(s)
+	if got := fmt.Sprint(p.Changes); err != nil || !p.NeedsToken ||
+		!strings.Contains(got, "ConfigMap kube-system/aws-auth has immutable: true, so its data cannot be changed: remove that line from a copy and recreate it with kubectl replace --force") {
+		t.Errorf("%v: %s", err, got)
+	}
+	s.objects[authenticatorRef] = daemonSet("--backend-mode=EKSConfigMap,CRD")
+	if p, err = testMapping.decide(s); err != nil || p.Backends[testRole.ARN] != CRD {
+		t.Errorf("with another backend: %v: %v", err, p.Backends)
+	}
+	s.objects[awsAuthRef] = configMap(awsAuthRef, map[string]string{"mapRoles": roleEntry, "mapUsers": userEntry})
+	set(s.objects[awsAuthRef], true, "immutable")
+	if p, err = testMapping.decide(s); err != nil || p.Backends[testRole.ARN] != EKSConfigMap || p.NeedsToken {
+		t.Errorf("with the entries: %v: %v", err, p.Backends)
 	}
 }

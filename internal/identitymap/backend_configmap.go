@@ -52,9 +52,9 @@ func (l configMapBackend) listLocation(list, arnKey string) listLocation {
 }
 
 // name is the location for people.
-func (p listLocation) name(ref ref) string {
-	return strings.Join(append([]string{p.key}, p.path...), ".") + " of " + ref.String()
-}
+func (p listLocation) name(ref ref) string { return p.keys() + " of " + ref.String() }
+
+func (p listLocation) keys() string { return strings.Join(append([]string{p.key}, p.path...), ".") }
 
 // listText returns the text of a key. The authenticator takes two backticks, which is not YAML, for an empty list.
 func listText(o object, key string) string {
@@ -71,7 +71,7 @@ func (l configMapBackend) readList(o object, p listLocation) (list *yaml.Node, e
 		list, err = listAt(doc.Content[0], p.path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: nothing was changed: %w", p.name(l.ref), err)
+		return nil, fmt.Errorf("reading %s: %w", p.name(l.ref), err)
 	}
 	return list, nil
 }
@@ -86,18 +86,35 @@ func indexesOf(entries []entry, arn string) (at []int) {
 	return at
 }
 
-// decides reports whether the ConfigMap decides about an identity: by an entry, or by mapping its whole account.
-func (l configMapBackend) decides(o object, id Identity) (bool, error) {
+// decides reports whether the ConfigMap decides about an identity: by an entry, or by mapping its whole account. A list
+// that is not one decides nothing.
+func (l configMapBackend) decides(o object, id Identity) bool {
 	list, err := l.readList(o, l.location(id.Kind))
-	if err != nil || len(indexesOf(entriesOf(list), id.canonicalARN())) > 0 {
-		return err == nil, err
+	if err == nil && len(indexesOf(entriesOf(list), id.canonicalARN())) > 0 {
+		return true
 	}
-	list, err = l.readList(o, l.listLocation("mapAccounts", ""))
+	a, _ := arn.Parse(id.ARN) // validated
+	return slices.Contains(l.accounts(o), a.AccountID)
+}
+
+// accounts returns the accounts of which all identities are mapped. In its file, the authenticator also takes text with
+// commas.
+func (l configMapBackend) accounts(o object) (ids []string) {
+	doc, _, err := readYAML(listText(o, l.listLocation("mapAccounts", "").key))
 	if err != nil {
-		return false, err
+		return nil
 	}
-	a, err := arn.Parse(id.ARN)
-	return slices.ContainsFunc(list.Content, func(n *yaml.Node) bool { return n.Value == a.AccountID }), err
+	items := doc.Content[0].Content
+	if l.backend == MountedFile {
+		file, _ := fieldsOf(doc.Content[0])
+		server, _ := fieldsOf(file["server"])
+		items = itemsOf(server["mapaccounts"])
+	}
+	for _, n := range items {
+		text, _ := scalarOf(n)
+		ids = append(ids, strings.Split(text, ",")...)
+	}
+	return ids
 }
 
 // mutate adds and removes identities, and changes nothing else. It deletes a ConfigMap that is ours and otherwise

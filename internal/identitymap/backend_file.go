@@ -27,28 +27,45 @@ const (
 	rolloutPoll  = time.Second
 )
 
-// addRollout restarts the authenticator's pods if they have not read its file since our grants in it changed.
-func (p *Plan) addRollout(file ref, mutate mutateFunc, remove bool) {
-	daemonSet, now := p.state.objects[authenticatorRef], p.state.objects[file]
-	if daemonSet == nil || p.err != nil {
-		return
+// addFile edits the authenticator's file and restarts its pods, unless it would not start.
+func (p *Plan) addFile(edit step) {
+	rollout, err := p.rollout(edit)
+	switch {
+	case err != nil:
+		p.refuse(edit, err)
+	case rollout == nil:
+		p.addEdit(edit)
+	case p.addEdit(edit):
+		p.addEdit(*rollout)
 	}
-	next, _, _ := mutate(now) // as in the row before, which has reported any error
+}
+
+// rollout restarts the authenticator's pods if they have not read its file since our grants in it changed; nil if there
+// are none. It returns an error if they would not start with the file.
+func (p *Plan) rollout(edit step) (*step, error) {
+	daemonSet, now := p.state.objects[authenticatorRef], p.state.objects[edit.ref]
+	if daemonSet == nil {
+		return nil, nil
+	}
+	next, _, err := edit.mutate(now)
+	if err != nil {
+		return nil, err
+	}
 	n, err := ownershipOf(next)
 	if err != nil {
-		p.err = err
-		return
+		return nil, err
 	}
 	pods := []string{"spec", "template", "metadata", "annotations", annotationGrants}
 	mark, read := n.fingerprint(), stringAt(daemonSet, pods...)
 	if mark == "" && (read == unowned || read == "" && !reflect.DeepEqual(now, next)) {
 		mark = unowned
 	}
-	s := step{ref: authenticatorRef, then: waitForRollout, remove: remove, Change: change.Change{
+	s := &step{ref: authenticatorRef, then: waitForRollout, remove: edit.remove, Change: change.Change{
 		Why: "a rolling restart, since a pod reads the file only when it starts. While a pod restarts, IAM authentication " +
 			"at the API server beside it fails for some seconds"}}
-	if !remove {
-		s.keep = cmp.Or(rolloutStatus(daemonSet), "its pods have read the current file")
+	status := rolloutStatus(daemonSet)
+	if !edit.remove {
+		s.keep = cmp.Or(status, "its pods have read the current file")
 	}
 	if asDaemonSet(daemonSet).Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType {
 		s.then = nil
@@ -67,7 +84,23 @@ func (p *Plan) addRollout(file ref, mutate mutateFunc, remove bool) {
 		}
 		return next, nil, nil
 	}
-	p.addEdit(s)
+	if status != "" {
+		s.Why += "; it also applies pending changes of the DaemonSet: " + status
+	}
+	if restarted, _, _ := s.mutate(daemonSet); reflect.DeepEqual(now, next) && reflect.DeepEqual(daemonSet, restarted) {
+		return s, nil
+	}
+	a, _, err := p.state.authenticator()
+	if err == nil && now != nil {
+		err = a.startError(now) // its lines are those that people see
+	}
+	if err == nil && next != nil {
+		err = a.startError(next)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("restarting the authenticator: nothing was changed there: %w: correct it and run this again", err)
+	}
+	return s, nil
 }
 
 func waitForRollout(ctx context.Context, cluster dynamic.Interface) error {

@@ -3,6 +3,7 @@ package identitymap
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"reflect"
 	"slices"
@@ -41,6 +42,7 @@ func (m Mapping) decide(s state) (Plan, error) {
 		return p, err
 	}
 	p.ClusterID = a.clusterID
+	p.addProblems(a)
 	p.addManifests(m.manifests())
 	for _, o := range karpenterRBAC {
 		if r := refOf(o); s.objects[r] != nil && !m.Karpenter {
@@ -54,10 +56,7 @@ func (m Mapping) decide(s state) (Plan, error) {
 			remove = append(remove, id)
 			continue
 		}
-		b, reason, err := s.backend(a, exists, id)
-		if err != nil {
-			return p, err
-		}
+		b, reason := s.backend(a, exists, id)
 		p.Backends[id.ARN], by[b], why[b] = b, append(by[b], id), reason
 	}
 	p.addConfigMap(awsAuthBackend(), by[EKSConfigMap], remove, why[EKSConfigMap])
@@ -80,10 +79,13 @@ func (p *Plan) addConfigMap(l configMapBackend, add, remove []Identity, why stri
 	case p.state.objects[s.ref] == nil && s.ref == awsAuthRef:
 		s.Why += "; it does not exist yet, and kOps nodes do not need it"
 	}
-	p.addEdit(s)
 	if l.backend == MountedFile {
-		p.addRollout(l.ref, mutate, s.remove)
+		p.addFile(s)
+	} else {
+		p.addEdit(s)
 	}
+	p.addSources(l, add, "+ ", "add this entry to")
+	p.addSources(l, remove, "- ", "remove this entry from")
 }
 
 // addCRDs adds the IAMIdentityMapping objects.
@@ -183,6 +185,9 @@ func (s step) write(ctx context.Context, cluster dynamic.Interface) (err error) 
 
 func (p *Plan) addStep(verb change.Verb, s step, diff ...string) {
 	s.Verb, s.Kind, s.Name, s.Diff = verb, s.ref.Kind, s.ref.fullName(), diff
+	if s.Changes() && s.ref.Kind != "ConfigMap" { // addSources has more about those
+		s.Why += undo(p.state.objectOf(s.ref))
+	}
 	p.steps, p.Changes = append(p.steps, s), append(p.Changes, s.Change)
 }
 
@@ -192,15 +197,28 @@ func (p *Plan) addRemarks(remarks ...change.Change) {
 	}
 }
 
-// addEdit adds the row of an edit, based on the object in the state.
-func (p *Plan) addEdit(s step) {
+// refuse adds what to do about an edit that is not possible. A removal continues with what is independent of it.
+func (p *Plan) refuse(s step, err error) {
+	if !s.remove {
+		p.err = cmp.Or(p.err, err)
+		return
+	}
+	p.addRemarks(change.Change{Verb: change.Review, Kind: s.ref.Kind, Name: s.ref.fullName(), Why: err.Error()})
+}
+
+// addEdit adds the row of an edit, based on the object in the state, and reports whether it is possible.
+func (p *Plan) addEdit(s step) bool {
 	now := p.state.objectOf(s.ref)
 	next, remarks, err := s.mutate(now)
+	if reason := immutable(now, next); err == nil && reason != "" {
+		err = errors.New(reason)
+	}
 	switch {
 	case err != nil:
-		p.err = cmp.Or(p.err, err)
+		p.refuse(s, err)
+		return false
 	case now == nil && next == nil:
-		return
+		return true
 	case now == nil:
 		p.addStep(change.Create, s)
 	case next == nil:
@@ -219,6 +237,7 @@ func (p *Plan) addEdit(s step) {
 		p.addStep(change.Leave, s)
 	}
 	p.addRemarks(remarks...)
+	return true
 }
 
 // Steps returns the plan's rows with their writes, for somebody who has access to the cluster.

@@ -57,7 +57,7 @@ func backends(t *testing.T) {
 		object  bool
 		want    identitymap.Backend
 	}{
-		{mode: testenv.EKSConfigMap, want: identitymap.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n", "mapAccounts": "- '000000000000'\n"}},
+		{mode: testenv.EKSConfigMap, want: identitymap.EKSConfigMap, awsAuth: map[string]string{"mapUsers": theirUsers, "mapRoles": "[]\n", "mapAccounts": "'000000000000'\n"}}, // no list, so the authenticator maps no account
 		{mode: testenv.CRD, want: identitymap.CRD, object: true},
 		{mode: "", want: identitymap.MountedFile, file: map[string]string{"config.yaml": theirFile}},
 		{mode: testenv.MountedFile + "," + testenv.EKSConfigMap, want: identitymap.EKSConfigMap, file: map[string]string{"config.yaml": theirFile}},
@@ -117,11 +117,18 @@ func backends(t *testing.T) {
 				t.Errorf("the second run changes\n%v\nfrom\n%s\nto\n%s", again.Changes, before, after)
 			}
 
+			if c.want == identitymap.MountedFile {
+				brokenFile(t)
+			}
 			apply(t, plan(t, mapping, true))
 			asBefore()
 			if !strings.Contains(c.mode, ",") {
 				onboardsByCommand(w.in(t))
 				asBefore()
+			}
+			if c.mode == testenv.EKSConfigMap {
+				appliedByOthers(t, c.awsAuth)
+				checkGone(t)
 			}
 		})
 	}

@@ -98,8 +98,8 @@ func TestInvalidIdentities(t *testing.T) {
 
 // TestUnusableText: a list that somebody else has broken stops only the edit of that list.
 func TestUnusableText(t *testing.T) {
-	broken := "clusterID: c\nserver:\n  mapRoles:\n  - role_arn: arn:aws:iam::111122223333:role/theirs\n    username: x\n"
-	const line = "line 4: in server.mapRoles: it has no roleARN: misspelt as role_arn?"
+	broken := "clusterID: c\n\n\nserver:\n\n  mapRoles:\n  - role_arn: arn:aws:iam::111122223333:role/theirs\n    username: x\n"
+	const line = "line 7: in server.mapRoles: it has no roleARN: misspelt as role_arn?"
 	for name, c := range map[string]struct {
 		testCluster
 		err    string // of the plan

@@ -346,7 +346,7 @@ func tagMap(tags []types.Tag) map[string]string {
 // decode reverses the URL encoding in which IAM returns policy documents.
 func decode(document *string) string {
 	text := aws.ToString(document)
-	if plain, err := url.QueryUnescape(text); err == nil {
+	if plain, err := url.PathUnescape(text); err == nil {
 		return plain
 	}
 	return text

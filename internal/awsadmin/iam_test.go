@@ -26,3 +26,15 @@ func TestRolesOfProfile(t *testing.T) {
 		t.Errorf("%q, %v; want %q", got, err, want)
 	}
 }
+
+// TestDecode: IAM encodes policy documents by RFC 3986, in which a plus sign is itself.
+func TestDecode(t *testing.T) {
+	for encoded, want := range map[string]string{
+		"%7B%22Resource%22%3A%22role%2Fa+b%20c%22%7D": `{"Resource":"role/a+b c"}`,
+		`{"Resource": "100%"}`:                        `{"Resource": "100%"}`,
+	} {
+		if got := decode(&encoded); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}

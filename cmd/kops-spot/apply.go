@@ -91,7 +91,7 @@ func (c *console) printTarget(env onboard.Environment) {
 
 // withPermissionHint adds what to do about a missing permission.
 func withPermissionHint(err error) error {
-	if errors.Is(err, awsadmin.ErrDenied) {
+	if errors.Is(err, awsadmin.ErrDenied) && !errors.Is(err, awsadmin.ErrOverruled) {
 		return fmt.Errorf("%w: kops-spot onboard --export-installer-policy prints the IAM policy that you need", err)
 	}
 	return err

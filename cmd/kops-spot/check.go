@@ -85,6 +85,10 @@ func (c *console) checkBefore(ctx context.Context, o installOptions) error {
 		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: d.noCode.Error(),
 			Advice: "build it, or set its path with --code"})
 	}
+	taken, err := d.CheckNames(ctx)
+	if err != nil {
+		return err
+	}
 	limits, err := d.checks(d.Template).CheckConcurrency(ctx)
 	if err != nil {
 		return err
@@ -93,7 +97,7 @@ func (c *console) checkBefore(ctx context.Context, o installOptions) error {
 	if err != nil {
 		return err
 	}
-	return c.printChecks(env, slices.Concat(found, limits, original), "ready to install")
+	return c.printChecks(env, slices.Concat(found, taken, limits, original), "ready to install")
 }
 
 // printChecks prints the findings and fails if one of them is a failure.

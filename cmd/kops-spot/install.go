@@ -280,6 +280,8 @@ func (at session) checks(template *install.Template) check.Checks {
 func (c *console) sayStep(e awsadmin.StackEvent) {
 	status := strings.ToLower(strings.ReplaceAll(e.Status, "_", " "))
 	switch {
+	case e.Status == "RETRY":
+		c.say(term.Mind, "%s: %s", e.LogicalID, e.Reason)
 	case !e.Ended():
 	case strings.HasSuffix(e.Status, "_FAILED"):
 		c.say(term.Bad, "%s  %s: %s", e.LogicalID, status, e.Reason)
@@ -349,14 +351,11 @@ func (r *removal) apply(ctx context.Context) error {
 	if err := r.install.Apply(ctx, r.stack.Stack); err != nil {
 		return err
 	}
-	if err := r.onboard.Apply(ctx, r.access); err != nil {
-		return err
+	access, code := r.onboard.Apply(ctx, r.access), r.install.Apply(ctx, r.stack.Code)
+	if errors.Is(code, awsadmin.ErrNotEmpty) {
+		r.notEmpty, code = code, nil
 	}
-	err := r.install.Apply(ctx, r.stack.Code)
-	if errors.Is(err, awsadmin.ErrNotEmpty) {
-		r.notEmpty, err = err, nil
-	}
-	return err
+	return errors.Join(access, code)
 }
 
 // check reports what still exists.

@@ -1,5 +1,5 @@
 // Package awsadmin reads and changes an AWS account for the installer: IAM, EC2, Secrets Manager, Lambda, EventBridge,
-// CloudFormation and S3. The function does not use it; its own calls are in internal/aws.
+// CloudFormation, S3 and CloudWatch Logs. The function does not use it; its own calls are in internal/aws.
 package awsadmin
 
 import (
@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -28,15 +29,20 @@ type Account struct {
 	events  *eventbridge.Client
 	stacks  *cloudformation.Client
 	buckets *s3.Client
+	logs    *cloudwatchlogs.Client
 }
 
 // New returns the Account for the region, credentials and endpoints of cfg.
 func New(cfg aws.Config) *Account {
+	if cfg.RetryMaxAttempts == 0 {
+		cfg.RetryMaxAttempts = throttleTries
+	}
 	return &Account{
 		cfg: cfg,
 		iam: iam.NewFromConfig(cfg), ec2: ec2.NewFromConfig(cfg), secrets: secretsmanager.NewFromConfig(cfg),
 		lambda: lambda.NewFromConfig(cfg), events: eventbridge.NewFromConfig(cfg),
 		stacks: cloudformation.NewFromConfig(cfg), buckets: s3.NewFromConfig(cfg),
+		logs: cloudwatchlogs.NewFromConfig(cfg),
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
@@ -20,28 +22,33 @@ type Call struct {
 	do func(context.Context, *Account) error
 }
 
-// IAM is eventually consistent: a call may not find what was created a moment ago.
-const (
-	notFoundTries = 6
-	notFoundPause = 2 * time.Second
-)
-
 // deletes matches actions that succeed if their resource does not exist.
 var deletes = regexp.MustCompile(`:(Delete|Detach|Remove|Untag)`)
 
-// Do carries out a call, and retries it while something that it refers to is not found.
+// Do carries out a call, and retries it by the table of delays.
 func (a *Account) Do(ctx context.Context, c Call) error {
-	for try := 1; ; try++ {
+	for began := time.Now(); ; {
 		err := c.do(ctx, a)
 		action, _ := operationOf(err)
-		err = translate(c.on, err)
-		switch {
-		case !errors.Is(err, ErrNotFound) || try == notFoundTries:
-			return err
-		case deletes.MatchString(action):
-			return nil
+		code, _ := apiError(err)
+		d := delayOf(err)
+		if action != notSDK {
+			err = translate(c.on, err)
 		}
-		if err := pause(ctx, notFoundPause); err != nil {
+		switch {
+		case err == nil,
+			errors.Is(err, ErrNotFound) && deletes.MatchString(action),
+			code == "BucketAlreadyOwnedByYou": // created by a request whose response was lost, or not yet listed
+			return nil
+		case d == nil:
+			return err
+		case time.Since(began) >= d.limit && d.advice != "":
+			_, name, _ := strings.Cut(c.on, " ")
+			return fmt.Errorf("%w: %s", err, strings.ReplaceAll(d.advice, "NAME", name))
+		case time.Since(began) >= d.limit:
+			return err
+		}
+		if err := pause(ctx, d.pause); err != nil {
 			return fmt.Errorf("calling %s: %w", action, err)
 		}
 	}
@@ -59,13 +66,13 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // client is a service that has Calls.
 type client interface {
-	iam.Client | secretsmanager.Client | lambda.Client | eventbridge.Client | s3.Client
+	iam.Client | secretsmanager.Client | lambda.Client | eventbridge.Client | s3.Client | cloudwatchlogs.Client
 }
 
 func call[Client client, In, Options, Out any](on string,
 	f func(*Client, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
 	return Call{on, func(ctx context.Context, a *Account) error {
-		for _, c := range []any{a.iam, a.secrets, a.lambda, a.events, a.buckets} {
+		for _, c := range []any{a.iam, a.secrets, a.lambda, a.events, a.buckets, a.logs} {
 			if client, is := c.(*Client); is {
 				_, err := f(client, ctx, in)
 				return err

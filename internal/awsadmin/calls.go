@@ -1,6 +1,7 @@
 package awsadmin
 
 import (
+	"context"
 	"maps"
 	"slices"
 
@@ -139,11 +140,18 @@ func DeleteRolePolicy(name, policy string) Call {
 		&iam.DeleteRolePolicyInput{RoleName: &name, PolicyName: &policy})
 }
 
-// CreateSecret creates a secret without a value.
+// CreateSecret creates a secret without a value, and waits until Secret returns it: a policy needs its ARN.
 func CreateSecret(name, description string, tags map[string]string) Call {
 	list := listOf(tags, func(key, value *string) secretstypes.Tag { return secretstypes.Tag{Key: key, Value: value} })
-	return call("secret "+name, (*secretsmanager.Client).CreateSecret,
-		&secretsmanager.CreateSecretInput{Name: &name, Description: &description, Tags: list})
+	return Call{"secret " + name, func(ctx context.Context, a *Account) error {
+		_, err := a.secrets.CreateSecret(ctx,
+			&secretsmanager.CreateSecretInput{Name: &name, Description: &description, Tags: list})
+		if err != nil {
+			return err
+		}
+		return a.Do(ctx, call("secret "+name, (*secretsmanager.Client).DescribeSecret,
+			&secretsmanager.DescribeSecretInput{SecretId: &name}))
+	}}
 }
 
 // DeleteSecret deletes a secret immediately, so that its name can be used again.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,6 +79,21 @@ func (a *Account) StackResources(ctx context.Context, stack string) (all []Stack
 		}
 	}
 	return all, err
+}
+
+// StackOf returns the name of the stack that has created a resource; empty for none. name is its physical ID.
+func (a *Account) StackOf(ctx context.Context, name string) (string, error) {
+	out, err := a.stacks.DescribeStackResources(ctx,
+		&cloudformation.DescribeStackResourcesInput{PhysicalResourceId: &name})
+	code, message := apiError(err)
+	switch {
+	case code == "ValidationError" && strings.Contains(message, "does not exist"),
+		err == nil && len(out.StackResources) == 0:
+		return "", nil
+	case err != nil:
+		return "", translate(name, err)
+	}
+	return aws.ToString(out.StackResources[0].StackName), nil
 }
 
 // DeleteStack starts the deletion of a stack.
@@ -218,17 +234,22 @@ func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) 
 			return ChangeSet{}, err
 		}
 	}
-	out, err := a.stacks.CreateChangeSet(ctx, &cloudformation.CreateChangeSetInput{
+	in := &cloudformation.CreateChangeSetInput{
 		StackName: &w.Name, ChangeSetType: kind, TemplateBody: optional(w.Template), TemplateURL: optional(w.URL),
 		ChangeSetName: aws.String(changeSetPrefix + strconv.FormatInt(time.Now().UnixMilli(), 10)),
 		Capabilities:  []types.Capability{types.CapabilityCapabilityNamedIam, types.CapabilityCapabilityAutoExpand},
 		Parameters: listOf(w.Parameters, func(name, value *string) types.Parameter {
 			return types.Parameter{ParameterKey: name, ParameterValue: value}
-		})})
-	if code, message := apiError(err); code == "ValidationError" {
-		return ChangeSet{}, refused(w.Name, message)
-	} else if err != nil {
-		return ChangeSet{}, translate("stack "+w.Name, err)
+		})}
+	var out *cloudformation.CreateChangeSetOutput
+	if err := a.Do(ctx, Call{"stack " + w.Name, func(ctx context.Context, a *Account) (err error) {
+		out, err = a.stacks.CreateChangeSet(ctx, in)
+		if code, message := apiError(err); code == "ValidationError" && delayOf(err) == nil {
+			return &RefusedError{Stack: w.Name, Reason: message}
+		}
+		return err
+	}}); err != nil {
+		return ChangeSet{}, err
 	}
 	p := ChangeSet{ID: aws.ToString(out.Id), Stack: Stack{Name: w.Name, ID: aws.ToString(out.StackId),
 		Status: string(types.StackStatusReviewInProgress)}}
@@ -245,9 +266,57 @@ func optional(s string) *string {
 	return &s
 }
 
-// refused is the error for a template that CloudFormation refuses: at once, or after the transform.
-func refused(stack, reason string) error {
-	return fmt.Errorf("planning stack %s: %w: %s", stack, ErrRefused, firstLine(reason))
+// RefusedError means that CloudFormation refuses a template with its parameters: at once, after the transform, or after
+// its early validation. It is an ErrRefused.
+type RefusedError struct {
+	Stack, Reason string
+
+	// Invalid are the resources that early validation rejects, if AWS names them.
+	Invalid []InvalidResource
+}
+
+// InvalidResource is a resource that CloudFormation could not create. Name is the one that it would have, if known.
+type InvalidResource struct {
+	StackResource
+	Reason string
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("planning stack %s: %v: %s", e.Stack, ErrRefused, e.Reason)
+}
+
+func (e *RefusedError) Unwrap() error { return ErrRefused }
+
+// identifier matches the name of an existing resource in CloudFormation's reason, in JSON or not.
+var identifier = regexp.MustCompile(`identifier '(?:\{"[^"]+":")?([^'"]+)[^']*' already exists`)
+
+// TakenName returns the name of the resource that already exists by CloudFormation's reason; empty if it is another
+// reason.
+func TakenName(reason string) string {
+	if match := identifier.FindStringSubmatch(reason); match != nil {
+		return match[1]
+	}
+	return ""
+}
+
+// invalidResources returns the resources because of which early validation has failed. DescribeChangeSet does not name
+// them.
+func (a *Account) invalidResources(ctx context.Context, p ChangeSet) ([]InvalidResource, error) {
+	all, err := every(ctx, "stack "+p.Stack.Name, cloudformation.NewDescribeEventsPaginator(a.stacks,
+		&cloudformation.DescribeEventsInput{ChangeSetName: &p.ID, Filters: &types.EventFilter{FailedEvents: aws.Bool(true)}}),
+		func(page *cloudformation.DescribeEventsOutput) []types.OperationEvent { return page.OperationEvents },
+		func(e types.OperationEvent) InvalidResource {
+			r := InvalidResource{StackResource{aws.ToString(e.LogicalResourceId), aws.ToString(e.ResourceType),
+				aws.ToString(e.PhysicalResourceId)}, firstLine(aws.ToString(e.ValidationStatusReason))}
+			if r.Name == "" {
+				r.Name = TakenName(r.Reason)
+			}
+			if e.ValidationFailureMode == types.HookFailureModeWarn {
+				r.Reason = "" // it fails nothing
+			}
+			return r
+		})
+	return slices.DeleteFunc(all, func(r InvalidResource) bool { return r.Reason == "" }), err
 }
 
 func (a *Account) waitForChangeSet(ctx context.Context, p ChangeSet) (ChangeSet, error) {
@@ -269,10 +338,17 @@ func (a *Account) waitForChangeSet(ctx context.Context, p ChangeSet) (ChangeSet,
 			reason := aws.ToString(out.StatusReason)
 			p.Empty = strings.Contains(reason, "didn't contain changes") ||
 				strings.Contains(reason, "No updates are to be performed")
+			refused := &RefusedError{Stack: p.Stack.Name, Reason: firstLine(reason)}
+			if !p.Empty { // the details go with the change set; without them, the reason remains
+				refused.Invalid, err = a.invalidResources(ctx, p)
+				if errors.Is(err, ErrDenied) {
+					refused.Reason += ": to see the details, allow cloudformation:DescribeEvents and run this again"
+				}
+			}
 			if err := a.Discard(ctx, p); err != nil || p.Empty {
 				return p, err
 			}
-			return p, refused(p.Stack.Name, reason)
+			return p, refused
 		}
 		if err := pause(ctx, changeSetPoll); err != nil {
 			return p, fmt.Errorf("waiting for the change set of stack %s: %w", p.Stack.Name, err)

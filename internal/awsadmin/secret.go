@@ -3,6 +3,7 @@ package awsadmin
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -20,11 +21,17 @@ type Secret struct {
 	Deleted   bool   // it is scheduled for deletion, and its name is taken until then
 }
 
-// Secret describes a secret; nil if there is none.
+// deletionLimit is how long Secrets Manager may take to delete a secret without recovery.
+const deletionLimit = time.Minute
+
+// Secret describes a secret; nil if there is none, or if its deletion began a moment ago: creating it is retried.
 func (a *Account) Secret(ctx context.Context, name string) (*Secret, error) {
 	out, err := a.secrets.DescribeSecret(ctx, &secretsmanager.DescribeSecretInput{SecretId: &name})
 	if err != nil {
 		return nil, unlessNone(translate("secret "+name, err))
+	}
+	if out.DeletedDate != nil && time.Since(*out.DeletedDate).Abs() < deletionLimit {
+		return nil, nil
 	}
 	s := &Secret{Name: name, ARN: aws.ToString(out.ARN), Deleted: out.DeletedDate != nil,
 		Tags: mapOf(out.Tags, func(t types.Tag) (key, value *string) { return t.Key, t.Value })}
@@ -40,7 +47,6 @@ func (a *Account) Secret(ctx context.Context, name string) (*Secret, error) {
 
 // Store puts a value into a secret. The label of its version tells later what the secret contains, without reading it.
 func (a *Account) Store(ctx context.Context, secret, text, label string) error {
-	_, err := a.secrets.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{
-		SecretId: &secret, SecretString: &text, VersionStages: []string{currentStage, label}})
-	return translate("secret "+secret, err)
+	return a.Do(ctx, call("secret "+secret, (*secretsmanager.Client).PutSecretValue, &secretsmanager.PutSecretValueInput{
+		SecretId: &secret, SecretString: &text, VersionStages: []string{currentStage, label}}))
 }

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -96,21 +97,34 @@ func (r *Deployment) Plan(ctx context.Context) (p Plan, err error) {
 	if err != nil {
 		return p, err
 	}
+	var taken existing
+	if now == nil {
+		if taken, err = r.findExisting(ctx, dead); err == nil {
+			err = taken.err()
+		}
+		if err != nil {
+			return p, err
+		}
+	}
 	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: StackName(r.Spec.Cluster),
 		Why: "the function and its resources"}
 	if dead != nil {
 		p.add(change.Delete, kindStack, dead.Name, "creating it has failed ("+dead.Status+"), so it must be deleted first",
 			func(ctx context.Context, r *Deployment) error { return r.deleteStack(ctx, *dead) })
-	} else if uploaded || len(t.text) <= awsadmin.MaxTemplate { // a longer one is planned after its upload
+	}
+	taken.deleteLog(&p)
+	planned := dead == nil && taken.log == nil                        // CloudFormation refuses what still exists
+	if planned && (uploaded || len(t.text) <= awsadmin.MaxTemplate) { // a longer one is planned after its upload
 		if p.changeSet, err = r.createChangeSet(ctx, t, uploaded, p.Parameters, now); err != nil {
 			return p, err
 		}
 	}
 	changeSet := p.changeSet
 	execute := func(ctx context.Context, r *Deployment) error { return r.execute(ctx, changeSet) }
-	if r.ResolvePending != nil || !uploaded || dead != nil {
+	if r.ResolvePending != nil || !uploaded || !planned {
 		execute = func(ctx context.Context, r *Deployment) error { return r.recreateAndExecute(ctx, changeSet, before) }
 	}
+	execute = retryPassing(execute, before)
 	switch {
 	case changeSet.Empty:
 		stack.Verb, execute = change.Keep, nil
@@ -215,8 +229,7 @@ func (r *Deployment) packagedTemplate() (t packagedTemplate, err error) {
 	w := r.Spec
 	t.text, err = r.Template.packaged(w.bucket(), w.key())
 	t.key = w.folder() + "template-" + shortHash([]byte(t.text)) + ".yaml"
-	suffix := map[string]string{"aws-cn": ".cn"}[w.Partition]
-	t.url = "https://" + w.bucket() + ".s3." + w.Region + ".amazonaws.com" + suffix + "/" + t.key
+	t.url = "https://" + w.bucket() + ".s3." + w.Region + ".amazonaws.com" + w.domainSuffix() + "/" + t.key
 	return t, err
 }
 
@@ -228,9 +241,9 @@ func (r *Deployment) createChangeSet(ctx context.Context, t packagedTemplate, up
 		spec.Template, spec.URL = "", t.url
 	}
 	p, err = r.AWS.CreateChangeSet(ctx, spec, now)
-	if errors.Is(err, awsadmin.ErrRefused) {
-		return p, fmt.Errorf("%w\nif a parameter is wrong, set it with --set NAME=VALUE and run this again; "+
-			"docs/stack.md describes the parameters", err)
+	var refused *awsadmin.RefusedError
+	if errors.As(err, &refused) {
+		return p, r.Spec.refusal(refused)
 	}
 	return p, err
 }
@@ -296,6 +309,9 @@ func (r *Deployment) follow(ctx context.Context, s awsadmin.Stack, start func() 
 	after, err := r.AWS.Follow(ctx, s, before, func(e awsadmin.StackEvent) {
 		if e.Failed() && e.LogicalID != s.Name && e.Reason != "" {
 			causes = append(causes, e.LogicalID+" ("+e.Type+"): "+e.Reason)
+			if name := awsadmin.TakenName(e.Reason); name != "" && r.Spec.removal(e.Type, name) != "" {
+				causes[len(causes)-1] += "\n    to delete it, run " + r.Spec.removal(e.Type, name)
+			}
 		}
 		r.Say(e)
 	})
@@ -309,6 +325,18 @@ func (r *Deployment) follow(ctx context.Context, s awsadmin.Stack, start func() 
 type FailedError struct {
 	Stack  awsadmin.Stack
 	Causes []string // in order
+}
+
+// passes reports whether all causes pass by themselves, and how long that takes.
+func (e *FailedError) passes() (after time.Duration, passes bool) {
+	for _, cause := range e.Causes {
+		one, is := awsadmin.Passes(cause)
+		if !is {
+			return 0, false
+		}
+		after = max(after, one)
+	}
+	return after, len(e.Causes) > 0 && slices.Contains([]string{"ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}, e.Stack.Status)
 }
 
 func (e *FailedError) Error() string {
@@ -335,7 +363,7 @@ func (e *FailedError) Error() string {
 func resourceChange(c awsadmin.StackChange) change.Change {
 	verbs := map[string]change.Verb{"Add": change.Create, "Remove": change.Delete}
 	out := change.Change{Part: true, Verb: cmp.Or(verbs[c.Action], change.Update), Name: c.LogicalID,
-		Kind: strings.ReplaceAll(strings.TrimPrefix(c.Type, "AWS::"), "::", " ")}
+		Kind: typeName(c.Type)}
 	if c.Name != "" && out.Verb != change.Create {
 		out.Name = c.LogicalID + " (" + arnName(c.Name) + ")"
 	}
@@ -406,6 +434,13 @@ func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
 		for _, one := range resources {
 			p.Stack.addChange(resourceChange(awsadmin.StackChange{StackResource: one, Action: "Remove"}), nil)
 		}
+	}
+	var taken existing
+	if s == nil {
+		if err := r.findLog(ctx, &taken, nil); err != nil {
+			return p, err
+		}
+		taken.deleteLog(&p.Stack)
 	}
 	w, name := r.Spec, r.Spec.bucket()
 	b, err := r.AWS.Bucket(ctx, name, w.Account, iam.TagManagedBy, iam.ManagedBy)

@@ -25,9 +25,15 @@ type User struct {
 	Name string
 	Tags map[string]string
 	Rights
-	Groups   []string
-	Keys     []Key
-	Password bool // for the AWS console
+	Groups      []string
+	Keys        []Key
+	Credentials []Credential // other than access keys
+}
+
+// Credential is a credential of a user other than an access key. While a user has one, IAM does not delete it.
+type Credential struct {
+	Kind, ID string
+	Remove   []string // the command of the AWS CLI without "aws iam" and the user
 }
 
 // Role is an IAM role.
@@ -128,17 +134,58 @@ func (a *Account) User(ctx context.Context, name string) (*User, error) {
 		func(g types.Group) string { return aws.ToString(g.GroupName) }); err != nil {
 		return nil, err
 	}
-	_, err = a.iam.GetLoginProfile(ctx, &iam.GetLoginProfileInput{UserName: &name})
-	if err = translate(on, err); err != nil && !errors.Is(err, ErrNotFound) {
+	if u.Credentials, err = a.credentials(ctx, name); err != nil {
 		return nil, err
 	}
-	u.Password = err == nil
 	u.Keys, err = every(ctx, on, iam.NewListAccessKeysPaginator(a.iam, &iam.ListAccessKeysInput{UserName: &name}),
 		func(p *iam.ListAccessKeysOutput) []types.AccessKeyMetadata { return p.AccessKeyMetadata },
 		func(k types.AccessKeyMetadata) Key {
 			return Key{aws.ToString(k.AccessKeyId), k.Status == types.StatusTypeActive, aws.ToTime(k.CreateDate), false}
 		})
 	return u, err
+}
+
+// credentials reads a user's credentials other than access keys.
+func (a *Account) credentials(ctx context.Context, user string) (all []Credential, err error) {
+	on := "user " + user
+	_, err = a.iam.GetLoginProfile(ctx, &iam.GetLoginProfileInput{UserName: &user})
+	if err = translate(on, err); err == nil {
+		all = append(all, Credential{"console password", "", []string{"delete-login-profile"}})
+	} else if !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	add := func(some []Credential, bad error) {
+		all, err = append(all, some...), errors.Join(err, bad)
+	}
+	err = nil
+	add(every(ctx, on, iam.NewListMFADevicesPaginator(a.iam, &iam.ListMFADevicesInput{UserName: &user}),
+		func(p *iam.ListMFADevicesOutput) []types.MFADevice { return p.MFADevices },
+		func(d types.MFADevice) Credential {
+			id := aws.ToString(d.SerialNumber)
+			return Credential{"MFA device", id, []string{"deactivate-mfa-device", "--serial-number", id}}
+		}))
+	add(every(ctx, on, iam.NewListSSHPublicKeysPaginator(a.iam, &iam.ListSSHPublicKeysInput{UserName: &user}),
+		func(p *iam.ListSSHPublicKeysOutput) []types.SSHPublicKeyMetadata { return p.SSHPublicKeys },
+		func(k types.SSHPublicKeyMetadata) Credential {
+			id := aws.ToString(k.SSHPublicKeyId)
+			return Credential{"SSH key", id, []string{"delete-ssh-public-key", "--ssh-public-key-id", id}}
+		}))
+	add(every(ctx, on, iam.NewListSigningCertificatesPaginator(a.iam, &iam.ListSigningCertificatesInput{UserName: &user}),
+		func(p *iam.ListSigningCertificatesOutput) []types.SigningCertificate { return p.Certificates },
+		func(c types.SigningCertificate) Credential {
+			id := aws.ToString(c.CertificateId)
+			return Credential{"signing certificate", id, []string{"delete-signing-certificate", "--certificate-id", id}}
+		}))
+	services, bad := a.iam.ListServiceSpecificCredentials(ctx, &iam.ListServiceSpecificCredentialsInput{UserName: &user})
+	if bad != nil {
+		return nil, errors.Join(err, translate(on, bad))
+	}
+	for _, c := range services.ServiceSpecificCredentials {
+		id := aws.ToString(c.ServiceSpecificCredentialId)
+		all = append(all, Credential{"credential for " + aws.ToString(c.ServiceName), id,
+			[]string{"delete-service-specific-credential", "--service-specific-credential-id", id}})
+	}
+	return all, err
 }
 
 // user reads what iam:GetUser returns.

@@ -3,7 +3,9 @@ package change
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -77,19 +79,45 @@ func (p Plan) Count(v Verb) (n int) {
 type Step[By any] struct {
 	Change
 	Write func(ctx context.Context, by By) error // nil if the row changes nothing
+
+	// Of is what the step is a part of, such as a user. If a step fails, the later ones of the same, and those After it,
+	// are skipped. A step without it depends on all earlier steps.
+	Of    string
+	After []string
 }
 
-// Apply carries out the steps in order. An error names the row that failed.
+// Of sets what the steps are a part of, and what else they depend on.
+func Of[By any](steps []Step[By], of string, after ...string) []Step[By] {
+	for i := range steps {
+		steps[i].Of, steps[i].After = of, after
+	}
+	return steps
+}
+
+// Apply carries out the steps in order. If one fails, only the steps that do not depend on it follow; none if the
+// connection is lost. The error names the rows that failed.
 func Apply[By any](ctx context.Context, by By, steps []Step[By]) error {
+	var errs []error
+	failed := map[string]bool{}
 	for _, s := range steps {
 		if s.Write == nil {
 			continue
 		}
-		if err := s.Write(ctx, by); err != nil {
-			return fmt.Errorf("%s: %w", s.Row(), err)
+		needs := append([]string{s.Of, ""}, s.After...)
+		if s.Of == "" && len(errs) > 0 || slices.ContainsFunc(needs, func(of string) bool { return failed[of] }) {
+			failed[s.Of] = true
+			continue
+		}
+		err := s.Write(ctx, by)
+		if err == nil {
+			continue
+		}
+		errs, failed[s.Of] = append(errs, fmt.Errorf("%s: %w", s.Row(), err)), true
+		if lost := (*url.Error)(nil); ctx.Err() != nil || errors.As(err, &lost) {
+			break
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // PlanOf returns the rows of the steps.

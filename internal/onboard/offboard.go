@@ -54,28 +54,78 @@ func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []s
 		for _, k := range u.Keys {
 			steps = append(steps, newStep(change.Delete, kindKey, k.ID, "of "+u.Name, awsadmin.DeleteKey(u.Name, k.ID)))
 		}
-		steps = slices.Concat(steps, inCluster,
-			removePolicies(u.Name, u.Rights, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy))
-		switch {
-		case len(u.Groups) > 0:
-			steps = append(steps, leave(kindUser, u.Name,
-				"it is in "+joinAnd(u.Groups)+": remove it from there, and run this again"))
-		case u.Password:
-			steps = append(steps, leave(kindUser, u.Name, "somebody else has given it a console password: run "+
-				awsCLI("iam", "delete-login-profile", "--user-name", u.Name)+", and run this again"))
-		default:
-			steps = append(steps, newStep(change.Delete, kindUser, u.Name, "CAST AI's identity for the cluster",
-				awsadmin.DeleteUser(u.Name)))
-		}
+		user := change.Of(removeUser(w, s), partUser)
+		user[len(user)-1].After = []string{partKeys}
+		steps = slices.Concat(change.Of(steps, partKeys), inCluster, user)
 	}
 	switch {
 	case s.Role == nil:
 	case !isOurs(s.Role.Tags, cluster):
 		steps = append(steps, leave(kindRole, s.Role.Name, reasonForeign))
-	default:
-		steps = append(steps, deleteRole(s.Role, functions)...)
+	default: // the next plan finds the mapping by the role
+		steps = append(steps, change.Of(deleteRole(s.Role, functions), "role", partCluster)...)
 	}
-	return slices.Concat(steps, removeClusterPolicy(s, cluster), removeSecrets(w, s), removeShared(s))
+	return slices.Concat(steps, change.Of(removeClusterPolicy(s, cluster), "cluster policy", partUser), removeSecrets(w, s),
+		change.Of(removeShared(s), "shared policies", partUser))
+}
+
+// Parts of a plan, for change.Of.
+const (
+	partKeys    = "access keys"
+	partUser    = "user"
+	partCluster = "cluster"
+)
+
+// removeUser deletes a user with its policies. If it has what somebody else has added, IAM refuses that: then it stays,
+// without our policies.
+func removeUser(w Spec, s State) []step {
+	u := s.User
+	stays := leave(kindUser, u.Name, "IAM does not delete it while it has what somebody else has added. If nobody needs that, "+
+		"run this again after")
+	for _, group := range u.Groups {
+		stays.Diff = append(stays.Diff,
+			"  "+awsCLI("iam", "remove-user-from-group", "--user-name", u.Name, "--group-name", group))
+	}
+	for _, c := range u.Credentials {
+		stays.Diff = append(stays.Diff, "  "+awsCLI(removeCredential(u.Name, c)...))
+	}
+	if len(stays.Diff) == 0 {
+		return append(removePolicies(u.Name, u.Rights, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy),
+			newStep(change.Delete, kindUser, u.Name, "CAST AI's identity for the cluster", awsadmin.DeleteUser(u.Name)))
+	}
+	ours, theirs := awsadmin.Rights{Inline: map[string]string{}}, []step{}
+	for _, arn := range slices.Sorted(slices.Values(u.Attached)) {
+		if w.attaches(s, arn) {
+			ours.Attached = append(ours.Attached, arn)
+		} else {
+			theirs = append(theirs, leave(kindAttached, u.Name+"/"+arnName(arn), reasonAdded))
+		}
+	}
+	for _, policy := range slices.Sorted(maps.Keys(u.Inline)) {
+		if strings.EqualFold(policy, iam.RestrictedPolicy.Name) {
+			ours.Inline[policy] = ""
+		} else {
+			theirs = append(theirs, leave(kindInline, u.Name+"/"+policy, reasonAdded))
+		}
+	}
+	steps := removePolicies(u.Name, ours, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy)
+	return slices.Concat(steps, theirs, []step{stays})
+}
+
+// attaches reports whether onboarding, or CAST AI's original script, attaches a policy to the user.
+func (w Spec) attaches(s State, arn string) bool {
+	for _, p := range []*awsadmin.Policy{s.Managed, s.ClusterPolicy} {
+		if p != nil && p.ARN == arn {
+			return true
+		}
+	}
+	return slices.ContainsFunc(slices.Concat(iam.UserManaged, iam.OriginalUserManaged),
+		func(name string) bool { return w.Environment.AWSPolicyARN(name) == arn })
+}
+
+// removeCredential is the command of the AWS CLI that removes a credential of a user.
+func removeCredential(user string, c awsadmin.Credential) []string {
+	return slices.Concat([]string{"iam", c.Remove[0], "--user-name", user}, c.Remove[1:])
 }
 
 // rolesMadeByUser are the rows of roles that the cluster's user has created, with the commands that delete them.
@@ -104,6 +154,8 @@ func rolesMadeByUser(roles []awsadmin.Role) (steps []step) {
 func isOurs(tags map[string]string, cluster string) bool {
 	return tags[iam.TagManagedBy] == iam.ManagedBy && tags[iam.TagCluster] == cluster && tags[iam.TagStack] == ""
 }
+
+const reasonAdded = "somebody else has added it"
 
 const reasonForeign = "it lacks the tags of kops-spot for this cluster, so somebody else has created it"
 
@@ -147,8 +199,8 @@ func removeSecrets(w Spec, s State) (steps []step) {
 		case !isOurs(secret.Tags, w.Environment.Cluster):
 			steps = append(steps, leave(kindSecret, secret.Name, reasonForeign))
 		default:
-			steps = append(steps, newStep(change.Delete, kindSecret, secret.Name, "no longer needed",
-				awsadmin.DeleteSecret(secret.Name)))
+			steps = append(steps, change.Of([]step{newStep(change.Delete, kindSecret, secret.Name, "no longer needed",
+				awsadmin.DeleteSecret(secret.Name))}, kindSecret+" "+secret.Name)...)
 		}
 	}
 	return steps

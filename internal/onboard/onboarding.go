@@ -104,7 +104,7 @@ func (r *Onboarding) Plan(ctx context.Context) (Plan, error) {
 }
 
 func clusterSteps(plan identitymap.Plan) []step {
-	return identitymap.Steps(plan, func(r *Onboarding) dynamic.Interface { return r.Cluster })
+	return change.Of(identitymap.Steps(plan, func(r *Onboarding) dynamic.Interface { return r.Cluster }), partCluster)
 }
 
 func newPlan(s State, steps []step, files Files) Plan {

@@ -205,8 +205,8 @@ func reviewUser(name string, has awsadmin.User, wanted map[string]string) []step
 		steps = append(steps, review("group", name+"/"+group,
 			"iam", "remove-user-from-group", "--user-name", name, "--group-name", group))
 	}
-	if has.Password {
-		steps = append(steps, review("console password", name, "iam", "delete-login-profile", "--user-name", name))
+	for _, c := range has.Credentials {
+		steps = append(steps, review(c.Kind, strings.TrimSuffix(name+"/"+arnName(c.ID), "/"), removeCredential(name, c)...))
 	}
 	return steps
 }

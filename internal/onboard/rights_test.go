@@ -36,6 +36,9 @@ func rowsOf(steps []step, verb change.Verb) (rows []string) {
 	return rows
 }
 
+var foreignCredentials = []awsadmin.Credential{{Kind: "console password", Remove: []string{"delete-login-profile"}},
+	{Kind: "MFA device", ID: "arn:aws:iam::123456789012:mfa/phone", Remove: []string{"deactivate-mfa-device", "--serial-number", "arn:aws:iam::123456789012:mfa/phone"}}}
+
 // TestForeignRights: what somebody else has granted the user or the role is in the plan, with the command that removes
 // it.
 func TestForeignRights(t *testing.T) {
@@ -47,7 +50,7 @@ func TestForeignRights(t *testing.T) {
 		w.Permissions = permissions
 		s := State{RoleName: "CastLambdaRoleForSpot", User: originalUser(), Role: &awsadmin.Role{Rights: foreign}}
 		s.User.Rights = foreign
-		s.User.Groups, s.User.Password = []string{"admins"}, true
+		s.User.Groups, s.User.Credentials = []string{"admins"}, foreignCredentials
 		got := append(rowsOf(userRights(w, s, Files{}), change.Review), rowsOf(roleRights(w, s, Files{}, nil), change.Review)...)
 		user, role := "--user-name cast-kops-prod.example.com", "--role-name CastLambdaRoleForSpot"
 		want := []string{
@@ -57,6 +60,7 @@ func TestForeignRights(t *testing.T) {
 			"permissions boundary cast-kops-prod.example.com/Limit" + added + "delete-user-permissions-boundary " + user,
 			"group cast-kops-prod.example.com/admins" + added + "remove-user-from-group " + user + " --group-name admins",
 			"console password cast-kops-prod.example.com" + added + "delete-login-profile " + user,
+			"MFA device cast-kops-prod.example.com/phone" + added + "deactivate-mfa-device " + user + " --serial-number arn:aws:iam::123456789012:mfa/phone",
 			"policy CastLambdaRoleForSpot/Mine" + added + "detach-role-policy " + role + " --policy-arn '" + ownPolicy + "a;b/Mine'",
 			"policy CastLambdaRoleForSpot/AdministratorAccess" + added + "detach-role-policy " + role + " --policy-arn " + awsPolicy + "AdministratorAccess",
 			"inline policy CastLambdaRoleForSpot/All of it" + added + "delete-role-policy " + role + " --policy-name 'All of it'",
@@ -121,7 +125,7 @@ func TestOwners(t *testing.T) {
 		"a policy":          {func(s *State) { s.User.Attached = append(s.User.Attached, awsPolicy+"AdministratorAccess") }, "it has the policy cast-kops-prod.example.com/AdministratorAccess. "},
 		"a group":           {func(s *State) { s.User.Groups = []string{"admins"} }, "it has the group cast-kops-prod.example.com/admins. "},
 		"an inline policy":  {func(s *State) { s.User.Inline["all"] = "{}" }, "it has the inline policy cast-kops-prod.example.com/all. "},
-		"a password":        {func(s *State) { s.User.Password = true }, "it has the console password cast-kops-prod.example.com. "},
+		"a password":        {func(s *State) { s.User.Credentials = foreignCredentials[:1] }, "it has the console password cast-kops-prod.example.com. "},
 		"a boundary":        {func(s *State) { s.User.Boundary = ownPolicy + "Limit" }, "it has the permissions boundary cast-kops-prod.example.com/Limit. "},
 		"a role of ours":    {func(s *State) { s.Role = &awsadmin.Role{Tags: ours} }, ""},
 		"a stranger's role": {func(s *State) { s.Role = &awsadmin.Role{Tags: map[string]string{"team": "a"}} }, "run aws iam tag-role --role-name r --tags Key="},

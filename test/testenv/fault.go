@@ -26,6 +26,13 @@ type FaultProxy struct {
 	counts func(action string) bool // which writes count
 	dead   bool                     // connection cut: no more writes
 	deny   func(action string, form url.Values) bool
+	answer func(action string, form url.Values) *Answer
+}
+
+// Answer is a response in AWS's form: XML or JSON.
+type Answer struct {
+	Status int
+	Body   string
 }
 
 // StartFaultProxy serves on a free port of 127.0.0.1. It calls asked before it forwards a request, and answered with
@@ -70,6 +77,15 @@ func (p *FaultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	action := actionOf(r, body)
 	form, _ := url.ParseQuery(string(body)) // empty for other protocols
+	if a := p.answered(action, form); a != nil {
+		w.Header().Set("Content-Type", "text/xml")
+		if strings.HasPrefix(a.Body, "{") {
+			w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		}
+		w.WriteHeader(a.Status)
+		io.WriteString(w, a.Body)
+		return
+	}
 	execute, respond, denied := p.see(action, form)
 	if denied {
 		w.Header().Set("Content-Type", "text/xml")
@@ -92,6 +108,23 @@ func forward(w http.ResponseWriter, r *http.Request, to http.Handler, execute, r
 		to.ServeHTTP(httptest.NewRecorder(), r)
 	}
 	panic(http.ErrAbortHandler)
+}
+
+// answered returns the proxy's own response; nil to forward the request.
+func (p *FaultProxy) answered(action string, form url.Values) *Answer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var a *Answer
+	if p.answer != nil {
+		a = p.answer(action, form)
+	}
+	if a == nil && action == "iam:ListServiceSpecificCredentials" { // moto does not implement it
+		a = &Answer{http.StatusOK, "<R><ListServiceSpecificCredentialsResult/></R>"}
+	}
+	if a != nil {
+		p.called = append(p.called, action)
+	}
+	return a
 }
 
 func (p *FaultProxy) see(action string, form url.Values) (execute, respond, denied bool) {
@@ -119,7 +152,7 @@ func (p *FaultProxy) see(action string, form url.Values) (execute, respond, deni
 func (p *FaultProxy) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.called, p.writes, p.left, p.dead, p.deny = nil, nil, 0, false, nil
+	p.called, p.writes, p.left, p.dead, p.deny, p.answer = nil, nil, 0, false, nil, nil
 }
 
 // CutOff executes n writes and drops the response to the last.
@@ -137,6 +170,13 @@ func (p *FaultProxy) Denies(which func(action string, form url.Values) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.deny = which
+}
+
+// Answers lets f respond to calls; it returns nil for those to forward. The proxy serializes its calls.
+func (p *FaultProxy) Answers(f func(action string, form url.Values) *Answer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answer = f
 }
 
 // Written returns the writes since the last Reset, in order.

@@ -5,6 +5,7 @@
 //	caller --AWS_ENDPOINT_URL--> Proxy --all else--> moto
 //	                               | CreateChangeSet: the template, transformed
 //	                               | ExecuteChangeSet: moto, and then what it leaves out
+//	                               | DescribeStacks: the values of lists as they were given
 //	                               | bucket policies: kept here, because moto applies them without their conditions (no TLS)
 //	                               | Lambda's account settings: those of an account with default quotas
 //
@@ -101,6 +102,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.create(w, r, form)
 	case "ExecuteChangeSet":
 		p.execute(w, r, form)
+	case "DescribeStacks":
+		p.describe(w, r, form)
 	default:
 		p.pass(w, r, form)
 	}
@@ -186,6 +189,20 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 	maps.Copy(w.Header(), answer.Header())
 	w.WriteHeader(answer.Code)
 	w.Write(answer.Body.Bytes())
+}
+
+// listValue matches the value of a list parameter, which moto writes in Python's form.
+var listValue = regexp.MustCompile(`<ParameterValue>\[[^<]*\]</ParameterValue>`)
+
+// describe writes the values of list parameters as CloudFormation does: as they were given.
+func (p *Proxy) describe(w http.ResponseWriter, r *http.Request, form url.Values) {
+	answer := httptest.NewRecorder()
+	p.pass(answer, r, form)
+	maps.Copy(w.Header(), answer.Header())
+	w.Header().Del("Content-Length")
+	w.WriteHeader(answer.Code)
+	given := strings.NewReplacer("['", "", "']", "", "', '", ",", "[]", "")
+	io.WriteString(w, listValue.ReplaceAllStringFunc(answer.Body.String(), given.Replace))
 }
 
 // object reads a template at its URL: https://<bucket>.s3.<region>.amazonaws.com/<key>.

@@ -10,9 +10,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/deploy"
@@ -358,22 +360,31 @@ func (r *removal) apply(ctx context.Context) error {
 	return errors.Join(access, code)
 }
 
+// A deletion takes AWS some seconds to show.
+const (
+	removalLimit = 20 * time.Second
+	removalPoll  = 2 * time.Second
+)
+
 // check reports what still exists.
 func (r *removal) check(ctx context.Context) (found change.Findings, err error) {
-	plan, err := r.plan(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if r.notEmpty != nil {
 		found = append(found, change.Finding{Level: change.Warn, Name: install.KindBucket,
 			Detail: "kept: " + r.notEmpty.Error(),
 			Advice: "it contains other objects or older versions: empty it and run this again"})
 	}
-	for _, row := range plan {
-		if row.Changes() && (r.notEmpty == nil || row.Kind != install.KindBucket) {
-			found = append(found, change.Finding{Level: change.Fail, Name: row.Kind + " " + row.Name,
-				Detail: "still exists", Advice: "run this again"})
+	var rest change.Findings
+	_ = wait.PollUntilContextTimeout(ctx, removalPoll, removalLimit, true, func(ctx context.Context) (bool, error) {
+		var plan change.Plan
+		plan, err = r.plan(ctx)
+		rest = nil
+		for _, row := range plan {
+			if row.Changes() && (r.notEmpty == nil || row.Kind != install.KindBucket) {
+				rest = append(rest, change.Finding{Level: change.Fail, Name: row.Kind + " " + row.Name,
+					Detail: "still exists", Advice: "run this again"})
+			}
 		}
-	}
-	return found, nil
+		return err != nil || len(rest) == 0, nil
+	})
+	return append(found, rest...), err
 }

@@ -28,12 +28,12 @@ func TestApply(t *testing.T) {
 		done  string
 		err   string
 	}{
-		"none":               {nil, "key user binding role role-policy secret end", ""},
-		"a part":             {map[string]error{"key": errors.New("no")}, "binding role role-policy secret", "delete X key: no"},
-		"two":                {map[string]error{"user": errors.New("no"), "secret": errors.New("never")}, "key binding role role-policy", "delete X user: no\ndelete X secret: never"},
+		"none":               {nil, "key user binding role role-policy policy secret end", ""},
+		"a part":             {map[string]error{"key": errors.New("no")}, "binding role role-policy policy secret", "delete X key: no"},
+		"two":                {map[string]error{"user": errors.New("no"), "secret": errors.New("never")}, "key binding role role-policy policy", "delete X user: no\ndelete X secret: never"},
 		"what others need":   {map[string]error{"binding": errors.New("no")}, "key user secret", "delete X binding: no"},
 		"the connection":     {map[string]error{"user": lost}, "key", "delete X user: Post \"https://x\": EOF"},
-		"the last":           {map[string]error{"end": errors.New("no")}, "key user binding role role-policy secret", "delete X end: no"},
+		"the last":           {map[string]error{"end": errors.New("no")}, "key user binding role role-policy policy secret", "delete X end: no"},
 		"an interrupted run": {map[string]error{"key": context.Canceled}, "", "delete X key: context canceled"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,6 +55,7 @@ func TestApply(t *testing.T) {
 			steps := Of([]Step[string]{step("key"), step("user")}, "user")
 			steps = append(steps, Of([]Step[string]{step("binding"), {Change: Change{Verb: Keep}}}, "cluster")...)
 			steps = append(steps, Of([]Step[string]{step("role"), step("role-policy")}, "role", "cluster")...)
+			steps = append(steps, Of([]Step[string]{step("policy")}, "policy", "role")...)
 			steps = append(steps, Of([]Step[string]{step("secret")}, "secret")...)
 			steps = append(steps, step("end"))
 			err := Apply(ctx, "by", steps)

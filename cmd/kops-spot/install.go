@@ -102,17 +102,24 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	if err != nil {
 		return nil, err
 	}
-	found, err := install.Discover(ctx, install.Site{Cluster: at.cluster, Login: at.config, AWS: at.account,
-		Name: at.env.Cluster, Account: at.env.Account, VPC: at.env.VPC, Store: install.Store(at.store)})
-	if err != nil {
-		return nil, err
-	}
-	d := &deployment{session: at, found: found.Findings, onboarding: at.onboarding(onboard.Spec{Karpenter: o.karpenter}),
+	d := &deployment{session: at, onboarding: at.onboarding(onboard.Spec{Karpenter: o.karpenter}),
 		Deployment: &install.Deployment{AWS: at.account, Template: template, Say: c.sayStep, Spec: install.Spec{
-			Values: at.env.Values, Overrides: overrides, Discovered: found.Parameters, Refresh: o.refresh}}}
+			Values: at.env.Values, Overrides: overrides, Refresh: o.refresh}}}
 	if d.before, err = d.Parameters(ctx); err != nil {
 		return nil, err
 	}
+	given := map[string]string{}
+	maps.Copy(given, d.before)
+	if o.refresh {
+		delete(given, "Server")
+	}
+	maps.Copy(given, overrides)
+	found, err := install.Discover(ctx, install.Site{Cluster: at.cluster, Login: at.config, AWS: at.account,
+		Name: at.env.Cluster, Account: at.env.Account, VPC: at.env.VPC, Store: install.Store(at.store), Given: given})
+	if err != nil {
+		return nil, err
+	}
+	d.found, d.Spec.Discovered = found.Findings, found.Parameters
 	if err := onboard.CheckVPC(ctx, at.account, at.env, listOf(overrides["SubnetIds"]),
 		listOf(overrides["SecurityGroupIds"])); err != nil {
 		return nil, err
@@ -122,7 +129,12 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	}
 	architecture := cmp.Or(overrides["Architecture"], d.before["Architecture"], *template.Defaults["Architecture"])
 	d.Spec.Code, d.noCode = functionZip(o.code, architecture)
-	return d, d.planAccess(ctx)
+	if err := d.planAccess(ctx); err != nil {
+		return nil, err
+	}
+	network, err := install.CheckNetwork(ctx, at.account, at.env.Values, d.Spec.StackParameters(template, d.before))
+	d.found = append(d.found, network...)
+	return d, err
 }
 
 // listOf splits the value of a list parameter.
@@ -220,6 +232,11 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	}
 	if !d.login.Settled { // AWS chooses the end of the secret's ARN
 		d.ResolvePending = d.planAccess
+	}
+	if d.found.Failed() { // before the change set
+		c.printTarget(d.env)
+		return errors.Join(term.Findings(c.stderr, d.found, c.options(c.stderr)),
+			errors.New("nothing was changed: fix what failed above, and run this again"))
 	}
 	if d.stack, err = d.Plan(ctx); err != nil {
 		return err

@@ -45,6 +45,7 @@ const (
 	Network        = "network"
 	Authentication = "authentication"
 	RBAC           = "rbac"
+	CASTAI         = "castai" // only if it is configured
 	Preview        = "preview"
 	Outcomes       = "outcomes"
 	Concurrency    = "concurrency"
@@ -348,7 +349,9 @@ func linkOf(check string) string {
 		return Role
 	case check == "network":
 		return Network
-	case slices.Contains([]string{"authentication", "token", "ca", "castai key"}, check):
+	case strings.HasPrefix(check, CASTAI):
+		return CASTAI
+	case slices.Contains([]string{"authentication", "token", "ca"}, check):
 		return Authentication
 	case strings.HasPrefix(check, "rbac"):
 		return RBAC
@@ -363,7 +366,11 @@ func (c *checker) checkInside(context.Context) error {
 		{Network, "the function can connect to the API server"},
 		{Authentication, "the API server accepts the function's credentials"},
 		{RBAC, "the function has the required permissions in the cluster"},
+		{CASTAI, "CAST AI's API accepts the key"},
 	} {
+		if l.name == CASTAI && (c.self == nil || !slices.ContainsFunc(c.self.Checks, func(check app.Check) bool { return linkOf(check.Name) == CASTAI })) {
+			continue
+		}
 		if c.self == nil {
 			if l.name != Role {
 				c.skipped(l.name, c.findings.First())
@@ -442,19 +449,22 @@ func (c Checks) CheckConcurrency(ctx context.Context) (change.Findings, error) {
 	return now.findings, err
 }
 
+// leastUnreserved is how much of an account's concurrency Lambda keeps unreserved.
+const leastUnreserved = 100
+
 // concurrency compares the concurrency limit with the number of Spot instances, which EC2 can reclaim all at once. The
 // unreserved concurrency is shared by the functions of all clusters.
 func (c *checker) concurrency(ctx context.Context) error {
 	instances, of := c.Instances, "the cluster"
 	limit, what := 0, "reserved concurrency of the function"
-	raise := reinstall + " --set ReservedConcurrency=…, which must leave 100 of the account's quota unreserved"
+	raise := "request more: aws service-quotas request-service-quota-increase --service-code lambda --quota-code " +
+		"L-B99A9384 --region " + c.Values.Region + " --desired-value …"
 	var err error
-	if c.function != nil && c.function.Reserved != nil {
+	reserved := c.function != nil && c.function.Reserved != nil
+	if reserved {
 		limit = *c.function.Reserved
 	} else {
 		of, what = "all kOps clusters in the region", "unreserved concurrency of the account"
-		raise = "request more: aws service-quotas request-service-quota-increase --service-code lambda --quota-code " +
-			"L-B99A9384 --region " + c.Values.Region + " --desired-value …"
 		if limit, err = c.AWS.Concurrency(ctx); err == nil {
 			instances, err = c.AWS.Tagged(ctx, spot.TagCluster, "*")
 		}
@@ -463,6 +473,11 @@ func (c *checker) concurrency(ctx context.Context) error {
 	for _, i := range instances {
 		if i.Spot && !i.Ended {
 			spots++
+		}
+	}
+	if reserved && limit < spots {
+		if rest, err := c.AWS.Concurrency(ctx); err == nil && rest-(spots-limit) >= leastUnreserved {
+			raise = fmt.Sprintf("%s --set ReservedConcurrency=%d", reinstall, spots)
 		}
 	}
 	switch {

@@ -116,6 +116,33 @@ func TestSkippedSelfChecks(t *testing.T) {
 	}
 }
 
+// TestCASTAI has a link if it is configured.
+func TestCASTAI(t *testing.T) {
+	for name, c := range map[string]struct {
+		checks []app.Check
+		want   change.Level // empty for no link
+	}{
+		"not configured":       {},
+		"accepted":             {[]app.Check{{Name: "castai key", OK: true}, {Name: "castai", OK: true}}, change.OK},
+		"a rejected key":       {[]app.Check{{Name: "castai key", OK: true}, {Name: "castai", Detail: "401", Advice: "new"}}, change.Fail},
+		"a key without a text": {[]app.Check{{Name: "castai key", Detail: "it is empty", Advice: "store it"}}, change.Fail},
+	} {
+		now := &checker{self: &app.SelfCheck{Checks: c.checks}}
+		if err := now.checkInside(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var got change.Level
+		for _, f := range now.findings {
+			if f.Name == CASTAI {
+				got = f.Level
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %+v, want %q", name, now.findings, c.want)
+		}
+	}
+}
+
 // TestConcurrency: EC2 can reclaim all Spot instances at once. Only a reservation is the cluster's own.
 func TestConcurrency(t *testing.T) {
 	own := append(slices.Repeat([]awsadmin.Instance{{Spot: true}}, 10), awsadmin.Instance{Spot: true, Ended: true},
@@ -129,8 +156,12 @@ func TestConcurrency(t *testing.T) {
 	}{
 		"enough reserved": {reserved: new(10), want: change.OK,
 			parts: []string{"reserved concurrency of the function: 10, for 10 Spot instances of the cluster"}},
-		"too little reserved": {reserved: new(9), want: change.Warn,
-			parts: []string{"9, less than the 10 Spot instances of the cluster", "--set ReservedConcurrency="}},
+		"too little reserved": {reserved: new(9), settings: `{"AccountLimit": {"UnreservedConcurrentExecutions": 101}}`, want: change.Warn,
+			parts: []string{"9, less than the 10 Spot instances of the cluster", "--set ReservedConcurrency=10"}},
+		"too little to reserve": {reserved: new(9), settings: `{"AccountLimit": {"UnreservedConcurrentExecutions": 100}}`, want: change.Warn,
+			parts: []string{"9, less than the 10 Spot instances of the cluster", "--quota-code L-B99A9384"}},
+		"too little reserved of an unknown limit": {reserved: new(9), want: change.Warn,
+			parts: []string{"9, less than the 10 Spot instances of the cluster", "--quota-code L-B99A9384"}},
 		"enough": {settings: `{"AccountLimit": {"ConcurrentExecutions": 900, "UnreservedConcurrentExecutions": 12}}`,
 			ec2: instancesOf("a", "b", "b", "c", "c", "c", "d", "d", "e", "e", "f", "g"), want: change.OK,
 			parts: []string{"of the account: 12, for 12 Spot instances of all kOps clusters in the region"}},

@@ -1,14 +1,15 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -42,20 +43,17 @@ type Site struct {
 	Account string
 	VPC     string
 	Store   Store
+	Given   map[string]string // parameters of --set, and of the stack
 }
 
 // Discover finds out how the function can reach the API server, based on the operator's kubeconfig, and who else drains
 // nodes.
 func Discover(ctx context.Context, s Site) (Discovery, error) {
 	d := Discovery{Parameters: map[string]string{}}
-	server, err := url.Parse(s.Login.Host)
-	if err != nil {
-		return d, fmt.Errorf("parsing the kubeconfig's server: %w", err)
-	}
-	if err := d.endpoint(s.Login, server.Hostname()); err != nil {
+	if err := d.endpoint(s.Login); err != nil {
 		return d, err
 	}
-	if err := d.network(ctx, s, server.Hostname()); err != nil {
+	if err := d.network(ctx, s); err != nil {
 		return d, err
 	}
 	if err := d.version(ctx, s.Login); err != nil {
@@ -69,7 +67,7 @@ func (d *Discovery) find(level change.Level, name, detail, advice string) {
 }
 
 // endpoint takes server and CA from the kubeconfig, with which the operator has just reached the cluster.
-func (d *Discovery) endpoint(login *rest.Config, host string) error {
+func (d *Discovery) endpoint(login *rest.Config) error {
 	d.Parameters["Server"] = strings.TrimRight(login.Host, "/")
 	ca := login.CAData
 	if len(ca) == 0 && login.CAFile != "" {
@@ -93,28 +91,40 @@ func (d *Discovery) endpoint(login *rest.Config, host string) error {
 }
 
 // network finds out whether a function outside the VPC could reach the API server: by the cluster's specification, or
-// by the addresses of its host name.
-func (d *Discovery) network(ctx context.Context, s Site, host string) error {
+// by the addresses of its host name. CheckNetwork checks a function in the VPC.
+func (d *Discovery) network(ctx context.Context, s Site) error {
 	specified, err := s.Store.read(ctx, s, d)
-	if err != nil {
+	if err != nil || s.Given["SubnetIds"] != "" {
 		return err
 	}
-	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	why := ""
-	switch {
-	case specified.privateReason() != "":
-		why = specified.privateReason()
-	case err != nil:
-		why = host + " does not resolve here: it may be in a private hosted zone"
-	case slices.ContainsFunc(addresses, netip.Addr.IsLoopback):
-		d.find(change.Warn, "network", host+" is this computer: a tunnel or a test",
-			"--set Server=… with the address for the function")
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, cmp.Or(s.Given["Server"], s.Login.Host), nil)
+	if err != nil {
+		return fmt.Errorf("parsing the API server's URL: %w", err)
+	}
+	host, why := request.URL.Hostname(), specified.privateReason()
+	switch proxy, err := kube.ProxyOf(s.Login, request); {
+	case s.Given["HttpsProxy"] != "":
+		d.find(change.OK, "network", "the function connects through a proxy; kops-spot check tests it", "")
 		return nil
-	case !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return !a.IsPrivate() }):
-		why = host + " has only private addresses"
-	default:
-		d.find(change.OK, "network", host+" has a public address; kops-spot check tests whether Lambda can reach it", "")
+	case why == "" && err == nil && proxy != nil:
+		d.find(change.Warn, "network", "this computer reaches "+host+" through the proxy "+proxy.Host+
+			", so whether Lambda can is not known", "kops-spot check tests it after the installation")
 		return nil
+	case why == "":
+		addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		switch {
+		case err != nil:
+			why = host + " does not resolve here: it may be in a private hosted zone"
+		case slices.ContainsFunc(addresses, netip.Addr.IsLoopback):
+			d.find(change.Warn, "network", host+" is this computer: a tunnel or a test",
+				"--set Server=… with the address for the function")
+			return nil
+		case !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return !a.IsPrivate() }):
+			why = host + " has only private addresses"
+		default:
+			d.find(change.OK, "network", host+" has a public address; kops-spot check tests whether Lambda can reach it", "")
+			return nil
+		}
 	}
 	subnets, err := s.AWS.Subnets(ctx, s.VPC)
 	if err != nil {

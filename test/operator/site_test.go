@@ -1,11 +1,14 @@
 package operator
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	appsv1 "k8s.io/api/apps/v1"
@@ -63,6 +66,32 @@ func stateStore(t *testing.T) {
 		!strings.Contains(stderr, "subnet subnet-0123456789abcdef0 is not in the cluster's VPC") {
 		t.Errorf("a subnet that is not there: %v\n%s", err, stderr)
 	}
+	client := ec2.NewFromConfig(w.direct)
+	node := must(client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{Filters: []ec2types.Filter{{Name: aws.String("tag:KubernetesCluster"),
+		Values: []string{cluster}}}})).Reservations[0].Instances[0]
+	group := must(client.CreateSecurityGroup(t.Context(), &ec2.CreateSecurityGroupInput{VpcId: node.VpcId, GroupName: aws.String("function"),
+		Description: aws.String("of the function")})).GroupId
+	defer client.DeleteSecurityGroup(context.WithoutCancel(t.Context()), &ec2.DeleteSecurityGroupInput{GroupId: group})
+	inVPC := []string{"--set", "SubnetIds=" + *node.SubnetId, "--set", "SecurityGroupIds=" + *group}
+	if is, stderr, err = before(inVPC...); err == nil || is.First != "network" || strings.Contains(stderr, "put the function into the VPC") {
+		t.Errorf("subnets without a route: %v\n%s", err, stderr)
+	}
+	says(is, "network", "has no default route; the VPC has no interface endpoint for ec2, autoscaling", "--subnet-ids "+*node.SubnetId)
+	if _, stderr, err := w.command(installed(append(inVPC, "--yes")...)...); err == nil || !strings.Contains(stderr, "nothing was changed: fix what failed above") {
+		t.Errorf("install: %v\n%s", err, stderr)
+	}
+	must(client.AuthorizeSecurityGroupIngress(t.Context(), &ec2.AuthorizeSecurityGroupIngressInput{GroupId: group, IpProtocol: aws.String("tcp"),
+		FromPort: aws.Int32(443), ToPort: aws.Int32(443), CidrIp: aws.String("10.0.0.0/16")}))
+	for _, service := range []string{"ec2", "autoscaling"} {
+		endpoint := must(client.CreateVpcEndpoint(t.Context(), &ec2.CreateVpcEndpointInput{VpcId: node.VpcId, SubnetIds: []string{*node.SubnetId},
+			ServiceName: aws.String("com.amazonaws." + region + "." + service), VpcEndpointType: ec2types.VpcEndpointTypeInterface,
+			SecurityGroupIds: []string{*group}, PrivateDnsEnabled: aws.Bool(true)})).VpcEndpoint
+		defer client.DeleteVpcEndpoints(context.WithoutCancel(t.Context()), &ec2.DeleteVpcEndpointsInput{VpcEndpointIds: []string{*endpoint.VpcEndpointId}})
+	}
+	if is, stderr, err = before(inVPC...); err != nil {
+		t.Errorf("subnets with endpoints: %v\n%s", err, stderr)
+	}
+	says(is, "network", "the VPC has interface endpoints for ec2, autoscaling", "")
 	put("metadata: {name: staging.example.com}\n")
 	if _, stderr, err := w.command(installed("--yes")...); err == nil || !strings.Contains(stderr, `belongs to the cluster "staging.example.com"`) {
 		t.Errorf("another cluster's specification: %v\n%s", err, stderr)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -90,24 +89,15 @@ func askAll(ctx context.Context, probes []probe) []Check {
 const noInstance = "i-00000000000000000"
 
 func (s selfChecker) logIn() probe {
-	texts := "" // what it reads from AWS
-	for _, t := range s.texts {
-		if t.setting != envCASTAIKey {
-			texts = strings.TrimPrefix(texts+" and ", " and ") + strconv.Quote(t.what)
-		}
-	}
-	if texts != "" {
-		texts = "see " + texts
-	}
-	return probe{"authentication", "see the detail for the cause; if the request timed out, allow the function to connect to " + envServer +
+	return probe{name: "authentication", advice: "see the detail for the cause; if the request timed out, allow the function to connect to " + envServer +
 		": compare its subnets and security groups with kubernetesApiAccess in the kOps cluster",
-		func(ctx context.Context) (string, error) {
+		try: func(ctx context.Context) (string, error) {
 			_, err := s.cluster.NodeNamed(ctx, noInstance)
 			if err != nil && !errors.Is(err, spot.ErrNotFound) && !apierrors.IsForbidden(err) { // Forbidden proves authentication too
 				return "", err
 			}
 			return "the API server accepts the function's credentials", nil
-		}, texts}
+		}}
 }
 
 // network distinguishes a connection that fails from rejected credentials.
@@ -172,8 +162,12 @@ func (s selfChecker) permissions() (probes []probe) {
 	return probes
 }
 
-// castaiKeyCheck is the name of the check of CAST AI's key.
-const castaiKeyCheck = "castai key"
+// Names of the checks of texts.
+const (
+	tokenCheck     = "token"
+	caCheck        = "ca"
+	castaiKeyCheck = "castai key"
+)
 
 // text is a token, certificate or key that is read from its location.
 type text struct {
@@ -190,8 +184,8 @@ func (c Config) texts(cloud *aws.Cloud) (texts []text) {
 			texts = append(texts, text{what, setting, p.in, source(cloud, p, key), check})
 		}
 	}
-	add("token", envLogin, c.login, tokenKey, notEmpty)
-	add("ca", envCA, c.ca, caKey, hasCertificate)
+	add(tokenCheck, envLogin, c.login, tokenKey, notEmpty)
+	add(caCheck, envCA, c.ca, caKey, hasCertificate)
 	add(castaiKeyCheck, envCASTAIKey, c.castai.key, castaiKey, notEmpty)
 	return texts
 }

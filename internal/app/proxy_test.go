@@ -19,9 +19,10 @@ import (
 	"k8s.io/client-go/util/cert"
 )
 
-// TestSelfCheckThroughProxy: the self-check reaches the API server and CAST AI as the function does, through the proxy.
-// Here the API server's name does not even resolve. net/http reads the environment once, so each case is a process.
-func TestSelfCheckThroughProxy(t *testing.T) {
+// TestSelfCheckOfTheNetwork: the self-check takes the function's path to the API server, through the proxy, where the
+// server's name does not even resolve. It reports AWS services without a route as such. net/http reads the environment
+// once, so each case is a process.
+func TestSelfCheckOfTheNetwork(t *testing.T) {
 	if os.Getenv("SELF_CHECK") != "" {
 		f, err := New(t.Context(), os.Environ(), "test", io.Discard)
 		if err != nil {
@@ -61,28 +62,41 @@ func TestSelfCheckThroughProxy(t *testing.T) {
 	t.Cleanup(proxy.Close)
 	blocking := httptest.NewServer(connectProxy(nil))
 	t.Cleanup(blocking.Close)
-	dir := t.TempDir()
-	token := filepath.Join(dir, "token")
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections, and never responds
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("t"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
 		proxy, direct string
+		login         string // default: the file
 		failed        []string
-		detail        string // of the network
+		detail        string // of the last one
+		advice        []string
 	}{
 		"through the proxy": {proxy: proxy.URL},
 		"a proxy that does not allow it": {proxy: blocking.URL, failed: []string{"authentication", "network"},
 			detail: "connecting to the API server through the proxy " + strings.TrimPrefix(blocking.URL, "http://") + ": Forbidden"},
 		"without a proxy": {failed: []string{"authentication", "network"}, detail: "connecting to the API server: dial tcp: "},
 		"directly":        {proxy: proxy.URL, direct: host, failed: []string{"authentication", "network"}, detail: "connecting to the API server: dial tcp: "},
+		"AWS without a route": {proxy: proxy.URL, login: "secretsmanager:x", failed: []string{"authentication", "aws", "token"},
+			detail: "reading secret x of Secrets Manager: no response within 5s", advice: []string{`see "token"`,
+				"allow the function to connect to ec2 and autoscaling: from a private subnet", "allow the function to connect to secretsmanager: from a private subnet"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSelfCheckThroughProxy$")
+			cloud := "http://127.0.0.1:1"
+			if c.login != "" {
+				cloud = "http://" + silent.Addr().String()
+			}
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSelfCheckOfTheNetwork$")
 			cmd.Env = []string{"SELF_CHECK=1", "HTTPS_PROXY=" + c.proxy, "NO_PROXY=" + c.proxy + "," + c.direct, "AWS_REGION=eu-west-1",
-				"AWS_ENDPOINT_URL=http://127.0.0.1:1", "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=x",
-				"KOPS_SPOT_CLUSTER=" + cluster, "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=file:" + token, "KOPS_SPOT_SERVER=https://" + host,
+				"AWS_ENDPOINT_URL=" + cloud, "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=x",
+				"KOPS_SPOT_CLUSTER=" + cluster, "KOPS_SPOT_MODE=act", "KOPS_SPOT_LOGIN=" + cmp.Or(c.login, "file:"+token), "KOPS_SPOT_SERVER=https://" + host,
 				"KOPS_SPOT_CA=" + base64.StdEncoding.EncodeToString(pem)}
 			var stderr strings.Builder
 			cmd.Stderr = &stderr
@@ -94,17 +108,18 @@ func TestSelfCheckThroughProxy(t *testing.T) {
 				t.Fatal(err)
 			}
 			var failed []string
+			var last Check
 			for _, check := range result.Checks {
-				if check.OK || check.Name != "authentication" && check.Name != "network" {
+				if check.OK || check.Skipped || check.Name == "aws" && c.login == "" {
 					continue
 				}
-				failed = append(failed, check.Name)
-				if check.Name == "network" && !strings.Contains(check.Detail, c.detail) {
-					t.Errorf("got %+v, want %q", check, c.detail)
+				if n := len(failed); n < len(c.advice) && !strings.HasPrefix(check.Advice, c.advice[n]) {
+					t.Errorf("got %+v, want %q", check, c.advice[n])
 				}
+				failed, last = append(failed, check.Name), check
 			}
-			if !slices.Equal(failed, c.failed) {
-				t.Errorf("%q failed, want %q: %+v", failed, c.failed, result.Checks)
+			if !slices.Equal(failed, c.failed) || !strings.Contains(last.Detail, c.detail) {
+				t.Errorf("%q failed, want %q, the last one with %q: %+v", failed, c.failed, c.detail, result.Checks)
 			}
 		})
 	}

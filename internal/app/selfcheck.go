@@ -104,6 +104,11 @@ func (s selfChecker) run(ctx context.Context) SelfCheck {
 	result := SelfCheck{Version: selfCheckVersion, Result: Ready, Program: s.program, Cluster: s.cfg.Cluster, Overdue: []spot.OverdueInstance{}}
 	result.Checks = askAll(ctx, slices.Concat([]probe{s.logIn(), s.aws()}, s.network(), s.readTexts(), s.autoscaler()))
 	loggedIn, aws := result.Checks[0].OK, result.Checks[1].OK
+	for _, c := range result.Checks {
+		if !loggedIn && !c.OK && (c.Name == tokenCheck || c.Name == caCheck) {
+			result.Checks[0].Advice = fmt.Sprintf("see %q", c.Name)
+		}
+	}
 	if loggedIn {
 		result.Checks = append(result.Checks, askAll(ctx, s.permissions())...)
 	} else {

@@ -190,9 +190,9 @@ func TestNotReady(t *testing.T) {
 		"a secret without a route": {
 			disturb: func(w *checkWorld) {
 				w.checker.texts = []text{{"token", envLogin, inSecret, kept("", silence), notEmpty}, {"ca", envCA, inParameter, kept(testCA(w.T), nil), hasCertificate}}
-				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: silence})
+				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: context.DeadlineExceeded})
 			},
-			failed: []string{"authentication", "token", "rbac", "overdue instances"}, detail: "reading secret x: no response", advice: `see "token" and "ca"`},
+			failed: []string{"authentication", "token", "rbac", "overdue instances"}, detail: "deadline exceeded", advice: `see "token"`},
 		"a parameter without a route": {
 			disturb: func(w *checkWorld) {
 				w.checker.texts = []text{{"castai key", envCASTAIKey, inParameter, kept("", silence), notEmpty}}

@@ -97,7 +97,7 @@ func (s *answers) Do(r *http.Request) (*http.Response, error) {
 		_, operation, _ = strings.Cut(target, ".")
 	}
 	s.asked = append(s.asked, operation)
-	status, kind, text := http.StatusOK, "text/xml", "<R><"+operation+"Result><Status>CREATE_COMPLETE</Status></"+operation+"Result></R>"
+	status, kind, text := http.StatusOK, "text/xml", "<R><"+operation+"Result><Status>CREATE_COMPLETE</Status><AccessKey/></"+operation+"Result></R>"
 	json := r.Header.Get("X-Amz-Target") != ""
 	if json {
 		kind, text = "application/x-amz-json-1.1", "{}"
@@ -156,6 +156,15 @@ func TestDelays(t *testing.T) {
 		"secret not yet shown": {do(CreateSecret("s", "d", nil)), []response{{}, {"ResourceNotFoundException", "none"}}, 3, 2, ""},
 		"value of a new secret": {func(ctx context.Context, a *Account) error { return a.Store(ctx, "s", "v", "l") },
 			times(2, response{"ResourceNotFoundException", "none"}), 3, 4, ""},
+		"key of a new user": {func(ctx context.Context, a *Account) error { _, err := a.CreateKey(ctx, "u"); return err }, times(2, noUser), 3, 4, ""},
+		"listed, but deleted": {func(ctx context.Context, a *Account) error {
+			tags, err := a.RoleTags(ctx, "r")
+			policy, bad := a.Policy(ctx, "p", "arn")
+			if tags != nil || policy != nil {
+				t.Errorf("%v, %v", tags, policy)
+			}
+			return errors.Join(err, bad)
+		}, times(2, noUser), 2, 0, ""},
 		"new bucket":           {do(TagBucket("b", "1", "k", "v")), times(3, noBucket), 4, 6, ""},
 		"bucket deleted":       {do(DeleteBucket("b", "1")), times(1, noBucket), 1, 0, ""},
 		"bucket exists":        {do(CreateBucket("b", "eu-west-1")), times(1, response{"BucketAlreadyOwnedByYou", "yours"}), 1, 0, ""},

@@ -229,9 +229,12 @@ func (a *Account) KeysUsed(ctx context.Context, u *User) error {
 func (a *Account) CreateKey(ctx context.Context, user string) (NewKey, error) {
 	// A retry after a lost response could create a second key that nobody knows of.
 	once := func(o *iam.Options) { o.Retryer = aws.NopRetryer{} }
-	out, err := a.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: &user}, once)
-	if err != nil {
-		return NewKey{}, translate("user "+user, err)
+	var out *iam.CreateAccessKeyOutput
+	if err := a.Do(ctx, Call{"user " + user, func(ctx context.Context, a *Account) (err error) {
+		out, err = a.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: &user}, once)
+		return err
+	}}); err != nil {
+		return NewKey{}, err
 	}
 	return NewKey{aws.ToString(out.AccessKey.AccessKeyId), aws.ToString(out.AccessKey.SecretAccessKey)}, nil
 }
@@ -270,11 +273,11 @@ func (a *Account) role(ctx context.Context, name string) (*Role, error) {
 		Rights: Rights{Boundary: boundary(out.Role.PermissionsBoundary)}}, nil
 }
 
-// RoleTags reads only the tags of a role.
+// RoleTags reads only the tags of a role; nil if there is none: IAM may still list a deleted one.
 func (a *Account) RoleTags(ctx context.Context, name string) (map[string]string, error) {
 	r, err := a.role(ctx, name)
 	if err != nil {
-		return nil, err
+		return nil, unlessNone(err)
 	}
 	return r.Tags, nil
 }
@@ -326,11 +329,11 @@ func (o *oneOrMore) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*[]string)(o))
 }
 
-// Policy reads a customer managed policy.
+// Policy reads a customer managed policy; nil if there is none: IAM may still list a deleted one.
 func (a *Account) Policy(ctx context.Context, name, arn string) (*Policy, error) {
 	out, err := a.iam.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: &arn})
 	if err != nil {
-		return nil, translate(arn, err)
+		return nil, unlessNone(translate(arn, err))
 	}
 	p := &Policy{Name: name, ARN: arn, Tags: tagMap(out.Policy.Tags)}
 	if p.Versions, err = every(ctx, arn,

@@ -301,18 +301,20 @@ func (r *Onboarding) PlanOriginal(ctx context.Context) (Plan, error) {
 // interruption finds the rest.
 func (o original) steps(functions []awsadmin.Function) (steps []step) {
 	if o.function != nil {
+		var rules []string
 		for _, rule := range o.rules {
-			steps = append(steps, o.removeRule(rule)...)
+			rules = append(rules, kindRule+" "+rule.Name)
+			steps = append(steps, change.Of(o.removeRule(rule), kindRule+" "+rule.Name)...)
 		}
-		steps = append(steps, o.removeRole(functions)...)
-		steps = append(steps, newStep(change.Delete, kindFunction, o.function.Name,
+		function := append(o.removeRole(functions), newStep(change.Delete, kindFunction, o.function.Name,
 			"kops-spot replaces it; it handles all clusters of the region", awsadmin.DeleteFunction(o.function.Name)))
+		steps = append(steps, change.Of(function, "function", rules...)...)
 	}
 	if p := o.policy; p != nil && p.Tags[iam.TagManagedBy] != iam.ManagedBy {
 		if used := holders(p, p.Users); used != "" {
 			return append(steps, leave(kindPolicy, p.Name, "it is used by "+used+": onboard takes it over"))
 		}
-		steps = append(steps, deletePolicy(p, "nothing uses it")...)
+		steps = append(steps, change.Of(deletePolicy(p, "nothing uses it"), "policy")...)
 	}
 	return steps
 }

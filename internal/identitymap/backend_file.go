@@ -98,7 +98,8 @@ func (p *Plan) rollout(edit step) (*step, error) {
 		err = a.startError(next)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("restarting the authenticator: nothing was changed there: %w: correct it and run this again", err)
+		return nil, fmt.Errorf("restarting the authenticator: nothing was changed there: %w: correct it and run this again",
+			err)
 	}
 	return s, nil
 }

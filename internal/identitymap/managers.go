@@ -86,9 +86,10 @@ func inSource(o object, key, arn string) bool {
 	if source := o.GetAnnotations()[lastApplied]; source != "" {
 		return contains(source)
 	}
-	return contains(stringAt(o, "data", key)) && slices.ContainsFunc(o.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
-		return applier(m) != "" && m.FieldsV1 != nil && strings.Contains(string(m.FieldsV1.Raw), `"f:`+key+`"`)
-	})
+	applied := func(m metav1.ManagedFieldsEntry) bool {
+		return applier(m) != "" && strings.Contains(m.FieldsV1.GetRawString(), `"f:`+key+`"`)
+	}
+	return contains(stringAt(o, "data", key)) && slices.ContainsFunc(o.GetManagedFields(), applied)
 }
 
 // addSources says what to change in the source of a ConfigMap that somebody else applies: its next apply may undo what

@@ -18,7 +18,7 @@ const (
 
 // owns adds a field manager of a key of a ConfigMap.
 func owns(o object, manager string, operation metav1.ManagedFieldsOperationType, key string) object {
-	fields := &metav1.FieldsV1{Raw: []byte(`{"f:data":{"f:` + key + `":{}}}`)}
+	fields := metav1.NewFieldsV1(`{"f:data":{"f:` + key + `":{}}}`)
 	o.SetManagedFields(append(o.GetManagedFields(), metav1.ManagedFieldsEntry{Manager: manager, Operation: operation, FieldsV1: fields}))
 	return o
 }

@@ -192,6 +192,7 @@ type state struct {
 	applied  map[ref]object // result of applying our manifests, by a dry run
 	mappings []object       // of kind IAMIdentityMapping
 	hasCRD   bool           // the cluster has that kind
+	bindings []object       // of others, for a removal
 }
 
 func inspect(ctx context.Context, cluster dynamic.Interface) (state, error) {
@@ -220,6 +221,36 @@ func inspect(ctx context.Context, cluster dynamic.Interface) (state, error) {
 		s.mappings = append(s.mappings, &list.Items[i])
 	}
 	return s, nil
+}
+
+// readBindings reads the role bindings of others, as far as that is allowed.
+func (s *state) readBindings(ctx context.Context, cluster dynamic.Interface) error {
+	for _, kind := range []string{"ClusterRoleBinding", "RoleBinding"} {
+		r := ref{GroupVersionKind: schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: kind}}
+		list, err := r.in(cluster).List(ctx, metav1.ListOptions{})
+		switch {
+		case apierrors.IsForbidden(err):
+			continue
+		case err != nil:
+			return fmt.Errorf("listing %s objects: %w", kind, kube.Advise(err))
+		}
+		for i := range list.Items {
+			if o := &list.Items[i]; !isManaged(o) {
+				s.bindings = append(s.bindings, o)
+			}
+		}
+	}
+	return nil
+}
+
+// boundBy names the bindings of others that grant a ClusterRole.
+func (s state) boundBy(r ref) (names []string) {
+	for _, o := range s.bindings {
+		if r.Kind == "ClusterRole" && stringAt(o, "roleRef", "kind") == r.Kind && stringAt(o, "roleRef", "name") == r.name {
+			names = append(names, refOf(o).String())
+		}
+	}
+	return names
 }
 
 func (s *state) read(ctx context.Context, cluster dynamic.Interface, r ref) error {

@@ -43,7 +43,7 @@ func (m Mapping) decide(s state) (Plan, error) {
 	}
 	p.ClusterID = a.clusterID
 	p.addProblems(a)
-	p.addManifests(m.manifests())
+	p.addManifests(m.manifests(), whyRBAC)
 	for _, o := range karpenterRBAC {
 		if r := refOf(o); s.objects[r] != nil && !m.Karpenter {
 			p.addRemarks(r.leave("needed only with --karpenter: delete it if the function should not replace Karpenter's nodes"))
@@ -129,6 +129,9 @@ func (p *Plan) addUnmapped(ids []Identity, why string) {
 // mode may have changed.
 func (m Mapping) PlanRemoval(ctx context.Context, cluster dynamic.Interface) (Plan, error) {
 	s, err := inspect(ctx, cluster)
+	if err == nil {
+		err = s.readBindings(ctx, cluster)
+	}
 	if err != nil {
 		return Plan{}, err
 	}
@@ -148,10 +151,19 @@ func (m Mapping) decideRemoval(s state) (Plan, error) {
 		refs = append(refs, refOf(o))
 	}
 	for _, r := range refs {
-		p.addEdit(step{ref: r, mutate: deleteIf(isManaged), remove: true,
-			keep: "it lacks the label of kops-spot: delete it if nobody needs it"})
+		if others := s.boundBy(r); len(others) > 0 {
+			p.addRemarks(r.leave("others bind it: " + strings.Join(others, ", ")))
+			continue
+		}
+		p.addRemoval(r)
 	}
 	return p, p.err
+}
+
+// addRemoval deletes an object if it is ours.
+func (p *Plan) addRemoval(r ref) {
+	p.addEdit(step{ref: r, mutate: deleteIf(isManaged), remove: true,
+		keep: "it lacks the label of kops-spot: delete it if nobody needs it"})
 }
 
 // mutateFunc turns an object into what it should be; nil means that it does not exist. It does not modify now, so that

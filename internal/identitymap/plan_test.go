@@ -258,6 +258,24 @@ func TestRemovalKeepsForeignObjects(t *testing.T) {
 	}
 }
 
+// TestRemovalKeepsBoundRole: a role that others bind stays, and the plan names the bindings.
+func TestRemovalKeepsBoundRole(t *testing.T) {
+	s := testCluster{}.state()
+	p, err := testMapping.decide(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = after(t, s, p)
+	theirs := inKubeSystem("rbac.authorization.k8s.io", "RoleBinding", "theirs").empty()
+	set(theirs, map[string]any{"kind": "ClusterRole", "name": "kops-spot"}, "roleRef")
+	s.bindings = []object{theirs}
+	p, err = testMapping.decideRemoval(s)
+	got := fmt.Sprint(p.Changes)
+	if err != nil || !strings.Contains(got, "{leave ClusterRole kops-spot others bind it: RoleBinding kube-system/theirs") || strings.Contains(got, "{delete ClusterRole ") {
+		t.Errorf("%v: %s", err, got)
+	}
+}
+
 // TestDiff: it shows what changes, without our annotation.
 func TestDiff(t *testing.T) {
 	s := testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}}.state()

@@ -54,13 +54,16 @@ func readManifests(files ...[]byte) (all manifests) {
 			all = append(all, o)
 		}
 	}
-	order := []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding"}
 	slices.SortStableFunc(all, func(a, b object) int {
 		return cmp.Or(cmp.Compare(slices.Index(order, a.GetKind()), slices.Index(order, b.GetKind())),
 			strings.Compare(a.GetName(), b.GetName()))
 	})
 	return all
 }
+
+// order is the order of manifests: what others refer to comes first.
+var order = []string{"Namespace", "ServiceAccount", "ResourceQuota", "Secret", "ConfigMap", "ClusterRole",
+	"ClusterRoleBinding", "Role", "RoleBinding", "PodDisruptionBudget", "Deployment"}
 
 // dryRun reads the existing objects, and lets the API server compute the result of applying the manifests. It cannot
 // compute that of an object that refers to another one which does not exist yet.
@@ -95,12 +98,16 @@ func (m manifests) creates(err error) bool {
 	})
 }
 
-func (p *Plan) addManifests(m manifests) {
+func whyRBAC(o object) string {
+	if o.GetKind() == "ServiceAccount" {
+		return "the function's identity where IAM is not available"
+	}
+	return "the function's permissions in the cluster"
+}
+
+func (p *Plan) addManifests(m manifests, why func(object) string) {
 	for _, o := range m {
-		s := step{ref: refOf(o), manifest: o, Change: change.Change{Why: "the function's permissions in the cluster"}}
-		if s.ref.Kind == "ServiceAccount" {
-			s.Why = "the function's identity where IAM is not available"
-		}
+		s := step{ref: refOf(o), manifest: o, Change: change.Change{Why: why(o)}}
 		now, next := p.state.objects[s.ref], p.state.applied[s.ref]
 		other := func(now object) bool { return roleRefChanged(now, o) }
 		switch {

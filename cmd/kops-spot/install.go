@@ -119,7 +119,7 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	if err != nil {
 		return nil, err
 	}
-	d.found, d.Spec.Discovered = found.Findings, found.Parameters
+	d.found, d.Spec.Discovered = append(found.Findings, agentWarning(ctx, at.cluster)...), found.Parameters
 	if err := onboard.CheckVPC(ctx, at.account, at.env, listOf(overrides["SubnetIds"]),
 		listOf(overrides["SecurityGroupIds"])); err != nil {
 		return nil, err

@@ -56,6 +56,8 @@ reclaims its Spot instance.`,
 	root.SetErr(stderr)
 	root.AddCommand(
 		checkCommand(c),
+		connectCommand(c),
+		disconnectCommand(c),
 		explainCommand(c),
 		grantCommand(c),
 		installCommand(c),

@@ -96,6 +96,9 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		pending := p.Files["token.yaml"] != nil && p.State.TokenSecret == nil
 		return c.export(o.export, p.Files, pending, at.env.Cluster)
 	}
+	for _, f := range agentWarning(ctx, at.cluster) {
+		c.say(term.Mind, "%s: %s", f.Detail, f.Advice)
+	}
 	if o.UserIsMaster {
 		c.say(term.Mind, "the user gets system:masters: its access key grants full access to the cluster")
 	}

@@ -199,6 +199,15 @@ func (m *machine) claimed(pod *corev1.Pod) (volumes []corev1.UniqueVolumeName, b
 	return volumes, true
 }
 
+// waitingReason returns why the containers of new pods do not start; empty if they do.
+func (m *machine) waitingReason() string {
+	node, err := m.nodes.Get(m.node)
+	if err != nil {
+		return ""
+	}
+	return node.Annotations[protocol.WaitingAnnotation]
+}
+
 // sleep waits for d or for a change and reports whether the machine still has power.
 func (m *machine) sleep(d time.Duration, changed <-chan struct{}) bool {
 	timer := time.NewTimer(d)

@@ -110,6 +110,10 @@ func (r *podRun) start() (started, ok bool) {
 			}
 		}
 	}
+	if reason := r.waitingReason(); reason != "" {
+		_ = r.patchStatus(waiting(r.first, reason)) // patchStatus has logged it
+		return true, r.ctx.Err() == nil
+	}
 	r.record(protocol.Started)
 	ready := time.Now().Add(duration(r.first, protocol.ReadyAfterAnnotation, protocol.DefaultReadyAfter))
 	for wait := time.Until(ready); wait > 0; wait = time.Until(ready) {
@@ -214,6 +218,24 @@ func (r *podRun) patchStatus(status map[string]any) error {
 			metav1.PatchOptions{}, "status")
 		return err
 	})
+}
+
+// waiting is the status of a pod whose containers do not start.
+func waiting(pod *corev1.Pod, reason string) map[string]any {
+	message := "back-off 10s restarting failed container"
+	if reason != "CrashLoopBackOff" {
+		message = "Back-off pulling image " + pod.Spec.Containers[0].Image
+	}
+	status := podStatus(pod, false, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}})
+	for i, c := range status["containerStatuses"].([]any) {
+		if c, is := c.(corev1.ContainerStatus); is && reason == "CrashLoopBackOff" {
+			c.RestartCount = 1
+			c.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: 1}
+			status["containerStatuses"].([]any)[i] = c
+		}
+	}
+	status["phase"] = corev1.PodPending
+	return status
 }
 
 // running is the status of a pod with running and Ready containers.

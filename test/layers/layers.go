@@ -22,6 +22,7 @@ var layers = map[string]entry{
 	"internal/castai":      {layer: 1},
 	"internal/spottest":    {layer: 1, kind: testHelper},
 	"deploy":               {layer: 1, kind: document},
+	"deploy/agent":         {layer: 1, kind: document},
 	"iam":                  {layer: 1, kind: pure},
 	".":                    {layer: 1, kind: document},
 
@@ -30,6 +31,7 @@ var layers = map[string]entry{
 	"internal/identitymap": {layer: 2},
 	"internal/install":     {layer: 2},
 
+	"internal/agent":   {layer: 3},
 	"internal/onboard": {layer: 3},
 	"internal/check":   {layer: 3},
 	"internal/term":    {layer: 3},

@@ -59,6 +59,7 @@ func TestInTheCluster(t *testing.T) {
 		{"mapping conflict", conflict},
 		{"mapping keeps extra groups", extraGroups},
 		{"binding to another role", otherRoleBinding},
+		{"connecting", connecting},
 	} {
 		t.Run(c.name, c.run)
 	}

@@ -158,6 +158,7 @@ const (
 	ExitAfterAnnotation  = protocol.ExitAfterAnnotation  // pod: from SIGTERM until exit, default 300ms
 	PowerAnnotation      = protocol.PowerAnnotation      // node: "off" stops everything at once
 	HeartbeatAnnotation  = protocol.HeartbeatAnnotation  // node: "off" is Ready once, then silent
+	WaitingAnnotation    = protocol.WaitingAnnotation    // node: the reason for which containers of new pods wait
 )
 
 // KubeletRecord is an event of a pod's containers.

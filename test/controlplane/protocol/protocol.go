@@ -31,6 +31,9 @@ const (
 	// HeartbeatAnnotation on a node: "off" reports the node Ready only once, so that thousands of nodes cost nothing.
 	// Set a long node grace, or the node lifecycle controller considers them lost.
 	HeartbeatAnnotation = "fake-kubelet/heartbeat"
+	// WaitingAnnotation on a node: the containers of its new pods do not run, and wait for this reason: a kubelet's, such
+	// as ImagePullBackOff. For CrashLoopBackOff, they have exited before.
+	WaitingAnnotation = "fake-kubelet/waiting"
 	// ReadyAfterAnnotation on a pod: the time.Duration from the container's start until it is Ready.
 	ReadyAfterAnnotation = "fake-kubelet/ready-after"
 	// ExitAfterAnnotation on a pod: the time.Duration until its container exits after SIGTERM. If it is longer than the

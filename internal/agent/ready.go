@@ -1,0 +1,203 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/kube"
+)
+
+const (
+	// readyLimit allows for new nodes, pulling the images, and the agent's first list of the cluster.
+	readyLimit = 5 * time.Minute
+	readyPoll  = time.Second
+
+	removalLimit = 2 * time.Minute
+)
+
+// logs is the command that shows the agent's log.
+const logs = "kubectl --namespace=" + Namespace + " logs deployment/" + name + " --container=agent"
+
+// Wait waits until the agent is ready, or until waiting longer does not help, and says why it is not.
+func Wait(ctx context.Context, cluster dynamic.Interface) (findings change.Findings, err error) {
+	err = wait.PollUntilContextTimeout(ctx, readyPoll, readyLimit, true, func(ctx context.Context) (bool, error) {
+		var done bool
+		findings, done, err = check(ctx, cluster)
+		return done, err
+	})
+	if wait.Interrupted(err) && ctx.Err() == nil && len(findings) > 0 {
+		err = nil
+	}
+	if err == nil && !findings.Failed() {
+		findings = append(findings, change.Finding{Level: change.OK, Name: "registration",
+			Detail: "the agent reports a refused token only in its log", Advice: logs})
+	}
+	return findings, err
+}
+
+// Warning returns a warning if the agent is not running; without a name if it is.
+func Warning(ctx context.Context, cluster dynamic.Interface) (change.Finding, error) {
+	findings, _, err := check(ctx, cluster)
+	for _, f := range findings {
+		if f.Level == change.Fail {
+			f.Level = change.Warn
+			return f, err
+		}
+	}
+	return change.Finding{}, err
+}
+
+// check returns the state of the agent's Deployments, and whether waiting does not change it.
+func check(ctx context.Context, cluster dynamic.Interface) (findings change.Findings, done bool, err error) {
+	agent, err := find(ctx, cluster)
+	if err != nil {
+		return nil, false, err
+	}
+	if agent == nil {
+		return change.Findings{{Level: change.Fail, Name: "agent", Detail: "CAST AI's agent is not installed",
+			Advice: "kops-spot connect installs it"}}, true, nil
+	}
+	deployments := []object{agent}
+	autoscaler, err := get(ctx, cluster, "apps", "deployments", name+"-cpvpa")
+	if err != nil {
+		return nil, false, err
+	}
+	if autoscaler != nil {
+		deployments = append(deployments, autoscaler)
+	}
+	ready, final := true, false
+	for _, o := range deployments {
+		var d appsv1.Deployment
+		_ = runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &d) // the API server has validated it
+		pods, err := list[corev1.Pod](ctx, cluster, "pods", o.GetNamespace(), metav1.FormatLabelSelector(d.Spec.Selector))
+		if err != nil {
+			return nil, false, err
+		}
+		events, err := list[corev1.Event](ctx, cluster, "events", o.GetNamespace(), "")
+		if err != nil {
+			return nil, false, err
+		}
+		s := diagnose(d, pods, events)
+		f := change.Finding{Level: change.OK, Name: "agent", Detail: fmt.Sprintf("%s: %d of %d pods are available",
+			fullName(o), d.Status.AvailableReplicas, *d.Spec.Replicas)}
+		if o.GetName() != agent.GetName() {
+			f.Name = "autoscaler"
+		}
+		if s.problem != "" {
+			f.Level, f.Detail, f.Advice = change.Fail, f.Detail+": "+s.problem, s.advice
+			ready, final = false, final || s.final
+		}
+		findings = append(findings, f)
+	}
+	return findings, ready || final, nil
+}
+
+// status says why a Deployment is not available. If it is final, waiting does not help.
+type status struct {
+	problem, advice string
+	final           bool
+}
+
+// stuck are the reasons for which a container waits until somebody changes something, with the command or the advice.
+var stuck = map[string]string{
+	"ImagePullBackOff":           "check that the nodes reach the registry of the image",
+	"ErrImageNeverPull":          "check that the nodes reach the registry of the image",
+	"InvalidImageName":           "check who has changed the Deployment's image",
+	"CreateContainerConfigError": "check that the Secret and the ConfigMap exist",
+	"CreateContainerError":       "kubectl --namespace=NAMESPACE describe pod POD",
+	"RunContainerError":          "kubectl --namespace=NAMESPACE describe pod POD",
+	"CrashLoopBackOff":           "kubectl --namespace=NAMESPACE logs POD --container=CONTAINER --previous",
+}
+
+// diagnose finds the cause in the conditions of the Deployment, then in its pods, then in the latest warning about them.
+func diagnose(d appsv1.Deployment, pods []corev1.Pod, events []corev1.Event) (s status) {
+	want, is := *d.Spec.Replicas, d.Status
+	if is.ObservedGeneration >= d.Generation && is.UpdatedReplicas >= want && is.AvailableReplicas >= want &&
+		is.Replicas == want {
+		return status{}
+	}
+	for _, c := range is.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+			return status{c.Reason + ": " + c.Message, "change what refuses the pods: a quota, a policy or a webhook", true}
+		}
+	}
+	for _, pod := range pods {
+		for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+			w := c.State.Waiting
+			if w == nil || stuck[w.Reason] == "" {
+				continue
+			}
+			exit := ""
+			if last := c.LastTerminationState.Terminated; last != nil {
+				exit = fmt.Sprintf(" after exit code %d", last.ExitCode)
+			}
+			return status{fmt.Sprintf("container %s of pod %s: %s%s: %s", c.Name, pod.Name, w.Reason, exit, w.Message),
+				strings.NewReplacer("NAMESPACE", d.Namespace, "POD", pod.Name, "CONTAINER", c.Name).Replace(stuck[w.Reason]), true}
+		}
+	}
+	for _, pod := range pods {
+		for _, c := range pod.Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+				return status{"pod " + pod.Name + ": " + c.Reason + ": " + c.Message,
+					"add nodes, or free some of their capacity", false}
+			}
+		}
+	}
+	s = status{"the pods are not ready yet", "kubectl --namespace=" + Namespace + " describe pods", false}
+	var latest time.Time
+	for _, e := range events {
+		at := cmp.Or(e.LastTimestamp.Time, e.EventTime.Time, e.CreationTimestamp.Time)
+		of := e.InvolvedObject
+		ours := of.Name == d.Name || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return p.Name == of.Name })
+		if ours && e.Type == corev1.EventTypeWarning && !at.Before(latest) {
+			latest, s.problem = at, of.Kind+" "+of.Name+": "+e.Reason+": "+e.Message
+		}
+	}
+	return s
+}
+
+// list returns the objects of a core kind in a namespace.
+func list[T any](ctx context.Context, cluster dynamic.Interface, resource, namespace, selector string,
+) (all []T, err error) {
+	kind := schema.GroupVersionResource{Version: "v1", Resource: resource}
+	found, err := cluster.Resource(kind).Namespace(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return nil, fmt.Errorf("listing %s in %s: %w", resource, namespace, kube.Advise(err))
+	}
+	for _, o := range found.Items {
+		var one T
+		_ = runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &one) // the API server has validated it
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// WaitRemoved waits until nothing is left to remove: Kubernetes empties a namespace before it deletes it.
+func WaitRemoved(ctx context.Context, cluster dynamic.Interface, login *rest.Config) (change.Findings, error) {
+	var left change.Plan
+	err := wait.PollUntilContextTimeout(ctx, readyPoll, removalLimit, true, func(ctx context.Context) (bool, error) {
+		p, err := PlanRemoval(ctx, cluster, login)
+		left = p.Changes
+		return left.Empty(), err
+	})
+	if wait.Interrupted(err) && ctx.Err() == nil && !left.Empty() {
+		return change.Findings{{Level: change.Fail, Name: "removal",
+			Detail: left[0].Kind + " " + left[0].Name + " still exists",
+			Advice: "kubectl get namespace " + Namespace + " --output=yaml shows what Kubernetes waits for"}}, nil
+	}
+	return nil, err
+}

@@ -119,7 +119,8 @@ func (a *Account) SecurityGroups(ctx context.Context, vpc string) ([]string, err
 
 // RouteTables returns the route tables of a VPC.
 func (a *Account) RouteTables(ctx context.Context, vpc string) ([]RouteTable, error) {
-	return every(ctx, "", ec2.NewDescribeRouteTablesPaginator(a.ec2, &ec2.DescribeRouteTablesInput{Filters: filters("vpc-id", vpc)}),
+	return every(ctx, "", ec2.NewDescribeRouteTablesPaginator(a.ec2,
+		&ec2.DescribeRouteTablesInput{Filters: filters("vpc-id", vpc)}),
 		func(p *ec2.DescribeRouteTablesOutput) []types.RouteTable { return p.RouteTables },
 		func(t types.RouteTable) (table RouteTable) {
 			for _, a := range t.Associations {
@@ -130,8 +131,8 @@ func (a *Account) RouteTables(ctx context.Context, vpc string) ([]RouteTable, er
 			}
 			for _, r := range t.Routes {
 				route := Route{To: aws.ToString(cmp.Or(r.DestinationCidrBlock, r.DestinationPrefixListId)),
-					Via: aws.ToString(cmp.Or(r.NatGatewayId, r.TransitGatewayId, r.NetworkInterfaceId, r.InstanceId, r.VpcPeeringConnectionId,
-						r.LocalGatewayId, r.CarrierGatewayId, r.CoreNetworkArn, r.GatewayId)),
+					Via: aws.ToString(cmp.Or(r.NatGatewayId, r.TransitGatewayId, r.NetworkInterfaceId, r.InstanceId,
+						r.VpcPeeringConnectionId, r.LocalGatewayId, r.CarrierGatewayId, r.CoreNetworkArn, r.GatewayId)),
 					Broken: r.State == types.RouteStateBlackhole}
 				if route.To != "" && route.Via != "local" {
 					table.Routes = append(table.Routes, route)
@@ -156,7 +157,8 @@ func (a *Account) Endpoints(ctx context.Context, vpc string) ([]Endpoint, error)
 		})
 }
 
-// HTTPSSources returns who may connect to port 443 of each security group of a VPC: groups, CIDR blocks and prefix lists.
+// HTTPSSources returns who may connect to port 443 of each security group of a VPC: groups, CIDR blocks and prefix
+// lists.
 func (a *Account) HTTPSSources(ctx context.Context, vpc string) (map[string][]string, error) {
 	groups, err := every(ctx, "", ec2.NewDescribeSecurityGroupsPaginator(a.ec2,
 		&ec2.DescribeSecurityGroupsInput{Filters: filters("vpc-id", vpc)}),

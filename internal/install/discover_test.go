@@ -32,8 +32,8 @@ func TestPrivateReason(t *testing.T) {
 	}
 }
 
-// TestReachable: what counts is the server that the function connects to, on the function's path. Advice that was followed
-// is not repeated.
+// TestReachable: what counts is the server that the function connects to, on the function's path. Advice that was
+// followed is not repeated.
 func TestReachable(t *testing.T) {
 	const tunnel = "https://127.0.0.1:8443"
 	through := func(*http.Request) (*url.URL, error) { return url.Parse("http://user:secret@proxy:3128") }

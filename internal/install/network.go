@@ -3,7 +3,6 @@ package install
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,29 +29,33 @@ type vpcNetwork struct {
 	sources   map[string][]string
 }
 
-// CheckNetwork checks whether a function with these stack parameters could connect to the AWS services that it calls, and
-// to CAST AI. A function in a VPC has no public address: it needs a NAT gateway or another way out of the VPC, or an
-// interface endpoint of each service.
-func CheckNetwork(ctx context.Context, api NetworkAPI, in iam.Values, parameters map[string]string) (change.Findings, error) {
+// CheckNetwork checks whether a function with these stack parameters could connect to the AWS services that it calls,
+// and to CAST AI. A function in a VPC has no public address: it needs a NAT gateway or another way out of the VPC, or
+// an interface endpoint of each service.
+func CheckNetwork(ctx context.Context, api NetworkAPI, in iam.Values, parameters map[string]string) (
+	change.Findings, error) {
 	subnets := list(parameters["SubnetIds"])
 	proxy, _, _ := strings.Cut(parameters["HttpsProxy"], ",")
 	switch {
 	case len(subnets) == 0:
 		return nil, nil
 	case proxy != "":
-		return change.Findings{{Level: change.OK, Name: "network", Detail: "the function connects through the proxy " + proxy +
-			"; kops-spot check tests it"}}, nil
+		return networkFinding(change.OK, "the function connects through the proxy "+proxy+"; kops-spot check tests it", ""), nil
 	}
 	n, err := readNetwork(ctx, api, in.VPC, subnets)
 	switch {
 	case errors.Is(err, awsadmin.ErrDenied):
-		return change.Findings{{Level: change.Warn, Name: "network", Detail: "could not check the routes of the subnets: " + err.Error(),
-			Advice: "kops-spot check tests the connections after the installation"}}, nil
+		return networkFinding(change.Warn, "could not check the routes of the subnets: "+err.Error(),
+			"kops-spot check tests the connections after the installation"), nil
 	case err != nil:
 		return nil, err
 	}
 	n.groups = list(parameters["SecurityGroupIds"])
 	return n.check(in, subnets, services(parameters), parameters["CASTAICluster"] != ""), nil
+}
+
+func networkFinding(level change.Level, detail, advice string) change.Findings {
+	return change.Findings{{Level: level, Name: "network", Detail: detail, Advice: advice}}
 }
 
 func readNetwork(ctx context.Context, api NetworkAPI, vpc string, subnets []string) (n vpcNetwork, err error) {
@@ -89,7 +92,6 @@ func services(parameters map[string]string) []string {
 }
 
 func (n vpcNetwork) check(in iam.Values, subnets, services []string, castai bool) (found change.Findings) {
-	const name = "network"
 	var reasons []string
 	level := change.Fail
 	for _, subnet := range subnets {
@@ -101,7 +103,7 @@ func (n vpcNetwork) check(in iam.Values, subnets, services []string, castai bool
 		}
 	}
 	if len(reasons) == 0 {
-		return change.Findings{{Level: change.OK, Name: name, Detail: "the subnets have a route out of the VPC"}}
+		return networkFinding(change.OK, "the subnets have a route out of the VPC", "")
 	}
 	private := strings.Join(reasons, ", and ")
 	var missing, commands []string
@@ -109,36 +111,43 @@ func (n vpcNetwork) check(in iam.Values, subnets, services []string, castai bool
 		switch e, ok := n.endpoint(in.Region, service); {
 		case !ok:
 			missing = append(missing, service)
-			commands = append(commands, change.Command("aws", "ec2", "create-vpc-endpoint", "--vpc-endpoint-type", "Interface",
-				"--vpc-id", in.VPC, "--service-name", "com.amazonaws."+in.Region+"."+service, "--private-dns-enabled",
-				"--subnet-ids")+" "+strings.Join(subnets, " ")+" --security-group-ids … --region "+in.Region)
+			commands = append(commands, change.Command("aws", "ec2", "create-vpc-endpoint",
+				"--vpc-endpoint-type", "Interface", "--vpc-id", in.VPC,
+				"--service-name", "com.amazonaws."+in.Region+"."+service, "--private-dns-enabled", "--subnet-ids")+" "+
+				strings.Join(subnets, " ")+" --security-group-ids … --region "+in.Region)
 		case !e.PrivateDNS:
 			missing = append(missing, service+" with private DNS")
 			commands = append(commands, change.Command("aws", "ec2", "modify-vpc-endpoint", "--vpc-endpoint-id", e.ID,
 				"--private-dns-enabled", "--region", in.Region))
 		case !n.admits(e):
-			found = append(found, change.Finding{Level: change.Fail, Name: name,
-				Detail: fmt.Sprintf("the security groups of the endpoint %s for %s do not allow port 443 from the function", e.ID, service),
-				Advice: change.Command("aws", "ec2", "authorize-security-group-ingress", "--protocol", "tcp", "--port", "443", "--group-id",
-					strings.Join(e.Groups[:min(1, len(e.Groups))], ""), "--source-group", strings.Join(n.groups[:min(1, len(n.groups))], ""),
-					"--region", in.Region)})
+			found = append(found, networkFinding(change.Fail,
+				"the security groups of the endpoint "+e.ID+" for "+service+" do not allow port 443 from the function",
+				change.Command("aws", "ec2", "authorize-security-group-ingress", "--protocol", "tcp", "--port", "443",
+					"--group-id", first(e.Groups), "--source-group", first(n.groups), "--region", in.Region))...)
 		}
 	}
 	if len(missing) > 0 {
-		found = append(found, change.Finding{Level: level, Name: name,
-			Detail: private + "; the VPC has no interface endpoint for " + strings.Join(missing, ", "),
-			Advice: "choose subnets with a NAT gateway, set HttpsProxy, or create the endpoints, in a security group that allows port 443 from " +
-				strings.Join(n.groups, " and ") + ":\n" + strings.Join(commands, "\n")})
+		found = append(found, networkFinding(level,
+			private+"; the VPC has no interface endpoint for "+strings.Join(missing, ", "),
+			"choose subnets with a NAT gateway, set HttpsProxy, or create the endpoints, in a security group that allows "+
+				"port 443 from "+strings.Join(n.groups, " and ")+":\n"+strings.Join(commands, "\n"))...)
 	}
 	if castai {
-		found = append(found, change.Finding{Level: level, Name: name,
-			Detail: private + "; CAST AI's API has no interface endpoint",
-			Advice: "choose subnets with a NAT gateway, or set HttpsProxy"})
+		found = append(found, networkFinding(level, private+"; CAST AI's API has no interface endpoint",
+			"choose subnets with a NAT gateway, or set HttpsProxy")...)
 	}
 	if len(found) == 0 {
-		found = change.Findings{{Level: change.OK, Name: name, Detail: "the VPC has interface endpoints for " + strings.Join(services, ", ")}}
+		found = networkFinding(change.OK, "the VPC has interface endpoints for "+strings.Join(services, ", "), "")
 	}
 	return found
+}
+
+// first returns the first element; empty if there is none.
+func first(all []string) string {
+	if len(all) == 0 {
+		return ""
+	}
+	return all[0]
 }
 
 // noWayOut returns why a function in the subnet cannot leave the VPC; empty if it can. It is not known if there are
@@ -160,7 +169,7 @@ func (n vpcNetwork) noWayOut(subnet string) (why string, known bool) {
 			why = "only the internet gateway " + r.Via + ", which needs a public address, and a function has none"
 		case r.To == "0.0.0.0/0":
 			return "", true
-		case !r.Broken && !strings.HasPrefix(r.Via, "igw-") && !strings.HasPrefix(r.Via, "vpce-"): // such as a gateway endpoint of S3
+		case !r.Broken && !strings.HasPrefix(r.Via, "igw-") && !strings.HasPrefix(r.Via, "vpce-"): // a gateway endpoint
 			known = false
 		}
 	}
@@ -181,8 +190,9 @@ func (n vpcNetwork) endpoint(region, service string) (best awsadmin.Endpoint, ok
 func (n vpcNetwork) admits(e awsadmin.Endpoint) bool {
 	admitted := func(source string) bool {
 		cidr, err := netip.ParsePrefix(source)
+		outside := func(s netip.Prefix) bool { return cidr.Bits() > s.Bits() || !cidr.Contains(s.Addr()) }
 		return slices.Contains(n.groups, source) || strings.HasPrefix(source, "pl-") ||
-			err == nil && !slices.ContainsFunc(n.cidrs, func(s netip.Prefix) bool { return cidr.Bits() > s.Bits() || !cidr.Contains(s.Addr()) })
+			err == nil && !slices.ContainsFunc(n.cidrs, outside)
 	}
 	return slices.ContainsFunc(e.Groups, func(g string) bool { return slices.ContainsFunc(n.sources[g], admitted) })
 }

@@ -177,7 +177,10 @@ func (a *Account) credentials(ctx context.Context, user string) (all []Credentia
 			return Credential{"signing certificate", id, []string{"delete-signing-certificate", "--certificate-id", id}}
 		}))
 	services, bad := a.iam.ListServiceSpecificCredentials(ctx, &iam.ListServiceSpecificCredentialsInput{UserName: &user})
-	if bad != nil {
+	switch code, _ := apiError(bad); {
+	case code == "NotSupportedService": // in this partition
+		return all, err
+	case bad != nil:
 		return nil, errors.Join(err, translate(on, bad))
 	}
 	for _, c := range services.ServiceSpecificCredentials {

@@ -21,13 +21,13 @@ func testValues() Values {
 	}
 }
 
-// longestValues makes the documents as long as possible, with seven roles of nodes.
+// longestValues makes the documents as long as possible, with twelve roles of nodes.
 func longestValues() Values {
 	v := testValues()
 	v.Partition, v.Region = "aws-us-gov", "us-gov-east-1"
 	v.Cluster = strings.Repeat("a", 48) + "." + strings.Repeat("b", longestCluster-49)
 	v.FunctionRole, v.NodeRoles = strings.Repeat("r", longestName), nil
-	for range 7 {
+	for range 12 {
 		v.NodeRoles = append(v.NodeRoles, strings.Repeat("n", longestName))
 	}
 	arn := func(service, name string) []string { return []string{v.arn(service, v.Region, name)} }
@@ -117,8 +117,8 @@ func TestMalformedValues(t *testing.T) {
 		{"cluster, by its user", InstallerPolicy, func(v *Values, s string) { v.Cluster = s }, "a.k8s.local", []string{"*.*", "prod"}, "cluster"},
 		{"VPC", RestrictedPolicy, func(v *Values, s string) { v.VPC = s }, "vpc-01234567",
 			[]string{"vpc-*", "0123456789abcdef0", "vpc-0123", "vpc-0123456789ABCDEF0"}, "VPC"},
-		{"function's role", ClusterPolicy, func(v *Values, s string) { v.FunctionRole = s }, "CastLambdaRoleForSpot-2",
-			[]string{"*", "path/role", "arn:aws:iam::123456789012:role/x", strings.Repeat("r", 65)}, "function's role"},
+		{"function's role", ClusterPolicy, func(v *Values, s string) { v.FunctionRole = s }, "team/CastLambdaRoleForSpot-2",
+			[]string{"*", "/role", "path/", "path/*", "arn:aws:iam::123456789012:role/x", strings.Repeat("r", 65)}, "function's role"},
 		{"nodes' role", ClusterPolicy, func(v *Values, s string) { v.NodeRoles = []string{"nodes", s} }, "kops/prod/nodes.a",
 			[]string{"*", "", "/a", "a/", "a//b", "a/*", "a/" + strings.Repeat("r", 65)}, "nodes' role"},
 		{"secret", HandlerPolicy, func(v *Values, s string) { v.Secrets = []string{s} }, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a-AbCdEf",

@@ -13,7 +13,7 @@ type Values struct {
 	Cluster   string // full name, as in the EC2 tag KubernetesCluster
 	VPC       string // the cluster's, in the same account
 
-	FunctionRole string   // name of the function's role
+	FunctionRole string   // name of the function's role, or its path and name
 	NodeRoles    []string // path and name; without them the user can launch only with roles that it has created
 
 	// For the function. ARNs are in its own account and region.
@@ -43,10 +43,10 @@ func (v Values) placeholders() map[string]placeholder {
 		want: fmt.Sprintf("the name of a kOps cluster with at most %d characters, such as prod.example.com", longestCluster)}
 	function, user, rolePath := cluster, cluster, cluster
 	function.name, user.name, rolePath.name = FunctionName, UserName, RolePath
-	role := placeholder{what: "function's role", want: "the name of a role, without its path", pattern: roleName,
-		values: one(v.FunctionRole)}
-	nodeRole := placeholder{what: "nodes' role", want: "the name of a role, with its path such as kops/nodes",
-		pattern: `([A-Za-z0-9_+=,.@-]+/)*` + roleName, values: v.NodeRoles, optional: true}
+	role := placeholder{what: "function's role", want: "the name of a role, with its path such as kops/nodes",
+		pattern: `([A-Za-z0-9_+=,.@-]+/)*` + roleName, values: one(v.FunctionRole)}
+	nodeRole := role
+	nodeRole.what, nodeRole.values, nodeRole.optional = "nodes' role", v.NodeRoles, true
 	subnet, group := ec2ID("subnet", "subnet", v.Subnets), ec2ID("security group", "sg", v.SecurityGroups)
 	functionSubnet, functionGroup := subnet, group
 	functionSubnet.optional, functionGroup.optional = true, true
@@ -84,7 +84,6 @@ const (
 	label   = `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`
 	dnsName = label + `(\.` + label + `)+`
 
-	// STS omits a role's path from a session's ARN, so that no mapping in a cluster would match a role with one.
 	roleName = `[A-Za-z0-9_+=,.@-]{1,64}`
 
 	// kOps tags everything with the key kubernetes.io/cluster/<name>, and EC2's keys have 128 characters.

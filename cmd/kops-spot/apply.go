@@ -91,7 +91,11 @@ func (c *console) printTarget(env onboard.Environment) {
 
 // withPermissionHint adds what to do about a missing permission.
 func withPermissionHint(err error) error {
-	if errors.Is(err, awsadmin.ErrDenied) && !errors.Is(err, awsadmin.ErrOverruled) {
+	if errors.Is(err, awsadmin.ErrOverruled) {
+		return fmt.Errorf("%w; if it requires a permissions boundary or tags, add --set PermissionsBoundary=ARN or "+
+			"--tag KEY=VALUE", err)
+	}
+	if errors.Is(err, awsadmin.ErrDenied) {
 		return fmt.Errorf("%w: kops-spot onboard --export-installer-policy prints the IAM policy that you need", err)
 	}
 	return err

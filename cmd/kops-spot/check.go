@@ -80,7 +80,7 @@ func (c *console) checkBefore(ctx context.Context, o installOptions) error {
 	found := slices.Concat(change.Findings{{Level: change.OK, Name: "cluster", Detail: fmt.Sprintf(
 		"%s in account %s, region %s, VPC %s, as %s", env.Cluster, env.Account, env.Region, env.VPC, env.Caller)}}, d.found,
 		change.Findings{{Level: change.OK, Name: check.Authentication,
-			Detail: "login " + d.login.Login + ", as the role " + d.role}})
+			Detail: "login " + d.access.Login.Login + ", as the role " + d.access.State.RoleName}})
 	if d.noCode != nil {
 		found = append(found, change.Finding{Level: change.Fail, Name: "code", Detail: d.noCode.Error(),
 			Advice: "build it, or set its path with --code"})

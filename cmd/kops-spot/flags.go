@@ -42,11 +42,6 @@ func exportFlag(f *pflag.FlagSet, dir *string) {
 		"Write the documents and manifests to this `directory`, overwriting files of the same names, and exit")
 }
 
-func karpenterFlag(f *pflag.FlagSet, karpenter *bool) {
-	f.BoolVar(karpenter, "karpenter", false,
-		"Allow the function to delete Karpenter NodeClaims (deploy/rbac-karpenter.yaml)")
-}
-
 func kindFlag(f *pflag.FlagSet, kind *string, kinds []spot.Kind) {
 	f.StringVar(kind, "event", string(spot.SpotTerminate), "The event `kind`: "+join(kinds))
 }

@@ -48,8 +48,7 @@ func (c *console) grant(ctx context.Context, o installOptions) error {
 	if err != nil {
 		return err
 	}
-	c.printTarget(d.env)
-	if err := term.Findings(c.stderr, d.found, c.options(c.stderr)); err != nil {
+	if err := c.printFound(d); err != nil {
 		return err
 	}
 	result := grantResult{Stack: install.StackName(d.env.Cluster)}

@@ -26,23 +26,53 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-// installOptions are the flags of install and check --pre.
-type installOptions struct {
+// stackFlags are the flags of every command that concerns the function's stack or its role.
+type stackFlags struct {
 	awsFlags
-	set                []string
-	code               string
-	karpenter, refresh bool
-	export             string // install only
+	set       []string
+	tags      map[string]string
+	karpenter bool
+}
+
+func (o *stackFlags) register(f *pflag.FlagSet) {
+	o.awsFlags.register(f)
+	f.StringArrayVar(&o.set, "set", nil,
+		"Set a stack parameter as `NAME=VALUE` (repeatable); docs/stack.md lists the parameters")
+	f.StringToStringVar(&o.tags, "tag", nil, "Add the tag `KEY=VALUE` to what is created (repeatable)")
+	f.Lookup("tag").DefValue = "" // not shown
+	f.BoolVar(&o.karpenter, "karpenter", false,
+		"Allow the function to delete Karpenter NodeClaims (deploy/rbac-karpenter.yaml)")
+}
+
+// parse returns the parameters of --set.
+func (o *stackFlags) parse(t *install.Template) (map[string]string, error) {
+	for key := range o.tags {
+		if slices.ContainsFunc([]string{"aws:", "cast:", "cast-"}, func(prefix string) bool {
+			return strings.HasPrefix(strings.ToLower(key), prefix)
+		}) {
+			return nil, fmt.Errorf("--tag %s: use a key without the prefixes aws:, cast: and cast-, which are reserved", key)
+		}
+	}
+	return install.ParseSet(t, o.set)
+}
+
+// installOptions are the flags of install, grant and check --pre.
+type installOptions struct {
+	stackFlags
+	refresh bool
+	code    string // not grant
+
+	// install only
+	onboardFlags
+	onboard bool
+	export  string
 }
 
 // registerAccess registers the flags of install that grant has, too.
 func (o *installOptions) registerAccess(f *pflag.FlagSet) {
-	o.awsFlags.register(f)
-	f.StringArrayVar(&o.set, "set", nil,
-		"Set a stack parameter as `NAME=VALUE` (repeatable); docs/stack.md lists the parameters")
+	o.stackFlags.register(f)
 	f.BoolVar(&o.refresh, "refresh", false,
 		"Replace the stack's endpoint, certificates and authentication with the discovered ones")
-	karpenterFlag(f, &o.karpenter)
 }
 
 func (o *installOptions) register(f *pflag.FlagSet) {
@@ -53,6 +83,7 @@ func (o *installOptions) register(f *pflag.FlagSet) {
 
 func installCommand(c *console) *cobra.Command {
 	var o installOptions
+	forOnboarding := pflag.NewFlagSet("", pflag.ContinueOnError)
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Deploy the function to the cluster's account and check it",
@@ -60,15 +91,34 @@ func installCommand(c *console) *cobra.Command {
 using the same template as sam deploy. The plan is shown before you confirm it. Existing resources are left
 unchanged. Safe to run again after an interruption. At the end, every link is checked.
 
+With --onboard, the plan includes everything that kops-spot onboard does, with the same role.
+
 A stack keeps its parameters until you change them with --set or --refresh.`,
 		Example: "  kops-spot install --set Mode=observe\n" +
+			"  kops-spot install --onboard\n" +
 			"  kops-spot install --set NotifyEmail=people@example.com --yes",
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.install(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			forOnboarding.VisitAll(func(f *pflag.Flag) {
+				if f.Changed && !o.onboard {
+					err = fmt.Errorf("--%s requires --onboard", f.Name)
+				}
+			})
+			if err != nil {
+				return err
+			}
+			if err = c.install(cmd.Context(), o); o.onboard {
+				err = withPermissionHint(err)
+			}
+			return err
+		},
 	}
 	o.register(cmd.Flags())
 	c.applyFlags(cmd.Flags())
 	exportFlag(cmd.Flags(), &o.export)
+	cmd.Flags().BoolVar(&o.onboard, "onboard", false, "Also do what kops-spot onboard does, in the same plan")
+	o.onboardFlags.register(forOnboarding)
+	cmd.Flags().AddFlagSet(forOnboarding)
 	return cmd
 }
 
@@ -76,14 +126,13 @@ A stack keeps its parameters until you change them with --set or --refresh.`,
 type deployment struct {
 	session
 	*install.Deployment
-	onboarding *onboard.Onboarding // for the function's access to the cluster
+	onboarding *onboard.Onboarding // of the cluster, or for the function's access only
+	onboard    bool                // the cluster
 
-	role   string            // the name of the function's role
 	noCode error             // why there is no code; nil if there is
 	before map[string]string // the stack's parameters; nil if there is no stack
 	found  change.Findings   // by the discovery
 
-	login  onboard.FunctionLogin
 	access onboard.Plan
 	stack  install.Plan
 }
@@ -94,16 +143,25 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	if err != nil {
 		return nil, err
 	}
-	overrides, err := install.ParseSet(template, o.set)
+	overrides, err := o.parse(template)
 	if err != nil {
 		return nil, err
+	}
+	spec := onboard.Spec{Karpenter: o.karpenter, Tags: o.tags, Set: maps.Clone(overrides)}
+	if o.onboard {
+		if spec, err = c.onboardSpec(o.stackFlags, o.onboardFlags, overrides); err != nil {
+			return nil, err
+		}
+	}
+	if _, given := overrides["Login"]; o.refresh && !given {
+		spec.Set["Login"] = "" // not the stack's
 	}
 	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return nil, err
 	}
-	d := &deployment{session: at, onboarding: at.onboarding(onboard.Spec{Karpenter: o.karpenter}),
-		Deployment: &install.Deployment{AWS: at.account, Template: template, Say: c.sayStep, Spec: install.Spec{
+	d := &deployment{session: at, onboard: o.onboard, onboarding: at.onboarding(spec),
+		Deployment: &install.Deployment{AWS: at.account, Template: template, Say: c.sayStep, Spec: install.Spec{Tags: o.tags,
 			Values: at.env.Values, Overrides: overrides, Refresh: o.refresh}}}
 	if d.before, err = d.Parameters(ctx); err != nil {
 		return nil, err
@@ -120,11 +178,8 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 		return nil, err
 	}
 	d.found, d.Spec.Discovered = append(found.Findings, agentWarning(ctx, at.cluster)...), found.Parameters
-	if err := onboard.CheckVPC(ctx, at.account, at.env, listOf(overrides["SubnetIds"]),
-		listOf(overrides["SecurityGroupIds"])); err != nil {
-		return nil, err
-	}
-	if err := d.chooseRole(ctx); err != nil {
+	if err := onboard.CheckVPC(ctx, at.account, at.env, onboard.List(overrides["SubnetIds"]),
+		onboard.List(overrides["SecurityGroupIds"])); err != nil {
 		return nil, err
 	}
 	architecture := cmp.Or(overrides["Architecture"], d.before["Architecture"], *template.Defaults["Architecture"])
@@ -133,69 +188,35 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 		return nil, err
 	}
 	network, err := install.CheckNetwork(ctx, at.account, at.env.Values, d.Spec.StackParameters(template, d.before))
-	d.found = append(d.found, network...)
+	if d.found = append(d.found, network...); err != nil || d.onboard {
+		return d, err
+	}
+	lacks, err := d.onboarding.Spec.CheckRole(d.access.State, d.access.Login)
+	d.found = append(d.found, lacks...)
 	return d, err
 }
 
-// listOf splits the value of a list parameter.
-func listOf(value string) []string {
-	return slices.DeleteFunc(strings.Split(value, ","), func(s string) bool { return s == "" })
-}
-
-// chooseRole sets the function's role: the one from --set, else the stack's, else the one that onboard created, else
-// one that the stack creates.
-func (d *deployment) chooseRole(ctx context.Context) error {
-	parameters := map[string]string{}
-	maps.Copy(parameters, d.before)
-	maps.Copy(parameters, d.Spec.Overrides)
-	if d.before != nil || parameters["FunctionRoleArn"] != "" || parameters["FunctionRoleName"] != "" {
-		d.role = install.RoleOf(parameters)
-		return nil
-	}
-	name, exists, err := onboard.FunctionRole(ctx, d.account, d.env.Cluster)
-	if err != nil {
-		return err
-	}
-	d.role = name
-	if !exists {
-		d.Spec.Discovered["FunctionRoleName"] = name
-		return nil
-	}
-	v := d.env.Values
-	v.FunctionRole = name
-	d.Spec.Discovered["FunctionRoleArn"] = v.FunctionRoleARN()
-	return nil
-}
-
-// planAccess plans the changes that let the function authenticate to the cluster. If the user has set Login, it plans
-// only RBAC.
+// planAccess plans the onboarding, or the part of it that lets the function authenticate to the cluster, and sets the
+// stack's parameters accordingly.
 func (d *deployment) planAccess(ctx context.Context) (err error) {
-	w, secret := &d.Spec, onboard.TokenSecret(d.env.Cluster)
-	login, given := w.Overrides["Login"]
-	if !given && !w.Refresh {
-		login = d.before["Login"]
+	plan := d.onboarding.PlanAccess
+	if d.onboard {
+		plan = d.onboarding.Plan
 	}
-	if login != "" && login != "iam" && !strings.HasPrefix(login, "iam:") && login != "secretsmanager:"+secret {
-		d.login = onboard.FunctionLogin{Login: login, Settled: true}
-		d.access, err = d.onboarding.PlanRBAC(ctx)
+	if d.access, err = plan(ctx); err != nil {
 		return err
 	}
-	if d.access, d.login, err = d.onboarding.PlanAccess(ctx, d.role); err != nil {
-		return err
+	w, s, login := &d.Spec, d.access.State, d.access.Login
+	switch role := d.onboarding.Spec.RoleParameter(s, d.onboard); {
+	case s.Settings[onboard.FunctionRole] == "":
+		w.Discovered[onboard.FunctionRole] = role
+	case role != "":
+		w.Overrides[onboard.FunctionRole] = role
 	}
-	w.Discovered["Login"] = d.login.Login
-	delete(w.Discovered, "SecretArns")
-	if d.login.SecretARN == "" {
-		return nil
-	}
-	// Keep other secrets, such as the CAST AI key.
-	with := func(arns string) string {
-		isOurs := func(arn string) bool { return strings.Contains(arn, ":secret:"+secret+"-") }
-		return strings.Join(append(slices.DeleteFunc(listOf(arns), isOurs), d.login.SecretARN), ",")
-	}
-	w.Discovered["SecretArns"] = with(d.before["SecretArns"])
-	if arns := w.Overrides["SecretArns"]; arns != "" && !given {
-		w.Overrides["SecretArns"] = with(arns)
+	w.Discovered["Login"] = login.Login
+	if login.SecretARN != "" { // also of a stack that has the ARN of an earlier secret
+		arns := onboard.SecretARNs(s.Settings["SecretArns"], d.env.Cluster, login.SecretARN)
+		w.Overrides["SecretArns"] = strings.Join(arns, ",")
 	}
 	return nil
 }
@@ -228,22 +249,16 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 			return err
 		}
 		maps.Copy(files, d.access.Files)
-		return c.export(o.export, files, !d.login.Settled, d.env.Cluster)
+		return c.export(o.export, files, !d.access.Login.Settled, d.env.Cluster)
 	}
-	if !d.login.Settled { // AWS chooses the end of the secret's ARN
+	if !d.access.Login.Settled { // AWS chooses the end of the secret's ARN
 		d.ResolvePending = d.planAccess
 	}
-	if d.found.Failed() { // before the change set
-		c.printTarget(d.env)
-		return errors.Join(term.Findings(c.stderr, d.found, c.options(c.stderr)),
-			errors.New("nothing was changed: fix what failed above, and run this again"))
+	if err := c.printFound(d); err != nil {
+		return err
 	}
 	if d.stack, err = d.Plan(ctx); err != nil {
 		return err
-	}
-	c.printTarget(d.env)
-	if err := term.Findings(c.stderr, d.found, c.options(c.stderr)); err != nil {
-		return errors.Join(err, d.discard(context.WithoutCancel(ctx)))
 	}
 	for _, name := range d.stack.KeptParameters {
 		c.say(term.Mind, "%s keeps the stack's value, which differs from the discovered one: --refresh uses the discovered "+
@@ -255,11 +270,25 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	if err != nil {
 		return err
 	}
-	mode := "it handles the next interruption"
+	done := install.StackName(result.Cluster) + " is installed: it handles the next interruption"
 	if d.stack.Parameters["Mode"] == "observe" {
-		mode = "it only observes; to let it act, run kops-spot install --set Mode=act"
+		done = install.StackName(result.Cluster) + " is installed: it only observes; to let it act, run kops-spot install " +
+			"--set Mode=act"
 	}
-	return c.conclude(result, result.Findings, install.StackName(result.Cluster)+" is installed: "+mode, errUnfinished)
+	if d.onboard {
+		return c.finishOnboarding(ctx, d.onboarding, o.printCredentials, result, result.Cluster+" is onboarded, and "+done)
+	}
+	return c.conclude(result, result.Findings, done, errUnfinished)
+}
+
+// printFound prints what the preparation has found. A failure ends the command before it changes anything.
+func (c *console) printFound(d *deployment) error {
+	c.printTarget(d.env)
+	err := term.Findings(c.stderr, d.found, c.options(c.stderr))
+	if err == nil && d.found.Failed() {
+		err = errors.New("nothing was changed: fix what failed above, and run this again")
+	}
+	return err
 }
 
 // discard deletes the change set of the plan.
@@ -274,10 +303,17 @@ func (d *deployment) apply(ctx context.Context) error {
 }
 
 // check checks every link, and that the function runs the code that was uploaded.
-func (d *deployment) check(ctx context.Context) (change.Findings, error) {
+func (d *deployment) check(ctx context.Context) (found change.Findings, err error) {
+	if d.onboard {
+		if found, err = d.onboarding.Check(ctx, d.onboarding.Plan); err != nil {
+			return nil, err
+		}
+		found = append(found, d.access.Changes.Reviews()...)
+	}
 	checks := d.checks(d.Template)
 	checks.Code = d.Spec.Code
-	return checks.Check(ctx)
+	links, err := checks.Check(ctx)
+	return append(found, links...), err
 }
 
 // checks returns the checks of the cluster. Their test event is about an instance with a node, a Spot instance if any.
@@ -361,7 +397,7 @@ func (r *removal) plan(ctx context.Context) (plan change.Plan, err error) {
 	if r.stack, err = r.install.PlanRemoval(ctx); err != nil {
 		return nil, err
 	}
-	r.access, err = r.onboard.PlanAccessRemoval(ctx, r.stack.Role)
+	r.access, err = r.onboard.PlanAccessRemoval(ctx)
 	return slices.Concat(r.stack.Stack.Changes, r.access.Changes, r.stack.Code.Changes), err
 }
 

@@ -4,45 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/castai"
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/term"
 )
 
-type onboardOptions struct {
-	awsFlags
+// onboardFlags are the flags of onboard, and of install with --onboard.
+type onboardFlags struct {
 	onboard.Spec
-	credentialsFile, export  string
-	printCredentials, policy bool
+	credentialsFile  string
+	printCredentials bool
 }
 
-func onboardCommand(c *console) *cobra.Command {
-	var o onboardOptions
-	cmd := &cobra.Command{
-		Use:   "onboard",
-		Short: "Grant CAST AI and the function access to a cluster",
-		Long: `Create what CAST AI needs to manage a kOps cluster and what the function needs to drain its nodes: an
-IAM user with policies and an access key, the function's role, and the role's RBAC in the cluster. The plan is
-shown before you confirm it. Existing resources are left unchanged. Safe to run again after an interruption.
-
-The secret access key is stored in Secrets Manager, in a file, or (with CASTAI_API_TOKEN and CASTAI_API_URL)
-in the CAST AI console. It is not printed.`,
-		Example: "  kops-spot onboard\n" +
-			"  kops-spot onboard --cluster prod.example.com --region eu-west-1 --yes --output json\n" +
-			"  kops-spot onboard --export onboard/",
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return withPermissionHint(c.onboard(cmd.Context(), o)) },
-	}
-	f := cmd.Flags()
-	o.register(f)
-	c.applyFlags(f)
-	exportFlag(f, &o.export)
+func (o *onboardFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&o.Permissions, "permissions", onboard.Least,
 		"Permissions of the function's role: "+onboard.Least+", or "+onboard.Guide+
 			" to also attach the AWS managed policies of the guide, which are not scoped to the cluster")
@@ -54,63 +40,109 @@ in the CAST AI console. It is not printed.`,
 		"Map the user to system:masters (full access to the cluster), as the guide implies")
 	f.BoolVar(&o.ReplaceShared, "replace-shared-policy", false,
 		"Update the account's shared policy even if other users lose permissions")
-	karpenterFlag(f, &o.Karpenter)
-	f.StringSliceVar(&o.Subnets, "subnets", nil, "Comma-separated `IDs` of the subnets, for a function in the VPC")
-	f.StringSliceVar(&o.SecurityGroups, "security-groups", nil,
-		"Comma-separated `IDs` of the security groups, for a function in the VPC")
+}
+
+type onboardOptions struct {
+	stackFlags
+	onboardFlags
+	export string
+	policy bool
+}
+
+func onboardCommand(c *console) *cobra.Command {
+	var o onboardOptions
+	cmd := &cobra.Command{
+		Use:   "onboard",
+		Short: "Grant CAST AI and the function access to a cluster",
+		Long: `Create what CAST AI needs to manage a kOps cluster and what the function needs to drain its nodes: an
+IAM user with policies and an access key, the function's role, and the role's RBAC in the cluster. The plan is
+shown before you confirm it. Existing resources are left unchanged. Safe to run again after an interruption.
+
+The role gets what the function's stack and --set require, such as SecretArns or SubnetIds. If the stack has
+created the role, onboarding leaves it to the stack. To deploy the stack in the same plan, use kops-spot install
+--onboard.
+
+The secret access key is stored in Secrets Manager, in a file, or (with CASTAI_API_TOKEN and CASTAI_API_URL)
+in the CAST AI console. It is not printed.`,
+		Example: "  kops-spot onboard\n" +
+			"  kops-spot onboard --cluster prod.example.com --region eu-west-1 --yes --output json\n" +
+			"  kops-spot onboard --export onboard/",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return withPermissionHint(c.onboard(cmd.Context(), o)) },
+	}
+	f := cmd.Flags()
+	o.stackFlags.register(f)
+	o.onboardFlags.register(f)
+	c.applyFlags(f)
+	exportFlag(f, &o.export)
 	f.BoolVar(&o.policy, "export-installer-policy", false,
 		"Print the IAM policy that you need to run the installer, and exit")
 	return cmd
 }
 
-func (c *console) onboard(ctx context.Context, o onboardOptions) error {
-	if o.Permissions != onboard.Least && o.Permissions != onboard.Guide {
-		return fmt.Errorf("invalid --permissions %q: use %s or %s", o.Permissions, onboard.Least, onboard.Guide)
+// onboardSpec returns what to onboard by the flags. It connects to nothing.
+func (c *console) onboardSpec(in stackFlags, o onboardFlags, set map[string]string) (spec onboard.Spec, err error) {
+	spec = o.Spec
+	spec.Karpenter, spec.Tags, spec.Set = in.karpenter, in.tags, maps.Clone(set)
+	if spec.Permissions != onboard.Least && spec.Permissions != onboard.Guide {
+		return spec, fmt.Errorf("invalid --permissions %q: use %s or %s", spec.Permissions, onboard.Least, onboard.Guide)
 	}
-	if err := o.Spec.Check(); err != nil {
+	if spec.Store, err = c.keyStore(o.credentialsFile); err == nil && spec.UserIsMaster {
+		c.say(term.Mind, "the user gets system:masters: its access key grants full access to the cluster")
+	}
+	return spec, err
+}
+
+func (c *console) onboard(ctx context.Context, o onboardOptions) error {
+	template, err := install.ParseTemplate(kopsspot.Template)
+	if err != nil {
 		return err
+	}
+	set, err := o.parse(template)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		if !slices.Contains(onboard.Settings, name) {
+			return fmt.Errorf("--set %s: onboarding does not depend on it: use it with kops-spot install; onboarding depends on %s",
+				name, strings.Join(onboard.Settings, ", "))
+		}
 	}
 	if o.policy {
 		return c.installerPolicy(ctx, o.awsFlags)
 	}
-	var err error
-	if o.Store, err = c.keyStore(o); err != nil {
+	spec, err := c.onboardSpec(o.stackFlags, o.onboardFlags, set)
+	if err != nil {
 		return err
 	}
 	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return err
 	}
-	if o.Store == nil {
-		o.Store = onboard.InSecretsManager{Cluster: at.env.Cluster}
-	}
-	if err := onboard.CheckVPC(ctx, at.account, at.env, o.Subnets, o.SecurityGroups); err != nil {
+	r := at.onboarding(spec)
+	if err := onboard.CheckVPC(ctx, at.account, at.env, onboard.List(set["SubnetIds"]),
+		onboard.List(set["SecurityGroupIds"])); err != nil {
 		return err
 	}
-	r := at.onboarding(o.Spec)
 	if o.export != "" {
 		p, err := r.Plan(ctx)
 		if err != nil {
 			return err
 		}
-		pending := p.Files["token.yaml"] != nil && p.State.TokenSecret == nil
-		return c.export(o.export, p.Files, pending, at.env.Cluster)
+		return c.export(o.export, p.Files, !p.Login.Settled, at.env.Cluster)
 	}
 	for _, f := range agentWarning(ctx, at.cluster) {
 		c.say(term.Mind, "%s: %s", f.Detail, f.Advice)
-	}
-	if o.UserIsMaster {
-		c.say(term.Mind, "the user gets system:masters: its access key grants full access to the cluster")
 	}
 	result, err := c.applyOnboarding(ctx, r, "Apply these changes?", r.Plan)
 	if err != nil {
 		return err
 	}
-	return c.finishOnboarding(ctx, r, o.printCredentials, result)
+	return c.finishOnboarding(ctx, r, o.printCredentials, result, result.Cluster+" is onboarded")
 }
 
-func (c *console) finishOnboarding(ctx context.Context, r *onboard.Onboarding, print bool, result applyResult) error {
-	done := result.Cluster + " is onboarded"
+func (c *console) finishOnboarding(ctx context.Context, r *onboard.Onboarding, print bool, result applyResult,
+	done string) error {
 	if r.Made != nil {
 		result.AccessKeyID = r.Made.ID
 		done += fmt.Sprintf("; access key %s is stored in %s", r.Made.ID, r.Spec.Store)
@@ -147,11 +179,11 @@ func findOriginal(ctx context.Context, account *awsadmin.Account) (change.Findin
 }
 
 // keyStore returns where to store the access key; nil means Secrets Manager.
-func (c *console) keyStore(o onboardOptions) (onboard.KeyStore, error) {
+func (c *console) keyStore(credentialsFile string) (onboard.KeyStore, error) {
 	token, url := c.getenv("CASTAI_API_TOKEN"), c.getenv("CASTAI_API_URL")
 	switch {
-	case o.credentialsFile != "":
-		return onboard.InFile{Path: o.credentialsFile}, nil
+	case credentialsFile != "":
+		return onboard.InFile{Path: credentialsFile}, nil
 	case token == "" && url == "":
 		return nil, nil
 	case token == "" || url == "":
@@ -180,8 +212,9 @@ func (c *console) installerPolicy(ctx context.Context, s awsFlags) error {
 	}
 	v := iam.Values{Partition: who.Partition, Account: who.Account, Region: at.account.Region(), Cluster: at.ref.Cluster,
 		FunctionRole: iam.FunctionRole, StateStore: at.store}
-	if state, err := onboard.Inspect(ctx, at.account, at.ref.Cluster); err == nil {
-		v.FunctionRole = state.RoleName
+	at.env.Values = v
+	if name, err := at.onboarding(onboard.Spec{}).FunctionRole(ctx); err == nil {
+		v.FunctionRole = name
 	} else {
 		c.say(term.Mind, "cannot determine the function's role (%v): the policy names %s; if another cluster of the account "+
 			"uses that role, replace it with %s", err, iam.FunctionRole, iam.FunctionRoleName(at.ref.Cluster))
@@ -225,7 +258,7 @@ func (c *console) offboard(ctx context.Context, o offboardOptions) error {
 	if err != nil {
 		return err
 	}
-	r := at.onboarding(onboard.Spec{Store: onboard.InSecretsManager{Cluster: at.env.Cluster}})
+	r := at.onboarding(onboard.Spec{})
 	plan, done := r.PlanRemoval, at.env.Cluster+" is offboarded"
 	if o.original {
 		plan = r.PlanOriginal

@@ -158,6 +158,9 @@ func (c *console) openSession(ctx context.Context, s awsFlags) (session, error) 
 // onboarding returns an onboarding of the cluster.
 func (at session) onboarding(spec onboard.Spec) *onboard.Onboarding {
 	spec.Environment, spec.Permissions = at.env, cmp.Or(spec.Permissions, onboard.Least)
+	if spec.Store == nil {
+		spec.Store = onboard.InSecretsManager{Cluster: at.env.Cluster}
+	}
 	return &onboard.Onboarding{AWS: at.account, Cluster: at.cluster, Spec: spec}
 }
 

@@ -36,8 +36,15 @@ func tagList(tags map[string]string) []types.Tag {
 	return listOf(tags, func(key, value *string) types.Tag { return types.Tag{Key: key, Value: value} })
 }
 
-func CreateUser(name string, tags map[string]string) Call {
-	return call("user "+name, (*iam.Client).CreateUser, &iam.CreateUserInput{UserName: &name, Tags: tagList(tags)})
+// CreateUser creates a user, with a permissions boundary unless that is empty.
+func CreateUser(name, boundary string, tags map[string]string) Call {
+	return call("user "+name, (*iam.Client).CreateUser, &iam.CreateUserInput{UserName: &name, Tags: tagList(tags),
+		PermissionsBoundary: optional(boundary)})
+}
+
+func PutUserBoundary(name, arn string) Call {
+	return call("user "+name, (*iam.Client).PutUserPermissionsBoundary,
+		&iam.PutUserPermissionsBoundaryInput{UserName: &name, PermissionsBoundary: &arn})
 }
 
 func DeleteUser(name string) Call {
@@ -103,10 +110,16 @@ func TagPolicy(arn string, tags map[string]string) Call {
 	return call(arn, (*iam.Client).TagPolicy, &iam.TagPolicyInput{PolicyArn: &arn, Tags: tagList(tags)})
 }
 
-func CreateRole(name, description, trust string, tags map[string]string) Call {
+// CreateRole creates a role, with a permissions boundary unless that is empty.
+func CreateRole(name, description, trust, boundary string, tags map[string]string) Call {
 	return call("role "+name, (*iam.Client).CreateRole,
 		&iam.CreateRoleInput{RoleName: &name, Description: &description, AssumeRolePolicyDocument: &trust,
-			Tags: tagList(tags)})
+			Tags: tagList(tags), PermissionsBoundary: optional(boundary)})
+}
+
+func PutRoleBoundary(name, arn string) Call {
+	return call("role "+name, (*iam.Client).PutRolePermissionsBoundary,
+		&iam.PutRolePermissionsBoundaryInput{RoleName: &name, PermissionsBoundary: &arn})
 }
 
 func DeleteRole(name string) Call {

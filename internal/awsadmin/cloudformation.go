@@ -191,6 +191,7 @@ type StackSpec struct {
 	Name          string
 	Template, URL string // either the text, of at most MaxTemplate bytes, or its location in S3
 	Parameters    map[string]string
+	Tags          map[string]string // without any, a stack keeps its tags
 }
 
 // MaxTemplate is CloudFormation's limit for a template that is not in S3.
@@ -238,6 +239,7 @@ func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) 
 		StackName: &w.Name, ChangeSetType: kind, TemplateBody: optional(w.Template), TemplateURL: optional(w.URL),
 		ChangeSetName: aws.String(changeSetPrefix + strconv.FormatInt(time.Now().UnixMilli(), 10)),
 		Capabilities:  []types.Capability{types.CapabilityCapabilityNamedIam, types.CapabilityCapabilityAutoExpand},
+		Tags:          listOf(w.Tags, func(key, value *string) types.Tag { return types.Tag{Key: key, Value: value} }),
 		Parameters: listOf(w.Parameters, func(name, value *string) types.Parameter {
 			return types.Parameter{ParameterKey: name, ParameterValue: value}
 		})}

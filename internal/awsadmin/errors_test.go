@@ -49,7 +49,7 @@ func TestDenied(t *testing.T) {
 		call func(context.Context) error
 	}{
 		{"iam:ListUsers", func(ctx context.Context) error { _, err := a.UserNames(ctx); return err }},
-		{"iam:CreateRole on role r", do(CreateRole("r", "d", "{}", nil))},
+		{"iam:CreateRole on role r", do(CreateRole("r", "d", "{}", "", nil))},
 		{"ec2:DescribeSubnets", func(ctx context.Context) error { _, err := a.Subnets(ctx, "vpc"); return err }},
 		{"secretsmanager:DescribeSecret on secret s", func(ctx context.Context) error {
 			_, err := a.Secret(ctx, "s")
@@ -171,8 +171,8 @@ func TestDelays(t *testing.T) {
 		"bucket being deleted": {do(CreateBucket("b", "eu-west-1")), times(2, response{"OperationAborted", "A conflicting conditional operation is currently in progress"}), 3, 10, ""},
 		"bucket blocked":       {do(CreateBucket("b", "eu-west-1")), times(99, response{"OperationAborted", "conflict"}), 13, 60, "the bucket b: run this again in a few minutes"},
 		"template's bucket":    {changeSet, times(2, response{"ValidationError", "S3 error: The specified bucket does not exist"}), 5, 6, ""},
-		"role not yet listed":  {do(CreateRole("r", "d", "{}", nil)), times(1, response{"EntityAlreadyExists", "Role with name r already exists."}), 1, 0, again},
-		"another error":        {do(CreateUser("u", nil)), times(1, response{"LimitExceeded", "too many"}), 1, 0, "LimitExceeded: too many"},
+		"role not yet listed":  {do(CreateRole("r", "d", "{}", "", nil)), times(1, response{"EntityAlreadyExists", "Role with name r already exists."}), 1, 0, again},
+		"another error":        {do(CreateUser("u", "", nil)), times(1, response{"LimitExceeded", "too many"}), 1, 0, "LimitExceeded: too many"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -221,7 +221,7 @@ func TestOverruled(t *testing.T) {
 		user + "with an explicit deny":                                                                      "ask whoever manages the policies of your organization to allow it",
 	} {
 		s := &answers{errors: []response{{"AccessDenied", message}}}
-		err := s.account().Do(t.Context(), CreateUser("u", nil))
+		err := s.account().Do(t.Context(), CreateUser("u", "", nil))
 		if !errors.Is(err, ErrDenied) || errors.Is(err, ErrOverruled) != strings.HasPrefix(want, "ask") || !strings.HasSuffix(err.Error(), ": "+want) {
 			t.Errorf("%v; want %q", err, want)
 		}

@@ -284,7 +284,7 @@ func (c *checker) checkRole(ctx context.Context, role string) error {
 	services, err := c.AWS.Trusted(ctx, role)
 	switch {
 	case errors.Is(err, awsadmin.ErrNotFound):
-		c.fail(Role, "create it with kops-spot onboard, or use the stack's own with "+reinstall+" without FunctionRoleArn",
+		c.fail(Role, "create it with kops-spot onboard, or let the stack create one: set FunctionRole to a name with "+reinstall,
 			"role %s does not exist", role)
 	case err == nil && slices.Contains(services, "lambda.amazonaws.com"):
 		return c.selfCheck(ctx)

@@ -236,7 +236,8 @@ func (r *Deployment) packagedTemplate() (t packagedTemplate, err error) {
 // createChangeSet uses the template in the bucket once it is there, since CloudFormation limits the size of others.
 func (r *Deployment) createChangeSet(ctx context.Context, t packagedTemplate, uploaded bool, parameters map[string]string,
 	now *awsadmin.Stack) (p awsadmin.ChangeSet, err error) {
-	spec := awsadmin.StackSpec{Name: StackName(r.Spec.Cluster), Template: t.text, Parameters: parameters}
+	spec := awsadmin.StackSpec{Name: StackName(r.Spec.Cluster), Template: t.text, Parameters: parameters,
+		Tags: r.Spec.Tags}
 	if uploaded {
 		spec.Template, spec.URL = "", t.url
 	}
@@ -414,7 +415,6 @@ func (r *Deployment) Export() (map[string][]byte, error) {
 
 // Removal is what to delete: the stack, then the code if nothing else needs it.
 type Removal struct {
-	Role        string // name of the function's role; empty if there is no stack
 	Stack, Code Plan
 }
 
@@ -424,7 +424,6 @@ func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
 		return p, err
 	}
 	if s != nil {
-		p.Role = RoleOf(s.Parameters)
 		p.Stack.add(change.Delete, kindStack, s.Name, "with all its resources, including queues and log group",
 			func(ctx context.Context, r *Deployment) error { return r.deleteStack(ctx, *s) })
 		resources, err := r.AWS.StackResources(ctx, s.ID)
@@ -467,9 +466,4 @@ func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
 			awsadmin.DeleteBucket(name, w.Account))
 	}
 	return p, nil
-}
-
-// RoleOf returns the name of the function's role by the stack's parameters.
-func RoleOf(parameters map[string]string) string {
-	return cmp.Or(arnName(parameters["FunctionRoleArn"]), parameters["FunctionRoleName"], iam.FunctionRole)
 }

@@ -259,12 +259,12 @@ func (i InSecretsManager) Holds(s State) (string, error) {
 
 func (InSecretsManager) Ready() error { return nil }
 
-func (i InSecretsManager) steps(_ Spec, s State, _ *awsadmin.NewKey) (before, after []step) {
+func (i InSecretsManager) steps(w Spec, s State, _ *awsadmin.NewKey) (before, after []step) {
 	if s.KeySecret != nil {
 		return nil, nil
 	}
 	return []step{newStep(change.Create, kindSecret, i.name(), "for the access key; still empty",
-		awsadmin.CreateSecret(i.name(), "Access key of CAST AI for "+i.Cluster, iam.Tags(i.Cluster)))}, nil
+		awsadmin.CreateSecret(i.name(), "Access key of CAST AI for "+i.Cluster, w.tags(iam.Tags(i.Cluster))))}, nil
 }
 
 func (i InSecretsManager) Put(ctx context.Context, aws *awsadmin.Account, k awsadmin.NewKey) error {

@@ -13,7 +13,7 @@ import (
 
 // PlanRemoval returns what offboarding would delete: what onboarding has created for the cluster, and nothing else.
 func (r *Onboarding) PlanRemoval(ctx context.Context) (Plan, error) {
-	s, err := Inspect(ctx, r.AWS, r.Spec.Environment.Cluster)
+	s, err := r.inspect(ctx)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -31,12 +31,15 @@ func (r *Onboarding) PlanRemoval(ctx context.Context) (Plan, error) {
 		}
 	}
 	var inCluster []step
-	if r.Cluster != nil {
-		plan, err := r.mapping(s).PlanRemoval(ctx, r.Cluster)
-		if err != nil {
-			return Plan{}, err
-		}
-		inCluster = clusterSteps(plan)
+	if s.RoleOwner != "" { // the function keeps its access until it is uninstalled
+		var access Plan
+		access, _, err = r.planAccess(ctx, s, r.userIdentity())
+		inCluster, s.TokenSecret = access.steps, nil
+	} else {
+		inCluster, err = r.removeAccess(ctx, r.functionIdentity(s), r.userIdentity())
+	}
+	if err != nil {
+		return Plan{}, err
 	}
 	return newPlan(s, append(decideRemoval(r.Spec, s, functions, inCluster), rolesMadeByUser(made)...), nil), nil
 }
@@ -60,6 +63,8 @@ func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []s
 	}
 	switch {
 	case s.Role == nil:
+	case s.RoleOwner != "":
+		steps = append(steps, leave(kindRole, s.Role.Name, s.RoleOwner))
 	case !isOurs(s.Role.Tags, cluster):
 		steps = append(steps, leave(kindRole, s.Role.Name, reasonForeign))
 	default: // the next plan finds the mapping by the role
@@ -279,7 +284,7 @@ func Original(ctx context.Context, aws *awsadmin.Account) (*awsadmin.Function, e
 
 // PlanOriginal returns what to delete of the original.
 func (r *Onboarding) PlanOriginal(ctx context.Context) (Plan, error) {
-	s, err := Inspect(ctx, r.AWS, r.Spec.Environment.Cluster)
+	s, err := r.inspect(ctx)
 	if err != nil {
 		return Plan{}, err
 	}

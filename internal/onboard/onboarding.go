@@ -1,7 +1,7 @@
 // Package onboard creates the identities and permissions of CAST AI and of the function for a cluster, in its AWS
 // account and in the cluster itself, and removes them. docs/onboarding.md has the list.
 //
-// Inspect reads the current State, decide and decideRemoval turn it into steps without side effects, and Apply carries
+// inspect reads the current State, decide and decideRemoval turn it into steps without side effects, and Apply carries
 // them out.
 package onboard
 
@@ -34,7 +34,8 @@ type Onboarding struct {
 type Plan struct {
 	Changes change.Plan
 	State   State
-	Files   Files // what the plan writes, for --export
+	Files   Files         // what the plan writes, for --export
+	Login   FunctionLogin // how the function will authenticate
 	steps   []step
 }
 
@@ -63,44 +64,36 @@ func review(kind, name string, remove ...string) step {
 		Why: "somebody else has added it: if nobody needs it, run " + awsCLI(remove...)}}
 }
 
-// mapping returns the identities to map. The user gets access only with --user-is-master, since the guide's group can
-// do everything.
-func (r *Onboarding) mapping(s State) identitymap.Mapping {
-	m, v := r.functionMapping(s.RoleName), r.Spec.Environment.Values
+// userIdentity is the user in the cluster. It gets access only with --user-is-master, since the guide's group can do
+// everything.
+func (r *Onboarding) userIdentity() identitymap.Identity {
+	v := r.Spec.Environment.Values
 	user := identitymap.Identity{Kind: identitymap.User, ARN: v.UserARN(), Username: iam.UserName(v.Cluster)}
 	if r.Spec.UserIsMaster {
 		user.Groups = []string{"system:masters"}
 	}
-	m.Identities = append(m.Identities, user)
-	return m
+	return user
 }
 
 // Plan returns what onboarding would change.
-func (r *Onboarding) Plan(ctx context.Context) (Plan, error) {
-	s, err := Inspect(ctx, r.AWS, r.Spec.Environment.Cluster)
+func (r *Onboarding) Plan(ctx context.Context) (p Plan, err error) {
+	s, err := r.inspect(ctx)
 	if err != nil {
-		return Plan{}, err
+		return p, err
 	}
-	var inCluster []step
-	var token *tokenSync
-	var manifests Files
-	if r.Cluster != nil {
-		plan, err := r.mapping(s).Plan(ctx, r.Cluster)
-		if err != nil {
-			return Plan{}, err
-		}
-		inCluster, manifests = clusterSteps(plan), plan.Files
-		if plan.NeedsToken {
-			token = &tokenSync{tokenLabel(plan.TokenUID())}
-		}
+	access, token, err := r.planAccess(ctx, s, r.userIdentity())
+	if err != nil {
+		return p, err
 	}
 	files, err := r.Spec.documents(s, token)
 	if err != nil {
-		return Plan{}, err
+		return p, err
 	}
-	maps.Copy(files, manifests)
-	steps, err := decide(r.Spec, s, files, inCluster, token)
-	return newPlan(s, steps, files), err
+	maps.Copy(files, access.Files)
+	steps, err := decide(r.Spec, s, files, access.steps, token)
+	p = newPlan(s, steps, files)
+	p.Login = access.Login
+	return p, err
 }
 
 func clusterSteps(plan identitymap.Plan) []step {

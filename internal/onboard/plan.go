@@ -25,6 +25,7 @@ const (
 	kindInline   = "inline policy"
 	kindFunction = "Lambda function"
 	kindRule     = "EventBridge rule"
+	kindBoundary = "permissions boundary"
 )
 
 // decide returns what to change in the account. The order makes an interruption harmless: the boundary comes before the
@@ -44,7 +45,8 @@ func decide(w Spec, s State, files Files, inCluster []step, token *tokenSync) ([
 	if err != nil {
 		return nil, err
 	}
-	ours := map[string]string{iam.TagManagedBy: iam.ManagedBy} // the tags of policies that all clusters share
+	tags = w.tags(tags)
+	ours := w.tags(map[string]string{iam.TagManagedBy: iam.ManagedBy}) // of policies that all clusters share
 	return slices.Concat(
 		managedPolicy(w, s, s.Boundary, iam.Boundary, files, ours,
 			"limits the roles that clusters' users create; one for the account",
@@ -52,7 +54,7 @@ func decide(w Spec, s State, files Files, inCluster []step, token *tokenSync) ([
 		managedPolicy(w, s, s.Managed, iam.ManagedPolicy, files, ours,
 			"what clusters' users may create, by their tags; one for the account",
 			"What CAST AI may create for a kOps cluster, by the tags of its user"),
-		managedPolicy(w, s, s.ClusterPolicy, iam.ClusterPolicy, files, iam.Tags(w.Environment.Cluster),
+		managedPolicy(w, s, s.ClusterPolicy, iam.ClusterPolicy, files, w.tags(iam.Tags(w.Environment.Cluster)),
 			"the cluster's function, and the roles that its user may pass"+newNodeRoles(w, s),
 			"The function of "+w.Environment.Cluster+", and the roles that its user may pass"),
 		user(w, s, tags), role(w, s, files), inCluster, token.steps(w, s), roleRights(w, s, files, token),
@@ -80,18 +82,21 @@ func managedPolicy(w Spec, s State, now *awsadmin.Policy, d iam.Document, files 
 		name := w.Environment.PolicyName(d)
 		return []step{newStep(change.Create, kindPolicy, name, why, awsadmin.CreatePolicy(name, description, text, tags))}
 	}
-	one := updateDocument(kindPolicy, now.Name, why, now.Document, text, awsadmin.CreatePolicyVersion(now.ARN, text))
-	if one.Changes() {
-		if len(now.Versions) >= awsadmin.MaxVersions {
-			steps = append(steps, deleteVersion(now, oldestVersion(now),
-				fmt.Sprintf("the oldest but the default, since IAM allows %d versions", awsadmin.MaxVersions)))
-		}
-		if losers := s.UntaggedUsers; len(losers) > 0 && now == s.Managed {
-			one.Why += "; this removes permissions of " + joinAnd(losers)
-		}
+	steps = newVersion(now, why, text)
+	if one := &steps[len(steps)-1]; one.Changes() && now == s.Managed && len(s.UntaggedUsers) > 0 {
+		one.Why += "; this removes permissions of " + joinAnd(s.UntaggedUsers)
 	}
-	steps = append(steps, one)
 	return append(steps, updateTags(kindPolicy, now.Name, now.ARN, now.Tags, tags, awsadmin.TagPolicy)...)
+}
+
+// newVersion makes a text the default version of a policy.
+func newVersion(now *awsadmin.Policy, why, text string) (steps []step) {
+	one := updateDocument(kindPolicy, now.Name, why, now.Document, text, awsadmin.CreatePolicyVersion(now.ARN, text))
+	if one.Changes() && len(now.Versions) >= awsadmin.MaxVersions {
+		steps = append(steps, deleteVersion(now, oldestVersion(now),
+			fmt.Sprintf("the oldest but the default, since IAM allows %d versions", awsadmin.MaxVersions)))
+	}
+	return append(steps, one)
 }
 
 // updateDocument is the row of an existing document.
@@ -146,27 +151,45 @@ func updateTags(kind, name, id string, has, want map[string]string,
 
 func user(w Spec, s State, tags map[string]string) []step {
 	const why = "CAST AI's identity for the cluster"
+	boundary := s.Settings["PermissionsBoundary"]
 	if s.User == nil {
 		name := iam.UserName(w.Environment.Cluster)
-		return []step{newStep(change.Create, kindUser, name, why, awsadmin.CreateUser(name, tags))}
+		return []step{newStep(change.Create, kindUser, name, why, awsadmin.CreateUser(name, boundary, tags))}
 	}
 	name := s.User.Name
-	return append([]step{keep(kindUser, name, why)},
-		updateTags(kindUser, name, name, s.User.Tags, tags, awsadmin.TagUser)...)
+	return slices.Concat([]step{keep(kindUser, name, why)},
+		updateBoundary(name, s.User.Boundary, boundary, awsadmin.PutUserBoundary),
+		updateTags(kindUser, name, name, s.User.Tags, tags, awsadmin.TagUser))
+}
+
+func updateBoundary(of, has, want string, put func(of, arn string) awsadmin.Call) []step {
+	if want == "" || has == want {
+		return nil
+	}
+	name, why := of+"/"+arnName(want), "PermissionsBoundary"
+	if has != "" {
+		why += "; it replaces " + arnName(has)
+	}
+	return []step{newStep(change.Attach, kindBoundary, name, why, put(of, want))}
 }
 
 func role(w Spec, s State, files Files) []step {
-	trust, tags, name := files.text(iam.Trust), iam.Tags(w.Environment.Cluster), s.RoleName
-	why := "the function's identity; only Lambda can assume it"
-	if s.Role == nil {
+	trust, tags, name := files.text(iam.Trust), w.tags(iam.Tags(w.Environment.Cluster)), s.RoleName
+	why, boundary := "the function's identity; only Lambda can assume it", s.Settings["PermissionsBoundary"]
+	switch {
+	case s.RoleOwner != "":
+		return []step{leave(kindRole, name, "the function's identity; "+s.RoleOwner)}
+	case s.Role == nil:
 		if name != iam.FunctionRole {
 			why += "; " + iam.FunctionRole + " belongs to another cluster or to somebody else"
 		}
+		description := "Handles the Spot interruptions of " + w.Environment.Cluster
 		return []step{newStep(change.Create, kindRole, name, why,
-			awsadmin.CreateRole(name, "Handles the Spot interruptions of "+w.Environment.Cluster, trust, tags))}
+			awsadmin.CreateRole(name, description, trust, boundary, tags))}
 	}
 	one := updateDocument(kindRole, name, why, s.Role.Trust, trust, awsadmin.UpdateTrust(name, trust))
-	return append([]step{one}, updateTags(kindRole, name, name, s.Role.Tags, tags, awsadmin.TagRole)...)
+	return slices.Concat([]step{one}, updateBoundary(name, s.Role.Boundary, boundary, awsadmin.PutRoleBoundary),
+		updateTags(kindRole, name, name, s.Role.Tags, tags, awsadmin.TagRole))
 }
 
 // userRights are the user's policies: the inline one before the attached ones.
@@ -195,12 +218,12 @@ func userRights(w Spec, s State, files Files) []step {
 				"from CAST AI's original script; not limited to the cluster", awsadmin.DetachUserPolicy(name, other)))
 		}
 	}
-	return append(steps, reviewUser(name, has, wanted)...)
+	return append(steps, reviewUser(name, has, wanted, s.Settings["PermissionsBoundary"])...)
 }
 
 // reviewUser are the rows of what somebody else has granted the user.
-func reviewUser(name string, has awsadmin.User, wanted map[string]string) []step {
-	steps := reviewRights("user", name, has.Rights, wanted, iam.RestrictedPolicy)
+func reviewUser(name string, has awsadmin.User, wanted map[string]string, boundary string) []step {
+	steps := reviewRights("user", name, has.Rights, wanted, boundary, iam.RestrictedPolicy)
 	for _, group := range has.Groups {
 		steps = append(steps, review("group", name+"/"+group,
 			"iam", "remove-user-from-group", "--user-name", name, "--group-name", group))
@@ -212,7 +235,8 @@ func reviewUser(name string, has awsadmin.User, wanted map[string]string) []step
 }
 
 // reviewRights are the rows of what somebody else has granted a user or a role.
-func reviewRights(kind, name string, has awsadmin.Rights, wanted map[string]string, ours ...iam.Document) (steps []step) {
+func reviewRights(kind, name string, has awsadmin.Rights, wanted map[string]string, boundary string,
+	ours ...iam.Document) (steps []step) {
 	flag := "--" + kind + "-name"
 	for _, arn := range slices.Sorted(slices.Values(has.Attached)) {
 		if _, ok := wanted[arn]; !ok {
@@ -226,8 +250,8 @@ func reviewRights(kind, name string, has awsadmin.Rights, wanted map[string]stri
 				"iam", "delete-"+kind+"-policy", flag, name, "--policy-name", policy))
 		}
 	}
-	if has.Boundary != "" {
-		steps = append(steps, review("permissions boundary", name+"/"+arnName(has.Boundary),
+	if has.Boundary != "" && boundary == "" { // otherwise it is the wanted one, or is replaced
+		steps = append(steps, review(kindBoundary, name+"/"+arnName(has.Boundary),
 			"iam", "delete-"+kind+"-permissions-boundary", flag, name))
 	}
 	return steps
@@ -259,6 +283,9 @@ func attachments(has []string, wanted map[string]string, of string,
 
 // roleRights are the policies of the function's role.
 func roleRights(w Spec, s State, files Files, token *tokenSync) []step {
+	if s.RoleOwner != "" {
+		return nil
+	}
 	var has awsadmin.Role
 	if s.Role != nil {
 		has = *s.Role
@@ -283,17 +310,18 @@ func roleRights(w Spec, s State, files Files, token *tokenSync) []step {
 	steps := []step{handler, row(iam.RuntimePolicy, "what Lambda does for the function")}
 	old := findFold(slices.Sorted(maps.Keys(has.Inline)), iam.NetworkPolicy.Name)
 	switch {
-	case len(w.Subnets) > 0:
+	case s.Settings["SubnetIds"] != "":
 		steps = append(steps, row(iam.NetworkPolicy, "the network interfaces that Lambda creates for a function in the VPC"))
 	case old != "": // Lambda still needs it if the function is in the VPC
-		steps = append(steps, leave(kindInline, s.RoleName+"/"+old, "--subnets is not set: if the function has left the "+
-			"VPC, delete it with "+awsCLI("iam", "delete-role-policy", "--role-name", s.RoleName, "--policy-name", old)))
+		steps = append(steps, leave(kindInline, s.RoleName+"/"+old, "SubnetIds is not set: once the function has left "+
+			"the VPC, delete it with "+awsCLI("iam", "delete-role-policy", "--role-name", s.RoleName, "--policy-name", old)))
 	}
 	guide := map[string]string{}
 	for _, policy := range iam.GuideRoleManaged {
 		guide[w.Environment.AWSPolicyARN(policy)] = "AWS managed, from the guide; not limited to the cluster"
 	}
-	reviews := reviewRights("role", s.RoleName, has.Rights, guide, iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy)
+	reviews := reviewRights("role", s.RoleName, has.Rights, guide, s.Settings["PermissionsBoundary"],
+		iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy)
 	if w.Permissions == Guide {
 		return slices.Concat(steps, attachments(has.Attached, guide, s.RoleName, awsadmin.AttachRolePolicy), reviews)
 	}
@@ -324,11 +352,14 @@ func (w Spec) documents(s State, token *tokenSync) (Files, error) {
 		s.TokenSecret = w.placeholderSecret()
 	}
 	files := Files{}
-	for _, d := range []iam.Document{iam.Boundary, iam.ManagedPolicy, iam.ClusterPolicy, iam.RestrictedPolicy, iam.Trust,
-		iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy} {
-		if d == iam.NetworkPolicy && len(w.Subnets) == 0 {
-			continue
+	documents := []iam.Document{iam.Boundary, iam.ManagedPolicy, iam.ClusterPolicy, iam.RestrictedPolicy}
+	if s.RoleOwner == "" {
+		documents = append(documents, iam.Trust, iam.HandlerPolicy, iam.RuntimePolicy)
+		if s.Settings["SubnetIds"] != "" {
+			documents = append(documents, iam.NetworkPolicy)
 		}
+	}
+	for _, d := range documents {
 		text, err := w.document(d, s)
 		if err != nil {
 			return nil, err
@@ -340,8 +371,8 @@ func (w Spec) documents(s State, token *tokenSync) (Files, error) {
 		return nil, err
 	}
 	var tags []map[string]string
-	for _, key := range slices.Sorted(maps.Keys(userTags)) {
-		tags = append(tags, map[string]string{"Key": key, "Value": userTags[key]})
+	for _, key := range slices.Sorted(maps.Keys(w.tags(userTags))) {
+		tags = append(tags, map[string]string{"Key": key, "Value": w.tags(userTags)[key]})
 	}
 	text, err := json.MarshalIndent(tags, "", "  ")
 	files["user-tags.json"] = append(text, '\n')

@@ -131,7 +131,28 @@ func TestOwners(t *testing.T) {
 		"a stranger's role": {func(s *State) { s.Role = &awsadmin.Role{Tags: map[string]string{"team": "a"}} }, "run aws iam tag-role --role-name r --tags Key="},
 		"a stack's role": {func(s *State) {
 			s.Role = &awsadmin.Role{Tags: map[string]string{iam.TagManagedBy: iam.ManagedBy, iam.TagCluster: "prod.example.com", iam.TagStack: "st"}}
-		}, "role r belongs to the stack st: run kops-spot uninstall, onboard, and install again"},
+		}, "role r belongs to the stack st, which is not the cluster's: it is not changed"},
+		"the stack's own role": {func(s *State) {
+			s.Role, s.Settings = &awsadmin.Role{Tags: map[string]string{iam.TagManagedBy: iam.ManagedBy, iam.TagCluster: "prod.example.com",
+				iam.TagStack: iam.FunctionName("prod.example.com")}}, map[string]string{FunctionRole: "r"}
+			s.RoleOwner = "the stack creates it"
+		}, ""},
+		"a deleted stack's role": {func(s *State) {
+			s.Role = &awsadmin.Role{Tags: map[string]string{iam.TagStack: iam.FunctionName("prod.example.com")}}
+		}, "which no longer exists: delete the role"},
+		"another cluster's role": {func(s *State) {
+			s.Role, s.Settings = &awsadmin.Role{Tags: iam.Tags("staging.example.com")}, map[string]string{FunctionRole: testRole}
+		}, "role r is tagged with the cluster staging.example.com: it is not changed; choose another role with --set FunctionRole=ARN"},
+		"a chosen role": {func(s *State) {
+			s.Role, s.Settings = &awsadmin.Role{Tags: map[string]string{"team": "a"}}, map[string]string{FunctionRole: testRole}
+		}, ""},
+		"a chosen role that does not exist": {func(s *State) {
+			s.RoleOwner, s.Settings = "somebody else manages it", map[string]string{FunctionRole: testRole}
+		}, "role " + testRole + " does not exist: create it"},
+		"another account's role": {func(s *State) {
+			s.Settings = map[string]string{FunctionRole: "arn:aws:iam::210987654321:role/r"}
+		}, "FunctionRole=arn:aws:iam::210987654321:role/r is not a role of the account 123456789012"},
+		"half of the VPC": {func(s *State) { s.Settings = map[string]string{"SecurityGroupIds": "sg-01234567"} }, "set both SubnetIds and SecurityGroupIds"},
 		"another's policy users": {func(s *State) {
 			s.Managed = &awsadmin.Policy{Name: "p", Document: "{}"}
 			s.UntaggedUsers = []string{"a"}
@@ -149,6 +170,79 @@ func TestOwners(t *testing.T) {
 				t.Errorf("%v; want %q", err, c.want)
 			}
 		})
+	}
+}
+
+const testRole = "arn:aws:iam::123456789012:role/r"
+
+// TestBoundary: the boundary of the settings is set and needs no review; without it, a boundary is somebody else's.
+func TestBoundary(t *testing.T) {
+	const limit, other = ownPolicy + "limits/Developers", ownPolicy + "Other"
+	for _, c := range []struct{ has, wanted, attach, review string }{
+		{"", "", "", ""},
+		{"", limit, "PermissionsBoundary", ""},
+		{limit, limit, "", ""},
+		{other, limit, "PermissionsBoundary; it replaces Other", ""},
+		{other, "", "", "Other"},
+	} {
+		ours := awsadmin.Rights{Boundary: c.has}
+		s := State{RoleName: "r", Settings: map[string]string{"PermissionsBoundary": c.wanted},
+			User: &awsadmin.User{Name: "u", Rights: ours, Tags: iam.Tags("prod.example.com")},
+			Role: &awsadmin.Role{Rights: ours, Tags: iam.Tags("prod.example.com")}}
+		steps, err := decide(testSpec(), s, Files{}, nil, nil)
+		var attach, reviews []string
+		for _, step := range steps {
+			switch {
+			case step.Kind != kindBoundary:
+			case step.Verb == change.Review:
+				reviews = append(reviews, step.Name)
+			default:
+				attach = append(attach, step.Name+": "+step.Why)
+			}
+		}
+		both := func(text string) []string {
+			if text == "" {
+				return nil
+			}
+			return []string{"u/" + text, "r/" + text}
+		}
+		want := c.attach
+		if want != "" {
+			want = "Developers: " + want
+		}
+		slices.Sort(reviews)
+		slices.Reverse(reviews)
+		if err != nil || !slices.Equal(attach, both(want)) || !slices.Equal(reviews, both(c.review)) {
+			t.Errorf("%+v: attach %q, review %q, %v", c, attach, reviews, err)
+		}
+	}
+}
+
+// TestTags: more tags are added to what is created or lacks them, and never replace those that decide what the user may do.
+func TestTags(t *testing.T) {
+	w := testSpec()
+	w.Tags = map[string]string{"team": "payments", iam.TagCluster: "staging.example.com"}
+	want := []string{"+ cast-name=" + iam.Name("prod.example.com"), "+ cast-region=eu-west-1", "+ cast-vpc=vpc-0123456789abcdef0", "+ team=payments"}
+	s := State{RoleName: "r", User: &awsadmin.User{Name: "u", Tags: iam.Tags("prod.example.com")}}
+	steps, err := decide(w, s, Files{}, nil, nil)
+	i := slices.IndexFunc(steps, func(s step) bool { return s.Verb == change.Tag && s.Kind == kindUser && s.Diff != nil })
+	if err != nil || i < 0 || !slices.Equal(steps[i].Diff, want) {
+		t.Errorf("%+v, %v; want %q", steps, err, want)
+	}
+	s.Role = &awsadmin.Role{Tags: w.tags(iam.Tags("prod.example.com"))}
+	if again := role(w, s, Files{}); len(again) != 1 {
+		t.Errorf("tagged again: %+v", again)
+	}
+}
+
+// TestSecretARNs: the secret of the token replaces earlier ones of its name, and no other.
+func TestSecretARNs(t *testing.T) {
+	const arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
+	const old, token, other = arn + "cast-kops/prod.example.com/token-AbCdEf", arn + "cast-kops/prod.example.com/token-GhIjKl", arn + "castai-AbCdEf"
+	for parameter, want := range map[string][]string{"": {token}, old: {token}, token: {token}, old + "," + other: {other, token}, other + ", " + token: {other, token}} {
+		if got := SecretARNs(parameter, "prod.example.com", token); !slices.Equal(got, want) {
+			t.Errorf("%s: %q; want %q", parameter, got, want)
+		}
 	}
 }
 

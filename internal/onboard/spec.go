@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -32,21 +33,32 @@ type Spec struct {
 	// Karpenter allows the function to delete Karpenter's NodeClaims.
 	Karpenter bool
 
-	// Subnets and SecurityGroups are those of a function in the VPC: both or neither.
-	Subnets, SecurityGroups []string
+	// Set has precedence over the parameters of the function's stack, which say what its role needs.
+	Set map[string]string
+
+	// Tags are more tags for what onboarding creates. They never replace its own.
+	Tags map[string]string
 }
 
-// Check validates the flags.
-func (w Spec) Check() error {
-	if (len(w.Subnets) > 0) != (len(w.SecurityGroups) > 0) {
-		return errors.New("set both --subnets and --security-groups, or neither")
+// FunctionRole and these are the parameters of the stack that concern onboarding.
+const FunctionRole = "FunctionRole"
+
+var Settings = []string{FunctionRole, "KeyArns", "ParameterArns", "PermissionsBoundary", "SecretArns", "SecurityGroupIds",
+	"SubnetIds"}
+
+// tags adds Tags to tags of ours.
+func (w Spec) tags(ours map[string]string) map[string]string {
+	all := maps.Clone(w.Tags)
+	if all == nil {
+		return ours
 	}
-	return nil
+	maps.Copy(all, ours)
+	return all
 }
 
 // checkConflicts returns the reasons not to start.
 func (w Spec) checkConflicts(s State, files Files) error {
-	return errors.Join(w.checkUserOwner(s), w.checkRoleOwner(s), w.checkPolicyUsers(s, files),
+	return errors.Join(w.checkUserOwner(s), w.checkRoleOwner(s), w.checkSettings(s), w.checkPolicyUsers(s, files),
 		w.checkNotDeleting(secretAccessKey, s.KeySecret), w.checkNotDeleting(secretToken, s.TokenSecret))
 }
 
@@ -100,23 +112,56 @@ func (w Spec) notOriginal(u awsadmin.User) (differs []string) {
 	if findFold(slices.Collect(maps.Keys(u.Inline)), iam.RestrictedPolicy.Name) == "" {
 		differs = append(differs, "lacks the inline policy "+iam.RestrictedPolicy.Name)
 	}
-	for _, s := range reviewUser(u.Name, u, known) {
+	for _, s := range reviewUser(u.Name, u, known, "") {
 		differs = append(differs, "has the "+s.Kind+" "+s.Name)
 	}
 	return differs
 }
 
-// checkRoleOwner refuses somebody else's role of the cluster's name. The original script creates none of that name.
+// checkRoleOwner refuses a role of another cluster or of another stack, and somebody else's role that nobody has chosen.
+// The original script creates none of the cluster's name.
 func (w Spec) checkRoleOwner(s State) error {
-	if s.Role == nil || isOurs(s.Role.Tags, w.Environment.Cluster) {
+	given := s.Settings[FunctionRole]
+	isARN := strings.Contains(given, ":")
+	const other = "; choose another role with --set FunctionRole=ARN"
+	if isARN && given != w.Environment.RoleARN(s.RolePath+s.RoleName) {
+		return fmt.Errorf("FunctionRole=%s is not a role of the account %s%s", given, w.Environment.Account, other)
+	}
+	if s.Role == nil {
+		if isARN && s.RoleOwner != "" {
+			return fmt.Errorf("role %s does not exist: create it%s", given, other)
+		}
 		return nil
 	}
-	if stack := s.Role.Tags[iam.TagStack]; stack != "" {
-		return fmt.Errorf("role %s belongs to the stack %s: run kops-spot uninstall, onboard, and install again", s.RoleName, stack)
+	stack, own, c := s.Role.Tags[iam.TagStack], iam.FunctionName(w.Environment.Cluster), s.Role.Tags[iam.TagCluster]
+	switch {
+	case isOurs(s.Role.Tags, w.Environment.Cluster), stack == own && given != "":
+		return nil
+	case stack == own:
+		return fmt.Errorf("role %s was created by the stack %s, which no longer exists: delete the role", s.RoleName, stack)
+	case stack != "":
+		return fmt.Errorf("role %s belongs to the stack %s, which is not the cluster's: it is not changed%s", s.RoleName, stack, other)
+	case c != "" && c != w.Environment.Cluster:
+		return fmt.Errorf("role %s is tagged with the cluster %s: it is not changed%s", s.RoleName, c, other)
+	case isARN:
+		return nil
 	}
 	return fmt.Errorf("role %s has the name of the cluster's role, but not the tags of kops-spot: somebody else may have "+
 		"created it to get into the cluster: delete it or, if you know who uses it, run %s", s.RoleName,
 		awsCLI(append([]string{"iam", "tag-role", "--role-name", s.RoleName, "--tags"}, w.ownerTags()...)...))
+}
+
+// checkSettings refuses settings that the function's stack would refuse, too, or that its role cannot have.
+func (w Spec) checkSettings(s State) error {
+	if (s.Settings["SubnetIds"] == "") != (s.Settings["SecurityGroupIds"] == "") {
+		return errors.New("set both SubnetIds and SecurityGroupIds, or neither")
+	}
+	if w.Permissions == Guide && s.RoleOwner != "" {
+		return fmt.Errorf("--permissions guide is only for a role that onboarding creates, and not for %s: %s; attached "+
+			"policies would block its deletion: omit the flag, or run kops-spot uninstall and then kops-spot install "+
+			"--onboard --permissions guide", s.RoleName, s.RoleOwner)
+	}
+	return nil
 }
 
 // checkPolicyUsers refuses an update of the managed policy that removes permissions of users without tags.
@@ -136,16 +181,37 @@ func (w Spec) checkPolicyUsers(s State, files Files) error {
 		"--replace-shared-policy; until then they lack these permissions", s.Managed.Name, joinAnd(s.UntaggedUsers))
 }
 
-// document renders a document for the cluster.
+// document renders a document for the cluster, by the settings of its function.
 func (w Spec) document(d iam.Document, s State) (string, error) {
 	v := w.Environment.Values
-	v.FunctionRole = s.RoleName
+	v.FunctionRole = s.RolePath + s.RoleName
+	token := ""
 	if s.TokenSecret != nil && !s.TokenSecret.Deleted {
-		v.Secrets = []string{s.TokenSecret.ARN}
+		token = s.TokenSecret.ARN
 	}
+	v.Secrets = SecretARNs(s.Settings["SecretArns"], v.Cluster, token)
+	slices.Sort(v.Secrets)
+	v.Parameters, v.Keys = List(s.Settings["ParameterArns"]), List(s.Settings["KeyArns"])
 	v.Queues = []string{v.QueueARN(iam.Outcomes), v.QueueARN(iam.Failures)}
 	v.Topics = []string{v.TopicARN(iam.Outcomes)}
-	v.Subnets, v.SecurityGroups = w.Subnets, w.SecurityGroups
+	v.Subnets, v.SecurityGroups = List(s.Settings["SubnetIds"]), List(s.Settings["SecurityGroupIds"])
 	text, err := iam.Render(d, v)
 	return string(text), err
+}
+
+// List splits the value of a list parameter.
+func List(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// SecretARNs returns the ARNs of the secrets that the function reads: those of SecretArns, and its token's. A secret that
+// is created again has another ARN.
+func SecretARNs(parameter, cluster, token string) []string {
+	arns := slices.DeleteFunc(List(parameter), func(arn string) bool {
+		return strings.Contains(arn, ":secret:"+TokenSecret(cluster)+"-")
+	})
+	if token != "" {
+		arns = append(arns, token)
+	}
+	return arns
 }

@@ -1,9 +1,11 @@
 package onboard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -34,8 +36,14 @@ type State struct {
 	KeySecret         *awsadmin.Secret
 	TokenSecret       *awsadmin.Secret
 
-	// RoleName is the name of the function's role, which may not exist yet.
-	RoleName string
+	// RoleName is the name of the function's role, which may not exist yet, and RolePath its path: "team/".
+	RoleName, RolePath string
+
+	// RoleOwner says why onboarding leaves the role and its policies alone; empty if onboarding creates it.
+	RoleOwner string
+
+	// Settings are the parameters of the function's stack, and Spec.Set. FunctionRole is empty if there is no stack.
+	Settings map[string]string
 
 	// UntaggedUsers have the managed policy without the tags that it requires: the original or somebody else has
 	// created them. TaggedUsers have both. The operator may not read UnreadableUsers.
@@ -45,8 +53,9 @@ type State struct {
 	RolesMadeByUser []string
 }
 
-// Inspect reads what exists of onboarding's resources for the cluster.
-func Inspect(ctx context.Context, aws *awsadmin.Account, cluster string) (s State, err error) {
+// inspect reads what exists of onboarding's resources for the cluster.
+func (r *Onboarding) inspect(ctx context.Context) (s State, err error) {
+	aws, cluster := r.AWS, r.Spec.Environment.Cluster
 	users, err := aws.UserNames(ctx)
 	if err != nil {
 		return s, err
@@ -64,7 +73,16 @@ func Inspect(ctx context.Context, aws *awsadmin.Account, cluster string) (s Stat
 	if err := s.policies(ctx, aws, cluster); err != nil {
 		return s, err
 	}
-	if err := s.role(ctx, aws, cluster); err != nil {
+	paths, err := aws.RoleNames(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(paths)) {
+		if paths[name] == iam.RolePath(cluster) {
+			s.RolesMadeByUser = append(s.RolesMadeByUser, name)
+		}
+	}
+	if err := s.role(ctx, r, paths); err != nil {
 		return s, err
 	}
 	if s.KeySecret, err = aws.Secret(ctx, iam.SecretName(cluster, secretAccessKey)); err != nil {
@@ -125,19 +143,30 @@ func (s *State) policies(ctx context.Context, aws *awsadmin.Account, cluster str
 	return nil
 }
 
-// role finds the function's role. The first cluster of an account uses the guide's name; if that belongs to another
-// cluster or to somebody else, the cluster has its own.
-func (s *State) role(ctx context.Context, aws *awsadmin.Account, cluster string) error {
-	paths, err := aws.RoleNames(ctx)
+// role finds the function's role: the one that the stack's parameter FunctionRole or Spec.Set names, else the one that
+// onboarding has created, else the guide's name if it is free, else the cluster's own name. So every command finds the
+// same role, in whichever order they run. paths are those of all roles, if the caller has them.
+func (s *State) role(ctx context.Context, r *Onboarding, paths map[string]string) error {
+	aws, cluster := r.AWS, r.Spec.Environment.Cluster
+	stack, err := aws.Stack(ctx, iam.FunctionName(cluster))
 	if err != nil {
 		return err
 	}
-	names := slices.Sorted(maps.Keys(paths))
-	for _, name := range names {
-		if paths[name] == iam.RolePath(cluster) {
-			s.RolesMadeByUser = append(s.RolesMadeByUser, name)
+	s.Settings = map[string]string{}
+	if stack != nil && !stack.InReview() {
+		maps.Copy(s.Settings, stack.Parameters)
+		s.Settings[FunctionRole] = cmp.Or(s.Settings[FunctionRole], iam.FunctionRole)
+	}
+	maps.Copy(s.Settings, r.Spec.Set)
+	if given := s.Settings[FunctionRole]; given != "" {
+		return s.givenRole(ctx, r, given)
+	}
+	if paths == nil {
+		if paths, err = aws.RoleNames(ctx); err != nil {
+			return err
 		}
 	}
+	names := slices.Sorted(maps.Keys(paths))
 	s.RoleName = iam.FunctionRoleName(cluster)
 	if !slices.Contains(names, s.RoleName) {
 		first := findFold(names, iam.FunctionRole)
@@ -158,4 +187,26 @@ func (s *State) role(ctx context.Context, aws *awsadmin.Account, cluster string)
 	}
 	s.Role, err = aws.Role(ctx, s.RoleName)
 	return err
+}
+
+// givenRole reads the role of the stack's parameter FunctionRole: a name for a role that the stack creates, or an ARN.
+func (s *State) givenRole(ctx context.Context, r *Onboarding, given string) (err error) {
+	cluster := r.Spec.Environment.Cluster
+	_, name, isARN := strings.Cut(given, ":role/")
+	s.RolePath, s.RoleName = path.Split(name)
+	if !isARN {
+		s.RolePath, s.RoleName = "", given
+	}
+	if s.Role, err = r.AWS.Role(ctx, s.RoleName); err != nil {
+		return err
+	}
+	switch {
+	case s.Role != nil && isOurs(s.Role.Tags, cluster), // even if the stack has not been created with it yet
+		s.Role == nil && isARN && slices.Contains([]string{iam.FunctionRole, iam.FunctionRoleName(cluster)}, name):
+	case isARN:
+		s.RoleOwner = "FunctionRole of the stack names it, and somebody else manages it"
+	default:
+		s.RoleOwner = "the stack " + iam.FunctionName(cluster) + " creates it with its policies"
+	}
+	return nil
 }

@@ -138,13 +138,13 @@ var installerRows = []row{
 		"iam:PutUserPolicy", "iam:DeleteUserPolicy", "iam:ListAccessKeys", "iam:GetAccessKeyLastUsed",
 		"iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey", "iam:ListGroupsForUser",
 		"iam:GetLoginProfile", "iam:ListMFADevices", "iam:ListSSHPublicKeys", "iam:ListSigningCertificates",
-		"iam:ListServiceSpecificCredentials"}, on: aUser},
+		"iam:ListServiceSpecificCredentials", "iam:PutUserPermissionsBoundary"}, on: aUser},
 	{actions: []string{"iam:AttachUserPolicy", "iam:DetachUserPolicy"}, on: aUser,
 		facts: attaching(account, "CASTKopsPolicyV2", thing.facts)},
 	{actions: []string{"iam:GetRole", "iam:CreateRole", "iam:DeleteRole", "iam:UpdateAssumeRolePolicy", "iam:TagRole",
 		"iam:UntagRole", "iam:ListRoleTags", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies",
 		"iam:GetRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy",
-		"iam:ListInstanceProfilesForRole"}, on: aFunctionRole},
+		"iam:PutRolePermissionsBoundary", "iam:ListInstanceProfilesForRole"}, on: aFunctionRole},
 	{actions: []string{"iam:AttachRolePolicy", "iam:DetachRolePolicy"}, on: aFunctionRole,
 		facts: attaching("aws", "CloudWatchLogsFullAccess", thing.facts)},
 	{actions: []string{"iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies", "iam:GetRolePolicy",
@@ -156,6 +156,7 @@ var installerRows = []row{
 	{actions: []string{"secretsmanager:DescribeSecret", "secretsmanager:CreateSecret", "secretsmanager:PutSecretValue",
 		"secretsmanager:TagResource", "secretsmanager:DeleteSecret"}, on: aSecret},
 	{actions: []string{"s3:GetObject"}, on: aStateFile},
+	{actions: []string{"cloudformation:DescribeStacks"}, on: aStack},
 	{actions: []string{"lambda:GetFunction", "lambda:GetPolicy", "lambda:DeleteFunction"},
 		on: kind{"original function", func(t thing) string {
 			return t.arn("lambda", "function:cast-ai-ec2-events-handler")

@@ -154,7 +154,9 @@ var (
 	aClusterPolicy = global("cluster's policy", func(v iam.Values) string { return last(v.PolicyARN(iam.ClusterPolicy)) })
 
 	aFunction = regional("function", "lambda", func(v iam.Values) string { return last(v.FunctionARN()) })
-	aRule     = regional("rule", "events",
+	aStack    = regional("stack", "cloudformation",
+		func(v iam.Values) string { return "stack/" + iam.FunctionName(v.Cluster) + "/6d4c2a8e" })
+	aRule = regional("rule", "events",
 		func(v iam.Values) string { return "rule/" + iam.RuleName(v.Cluster, "interruption") })
 	aLogGroup = regional("log group", "logs",
 		func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) })

@@ -93,11 +93,11 @@ func onboardAndOffboard(t *testing.T) {
 	if files := w.export("--karpenter"); !strings.Contains(files["rbac.yaml"], "kops-spot-karpenter") {
 		t.Errorf("the permissions of --karpenter are missing:\n%s", files["rbac.yaml"])
 	}
-	_, stderr, err = w.command("onboard", "--subnets", "subnet-01234567", "--yes")
+	_, stderr, err = w.command("onboard", "--set", "SubnetIds=subnet-01234567", "--yes")
 	if wrote := w.Written(); err == nil || len(wrote) > 0 {
-		t.Errorf("subnets without security groups: %v, wrote %q", err, wrote)
+		t.Errorf("another VPC's subnet: %v, wrote %q", err, wrote)
 	}
-	contains(stderr, "set both --subnets and --security-groups, or neither")
+	contains(stderr, "is not in the cluster's VPC")
 
 	// The first run. The cluster has no authenticator, so the function authenticates with a token.
 	first := w.succeed("onboard", "--cluster", cluster, "--region", region)

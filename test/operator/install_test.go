@@ -315,12 +315,17 @@ func (w *world) interruptEachWrite(rows, writes []string, args ...string) {
 		if lost = append(lost, action); len(lost) > len(rows) || !strings.Contains(stderr, "✗ "+rows[len(lost)-1]+": ") {
 			w.Fatalf("%s interrupted at %q does not name row %d of\n%s\n%s", args[0], lost, len(lost), strings.Join(rows, "\n"), stderr)
 		}
-		if action == "s3:PUT" { // moto gives the bucket the tags of the one of its name that there was before
-			must(s3.NewFromConfig(w.direct).DeleteBucketTagging(w.Context(), &s3.DeleteBucketTaggingInput{Bucket: aws.String("cast-kops-code-" + account + "-" + region)}))
-		}
+		w.untagBucket(action)
 	}
 	if want := carried(args[0], writes); !slices.Equal(lost, want) {
 		w.Errorf("%s was interrupted at\n%q\nwant\n%q", args[0], lost, want)
+	}
+}
+
+// untagBucket removes the tags that moto gives a new bucket: those of the one of its name that there was before.
+func (w *world) untagBucket(action string) {
+	if action == "s3:PUT" {
+		must(s3.NewFromConfig(w.direct).DeleteBucketTagging(w.Context(), &s3.DeleteBucketTaggingInput{Bucket: aws.String("cast-kops-code-" + account + "-" + region)}))
 	}
 }
 

@@ -35,7 +35,7 @@ func TestRolePermissions(t *testing.T) {
 	has(iam.NetworkPolicy.Name, false)
 
 	all := func(want *onboard.Spec) {
-		want.Subnets, want.SecurityGroups = []string{subnet}, []string{group}
+		want.Set = map[string]string{"SubnetIds": subnet, "SecurityGroupIds": group}
 	}
 	w.onboard(cluster, node, all)
 	has("subnet/"+subnet, true)
@@ -46,18 +46,10 @@ func TestRolePermissions(t *testing.T) {
 		t.Errorf("the second run wrote %q", wrote)
 	}
 
-	// Without the flags, a function in the VPC keeps the permissions for its network interfaces.
+	// Without the settings, a function in the VPC keeps the permissions for its network interfaces.
 	w.onboard(cluster, node, nil)
 	has("subnet/"+subnet, true)
 
 	w.offboard(cluster, node)
 	w.unchanged("after offboarding", before)
-}
-
-func TestSubnetsRequireSecurityGroups(t *testing.T) {
-	for _, want := range []onboard.Spec{{Subnets: []string{"subnet-01234567"}}, {SecurityGroups: []string{"sg-01234567"}}} {
-		if err := want.Check(); err == nil || !strings.Contains(err.Error(), "or neither") {
-			t.Errorf("%+v: %v", want, err)
-		}
-	}
 }

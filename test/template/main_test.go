@@ -34,6 +34,7 @@ const (
 	secretARN     = "arn:aws:secretsmanager:" + Region + ":" + Account + ":secret:cast-kops/" + cluster + "/"
 	parameterARN  = "arn:aws:ssm:" + Region + ":" + Account + ":parameter/cast-kops/"
 	keyARN        = "arn:aws:kms:" + Region + ":" + Account + ":key/0f0e0d0c-1111-2222-3333-444455556666"
+	boundary      = "arn:aws:iam::" + Account + ":policy/limits/Developers"
 	existingRole  = "arn:aws:iam::" + Account + ":role/kops-spot"
 	pager         = "arn:aws:sns:" + Region + ":" + Account + ":pager"
 	castaiCluster = "0b1c2d3e-0000-4000-8000-0123456789ab"
@@ -42,7 +43,7 @@ const (
 var sets = map[string]Parameters{
 	byDefault: needed(),
 	everything: with(
-		Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-2",
+		Parameters{"FunctionRole": "CastLambdaRoleForSpot-2", "PermissionsBoundary": boundary,
 			"Login":         "secretsmanager:" + secretARN + "token-a1B2c3",
 			"SecretArns":    secretARN + "token-a1B2c3," + secretARN + "castai-d4E5f6",
 			"ParameterArns": parameterARN + "ca",
@@ -55,9 +56,9 @@ var sets = map[string]Parameters{
 			"SubnetIds":        "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2",
 			"SecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1", "ReservedConcurrency": "5",
 			"NotifyEmail": "people@example.com", "AlarmTopicArn": pager}),
-	nothing: with(Parameters{"FunctionRoleArn": existingRole, "Architecture": "x86_64", "Mode": "observe",
+	nothing: with(Parameters{"FunctionRole": existingRole, "Architecture": "x86_64", "Mode": "observe",
 		"LogRetentionDays": "7"}),
-	inVPC: with(Parameters{"FunctionRoleName": "CastLambdaRoleForSpot-4", "SubnetIds": "subnet-01234567",
+	inVPC: with(Parameters{"FunctionRole": "CastLambdaRoleForSpot-4", "SubnetIds": "subnet-01234567",
 		"SecurityGroupIds": "sg-01234567",
 		"AlarmTopicArn":    pager}, nil),
 }

@@ -18,17 +18,18 @@ func TestRoleMatchesDocuments(t *testing.T) {
 	bare.Topics = []string{bare.TopicARN(iam.Outcomes)}
 	for set, c := range map[string]struct {
 		role      string
+		boundary  any
 		values    func(*iam.Values)
 		documents []iam.Document
 	}{
-		byDefault: {iam.FunctionRole, func(*iam.Values) {}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy}},
-		everything: {"CastLambdaRoleForSpot-2", func(v *iam.Values) {
+		byDefault: {iam.FunctionRole, nil, func(*iam.Values) {}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy}},
+		everything: {"CastLambdaRoleForSpot-2", boundary, func(v *iam.Values) {
 			v.Secrets = []string{secretARN + "token-a1B2c3", secretARN + "castai-d4E5f6"}
 			v.Parameters, v.Keys = []string{parameterARN + "ca"}, []string{keyARN}
 			v.Subnets = []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1", "subnet-0123456789abcdef2"}
 			v.SecurityGroups = []string{"sg-0123456789abcdef0", "sg-0123456789abcdef1"}
 		}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy}},
-		inVPC: {"CastLambdaRoleForSpot-4", func(v *iam.Values) {
+		inVPC: {"CastLambdaRoleForSpot-4", nil, func(v *iam.Values) {
 			v.Subnets, v.SecurityGroups = []string{"subnet-01234567"}, []string{"sg-01234567"}
 		}, []iam.Document{iam.HandlerPolicy, iam.RuntimePolicy, iam.NetworkPolicy}},
 	} {
@@ -46,8 +47,9 @@ func TestRoleMatchesDocuments(t *testing.T) {
 			}
 			for property, want := range map[string]any{"RoleName": c.role, "Policies": policies,
 				"ManagedPolicyArns":        nil,
+				"PermissionsBoundary":      c.boundary,
 				"AssumeRolePolicyDocument": rendered(t, iam.Trust, values)} {
-				if got := s.Resources["FunctionRole"].Properties[property]; !reflect.DeepEqual(got, want) {
+				if got := s.Resources["SpotHandlerRole"].Properties[property]; !reflect.DeepEqual(got, want) {
 					g, _ := json.MarshalIndent(got, "", "  ")
 					w, _ := json.MarshalIndent(want, "", "  ")
 					t.Errorf("%s in the template:\n%s\nin iam/:\n%s", property, g, w)

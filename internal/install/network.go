@@ -78,8 +78,8 @@ func readNetwork(ctx context.Context, api NetworkAPI, vpc string, subnets []stri
 	return n, err
 }
 
-// services returns the AWS services that the function calls with these settings. It does not call KMS: Secrets Manager
-// and Systems Manager decrypt for it. Nor does it call STS, SQS, SNS or CloudWatch Logs.
+// services returns the AWS services that the function needs with these settings. Not KMS: Secrets Manager and Systems
+// Manager decrypt for it. Not SQS, SNS or CloudWatch Logs: Lambda calls them. Not STS: that only explains a 401.
 func services(parameters map[string]string) []string {
 	all := []string{"ec2", "autoscaling"}
 	for _, name := range []string{"Login", "CA", "CASTAIKey"} {

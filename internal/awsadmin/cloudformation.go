@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ type Stack struct {
 	Status          string // as in CloudFormation: CREATE_COMPLETE
 	Reason          string
 	Parameters      map[string]string
+	Tags            map[string]string
 	Created, Change time.Time // Change is the last update; zero for none
 }
 
@@ -58,6 +60,7 @@ func (a *Account) Stack(ctx context.Context, name string) (*Stack, error) {
 		Reason: aws.ToString(one.StackStatusReason),
 		Parameters: mapOf(one.Parameters,
 			func(p types.Parameter) (key, value *string) { return p.ParameterKey, p.ParameterValue }),
+		Tags:    mapOf(one.Tags, func(t types.Tag) (key, value *string) { return t.Key, t.Value }),
 		Created: aws.ToTime(one.CreationTime), Change: aws.ToTime(one.LastUpdatedTime)}, nil
 }
 
@@ -191,7 +194,7 @@ type StackSpec struct {
 	Name          string
 	Template, URL string // either the text, of at most MaxTemplate bytes, or its location in S3
 	Parameters    map[string]string
-	Tags          map[string]string // without any, a stack keeps its tags
+	Tags          map[string]string // more than the stack has
 }
 
 // MaxTemplate is CloudFormation's limit for a template that is not in S3.
@@ -224,9 +227,11 @@ const (
 // CreateChangeSet creates a change set, and discards our earlier ones. now is the current stack; nil if there is none.
 // The operator must know that the template has a transform and a named role: that is acknowledged here.
 func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) (ChangeSet, error) {
-	kind := types.ChangeSetTypeCreate
+	kind, tags := types.ChangeSetTypeCreate, map[string]string{}
 	if now != nil {
 		kind = types.ChangeSetTypeUpdate
+		maps.Copy(tags, now.Tags)
+		maps.DeleteFunc(tags, func(key, _ string) bool { return strings.HasPrefix(key, "aws:") }) // AWS's own
 		old, _, err := a.ChangeSets(ctx, *now)
 		for _, id := range old {
 			err = errors.Join(err, a.deleteChangeSet(ctx, *now, id))
@@ -235,11 +240,12 @@ func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) 
 			return ChangeSet{}, err
 		}
 	}
+	maps.Copy(tags, w.Tags)
 	in := &cloudformation.CreateChangeSetInput{
 		StackName: &w.Name, ChangeSetType: kind, TemplateBody: optional(w.Template), TemplateURL: optional(w.URL),
 		ChangeSetName: aws.String(changeSetPrefix + strconv.FormatInt(time.Now().UnixMilli(), 10)),
 		Capabilities:  []types.Capability{types.CapabilityCapabilityNamedIam, types.CapabilityCapabilityAutoExpand},
-		Tags:          listOf(w.Tags, func(key, value *string) types.Tag { return types.Tag{Key: key, Value: value} }),
+		Tags:          listOf(tags, func(key, value *string) types.Tag { return types.Tag{Key: key, Value: value} }),
 		Parameters: listOf(w.Parameters, func(name, value *string) types.Parameter {
 			return types.Parameter{ParameterKey: name, ParameterValue: value}
 		})}

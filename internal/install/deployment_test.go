@@ -37,6 +37,7 @@ type cloudFormation struct {
 	late      int             // number of DescribeStacks before the events
 	keys      []string        // in the bucket
 	templates []string        // of CreateChangeSet: their URLs, or "inline"
+	tags      []string        // of CreateChangeSet
 	adds      string          // the logical ID that the change set adds; SpotHandlerFunction if empty
 	refuses   string          // why CreateChangeSet fails
 	fails     string          // why the change set fails
@@ -83,7 +84,8 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 			break
 		}
 		answer = `<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>cast-kops-prod-example-com-7405b0253a21</StackName><StackId>` + stackID +
-			`</StackId><StackStatus>` + now + `</StackStatus><StackStatusReason>the reason</StackStatusReason><Parameters><member><ParameterKey>Mode</ParameterKey><ParameterValue>observe</ParameterValue></member></Parameters><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`
+			`</StackId><StackStatus>` + now + `</StackStatus><StackStatusReason>the reason</StackStatusReason><Parameters><member><ParameterKey>Mode</ParameterKey><ParameterValue>observe</ParameterValue></member></Parameters>` +
+			`<Tags><member><Key>aws:x</Key><Value>1</Value></member><member><Key>team</Key><Value>a</Value></member></Tags><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`
 	case action == s.denied && action != "":
 		status = http.StatusForbidden
 		answer = `<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`
@@ -105,6 +107,9 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 		answer = `<DescribeChangeSetResponse><DescribeChangeSetResult><Status>FAILED</Status><StatusReason>` + s.fails +
 			`</StatusReason></DescribeChangeSetResult></DescribeChangeSetResponse>`
 	case action == "CreateChangeSet":
+		for i := 1; form.Has(fmt.Sprintf("Tags.member.%d.Key", i)); i++ {
+			s.tags = append(s.tags, form.Get(fmt.Sprintf("Tags.member.%d.Key", i))+"="+form.Get(fmt.Sprintf("Tags.member.%d.Value", i)))
+		}
 		if s.templates = append(s.templates, cmp.Or(form.Get("TemplateURL"), "inline")); form.Get("TemplateURL") != "" && form.Has("TemplateBody") {
 			s.templates = append(s.templates, "both")
 		}
@@ -286,6 +291,20 @@ func TestFailedStackIsRecreated(t *testing.T) {
 			t.Errorf("the calls are %s", got)
 		}
 	})
+}
+
+// TestStackTags: a stack keeps its tags, gets those of --tag, and cannot be given AWS's own.
+func TestStackTags(t *testing.T) {
+	for status, want := range map[string]string{"UPDATE_COMPLETE": "cost=1, team=a", "": "cost=1"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &cloudFormation{statuses: []string{status}}
+			r, _ := newRun(t, s)
+			r.Spec.Tags = map[string]string{"cost": "1"}
+			if _, err := r.Plan(t.Context()); err != nil || strings.Join(s.tags, ", ") != want {
+				t.Errorf("a stack with status %q gets the tags %q, %v; want %s", status, s.tags, err, want)
+			}
+		})
+	}
 }
 
 // TestPlanWaits for a running operation, and deletes abandoned change sets of ours.

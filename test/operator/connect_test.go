@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -78,7 +80,14 @@ func connecting(t *testing.T) {
 	because("an image", "ImagePullBackOff: Back-off pulling image us-docker.pkg.dev/castai-hub/library/agent:", "reach the registry")
 	failing("CrashLoopBackOff")
 	because("a crash", "CrashLoopBackOff after exit code 1", " --container=agent --previous")
+	none := corev1.ResourceList{"pods": resource.MustParse("0")}
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}
+	quota = must(core.ResourceQuotas(agentSpace).Create(t.Context(), quota, metav1.CreateOptions{}))
+	quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none} // as its controller does
+	must(core.ResourceQuotas(agentSpace).UpdateStatus(t.Context(), quota, metav1.UpdateOptions{}))
 	failing("")
+	because("a quota", "FailedCreate: ", "exceeded quota: theirs", "change what refuses the pods")
+	try(core.ResourceQuotas(agentSpace).Delete(t.Context(), "theirs", metav1.DeleteOptions{}))
 	restart := `{"spec":{"template":{"metadata":{"annotations":{"restarted":"yes"}}}}}` // sooner than the controller's next attempt
 	for _, name := range []string{"castai-agent", "castai-agent-cpvpa"} {
 		must(cp().Client().AppsV1().Deployments(agentSpace).Patch(t.Context(), name, types.MergePatchType, []byte(restart), metav1.PatchOptions{}))
@@ -92,6 +101,10 @@ func connecting(t *testing.T) {
 	again, _, err := w.asJSON("connect", "--state", "s3://store/folder") // without the token, which the cluster has
 	if after := inNamespace(t); err != nil || !again.Plan.Empty() || after != before {
 		t.Errorf("connected again: %v: %+v; changed from\n%s\nto\n%s", err, again.Plan, before, after)
+	}
+	if _, said, err := w.commandWith([]string{"CASTAI_API_TOKEN=another-token"}, "connect", "--state", "s3://store/folder"); err == nil ||
+		!strings.Contains(said, "data.API_KEY changes") || strings.Contains(said, "another-token") || strings.Contains(said, base64.StdEncoding.EncodeToString([]byte("another-token"))) {
+		t.Errorf("another token: %v: %s", err, said)
 	}
 	agentPermissions(t)
 
@@ -171,7 +184,18 @@ func agentPermissions(t *testing.T) {
 	as := rest.CopyConfig(cp().AdminConfig())
 	as.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:castai-agent:castai-agent",
 		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:castai-agent", "system:authenticated"}}
-	reviews := must(kubernetes.NewForConfig(as)).AuthorizationV1().SelfSubjectAccessReviews()
+	client := must(kubernetes.NewForConfig(as)).AuthorizationV1()
+	for _, namespace := range []string{"default", kubeSystem} {
+		rules := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace}}
+		for _, r := range must(client.SelfSubjectRulesReviews().Create(t.Context(), rules, metav1.CreateOptions{})).Status.ResourceRules {
+			everybody := strings.HasSuffix(r.APIGroups[0], ".k8s.io") && strings.HasPrefix(r.APIGroups[0], "auth") // may review itself
+			reads := !slices.ContainsFunc(r.Verbs, func(verb string) bool { return !slices.Contains([]string{"get", "list", "watch"}, verb) })
+			if !everybody && !reads || slices.Contains(r.Resources, "secrets") {
+				t.Errorf("in %s, the agent has %+v", namespace, r)
+			}
+		}
+	}
+	reviews := client.SelfSubjectAccessReviews()
 	for _, c := range []struct {
 		namespace, verb, group, resource, name string
 		want                                   bool

@@ -512,11 +512,11 @@ func TestTakenNames(t *testing.T) {
 		row, says, pre string
 	}{
 		"none":      {cloudFormation{logs: `{"logGroupName": "` + name + `-2"}`}, "", "", ""},
-		"log group": {cloudFormation{logs: log}, "delete log group " + name + ": no stack has created it, but a late invocation; 3 KB, last event at 2026-01-01 00:00:00 UTC", "", "warn log group"},
+		"log group": {cloudFormation{logs: log}, "delete log group " + name + ": no stack owns it; a late invocation may have created it; 3 KB, last event at 2026-01-01 00:00:00 UTC", "", "warn log group"},
 		"log group of another stack": {cloudFormation{logs: log, stackOf: "mine"}, "",
 			"it belongs to the stack mine: update that stack with sam deploy, or delete it with aws cloudformation delete-stack --stack-name mine --region eu-west-1 and run this again", "fail Logs LogGroup " + name},
 		"function": {cloudFormation{function: true}, "",
-			"it exists, and no stack has created it: if nobody needs it, run aws lambda delete-function --function-name cast-kops-prod-example-com-7405b0253a21 --region eu-west-1 and run this again",
+			"it exists, and no stack owns it: if nobody needs it, run aws lambda delete-function --function-name cast-kops-prod-example-com-7405b0253a21 --region eu-west-1 and run this again",
 			"fail Lambda Function cast-kops-prod-example-com-7405b0253a21"},
 		"function of our own dead stack": {cloudFormation{function: true, logs: log, statuses: []string{"DELETE_FAILED"}, stackOf: "cast-kops-prod-example-com-7405b0253a21"}, "", "", ""},
 		"living stack":                   {cloudFormation{function: true, logs: log, statuses: []string{"CREATE_COMPLETE"}}, "", "", ""},

@@ -62,7 +62,7 @@ func (r *Deployment) findLog(ctx context.Context, e *existing, dead *awsadmin.St
 	return nil
 }
 
-const noStack = "it exists, and no stack has created it"
+const noStack = "it exists, and no stack owns it"
 
 // addExisting adds a resource, unless our own stack has it.
 func (r *Deployment) addExisting(ctx context.Context, e *existing, dead *awsadmin.Stack, kind, name string) error {
@@ -99,7 +99,7 @@ func (e existing) deleteLog(p *Plan) {
 }
 
 func (e existing) lostLog() string {
-	why := "no stack has created it, but a late invocation"
+	why := "no stack owns it; a late invocation may have created it"
 	if e.log.Last.IsZero() {
 		return why + "; it is empty"
 	}

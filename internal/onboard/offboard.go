@@ -57,9 +57,9 @@ func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []s
 		for _, k := range u.Keys {
 			steps = append(steps, newStep(change.Delete, kindKey, k.ID, "of "+u.Name, awsadmin.DeleteKey(u.Name, k.ID)))
 		}
-		user := change.Of(removeUser(w, s), partUser)
-		user[len(user)-1].After = []string{partKeys}
-		steps = slices.Concat(change.Of(steps, partKeys), inCluster, user)
+		rights, user := removeUser(w, s)
+		steps = slices.Concat(change.Of(steps, partKeys), inCluster, change.Of(rights, partRights),
+			change.Of([]step{user}, partUser, partKeys, partRights))
 	}
 	switch {
 	case s.Role == nil:
@@ -68,22 +68,26 @@ func decideRemoval(w Spec, s State, functions []awsadmin.Function, inCluster []s
 	case !isOurs(s.Role.Tags, cluster):
 		steps = append(steps, leave(kindRole, s.Role.Name, reasonForeign))
 	default: // the next plan finds the mapping by the role
-		steps = append(steps, change.Of(deleteRole(s.Role, functions), "role", partCluster)...)
+		steps = append(steps, change.Of(deleteRole(s.Role, functions), partRole, partCluster)...)
 	}
-	return slices.Concat(steps, change.Of(removeClusterPolicy(s, cluster), "cluster policy", partUser), removeSecrets(w, s),
-		change.Of(removeShared(s), "shared policies", partUser))
+	return slices.Concat(steps, change.Of(removeClusterPolicy(s, cluster), "cluster policy", partRights), removeSecrets(w, s),
+		change.Of(removeShared(s), "shared policies", partRights))
 }
 
 // Parts of a plan, for change.Of.
 const (
-	partKeys    = "access keys"
-	partUser    = "user"
-	partCluster = "cluster"
+	partKeys     = "access keys"
+	partUser     = "user"
+	partRights   = "the user's policies"
+	partRole     = "role"
+	partPolicies = "policies"
+	partToken    = "token"
+	partCluster  = "cluster"
 )
 
-// removeUser deletes a user with its policies. If it has what somebody else has added, IAM refuses that: then it stays,
-// without our policies.
-func removeUser(w Spec, s State) []step {
+// removeUser deletes a user's policies and the user. If it has what somebody else has added, IAM refuses that: then it
+// stays, without our policies.
+func removeUser(w Spec, s State) (rights []step, user step) {
 	u := s.User
 	stays := leave(kindUser, u.Name, "IAM does not delete it while it has what somebody else has added. If nobody needs that, "+
 		"run this again after")
@@ -95,8 +99,8 @@ func removeUser(w Spec, s State) []step {
 		stays.Diff = append(stays.Diff, "  "+awsCLI(removeCredential(u.Name, c)...))
 	}
 	if len(stays.Diff) == 0 {
-		return append(removePolicies(u.Name, u.Rights, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy),
-			newStep(change.Delete, kindUser, u.Name, "CAST AI's identity for the cluster", awsadmin.DeleteUser(u.Name)))
+		return removePolicies(u.Name, u.Rights, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy),
+			newStep(change.Delete, kindUser, u.Name, "CAST AI's identity for the cluster", awsadmin.DeleteUser(u.Name))
 	}
 	ours, theirs := awsadmin.Rights{Inline: map[string]string{}}, []step{}
 	for _, arn := range slices.Sorted(slices.Values(u.Attached)) {
@@ -113,8 +117,7 @@ func removeUser(w Spec, s State) []step {
 			theirs = append(theirs, leave(kindInline, u.Name+"/"+policy, reasonAdded))
 		}
 	}
-	steps := removePolicies(u.Name, ours, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy)
-	return slices.Concat(steps, theirs, []step{stays})
+	return append(removePolicies(u.Name, ours, awsadmin.DetachUserPolicy, awsadmin.DeleteUserPolicy), theirs...), stays
 }
 
 // attaches reports whether onboarding, or CAST AI's original script, attaches a policy to the user.

@@ -47,7 +47,7 @@ func decide(w Spec, s State, files Files, inCluster []step, token *tokenSync) ([
 	}
 	tags = w.tags(tags)
 	ours := w.tags(map[string]string{iam.TagManagedBy: iam.ManagedBy}) // of policies that all clusters share
-	return slices.Concat(
+	policies := slices.Concat(
 		managedPolicy(w, s, s.Boundary, iam.Boundary, files, ours,
 			"limits the roles that clusters' users create; one for the account",
 			"Limits the roles that CAST AI creates for nodes of kOps clusters"),
@@ -56,9 +56,13 @@ func decide(w Spec, s State, files Files, inCluster []step, token *tokenSync) ([
 			"What CAST AI may create for a kOps cluster, by the tags of its user"),
 		managedPolicy(w, s, s.ClusterPolicy, iam.ClusterPolicy, files, w.tags(iam.Tags(w.Environment.Cluster)),
 			"the cluster's function, and the roles that its user may pass"+newNodeRoles(w, s),
-			"The function of "+w.Environment.Cluster+", and the roles that its user may pass"),
-		user(w, s, tags), role(w, s, files), inCluster, token.steps(w, s), roleRights(w, s, files, token),
-		userRights(w, s, files), keys), nil
+			"The function of "+w.Environment.Cluster+", and the roles that its user may pass"))
+	return slices.Concat(change.Of(policies, partPolicies), change.Of(user(w, s, tags), partUser),
+		change.Of(role(w, s, files), partRole),
+		change.Of(inCluster, partCluster, partUser, partRole), // which must not map a name that somebody else could take
+		change.Of(token.steps(w, s), partToken, partCluster),
+		change.Of(roleRights(w, s, files, token), "the role's policies", partRole, partToken),
+		change.Of(userRights(w, s, files), partRights, partUser, partPolicies), keys), nil
 }
 
 // newNodeRoles says which roles the user may newly pass.

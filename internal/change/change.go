@@ -26,7 +26,7 @@ const (
 	Untag      Verb = "untag"
 	Keep       Verb = "keep"   // it is up to date
 	Leave      Verb = "leave"  // it is not ours, or still needed
-	Review     Verb = "review" // somebody else has granted it
+	Review     Verb = "review" // it is not ours, and somebody has to look at it
 )
 
 // Change is a row of a plan: what happens to one resource, and why. A row that changes something is one write.

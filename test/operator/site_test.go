@@ -82,7 +82,7 @@ func stateStore(t *testing.T) {
 	}
 	must(client.AuthorizeSecurityGroupIngress(t.Context(), &ec2.AuthorizeSecurityGroupIngressInput{GroupId: group, IpProtocol: aws.String("tcp"),
 		FromPort: aws.Int32(443), ToPort: aws.Int32(443), CidrIp: aws.String("10.0.0.0/16")}))
-	for _, service := range []string{"ec2", "autoscaling"} {
+	for _, service := range []string{"ec2", "autoscaling", "secretsmanager"} { // the last one for a token, without an authenticator
 		endpoint := must(client.CreateVpcEndpoint(t.Context(), &ec2.CreateVpcEndpointInput{VpcId: node.VpcId, SubnetIds: []string{*node.SubnetId},
 			ServiceName: aws.String("com.amazonaws." + region + "." + service), VpcEndpointType: ec2types.VpcEndpointTypeInterface,
 			SecurityGroupIds: []string{*group}, PrivateDnsEnabled: aws.Bool(true)})).VpcEndpoint

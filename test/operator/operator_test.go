@@ -46,6 +46,7 @@ func TestInTheCluster(t *testing.T) {
 		{"scripts", scripts},
 		{"install and uninstall", installAndUninstall},
 		{"install interrupted", installInterrupted},
+		{"install with onboarding", installWithOnboarding},
 		{"recorded answers of AWS", recordedAnswers},
 		{"state store", stateStore},
 		{"components", componentsFound},

@@ -11,6 +11,7 @@ import (
 	cfntypes "github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
 	awsiam "github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/change"
@@ -202,4 +203,61 @@ func TestRoleLacksPermissions(t *testing.T) {
 			t.Errorf("%s: onboarded again, the role lacks %q", name, got)
 		}
 	}
+}
+
+// installWithOnboarding: one plan onboards and deploys, whichever write it is interrupted at, and the other commands
+// find nothing to change. If the stack has created the role, onboarding leaves it there.
+func installWithOnboarding(t *testing.T) {
+	w := home(t)
+	before := w.snapshot()
+	both := installed("--onboard", "--tag", "team=payments", "--yes")
+	interruptions := 0
+	for ; interruptions < 60; interruptions++ {
+		// TestInterruptedRotation covers a key that is created without a response.
+		action, _ := w.interruptWrite(1, func(action string) bool {
+			return action != "iam:CreateAccessKey" && len(carried("install", []string{action})) > 0
+		}, both...)
+		if action == "" {
+			break
+		}
+		w.untagBucket(action)
+	}
+	if interruptions < 20 {
+		t.Errorf("only %d interruptions", interruptions)
+	}
+	whole := w.snapshot()
+	for line, want := range map[string]int{"role CastLambdaRoleForSpot trusts": 1, "role CastLambdaRoleForSpot tag team=payments": 1,
+		"role CastLambdaRoleForSpot-": 0, "user " + iam.UserName(cluster) + " tag team=payments": 1,
+		"function " + iam.FunctionName(cluster) + " arn:aws:iam::" + account + ":role/CastLambdaRoleForSpot ": 1} {
+		if got := len(slices.DeleteFunc(slices.Clone(whole), func(one string) bool { return !strings.HasPrefix(one, line) })); got != want {
+			t.Errorf("%d lines %q; want %d:\n%s", got, line, want, strings.Join(whole, "\n"))
+		}
+	}
+	w.readsItsToken()
+	w.Reset()
+	w.mustRun("onboard", "--yes")
+	if wrote := w.Written(); len(wrote) > 0 {
+		t.Errorf("onboard wrote %q", wrote)
+	}
+	if _, stderr, err := w.command(installed("--set", "SecretArns=arn:aws:secretsmanager:"+region+":"+account+":secret:castai-AbCdEf", "--yes")...); err == nil ||
+		!strings.Contains(stderr, "lacks secretsmanager:GetSecretValue on") || !strings.Contains(stderr, "kops-spot install --onboard") {
+		t.Errorf("a secret that the onboarded role may not read: %v\n%s", err, stderr)
+	}
+	w.unchanged("after the refusal", whole)
+	w.quiet()
+	w.mustRun("uninstall", "--yes")
+	w.mustRun("offboard", "--yes")
+	w.unchanged("after the removal", before)
+
+	w.mustRun(installed("--yes")...)
+	w.readsItsToken()
+	token := aws.String(iam.SecretName(cluster, "token"))
+	must(w.secrets().DeleteSecret(t.Context(), &secretsmanager.DeleteSecretInput{SecretId: token, ForceDeleteWithoutRecovery: aws.Bool(true)}))
+	w.mustRun(installed("--onboard", "--yes")...)
+	w.readsItsToken() // by its new ARN
+	w.mustRun("offboard", "--yes")
+	w.mustRun("check")
+	w.quiet()
+	w.mustRun("uninstall", "--yes")
+	w.unchanged("after the removal of the stack with its role", before)
 }

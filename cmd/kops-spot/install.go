@@ -427,7 +427,7 @@ func (r *removal) check(ctx context.Context) (found change.Findings, err error) 
 			Advice: "it contains other objects or older versions: empty it and run this again"})
 	}
 	var rest change.Findings
-	_ = wait.PollUntilContextTimeout(ctx, removalPoll, removalLimit, true, func(ctx context.Context) (bool, error) {
+	_ = wait.PollUntilContextTimeout(ctx, removalPoll, removalLimit, true, func(context.Context) (bool, error) { // a plan may end after the limit
 		var plan change.Plan
 		plan, err = r.plan(ctx)
 		rest = nil

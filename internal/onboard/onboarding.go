@@ -124,7 +124,7 @@ func (r *Onboarding) Check(ctx context.Context, plan func(context.Context) (Plan
 ) (findings change.Findings, _ error) {
 	var p Plan
 	var err error
-	_ = wait.PollUntilContextTimeout(ctx, checkPoll, checkLimit, true, func(ctx context.Context) (bool, error) {
+	_ = wait.PollUntilContextTimeout(ctx, checkPoll, checkLimit, true, func(context.Context) (bool, error) { // a plan may end after the limit
 		p, err = plan(ctx)
 		return err != nil || p.Changes.Empty(), nil
 	})

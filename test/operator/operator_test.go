@@ -51,6 +51,7 @@ func TestInTheCluster(t *testing.T) {
 		{"state store", stateStore},
 		{"components", componentsFound},
 		{"shipped program", shippedProgram},
+		{"with SAM", withSAM},
 		{"onboard", onboardAndOffboard},
 		{"onboard by hand", onboardByHand},
 		{"onboard with another cluster's credentials", otherClusterRefused},
@@ -117,8 +118,12 @@ var moto = testenv.Once(func(ctx context.Context) (*testenv.Moto, error) {
 var (
 	sam    = testenv.Once(func(context.Context) (*samproxy.Proxy, error) { return samproxy.Start(moto().URL) }, nil)
 	events = testenv.Once(func(ctx context.Context) (*fakeevents.Bridge, error) {
-		return fakeevents.Start(ctx, fakeevents.Options{Moto: sam().URL, Region: region, Functions: []fakelambda.Function{
-			{Name: names.FunctionName(cluster), Bootstrap: filepath.Join(programs(), "bootstrap"), Environment: map[string]string{
-				"AWS_ENDPOINT_URL": moto().URL, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}}}})
+		var functions []fakelambda.Function
+		for _, cluster := range []string{cluster, otherCluster} {
+			functions = append(functions, fakelambda.Function{Name: names.FunctionName(cluster), Bootstrap: filepath.Join(programs(), "bootstrap"),
+				Environment: map[string]string{"AWS_ENDPOINT_URL": moto().URL, "AWS_ACCESS_KEY_ID": function.AccessKeyID,
+					"AWS_SECRET_ACCESS_KEY": function.SecretAccessKey, "AWS_SESSION_TOKEN": function.SessionToken}})
+		}
+		return fakeevents.Start(ctx, fakeevents.Options{Moto: sam().URL, Region: region, Functions: functions})
 	}, (*fakeevents.Bridge).Close)
 )

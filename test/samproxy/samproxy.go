@@ -34,6 +34,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -109,6 +110,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (p *Proxy) config(region string) aws.Config {
+	moto := p.moto.String()
+	return aws.Config{Region: region, BaseEndpoint: &moto, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
+}
+
 // bucketPolicy stores the policies that moto would apply without their conditions.
 func (p *Proxy) bucketPolicy(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
@@ -156,8 +162,16 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 		return
 	}
 	for i := 1; form.Get(fmt.Sprintf("Parameters.member.%d.ParameterKey", i)) != ""; i++ {
-		at := fmt.Sprintf("Parameters.member.%d.Parameter", i)
-		given[form.Get(at+"Key")] = form.Get(at + "Value")
+		at := fmt.Sprintf("Parameters.member.%d.", i)
+		if name := form.Get(at + "ParameterKey"); form.Get(at+"UsePreviousValue") == "true" {
+			value, err := p.parameter(r, form.Get("StackName"), name)
+			if err != nil {
+				refuse(w, err.Error())
+				return
+			}
+			form.Set(at+"ParameterValue", value)
+		}
+		given[form.Get(at+"ParameterKey")] = form.Get(at + "ParameterValue")
 	}
 	code := codeIn.FindStringSubmatch(text)
 	if !strings.Contains(text, "AWS::Serverless") || code == nil {
@@ -179,6 +193,15 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 		return
 	}
 	form.Set("TemplateBody", string(settled))
+	maps.DeleteFunc(form, func(name string, _ []string) bool { return strings.HasPrefix(name, "Parameters.member.") })
+	n := 0
+	for name, value := range given { // moto takes a number for another value than the same number by default
+		if is := t.Parameters[name]; is.Type != "Number" || string(*is.Default) != value {
+			n++
+			form.Set(fmt.Sprintf("Parameters.member.%d.ParameterKey", n), name)
+			form.Set(fmt.Sprintf("Parameters.member.%d.ParameterValue", n), value)
+		}
+	}
 	answer := httptest.NewRecorder()
 	p.pass(answer, r, form)
 	if id := regexp.MustCompile(`<Id>([^<]+)</Id>`).FindStringSubmatch(answer.Body.String()); id != nil {
@@ -205,15 +228,30 @@ func (p *Proxy) describe(w http.ResponseWriter, r *http.Request, form url.Values
 	io.WriteString(w, listValue.ReplaceAllStringFunc(answer.Body.String(), given.Replace))
 }
 
+// parameter returns a parameter of a stack, which moto does not look up for a change set.
+func (p *Proxy) parameter(r *http.Request, stack, name string) (string, error) {
+	cfg := p.config(regionOf(r))
+	cfg.BaseEndpoint = &p.URL
+	out, err := cloudformation.NewFromConfig(cfg).DescribeStacks(r.Context(), &cloudformation.DescribeStacksInput{StackName: &stack})
+	if err != nil {
+		return "", err
+	}
+	for _, is := range out.Stacks[0].Parameters {
+		if *is.ParameterKey == name {
+			return *is.ParameterValue, nil
+		}
+	}
+	return "", fmt.Errorf("the stack has no parameter %s", name)
+}
+
 // object reads a template at its URL: https://<bucket>.s3.<region>.amazonaws.com/<key>.
 func (p *Proxy) object(ctx context.Context, at string) (string, error) {
 	parts := regexp.MustCompile(`^https://([^./]+)\.s3\.([a-z0-9-]+)\.amazonaws\.com/(.+)$`).FindStringSubmatch(at)
 	if parts == nil {
 		return "", fmt.Errorf("TemplateURL must be a URL of S3: %s", at)
 	}
-	base := p.moto.String()
-	out, err := s3.NewFromConfig(aws.Config{Region: parts[2], BaseEndpoint: &base, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")},
-		func(o *s3.Options) { o.UsePathStyle = true }).GetObject(ctx, &s3.GetObjectInput{Bucket: &parts[1], Key: &parts[3]})
+	out, err := s3.NewFromConfig(p.config(parts[2]), func(o *s3.Options) { o.UsePathStyle = true }).GetObject(ctx,
+		&s3.GetObjectInput{Bucket: &parts[1], Key: &parts[3]})
 	if err != nil {
 		return "", err
 	}
@@ -261,21 +299,28 @@ func leftOut(s *template.Stack) (a async) {
 }
 
 func (p *Proxy) execute(w http.ResponseWriter, r *http.Request, form url.Values) {
-	region := regexp.MustCompile(`/([a-z0-9-]+)/cloudformation/aws4_request`).FindStringSubmatch(r.Header.Get("Authorization"))
+	region := regionOf(r)
 	p.pass(w, r, form)
 	p.mu.Lock()
 	a := p.async[form.Get("ChangeSetName")]
 	p.mu.Unlock()
-	if a.function == "" || region == nil {
+	if a.function == "" {
 		return
 	}
-	at := p.moto.String()
-	client := lambda.NewFromConfig(aws.Config{Region: region[1], BaseEndpoint: &at,
-		Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")})
+	client := lambda.NewFromConfig(p.config(region))
 	if err := errors.Join(a.settle(context.WithoutCancel(r.Context()), client),
 		permit(context.WithoutCancel(r.Context()), client, a.function)); err != nil {
 		panic(fmt.Sprintf("what moto leaves out: %v", err))
 	}
+}
+
+// regionOf returns the region in the signature of a request to CloudFormation.
+func regionOf(r *http.Request) string {
+	_, after, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	if scope := strings.Split(after, "/"); len(scope) > 2 {
+		return scope[2]
+	}
+	return ""
 }
 
 func (a async) settle(ctx context.Context, client *lambda.Client) error {

@@ -267,7 +267,8 @@ func Steps[By any](p Plan, cluster func(By) dynamic.Interface) (steps []change.S
 // TokenUID returns the UID of the ServiceAccount's token Secret; empty if there is none.
 func (p Plan) TokenUID() string { return stringAt(p.state.objects[tokenRef], "metadata", "uid") }
 
-// objectDiff returns what changes in an object, without the API server's fields, our annotation and secret values.
+// objectDiff returns what changes in an object, without the API server's and controllers' fields, our annotation and
+// secret values.
 func objectDiff(now, next object) (lines []string) {
 	was, is := map[string]string{}, map[string]string{}
 	flatten(now.Object, "", was)
@@ -278,7 +279,7 @@ func objectDiff(now, next object) (lines []string) {
 		before, existed := was[path]
 		after, exists := is[path]
 		switch {
-		case existed == exists && before == after || slices.Contains(hiddenInDiff, path):
+		case existed == exists && before == after || slices.Contains(hiddenInDiff, path) || strings.HasPrefix(path, "status."):
 		case now.GetKind() == "Secret":
 			lines = append(lines, "  "+path+" changes")
 		default:
@@ -289,7 +290,8 @@ func objectDiff(now, next object) (lines []string) {
 }
 
 var hiddenInDiff = []string{"metadata.annotations." + annotationOwnership, "metadata.managedFields",
-	"metadata.resourceVersion", "metadata.generation", "metadata.uid", "metadata.creationTimestamp"}
+	"metadata.resourceVersion", "metadata.generation", "metadata.uid", "metadata.creationTimestamp",
+	"metadata.annotations.deployment.kubernetes.io/revision"}
 
 // flatten puts the values of an object, as text, into a map by their paths.
 func flatten(v map[string]any, path string, into map[string]string) {

@@ -276,6 +276,16 @@ func TestRemovalKeepsBoundRole(t *testing.T) {
 	}
 }
 
+// TestDiffWithoutStatus: controllers change the status of an object between its reading and the dry run.
+func TestDiffWithoutStatus(t *testing.T) {
+	now, next := daemonSet(), daemonSet()
+	set(next, int64(2), "status", "numberReady")
+	set(next, "2", "metadata", "annotations", "deployment.kubernetes.io/revision")
+	if diff := objectDiff(now, next); len(diff) > 0 {
+		t.Errorf("got %q", diff)
+	}
+}
+
 // TestDiff: it shows what changes, without our annotation.
 func TestDiff(t *testing.T) {
 	s := testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap"), awsAuth: map[string]string{"mapRoles": theirRoles}}.state()

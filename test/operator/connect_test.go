@@ -114,6 +114,12 @@ func connecting(t *testing.T) {
 		t.Errorf("disconnected: %+v; left:\n%s", away.Plan, left)
 	}
 	try(core.ConfigMaps(agentSpace).Delete(t.Context(), "theirs", metav1.DeleteOptions{}))
+	eventually(t, "the pods end", func() error { // Kubernetes looks at a namespace with pods again only after half their grace period
+		if left := must(core.Pods(agentSpace).List(t.Context(), metav1.ListOptions{})).Items; len(left) > 0 {
+			return fmt.Errorf("%d pods", len(left))
+		}
+		return nil
+	})
 	w.succeed("disconnect")
 	if _, err := core.Namespaces().Get(t.Context(), agentSpace, metav1.GetOptions{}); !isNotFound(err) {
 		t.Errorf("the namespace: %v", err)

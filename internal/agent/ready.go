@@ -99,7 +99,10 @@ func check(ctx context.Context, cluster dynamic.Interface) (findings change.Find
 		}
 		if s.problem != "" {
 			f.Level, f.Detail, f.Advice = change.Fail, f.Detail+": "+s.problem, s.advice
-			ready, final = false, final || s.final
+			if ready { // the agent's state decides before the autoscaler's
+				final = s.final
+			}
+			ready = false
 		}
 		findings = append(findings, f)
 	}

@@ -53,8 +53,8 @@ type checkResult struct {
 }
 
 func (c *console) check(ctx context.Context, o installOptions) error {
-	if len(o.set) > 0 || len(o.tags) > 0 || o.code != "" || o.refresh || o.karpenter {
-		return errors.New("--set, --tag, --code, --refresh and --karpenter require --pre")
+	if len(o.set) > 0 || len(o.tags) > 0 || o.code != "" || o.refresh || o.karpenter || o.store != "" {
+		return errors.New("--set, --tag, --code, --refresh, --karpenter and --state require --pre")
 	}
 	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {

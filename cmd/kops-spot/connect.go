@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +21,7 @@ import (
 
 type connectOptions struct {
 	awsFlags
-	store, api, tokenFile, export string
+	api, tokenFile, export string
 }
 
 func connectCommand(c *console) *cobra.Command {
@@ -43,8 +42,7 @@ Secret in the agent's namespace. Later runs keep it. No AWS credentials are need
 	}
 	f := cmd.Flags()
 	o.register(f)
-	f.StringVar(&o.store, "state", "",
-		"The kOps state `store`, s3://<bucket>[/<folder>] (default: KOPS_STATE_STORE, or the one found in the cluster)")
+	o.registerState(f)
 	f.StringVar(&o.api, "api-url", agent.DefaultAPI, "The `URL` of CAST AI's API")
 	f.StringVar(&o.tokenFile, "token-file", "", "Read the API token from this `file`")
 	c.applyFlags(f)
@@ -67,30 +65,16 @@ The plan is shown before you confirm it.`,
 	return cmd
 }
 
-// agentCluster connects to a cluster, without its account.
-func (c *console) agentCluster(ctx context.Context, o kubeFlags) (k cluster, client dynamic.Interface, err error) {
-	if k, err = c.connect(ctx, o); err != nil {
-		return k, nil, err
-	}
-	client, err = identitymap.NewClient(k.config)
-	return k, client, err
-}
-
 func (c *console) connectAgent(ctx context.Context, o connectOptions) error {
-	k, client, err := c.agentCluster(ctx, o.kubeFlags)
+	k, err := c.connect(ctx, o.kubeFlags)
 	if err != nil {
 		return err
 	}
-	nodes, err := onboard.NodeInstances(ctx, client)
-	if err != nil {
+	client := k.objects
+	a := agent.Agent{Cluster: k.ref.Cluster, Store: k.store, API: strings.TrimRight(o.api, "/")}
+	if _, a.Region, err = k.instances(ctx, o.region); err != nil {
 		return err
 	}
-	ref := onboard.ClusterRef{Cluster: k.name, Context: k.context.Name}
-	a := agent.Agent{Cluster: k.name, API: strings.TrimRight(o.api, "/")}
-	if a.Region, err = onboard.RegionOf(nodes, o.region, ref); err != nil {
-		return err
-	}
-	a.Store = strings.Trim(strings.TrimPrefix(cmp.Or(o.store, c.getenv("KOPS_STATE_STORE"), k.store), "s3://"), "/")
 	if a.Store == "" {
 		return errors.New("the kOps state store is unknown: the cluster does not name it: set --state")
 	}
@@ -99,7 +83,7 @@ func (c *console) connectAgent(ctx context.Context, o connectOptions) error {
 		if err != nil {
 			return err
 		}
-		return c.export(o.export, map[string][]byte{"agent.yaml": text}, false, k.name)
+		return c.export(o.export, map[string][]byte{"agent.yaml": text}, false, a.Cluster)
 	}
 	if a.Token, err = c.agentToken(ctx, client, o.tokenFile); err != nil {
 		return err
@@ -109,7 +93,7 @@ func (c *console) connectAgent(ctx context.Context, o connectOptions) error {
 		return err
 	}
 	c.say(term.Mind, "cluster %s, region %s, state store %s, kubeconfig context %s", a.Cluster, a.Region, a.Store,
-		ref.Context)
+		k.ref.Context)
 	return c.applyAgent(ctx, client, a, p, "Install the agent?", "the agent is ready",
 		func(ctx context.Context) (change.Findings, error) { return agent.Wait(ctx, client) })
 }
@@ -146,16 +130,17 @@ func (c *console) agentToken(ctx context.Context, client dynamic.Interface, file
 }
 
 func (c *console) disconnectAgent(ctx context.Context, o kubeFlags) error {
-	k, client, err := c.agentCluster(ctx, o)
+	k, err := c.connect(ctx, o)
 	if err != nil {
 		return err
 	}
+	client := k.objects
 	p, err := agent.PlanRemoval(ctx, client, k.config)
 	if err != nil {
 		return err
 	}
-	c.say(term.Mind, "cluster %s, kubeconfig context %s", k.name, k.context.Name)
-	return c.applyAgent(ctx, client, agent.Agent{Cluster: k.name}, p, "Remove the agent?", "the agent is removed",
+	c.say(term.Mind, "cluster %s, kubeconfig context %s", k.ref.Cluster, k.ref.Context)
+	return c.applyAgent(ctx, client, agent.Agent{Cluster: k.ref.Cluster}, p, "Remove the agent?", "the agent is removed",
 		func(ctx context.Context) (change.Findings, error) { return agent.WaitRemoved(ctx, client, k.config) })
 }
 

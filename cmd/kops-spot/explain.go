@@ -58,7 +58,7 @@ func (c *console) explain(ctx context.Context, o explainOptions, arg string) err
 		return err
 	}
 	e := term.Explanation{}
-	if e.Policy, e.PolicyOf, err = c.policy(k.name); err != nil {
+	if e.Policy, e.PolicyOf, err = c.policy(k.ref.Cluster); err != nil {
 		return err
 	}
 	n, pod, err := findSubject(ctx, k, arg, o.namespace)
@@ -115,7 +115,7 @@ func findSubject(ctx context.Context, k cluster, arg, namespace string) (n spot.
 	on, err := k.NodeOfPod(ctx, in, name)
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		return n, "", fmt.Errorf("pod %s not found in %s: kubectl get pods -n %s lists the pods", pod, k.name, in)
+		return n, "", fmt.Errorf("pod %s not found in %s: kubectl get pods -n %s lists the pods", pod, k.ref.Cluster, in)
 	case err != nil:
 		return n, "", err
 	case on == "":

@@ -12,13 +12,19 @@ import (
 )
 
 // kubeFlags select the cluster. Every command that uses one has them.
-type kubeFlags struct{ kubeconfig, context, cluster string }
+type kubeFlags struct{ kubeconfig, context, cluster, store string }
 
 func (k *kubeFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&k.kubeconfig, "kubeconfig", "", "Path to the kubeconfig `file` (default: KUBECONFIG, or ~/.kube/config)")
 	f.StringVar(&k.context, "context", "", "The kubeconfig `context` to use (default: the current one)")
 	f.StringVar(&k.cluster, "cluster", "",
 		"The `name` of the kOps cluster (default: KOPS_SPOT_CLUSTER, or the name found in the cluster)")
+}
+
+// registerState registers the flag of commands that use the kOps state store.
+func (k *kubeFlags) registerState(f *pflag.FlagSet) {
+	f.StringVar(&k.store, "state", "",
+		"The kOps state `store`, s3://BUCKET[/FOLDER] (default: the one found in the cluster, or KOPS_STATE_STORE)")
 }
 
 // awsFlags select the cluster and its AWS region. Every command that uses the AWS account has them.

@@ -36,6 +36,7 @@ type stackFlags struct {
 
 func (o *stackFlags) register(f *pflag.FlagSet) {
 	o.awsFlags.register(f)
+	o.registerState(f)
 	f.StringArrayVar(&o.set, "set", nil,
 		"Set a stack parameter as `NAME=VALUE` (repeatable); docs/stack.md lists the parameters")
 	f.StringToStringVar(&o.tags, "tag", nil, "Add the tag `KEY=VALUE` to what is created (repeatable)")
@@ -172,12 +173,12 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 		delete(given, "Server")
 	}
 	maps.Copy(given, overrides)
-	found, err := install.Discover(ctx, install.Site{Cluster: at.cluster, Login: at.config, AWS: at.account,
+	found, err := install.Discover(ctx, install.Site{Cluster: at.objects, Login: at.config, AWS: at.account,
 		Name: at.env.Cluster, Account: at.env.Account, VPC: at.env.VPC, Store: install.Store(at.store), Given: given})
 	if err != nil {
 		return nil, err
 	}
-	d.found, d.Spec.Discovered = append(found.Findings, agentWarning(ctx, at.cluster)...), found.Parameters
+	d.found, d.Spec.Discovered = append(found.Findings, agentWarning(ctx, at.objects)...), found.Parameters
 	if err := onboard.CheckVPC(ctx, at.account, at.env, onboard.List(overrides["SubnetIds"]),
 		onboard.List(overrides["SecurityGroupIds"])); err != nil {
 		return nil, err
@@ -318,8 +319,8 @@ func (d *deployment) check(ctx context.Context) (found change.Findings, err erro
 
 // checks returns the checks of the cluster. Their test event is about an instance with a node, a Spot instance if any.
 func (at session) checks(template *install.Template) check.Checks {
-	checks := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Instances: at.instances}
-	candidates := slices.DeleteFunc(slices.Clone(at.instances), func(i awsadmin.Instance) bool {
+	checks := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Instances: at.tagged}
+	candidates := slices.DeleteFunc(slices.Clone(at.tagged), func(i awsadmin.Instance) bool {
 		return i.Ended || !slices.ContainsFunc(at.nodes, func(n onboard.NodeInstance) bool { return n.ID == i.ID })
 	})
 	if len(candidates) > 0 {

@@ -60,7 +60,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 		return err
 	}
 	h := handler.Handler{Cluster: k.Cluster}
-	if h.Policy, _, err = c.policy(k.name); err != nil {
+	if h.Policy, _, err = c.policy(k.ref.Cluster); err != nil {
 		return err
 	}
 	cfg, err := c.awsConfig(ctx, all[0].Region)
@@ -74,7 +74,7 @@ func (c *console) invoke(ctx context.Context, o invokeOptions) error {
 			if in.Kind == spot.LaunchFailed {
 				continue // nothing is changed
 			}
-			if err := verifyInstance(ctx, h.Cloud, k.name, instance{in.Instance, in.Region}); err != nil {
+			if err := verifyInstance(ctx, h.Cloud, k.ref.Cluster, instance{in.Instance, in.Region}); err != nil {
 				return fmt.Errorf("nothing was changed: %w", err)
 			}
 		}

@@ -30,7 +30,7 @@ type onboardFlags struct {
 
 func (o *onboardFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&o.Permissions, "permissions", onboard.Least,
-		"Permissions of the function's role: "+onboard.Least+", or "+onboard.Guide+
+		"The `permissions` of the function's role: "+onboard.Least+", or "+onboard.Guide+
 			" to also attach the AWS managed policies of the guide, which are not scoped to the cluster")
 	f.StringVar(&o.credentialsFile, "credentials-file", "",
 		"Store the access key in this `file`, readable only by its owner")
@@ -111,6 +111,9 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	if o.policy {
 		return c.installerPolicy(ctx, o.awsFlags)
 	}
+	if o.store != "" {
+		return errors.New("--state requires --export-installer-policy")
+	}
 	spec, err := c.onboardSpec(o.stackFlags, o.onboardFlags, set)
 	if err != nil {
 		return err
@@ -131,7 +134,7 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		}
 		return c.export(o.export, p.Files, !p.Login.Settled, at.env.Cluster)
 	}
-	for _, f := range agentWarning(ctx, at.cluster) {
+	for _, f := range agentWarning(ctx, at.objects) {
 		c.say(term.Mind, "%s: %s", f.Detail, f.Advice)
 	}
 	result, err := c.applyOnboarding(ctx, r, "Apply these changes?", r.Plan)

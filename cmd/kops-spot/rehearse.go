@@ -46,7 +46,7 @@ a PodDisruptionBudget, requests no replacement, and restores the node afterwards
 	f.StringVar(&o.function, "function", "",
 		"The `name` of the function whose log contains the outcome (default: the cluster's function)")
 	f.StringVar(&o.logGroup, "log-group", "", "The `name` of the log group (default: the function's)")
-	f.DurationVar(&o.wait, "wait", 3*time.Minute, "How `long` to wait for the outcome")
+	f.DurationVar(&o.wait, "wait", 3*time.Minute, "Wait this `duration` for the outcome")
 	c.applyFlags(f)
 	return cmd
 }
@@ -75,10 +75,10 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	if err != nil {
 		return err
 	}
-	if err := verifyInstance(ctx, aws.New(cfg), k.name, i); err != nil {
+	if err := verifyInstance(ctx, aws.New(cfg), k.ref.Cluster, i); err != nil {
 		return fmt.Errorf("nothing was sent: %w", err)
 	}
-	client, group := rehearse.New(cfg), o.group(k.name)
+	client, group := rehearse.New(cfg), o.group(k.ref.Cluster)
 	if exists, err := client.HasLog(ctx, group); err != nil { // the outcome could not be read
 		return fmt.Errorf("nothing was sent: %w", err)
 	} else if !exists {
@@ -87,7 +87,7 @@ func (c *console) rehearse(ctx context.Context, o rehearseOptions, name string) 
 	}
 	c.say(term.Mind, "node %s of %s: sending a rehearsal of %s for its instance %s; the instance itself is not "+
 		"interrupted.\nThe function only plans, or with KOPS_SPOT_REHEARSALS=act drains the node without overriding budgets",
-		n.Name, k.name, kind, i.id)
+		n.Name, k.ref.Cluster, kind, i.id)
 	if err := c.ask(ctx, "Send it?"); err != nil {
 		return err
 	}

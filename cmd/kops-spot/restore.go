@@ -53,10 +53,10 @@ func (c *console) restore(ctx context.Context, flags kubeFlags, name string) err
 		return err
 	}
 	shown := spot.WhatRestoreRemoves(n)
-	result := restoreResult{Cluster: k.name, Node: n.Name, Restored: shown.Any(), Event: shown.Event,
+	result := restoreResult{Cluster: k.ref.Cluster, Node: n.Name, Restored: shown.Any(), Event: shown.Event,
 		Deadline: shown.Deadline, Removed: append([]string{}, shown.Removed...), Changed: shown.Changed,
 		Unschedulable: n.Unschedulable}
-	node := "node " + n.Name + " of " + k.name
+	node := "node " + n.Name + " of " + k.ref.Cluster
 	if !shown.Any() {
 		return c.conclude(result, nil, node+" has nothing applied by kops-spot: nothing to restore"+otherCordon(n), nil)
 	}

@@ -52,6 +52,8 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method + " " + r.URL.Path {
 	case "GET /api/v1/namespaces/kube-system":
 		respond(200, map[string]any{"kind": "Namespace", "apiVersion": "v1", "metadata": map[string]any{"name": "kube-system"}})
+	case "GET /api/v1/nodes":
+		respond(200, map[string]any{"kind": "NodeList", "apiVersion": "v1", "items": []any{s.node}})
 	case "GET /api/v1/nodes/n":
 		respond(200, s.node)
 	case "PATCH /api/v1/nodes/n":
@@ -79,17 +81,29 @@ func (s *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // restore runs the command against the stub.
 func (s *stub) restore(t *testing.T, more ...string) (stdout, stderr string, err error) {
 	t.Helper()
+	return s.run(t, append([]string{"restore", "n", "--cluster", "prod.example.com", "--yes"}, more...)...)
+}
+
+// run runs a command against the stub.
+func (s *stub) run(t *testing.T, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
 	srv := httptest.NewServer(s)
 	t.Cleanup(srv.Close)
+	var out, messages strings.Builder
+	err = run(t.Context(), []string{"KUBECONFIG=" + kubeconfig(t, srv.URL)}, args, strings.NewReader(""), &out, &messages)
+	return out.String(), messages.String(), err
+}
+
+// kubeconfig writes a kubeconfig for a server.
+func kubeconfig(t *testing.T, server string) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	config := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],
-		"clusters":[{"name":"c","cluster":{"server":%q}}]}`, srv.URL)
+		"clusters":[{"name":"c","cluster":{"server":%q}}]}`, server)
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var out, messages strings.Builder
-	err = run(t.Context(), []string{"KUBECONFIG=" + path}, append([]string{"restore", "n", "--cluster", "prod.example.com", "--yes"}, more...), strings.NewReader(""), &out, &messages)
-	return out.String(), messages.String(), err
+	return path
 }
 
 func TestRestoreRetriesConflicts(t *testing.T) {

@@ -31,36 +31,52 @@ import (
 // cluster is a connection to the kOps cluster that the user selected.
 type cluster struct {
 	*kube.Cluster
-	name  string
-	store string // kOps' state store; empty if unknown
-
+	objects dynamic.Interface // of any kind
+	ref     onboard.ClusterRef
+	store   string // kOps' state store, as bucket[/folder]; empty if unknown
 	config  *rest.Config
-	context kube.Context // of the kubeconfig
 }
 
 // connect connects to the cluster and verifies that it is the selected one. No command connects in another way.
-func (c *console) connect(ctx context.Context, p kubeFlags) (cluster, error) {
-	// The same files as kubectl.
-	files := slices.DeleteFunc(filepath.SplitList(c.getenv("KUBECONFIG")), func(f string) bool { return f == "" })
-	if home := c.getenv("HOME"); len(files) == 0 && home != "" {
-		files = append(files, filepath.Join(home, ".kube", "config"))
-	}
-	kubeconfig := kube.Kubeconfig{File: p.kubeconfig, Files: files, Context: p.context}
-	cfg, in, err := kubeconfig.LogIn("kops-spot/" + version)
+func (c *console) connect(ctx context.Context, p kubeFlags) (k cluster, err error) {
+	cfg, in, err := c.kubeconfig(p).LogIn("kops-spot/" + version)
 	if err != nil {
-		return cluster{}, err
+		return k, err
 	}
-	k, err := kube.New(cfg)
-	if err != nil {
-		return cluster{}, err
+	k.config, k.ref.Context = cfg, in.Name
+	if k.Cluster, err = kube.New(cfg); err != nil {
+		return k, err
+	}
+	if k.objects, err = identitymap.NewClient(cfg); err != nil {
+		return k, err
 	}
 	given := cmp.Or(p.cluster, c.getenv("KOPS_SPOT_CLUSTER"))
 	own, err := k.KopsName(ctx, given)
 	if err != nil {
-		return cluster{}, err
+		return k, err
 	}
-	name, err := clusterName(given, own.Name, in)
-	return cluster{k, name, own.Store, cfg, in}, err
+	// The cluster knows its store. The variable may be for other clusters, too.
+	store := cmp.Or(p.store, own.Store, c.getenv("KOPS_STATE_STORE"))
+	k.store = strings.Trim(strings.TrimPrefix(store, "s3://"), "/")
+	k.ref.Cluster, err = clusterName(given, own.Name, in)
+	return k, err
+}
+
+// kubeconfig selects the same files as kubectl.
+func (c *console) kubeconfig(p kubeFlags) kube.Kubeconfig {
+	files := slices.DeleteFunc(filepath.SplitList(c.getenv("KUBECONFIG")), func(f string) bool { return f == "" })
+	if home := c.getenv("HOME"); len(files) == 0 && home != "" {
+		files = append(files, filepath.Join(home, ".kube", "config"))
+	}
+	return kube.Kubeconfig{File: p.kubeconfig, Files: files, Context: p.context}
+}
+
+// instances returns the instances of the cluster's nodes, and their region. flag is --region.
+func (k cluster) instances(ctx context.Context, flag string) (nodes []onboard.NodeInstance, region string, err error) {
+	if nodes, err = onboard.NodeInstances(ctx, k.objects); err == nil {
+		region, err = onboard.RegionOf(nodes, flag, k.ref)
+	}
+	return nodes, region, err
 }
 
 // clusterName returns the cluster's name: the given one, else the cluster's own, else the kubeconfig's, as kOps writes
@@ -86,7 +102,7 @@ func findNode(ctx context.Context, k cluster, name, hint string) (spot.Node, err
 		n, err = k.NodeOf(ctx, name)
 	}
 	if errors.Is(err, spot.ErrNotFound) {
-		return n, fmt.Errorf("node %s not found in %s: kubectl get nodes lists the nodes%s", name, k.name, hint)
+		return n, fmt.Errorf("node %s not found in %s: kubectl get nodes lists the nodes%s", name, k.ref.Cluster, hint)
 	}
 	return n, err
 }
@@ -108,33 +124,21 @@ func instanceOf(n spot.Node) (instance, error) {
 
 // session is a connection to a cluster and to its AWS account.
 type session struct {
-	cluster   dynamic.Interface
-	account   *awsadmin.Account
-	env       onboard.Environment
-	instances []awsadmin.Instance
-	nodes     []onboard.NodeInstance // instances that are nodes
-	ref       onboard.ClusterRef
-	store     string // kOps' state store; empty if unknown
-
-	config *rest.Config // of the cluster
-	aws    aws.Config
+	cluster
+	account *awsadmin.Account
+	env     onboard.Environment
+	tagged  []awsadmin.Instance    // with the cluster's tag
+	nodes   []onboard.NodeInstance // instances that are nodes
+	aws     aws.Config
 }
 
 // openUnverified connects to the cluster and to AWS without verifying that they belong together.
 func (c *console) openUnverified(ctx context.Context, s awsFlags) (at session, err error) {
-	k, err := c.connect(ctx, s.kubeFlags)
-	if err != nil {
+	if at.cluster, err = c.connect(ctx, s.kubeFlags); err != nil {
 		return at, err
 	}
-	at.config, at.store, at.ref = k.config, k.store, onboard.ClusterRef{Cluster: k.name, Context: k.context.Name}
-	if at.cluster, err = identitymap.NewClient(at.config); err != nil {
-		return at, err
-	}
-	if at.nodes, err = onboard.NodeInstances(ctx, at.cluster); err != nil {
-		return at, err
-	}
-	region, err := onboard.RegionOf(at.nodes, s.region, at.ref)
-	if err != nil {
+	var region string
+	if at.nodes, region, err = at.instances(ctx, s.region); err != nil {
 		return at, err
 	}
 	at.aws, err = c.awsConfig(ctx, region)
@@ -148,10 +152,10 @@ func (c *console) openSession(ctx context.Context, s awsFlags) (session, error) 
 	if err != nil {
 		return at, err
 	}
-	if at.env, at.instances, err = onboard.VerifyCluster(ctx, at.account, at.nodes, at.ref); err != nil {
+	if at.env, at.tagged, err = onboard.VerifyCluster(ctx, at.account, at.nodes, at.ref); err != nil {
 		return at, err
 	}
-	at.env.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.nodes, at.instances)
+	at.env.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.nodes, at.tagged)
 	return at, err
 }
 
@@ -161,7 +165,7 @@ func (at session) onboarding(spec onboard.Spec) *onboard.Onboarding {
 	if spec.Store == nil {
 		spec.Store = onboard.InSecretsManager{Cluster: at.env.Cluster}
 	}
-	return &onboard.Onboarding{AWS: at.account, Cluster: at.cluster, Spec: spec}
+	return &onboard.Onboarding{AWS: at.account, Cluster: at.objects, Spec: spec}
 }
 
 // errNoCredentials is the error if no source has AWS credentials.

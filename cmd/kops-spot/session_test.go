@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +35,29 @@ func TestClusterName(t *testing.T) {
 			got, err := clusterName(c.given, c.own, kube.Context{Name: "c", Cluster: c.context})
 			if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Errorf("got %q, %v; want %q, %q", got, err, c.want, c.err)
+			}
+		})
+	}
+}
+
+// TestStateStore: the flag decides, then the cluster, then the variable.
+func TestStateStore(t *testing.T) {
+	const ours = `"addons.k8s.io/core": "{\"channel\": \"s3://own/kops/prod.example.com/addons/bootstrap-channel.yaml\"}"`
+	for name, c := range map[string]struct{ flag, annotation, want string }{
+		"the flag":     {"s3://given/folder/", ours, "given/folder"},
+		"the cluster":  {"", ours, "own/kops"},
+		"the variable": {"", "", "variable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprintf(w, `{"kind": "Namespace", "apiVersion": "v1", "metadata": {"annotations": {%s}}}`, c.annotation)
+			}))
+			t.Cleanup(srv.Close)
+			console := &console{environ: []string{"KUBECONFIG=" + kubeconfig(t, srv.URL), "KOPS_STATE_STORE=s3://variable"}}
+			k, err := console.connect(t.Context(), kubeFlags{cluster: "prod.example.com", store: c.flag})
+			if k.store != c.want || err != nil {
+				t.Errorf("got %q, %v; want %q", k.store, err, c.want)
 			}
 		})
 	}

@@ -35,7 +35,7 @@ interruptions from the function's log. Use kops-spot check to test the installat
 	}
 	f := cmd.Flags()
 	o.register(f)
-	f.DurationVar(&o.since, "since", 24*time.Hour, "How `far` to look back")
+	f.DurationVar(&o.since, "since", 24*time.Hour, "Look back this `duration`")
 	f.IntVar(&o.last, "last", 20, "The maximum `number` of interruptions")
 	return cmd
 }

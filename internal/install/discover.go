@@ -279,7 +279,7 @@ func (s Store) read(ctx context.Context, in Site, d *Discovery) (*spec, error) {
 	case errors.Is(err, awsadmin.ErrDenied):
 		advice = "allow it, if the bucket is this account's; without it, " + advice
 	case err == nil && text == nil:
-		err = fmt.Errorf("%s no longer exists", name)
+		err = fmt.Errorf("%s does not exist", name)
 	case err == nil:
 		if err = yaml.Unmarshal(text, &read); err != nil {
 			err = fmt.Errorf("parsing %s: %w", name, err)
@@ -290,8 +290,8 @@ func (s Store) read(ctx context.Context, in Site, d *Discovery) (*spec, error) {
 		return nil, nil
 	}
 	if read.Metadata.Name != in.Name {
-		return nil, fmt.Errorf("%s, which the cluster names as its state store, belongs to the cluster %q and not to %s",
-			name, read.Metadata.Name, in.Name)
+		return nil, fmt.Errorf("%s belongs to the cluster %q and not to %s: set --state to the kOps state store", name,
+			read.Metadata.Name, in.Name)
 	}
 	return &read, nil
 }

@@ -53,7 +53,7 @@ func stateStore(t *testing.T) {
 	if err != nil {
 		t.Fatalf("without a specification: %v\n%s", err, stderr)
 	}
-	says(is, "state store", "s3://state-store-of-kops/kops/"+cluster+"/config no longer exists", "guessed")
+	says(is, "state store", "s3://state-store-of-kops/kops/"+cluster+"/config does not exist", "guessed")
 	put := func(text string) {
 		must(buckets.PutObject(t.Context(), &s3.PutObjectInput{Bucket: store, Key: key, Body: strings.NewReader(text)}))
 	}

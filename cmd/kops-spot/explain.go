@@ -44,7 +44,7 @@ NODE is the name of a node or the ID of its instance. POD is a pod on a node: NA
 	f := cmd.Flags()
 	o.register(f)
 	f.StringVarP(&o.namespace, "namespace", "n", "", "The `namespace` of the pod; the argument is then the name of a pod")
-	kindFlag(f, &o.event, spot.WarningKinds())
+	kindFlag(cmd, &o.event, spot.WarningKinds())
 	return cmd
 }
 

@@ -48,8 +48,9 @@ func exportFlag(f *pflag.FlagSet, dir *string) {
 		"Write the documents and manifests to this `directory`, overwriting files of the same names, and exit")
 }
 
-func kindFlag(f *pflag.FlagSet, kind *string, kinds []spot.Kind) {
-	f.StringVar(kind, "event", string(spot.SpotTerminate), "The event `kind`: "+join(kinds))
+func kindFlag(cmd *cobra.Command, kind *string, kinds []spot.Kind) {
+	cmd.Flags().StringVar(kind, "event", string(spot.SpotTerminate), "The event `kind`: "+join(kinds))
+	_ = cmd.RegisterFlagCompletionFunc("event", fixed(kinds...))
 }
 
 func parseKind(kind string, kinds []spot.Kind) (spot.Kind, error) {

@@ -29,17 +29,22 @@ func main() {
 // run runs a command. environ has the form of os.Environ. Results go to stdout, messages to stderr. The caller prints
 // the error.
 func run(ctx context.Context, environ, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	c := &console{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
+	root := newRoot(&console{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr})
+	root.SetArgs(args)
+	return root.ExecuteContext(ctx)
+}
+
+// newRoot returns the tree of commands.
+func newRoot(c *console) *cobra.Command {
 	// No custom templates: with them, the linker keeps every method of every client, and the binary triples.
 	root := &cobra.Command{
 		Use:   "kops-spot",
 		Short: "Drain the nodes of kOps clusters when EC2 reclaims Spot instances",
 		Long: `kops-spot installs and operates the AWS Lambda function that drains a node of a kOps cluster when EC2
 reclaims its Spot instance.`,
-		Version:           version,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if c.output != asText && c.output != asJSON && !(c.output == asSAM && cmd.Name() == "grant") {
 				return fmt.Errorf("invalid --output %q: use %s or %s", c.output, asText, asJSON)
@@ -50,10 +55,9 @@ reclaims its Spot instance.`,
 	}
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", asText, "Output `format`: "+asText+" or "+asJSON)
 	root.SetFlagErrorFunc(seeHelp)
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(c.stdin)
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
 	root.AddCommand(
 		checkCommand(c),
 		connectCommand(c),
@@ -93,5 +97,7 @@ reclaims its Spot instance.`,
 			return cmd.Help()
 		},
 	})
-	return root.ExecuteContext(ctx)
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	c.addCompletions(root)
+	return root
 }

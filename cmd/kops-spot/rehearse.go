@@ -41,7 +41,7 @@ a PodDisruptionBudget, requests no replacement, and restores the node afterwards
 	}
 	f := cmd.Flags()
 	o.register(f)
-	kindFlag(f, &o.event, rehearsed)
+	kindFlag(cmd, &o.event, rehearsed)
 	f.StringVar(&o.bus, "bus", "default", "The event `bus`")
 	f.StringVar(&o.function, "function", "",
 		"The `name` of the function whose log contains the outcome (default: the cluster's function)")

@@ -14,8 +14,9 @@ import (
 
 // A Template is the part of the SAM template that a deployment needs. CloudFormation checks the values of parameters.
 type Template struct {
-	Defaults map[string]*string // of all parameters; nil for a required one
-	Events   []Event            // ordered by name
+	Defaults map[string]*string  // of all parameters; nil for a required one
+	Allowed  map[string][]string // of the parameters that allow only some values
+	Events   []Event             // ordered by name
 
 	conditions map[string]yaml.Node
 	text       []byte
@@ -52,7 +53,8 @@ type function struct {
 func ParseTemplate(text []byte) (*Template, error) {
 	var document struct {
 		Parameters map[string]struct {
-			Default *string `yaml:"Default"`
+			Default       *string  `yaml:"Default"`
+			AllowedValues []string `yaml:"AllowedValues"`
 		} `yaml:"Parameters"`
 		Conditions map[string]yaml.Node `yaml:"Conditions"`
 		Resources  map[string]struct {
@@ -63,9 +65,12 @@ func ParseTemplate(text []byte) (*Template, error) {
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}
-	t := &Template{Defaults: map[string]*string{}, conditions: document.Conditions, text: text}
+	t := &Template{Defaults: map[string]*string{}, Allowed: map[string][]string{}, conditions: document.Conditions, text: text}
 	for name, p := range document.Parameters {
 		t.Defaults[name] = p.Default
+		if p.AllowedValues != nil {
+			t.Allowed[name] = p.AllowedValues
+		}
 	}
 	for resource, r := range document.Resources {
 		if r.Type != "AWS::Serverless::Function" {

@@ -3,7 +3,9 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -18,6 +20,16 @@ type Kubeconfig struct {
 
 // Context holds the names of a context and its cluster.
 type Context struct{ Name, Cluster string }
+
+// Contexts returns the names of the contexts; none if the files cannot be read.
+func (k Kubeconfig) Contexts() []string {
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: k.File, Precedence: k.Files}
+	raw, err := rules.Load()
+	if err != nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(raw.Contexts))
+}
 
 // LogIn returns the context's client configuration without sending a request.
 func (k Kubeconfig) LogIn(userAgent string) (*rest.Config, Context, error) {

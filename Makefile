@@ -59,8 +59,8 @@ slowest: # Print the ten slowest tests of the last run
 	@printf '\nten slowest tests\n'
 	@cat test/bin/unit.json test/bin/end-to-end.json | gotestsum tool slowest --num 10
 
-generate: ## Generate the role in template.yaml, docs/settings.md and docs/outcome.schema.json
-	go test ./iam ./internal/app -run 'RoleInTemplate|TheSettingsAreDocumented' -update
+generate: ## Generate the role in template.yaml, docs/settings.md, docs/outcome.schema.json and docs/cli
+	go test ./iam ./internal/app ./cmd/kops-spot -run 'TestRoleInTemplate|TestSettingsPage|TestReference' -update
 	go run ./tools/schema internal/spot > docs/outcome.schema.json
 
 # `make tools` does not install Node.js. Without it, the tests of IAM policies are skipped.

@@ -68,6 +68,7 @@ func (c *console) check(ctx context.Context, o installOptions) error {
 	if err != nil { // the findings so far are still valid
 		return errors.Join(term.Findings(c.stderr, found, c.options(c.stderr)), err)
 	}
+	found = append(found, routerFinding(ctx, at.objects)...)
 	return c.printChecks(at.env, found, "all checks passed")
 }
 

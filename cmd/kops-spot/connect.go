@@ -158,11 +158,16 @@ func (c *console) applyAgent(ctx context.Context, client dynamic.Interface, a ag
 
 // agentWarning returns a warning if CAST AI's agent, which the guide requires, is not running.
 func agentWarning(ctx context.Context, client dynamic.Interface) change.Findings {
-	f, err := agent.Warning(ctx, client)
+	return finding(ctx, client, agent.Warning, "agent", "whether CAST AI's agent is running")
+}
+
+// finding returns the finding of a check that is not required to succeed, if it has any.
+func finding(ctx context.Context, client dynamic.Interface,
+	check func(context.Context, dynamic.Interface) (change.Finding, error), name, what string) change.Findings {
+	f, err := check(ctx, client)
 	switch {
 	case err != nil:
-		return change.Findings{{Level: change.Warn, Name: "agent",
-			Detail: "whether CAST AI's agent is running is unknown: " + err.Error()}}
+		return change.Findings{{Level: change.Warn, Name: name, Detail: what + " is unknown: " + err.Error()}}
 	case f.Name == "":
 		return nil
 	}

@@ -178,7 +178,8 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	if err != nil {
 		return nil, err
 	}
-	d.found, d.Spec.Discovered = append(found.Findings, agentWarning(ctx, at.objects)...), found.Parameters
+	d.found = slices.Concat(found.Findings, agentWarning(ctx, at.objects), routerFinding(ctx, at.objects))
+	d.Spec.Discovered = found.Parameters
 	if err := onboard.CheckVPC(ctx, at.account, at.env, onboard.List(overrides["SubnetIds"]),
 		onboard.List(overrides["SecurityGroupIds"])); err != nil {
 		return nil, err

@@ -1,4 +1,5 @@
-// Package agent connects a cluster to CAST AI: it installs CAST AI's agent, which reads the cluster, and removes it.
+// Package agent connects a cluster to CAST AI: it installs CAST AI's agent, which reads the cluster, and removes it. It
+// also fixes kube-router, which may keep CAST AI's nodes from joining.
 package agent
 
 import (
@@ -96,7 +97,7 @@ func NeedsToken(ctx context.Context, cluster dynamic.Interface) (bool, error) {
 	if err != nil || deployment != nil && !identitymap.IsManaged(deployment) {
 		return false, err
 	}
-	secret, err := get(ctx, cluster, "", "secrets", name)
+	secret, err := get(ctx, cluster, "", "secrets", Namespace, name)
 	if secret == nil || err != nil {
 		return err == nil, err
 	}
@@ -211,7 +212,7 @@ func kinds(ctx context.Context, login *rest.Config) (lists []metav1.APIResourceL
 // foreign returns the objects in the agent's namespace that neither we nor Kubernetes nor the agent have created.
 func foreign(ctx context.Context, cluster dynamic.Interface, login *rest.Config, ours []object,
 ) (names []string, err error) {
-	namespace, err := get(ctx, cluster, "", "namespaces", Namespace)
+	namespace, err := get(ctx, cluster, "", "namespaces", "", Namespace)
 	if err != nil || namespace == nil {
 		return nil, err
 	}
@@ -275,14 +276,10 @@ func find(ctx context.Context, cluster dynamic.Interface) (object, error) {
 
 func fullName(o object) string { return o.GetNamespace() + "/" + o.GetName() }
 
-// get returns an object, in the agent's namespace unless it is one; nil if it does not exist.
-func get(ctx context.Context, cluster dynamic.Interface, group, resource, name string) (object, error) {
+// get returns an object; nil if it does not exist.
+func get(ctx context.Context, cluster dynamic.Interface, group, resource, namespace, name string) (object, error) {
 	kind := schema.GroupVersionResource{Group: group, Version: "v1", Resource: resource}
-	client := dynamic.ResourceInterface(cluster.Resource(kind).Namespace(Namespace))
-	if resource == "namespaces" {
-		client = cluster.Resource(kind)
-	}
-	o, err := client.Get(ctx, name, metav1.GetOptions{})
+	o, err := cluster.Resource(kind).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil

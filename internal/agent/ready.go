@@ -34,17 +34,23 @@ const logs = "kubectl --namespace=" + Namespace + " logs deployment/" + name + "
 
 // Wait waits until the agent is ready, or until waiting longer does not help, and says why it is not.
 func Wait(ctx context.Context, cluster dynamic.Interface) (findings change.Findings, err error) {
-	err = wait.PollUntilContextTimeout(ctx, readyPoll, readyLimit, true, func(ctx context.Context) (bool, error) {
+	if findings, err = poll(ctx, cluster, readyLimit, check); err == nil && !findings.Failed() {
+		findings = append(findings, change.Finding{Level: change.OK, Name: "registration",
+			Detail: "the agent reports a refused token only in its log", Advice: logs})
+	}
+	return findings, err
+}
+
+// poll checks until waiting longer does not help. At the limit, the last findings are the result.
+func poll(ctx context.Context, cluster dynamic.Interface, limit time.Duration,
+	check func(context.Context, dynamic.Interface) (change.Findings, bool, error)) (findings change.Findings, err error) {
+	err = wait.PollUntilContextTimeout(ctx, readyPoll, limit, true, func(ctx context.Context) (bool, error) {
 		var done bool
 		findings, done, err = check(ctx, cluster)
 		return done, err
 	})
 	if wait.Interrupted(err) && ctx.Err() == nil && len(findings) > 0 {
 		err = nil
-	}
-	if err == nil && !findings.Failed() {
-		findings = append(findings, change.Finding{Level: change.OK, Name: "registration",
-			Detail: "the agent reports a refused token only in its log", Advice: logs})
 	}
 	return findings, err
 }
@@ -72,7 +78,7 @@ func check(ctx context.Context, cluster dynamic.Interface) (findings change.Find
 			Advice: "kops-spot connect installs it"}}, true, nil
 	}
 	deployments := []object{agent}
-	autoscaler, err := get(ctx, cluster, "apps", "deployments", name+"-cpvpa")
+	autoscaler, err := get(ctx, cluster, "apps", "deployments", Namespace, name+"-cpvpa")
 	if err != nil {
 		return nil, false, err
 	}
@@ -83,11 +89,7 @@ func check(ctx context.Context, cluster dynamic.Interface) (findings change.Find
 	for _, o := range deployments {
 		var d appsv1.Deployment
 		_ = runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &d) // the API server has validated it
-		pods, err := list[corev1.Pod](ctx, cluster, "pods", o.GetNamespace(), metav1.FormatLabelSelector(d.Spec.Selector))
-		if err != nil {
-			return nil, false, err
-		}
-		events, err := list[corev1.Event](ctx, cluster, "events", o.GetNamespace(), "")
+		pods, events, err := podsOf(ctx, cluster, o, d.Spec.Selector)
 		if err != nil {
 			return nil, false, err
 		}
@@ -109,7 +111,17 @@ func check(ctx context.Context, cluster dynamic.Interface) (findings change.Find
 	return findings, ready || final, nil
 }
 
-// status says why a Deployment is not available. If it is final, waiting does not help.
+// podsOf returns the pods of an object, and the Events of its namespace.
+func podsOf(ctx context.Context, cluster dynamic.Interface, o object, selector *metav1.LabelSelector) (
+	pods []corev1.Pod, events []corev1.Event, err error) {
+	pods, err = list[corev1.Pod](ctx, cluster, "pods", o.GetNamespace(), metav1.FormatLabelSelector(selector))
+	if err == nil {
+		events, err = list[corev1.Event](ctx, cluster, "events", o.GetNamespace(), "")
+	}
+	return pods, events, err
+}
+
+// status says why pods are not available. If it is final, waiting does not help.
 type status struct {
 	problem, advice string
 	final           bool
@@ -126,8 +138,8 @@ var stuck = map[string]string{
 	"CrashLoopBackOff":           "kubectl --namespace=NAMESPACE logs POD --container=CONTAINER --previous",
 }
 
-// diagnose finds the cause in the conditions of the Deployment, then in its pods, then in the latest warning about them.
-func diagnose(d appsv1.Deployment, pods []corev1.Pod, events []corev1.Event) (s status) {
+// diagnose finds the cause in the conditions of the Deployment, then in its pods.
+func diagnose(d appsv1.Deployment, pods []corev1.Pod, events []corev1.Event) status {
 	want, is := *d.Spec.Replicas, d.Status
 	if is.ObservedGeneration >= d.Generation && is.UpdatedReplicas >= want && is.AvailableReplicas >= want &&
 		is.Replicas == want {
@@ -138,6 +150,11 @@ func diagnose(d appsv1.Deployment, pods []corev1.Pod, events []corev1.Event) (s 
 			return status{c.Reason + ": " + c.Message, "change what refuses the pods: a quota, a policy or a webhook", true}
 		}
 	}
+	return diagnosePods(d.Namespace, d.Name, pods, events)
+}
+
+// diagnosePods finds the cause in the pods, then in the latest warning about them or their owner.
+func diagnosePods(namespace, owner string, pods []corev1.Pod, events []corev1.Event) (s status) {
 	for _, pod := range pods {
 		for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 			w := c.State.Waiting
@@ -149,23 +166,28 @@ func diagnose(d appsv1.Deployment, pods []corev1.Pod, events []corev1.Event) (s 
 				exit = fmt.Sprintf(" after exit code %d", last.ExitCode)
 			}
 			return status{fmt.Sprintf("container %s of pod %s: %s%s: %s", c.Name, pod.Name, w.Reason, exit, w.Message),
-				strings.NewReplacer("NAMESPACE", d.Namespace, "POD", pod.Name, "CONTAINER", c.Name).Replace(stuck[w.Reason]), true}
+				strings.NewReplacer("NAMESPACE", namespace, "POD", pod.Name, "CONTAINER", c.Name).Replace(stuck[w.Reason]), true}
 		}
 	}
+	notReady := "the pods are not ready yet"
 	for _, pod := range pods {
 		for _, c := range pod.Status.Conditions {
-			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			switch {
+			case c.Status != corev1.ConditionFalse:
+			case c.Type == corev1.PodScheduled:
 				return status{"pod " + pod.Name + ": " + c.Reason + ": " + c.Message,
 					"add nodes, or free some of their capacity", false}
+			case c.Type == corev1.PodReady:
+				notReady = "pod " + pod.Name + " on node " + pod.Spec.NodeName + ": " + c.Reason + ": " + c.Message
 			}
 		}
 	}
-	s = status{"the pods are not ready yet", "kubectl --namespace=" + Namespace + " describe pods", false}
+	s = status{notReady, "kubectl --namespace=" + namespace + " describe pods", false}
 	var latest time.Time
 	for _, e := range events {
 		at := cmp.Or(e.LastTimestamp.Time, e.EventTime.Time, e.CreationTimestamp.Time)
 		of := e.InvolvedObject
-		ours := of.Name == d.Name || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return p.Name == of.Name })
+		ours := of.Name == owner || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return p.Name == of.Name })
 		if ours && e.Type == corev1.EventTypeWarning && !at.Before(latest) {
 			latest, s.problem = at, of.Kind+" "+of.Name+": "+e.Reason+": "+e.Message
 		}

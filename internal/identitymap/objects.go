@@ -45,6 +45,24 @@ func PlanObjectsRemoval(ctx context.Context, cluster dynamic.Interface, objects 
 	return p, p.err
 }
 
+// PlanEdit returns how to edit an object that belongs to somebody else. A write edits the object as it is then.
+func PlanEdit(o *unstructured.Unstructured, edit func(*unstructured.Unstructured), why string) Plan {
+	p := newPlan()
+	p.state.objects[refOf(o)] = o
+	p.addEdit(step{ref: refOf(o), undone: true, Change: change.Change{Why: why},
+		mutate: func(now object) (object, change.Plan, error) {
+			next := now.DeepCopy()
+			if now != nil {
+				edit(next)
+			}
+			return next, nil, nil
+		}})
+	return p
+}
+
+// RolloutStatus returns the progress of a DaemonSet's rollout; empty if it is complete.
+func RolloutStatus(o *unstructured.Unstructured) string { return rolloutStatus(o) }
+
 func newPlan() Plan {
 	return Plan{state: state{objects: map[ref]object{}, applied: map[ref]object{}}}
 }

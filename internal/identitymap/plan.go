@@ -181,6 +181,7 @@ type step struct {
 	update string                                                     // added to Why if more than our annotation changes
 	keep   string                                                     // Why if nothing changes
 	remove bool                                                       // without a row if nothing changes
+	undone bool                                                       // Why says who may undo the write
 }
 
 func (s step) write(ctx context.Context, cluster dynamic.Interface) (err error) {
@@ -197,7 +198,7 @@ func (s step) write(ctx context.Context, cluster dynamic.Interface) (err error) 
 
 func (p *Plan) addStep(verb change.Verb, s step, diff ...string) {
 	s.Verb, s.Kind, s.Name, s.Diff = verb, s.ref.Kind, s.ref.fullName(), diff
-	if s.Changes() && s.ref.Kind != "ConfigMap" { // addSources has more about those
+	if s.Changes() && s.ref.Kind != "ConfigMap" && !s.undone { // addSources has more about those
 		s.Why += undo(p.state.objectOf(s.ref))
 	}
 	p.steps, p.Changes = append(p.steps, s), append(p.Changes, s.Change)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestCompleteNode completes the nodes of the cluster.
@@ -42,14 +43,9 @@ func TestCompleteNodeWaits(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // ends the plugin
-		if f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
-			f.Close()
-		}
-	})
 	text := `{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}],
-		clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}],
-		users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: cat, args: ["` + fifo + `"]}}}]}`
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}],
+users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: cat, args: ["` + fifo + `"]}}}]}`
 	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -58,4 +54,12 @@ func TestCompleteNodeWaits(t *testing.T) {
 	if out.String() != ":4\n" || err != nil {
 		t.Errorf("got %q, %v", out.String(), err)
 	}
+	for range 200 { // until the plugin reads
+		if f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+			f.Close() // ends it
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Error("the plugin was not started")
 }

@@ -1,6 +1,13 @@
 package agent
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path"
 	"reflect"
 	"strings"
 	"testing"
@@ -8,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/identitymap"
@@ -130,5 +139,75 @@ func TestDiagnosePodsOfRouter(t *testing.T) {
 	pod.Status = corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "kube-router", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}}
 	if got := diagnosePods("kube-system", "kube-router", []corev1.Pod{pod}, nil); !got.final || !strings.HasPrefix(got.advice, "kubectl --namespace=kube-system logs kube-router-a --container=kube-router") {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// serving returns a client of an API server with kube-router, unless that is nil, and its pods.
+func serving(t *testing.T, daemonSet object, pods ...corev1.Pod) dynamic.Interface {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		is := map[string]any{"kube-router": daemonSet, "pods": map[string]any{"apiVersion": "v1", "kind": "PodList", "items": pods},
+			"events": map[string]any{"apiVersion": "v1", "kind": "EventList", "items": []any{}}}[path.Base(r.URL.Path)]
+		w.Header().Set("Content-Type", "application/json")
+		if is == object(nil) {
+			w.WriteHeader(http.StatusNotFound)
+			is = metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Reason: metav1.StatusReasonNotFound, Code: http.StatusNotFound}
+		}
+		_ = json.NewEncoder(w).Encode(is)
+	}))
+	t.Cleanup(server.Close)
+	client, err := identitymap.NewClient(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// TestRolledOut: a rollout is complete when all pods are updated and available. Old pods do not matter.
+func TestRolledOut(t *testing.T) {
+	crashing := func(name string, tolerations ...corev1.Toleration) corev1.Pod {
+		return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{Tolerations: tolerations}, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{
+			{Name: "kube-router", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}}}
+	}
+	every := corev1.Toleration{Operator: corev1.TolerationOpExists}
+	for name, c := range map[string]struct {
+		tolerations        []toleration
+		strategy           string
+		updated, available int64 // of 2
+		pods               []corev1.Pod
+		done               bool
+		want               string // empty for no finding
+	}{
+		"complete":           {[]toleration{noSchedule, noExecute}, "", 2, 2, nil, true, "ok its pods tolerate custom taints; all 2 pods are updated and available"},
+		"not updated":        {[]toleration{noSchedule, noExecute}, "", 1, 2, nil, false, "fail of 2 pods, 1 are updated and 2 available: the pods are not ready yet"},
+		"not available":      {[]toleration{noSchedule, noExecute}, "", 2, 1, nil, false, "fail of 2 pods, 2 are updated and 1 available: the pods are not ready yet"},
+		"a crash":            {[]toleration{noSchedule, noExecute}, "", 2, 1, []corev1.Pod{crashing("new", every)}, true, "container kube-router of pod new: CrashLoopBackOff"},
+		"a crash of the old": {[]toleration{noSchedule, noExecute}, "", 1, 1, []corev1.Pod{crashing("old")}, false, "the pods are not ready yet"},
+		"OnDelete":           {[]toleration{noSchedule, noExecute}, "OnDelete", 0, 2, nil, true, "ok its pods tolerate custom taints"},
+		"undone":             {[]toleration{critical}, "", 2, 2, nil, true, "fail somebody has undone the change: its pods do not tolerate"},
+		"not installed":      {nil, "", 0, 0, nil, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var o object
+			if c.tolerations != nil {
+				o = routerWith(c.tolerations...)
+				spec := o.Object["spec"].(map[string]any)
+				spec["updateStrategy"], spec["selector"] = map[string]any{"type": c.strategy}, map[string]any{"matchLabels": map[string]any{"k8s-app": "kube-router"}}
+				o.Object["status"] = map[string]any{"desiredNumberScheduled": int64(2), "updatedNumberScheduled": c.updated, "numberAvailable": c.available}
+			}
+			findings, done, err := rolledOut(t.Context(), serving(t, o, c.pods...))
+			if err != nil || done != c.done || (len(findings) == 0) != (c.want == "") || len(findings) > 0 && !strings.Contains(fmt.Sprint(findings[0].Level, " ", findings[0].Detail), c.want) {
+				t.Errorf("%+v, %v, %v", findings, done, err)
+			}
+		})
+	}
+}
+
+// TestWaitRouterInterrupted: the error says that the rollout continues.
+func TestWaitRouterInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupt"))
+	if _, err := WaitRouter(ctx, serving(t, routerWith())); err == nil || !strings.HasPrefix(err.Error(), "waiting for the rollout: interrupt: it continues in the cluster; run this again") {
+		t.Error(err)
 	}
 }

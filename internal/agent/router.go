@@ -90,7 +90,7 @@ func routerFinding(o object) change.Finding {
 		return change.Finding{Level: change.OK, Name: router, Detail: "its pods tolerate custom taints"}
 	}
 	return change.Finding{Level: change.Warn, Name: router, Detail: "its pods do not tolerate custom taints with the effect " +
-		strings.Join(effects, " or ") + ": nodes with such taints, as CAST AI may add them, get no network and cannot join",
+		strings.Join(effects, " or ") + ": nodes with such taints, such as Spot nodes of CAST AI, get no network and cannot join",
 		Advice: "kops-spot fix " + router}
 }
 
@@ -116,17 +116,17 @@ func whyRouter(o, system object) string {
 	if missing(o) == nil {
 		return routerFinding(o).Detail
 	}
-	why := "its pods run also on nodes with custom taints. They restart in a rolling update; while one restarts, " +
+	why := "so that its pods run on nodes with custom taints; they restart in a rolling update, and while one restarts, " +
 		"other nodes may lose their routes to its node"
 	if onDelete(o) {
-		why = "new pods run also on nodes with custom taints; running ones stay, as its update strategy is OnDelete"
+		why = "so that new pods run on nodes with custom taints; the others stay, since the update strategy is OnDelete"
 	}
 	manager := identitymap.ManagerOf(o)
 	_, addon := system.GetAnnotations()[routerAddon]
 	switch {
 	case manager == "kOps" || addon && (manager == "" || manager == "kubectl apply"):
-		why += "; kOps undoes the change when kops update cluster writes another version of the addon, unless that " +
-			"has the tolerations, as since kOps 1.18: check again after an upgrade"
+		why += "; kOps undoes the change if kops update cluster brings another version of the addon without the " +
+			"tolerations (kOps before 1.18): run kops-spot check after an upgrade of kOps"
 	case manager != "":
 		why += "; " + manager + " applies it and may undo the change: change its source too"
 	}

@@ -103,12 +103,12 @@ func TestWhyRouter(t *testing.T) {
 		want, not   string
 	}{
 		"nobody":                   {nil, false, "", "rolling update", "undo"},
-		"kOps 1.17":                {map[string]string{byKubectl: "{}"}, true, "", "; kOps undoes the change when kops update cluster", "kubectl apply"},
-		"kOps, without a sign":     {nil, true, "", "; kOps undoes the change when", "source"},
+		"kOps 1.17":                {map[string]string{byKubectl: "{}"}, true, "", "; kOps undoes the change if kops update cluster", "kubectl apply"},
+		"kOps, without a sign":     {nil, true, "", "; kOps undoes the change if", "source"},
 		"kubectl apply":            {map[string]string{byKubectl: "{}"}, false, "", "; kubectl apply applies it and may undo the change: change its source too", "kOps"},
 		"Argo CD, instead of kOps": {map[string]string{"argocd.argoproj.io/tracking-id": "x", byKubectl: "{}"}, true, "", "; Argo CD applies it and may undo the change", "kOps"},
 		"Helm":                     {map[string]string{"meta.helm.sh/release-name": "x"}, false, "", "; Helm applies it and may undo the change", "kOps"},
-		"OnDelete":                 {nil, false, "OnDelete", "running ones stay, as its update strategy is OnDelete", "restart"},
+		"OnDelete":                 {nil, false, "OnDelete", "the others stay, since the update strategy is OnDelete", "restart"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, system := routerWith(critical), &unstructured.Unstructured{Object: map[string]any{}}

@@ -109,9 +109,13 @@ func PutBucketPolicy(name, owner, policy string) Call {
 		&s3.PutBucketPolicyInput{Bucket: &name, ExpectedBucketOwner: &owner, Policy: &policy})
 }
 
-func TagBucket(name, owner, tag, value string) Call {
-	return call("bucket "+name, (*s3.Client).PutBucketTagging, &s3.PutBucketTaggingInput{Bucket: &name,
-		ExpectedBucketOwner: &owner, Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &tag, Value: &value}}}})
+func TagBucket(name, owner string, tags map[string]string) Call {
+	all := &types.Tagging{}
+	for _, t := range tagList(tags) {
+		all.TagSet = append(all.TagSet, types.Tag{Key: t.Key, Value: t.Value})
+	}
+	return call("bucket "+name, (*s3.Client).PutBucketTagging,
+		&s3.PutBucketTaggingInput{Bucket: &name, ExpectedBucketOwner: &owner, Tagging: all})
 }
 
 func DeleteBucket(name, owner string) Call {

@@ -165,7 +165,7 @@ func TestDelays(t *testing.T) {
 			}
 			return errors.Join(err, bad)
 		}, times(2, noUser), 2, 0, ""},
-		"new bucket":           {do(TagBucket("b", "1", "k", "v")), times(3, noBucket), 4, 6, ""},
+		"new bucket":           {do(TagBucket("b", "1", map[string]string{"k": "v"})), times(3, noBucket), 4, 6, ""},
 		"bucket deleted":       {do(DeleteBucket("b", "1")), times(1, noBucket), 1, 0, ""},
 		"bucket exists":        {do(CreateBucket("b", "eu-west-1")), times(1, response{"BucketAlreadyOwnedByYou", "yours"}), 1, 0, ""},
 		"bucket being deleted": {do(CreateBucket("b", "eu-west-1")), times(2, response{"OperationAborted", "A conflicting conditional operation is currently in progress"}), 3, 10, ""},

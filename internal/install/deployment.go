@@ -206,7 +206,10 @@ func (r *Deployment) planObjects(ctx context.Context, p *Plan, t packagedTemplat
 			awsadmin.PutBucketPolicy(name, w.Account, w.bucketPolicy()))
 	}
 	if !b.Foreign() && !b.Ours {
-		p.addCall(change.Tag, KindBucket, name, "", awsadmin.TagBucket(name, w.Account, iam.TagManagedBy, iam.ManagedBy))
+		tags := map[string]string{}
+		maps.Copy(tags, w.Tags)
+		tags[iam.TagManagedBy] = iam.ManagedBy
+		p.addCall(change.Tag, KindBucket, name, "", awsadmin.TagBucket(name, w.Account, tags))
 	}
 	for _, o := range []struct {
 		key, what string

@@ -366,7 +366,7 @@ func TestBucketOwner(t *testing.T) {
 	_, objectErr := r.AWS.Object(t.Context(), bucket, owner, "k")
 	err := errors.Join(bucketErr, objectsErr, objectErr)
 	for _, call := range []awsadmin.Call{awsadmin.CreateBucket(bucket, "eu-west-1"), awsadmin.BlockPublicAccess(bucket, owner),
-		awsadmin.PutBucketPolicy(bucket, owner, "{}"), awsadmin.TagBucket(bucket, owner, "k", "v"), awsadmin.PutObject(bucket, owner, "k", nil),
+		awsadmin.PutBucketPolicy(bucket, owner, "{}"), awsadmin.TagBucket(bucket, owner, map[string]string{"k": "v"}), awsadmin.PutObject(bucket, owner, "k", nil),
 		awsadmin.DeleteObject(bucket, owner, "k"), awsadmin.DeleteBucket(bucket, owner)} {
 		err = errors.Join(err, r.AWS.Do(t.Context(), call))
 	}

@@ -198,11 +198,6 @@ func (n vpcNetwork) admits(e awsadmin.Endpoint) bool {
 }
 
 // list splits the value of a parameter with several elements.
-func list(value string) (all []string) {
-	for one := range strings.SplitSeq(value, ",") {
-		if one = strings.TrimSpace(one); one != "" {
-			all = append(all, one)
-		}
-	}
-	return all
+func list(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 }

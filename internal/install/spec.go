@@ -24,7 +24,7 @@ type Spec struct {
 	Overrides  map[string]string // parameters of --set
 	Discovered map[string]string // parameters with a lower precedence than the stack's
 
-	Tags map[string]string // of the stack, which gives them to its resources
+	Tags map[string]string // of the bucket, if it is new, and of the stack, which gives them to its resources
 
 	// Refresh gives the discovered parameters precedence over the stack's.
 	Refresh bool

@@ -132,6 +132,7 @@ func (s *State) policies(ctx context.Context, aws *awsadmin.Account, cluster str
 		switch {
 		case errors.Is(err, awsadmin.ErrDenied):
 			s.UnreadableUsers = append(s.UnreadableUsers, user)
+		case errors.Is(err, awsadmin.ErrNotFound): // deleted a moment ago: IAM still lists it
 		case err != nil:
 			return err
 		case tags[iam.TagCluster] == "" || tags[iam.TagName] == "":

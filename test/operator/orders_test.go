@@ -227,7 +227,7 @@ func installWithOnboarding(t *testing.T) {
 	}
 	whole := w.snapshot()
 	for line, want := range map[string]int{"role CastLambdaRoleForSpot trusts": 1, "role CastLambdaRoleForSpot tag team=payments": 1,
-		"role CastLambdaRoleForSpot-": 0, "user " + iam.UserName(cluster) + " tag team=payments": 1,
+		"role CastLambdaRoleForSpot-": 0, "user " + iam.UserName(cluster) + " tag team=payments": 1, "bucket cast-kops-code-" + account + "-" + region + " tag team=payments": 1,
 		"function " + iam.FunctionName(cluster) + " arn:aws:iam::" + account + ":role/CastLambdaRoleForSpot ": 1} {
 		if got := len(slices.DeleteFunc(slices.Clone(whole), func(one string) bool { return !strings.HasPrefix(one, line) })); got != want {
 			t.Errorf("%d lines %q; want %d:\n%s", got, line, want, strings.Join(whole, "\n"))

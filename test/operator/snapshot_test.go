@@ -127,6 +127,9 @@ func (w *world) installation() (all []string) {
 		}
 		block := must(s3.NewFromConfig(w.direct).GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: b.Name}))
 		add("bucket %s private %t", *b.Name, *block.PublicAccessBlockConfiguration.BlockPublicPolicy)
+		for _, t := range must(s3.NewFromConfig(w.direct).GetBucketTagging(ctx, &s3.GetBucketTaggingInput{Bucket: b.Name})).TagSet {
+			add("bucket %s tag %s=%s", *b.Name, *t.Key, *t.Value)
+		}
 		policy := must(s3.NewFromConfig(w.direct).GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: b.Name}))
 		add("bucket %s policy %s", *b.Name, *policy.Policy)
 	}

@@ -187,10 +187,10 @@ func (c *console) keyStore(credentialsFile string) (onboard.KeyStore, error) {
 	switch {
 	case credentialsFile != "":
 		return onboard.InFile{Path: credentialsFile}, nil
-	case token == "" && url == "":
+	case url == "": // the token may be for kops-spot connect
 		return nil, nil
-	case token == "" || url == "":
-		return nil, errors.New("only one of CASTAI_API_TOKEN and CASTAI_API_URL is set: set both or neither")
+	case token == "":
+		return nil, errors.New("CASTAI_API_URL is set, but not CASTAI_API_TOKEN: set both or neither")
 	}
 	g := castai.Giving{URL: url, Token: token, UserAgent: "kops-spot/" + version}
 	return onboard.InConsole{Give: func(ctx context.Context, credentials []byte) error {

@@ -60,6 +60,38 @@ func (w *world) function(cluster string) *lambda.GetFunctionConfigurationOutput 
 	return must(lambda.NewFromConfig(w.direct).GetFunctionConfiguration(w.Context(), &lambda.GetFunctionConfigurationInput{FunctionName: &name}))
 }
 
+// guide runs every command of docs/guide.md, in one shell. Each prints the lines shown after it, in order.
+func guide(t *testing.T) {
+	w := home(t)
+	before := w.snapshot()
+	var commands, shown []string
+	for line := range strings.Lines(string(must(os.ReadFile(filepath.Join(template.Root(), "docs", "guide.md"))))) {
+		text, indented := strings.CutPrefix(line, "    ")
+		command, isCommand := strings.CutPrefix(text, "$ ")
+		switch {
+		case indented && isCommand:
+			commands, shown = append(commands, strings.TrimSpace(command)), append(shown, "")
+		case indented:
+			shown[len(shown)-1] += text
+		}
+	}
+	// The command in the guide has the function's code in it.
+	const mark = "== the next command =="
+	script := `kops-spot() { if [ "$1" = install ]; then command kops-spot "$@" --code ` + code() + ` --set Architecture=x86_64; else command kops-spot "$@"; fi; }` + "\n"
+	for _, command := range commands {
+		script += strings.ReplaceAll(command, "i-0a1b2c3d4e5f60718", homeWorker) + "\necho '" + mark + "'\n"
+	}
+	printed := strings.Split(normalized(w.shell(t.TempDir(), cluster, script)), mark+"\n")
+	n := 0
+	for i, command := range commands {
+		n += shows(t, command, shown[i], printed[i])
+	}
+	if len(commands) < 10 || n < 20 {
+		t.Errorf("docs/guide.md shows %d commands and %d lines", len(commands), n)
+	}
+	w.unchanged("after the guide", before)
+}
+
 // followGuide deploys the function of a cluster with the commands in the section "With SAM".
 func (w *world) followGuide(folder, cluster string) {
 	w.Helper()

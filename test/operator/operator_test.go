@@ -52,6 +52,7 @@ func TestInTheCluster(t *testing.T) {
 		{"components", componentsFound},
 		{"shipped program", shippedProgram},
 		{"with SAM", withSAM},
+		{"guide", guide},
 		{"onboard", onboardAndOffboard},
 		{"onboard by hand", onboardByHand},
 		{"onboard with another cluster's credentials", otherClusterRefused},

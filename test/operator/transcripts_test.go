@@ -72,20 +72,26 @@ func TestGuideTranscripts(t *testing.T) {
 	}
 	for _, name := range []string{"install", "check", "status", "uninstall"} {
 		want := must(os.ReadFile(filepath.Join("testdata", name+".txt")))
-		rest, n := string(want), 0
-		for line := range strings.SplitSeq(strings.TrimSpace(shown[name]), "\n") {
-			if line == "" || strings.TrimSpace(line) == "…" {
-				continue
-			}
-			_, after, found := strings.Cut("\n"+rest, "\n"+line+"\n")
-			if !found {
-				t.Errorf("kops-spot %s does not print %q there", name, line)
-				continue
-			}
-			rest, n = after, n+1
-		}
-		if n < 3 {
+		if n := shows(t, "kops-spot "+name, shown[name], string(want)); n < 3 {
 			t.Errorf("docs/install.md shows %d lines of kops-spot %s only", n, name)
 		}
 	}
+}
+
+// shows checks that the lines shown for a command are among those that it has printed, in this order. It returns their
+// number; … stands for omitted lines.
+func shows(t *testing.T, command, shown, printed string) (n int) {
+	t.Helper()
+	for line := range strings.SplitSeq(strings.TrimSpace(shown), "\n") {
+		if line == "" || strings.TrimSpace(line) == "…" {
+			continue
+		}
+		_, after, found := strings.Cut("\n"+printed, "\n"+line+"\n")
+		if !found {
+			t.Errorf("%s does not print %q there:\n%s", command, line, printed)
+			continue
+		}
+		printed, n = after, n+1
+	}
+	return n
 }

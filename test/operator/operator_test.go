@@ -63,6 +63,7 @@ func TestInTheCluster(t *testing.T) {
 		{"mapping keeps extra groups", extraGroups},
 		{"binding to another role", otherRoleBinding},
 		{"connecting", connecting},
+		{"kube-router", routerFixed},
 	} {
 		t.Run(c.name, c.run)
 	}

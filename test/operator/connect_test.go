@@ -45,6 +45,9 @@ func connecting(t *testing.T) {
 		}
 		return is, stderr, err
 	}
+	if stdout, stderr, err := w.command("__complete", "restore", ""); err != nil || !strings.Contains(stdout, homeWorker+"\n") {
+		t.Errorf("completing a node: %v: %s%s", err, stdout, stderr)
+	}
 	if _, stderr, err := w.command("connect", "--state", "s3://store"); err == nil || !strings.Contains(stderr, "no API token: create one") {
 		t.Errorf("without a token: %v: %s", err, stderr)
 	}

@@ -34,7 +34,8 @@ func stateStore(t *testing.T) {
 		patch := `{"metadata": {"annotations": {"addons.k8s.io/core": ` + value + `}}}`
 		must(cp().Client().CoreV1().Namespaces().Patch(t.Context(), kubeSystem, apitypes.MergePatchType, []byte(patch), metav1.PatchOptions{}))
 	}
-	annotate(`"{\"channel\": \"s3://` + *store + `/kops/` + cluster + `/addons/bootstrap-channel.yaml\"}"`)
+	channel := `"{\"channel\": \"s3://` + *store + `/kops/` + cluster + `/addons/bootstrap-channel.yaml\"}"`
+	annotate(channel)
 	defer annotate("null")
 	before := func(more ...string) (commandResult, string, error) {
 		return w.asJSON(append([]string{"check", "--pre", "--code", code(), "--set", "Architecture=x86_64"}, more...)...)
@@ -62,6 +63,12 @@ func stateStore(t *testing.T) {
 		t.Fatalf("%v\n%s", err, stderr)
 	}
 	says(is, "network", "by the state store, the API allows only 203.0.113.0/24", "--set SubnetIds=… (the VPC has no private subnet")
+	annotate("null")
+	if is, stderr, err = before("--state", "s3://"+*store+"/kops"); err != nil {
+		t.Fatalf("with --state: %v\n%s", err, stderr)
+	}
+	says(is, "network", "by the state store, the API allows only 203.0.113.0/24", "")
+	annotate(channel)
 	if _, stderr, err := w.command(installed("--set", "SubnetIds=subnet-0123456789abcdef0", "--set", "SecurityGroupIds=sg-0123456789abcdef0", "--yes")...); err == nil ||
 		!strings.Contains(stderr, "subnet subnet-0123456789abcdef0 is not in the cluster's VPC") {
 		t.Errorf("a subnet that is not there: %v\n%s", err, stderr)

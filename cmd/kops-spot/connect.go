@@ -100,7 +100,7 @@ func (c *console) connectAgent(ctx context.Context, o connectOptions) error {
 
 // agentToken returns the API token; empty if the cluster has it.
 func (c *console) agentToken(ctx context.Context, client dynamic.Interface, file string) (string, error) {
-	text := c.getenv("CASTAI_API_TOKEN")
+	text := strings.TrimSpace(c.getenv("CASTAI_API_TOKEN"))
 	if file != "" {
 		content, err := os.ReadFile(file)
 		if err != nil {
@@ -111,7 +111,7 @@ func (c *console) agentToken(ctx context.Context, client dynamic.Interface, file
 		}
 	}
 	if text != "" {
-		return strings.TrimSpace(text), nil
+		return text, nil
 	}
 	needed, err := agent.NeedsToken(ctx, client)
 	if err != nil || !needed {
@@ -120,13 +120,36 @@ func (c *console) agentToken(ctx context.Context, client dynamic.Interface, file
 	if !isTerminal(c.stdin) {
 		return "", errors.New("no API token: create one in the CAST AI console, and set CASTAI_API_TOKEN or --token-file")
 	}
-	fmt.Fprint(c.stderr, "CAST AI API token: ")
-	typed, err := tty.ReadPassword(int(c.stdin.(*os.File).Fd()))
-	fmt.Fprintln(c.stderr)
-	if text = strings.TrimSpace(string(typed)); err == nil && text == "" {
-		err = errors.New("no API token: nothing was changed")
+	return c.promptToken(ctx, int(c.stdin.(*os.File).Fd()))
+}
+
+// promptToken reads the API token at a terminal, without echo.
+func (c *console) promptToken(ctx context.Context, terminal int) (string, error) {
+	echo, err := tty.GetState(terminal)
+	if err != nil {
+		return "", err
 	}
-	return text, err
+	fmt.Fprint(c.stderr, "CAST AI API token: ")
+	type result struct {
+		typed []byte
+		err   error
+	}
+	read := make(chan result, 1)
+	go func() { // outlives ctx, but not the process
+		typed, err := tty.ReadPassword(terminal)
+		read <- result{typed, err}
+	}()
+	defer fmt.Fprintln(c.stderr)
+	select {
+	case r := <-read:
+		token := strings.TrimSpace(string(r.typed))
+		if r.err == nil && token == "" {
+			return "", errors.New("no API token: nothing was changed")
+		}
+		return token, r.err
+	case <-ctx.Done():
+		return "", errors.Join(fmt.Errorf("nothing was changed: %w", context.Cause(ctx)), tty.Restore(terminal, echo))
+	}
 }
 
 func (c *console) disconnectAgent(ctx context.Context, o kubeFlags) error {

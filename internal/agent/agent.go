@@ -170,7 +170,7 @@ func plan(ctx context.Context, cluster dynamic.Interface, objects []object, err 
 	return identitymap.PlanObjectsRemoval(ctx, cluster, objects, rows...)
 }
 
-// kinds returns the namespaced kinds of a cluster, each in one version.
+// kinds returns the namespaced kinds of a cluster, each in the preferred version of its group if that has it.
 func kinds(ctx context.Context, login *rest.Config) (lists []metav1.APIResourceList, err error) {
 	client, err := rest.UnversionedRESTClientFor(dynamic.ConfigFor(login))
 	if err != nil {
@@ -191,19 +191,31 @@ func kinds(ctx context.Context, login *rest.Config) (lists []metav1.APIResourceL
 	if err := get("/apis", &groups); err != nil {
 		return nil, err
 	}
-	paths := []string{"/api/v1"}
+	versions := []string{"v1"}
 	for _, g := range groups.Groups {
 		if g.Name != "metrics.k8s.io" && g.Name != "events.k8s.io" { // these show the objects of others
-			paths = append(paths, "/apis/"+g.PreferredVersion.GroupVersion)
+			versions = append(versions, g.PreferredVersion.GroupVersion)
+			for _, v := range g.Versions {
+				versions = append(versions, v.GroupVersion)
+			}
 		}
 	}
-	lists = make([]metav1.APIResourceList, len(paths))
-	for i, path := range paths {
+	seen := map[schema.GroupResource]bool{}
+	lists = make([]metav1.APIResourceList, len(versions))
+	for i, version := range versions {
+		path := "/apis/" + version
+		if version == "v1" {
+			path = "/api/v1"
+		}
 		if err := get(path, &lists[i]); err != nil {
 			return nil, err
 		}
+		group, _, _ := strings.Cut(version, "/")
 		lists[i].APIResources = slices.DeleteFunc(lists[i].APIResources, func(r metav1.APIResource) bool {
-			return !r.Namespaced || !slices.Contains(r.Verbs, "list")
+			kind := schema.GroupResource{Group: group, Resource: r.Name}
+			known := seen[kind]
+			seen[kind] = true
+			return known || !r.Namespaced || !slices.Contains(r.Verbs, "list")
 		})
 	}
 	return lists, nil
@@ -222,8 +234,10 @@ func foreign(ctx context.Context, cluster dynamic.Interface, login *rest.Config,
 	}
 	// Kubernetes and the agent create these.
 	automatic := []string{"ConfigMap kube-root-ca.crt", "ServiceAccount default", "ConfigMap castai-agent-metadata"}
-	for _, o := range ours {
-		automatic = append(automatic, o.GetKind()+" "+o.GetName())
+	isOurs := func(o object) bool { // not only by name: somebody else may have replaced it
+		return identitymap.IsManaged(o) && slices.ContainsFunc(ours, func(our object) bool {
+			return our.GetKind() == o.GetKind() && our.GetName() == o.GetName()
+		})
 	}
 	for _, list := range lists {
 		group, err := schema.ParseGroupVersion(list.GroupVersion)
@@ -244,7 +258,7 @@ func foreign(ctx context.Context, cluster dynamic.Interface, login *rest.Config,
 			for _, o := range found.Items {
 				secretOf := o.GetAnnotations()["kubernetes.io/service-account.name"]
 				if what := kind.Kind + " " + o.GetName(); len(o.GetOwnerReferences()) == 0 && secretOf != "default" &&
-					secretOf != name && !slices.Contains(automatic, what) {
+					secretOf != name && !slices.Contains(automatic, what) && !slices.Contains(names, what) && !isOurs(&o) {
 					names = append(names, what)
 				}
 			}

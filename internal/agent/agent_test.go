@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,12 +10,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/castai/kops-spot/internal/change"
 )
 
 var prod = Agent{Cluster: "prod.example.com", Region: "eu-west-1", Store: "store/folder", API: DefaultAPI, Token: "secret-token"}
@@ -170,6 +178,38 @@ func TestDiagnose(t *testing.T) {
 			if got := diagnose(d, c.pods, c.events); got != c.want {
 				t.Errorf("got %+v\nwant %+v", got, c.want)
 			}
+		})
+	}
+}
+
+// TestPoll: a failed request is repeated; at the limit, the last findings or else the last error are the result.
+func TestPoll(t *testing.T) {
+	denied := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", nil)
+	notYet := change.Findings{{Level: change.Fail, Name: "not yet"}}
+	for name, c := range map[string]struct {
+		errs []error // of each request; the last one repeats
+		want error
+		took time.Duration
+	}{
+		"a timeout":        {[]error{context.DeadlineExceeded, nil}, nil, 10 * time.Second},
+		"never an answer":  {[]error{io.EOF}, io.EOF, 10 * time.Second},
+		"an error at last": {[]error{nil, io.EOF}, nil, 10 * time.Second},
+		"denied":           {[]error{denied}, denied, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began, n := time.Now(), 0
+				found, err := poll(t.Context(), nil, 10*time.Second, func(context.Context, dynamic.Interface) (change.Findings, bool, error) {
+					err := c.errs[min(n, len(c.errs)-1)]
+					if n++; err != nil {
+						return nil, false, err
+					}
+					return notYet, false, nil
+				})
+				if !errors.Is(err, c.want) || (len(found) > 0) != (c.want == nil) || time.Since(began) != c.took {
+					t.Errorf("%v, %v after %s", found, err, time.Since(began))
+				}
+			})
 		})
 	}
 }

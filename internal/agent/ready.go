@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -41,18 +42,34 @@ func Wait(ctx context.Context, cluster dynamic.Interface) (findings change.Findi
 	return findings, err
 }
 
-// poll checks until waiting longer does not help. At the limit, the last findings are the result.
+// poll checks until waiting longer does not help. At the limit, the last findings are the result. It repeats failed
+// requests: the changes are made, and the API server may be busy with them.
 func poll(ctx context.Context, cluster dynamic.Interface, limit time.Duration,
 	check func(context.Context, dynamic.Interface) (change.Findings, bool, error)) (findings change.Findings, err error) {
+	var failed error
 	err = wait.PollUntilContextTimeout(ctx, readyPoll, limit, true, func(ctx context.Context) (bool, error) {
-		var done bool
-		findings, done, err = check(ctx, cluster)
-		return done, err
+		now, done, err := check(ctx, cluster)
+		if err != nil {
+			failed = err
+			return false, permanent(err)
+		}
+		findings = now
+		return done, nil
 	})
-	if wait.Interrupted(err) && ctx.Err() == nil && len(findings) > 0 {
-		err = nil
+	if wait.Interrupted(err) && ctx.Err() == nil {
+		if err = failed; len(findings) > 0 {
+			err = nil
+		}
 	}
 	return findings, err
+}
+
+// permanent returns an error that a repetition does not change; nil for others.
+func permanent(err error) error {
+	if apierrors.IsForbidden(err) {
+		return err
+	}
+	return nil
 }
 
 // Warning returns a warning if the agent is not running; without a name if it is.
@@ -214,12 +231,20 @@ func list[T any](ctx context.Context, cluster dynamic.Interface, resource, names
 // WaitRemoved waits until nothing is left to remove: Kubernetes empties a namespace before it deletes it.
 func WaitRemoved(ctx context.Context, cluster dynamic.Interface, login *rest.Config) (change.Findings, error) {
 	var left change.Plan
+	var failed error
 	err := wait.PollUntilContextTimeout(ctx, readyPoll, removalLimit, true, func(ctx context.Context) (bool, error) {
 		p, err := PlanRemoval(ctx, cluster, login)
+		if err != nil {
+			failed = err
+			return false, permanent(err)
+		}
 		left = p.Changes
-		return left.Empty(), err
+		return left.Empty(), nil
 	})
-	if wait.Interrupted(err) && ctx.Err() == nil && !left.Empty() {
+	if wait.Interrupted(err) && ctx.Err() == nil {
+		err = cmp.Or(failed, err)
+	}
+	if err != nil && !left.Empty() && ctx.Err() == nil {
 		return change.Findings{{Level: change.Fail, Name: "removal",
 			Detail: left[0].Kind + " " + left[0].Name + " still exists",
 			Advice: "kubectl get namespace " + Namespace + " --output=yaml shows what Kubernetes waits for"}}, nil

@@ -24,6 +24,9 @@ type Mapping struct {
 	// Karpenter allows the function to delete Karpenter's NodeClaims: deploy/rbac-karpenter.yaml beside
 	// deploy/rbac.yaml.
 	Karpenter bool
+
+	// IdentitiesOnly makes PlanRemoval keep the function's RBAC and token.
+	IdentitiesOnly bool
 }
 
 // Identity is an IAM role or user, and its username and groups in the cluster. Without groups it gets no access, and

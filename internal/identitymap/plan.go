@@ -146,6 +146,9 @@ func (m Mapping) decideRemoval(s state) (Plan, error) {
 	p.addConfigMap(awsAuthBackend(), nil, m.Identities, "")
 	p.addCRDs(nil, m.Identities, "")
 	p.addConfigMap(s.file(m.Cluster), nil, m.Identities, "")
+	if m.IdentitiesOnly {
+		return p, p.err
+	}
 	refs := []ref{tokenRef}
 	for _, o := range slices.Backward(allManifests) {
 		refs = append(refs, refOf(o))

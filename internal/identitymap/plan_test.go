@@ -102,6 +102,18 @@ func TestPlanAndRemoval(t *testing.T) {
 			if err != nil || !again.Changes.Empty() {
 				t.Errorf("second run: %v, %v", err, again.Changes)
 			}
+			identities := testMapping
+			identities.IdentitiesOnly = true
+			some, err := identities.decideRemoval(done)
+			if err != nil {
+				t.Fatal(err)
+			}
+			left := after(t, done, some)
+			for _, o := range allManifests {
+				if r := refOf(o); !reflect.DeepEqual(left.objects[r], done.objects[r]) {
+					t.Errorf("removing only the identities changes %s", r)
+				}
+			}
 			removal, err := testMapping.decideRemoval(done)
 			if err != nil {
 				t.Fatal(err)

@@ -110,6 +110,9 @@ func (p *Plan) addManifests(m manifests, why func(object) string) {
 		s := step{ref: refOf(o), manifest: o, Change: change.Change{Why: why(o)}}
 		now, next := p.state.objects[s.ref], p.state.applied[s.ref]
 		other := func(now object) bool { return roleRefChanged(now, o) }
+		if now != nil && !isManaged(now) {
+			s.Why += "; somebody else has created it: kops-spot takes it over, and deletes it with its own"
+		}
 		switch {
 		case now == nil:
 			p.addStep(change.Create, s)

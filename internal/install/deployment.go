@@ -437,12 +437,10 @@ func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
 			p.Stack.addChange(resourceChange(awsadmin.StackChange{StackResource: one, Action: "Remove"}), nil)
 		}
 	}
-	var taken existing
 	if s == nil {
-		if err := r.findLog(ctx, &taken, nil); err != nil {
+		if err := r.planLogRemoval(ctx, &p.Stack); err != nil {
 			return p, err
 		}
-		taken.deleteLog(&p.Stack)
 	}
 	w, name := r.Spec, r.Spec.bucket()
 	b, err := r.AWS.Bucket(ctx, name, w.Account, iam.TagManagedBy, iam.ManagedBy)

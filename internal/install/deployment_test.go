@@ -518,6 +518,8 @@ func TestTakenNames(t *testing.T) {
 		"function": {cloudFormation{function: true}, "",
 			"it exists, and no stack owns it: if nobody needs it, run aws lambda delete-function --function-name cast-kops-prod-example-com-7405b0253a21 --region eu-west-1 and run this again",
 			"fail Lambda Function cast-kops-prod-example-com-7405b0253a21"},
+		"function with its log": {cloudFormation{function: true, logs: log}, "",
+			"run aws lambda delete-function --function-name cast-kops-prod-example-com-7405b0253a21 --region eu-west-1 and run this again", "fail Lambda Function cast-kops-prod-example-com-7405b0253a21"},
 		"function of our own dead stack": {cloudFormation{function: true, logs: log, statuses: []string{"DELETE_FAILED"}, stackOf: "cast-kops-prod-example-com-7405b0253a21"}, "", "", ""},
 		"living stack":                   {cloudFormation{function: true, logs: log, statuses: []string{"CREATE_COMPLETE"}}, "", "", ""},
 	} {
@@ -531,6 +533,9 @@ func TestTakenNames(t *testing.T) {
 					t.Errorf("check: %s, %v", got, err)
 				}
 				away, err := r.PlanRemoval(t.Context())
+				if c.s.function && rowIs(away.Stack, "delete log group "+name+": no stack owns it; a late invocation may have created it; 3 KB, last event at 2026-01-01 00:00:00 UTC") {
+					t.Errorf("uninstall deletes the log of a function: %v", away.Stack.Changes)
+				}
 				if err != nil || !rowIs(away.Stack, c.row) && c.row != "" {
 					t.Errorf("uninstall: %v, %v", err, away.Stack.Changes)
 				}

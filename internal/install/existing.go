@@ -62,6 +62,24 @@ func (r *Deployment) findLog(ctx context.Context, e *existing, dead *awsadmin.St
 	return nil
 }
 
+// planLogRemoval deletes a log group that a late invocation has created again, but not that of a function.
+func (r *Deployment) planLogRemoval(ctx context.Context, p *Plan) error {
+	f, err := r.AWS.Function(ctx, iam.FunctionName(r.Spec.Cluster))
+	if err != nil {
+		return err
+	}
+	if f != nil {
+		p.add(change.Leave, "Lambda function", f.Name, "no stack of that name exists, so somebody else has created it", nil)
+		return nil
+	}
+	var taken existing
+	if err := r.findLog(ctx, &taken, nil); err != nil {
+		return err
+	}
+	taken.deleteLog(p)
+	return nil
+}
+
 const noStack = "it exists, and no stack owns it"
 
 // addExisting adds a resource, unless our own stack has it.

@@ -155,17 +155,17 @@ func (r *Onboarding) PlanAccessRemoval(ctx context.Context) (Plan, error) {
 		onboarded := leave("cluster", cluster, "it is onboarded: kops-spot offboard removes the function's access")
 		return newPlan(s, []step{onboarded}, nil), nil
 	}
-	inCluster, err := r.removeAccess(ctx, r.functionIdentity(s))
+	inCluster, err := r.removeAccess(ctx, true, r.functionIdentity(s))
 	s.KeySecret = nil // the user's
 	return newPlan(s, slices.Concat(inCluster, removeSecrets(r.Spec, s), dontPass(s, cluster)), nil), err
 }
 
-// removeAccess removes identities and the RBAC from the cluster.
-func (r *Onboarding) removeAccess(ctx context.Context, all ...identitymap.Identity) ([]step, error) {
+// removeAccess removes identities from the cluster, and the function's RBAC and token if the function's access ends, too.
+func (r *Onboarding) removeAccess(ctx context.Context, function bool, all ...identitymap.Identity) ([]step, error) {
 	if r.Cluster == nil {
 		return nil, nil
 	}
-	m := identitymap.Mapping{Cluster: r.Spec.Environment.Cluster, Identities: all}
+	m := identitymap.Mapping{Cluster: r.Spec.Environment.Cluster, Identities: all, IdentitiesOnly: !function}
 	plan, err := m.PlanRemoval(ctx, r.Cluster)
 	return clusterSteps(plan), err
 }

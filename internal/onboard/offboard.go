@@ -32,11 +32,10 @@ func (r *Onboarding) PlanRemoval(ctx context.Context) (Plan, error) {
 	}
 	var inCluster []step
 	if s.RoleOwner != "" { // the function keeps its access until it is uninstalled
-		var access Plan
-		access, _, err = r.planAccess(ctx, s, r.userIdentity())
-		inCluster, s.TokenSecret = access.steps, nil
+		inCluster, err = r.removeAccess(ctx, false, r.userIdentity())
+		s.TokenSecret = nil
 	} else {
-		inCluster, err = r.removeAccess(ctx, r.functionIdentity(s), r.userIdentity())
+		inCluster, err = r.removeAccess(ctx, true, r.functionIdentity(s), r.userIdentity())
 	}
 	if err != nil {
 		return Plan{}, err
@@ -331,7 +330,7 @@ func (o original) steps(functions []awsadmin.Function) (steps []step) {
 func (o original) removeRule(rule awsadmin.Rule) []step {
 	var ids, others []string
 	for _, t := range rule.Targets {
-		if strings.HasPrefix(t.ARN, o.function.ARN) {
+		if t.ARN == o.function.ARN || strings.HasPrefix(t.ARN, o.function.ARN+":") { // or one of its versions
 			ids = append(ids, t.ID)
 		} else {
 			others = append(others, t.ARN)

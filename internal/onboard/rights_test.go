@@ -266,7 +266,7 @@ func TestRulesOfOriginal(t *testing.T) {
 	o := original{function: &awsadmin.Function{ARN: function}}
 	for want, targets := range map[string][]awsadmin.Target{
 		"change delete": {{ID: "a", ARN: function}},
-		"change":        {{ID: "a", ARN: function}, {ID: "b", ARN: queue}},
+		"change":        {{ID: "a", ARN: function + ":live"}, {ID: "b", ARN: function + "-2"}},
 		"delete":        {},
 		"":              {{ID: "b", ARN: queue}},
 	} {

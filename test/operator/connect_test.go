@@ -112,11 +112,16 @@ func connecting(t *testing.T) {
 	agentPermissions(t)
 
 	must(core.ConfigMaps(agentSpace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{}))
+	const replaced = "castai-agent-autoscaler" // by Helm
+	must(core.ConfigMaps(agentSpace).Patch(t.Context(), replaced, types.MergePatchType, []byte(`{"metadata":{"labels":{"app.kubernetes.io/managed-by":"Helm"}}}`), metav1.PatchOptions{}))
 	away := w.succeed("disconnect")
-	if left := inNamespace(t); !strings.Contains(fmt.Sprint(away.Plan), "{leave Namespace castai-agent others have put objects into it: ConfigMap theirs") || left != "configmaps kube-root-ca.crt\nconfigmaps theirs" {
+	if left := inNamespace(t); !strings.Contains(fmt.Sprint(away.Plan), "{leave Namespace castai-agent others have put objects into it: ConfigMap "+replaced+", ConfigMap theirs") ||
+		left != "configmaps "+replaced+"\nconfigmaps kube-root-ca.crt\nconfigmaps theirs" {
 		t.Errorf("disconnected: %+v; left:\n%s", away.Plan, left)
 	}
-	try(core.ConfigMaps(agentSpace).Delete(t.Context(), "theirs", metav1.DeleteOptions{}))
+	for _, name := range []string{"theirs", replaced} {
+		try(core.ConfigMaps(agentSpace).Delete(t.Context(), name, metav1.DeleteOptions{}))
+	}
 	eventually(t, "the pods end", func() error { // Kubernetes looks at a namespace with pods again only after half their grace period
 		if left := must(core.Pods(agentSpace).List(t.Context(), metav1.ListOptions{})).Items; len(left) > 0 {
 			return fmt.Errorf("%d pods", len(left))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -91,10 +93,18 @@ func connecting(t *testing.T) {
 	failing("")
 	because("a quota", "FailedCreate: ", "exceeded quota: theirs", "change what refuses the pods")
 	try(core.ResourceQuotas(agentSpace).Delete(t.Context(), "theirs", metav1.DeleteOptions{}))
-	restart := `{"spec":{"template":{"metadata":{"annotations":{"restarted":"yes"}}}}}` // sooner than the controller's next attempt
-	for _, name := range []string{"castai-agent", "castai-agent-cpvpa"} {
-		must(cp().Client().AppsV1().Deployments(agentSpace).Patch(t.Context(), name, types.MergePatchType, []byte(restart), metav1.PatchOptions{}))
-	}
+	// New ReplicaSets create pods sooner than the controller tries again with the old ones.
+	try(cp().Client().AppsV1().ReplicaSets(agentSpace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}))
+	eventually(t, "pods are created again", func() error {
+		for _, d := range must(cp().Client().AppsV1().Deployments(agentSpace).List(t.Context(), metav1.ListOptions{})).Items {
+			for _, c := range d.Status.Conditions {
+				if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+					return errors.New(c.Message)
+				}
+			}
+		}
+		return nil
+	})
 	is, stderr, err := connect("--yes")
 	if err != nil || is.Findings.Failed() || is.Applied || !strings.Contains(fmt.Sprint(is.Findings), "castai-agent/castai-agent: 2 of 2 pods are available") ||
 		!strings.Contains(fmt.Sprint(is.Findings), "refused token only in its log kubectl --namespace=castai-agent logs deployment/castai-agent --container=agent") {

@@ -74,26 +74,21 @@ func (c *console) completeNode(cmd *cobra.Command, args []string, typed string) 
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionLimit)
 	defer cancel()
-	found := make(chan []cobra.Completion, 1)
-	go func() { // outlives ctx if a credential plugin waits
-		var all []cobra.Completion
-		if k, err := c.connect(ctx, selected(cmd)); err == nil {
-			nodes, _ := onboard.NodeInstances(ctx, k.objects)
-			for _, n := range nodes {
-				if strings.HasPrefix(typed, "i-") {
-					n.Node = n.ID
-				}
-				all = append(all, n.Node)
-			}
+	found, _ := interruptible(ctx, func() (all []cobra.Completion) { // a credential plugin may wait
+		k, err := c.connect(ctx, selected(cmd))
+		if err != nil {
+			return nil
 		}
-		found <- all
-	}()
-	select {
-	case all := <-found:
-		return all, cobra.ShellCompDirectiveNoFileComp
-	case <-ctx.Done():
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
+		nodes, _ := onboard.NodeInstances(ctx, k.objects)
+		for _, n := range nodes {
+			if strings.HasPrefix(typed, "i-") {
+				n.Node = n.ID
+			}
+			all = append(all, n.Node)
+		}
+		return all
+	})
+	return found, cobra.ShellCompDirectiveNoFileComp
 }
 
 func completeOutput(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -130,26 +130,23 @@ func (c *console) promptToken(ctx context.Context, terminal int) (string, error)
 		return "", err
 	}
 	fmt.Fprint(c.stderr, "CAST AI API token: ")
+	defer fmt.Fprintln(c.stderr)
 	type result struct {
 		typed []byte
 		err   error
 	}
-	read := make(chan result, 1)
-	go func() { // outlives ctx, but not the process
+	read, err := interruptible(ctx, func() result {
 		typed, err := tty.ReadPassword(terminal)
-		read <- result{typed, err}
-	}()
-	defer fmt.Fprintln(c.stderr)
-	select {
-	case r := <-read:
-		token := strings.TrimSpace(string(r.typed))
-		if r.err == nil && token == "" {
-			return "", errors.New("no API token: nothing was changed")
-		}
-		return token, r.err
-	case <-ctx.Done():
-		return "", errors.Join(fmt.Errorf("nothing was changed: %w", context.Cause(ctx)), tty.Restore(terminal, echo))
+		return result{typed, err}
+	})
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("nothing was changed: %w", err), tty.Restore(terminal, echo))
 	}
+	token := strings.TrimSpace(string(read.typed))
+	if read.err == nil && token == "" {
+		return "", errors.New("no API token: nothing was changed")
+	}
+	return token, read.err
 }
 
 func (c *console) disconnectAgent(ctx context.Context, o kubeFlags) error {

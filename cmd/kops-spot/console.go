@@ -95,19 +95,28 @@ func (c *console) ask(ctx context.Context, question string) error {
 // answer returns an error unless the answer is yes.
 func (c *console) answer(ctx context.Context, question string) error {
 	fmt.Fprintf(c.stderr, "%s [y/N] ", question)
-	answer := make(chan string, 1)
-	go func() { // outlives ctx, but not the process
+	line, err := interruptible(ctx, func() string {
 		line, _ := bufio.NewReader(c.stdin).ReadString('\n') // an empty line means no
-		answer <- strings.ToLower(strings.TrimSpace(line))
-	}()
-	select {
-	case line := <-answer:
-		if line == "y" || line == "yes" {
-			return nil
-		}
-		return errors.New("nothing was changed: not confirmed")
-	case <-ctx.Done():
+		return strings.ToLower(strings.TrimSpace(line))
+	})
+	switch {
+	case err != nil:
 		fmt.Fprintln(c.stderr)
-		return fmt.Errorf("nothing was changed: %w", context.Cause(ctx))
+		return fmt.Errorf("nothing was changed: %w", err)
+	case line == "y" || line == "yes":
+		return nil
+	}
+	return errors.New("nothing was changed: not confirmed")
+}
+
+// interruptible returns the result of f, or the cause if ctx ends before. f may outlive ctx, but not the process.
+func interruptible[T any](ctx context.Context, f func() T) (result T, err error) {
+	results := make(chan T, 1)
+	go func() { results <- f() }()
+	select {
+	case result = <-results:
+		return result, nil
+	case <-ctx.Done():
+		return result, context.Cause(ctx)
 	}
 }

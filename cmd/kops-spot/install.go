@@ -10,11 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	kopsspot "github.com/castai/kops-spot"
 	"github.com/castai/kops-spot/deploy"
@@ -180,8 +178,8 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	}
 	d.found = slices.Concat(found.Findings, agentWarning(ctx, at.objects), routerFinding(ctx, at.objects))
 	d.Spec.Discovered = found.Parameters
-	if err := onboard.CheckVPC(ctx, at.account, at.env, onboard.List(overrides["SubnetIds"]),
-		onboard.List(overrides["SecurityGroupIds"])); err != nil {
+	if err := onboard.CheckVPC(ctx, at.account, at.env, awsadmin.List(overrides["SubnetIds"]),
+		awsadmin.List(overrides["SecurityGroupIds"])); err != nil {
 		return nil, err
 	}
 	architecture := cmp.Or(overrides["Architecture"], d.before["Architecture"], *template.Defaults["Architecture"])
@@ -272,11 +270,11 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	if err != nil {
 		return err
 	}
-	done := install.StackName(result.Cluster) + " is installed: it handles the next interruption"
+	mode := "it handles the next interruption"
 	if d.stack.Parameters["Mode"] == "observe" {
-		done = install.StackName(result.Cluster) + " is installed: it only observes; to let it act, run kops-spot install " +
-			"--set Mode=act"
+		mode = "it only observes; to let it act, run kops-spot install --set Mode=act"
 	}
+	done := install.StackName(result.Cluster) + " is installed: " + mode
 	if d.onboard {
 		return c.finishOnboarding(ctx, d.onboarding, o.printCredentials, result, result.Cluster+" is onboarded, and "+done)
 	}
@@ -415,12 +413,6 @@ func (r *removal) apply(ctx context.Context) error {
 	return errors.Join(access, code)
 }
 
-// A deletion takes AWS some seconds to show.
-const (
-	removalLimit = 20 * time.Second
-	removalPoll  = 2 * time.Second
-)
-
 // check reports what still exists.
 func (r *removal) check(ctx context.Context) (found change.Findings, err error) {
 	if r.notEmpty != nil {
@@ -428,18 +420,15 @@ func (r *removal) check(ctx context.Context) (found change.Findings, err error) 
 			Detail: "kept: " + r.notEmpty.Error(),
 			Advice: "it contains other objects or older versions: empty it and run this again"})
 	}
-	var rest change.Findings
-	_ = wait.PollUntilContextTimeout(ctx, removalPoll, removalLimit, true, func(context.Context) (bool, error) { // a plan may end after the limit
-		var plan change.Plan
-		plan, err = r.plan(ctx)
-		rest = nil
-		for _, row := range plan {
-			if row.Changes() && (r.notEmpty == nil || row.Kind != install.KindBucket) {
-				rest = append(rest, change.Finding{Level: change.Fail, Name: row.Kind + " " + row.Name,
-					Detail: "still exists", Advice: "run this again"})
-			}
-		}
-		return err != nil || len(rest) == 0, nil
+	rest, err := change.Settle(ctx, func(ctx context.Context) (change.Plan, error) {
+		plan, err := r.plan(ctx)
+		return slices.DeleteFunc(plan, func(row change.Change) bool {
+			return !row.Changes() || r.notEmpty != nil && row.Kind == install.KindBucket
+		}), err
 	})
-	return append(found, rest...), err
+	for _, row := range rest {
+		found = append(found, change.Finding{Level: change.Fail, Name: row.Kind + " " + row.Name,
+			Detail: "still exists", Advice: "run this again"})
+	}
+	return found, err
 }

@@ -123,8 +123,8 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 		return err
 	}
 	r := at.onboarding(spec)
-	if err := onboard.CheckVPC(ctx, at.account, at.env, onboard.List(set["SubnetIds"]),
-		onboard.List(set["SecurityGroupIds"])); err != nil {
+	if err := onboard.CheckVPC(ctx, at.account, at.env, awsadmin.List(set["SubnetIds"]),
+		awsadmin.List(set["SecurityGroupIds"])); err != nil {
 		return err
 	}
 	if o.export != "" {

@@ -159,9 +159,11 @@ func TestDiagnose(t *testing.T) {
 		"one is not available": {status: appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 2, UpdatedReplicas: 2, AvailableReplicas: 1},
 			want: status{"the pods are not ready yet", "kubectl --namespace=castai-agent describe pods", false}},
 		"a quota": {status: appsv1.DeploymentStatus{Conditions: []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue,
-			Reason: "FailedCreate", Message: "exceeded quota: q"}}}, want: status{"FailedCreate: exceeded quota: q", "change what refuses the pods: a quota, a policy or a webhook", true}},
+			Reason: "FailedCreate", Message: "exceeded quota: q"}}}, want: status{"FailedCreate: exceeded quota: q",
+			"change what refuses the pods: a quota, a policy or a webhook", true}},
 		"an image": {pods: []corev1.Pod{pod(corev1.PodStatus{}), waits("ImagePullBackOff", "Back-off pulling image", nil)},
-			want: status{"container agent of pod castai-agent-1-a: ImagePullBackOff: Back-off pulling image", "check that the nodes reach the registry of the image", true}},
+			want: status{"container agent of pod castai-agent-1-a: ImagePullBackOff: Back-off pulling image",
+				"check that the nodes reach the registry of the image", true}},
 		"still pulling": {pods: []corev1.Pod{waits("ContainerCreating", "", nil)}, want: status{"the pods are not ready yet", "kubectl --namespace=castai-agent describe pods", false}},
 		"a crash": {pods: []corev1.Pod{waits("CrashLoopBackOff", "back-off 10s", &corev1.ContainerStateTerminated{ExitCode: 3})},
 			want: status{"container agent of pod castai-agent-1-a: CrashLoopBackOff after exit code 3: back-off 10s",
@@ -173,7 +175,8 @@ func TestDiagnose(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			replicas := int32(2)
-			d := appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Generation: 2}, Spec: appsv1.DeploymentSpec{Replicas: &replicas}, Status: c.status}
+			d := appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Generation: 2},
+				Spec: appsv1.DeploymentSpec{Replicas: &replicas}, Status: c.status}
 			d.Name = "castai-agent"
 			if got := diagnose(d, c.pods, c.events); got != c.want {
 				t.Errorf("got %+v\nwant %+v", got, c.want)

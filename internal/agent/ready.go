@@ -49,9 +49,12 @@ func poll(ctx context.Context, cluster dynamic.Interface, limit time.Duration,
 	var failed error
 	err = wait.PollUntilContextTimeout(ctx, readyPoll, limit, true, func(ctx context.Context) (bool, error) {
 		now, done, err := check(ctx, cluster)
-		if err != nil {
+		switch {
+		case apierrors.IsForbidden(err): // a repetition does not change it
+			return false, err
+		case err != nil:
 			failed = err
-			return false, permanent(err)
+			return false, nil
 		}
 		findings = now
 		return done, nil
@@ -62,14 +65,6 @@ func poll(ctx context.Context, cluster dynamic.Interface, limit time.Duration,
 		}
 	}
 	return findings, err
-}
-
-// permanent returns an error that a repetition does not change; nil for others.
-func permanent(err error) error {
-	if apierrors.IsForbidden(err) {
-		return err
-	}
-	return nil
 }
 
 // Warning returns a warning if the agent is not running; without a name if it is.
@@ -86,7 +81,10 @@ func Warning(ctx context.Context, cluster dynamic.Interface) (change.Finding, er
 
 // check returns the state of the agent's Deployments, and whether waiting does not change it.
 func check(ctx context.Context, cluster dynamic.Interface) (findings change.Findings, done bool, err error) {
-	agent, err := find(ctx, cluster)
+	agent, err := get(ctx, cluster, "apps", "deployments", Namespace, name)
+	if agent == nil && err == nil { // listing all Deployments takes longer
+		agent, err = find(ctx, cluster)
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -230,24 +228,14 @@ func list[T any](ctx context.Context, cluster dynamic.Interface, resource, names
 
 // WaitRemoved waits until nothing is left to remove: Kubernetes empties a namespace before it deletes it.
 func WaitRemoved(ctx context.Context, cluster dynamic.Interface, login *rest.Config) (change.Findings, error) {
-	var left change.Plan
-	var failed error
-	err := wait.PollUntilContextTimeout(ctx, readyPoll, removalLimit, true, func(ctx context.Context) (bool, error) {
+	return poll(ctx, cluster, removalLimit, func(ctx context.Context, cluster dynamic.Interface) (change.Findings, bool, error) {
 		p, err := PlanRemoval(ctx, cluster, login)
-		if err != nil {
-			failed = err
-			return false, permanent(err)
+		if err != nil || p.Changes.Empty() {
+			return nil, true, err
 		}
-		left = p.Changes
-		return left.Empty(), nil
-	})
-	if wait.Interrupted(err) && ctx.Err() == nil {
-		err = cmp.Or(failed, err)
-	}
-	if err != nil && !left.Empty() && ctx.Err() == nil {
+		i := slices.IndexFunc(p.Changes, change.Change.Changes)
 		return change.Findings{{Level: change.Fail, Name: "removal",
-			Detail: left[0].Kind + " " + left[0].Name + " still exists",
-			Advice: "kubectl get namespace " + Namespace + " --output=yaml shows what Kubernetes waits for"}}, nil
-	}
-	return nil, err
+			Detail: p.Changes[i].Kind + " " + p.Changes[i].Name + " still exists",
+			Advice: "kubectl get namespace " + Namespace + " --output=yaml shows what Kubernetes waits for"}}, false, nil
+	})
 }

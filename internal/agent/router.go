@@ -127,8 +127,8 @@ func whyRouter(o, system object) string {
 	case manager == "kOps" || addon && (manager == "" || manager == "kubectl apply"):
 		why += "; kOps undoes the change if kops update cluster brings another version of the addon without the " +
 			"tolerations (kOps before 1.18): run kops-spot check after an upgrade of kOps"
-	case manager != "":
-		why += "; " + manager + " applies it and may undo the change: change its source too"
+	default:
+		why += identitymap.Undo(o)
 	}
 	return why
 }

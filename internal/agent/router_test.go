@@ -49,7 +49,8 @@ var (
 
 // TestRouterTolerations: what is missing is added after the others, which stay as they are; a second fix adds nothing.
 func TestRouterTolerations(t *testing.T) {
-	unknown := toleration{"key": "theirs", "operator": "Lt", "value": "950", "effect": "NoExecute", "tolerationSeconds": int64(9), "field": "of a later version"}
+	unknown := toleration{"key": "theirs", "operator": "Lt", "value": "950", "effect": "NoExecute", "tolerationSeconds": int64(9),
+		"field": "of a later version"}
 	forAWhile := toleration{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": int64(300)}
 	equal := toleration{"operator": "Equal", "effect": "NoSchedule", "key": "theirs"}
 	for name, c := range map[string]struct {
@@ -131,13 +132,17 @@ func TestWhyRouter(t *testing.T) {
 // TestDiagnosePodsOfRouter: the advice names the namespace, and a pod that is not ready its reason.
 func TestDiagnosePodsOfRouter(t *testing.T) {
 	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "kube-router-a"}, Spec: corev1.PodSpec{NodeName: "node-a"}, Status: corev1.PodStatus{
-		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse, Reason: "ContainersNotReady", Message: "containers with unready status: [kube-router]"}}}}
-	want := status{"pod kube-router-a on node node-a: ContainersNotReady: containers with unready status: [kube-router]", "kubectl --namespace=kube-system describe pods", false}
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse, Reason: "ContainersNotReady",
+			Message: "containers with unready status: [kube-router]"}}}}
+	want := status{"pod kube-router-a on node node-a: ContainersNotReady: containers with unready status: [kube-router]",
+		"kubectl --namespace=kube-system describe pods", false}
 	if got := diagnosePods("kube-system", "kube-router", []corev1.Pod{pod}, nil); got != want {
 		t.Errorf("got %+v", got)
 	}
-	pod.Status = corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "kube-router", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}}
-	if got := diagnosePods("kube-system", "kube-router", []corev1.Pod{pod}, nil); !got.final || !strings.HasPrefix(got.advice, "kubectl --namespace=kube-system logs kube-router-a --container=kube-router") {
+	pod.Status = corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "kube-router",
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}}
+	if got := diagnosePods("kube-system", "kube-router", []corev1.Pod{pod}, nil); !got.final ||
+		!strings.HasPrefix(got.advice, "kubectl --namespace=kube-system logs kube-router-a --container=kube-router") {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -166,8 +171,9 @@ func serving(t *testing.T, daemonSet object, pods ...corev1.Pod) dynamic.Interfa
 // TestRolledOut: a rollout is complete when all pods are updated and available. Old pods do not matter.
 func TestRolledOut(t *testing.T) {
 	crashing := func(name string, tolerations ...corev1.Toleration) corev1.Pod {
-		return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{Tolerations: tolerations}, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{
-			{Name: "kube-router", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}}}
+		return corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{Tolerations: tolerations},
+			Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{
+				{Name: "kube-router", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}}}
 	}
 	every := corev1.Toleration{Operator: corev1.TolerationOpExists}
 	for name, c := range map[string]struct {
@@ -192,11 +198,13 @@ func TestRolledOut(t *testing.T) {
 			if c.tolerations != nil {
 				o = routerWith(c.tolerations...)
 				spec := o.Object["spec"].(map[string]any)
-				spec["updateStrategy"], spec["selector"] = map[string]any{"type": c.strategy}, map[string]any{"matchLabels": map[string]any{"k8s-app": "kube-router"}}
+				spec["updateStrategy"], spec["selector"] = map[string]any{"type": c.strategy},
+					map[string]any{"matchLabels": map[string]any{"k8s-app": "kube-router"}}
 				o.Object["status"] = map[string]any{"desiredNumberScheduled": int64(2), "updatedNumberScheduled": c.updated, "numberAvailable": c.available}
 			}
 			findings, done, err := rolledOut(t.Context(), serving(t, o, c.pods...))
-			if err != nil || done != c.done || (len(findings) == 0) != (c.want == "") || len(findings) > 0 && !strings.Contains(fmt.Sprint(findings[0].Level, " ", findings[0].Detail), c.want) {
+			if err != nil || done != c.done || (len(findings) == 0) != (c.want == "") || len(findings) > 0 &&
+				!strings.Contains(fmt.Sprint(findings[0].Level, " ", findings[0].Detail), c.want) {
 				t.Errorf("%+v, %v, %v", findings, done, err)
 			}
 		})
@@ -207,7 +215,8 @@ func TestRolledOut(t *testing.T) {
 func TestWaitRouterInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("interrupt"))
-	if _, err := WaitRouter(ctx, serving(t, routerWith())); err == nil || !strings.HasPrefix(err.Error(), "waiting for the rollout: interrupt: it continues in the cluster; run this again") {
+	if _, err := WaitRouter(ctx, serving(t, routerWith())); err == nil ||
+		!strings.HasPrefix(err.Error(), "waiting for the rollout: interrupt: it continues in the cluster; run this again") {
 		t.Error(err)
 	}
 }

@@ -111,10 +111,12 @@ func (s selfChecker) network() []probe {
 }
 
 func (s selfChecker) aws() probe {
-	return probe{"aws", "allow the function's role the actions in iam/handler.json; if the request timed out, " + noRoute("ec2", "autoscaling"),
-		func(ctx context.Context) (string, error) {
+	route := noRoute("ec2", "autoscaling")
+	return probe{name: "aws", noResponse: route,
+		advice: "allow the function's role the actions in iam/handler.json; if the request timed out, " + route,
+		try: func(ctx context.Context) (string, error) {
 			return "EC2 and Auto Scaling are readable", s.cloud.Readable(ctx, s.cfg.Cluster)
-		}, noRoute("ec2", "autoscaling")}
+		}}
 }
 
 // noRoute is the advice if AWS services do not respond.
@@ -128,8 +130,9 @@ func (s selfChecker) autoscaler() []probe {
 	if s.castai == nil {
 		return nil
 	}
-	return []probe{{name: "castai", advice: "see the detail for the cause; if there was no response, allow the function to connect to CAST AI: from a private " +
-		"subnet, that requires a NAT gateway or a proxy",
+	return []probe{{name: "castai",
+		advice: "see the detail for the cause; if there was no response, allow the function to connect to CAST AI: from a private " +
+			"subnet, that requires a NAT gateway or a proxy",
 		try:        func(ctx context.Context) (string, error) { return "CAST AI accepts the key", s.castai(ctx) },
 		noResponse: `see "` + castaiKeyCheck + `"`}}
 }

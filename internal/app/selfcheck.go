@@ -145,7 +145,8 @@ func skippedCheck(name, needs string) Check {
 // lookForOverdue finds nodes cordoned by kops-spot whose instance still runs long after its deadline, and other nodes
 // that have been cordoned for long. It restores nodes after a rehearsal.
 func (s selfChecker) lookForOverdue(found *[]spot.OverdueInstance, warnings *[]string) probe {
-	return probe{name: "overdue instances", advice: "see the detail: it names the failing request, to the cluster or to EC2", try: func(ctx context.Context) (string, error) {
+	const advice = "see the detail: it names the failing request, to the cluster or to EC2"
+	return probe{name: "overdue instances", advice: advice, try: func(ctx context.Context) (string, error) {
 		now := time.Now()
 		nodes, err := s.cluster.CordonedNodes(ctx)
 		if err != nil {

@@ -189,7 +189,8 @@ func TestNotReady(t *testing.T) {
 			failed: []string{"ca"}, detail: "no certificate found", advice: "KOPS_SPOT_CA"},
 		"a secret without a route": {
 			disturb: func(w *checkWorld) {
-				w.checker.texts = []text{{"token", envLogin, inSecret, kept("", silence), notEmpty}, {"ca", envCA, inParameter, kept(testCA(w.T), nil), hasCertificate}}
+				w.checker.texts = []text{{"token", envLogin, inSecret, kept("", silence), notEmpty}, {"ca", envCA, inParameter,
+					kept(testCA(w.T), nil), hasCertificate}}
 				w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: context.DeadlineExceeded})
 			},
 			failed: []string{"authentication", "token", "rbac", "overdue instances"}, detail: "deadline exceeded", advice: `see "token"`},

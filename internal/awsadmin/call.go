@@ -48,14 +48,14 @@ func (a *Account) Do(ctx context.Context, c Call) error {
 		case time.Since(began) >= d.limit:
 			return err
 		}
-		if err := pause(ctx, d.pause); err != nil {
+		if err := Pause(ctx, d.pause); err != nil {
 			return fmt.Errorf("calling %s: %w", action, err)
 		}
 	}
 }
 
-// pause sleeps, and returns early with the cause if the context ends.
-func pause(ctx context.Context, d time.Duration) error {
+// Pause sleeps, and returns early with the cause if the context ends.
+func Pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
 		return nil

@@ -84,6 +84,11 @@ func (a *Account) StackResources(ctx context.Context, stack string) (all []Stack
 	return all, err
 }
 
+// List splits the value of a list parameter.
+func List(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
 // StackOf returns the name of the stack that has created a resource; empty for none. name is its physical ID.
 func (a *Account) StackOf(ctx context.Context, name string) (string, error) {
 	out, err := a.stacks.DescribeStackResources(ctx,
@@ -158,7 +163,7 @@ func (a *Account) Follow(ctx context.Context, s Stack, after string, report func
 		case !now.InProgress() && (ended || time.Since(began) > startLimit):
 			return *now, nil
 		}
-		if err := pause(ctx, stackPoll); err != nil {
+		if err := Pause(ctx, stackPoll); err != nil {
 			return *now, fmt.Errorf("waiting for stack %s, on which CloudFormation is still working: %w", s.Name, err)
 		}
 	}
@@ -358,7 +363,7 @@ func (a *Account) waitForChangeSet(ctx context.Context, p ChangeSet) (ChangeSet,
 			}
 			return p, refused
 		}
-		if err := pause(ctx, changeSetPoll); err != nil {
+		if err := Pause(ctx, changeSetPoll); err != nil {
 			return p, fmt.Errorf("waiting for the change set of stack %s: %w", p.Stack.Name, err)
 		}
 	}

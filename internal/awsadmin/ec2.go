@@ -163,7 +163,7 @@ func (a *Account) HTTPSSources(ctx context.Context, vpc string) (map[string][]st
 	groups, err := every(ctx, "", ec2.NewDescribeSecurityGroupsPaginator(a.ec2,
 		&ec2.DescribeSecurityGroupsInput{Filters: filters("vpc-id", vpc)}),
 		func(p *ec2.DescribeSecurityGroupsOutput) []types.SecurityGroup { return p.SecurityGroups },
-		func(g types.SecurityGroup) types.SecurityGroup { return g })
+		itself)
 	sources := map[string][]string{}
 	for _, g := range groups {
 		id := aws.ToString(g.GroupId)

@@ -49,7 +49,8 @@ func TestNetwork(t *testing.T) {
 	defer server.Close()
 	account := New(aws.Config{Region: "eu-west-1", BaseEndpoint: &server.URL, Credentials: aws.AnonymousCredentials{}})
 	tables, err := account.RouteTables(t.Context(), "vpc-1")
-	if want := []RouteTable{{Subnets: []string{"subnet-1"}, Main: true, Routes: []Route{{To: "0.0.0.0/0", Via: "nat-1", Broken: true}, {To: "pl-1", Via: "vpce-1"}}},
+	if want := []RouteTable{{Subnets: []string{"subnet-1"}, Main: true, Routes: []Route{{To: "0.0.0.0/0", Via: "nat-1", Broken: true},
+		{To: "pl-1", Via: "vpce-1"}}},
 		{Routes: []Route{{To: "0.0.0.0/0", Via: "tgw-1"}}}}; err != nil || !reflect.DeepEqual(tables, want) {
 		t.Errorf("got %+v, %v", tables, err)
 	}

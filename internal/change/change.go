@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Verb is what a row does.
@@ -63,6 +64,26 @@ func (p Plan) Reviews() (all Findings) {
 		}
 	}
 	return all
+}
+
+// AWS shows a change only after some seconds.
+const (
+	settleLimit = 20 * time.Second
+	settlePoll  = 2 * time.Second
+)
+
+// Settle plans until there is nothing to change, or for 20 s, and returns the last plan.
+func Settle(ctx context.Context, plan func(context.Context) (Plan, error)) (p Plan, err error) {
+	for began := time.Now(); ; {
+		if p, err = plan(ctx); err != nil || p.Empty() || time.Since(began) >= settleLimit {
+			return p, err
+		}
+		select {
+		case <-time.After(settlePoll):
+		case <-ctx.Done():
+			return p, nil
+		}
+	}
 }
 
 // Count returns the number of rows with the verb.

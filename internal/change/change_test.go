@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestCommand: a shell reads the words as they are.
@@ -62,6 +64,39 @@ func TestApply(t *testing.T) {
 			if got := strings.Join(done, " "); got != c.done || (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
 				t.Errorf("%s, %v; want %s, %s", got, err, c.done, c.err)
 			}
+		})
+	}
+}
+
+// TestSettle plans again until nothing is left, an error, the limit or the end of the context.
+func TestSettle(t *testing.T) {
+	left, failed := Plan{{Verb: Create}}, errors.New("denied")
+	for name, c := range map[string]struct {
+		plans []Plan // the last one repeats
+		err   error
+		limit time.Duration // of the context
+		took  time.Duration
+		empty bool
+	}{
+		"at once":      {plans: []Plan{nil}, limit: time.Hour, empty: true},
+		"later":        {plans: []Plan{left, left, nil}, limit: time.Hour, took: 2 * settlePoll, empty: true},
+		"never":        {plans: []Plan{left}, limit: time.Hour, took: settleLimit},
+		"an error":     {plans: []Plan{left}, err: failed, limit: time.Hour},
+		"interruption": {plans: []Plan{left}, limit: 3 * time.Second, took: 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), c.limit)
+				defer cancel()
+				began, n := time.Now(), 0
+				p, err := Settle(ctx, func(context.Context) (Plan, error) {
+					n++
+					return c.plans[min(n, len(c.plans))-1], c.err
+				})
+				if !errors.Is(err, c.err) || p.Empty() != c.empty || time.Since(began) != c.took {
+					t.Errorf("%v, %v after %s", p, err, time.Since(began))
+				}
+			})
 		})
 	}
 }

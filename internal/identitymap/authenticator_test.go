@@ -184,7 +184,8 @@ func TestImmutable(t *testing.T) {
 	set(s.objects[awsAuthRef], true, "immutable")
 	p, err := testMapping.decide(s)
 	if got := fmt.Sprint(p.Changes); err != nil || !p.NeedsToken ||
-		!strings.Contains(got, "ConfigMap kube-system/aws-auth has immutable: true, so its data cannot be changed: remove that line from a copy and recreate it with kubectl replace --force") {
+		!strings.Contains(got,
+			"ConfigMap kube-system/aws-auth has immutable: true, so its data cannot be changed: remove that line from a copy and recreate it with kubectl replace --force") {
 		t.Errorf("%v: %s", err, got)
 	}
 	s.objects[authenticatorRef] = daemonSet("--backend-mode=EKSConfigMap,CRD")

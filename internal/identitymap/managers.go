@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/castai/kops-spot/internal/change"
 )
@@ -112,8 +113,8 @@ func (p *Plan) addSources(l configMapBackend, ids []Identity, sign, advice strin
 	}
 }
 
-// undo says who may undo a change of an object; empty if nobody.
-func undo(o object) string {
+// Undo says who may undo a change of an object, for the end of a reason; empty if nobody.
+func Undo(o *unstructured.Unstructured) string {
 	manager := managerOf(o)
 	if manager == "" {
 		return ""

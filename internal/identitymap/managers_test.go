@@ -98,7 +98,8 @@ func TestSources(t *testing.T) {
 		t.Errorf("with the entry in the source: %v: %s", err, got)
 	}
 	p, err = only.decideRemoval(done)
-	if got := reviews(p); err != nil || !strings.Contains(got, "remove this entry from mapRoles in its source\n- - rolearn: arn:aws:iam::111122223333:role/Ours\n") {
+	if got := reviews(p); err != nil || !strings.Contains(got,
+		"remove this entry from mapRoles in its source\n- - rolearn: arn:aws:iam::111122223333:role/Ours\n") {
 		t.Errorf("removal: %v: %s", err, got)
 	}
 	done.objects[awsAuthRef].SetAnnotations(map[string]string{lastApplied: "{}"})

@@ -202,7 +202,7 @@ func (s step) write(ctx context.Context, cluster dynamic.Interface) (err error) 
 func (p *Plan) addStep(verb change.Verb, s step, diff ...string) {
 	s.Verb, s.Kind, s.Name, s.Diff = verb, s.ref.Kind, s.ref.fullName(), diff
 	if s.Changes() && s.ref.Kind != "ConfigMap" && !s.undone { // addSources has more about those
-		s.Why += undo(p.state.objectOf(s.ref))
+		s.Why += Undo(p.state.objectOf(s.ref))
 	}
 	p.steps, p.Changes = append(p.steps, s), append(p.Changes, s.Change)
 }

@@ -192,7 +192,8 @@ func TestInterruptedRollout(t *testing.T) {
 	if err != nil || next.Changes.Count(change.Update) != 1 || !strings.Contains(fmt.Sprint(next.Changes), "{change DaemonSet") {
 		t.Errorf("removal: %v: %v", err, next.Changes)
 	}
-	byHand := testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: c\nserver:\n  mapRoles:\n    - roleARN: arn:aws:iam::111122223333:role/Ours\n      username: kops-spot\n      groups: [cast:spot-handler]\n"}
+	byHand := testCluster{daemonSet: daemonSet(configFlag),
+		file: "clusterID: c\nserver:\n  mapRoles:\n    - roleARN: arn:aws:iam::111122223333:role/Ours\n      username: kops-spot\n      groups: [cast:spot-handler]\n"}
 	removal, err = testMapping.decideRemoval(byHand.state())
 	if err != nil || !strings.Contains(fmt.Sprint(removal.Changes), "{change DaemonSet") {
 		t.Errorf("removing a handwritten entry does not restart the pods: %v: %v", err, removal.Changes)
@@ -283,7 +284,8 @@ func TestRemovalKeepsBoundRole(t *testing.T) {
 	s.bindings = []object{theirs}
 	p, err = testMapping.decideRemoval(s)
 	got := fmt.Sprint(p.Changes)
-	if err != nil || !strings.Contains(got, "{leave ClusterRole kops-spot others bind it: RoleBinding kube-system/theirs") || strings.Contains(got, "{delete ClusterRole ") {
+	if err != nil || !strings.Contains(got, "{leave ClusterRole kops-spot others bind it: RoleBinding kube-system/theirs") ||
+		strings.Contains(got, "{delete ClusterRole ") {
 		t.Errorf("%v: %s", err, got)
 	}
 }

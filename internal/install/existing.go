@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -52,14 +51,14 @@ func (r *Deployment) findLog(ctx context.Context, e *existing, dead *awsadmin.St
 	if err != nil || log == nil {
 		return err
 	}
-	before := len(e.others)
-	if err := r.addExisting(ctx, e, dead, "AWS::Logs::LogGroup", log.Name); err != nil {
-		return err
+	f, owned, err := r.taken(ctx, dead, "AWS::Logs::LogGroup", log.Name)
+	switch {
+	case f != nil && owned:
+		e.others = append(e.others, *f)
+	case f != nil:
+		e.log = log
 	}
-	if len(e.others) > before && e.others[before].Detail == noStack {
-		e.log, e.others = log, e.others[:before]
-	}
-	return nil
+	return err
 }
 
 // planLogRemoval deletes a log group that a late invocation has created again, but not that of a function.
@@ -80,15 +79,23 @@ func (r *Deployment) planLogRemoval(ctx context.Context, p *Plan) error {
 	return nil
 }
 
-const noStack = "it exists, and no stack owns it"
-
 // addExisting adds a resource, unless our own stack has it.
 func (r *Deployment) addExisting(ctx context.Context, e *existing, dead *awsadmin.Stack, kind, name string) error {
+	f, _, err := r.taken(ctx, dead, kind, name)
+	if f != nil {
+		e.others = append(e.others, *f)
+	}
+	return err
+}
+
+// taken returns the finding about an existing resource, and whether a stack owns it; nil if our own stack has it.
+func (r *Deployment) taken(ctx context.Context, dead *awsadmin.Stack, kind, name string) (
+	f *change.Finding, owned bool, err error) {
 	owner, err := r.AWS.StackOf(ctx, name)
 	if err != nil || dead != nil && owner == dead.Name {
-		return err
+		return nil, true, err
 	}
-	f := change.Finding{Level: change.Fail, Name: typeName(kind) + " " + name, Detail: noStack,
+	f = &change.Finding{Level: change.Fail, Name: typeName(kind) + " " + name, Detail: "it exists, and no stack owns it",
 		Advice: "if nobody needs it, run " + r.Spec.removal(kind, name) + " and run this again"}
 	if owner != "" {
 		f.Detail = "it belongs to the stack " + owner
@@ -96,8 +103,7 @@ func (r *Deployment) addExisting(ctx context.Context, e *existing, dead *awsadmi
 			change.Command("aws", "cloudformation", "delete-stack", "--stack-name", owner, "--region", r.Spec.Region) +
 			" and run this again"
 	}
-	e.others = append(e.others, f)
-	return nil
+	return f, owner != "", nil
 }
 
 // err is the error for the resources that somebody has to decide about.
@@ -220,10 +226,8 @@ func retryPassing(operation func(context.Context, *Deployment) error, before map
 		}
 		r.Say(awsadmin.StackEvent{LogicalID: failed.Stack.Name, Status: "RETRY",
 			Reason: fmt.Sprintf("that passes within seconds: trying again in %s", after)})
-		select {
-		case <-time.After(after):
-		case <-ctx.Done():
-			return errors.Join(err, context.Cause(ctx))
+		if ended := awsadmin.Pause(ctx, after); ended != nil {
+			return errors.Join(err, ended)
 		}
 		if failed.Stack.MustBeDeleted() {
 			if err := r.deleteStack(ctx, failed.Stack); err != nil {

@@ -34,7 +34,7 @@ type vpcNetwork struct {
 // an interface endpoint of each service.
 func CheckNetwork(ctx context.Context, api NetworkAPI, in iam.Values, parameters map[string]string) (
 	change.Findings, error) {
-	subnets := list(parameters["SubnetIds"])
+	subnets := awsadmin.List(parameters["SubnetIds"])
 	proxy, _, _ := strings.Cut(parameters["HttpsProxy"], ",")
 	switch {
 	case len(subnets) == 0:
@@ -50,7 +50,7 @@ func CheckNetwork(ctx context.Context, api NetworkAPI, in iam.Values, parameters
 	case err != nil:
 		return nil, err
 	}
-	n.groups = list(parameters["SecurityGroupIds"])
+	n.groups = awsadmin.List(parameters["SecurityGroupIds"])
 	return n.check(in, subnets, services(parameters), parameters["CASTAICluster"] != ""), nil
 }
 
@@ -195,9 +195,4 @@ func (n vpcNetwork) admits(e awsadmin.Endpoint) bool {
 			err == nil && !slices.ContainsFunc(n.cidrs, outside)
 	}
 	return slices.ContainsFunc(e.Groups, func(g string) bool { return slices.ContainsFunc(n.sources[g], admitted) })
-}
-
-// list splits the value of a parameter with several elements.
-func list(value string) []string {
-	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 }

@@ -21,7 +21,8 @@ func TestIndependentSteps(t *testing.T) {
 	}
 	ours := iam.Tags(w.Environment.Cluster)
 	s := State{RoleName: "r", Role: &awsadmin.Role{Name: "r", Tags: ours, Rights: awsadmin.Rights{Inline: map[string]string{"CASTKopsHandler": ""}}},
-		User:          &awsadmin.User{Name: "u", Tags: ours, Keys: []awsadmin.Key{{ID: "AKID"}}, Rights: awsadmin.Rights{Inline: map[string]string{"CASTKopsRestrictedaccess": ""}}},
+		User: &awsadmin.User{Name: "u", Tags: ours, Keys: []awsadmin.Key{{ID: "AKID"}},
+			Rights: awsadmin.Rights{Inline: map[string]string{"CASTKopsRestrictedaccess": ""}}},
 		ClusterPolicy: &awsadmin.Policy{Name: "p", ARN: "p", Tags: ours}, TokenSecret: &awsadmin.Secret{Name: "t", Tags: ours}}
 	onboarding, err := decide(w, State{RoleName: "r"}, Files{}, inCluster(change.Create), &tokenSync{})
 	if err != nil {

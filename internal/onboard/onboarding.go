@@ -9,9 +9,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"time"
 
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/castai/kops-spot/iam"
@@ -113,29 +111,21 @@ func (r *Onboarding) Apply(ctx context.Context, p Plan) error {
 	return nil
 }
 
-// IAM is eventually consistent: it returns a change within seconds.
-const (
-	checkLimit = 20 * time.Second
-	checkPoll  = 2 * time.Second
-)
-
 // Check verifies that a new plan has nothing to change.
 func (r *Onboarding) Check(ctx context.Context, plan func(context.Context) (Plan, error),
 ) (findings change.Findings, _ error) {
-	var p Plan
-	var err error
-	_ = wait.PollUntilContextTimeout(ctx, checkPoll, checkLimit, true, func(context.Context) (bool, error) { // a plan may end after the limit
-		p, err = plan(ctx)
-		return err != nil || p.Changes.Empty(), nil
+	rest, err := change.Settle(ctx, func(ctx context.Context) (change.Plan, error) {
+		p, err := plan(ctx)
+		return p.Changes, err
 	})
 	switch {
 	case err != nil:
 		return nil, err
-	case p.Changes.Empty():
+	case rest.Empty():
 		return change.Findings{{Level: change.OK, Name: "account " + r.Spec.Environment.Account,
 			Detail: "everything is as planned"}}, nil
 	}
-	for _, c := range p.Changes {
+	for _, c := range rest {
 		if c.Changes() {
 			findings = append(findings, change.Finding{Level: change.Fail, Name: c.Kind + " " + c.Name,
 				Detail: fmt.Sprintf("still to %s: %s", c.Verb, c.Why), Advice: "run this again"})

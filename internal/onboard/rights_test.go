@@ -239,7 +239,8 @@ func TestTags(t *testing.T) {
 func TestSecretARNs(t *testing.T) {
 	const arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
 	const old, token, other = arn + "cast-kops/prod.example.com/token-AbCdEf", arn + "cast-kops/prod.example.com/token-GhIjKl", arn + "castai-AbCdEf"
-	for parameter, want := range map[string][]string{"": {token}, old: {token}, token: {token}, old + "," + other: {other, token}, other + ", " + token: {other, token}} {
+	for parameter, want := range map[string][]string{"": {token}, old: {token}, token: {token}, old + "," + other: {other, token},
+		other + ", " + token: {other, token}} {
 		if got := SecretARNs(parameter, "prod.example.com", token); !slices.Equal(got, want) {
 			t.Errorf("%s: %q; want %q", parameter, got, want)
 		}

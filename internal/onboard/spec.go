@@ -191,23 +191,18 @@ func (w Spec) document(d iam.Document, s State) (string, error) {
 	}
 	v.Secrets = SecretARNs(s.Settings["SecretArns"], v.Cluster, token)
 	slices.Sort(v.Secrets)
-	v.Parameters, v.Keys = List(s.Settings["ParameterArns"]), List(s.Settings["KeyArns"])
+	v.Parameters, v.Keys = awsadmin.List(s.Settings["ParameterArns"]), awsadmin.List(s.Settings["KeyArns"])
 	v.Queues = []string{v.QueueARN(iam.Outcomes), v.QueueARN(iam.Failures)}
 	v.Topics = []string{v.TopicARN(iam.Outcomes)}
-	v.Subnets, v.SecurityGroups = List(s.Settings["SubnetIds"]), List(s.Settings["SecurityGroupIds"])
+	v.Subnets, v.SecurityGroups = awsadmin.List(s.Settings["SubnetIds"]), awsadmin.List(s.Settings["SecurityGroupIds"])
 	text, err := iam.Render(d, v)
 	return string(text), err
-}
-
-// List splits the value of a list parameter.
-func List(value string) []string {
-	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // SecretARNs returns the ARNs of the secrets that the function reads: those of SecretArns, and its token's. A secret that
 // is created again has another ARN.
 func SecretARNs(parameter, cluster, token string) []string {
-	arns := slices.DeleteFunc(List(parameter), func(arn string) bool {
+	arns := slices.DeleteFunc(awsadmin.List(parameter), func(arn string) bool {
 		return strings.Contains(arn, ":secret:"+TokenSecret(cluster)+"-")
 	})
 	if token != "" {

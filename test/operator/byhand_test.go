@@ -10,22 +10,20 @@ import (
 	"github.com/castai/kops-spot/test/template"
 )
 
-// byHand returns the commands in the section "By hand" of docs/onboarding.md.
-func byHand(t *testing.T) string {
-	t.Helper()
-	_, section, found := strings.Cut(string(must(os.ReadFile(filepath.Join(template.Root(), "docs", "onboarding.md")))),
-		"\n## By hand\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	var commands []string
-	for line := range strings.SplitSeq(section, "\n") {
+// commandsOf returns the commands in a section of the documentation: its indented lines.
+func commandsOf(file, section string) string {
+	_, text, found := strings.Cut(string(must(os.ReadFile(filepath.Join(template.Root(), "docs", file)))), "\n## "+section+"\n")
+	if !found {
+		panic(file + " has no section " + section)
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	commands := ""
+	for line := range strings.Lines(text) {
 		if command, ok := strings.CutPrefix(line, "    "); ok {
-			commands = append(commands, command)
+			commands += command
 		}
 	}
-	if !found || len(commands) < 20 {
-		t.Fatalf("commands: %q", commands)
-	}
-	return strings.Join(commands, "\n")
+	return commands
 }
 
 // onboardByHand runs the commands of the documentation. After them, onboarding has nothing to change.
@@ -37,27 +35,24 @@ func onboardByHand(t *testing.T) {
 	}
 	w := newWorld(t)
 	w.node(w.cluster(cluster))
-	commands := byHand(t)
+	commands := commandsOf("onboarding.md", "By hand")
+	if strings.Count(commands, "\n") < 20 {
+		t.Fatalf("commands: %q", commands)
+	}
 	for placeholder, is := range map[string]string{"prod.example.com": cluster, "eu-west-1": region} {
 		if !strings.Contains(commands, "="+placeholder) {
 			t.Errorf("the commands have no placeholder for %s", is)
 		}
 		commands = strings.ReplaceAll(commands, placeholder, is)
 	}
-	bash := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", commands)
-	bash.Dir = t.TempDir()
-	bash.Env = w.environ()
-	said, err := bash.CombinedOutput()
-	outputs.add(string(said))
 	defer func() {
 		w.Reset()
 		w.succeed("offboard", "--cluster", cluster)
 	}()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, said)
-	}
+	folder := t.TempDir()
+	w.shell(folder, cluster, commands)
 	key := w.stored(cluster).Secret
-	for name, text := range w.files(filepath.Join(bash.Dir, "onboard")) {
+	for name, text := range w.files(filepath.Join(folder, "onboard")) {
 		if strings.Contains(text, key) || strings.HasPrefix(name, "token.json") {
 			t.Errorf("%s contains a secret", name)
 		}

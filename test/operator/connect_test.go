@@ -37,7 +37,8 @@ func connecting(t *testing.T) {
 	core := cp().Client().CoreV1()
 	connect := func(args ...string) (commandResult, string, error) {
 		t.Helper()
-		stdout, stderr, err := w.commandWith([]string{"CASTAI_API_TOKEN=" + agentToken}, append([]string{"connect", "--state", "s3://store/folder", "--output", "json"}, args...)...)
+		stdout, stderr, err := w.commandWith([]string{"CASTAI_API_TOKEN=" + agentToken}, append([]string{"connect", "--state",
+			"s3://store/folder", "--output", "json"}, args...)...)
 		if strings.Contains(stdout+stderr, agentToken) {
 			t.Errorf("the output has the token:\n%s%s", stdout, stderr)
 		}
@@ -107,7 +108,8 @@ func connecting(t *testing.T) {
 	})
 	is, stderr, err := connect("--yes")
 	if err != nil || is.Findings.Failed() || is.Applied || !strings.Contains(fmt.Sprint(is.Findings), "castai-agent/castai-agent: 2 of 2 pods are available") ||
-		!strings.Contains(fmt.Sprint(is.Findings), "refused token only in its log kubectl --namespace=castai-agent logs deployment/castai-agent --container=agent") {
+		!strings.Contains(fmt.Sprint(is.Findings),
+			"refused token only in its log kubectl --namespace=castai-agent logs deployment/castai-agent --container=agent") {
 		t.Errorf("connected: %v: %+v\n%s", err, is, stderr)
 	}
 	before := inNamespace(t)
@@ -116,16 +118,19 @@ func connecting(t *testing.T) {
 		t.Errorf("connected again: %v: %+v; changed from\n%s\nto\n%s", err, again.Plan, before, after)
 	}
 	if _, said, err := w.commandWith([]string{"CASTAI_API_TOKEN=another-token"}, "connect", "--state", "s3://store/folder"); err == nil ||
-		!strings.Contains(said, "data.API_KEY changes") || strings.Contains(said, "another-token") || strings.Contains(said, base64.StdEncoding.EncodeToString([]byte("another-token"))) {
+		!strings.Contains(said, "data.API_KEY changes") || strings.Contains(said, "another-token") ||
+		strings.Contains(said, base64.StdEncoding.EncodeToString([]byte("another-token"))) {
 		t.Errorf("another token: %v: %s", err, said)
 	}
 	agentPermissions(t)
 
 	must(core.ConfigMaps(agentSpace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{}))
 	const replaced = "castai-agent-autoscaler" // by Helm
-	must(core.ConfigMaps(agentSpace).Patch(t.Context(), replaced, types.MergePatchType, []byte(`{"metadata":{"labels":{"app.kubernetes.io/managed-by":"Helm"}}}`), metav1.PatchOptions{}))
+	must(core.ConfigMaps(agentSpace).Patch(t.Context(), replaced, types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"app.kubernetes.io/managed-by":"Helm"}}}`), metav1.PatchOptions{}))
 	away := w.succeed("disconnect")
-	if left := inNamespace(t); !strings.Contains(fmt.Sprint(away.Plan), "{leave Namespace castai-agent others have put objects into it: ConfigMap "+replaced+", ConfigMap theirs") ||
+	if left := inNamespace(t); !strings.Contains(fmt.Sprint(away.Plan),
+		"{leave Namespace castai-agent others have put objects into it: ConfigMap "+replaced+", ConfigMap theirs") ||
 		left != "configmaps "+replaced+"\nconfigmaps kube-root-ca.crt\nconfigmaps theirs" {
 		t.Errorf("disconnected: %+v; left:\n%s", away.Plan, left)
 	}
@@ -146,7 +151,8 @@ func connecting(t *testing.T) {
 		t.Errorf("disconnected again: %+v", again.Plan)
 	}
 	for _, kind := range []string{"clusterroles", "clusterrolebindings", "roles", "rolebindings"} {
-		for _, o := range must(cp().admin.Resource(schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: kind}).List(t.Context(), metav1.ListOptions{})).Items {
+		for _, o := range must(cp().admin.Resource(schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1",
+			Resource: kind}).List(t.Context(), metav1.ListOptions{})).Items {
 			if o.GetName() == "castai-agent" {
 				t.Errorf("left: %s %s", kind, o.GetName())
 			}

@@ -61,7 +61,8 @@ func TestForeignRights(t *testing.T) {
 		}
 	}
 	err := r.Apply(t.Context(), p)
-	if err == nil || strings.Count(err.Error(), "access denied") != 2 || !strings.HasPrefix(err.Error(), "delete access key ") || !strings.Contains(err.Error(), "\ndelete IAM role CastLambdaRoleForSpot: ") {
+	if err == nil || strings.Count(err.Error(), "access denied") != 2 || !strings.HasPrefix(err.Error(), "delete access key ") ||
+		!strings.Contains(err.Error(), "\ndelete IAM role CastLambdaRoleForSpot: ") {
 		t.Errorf("the error is %v", err)
 	}
 	w.Reset()

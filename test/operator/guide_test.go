@@ -95,14 +95,7 @@ func guide(t *testing.T) {
 // followGuide deploys the function of a cluster with the commands in the section "With SAM".
 func (w *world) followGuide(folder, cluster string) {
 	w.Helper()
-	_, section, _ := strings.Cut(string(must(os.ReadFile(filepath.Join(template.Root(), "docs", "install.md")))), "\n## With SAM\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	commands := ""
-	for line := range strings.Lines(section) {
-		if command, ok := strings.CutPrefix(line, "    "); ok {
-			commands += command
-		}
-	}
+	commands := commandsOf("install.md", "With SAM")
 	const grant, stack = "kops-spot grant --set Mode=observe", "cast-kops-prod-example-com-7405b0253a21"
 	if strings.Count(commands, grant) != 2 || strings.Count(commands, stack) != 1 || !strings.Contains(commands, "\nsam build\n") {
 		w.Fatalf("the guide's commands are\n%s", commands)

@@ -325,7 +325,8 @@ func (w *world) interruptEachWrite(rows, writes []string, args ...string) {
 // untagBucket removes the tags that moto gives a new bucket: those of the one of its name that there was before.
 func (w *world) untagBucket(action string) {
 	if action == "s3:PUT" {
-		must(s3.NewFromConfig(w.direct).DeleteBucketTagging(w.Context(), &s3.DeleteBucketTaggingInput{Bucket: aws.String("cast-kops-code-" + account + "-" + region)}))
+		must(s3.NewFromConfig(w.direct).DeleteBucketTagging(w.Context(),
+			&s3.DeleteBucketTaggingInput{Bucket: aws.String("cast-kops-code-" + account + "-" + region)}))
 	}
 }
 

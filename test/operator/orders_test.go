@@ -239,7 +239,8 @@ func installWithOnboarding(t *testing.T) {
 	if wrote := w.Written(); len(wrote) > 0 {
 		t.Errorf("onboard wrote %q", wrote)
 	}
-	if _, stderr, err := w.command(installed("--set", "SecretArns=arn:aws:secretsmanager:"+region+":"+account+":secret:castai-AbCdEf", "--yes")...); err == nil ||
+	if _, stderr, err := w.command(installed("--set", "SecretArns=arn:aws:secretsmanager:"+region+":"+account+":secret:castai-AbCdEf",
+		"--yes")...); err == nil ||
 		!strings.Contains(stderr, "lacks secretsmanager:GetSecretValue on") || !strings.Contains(stderr, "kops-spot install --onboard") {
 		t.Errorf("a secret that the onboarded role may not read: %v\n%s", err, stderr)
 	}

@@ -47,7 +47,8 @@ func rolledBack(reason string) func(action string, form url.Values) *testenv.Ans
 			return awsResult("DescribeStacks", "<Stacks><member><StackName>"+stack+"</StackName><StackId>"+form.Get("StackName")+"</StackId>"+
 				"<StackStatus>ROLLBACK_COMPLETE</StackStatus><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks>")
 		case rolled && action == "cloudformation:DescribeStackEvents":
-			return awsResult("DescribeStackEvents", "<StackEvents>"+event(stack, "ROLLBACK_COMPLETE", "")+event("SpotHandlerFunction", "CREATE_FAILED", reason)+"</StackEvents>")
+			return awsResult("DescribeStackEvents", "<StackEvents>"+event(stack, "ROLLBACK_COMPLETE", "")+event("SpotHandlerFunction",
+				"CREATE_FAILED", reason)+"</StackEvents>")
 		}
 		return nil
 	}
@@ -92,7 +93,8 @@ func recordedAnswers(t *testing.T) {
 			[]string{"ask whoever manages the service control policy to allow it"}, "export-installer-policy"},
 		"a secret that is scheduled for deletion": {[]func(string, url.Values) *testenv.Answer{once(1, "secretsmanager:DescribeSecret",
 			&testenv.Answer{Status: http.StatusOK, Body: `{"Name": "cast-kops/` + cluster + `/token", "DeletedDate": 1767225600}`})},
-			[]string{"is scheduled for deletion", "aws secretsmanager restore-secret --secret-id cast-kops/" + cluster + "/token --region " + region}, "run this again"},
+			[]string{"is scheduled for deletion",
+				"aws secretsmanager restore-secret --secret-id cast-kops/" + cluster + "/token --region " + region}, "run this again"},
 	} {
 		w.Reset()
 		w.Answers(first(c.answers...))
@@ -122,7 +124,8 @@ func recordedAnswers(t *testing.T) {
 		rolledBack("The role defined for the function cannot be assumed by Lambda."),
 	))
 	said, stderr = w.mustRun(installed("--yes")...)
-	for _, says := range []string{"- delete log group", "The role defined for the function cannot be assumed by Lambda", "that passes within seconds: trying again in 10s", "is installed"} {
+	for _, says := range []string{"- delete log group", "The role defined for the function cannot be assumed by Lambda",
+		"that passes within seconds: trying again in 10s", "is installed"} {
 		if !strings.Contains(stderr+said, says) {
 			t.Errorf("%q is missing in\n%s%s", says, stderr, said)
 		}

@@ -44,7 +44,8 @@ spec:
 func routerFixed(t *testing.T) {
 	w, client := home(t), cp().Client()
 	daemonSets := client.AppsV1().DaemonSets(kubeSystem)
-	if is := w.succeed("fix", "kube-router"); is.Applied || len(is.Findings) > 0 || !strings.Contains(fmt.Sprint(is.Plan), "it does not exist: the cluster does not use kube-router") {
+	if is := w.succeed("fix", "kube-router"); is.Applied || len(is.Findings) > 0 ||
+		!strings.Contains(fmt.Sprint(is.Plan), "it does not exist: the cluster does not use kube-router") {
 		t.Errorf("without kube-router: %+v", is)
 	}
 	checked := func(what string, level change.Level, advice string, args ...string) {
@@ -80,7 +81,8 @@ func routerFixed(t *testing.T) {
 		return nil
 	}
 	eventually(t, "the pods run", func() error {
-		if is := must(daemonSets.Get(t.Context(), "kube-router", metav1.GetOptions{})).Status; is.NumberAvailable == 0 || is.NumberAvailable != is.DesiredNumberScheduled {
+		if is := must(daemonSets.Get(t.Context(), "kube-router", metav1.GetOptions{})).Status; is.NumberAvailable == 0 ||
+			is.NumberAvailable != is.DesiredNumberScheduled {
 			return fmt.Errorf("%+v", is)
 		}
 		return nil
@@ -91,8 +93,11 @@ func routerFixed(t *testing.T) {
 	checked("affected", change.Warn, "kops-spot fix kube-router", slices.Concat([]string{"check", "--pre"}, installed()[1:])...)
 	checked("affected", change.Warn, "kops-spot fix kube-router", "check")
 
-	if _, stderr, err := w.command("fix", "kube-router"); err == nil || !strings.Contains(stderr, "+ - effect: NoSchedule\n      +   operator: Exists\n      + - effect: NoExecute\n      +   operator: Exists\n") ||
-		!strings.Contains(stderr, "; kOps undoes the change if kops update cluster brings another version of the addon") || !strings.Contains(stderr, "review the plan above, then add --yes") {
+	if _, stderr, err := w.command("fix", "kube-router"); err == nil ||
+		!strings.Contains(stderr,
+			"+ - effect: NoSchedule\n      +   operator: Exists\n      + - effect: NoExecute\n      +   operator: Exists\n") ||
+		!strings.Contains(stderr, "; kOps undoes the change if kops update cluster brings another version of the addon") ||
+		!strings.Contains(stderr, "review the plan above, then add --yes") {
 		t.Errorf("the plan: %v\n%s", err, stderr)
 	}
 	// The worker's new pod does not start, so that the command waits.
@@ -107,13 +112,15 @@ func routerFixed(t *testing.T) {
 	try(fix.Start())
 	eventually(t, "the tainted node's pod runs, and the worker's waits", func() error {
 		on, other := podOn(tainted.InstanceID), podOn(homeWorker)
-		if on == nil || on.Status.Phase != corev1.PodRunning || other == nil || len(other.Status.ContainerStatuses) == 0 || other.Status.ContainerStatuses[0].State.Waiting == nil {
+		if on == nil || on.Status.Phase != corev1.PodRunning || other == nil || len(other.Status.ContainerStatuses) == 0 ||
+			other.Status.ContainerStatuses[0].State.Waiting == nil {
 			return errors.New("not yet")
 		}
 		return nil
 	})
 	try(fix.Process.Signal(os.Interrupt))
-	if err := fix.Wait(); err == nil || !strings.Contains(said.String(), "waiting for the rollout: ") || !strings.Contains(said.String(), "it continues in the cluster; run this again to follow it") {
+	if err := fix.Wait(); err == nil || !strings.Contains(said.String(), "waiting for the rollout: ") ||
+		!strings.Contains(said.String(), "it continues in the cluster; run this again to follow it") {
 		t.Errorf("interrupted: %v\n%s", err, said.String())
 	}
 	waiting("ImagePullBackOff")
@@ -122,20 +129,23 @@ func routerFixed(t *testing.T) {
 	}
 	restart()
 	stuck, stderr, err := w.asJSON("fix", "kube-router")
-	if err == nil || stuck.Applied || len(stuck.Findings) != 1 || !strings.Contains(stuck.Findings[0].Detail, "ImagePullBackOff: Back-off pulling image cloudnativelabs/kube-router:v0.4.0") {
+	if err == nil || stuck.Applied || len(stuck.Findings) != 1 || !strings.Contains(stuck.Findings[0].Detail,
+		"ImagePullBackOff: Back-off pulling image cloudnativelabs/kube-router:v0.4.0") {
 		t.Errorf("a pod that does not start: %v: %+v\n%s", err, stuck, stderr)
 	}
 	waiting("")
 	restart()
 	fixed := must(daemonSets.Get(t.Context(), "kube-router", metav1.GetOptions{}))
 	again, stderr, err := w.asJSON("fix", "kube-router")
-	if is := must(daemonSets.Get(t.Context(), "kube-router", metav1.GetOptions{})); err != nil || again.Applied || !again.Plan.Empty() || is.Generation != fixed.Generation ||
+	if is := must(daemonSets.Get(t.Context(), "kube-router", metav1.GetOptions{})); err != nil || again.Applied || !again.Plan.Empty() ||
+		is.Generation != fixed.Generation ||
 		!strings.HasSuffix(again.Findings[0].Detail, " pods are updated and available") {
 		t.Errorf("fixed again: %v: %+v\n%s", err, again, stderr)
 	}
 	tolerations := fixed.Spec.Template.Spec.Tolerations
 	if len(tolerations) != 6 || tolerations[3].Key != "theirs" || *tolerations[3].TolerationSeconds != 9 ||
-		tolerations[4] != (corev1.Toleration{Operator: "Exists", Effect: "NoSchedule"}) || tolerations[5] != (corev1.Toleration{Operator: "Exists", Effect: "NoExecute"}) {
+		tolerations[4] != (corev1.Toleration{Operator: "Exists", Effect: "NoSchedule"}) ||
+		tolerations[5] != (corev1.Toleration{Operator: "Exists", Effect: "NoExecute"}) {
 		t.Errorf("the tolerations are %+v", tolerations)
 	}
 	checked("fixed", change.OK, "", "check")

@@ -84,7 +84,8 @@ func stateStore(t *testing.T) {
 		t.Errorf("subnets without a route: %v\n%s", err, stderr)
 	}
 	says(is, "network", "has no default route; the VPC has no interface endpoint for ec2, autoscaling", "--subnet-ids "+*node.SubnetId)
-	if _, stderr, err := w.command(installed(append(inVPC, "--yes")...)...); err == nil || !strings.Contains(stderr, "nothing was changed: fix what failed above") {
+	if _, stderr, err := w.command(installed(append(inVPC, "--yes")...)...); err == nil ||
+		!strings.Contains(stderr, "nothing was changed: fix what failed above") {
 		t.Errorf("install: %v\n%s", err, stderr)
 	}
 	must(client.AuthorizeSecurityGroupIngress(t.Context(), &ec2.AuthorizeSecurityGroupIngressInput{GroupId: group, IpProtocol: aws.String("tcp"),

@@ -51,7 +51,7 @@ var otherEventSettings = []Setting{
 	{Name: envHooks,
 		Values:  "names of lifecycle hooks, separated by commas",
 		Meaning: "the termination lifecycle hooks to handle: the function drains the node while the hook delays the termination, and then completes the action",
-		Why:     "A hook must have only one handler. The one that kOps creates belongs to aws-node-termination-handler.",
+		Why:     "A hook must have exactly one handler. The ones that kOps creates belong to aws-node-termination-handler.",
 		read:    readHooks},
 }
 

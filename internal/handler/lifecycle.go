@@ -14,10 +14,6 @@ const (
 	// hookLimit limits the read of a lifecycle hook, which comes before any decision.
 	hookLimit = 10 * time.Second
 
-	// instanceFirst is how long a drain waits for EC2, whose tags may show that aws-node-termination-handler handles
-	// the instance.
-	instanceFirst = 3 * time.Second
-
 	// holdFirst is how long the first heartbeat waits for EC2.
 	holdFirst = time.Second
 
@@ -48,7 +44,6 @@ func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
 	defer letGo()
 	updates, held := make(chan hookUpdate, 1), make(chan error, 1)
 	go func() { held <- c.hold(holding, result, updates) }()
-	wait(ctx, c.instance.done, instanceFirst)
 	wait(ctx, c.node.done, spot.NoDeadlineLimit)
 	t := c.target()
 	plan := c.plan(t)

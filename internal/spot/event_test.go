@@ -140,7 +140,7 @@ func TestResponse(t *testing.T) {
 		{name: "scheduled change: drain", kind: spot.ScheduledChange,
 			policy: func(p *spot.Policy) { p.ScheduledChange = spot.RespondDrain }, drain: true},
 		{name: "hook that is not configured", kind: spot.LifecycleTerminate, want: spot.Skipped, drain: true,
-			reason: "lifecycle hook drain of group g is not configured"},
+			reason: "lifecycle hook drain of group g is not in KOPS_SPOT_HOOKS: it is left to whoever handles it"},
 		{name: "configured hook", kind: spot.LifecycleTerminate,
 			policy: func(p *spot.Policy) { p.Hooks = []string{"drain"} }, drain: true},
 	} {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -113,12 +112,9 @@ func (p Policy) whyNot(in Interruption, t Target, deadline, now time.Time) (Resu
 		return Expired, "replayed from an event archive"
 	}
 	if hook := in.Action.Hook; in.Kind == LifecycleTerminate {
-		switch {
-		case !slices.Contains(p.Hooks, hook):
-			return Skipped, fmt.Sprintf("lifecycle hook %s of group %s is not configured", hook, in.Action.Group)
-		case strings.HasSuffix(hook, suffixNTHHook) && t.Instance != nil && has(t.Instance.Tags, tagNTH):
-			return Skipped, fmt.Sprintf("lifecycle hook %s belongs to aws-node-termination-handler, "+
-				"which handles the instance: it has the tag %s", hook, tagNTH)
+		if !slices.Contains(p.Hooks, hook) {
+			return Skipped, fmt.Sprintf("lifecycle hook %s of group %s is not in KOPS_SPOT_HOOKS: it is left to whoever "+
+				"handles it", hook, in.Action.Group)
 		}
 	}
 	if t.Node != nil && in.Rehearsal && t.Node.isCordonedByUs() && !has(t.Node.Annotations, annotationRehearse) {

@@ -135,7 +135,7 @@ func (p Policy) replaceByGroup(t Target) Replacement {
 		return noReplacement("the process Launch of group %s is suspended: a detach would not launch an instance", g.Group)
 	}
 	hooks := slices.DeleteFunc(slices.Clone(g.TerminateHooks), func(h string) bool {
-		return strings.HasSuffix(h, suffixNTHHook) // its drainer would find the node drained
+		return slices.Contains(p.Hooks, h) || strings.HasSuffix(h, suffixNTHHook) // they only drain the node, as we do now
 	})
 	r := Replacement{Action: ReplaceDetach, Group: g.Group, SkippedHooks: hooks}
 	if g.HooksErr != nil {

@@ -134,9 +134,10 @@ func TestReplacer(t *testing.T) {
 }
 
 func TestSkippedHooks(t *testing.T) {
-	target := newTarget()
-	target.Membership.TerminateHooks = []string{"drain-queue", "nodes-NTHLifecycleHook"}
-	plan := spot.DefaultPolicy(cluster).Plan(warning(spot.SpotTerminate), target, eventTime, time.Time{})
+	policy, target := spot.DefaultPolicy(cluster), newTarget()
+	policy.Hooks = []string{"kops-spot"}
+	target.Membership.TerminateHooks = []string{"drain-queue", "kops-spot", "nodes-NTHLifecycleHook"}
+	plan := policy.Plan(warning(spot.SpotTerminate), target, eventTime, time.Time{})
 	if got, want := plan.Replace.SkippedHooks, []string{"drain-queue"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

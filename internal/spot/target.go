@@ -9,15 +9,14 @@ import (
 
 // Tags, labels, taints and annotations that kOps and others set, as far as a decision depends on them.
 const (
-	TagCluster       = "KubernetesCluster"                    // kOps: on the instances and groups of a cluster
-	TagDetached      = "kops.k8s.io/detached-from-asg"        // kOps: marks a detached instance
-	TagInterruptedAt = "cast:interrupted-at"                  // kops-spot: set before a detach
-	tagNTH           = "aws-node-termination-handler/managed" // kOps: aws-node-termination-handler handles the instance
-	tagRolePrefix    = "k8s.io/role/"                         // kOps: on instances
-	labelRolePrefix  = "node-role.kubernetes.io/"             // kOps: on nodes
-	karpenterKey     = "karpenter.sh/nodepool"                // Karpenter: label of its nodes, tag of its instances
-	taintCADeleting  = "ToBeDeletedByClusterAutoscaler"       // cluster-autoscaler is removing the node
-	taintKarpenter   = "karpenter.sh/disrupted"               // Karpenter is removing the node
+	TagCluster       = "KubernetesCluster"              // kOps: on the instances and groups of a cluster
+	TagDetached      = "kops.k8s.io/detached-from-asg"  // kOps: marks a detached instance
+	TagInterruptedAt = "cast:interrupted-at"            // kops-spot: set before a detach
+	tagRolePrefix    = "k8s.io/role/"                   // kOps: on instances
+	labelRolePrefix  = "node-role.kubernetes.io/"       // kOps: on nodes
+	karpenterKey     = "karpenter.sh/nodepool"          // Karpenter: label of its nodes, tag of its instances
+	taintCADeleting  = "ToBeDeletedByClusterAutoscaler" // cluster-autoscaler is removing the node
+	taintKarpenter   = "karpenter.sh/disrupted"         // Karpenter is removing the node
 
 	LabelAutoscalerID  = "provisioner.cast.ai/node-id"              // CAST AI: its ID of a node that it created
 	annotationProvider = "provisioner.cast.ai/override-provider-id" // CAST AI: replaces the node's provider ID

@@ -207,6 +207,7 @@ func actedOn(out spot.Outcome) bool {
 // untouched returns the outcome of an interruption that could not be handled.
 func (f *Function) untouched(in spot.Interruption, err error) spot.Outcome {
 	return spot.Outcome{Version: spot.OutcomeVersion, Result: spot.Incomplete, Reason: "handling failed", Cluster: f.cluster,
-		Event:    spot.EventInfo{ID: in.EventID, Kind: in.Kind, Instance: in.Instance, Time: in.Time},
+		Event: spot.EventInfo{ID: in.EventID, Kind: in.Kind, Instance: in.Instance, Time: in.Time,
+			Rehearsal: in.Rehearsal},
 		Problems: []string{err.Error()}}
 }

@@ -55,15 +55,16 @@ func TestInstancesOfManyIDs(t *testing.T) {
 	}
 }
 
-func TestInstanceHibernation(t *testing.T) {
+func TestInstanceFields(t *testing.T) {
 	c, _ := recorded(t, `<R><reservationSet><item><instancesSet><item><instanceId>`+id+`</instanceId>
+		<instanceType>m5.large</instanceType><placement><availabilityZone>eu-west-1b</availabilityZone></placement>
 		<hibernationOptions><configured>true</configured></hibernationOptions></item></instancesSet></item></reservationSet></R>`, described("", id))
 	i, err := c.Instance(t.Context(), id)
-	if err != nil || !i.Hibernates {
+	if err != nil || !i.Hibernates || i.Type != "m5.large" || i.Zone != "eu-west-1b" {
 		t.Errorf("got %+v, %v", i, err)
 	}
-	if i, err := c.Instance(t.Context(), id); err != nil || i.Hibernates {
-		t.Errorf("no hibernation options: %+v, %v", i, err)
+	if i, err := c.Instance(t.Context(), id); err != nil || i.Hibernates || i.Zone != "" {
+		t.Errorf("no placement, no hibernation options: %+v, %v", i, err)
 	}
 }
 

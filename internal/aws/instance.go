@@ -85,9 +85,13 @@ func instance(i types.Instance) spot.Instance {
 		ID:             aws.ToString(i.InstanceId),
 		PrivateDNSName: aws.ToString(i.PrivateDnsName),
 		PrivateIP:      aws.ToString(i.PrivateIpAddress),
+		Type:           string(i.InstanceType),
 		Spot:           i.InstanceLifecycle == types.InstanceLifecycleTypeSpot,
 		Hibernates:     i.HibernationOptions != nil && aws.ToBool(i.HibernationOptions.Configured),
 		Tags:           map[string]string{},
+	}
+	if i.Placement != nil {
+		in.Zone = aws.ToString(i.Placement.AvailabilityZone)
 	}
 	if i.State != nil {
 		in.State = string(i.State.Name)

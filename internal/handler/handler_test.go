@@ -40,6 +40,10 @@ func TestHandle(t *testing.T) {
 		if got := *out.Timings.Empty; got < 2 || got > 4 {
 			w.Errorf("got empty after %vs, want 3s", got)
 		}
+		want := spot.InstanceInfo{Group: group, Type: "m5.large", Zone: "us-east-1a", Lifecycle: "spot"}
+		if out.Instance != want || out.Event.Rehearsal {
+			w.Errorf("got %+v, %+v; want %+v, no rehearsal", out.Instance, out.Event, want)
+		}
 	})
 }
 

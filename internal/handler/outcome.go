@@ -14,7 +14,8 @@ import (
 func (c *invocation) newOutcome(plan spot.Plan) spot.Outcome {
 	out := spot.Outcome{Version: spot.OutcomeVersion, Cluster: c.Policy.Cluster, Result: plan.Result, Reason: plan.Reason,
 		Event: spot.EventInfo{ID: c.in.EventID, Kind: c.in.Kind, Instance: c.in.Instance, Group: c.in.Group,
-			Time: c.in.Time},
+			Time: c.in.Time, Rehearsal: c.in.Rehearsal},
+		Instance: c.target().InstanceInfo(),
 		Timings: spot.Timings{Started: spot.SecondsSince(c.in.Time, c.began),
 			Finished: spot.SecondsSince(c.in.Time, time.Now())},
 	}

@@ -133,7 +133,9 @@ func TestRehearsal(t *testing.T) {
 			w.budget("db", 1)
 			in := w.warning(spot.SpotTerminate)
 			in.Rehearsal = true
-			w.handleEvent(in, want)
+			if out := w.handleEvent(in, want); !out.Event.Rehearsal {
+				w.Errorf("got %s, want it marked as a rehearsal", toJSON(out))
+			}
 			w.wantAWSWrites(0)
 			w.wantRequests("delete", "pods", 0)
 			if after := w.node(); !sameNode(after, before) {

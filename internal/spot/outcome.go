@@ -78,6 +78,7 @@ type Outcome struct {
 	Event           EventInfo          `json:"event,omitzero"`
 	Cluster         string             `json:"cluster,omitempty"`
 	Node            string             `json:"node,omitempty"`
+	Instance        InstanceInfo       `json:"instance,omitzero"`
 	Deadline        time.Time          `json:"deadline,omitzero"` // when the instance stops
 	Plan            *PlanResult        `json:"plan,omitempty"`
 	Cordon          *CordonResult      `json:"cordon,omitempty"`
@@ -103,6 +104,15 @@ type EventInfo struct {
 	Instance   string    `json:"instance,omitempty"`
 	Group      string    `json:"group,omitempty"` // the Auto Scaling group, for launch-failed
 	Time       time.Time `json:"time,omitzero"`
+	Rehearsal  bool      `json:"rehearsal,omitempty"`
+}
+
+// InstanceInfo describes the instance, as far as it is known.
+type InstanceInfo struct {
+	Group     string `json:"group,omitempty"`     // the Auto Scaling group
+	Type      string `json:"type,omitempty"`      // such as m5.large
+	Zone      string `json:"zone,omitempty"`      // the Availability Zone
+	Lifecycle string `json:"lifecycle,omitempty"` // spot or on-demand
 }
 
 // Seconds is a time in seconds after the event, or a duration in seconds.

@@ -1,6 +1,7 @@
 package spot
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 // Tags, labels, taints and annotations that kOps and others set, as far as a decision depends on them.
 const (
 	TagCluster       = "KubernetesCluster"              // kOps: on the instances and groups of a cluster
+	TagGroup         = "aws:autoscaling:groupName"      // AWS: the Auto Scaling group of a member
 	TagDetached      = "kops.k8s.io/detached-from-asg"  // kOps: marks a detached instance
 	TagInterruptedAt = "cast:interrupted-at"            // kops-spot: set before a detach
 	tagRolePrefix    = "k8s.io/role/"                   // kOps: on instances
@@ -17,6 +19,9 @@ const (
 	karpenterKey     = "karpenter.sh/nodepool"          // Karpenter: label of its nodes, tag of its instances
 	taintCADeleting  = "ToBeDeletedByClusterAutoscaler" // cluster-autoscaler is removing the node
 	taintKarpenter   = "karpenter.sh/disrupted"         // Karpenter is removing the node
+
+	labelType = "node.kubernetes.io/instance-type"
+	labelZone = "topology.kubernetes.io/zone"
 
 	LabelAutoscalerID  = "provisioner.cast.ai/node-id"              // CAST AI: its ID of a node that it created
 	annotationProvider = "provisioner.cast.ai/override-provider-id" // CAST AI: replaces the node's provider ID
@@ -32,6 +37,24 @@ type Target struct {
 	NodeErr       error
 	InstanceErr   error
 	MembershipErr error
+}
+
+// InstanceInfo returns what is known of the instance. The tags name its group where the membership was not read.
+func (t Target) InstanceInfo() (info InstanceInfo) {
+	if t.Membership != nil {
+		info.Group = t.Membership.Group
+	}
+	if i := t.Instance; i != nil {
+		info = InstanceInfo{Group: cmp.Or(info.Group, i.Tags[TagGroup], i.Tags[TagDetached]), Type: i.Type, Zone: i.Zone,
+			Lifecycle: "on-demand"}
+		if i.Spot {
+			info.Lifecycle = "spot"
+		}
+	}
+	if t.Node != nil {
+		info.Type, info.Zone = cmp.Or(info.Type, t.Node.Labels[labelType]), cmp.Or(info.Zone, t.Node.Labels[labelZone])
+	}
+	return info
 }
 
 // Node is a Kubernetes node.
@@ -85,6 +108,8 @@ type Instance struct {
 	State          string // pending, running, stopping, stopped, shutting-down, terminated
 	PrivateDNSName string // empty once the instance is terminated
 	PrivateIP      string
+	Type           string // such as m5.large
+	Zone           string // Availability Zone
 	Spot           bool
 	Hibernates     bool // can hibernate: "stopped" may mean hibernated, with its pods in memory
 	Tags           map[string]string

@@ -1,6 +1,7 @@
 package spottest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -16,6 +17,7 @@ type Instance struct {
 	State          string // pending, running, stopping, stopped, shutting-down, terminated; running if empty
 	PrivateDNSName string // derived from IP address and region if empty
 	PrivateIP      string // generated if empty
+	Type           string // m5.large if empty
 	Zone           string // the region's zone a if empty
 	Spot           bool
 	Hibernates     bool // launched with hibernation configured
@@ -56,6 +58,7 @@ func (a *AWS) addInstance(i Instance) *Instance {
 	if i.PrivateDNSName == "" {
 		i.PrivateDNSName = privateDNSName(i.PrivateIP, a.region)
 	}
+	i.Type = cmp.Or(i.Type, "m5.large")
 	if i.Zone == "" {
 		i.Zone = a.region + "a"
 	}

@@ -53,7 +53,7 @@ func (c *Cloud) Instance(ctx context.Context, id string) (spot.Instance, error) 
 func (i Instance) toSpot() spot.Instance {
 	return spot.Instance{
 		ID: i.ID, State: i.State, PrivateDNSName: i.PrivateDNSName, PrivateIP: i.PrivateIP,
-		Spot: i.Spot, Hibernates: i.Hibernates, Tags: i.Tags,
+		Type: i.Type, Zone: i.Zone, Spot: i.Spot, Hibernates: i.Hibernates, Tags: i.Tags,
 	}
 }
 

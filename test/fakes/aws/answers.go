@@ -35,6 +35,7 @@ func instance(i spottest.Instance) []element {
 		state("instanceState", i.State),
 		text("privateDnsName", i.PrivateDNSName),
 		group("hibernationOptions", text("configured", strconv.FormatBool(i.Hibernates))),
+		text("instanceType", i.Type),
 		group("placement", text("availabilityZone", i.Zone)),
 		list("tagSet", "item", slices.Sorted(maps.Keys(i.Tags)), func(k string) []element {
 			return []element{text("key", k), text("value", i.Tags[k])}

@@ -76,7 +76,8 @@ func contract(t *testing.T, w *world) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i.ID != w.spotted || i.State != "running" || !i.Spot || i.Tags[spot.TagCluster] != cluster {
+		if i.ID != w.spotted || i.State != "running" || !i.Spot || i.Type == "" || i.Zone != region+"a" ||
+			i.Tags[spot.TagCluster] != cluster {
 			t.Errorf("got %+v", i)
 		}
 		if want := "ip-" + strings.ReplaceAll(i.PrivateIP, ".",

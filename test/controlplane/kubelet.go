@@ -85,19 +85,34 @@ func startKubelet(ctx context.Context, cfg *restclient.Config, grace time.Durati
 
 // nodeSeen starts or stops the node's machine. A machine outlives its Node object, as a real one does.
 func (k *kubelet) nodeSeen(ctx context.Context, node *corev1.Node) {
-	on := node.Annotations[protocol.PowerAnnotation] != protocol.Off
+	power := node.Annotations[protocol.PowerAnnotation]
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	m := k.machines[node.Name]
 	switch {
-	case on && m == nil:
+	case power == "" && m == nil:
 		m = newMachine(ctx, k, node.Name)
 		k.machines[node.Name] = m
 		go m.boot(node)
-	case !on && m != nil:
-		m.cutPower()
-		delete(k.machines, node.Name)
+	case power == protocol.Off && m != nil:
+		k.turnOff(m)
+	case m != nil:
+		if ordinary, critical, ok := protocol.ParseShutdown(power); ok && m.down.CompareAndSwap(false, true) {
+			go m.shutDown(ordinary, critical)
+		}
 	}
-	k.mu.Unlock()
+}
+
+// turnOff cuts the machine's power, once. The caller holds k.mu.
+func (k *kubelet) turnOff(m *machine) {
+	if k.machines[m.node] != m {
+		return
+	}
+	m.cutPower()
+	delete(k.machines, m.node)
+	if err := k.log.write(protocol.KubeletRecord{Node: m.node, Event: protocol.PowerCut}); err != nil {
+		klog.FromContext(m.ctx).Error(err, "fake kubelet cannot write its record")
+	}
 }
 
 func (k *kubelet) machine(node string) *machine {
@@ -208,8 +223,7 @@ func newKubeletLog(name string) (*kubeletLog, error) {
 
 // add records an event of a pod. Each pod's goroutine calls it, so the lines of one pod are in order.
 func (l *kubeletLog) add(pod *corev1.Pod, event protocol.KubeletEvent, grace int64) error {
-	line, err := json.Marshal(protocol.KubeletRecord{
-		Time:      time.Now(),
+	return l.write(protocol.KubeletRecord{
 		Node:      pod.Spec.NodeName,
 		Namespace: pod.Namespace,
 		Pod:       pod.Name,
@@ -217,6 +231,12 @@ func (l *kubeletLog) add(pod *corev1.Pod, event protocol.KubeletEvent, grace int
 		Event:     event,
 		Grace:     grace,
 	})
+}
+
+// write adds the record with the current time.
+func (l *kubeletLog) write(record protocol.KubeletRecord) error {
+	record.Time = time.Now()
+	line, err := json.Marshal(record)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -25,9 +26,12 @@ type machine struct {
 	ctx      context.Context
 	cutPower context.CancelFunc
 
+	down atomic.Bool // its operating system shuts down
+
 	mu   sync.Mutex
 	runs map[types.UID]*podRun // kept until the pod is gone, or it would be started again
 
+	beating      sync.Mutex // one heartbeat at a time, so that an older one does not report the node Ready again
 	reporting    sync.Mutex
 	volumesInUse map[corev1.UniqueVolumeName]int // how many pods use it
 }
@@ -63,7 +67,7 @@ func (m *machine) podSeen(pod *corev1.Pod) {
 	defer m.mu.Unlock()
 	run := m.runs[pod.UID]
 	if run == nil {
-		run = &podRun{machine: m, first: pod, changed: make(chan struct{}, 1)}
+		run = &podRun{machine: m, first: pod, changed: make(chan struct{}, 1), ended: make(chan struct{})}
 		m.runs[pod.UID] = run
 		go run.run()
 		return
@@ -80,8 +84,11 @@ func (m *machine) podGone(pod *corev1.Pod) {
 	}
 }
 
-// heartbeat renews the node's lease and reports the node Ready if it is not.
+// heartbeat renews the node's lease and reports the node Ready, or NotReady while it shuts down, if the node does not
+// say so.
 func (m *machine) heartbeat() {
+	m.beating.Lock()
+	defer m.beating.Unlock()
 	node, err := m.nodes.Get(m.node)
 	if err != nil {
 		return // the Node is gone: a kubelet registers only when it starts
@@ -89,20 +96,18 @@ func (m *machine) heartbeat() {
 	if node.Annotations[protocol.HeartbeatAnnotation] != protocol.Off {
 		m.renewLease(node)
 	}
+	now := metav1.Now()
+	ready := corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",
+		Message: "fake kubelet", LastHeartbeatTime: now, LastTransitionTime: now}
+	if m.down.Load() {
+		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", "node is shutting down"
+	}
 	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+		if c.Type == corev1.NodeReady && c.Status == ready.Status {
 			return
 		}
 	}
-	now := metav1.Now()
-	m.patchNode(map[string]any{"conditions": []corev1.NodeCondition{{
-		Type:               corev1.NodeReady,
-		Status:             corev1.ConditionTrue,
-		Reason:             "KubeletReady",
-		Message:            "fake kubelet",
-		LastHeartbeatTime:  now,
-		LastTransitionTime: now,
-	}}})
+	m.patchNode(map[string]any{"conditions": []corev1.NodeCondition{ready}})
 }
 
 func (m *machine) renewLease(node *corev1.Node) {
@@ -149,7 +154,7 @@ func (m *machine) patchNode(status map[string]any) {
 }
 
 // reportVolumes adds one user (1) or removes one (-1) of each volume and reports the volumes in use. The attach-detach
-// controller does not detach a volume in use.
+// controller does not detach a volume in use. During a shutdown, only the next node status reports it.
 func (m *machine) reportVolumes(volumes []corev1.UniqueVolumeName, change int) {
 	m.reporting.Lock()
 	defer m.reporting.Unlock()
@@ -158,6 +163,13 @@ func (m *machine) reportVolumes(volumes []corev1.UniqueVolumeName, change int) {
 			delete(m.volumesInUse, v)
 		}
 	}
+	if !m.down.Load() {
+		m.patchVolumes()
+	}
+}
+
+// patchVolumes reports the volumes in use. The caller holds m.reporting.
+func (m *machine) patchVolumes() {
 	inUse := slices.AppendSeq([]corev1.UniqueVolumeName{}, maps.Keys(m.volumesInUse))
 	slices.Sort(inUse)
 	m.patchNode(map[string]any{"volumesInUse": inUse})

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"encoding/json"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,9 +19,11 @@ type podRun struct {
 	*machine
 	first   *corev1.Pod   // as first seen; its name, UID and node never change
 	changed chan struct{} // at most one signal: read the pod again
+	ended   chan struct{} // closed when the containers have exited and the volumes are unmounted
 
-	volumes []corev1.UniqueVolumeName // in use
-	grace   int64                     // seconds, from the first deletion request
+	volumes  []corev1.UniqueVolumeName // in use
+	grace    int64                     // seconds, from the first deletion request or the shutdown
+	shutdown atomic.Pointer[int64]     // seconds that the machine's shutdown allows; nil: it does not stop the pod
 }
 
 func (r *podRun) nudge() {
@@ -33,10 +36,10 @@ func (r *podRun) nudge() {
 // now returns the current pod, or nil if it is gone.
 func (r *podRun) now() *corev1.Pod { return r.pod(r.first) }
 
-// wanted reports whether the pod must run: it exists, is not terminating and has not finished.
+// wanted reports whether the pod must run: it exists, is not terminating, has not finished and is not shut down.
 func (r *podRun) wanted() bool {
 	pod := r.now()
-	return pod != nil && pod.DeletionTimestamp == nil && !finished(pod)
+	return pod != nil && pod.DeletionTimestamp == nil && !finished(pod) && r.shutdown.Load() == nil
 }
 
 func finished(pod *corev1.Pod) bool {
@@ -51,6 +54,11 @@ func (r *podRun) record(event protocol.KubeletEvent) {
 
 // run executes the pod's lifecycle. When power is cut, it returns and leaves everything as it is.
 func (r *podRun) run() {
+	defer close(r.ended)
+	if r.down.Load() && r.wanted() {
+		_ = r.patchStatus(rejected()) // patchStatus has logged it
+		return
+	}
 	started, ok := r.start()
 	if !ok {
 		return
@@ -70,10 +78,18 @@ func (r *podRun) run() {
 			if !ok {
 				return
 			}
-			if err := r.patchStatus(terminated(pod, killed)); err != nil && r.ctx.Err() != nil {
+			status := terminated(pod, killed)
+			if r.shutdown.Load() != nil {
+				shutDown(status)
+			}
+			if err := r.patchStatus(status); err != nil && r.ctx.Err() != nil {
 				return
 			}
 		}
+	} else if pod != nil && r.shutdown.Load() != nil && !finished(pod) {
+		status := podStatus(pod, false, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}})
+		shutDown(status)
+		_ = r.patchStatus(status) // patchStatus has logged it
 	}
 	if len(r.volumes) > 0 {
 		r.reportVolumes(r.volumes, -1)
@@ -136,10 +152,10 @@ const minimumGrace = 2 * time.Second
 // stop sends SIGTERM and waits until the containers exit or their time is up. killed reports which; ok is false if
 // power was cut.
 //
-// A later deletion request can only shorten the grace period. The kubelet then restarts the stop with the shorter time,
-// so the pod ends earlier than the first request promised.
+// A later deletion request, or the machine's shutdown, can only shorten the grace period. The kubelet then restarts the
+// stop with the shorter time, so the pod ends earlier than the first request promised.
 func (r *podRun) stop(pod *corev1.Pod) (killed, ok bool) {
-	r.grace = deletionGrace(pod)
+	r.grace = r.allowed(pod)
 	r.record(protocol.SigTerm)
 	term := time.Now()
 	exit := term.Add(duration(pod, protocol.ExitAfterAnnotation, protocol.DefaultExitAfter))
@@ -150,7 +166,7 @@ func (r *podRun) stop(pod *corev1.Pod) (killed, ok bool) {
 			r.record(protocol.SigKill)
 			return true, true
 		}
-		if shorter := deletionGrace(pod); shorter < r.grace {
+		if shorter := r.allowed(pod); shorter < r.grace {
 			r.grace = shorter
 			r.record(protocol.GraceShortened)
 			kill = time.Now().Add(graceTime(shorter))
@@ -174,11 +190,16 @@ func (r *podRun) stop(pod *corev1.Pod) (killed, ok bool) {
 	}
 }
 
-func deletionGrace(pod *corev1.Pod) int64 {
-	if pod.DeletionGracePeriodSeconds == nil {
+// allowed returns the seconds that the pod has: the shorter of its deletion's and the shutdown's.
+func (r *podRun) allowed(pod *corev1.Pod) int64 {
+	seconds := pod.DeletionGracePeriodSeconds
+	if limit := r.shutdown.Load(); limit != nil && (seconds == nil || *limit < *seconds) {
+		seconds = limit
+	}
+	if seconds == nil {
 		return 0
 	}
-	return *pod.DeletionGracePeriodSeconds
+	return *seconds
 }
 
 func graceTime(seconds int64) time.Duration {
@@ -258,6 +279,21 @@ func terminated(pod *corev1.Pod, killed bool) map[string]any {
 	status := podStatus(pod, false, corev1.ContainerState{Terminated: end})
 	status["phase"] = phase
 	return status
+}
+
+// shutDown changes the status to that of a pod that the machine's shutdown has stopped.
+func shutDown(status map[string]any) {
+	const message = "Pod was terminated in response to imminent node shutdown."
+	status["phase"], status["reason"], status["message"] = corev1.PodFailed, "Terminated", message
+	status["conditions"] = append(status["conditions"].([]corev1.PodCondition), corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet,
+		Message: message, LastTransitionTime: metav1.Now()})
+}
+
+// rejected is the status of a pod that was bound to the node while it shuts down.
+func rejected() map[string]any {
+	return map[string]any{"phase": corev1.PodFailed, "reason": "NodeShutdown",
+		"message": "Pod was rejected as the node is shutting down."}
 }
 
 // podStatus returns conditions and containers that are all up or all down. Containers replace the previous ones:

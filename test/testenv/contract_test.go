@@ -74,7 +74,7 @@ func TestContract(t *testing.T) {
 	}
 	for name, test := range map[string]func(*world){
 		"Version": (*world).testVersion, "LogIn": (*world).testAuthentication, "AuditLog": (*world).testAuditLog,
-		"Kubelet": (*world).testKubelet,
+		"Kubelet": (*world).testKubelet, "Shutdown": (*world).testShutdown,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.T = t
@@ -202,13 +202,7 @@ func (w *world) testKubelet() {
 		w.must(pods.Delete(w.Context(), name, metav1.DeleteOptions{GracePeriodSeconds: &grace}))
 	}
 	for name, exit := range map[string]string{"polite": "500ms", "deaf": "1h", "hurried": "1h"} {
-		_, err := pods.Create(w.Context(), &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: name,
-				Annotations: map[string]string{testenv.ExitAfterAnnotation: exit}},
-			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "example.com/main"}}}},
-			metav1.CreateOptions{})
-		w.must(err)
-		w.eventually(name+" is Ready", func() bool { return strings.Contains(w.recorded(name), "ready") })
+		w.start(name, exit, corev1.PodSpec{})
 	}
 	end("polite", 30)
 	end("deaf", 3)
@@ -237,6 +231,92 @@ func (w *world) testKubelet() {
 	if lived := at[testenv.PodSigKill].Sub(at[testenv.PodSigTerm]); lived < 3*time.Second || lived > 4*time.Second {
 		w.Errorf("killed %v after SIGTERM; want its 3 s of grace", lived)
 	}
+}
+
+// testShutdown covers a kubelet that delays the shutdown of its machine, by 3 s for ordinary pods and 2 s for critical
+// ones.
+func (w *world) testShutdown() {
+	node := testenv.SpotNodes(2)[1]
+	w.must(w.cp.CreateNodes(w.Context(), node))
+	pods, on := w.cp.Client().CoreV1().Pods(namespace), node.Object().Name
+	grace := func(seconds int64) corev1.PodSpec {
+		return corev1.PodSpec{NodeName: on, TerminationGracePeriodSeconds: &seconds}
+	}
+	w.start("short", "1h", grace(2))
+	w.start("long", "500ms", grace(3600))
+	w.start("slow", "1h", grace(3600))
+	w.start("leaving", "1h", grace(3600))
+	critical := grace(3600)
+	critical.PriorityClassName = "system-node-critical"
+	w.start("critical", "1s", critical)
+	w.must(pods.Delete(w.Context(), "leaving", metav1.DeleteOptions{}))
+	w.eventually("SIGTERM is recorded", func() bool { return strings.Contains(w.recorded("leaving"), "sigterm") })
+
+	down := make(chan error)
+	go func() { down <- w.cp.ShutDown(w.Context(), on, 3*time.Second, 2*time.Second) }()
+	w.eventually("the node is NotReady", func() bool {
+		n, err := w.cp.Client().CoreV1().Nodes().Get(w.Context(), on, metav1.GetOptions{})
+		w.must(err)
+		return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionFalse && c.Message == "node is shutting down"
+		})
+	})
+	w.create("late", "1s", grace(30))
+	w.must(<-down)
+	for name, want := range map[string]string{
+		"short":    "started 0, ready 0, sigterm 2, sigkill 2",
+		"long":     "started 0, ready 0, sigterm 3, exited 3",
+		"slow":     "started 0, ready 0, sigterm 3, sigkill 3",
+		"leaving":  "started 0, ready 0, sigterm 3600, grace-shortened 3, sigkill 3, removed 3",
+		"critical": "started 0, ready 0, sigterm 2, exited 2",
+		"late":     "",
+	} {
+		if got := w.recorded(name); got != want {
+			w.Errorf("%s: %s; want %s", name, got, want)
+		}
+		if name == "leaving" {
+			continue
+		}
+		pod, err := pods.Get(w.Context(), name, metav1.GetOptions{})
+		w.must(err)
+		reason := "Terminated"
+		if name == "late" {
+			reason = "NodeShutdown"
+		}
+		if s := pod.Status; s.Phase != corev1.PodFailed || s.Reason != reason || pod.DeletionTimestamp != nil {
+			w.Errorf("%s is %s, %q, deleted %v; want Failed, %q, not deleted", name, s.Phase, s.Reason,
+				pod.DeletionTimestamp, reason)
+		}
+	}
+	records, err := w.cp.KubeletLog()
+	w.must(err)
+	var order []string
+	for _, r := range records {
+		if r.Node == on && slices.Contains([]string{"short", "critical", ""}, r.Pod) {
+			order = append(order, strings.TrimSpace(r.Pod+" "+string(r.Event)))
+		}
+	}
+	if want := []string{"short sigkill", "critical sigterm", "critical exited", "power-cut"}; len(order) < len(want) ||
+		!slices.Equal(order[len(order)-len(want):], want) {
+		w.Errorf("the records are %q; want %q at the end", order, want)
+	}
+}
+
+// start creates a pod and waits until it is Ready.
+func (w *world) start(name, exit string, spec corev1.PodSpec) {
+	w.Helper()
+	w.create(name, exit, spec)
+	w.eventually(name+" is Ready", func() bool { return strings.Contains(w.recorded(name), "ready") })
+}
+
+// create creates a pod that exits after SIGTERM in the given time.
+func (w *world) create(name, exit string, spec corev1.PodSpec) {
+	w.Helper()
+	spec.Containers = []corev1.Container{{Name: "main", Image: "example.com/main"}}
+	_, err := w.cp.Client().CoreV1().Pods(namespace).Create(w.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Annotations: map[string]string{testenv.ExitAfterAnnotation: exit}}, Spec: spec},
+		metav1.CreateOptions{})
+	w.must(err)
 }
 
 // recorded returns the kubelet's records of a pod, each with the grace period.

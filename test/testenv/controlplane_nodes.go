@@ -156,12 +156,12 @@ func NodeReady(node *corev1.Node) bool {
 const (
 	ReadyAfterAnnotation = protocol.ReadyAfterAnnotation // pod: from start until Ready, default 200ms
 	ExitAfterAnnotation  = protocol.ExitAfterAnnotation  // pod: from SIGTERM until exit, default 300ms
-	PowerAnnotation      = protocol.PowerAnnotation      // node: "off" stops everything at once
+	PowerAnnotation      = protocol.PowerAnnotation      // node: "off" stops everything at once; see ShutDown
 	HeartbeatAnnotation  = protocol.HeartbeatAnnotation  // node: "off" is Ready once, then silent
 	WaitingAnnotation    = protocol.WaitingAnnotation    // node: the reason for which containers of new pods wait
 )
 
-// KubeletRecord is an event of a pod's containers.
+// KubeletRecord is an event of a pod's containers, or of a node.
 type KubeletRecord = protocol.KubeletRecord
 
 // KubeletEvent is the kind of a KubeletRecord.
@@ -176,6 +176,7 @@ const (
 	PodExited         = protocol.Exited         // exited within its grace period
 	PodSigKill        = protocol.SigKill        // killed after its grace period, or force-deleted
 	PodRemoved        = protocol.Removed        // deleted from the API server by the kubelet
+	PowerCut          = protocol.PowerCut       // of a node, without a pod
 )
 
 // KubeletLog returns the fake kubelet's records so far for all nodes. The records of one pod are in order.
@@ -187,11 +188,36 @@ func (cp *ControlPlane) KubeletLog() ([]KubeletRecord, error) {
 	return records, nil
 }
 
-// PowerOff stops the node's kubelet and containers at once, as EC2 does with an instance after the two minutes. Its
-// Node and pods stay in the API server.
+// PowerOff stops the node's kubelet and containers at once, like an instance whose kubelet does not delay the shutdown
+// of the operating system. Its Node and pods stay in the API server.
 func (cp *ControlPlane) PowerOff(ctx context.Context, node string) error {
 	off := protocol.Off
 	return cp.annotateNode(ctx, node, PowerAnnotation, &off)
+}
+
+// ShutDown shuts the node's operating system down, as EC2 does when it ends an instance, and returns when power is off.
+// Until then, the kubelet delays the shutdown: the node is NotReady, ordinary pods get SIGTERM with at most the first
+// window, and then critical pods with at most the second. kOps' defaults are 20 s and 10 s; with amazonvpc both are 0,
+// which is PowerOff. The Node and its pods, now Failed, stay in the API server.
+func (cp *ControlPlane) ShutDown(ctx context.Context, node string, ordinary, critical time.Duration) error {
+	if ordinary+critical == 0 {
+		return cp.PowerOff(ctx, node)
+	}
+	began, value := time.Now(), protocol.Shutdown(ordinary, critical)
+	if err := cp.annotateNode(ctx, node, PowerAnnotation, &value); err != nil {
+		return err
+	}
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, ordinary+critical+10*time.Second, false,
+		func(context.Context) (bool, error) {
+			records, err := cp.KubeletLog()
+			return slices.ContainsFunc(records, func(r KubeletRecord) bool {
+				return r.Node == node && r.Event == PowerCut && r.Time.After(began)
+			}), err
+		})
+	if err != nil {
+		return fmt.Errorf("waiting for node %s to shut down: %w", node, err)
+	}
+	return nil
 }
 
 // PowerOn boots the node again: its pods start again, except that terminating pods are removed.

@@ -3,7 +3,11 @@
 // linking Kubernetes' servers.
 package protocol
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Files in the directory of the control plane.
 const (
@@ -26,7 +30,8 @@ type Ready struct {
 // Annotations that the fake kubelet obeys.
 const (
 	// PowerAnnotation on a node: "off" stops its heartbeats and all containers at once, like a powered-off instance.
-	// Removing it boots the machine again.
+	// "shutdown 20s 10s" shuts the operating system down while a kubelet with these windows, for ordinary and for
+	// critical pods, delays it; then power is off. Removing it boots the machine again.
 	PowerAnnotation = "fake-kubelet/power"
 	// HeartbeatAnnotation on a node: "off" reports the node Ready only once, so that thousands of nodes cost nothing.
 	// Set a long node grace, or the node lifecycle controller considers them lost.
@@ -50,17 +55,34 @@ const (
 // Off is the value that switches PowerAnnotation or HeartbeatAnnotation off.
 const Off = "off"
 
-// KubeletEvent is an event of a pod's containers.
+// Shutdown returns the value of PowerAnnotation for a shutdown with these windows.
+func Shutdown(ordinary, critical time.Duration) string {
+	return fmt.Sprintf("shutdown %s %s", ordinary, critical)
+}
+
+// ParseShutdown returns the windows in a value of Shutdown.
+func ParseShutdown(value string) (ordinary, critical time.Duration, ok bool) {
+	parts := strings.Fields(value)
+	if len(parts) != 3 || parts[0] != "shutdown" {
+		return 0, 0, false
+	}
+	ordinary, errOrdinary := time.ParseDuration(parts[1])
+	critical, errCritical := time.ParseDuration(parts[2])
+	return ordinary, critical, errOrdinary == nil && errCritical == nil
+}
+
+// KubeletEvent is an event of a pod's containers, or of a machine.
 type KubeletEvent string
 
 const (
 	Started        KubeletEvent = "started" // volumes attached, containers running
 	BecameReady    KubeletEvent = "ready"
-	SigTerm        KubeletEvent = "sigterm"         // the first deletion request arrived
-	GraceShortened KubeletEvent = "grace-shortened" // a later one allows less time
+	SigTerm        KubeletEvent = "sigterm"         // the first deletion request arrived, or the machine shuts down
+	GraceShortened KubeletEvent = "grace-shortened" // a later one, or the shutdown, allows less time
 	Exited         KubeletEvent = "exited"          // the containers exited
 	SigKill        KubeletEvent = "sigkill"         // their time was up, or the pod was force-deleted
 	Removed        KubeletEvent = "removed"         // the kubelet deleted the finished pod from the API server
+	PowerCut       KubeletEvent = "power-cut"       // of a machine, without a pod
 )
 
 // KubeletRecord is one line of the fake kubelet's record.

@@ -97,6 +97,9 @@ func (m *measured) interruption(out spot.Outcome) {
 	m.count("PodsTerminated", count[spot.PodEvicted]+count[spot.PodTerminated])
 	m.count("PodsForceDeleted", count[spot.PodForceDeleted])
 	m.count("PodsStillRunning", count[spot.PodStillRunning])
+	if n := count[spot.PodLeftToKubelet]; n > 0 { // no metric to pay for without a shutdown window
+		m.count("PodsLeftToKubelet", n)
+	}
 	m.moment("EventAge", out.Timings.Started)
 	m.moment("TimeToCordon", out.Timings.Cordoned)
 	m.moment("TimeToLastEviction", out.Timings.LastEviction)

@@ -54,6 +54,11 @@ func TestMetrics(t *testing.T) {
 			o.Result, o.Pods = spot.Incomplete, []spot.PodResult{{Status: spot.PodStillRunning}}
 		}),
 			want: but(map[string]float64{"Incomplete": 1, "PodsTerminated": 0, "PodsForceDeleted": 0, "PodsStillRunning": 1}, "TimeToEmpty")},
+		"left to the kubelet": {out: with(func(o *spot.Outcome) {
+			o.Pods = append([]spot.PodResult{{Status: spot.PodLeftToKubelet}, {Status: spot.PodLeftToKubelet}}, o.Pods...)
+			o.Timings.Empty = nil
+		}),
+			want: but(map[string]float64{"PodsLeftToKubelet": 2}, "TimeToEmpty")},
 		"missing timings": {out: with(func(o *spot.Outcome) {
 			o.Result, o.Timings, o.Pods = spot.NodeNotFound, spot.Timings{Started: at(1)}, nil
 		}),

@@ -34,6 +34,13 @@ var drainSettings = []Setting{
 		"with 0s, the API server would remove the pod before the kubelet stops it; a warning gives at most two minutes",
 		"the longest grace period of a forced delete. Pods are force-deleted this long, plus the reserve, before the deadline",
 		"It divides the two minutes into halves: one to retry evictions while replacement pods become ready, one for pods to stop gracefully."),
+	duration(envShutdown, func(p *spot.Policy) *time.Duration { return &p.ShutdownGrace }, 0, 3*time.Minute,
+		"EC2 has been seen to wait three minutes for the operating system to shut down",
+		"how long the kubelets delay the shutdown of their instances for ordinary pods: `shutdownGracePeriod` less "+
+			"`shutdownGracePeriodCriticalPods`. A pod whose grace period, up to "+envForceGrace+", fits into this time is never "+
+			"force-deleted; any other is force-deleted this much later",
+		"With 0s, the function never relies on a kubelet's shutdown window, which is 0 with amazonvpc. A value above the real window "+
+			"would let pods be killed before their grace period ends."),
 	choice(envDaemonSets, func(c *Config) *spot.DrainOrder { return &c.Policy.DaemonSets }, []spot.DrainOrder{spot.DrainNever, spot.DrainLast},
 		"whether to evict DaemonSet pods: `never`, or `last` for those that do not tolerate the cordon, after all other pods are gone",
 		"They provide network, storage and logging, which terminating pods still need."),

@@ -44,6 +44,7 @@ const (
 
 	envForce      = "KOPS_SPOT_FORCE"
 	envForceGrace = "KOPS_SPOT_FORCE_GRACE"
+	envShutdown   = "KOPS_SPOT_SHUTDOWN_GRACE"
 	envDaemonSets = "KOPS_SPOT_DAEMONSETS"
 
 	envRebalance       = "KOPS_SPOT_REBALANCE"

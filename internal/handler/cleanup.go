@@ -146,8 +146,8 @@ func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.Cle
 	switch {
 	case err != nil:
 		problem("listing the remaining pods: %v", err)
-	case countRunning(out.Pods) > 0:
-		problem("%s could not be deleted", podCount(countRunning(out.Pods)))
+	case countPods(out.Pods, spot.PodStillRunning) > 0:
+		problem("%s could not be deleted", podCount(countPods(out.Pods, spot.PodStillRunning)))
 	default:
 		result.PodsDeleted = since()
 	}
@@ -202,7 +202,7 @@ func (c *invocation) cleanUpDeletedNode(ctx, finding context.Context) (spot.Outc
 	out.Cleanup = &spot.CleanupResult{}
 	out.Pods = c.deletePods(work, pods)
 	now := spot.SecondsSince(c.in.Time, time.Now())
-	if n := countRunning(out.Pods); n > 0 {
+	if n := countPods(out.Pods, spot.PodStillRunning); n > 0 {
 		out.Problems = append(out.Problems, podCount(n)+" could not be deleted")
 	} else {
 		out.Cleanup.PodsDeleted = now
@@ -317,7 +317,7 @@ func (c *invocation) deletePods(ctx context.Context, pods []spot.Pod) []spot.Pod
 				}
 				return err
 			})
-			r := s.result(c.in.Time)
+			r := s.result(c.in.Time, spot.Plan{})
 			switch {
 			case err == nil || errors.Is(err, spot.ErrNotFound):
 				r.Status, r.Reason = spot.PodDeleted, "its instance has stopped"

@@ -265,12 +265,13 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 	evicting := false
 	for {
 		now := time.Now()
-		if !now.Before(d.plan.Until) {
+		if now.Before(d.plan.Until) {
+			d.recordon(ctx, now)
+			if evicting {
+				d.sendDue(ctx, now)
+			}
+		} else {
 			stop() // no heartbeat has moved the deadline
-		}
-		d.recordon(ctx, now)
-		if evicting {
-			d.sendDue(ctx, now)
 		}
 		if evicting && d.listed && d.inFlight == 0 {
 			d.events.flush() // every pod has had its first request

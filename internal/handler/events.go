@@ -129,13 +129,15 @@ func podEvent(p spot.Pod, node string, in spot.Interruption, r spot.EvictionRequ
 
 // drainedEvent reports the end of the drain on the node.
 func drainedEvent(n spot.Node, result drainResult) spot.KubeEvent {
-	remaining := countRunning(result.Pods)
+	remaining, left := countPods(result.Pods, spot.PodStillRunning), leftToKubelet(result.Pods)
 	e := spot.KubeEvent{Node: &n, Warning: true, Reason: "SpotDrainIncomplete"}
 	switch {
 	case !result.Listed:
 		e.Message = "The node's pods could not be listed"
 	case remaining > 0:
 		e.Message = podCount(remaining) + " still running"
+	case left != "":
+		e = spot.KubeEvent{Node: &n, Reason: "SpotDrained", Message: "Drained, except for " + left}
 	default:
 		e = spot.KubeEvent{Node: &n, Reason: "SpotDrained", Message: "Drained"}
 	}

@@ -132,14 +132,14 @@ func (c *invocation) hold(ctx context.Context, result *spot.LifecycleResult, upd
 }
 
 // complete completes the lifecycle action if the node is empty or dead. Otherwise the remaining pods keep the time
-// until the hook's timeout.
+// until the hook's timeout, even those left to the kubelet.
 func (c *invocation) complete(ctx context.Context, out *spot.Outcome, held error, dead bool) {
 	if held != nil {
 		out.Problems = append(out.Problems, held.Error())
 	}
 	if dead {
 		out.Lifecycle.Reason = "the kubelet has stopped, and the remaining pods are past their grace periods"
-	} else if out.Result != spot.Drained && out.Result != spot.NodeNotFound {
+	} else if out.Result != spot.Drained && out.Result != spot.NodeNotFound || leftToKubelet(out.Pods) != "" {
 		out.Lifecycle.Reason = "the node is not empty: the instance is terminated at the hook's timeout"
 		return
 	}

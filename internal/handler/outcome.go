@@ -66,7 +66,7 @@ func (c *invocation) outcome(d drainResult, r spot.ReplacementResult) (spot.Outc
 		out.Plan = plan.Summary(c.in, true, nil, c.began)
 	}
 	out.Plan.SetReplacement(plan)
-	remaining := countRunning(d.Pods)
+	remaining, left := countPods(d.Pods, spot.PodStillRunning), leftToKubelet(d.Pods)
 	trimPods(&out)
 	switch {
 	case !plan.Drain && d.Cordon.Error != "" && !changed:
@@ -82,8 +82,11 @@ func (c *invocation) outcome(d drainResult, r spot.ReplacementResult) (spot.Outc
 		out.Result, out.Reason = spot.Incomplete, "the node's pods could not be listed"
 	case remaining > 0:
 		out.Result, out.Reason = spot.Incomplete, podCount(remaining)+" still running"
+		if left != "" {
+			out.Reason += ", " + left
+		}
 	default:
-		out.Result = spot.Drained
+		out.Result, out.Reason = spot.Drained, left
 	}
 	return out, nil
 }
@@ -109,13 +112,22 @@ func trimPods(out *spot.Outcome) {
 	out.Problems = append(out.Problems, fmt.Sprintf("%s more than listed here", podCount(more)))
 }
 
-func countRunning(pods []spot.PodResult) (n int) {
+func countPods(pods []spot.PodResult, status spot.PodStatus) (n int) {
 	for _, p := range pods {
-		if p.Status == spot.PodStillRunning {
+		if p.Status == status {
 			n++
 		}
 	}
 	return n
+}
+
+// leftToKubelet names the number of pods left to the kubelet; empty for none.
+func leftToKubelet(pods []spot.PodResult) string {
+	n := countPods(pods, spot.PodLeftToKubelet)
+	if n == 0 {
+		return ""
+	}
+	return podCount(n) + " left to the kubelet's shutdown window"
 }
 
 func podCount(n int) string {

@@ -96,14 +96,14 @@ func (d *podDrain) report(result *drainResult) {
 	}
 	slices.SortFunc(states, func(a, b *podState) int { return strings.Compare(a.pod.ID(), b.pod.ID()) })
 	for _, s := range states {
-		result.Pods = append(result.Pods, s.result(event))
+		result.Pods = append(result.Pods, s.result(event, d.plan))
 		if invalid := invalidAnnotations(s.pod); invalid != "" {
 			result.problem("pod %s: ignored %s", s.pod.ID(), invalid)
 		}
 	}
 }
 
-func (s *podState) result(event time.Time) spot.PodResult {
+func (s *podState) result(event time.Time, plan spot.Plan) spot.PodResult {
 	r := spot.PodResult{Namespace: s.pod.Namespace, Name: s.pod.Name, UID: s.pod.UID, Reason: s.plan.Reason,
 		GracePeriod: spot.ToSeconds(s.gracePeriod), RequestedAt: spot.SecondsSince(event, s.requestedAt),
 		TerminatedAt: spot.SecondsSince(event, s.terminatedAt), Refusals: s.refusals + s.failures, LastRefusal: s.refusal,
@@ -126,6 +126,12 @@ func (s *podState) result(event time.Time) spot.PodResult {
 	case s.pod.Finished:
 		r.Status, r.Reason = spot.PodStuck, "its containers have stopped, but "+s.keptBy()
 		r.Finalizers = s.pod.Finalizers
+	case plan.LeftToKubelet(s.pod):
+		r.Status, r.Reason = spot.PodLeftToKubelet, s.whyRunning()+"; its kubelet terminates it at the deadline"
+		if s.pod.Terminating {
+			r.Reason = s.whyRunning() + "; its grace period ends in the kubelet's shutdown window"
+		}
+		r.Finalizers = s.pod.Finalizers
 	default:
 		r.Status, r.Reason = spot.PodStillRunning, s.whyRunning()
 		r.Finalizers = s.pod.Finalizers
@@ -145,7 +151,7 @@ func (s *podState) whyRunning() string {
 		return "every request to evict it failed"
 	case s.refusals == 0:
 		return "no time left to evict it"
-	case s.plan.ForceAt.IsZero():
+	case s.plan.ForceAt.IsZero() && s.plan.KubeletAt.IsZero():
 		return "every eviction was refused, and it may not be force-deleted"
 	}
 	return "every eviction was refused"

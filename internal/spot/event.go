@@ -52,6 +52,7 @@ type eventRule struct {
 	notice          time.Duration // from the event's time to the deadline
 	force           bool          // pods may be force-deleted, because the instance stops anyway
 	detach          bool          // the instance may be detached from its group, because it does not come back
+	shutdown        bool          // at the deadline, EC2 shuts down the operating system: Policy.ShutdownGrace applies
 	evictOnce       bool          // each pod is evicted once, with its full grace period
 	noDeadline      bool          // nothing stops the instance: no grace period is cut
 	limit           time.Duration // of the work, if the event has no deadline: then an error, and Lambda retries
@@ -64,15 +65,16 @@ type eventRule struct {
 //
 // AWS gives two minutes of notice for terminate and stop. Hibernation starts at once: its notice is how long the
 // handler watches the pods, which continue to terminate when the instance resumes. A lifecycle action's notice is its
-// hook's heartbeat timeout; the one below applies if the hook cannot be read. A scheduled change has a start time.
+// hook's heartbeat timeout; the one below applies if the hook cannot be read. A scheduled change has a start time; it
+// may stop the hardware without a shutdown.
 var eventRules = map[Kind]eventRule{
-	SpotTerminate: {notice: 120 * time.Second, force: true, detach: true, autoscalerEvent: AutoscalerInterrupted,
-		description: "EC2 terminates the Spot instance"},
-	SpotStop: {notice: 120 * time.Second, force: true, autoscalerEvent: AutoscalerInterrupted,
+	SpotTerminate: {notice: 120 * time.Second, force: true, detach: true, shutdown: true,
+		autoscalerEvent: AutoscalerInterrupted, description: "EC2 terminates the Spot instance"},
+	SpotStop: {notice: 120 * time.Second, force: true, shutdown: true, autoscalerEvent: AutoscalerInterrupted,
 		description: "EC2 stops the Spot instance", noReplaceReason: "EC2 stops the instance and may start it again"},
 	SpotHibernate: {notice: 20 * time.Second, evictOnce: true, autoscalerEvent: AutoscalerInterrupted,
 		description: "EC2 hibernates the Spot instance", noReplaceReason: "EC2 hibernates the instance and may resume it"},
-	LifecycleTerminate: {notice: 120 * time.Second, force: true,
+	LifecycleTerminate: {notice: 120 * time.Second, force: true, shutdown: true,
 		description: "the Auto Scaling group terminates the instance", noReplaceReason: "the Auto Scaling group decides"},
 	Rebalance: {noDeadline: true, autoscalerEvent: AutoscalerRebalance,
 		description:     "EC2 recommends replacing the Spot instance",
@@ -87,11 +89,12 @@ var eventRules = map[Kind]eventRule{
 // Description describes the kind of event in a clause.
 func (k Kind) Description() string { return eventRules[k].description }
 
-// ruleFor returns the rule of an event. A rehearsal forces, detaches and notifies nothing.
+// ruleFor returns the rule of an event. A rehearsal forces, detaches and notifies nothing, and no shutdown follows it.
 func ruleFor(in Interruption) eventRule {
 	rule := eventRules[in.Kind]
 	if in.Rehearsal {
-		rule.force, rule.detach, rule.autoscalerEvent, rule.noReplaceReason = false, false, "", "rehearsal"
+		rule.force, rule.detach, rule.shutdown = false, false, false
+		rule.autoscalerEvent, rule.noReplaceReason = "", "rehearsal"
 	}
 	return rule
 }

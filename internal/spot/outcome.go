@@ -19,7 +19,7 @@ const (
 	Missed       Result = "missed"         // the deadline has passed, and no invocation handled the event
 	Planned      Result = "planned"        // a preview: nothing was changed
 	NodeNotFound Result = "node-not-found" // no node registered for the instance in time
-	Drained      Result = "drained"        // all pods that had to leave the node have left
+	Drained      Result = "drained"        // all pods that had to leave have left, or the reason says how many are left to their kubelet
 	Incomplete   Result = "incomplete"     // some pods were still running at the deadline, or a step failed
 	Cordoned     Result = "cordoned"       // only cordoned, by policy
 	Skipped      Result = "skipped"        // ignored by policy
@@ -148,6 +148,9 @@ type PlannedPod struct {
 	Reason      string    `json:"reason"`
 	GracePeriod Seconds   `json:"grace_period,omitempty"`
 	ForceAt     *Seconds  `json:"force_at,omitempty"`
+
+	KubeletAt    *Seconds `json:"kubelet_at,omitempty"`           // if evictions are refused: when its kubelet terminates it
+	KubeletGrace Seconds  `json:"kubelet_grace_period,omitempty"` // the grace period that its kubelet then gives
 }
 
 // Summary returns the plan for the outcome. The pods are in the order in which they are evicted.
@@ -157,7 +160,8 @@ func (p Plan) Summary(in Interruption, cordon bool, pods []Pod, now time.Time) *
 	for _, pod := range slices.SortedFunc(slices.Values(pods), EvictionOrder) {
 		plan := p.ForPod(pod, now)
 		r.Pods = append(r.Pods, PlannedPod{Namespace: pod.Namespace, Name: pod.Name, Action: plan.Action,
-			Reason: plan.Reason, GracePeriod: ToSeconds(plan.GracePeriod), ForceAt: SecondsSince(in.Time, plan.ForceAt)})
+			Reason: plan.Reason, GracePeriod: ToSeconds(plan.GracePeriod), ForceAt: SecondsSince(in.Time, plan.ForceAt),
+			KubeletAt: SecondsSince(in.Time, plan.KubeletAt), KubeletGrace: ToSeconds(plan.KubeletGrace)})
 	}
 	return r
 }
@@ -200,13 +204,14 @@ type Timings struct {
 type PodStatus string
 
 const (
-	PodSkipped      PodStatus = "skipped"       // left on the node, by rule
-	PodEvicted      PodStatus = "evicted"       // evicted and gone
-	PodForceDeleted PodStatus = "force-deleted" // deleted regardless of its PodDisruptionBudget, and gone
-	PodTerminated   PodStatus = "terminated"    // gone without a request from kops-spot
-	PodStuck        PodStatus = "stuck"         // its containers have stopped, but a finalizer or the kubelet keeps it
-	PodDeleted      PodStatus = "deleted"       // deleted after its instance had stopped
-	PodStillRunning PodStatus = "still-running" // still running at the deadline
+	PodSkipped       PodStatus = "skipped"         // left on the node, by rule
+	PodEvicted       PodStatus = "evicted"         // evicted and gone
+	PodForceDeleted  PodStatus = "force-deleted"   // deleted regardless of its PodDisruptionBudget, and gone
+	PodTerminated    PodStatus = "terminated"      // gone without a request from kops-spot
+	PodStuck         PodStatus = "stuck"           // its containers have stopped, but a finalizer or the kubelet keeps it
+	PodDeleted       PodStatus = "deleted"         // deleted after its instance had stopped
+	PodStillRunning  PodStatus = "still-running"   // still running at the deadline
+	PodLeftToKubelet PodStatus = "left-to-kubelet" // still running at the deadline, and covered by the kubelet's shutdown window
 )
 
 // PodResult is what happened to a pod, and why.

@@ -22,7 +22,8 @@ type Plan struct {
 	force      bool // the event allows force deletion
 	policy     Policy
 	limit      time.Time
-	graces     time.Time // when the last grace period must end: the deadline, or as late as heartbeats can move it
+	graces     time.Time     // the deadline, or as late as heartbeats can move it: grace periods count from it
+	window     time.Duration // for how long the kubelet then delays the shutdown for ordinary pods
 }
 
 // NoDeadlineLimit limits the work if neither the instance nor the invocation has a deadline.
@@ -37,6 +38,9 @@ func (p Policy) Plan(in Interruption, t Target, now, limit time.Time) Plan {
 	rule := ruleFor(in)
 	plan := Plan{Deadline: p.deadline(in, rule, t, now, limit), Drain: true, force: rule.force, EvictOnce: rule.evictOnce,
 		NoDeadline: rule.noDeadline, policy: p, limit: limit}
+	if rule.shutdown {
+		plan.window = p.ShutdownGrace.Truncate(time.Second)
+	}
 	plan = plan.WithDeadline(plan.Deadline, true)
 	if t.Hook != nil {
 		plan.graces = in.Time.Add(t.Hook.Global)

@@ -18,12 +18,14 @@ const (
 
 // PodPlan is what to do about a pod, and why.
 type PodPlan struct {
-	Action      PodAction
-	Reason      string
-	GracePeriod time.Duration // PodEvict: the grace period of the eviction
-	ForceAt     time.Time     // PodEvict: when it is deleted if evictions are refused; zero for never
-	LatestAt    time.Time     // PodEvict: it is evicted after the other pods, but not later than this; zero for at once
-	NotBefore   time.Time     // PodEvict: it is not evicted earlier; zero for at once
+	Action       PodAction
+	Reason       string
+	GracePeriod  time.Duration // PodEvict: the grace period of the eviction
+	ForceAt      time.Time     // PodEvict: when it is deleted if evictions are refused; zero for never
+	LatestAt     time.Time     // PodEvict: it is evicted after the other pods, but not later than this; zero for at once
+	NotBefore    time.Time     // PodEvict: it is not evicted earlier; zero for at once
+	KubeletAt    time.Time     // PodEvict: when its kubelet terminates it if evictions are refused; zero if uncovered
+	KubeletGrace time.Duration // the grace period that the kubelet then gives
 }
 
 // DisruptionReason is the reason of the condition DisruptionTarget that Cluster.Disrupt sets.
@@ -53,15 +55,15 @@ const (
 var returnDelays = []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second}
 
 // ForReturned decides what to do about a pod that appeared after the cordon and whose owner has lost a pod on this
-// node. evicted is how many such pods of the owner have been evicted. After some, the pod stays until the force time;
-// where nothing stops the instance, it stays.
+// node. evicted is how many such pods of the owner have been evicted. After some, the pod stays until lastAt; where
+// nothing stops the instance, it stays.
 func (p Plan) ForReturned(pod Pod, now time.Time, evicted int) PodPlan {
 	f := p.ForPod(pod, now)
 	if f.Action != PodEvict {
 		return f
 	}
 	owner := pod.Owner.Kind + " " + pod.Owner.Name
-	again, last := now, p.forceAt(pod)
+	again, last := now, p.lastAt(pod)
 	if evicted < len(returnDelays) {
 		again = now.Add(returnDelays[evicted])
 	}
@@ -104,10 +106,13 @@ func (p Plan) ForPod(pod Pod, now time.Time) PodPlan {
 	}
 	f := PodPlan{Action: PodEvict, GracePeriod: p.grace(pod, now)}
 	if p.mayForce(pod) {
-		f.ForceAt = p.forceAt(pod)
+		f.ForceAt = p.lastAt(pod)
+	}
+	if p.isCovered(pod) {
+		f.KubeletAt, f.KubeletGrace = p.graces, max(min(pod.GracePeriod, p.windowFor(pod)), minGrace)
 	}
 	if order == DrainLast && !p.EvictOnce {
-		f.LatestAt = p.forceAt(pod)
+		f.LatestAt = p.lastAt(pod)
 	}
 	switch {
 	case f.GracePeriod < pod.GracePeriod:
@@ -122,7 +127,7 @@ func (p Plan) ForPod(pod Pod, now time.Time) PodPlan {
 	if !f.LatestAt.IsZero() {
 		f.Reason += "; evicted after the other pods"
 	}
-	if p.force && f.ForceAt.IsZero() {
+	if p.force && f.ForceAt.IsZero() && f.KubeletAt.IsZero() {
 		f.Reason += "; never force-deleted"
 	}
 	return f
@@ -140,23 +145,23 @@ func (p Policy) drainOrder(pod Pod) (order DrainOrder, annotated bool) {
 	return DrainFirst, false
 }
 
-// mayForce reports whether the event, and the pod's annotation or else the policy, allow force deletion. An invalid
-// annotation is reported and does not count.
+// mayForce reports whether the event, and the pod's annotation or else the policy, allow force deletion, and the
+// shutdown window does not make it unnecessary. An invalid annotation is reported and does not count.
 func (p Plan) mayForce(pod Pod) bool {
 	force := Force(pod.Annotations[AnnotationForce])
 	if !slices.Contains(Forces(), force) {
 		force = p.policy.Force
 	}
-	return p.force && force != ForceNever
+	return p.force && force != ForceNever && !p.isCovered(pod)
 }
 
 // Request returns the next request for a pod. refusals is how many requests were refused before.
 func (p Plan) Request(pod Pod, now time.Time, refusals int) EvictionRequest {
 	r := EvictionRequest{GracePeriod: p.grace(pod, now)}
-	if p.mayForce(pod) && refusals > 0 && !now.Before(p.forceAt(pod)) {
+	if p.mayForce(pod) && refusals > 0 && !now.Before(p.lastAt(pod)) {
 		r.Delete = true
 		// A request may be slightly late: the reserve still leaves the pod its full time.
-		if whole := p.forceGrace(pod); !now.Add(whole).After(p.graces) {
+		if whole := p.forceGrace(pod); !now.Add(whole).After(p.graces.Add(p.windowFor(pod))) {
 			r.GracePeriod = whole
 		}
 	}
@@ -176,19 +181,22 @@ func (p Plan) NextAttempt(pod Pod, refused EvictionRequest, now time.Time, refus
 	}
 	next := now.Add(min(retryAfter, retryMost))
 	// Do not wait past the time for force deletion, whatever the Retry-After. Only a refused deletion is worth a pause.
-	force := Later(p.forceAt(pod), now)
+	force := Later(p.lastAt(pod), now)
 	if p.mayForce(pod) && (!refused.Delete || now.Before(force)) && next.After(force) {
 		next = force
 	}
 	return next, next.Before(p.Until)
 }
 
-// grace returns the pod's grace period, cut to the time before the reserve. Under a lifecycle hook, it counts on
+// grace returns the pod's grace period, cut to the time before the reserve. The shutdown window adds to that time, and
+// the pod gets no less than its kubelet would give it at the deadline. Under a lifecycle hook, grace counts on
 // heartbeats: a grace period cannot be extended after the eviction.
 func (p Plan) grace(pod Pod, now time.Time) time.Duration {
 	grace := pod.GracePeriod
 	if !p.EvictOnce && !p.NoDeadline {
-		grace = min(grace, (p.graces.Sub(now) - p.policy.Reserve).Truncate(time.Second))
+		window := p.windowFor(pod)
+		left := (p.graces.Sub(now) + window - p.policy.Reserve).Truncate(time.Second)
+		grace = min(grace, max(left, window))
 	}
 	return max(grace, minGrace)
 }
@@ -197,11 +205,38 @@ func (p Plan) forceGrace(pod Pod) time.Duration {
 	return max(min(pod.GracePeriod, p.policy.ForceGrace), minGrace)
 }
 
-// forceAt returns the last moment at which the pod can be deleted and still gets its grace period (up to
-// Policy.ForceGrace) before the reserve. If the invocation ends earlier, it is just before that. Under a lifecycle
-// hook, it counts on heartbeats.
-func (p Plan) forceAt(pod Pod) time.Time {
-	at := p.graces.Add(-p.policy.Reserve - p.forceGrace(pod))
+// windowFor returns for how long the kubelet delays the shutdown for the pod. Critical pods wait for the ordinary ones
+// and have a shorter window of their own, which is never relied on.
+func (p Plan) windowFor(pod Pod) time.Duration {
+	if pod.Critical {
+		return 0
+	}
+	return p.window
+}
+
+// isCovered reports whether the kubelet gives the pod at least the grace period of a force deletion.
+func (p Plan) isCovered(pod Pod) bool { return p.forceGrace(pod) <= p.windowFor(pod) }
+
+// LeftToKubelet reports whether a pod that remains at the end of work is left to its kubelet: the kubelet is yet to
+// terminate it with the grace period of a force deletion, or its grace period ends in the shutdown window. A grace
+// period that had to end before the reserve is over, and its kubelet is late.
+func (p Plan) LeftToKubelet(pod Pod) bool {
+	window, end := p.windowFor(pod), pod.DeletionTimestamp
+	switch {
+	case window == 0:
+		return false
+	case !pod.Terminating:
+		return p.isCovered(pod)
+	}
+	return end.After(p.Deadline.Add(-p.policy.Reserve)) && (p.isCovered(pod) || !end.After(p.Deadline.Add(window)))
+}
+
+// lastAt returns the last moment at which the pod can be deleted and still gets its grace period (up to
+// Policy.ForceGrace) before the reserve, or before the end of the shutdown window less the reserve. If the instance's
+// time or the invocation ends earlier, it is just before that. Under a lifecycle hook, it counts on heartbeats.
+func (p Plan) lastAt(pod Pod) time.Time {
+	at := p.graces.Add(p.windowFor(pod) - p.policy.Reserve - p.forceGrace(pod))
+	at = Earlier(at, p.graces.Add(-time.Second))
 	if !p.limit.IsZero() {
 		at = Earlier(at, p.limit.Add(-time.Second))
 	}

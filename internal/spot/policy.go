@@ -12,6 +12,10 @@ type Policy struct {
 	// ForceGrace is the longest grace period of a force-deleted pod. It determines how early pods are force-deleted.
 	ForceGrace time.Duration
 
+	// ShutdownGrace is how long the kubelet delays the shutdown of the instance for ordinary pods, at least. It is zero
+	// if nobody says so: then no pod is left to its kubelet.
+	ShutdownGrace time.Duration
+
 	// Force allows deleting pods that cannot be evicted in time. AnnotationForce overrides it.
 	Force Force
 

@@ -160,3 +160,96 @@ func TestPropertyRestore(t *testing.T) {
 		}
 	}
 }
+
+// windows are the shutdown windows of the property tests.
+var windows = []time.Duration{0, 20 * time.Second, 150 * time.Second}
+
+// windowedPlan returns a plan with a shutdown window for an event that ends the instance, its policy, and a time before
+// its end.
+func (r random) windowedPlan(window time.Duration) (spot.Plan, time.Time) {
+	kinds := []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.LifecycleTerminate}
+	limit := time.Time{}
+	if r.oneIn(3) {
+		limit = after(float64(2 + r.IntN(200)))
+	}
+	plan := windowed(kinds[r.IntN(len(kinds))], window, limit)
+	return plan, eventTime.Add(time.Duration(r.Int64N(int64(plan.Until.Sub(eventTime)))))
+}
+
+// TestPropertyShutdownWindow checks that a pod that the window covers is never force-deleted, that others are
+// force-deleted later by the window, that no grace period is shorter than what the kubelet would give nor exceeds the
+// window, and that no attempt is due after the end of work.
+func TestPropertyShutdownWindow(t *testing.T) {
+	r := newRandom(6)
+	policy := spot.DefaultPolicy(cluster)
+	for range iterations {
+		window := windows[r.IntN(len(windows))]
+		plan, now := r.windowedPlan(window)
+		pod := r.pod()
+		if pod.Critical {
+			window = 0
+		}
+		podPlan := plan.ForPod(pod, now)
+		if podPlan.Action != spot.PodEvict {
+			continue
+		}
+		refusals := 1 + r.IntN(9)
+		got, grace := plan.Request(pod, now, refusals), max(min(pod.GracePeriod, policy.ForceGrace), time.Second)
+		last := spot.Earlier(plan.Deadline.Add(window-policy.Reserve-grace), plan.Until.Add(-time.Second))
+		covered := window > 0 && grace <= window
+		switch kubelet := min(pod.GracePeriod, window); {
+		case covered && (got.Delete || !podPlan.ForceAt.IsZero()):
+			t.Fatalf("window %s, grace period %s: got force deletion", window, pod.GracePeriod)
+		case covered != (podPlan.KubeletGrace > 0), covered && podPlan.KubeletGrace != max(kubelet, time.Second):
+			t.Fatalf("window %s, grace period %s: got %s from the kubelet", window, pod.GracePeriod, podPlan.KubeletGrace)
+		case !covered && !podPlan.ForceAt.Equal(last):
+			t.Fatalf("window %s, grace period %s: got force deletion after %s, want after %s", window, pod.GracePeriod,
+				podPlan.ForceAt.Sub(eventTime), last.Sub(eventTime))
+		case got.GracePeriod < kubelet:
+			t.Fatalf("window %s, grace period %s: got %s, less than from the kubelet", window, pod.GracePeriod, got.GracePeriod)
+		case got.GracePeriod > time.Second && now.Add(got.GracePeriod).After(plan.Deadline.Add(window)):
+			t.Fatalf("window %s: got grace period %s after %s", window, got.GracePeriod, now.Sub(eventTime))
+		}
+		if next, ok := plan.NextAttempt(pod, got, now, refusals, time.Duration(r.IntN(90))*time.Second); ok && !next.Before(plan.Until) {
+			t.Fatalf("window %s: got attempt after %s, past the end of work", window, next.Sub(eventTime))
+		}
+		for _, at := range []time.Time{podPlan.ForceAt, podPlan.LatestAt, plan.ForReturned(pod, now, r.IntN(6)).NotBefore} {
+			if !at.IsZero() && !at.Before(plan.Until) {
+				t.Fatalf("window %s: got request after %s, past the end of work", window, at.Sub(eventTime))
+			}
+		}
+	}
+}
+
+// TestPropertyWithoutWindow checks that a window changes nothing for critical pods and for events after which nothing
+// shuts the instance down, and that no window is as good as none.
+func TestPropertyWithoutWindow(t *testing.T) {
+	r := newRandom(7)
+	kinds := []spot.Kind{spot.SpotTerminate, spot.SpotStop, spot.LifecycleTerminate, spot.SpotHibernate, spot.Rebalance,
+		spot.ScheduledChange}
+	policy := spot.DefaultPolicy(cluster)
+	for range iterations {
+		kind, pod, limit := kinds[r.IntN(len(kinds))], r.pod(), after(float64(2+r.IntN(200)))
+		window := windows[r.IntN(len(windows))]
+		shutdown := kind == spot.SpotTerminate || kind == spot.SpotStop || kind == spot.LifecycleTerminate
+		pod.Critical = pod.Critical || shutdown && window > 0
+		with, without := windowed(kind, window, limit), windowed(kind, 0, limit)
+		now := eventTime.Add(time.Duration(r.Int64N(int64(without.Until.Sub(eventTime)))))
+		got, refusals := without.Request(pod, now, 1), r.IntN(9)
+		if with.ForPod(pod, now) != without.ForPod(pod, now) || with.LeftToKubelet(pod) ||
+			with.ForReturned(pod, now, refusals) != without.ForReturned(pod, now, refusals) ||
+			with.Request(pod, now, refusals) != without.Request(pod, now, refusals) {
+			t.Fatalf("%s, window %s, %+v: got another plan than without", kind, window, pod)
+		}
+		if !shutdown {
+			continue
+		}
+		// Without a window, these are the rules of the two minutes.
+		grace := max(min(pod.GracePeriod, policy.ForceGrace), time.Second)
+		last := spot.Earlier(without.Deadline.Add(-policy.Reserve-grace), limit.Add(-time.Second))
+		want := max(min(pod.GracePeriod, (without.Deadline.Sub(now)-policy.Reserve).Truncate(time.Second)), time.Second)
+		if force := !now.Before(last); got.Delete != force || !force && got.GracePeriod != want {
+			t.Fatalf("%s after %s, %+v: got %+v, want grace period %s", kind, now.Sub(eventTime), pod, got, want)
+		}
+	}
+}

@@ -172,7 +172,7 @@ type Pod struct {
 	ToleratesCordon      bool  // it can be scheduled on a cordoned node
 	Volumes              bool  // it has persistent volumes
 	EmptyDir             bool  // it has an emptyDir on the node's disk
-	Critical             bool  // priority system-cluster-critical or higher
+	Critical             bool  // priority system-cluster-critical (2,000,000,000) or higher, as the kubelet has it
 	Finalizers           []string
 	DisruptedBy          string            // reason of its condition DisruptionTarget
 	Annotations          map[string]string // kops-spot's only

@@ -94,6 +94,9 @@ func policy(p spot.Policy, out spot.Outcome) string {
 	case slices.ContainsFunc(out.Plan.Pods, func(p spot.PlannedPod) bool { return p.ForceAt != nil }):
 		words = append(words, "force-delete with a grace period of at most "+duration(p.ForceGrace))
 	}
+	if p.ShutdownGrace > 0 {
+		words = append(words, "shutdown window "+duration(p.ShutdownGrace))
+	}
 	words = append(words, "DaemonSet pods "+daemonSets[p.DaemonSets])
 	switch out.Event.Kind {
 	case spot.Rebalance:
@@ -139,8 +142,11 @@ func (p *page) plannedPods(all []spot.PlannedPod) {
 			if pod.Action == spot.PodEvict {
 				grace = "grace period " + short(pod.GracePeriod)
 			}
-			if pod.ForceAt != nil {
+			switch {
+			case pod.ForceAt != nil:
 				force = "force-delete after " + short(*pod.ForceAt)
+			case pod.KubeletAt != nil:
+				force = "or " + byKubelet(pod)
 			}
 			rows = append(rows, []string{pod.Namespace + "/" + pod.Name, grace, force, pod.Reason})
 		}
@@ -167,16 +173,25 @@ func (p *page) pod(e Explanation) {
 			return
 		}
 		p.line("  evicted with a grace period of %s: %s", short(pod.GracePeriod), pod.Reason)
-		if pod.ForceAt == nil {
+		switch {
+		case pod.KubeletAt != nil:
+			p.line("  if the eviction is refused, it is retried until the deadline, or %s", byKubelet(pod))
+			return
+		case pod.ForceAt == nil:
 			p.line("  if the eviction is refused until the deadline, the pod stays on the node")
 			return
 		}
 		left := deadline(e.Outcome) - *pod.ForceAt
 		p.line("  if the eviction is refused, it is retried; after %s, the pod is force-deleted with a grace period of %s,\n"+
-			"  %s before the deadline", short(*pod.ForceAt), short(left-spot.Seconds(e.Policy.Reserve.Seconds())), short(left))
+			"  %s before the deadline", short(*pod.ForceAt), short(min(pod.GracePeriod, spot.ToSeconds(e.Policy.ForceGrace))), short(left))
 		return
 	}
 	p.line("%s  is no longer on the node", p.paint(yellow, e.Pod))
+}
+
+// byKubelet says when and how the shutdown window ends a pod.
+func byKubelet(pod spot.PlannedPod) string {
+	return fmt.Sprintf("its kubelet terminates it at +%s with %s", short(*pod.KubeletAt), short(pod.KubeletGrace))
 }
 
 // short formats seconds without unnecessary decimals.

@@ -65,6 +65,15 @@ shop/tool  would be evicted
   evicted with a grace period of 114.5 s: it ends with the instance
   if the eviction is refused until the deadline, the pod stays on the node
 ` + essentials},
+		{"a pod that the shutdown window covers", func(e *Explanation) {
+			e.Pod = "shop/web-a"
+			e.Outcome.Plan.Pods[0].ForceAt, e.Outcome.Plan.Pods[0].KubeletAt, e.Outcome.Plan.Pods[0].KubeletGrace = nil, sec(120), 20
+		}, `
+shop/web-a  would be evicted
+
+  evicted with a grace period of 30 s: ` + web + `
+  if the eviction is refused, it is retried until the deadline, or its kubelet terminates it at +120 s with 20 s
+` + strings.Replace(essentials, "force-delete with a grace period of at most 60 s, ", "", 1)},
 		{"a pod that is skipped", func(e *Explanation) { e.Pod = "kube-system/logs-x" }, `
 kube-system/logs-x  would be skipped by rule
 
@@ -118,6 +127,13 @@ func TestExplainEssentials(t *testing.T) {
 		"another policy": {func(e *Explanation) {
 			e.Policy.Force, e.Policy.DaemonSets, e.PolicyOf = spot.ForceNever, spot.DrainLast, "(yours)"
 		}, "  policy       never force-delete, DaemonSet pods evicted last (yours)\n"},
+		"a shutdown window": {func(e *Explanation) {
+			e.Policy.ShutdownGrace = 20 * time.Second
+			pods := e.Outcome.Plan.Pods
+			pods[1].KubeletAt, pods[1].KubeletGrace = sec(120), 20
+		}, "shop/tool   grace period 114.5 s  or its kubelet terminates it at +120 s with 20 s  it ends with the instance\n"},
+		"a shutdown window in the policy": {func(e *Explanation) { e.Policy.ShutdownGrace = 20 * time.Second },
+			"at most 60 s, shutdown window 20 s, DaemonSet pods skipped\n"},
 		"another replacer":               {func(e *Explanation) { e.Policy.Replace = spot.ReplacerGroup }, "DaemonSet pods skipped, replacement by asg\n"},
 		"the policy for recommendations": {func(e *Explanation) { e.Outcome.Event.Kind = spot.Rebalance }, "DaemonSet pods skipped, rebalance recommendations: ignore\n"},
 		"the policy for changes":         {func(e *Explanation) { e.Outcome.Event.Kind = spot.ScheduledChange }, "DaemonSet pods skipped, scheduled changes: ignore\n"},

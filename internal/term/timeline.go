@@ -194,6 +194,7 @@ const maxRows = 10
 var groups = []group{
 	{spot.PodStillRunning, red, "still running at the end", true},
 	{spot.PodStuck, yellow, "exited but not deleted", true},
+	{spot.PodLeftToKubelet, yellow, "left to the kubelet's shutdown window", true},
 	{spot.PodForceDeleted, yellow, "force-deleted", true},
 	{spot.PodEvicted, green, "evicted", false},
 	{spot.PodTerminated, green, "terminated without eviction", false},

@@ -172,6 +172,8 @@ func TestParametersAreAsStrictAsTheFunction(t *testing.T) {
 		"Force": {good: []string{"allow", "never"}, bad: []string{"Allow", "always"}},
 		"ForceGrace": {good: []string{"1s", "60s", "99s", "109s", "110s", "1m", "1m0s", "1m49s", "1m50s"},
 			bad: []string{"0s", "111s", "120s", "1m51s", "2m", "60", "1h"}},
+		"ShutdownGrace": {good: []string{"0s", "9s", "20s", "100s", "150s", "180s", "1m", "1m30s", "2m59s", "3m", "3m0s"},
+			bad: []string{"-1s", "181s", "3m1s", "4m", "1h", "20", "s"}},
 		"DaemonSets":      {good: []string{"never", "last"}, bad: []string{"first", "always"}},
 		"Rebalance":       {good: []string{"ignore", "cordon", "drain"}, bad: []string{"yes"}},
 		"ScheduledChange": {good: []string{"ignore", "drain"}, bad: []string{"cordon"}},

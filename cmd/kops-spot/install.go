@@ -63,8 +63,9 @@ type installOptions struct {
 
 	// install only
 	onboardFlags
-	onboard bool
-	export  string
+	onboard  bool
+	takeOver bool // of kOps' node termination handler
+	export   string
 }
 
 // registerAccess registers the flags of install that grant has, too.
@@ -103,6 +104,9 @@ A stack keeps its parameters until you change them with --set or --refresh.`,
 					err = fmt.Errorf("--%s requires --onboard", f.Name)
 				}
 			})
+			if o.takeOver && o.export != "" {
+				err = errors.New("--take-over-nth: omit --export, which changes nothing")
+			}
 			if err != nil {
 				return err
 			}
@@ -115,6 +119,8 @@ A stack keeps its parameters until you change them with --set or --refresh.`,
 	o.register(cmd.Flags())
 	c.applyFlags(cmd.Flags())
 	exportFlag(cmd.Flags(), &o.export)
+	cmd.Flags().BoolVar(&o.takeOver, "take-over-nth", false, "Replace kOps' node termination handler, which kOps must have "+
+		"disabled: create lifecycle hooks for the function, then remove the handler's (docs/migrating-from-nth.md)")
 	cmd.Flags().BoolVar(&o.onboard, "onboard", false, "Also do what kops-spot onboard does, in the same plan")
 	o.onboardFlags.register(forOnboarding)
 	cmd.Flags().AddFlagSet(forOnboarding)
@@ -132,8 +138,11 @@ type deployment struct {
 	before map[string]string // the stack's parameters; nil if there is no stack
 	found  change.Findings   // by the discovery
 
-	access onboard.Plan
-	stack  install.Plan
+	hooks install.Hooks
+
+	access   onboard.Plan
+	stack    install.Plan
+	takeOver install.TakeOver
 }
 
 // prepare discovers what a deployment needs. It changes nothing.
@@ -171,10 +180,31 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 		delete(given, "Server")
 	}
 	maps.Copy(given, overrides)
-	found, err := install.Discover(ctx, install.Site{Cluster: at.objects, Login: at.config, AWS: at.account,
-		Name: at.env.Cluster, Account: at.env.Account, VPC: at.env.VPC, Store: install.Store(at.store), Given: given})
+	site := install.Site{Cluster: at.objects, Login: at.config, AWS: at.account,
+		Name: at.env.Cluster, Account: at.env.Account, VPC: at.env.VPC, Store: install.Store(at.store), Given: given}
+	if o.takeOver {
+		if err := site.Store.CheckNTHDisabled(ctx, site); err != nil {
+			return nil, err
+		}
+		if given["Mode"] == "observe" {
+			return nil, errors.New("--take-over-nth: with Mode=observe, the function completes no lifecycle action: " +
+				"add --set Mode=act")
+		}
+		overrides["Hooks"] = install.WithOurHook(given["Hooks"])
+		given["Hooks"] = overrides["Hooks"]
+	}
+	found, err := install.Discover(ctx, site)
 	if err != nil {
 		return nil, err
+	}
+	d.hooks = install.FindHooks(ctx, at.account, at.objects, at.env.Cluster, given["Hooks"])
+	if o.takeOver && d.hooks.Err != nil {
+		return nil, d.hooks.Err
+	}
+	for _, f := range d.hooks.Findings() {
+		if !o.takeOver || f.Level == change.Fail { // the plan shows the rest
+			found.Findings = append(found.Findings, f)
+		}
 	}
 	d.found = slices.Concat(found.Findings, agentWarning(ctx, at.objects), routerFinding(ctx, at.objects))
 	d.Spec.Discovered = found.Parameters
@@ -260,12 +290,17 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 	if d.stack, err = d.Plan(ctx); err != nil {
 		return err
 	}
+	if o.takeOver {
+		if d.takeOver, err = d.PlanTakeOver(ctx, d.hooks, d.objects); err != nil {
+			return errors.Join(err, d.discard(context.WithoutCancel(ctx)))
+		}
+	}
 	for _, name := range d.stack.KeptParameters {
 		c.say(term.Mind, "%s keeps the stack's value, which differs from the discovered one: --refresh uses the discovered "+
 			"one, --set %s=VALUE yours", name, name)
 	}
 	result, err := c.planAndApply(ctx, d.env, proposal{question: "Apply these changes?",
-		plan:  slices.Concat(d.access.Changes, d.stack.Changes),
+		plan:  slices.Concat(d.access.Changes, d.stack.Changes, d.takeOver.Create.Changes, d.takeOver.Remove.Changes),
 		apply: d.apply, discard: d.discard, check: d.check, always: true})
 	if err != nil {
 		return err
@@ -294,12 +329,29 @@ func (c *console) printFound(d *deployment) error {
 // discard deletes the change set of the plan.
 func (d *deployment) discard(ctx context.Context) error { return d.Discard(ctx, d.stack) }
 
-// apply grants access to the cluster first: the function needs it from its first invocation.
+// apply grants access to the cluster first: the function needs it from its first invocation. It removes kOps' node
+// termination handler last, and only if every link of the function works.
 func (d *deployment) apply(ctx context.Context) error {
 	if err := d.onboarding.Apply(ctx, d.access); err != nil {
 		return errors.Join(err, d.discard(context.WithoutCancel(ctx)))
 	}
-	return d.Apply(ctx, d.stack)
+	if err := d.Apply(ctx, d.stack); err != nil {
+		return err
+	}
+	if err := d.Apply(ctx, d.takeOver.Create); err != nil || d.takeOver.Remove.Changes.Empty() {
+		return err
+	}
+	found, err := d.check(ctx)
+	for _, f := range found {
+		if f.Level == change.Fail {
+			return fmt.Errorf("kOps' node termination handler was not removed, because the function is not ready: %s: %s: %s",
+				f.Name, f.Detail, f.Advice)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return d.Apply(ctx, d.takeOver.Remove)
 }
 
 // check checks every link, and that the function runs the code that was uploaded.
@@ -318,7 +370,8 @@ func (d *deployment) check(ctx context.Context) (found change.Findings, err erro
 
 // checks returns the checks of the cluster. Their test event is about an instance with a node, a Spot instance if any.
 func (at session) checks(template *install.Template) check.Checks {
-	checks := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Instances: at.tagged}
+	checks := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Cluster: at.objects,
+		Instances: at.tagged}
 	candidates := slices.DeleteFunc(slices.Clone(at.tagged), func(i awsadmin.Instance) bool {
 		return i.Ended || !slices.ContainsFunc(at.nodes, func(n onboard.NodeInstance) bool { return n.ID == i.ID })
 	})
@@ -350,9 +403,10 @@ func uninstallCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove what install created for a cluster",
-		Long: `Delete the CloudFormation stack with its queues and log, the function's code and secret, and its
-mapping and RBAC in the cluster. The plan is shown before you confirm it. Safe to run again after an
-interruption. If the function is in the VPC, run this before kops delete cluster.`,
+		Long: `Delete the lifecycle hooks of install --take-over-nth, the CloudFormation stack with its queues and log,
+the function's code and secret, and its mapping and RBAC in the cluster. The plan is shown before you
+confirm it. Safe to run again after an interruption. If the function is in the VPC, run this before
+kops delete cluster.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.uninstall(cmd.Context(), flags) },
 	}

@@ -58,7 +58,7 @@ var otherEventSettings = []Setting{
 	{Name: envHooks,
 		Values:  "names of lifecycle hooks, separated by commas",
 		Meaning: "the termination lifecycle hooks to handle: the function drains the node while the hook delays the termination, and then completes the action",
-		Why:     "A hook must have exactly one handler. The ones that kOps creates belong to aws-node-termination-handler.",
+		Why:     "A hook must have exactly one handler. kOps' own hooks belong to its node termination handler, until `kops-spot install --take-over-nth` replaces it.",
 		read:    readHooks},
 }
 

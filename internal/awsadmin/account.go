@@ -1,5 +1,5 @@
-// Package awsadmin reads and changes an AWS account for the installer: IAM, EC2, Secrets Manager, Lambda, EventBridge,
-// CloudFormation, S3 and CloudWatch Logs. The function does not use it; its own calls are in internal/aws.
+// Package awsadmin reads and changes an AWS account for the installer: IAM, EC2, Auto Scaling, Secrets Manager, Lambda,
+// EventBridge, SQS, CloudFormation, S3 and CloudWatch Logs. The function does not use it; its own calls are in internal/aws.
 package awsadmin
 
 import (
@@ -8,6 +8,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -16,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
@@ -30,6 +32,8 @@ type Account struct {
 	stacks  *cloudformation.Client
 	buckets *s3.Client
 	logs    *cloudwatchlogs.Client
+	scaling *autoscaling.Client
+	queues  *sqs.Client
 }
 
 // New returns the Account for the region, credentials and endpoints of cfg.
@@ -42,7 +46,7 @@ func New(cfg aws.Config) *Account {
 		iam: iam.NewFromConfig(cfg), ec2: ec2.NewFromConfig(cfg), secrets: secretsmanager.NewFromConfig(cfg),
 		lambda: lambda.NewFromConfig(cfg), events: eventbridge.NewFromConfig(cfg),
 		stacks: cloudformation.NewFromConfig(cfg), buckets: s3.NewFromConfig(cfg),
-		logs: cloudwatchlogs.NewFromConfig(cfg),
+		logs: cloudwatchlogs.NewFromConfig(cfg), scaling: autoscaling.NewFromConfig(cfg), queues: sqs.NewFromConfig(cfg),
 	}
 }
 

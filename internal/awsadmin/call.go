@@ -8,12 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 )
 
 // Call is one call that changes something, as data.
@@ -66,13 +68,14 @@ func Pause(ctx context.Context, d time.Duration) error {
 
 // client is a service that has Calls.
 type client interface {
-	iam.Client | secretsmanager.Client | lambda.Client | eventbridge.Client | s3.Client | cloudwatchlogs.Client
+	iam.Client | secretsmanager.Client | lambda.Client | eventbridge.Client | s3.Client | cloudwatchlogs.Client |
+		autoscaling.Client | sqs.Client
 }
 
 func call[Client client, In, Options, Out any](on string,
 	f func(*Client, context.Context, *In, ...func(*Options)) (Out, error), in *In) Call {
 	return Call{on, func(ctx context.Context, a *Account) error {
-		for _, c := range []any{a.iam, a.secrets, a.lambda, a.events, a.buckets, a.logs} {
+		for _, c := range []any{a.iam, a.secrets, a.lambda, a.events, a.buckets, a.logs, a.scaling, a.queues} {
 			if client, is := c.(*Client); is {
 				_, err := f(client, ctx, in)
 				return err

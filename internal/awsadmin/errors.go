@@ -27,8 +27,9 @@ var (
 
 // errorCodes are the error codes of all services by their meaning.
 var errorCodes = map[error][]string{
-	ErrDenied:   {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"},
-	ErrNotFound: {"NoSuchEntity", "ResourceNotFoundException", "NoSuchEntityException", "NoSuchBucket"},
+	ErrDenied: {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"},
+	ErrNotFound: {"NoSuchEntity", "ResourceNotFoundException", "NoSuchEntityException", "NoSuchBucket",
+		"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"},
 	ErrNotEmpty: {"BucketNotEmpty"},
 	errExists:   {"EntityAlreadyExists", "EntityAlreadyExistsException", "ResourceExistsException"},
 	errCredentials: {"AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch",

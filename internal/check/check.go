@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/client-go/dynamic"
+
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -30,6 +32,7 @@ type Checks struct {
 	Values   iam.Values
 	Code     []byte // the zip that the function must run; empty for any
 
+	Cluster   dynamic.Interface   // nil to skip what needs it
 	Instances []awsadmin.Instance // the cluster's
 	Node      string              // the ID of an instance with a node, for the test event; empty if there is none
 }
@@ -49,6 +52,7 @@ const (
 	Preview        = "preview"
 	Outcomes       = "outcomes"
 	Concurrency    = "concurrency"
+	Hooks          = "hooks" // only if a group has some
 )
 
 const (
@@ -63,6 +67,7 @@ type checker struct {
 	function   *awsadmin.Function
 	findings   change.Findings
 	self       *app.SelfCheck
+	lifecycle  bool // the function receives lifecycle actions
 }
 
 func (c *checker) add(level change.Level, link, advice, format string, args ...any) {
@@ -100,7 +105,7 @@ func (c Checks) Check(ctx context.Context) (change.Findings, error) {
 		return nil, err
 	}
 	for _, check := range []func(context.Context) error{now.checkRules, now.checkFunction, now.checkInside, now.preview,
-		now.outcomes, now.concurrency} {
+		now.outcomes, now.concurrency, now.hooks} {
 		if err := check(ctx); err != nil {
 			return now.findings, err
 		}
@@ -171,11 +176,15 @@ func (c *checker) checkRule(e install.Event, rule *awsadmin.Rule) (off bool) {
 	if !rule.Enabled && enabled {
 		c.fail(State, "aws events enable-rule --name "+name+" --region "+region, "rule %s is disabled", name)
 	}
-	if !slices.ContainsFunc(rule.Targets, func(t awsadmin.Target) bool { return t.ARN == function }) {
+	targeted := slices.ContainsFunc(rule.Targets, func(t awsadmin.Target) bool { return t.ARN == function })
+	if !targeted {
 		c.fail(Target, change.Command("aws", "events", "put-targets", "--rule", name, "--region", region, "--targets",
 			fmt.Sprintf(`[{"Id": "%s", "Arn": "%s", "RetryPolicy": {"MaximumEventAgeInSeconds": %d}, `+
 				`"DeadLetterConfig": {"Arn": "%s"}}]`, e.TargetID, function, e.Age, c.Values.QueueARN("undelivered"))),
 			"rule %s does not target the function", name)
+	}
+	if e.Name == "lifecycle" {
+		c.lifecycle = rule.Enabled && targeted && c.function != nil
 	}
 	return !rule.Enabled && !enabled
 }
@@ -493,4 +502,15 @@ func (c *checker) concurrency(ctx context.Context) error {
 		c.pass(Concurrency, "%s: %d, for %d Spot instances of %s", what, limit, spots, of)
 	}
 	return nil
+}
+
+// hooks checks who completes the lifecycle hooks of the cluster's groups.
+func (c *checker) hooks(ctx context.Context) error {
+	if c.Cluster == nil {
+		return nil
+	}
+	all := install.FindHooks(ctx, c.AWS, c.Cluster, c.Values.Cluster, c.parameters["Hooks"])
+	all.Live = c.lifecycle && c.function.Environment["KOPS_SPOT_MODE"] != "observe"
+	c.findings = append(c.findings, all.Findings()...)
+	return ctx.Err()
 }

@@ -416,7 +416,7 @@ func (r *Deployment) Export() (map[string][]byte, error) {
 	return map[string][]byte{"template.yaml": []byte(t.text), "parameters.json": append(text, '\n')}, err
 }
 
-// Removal is what to delete: the stack, then the code if nothing else needs it.
+// Removal is what to delete: our lifecycle hooks and the stack, then the code if nothing else needs it.
 type Removal struct {
 	Stack, Code Plan
 }
@@ -424,6 +424,9 @@ type Removal struct {
 func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	s, err := r.waitForStack(ctx)
 	if err != nil {
+		return p, err
+	}
+	if err := r.planHookRemoval(ctx, &p.Stack); err != nil {
 		return p, err
 	}
 	if s != nil {

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -185,9 +186,8 @@ func (d *Discovery) version(ctx context.Context, login *rest.Config) error {
 type component struct{ image, name, effect, advice string }
 
 var components = []component{
-	{"aws-node-termination-handler", "aws-node-termination-handler",
-		"it cordons and drains too, which is harmless; it requests no replacement, and never overrides a PodDisruptionBudget",
-		"once kops-spot acts, set spec.cloudProvider.aws.nodeTerminationHandler.enabled: false, and run kops update cluster"},
+	{nth, nth, "leave it: both may run, and it also drains nodes that Auto Scaling terminates; " +
+		"docs/migrating-from-nth.md has the alternatives", ""},
 	{"karpenter", "Karpenter", "the function makes it replace nodes by deleting NodeClaims, if that is allowed",
 		"--karpenter allows it"},
 	{"cluster-autoscaler", "cluster-autoscaler",
@@ -196,14 +196,27 @@ var components = []component{
 		"it notifies CAST AI from the node; the function also does, with --set CASTAICluster=… and CASTAIKey=…", ""},
 }
 
-// findComponents finds components by their images.
-func (d *Discovery) findComponents(ctx context.Context, cluster dynamic.Interface) error {
-	found := map[string]string{}
-	for _, resource := range []string{"deployments", "daemonsets"} {
-		kind := schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: resource}
-		all, err := cluster.Resource(kind).List(ctx, metav1.ListOptions{})
+// A Workload runs one of the components.
+type Workload struct {
+	Kind, Namespace, Name string
+	UID                   types.UID
+}
+
+func (w Workload) String() string { return w.Kind + " " + w.Namespace + "/" + w.Name }
+
+// workloads are the kinds of workloads.
+var workloads = map[string]schema.GroupVersionResource{
+	"Deployment": {Group: "apps", Version: "v1", Resource: "deployments"},
+	"DaemonSet":  {Group: "apps", Version: "v1", Resource: "daemonsets"},
+}
+
+// findWorkloads finds the workloads of each component by their images.
+func findWorkloads(ctx context.Context, cluster dynamic.Interface) (map[string][]Workload, error) {
+	found := map[string][]Workload{}
+	for kind, resource := range workloads {
+		all, err := cluster.Resource(resource).List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return fmt.Errorf("listing %s: %w", resource, kube.Advise(err))
+			return nil, fmt.Errorf("listing %s: %w", resource.Resource, kube.Advise(err))
 		}
 		for _, o := range all.Items {
 			containers, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
@@ -211,22 +224,28 @@ func (d *Discovery) findComponents(ctx context.Context, cluster dynamic.Interfac
 				image, _, _ := unstructured.NestedString(c.(map[string]any), "image")
 				for _, k := range components {
 					if strings.Contains(image, k.image) {
-						found[k.name] = o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
+						found[k.name] = append(found[k.name], Workload{kind, o.GetNamespace(), o.GetName(), o.GetUID()})
 					}
 				}
 			}
 		}
 	}
+	return found, nil
+}
+
+// findComponents reports the components that run.
+func (d *Discovery) findComponents(ctx context.Context, cluster dynamic.Interface) error {
+	found, err := findWorkloads(ctx, cluster)
 	for _, k := range components {
 		level := change.OK
 		if k.advice != "" {
 			level = change.Warn
 		}
-		if where := found[k.name]; where != "" {
-			d.find(level, k.name, where+": "+k.effect, k.advice)
+		if where := found[k.name]; len(where) > 0 {
+			d.find(level, k.name, where[0].String()+": "+k.effect, k.advice)
 		}
 	}
-	return nil
+	return err
 }
 
 // spec is the part of a cluster's specification in kOps' state store (https://kops.sigs.k8s.io/cluster_spec/) that says

@@ -60,36 +60,45 @@ func (w *world) function(cluster string) *lambda.GetFunctionConfigurationOutput 
 	return must(lambda.NewFromConfig(w.direct).GetFunctionConfiguration(w.Context(), &lambda.GetFunctionConfigurationInput{FunctionName: &name}))
 }
 
-// guide runs every command of docs/guide.md, in one shell. Each prints the lines shown after it, in order.
+// guide runs every command of docs/guide.md.
 func guide(t *testing.T) {
 	w := home(t)
 	before := w.snapshot()
+	if commands, n := w.runs("", string(must(os.ReadFile(filepath.Join(template.Root(), "docs", "guide.md"))))); commands < 10 || n < 20 {
+		t.Errorf("docs/guide.md shows %d commands and %d lines", commands, n)
+	}
+	w.unchanged("after the guide", before)
+}
+
+// runs runs every command of a text in one shell, after a prelude. Each prints the lines shown after it, in order. It
+// returns the number of commands and of lines shown.
+func (w *world) runs(prelude, text string) (n, lines int) {
+	w.Helper()
 	var commands, shown []string
-	for line := range strings.Lines(string(must(os.ReadFile(filepath.Join(template.Root(), "docs", "guide.md"))))) {
+	for line := range strings.Lines(text) {
 		text, indented := strings.CutPrefix(line, "    ")
 		command, isCommand := strings.CutPrefix(text, "$ ")
+		more, continues := strings.CutPrefix(text, "> ")
 		switch {
 		case indented && isCommand:
 			commands, shown = append(commands, strings.TrimSpace(command)), append(shown, "")
+		case indented && continues:
+			commands[len(commands)-1] += "\n" + strings.TrimRight(more, "\n")
 		case indented:
 			shown[len(shown)-1] += text
 		}
 	}
 	// The command in the guide has the function's code in it.
 	const mark = "== the next command =="
-	script := `kops-spot() { if [ "$1" = install ]; then command kops-spot "$@" --code ` + code() + ` --set Architecture=x86_64; else command kops-spot "$@"; fi; }` + "\n"
+	script := prelude + `kops-spot() { if [ "$1" = install ]; then command kops-spot "$@" --code ` + code() + ` --set Architecture=x86_64; else command kops-spot "$@"; fi; }` + "\n"
 	for _, command := range commands {
 		script += strings.ReplaceAll(command, "i-0a1b2c3d4e5f60718", homeWorker) + "\necho '" + mark + "'\n"
 	}
-	printed := strings.Split(normalized(w.shell(t.TempDir(), cluster, script)), mark+"\n")
-	n := 0
+	printed := strings.Split(normalized(w.shell(w.TempDir(), cluster, script)), mark+"\n")
 	for i, command := range commands {
-		n += shows(t, command, shown[i], printed[i])
+		lines += shows(w.T, command, shown[i], printed[i])
 	}
-	if len(commands) < 10 || n < 20 {
-		t.Errorf("docs/guide.md shows %d commands and %d lines", len(commands), n)
-	}
-	w.unchanged("after the guide", before)
+	return len(commands), lines
 }
 
 // followGuide deploys the function of a cluster with the commands in the section "With SAM".

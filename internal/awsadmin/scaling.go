@@ -1,0 +1,104 @@
+package awsadmin
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+)
+
+// Group is an Auto Scaling group.
+type Group struct {
+	Name              string
+	Tags              map[string]string
+	CapacityRebalance bool
+	Hooks             []string // names of the lifecycle hooks for terminations
+	Waiting           []string // instances whose termination a hook delays
+}
+
+// onTermination is the transition of hooks for terminations.
+const onTermination = "autoscaling:EC2_INSTANCE_TERMINATING"
+
+// Groups returns the groups with a tag, ordered by name.
+func (a *Account) Groups(ctx context.Context, key, value string) ([]Group, error) {
+	return a.groups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{MaxRecords: aws.Int32(100),
+		Filters: []types.Filter{{Name: aws.String("tag:" + key), Values: []string{value}}}})
+}
+
+// Group returns a group; without hooks and instances if it does not exist.
+func (a *Account) Group(ctx context.Context, name string) (g Group, err error) {
+	all, err := a.groups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{AutoScalingGroupNames: []string{name}})
+	if len(all) > 0 {
+		g = all[0]
+	}
+	return g, err
+}
+
+func (a *Account) groups(ctx context.Context, in *autoscaling.DescribeAutoScalingGroupsInput) ([]Group, error) {
+	all, err := every(ctx, "", autoscaling.NewDescribeAutoScalingGroupsPaginator(a.scaling, in),
+		func(p *autoscaling.DescribeAutoScalingGroupsOutput) []types.AutoScalingGroup {
+			return p.AutoScalingGroups
+		},
+		func(g types.AutoScalingGroup) Group {
+			group := Group{Name: aws.ToString(g.AutoScalingGroupName), CapacityRebalance: aws.ToBool(g.CapacityRebalance),
+				Tags: mapOf(g.Tags, func(t types.TagDescription) (key, value *string) { return t.Key, t.Value })}
+			for _, i := range g.Instances {
+				if strings.HasSuffix(string(i.LifecycleState), "Terminating:Wait") { // also of a warm pool
+					group.Waiting = append(group.Waiting, aws.ToString(i.InstanceId))
+				}
+			}
+			return group
+		})
+	for i := range all {
+		if err != nil {
+			break
+		}
+		all[i].Hooks, err = a.terminationHooks(ctx, all[i].Name)
+	}
+	slices.SortFunc(all, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
+	return all, err
+}
+
+func (a *Account) terminationHooks(ctx context.Context, group string) (names []string, err error) {
+	out, err := a.scaling.DescribeLifecycleHooks(ctx,
+		&autoscaling.DescribeLifecycleHooksInput{AutoScalingGroupName: &group})
+	if err != nil {
+		return nil, translate("Auto Scaling group "+group, err)
+	}
+	for _, h := range out.LifecycleHooks {
+		if aws.ToString(h.LifecycleTransition) == onTermination {
+			names = append(names, aws.ToString(h.LifecycleHookName))
+		}
+	}
+	return names, nil
+}
+
+// PutLifecycleHook creates a hook that delays terminations until its heartbeat timeout, in seconds.
+func PutLifecycleHook(group, hook string, timeout int32) Call {
+	return call("Auto Scaling group "+group, (*autoscaling.Client).PutLifecycleHook, &autoscaling.PutLifecycleHookInput{
+		AutoScalingGroupName: &group, LifecycleHookName: &hook, LifecycleTransition: aws.String(onTermination),
+		HeartbeatTimeout: &timeout, DefaultResult: aws.String("CONTINUE")})
+}
+
+// DeleteLifecycleHook deletes a hook. Terminations that it delays continue at once.
+func DeleteLifecycleHook(group, hook string) Call {
+	return call("Auto Scaling group "+group, (*autoscaling.Client).DeleteLifecycleHook,
+		&autoscaling.DeleteLifecycleHookInput{AutoScalingGroupName: &group, LifecycleHookName: &hook})
+}
+
+// Queue returns the URL of an SQS queue; empty if there is none.
+func (a *Account) Queue(ctx context.Context, name string) (url string, err error) {
+	out, err := a.queues.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &name})
+	if err != nil {
+		return "", unlessNone(translate("queue "+name, err))
+	}
+	return aws.ToString(out.QueueUrl), nil
+}
+
+func DeleteQueue(url string) Call {
+	return call("queue "+url, (*sqs.Client).DeleteQueue, &sqs.DeleteQueueInput{QueueUrl: &url})
+}

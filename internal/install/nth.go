@@ -1,0 +1,349 @@
+package install
+
+import (
+	"context"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/castai/kops-spot/internal/awsadmin"
+	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/spot"
+)
+
+// OurHook is the name of the lifecycle hooks that a take-over creates.
+const OurHook = "kops-spot"
+
+const (
+	nth         = "aws-node-termination-handler" // its image, and kOps' name of its Deployment or DaemonSet
+	kindHook    = "lifecycle hook"
+	kindRule    = "EventBridge rule"
+	hookTimeout = 5 * time.Minute // of a hook without heartbeats: ours and kOps'
+)
+
+// Hooks are the lifecycle hooks that delay the terminations of a cluster's instances, and who completes them.
+type Hooks struct {
+	Groups  []awsadmin.Group // the cluster's
+	Handled []string         // in the stack's parameter Hooks
+	Live    bool             // the function receives their events and acts
+	NTH     []Workload       // of aws-node-termination-handler
+	Err     error            // why they are unknown
+}
+
+// FindHooks returns the hooks of a cluster. handled is the stack's parameter Hooks.
+func FindHooks(ctx context.Context, account *awsadmin.Account, cluster dynamic.Interface, name, handled string) Hooks {
+	h := Hooks{Handled: awsadmin.List(handled), Live: true}
+	if h.Groups, h.Err = groupsOf(ctx, account, name); h.Err == nil {
+		var found map[string][]Workload
+		found, h.Err = findWorkloads(ctx, cluster)
+		h.NTH = found[nth]
+	}
+	return h
+}
+
+// groupsOf returns the groups of a cluster, without those of another one whose name ends in the same way.
+func groupsOf(ctx context.Context, account *awsadmin.Account, cluster string) ([]awsadmin.Group, error) {
+	all, err := account.Groups(ctx, spot.TagCluster, cluster)
+	return slices.DeleteFunc(all, func(g awsadmin.Group) bool {
+		return spot.DefaultPolicy(cluster).OtherGroupReason(g.Name, g.Tags) != ""
+	}), err
+}
+
+// isKopsHook reports whether kOps has created a hook for aws-node-termination-handler.
+func isKopsHook(hook string) bool { return strings.HasSuffix(hook, "-NTHLifecycleHook") }
+
+// ours returns the group's hook that the function handles, other than kOps'; empty if there is none.
+func (h Hooks) ours(g awsadmin.Group) string {
+	for _, hook := range g.Hooks {
+		if slices.Contains(h.Handled, hook) && !isKopsHook(hook) {
+			return hook
+		}
+	}
+	return ""
+}
+
+// isBastion reports whether the instances of a group are no nodes.
+func isBastion(g awsadmin.Group) bool { return g.Tags["k8s.io/role/bastion"] != "" }
+
+// queueReader returns the Deployment of aws-node-termination-handler, which completes kOps' hooks; nil if there is none.
+// A DaemonSet of it does not read the queue.
+func (h Hooks) queueReader() *Workload {
+	if i := slices.IndexFunc(h.NTH, func(w Workload) bool { return w.Kind == "Deployment" }); i >= 0 {
+		return &h.NTH[i]
+	}
+	return nil
+}
+
+// Findings returns what is wrong with the hooks, or who completes them.
+func (h Hooks) Findings() (found change.Findings) {
+	add := func(level change.Level, detail string, names []string, advice string) {
+		if len(names) > 0 {
+			found = append(found, change.Finding{Level: level, Name: "hooks",
+				Detail: fmt.Sprintf(detail, strings.Join(names, ", ")), Advice: advice})
+		}
+	}
+	if h.Err != nil {
+		return change.Findings{{Level: change.Warn, Name: "hooks", Detail: "could not check: " + h.Err.Error()}}
+	}
+	const takeOver = "kops-spot install --take-over-nth creates the hook " + OurHook + ": see docs/migrating-from-nth.md"
+	var ours, theirs, twice, stopped, nobodys, others, rebalanced, without []string
+	reader := h.queueReader()
+	for _, g := range h.Groups {
+		drained := false
+		for _, hook := range g.Hooks {
+			name, handled := hook+" of "+g.Name, slices.Contains(h.Handled, hook)
+			switch {
+			case handled && isKopsHook(hook) && reader != nil:
+				twice = append(twice, name)
+				drained = true
+			case handled && h.Live:
+				ours = append(ours, name)
+				drained = true
+			case isKopsHook(hook) && reader != nil:
+				theirs = append(theirs, name)
+				drained = true
+			case handled:
+				stopped = append(stopped, name)
+			case isKopsHook(hook) || hook == OurHook:
+				nobodys = append(nobodys, name)
+			default:
+				others = append(others, name)
+			}
+		}
+		switch {
+		case isBastion(g):
+		case slices.Contains(h.Handled, OurHook) && h.ours(g) == "":
+			without = append(without, g.Name)
+		case g.CapacityRebalance && !drained:
+			rebalanced = append(rebalanced, g.Name)
+		}
+	}
+	if len(twice) == 0 && reader != nil { // groups that come later
+		twice = slices.DeleteFunc(slices.Clone(h.Handled), func(hook string) bool { return !isKopsHook(hook) })
+	}
+	if reader != nil {
+		rest := slices.DeleteFunc(slices.Clone(h.Handled), isKopsHook)
+		add(change.Fail, "two handlers would complete %s: the function, and "+nth+" ("+reader.String()+")", twice,
+			"remove it from the parameter: kops-spot install --set Hooks="+strings.Join(rest, ","))
+	}
+	add(change.Warn, "nobody completes %s: the function is missing, only observes, or does not receive the events", stopped,
+		"kops-spot install --set Mode=act, unless a link above has failed")
+	add(change.Warn, "nobody completes %s: each termination waits for the hook's timeout, and no pod is evicted", nobodys,
+		takeOver+", and removes kOps'")
+	add(change.Warn, "Capacity Rebalancing terminates instances of %s, and no hook delays that until their nodes are drained",
+		rebalanced, takeOver)
+	add(change.Warn, "%s: without the hook "+OurHook+", the nodes that Auto Scaling terminates are not drained", without,
+		"kops-spot install --take-over-nth creates it")
+	add(change.OK, "%s: completed by others", others, "")
+	add(change.OK, "%s: completed by "+nth, theirs, "")
+	add(change.OK, "%s: completed by the function", ours, "")
+	return found
+}
+
+// TakeOver replaces kOps' node termination handler.
+type TakeOver struct {
+	Create Plan // our hooks
+	Remove Plan // kOps' resources, once our hooks are handled
+}
+
+// PlanTakeOver plans it. The handler is deleted after all of its hooks, because until then it completes them.
+func (r *Deployment) PlanTakeOver(ctx context.Context, h Hooks, cluster dynamic.Interface) (t TakeOver, err error) {
+	for _, g := range h.Groups {
+		switch hook := h.ours(g); {
+		case isBastion(g):
+		case hook != "":
+			t.Create.add(change.Keep, kindHook, g.Name+"/"+hook, "the function completes it", nil)
+		default:
+			t.Create.addCall(change.Create, kindHook, g.Name+"/"+OurHook, "the function completes it",
+				awsadmin.PutLifecycleHook(g.Name, OurHook, int32(hookTimeout.Seconds())))
+		}
+	}
+	for _, g := range h.Groups {
+		for _, hook := range slices.DeleteFunc(slices.Clone(g.Hooks), func(hook string) bool { return !isKopsHook(hook) }) {
+			t.Remove.deleteHook(g, hook, func(now awsadmin.Group) bool { return isBastion(now) || h.ours(now) != "" })
+		}
+	}
+	for _, w := range h.NTH {
+		if w.Namespace != metav1.NamespaceSystem || w.Name != nth {
+			t.Remove.add(change.Leave, w.Kind, w.Namespace+"/"+w.Name, "kOps has not created it", nil)
+			continue
+		}
+		t.Remove.add(change.Delete, w.Kind, w.Namespace+"/"+w.Name, "kOps' node termination handler",
+			func(ctx context.Context, _ *Deployment) error { return w.delete(ctx, cluster) })
+	}
+	return t, r.planQueueRemoval(ctx, &t.Remove)
+}
+
+// planQueueRemoval plans to delete kOps' queue, and the rules that send events to it.
+func (r *Deployment) planQueueRemoval(ctx context.Context, p *Plan) error {
+	w := r.Spec
+	queue := kopsName(strings.ReplaceAll(w.Cluster, ".", "-"), 75) + "-nth"
+	arn := "arn:" + w.Partition + ":sqs:" + w.Region + ":" + w.Account + ":" + queue
+	for _, event := range []string{"ASGLifecycle", "SpotInterruption", "InstanceStateChange", "InstanceScheduledChange",
+		"RebalanceRecommendation"} {
+		rule, err := r.AWS.Rule(ctx, kopsName(w.Cluster, 40)+"-"+event)
+		if err != nil {
+			return err
+		}
+		if rule == nil {
+			continue
+		}
+		var ids []string
+		for _, t := range rule.Targets {
+			if t.ARN == arn {
+				ids = append(ids, t.ID)
+			}
+		}
+		if len(ids) < len(rule.Targets) {
+			p.add(change.Leave, kindRule, rule.Name, "it has a target other than kOps' queue", nil)
+			continue
+		}
+		if len(ids) > 0 {
+			p.addCall(change.Update, kindRule, rule.Name, "kOps' queue is removed from its targets",
+				awsadmin.RemoveTargets(rule.Name, ids))
+		}
+		p.addCall(change.Delete, kindRule, rule.Name, "it sends events to kOps' queue", awsadmin.DeleteRule(rule.Name))
+	}
+	url, err := r.AWS.Queue(ctx, queue)
+	if url != "" {
+		p.addCall(change.Delete, "SQS queue", queue, "kOps' node termination handler reads it", awsadmin.DeleteQueue(url))
+	}
+	return err
+}
+
+// deleteHook adds the row that deletes a hook of a group. Deleting it ends the drains of the instances that it holds, so
+// the write waits for them first. replaced reports whether the group has another hook; nil if it needs none.
+func (p *Plan) deleteHook(g awsadmin.Group, hook string, replaced func(awsadmin.Group) bool) {
+	why := ""
+	if len(g.Waiting) > 0 {
+		why = "after the termination of " + strings.Join(g.Waiting, ", ")
+	}
+	p.add(change.Delete, kindHook, g.Name+"/"+hook, why, func(ctx context.Context, r *Deployment) error {
+		if err := r.awaitTerminations(ctx, g.Name, replaced); err != nil {
+			return err
+		}
+		return r.AWS.Do(ctx, awsadmin.DeleteLifecycleHook(g.Name, hook))
+	})
+}
+
+// awaitTerminations waits until no instance of a group is left that waits now. Those that come later are also held by
+// the hook that replaces this one. By the end of its timeout, only others hold an instance.
+func (r *Deployment) awaitTerminations(ctx context.Context, group string, replaced func(awsadmin.Group) bool) error {
+	var first []string
+	for began := time.Now(); ; {
+		now, err := r.AWS.Group(ctx, group)
+		if err != nil {
+			return err
+		}
+		if first == nil {
+			first = now.Waiting
+		}
+		first = slices.DeleteFunc(first, func(id string) bool { return !slices.Contains(now.Waiting, id) })
+		over := len(first) == 0 || time.Since(began) > hookTimeout+time.Minute
+		switch {
+		case over && replaced != nil && !replaced(now):
+			return fmt.Errorf("group %s has lost the hook %s: run this again", group, OurHook)
+		case len(first) == 0, over && replaced != nil:
+			return nil
+		case over: // the function sends heartbeats
+			return fmt.Errorf("%s of group %s is still in Terminating:Wait: run this again when it is terminated",
+				strings.Join(first, ", "), group)
+		}
+		if err := awsadmin.Pause(ctx, 5*time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+// planHookRemoval deletes the hooks of a take-over. Without the function, nobody would complete them.
+func (r *Deployment) planHookRemoval(ctx context.Context, p *Plan) error {
+	groups, err := groupsOf(ctx, r.AWS, r.Spec.Cluster)
+	for _, g := range groups {
+		if slices.Contains(g.Hooks, OurHook) {
+			p.deleteHook(g, OurHook, nil)
+		}
+	}
+	return err
+}
+
+// delete deletes the workload, unless somebody has replaced it.
+func (w Workload) delete(ctx context.Context, cluster dynamic.Interface) error {
+	err := cluster.Resource(workloads[w.Kind]).Namespace(w.Namespace).Delete(ctx, w.Name,
+		metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &w.UID}})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return kube.Advise(err)
+}
+
+// kopsName shortens a cluster's name in the same way as kOps for names of AWS resources.
+func kopsName(name string, limit int) string {
+	if len(name) <= limit {
+		return name
+	}
+	hash := fnv.New32a()
+	hash.Write([]byte(name))
+	return name[:limit-7] + "-" + strings.ToLower(base32.HexEncoding.EncodeToString(hash.Sum(nil)))[:6]
+}
+
+// WithOurHook adds the hook of a take-over to the value of the parameter Hooks.
+func WithOurHook(hooks string) string {
+	names := awsadmin.List(hooks)
+	if !slices.Contains(names, OurHook) {
+		names = append(names, OurHook)
+	}
+	return strings.Join(names, ",")
+}
+
+// CheckNTHDisabled returns an error if kOps would restore what a take-over removes, or if that is not known.
+func (s Store) CheckNTHDisabled(ctx context.Context, in Site) error {
+	const flag = "--take-over-nth: "
+	if s == "" {
+		return errors.New(flag + "the kOps state store is unknown, and so is whether kOps would restore its node termination " +
+			"handler: set --state to the kOps state store")
+	}
+	// The store has version v1alpha2. kOps writes defaults only to the completed specification.
+	var given, completed struct {
+		Metadata struct{ Name string }
+		Spec     struct {
+			NodeTerminationHandler struct{ Enabled *bool } `yaml:"nodeTerminationHandler"`
+			Karpenter              struct{ Enabled bool }
+		}
+	}
+	name, err := s.parse(ctx, in, "config", &given)
+	if err == nil {
+		_, err = s.parse(ctx, in, specification, &completed)
+	}
+	if err != nil {
+		return fmt.Errorf(flag+"%w: without the specification, it is not known whether kOps would restore its node "+
+			"termination handler: set --state to the kOps state store, and allow s3:GetObject on it", err)
+	}
+	if given.Metadata.Name != in.Name {
+		return fmt.Errorf(flag+"%s belongs to the cluster %q and not to %s: set --state to the kOps state store", name,
+			given.Metadata.Name, in.Name)
+	}
+	enabled, update := given.Spec.NodeTerminationHandler.Enabled, "kops update cluster --name "+in.Name+" --yes"
+	why := name + " enables it"
+	switch applied := completed.Spec.NodeTerminationHandler.Enabled; {
+	case enabled == nil && given.Spec.Karpenter.Enabled, enabled != nil && !*enabled:
+		if applied == nil || !*applied {
+			return nil
+		}
+		return fmt.Errorf(flag+"kOps' node termination handler is disabled in the specification, but not yet in the cluster: "+
+			"run %s, then run this again", update)
+	case enabled == nil:
+		why = name + " does not disable it, and kOps 1.28 and later enable it by default"
+	}
+	return fmt.Errorf(flag+"kOps would restore its node termination handler, because %s: with kops edit cluster --name %s, "+
+		"set spec.nodeTerminationHandler.enabled: false (in v1alpha3: spec.cloudProvider.aws.nodeTerminationHandler.enabled), "+
+		"then run %s, then run this again", why, in.Name, update)
+}

@@ -40,12 +40,12 @@ var selecting = []string{"cluster", "context", "kubeconfig", "region", "state"}
 // TestFlagsMeanTheSame checks that a flag means the same in every command, and that every command that connects to the
 // cluster has the flags that select it.
 func TestFlagsMeanTheSame(t *testing.T) {
-	// As in sam local invoke, --event is a file. The kinds depend on the command.
-	exceptions := []string{"invoke --event", "invoke --yes", "rehearse --event"}
+	// As in sam local invoke, --event is a file. The kinds, and the default of --since, depend on the command.
+	exceptions := []string{"invoke --event", "invoke --yes", "rehearse --event", "report --since"}
 	offline := []string{"completion", "help", "version"}
 	flags := map[string]string{ // beyond the kubeconfig's
 		"check": "region state", "connect": "region state", "grant": "region state", "install": "region state",
-		"offboard": "region", "onboard": "region state", "status": "region", "uninstall": "region",
+		"offboard": "region", "onboard": "region state", "report": "region", "status": "region", "uninstall": "region",
 	}
 	first := map[string]string{}
 	for _, cmd := range commands(newTestRoot()) {

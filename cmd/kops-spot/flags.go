@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -58,6 +60,43 @@ func parseKind(kind string, kinds []spot.Kind) (spot.Kind, error) {
 		return "", fmt.Errorf("invalid --event %q: use one of %s", kind, join(kinds))
 	}
 	return spot.Kind(kind), nil
+}
+
+// lookback is a duration that may be given in days.
+type lookback time.Duration
+
+func (l *lookback) Set(text string) error {
+	if days, is := strings.CutSuffix(text, "d"); is {
+		n, err := strconv.ParseUint(days, 10, 16)
+		*l = lookback(time.Duration(n) * 24 * time.Hour)
+		return err
+	}
+	d, err := time.ParseDuration(text)
+	*l = lookback(d)
+	return err
+}
+
+func (l *lookback) String() string {
+	if d := time.Duration(*l); d > 0 && d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	}
+	return time.Duration(*l).String()
+}
+
+func (l *lookback) Type() string { return "duration" }
+
+// register registers --since.
+func (l *lookback) register(f *pflag.FlagSet, byDefault time.Duration) {
+	*l = lookback(byDefault)
+	f.Var(l, "since", "Look back this `duration`, such as 12h or 30d")
+}
+
+// start returns the beginning of the period.
+func (l *lookback) start(now time.Time) (time.Time, error) {
+	if *l <= 0 {
+		return now, fmt.Errorf("invalid --since %s: use a positive duration such as 12h or 30d", l)
+	}
+	return now.Add(-time.Duration(*l)), nil
 }
 
 func join(kinds []spot.Kind) string {

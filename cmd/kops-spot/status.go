@@ -18,7 +18,7 @@ import (
 
 type statusOptions struct {
 	awsFlags
-	since time.Duration
+	since lookback
 	last  int
 }
 
@@ -29,13 +29,13 @@ func statusCommand(c *console) *cobra.Command {
 		Short: "Show the deployed function and the outcomes of recent interruptions",
 		Long: `Show the stack, the function, the result of the last self-check and the outcomes of recent
 interruptions from the function's log. Use kops-spot check to test the installation.`,
-		Example: "  kops-spot status --since 168h",
+		Example: "  kops-spot status --since 7d",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return c.status(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
 	o.register(f)
-	f.DurationVar(&o.since, "since", 24*time.Hour, "Look back this `duration`")
+	o.since.register(f, 24*time.Hour)
 	f.IntVar(&o.last, "last", 20, "The maximum `number` of interruptions")
 	return cmd
 }
@@ -63,15 +63,19 @@ type statusResult struct {
 }
 
 func (c *console) status(ctx context.Context, o statusOptions) error {
-	if o.since <= 0 || o.last < 1 {
-		return fmt.Errorf("invalid --since %s or --last %d: both must be positive", o.since, o.last)
+	since, err := o.since.start(time.Now())
+	if err != nil {
+		return err
+	}
+	if o.last < 1 {
+		return fmt.Errorf("invalid --last %d: use a positive number", o.last)
 	}
 	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return err
 	}
 	s := statusResult{Cluster: at.env.Cluster, Account: at.env.Account, Region: at.env.Region, CLI: version,
-		Function: iam.FunctionName(at.env.Cluster), Lookback: spot.ToSeconds(o.since)}
+		Function: iam.FunctionName(at.env.Cluster), Lookback: spot.ToSeconds(time.Duration(o.since))}
 	stack, err := at.account.Stack(ctx, install.StackName(s.Cluster))
 	if err != nil {
 		return err
@@ -88,7 +92,6 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 			s.Function, s.Account, s.Region)
 	}
 	s.State, s.Mode = f.State, f.Environment["KOPS_SPOT_MODE"]
-	since := time.Now().Add(-o.since)
 	log, err := rehearse.New(at.aws).Summarize(ctx, iam.LogGroup(s.Cluster), since)
 	if err != nil {
 		return err

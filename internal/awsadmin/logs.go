@@ -14,6 +14,9 @@ type LogGroup struct {
 	Name  string
 	Bytes int64     // stored
 	Last  time.Time // event; zero for none
+
+	Created   time.Time
+	Retention time.Duration // zero for ever
 }
 
 // LogGroup reads a log group; nil if there is none.
@@ -31,7 +34,9 @@ func (a *Account) LogGroup(ctx context.Context, name string) (*LogGroup, error) 
 		if err != nil {
 			return nil, unlessNone(translate("log group "+name, err))
 		}
-		group := &LogGroup{Name: name, Bytes: aws.ToInt64(g.StoredBytes)}
+		group := &LogGroup{Name: name, Bytes: aws.ToInt64(g.StoredBytes),
+			Created:   time.UnixMilli(aws.ToInt64(g.CreationTime)),
+			Retention: time.Duration(aws.ToInt32(g.RetentionInDays)) * 24 * time.Hour}
 		if len(streams.LogStreams) > 0 && streams.LogStreams[0].LastEventTimestamp != nil {
 			group.Last = time.UnixMilli(*streams.LogStreams[0].LastEventTimestamp)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/castai/kops-spot/internal/spot"
 )
@@ -316,6 +317,39 @@ func (r row) note(g group) string {
 
 // Stamp formats a time to the second.
 func Stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// Report shows a table under a title. The first row has the headings; the cells after the first are numbers. A row of
+// one cell begins a section.
+func Report(w io.Writer, title string, rows [][]string, footnotes, notices []string, o Options) error {
+	p := &page{color: o.Color}
+	p.line("%s\n", title)
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			if len(row) > 1 {
+				widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			}
+		}
+	}
+	for _, row := range rows {
+		if len(row) == 1 {
+			p.line("\n%s", row[0])
+			continue
+		}
+		text := fmt.Sprintf("%-*s", widths[0], row[0])
+		for i, cell := range row[1:] {
+			text += fmt.Sprintf("  %*s", widths[i+1], cell)
+		}
+		p.line("%s", text)
+	}
+	if len(footnotes) > 0 {
+		p.line("\n%s", strings.Join(footnotes, "\n"))
+	}
+	for _, n := range notices {
+		p.line("%s %s", p.paint(Mind.color, Mind.sign), n)
+	}
+	return p.send(w, "the report")
+}
 
 // Status shows facts about the function and the outcomes since a time.
 func Status(w io.Writer, facts [][]string, outcomes []spot.Outcome, since time.Time, o Options) error {

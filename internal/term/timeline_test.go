@@ -359,3 +359,38 @@ func TestWriteFails(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+func TestReport(t *testing.T) {
+	rows := [][]string{{"", "warnings", "p50"}, {"total", "1000", "9.5 s"}, {"by group"}, {"nodes-é", "999", "10.5 s"}, {"unknown", "1", ""}}
+	for name, c := range map[string]struct {
+		notes, notices []string
+		want           string
+	}{
+		"a table": {nil, nil, `Title
+
+         warnings     p50
+total        1000   9.5 s
+
+by group
+nodes-é       999  10.5 s
+unknown         1
+`},
+		"with notes": {[]string{"other: 1 cordoned"}, []string{"the log is short"}, `Title
+
+         warnings     p50
+total        1000   9.5 s
+
+by group
+nodes-é       999  10.5 s
+unknown         1
+
+other: 1 cordoned
+! the log is short
+`},
+	} {
+		var b strings.Builder
+		if err := Report(&b, "Title", rows, c.notes, c.notices, Options{}); err != nil || b.String() != c.want {
+			t.Errorf("%s: %v, got\n%s\nwant\n%s", name, err, b.String(), c.want)
+		}
+	}
+}

@@ -74,6 +74,7 @@ func startControllers(ctx context.Context, cfg *restclient.Config, creds *creden
 		{"workload controllers", c.addWorkloads},
 		{"disruption controller", c.addDisruption},
 		{"node controllers", c.addNodes},
+		{"cloud controller", c.addCloud},
 		{"volume controllers", c.addVolumes},
 		{"access controllers", func(ctx context.Context) error { return c.addAccess(ctx, creds) }},
 		{"garbage collector", func(ctx context.Context) error {

@@ -1,7 +1,7 @@
 // Package controlplane runs a whole Kubernetes control plane in one process for tests: etcd, kube-apiserver,
-// controllers, scheduler, and a fake kubelet for every node. Only the kubelet and the CSI attacher are fake. It is a
-// separate program (cmd/controlplane) because it takes minutes to compile: package testenv starts it for tests that
-// compile in seconds.
+// controllers, scheduler, and a fake kubelet for every node. Only the kubelet, the CSI attacher and the cloud are fake.
+// It is a separate program (cmd/controlplane) because it takes minutes to compile: package testenv starts it for tests
+// that compile in seconds.
 package controlplane
 
 import (

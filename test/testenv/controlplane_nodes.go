@@ -29,6 +29,7 @@ type Node struct {
 	PrivateIP     string // empty is none
 	CPU           int64  // allocatable cores with 4 GiB of memory each; 0 is 4
 	Silent        bool   // always Ready, without heartbeats: for Options.ManyNodes
+	EC2           string // URL of the EC2 endpoint that the cloud controller asks about it; empty: it leaves the node alone
 	Labels        map[string]string
 	Annotations   map[string]string
 	Taints        []corev1.Taint
@@ -64,6 +65,9 @@ func (n Node) Object() *corev1.Node {
 	annotations := map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
 	if n.Silent {
 		annotations[HeartbeatAnnotation] = protocol.Off
+	}
+	if n.EC2 != "" {
+		annotations[protocol.CloudAnnotation] = n.EC2
 	}
 	maps.Copy(annotations, n.Annotations)
 	capacity := corev1.ResourceList{

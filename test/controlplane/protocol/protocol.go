@@ -27,7 +27,7 @@ type Ready struct {
 	Kubeconfig string  `json:"kubeconfig"`
 }
 
-// Annotations that the fake kubelet obeys.
+// Annotations that the fake kubelet and the cloud controller obey.
 const (
 	// PowerAnnotation on a node: "off" stops its heartbeats and all containers at once, like a powered-off instance.
 	// "shutdown 20s 10s" shuts the operating system down while a kubelet with these windows, for ordinary and for
@@ -39,6 +39,9 @@ const (
 	// WaitingAnnotation on a node: the containers of its new pods do not run, and wait for this reason: a kubelet's, such
 	// as ImagePullBackOff. For CrashLoopBackOff, they have exited before.
 	WaitingAnnotation = "fake-kubelet/waiting"
+	// CloudAnnotation on a node: the URL of the EC2 endpoint that knows its instance. The cloud controller deletes the
+	// node when it is NotReady and its instance is terminated. Without it, the node stays.
+	CloudAnnotation = "fake-cloud/endpoint"
 	// ReadyAfterAnnotation on a pod: the time.Duration from the container's start until it is Ready.
 	ReadyAfterAnnotation = "fake-kubelet/ready-after"
 	// ExitAfterAnnotation on a pod: the time.Duration until its container exits after SIGTERM. If it is longer than the

@@ -143,6 +143,9 @@ func (m Mapping) decideRemoval(s state) (Plan, error) {
 	if err := m.validate(); err != nil {
 		return p, err
 	}
+	if !m.IdentitiesOnly {
+		m.Identities = s.withFunctions(m.Identities)
+	}
 	p.addConfigMap(awsAuthBackend(), nil, m.Identities, "")
 	p.addCRDs(nil, m.Identities, "")
 	p.addConfigMap(s.file(m.Cluster), nil, m.Identities, "")
@@ -161,6 +164,29 @@ func (m Mapping) decideRemoval(s state) (Plan, error) {
 		p.addRemoval(r)
 	}
 	return p, p.err
+}
+
+// withFunctions adds the roles that earlier runs have mapped for the function: without its stack, nothing else names a role
+// that was given by ARN.
+func (s state) withFunctions(ids []Identity) []Identity {
+	mapped := map[string]Identity{}
+	for _, o := range slices.AppendSeq(slices.Clone(s.mappings), maps.Values(s.objects)) {
+		if o == nil {
+			continue
+		}
+		n, _ := ownershipOf(o) // the removal reports what it cannot read
+		for arn, g := range n.Grants {
+			id := Identity{Kind: Role, ARN: arn, Username: cmp.Or(g.Username, "kops-spot"), Groups: g.Groups}
+			if slices.Contains(g.Groups, HandlerGroup) && (Mapping{Identities: []Identity{id}}).validate() == nil &&
+				!slices.ContainsFunc(ids, func(of Identity) bool { return strings.EqualFold(of.canonicalARN(), arn) }) {
+				mapped[arn] = id
+			}
+		}
+	}
+	for _, arn := range slices.Sorted(maps.Keys(mapped)) {
+		ids = append(ids[:len(ids):len(ids)], mapped[arn])
+	}
+	return ids
 }
 
 // addRemoval deletes an object if it is ours.

@@ -30,6 +30,8 @@ type Deployment struct {
 
 	// ResolvePending sets in Spec what is known only after the steps before the stack; nil if nothing is pending.
 	ResolvePending func(ctx context.Context) error
+
+	pending awsadmin.ChangeSet // it was created, and neither executed nor discarded
 }
 
 // Plan is what to change.
@@ -57,8 +59,15 @@ func (p *Plan) addCall(verb change.Verb, kind, name, why string, c awsadmin.Call
 	p.add(verb, kind, name, why, func(ctx context.Context, r *Deployment) error { return r.AWS.Do(ctx, c) })
 }
 
-// Apply carries out a plan, and waits for CloudFormation. A rollback is a *FailedError.
-func (r *Deployment) Apply(ctx context.Context, p Plan) error { return change.Apply(ctx, r, p.steps) }
+// Apply carries out a plan, and waits for CloudFormation. A rollback is a *FailedError. If a step before the stack's
+// fails, the change set is discarded.
+func (r *Deployment) Apply(ctx context.Context, p Plan) error {
+	err := change.Apply(ctx, r, p.steps)
+	if err != nil {
+		err = errors.Join(err, r.discard(context.WithoutCancel(ctx), r.pending))
+	}
+	return err
+}
 
 const (
 	KindBucket = "S3 bucket"
@@ -124,7 +133,7 @@ func (r *Deployment) Plan(ctx context.Context) (p Plan, err error) {
 	if r.ResolvePending != nil || !uploaded || !planned {
 		execute = func(ctx context.Context, r *Deployment) error { return r.recreateAndExecute(ctx, changeSet, before) }
 	}
-	execute = retryPassing(execute, before)
+	execute = retryPassing(execute, changeSet.Changes, before)
 	switch {
 	case changeSet.Empty:
 		stack.Verb, execute = change.Keep, nil
@@ -245,6 +254,7 @@ func (r *Deployment) createChangeSet(ctx context.Context, t packagedTemplate, up
 		spec.Template, spec.URL = "", t.url
 	}
 	p, err = r.AWS.CreateChangeSet(ctx, spec, now)
+	r.pending = p
 	var refused *awsadmin.RefusedError
 	if errors.As(err, &refused) {
 		return p, r.Spec.refusal(refused)
@@ -275,7 +285,7 @@ func (r *Deployment) recreateAndExecute(ctx context.Context, old awsadmin.Change
 	if err != nil || p.Empty {
 		return err
 	}
-	if old.ID != "" && r.ResolvePending == nil && !reflect.DeepEqual(p.Changes, old.Changes) {
+	if len(old.Changes) > 0 && r.ResolvePending == nil && !reflect.DeepEqual(p.Changes, old.Changes) {
 		return errors.Join(fmt.Errorf("the stack has changed since the plan was shown: run this again"), r.discard(ctx, p))
 	}
 	return r.execute(ctx, p)
@@ -283,7 +293,10 @@ func (r *Deployment) recreateAndExecute(ctx context.Context, old awsadmin.Change
 
 // execute executes a change set, and waits for CloudFormation.
 func (r *Deployment) execute(ctx context.Context, p awsadmin.ChangeSet) error {
-	return r.follow(ctx, p.Stack, func() error { return r.AWS.Execute(ctx, p) })
+	return r.follow(ctx, p.Stack, func() error {
+		r.pending = awsadmin.ChangeSet{}
+		return r.AWS.Execute(ctx, p)
+	})
 }
 
 func (r *Deployment) deleteStack(ctx context.Context, s awsadmin.Stack) error {
@@ -297,6 +310,7 @@ func (r *Deployment) discard(ctx context.Context, p awsadmin.ChangeSet) error {
 	if p.ID == "" || p.Empty {
 		return nil
 	}
+	r.pending = awsadmin.ChangeSet{}
 	return r.AWS.Discard(ctx, p)
 }
 

@@ -137,6 +137,8 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 		answer = `<ListChangeSetsResponse><ListChangeSetsResult><Summaries>` + s.proposals + `</Summaries></ListChangeSetsResult></ListChangeSetsResponse>`
 	case action != "":
 		answer = "<" + action + "Response><" + action + "Result/></" + action + "Response>"
+	case r.Method == http.MethodPut && s.denied == "PutObject":
+		status, answer = http.StatusForbidden, "<Error><Code>AccessDenied</Code></Error>"
 	case r.Method == http.MethodGet && r.URL.Query().Has("publicAccessBlock"):
 		answer = `<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls><IgnorePublicAcls>true</IgnorePublicAcls><BlockPublicPolicy>true</BlockPublicPolicy><RestrictPublicBuckets>true</RestrictPublicBuckets></PublicAccessBlockConfiguration>`
 	case r.Method == http.MethodGet && r.URL.Query().Has("tagging"):
@@ -391,6 +393,20 @@ func TestDiscard(t *testing.T) {
 	}
 	s.statuses, s.looks = []string{"REVIEW_IN_PROGRESS"}, 0
 	if err := r.Discard(t.Context(), p); err != nil || !slices.Contains(s.calls, "DeleteStack") {
+		t.Errorf("%v: %v", s.calls, err)
+	}
+}
+
+// TestRefusedUpload: if the code cannot be uploaded, the change set that was shown does not stay.
+func TestRefusedUpload(t *testing.T) {
+	s := &cloudFormation{statuses: []string{"UPDATE_COMPLETE"}, denied: "PutObject"}
+	r, _ := newRun(t, s)
+	s.keys = s.keys[1:]
+	p, err := r.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Apply(t.Context(), p); !errors.Is(err, awsadmin.ErrDenied) || slices.Contains(s.calls, "ExecuteChangeSet") || !slices.Contains(s.calls, "DeleteChangeSet") {
 		t.Errorf("%v: %v", s.calls, err)
 	}
 }

@@ -211,8 +211,9 @@ func (w Spec) refusal(e *awsadmin.RefusedError) error {
 }
 
 // retryPassing repeats an operation on the stack that has failed only because AWS was not yet ready for it, once: the
-// rollback has taken longer than IAM needs.
-func retryPassing(operation func(context.Context, *Deployment) error, before map[string]string,
+// rollback has taken longer than IAM needs. It stops if somebody changes the stack meanwhile, or if the stack would no
+// longer change as shown.
+func retryPassing(operation func(context.Context, *Deployment) error, shown []awsadmin.StackChange, before map[string]string,
 ) func(context.Context, *Deployment) error {
 	return func(ctx context.Context, r *Deployment) error {
 		err := operation(ctx, r)
@@ -224,16 +225,26 @@ func retryPassing(operation func(context.Context, *Deployment) error, before map
 		if !passes {
 			return err
 		}
+		last, unknown := r.AWS.LastEventID(ctx, failed.Stack)
+		if unknown != nil {
+			return errors.Join(err, unknown)
+		}
 		r.Say(awsadmin.StackEvent{LogicalID: failed.Stack.Name, Status: "RETRY",
 			Reason: fmt.Sprintf("that passes within seconds: trying again in %s", after)})
 		if ended := awsadmin.Pause(ctx, after); ended != nil {
 			return errors.Join(err, ended)
+		}
+		switch now, unknown := r.AWS.LastEventID(ctx, failed.Stack); {
+		case unknown != nil:
+			return errors.Join(err, unknown)
+		case now != last:
+			return errors.Join(err, errors.New("somebody has changed the stack since then: run this again to see the new plan"))
 		}
 		if failed.Stack.MustBeDeleted() {
 			if err := r.deleteStack(ctx, failed.Stack); err != nil {
 				return err
 			}
 		}
-		return r.recreateAndExecute(ctx, awsadmin.ChangeSet{}, before)
+		return r.recreateAndExecute(ctx, awsadmin.ChangeSet{Changes: shown}, before)
 	}
 }

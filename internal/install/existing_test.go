@@ -61,7 +61,8 @@ if nobody needs what exists, delete it and run this again`, failed},
 	}
 }
 
-// TestRetryPassing: an operation that fails because AWS is not ready for it is repeated once.
+// TestRetryPassing: an operation that fails because AWS is not ready for it is repeated once, unless the stack or the plan
+// has changed meanwhile.
 func TestRetryPassing(t *testing.T) {
 	const (
 		role   = "Resource handler returned message: &quot;The role defined for the function cannot be assumed by Lambda. (Service: Lambda, Status Code: 400)&quot;"
@@ -75,13 +76,18 @@ func TestRetryPassing(t *testing.T) {
 		status, reason string
 		second         *cloudFormation
 		calls, says    string
+		meanwhile      func(*cloudFormation)
 	}{
-		"role of a new stack":         {"ROLLBACK_COMPLETE", role, passes, "CreateChangeSet ExecuteChangeSet DeleteStack CreateChangeSet ExecuteChangeSet", ""},
-		"its rights, in an update":    {"UPDATE_ROLLBACK_COMPLETE", rights, passes, "CreateChangeSet ExecuteChangeSet CreateChangeSet ExecuteChangeSet", ""},
-		"never ready":                 {"ROLLBACK_COMPLETE", role, &cloudFormation{after: []string{"ROLLBACK_COMPLETE"}, events: event("Again", "CREATE_FAILED", role)}, "CreateChangeSet ExecuteChangeSet DeleteStack CreateChangeSet ExecuteChangeSet", "cannot be assumed by Lambda"},
-		"another reason":              {"ROLLBACK_COMPLETE", "no such subnet", passes, "CreateChangeSet ExecuteChangeSet", "no such subnet\nfix that and run this again"},
-		"a failed rollback":           {"UPDATE_ROLLBACK_FAILED", rights, passes, "CreateChangeSet ExecuteChangeSet", "continue-update-rollback"},
-		"a name that is taken by now": {"ROLLBACK_COMPLETE", "Resource of type 'AWS::Logs::LogGroup' with identifier '{&quot;/properties/LogGroupName&quot;:&quot;/aws/lambda/f&quot;}' already exists.", passes, "CreateChangeSet ExecuteChangeSet", "because\n  SpotHandlerFunction (AWS::Logs::LogGroup): Resource of type"},
+		"role of a new stack":         {"ROLLBACK_COMPLETE", role, passes, "CreateChangeSet ExecuteChangeSet DeleteStack CreateChangeSet ExecuteChangeSet", "", nil},
+		"its rights, in an update":    {"UPDATE_ROLLBACK_COMPLETE", rights, passes, "CreateChangeSet ExecuteChangeSet CreateChangeSet ExecuteChangeSet", "", nil},
+		"never ready":                 {"ROLLBACK_COMPLETE", role, &cloudFormation{after: []string{"ROLLBACK_COMPLETE"}, events: event("Again", "CREATE_FAILED", role)}, "CreateChangeSet ExecuteChangeSet DeleteStack CreateChangeSet ExecuteChangeSet", "cannot be assumed by Lambda", nil},
+		"another reason":              {"ROLLBACK_COMPLETE", "no such subnet", passes, "CreateChangeSet ExecuteChangeSet", "no such subnet\nfix that and run this again", nil},
+		"a failed rollback":           {"UPDATE_ROLLBACK_FAILED", rights, passes, "CreateChangeSet ExecuteChangeSet", "continue-update-rollback", nil},
+		"a name that is taken by now": {"ROLLBACK_COMPLETE", "Resource of type 'AWS::Logs::LogGroup' with identifier '{&quot;/properties/LogGroupName&quot;:&quot;/aws/lambda/f&quot;}' already exists.", passes, "CreateChangeSet ExecuteChangeSet", "because\n  SpotHandlerFunction (AWS::Logs::LogGroup): Resource of type", nil},
+		"updated by somebody else": {"UPDATE_ROLLBACK_COMPLETE", rights, passes, "CreateChangeSet ExecuteChangeSet", "somebody has changed the stack since then: run this again",
+			func(s *cloudFormation) { s.events = ended("UPDATE_COMPLETE") + s.events }},
+		"another plan": {"UPDATE_ROLLBACK_COMPLETE", rights, passes, "CreateChangeSet ExecuteChangeSet CreateChangeSet DeleteChangeSet", "the stack has changed since the plan was shown: run this again",
+			func(s *cloudFormation) { s.adds = "Other" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -92,6 +98,12 @@ func TestRetryPassing(t *testing.T) {
 					s.statuses = []string{"UPDATE_COMPLETE"}
 				}
 				r, said := newRun(t, s)
+				say := r.Say
+				r.Say = func(e awsadmin.StackEvent) {
+					if say(e); e.Status == "RETRY" && c.meanwhile != nil {
+						c.meanwhile(s)
+					}
+				}
 				p, err := r.Plan(t.Context())
 				if err != nil {
 					t.Fatal(err)
@@ -109,7 +121,7 @@ func TestRetryPassing(t *testing.T) {
 				if got := strings.Join(calls, " "); got != c.calls {
 					t.Errorf("calls: %s, want %s", got, c.calls)
 				}
-				if retried := slices.ContainsFunc(*said, func(line string) bool { return strings.HasSuffix(line, " RETRY") }); retried != (strings.Count(c.calls, "Execute") > 1) {
+				if retried := slices.ContainsFunc(*said, func(line string) bool { return strings.HasSuffix(line, " RETRY") }); retried != (strings.Count(c.calls, "Execute") > 1 || c.meanwhile != nil) {
 					t.Errorf("said %q", *said)
 				}
 				if strings.Contains(c.reason, "already exists") && !strings.Contains(err.Error(), "\n    to delete it, run aws logs delete-log-group --log-group-name /aws/lambda/f --region eu-west-1\n") {

@@ -45,6 +45,21 @@ func (c *console) applyFlags(f *pflag.FlagSet) {
 	f.BoolVarP(&c.yes, "yes", "y", false, "Do not ask for confirmation")
 }
 
+// requires says in the usage of flags that they need another flag, and returns a function that checks it.
+func requires(f *pflag.FlagSet, other string, names ...string) (check func() error) {
+	for _, name := range names {
+		f.Lookup(name).Usage += "; requires --" + other
+	}
+	return func() error {
+		for _, name := range names {
+			if f.Changed(name) && f.Lookup(other).Value.String() != "true" {
+				return fmt.Errorf("--%s requires --%s", name, other)
+			}
+		}
+		return nil
+	}
+}
+
 func exportFlag(f *pflag.FlagSet, dir *string) {
 	f.StringVar(dir, "export", "",
 		"Write the documents and manifests to this `directory`, overwriting files of the same names, and exit")

@@ -51,6 +51,7 @@ type onboardOptions struct {
 
 func onboardCommand(c *console) *cobra.Command {
 	var o onboardOptions
+	var conditions func() error
 	cmd := &cobra.Command{
 		Use:   "onboard",
 		Short: "Grant CAST AI and the function access to a cluster",
@@ -68,7 +69,12 @@ in the CAST AI console. It is not printed.`,
 			"  kops-spot onboard --cluster prod.example.com --region eu-west-1 --yes --output json\n" +
 			"  kops-spot onboard --export onboard/",
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return withPermissionHint(c.onboard(cmd.Context(), o)) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := conditions(); err != nil {
+				return err
+			}
+			return withPermissionHint(c.onboard(cmd.Context(), o))
+		},
 	}
 	f := cmd.Flags()
 	o.stackFlags.register(f)
@@ -77,6 +83,7 @@ in the CAST AI console. It is not printed.`,
 	exportFlag(f, &o.export)
 	f.BoolVar(&o.policy, "export-installer-policy", false,
 		"Print the IAM policy that you need to run the installer, and exit")
+	conditions = requires(f, "export-installer-policy", "state")
 	return cmd
 }
 
@@ -110,9 +117,6 @@ func (c *console) onboard(ctx context.Context, o onboardOptions) error {
 	}
 	if o.policy {
 		return c.installerPolicy(ctx, o.awsFlags)
-	}
-	if o.store != "" {
-		return errors.New("--state requires --export-installer-policy")
 	}
 	spec, err := c.onboardSpec(o.stackFlags, o.onboardFlags, set)
 	if err != nil {

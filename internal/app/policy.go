@@ -28,8 +28,8 @@ func (c *Config) readPolicy(env map[string]string) []error {
 var drainSettings = []Setting{
 	choice(envForce, func(c *Config) *spot.Force { return &c.Policy.Force }, spot.Forces(),
 		"whether to force-delete a pod if its eviction is refused until the last moment",
-		"The instance stops anyway. A pod that is deleted in time gets SIGTERM and its grace period; other pods get only the kubelet's "+
-			"shutdown window, if there is one."),
+		"The instance stops anyway. A pod that is deleted in time gets its grace period; one that is left gets only what its kubelet allows: "+
+			"20 s by kOps' default, and no SIGTERM with amazonvpc."),
 	duration(envForceGrace, func(p *spot.Policy) *time.Duration { return &p.ForceGrace }, time.Second, 110*time.Second,
 		"with 0s, the API server would remove the pod before the kubelet stops it; a warning gives at most two minutes",
 		"the longest grace period of a forced delete. Pods are force-deleted this long, plus the reserve, before the deadline",

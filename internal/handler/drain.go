@@ -14,7 +14,7 @@ import (
 
 const (
 	// cordonPatience is how long evictions wait for the cordon. An evicted pod may be recreated on a node that is not
-	// cordoned yet, but a pod that gets no SIGTERM is worse.
+	// cordoned yet, but a pod that is not evicted in time is worse.
 	cordonPatience = 5 * time.Second
 
 	// settleTime is how long an empty node is watched for pods that were scheduled before the scheduler saw the cordon.

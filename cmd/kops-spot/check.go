@@ -19,6 +19,7 @@ import (
 func checkCommand(c *console) *cobra.Command {
 	var o installOptions
 	var pre bool
+	var conditions func() error
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check every link between an interruption notice and a drained node",
@@ -30,6 +31,9 @@ With --pre, check before an installation what install would find and do.`,
 		Example: "  kops-spot check\n  kops-spot check --pre --set Mode=observe",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := conditions(); err != nil {
+				return err
+			}
 			if pre {
 				return c.checkBefore(cmd.Context(), o)
 			}
@@ -39,6 +43,7 @@ With --pre, check before an installation what install would find and do.`,
 	f := cmd.Flags()
 	o.register(f)
 	f.BoolVar(&pre, "pre", false, "Check before an installation whether it can succeed")
+	conditions = requires(f, "pre", "code", "karpenter", "refresh", "set", "tag")
 	return cmd
 }
 
@@ -53,9 +58,6 @@ type checkResult struct {
 }
 
 func (c *console) check(ctx context.Context, o installOptions) error {
-	if len(o.set) > 0 || len(o.tags) > 0 || o.code != "" || o.refresh || o.karpenter || o.store != "" {
-		return errors.New("--set, --tag, --code, --refresh, --karpenter and --state require --pre")
-	}
 	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return err

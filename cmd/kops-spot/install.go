@@ -83,7 +83,7 @@ func (o *installOptions) register(f *pflag.FlagSet) {
 
 func installCommand(c *console) *cobra.Command {
 	var o installOptions
-	forOnboarding := pflag.NewFlagSet("", pflag.ContinueOnError)
+	var conditions func() error
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Deploy the function to the cluster's account and check it",
@@ -99,11 +99,7 @@ A stack keeps its parameters until you change them with --set or --refresh.`,
 			"  kops-spot install --set NotifyEmail=people@example.com --yes",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			forOnboarding.VisitAll(func(f *pflag.Flag) {
-				if f.Changed && !o.onboard {
-					err = fmt.Errorf("--%s requires --onboard", f.Name)
-				}
-			})
+			err = conditions()
 			if o.takeOver && o.export != "" {
 				err = errors.New("--take-over-nth: omit --export, which changes nothing")
 			}
@@ -122,8 +118,12 @@ A stack keeps its parameters until you change them with --set or --refresh.`,
 	cmd.Flags().BoolVar(&o.takeOver, "take-over-nth", false, "Replace kOps' node termination handler, which kOps must have "+
 		"disabled: create lifecycle hooks for the function, then remove the handler's (docs/migrating-from-nth.md)")
 	cmd.Flags().BoolVar(&o.onboard, "onboard", false, "Also do what kops-spot onboard does, in the same plan")
+	forOnboarding := pflag.NewFlagSet("", pflag.ContinueOnError)
 	o.onboardFlags.register(forOnboarding)
 	cmd.Flags().AddFlagSet(forOnboarding)
+	var names []string
+	forOnboarding.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	conditions = requires(cmd.Flags(), "onboard", names...)
 	return cmd
 }
 
@@ -180,8 +180,7 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 		delete(given, "Server")
 	}
 	maps.Copy(given, overrides)
-	site := install.Site{Cluster: at.objects, Login: at.config, AWS: at.account,
-		Name: at.env.Cluster, Account: at.env.Account, VPC: at.env.VPC, Store: install.Store(at.store), Given: given}
+	site := at.site(given)
 	if o.takeOver {
 		if err := site.Store.CheckNTHDisabled(ctx, site); err != nil {
 			return nil, err
@@ -371,7 +370,7 @@ func (d *deployment) check(ctx context.Context) (found change.Findings, err erro
 // checks returns the checks of the cluster. Their test event is about an instance with a node, a Spot instance if any.
 func (at session) checks(template *install.Template) check.Checks {
 	checks := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Cluster: at.objects,
-		Instances: at.tagged}
+		Instances: at.tagged, Site: at.site(nil)}
 	candidates := slices.DeleteFunc(slices.Clone(at.tagged), func(i awsadmin.Instance) bool {
 		return i.Ended || !slices.ContainsFunc(at.nodes, func(n onboard.NodeInstance) bool { return n.ID == i.ID })
 	})

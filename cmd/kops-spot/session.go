@@ -23,6 +23,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/identitymap"
+	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/spot"
@@ -157,6 +158,24 @@ func (c *console) openSession(ctx context.Context, s awsFlags) (session, error) 
 	}
 	at.env.NodeRoles, err = onboard.NodeRoles(ctx, at.account, at.nodes, at.tagged)
 	return at, err
+}
+
+// site returns what a discovery needs. given are the stack's parameters.
+func (at session) site(given map[string]string) install.Site {
+	s := install.Site{Cluster: at.objects, Login: at.config, AWS: at.account, Name: at.env.Cluster, Account: at.env.Account,
+		VPC: at.env.VPC, Store: install.Store(at.store), Given: given}
+	for _, n := range at.nodes {
+		w := install.Worker{Node: n.Node, Group: n.Group, OS: n.OS, Ready: n.Ready}
+		for _, i := range at.tagged {
+			if i.ID == n.ID {
+				w.Group, w.Spot = cmp.Or(i.Tags[onboard.TagInstanceGroup], w.Group), i.Spot
+			}
+		}
+		if !n.ControlPlane {
+			s.Workers = append(s.Workers, w)
+		}
+	}
+	return s
 }
 
 // onboarding returns an onboarding of the cluster.

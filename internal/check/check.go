@@ -35,6 +35,7 @@ type Checks struct {
 	Cluster   dynamic.Interface   // nil to skip what needs it
 	Instances []awsadmin.Instance // the cluster's
 	Node      string              // the ID of an instance with a node, for the test event; empty if there is none
+	Site      install.Site        // its kubelets; Given is not used
 }
 
 // The links, in the order in which an event passes them.
@@ -105,7 +106,7 @@ func (c Checks) Check(ctx context.Context) (change.Findings, error) {
 		return nil, err
 	}
 	for _, check := range []func(context.Context) error{now.checkRules, now.checkFunction, now.checkInside, now.preview,
-		now.outcomes, now.concurrency, now.hooks} {
+		now.outcomes, now.shutdown, now.concurrency, now.hooks} {
 		if err := check(ctx); err != nil {
 			return now.findings, err
 		}
@@ -450,6 +451,17 @@ func (c *checker) outcomes(ctx context.Context) error {
 		c.pass(Outcomes, "sent to %s, failures to %s", success, failure)
 	}
 	return nil
+}
+
+// shutdown checks that the kubelets give pods the time that the function relies on.
+func (c *checker) shutdown(ctx context.Context) error {
+	if c.function == nil {
+		return nil
+	}
+	c.Site.Given = map[string]string{"ShutdownGrace": c.function.Environment["KOPS_SPOT_SHUTDOWN_GRACE"]}
+	found, err := install.CheckShutdown(ctx, c.Site)
+	c.findings = append(c.findings, found...)
+	return err
 }
 
 // CheckConcurrency checks the account's concurrency before the function exists.

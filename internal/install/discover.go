@@ -44,6 +44,7 @@ type Site struct {
 	Account string
 	VPC     string
 	Store   Store
+	Workers []Worker
 	Given   map[string]string // parameters of --set, and of the stack
 }
 
@@ -54,12 +55,21 @@ func Discover(ctx context.Context, s Site) (Discovery, error) {
 	if err := d.endpoint(s.Login); err != nil {
 		return d, err
 	}
-	if err := d.network(ctx, s); err != nil {
+	specified, err := s.Store.read(ctx, s, &d)
+	if err != nil {
+		return d, err
+	}
+	if err := d.network(ctx, s, specified); err != nil {
 		return d, err
 	}
 	if err := d.version(ctx, s.Login); err != nil {
 		return d, err
 	}
+	kubelets, err := shutdown(ctx, s, specified)
+	if err != nil {
+		return d, err
+	}
+	d.Findings = append(d.Findings, kubelets...)
 	return d, d.findComponents(ctx, s.Cluster)
 }
 
@@ -93,10 +103,9 @@ func (d *Discovery) endpoint(login *rest.Config) error {
 
 // network finds out whether a function outside the VPC could reach the API server: by the cluster's specification, or
 // by the addresses of its host name. CheckNetwork checks a function in the VPC.
-func (d *Discovery) network(ctx context.Context, s Site) error {
-	specified, err := s.Store.read(ctx, s, d)
-	if err != nil || s.Given["SubnetIds"] != "" {
-		return err
+func (d *Discovery) network(ctx context.Context, s Site, specified *spec) error {
+	if s.Given["SubnetIds"] != "" {
+		return nil
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, cmp.Or(s.Given["Server"], s.Login.Host), nil)
 	if err != nil {
@@ -249,7 +258,7 @@ func (d *Discovery) findComponents(ctx context.Context, cluster dynamic.Interfac
 }
 
 // spec is the part of a cluster's specification in kOps' state store (https://kops.sigs.k8s.io/cluster_spec/) that says
-// who can reach the API server.
+// who can reach the API server, and what its kubelets do when an instance shuts down.
 type spec struct {
 	Metadata struct{ Name string }
 	Spec     struct {
@@ -258,6 +267,8 @@ type spec struct {
 			Access       []string
 			LoadBalancer *struct{ Type string } `yaml:"loadBalancer"`
 		}
+		Kubelet    shutdownPeriods
+		Networking struct{ AmazonVPC *struct{} }
 	}
 }
 
@@ -281,34 +292,44 @@ func (s *spec) privateReason() string {
 // Store is kOps' state store, as bucket or bucket/prefix.
 type Store string
 
+// specification is the file of a cluster's specification with the values that kOps has completed, since kOps 1.22.
+const specification = "cluster-completed.spec"
+
+// parse parses a file of a cluster and returns its URL.
+func (s Store) parse(ctx context.Context, in Site, file string, into any) (name string, err error) {
+	bucket, prefix, _ := strings.Cut(string(s), "/")
+	key := strings.TrimPrefix(prefix+"/"+in.Name+"/"+file, "/")
+	name = "s3://" + bucket + "/" + key
+	text, err := in.AWS.Object(ctx, bucket, in.Account, key)
+	if err == nil && text == nil {
+		err = fmt.Errorf("%s does not exist", name)
+	}
+	if err == nil {
+		if err = yaml.Unmarshal(text, into); err != nil {
+			err = fmt.Errorf("parsing %s: %w", name, err)
+		}
+	}
+	return name, err
+}
+
 // read reads a cluster's specification; nil if there is no known store, or with a finding if it cannot be read.
 func (s Store) read(ctx context.Context, in Site, d *Discovery) (*spec, error) {
 	if s == "" {
 		return nil, nil
 	}
-	bucket, prefix, _ := strings.Cut(string(s), "/")
-	key := strings.TrimPrefix(prefix+"/"+in.Name+"/config", "/")
-	name := "s3://" + bucket + "/" + key
-	text, err := in.AWS.Object(ctx, bucket, in.Account, key)
-	advice := "whether the API server is reachable from outside the VPC is guessed by its address"
 	var read spec
+	name, err := s.parse(ctx, in, specification, &read)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, err
-	case errors.Is(err, awsadmin.ErrDenied):
-		advice = "allow it, if the bucket is this account's; without it, " + advice
-	case err == nil && text == nil:
-		err = fmt.Errorf("%s does not exist", name)
-	case err == nil:
-		if err = yaml.Unmarshal(text, &read); err != nil {
-			err = fmt.Errorf("parsing %s: %w", name, err)
+	case err != nil:
+		advice := "whether the API server is reachable from outside the VPC is guessed by its address"
+		if errors.Is(err, awsadmin.ErrDenied) {
+			advice = "allow it, if the bucket is this account's; without it, " + advice
 		}
-	}
-	if err != nil {
 		d.find(change.Warn, "state store", err.Error(), advice)
 		return nil, nil
-	}
-	if read.Metadata.Name != in.Name {
+	case read.Metadata.Name != in.Name:
 		return nil, fmt.Errorf("%s belongs to the cluster %q and not to %s: set --state to the kOps state store", name,
 			read.Metadata.Name, in.Name)
 	}

@@ -51,7 +51,7 @@ func TestReachable(t *testing.T) {
 		"in subnets, which CheckNetwork has": {rest.Config{Host: tunnel}, map[string]string{"SubnetIds": "subnet-1"}, "", ""},
 	} {
 		d := Discovery{}
-		if err := d.network(t.Context(), Site{Login: &c.login, Given: c.given}); err != nil {
+		if err := d.network(t.Context(), Site{Login: &c.login, Given: c.given}, nil); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		switch {

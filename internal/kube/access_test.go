@@ -71,6 +71,47 @@ func clusterRules(t *testing.T, path string) (rules []rbacv1.PolicyRule) {
 	}
 }
 
+// TestNoAccessToKubelets: with nodes/proxy, whoever controls the function could run commands in every pod. The manifests
+// bind no other role.
+func TestNoAccessToKubelets(t *testing.T) {
+	manifests, err := filepath.Glob("../../deploy/*.yaml")
+	if err != nil || len(manifests) < 2 {
+		t.Fatalf("found %d manifests: %v", len(manifests), err)
+	}
+	bound := 0
+	for _, path := range manifests {
+		manifest, err := os.ReadFile(path)
+		must(t, err)
+		for docs := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096); ; {
+			var o struct {
+				Kind    string
+				Rules   []rbacv1.PolicyRule
+				RoleRef rbacv1.RoleRef
+			}
+			if err := docs.Decode(&o); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			for _, rule := range o.Rules {
+				for _, r := range rule.Resources {
+					if strings.HasPrefix(r, "nodes/") || strings.HasPrefix(r, "*") {
+						t.Errorf("%s allows %s of %s", path, rule.Verbs, r)
+					}
+				}
+			}
+			if name := o.RoleRef.Name; name != "" {
+				if bound++; name != "kops-spot" && name != "kops-spot-karpenter" {
+					t.Errorf("%s binds the role %s", path, name)
+				}
+			}
+		}
+	}
+	if bound != 2 {
+		t.Errorf("%d bindings", bound)
+	}
+}
+
 // TestTableMatchesTheCode: the methods that the handler calls send exactly the requests in the table.
 func TestTableMatchesTheCode(t *testing.T) {
 	var mu sync.Mutex

@@ -23,6 +23,9 @@ import (
 // tagKopsCluster is the tag with the cluster's name on all EC2 resources of kOps.
 const tagKopsCluster = "KubernetesCluster"
 
+// TagInstanceGroup is the tag, and often the label, with the name of an instance group.
+const TagInstanceGroup = "kops.k8s.io/instancegroup"
+
 // ClusterRef is a cluster's name and its context in the kubeconfig.
 type ClusterRef struct{ Cluster, Context string }
 
@@ -30,6 +33,10 @@ type ClusterRef struct{ Cluster, Context string }
 type NodeInstance struct {
 	Node, ID, Region string
 	ControlPlane     bool // or of an API server
+
+	Group string // kOps' label of the instance group; empty in groups that were not created by kops create
+	OS    string // status.nodeInfo.osImage
+	Ready bool
 }
 
 // Environment is a cluster's place in AWS.
@@ -74,7 +81,13 @@ func NodeInstances(ctx context.Context, cluster dynamic.Interface) (all []NodeIn
 	for _, n := range nodes.Items {
 		providerID, _, _ := unstructured.NestedString(n.Object, "spec", "providerID")
 		if id, region, ok := InstanceOf(providerID); ok {
-			one := NodeInstance{Node: n.GetName(), ID: id, Region: region}
+			one := NodeInstance{Node: n.GetName(), ID: id, Region: region, Group: n.GetLabels()[TagInstanceGroup]}
+			one.OS, _, _ = unstructured.NestedString(n.Object, "status", "nodeInfo", "osImage")
+			conditions, _, _ := unstructured.NestedSlice(n.Object, "status", "conditions")
+			for _, c := range conditions {
+				c, _ := c.(map[string]any)
+				one.Ready = one.Ready || c["type"] == "Ready" && c["status"] == "True"
+			}
 			for _, role := range []string{"control-plane", "master", "api-server"} {
 				_, has := n.GetLabels()["node-role.kubernetes.io/"+role]
 				one.ControlPlane = one.ControlPlane || has

@@ -124,11 +124,13 @@ func TestRegionOf(t *testing.T) {
 	}
 }
 
-// TestNodeInstances: the labels of the control plane and of API servers are recognized.
+// TestNodeInstances: the labels of the control plane, of API servers and of instance groups are recognized.
 func TestNodeInstances(t *testing.T) {
 	const list = `{"kind": "NodeList", "apiVersion": "v1", "items": [
-		{"metadata": {"name": "a", "labels": {"node-role.kubernetes.io/node": ""}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000a"}},
-		{"metadata": {"name": "b", "labels": {"node-role.kubernetes.io/control-plane": ""}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000b"}},
+		{"metadata": {"name": "a", "labels": {"kops.k8s.io/instancegroup": "nodes"}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000a"},
+			"status": {"nodeInfo": {"osImage": "Ubuntu 24.04 LTS"}, "conditions": [{"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": "True"}]}},
+		{"metadata": {"name": "b", "labels": {"node-role.kubernetes.io/control-plane": ""}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000b"},
+			"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}},
 		{"metadata": {"name": "c", "labels": {"node-role.kubernetes.io/master": ""}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000c"}},
 		{"metadata": {"name": "d", "labels": {"node-role.kubernetes.io/api-server": ""}}, "spec": {"providerID": "aws:///eu-west-1a/i-0000000d"}},
 		{"metadata": {"name": "e"}, "spec": {"providerID": "kind://e"}}]}`
@@ -142,8 +144,8 @@ func TestNodeInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := NodeInstances(t.Context(), client)
-	want := []NodeInstance{{"a", "i-0000000a", "eu-west-1", false}, {"b", "i-0000000b", "eu-west-1", true},
-		{"c", "i-0000000c", "eu-west-1", true}, {"d", "i-0000000d", "eu-west-1", true}}
+	want := []NodeInstance{{"a", "i-0000000a", "eu-west-1", false, "nodes", "Ubuntu 24.04 LTS", true}, {"b", "i-0000000b", "eu-west-1", true, "", "", false},
+		{"c", "i-0000000c", "eu-west-1", true, "", "", false}, {"d", "i-0000000d", "eu-west-1", true, "", "", false}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -19,11 +19,12 @@ import (
 	"github.com/castai/kops-spot/internal/change"
 )
 
-// stateStore: the specification in the state store shows whether the function must be in the VPC.
+// stateStore: the specification in the state store shows whether the function must be in the VPC, and how long kubelets
+// delay a shutdown.
 func stateStore(t *testing.T) {
 	w := home(t)
 	buckets := s3.NewFromConfig(w.direct)
-	store, key := aws.String("state-store-of-kops"), aws.String("kops/"+cluster+"/config")
+	store, key := aws.String("state-store-of-kops"), aws.String("kops/"+cluster+"/cluster-completed.spec")
 	must(buckets.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: store,
 		CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: region}}))
 	defer func() {
@@ -54,15 +55,20 @@ func stateStore(t *testing.T) {
 	if err != nil {
 		t.Fatalf("without a specification: %v\n%s", err, stderr)
 	}
-	says(is, "state store", "s3://state-store-of-kops/kops/"+cluster+"/config does not exist", "guessed")
+	says(is, "state store", "s3://state-store-of-kops/kops/"+cluster+"/cluster-completed.spec does not exist", "guessed")
+	says(is, "shutdown", "unknown for nodes-eu-west-1a: reading configz of node "+homeWorker, "")
 	put := func(text string) {
 		must(buckets.PutObject(t.Context(), &s3.PutObjectInput{Bucket: store, Key: key, Body: strings.NewReader(text)}))
 	}
-	put("metadata: {name: " + cluster + "}\nspec: {kubernetesApiAccess: [203.0.113.0/24]}\n")
+	put("metadata: {name: " + cluster + "}\nspec: {kubernetesApiAccess: [203.0.113.0/24], kubelet: {shutdownGracePeriod: 30s, shutdownGracePeriodCriticalPods: 10s}}\n")
+	instances := aws.String("kops/" + cluster + "/instancegroup/nodes-eu-west-1a")
+	must(buckets.PutObject(t.Context(), &s3.PutObjectInput{Bucket: store, Key: instances, Body: strings.NewReader("spec: {kubelet: {shutdownGracePeriod: 25s}}\n")}))
+	defer func() { must(buckets.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: store, Key: instances})) }()
 	if is, stderr, err = before(); err != nil {
 		t.Fatalf("%v\n%s", err, stderr)
 	}
 	says(is, "network", "by the state store, the API allows only 203.0.113.0/24", "--set SubnetIds=… (the VPC has no private subnet")
+	says(is, "shutdown", "15 s in nodes-eu-west-1a (state store)", "ShutdownGrace=15s")
 	annotate("null")
 	if is, stderr, err = before("--state", "s3://"+*store+"/kops"); err != nil {
 		t.Fatalf("with --state: %v\n%s", err, stderr)

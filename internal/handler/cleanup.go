@@ -73,7 +73,7 @@ func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) 
 	case !plan.CleanUp:
 		return c.ignored(plan.Reason), nil
 	case plan.NodeDeleted:
-		return c.cleanUpDeletedNode(ctx, finding)
+		return c.cleanUpDeletedNode(ctx, finding, c.in.Instance)
 	}
 	n := *t.Node
 	err := toCluster.persist(finding, func(ctx context.Context) error {
@@ -89,7 +89,7 @@ func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) 
 		if plan = c.Policy.Cleanup(t); !plan.CleanUp {
 			return c.ignored("the node is already deleted"), nil
 		}
-		return c.cleanUpDeletedNode(ctx, finding)
+		return c.cleanUpDeletedNode(ctx, finding, n.Name)
 	case err != nil:
 		return spot.Outcome{}, fmt.Errorf("applying the out-of-service taint to node %s: %w", n.Name, err)
 	}
@@ -121,7 +121,10 @@ func (c *invocation) uncordonReturned(ctx context.Context) (spot.Outcome, error)
 		_, err := c.Cluster.ChangeNode(ctx, *t.Node, spot.Restore)
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, spot.ErrNotFound):
+		return c.ignored("no node to uncordon"), nil
+	case err != nil:
 		return spot.Outcome{}, fmt.Errorf("uncordoning node %s, whose instance runs again: %w", t.Node.Name, err)
 	}
 	c.log("uncordon", "uncordoned node", "node", t.Node.Name)
@@ -131,91 +134,167 @@ func (c *invocation) uncordonReturned(ctx context.Context) (spot.Outcome, error)
 // cleanUpNode makes Kubernetes start the pods of a stopped instance elsewhere. The order matters: the taint first, so
 // that volumes do not wait for a kubelet; then the pods' deletion timestamps, which the taint causes; then the pods;
 // and the node last, because the volumes of a deleted node stay attached for minutes. With the taint, Kubernetes
-// finishes what takes longer than the limit.
+// finishes what takes longer than the limit. The cloud controller may delete the node at any moment.
 func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.CleanupPlan) spot.Outcome {
-	limit := c.in.Kind.Limit()
-	work, cancel := context.WithTimeout(ctx, limit)
+	work, cancel := context.WithTimeout(ctx, c.in.Kind.Limit())
 	defer cancel()
-	since := func() *spot.Seconds { return spot.SecondsSince(c.in.Time, time.Now()) }
-	result := spot.CleanupResult{Tainted: since()}
 	out := c.newOutcome(spot.Plan{Result: spot.CleanedUp})
-	out.Cleanup = &result
-	problem := func(format string, args ...any) { out.Problems = append(out.Problems, fmt.Sprintf(format, args...)) }
+	out.Cleanup = &spot.CleanupResult{Tainted: spot.SecondsSince(c.in.Time, time.Now())}
 	pods, err := c.remainingPods(work, n.Name)
-	out.Pods = c.deletePods(work, pods)
-	switch {
-	case err != nil:
-		problem("listing the remaining pods: %v", err)
-	case countPods(out.Pods, spot.PodStillRunning) > 0:
-		problem("%s could not be deleted", podCount(countPods(out.Pods, spot.PodStillRunning)))
-	default:
-		result.PodsDeleted = since()
+	if err == nil && len(pods) > 0 {
+		// If the node still exists, the pods are its own, whatever happens to it afterwards.
+		err = toCluster.persist(work, func(ctx context.Context) error { return c.nodeExists(ctx, n) })
 	}
-	attached, err := c.waitForVolumes(work, n.Name)
 	switch {
-	case err != nil:
-		problem("listing the node's volumes: %v", err)
-	case len(attached) > 0:
-		out.AttachedVolumes = attached
-		problem("still attached after %s: %s", limit, strings.Join(attached, ", "))
-	default:
-		result.VolumesDetached = since()
-	}
-	if plan.DeleteNode && result.VolumesDetached != nil && result.PodsDeleted != nil {
-		after, cancel := c.afterWork(ctx)
-		defer cancel()
-		if err := c.deleteNode(after, n); err != nil {
-			problem("deleting the node: %v", err)
+	case errors.Is(err, spot.ErrChanged):
+		return c.nodeReplaced(out, n.Name)
+	case errors.Is(err, spot.ErrNotFound):
+		deleted := c.target()
+		deleted.Node = nil
+		if !c.Policy.Cleanup(deleted).CleanUp {
+			c.leave(&out, pods, "Kubernetes deletes it with its node")
 		} else {
-			result.NodeDeleted = since()
+			c.deleteOrphans(work, &out, n.Name, c.createdBefore(pods))
 		}
+	case err != nil:
+		out.Problems = append(out.Problems, fmt.Sprintf("listing the remaining pods: %v", err))
+	default:
+		c.deleteRemaining(work, &out, pods)
 	}
-	out.Timings.Finished = since()
-	return out
+	c.awaitVolumes(work, &out, n.Name)
+	after, cancelAfter := c.afterWork(ctx)
+	defer cancelAfter()
+	if r := out.Cleanup; plan.DeleteNode && r.VolumesDetached != nil && r.PodsDeleted != nil {
+		deleted := false
+		switch deleted, err = c.deleteNode(after, n); {
+		case err != nil:
+			out.Problems = append(out.Problems, fmt.Sprintf("deleting the node: %v", err))
+		case deleted:
+			r.NodeDeletedBy, r.NodeDeleted = spot.DeletedByKopsSpot, spot.SecondsSince(c.in.Time, time.Now())
+		default:
+			r.NodeDeletedBy, out.Reason = spot.DeletedByCloudController, deletedMeanwhile
+		}
+	} else if err := c.nodeExists(after, n); errors.Is(err, spot.ErrChanged) {
+		return c.nodeReplaced(out, n.Name)
+	} else if errors.Is(err, spot.ErrNotFound) {
+		r.NodeDeletedBy, out.Reason = spot.DeletedByCloudController, deletedMeanwhile
+	}
+	return c.finishCleanup(out)
 }
 
+const deletedMeanwhile = "the cloud controller deleted the node during the clean-up"
+
 // cleanUpDeletedNode deletes the pods of a node that the cloud controller has deleted first: the pod garbage collector
-// would take a minute. It only looks for pods on a node named after the instance, because addresses are reused. If a
-// Node has that name again, it deletes nothing. finding limits the time until the first deletion.
-func (c *invocation) cleanUpDeletedNode(ctx, finding context.Context) (spot.Outcome, error) {
-	name := c.in.Instance
+// would take a minute. name is the node's, or the instance ID if it is not known. finding limits the time until the
+// first deletion. An earlier invocation for the same event may have deleted the node too.
+func (c *invocation) cleanUpDeletedNode(ctx, finding context.Context, name string) (spot.Outcome, error) {
+	out := c.newOutcome(spot.Plan{Result: spot.CleanedUp})
+	out.Cleanup = &spot.CleanupResult{}
 	var pods []spot.Pod
-	for _, step := range []func(context.Context) error{c.nodeIsDeleted, func(ctx context.Context) (err error) {
+	absent := func(ctx context.Context) error { return c.nodeIsDeleted(ctx, name) }
+	for _, step := range []func(context.Context) error{absent, func(ctx context.Context) (err error) {
 		pods, err = c.orphanedPods(ctx, name)
 		return err
-	}, c.nodeIsDeleted} {
+	}, absent} {
 		err := toCluster.persist(finding, step)
 		switch {
 		case errors.Is(err, spot.ErrChanged):
-			return c.ignored(err.Error()), nil
+			return c.nodeReplaced(out, name), nil
 		case err != nil:
-			return spot.Outcome{}, fmt.Errorf("cleaning up after the deleted node of %s: %w", name, err)
+			return spot.Outcome{}, fmt.Errorf("cleaning up after the deleted node of %s: %w", c.in.Instance, err)
 		}
-	}
-	if len(pods) == 0 {
-		return c.ignored("the node is already deleted, and no pod is left on the name " + name +
-			": Kubernetes cleans up nodes with other names"), nil
 	}
 	work, cancel := context.WithTimeout(ctx, c.in.Kind.Limit())
 	defer cancel()
-	out := c.newOutcome(spot.Plan{Result: spot.CleanedUp, Reason: "the node was already deleted"})
-	out.Cleanup = &spot.CleanupResult{}
-	out.Pods = c.deletePods(work, pods)
-	now := spot.SecondsSince(c.in.Time, time.Now())
+	c.deleteOrphans(work, &out, name, pods)
+	c.awaitVolumes(work, &out, name)
+	if len(out.AttachedVolumes) > 0 && errors.Is(c.nodeIsDeleted(ctx, name), spot.ErrChanged) {
+		return c.nodeReplaced(out, name), nil
+	}
+	reason := "the node was already deleted, by the cloud controller or an earlier invocation"
+	if name == c.in.Instance && len(pods) == 0 {
+		reason += ", and no pod is left on the name " + name + ": Kubernetes deletes the pods of nodes with other names"
+	}
+	out.Cleanup.NodeDeletedBy, out.Reason = spot.DeletedByCloudController, reason
+	return c.finishCleanup(out), nil
+}
+
+// nodeReplaced returns the outcome of a clean-up after which another Node has the name: what is on it is not reported.
+func (c *invocation) nodeReplaced(out spot.Outcome, name string) spot.Outcome {
+	out.Cleanup.NodeDeletedBy, out.AttachedVolumes = spot.DeletedByCloudController, nil
+	out.Reason = "the node was deleted, and another node has the name " + name + ": the pods and volumes on it are left alone"
+	return c.finishCleanup(out)
+}
+
+// finishCleanup reports the volumes that are waiting, and the time.
+func (c *invocation) finishCleanup(out spot.Outcome) spot.Outcome {
+	if len(out.AttachedVolumes) > 0 {
+		text := fmt.Sprintf("still attached after %s: %s", c.in.Kind.Limit(), strings.Join(out.AttachedVolumes, ", "))
+		if out.Cleanup.NodeDeletedBy != "" {
+			text += ": Kubernetes may take six minutes to detach the volumes of a deleted node"
+		}
+		out.Problems = append(out.Problems, text)
+	}
+	out.Timings.Finished = spot.SecondsSince(c.in.Time, time.Now())
+	return out
+}
+
+// deleteRemaining deletes the pods.
+func (c *invocation) deleteRemaining(ctx context.Context, out *spot.Outcome, pods []spot.Pod) {
+	out.Pods = c.deletePods(ctx, pods)
 	if n := countPods(out.Pods, spot.PodStillRunning); n > 0 {
 		out.Problems = append(out.Problems, podCount(n)+" could not be deleted")
 	} else {
-		out.Cleanup.PodsDeleted = now
+		out.Cleanup.PodsDeleted = spot.SecondsSince(c.in.Time, time.Now())
 	}
-	out.Timings.Finished = now
-	return out, nil
 }
 
-// nodeIsDeleted returns ErrChanged if a Node with the name of the instance exists.
-func (c *invocation) nodeIsDeleted(ctx context.Context) error {
-	switch _, err := c.Cluster.NodeNamed(ctx, c.in.Instance); {
+// deleteOrphans deletes the pods of a deleted node, if its name is the instance ID: another instance may have any other
+// name already, and the pod garbage collector checks that.
+func (c *invocation) deleteOrphans(ctx context.Context, out *spot.Outcome, node string, pods []spot.Pod) {
+	if node == c.in.Instance || len(pods) == 0 {
+		c.deleteRemaining(ctx, out, pods)
+		return
+	}
+	c.leave(out, pods, "Kubernetes deletes it: another instance may reuse the name of its deleted node")
+}
+
+// leave reports pods that are left to the pod garbage collector.
+func (c *invocation) leave(out *spot.Outcome, pods []spot.Pod, reason string) {
+	for _, p := range pods {
+		r := (&podState{pod: p}).result(c.in.Time, spot.Plan{})
+		r.Status, r.Reason = spot.PodSkipped, reason
+		out.Pods = append(out.Pods, r)
+	}
+}
+
+// awaitVolumes waits until no volume is attached to the node.
+func (c *invocation) awaitVolumes(ctx context.Context, out *spot.Outcome, node string) {
+	attached, err := c.waitForVolumes(ctx, node)
+	switch {
+	case err != nil:
+		out.Problems = append(out.Problems, fmt.Sprintf("listing the node's volumes: %v", err))
+	case len(attached) > 0:
+		out.AttachedVolumes = attached
+	default:
+		out.Cleanup.VolumesDetached = spot.SecondsSince(c.in.Time, time.Now())
+	}
+}
+
+// nodeExists returns ErrNotFound if the node is deleted, and ErrChanged if another one has its name.
+func (c *invocation) nodeExists(ctx context.Context, n spot.Node) error {
+	now, err := c.Cluster.NodeNamed(ctx, n.Name)
+	if err == nil && now.UID != n.UID {
+		return finalError{fmt.Errorf("another node has the name %s: %w", n.Name, spot.ErrChanged)}
+	}
+	return err
+}
+
+// nodeIsDeleted returns ErrChanged if a Node has the name.
+func (c *invocation) nodeIsDeleted(ctx context.Context, name string) error {
+	switch _, err := c.Cluster.NodeNamed(ctx, name); {
 	case err == nil:
-		return finalError{fmt.Errorf("a node has the name of the instance again: %w", spot.ErrChanged)}
+		return finalError{fmt.Errorf("a node has the name %s again: %w", name, spot.ErrChanged)}
 	case errors.Is(err, spot.ErrNotFound):
 		return nil
 	default:
@@ -223,8 +302,12 @@ func (c *invocation) nodeIsDeleted(ctx context.Context) error {
 	}
 }
 
-// orphanedPods lists the pods to delete after their node was deleted. A pod created after the event belongs to another
-// instance.
+// createdBefore returns the pods that are older than the event: a later one belongs to another instance.
+func (c *invocation) createdBefore(pods []spot.Pod) []spot.Pod {
+	return slices.DeleteFunc(pods, func(p spot.Pod) bool { return !p.Created.Before(c.in.Time) })
+}
+
+// orphanedPods lists the pods to delete after their node was deleted.
 func (c *invocation) orphanedPods(ctx context.Context, node string) (pods []spot.Pod, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -235,14 +318,14 @@ func (c *invocation) orphanedPods(ctx context.Context, node string) (pods []spot
 		}
 		listed = true
 		for _, p := range ch.Pods {
-			if mustBeDeleted(p) && p.Created.Before(c.in.Time) {
+			if mustBeDeleted(p) {
 				pods = append(pods, p)
 			}
 		}
 		cancel()
 	})
 	if listed {
-		return pods, nil
+		return c.createdBefore(pods), nil
 	}
 	return nil, err
 }
@@ -351,19 +434,20 @@ func (c *invocation) waitForVolumes(ctx context.Context, node string) (attached 
 	return nil, cmp.Or(err, ctx.Err())
 }
 
-// deleteNode deletes the node if it still belongs to the instance.
-func (c *invocation) deleteNode(ctx context.Context, n spot.Node) error {
-	return toCluster.persist(ctx, func(ctx context.Context) error {
-		now, err := c.Cluster.NodeNamed(ctx, n.Name)
-		switch {
-		case errors.Is(err, spot.ErrNotFound), err == nil && !now.IsInstance(c.in.Instance):
-			return nil // deleted, or replaced by another instance's node
-		case err != nil:
+// deleteNode deletes the node and reports whether it did: the cloud controller may have deleted it.
+func (c *invocation) deleteNode(ctx context.Context, n spot.Node) (deleted bool, err error) {
+	err = toCluster.persist(ctx, func(ctx context.Context) error {
+		if err := c.nodeExists(ctx, n); err != nil {
 			return err
 		}
-		if err = c.Cluster.DeleteNode(ctx, n); errors.Is(err, spot.ErrNotFound) || errors.Is(err, spot.ErrChanged) {
-			return nil
+		err := c.Cluster.DeleteNode(ctx, n)
+		if errors.Is(err, spot.ErrChanged) {
+			return finalError{err}
 		}
 		return err
 	})
+	if errors.Is(err, spot.ErrNotFound) || errors.Is(err, spot.ErrChanged) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -230,30 +230,39 @@ func TestCleanupOtherCluster(t *testing.T) {
 // TestCleanupOfDeletedNode cleans up after the cloud controller has deleted the node.
 func TestCleanupOfDeletedNode(t *testing.T) {
 	remove := func(w *world) { w.cluster.RemoveNode(instance) }
+	const replaced = "another node has the name"
 	for name, c := range map[string]struct {
 		change func(w *world)
 		want   spot.Result
+		reason string // of a clean-up that deletes nothing
 	}{
-		"deleted before the event": {remove, spot.CleanedUp},
+		"deleted before the event": {remove, spot.CleanedUp, ""},
 		"deleted before the taint": {func(w *world) {
 			w.cluster.BeforeNodeWrite(func(string) { w.cluster.BeforeNodeWrite(nil); remove(w) })
-		}, spot.CleanedUp},
-		"only stopped": {func(w *world) { w.aws.SetState(instance, "stopped"); remove(w) }, spot.Ignored},
+		}, spot.CleanedUp, ""},
+		"another name, deleted before the event": {func(w *world) {
+			w.renameNode("ip-10-0-1-2.ec2.internal")
+			w.cluster.RemoveNode("ip-10-0-1-2.ec2.internal")
+			for _, p := range []string{"default/web-1", "default/web-2"} { // they are on the other name
+				w.cluster.RemovePod(p)
+			}
+		}, spot.CleanedUp, "no pod is left on the name " + instance},
+		"only stopped": {func(w *world) { w.aws.SetState(instance, "stopped"); remove(w) }, spot.Ignored, "no node"},
 		"the name belongs to another node": {func(w *world) {
 			remove(w)
 			w.cluster.AddNode(newNode(instance, other))
-		}, spot.Ignored},
+		}, spot.CleanedUp, replaced},
 		"the name belonged to another node": {func(w *world) {
 			remove(w)
 			w.cluster.AddNode(newNode(instance, other))
 			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Delay: 3 * time.Second})
 			time.AfterFunc(2*time.Second, func() { remove(w) })
-		}, spot.Ignored},
+		}, spot.CleanedUp, replaced},
 		"the name comes back": {func(w *world) {
 			remove(w)
 			w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Delay: 3 * time.Second})
 			time.AfterFunc(2*time.Second, func() { w.cluster.AddNode(newNode(instance, other)) })
-		}, spot.Ignored},
+		}, spot.CleanedUp, replaced},
 	} {
 		subtest(t, name, func(w *world) {
 			w.pod("web-1")
@@ -264,16 +273,142 @@ func TestCleanupOfDeletedNode(t *testing.T) {
 			w.pod("web-2") // of another instance
 			c.change(w)
 			out := w.handleEvent(in, c.want)
-			if c.want == spot.Ignored {
+			if c.want == spot.CleanedUp && (out.Cleanup.NodeDeletedBy != spot.DeletedByCloudController || out.Cleanup.Tainted != nil) {
+				w.Errorf("got %s, want the node deleted by the cloud controller", toJSON(out))
+			}
+			if c.reason != "" {
 				w.wantRequests("delete", "pods", 0)
+				if !strings.Contains(out.Reason, c.reason) {
+					w.Errorf("got reason %q, want %q", out.Reason, c.reason)
+				}
 				return
 			}
 			w.wantStatus(out, "web-1", spot.PodDeleted)
-			if r := out.Cleanup; len(out.Pods) != 1 || r.PodsDeleted == nil || *r.PodsDeleted > 5 || r.Tainted != nil {
+			if r := out.Cleanup; len(out.Pods) != 1 || r.PodsDeleted == nil || *r.PodsDeleted > 5 || r.VolumesDetached == nil {
 				w.Errorf("got %s, want one pod deleted at once", toJSON(out))
 			}
 		})
 	}
+}
+
+// moments are the times at which a clean-up of about a second is disturbed.
+func moments(t *testing.T, name string, test func(w *world, in spot.Interruption, after func(func()))) {
+	const step, end = 20 * time.Millisecond, 1500 * time.Millisecond
+	for at := time.Duration(0); at < end; at += step {
+		subtest(t, name+" after "+at.String(), func(w *world) {
+			w.cluster.Disturb(spottest.Disturbance{Delay: 30 * time.Millisecond}) // of each request
+			test(w, w.stateChange("terminated"), func(do func()) { time.AfterFunc(at, do) })
+		})
+	}
+}
+
+// TestNodeDeletedDuringCleanup lets the cloud controller delete the node at any moment of the clean-up.
+func TestNodeDeletedDuringCleanup(t *testing.T) {
+	first := map[spot.NodeDeletedBy]int{}
+	waiting := 0
+	moments(t, "deleted", func(w *world, in spot.Interruption, after func(func())) {
+		old := w.powerOffWithPods("terminated")
+		in.Time = time.Now().UTC()
+		after(func() { w.cluster.RemoveNode(instance) })
+		out := w.handleEvent(in, spot.CleanedUp)
+		r := out.Cleanup
+		first[r.NodeDeletedBy]++
+		if len(out.Pods) > 0 {
+			w.wantStatus(out, "db-0", spot.PodDeleted)
+		}
+		if p, ok := w.cluster.Pod("default/db-0"); r.PodsDeleted == nil || ok && p.UID == old.UID {
+			w.Errorf("got %s, want the pod deleted", toJSON(out))
+		}
+		if r.NodeDeletedBy == spot.DeletedByKopsSpot != (r.NodeDeleted != nil) {
+			w.Errorf("got %s, want a time if kops-spot deleted the node", toJSON(out))
+		}
+		if late := len(out.AttachedVolumes) > 0; late != (r.VolumesDetached == nil) ||
+			late != strings.Contains(strings.Join(out.Problems, "; "), "six minutes") {
+			w.Errorf("got %s, want the attached volumes reported", toJSON(out))
+		} else if late {
+			waiting++
+		}
+	})
+	if len(first) != 2 || waiting == 0 {
+		t.Errorf("got nodes deleted by %v, %d times with volumes; want each", first, waiting)
+	}
+}
+
+// TestNodeReplacedDuringCleanup gives the node's name to another instance at any moment of the clean-up.
+func TestNodeReplacedDuringCleanup(t *testing.T) {
+	for _, name := range []string{instance, "ip-10-0-1-2.ec2.internal"} {
+		moments(t, name+" replaced", func(w *world, in spot.Interruption, after func(func())) {
+			w.cluster.RemoveNode(instance)
+			n := newNode(name, instance)
+			n.Labels = map[string]string{spotWorker: "true"}
+			w.cluster.AddNode(n)
+			on := func(p *spottest.Pod) { p.Node = name }
+			w.pod("db-0", statefulSet, on)
+			w.cluster.PowerOff(name)
+			w.aws.SetState(instance, "terminated")
+			time.Sleep(time.Second)
+			in.Time = time.Now().UTC()
+			var added spot.Node
+			var pods []spot.Pod
+			after(func() {
+				if _, ok := w.cluster.Node(name); ok {
+					w.cluster.RemoveNode(name)
+				}
+				added = w.cluster.AddNode(newNode(name, other))
+				pods = append(pods, w.pod("api-1", on), w.pod("api-0", on, statefulSet, func(p *spottest.Pod) { p.Volume = "data-api-0" }))
+			})
+			out := w.handleEvent(in, spot.CleanedUp)
+			time.Sleep(2 * time.Second)
+			if now, _ := w.cluster.Node(name); now.UID != added.UID || len(now.Taints) > 0 || now.Unschedulable {
+				w.Errorf("got %+v, want the new node untouched", now)
+			}
+			for _, p := range pods {
+				if now, ok := w.cluster.Pod("default/" + p.Name); !ok || now.UID != p.UID || now.Terminating {
+					w.Errorf("got pod %+v, %v; want it untouched", now, ok)
+				}
+			}
+			if strings.Contains(strings.Join(append(out.Problems, out.AttachedVolumes...), " "), "api-0") {
+				w.Errorf("got %s, want nothing of the new instance", toJSON(out))
+			}
+		})
+	}
+}
+
+// TestDeletedNodeWithAddress leaves the pods of a deleted node to Kubernetes if another instance may reuse its name.
+func TestDeletedNodeWithAddress(t *testing.T) {
+	const name = "ip-10-0-1-2.ec2.internal"
+	inWorld(t, func(w *world) {
+		w.renameNode(name)
+		p := w.pod("web-1", func(p *spottest.Pod) { p.Node = name })
+		w.cluster.WriteNode(name, func(n *spot.Node) { n.Labels = map[string]string{spotWorker: "true"} })
+		w.cluster.PowerOff(name)
+		w.aws.SetState(instance, "terminated")
+		time.Sleep(time.Second)
+		w.cluster.BeforeNodeWrite(func(string) { w.cluster.BeforeNodeWrite(nil); w.cluster.RemoveNode(name) })
+		out := w.handleEvent(w.stateChange("terminated"), spot.CleanedUp)
+		w.wantStatus(out, "web-1", spot.PodSkipped)
+		w.wantRequests("delete", "pods", 0)
+		if r := out.Cleanup; r.PodsDeleted != nil || r.NodeDeletedBy != spot.DeletedByCloudController || out.Node != name {
+			w.Errorf("got %s, want the pods left", toJSON(out))
+		}
+		time.Sleep(2 * time.Minute)
+		if now, ok := w.cluster.Pod("default/web-1"); ok && now.UID == p.UID {
+			w.Errorf("got %+v, want it collected", now)
+		}
+	})
+}
+
+// TestStoppedInstanceWithoutNode leaves the pods of a stopped instance alone if its node disappears: it may start again.
+func TestStoppedInstanceWithoutNode(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.handleEvent(w.warning(spot.SpotStop), spot.Drained)
+		w.powerOffWithPods("stopped")
+		w.cluster.Disturb(spottest.Disturbance{Verb: "list", Resource: "pods", Delay: 2 * time.Second})
+		time.AfterFunc(time.Second, func() { w.cluster.RemoveNode(instance) })
+		out := w.handleEvent(w.stateChange("stopped"), spot.CleanedUp)
+		w.wantStatus(out, "db-0", spot.PodSkipped)
+		w.wantRequests("delete", "pods", 0)
+	})
 }
 
 func TestCleanupPreview(t *testing.T) {

@@ -38,8 +38,11 @@ func (h *Handler) Preview(ctx context.Context, in spot.Interruption) (spot.Outco
 		out.Result, out.Reason = spot.Planned, "would uncordon the node"
 	case spot.CleanedUp:
 		out.Result, out.Reason = spot.Planned, "would delete the node's pods and release their volumes"
-		if cleanup.NodeDeleted != nil {
+		switch cleanup.NodeDeletedBy {
+		case spot.DeletedByKopsSpot:
 			out.Reason = "would delete the node and its pods, and release their volumes"
+		case spot.DeletedByCloudController:
+			out.Reason = "the node is already deleted: would delete the pods that are left"
 		}
 	}
 	out.Cordon, out.Replacement, out.Lifecycle, out.Cleanup, out.Pods = nil, nil, nil, nil, nil

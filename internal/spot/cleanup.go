@@ -12,7 +12,7 @@ import (
 type CleanupPlan struct {
 	CleanUp     bool   // delete the pods and release their volumes
 	DeleteNode  bool   // delete the node too: its instance does not come back
-	NodeDeleted bool   // the cloud controller has deleted the node: delete the pods it leaves
+	NodeDeleted bool   // the node is already deleted: delete the pods that are left
 	Reason      string // why there is nothing to clean up
 }
 

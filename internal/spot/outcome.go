@@ -237,8 +237,20 @@ type CleanupResult struct {
 	Tainted         *Seconds `json:"tainted,omitempty"`          // the out-of-service taint was applied
 	PodsDeleted     *Seconds `json:"pods_deleted,omitempty"`     // the last pod was deleted
 	VolumesDetached *Seconds `json:"volumes_detached,omitempty"` // the last volume was detached
-	NodeDeleted     *Seconds `json:"node_deleted,omitempty"`
+	NodeDeleted     *Seconds `json:"node_deleted,omitempty"`     // kops-spot deleted the node
+
+	NodeDeletedBy NodeDeletedBy `json:"node_deleted_by,omitempty"` // empty if it still exists
 }
+
+// NodeDeletedBy is who deleted the node of a stopped instance.
+type NodeDeletedBy string
+
+const (
+	DeletedByKopsSpot NodeDeletedBy = "kops-spot"
+	// DeletedByCloudController also stands for any other client, and for an earlier invocation. Without the time of the
+	// taint, the node was deleted before this invocation found it.
+	DeletedByCloudController NodeDeletedBy = "cloud-controller"
+)
 
 // LifecycleResult is the result of a lifecycle action.
 type LifecycleResult struct {

@@ -167,9 +167,14 @@ func (c *Cluster) ChangeNode(ctx context.Context, n spot.Node, change func(spot.
 		if !errors.Is(err, spot.ErrChanged) {
 			return spot.Node{}, fmt.Errorf("changing node %s: %w", n.Name, err)
 		}
-		if n, err = c.NodeNamed(ctx, n.Name); err != nil {
+		now, err = c.NodeNamed(ctx, n.Name)
+		switch {
+		case err != nil:
 			return spot.Node{}, err
+		case now.UID != n.UID:
+			return spot.Node{}, fmt.Errorf("changing node %s: another node has its name: %w", n.Name, spot.ErrNotFound)
 		}
+		n = now
 	}
 	return spot.Node{}, fmt.Errorf("changing node %s: conflict in each of %d attempts", n.Name, clusterConflicts)
 }
@@ -180,7 +185,7 @@ func (c *Cluster) patchNode(ctx context.Context, n, want spot.Node) (now spot.No
 		switch {
 		case have == nil:
 			return spot.ErrNotFound
-		case have.Version != n.Version:
+		case have.Version != n.Version, have.UID != n.UID:
 			return spot.ErrChanged
 		}
 		want = cloneNode(want)

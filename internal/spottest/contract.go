@@ -80,7 +80,7 @@ func ClusterContract(t *testing.T, within func(t *testing.T, check func(*testing
 		{"nodes are found by name and by instance", nodesAreFound},
 		{"a node change is written once", nodeIsChangedOnce},
 		{"a node change is retried after a conflict", nodeConflict},
-		{"changing a deleted node returns ErrNotFound", nodeGone},
+		{"changing a deleted or replaced node returns ErrNotFound", nodeGone},
 		{"pods are listed by node", podsAreListed},
 		{"a changed node is followed", followedNode},
 		{"a disrupted pod has the condition DisruptionTarget", disruptedPod},
@@ -231,9 +231,13 @@ func nodeConflict(t *testing.T, w World) {
 
 func nodeGone(t *testing.T, w World) {
 	n := w.AddNode(t)
-	n.Name += "-gone"
-	_, err := w.Cluster().ChangeNode(t.Context(), n, changed)
-	wantError(t, "ChangeNode", err, spot.ErrNotFound)
+	gone, replaced := n, n
+	gone.Name += "-gone"
+	replaced.UID, replaced.Version = "00000000-0000-0000-0000-00000000dead", "1"
+	for what, n := range map[string]spot.Node{"no node of the name": gone, "another node of the name": replaced} {
+		_, err := w.Cluster().ChangeNode(t.Context(), n, changed)
+		wantError(t, what, err, spot.ErrNotFound)
+	}
 }
 
 func podsAreListed(t *testing.T, w World) {

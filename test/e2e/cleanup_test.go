@@ -205,6 +205,130 @@ func TestCleanUpOfDeletedNode(t *testing.T) {
 	}
 }
 
+// awaitCheck waits until the cloud controller asks EC2 about the instance again. It does so every 5 s.
+func (r *fixture) awaitCheck(instance string) {
+	r.Helper()
+	since := time.Now()
+	r.eventually("the cloud controller to check "+instance, func() bool {
+		return slices.ContainsFunc(r.aws.Calls("DescribeInstances"), func(c spottest.AWSCall) bool {
+			return c.Time.After(since) && slices.Contains(c.IDs, instance)
+		})
+	})
+}
+
+// TestCleanUpWithCloudController: kubelets report their nodes NotReady and stop their pods when two instances shut
+// down. On one the clean-up comes first, on the other the cloud controller.
+func TestCleanUpWithCloudController(t *testing.T) {
+	r := newFixture(t)
+	r.watched = true
+	s := r.service()
+	victims := map[spot.NodeDeletedBy]string{}
+	pods := map[spot.NodeDeletedBy]corev1.Pod{}
+	for first, name := range map[spot.NodeDeletedBy]string{spot.DeletedByKopsSpot: "db", spot.DeletedByCloudController: "queue"} {
+		victims[first] = r.targets(1)[0].id
+		pods[first] = r.stateful(app{name: name})
+		r.patchNode(victims[first], `{"spec":{"unschedulable":true}}`) // the next pod goes to another node
+	}
+	late := victims[spot.DeletedByCloudController]
+	web := r.template(app{name: "web"})
+	web.Spec.NodeName = late
+	r.createPod("web", web)
+	r.waitReady("web", 1)
+	r.targets(1)
+
+	down := make(chan error)
+	for _, victim := range victims {
+		go func() { down <- r.cp.ShutDown(t.Context(), victim, 20*time.Second, 10*time.Second) }()
+	}
+	must(t, <-down)
+	must(t, <-down)
+	if p := r.only("web"); p.Status.Phase != corev1.PodFailed || p.Status.Reason != "Terminated" {
+		t.Errorf("web is %s, %q; want it stopped by its kubelet", p.Status.Phase, p.Status.Reason)
+	}
+	for first, victim := range victims {
+		if testenv.NodeReady(r.getNode(victim)) {
+			t.Errorf("node %s is still Ready", victim)
+		}
+		r.eventually("the next pod of the StatefulSet", func() bool {
+			now := r.pods("app=" + pods[first].Labels["app"])
+			return len(now) == 1 && now[0].UID != pods[first].UID
+		})
+		if held := r.attached(victim); len(held) != 1 {
+			t.Fatalf("%s ended with the volumes %v, want one", victim, held)
+		}
+		r.aws.SetState(victim, "shutting-down")
+	}
+	ended := map[spot.NodeDeletedBy]<-chan fakelambda.Result{}
+	early := victims[spot.DeletedByKopsSpot]
+	r.awaitCheck(early)
+	if !r.nodeExists(early) {
+		t.Fatal("the cloud controller deleted the node of an instance that was still shutting down")
+	}
+	r.aws.SetState(early, "terminated")
+	ended[spot.DeletedByKopsSpot] = r.send(s, r.changed(early, "terminated"))
+	r.aws.SetState(late, "terminated")
+	r.eventually("the cloud controller to delete the node", func() bool { return !r.nodeExists(late) })
+	ended[spot.DeletedByCloudController] = r.send(s, r.changed(late, "terminated"))
+
+	out := r.outcome(<-ended[spot.DeletedByKopsSpot], spot.CleanedUp)
+	if c := out.Cleanup; c.Tainted == nil || c.VolumesDetached == nil || c.NodeDeletedBy == "" || len(out.Problems) > 0 {
+		t.Errorf("%+v, %q", c, out.Problems)
+	}
+	r.waitReady("db", 1)
+	out = r.outcome(<-ended[spot.DeletedByCloudController], spot.CleanedUp)
+	if c := out.Cleanup; c.Tainted != nil || c.PodsDeleted == nil || c.NodeDeletedBy != spot.DeletedByCloudController ||
+		len(out.AttachedVolumes) != 1 || len(out.Problems) != 1 {
+		t.Errorf("%+v, %q, %q; want the waiting volume reported", c, out.AttachedVolumes, out.Problems)
+	}
+	if left := r.pods("app=web"); len(left) > 0 {
+		t.Errorf("web is still there: %v", left[0].Status)
+	}
+	for _, victim := range victims {
+		if r.nodeExists(victim) {
+			t.Errorf("node %s is still there", victim)
+		}
+	}
+}
+
+func (r *fixture) nodeExists(name string) bool {
+	r.Helper()
+	_, err := r.client.CoreV1().Nodes().Get(r.Context(), name, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		must(r, err)
+	}
+	return err == nil
+}
+
+// TestCleanUpOfReusedName: another instance has the name of a deleted node when the event arrives. Nothing of it is
+// changed.
+func TestCleanUpOfReusedName(t *testing.T) {
+	r := newFixture(t)
+	s := r.service()
+	for i, byAddress := range []bool{true, false} {
+		old, next := r.instance(), r.instance()
+		name := old.ID
+		if byAddress {
+			name = "ip-" + strings.ReplaceAll(old.PrivateIP, ".", "-") + ".ec2.internal"
+		}
+		r.aws.SetState(old.ID, "terminated")
+		must(t, r.register(next, name))
+		pod := r.pinWithVolumes(map[string]string{fmt.Sprintf("reused-%d", i): name})[fmt.Sprintf("reused-%d", i)]
+		before := r.getNode(name)
+		time.Sleep(1100 * time.Millisecond) // the pod is older than the event
+		out := r.outcome(r.invoke(s, r.changed(old.ID, "terminated")), spot.CleanedUp)
+		if c := out.Cleanup; c.NodeDeletedBy != spot.DeletedByCloudController || len(out.Pods) > 0 || len(out.AttachedVolumes) > 0 {
+			t.Errorf("%s: %+v, %+v, %q", name, c, out.Pods, out.AttachedVolumes)
+		}
+		if now := r.getNode(name); fmt.Sprint(now.UID, now.Labels, now.Annotations, now.Spec) !=
+			fmt.Sprint(before.UID, before.Labels, before.Annotations, before.Spec) {
+			t.Errorf("%s: the node is %+v, was %+v", name, now, before)
+		}
+		if now := r.only(pod.Name); now.UID != pod.UID || now.DeletionTimestamp != nil || len(r.attached(name)) != 1 {
+			t.Errorf("%s: the pod of the new instance was changed", name)
+		}
+	}
+}
+
 // did returns the handler's writes to a node and one of its pods, in order.
 func (r *fixture) did(node, pod string) (changes []string) {
 	r.Helper()

@@ -86,6 +86,7 @@ type fixture struct {
 	fake      *fakeaws.Server
 	group     string            // of the newest instance
 	env       map[string]string // of the function
+	watched   bool              // the cloud controller deletes nodes that are registered from now on
 	began     time.Time
 
 	logs    *fakelambda.Log
@@ -152,9 +153,16 @@ func (r *fixture) file(name, content string) string {
 
 // register creates the node of an instance. Only this test's pods are scheduled on it.
 func (r *fixture) register(i spottest.Instance, name string) error {
-	return r.cp.CreateNodes(context.WithoutCancel(r.Context()),
-		testenv.Node{Name: name, InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
-			Labels: map[string]string{"e2e": r.namespace}})
+	return r.cp.CreateNodes(context.WithoutCancel(r.Context()), r.nodeOf(i, name))
+}
+
+func (r *fixture) nodeOf(i spottest.Instance, name string) testenv.Node {
+	n := testenv.Node{Name: name, InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
+		Labels: map[string]string{"e2e": r.namespace}}
+	if r.watched {
+		n.EC2 = r.fake.URL()
+	}
+	return n
 }
 
 // instance creates an instance in its own group, which is at its maximum size. change modifies the instance before

@@ -36,8 +36,7 @@ func (r *fixture) join(all ...target) {
 	var nodes []testenv.Node
 	for _, m := range all {
 		i, _ := r.aws.Instance(m.id)
-		nodes = append(nodes, testenv.Node{InstanceID: i.ID, Zone: i.Zone, PrivateIP: i.PrivateIP,
-			Labels: map[string]string{"e2e": r.namespace}})
+		nodes = append(nodes, r.nodeOf(i, i.ID))
 	}
 	must(r, r.cp.CreateNodes(r.Context(), nodes...))
 }

@@ -46,6 +46,9 @@ func (s *Server) Env() []string {
 	}
 }
 
+// URL is the endpoint.
+func (s *Server) URL() string { return s.url }
+
 // Close stops the server and its connections.
 func (s *Server) Close() error { return s.http.Close() }
 

@@ -76,6 +76,62 @@ func TestGuardedPodsGetTheirGracePeriod(t *testing.T) {
 	})
 }
 
+// TestShutdownWindow: with a window of 20 s, a pod with that grace period serves until its budget allows its eviction, or
+// until the deadline: then its kubelet gives it SIGTERM and 20 s. Critical pods are force-deleted all the same.
+func TestShutdownWindow(t *testing.T) {
+	r := newFixture(t)
+	victim := r.node()
+	const window = 20 * time.Second
+	r.env["KOPS_SPOT_SHUTDOWN_GRACE"] = window.String()
+	r.deploy(app{name: "allowed", replicas: 1, grace: window, exit: 2 * time.Second},
+		app{name: "guarded", replicas: 1, grace: window, exit: 3 * time.Second},
+		app{name: "long", replicas: 1, grace: 5 * time.Minute, exit: 35 * time.Second})
+	vital := r.template(app{name: "vital", grace: window, exit: time.Second})
+	vital.Spec.PriorityClassName = "system-cluster-critical"
+	r.createPod("vital", vital)
+	r.waitReady("vital", 1)
+	lift := r.guard("allowed", 1)
+	r.guard("guarded", 1)
+	r.guard("vital", 1)
+	allowed, guarded, long := r.only("allowed"), r.only("guarded"), r.only("long")
+	in := r.warning(spot.SpotTerminate, victim, 90*time.Second) // 30 s left; without the window, force-deleted in 5 s
+	lifted := in.Time.Add(notice - 11*time.Second)
+	lifting := time.AfterFunc(time.Until(lifted), lift)
+	defer lifting.Stop()
+	out := r.handle(in, spot.Drained)
+	must(t, r.cp.ShutDown(t.Context(), victim, window, window/2))
+
+	if got := r.podResult(out, allowed); got.Status != spot.PodEvicted || got.Refusals == 0 {
+		t.Errorf("%+v", got)
+	}
+	if term, ok := r.sigterm(allowed.Name); ok && (term.Time.Before(lifted) || term.Grace != 20) {
+		t.Errorf("%+v, want SIGTERM with 20 s after the budget was lifted", term)
+	}
+	deadline := in.Time.Add(notice)
+	if got := r.podResult(out, guarded); got.Status != spot.PodLeftToKubelet || got.RequestedAt != nil {
+		t.Errorf("%+v", got)
+	}
+	if term, ok := r.sigterm(guarded.Name); ok && (term.Time.Before(deadline) || term.Grace != 20) {
+		t.Errorf("%+v, want SIGTERM with 20 s after the deadline", term)
+	}
+	if got := r.podResult(out, long); got.Status != spot.PodLeftToKubelet || got.GracePeriod < 35 {
+		t.Errorf("%+v", got)
+	}
+	r.forceDeletedOnTime(in, "vital", window)
+	for _, pod := range []string{allowed.Name, guarded.Name, long.Name, "vital"} {
+		r.record(pod, testenv.PodExited)
+	}
+	if want := "2 pods left to the kubelet's shutdown window"; out.Reason != want {
+		t.Errorf("the reason is %q, want %q", out.Reason, want)
+	}
+	for _, q := range r.requests(victim) {
+		if q.Resource == "pods" && q.Verb != "get" && q.Verb != "list" && q.Verb != "watch" && q.Received.After(deadline) {
+			t.Errorf("%s %s %s after the deadline", q.Received.Sub(deadline), q.Verb, q.URI)
+		}
+	}
+	r.evictedOnce(victim)
+}
+
 // TestFinalizer: the function reports a pod whose object stays after its containers have exited, and does not wait for
 // it.
 func TestFinalizer(t *testing.T) {

@@ -6,11 +6,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/castai/kops-spot/internal/awsadmin"
+	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/spot"
 )
 
@@ -60,6 +64,17 @@ func TestStateStore(t *testing.T) {
 				t.Errorf("got %q, %v; want %q", k.store, err, c.want)
 			}
 		})
+	}
+}
+
+// TestWorkers: the instance's tag names the group, since not every group has the label.
+func TestWorkers(t *testing.T) {
+	at := session{nodes: []onboard.NodeInstance{{Node: "a", ID: "i-a", OS: "Ubuntu", Ready: true}, {Node: "b", ID: "i-b", Group: "by-label"},
+		{Node: "c", ID: "i-c", ControlPlane: true}},
+		tagged: []awsadmin.Instance{{ID: "i-a", Spot: true, Tags: map[string]string{onboard.TagInstanceGroup: "by-tag"}}, {ID: "i-b"}, {ID: "i-c"}, {ID: "i-d"}}}
+	want := []install.Worker{{Node: "a", Group: "by-tag", OS: "Ubuntu", Ready: true, Spot: true}, {Node: "b", Group: "by-label"}}
+	if got := at.site(nil).Workers; !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

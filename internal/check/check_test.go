@@ -143,6 +143,18 @@ func TestCASTAI(t *testing.T) {
 	}
 }
 
+// TestShutdownGrace: what counts is the setting of the function that runs.
+func TestShutdownGrace(t *testing.T) {
+	for grace, want := range map[string]change.Level{"": change.OK, "20s": change.Warn} {
+		now := &checker{Checks: Checks{Site: install.Site{Workers: []install.Worker{{Node: "i-1"}}, Given: map[string]string{"ShutdownGrace": "1m"}}},
+			function: &awsadmin.Function{Environment: map[string]string{"KOPS_SPOT_SHUTDOWN_GRACE": grace}}}
+		if err := now.shutdown(t.Context()); err != nil || len(now.findings) != 1 || now.findings[0].Level != want ||
+			want == change.Warn && !strings.Contains(now.findings[0].Advice, "whether ShutdownGrace=20s is right") {
+			t.Errorf("%q: %+v, %v", grace, now.findings, err)
+		}
+	}
+}
+
 // TestConcurrency: EC2 can reclaim all Spot instances at once. Only a reservation is the cluster's own.
 func TestConcurrency(t *testing.T) {
 	own := append(slices.Repeat([]awsadmin.Instance{{Spot: true}}, 10), awsadmin.Instance{Spot: true, Ended: true},

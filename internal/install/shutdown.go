@@ -75,6 +75,9 @@ type window struct {
 // raise it there, and fails to inhibit the shutdown for longer.
 const inhibitDelay = 30 * time.Second
 
+// maxGrace is the longest ShutdownGrace.
+const maxGrace = 3 * time.Minute
+
 // readWindow reads a window from the state store, else from a kubelet.
 func (s Site) readWindow(ctx context.Context, specified *spec, w Worker) window {
 	is := window{group: cmp.Or(w.Group, "nodes without an instance group"), from: "state store"}
@@ -131,8 +134,8 @@ func CheckShutdown(ctx context.Context, s Site) (change.Findings, error) {
 	return shutdown(ctx, s, specified)
 }
 
-// shutdown finds out for how long the kubelets hold an instance's shutdown for ordinary pods. It reads one kubelet of an
-// instance group at most, of a Spot instance if there is one.
+// shutdown finds out for how long the kubelets hold an instance's shutdown for ordinary pods. It reads at most one kubelet
+// of each instance group, of a Spot instance if there is one.
 func shutdown(ctx context.Context, s Site, specified *spec) (change.Findings, error) {
 	byGroup := map[string]Worker{}
 	for _, w := range s.Workers {
@@ -184,7 +187,7 @@ func judgeShutdown(windows []window, setting string, amazonVPC bool) change.Find
 	}
 	shortest := time.Duration(0)
 	if len(known) > 0 {
-		shortest = known[0].length
+		shortest = min(known[0].length, maxGrace)
 		detail = append(detail, "at an instance's shutdown, its kubelet gives ordinary pods "+strings.Join(times, ", "))
 	}
 	if inhibited {

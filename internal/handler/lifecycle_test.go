@@ -1,7 +1,9 @@
 package handler_test
 
 import (
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,6 +116,59 @@ func TestNTHTag(t *testing.T) {
 		}
 		w.wantStatus(w.handleEvent(in, spot.Drained), "web-1", spot.PodEvicted)
 	})
+}
+
+// TestTakeOver: before, during and after a take-over from aws-node-termination-handler, each hook of an instance that an
+// AZ rebalance terminates is completed once, when its node is empty. The function gets the events of all hooks.
+func TestTakeOver(t *testing.T) {
+	const theirs, ours = "nodes-NTHLifecycleHook", "kops-spot"
+	for name, c := range map[string]struct{ hooks, handled []string }{
+		"before":                  {[]string{theirs}, nil},
+		"the setting is deployed": {[]string{theirs}, []string{ours}},
+		"both hooks":              {[]string{theirs, ours}, []string{ours}},
+		"after":                   {[]string{ours}, []string{ours}},
+	} {
+		subtest(t, name, func(w *world) {
+			g := spottest.Group{Name: "leaving." + cluster, Min: 0, Max: 1, Desired: 1, Tags: map[string]string{spot.TagCluster: cluster}}
+			for _, hook := range c.hooks {
+				g.Hooks = append(g.Hooks, spottest.Hook{Name: hook, Transition: spottest.HookTerminating, Heartbeat: 5 * time.Minute})
+			}
+			w.aws.AddGroup(g, spottest.Instance{ID: leaving, PrivateIP: "10.0.1.9"})
+			w.cluster.AddNode(newNode(leaving, leaving))
+			w.handler.Policy.Hooks = c.handled
+			pod := w.pod("web-1", onLeaving, exit(20*time.Second))
+			var running sync.WaitGroup
+			for _, action := range w.aws.TerminateMember(leaving) {
+				if action.Hook == theirs { // their program drains like kubectl
+					running.Go(func() {
+						if err := w.cluster.Evict(w.Context(), pod, pod.GracePeriod, false); err != nil {
+							w.Error(err)
+						}
+						time.Sleep(25 * time.Second)
+						if err := w.aws.CompleteLifecycleAction(w.Context(), action); err != nil {
+							w.Errorf("their hook was completed before: %v", err)
+						}
+					})
+				}
+				running.Go(func() {
+					out := w.handleEvent(spot.Interruption{EventID: action.Token, Kind: spot.LifecycleTerminate, Instance: leaving,
+						Region: "us-east-1", Time: w.event, Action: action},
+						map[string]spot.Result{theirs: spot.Skipped, ours: spot.Drained}[action.Hook])
+					if handled := out.Lifecycle != nil && out.Lifecycle.Completed != nil; handled != (action.Hook == ours) {
+						w.Errorf("hook %s: got %+v", action.Hook, out.Lifecycle)
+					}
+				})
+			}
+			running.Wait()
+			w.wantSIGTERM("web-1", 0)
+			if m := w.aws.Group(g.Name).Members; slices.ContainsFunc(m, func(m spottest.Member) bool { return m.State == "Terminating:Wait" }) {
+				w.Errorf("got %+v, want nobody in Terminating:Wait", m)
+			}
+			if took := time.Since(w.event); took > time.Minute {
+				w.Errorf("got the hooks completed after %s", took)
+			}
+		})
+	}
 }
 
 func TestIncompleteLifecycleAction(t *testing.T) {

@@ -2,9 +2,20 @@ package install
 
 import (
 	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
 )
@@ -96,5 +107,87 @@ func TestWithOurHook(t *testing.T) {
 		if got := fmt.Sprint(WithOurHook(hooks)); got != want {
 			t.Errorf("%q: got %q, want %q", hooks, got, want)
 		}
+	}
+}
+
+// scalingGroup is a stub of an Auto Scaling group.
+type scalingGroup struct {
+	hooks   []string
+	waiting map[string]time.Duration // instances in Terminating:Wait, and until when
+	began   time.Time
+	deleted time.Duration // when a hook was
+}
+
+func (s *scalingGroup) Do(r *http.Request) (*http.Response, error) {
+	body, _ := io.ReadAll(r.Body)
+	form, _ := url.ParseQuery(string(body))
+	action, answer := form.Get("Action"), ""
+	switch action {
+	case "DescribeAutoScalingGroups":
+		answer = "<AutoScalingGroups><member><AutoScalingGroupName>nodes.prod.example.com</AutoScalingGroupName><Instances>" +
+			"<member><InstanceId>i-0</InstanceId><LifecycleState>InService</LifecycleState></member>"
+		for id, until := range s.waiting {
+			if late := strings.HasSuffix(id, "late"); time.Since(s.began) < until && (!late || time.Since(s.began) > 0) {
+				answer += "<member><InstanceId>" + id + "</InstanceId><LifecycleState>Terminating:Wait</LifecycleState></member>"
+			}
+		}
+		answer += "</Instances><Tags><member><Key>KubernetesCluster</Key><Value>prod.example.com</Value></member></Tags></member></AutoScalingGroups>"
+	case "DescribeLifecycleHooks":
+		for _, hook := range append([]string{"launching"}, s.hooks...) {
+			transition := map[bool]string{true: "LAUNCHING", false: "TERMINATING"}[hook == "launching"]
+			answer += "<member><LifecycleHookName>" + hook + "</LifecycleHookName><LifecycleTransition>autoscaling:EC2_INSTANCE_" + transition +
+				"</LifecycleTransition></member>"
+		}
+		answer = "<LifecycleHooks>" + answer + "</LifecycleHooks>"
+	case "DeleteLifecycleHook":
+		s.deleted = time.Since(s.began)
+		s.hooks = slices.DeleteFunc(s.hooks, func(hook string) bool { return hook == form.Get("LifecycleHookName") })
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/xml"}}, Request: r,
+		Body: io.NopCloser(strings.NewReader("<R><" + action + "Result>" + answer + "</" + action + "Result></R>"))}, nil
+}
+
+// TestDeleteHook: a hook is deleted only when nobody needs it any more. Terminations that begin later do not delay that.
+func TestDeleteHook(t *testing.T) {
+	const kops = "nodes-NTHLifecycleHook"
+	for name, c := range map[string]struct {
+		hooks   []string
+		waiting map[string]time.Duration
+		hook    string // to delete
+		after   time.Duration
+		err     string
+	}{
+		"nobody waits":         {[]string{kops, OurHook}, nil, kops, 0, ""},
+		"an instance waits":    {[]string{kops, OurHook}, map[string]time.Duration{"i-1": 42 * time.Second, "i-2": time.Minute, "i-late": time.Hour}, kops, time.Minute, ""},
+		"for another hook":     {[]string{kops, OurHook}, map[string]time.Duration{"i-1": time.Hour}, kops, 6 * time.Minute, ""},
+		"ours is gone":         {[]string{kops}, map[string]time.Duration{"i-1": time.Minute}, kops, 0, "has lost the hook kops-spot"},
+		"ours":                 {[]string{OurHook}, map[string]time.Duration{"i-1": time.Minute}, OurHook, time.Minute, ""},
+		"ours, with heartbeat": {[]string{OurHook}, map[string]time.Duration{"i-1": time.Hour}, OurHook, 0, "i-1 of group nodes.prod.example.com is still in Terminating:Wait"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &scalingGroup{hooks: c.hooks, waiting: map[string]time.Duration{}, began: time.Now()}
+			maps.Copy(s.waiting, c.waiting)
+			r := &Deployment{AWS: awsadmin.New(aws.Config{Region: "eu-west-1", HTTPClient: s,
+				Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}),
+				Spec: Spec{Values: iam.Values{Cluster: "prod.example.com"}}}
+			var p Plan
+			var err error
+			if c.hook == OurHook {
+				err = r.planHookRemoval(t.Context(), &p)
+			} else {
+				groups, _ := groupsOf(t.Context(), r.AWS, "prod.example.com")
+				h := Hooks{Handled: []string{OurHook}}
+				p.deleteHook(groups[0], kops, func(g awsadmin.Group) bool { return h.ours(g) != "" })
+			}
+			if err != nil || len(p.Changes) != 1 || (p.Changes[0].Why != "") != (len(c.waiting) > 0) {
+				t.Fatalf("%s: %v, %+v", name, err, p.Changes)
+			}
+			err = r.Apply(t.Context(), p)
+			gone := !slices.Contains(s.hooks, c.hook)
+			if gone != (c.err == "") || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) ||
+				s.deleted < c.after || s.deleted > c.after+10*time.Second {
+				t.Errorf("%s: %v; deleted %v after %s, want it after %s", name, err, gone, s.deleted, c.after)
+			}
+		})
 	}
 }

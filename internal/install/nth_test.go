@@ -54,6 +54,7 @@ func TestHooks(t *testing.T) {
 		"ours":                    {group(OurHook), OurHook, nil, false, []string{"ok kops-spot of " + groupName + ": completed by the function"}},
 		"during the take-over":    {group(OurHook, kops), OurHook, deployment, false, []string{"ok " + kops, "ok kops-spot of"}},
 		"a new group":             {group(), OurHook, nil, false, []string{"warn " + groupName + ": without the hook kops-spot| kops-spot install --take-over-nth creates it"}},
+		"kOps' in Hooks":          {group(kops), kops + ",kops-spot", nil, false, []string{"warn " + groupName + ": without", "ok " + kops}},
 		"a new group with kOps'":  {group(kops), OurHook, deployment, false, []string{"warn " + groupName + ": without", "ok " + kops}},
 		"rebalancing":             {rebalancing(), "", nil, false, []string{"warn Capacity Rebalancing terminates instances of " + groupName + "|" + takeOver}},
 		"rebalancing with theirs": {rebalancing("theirs"), "", nil, false, []string{"warn Capacity Rebalancing", "ok theirs"}},

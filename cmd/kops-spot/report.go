@@ -55,8 +55,8 @@ func (c *console) report(ctx context.Context, o reportOptions) error {
 		return err
 	}
 	if log == nil {
-		return fmt.Errorf("log group %s does not exist in account %s, region %s: create the function with kops-spot install",
-			name, at.env.Account, at.env.Region)
+		return fmt.Errorf("log group %s does not exist in account %s, region %s: create the function with "+
+			"kops-spot install", name, at.env.Account, at.env.Region)
 	}
 	r, err := report.New(ctx, at.aws, at.env.Cluster, *log, since)
 	if err != nil {

@@ -39,7 +39,7 @@ type series struct {
 
 // The colors.
 const (
-	green, amber, red, gray = "#2e9e5b", "#d98a00", "#e5484d", "#858b98"
+	green, amber, red, gray = "#2e9e5b", "#c97f00", "#e5484d", "#858b98"
 	blue, violet            = "#3f86e0", "#a56ee0"
 )
 
@@ -102,7 +102,7 @@ func (r *Report) perPool() chart {
 	slices.SortFunc(zones, func(a, b Row) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
 	for i, z := range zones {
 		if i < len(zoneColors) {
-			c.series = append(c.series, series{name: z.Name, color: zoneColors[i], values: make(plotter.Values, len(types))})
+			c.series = append(c.series, series{z.Name, zoneColors[i], make(plotter.Values, len(types))})
 		}
 		s := &c.series[len(c.series)-1]
 		if i == len(zoneColors) {

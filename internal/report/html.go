@@ -29,7 +29,7 @@ func (r *Report) HTML(w io.Writer) error {
 		p.WriteString(c.svg)
 		p.add("</figure>\n")
 	}
-	p.add("<table>\n<thead><tr>")
+	p.add("<div class=\"scroll\"><table>\n<thead><tr>")
 	for _, c := range Columns {
 		p.add("<th>%s</th>", c)
 	}
@@ -48,7 +48,7 @@ func (r *Report) HTML(w io.Writer) error {
 		}
 		p.add("</tbody>\n")
 	}
-	p.add("</table>\n")
+	p.add("</table></div>\n")
 	for _, n := range r.Footnotes() {
 		p.add("<p>%s</p>\n", n)
 	}
@@ -78,7 +78,7 @@ const head = `<meta name="viewport" content="width=device-width">
 :root { color-scheme: light dark; --line: color-mix(in srgb, CanvasText 18%, Canvas) }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.3rem }
-.notice { border-left: 4px solid #d98a00; padding-left: .8rem }
+.notice { border-left: 4px solid #c97f00; padding-left: .8rem }
 figure { margin: 2rem 0 }
 figcaption { font-weight: 600; margin-bottom: .5rem }
 .key { font-weight: 400; margin-left: 1rem; white-space: nowrap }
@@ -86,6 +86,7 @@ figcaption { font-weight: 600; margin-bottom: .5rem }
 svg { display: block; width: 100%; height: auto; fill: currentColor }
 svg text { font-family: "Liberation Sans", Arial, Helvetica, sans-serif !important }
 svg [style*="stroke:#000000"] { stroke: currentColor !important }
+.scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid var(--line); font-weight: 400 }
 th { vertical-align: bottom; font-weight: 600 }
@@ -96,11 +97,11 @@ tbody th { padding-top: 1rem }
 <body>
 `
 
-const meaning = `<p>A warning is an event that announces the end of an instance, or recommends to replace it. Each is counted once
-for each instance, with its most severe result. The time to empty is the time from the event until the last pod that
-had to leave the node was gone, of the nodes that were drained; p50 and p99 are nearest-rank percentiles. Failed
-replacements are failed launches of a group that lacks the replacement of a detached instance: AWS repeats them, and
-does not name their type and zone.</p>
+const meaning = `<p>A warning is an event that announces the end of an instance, or recommends to replace it. Each is
+counted once for each instance, with its most severe result. The time to empty is the time from the event until the
+last pod that had to leave the node was gone, of the nodes that were drained; p50 and p99 are nearest-rank percentiles.
+Failed replacements are failed launches of a group that lacks the replacement of a detached instance: AWS repeats them,
+and does not name their type and zone.</p>
 </body>
 </html>
 `

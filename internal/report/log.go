@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	logs "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// maxRows is the number of rows that a query returns at most. A query with fewer rows is complete.
+	// maxRows is the largest number of rows that a query returns. A query with fewer rows is complete.
 	maxRows = 10_000
 
 	firstPause, maxPause = 500 * time.Millisecond, 5 * time.Second // between requests for a query's results
@@ -30,9 +30,9 @@ var query = fmt.Sprintf(`fields @message | filter %s = "outcome" and outcome.res
 
 // client is the part of CloudWatch Logs for queries.
 type client interface {
-	StartQuery(context.Context, *cloudwatchlogs.StartQueryInput, ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.StartQueryOutput, error)
-	GetQueryResults(context.Context, *cloudwatchlogs.GetQueryResultsInput, ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.GetQueryResultsOutput, error)
-	StopQuery(context.Context, *cloudwatchlogs.StopQueryInput, ...func(*cloudwatchlogs.Options)) (*cloudwatchlogs.StopQueryOutput, error)
+	StartQuery(context.Context, *logs.StartQueryInput, ...func(*logs.Options)) (*logs.StartQueryOutput, error)
+	GetQueryResults(context.Context, *logs.GetQueryResultsInput, ...func(*logs.Options)) (*logs.GetQueryResultsOutput, error)
+	StopQuery(context.Context, *logs.StopQueryInput, ...func(*logs.Options)) (*logs.StopQueryOutput, error)
 }
 
 // reader reads the outcomes in a log group with CloudWatch Logs Insights.
@@ -90,7 +90,7 @@ func (r *reader) notices() (all []string) {
 // query runs a query and waits for its results: the messages of log events. It stops the query if ctx ends.
 func (r *reader) query(ctx context.Context, from, to int64) (messages []string, err error) {
 	doing := fmt.Sprintf("querying log group %s with CloudWatch Logs Insights", r.group)
-	started, err := r.client.StartQuery(ctx, &cloudwatchlogs.StartQueryInput{LogGroupName: &r.group, QueryString: &query,
+	started, err := r.client.StartQuery(ctx, &logs.StartQueryInput{LogGroupName: &r.group, QueryString: &query,
 		StartTime: &from, EndTime: &to})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
@@ -100,10 +100,10 @@ func (r *reader) query(ctx context.Context, from, to int64) (messages []string, 
 		if running {
 			stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
 			defer cancel()
-			_, _ = r.client.StopQuery(stopping, &cloudwatchlogs.StopQueryInput{QueryId: started.QueryId}) // best effort
+			_, _ = r.client.StopQuery(stopping, &logs.StopQueryInput{QueryId: started.QueryId}) // best effort
 		}
 	}()
-	in := &cloudwatchlogs.GetQueryResultsInput{QueryId: started.QueryId}
+	in := &logs.GetQueryResultsInput{QueryId: started.QueryId}
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		out, err := r.client.GetQueryResults(ctx, in)
 		if err != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	logs "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -40,26 +40,26 @@ func (f *fakeLog) add(at time.Time, out spot.Outcome) {
 	f.at, f.lines = append(f.at, at), append(f.lines, b.String())
 }
 
-func (f *fakeLog) StartQuery(_ context.Context, in *cloudwatchlogs.StartQueryInput, _ ...func(*cloudwatchlogs.Options)) (
-	*cloudwatchlogs.StartQueryOutput, error) {
+func (f *fakeLog) StartQuery(_ context.Context, in *logs.StartQueryInput, _ ...func(*logs.Options)) (
+	*logs.StartQueryOutput, error) {
 	if *in.LogGroupName != "/aws/lambda/f" || *in.QueryString != query {
 		return nil, fmt.Errorf("unexpected query %q of %s", *in.QueryString, *in.LogGroupName)
 	}
 	f.queries = append(f.queries, [2]time.Time{time.Unix(*in.StartTime, 0), time.Unix(*in.EndTime, 0)})
-	return &cloudwatchlogs.StartQueryOutput{QueryId: aws.String(strconv.Itoa(len(f.queries) - 1))}, nil
+	return &logs.StartQueryOutput{QueryId: aws.String(strconv.Itoa(len(f.queries) - 1))}, nil
 }
 
-func (f *fakeLog) GetQueryResults(ctx context.Context, in *cloudwatchlogs.GetQueryResultsInput, _ ...func(*cloudwatchlogs.Options)) (
-	*cloudwatchlogs.GetQueryResultsOutput, error) {
+func (f *fakeLog) GetQueryResults(ctx context.Context, in *logs.GetQueryResultsInput, _ ...func(*logs.Options)) (
+	*logs.GetQueryResultsOutput, error) {
 	if err := errors.Join(ctx.Err(), f.err); err != nil {
 		return nil, err
 	}
 	if f.polls++; f.polls%3 != 0 && in.NextToken == nil {
-		return &cloudwatchlogs.GetQueryResultsOutput{Status: []types.QueryStatus{"Scheduled", "Running"}[f.polls%3-1],
+		return &logs.GetQueryResultsOutput{Status: []types.QueryStatus{"Scheduled", "Running"}[f.polls%3-1],
 			Results: [][]types.ResultField{{}}}, nil
 	}
 	if f.status != "" {
-		return &cloudwatchlogs.GetQueryResultsOutput{Status: f.status}, nil
+		return &logs.GetQueryResultsOutput{Status: f.status}, nil
 	}
 	n, _ := strconv.Atoi(*in.QueryId)
 	var rows [][]types.ResultField
@@ -68,7 +68,7 @@ func (f *fakeLog) GetQueryResults(ctx context.Context, in *cloudwatchlogs.GetQue
 			rows = append(rows, []types.ResultField{{Field: aws.String("@ptr"), Value: aws.String("x")}, {Field: aws.String("@message"), Value: &line}})
 		}
 	}
-	out := &cloudwatchlogs.GetQueryResultsOutput{Status: types.QueryStatusComplete, Results: rows}
+	out := &logs.GetQueryResultsOutput{Status: types.QueryStatusComplete, Results: rows}
 	if f.page > 0 {
 		from, _ := strconv.Atoi(aws.ToString(in.NextToken))
 		out.Results = rows[from:min(from+f.page, len(rows))]
@@ -79,12 +79,12 @@ func (f *fakeLog) GetQueryResults(ctx context.Context, in *cloudwatchlogs.GetQue
 	return out, nil
 }
 
-func (f *fakeLog) StopQuery(ctx context.Context, in *cloudwatchlogs.StopQueryInput, _ ...func(*cloudwatchlogs.Options)) (
-	*cloudwatchlogs.StopQueryOutput, error) {
+func (f *fakeLog) StopQuery(ctx context.Context, in *logs.StopQueryInput, _ ...func(*logs.Options)) (
+	*logs.StopQueryOutput, error) {
 	if ctx.Err() == nil {
 		f.stopped = append(f.stopped, *in.QueryId)
 	}
-	return &cloudwatchlogs.StopQueryOutput{}, nil
+	return &logs.StopQueryOutput{}, nil
 }
 
 func (f *fakeLog) read(ctx context.Context, log awsadmin.LogGroup) (*Report, error) {
@@ -110,6 +110,7 @@ func TestWindows(t *testing.T) {
 		"lines that are not outcomes": {func(f *fakeLog) {
 			f.add(since.Add(time.Hour), drained("e1", "i-1", 1))
 			for _, line := range []string{"START RequestId: 1", `{"msg":"evicted pod","pod":"outcome"}`, `{"msg":"outcome"}`, `"msg"`,
+				`{"msg":"evicted pod","outcome":{"result":"drained","event":{"id":"e2","kind":"spot-terminate"}}}`,
 				`{"_aws":{},"Result":"drained","Drained":1}`, `{"time":"x","msg":"outcome","outcome":{"version":1,"res`} {
 				f.at, f.lines = append(f.at, since.Add(time.Hour)), append(f.lines, line)
 			}

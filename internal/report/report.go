@@ -66,11 +66,13 @@ func New(ctx context.Context, cfg aws.Config, cluster string, log awsadmin.LogGr
 	return read(ctx, cloudwatchlogs.NewFromConfig(cfg), cluster, log, since, time.Now())
 }
 
-func read(ctx context.Context, client client, cluster string, log awsadmin.LogGroup, since, until time.Time) (*Report, error) {
+func read(ctx context.Context, client client, cluster string, log awsadmin.LogGroup, since, until time.Time) (
+	*Report, error) {
 	var notices []string
 	if kept := until.Add(-log.Retention); log.Retention > 0 && kept.After(since) {
-		since, notices = kept, append(notices, fmt.Sprintf("the log is kept for %d days only: to report on more, set the "+
-			"stack parameter LogRetentionDays", log.Retention/(24*time.Hour)))
+		since = kept
+		notices = append(notices, fmt.Sprintf("the log is kept for %d days only: to report on more, set the stack "+
+			"parameter LogRetentionDays", log.Retention/(24*time.Hour)))
 	}
 	if log.Created.After(since) { // CloudWatch Logs rejects a query that ends before that
 		since = log.Created
@@ -101,7 +103,8 @@ func summarize(cluster string, since, until time.Time, outcomes []spot.Outcome) 
 		case out.Event.Rehearsal:
 			r.Rehearsals++
 		case out.Result == spot.ReplacementFailed:
-			for _, row := range []*Row{&r.Total, days.of(today.Format(day)), groups.of(cmp.Or(out.Event.Group, unknown))} {
+			group := groups.of(cmp.Or(out.Event.Group, unknown))
+			for _, row := range []*Row{&r.Total, days.of(today.Format(day)), group} {
 				row.ReplacementFailures++
 			}
 		case slices.Contains(spot.WarningKinds(), out.Event.Kind):
@@ -111,14 +114,16 @@ func summarize(cluster string, since, until time.Time, outcomes []spot.Outcome) 
 			}
 			in := pool{cmp.Or(out.Instance.Type, unknown), cmp.Or(out.Instance.Zone, unknown)}
 			r.pools[in]++
-			for _, row := range []*Row{&r.Total, days.of(today.Format(day)), groups.of(cmp.Or(group, unknown)), types.of(in.kind),
-				zones.of(in.zone)} {
+			for _, row := range []*Row{&r.Total, days.of(today.Format(day)), groups.of(cmp.Or(group, unknown)),
+				types.of(in.kind), zones.of(in.zone)} {
 				row.count(out)
 			}
 		}
 	}
 	r.Total.finish()
-	mostWarnings := func(a, b Row) int { return cmp.Or(cmp.Compare(b.Warnings, a.Warnings), cmp.Compare(a.Name, b.Name)) }
+	mostWarnings := func(a, b Row) int {
+		return cmp.Or(cmp.Compare(b.Warnings, a.Warnings), cmp.Compare(a.Name, b.Name))
+	}
 	r.Groups, r.Types, r.Zones = groups.sorted(mostWarnings), types.sorted(mostWarnings), zones.sorted(mostWarnings)
 	r.Days = days.sorted(func(a, b Row) int { return cmp.Compare(a.Name, b.Name) })
 	return r
@@ -212,7 +217,8 @@ func (r Row) others() int {
 
 // Title names the cluster and the period.
 func (r *Report) Title() string {
-	return fmt.Sprintf("Interruptions of %s, %s to %s UTC", r.Cluster, r.Since.Format("2006-01-02 15:04"), r.Until.Format("2006-01-02 15:04"))
+	const minute = "2006-01-02 15:04"
+	return fmt.Sprintf("Interruptions of %s, %s to %s UTC", r.Cluster, r.Since.Format(minute), r.Until.Format(minute))
 }
 
 // Section is a part of the report's table.

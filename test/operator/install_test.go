@@ -178,6 +178,7 @@ func installAndUninstall(t *testing.T) {
 		}
 	})
 	t.Run("rehearsals", func(t *testing.T) { rehearsals(t, w) })
+	t.Run("report", func(t *testing.T) { reported(t, w) })
 	t.Run("links", func(t *testing.T) { links(t, w) })
 
 	w.quiet()
@@ -256,6 +257,27 @@ func handleEvent(t *testing.T, w *world) {
 			}
 			return
 		}
+	}
+}
+
+// reported: the report counts EC2's warning, but neither rehearsals nor previews. moto ignores the query's filter.
+func reported(t *testing.T, w *world) {
+	w = w.in(t)
+	page := filepath.Join(t.TempDir(), "report.html")
+	stdout, _ := w.mustRun("report", "--since", "1d", "--html", page, "--output", "json")
+	var r report.Report
+	try(json.Unmarshal([]byte(stdout), &r))
+	if r.Total.Warnings != 1 || r.Total.Results[spot.Drained] != 1 || r.Total.P99 == nil || r.Rehearsals < 2 || len(r.Notices) > 0 {
+		t.Errorf("got %s", stdout)
+	}
+	if len(r.Types) != 1 || r.Types[0].Name != "m5.large" || len(r.Zones) != 1 || r.Zones[0].Name != region+"a" || r.Groups[0].Name != "none" {
+		t.Errorf("got types %v, zones %v, groups %v", r.Types, r.Zones, r.Groups)
+	}
+	if text := string(must(os.ReadFile(page))); !strings.Contains(text, "<td>m5.large</td>") || !strings.Contains(text, "</svg>") {
+		t.Errorf("got the page\n%s", text)
+	}
+	if stdout, _ := w.mustRun("report", "--since", "1d"); !strings.Contains(stdout, "\nm5.large ") {
+		t.Errorf("got %s", stdout)
 	}
 }
 

@@ -155,7 +155,9 @@ var installerRows = []row{
 	{actions: policyActions, on: aClusterPolicy},
 	{actions: []string{"secretsmanager:DescribeSecret", "secretsmanager:CreateSecret", "secretsmanager:PutSecretValue",
 		"secretsmanager:TagResource", "secretsmanager:DeleteSecret"}, on: aSecret},
-	{actions: []string{"s3:GetObject"}, on: aStateFile},
+	{actions: []string{"s3:GetObject"}, on: aSpecification},
+	{actions: []string{"s3:GetObject"}, on: aCompletedSpec},
+	{actions: []string{"s3:GetObject"}, on: aGroupSpec},
 	{actions: []string{"cloudformation:DescribeStacks"}, on: aStack},
 	{actions: []string{"lambda:GetFunction", "lambda:GetPolicy", "lambda:DeleteFunction"},
 		on: kind{"original function", func(t thing) string {

@@ -107,6 +107,12 @@ func global(name string, resource func(iam.Values) string) kind {
 		[]aspect{byName, byAccount}, false}
 }
 
+// stateFile returns a kind of kOps' state store, which is shared by clusters.
+func stateFile(name, file string) kind {
+	return kind{name, func(t thing) string { return "arn:aws:s3:::state/kops/" + t.name.Cluster + "/" + file },
+		[]aspect{byName}, false}
+}
+
 func regional(name, service string, resource func(iam.Values) string) kind {
 	return kind{name, func(t thing) string { return t.arn(service, resource(t.name)) },
 		[]aspect{byName, byRegion, byAccount}, false}
@@ -139,9 +145,9 @@ var (
 	aVPC   = kind{"VPC", func(t thing) string { return t.arn("ec2", "vpc/"+t.vpc) }, []aspect{byVPC, byRegion, byAccount}, false}
 	aGroup = kind{"group", func(t thing) string { return groupARN(t, "nodes."+t.name.Cluster) },
 		[]aspect{byName, byRegion, byAccount}, true}
-	aStateFile = kind{"specification", func(t thing) string {
-		return "arn:aws:s3:::state/kops/" + t.name.Cluster + "/config"
-	}, []aspect{byName}, false}
+	aSpecification = stateFile("specification", "config")
+	aCompletedSpec = stateFile("completed specification", "cluster-completed.spec")
+	aGroupSpec     = stateFile("specification of a group", "instancegroup/nodes")
 
 	aUser         = global("user", func(v iam.Values) string { return "user/" + iam.UserName(v.Cluster) })
 	aNodesRole    = global("node role", func(v iam.Values) string { return "role/" + v.NodeRoles[0] })

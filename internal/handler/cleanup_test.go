@@ -309,10 +309,18 @@ func TestNodeDeletedDuringCleanup(t *testing.T) {
 	moments(t, "deleted", func(w *world, in spot.Interruption, after func(func())) {
 		old := w.powerOffWithPods("terminated")
 		in.Time = time.Now().UTC()
-		after(func() { w.cluster.RemoveNode(instance) })
+		want := spot.DeletedByKopsSpot
+		after(func() {
+			if _, ok := w.cluster.Node(instance); ok {
+				w.cluster.RemoveNode(instance)
+				want = spot.DeletedByCloudController
+			}
+		})
 		out := w.handleEvent(in, spot.CleanedUp)
 		r := out.Cleanup
-		first[r.NodeDeletedBy]++
+		if first[want]++; r.NodeDeletedBy != want {
+			w.Errorf("got %s, want the node deleted by %s", toJSON(out), want)
+		}
 		if len(out.Pods) > 0 {
 			w.wantStatus(out, "db-0", spot.PodDeleted)
 		}

@@ -200,10 +200,11 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	if o.takeOver && d.hooks.Err != nil {
 		return nil, d.hooks.Err
 	}
-	for _, f := range d.hooks.Findings() {
-		if !o.takeOver || f.Level == change.Fail { // the plan shows the rest
-			found.Findings = append(found.Findings, f)
-		}
+	found.Findings = append(found.Findings, d.hooks.Findings()...)
+	if o.takeOver { // the plan shows the rest
+		found.Findings = slices.DeleteFunc(found.Findings, func(f change.Finding) bool {
+			return f.Name == install.NTH || f.Name == check.Hooks && f.Level != change.Fail
+		})
 	}
 	d.found = slices.Concat(found.Findings, agentWarning(ctx, at.objects), routerFinding(ctx, at.objects))
 	d.Spec.Discovered = found.Parameters

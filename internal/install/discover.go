@@ -195,7 +195,7 @@ func (d *Discovery) version(ctx context.Context, login *rest.Config) error {
 type component struct{ image, name, effect, advice string }
 
 var components = []component{
-	{nth, nth, "leave it: both may run, and it also drains nodes that Auto Scaling terminates; " +
+	{NTH, NTH, "leave it: both may run, and it also drains nodes that Auto Scaling terminates; " +
 		"docs/migrating-from-nth.md has the alternatives", ""},
 	{"karpenter", "Karpenter", "the function makes it replace nodes by deleting NodeClaims, if that is allowed",
 		"--karpenter allows it"},

@@ -24,7 +24,7 @@ import (
 const OurHook = "kops-spot"
 
 const (
-	nth         = "aws-node-termination-handler" // its image, and kOps' name of its Deployment or DaemonSet
+	NTH         = "aws-node-termination-handler" // its image, and kOps' name of its Deployment or DaemonSet
 	kindHook    = "lifecycle hook"
 	kindRule    = "EventBridge rule"
 	hookTimeout = 5 * time.Minute // of a hook without heartbeats: ours and kOps'
@@ -45,7 +45,7 @@ func FindHooks(ctx context.Context, account *awsadmin.Account, cluster dynamic.I
 	if h.Groups, h.Err = groupsOf(ctx, account, name); h.Err == nil {
 		var found map[string][]Workload
 		found, h.Err = findWorkloads(ctx, cluster)
-		h.NTH = found[nth]
+		h.NTH = found[NTH]
 	}
 	return h
 }
@@ -132,7 +132,7 @@ func (h Hooks) Findings() (found change.Findings) {
 	}
 	if reader != nil {
 		rest := slices.DeleteFunc(slices.Clone(h.Handled), isKopsHook)
-		add(change.Fail, "two handlers would complete %s: the function, and "+nth+" ("+reader.String()+")", twice,
+		add(change.Fail, "two handlers would complete %s: the function, and "+NTH+" ("+reader.String()+")", twice,
 			"remove it from the parameter: kops-spot install --set Hooks="+strings.Join(rest, ","))
 	}
 	add(change.Warn, "nobody completes %s: the function is missing, only observes, or does not receive the events", stopped,
@@ -144,7 +144,7 @@ func (h Hooks) Findings() (found change.Findings) {
 	add(change.Warn, "%s: without the hook "+OurHook+", the nodes that Auto Scaling terminates are not drained", without,
 		"kops-spot install --take-over-nth creates it")
 	add(change.OK, "%s: completed by others", others, "")
-	add(change.OK, "%s: completed by "+nth, theirs, "")
+	add(change.OK, "%s: completed by "+NTH, theirs, "")
 	add(change.OK, "%s: completed by the function", ours, "")
 	return found
 }
@@ -173,7 +173,7 @@ func (r *Deployment) PlanTakeOver(ctx context.Context, h Hooks, cluster dynamic.
 		}
 	}
 	for _, w := range h.NTH {
-		if w.Namespace != metav1.NamespaceSystem || w.Name != nth {
+		if w.Namespace != metav1.NamespaceSystem || w.Name != NTH {
 			t.Remove.add(change.Leave, w.Kind, w.Namespace+"/"+w.Name, "kOps has not created it", nil)
 			continue
 		}

@@ -23,7 +23,7 @@ import (
 // TestHooks: for each hook, the findings name who completes it.
 func TestHooks(t *testing.T) {
 	const kops, groupName, takeOver = "nodes-NTHLifecycleHook", "nodes.prod.example.com", " kops-spot install --take-over-nth creates the hook kops-spot"
-	deployment := []Workload{{Kind: "Deployment", Namespace: "kube-system", Name: nth}}
+	deployment := []Workload{{Kind: "Deployment", Namespace: "kube-system", Name: NTH}}
 	group := func(hooks ...string) awsadmin.Group { return awsadmin.Group{Name: groupName, Hooks: hooks} }
 	rebalancing := func(hooks ...string) awsadmin.Group {
 		return awsadmin.Group{Name: groupName, Hooks: hooks, CapacityRebalance: true}
@@ -39,12 +39,12 @@ func TestHooks(t *testing.T) {
 		want    []string
 	}{
 		"no hook":                    {group(), "", nil, false, nil},
-		"kOps' with its handler":     {group(kops), "", deployment, false, []string{"ok " + kops + " of " + groupName + ": completed by " + nth}},
+		"kOps' with its handler":     {group(kops), "", deployment, false, []string{"ok " + kops + " of " + groupName + ": completed by " + NTH}},
 		"kOps' left behind":          {group(kops), "", nil, false, []string{"warn nobody completes " + kops + " of " + groupName + ": each termination waits|" + takeOver}},
 		"kOps' with a DaemonSet":     {group(kops), "", []Workload{{Kind: "DaemonSet"}}, false, []string{"warn nobody completes " + kops}},
 		"kOps' left to the function": {group(kops), kops, nil, false, []string{"ok " + kops + " of " + groupName + ": completed by the function"}},
 		"kOps' with two handlers": {group(kops), kops + ",drain", deployment, false, []string{"fail two handlers would complete " + kops + " of " + groupName +
-			": the function, and aws-node-termination-handler (Deployment kube-system/" + nth + ")| remove it from the parameter: kops-spot install --set Hooks=drain"}},
+			": the function, and aws-node-termination-handler (Deployment kube-system/" + NTH + ")| remove it from the parameter: kops-spot install --set Hooks=drain"}},
 		"of a group to come": {group(), kops, deployment, false, []string{"fail two handlers would complete " + kops + ":"}},
 		"somebody's":         {group("theirs"), "", nil, false, []string{"ok theirs of " + groupName + ": completed by others"}},
 		"the user's":         {group("drain"), "drain", nil, false, []string{"ok drain of " + groupName + ": completed by the function"}},

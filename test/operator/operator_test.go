@@ -50,6 +50,7 @@ func TestInTheCluster(t *testing.T) {
 		{"recorded answers of AWS", recordedAnswers},
 		{"state store", stateStore},
 		{"components", componentsFound},
+		{"node termination handler", migrations},
 		{"shipped program", shippedProgram},
 		{"with SAM", withSAM},
 		{"guide", guide},

@@ -8,14 +8,19 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/kubectl/pkg/drain"
 
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/testenv"
 )
 
-// kubectlDrain starts kubectl's drain library on a node, as an administrator would, and returns a function that waits
-// for it. An error is only logged: kubectl waits for pods by name, and so also for the next pod of a StatefulSet.
+// nthLabel is the value of the label that kOps' node termination handler sets to exclude a node from load balancers.
+const nthLabel = "aws-node-termination-handler"
+
+// kubectlDrain starts kubectl's drain library on a node, as an administrator or kOps' node termination handler would,
+// and returns a function that waits for it. An error is only logged: kubectl waits for pods by name, and so also for the
+// next pod of a StatefulSet.
 func (r *fixture) kubectlDrain(node string) (wait func()) {
 	r.Helper()
 	h := &drain.Helper{Ctx: r.Context(), Client: r.client, Force: true, GracePeriodSeconds: -1,
@@ -28,6 +33,11 @@ func (r *fixture) kubectlDrain(node string) (wait func()) {
 			ended <- err
 			return
 		}
+		label := []byte(`{"metadata": {"labels": {"` + corev1.LabelNodeExcludeBalancers + `": "` + nthLabel + `"}}}`)
+		if _, err := r.client.CoreV1().Nodes().Patch(h.Ctx, node, types.MergePatchType, label, metav1.PatchOptions{}); err != nil {
+			ended <- err
+			return
+		}
 		ended <- drain.RunNodeDrain(h, node)
 	}()
 	return func() {
@@ -37,7 +47,8 @@ func (r *fixture) kubectlDrain(node string) (wait func()) {
 	}
 }
 
-// TestConcurrentKubectlDrain: neither drainer shortens the grace periods of the other's pods.
+// TestConcurrentKubectlDrain: an administrator, or kOps' node termination handler, drains the node at the same time.
+// Neither drainer shortens the grace periods of the other's pods, or claims what the other has set on the node.
 func TestConcurrentKubectlDrain(t *testing.T) {
 	t.Parallel()
 	for name, ahead := range map[string]bool{"started a second earlier": true, "started a second later": false} {
@@ -67,6 +78,11 @@ func TestConcurrentKubectlDrain(t *testing.T) {
 			out := r.outcome(<-ours, spot.Drained)
 			other()
 
+			n := r.getNode(victim)
+			applied := strings.Contains(n.Annotations["kops-spot.cast.ai/applied"], "exclude-from-load-balancers")
+			if n.Labels[corev1.LabelNodeExcludeBalancers] != nthLabel || applied == ahead {
+				t.Errorf("it is not visible who has set what: labels %v, annotations %v", n.Labels, n.Annotations)
+			}
 			r.gracePeriodsKept()
 			r.evictedOnce(victim)
 			r.neverTwice()

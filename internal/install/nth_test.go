@@ -192,3 +192,55 @@ func TestDeleteHook(t *testing.T) {
 		})
 	}
 }
+
+// stateStore is a stub of a bucket with files of a cluster by name.
+type stateStore map[string]string
+
+func (s stateStore) Do(r *http.Request) (*http.Response, error) {
+	text, found := s[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]]
+	status := http.StatusOK
+	if !found {
+		status, text = http.StatusNotFound, "<Error><Code>NoSuchKey</Code><Message>no</Message></Error>"
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"text/xml"}}, Request: r,
+		Body: io.NopCloser(strings.NewReader(text))}, nil
+}
+
+// TestCheckNTHDisabled: a take-over needs proof that kOps does not restore its handler.
+func TestCheckNTHDisabled(t *testing.T) {
+	const on, off, absent = "nodeTerminationHandler: {enabled: true}", "nodeTerminationHandler: {enabled: false, version: v1}", "api: {}"
+	const set = "set spec.nodeTerminationHandler.enabled: false (in v1alpha3: spec.cloudProvider.aws.nodeTerminationHandler.enabled)"
+	for _, c := range []struct{ config, completed, want string }{
+		{off, off, ""},
+		{off, absent, ""},
+		{"karpenter: {enabled: true}", off, ""},
+		{"karpenter: {enabled: true}, " + on, on, set},
+		{on, on, "config enables it: with kops edit cluster --name prod.example.com, " + set},
+		{on, off, set}, // the next update restores it
+		{absent, on, set},
+		{absent, absent, "kOps 1.28 and later enable it by default"},
+		{off, on, "not yet in the cluster: run kops update cluster --name prod.example.com --yes"},
+		{off, "", "cluster-completed.spec does not exist: without the specification"},
+		{"", off, "config does not exist: without the specification"},
+	} {
+		files := stateStore{}
+		for name, spec := range map[string]string{"config": c.config, specification: c.completed} {
+			if spec != "" {
+				files[name] = "metadata: {name: prod.example.com}\nspec: {" + spec + "}"
+			}
+		}
+		site := Site{Name: "prod.example.com", Account: "123456789012", AWS: awsadmin.New(aws.Config{Region: "eu-west-1", HTTPClient: files,
+			Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})}
+		err := Store("store/kops").CheckNTHDisabled(t.Context(), site)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%q, completed %q: got %v, want %q", c.config, c.completed, err, c.want)
+		}
+		site.Name = "staging.example.com"
+		if err := Store("store").CheckNTHDisabled(t.Context(), site); err == nil {
+			t.Errorf("%q: accepted for another cluster", c.config)
+		}
+	}
+	if err := Store("").CheckNTHDisabled(t.Context(), Site{}); err == nil || !strings.Contains(err.Error(), "set --state to the kOps state store") {
+		t.Errorf("without a store: %v", err)
+	}
+}

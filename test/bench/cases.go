@@ -48,7 +48,7 @@ func full() sizes {
 		starts:      25,
 		zips:        true,
 		guardedStop: 5 * time.Second, timeLeft: 25 * time.Second,
-		lost: lostNodeSizes{unmount: 30 * time.Second, rounds: 5, others: true},
+		lost: lostNodeSizes{unmount: 30 * time.Second, rounds: 20, others: true},
 		lambda: slotSizes{nodes: 50, pods: 4, limits: []int{10, 25, 50},
 			stops:    []time.Duration{5 * time.Second, 15 * time.Second, 30 * time.Second},
 			timeLeft: notice, cleanUp: time.Minute, stagger: 12 * time.Second},
@@ -105,21 +105,23 @@ func (b *bench) drain(ctx context.Context) (tables []table, err error) {
 	return tables, nil
 }
 
-// guarded measures a pod whose PodDisruptionBudget never allows its eviction.
+// guarded measures a pod whose PodDisruptionBudget never allows its eviction, with and without a kubelet that delays the
+// shutdown of the instance.
 func (b *bench) guarded(ctx context.Context) ([]table, error) {
 	const pods = 4
 	sc := scenario{nodes: b.nodes[:1], pods: pods, stop: b.guardedStop, grace: max(2*b.guardedStop, time.Second),
 		guarded: true, timeLeft: b.timeLeft}
 	title := fmt.Sprintf("1 node, %d pods that stop in %s, one with a budget that never allows its eviction; "+
-		"the instance terminates after %s", pods, sc.stop, sc.timeLeft)
+		"the instance shuts down after %s", pods, sc.stop, sc.timeLeft)
 	return b.compare(ctx, title, sc, 1, []column{
-		{name: "pods that got SIGTERM in time", total: pods, value: func(s stats) float64 { return s.podsTerminated }},
-		{name: "pods that stopped by themselves in time", total: pods,
-			value: func(s stats) float64 { return s.podsExited }},
+		{name: "pods that got SIGTERM", total: pods, value: func(s stats) float64 { return s.podsTerminated }},
+		{name: "pods that stopped by themselves", total: pods, value: func(s stats) float64 { return s.podsExited }},
+		{name: "SIGTERM of the guarded pod", unit: seconds, plain: true,
+			value: func(s stats) float64 { return s.guardedSigTerm }},
 		{name: "requests refused", value: func(s stats) float64 { return s.refused }},
 		requests,
 		returned,
-	}, []drainer{kopsSpot, kubectlA})
+	}, []drainer{kopsSpot, kopsSpot.withWindow(), kopsSpotWindow.withWindow(), kubectlA, kubectlA.withWindow()})
 }
 
 // latency measures with a distant API server.

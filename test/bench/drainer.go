@@ -34,6 +34,18 @@ type drainer struct {
 
 	nodes []testenv.Node // instead of the scenario's
 	once  bool           // run only in the first round, because it takes minutes
+
+	window bool // where the scenario ends with a shutdown, the kubelet delays it by kOps' defaults
+}
+
+// kOps' defaults for how long a kubelet delays a shutdown, unless the CNI is amazonvpc: for ordinary pods, then for
+// critical pods.
+const ordinaryWindow, criticalWindow = 20 * time.Second, 10 * time.Second
+
+// withWindow is the drainer on nodes whose kubelet delays a shutdown.
+func (d drainer) withWindow() drainer {
+	d.name, d.window = d.name+", window of 30 s", true
+	return d
 }
 
 // drainFunc drains all nodes of the target and returns when the program considers them drained. at is the time of the
@@ -51,16 +63,18 @@ type target struct {
 }
 
 var (
-	kopsSpot     = newKopsSpot("kops-spot", false)
-	kopsSpotWarm = newKopsSpot("kops-spot, connected before", true)
+	kopsSpot       = newKopsSpot("kops-spot", false, 0)
+	kopsSpotWarm   = newKopsSpot("kops-spot, connected before", true, 0)
+	kopsSpotWindow = newKopsSpot("kops-spot with KOPS_SPOT_SHUTDOWN_GRACE=20s", false, ordinaryWindow)
 )
 
 // newKopsSpot handles one event per node, each with a separate client, as separate execution environments do. If warm,
-// the clients are connected to the API server before the event.
-func newKopsSpot(name string, warm bool) drainer {
+// the clients are connected to the API server before the event. grace is Policy.ShutdownGrace.
+func newKopsSpot(name string, warm bool, grace time.Duration) drainer {
 	return drainer{name: name, prepare: func(ctx context.Context, t target) (drainFunc, error) {
 		cloud := autoScalingGroup(t.nodes).Cloud()
 		policy := spot.DefaultPolicy(clusterName)
+		policy.ShutdownGrace = grace
 		handlers := make([]*handler.Handler, len(t.nodes))
 		for i, n := range t.nodes {
 			endpoint := kube.Endpoint{Server: t.server, CA: fixed(string(t.ca))}

@@ -44,7 +44,7 @@ type trial struct {
 	scenario scenario
 	pods     []pod
 	start    time.Time     // when the drainer got the event
-	end      time.Time     // of the instances
+	end      time.Time     // of the instances; when their power was cut, if they were shut down
 	returned time.Duration // from start until the drainer returned
 	received int64         // bytes on the wire, encrypted and possibly compressed
 	failed   []error       // one for each node that was not drained
@@ -84,9 +84,43 @@ func (c *cluster) try(ctx context.Context, d drainer, sc scenario) (t trial, err
 	t.failed = drain(ctx, t.end.Add(-notice))
 	t.returned = time.Since(t.start)
 	t.received = proxy.Answered() - before
+	if sc.guarded {
+		if err := c.shutDown(ctx, &t, d.window); err != nil {
+			return t, err
+		}
+	}
 	return t, c.waitForPods(ctx, "terminated", sc.stop+time.Minute, func(now []corev1.Pod) bool {
 		return !slices.ContainsFunc(now, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 	})
+}
+
+// shutDown shuts the instances down at the end of the trial, and boots them again.
+func (c *cluster) shutDown(ctx context.Context, t *trial, window bool) error {
+	if err := sleep(ctx, time.Until(t.end)); err != nil {
+		return err
+	}
+	ordinary, critical := ordinaryWindow, criticalWindow
+	if !window {
+		ordinary, critical = 0, 0
+	}
+	for _, n := range t.scenario.nodes {
+		name := n.Object().Name
+		if err := c.cp.ShutDown(ctx, name, ordinary, critical); err != nil {
+			return err
+		}
+		t.end = time.Now()
+		if err := c.cp.PowerOn(ctx, name); err != nil {
+			return err
+		}
+		err := wait.PollUntilContextTimeout(ctx, pollInterval, time.Minute, true, func(ctx context.Context) (bool, error) {
+			node, err := c.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+			return err == nil && testenv.NodeReady(node), err
+		})
+		if err != nil {
+			return fmt.Errorf("waiting for node %s to be Ready again: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // setUp restores the nodes, creates the pods and waits until they are Ready.

@@ -25,6 +25,7 @@ type stats struct {
 	nodesEmpty     float64 // when the instances terminated
 	podsTerminated float64 // got SIGTERM before the instances terminated
 	podsExited     float64 // exited by themselves before the instances terminated
+	guardedSigTerm float64 // when the first pod, which a budget may guard, got SIGTERM
 
 	// Trips is the length of the longest chain of sequential requests that leads to the first cordon or eviction.
 	tripsToCordon, tripsToEviction float64
@@ -140,13 +141,17 @@ func (t *trial) readPods(byPod map[string][]testenv.KubeletRecord) {
 	for _, n := range t.scenario.nodes {
 		empty[n.Object().Name] = 0
 	}
-	for _, p := range t.pods {
+	s.guardedSigTerm = never
+	for i, p := range t.pods {
 		removed := never
 		for _, r := range byPod[p.uid] {
 			inTime := r.Time.Before(t.end)
 			switch {
 			case r.Event == testenv.PodSigTerm && inTime:
 				s.podsTerminated++
+				if i == 0 {
+					s.guardedSigTerm = r.Time.Sub(t.start).Seconds()
+				}
 			case r.Event == testenv.PodExited && inTime:
 				s.podsExited++
 			case r.Event == testenv.PodRemoved:

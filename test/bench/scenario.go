@@ -81,34 +81,56 @@ func (c *cluster) try(ctx context.Context, d drainer, sc scenario) (t trial, err
 	before := proxy.Answered()
 	t.start = time.Now()
 	t.end = t.start.Add(timeLeft)
+	down := make(chan error, 1)
+	cut := t.end
+	if sc.guarded {
+		go func() {
+			var err error
+			cut, err = c.shutDown(ctx, sc.nodes, t.end, d.window)
+			down <- err
+		}()
+	} else {
+		down <- nil
+	}
 	t.failed = drain(ctx, t.end.Add(-notice))
 	t.returned = time.Since(t.start)
 	t.received = proxy.Answered() - before
-	if sc.guarded {
-		if err := c.shutDown(ctx, &t, d.window); err != nil {
-			return t, err
-		}
+	if err := <-down; err != nil {
+		return t, err
+	}
+	t.end = cut
+	if err := c.boot(ctx, sc); err != nil {
+		return t, err
 	}
 	return t, c.waitForPods(ctx, "terminated", sc.stop+time.Minute, func(now []corev1.Pod) bool {
 		return !slices.ContainsFunc(now, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 	})
 }
 
-// shutDown shuts the instances down at the end of the trial, and boots them again.
-func (c *cluster) shutDown(ctx context.Context, t *trial, window bool) error {
-	if err := sleep(ctx, time.Until(t.end)); err != nil {
-		return err
+// shutDown shuts the instances down at that time, and returns when their power was cut.
+func (c *cluster) shutDown(ctx context.Context, nodes []testenv.Node, at time.Time, window bool) (time.Time, error) {
+	if err := sleep(ctx, time.Until(at)); err != nil {
+		return at, err
 	}
 	ordinary, critical := ordinaryWindow, criticalWindow
 	if !window {
 		ordinary, critical = 0, 0
 	}
-	for _, n := range t.scenario.nodes {
-		name := n.Object().Name
-		if err := c.cp.ShutDown(ctx, name, ordinary, critical); err != nil {
-			return err
+	for _, n := range nodes {
+		if err := c.cp.ShutDown(ctx, n.Object().Name, ordinary, critical); err != nil {
+			return at, err
 		}
-		t.end = time.Now()
+	}
+	return time.Now(), nil
+}
+
+// boot boots the instances of a scenario that has shut them down.
+func (c *cluster) boot(ctx context.Context, sc scenario) error {
+	if !sc.guarded {
+		return nil
+	}
+	for _, n := range sc.nodes {
+		name := n.Object().Name
 		if err := c.cp.PowerOn(ctx, name); err != nil {
 			return err
 		}

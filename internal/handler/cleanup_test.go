@@ -273,7 +273,8 @@ func TestCleanupOfDeletedNode(t *testing.T) {
 			w.pod("web-2") // of another instance
 			c.change(w)
 			out := w.handleEvent(in, c.want)
-			if c.want == spot.CleanedUp && (out.Cleanup.NodeDeletedBy != spot.DeletedByCloudController || out.Cleanup.Tainted != nil) {
+			if r := out.Cleanup; c.want == spot.CleanedUp &&
+				(r.NodeDeletedBy != spot.DeletedByCloudController || r.Tainted != nil) {
 				w.Errorf("got %s, want the node deleted by the cloud controller", toJSON(out))
 			}
 			if c.reason != "" {
@@ -363,7 +364,8 @@ func TestNodeReplacedDuringCleanup(t *testing.T) {
 					w.cluster.RemoveNode(name)
 				}
 				added = w.cluster.AddNode(newNode(name, other))
-				pods = append(pods, w.pod("api-1", on), w.pod("api-0", on, statefulSet, func(p *spottest.Pod) { p.Volume = "data-api-0" }))
+				volume := func(p *spottest.Pod) { p.Volume = "data-api-0" }
+				pods = append(pods, w.pod("api-1", on), w.pod("api-0", on, statefulSet, volume))
 			})
 			out := w.handleEvent(in, spot.CleanedUp)
 			time.Sleep(2 * time.Second)
@@ -406,7 +408,8 @@ func TestDeletedNodeWithAddress(t *testing.T) {
 	})
 }
 
-// TestStoppedInstanceWithoutNode leaves the pods of a stopped instance alone if its node disappears: it may start again.
+// TestStoppedInstanceWithoutNode leaves the pods of a stopped instance alone if its node disappears: it may start
+// again.
 func TestStoppedInstanceWithoutNode(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.handleEvent(w.warning(spot.SpotStop), spot.Drained)

@@ -83,8 +83,8 @@ func (b *bench) cleanup(ctx context.Context) (_ []table, err error) {
 			cleanupMethod{name: "the same, pod force-deleted as with kubectl delete --force", rounds: few,
 				do: (*lostNode).deletePod})
 	}
-	t := table{title: fmt.Sprintf("a StatefulSet's pod with a volume, on a terminated instance; volumes are force-detached after %s "+
-		"(default: 6 min)", b.lost.unmount),
+	t := table{title: fmt.Sprintf("a StatefulSet's pod with a volume, on a terminated instance; "+
+		"volumes are force-detached after %s (default: 6 min)", b.lost.unmount),
 		columns: []column{{name: "next pod Ready after", unit: seconds}, {name: "shortest", unit: seconds, plain: true},
 			{name: "longest", unit: seconds, plain: true}, {name: "trials", plain: true},
 			{name: "kops-spot came first", plain: true}, {name: "the cloud controller came first", plain: true}}}

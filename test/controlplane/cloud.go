@@ -52,7 +52,8 @@ func (instances) InstanceShutdown(ctx context.Context, node *corev1.Node) (bool,
 	return state == types.InstanceStateNameStopped, err
 }
 
-// instanceState returns the state of the node's instance: empty if EC2 does not know it, running without the annotation.
+// instanceState returns the state of the node's instance: empty if EC2 does not know it, and running without an
+// endpoint.
 func instanceState(ctx context.Context, node *corev1.Node) (types.InstanceStateName, error) {
 	endpoint := node.Annotations[protocol.CloudAnnotation]
 	if endpoint == "" {

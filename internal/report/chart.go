@@ -49,9 +49,9 @@ var zoneColors = []string{blue, green, amber, violet, red, gray}
 // mostNames is the number of groups or types in a chart. The table has all.
 const mostNames = 15
 
-// charts draws the charts; none without a warning.
+// charts draws the charts; none without an event.
 func (r *Report) charts() (all []chart, err error) {
-	if r.Total.Warnings == 0 {
+	if r.Total.Events == 0 {
 		return nil, nil
 	}
 	all = []chart{r.perDay(), r.toEmpty(), r.perPool()}
@@ -64,7 +64,7 @@ func (r *Report) charts() (all []chart, err error) {
 }
 
 func (r *Report) perDay() chart {
-	c := chart{title: "Warnings per day (UTC)", stacked: true, series: []series{{name: "drained", color: green},
+	c := chart{title: "Events per day (UTC)", stacked: true, series: []series{{name: "drained", color: green},
 		{name: "incomplete", color: amber}, {name: "missed", color: red}, {name: "other", color: gray}}}
 	for _, d := range r.Days {
 		at, _ := time.Parse(day, d.Name)
@@ -93,7 +93,7 @@ func (r *Report) toEmpty() chart {
 }
 
 func (r *Report) perPool() chart {
-	c := chart{title: "Warnings by type and zone", horizontal: true, stacked: true}
+	c := chart{title: "Events by type and zone", horizontal: true, stacked: true}
 	types := most(r.Types)
 	for _, t := range types {
 		c.names = append(c.names, t.Name)
@@ -115,7 +115,7 @@ func (r *Report) perPool() chart {
 	return c
 }
 
-// most returns the rows with the most warnings, in the order of a vertical axis: from the bottom.
+// most returns the rows with the most events, in the order of a vertical axis: from the bottom.
 func most(rows []Row) []Row {
 	rows = slices.Clone(rows[:min(len(rows), mostNames)])
 	slices.Reverse(rows)

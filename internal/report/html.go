@@ -97,11 +97,11 @@ tbody th { padding-top: 1rem }
 <body>
 `
 
-const meaning = `<p>A warning is an event that announces the end of an instance, or recommends to replace it. Each is
-counted once for each instance, with its most severe result. The time to empty is the time from the event until the
-last pod that had to leave the node was gone, of the nodes that were drained; p50 and p99 are nearest-rank percentiles.
-Failed replacements are failed launches of a group that lacks the replacement of a detached instance: AWS repeats them,
-and does not name their type and zone.</p>
+const meaning = `<p>The events announce the end of an instance of the cluster, or recommend replacing it. Each is counted
+once for each instance, with its most severe result. The time to empty is the time from the event until the last pod
+that had to leave the node was gone, of the nodes that were drained; p50 and p99 are nearest-rank percentiles. Failed
+replacements are failed launches of a group that lacks the replacement of a detached instance: Auto Scaling retries the
+launch, so one shortage may count several times, and does not name its type and zone.</p>
 </body>
 </html>
 `

@@ -123,8 +123,8 @@ func TestWindows(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			if got := strings.Join(r.Notices, "\n"); r.Total.Warnings != c.count || got != c.notices || len(f.stopped) > 0 {
-				t.Errorf("%s: got %d warnings, notices %q, stopped %v; want %d, %q", name, r.Total.Warnings, got, f.stopped, c.count, c.notices)
+			if got := strings.Join(r.Notices, "\n"); r.Total.Events != c.count || got != c.notices || len(f.stopped) > 0 {
+				t.Errorf("%s: got %d events, notices %q, stopped %v; want %d, %q", name, r.Total.Events, got, f.stopped, c.count, c.notices)
 			}
 			if len(f.queries) < c.queries || c.queries == 1 && len(f.queries) > 1 || len(f.queries) > 100 {
 				t.Errorf("%s: got %d queries, want %d", name, len(f.queries), c.queries)

@@ -33,7 +33,7 @@ type Report struct {
 	Rehearsals int       `json:"rehearsals"` // not counted elsewhere
 	Notices    []string  `json:"notices,omitempty"`
 
-	pools map[pool]int // warnings
+	pools map[pool]int // events
 }
 
 // pool is a Spot capacity pool.
@@ -41,12 +41,12 @@ type pool struct{ kind, zone string }
 
 // Row summarizes some of the interruptions.
 type Row struct {
-	Name       string              `json:"name,omitempty"`
-	Warnings   int                 `json:"warnings"`
-	Results    map[spot.Result]int `json:"results"`
-	ForcedPods int                 `json:"forced_pods"` // force-deleted
-	P50        *spot.Seconds       `json:"time_to_empty_p50,omitempty"`
-	P99        *spot.Seconds       `json:"time_to_empty_p99,omitempty"`
+	Name             string              `json:"name,omitempty"`
+	Events           int                 `json:"events"`
+	Results          map[spot.Result]int `json:"results"`
+	ForceDeletedPods int                 `json:"force_deleted_pods"`
+	P50              *spot.Seconds       `json:"time_to_empty_p50,omitempty"`
+	P99              *spot.Seconds       `json:"time_to_empty_p99,omitempty"`
 
 	// ReplacementFailures counts failed launches. An event about one names the group only.
 	ReplacementFailures int `json:"replacement_failures,omitempty"`
@@ -121,10 +121,10 @@ func summarize(cluster string, since, until time.Time, outcomes []spot.Outcome) 
 		}
 	}
 	r.Total.finish()
-	mostWarnings := func(a, b Row) int {
-		return cmp.Or(cmp.Compare(b.Warnings, a.Warnings), cmp.Compare(a.Name, b.Name))
+	mostEvents := func(a, b Row) int {
+		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Name, b.Name))
 	}
-	r.Groups, r.Types, r.Zones = groups.sorted(mostWarnings), types.sorted(mostWarnings), zones.sorted(mostWarnings)
+	r.Groups, r.Types, r.Zones = groups.sorted(mostEvents), types.sorted(mostEvents), zones.sorted(mostEvents)
 	r.Days = days.sorted(func(a, b Row) int { return cmp.Compare(a.Name, b.Name) })
 	return r
 }
@@ -183,13 +183,13 @@ func newRow(name string) *Row {
 	return &Row{Name: name, Results: map[spot.Result]int{spot.Drained: 0, spot.Incomplete: 0, spot.Missed: 0}}
 }
 
-// count adds a warning.
+// count adds an event.
 func (r *Row) count(out spot.Outcome) {
-	r.Warnings++
+	r.Events++
 	r.Results[out.Result]++
 	for _, p := range out.Pods {
 		if p.Status == spot.PodForceDeleted {
-			r.ForcedPods++
+			r.ForceDeletedPods++
 		}
 	}
 	if out.Result == spot.Drained && out.Timings.Empty != nil {
@@ -210,9 +210,9 @@ func percentile(sorted []spot.Seconds, p float64) *spot.Seconds {
 	return &sorted[int(math.Ceil(p/100*float64(len(sorted))))-1]
 }
 
-// others is the number of warnings with other results than the three that have a column.
+// others is the number of events with other results than the three that have a column.
 func (r Row) others() int {
-	return r.Warnings - r.Results[spot.Drained] - r.Results[spot.Incomplete] - r.Results[spot.Missed]
+	return r.Events - r.Results[spot.Drained] - r.Results[spot.Incomplete] - r.Results[spot.Missed]
 }
 
 // Title names the cluster and the period.
@@ -237,14 +237,14 @@ func (r *Report) Sections() []Section {
 }
 
 // Columns are the headings of Cells.
-var Columns = []string{"", "warnings", "drained", "incomplete", "missed", "other", "forced pods", "empty p50", "empty p99",
+var Columns = []string{"", "events", "drained", "incomplete", "missed", "other", "force-deleted", "empty p50", "empty p99",
 	"failed replacements"}
 
 // Cells returns a row as text.
 func (s Section) Cells(r Row) []string {
 	cells := []string{r.Name}
-	for _, n := range []int{r.Warnings, r.Results[spot.Drained], r.Results[spot.Incomplete], r.Results[spot.Missed],
-		r.others(), r.ForcedPods} {
+	for _, n := range []int{r.Events, r.Results[spot.Drained], r.Results[spot.Incomplete], r.Results[spot.Missed],
+		r.others(), r.ForceDeletedPods} {
 		cells = append(cells, strconv.Itoa(n))
 	}
 	for _, p := range []*spot.Seconds{r.P50, r.P99} {

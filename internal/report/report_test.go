@@ -64,44 +64,44 @@ func TestSummary(t *testing.T) {
 		outcomes []spot.Outcome
 		want     []string // lines of show
 	}{
-		"none": {nil, []string{"0 warnings: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 0 failed"}},
-		"two warnings": {[]spot.Outcome{one, changed(drained("e2", "i-2", 30), func(o *spot.Outcome) { o.Instance.Zone = "eu-west-1b" })},
-			[]string{"2 warnings: 2 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 10, p99 30, 0 failed",
+		"none": {nil, []string{"0 events: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 0 failed"}},
+		"two events": {[]spot.Outcome{one, changed(drained("e2", "i-2", 30), func(o *spot.Outcome) { o.Instance.Zone = "eu-west-1b" })},
+			[]string{"2 events: 2 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 10, p99 30, 0 failed",
 				"group nodes 2", "type m5.large 2", "zone eu-west-1a 1", "zone eu-west-1b 1", "day 2026-11-01 2"}},
 		"a duplicate event": {[]spot.Outcome{one, one, changed(one, result(spot.Expired))},
-			[]string{"1 warnings: 1 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 10, p99 10, 0 failed",
+			[]string{"1 events: 1 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 10, p99 10, 0 failed",
 				"group nodes 1", "type m5.large 1", "zone eu-west-1a 1", "day 2026-11-01 1"}},
 		"a duplicate event with another result: the most severe": {
 			[]spot.Outcome{one, changed(one, result(spot.Incomplete), pods(spot.PodStillRunning, spot.PodForceDeleted)), one},
-			[]string{"1 warnings: 0 drained, 1 incomplete, 0 missed, 0 other, 1 forced, p50 -, p99 -, 0 failed",
+			[]string{"1 events: 0 drained, 1 incomplete, 0 missed, 0 other, 1 forced, p50 -, p99 -, 0 failed",
 				"group nodes 1", "type m5.large 1", "zone eu-west-1a 1", "day 2026-11-01 1"}},
 		"one event about several instances": {
 			[]spot.Outcome{changed(one, func(o *spot.Outcome) {
 				o.Outcomes = []spot.Outcome{changed(one, kind(spot.ScheduledChange)), drained("e1", "i-2", 20), drained("e1", "i-3", 30),
 					changed(drained("e1", "i-4", 0), result(spot.OtherCluster))}
 			})},
-			[]string{"3 warnings: 3 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 20, p99 30, 0 failed",
+			[]string{"3 events: 3 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 20, p99 30, 0 failed",
 				"group nodes 3", "type m5.large 3", "zone eu-west-1a 3", "day 2026-11-01 3"}},
 		"results": {[]spot.Outcome{changed(drained("e1", "i-1", 1), result(spot.Missed)), changed(drained("e2", "i-1", 1), result(spot.Cordoned)),
 			changed(drained("e3", "i-1", 1), result(spot.NodeNotFound)), changed(drained("e4", "i-1", 1), result(spot.Planned)),
 			changed(drained("e5", "i-1", 5), pods(spot.PodForceDeleted, spot.PodEvicted, spot.PodForceDeleted))},
-			[]string{"5 warnings: 1 drained, 0 incomplete, 1 missed, 3 other, 2 forced, p50 5, p99 5, 0 failed",
+			[]string{"5 events: 1 drained, 0 incomplete, 1 missed, 3 other, 2 forced, p50 5, p99 5, 0 failed",
 				"group nodes 5", "type m5.large 5", "zone eu-west-1a 5", "day 2026-11-01 5",
 				"other: 1 cordoned", "other: 1 node-not-found", "other: 1 planned"}},
 		"failed replacements": {[]spot.Outcome{failedLaunch("e1"), failedLaunch("e2"), failedLaunch("e2")},
-			[]string{"0 warnings: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 2 failed",
+			[]string{"0 events: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 2 failed",
 				"group nodes 0, 2 failed", "day 2026-11-01 0, 2 failed"}},
 		"not counted": {[]spot.Outcome{changed(one, result(spot.OtherCluster)), changed(one, result(spot.Ignored)),
 			changed(one, result(spot.Expired)), changed(one, kind(spot.StateChange), result(spot.CleanedUp)), changed(one, synthetic)},
-			[]string{"0 warnings: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 0 failed"}},
+			[]string{"0 events: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 0 failed"}},
 		"rehearsals": {[]spot.Outcome{changed(one, rehearsal), changed(drained("e2", "i-1", 1), rehearsal, result(spot.Planned))},
-			[]string{"0 warnings: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 0 failed",
+			[]string{"0 events: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 0 failed",
 				"rehearsals, which are not counted: 2"}},
 		"without the instance, and without a group": {[]spot.Outcome{changed(one, old), changed(drained("e2", "i-2", 1), noGroup)},
-			[]string{"2 warnings: 2 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 1, p99 10, 0 failed",
+			[]string{"2 events: 2 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 1, p99 10, 0 failed",
 				"group none 1", "group unknown 1", "type m5.large 1", "type unknown 1", "zone eu-west-1a 1", "zone unknown 1", "day 2026-11-01 2"}},
 		"an event before the period": {[]spot.Outcome{changed(one, func(o *spot.Outcome) { o.Event.Time = since.Add(-24 * time.Hour) })},
-			[]string{"1 warnings: 1 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 10, p99 10, 0 failed",
+			[]string{"1 events: 1 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 10, p99 10, 0 failed",
 				"group nodes 1", "type m5.large 1", "zone eu-west-1a 1", "day 2026-11-01 1"}},
 	} {
 		r := summarize(cluster, since, until, c.outcomes)
@@ -122,19 +122,19 @@ func show(r *Report) []string {
 		}
 		return fmt.Sprint(*s)
 	}
-	all := []string{fmt.Sprintf("%d warnings: %d drained, %d incomplete, %d missed, %d other, %d forced, p50 %s, p99 %s, %d failed",
-		r.Total.Warnings, r.Total.Results[spot.Drained], r.Total.Results[spot.Incomplete], r.Total.Results[spot.Missed], r.Total.others(),
-		r.Total.ForcedPods, number(r.Total.P50), number(r.Total.P99), r.Total.ReplacementFailures)}
+	all := []string{fmt.Sprintf("%d events: %d drained, %d incomplete, %d missed, %d other, %d forced, p50 %s, p99 %s, %d failed",
+		r.Total.Events, r.Total.Results[spot.Drained], r.Total.Results[spot.Incomplete], r.Total.Results[spot.Missed], r.Total.others(),
+		r.Total.ForceDeletedPods, number(r.Total.P50), number(r.Total.P99), r.Total.ReplacementFailures)}
 	for _, part := range []struct {
 		name string
 		rows []Row
 	}{{"group", r.Groups}, {"type", r.Types}, {"zone", r.Zones}, {"day", r.Days}} {
 		for _, row := range part.rows {
-			text := fmt.Sprintf("%s %s %d", part.name, row.Name, row.Warnings)
+			text := fmt.Sprintf("%s %s %d", part.name, row.Name, row.Events)
 			if row.ReplacementFailures > 0 {
 				text += fmt.Sprintf(", %d failed", row.ReplacementFailures)
 			}
-			if row.Warnings > 0 || row.ReplacementFailures > 0 {
+			if row.Events > 0 || row.ReplacementFailures > 0 {
 				all = append(all, text)
 			}
 		}
@@ -162,12 +162,12 @@ func TestPercentile(t *testing.T) {
 
 var htmlFile = flag.String("html", "", "write the page of the sample data to this file")
 
-// TestSample writes a page of 1,000 interruptions that never happened: go test ./internal/report -run TestSample -html FILE
+// TestSample writes a page of 1,000 simulated interruptions: go test ./internal/report -run TestSample -html FILE
 func TestSample(t *testing.T) {
 	r := summarize(cluster, since, until, sample())
 	r.Notices = append(r.Notices, "Sample data: these interruptions never happened")
-	if r.Total.Warnings != 1000 {
-		t.Errorf("got %d warnings", r.Total.Warnings)
+	if r.Total.Events != 1000 {
+		t.Errorf("got %d events", r.Total.Events)
 	}
 	var b bytes.Buffer
 	if err := r.HTML(&b); err != nil {
@@ -190,7 +190,7 @@ func TestSample(t *testing.T) {
 	}
 }
 
-// sample returns the outcomes of 1,000 warnings, some of them delivered twice, and of failed replacements.
+// sample returns the outcomes of 1,000 events, some of them delivered twice, and of failed replacements.
 func sample() (all []spot.Outcome) {
 	random := rand.New(rand.NewPCG(1, 2))
 	types := []string{"m5.large", "m5.xlarge", "m6i.xlarge", "c6i.2xlarge", "r5.xlarge", "m5a.xlarge", "c5.2xlarge"}
@@ -250,14 +250,14 @@ func TestHTML(t *testing.T) {
 			t.Fatal(err)
 		}
 		page := b.String()
-		if !strings.Contains(page, "a &lt; b") || strings.Count(page, "<svg ") != 3*r.Total.Warnings || strings.Contains(page, "%!") {
+		if !strings.Contains(page, "a &lt; b") || strings.Count(page, "<svg ") != 3*r.Total.Events || strings.Contains(page, "%!") {
 			t.Errorf("%s: got\n%s", name, page)
 		}
 		if fixed := regexp.MustCompile(`(?i)fill:#000000|#ffffff`).FindString(page); fixed != "" { // strokes are in the style sheet
 			t.Errorf("%s: %s would be the same in dark mode:\n%s", name, fixed, page)
 		}
 		selfContained(t, strings.ReplaceAll(page, "onerror=", ""))
-		if len(outcomes) > 0 && r.Total.Warnings > 0 && strings.Count(page, "&lt;script&gt;alert(") < 2 { // table and chart
+		if len(outcomes) > 0 && r.Total.Events > 0 && strings.Count(page, "&lt;script&gt;alert(") < 2 { // table and chart
 			t.Errorf("%s: the group is missing in\n%s", name, page)
 		}
 	}
@@ -270,8 +270,8 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, says := range []string{`{"cluster":"prod.example.com","since":"2026-11-01T09:30:00Z","until":"2026-12-01T09:30:00Z"`,
-		`"total":{"warnings":1,"results":{"drained":1,"incomplete":0,"missed":0},"forced_pods":0,"time_to_empty_p50":12.5,"time_to_empty_p99":12.5}`,
-		`"groups":[{"name":"nodes","warnings":1,`, `"rehearsals":0}`} {
+		`"total":{"events":1,"results":{"drained":1,"incomplete":0,"missed":0},"force_deleted_pods":0,"time_to_empty_p50":12.5,"time_to_empty_p99":12.5}`,
+		`"groups":[{"name":"nodes","events":1,`, `"rehearsals":0}`} {
 		if !strings.Contains(string(text), says) {
 			t.Errorf("%s is missing in %s", says, text)
 		}

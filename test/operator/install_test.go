@@ -268,10 +268,10 @@ func reported(t *testing.T, w *world) {
 	page := filepath.Join(t.TempDir(), "report.html")
 	stdout, _ := w.mustRun("report", "--since", "1d", "--html", page, "--output", "json")
 	type row struct {
-		Name     string
-		Warnings int
-		Results  map[spot.Result]int
-		P99      spot.Seconds `json:"time_to_empty_p99"`
+		Name    string
+		Events  int
+		Results map[spot.Result]int
+		P99     spot.Seconds `json:"time_to_empty_p99"`
 	}
 	var r struct {
 		Total                row
@@ -280,7 +280,7 @@ func reported(t *testing.T, w *world) {
 		Notices              []string
 	}
 	try(json.Unmarshal([]byte(stdout), &r))
-	if r.Total.Warnings != 1 || r.Total.Results[spot.Drained] != 1 || r.Total.P99 <= 0 || r.Rehearsals < 2 || len(r.Notices) > 0 {
+	if r.Total.Events != 1 || r.Total.Results[spot.Drained] != 1 || r.Total.P99 <= 0 || r.Rehearsals < 2 || len(r.Notices) > 0 {
 		t.Errorf("got %s", stdout)
 	}
 	var found []string

@@ -5,6 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,10 +59,20 @@ type statusResult struct {
 	Checked  time.Time      `json:"checked,omitzero"`  // the time of the last self-check
 	Outcomes []spot.Outcome `json:"outcomes"`          // newest first
 
+	// Detached are the running instances that were detached from their groups: until EC2 reclaims them, they cost money.
+	Detached            []detachedInstance `json:"detached,omitempty"`
+	ReplacementFailures map[string]int     `json:"replacement_failures,omitempty"` // by group
+
 	Overdue  []spot.OverdueInstance `json:"overdue,omitempty"`  // according to the last self-check
 	Warnings []string               `json:"warnings,omitempty"` // of the last self-check
 
 	Lookback spot.Seconds `json:"lookback"` // the outcomes are at most this old
+}
+
+type detachedInstance struct {
+	Instance    string `json:"instance"`
+	Group       string `json:"group"` // that it was detached from
+	Interrupted string `json:"interrupted,omitempty"`
 }
 
 func (c *console) status(ctx context.Context, o statusOptions) error {
@@ -101,6 +114,23 @@ func (c *console) status(ctx context.Context, o statusOptions) error {
 		s.Overdue, s.Warnings = log.SelfCheck.Overdue, log.SelfCheck.Warnings
 	}
 	s.Outcomes = log.Last(o.last)
+	for _, out := range log.Last(math.MaxInt) {
+		if out.Result == spot.ReplacementFailed {
+			if s.ReplacementFailures == nil {
+				s.ReplacementFailures = map[string]int{}
+			}
+			s.ReplacementFailures[out.Event.Group]++
+		}
+	}
+	instances, err := at.account.Tagged(ctx, spot.TagCluster, s.Cluster)
+	if err != nil {
+		return err
+	}
+	for _, i := range instances {
+		if group, ok := i.Tags[spot.TagDetached]; ok && i.Running {
+			s.Detached = append(s.Detached, detachedInstance{i.ID, group, i.Tags[spot.TagInterruptedAt]})
+		}
+	}
 	return c.printResult(s, func(w io.Writer, o term.Options) error {
 		return term.Status(w, s.facts(), s.Outcomes, since, o)
 	})
@@ -126,6 +156,14 @@ func (s statusResult) facts() [][]string {
 	for _, o := range s.Overdue {
 		facts = append(facts, []string{"overdue", fmt.Sprintf("instance %s of node %s, deadline %s", o.Instance, o.Node,
 			term.Stamp(o.Since))})
+	}
+	for _, d := range s.Detached {
+		facts = append(facts, []string{"detached", fmt.Sprintf("instance %s of group %s still runs (interrupted: %s)",
+			d.Instance, d.Group, cmp.Or(d.Interrupted, "unknown"))})
+	}
+	for _, group := range slices.Sorted(maps.Keys(s.ReplacementFailures)) {
+		facts = append(facts, []string{"failures", fmt.Sprintf("group %s could not launch a replacement (%d×)", group,
+			s.ReplacementFailures[group])})
 	}
 	for _, w := range s.Warnings {
 		facts = append(facts, []string{"warning", w})

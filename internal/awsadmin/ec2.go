@@ -18,6 +18,7 @@ type Instance struct {
 	Tags    map[string]string
 	Profile string // name of the instance profile; may be empty
 	Ended   bool   // terminated or shutting down
+	Running bool
 	Spot    bool
 }
 
@@ -85,6 +86,7 @@ func (a *Account) instancesBy(ctx context.Context, filter string, values ...stri
 		}
 		if s := i.State; s != nil {
 			one.Ended = strings.HasPrefix(string(s.Name), "terminated") || strings.HasPrefix(string(s.Name), "shutting")
+			one.Running = s.Name == types.InstanceStateNameRunning
 		}
 		all = append(all, one)
 	}

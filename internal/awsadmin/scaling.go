@@ -16,6 +16,8 @@ type Group struct {
 	Name              string
 	Tags              map[string]string
 	CapacityRebalance bool
+	InstanceTypes     int // that it allows; 0 if they are chosen by requirements
+	Zones             int
 	Hooks             []string // names of the lifecycle hooks for terminations
 	Waiting           []string // instances whose termination a hook delays
 }
@@ -46,6 +48,7 @@ func (a *Account) groups(ctx context.Context, in *autoscaling.DescribeAutoScalin
 		func(g types.AutoScalingGroup) Group {
 			group := Group{Name: aws.ToString(g.AutoScalingGroupName), CapacityRebalance: aws.ToBool(g.CapacityRebalance),
 				Tags: mapOf(g.Tags, func(t types.TagDescription) (key, value *string) { return t.Key, t.Value })}
+			group.InstanceTypes, group.Zones = instanceTypes(g.MixedInstancesPolicy), len(g.AvailabilityZones)
 			for _, i := range g.Instances {
 				if strings.HasSuffix(string(i.LifecycleState), "Terminating:Wait") { // also of a warm pool
 					group.Waiting = append(group.Waiting, aws.ToString(i.InstanceId))
@@ -61,6 +64,17 @@ func (a *Account) groups(ctx context.Context, in *autoscaling.DescribeAutoScalin
 	}
 	slices.SortFunc(all, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
 	return all, err
+}
+
+// instanceTypes returns how many types a policy names, 1 without one, and 0 if it has requirements instead.
+func instanceTypes(p *types.MixedInstancesPolicy) int {
+	if p == nil || p.LaunchTemplate == nil || len(p.LaunchTemplate.Overrides) == 0 {
+		return 1
+	}
+	if slices.ContainsFunc(p.LaunchTemplate.Overrides, func(o types.LaunchTemplateOverrides) bool { return o.InstanceType == nil }) {
+		return 0
+	}
+	return len(p.LaunchTemplate.Overrides)
 }
 
 func (a *Account) terminationHooks(ctx context.Context, group string) (names []string, err error) {

@@ -149,6 +149,18 @@ func (p *page) moments(out spot.Outcome) {
 	p.notes(out)
 }
 
+// took returns when the node was cordoned and empty.
+func took(out spot.Outcome) string {
+	var times []string
+	if at := out.Timings.Cordoned; at != nil {
+		times = append(times, "cordoned after "+span(*at))
+	}
+	if at := out.Timings.Empty; at != nil {
+		times = append(times, "empty after "+span(*at))
+	}
+	return strings.Join(times, ", ")
+}
+
 // unless returns before and value, unless value is empty or shown.
 func unless(value, before, shown string) string {
 	if value == "" || value == shown {
@@ -361,8 +373,8 @@ func Status(w io.Writer, facts [][]string, outcomes []spot.Outcome, since time.T
 	}
 	var rows [][]string
 	for _, out := range outcomes {
-		rows = append(rows, []string{Stamp(out.Event.Time), string(out.Result), string(out.Event.Kind),
-			subject(out), out.Reason})
+		rows = append(rows, []string{Stamp(out.Event.Time), string(out.Result), string(out.Event.Kind), subject(out),
+			strings.TrimSuffix(out.Instance.Group, "."+out.Cluster), out.Instance.Type, out.Instance.Zone, took(out), out.Reason})
 	}
 	p.line("\nrecent interruptions")
 	p.table("  ", rows)

@@ -62,9 +62,10 @@ slowest: # Print the ten slowest tests of the last run
 	@printf '\nten slowest tests\n'
 	@cat test/bin/unit.json test/bin/end-to-end.json | gotestsum tool slowest --num 10
 
-generate: ## Generate the role in template.yaml, docs/settings.md, docs/outcome.schema.json and docs/cli
+generate: ## Generate the role in template.yaml, docs/settings.md, docs/*.schema.json and docs/cli
 	go test ./iam ./internal/app ./cmd/kops-spot -run 'TestRoleInTemplate|TestSettingsPage|TestReference' -update
-	go run ./tools/schema internal/spot > docs/outcome.schema.json
+	go run ./tools/schema internal/spot Outcome > docs/outcome.schema.json
+	go run ./tools/schema internal/spot Notification > docs/notification.schema.json
 
 # `make tools` does not install Node.js. Without it, the tests of IAM policies are skipped.
 NODE := $(shell command -v node >/dev/null && command -v npm >/dev/null && echo yes)

@@ -41,7 +41,7 @@ var (
 	// HandlerPolicy is what the function's code calls; its text is Handler.
 	HandlerPolicy = Document{Name: "CASTKopsHandler", file: "handler.json", limit: roleInlineLimit}
 
-	// RuntimePolicy is what Lambda does with the function's role: write logs, send outcomes.
+	// RuntimePolicy is what Lambda does with the function's role: write logs, send failed events.
 	RuntimePolicy = Document{Name: "CASTKopsRuntime", file: "runtime.json", limit: roleInlineLimit}
 
 	// NetworkPolicy is what Lambda does with the role of a function in a VPC. The function's own code may not do it.

@@ -73,18 +73,11 @@ func SecretName(cluster, secret string) string { return "cast-kops/" + cluster +
 // with the cluster's, with dashes for dots; cast_kops does not occur in any: cluster names have no underscore.
 func QueueName(cluster, queue string) string { return "cast_kops-" + Name(cluster) + "-" + queue }
 
-// Queues and topics that the function's role sends to. template.yaml creates them.
-const (
-	Outcomes = "outcomes" // a queue, and with notifications a topic before it
-	Failures = "failures" // the queue of events that could not be handled
-)
+// Failures is the queue of events that could not be handled. template.yaml creates it.
+const Failures = "failures"
 
 func (v Values) QueueARN(queue string) string {
 	return v.arn("sqs", v.Region, QueueName(v.Cluster, queue))
-}
-
-func (v Values) TopicARN(topic string) string {
-	return v.arn("sns", v.Region, FunctionName(v.Cluster)+"-"+topic)
 }
 
 // UserTags returns the tags of a cluster's user. Without them its managed policy allows nothing.

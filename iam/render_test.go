@@ -15,7 +15,6 @@ func testValues() Values {
 		Parameters: []string{"arn:aws:ssm:eu-west-1:123456789012:parameter/cast/token"},
 		Keys:       []string{"arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"},
 		Queues:     []string{"arn:aws:sqs:eu-west-1:123456789012:failures"},
-		Topics:     []string{"arn:aws:sns:eu-west-1:123456789012:outcomes"},
 		Subnets:    []string{"subnet-0123456789abcdef0"}, SecurityGroups: []string{"sg-01234567"},
 		StateStore: "state-store/kops",
 	}
@@ -33,7 +32,6 @@ func longestValues() Values {
 	arn := func(service, name string) []string { return []string{v.arn(service, v.Region, name)} }
 	v.Secrets, v.Parameters = arn("secretsmanager", "secret:"+strings.Repeat("s", 519)), arn("ssm", "parameter/"+strings.Repeat("p", 1011))
 	v.Keys, v.Queues = arn("kms", "key/mrk-1234567890abcdef1234567890abcdef"), arn("sqs", strings.Repeat("q", 80))
-	v.Topics = arn("sns", strings.Repeat("t", 256))
 	for range 5 {
 		v.Subnets, v.SecurityGroups = append(v.Subnets, v.Subnets[0]), append(v.SecurityGroups, "sg-0123456789abcdef0")
 	}
@@ -43,7 +41,7 @@ func longestValues() Values {
 func TestRender(t *testing.T) {
 	china := testValues()
 	china.Partition, china.Region = "aws-cn", "cn-northwest-1"
-	china.Secrets, china.Parameters, china.Keys, china.Queues, china.Topics = nil, nil, nil, nil, nil
+	china.Secrets, china.Parameters, china.Keys, china.Queues = nil, nil, nil, nil
 	for name, v := range map[string]Values{"common": testValues(), "China": china, "longest": longestValues()} {
 		roleSize := 0
 		for _, d := range Documents {
@@ -131,8 +129,6 @@ func TestMalformedValues(t *testing.T) {
 			[]string{"alias/a", "arn:aws:kms:eu-west-1:123456789012:alias/a"}, "key"},
 		{"queue", RuntimePolicy, func(v *Values, s string) { v.Queues = []string{s} }, "arn:aws:sqs:eu-west-1:123456789012:q.fifo",
 			[]string{"q", "arn:aws:sns:eu-west-1:123456789012:q"}, "queue"},
-		{"topic", RuntimePolicy, func(v *Values, s string) { v.Topics = []string{s} }, "arn:aws:sns:eu-west-1:123456789012:t",
-			[]string{"t", "arn:aws:sns:eu-west-1:123456789012:t:x"}, "topic"},
 		{"subnet", NetworkPolicy, func(v *Values, s string) { v.Subnets = []string{s} }, "subnet-01234567", []string{"subnet-*", "vpc-01234567"}, "subnet"},
 		{"function's subnet", ClusterPolicy, func(v *Values, s string) { v.Subnets = []string{s} }, "subnet-01234567", []string{"*"}, "subnet"},
 		{"security group", NetworkPolicy, func(v *Values, s string) { v.SecurityGroups = []string{s} }, "sg-01234567",
@@ -186,12 +182,12 @@ func TestMissingValues(t *testing.T) {
 
 func TestOptionalStatements(t *testing.T) {
 	v := testValues()
-	v.NodeRoles, v.Secrets, v.Parameters, v.Keys, v.Queues, v.Topics, v.StateStore = nil, nil, nil, nil, nil, nil, ""
+	v.NodeRoles, v.Secrets, v.Parameters, v.Keys, v.Queues, v.StateStore = nil, nil, nil, nil, nil, ""
 	v.Subnets, v.SecurityGroups = nil, nil
 	for d, gone := range map[*Document][]string{
 		&ClusterPolicy:   {"ec2.amazonaws.com", "ConfigureItInItsSubnets"},
 		&HandlerPolicy:   {"secretsmanager:", "ssm:"},
-		&RuntimePolicy:   {"kms:", "sqs:", "sns:"},
+		&RuntimePolicy:   {"kms:", "sqs:"},
 		&InstallerPolicy: {"s3:"},
 	} {
 		without, err := Render(*d, v)

@@ -27,9 +27,7 @@ var (
 		`["<secret>"]`, `!Ref SecretArns`,
 		`["<parameter>"]`, `!Ref ParameterArns`,
 		`["<key>"]`, `!Ref KeyArns`,
-		`"<queue>"`, `!GetAtt OutcomeQueue.Arn, !GetAtt FailureQueue.Arn`,
-		`"<topic>"`, // by name: without NotifyEmail there is none, and adding it changes role and destination at once
-		`!Sub "arn:${AWS::Partition}:sns:${AWS::Region}:${AWS::AccountId}:cast-kops-${ShortName}-outcomes"`,
+		`"<queue>"`, `!GetAtt FailureQueue.Arn`,
 		`"arn:<partition>:ec2:<region>:<account>:subnet/<subnet>"`, each("subnet", "SubnetIds", "", "Subnet2", "Subnet3"),
 		`"arn:<partition>:ec2:<region>:<account>:security-group/<security-group>"`,
 		each("security-group", "SecurityGroupIds", "", "Group2"),

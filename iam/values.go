@@ -20,7 +20,7 @@ type Values struct {
 	Secrets        []string // ARNs of what it reads from Secrets Manager: its token, the CA, the CAST AI API key
 	Parameters     []string // ARNs of what it reads from Systems Manager
 	Keys           []string // ARNs of the customer managed KMS keys of those
-	Queues, Topics []string // ARNs of its destinations
+	Queues         []string // ARNs of its destinations
 	Subnets        []string // in a VPC
 	SecurityGroups []string // in a VPC
 
@@ -68,7 +68,6 @@ func (v Values) placeholders() map[string]placeholder {
 		"parameter": v.arns("parameter", v.Parameters, "ssm", "parameter/"),
 		"key":       v.arns("key", v.Keys, "kms", "key/"),
 		"queue":     v.arns("queue", v.Queues, "sqs", ""),
-		"topic":     v.arns("topic", v.Topics, "sns", ""),
 
 		// required for the role of a function in a VPC, and optional for the user
 		"subnet": subnet, "security-group": group,

@@ -77,7 +77,7 @@ func newFunction(ctx context.Context, environ []string, version string, stdout i
 		return nil, err
 	}
 	log := Logger(stdout)
-	h := &handler.Handler{Cluster: cluster, Cloud: cloud, Policy: cfg.Policy, Log: log}
+	h := &handler.Handler{Cluster: cluster, Cloud: cloud, Policy: cfg.Policy, Publisher: cloud, Log: log}
 	f := &Function{cluster: cfg.Cluster, handle: h.Handle, stdout: stdout, log: log}
 	if cfg.Mode == Observe {
 		f.handle = h.Preview

@@ -75,6 +75,9 @@ func metricsOf(in spot.Interruption, out spot.Outcome) []metric {
 		m = nil
 		m.count("Rehearsals", 1)
 	}
+	if out.Unpublished > 0 {
+		m.count("Unpublished", out.Unpublished)
+	}
 	return m
 }
 
@@ -90,7 +93,7 @@ func (m *measured) moment(name string, at *spot.Seconds) {
 }
 
 func (m *measured) interruption(out spot.Outcome) {
-	count := statuses(out)
+	count := out.PodCounts()
 	m.count("Interruptions", 1)
 	m.count("Incomplete", boolToInt(out.Result == spot.Incomplete))
 	m.replacement(out)
@@ -123,17 +126,9 @@ func (m *measured) cleanup(out spot.Outcome) {
 	}
 	m.count("CleanedUp", 1)
 	m.count("CleanUpIncomplete", boolToInt(r.PodsDeleted == nil || r.VolumesDetached == nil))
-	m.count("PodsDeleted", statuses(out)[spot.PodDeleted])
+	m.count("PodsDeleted", out.PodCounts()[spot.PodDeleted])
 	m.moment("TimeToPodsDeleted", r.PodsDeleted)
 	m.moment("TimeToVolumesDetached", r.VolumesDetached)
-}
-
-func statuses(out spot.Outcome) map[spot.PodStatus]int {
-	count := map[spot.PodStatus]int{}
-	for _, p := range out.Pods {
-		count[p.Status]++
-	}
-	return count
 }
 
 func boolToInt(is bool) int {

@@ -17,6 +17,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	events "github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -37,10 +38,14 @@ type Cloud struct {
 	secrets    *secretsmanager.Client
 	parameters *ssm.Client
 	sts        *sts.Client
+	events     *events.Client
 	limit      time.Duration // of one attempt
 }
 
-var _ spot.Cloud = (*Cloud)(nil)
+var (
+	_ spot.Cloud     = (*Cloud)(nil)
+	_ spot.Publisher = (*Cloud)(nil)
+)
 
 // New returns a Cloud with the region, credentials and endpoints of cfg. It ignores the retry settings.
 func New(cfg aws.Config) *Cloud {
@@ -51,7 +56,7 @@ func New(cfg aws.Config) *Cloud {
 	cfg.HTTPClient = plainBody{cfg.HTTPClient}
 	return &Cloud{
 		ec2: ec2.NewFromConfig(cfg), scale: autoscaling.NewFromConfig(cfg), sts: sts.NewFromConfig(cfg),
-		secrets: secretsmanager.NewFromConfig(cfg), parameters: ssm.NewFromConfig(cfg), limit: attemptLimit,
+		secrets: secretsmanager.NewFromConfig(cfg), parameters: ssm.NewFromConfig(cfg), events: events.NewFromConfig(cfg), limit: attemptLimit,
 	}
 }
 
@@ -75,6 +80,8 @@ func Operations() map[string][]string {
 
 		"Readable":    {"ec2:DescribeInstances", "autoscaling:DescribeAutoScalingGroups"},
 		"InstancesOf": {"ec2:DescribeInstances"},
+
+		"Publish": {"events:PutEvents"},
 
 		"Secret":    {"secretsmanager:GetSecretValue"},
 		"Parameter": {"ssm:GetParameter"},

@@ -218,6 +218,7 @@ func TestOperations(t *testing.T) {
 		"GetCallerIdentity":              `<R><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/u</Arn></GetCallerIdentityResult></R>`,
 		"GetSecretValue":                 `{"SecretString":"s"}`,
 		"GetParameter":                   `{"Parameter":{"Value":"p"}}`,
+		"PutEvents":                      `{"FailedEntryCount":0,"Entries":[{"EventId":"e"}]}`,
 	}
 	var mu sync.Mutex
 	var called map[string]int
@@ -246,6 +247,7 @@ func TestOperations(t *testing.T) {
 		"Hook":         func() error { _, err := c.Hook(t.Context(), "g", "h"); return err },
 		"Heartbeat":    func() error { return c.Heartbeat(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
 		"Complete":     func() error { return c.Complete(t.Context(), spot.Action{Group: "g", Hook: "h", Token: "t"}) },
+		"Publish":      func() error { return c.Publish(t.Context(), spot.Notification{}) },
 		"Readable":     func() error { return c.Readable(t.Context(), "example.com") },
 		"InstancesOf":  func() error { _, err := c.InstancesOf(t.Context(), []string{id}); return err },
 		"Secret":       func() error { _, err := c.Secret(t.Context(), "s", "k"); return err },

@@ -78,18 +78,15 @@ func (a *Account) FunctionPolicy(ctx context.Context, name string) (string, erro
 	return aws.ToString(out.Policy), nil
 }
 
-// Destinations returns the ARNs of a function's destinations; empty for none.
-func (a *Account) Destinations(ctx context.Context, name string) (success, failure string, err error) {
+// FailureDestination returns the ARN to which a function's failed events are sent; empty for none.
+func (a *Account) FailureDestination(ctx context.Context, name string) (string, error) {
 	in := &lambda.GetFunctionEventInvokeConfigInput{FunctionName: &name}
 	out, err := a.lambda.GetFunctionEventInvokeConfig(ctx, in)
 	if err != nil {
-		return "", "", unlessNone(translate("function "+name, err))
+		return "", unlessNone(translate("function "+name, err))
 	}
-	if d := out.DestinationConfig; d != nil {
-		success = aws.ToString(cmp.Or(d.OnSuccess, &types.OnSuccess{}).Destination)
-		failure = aws.ToString(cmp.Or(d.OnFailure, &types.OnFailure{}).Destination)
-	}
-	return success, failure, nil
+	to := cmp.Or(out.DestinationConfig, &types.DestinationConfig{})
+	return aws.ToString(cmp.Or(to.OnFailure, &types.OnFailure{}).Destination), nil
 }
 
 // Concurrency returns the account's unreserved concurrency.

@@ -51,7 +51,7 @@ const (
 	RBAC           = "rbac"
 	CASTAI         = "castai" // only if it is configured
 	Preview        = "preview"
-	Outcomes       = "outcomes"
+	Failures       = "failures"
 	Concurrency    = "concurrency"
 	Hooks          = "hooks" // only if a group has some
 )
@@ -106,7 +106,7 @@ func (c Checks) Check(ctx context.Context) (change.Findings, error) {
 		return nil, err
 	}
 	for _, check := range []func(context.Context) error{now.checkRules, now.checkFunction, now.checkInside, now.preview,
-		now.outcomes, now.shutdown, now.concurrency, now.hooks} {
+		now.failures, now.shutdown, now.concurrency, now.hooks} {
 		if err := check(ctx); err != nil {
 			return now.findings, err
 		}
@@ -434,21 +434,20 @@ func (c *checker) preview(ctx context.Context) error {
 	return nil
 }
 
-// outcomes checks whether the function's outcomes have destinations.
-func (c *checker) outcomes(ctx context.Context) error {
+// failures checks whether events that could not be handled have a destination.
+func (c *checker) failures(ctx context.Context) error {
 	if c.function == nil {
-		c.skipped(Outcomes, Function)
+		c.skipped(Failures, Function)
 		return nil
 	}
-	success, failure, err := c.AWS.Destinations(ctx, c.name)
-	switch {
+	switch to, err := c.AWS.FailureDestination(ctx, c.name); {
 	case err != nil:
 		return err
-	case success == "" || failure == "":
-		c.add(change.Warn, Outcomes, "the template sets both; aws lambda get-function-event-invoke-config --function-name "+
-			c.name+" shows the current ones", "outcomes or failures have no destination: they are only in the log")
+	case to == "":
+		c.add(change.Warn, Failures, "the template sets it; aws lambda get-function-event-invoke-config --function-name "+
+			c.name+" shows the current one", "events that cannot be handled have no destination: they are only in the log")
 	default:
-		c.pass(Outcomes, "sent to %s, failures to %s", success, failure)
+		c.pass(Failures, "sent to %s", to)
 	}
 	return nil
 }
@@ -516,7 +515,7 @@ func (c *checker) concurrency(ctx context.Context) error {
 	return nil
 }
 
-// hooks checks who completes the lifecycle hooks of the cluster's groups.
+// hooks checks who completes the lifecycle hooks of the cluster's groups, and whether groups risk a lack of capacity.
 func (c *checker) hooks(ctx context.Context) error {
 	if c.Cluster == nil {
 		return nil
@@ -524,5 +523,6 @@ func (c *checker) hooks(ctx context.Context) error {
 	all := install.FindHooks(ctx, c.AWS, c.Cluster, c.Values.Cluster, c.parameters["Hooks"])
 	all.Live = c.lifecycle && c.function.Environment["KOPS_SPOT_MODE"] != "observe"
 	c.findings = append(c.findings, all.Findings()...)
+	c.findings = append(c.findings, install.CapacityRisks(all.Groups, c.Instances)...)
 	return ctx.Err()
 }

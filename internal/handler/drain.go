@@ -323,6 +323,7 @@ func (d *podDrain) run(ctx context.Context, changes <-chan podUpdate, cordoned <
 
 func (d *podDrain) cordonDone(a cordonAttempt) {
 	d.cordon, d.isCordoned = a, true
+	close(d.inv.cordoned)
 	d.lastChange = time.Now()
 	d.events.add(cordonEvent(d.node, d.inv.in, d.plan, a.err))
 }

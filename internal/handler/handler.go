@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -36,6 +37,8 @@ type Handler struct {
 	// Autoscaler is CAST AI's autoscaler; nil unless Policy.HasAutoscaler.
 	Autoscaler spot.Autoscaler
 
+	Publisher spot.Publisher // of notifications; nil for none
+
 	Log *slog.Logger // one line per step; nil for none
 }
 
@@ -46,7 +49,13 @@ func (h *Handler) Handle(ctx context.Context, in spot.Interruption) (spot.Outcom
 	if in.Rehearsal && !h.Policy.DrainRehearsals {
 		return h.Preview(ctx, in)
 	}
-	return h.newInvocation(ctx, in).run(ctx)
+	c := h.newInvocation(ctx, in)
+	out, err := c.run(ctx)
+	c.publishing.Wait()
+	if err == nil {
+		c.publishFinished(ctx, &out)
+	}
+	return out, err
 }
 
 // invocation is one call of a Handler.
@@ -63,10 +72,15 @@ type invocation struct {
 	late       *spot.Plan // of a missed interruption
 
 	settle time.Duration // how long an empty node is watched: see settleTime
+
+	cordoned    chan struct{}  // closed when the cordon has succeeded or failed
+	publishing  sync.WaitGroup // publishStarted
+	started     bool           // NotificationStarted was due
+	unpublished []string       // why notifications could not be published
 }
 
 func (h *Handler) newInvocation(ctx context.Context, in spot.Interruption) *invocation {
-	c := &invocation{Handler: h, in: in, began: time.Now(), settle: settleTime,
+	c := &invocation{Handler: h, in: in, began: time.Now(), settle: settleTime, cordoned: make(chan struct{}),
 		node: newLookup[spot.Node](), instance: newLookup[spot.Instance](), membership: newLookup[spot.Membership]()}
 	c.in.Time = spot.Earlier(in.Time, c.began).UTC().Round(0) // EC2's clock may be ahead: the notice is never longer
 	if end, ok := ctx.Deadline(); ok {
@@ -98,6 +112,7 @@ func (c *invocation) run(ctx context.Context) (spot.Outcome, error) {
 		return c.skip(ctx)
 	}
 	c.startLookups(ctx, c.nodeCannotRegister)
+	c.publishing.Go(func() { c.publishStarted(ctx) })
 
 	replacing, stopReplacing := context.WithCancel(ctx)
 	defer stopReplacing()

@@ -40,6 +40,7 @@ func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
 	}
 	result := &spot.LifecycleResult{Hook: c.in.Action.Hook, Group: c.in.Action.Group}
 	c.startLookups(ctx, always) // no node registers for an instance that is terminated
+	c.publishing.Go(func() { c.publishStarted(ctx) })
 	holding, letGo := context.WithCancel(ctx)
 	defer letGo()
 	updates, held := make(chan hookUpdate, 1), make(chan error, 1)

@@ -14,7 +14,7 @@ import (
 func (h *Handler) Preview(ctx context.Context, in spot.Interruption) (spot.Outcome, error) {
 	dry := *h
 	writer := dryRun{h.Cluster, h.Cloud}
-	dry.Cluster, dry.Cloud, dry.Autoscaler, dry.Log = writer, writer, writer, nil
+	dry.Cluster, dry.Cloud, dry.Autoscaler, dry.Publisher, dry.Log = writer, writer, writer, nil, nil
 	c := dry.newInvocation(ctx, in)
 	c.settle = 0
 	ctx, cancel := context.WithTimeout(ctx, previewLimit)

@@ -30,6 +30,7 @@ type world struct {
 	cluster *spottest.Cluster
 	aws     *spottest.AWS
 	handler *handler.Handler
+	bus     *bus
 	event   time.Time
 }
 
@@ -45,14 +46,14 @@ func inWorld(t *testing.T, test func(w *world)) {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{T: t, cluster: spottest.NewCluster(), aws: spottest.NewAWS("us-east-1")}
+	w := &world{T: t, cluster: spottest.NewCluster(), aws: spottest.NewAWS("us-east-1"), bus: &bus{}}
 	w.newEvent()
 	w.aws.AddGroup(spottest.Group{Name: group, Min: 2, Max: 2, Desired: 2, Spot: true, LaunchTime: 20 * time.Second,
 		DetachTime: time.Second, Tags: map[string]string{spot.TagCluster: cluster}},
 		spottest.Instance{ID: instance, PrivateIP: "10.0.1.2", Spot: true}, spottest.Instance{ID: other})
 	w.cluster.AddNode(newNode(instance, instance))
 	w.cluster.AddNode(newNode(other, other))
-	w.handler = &handler.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster)}
+	w.handler = &handler.Handler{Cluster: w.cluster, Cloud: w.aws.Cloud(), Policy: spot.DefaultPolicy(cluster), Publisher: w.bus}
 	return w
 }
 

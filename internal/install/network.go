@@ -79,9 +79,10 @@ func readNetwork(ctx context.Context, api NetworkAPI, vpc string, subnets []stri
 }
 
 // services returns the AWS services that the function needs with these settings. Not KMS: Secrets Manager and Systems
-// Manager decrypt for it. Not SQS, SNS or CloudWatch Logs: Lambda calls them. Not STS: that only explains a 401.
+// Manager decrypt for it. Not SQS or CloudWatch Logs: Lambda calls them. Not STS: that only explains a 401. Without
+// events, only the notifications are missing.
 func services(parameters map[string]string) []string {
-	all := []string{"ec2", "autoscaling"}
+	all := []string{"ec2", "autoscaling", "events"}
 	for _, name := range []string{"Login", "CA", "CASTAIKey"} {
 		service, _, _ := strings.Cut(parameters[name], ":")
 		if (service == "secretsmanager" || service == "ssm") && !slices.Contains(all, service) {
@@ -120,14 +121,14 @@ func (n vpcNetwork) check(in iam.Values, subnets, services []string, castai bool
 			commands = append(commands, change.Command("aws", "ec2", "modify-vpc-endpoint", "--vpc-endpoint-id", e.ID,
 				"--private-dns-enabled", "--region", in.Region))
 		case !n.admits(e):
-			found = append(found, networkFinding(change.Fail,
+			found = append(found, networkFinding(onlyNotifies(change.Fail, service),
 				"the security groups of the endpoint "+e.ID+" for "+service+" do not allow port 443 from the function",
 				change.Command("aws", "ec2", "authorize-security-group-ingress", "--protocol", "tcp", "--port", "443",
 					"--group-id", first(e.Groups), "--source-group", first(n.groups), "--region", in.Region))...)
 		}
 	}
 	if len(missing) > 0 {
-		found = append(found, networkFinding(level,
+		found = append(found, networkFinding(onlyNotifies(level, missing...),
 			private+"; the VPC has no interface endpoint for "+strings.Join(missing, ", "),
 			"choose subnets with a NAT gateway, set HttpsProxy, or create the endpoints, in a security group that allows "+
 				"port 443 from "+strings.Join(n.groups, " and ")+":\n"+strings.Join(commands, "\n"))...)
@@ -140,6 +141,14 @@ func (n vpcNetwork) check(in iam.Values, subnets, services []string, castai bool
 		found = networkFinding(change.OK, "the VPC has interface endpoints for "+strings.Join(services, ", "), "")
 	}
 	return found
+}
+
+// onlyNotifies returns the level, or a warning if all that is missing serves notifications.
+func onlyNotifies(level change.Level, missing ...string) change.Level {
+	if slices.ContainsFunc(missing, func(service string) bool { return !strings.HasPrefix(service, "events") }) {
+		return level
+	}
+	return change.Warn
 }
 
 // first returns the first element; empty if there is none.

@@ -49,7 +49,7 @@ func TestCheckNetwork(t *testing.T) {
 	}
 	good := func(*awsadmin.Endpoint) {}
 	open := map[string][]string{"sg-e": {"sg-f"}}
-	ec2 := endpoints(good, "ec2", "autoscaling")
+	ec2 := endpoints(good, "ec2", "autoscaling", "events")
 	const noEC2 = "aws ec2 create-vpc-endpoint --vpc-endpoint-type Interface --vpc-id vpc-1 --service-name com.amazonaws.eu-west-1.ec2 " +
 		"--private-dns-enabled --subnet-ids a b --security-group-ids … --region eu-west-1"
 	for name, c := range map[string]struct {
@@ -63,10 +63,12 @@ func TestCheckNetwork(t *testing.T) {
 		"a transit gateway":    {vpc: fakeVPC{tables: main(s3, byDefault("tgw-1"))}, want: change.OK},
 		"a firewall's gateway": {vpc: fakeVPC{tables: main(byDefault("vpce-1"))}, want: change.OK},
 		"endpoints": {vpc: fakeVPC{tables: main(s3), endpoints: ec2, sources: open}, want: change.OK,
-			says: []string{"the VPC has interface endpoints for ec2, autoscaling"}},
+			says: []string{"the VPC has interface endpoints for ec2, autoscaling, events"}},
+		"endpoints without events": {vpc: fakeVPC{tables: main(s3), endpoints: ec2[:2], sources: open}, want: change.Warn,
+			says: []string{"no interface endpoint for events", "com.amazonaws.eu-west-1.events"}},
 		"endpoints of a public subnet": {vpc: fakeVPC{tables: main(byDefault("igw-1")), endpoints: ec2, sources: open}, want: change.OK},
 		"nothing": {vpc: fakeVPC{tables: main(s3)}, want: change.Fail, says: []string{"subnet a has no default route, and subnet b has no default route; " +
-			"the VPC has no interface endpoint for ec2, autoscaling", "allows port 443 from sg-f", noEC2, "eu-west-1.autoscaling"}},
+			"the VPC has no interface endpoint for ec2, autoscaling, events", "allows port 443 from sg-f", noEC2, "eu-west-1.autoscaling"}},
 		"no route table": {want: change.Fail, says: []string{"subnet a has no route table"}},
 		"an internet gateway": {vpc: fakeVPC{tables: main(byDefault("igw-1"))}, want: change.Fail,
 			says: []string{"only the internet gateway igw-1, which needs a public address, and a function has none", noEC2}},
@@ -84,7 +86,7 @@ func TestCheckNetwork(t *testing.T) {
 			want: change.Fail, says: []string{noEC2}},
 		"closed endpoints": {vpc: fakeVPC{tables: main(), endpoints: ec2, sources: map[string][]string{"sg-e": {"sg-x", "10.0.1.0/24", "10.0.0.0/23"}}}, want: change.Fail,
 			says: []string{"the security groups of the endpoint vpce-ec2 for ec2 do not allow port 443 from the function",
-				"aws ec2 authorize-security-group-ingress --protocol tcp --port 443 --group-id sg-e --source-group sg-f --region eu-west-1"}, more: []change.Level{change.Fail}},
+				"aws ec2 authorize-security-group-ingress --protocol tcp --port 443 --group-id sg-e --source-group sg-f --region eu-west-1"}, more: []change.Level{change.Fail, change.Warn}},
 		"endpoints open to a part of the subnet": {vpc: fakeVPC{tables: main(), endpoints: endpoints(good, "ec2"), sources: map[string][]string{"sg-e": {"10.0.1.0/25"}}},
 			given: map[string]string{"SubnetIds": "a"}, want: change.Fail, says: []string{"do not allow port 443"}, more: []change.Level{change.Fail}},
 		"endpoints open to the VPC": {vpc: fakeVPC{tables: main(), endpoints: ec2, sources: map[string][]string{"sg-e": {"10.0.0.0/16"}}}, want: change.OK},

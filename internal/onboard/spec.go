@@ -192,8 +192,7 @@ func (w Spec) document(d iam.Document, s State) (string, error) {
 	v.Secrets = SecretARNs(s.Settings["SecretArns"], v.Cluster, token)
 	slices.Sort(v.Secrets)
 	v.Parameters, v.Keys = awsadmin.List(s.Settings["ParameterArns"]), awsadmin.List(s.Settings["KeyArns"])
-	v.Queues = []string{v.QueueARN(iam.Outcomes), v.QueueARN(iam.Failures)}
-	v.Topics = []string{v.TopicARN(iam.Outcomes)}
+	v.Queues = []string{v.QueueARN(iam.Failures)}
 	v.Subnets, v.SecurityGroups = awsadmin.List(s.Settings["SubnetIds"]), awsadmin.List(s.Settings["SecurityGroupIds"])
 	text, err := iam.Render(d, v)
 	return string(text), err

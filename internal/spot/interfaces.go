@@ -102,6 +102,12 @@ type Hook struct {
 	Global    time.Duration // from the start, regardless of heartbeats
 }
 
+// Publisher publishes notifications on an event bus.
+type Publisher interface {
+	// Publish makes one attempt.
+	Publish(ctx context.Context, n Notification) error
+}
+
 // Autoscaler is CAST AI's autoscaler, which replaces nodes when it is notified of their interruption.
 type Autoscaler interface {
 	// Notify reports an event, AutoscalerInterrupted or AutoscalerRebalance, about a node. nodeID is CAST AI's ID of

@@ -32,21 +32,20 @@ const (
 // ResultRule says how a result is reported.
 type ResultRule struct {
 	Result Result
-	Failed bool   // shown in red; a command that gets it fails
+	Failed bool   // shown in red and sent to people; a command that gets it fails
 	Metric string // counts it as a failure and has an alarm; may be empty
-	Email  bool   // sent to people
 }
 
 // Results lists all results from the most to the least severe.
 var Results = []ResultRule{
-	{Result: Missed, Failed: true, Metric: "Missed", Email: true},
-	{Result: Incomplete, Failed: true, Metric: "Incomplete", Email: true},
-	{Result: NodeNotFound, Failed: true, Email: true},
-	{Result: ReplacementFailed, Failed: true, Metric: "ReplacementFailed", Email: true},
-	{Result: Drained, Email: true},
-	{Result: Cordoned, Email: true},
-	{Result: CleanedUp, Email: true},
-	{Result: Recovered, Email: true},
+	{Result: Missed, Failed: true, Metric: "Missed"},
+	{Result: Incomplete, Failed: true, Metric: "Incomplete"},
+	{Result: NodeNotFound, Failed: true},
+	{Result: ReplacementFailed, Failed: true, Metric: "ReplacementFailed"},
+	{Result: Drained},
+	{Result: Cordoned},
+	{Result: CleanedUp},
+	{Result: Recovered},
 	{Result: Skipped},
 	{Result: Planned},
 	{Result: Expired},
@@ -90,6 +89,7 @@ type Outcome struct {
 	Pods            []PodResult        `json:"pods,omitempty"`
 	AttachedVolumes []string           `json:"attached_volumes,omitempty"` // volumes still attached after the drain
 	Problems        []string           `json:"problems,omitempty"`
+	Unpublished     int                `json:"unpublished,omitempty"` // notifications that could not be published
 
 	// Outcomes contains an outcome for each instance, if the event names several. The other fields repeat the most
 	// severe.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/testenv"
@@ -26,7 +28,9 @@ func TestEndToEnd(t *testing.T) {
 	r.daemon("logs")
 	r.mirror("proxy", victim)
 
+	began := time.Now()
 	out := r.handle(r.warning(spot.SpotTerminate, victim, 0), spot.Drained)
+	r.published(began, victim)
 
 	n := r.getNode(victim)
 	if !n.Spec.Unschedulable || n.Labels["autoscaling.cast.ai/draining"] != "spot-interruption" {
@@ -65,6 +69,27 @@ func TestEndToEnd(t *testing.T) {
 	for _, p := range r.pods("app in (web, db)") {
 		if p.Spec.NodeName == victim {
 			t.Errorf("%s is still on the node", p.Name)
+		}
+	}
+}
+
+// published checks the notifications about a drained node: the start within 3.5 s, then the end.
+func (r *fixture) published(began time.Time, node string) {
+	r.Helper()
+	events := r.fake.Events()
+	if len(events) != 2 || events[0].DetailType != string(spot.NotificationStarted) || events[1].DetailType != string(spot.NotificationFinished) {
+		r.Fatalf("published %+v, want the start and the end", events)
+	}
+	if after := events[0].Received.Sub(began); after > 3500*time.Millisecond {
+		r.Errorf("the start was published after %s", after)
+	}
+	for i, e := range events {
+		var n spot.Notification
+		must(r.T, json.Unmarshal(e.Detail, &n))
+		finished := i == 1
+		if e.Source != eventbridge.Source || n.Node != node || n.Cluster != cluster || n.Group != r.group || n.Lifecycle != "spot" ||
+			n.Deadline.IsZero() || !strings.Contains(n.Summary, node) || (n.Outcome != nil) != finished || finished && n.Outcome.Result != spot.Drained {
+			r.Errorf("published %s", e.Detail)
 		}
 	}
 }

@@ -112,8 +112,7 @@ var functionRows = []row{
 		facts: with(facts{"kms:ViaService": "secretsmanager." + region + ".amazonaws.com"})},
 	{actions: []string{"logs:CreateLogStream", "logs:PutLogEvents"}, on: aLogStream},
 	{actions: []string{"sqs:SendMessage"}, on: aQueue},
-	{actions: []string{"sqs:SendMessage"}, on: aFailureQueue},
-	{actions: []string{"sns:Publish"}, on: aTopic},
+	{actions: []string{"events:PutEvents"}, on: theBus, facts: with(facts{"events:source": []string{"kops-spot"}})},
 }
 
 // lambdaRows are the calls of Lambda itself with the role of a function in a VPC.

@@ -168,12 +168,11 @@ var (
 		func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) })
 	aLogStream = regional("log stream", "logs",
 		func(v iam.Values) string { return "log-group:" + iam.LogGroup(v.Cluster) + ":log-stream:2026/11/02/1" })
-	aSecret       = regional("secret", "secretsmanager", func(v iam.Values) string { return last(v.Secrets[0]) })
-	aParameter    = regional("parameter", "ssm", func(v iam.Values) string { return last(v.Parameters[0]) })
-	aKey          = regional("key", "kms", func(v iam.Values) string { return last(v.Keys[0]) })
-	aQueue        = regional("queue", "sqs", func(v iam.Values) string { return last(v.Queues[0]) })
-	aFailureQueue = regional("queue", "sqs", func(v iam.Values) string { return last(v.Queues[1]) })
-	aTopic        = regional("topic", "sns", func(v iam.Values) string { return last(v.Topics[0]) })
+	aSecret    = regional("secret", "secretsmanager", func(v iam.Values) string { return last(v.Secrets[0]) })
+	aParameter = regional("parameter", "ssm", func(v iam.Values) string { return last(v.Parameters[0]) })
+	aKey       = regional("key", "kms", func(v iam.Values) string { return last(v.Keys[0]) })
+	theBus     = kind{"default bus", func(t thing) string { return t.arn("events", "event-bus/default") }, []aspect{byRegion, byAccount}, false}
+	aQueue     = regional("queue", "sqs", func(v iam.Values) string { return last(v.Queues[0]) })
 
 	// A function's subnet and security group are identified by their IDs.
 	theSubnet        = regional("function's subnet", "ec2", func(v iam.Values) string { return "subnet/" + v.Subnets[0] })

@@ -38,8 +38,7 @@ func onboarded(cluster, functionRole, id string) iam.Values {
 	v.Secrets = own("secretsmanager", "secret:cast-kops/"+cluster+"/token-AbCdEf")
 	v.Parameters = own("ssm", "parameter/cast-kops/"+cluster+"/token")
 	v.Keys = own("kms", "key/"+id)
-	v.Queues = []string{v.QueueARN(iam.Outcomes), v.QueueARN(iam.Failures)}
-	v.Topics = []string{v.TopicARN(iam.Outcomes)}
+	v.Queues = []string{v.QueueARN(iam.Failures)}
 	return v
 }
 

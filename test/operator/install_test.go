@@ -12,11 +12,11 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -213,7 +213,7 @@ func (w *world) readsItsToken() {
 }
 
 // handleEvent sends EC2's warning: the rule matches, the function runs and drains the node, and the outcome is in the
-// queue.
+// log.
 func handleEvent(t *testing.T, w *world) {
 	w = w.in(t)
 	node, client := w.newNode(cluster), cp().Client()
@@ -238,28 +238,19 @@ func handleEvent(t *testing.T, w *world) {
 	if _, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{}); err == nil {
 		t.Error("the pod still exists")
 	}
-	queues := sqs.NewFromConfig(w.direct)
-	url := must(queues.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String(names.QueueName(cluster, names.Outcomes))}))
-	for {
-		out := must(queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: url.QueueUrl, MaxNumberOfMessages: 10}))
-		if len(out.Messages) == 0 {
-			t.Fatal("no outcome in the queue")
+	log := must(cloudwatchlogs.NewFromConfig(w.direct).FilterLogEvents(t.Context(),
+		&cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String(names.LogGroup(cluster))}))
+	for _, e := range log.Events {
+		var line struct{ Outcome spot.Outcome }
+		if json.Unmarshal([]byte(*e.Message), &line) != nil || line.Outcome.Event.ID != *sent.Entries[0].EventId {
+			continue
 		}
-		for _, m := range out.Messages {
-			var record struct {
-				RequestPayload  struct{ ID string }
-				ResponsePayload spot.Outcome
-			}
-			try(json.Unmarshal([]byte(*m.Body), &record))
-			if record.RequestPayload.ID != *sent.Entries[0].EventId {
-				continue
-			}
-			if out := record.ResponsePayload; out.Result != spot.Drained || out.Node != node {
-				t.Errorf("outcome: %+v", out)
-			}
-			return
+		if out := line.Outcome; out.Result != spot.Drained || out.Node != node || out.Unpublished > 0 {
+			t.Errorf("outcome: %+v", out)
 		}
+		return
 	}
+	t.Error("no outcome in the log")
 }
 
 // reported: the report counts EC2's warning, but neither rehearsals nor previews. moto ignores the query's filter.

@@ -27,7 +27,7 @@ import (
 
 // linkNames are all links in the order in which an event passes them.
 var linkNames = []string{"rule", "state", "target", "permission", "function", "role", "network", "authentication", "rbac",
-	"preview", "outcomes", "shutdown", "concurrency"}
+	"preview", "failures", "shutdown", "concurrency"}
 
 // links breaks one link at a time: check reports exactly that link with advice, and no link after the repair.
 func links(t *testing.T, w *world) {

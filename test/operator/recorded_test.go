@@ -81,11 +81,11 @@ func recordedAnswers(t *testing.T) {
 	}{
 		"early validation": {[]func(string, url.Values) *testenv.Answer{once(1, "cloudformation:DescribeChangeSet", failed),
 			once(1, "cloudformation:DescribeEvents", awsResult("DescribeEvents", "<OperationEvents><member><EventType>VALIDATION_ERROR</EventType>"+
-				"<LogicalResourceId>OutcomeQueue</LogicalResourceId><ResourceType>AWS::SQS::Queue</ResourceType><ValidationFailureMode>FAIL</ValidationFailureMode>"+
+				"<LogicalResourceId>FailureQueue</LogicalResourceId><ResourceType>AWS::SQS::Queue</ResourceType><ValidationFailureMode>FAIL</ValidationFailureMode>"+
 				"<ValidationName>NAME_CONFLICT_VALIDATION</ValidationName><ValidationStatus>FAILED</ValidationStatus><ValidationStatusReason>Resource of type "+
-				"'AWS::SQS::Queue' with identifier 'cast_kops-x-outcomes' already exists.</ValidationStatusReason></member></OperationEvents>"))},
-			[]string{"OutcomeQueue: SQS Queue cast_kops-x-outcomes already exists: aws sqs delete-queue --queue-url https://sqs." + region + ".amazonaws.com/" + account +
-				"/cast_kops-x-outcomes --region " + region, "if nobody needs what exists, delete it and run this again"}, "--set NAME=VALUE"},
+				"'AWS::SQS::Queue' with identifier 'cast_kops-x-failures' already exists.</ValidationStatusReason></member></OperationEvents>"))},
+			[]string{"FailureQueue: SQS Queue cast_kops-x-failures already exists: aws sqs delete-queue --queue-url https://sqs." + region + ".amazonaws.com/" + account +
+				"/cast_kops-x-failures --region " + region, "if nobody needs what exists, delete it and run this again"}, "--set NAME=VALUE"},
 		"early validation without details": {[]func(string, url.Values) *testenv.Answer{once(1, "cloudformation:DescribeChangeSet", failed)},
 			[]string{"CloudFormation refuses it: " + strings.TrimSuffix(early, "."), "docs/stack.md"}, "delete it"},
 		"a service control policy": {[]func(string, url.Values) *testenv.Answer{once(1, "cloudformation:CreateChangeSet", awsError(http.StatusForbidden, "AccessDenied",

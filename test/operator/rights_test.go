@@ -29,7 +29,7 @@ func TestRolePermissions(t *testing.T) {
 
 	w.onboard(cluster, node, nil)
 	v := iam.Values{Partition: "aws", Region: region, Account: w.account, Cluster: cluster}
-	for _, arn := range []string{v.QueueARN(iam.Outcomes), v.QueueARN(iam.Failures), v.TopicARN(iam.Outcomes)} {
+	for _, arn := range []string{v.QueueARN(iam.Failures)} {
 		has(arn, true)
 	}
 	has(iam.NetworkPolicy.Name, false)

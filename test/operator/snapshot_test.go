@@ -109,7 +109,7 @@ func (w *world) installation() (all []string) {
 		add("function %s policy of %d statements", *f.FunctionName, strings.Count(*policy.Policy, `"Sid"`))
 		async := must(lambda.NewFromConfig(w.direct).GetFunctionEventInvokeConfig(ctx,
 			&lambda.GetFunctionEventInvokeConfigInput{FunctionName: f.FunctionName}))
-		add("function %s to %s", *f.FunctionName, *async.DestinationConfig.OnSuccess.Destination)
+		add("function %s to %s", *f.FunctionName, *async.DestinationConfig.OnFailure.Destination)
 	}
 	for _, r := range must(eventbridge.NewFromConfig(w.direct).ListRules(ctx, &eventbridge.ListRulesInput{})).Rules {
 		add("rule %s %s %s", *r.Name, r.State, aws.ToString(r.EventPattern))

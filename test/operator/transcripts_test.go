@@ -25,6 +25,8 @@ var normal = []struct {
 	{regexp.MustCompile(`\bversion     ?\S+`), "version     0.1.0"},
 	{regexp.MustCompile(`version \S+, mode`), "version 0.1.0, mode"},
 	{regexp.MustCompile(`\d+ Spot instances`), "2 Spot instances"},
+	{regexp.MustCompile(`after \d+\.\d\d s\b`), "after 1.00 s"},
+	{regexp.MustCompile(`\beu-west-1[abc]\b`), "eu-west-1a"},
 	{regexp.MustCompile(`x86_64`), "arm64"},
 	{regexp.MustCompile(`arn:aws:sts::123456789012:user/moto`), "arn:aws:iam::123456789012:user/you"},
 	{regexp.MustCompile(`(reading configz of node \S+): .*`), "$1: no such host"}, // there is no kubelet, and the resolver says so

@@ -56,8 +56,8 @@ type Proxy struct {
 
 // async are the settings for asynchronous invocation, which moto ignores.
 type async struct {
-	function, success, failure string
-	retries, age               int32
+	function, failure string
+	retries, age      int32
 }
 
 // Start serves on a free port of 127.0.0.1.
@@ -291,7 +291,6 @@ func leftOut(s *template.Stack) (a async) {
 			return int32(n)
 		}
 		return async{function: r.Properties["FunctionName"].(string),
-			success: to["OnSuccess"].(map[string]any)["Destination"].(string),
 			failure: to["OnFailure"].(map[string]any)["Destination"].(string),
 			retries: number("MaximumRetryAttempts"), age: number("MaximumEventAgeInSeconds")}
 	}
@@ -328,7 +327,6 @@ func (a async) settle(ctx context.Context, client *lambda.Client) error {
 		&lambda.PutFunctionEventInvokeConfigInput{FunctionName: &a.function,
 			MaximumRetryAttempts: &a.retries, MaximumEventAgeInSeconds: &a.age,
 			DestinationConfig: &types.DestinationConfig{
-				OnSuccess: &types.OnSuccess{Destination: &a.success},
 				OnFailure: &types.OnFailure{Destination: &a.failure}}})
 	return err
 }

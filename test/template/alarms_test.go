@@ -40,22 +40,21 @@ var alarms = map[string]string{
 		"missed: kops-spot Missed Cluster Sum 300 s >= 1, 1 period, notBreaching",
 	"replacement-failed": `SELECT SUM(ReplacementFailed) FROM SCHEMA("kops-spot", AutoScalingGroupName, Cluster) ` +
 		`WHERE Cluster = 'prod.example.com' GROUP BY AutoScalingGroupName of 300 s >= 1, 1 period, notBreaching`,
-	"failed": "FILL(failures, 0) + FILL(undelivered, 0) of " +
+	"failed": "FILL(failures, 0) + FILL(undelivered, 0) + FILL(unpublished, 0) of unpublished: kops-spot Unpublished Cluster Sum 300 s, " +
 		"failures: AWS/SQS ApproximateNumberOfMessagesVisible QueueName Maximum 300 s, " +
 		"undelivered: AWS/SQS ApproximateNumberOfMessagesVisible QueueName Maximum 300 s >= 1, 1 period, notBreaching",
 	"not-ready": "kops-spot Ready Cluster Minimum 900 s < 1, 2 periods, missing",
 }
 
 func TestAlarms(t *testing.T) {
-	people := arn("sns", "cast-kops-prod-example-com-7405b0253a21-alarms")
+	people := arn("sns", "cast-kops-prod-example-com-7405b0253a21-notifications")
 	for name, c := range map[string]struct {
 		given   Parameters
 		actions []any
 	}{
-		byDefault:  {needed(), nil},
+		byDefault:  {needed(), []any{people}},
 		everything: {sets[everything], []any{people, pager}},
-		"a pager":  {with(Parameters{"AlarmTopicArn": pager}), []any{pager}},
-		"people":   {with(Parameters{"NotifyEmail": "people@example.com"}), []any{people}},
+		"a pager":  {with(Parameters{"AlarmTopicArn": pager}), []any{people, pager}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := map[string]string{}

@@ -138,14 +138,14 @@ func (d deployed) permissions(client *lambda.Client, name *string) {
 		}
 	}
 	slices.Sort(sources)
-	d.is("who may invoke the function", sources, d.names("AWS::Events::Rule"))
+	d.is("who may invoke the function", sources, slices.DeleteFunc(d.names("AWS::Events::Rule"), isForPeople))
 }
 
 func (d deployed) rules() {
 	client := eventbridge.NewFromConfig(settingsFor(d.region))
 	list, err := client.ListRules(d.Context(), &eventbridge.ListRulesInput{})
 	d.no(err)
-	d.is("the number of rules", len(list.Rules), len(ruleNames))
+	d.is("the number of rules", len(list.Rules), len(d.of("AWS::Events::Rule")))
 	for _, want := range d.of("AWS::Events::Rule") {
 		name := want["Name"].(string)
 		r, err := client.DescribeRule(d.Context(), &eventbridge.DescribeRuleInput{Name: &name})
@@ -163,9 +163,13 @@ func (d deployed) rules() {
 		d.no(err)
 		d.is("the number of targets of "+name, len(targets.Targets), 1)
 		target := targets.Targets[0]
-		d.is("the target of "+name, aws.ToString(target.Arn), d.functionARN())
-		if target.Input != nil || target.InputPath != nil || target.InputTransformer != nil {
-			d.Errorf("%s does not pass the whole event on", name)
+		if isForPeople(name) {
+			d.is("the target of "+name, aws.ToString(target.Arn), "arn:aws:sns:"+d.region+":"+Account+":"+iam.FunctionName(cluster)+"-notifications")
+		} else {
+			d.is("the target of "+name, aws.ToString(target.Arn), d.functionARN())
+		}
+		if target.Input != nil || target.InputPath != nil || (target.InputTransformer != nil) != isForPeople(name) {
+			d.Errorf("%s does not pass the whole event to the function, or does so to people", name)
 		}
 		d.is("the dead-letter queue of "+name, aws.ToString(target.DeadLetterConfig.Arn),
 			"arn:aws:sqs:"+d.region+":"+Account+":cast_kops-"+iam.Name(cluster)+"-undelivered")
@@ -177,7 +181,12 @@ func (d deployed) rules() {
 // ruleAges are the maximum event ages of the rules in seconds. docs/stack.md has the reasons.
 var ruleAges = map[string]int{"spot-warning": 120, "rebalance": 900, "lifecycle": 3600, "health": 86400,
 	"state-change": 3600, "launch-failed": 3600,
-	"rehearsal": 120, "self-check": 120}
+	"rehearsal": 120, "self-check": 120, "started": 3600, "finished": 3600}
+
+// isForPeople reports whether a rule sends notifications.
+func isForPeople(rule string) bool {
+	return strings.HasSuffix(rule, ".started") || strings.HasSuffix(rule, ".finished")
+}
 
 // roles checks only the names: role_test.go compares the permissions, because moto does not return the documents as
 // JSON.

@@ -55,7 +55,7 @@ var sets = map[string]Parameters{
 			"CASTAIURL":        "https://api.eu.cast.ai",
 			"SubnetIds":        "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2",
 			"SecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1", "ReservedConcurrency": "5",
-			"NotifyEmail": "people@example.com", "AlarmTopicArn": pager}),
+			"NotifyEmail": "people@example.com", "NotifyStarted": "ENABLED", "AlarmTopicArn": pager}),
 	nothing: with(Parameters{"FunctionRole": existingRole, "Architecture": "x86_64", "Mode": "observe",
 		"LogRetentionDays": "7"}),
 	inVPC: with(Parameters{"FunctionRole": "CastLambdaRoleForSpot-4", "SubnetIds": "subnet-01234567",

@@ -14,8 +14,7 @@ import (
 func TestRoleMatchesDocuments(t *testing.T) {
 	bare := iam.Values{Partition: "aws", Region: Region, Account: Account, Cluster: cluster}
 	// Both are always allowed, so that NotifyEmail changes only the destination: Lambda checks the role at that moment.
-	bare.Queues = []string{bare.QueueARN(iam.Outcomes), bare.QueueARN(iam.Failures)}
-	bare.Topics = []string{bare.TopicARN(iam.Outcomes)}
+	bare.Queues = []string{bare.QueueARN(iam.Failures)}
 	for set, c := range map[string]struct {
 		role      string
 		boundary  any

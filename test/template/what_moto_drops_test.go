@@ -10,7 +10,7 @@ import (
 )
 
 // unknownToMoto are the resource types that moto silently ignores. The tests in this file cover them.
-var unknownToMoto = []string{"AWS::Lambda::EventInvokeConfig", "AWS::SQS::QueuePolicy", "AWS::SNS::Subscription",
+var unknownToMoto = []string{"AWS::Lambda::EventInvokeConfig", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy",
 	"AWS::CloudWatch::Alarm"}
 
 // TestEveryResourceTypeIsCovered by this file or deployed_test.go.
@@ -28,24 +28,14 @@ func arn(service, name string) string {
 	return strings.Join([]string{"arn", partition, service, Region, Account, name}, ":")
 }
 
-// TestEventInvokeConfig: the retries, the maximum event age and the destinations.
+// TestEventInvokeConfig: the retries, the maximum event age and the destination.
 func TestEventInvokeConfig(t *testing.T) {
-	for set, want := range map[string]struct {
-		tries, age string
-		onSuccess  string
-	}{
-		byDefault:  {"2", "3600", arn("sqs", "cast_kops-prod-example-com-7405b0253a21-outcomes")},
-		everything: {"2", "3600", arn("sns", "cast-kops-prod-example-com-7405b0253a21-outcomes")},
-	} {
-		got := stack(t, set).Resources["AsynchronousInvocation"].Properties
-		if want := map[string]any{"FunctionName": "cast-kops-prod-example-com-7405b0253a21", "Qualifier": "$LATEST",
-			"MaximumRetryAttempts":     want.tries,
-			"MaximumEventAgeInSeconds": want.age, "DestinationConfig": map[string]any{
-				"OnSuccess": map[string]any{"Destination": want.onSuccess},
-				"OnFailure": map[string]any{"Destination": arn("sqs",
-					"cast_kops-prod-example-com-7405b0253a21-failures")}}}; fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("%s: it is %v, want %v", set, got, want)
-		}
+	got := stack(t, byDefault).Resources["AsynchronousInvocation"].Properties
+	if want := map[string]any{"FunctionName": "cast-kops-prod-example-com-7405b0253a21", "Qualifier": "$LATEST",
+		"MaximumRetryAttempts": "2", "MaximumEventAgeInSeconds": "3600", "DestinationConfig": map[string]any{
+			"OnFailure": map[string]any{"Destination": arn("sqs",
+				"cast_kops-prod-example-com-7405b0253a21-failures")}}}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("it is %v, want %v", got, want)
 	}
 }
 
@@ -63,34 +53,40 @@ func TestFunctionPropertiesIgnoredByMoto(t *testing.T) {
 	}
 }
 
-// TestQueuePolicies: the rules may send undelivered events, the topic outcomes. Nobody else may send.
-func TestQueuePolicies(t *testing.T) {
-	s := stack(t, everything)
-	for id, want := range map[string]struct{ queue, service, operator, source string }{
-		"UndeliveredQueuePolicy": {"undelivered", "events", "ArnLike",
-			arn("events", "rule/cast-kops-prod-example-com-7405b0253a21.*")},
-		"OutcomeQueuePolicy": {"outcomes", "sns", "ArnEquals",
-			arn("sns", "cast-kops-prod-example-com-7405b0253a21-outcomes")},
+// TestResourcePolicies: only the cluster's rules may send undelivered events and notifications, and only its alarms may
+// notify.
+func TestResourcePolicies(t *testing.T) {
+	type sender struct{ service, source string }
+	rules := sender{"events", arn("events", "rule/cast-kops-prod-example-com-7405b0253a21.*")}
+	queue, topic := arn("sqs", "cast_kops-prod-example-com-7405b0253a21-undelivered"), arn("sns", "cast-kops-prod-example-com-7405b0253a21-notifications")
+	for id, want := range map[string]struct {
+		action, resource, on string
+		senders              []sender
+	}{
+		"UndeliveredQueuePolicy": {"sqs:SendMessage", queue, "Queues", []sender{rules}},
+		"NotificationTopicPolicy": {"sns:Publish", topic, "Topics", []sender{rules,
+			{"cloudwatch", arn("cloudwatch", "alarm:cast-kops-prod-example-com-7405b0253a21.*")}}},
 	} {
-		policy := s.Resources[id].Properties
-		queue := "cast_kops-prod-example-com-7405b0253a21-" + want.queue
-		if got := policy["Queues"]; !reflect.DeepEqual(got,
-			[]any{"https://sqs." + Region + ".amazonaws.com/" + Account + "/" + queue}) {
-			t.Errorf("%s is for %v", id, got)
+		policy := stack(t, byDefault).Resources[id].Properties
+		on := want.resource
+		if want.on == "Queues" { // queues are named by URL
+			on = "https://sqs." + Region + ".amazonaws.com/" + Account + "/" + on[strings.LastIndex(on, ":")+1:]
 		}
-		statements := policy["PolicyDocument"].(map[string]any)["Statement"].([]any)
-		statement := statements[0].(map[string]any)
-		delete(statement, "Sid")
-		if want := map[string]any{"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": arn("sqs", queue),
-			"Principal": map[string]any{"Service": want.service + ".amazonaws.com"},
-			"Condition": map[string]any{want.operator: map[string]any{"aws:SourceArn": want.source}}}; len(statements) != 1 || !reflect.DeepEqual(statement, want) {
-			t.Errorf("%s says %v, want %v", id, statements, want)
+		if !reflect.DeepEqual(policy[want.on], []any{on}) {
+			t.Errorf("%s is for %v, want %s", id, policy[want.on], on)
 		}
-	}
-	for _, r := range stack(t, byDefault).Resources { // without a topic
-		if queues := r.Properties["Queues"]; r.Type == "AWS::SQS::QueuePolicy" &&
-			!strings.HasSuffix(queues.([]any)[0].(string), "-undelivered") {
-			t.Errorf("without email, a policy allows sending to %v", queues)
+		var statements []any
+		for _, s := range want.senders {
+			statements = append(statements, map[string]any{"Effect": "Allow", "Action": want.action, "Resource": want.resource,
+				"Principal": map[string]any{"Service": s.service + ".amazonaws.com"},
+				"Condition": map[string]any{"ArnLike": map[string]any{"aws:SourceArn": s.source}}})
+		}
+		got := policy["PolicyDocument"].(map[string]any)["Statement"].([]any)
+		for _, s := range got {
+			delete(s.(map[string]any), "Sid")
+		}
+		if !reflect.DeepEqual(got, statements) {
+			t.Errorf("%s says %v, want %v", id, got, statements)
 		}
 	}
 }

@@ -1,6 +1,6 @@
-// Command schema writes the JSON Schema of the function's outcome, from the Go types and their comments:
+// Command schema writes the JSON Schema of a type, from the Go types and their comments:
 //
-//	go run ./tools/schema internal/spot > docs/outcome.schema.json
+//	go run ./tools/schema internal/spot Outcome > docs/outcome.schema.json
 package main
 
 import (
@@ -19,14 +19,14 @@ func main() {
 }
 
 func run(args []string, out io.Writer) error {
-	if len(args) != 1 {
-		return errors.New("say the directory of the package that has the type Outcome, and nothing else")
+	if len(args) != 2 {
+		return errors.New("usage: schema DIRECTORY TYPE")
 	}
 	p, err := parse(args[0])
 	if err != nil {
 		return err
 	}
-	schema, err := p.schema("Outcome")
+	schema, err := p.schema(args[1])
 	if err != nil {
 		return err
 	}

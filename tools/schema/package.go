@@ -13,9 +13,11 @@ import (
 
 // pkg has the declarations of a package that a schema needs.
 type pkg struct {
-	types  map[string]*ast.TypeSpec
-	docs   map[string]string  // of types
-	consts map[string][]value // string constants, by their type
+	root      string // of the schema
+	recursive bool   // the root leads to itself
+	types     map[string]*ast.TypeSpec
+	docs      map[string]string  // of types
+	consts    map[string][]value // string constants, by their type
 }
 
 type value struct{ text, doc string }

@@ -18,6 +18,7 @@ type node struct {
 	Enum        []string         `json:"enum,omitempty"`
 	Items       *node            `json:"items,omitempty"`
 	Properties  map[string]*node `json:"properties,omitempty"`
+	Values      *node            `json:"additionalProperties,omitempty"`
 	Required    []string         `json:"required,omitempty"`
 	Defs        map[string]*node `json:"$defs,omitempty"`
 }
@@ -25,13 +26,16 @@ type node struct {
 // schema is the schema of a struct type and of all that it leads to. Fields may be added within a version, so
 // properties that it does not name are allowed.
 func (p *pkg) schema(root string) (*node, error) {
+	p.root = root
 	defs := map[string]*node{}
 	if err := p.define(root, defs); err != nil {
 		return nil, err
 	}
 	whole := *defs[root]
-	whole.Schema, whole.Title = "https://json-schema.org/draft/2020-12/schema", "outcome of kops-spot, version 1"
-	whole.Defs = defs
+	whole.Schema, whole.Title = "https://json-schema.org/draft/2020-12/schema", strings.ToLower(root)+" of kops-spot, version 1"
+	if whole.Defs = defs; !p.recursive {
+		delete(defs, root)
+	}
 	return &whole, nil
 }
 
@@ -66,6 +70,11 @@ func (p *pkg) define(name string, defs map[string]*node) error {
 
 func (p *pkg) fields(t *ast.StructType, n *node, defs map[string]*node) error {
 	for _, f := range t.Fields.List {
+		if embedded, ok := f.Type.(*ast.Ident); ok && len(f.Names) == 0 { // its fields are the struct's own
+			if err := p.fields(p.types[embedded.Name].Type.(*ast.StructType), n, defs); err != nil {
+				return err
+			}
+		}
 		if f.Tag == nil {
 			continue // not in the JSON
 		}
@@ -91,6 +100,9 @@ func (p *pkg) of(t ast.Expr, defs map[string]*node) (*node, error) {
 	switch t := t.(type) {
 	case *ast.StarExpr:
 		return p.of(t.X, defs)
+	case *ast.MapType: // the keys are strings
+		values, err := p.of(t.Value, defs)
+		return &node{Type: "object", Values: values}, err
 	case *ast.ArrayType:
 		items, err := p.of(t.Elt, defs)
 		return &node{Type: "array", Items: items}, err
@@ -99,6 +111,10 @@ func (p *pkg) of(t ast.Expr, defs map[string]*node) (*node, error) {
 			return &node{Type: "string", Format: "date-time"}, nil
 		}
 	case *ast.Ident:
+		p.recursive = p.recursive || t.Name == p.root
+		if t.Name == "Outcome" && t.Name != p.root {
+			return &node{Ref: "outcome.schema.json"}, nil
+		}
 		if p.types[t.Name] != nil {
 			return &node{Ref: "#/$defs/" + t.Name}, p.define(t.Name, defs)
 		}

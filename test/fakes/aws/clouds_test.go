@@ -29,7 +29,7 @@ func clouds() map[string]func(*testing.T, *spottest.AWS) cloud {
 	}
 }
 
-// serve starts the fake and returns a configuration that uses only its environment.
+// serve starts the fake and returns its environment.
 func serve(t *testing.T, a *spottest.AWS) aws.Config {
 	t.Helper()
 	s, err := fakeaws.Start(a, 0)
@@ -37,6 +37,12 @@ func serve(t *testing.T, a *spottest.AWS) aws.Config {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	return environment(t, s)
+}
+
+// environment returns a configuration that uses only the environment of the fake.
+func environment(t *testing.T, s *fakeaws.Server) aws.Config {
+	t.Helper()
 	for _, kv := range s.Env() {
 		k, v, _ := strings.Cut(kv, "=")
 		t.Setenv(k, v)

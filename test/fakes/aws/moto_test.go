@@ -24,8 +24,9 @@ func TestContractOnMoto(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer moto.Stop()
-	w := motoWorld(t, aws.Config{Region: region, BaseEndpoint: &moto.URL,
-		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})
+	cfg := aws.Config{Region: region, BaseEndpoint: &moto.URL,
+		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}
+	w := motoWorld(t, cfg)
 	w.deviates = map[string]bool{
 		"tag on an unknown instance": true,
 		"detach of a non-member":     true,
@@ -36,6 +37,9 @@ func TestContractOnMoto(t *testing.T) {
 		"a hook's global timeout is always 48 hours":       true,
 	}
 	contract(t, w)
+	if err := kopsaws.New(cfg).Publish(t.Context(), notification); err != nil {
+		t.Error(err)
+	}
 }
 
 // motoWorld creates the contract's world in a moto server with the SDK. moto has no heartbeats or completions, and

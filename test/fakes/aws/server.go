@@ -1,5 +1,6 @@
 // Package aws serves a spottest.AWS as EC2 and EC2 Auto Scaling on loopback, with the Query protocol, for programs with
-// AWS_ENDPOINT_URL. It supports the operations of a Cloud. All other operations and unknown parameters are errors.
+// AWS_ENDPOINT_URL. It supports the operations of a Cloud, and keeps events for EventBridge's default bus. All other
+// operations and unknown parameters are errors.
 //
 // It does not check signatures.
 package aws
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"sync"
 
 	"github.com/castai/kops-spot/internal/spottest"
 )
@@ -20,6 +22,9 @@ type Server struct {
 	aws  *spottest.AWS
 	http *http.Server
 	url  string
+
+	mu     sync.Mutex
+	events []Event
 }
 
 // Start serves an account on a port of 127.0.0.1, or on any free port for 0.
@@ -57,6 +62,10 @@ func (s *Server) Close() error { return s.http.Close() }
 var service = regexp.MustCompile(`Credential=[^,]+/([a-z0-9]+)/aws4_request`)
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("X-Amz-Target") == "AWSEvents.PutEvents" {
+		s.putEvents(w, r)
+		return
+	}
 	if err := r.ParseForm(); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return

@@ -3,7 +3,8 @@
 //
 //	caller --AWS_ENDPOINT_URL--> Bridge --all else--> moto
 //	                               |  PutEvents: rules and targets as moto holds them
-//	                               |  Invoke
+//	                               |  Invoke           |
+//	                               |                   +--> SNS on moto (notifications)
 //	                               +--> fakes/lambda: the function's bootstrap, with moto's settings of the function
 //	                                      |
 //	                                      +--> SQS on moto (destinations), CloudWatch Logs on moto (the log)
@@ -69,6 +70,7 @@ type Delivery struct {
 	TargetARN string
 	Delivered bool
 	Reason    string // why it was not delivered
+	Input     string // what the target got, if its rule transforms events
 }
 
 // Start serves on a free port of 127.0.0.1. Callers must call Close.

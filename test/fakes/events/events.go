@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -122,7 +124,12 @@ func (b *Bridge) route(ctx context.Context, bus string, e event) error {
 		}
 		for _, t := range targets.Targets {
 			d := Delivery{EventID: e.ID, Rule: *r.Arn, TargetARN: *t.Arn, Delivered: true}
-			if err := b.deliver(ctx, *r.Arn, t, body); err != nil {
+			if strings.HasPrefix(*t.Arn, "arn:aws:sns:") {
+				d.Input, err = b.notify(ctx, t, body)
+			} else {
+				err = b.deliver(ctx, *r.Arn, t, body)
+			}
+			if err != nil {
 				d.Delivered, d.Reason = false, err.Error()
 			}
 			b.record(d)
@@ -145,6 +152,59 @@ func unwanted(r types.Rule, body []byte) (string, error) {
 		return "", err
 	}
 	return "the pattern does not match", nil
+}
+
+// notify publishes an event, transformed, to a topic of moto.
+func (b *Bridge) notify(ctx context.Context, t types.Target, body []byte) (message string, err error) {
+	if message, err = transform(t.InputTransformer, body); err != nil {
+		return "", err
+	}
+	form := url.Values{"Action": {"Publish"}, "Version": {"2010-03-31"}, "TopicArn": {*t.Arn}, "Message": {message}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, b.options.Moto, strings.NewReader(form.Encode()))
+	if err != nil {
+		return "", err
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=testing/20260101/"+b.options.Region+"/sns/aws4_request, SignedHeaders=host, Signature=0")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("publishing to %s: %s", *t.Arn, response.Status)
+	}
+	return message, nil
+}
+
+// transform fills a template with strings of an event ("Amazon EventBridge input transformation", EventBridge User
+// Guide): a variable outside of quotes becomes a JSON string, and one within them its content.
+func transform(by *types.InputTransformer, body []byte) (string, error) {
+	if by == nil {
+		return "", errors.New("the bridge notifies only with an input transformer")
+	}
+	text := aws.ToString(by.InputTemplate)
+	for name, path := range by.InputPathsMap {
+		var at any
+		if err := json.Unmarshal(body, &at); err != nil {
+			return "", err
+		}
+		for key := range strings.SplitSeq(strings.TrimPrefix(path, "$."), ".") {
+			object, ok := at.(map[string]any)
+			if at = object[key]; !ok || at == nil {
+				return "", fmt.Errorf("the event has no %s", path)
+			}
+		}
+		value, ok := at.(string)
+		if !ok {
+			return "", fmt.Errorf("%s of the event is no string", path)
+		}
+		quoted := string(encode(value))
+		text = strings.ReplaceAll(text, `"<`+name+`>"`, quoted)
+		text = strings.ReplaceAll(text, ": <"+name+">", ": "+quoted)
+		text = strings.ReplaceAll(text, "<"+name+">", quoted[1:len(quoted)-1])
+	}
+	return text, nil
 }
 
 // deliver sends an event to a target: a function that exists and whose policy allows the rule.

@@ -99,6 +99,7 @@ func (f *functions) function(program fakelambda.Function, set settings) fakelamb
 		fn.Environment = map[string]string{}
 	}
 	maps.Copy(fn.Environment, program.Environment)
+	fn.Environment["AWS_ENDPOINT_URL_EVENTBRIDGE"] = f.URL
 	fn.Async = fakelambda.AsyncConfig{MaximumRetryAttempts: set.retries,
 		OnSuccess: f.destination(set.onSuccess), OnFailure: f.destination(set.onFailure)}
 	fn.Logs = &logGroup{Bridge: f.Bridge, name: "/aws/lambda/" + fn.Name}

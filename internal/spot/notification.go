@@ -1,0 +1,178 @@
+package spot
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Notification is an event that the function publishes, for people and for their programs.
+type Notification struct {
+	Name     NotificationName `json:"-"` // EventBridge's detail-type
+	EventID  string           `json:"event_id"`
+	Cluster  string           `json:"cluster"`
+	Kind     Kind             `json:"kind"`
+	Node     string           `json:"node,omitempty"`
+	Instance string           `json:"instance,omitempty"`
+	InstanceInfo
+	Deadline  time.Time `json:"deadline,omitzero"`
+	Rehearsal bool      `json:"rehearsal"`
+	Summary   string    `json:"summary"` // one line, for people
+	Text      string    `json:"text"`    // the summary and what people ask next, at most ten lines
+
+	// PodCounts and Outcome are set in NotificationFinished. If the event would be too large for EventBridge, the
+	// outcome lacks its pods.
+	PodCounts map[PodStatus]int `json:"pod_counts,omitempty"`
+	Outcome   *Outcome          `json:"outcome,omitempty"`
+}
+
+// NotificationName is the name of a Notification.
+type NotificationName string
+
+const (
+	NotificationStarted  NotificationName = "Node Interruption Started"
+	NotificationFinished NotificationName = "Node Interruption Finished"
+)
+
+// Started returns the notification that handling has started.
+func (o Outcome) Started() Notification {
+	n := o.notification(NotificationStarted)
+	n.Summary = o.headline(o.Event.Kind.Description() + atClock(o.Deadline))
+	n.Text = n.Summary
+	return n
+}
+
+// Finished returns the notification that handling has finished.
+func (o Outcome) Finished() Notification {
+	n := o.notification(NotificationFinished)
+	result := strings.ReplaceAll(string(o.Result), "-", " ")
+	if empty := o.Timings.Empty; o.Result == Drained && empty != nil {
+		result += fmt.Sprintf(" after %.0f s", *empty)
+	}
+	if o.Reason != "" {
+		result += ": " + o.Reason
+	}
+	n.Summary = o.headline(result)
+	n.PodCounts, n.Outcome = o.PodCounts(), &o
+	n.Text = strings.Join(append([]string{n.Summary}, o.details()...), "\n")
+	return n
+}
+
+// IsNotable reports whether people are notified of the result even if they were not notified of the start.
+func (r Result) IsNotable() bool { return r.Failed() || r == CleanedUp || r == Recovered }
+
+func (o Outcome) notification(name NotificationName) Notification {
+	return Notification{Name: name, EventID: o.Event.ID, Cluster: o.Cluster, Kind: o.Event.Kind, Node: o.Node,
+		Instance: o.Event.Instance, InstanceInfo: o.Instance, Deadline: o.Deadline, Rehearsal: o.Event.Rehearsal}
+}
+
+// headline names the node or what is known of it, says what happened, and adds what identifies the instance.
+func (o Outcome) headline(what string) string {
+	subject, facts := "", []string{o.Event.Instance, o.Instance.Type, o.Instance.Zone, o.Instance.Group}
+	switch {
+	case o.Node != "":
+		subject = "Node " + o.Node
+	case o.Event.Instance != "":
+		subject = "Instance " + o.Event.Instance
+	default:
+		subject = "Group " + o.Event.Group
+	}
+	facts = slices.DeleteFunc(facts, func(fact string) bool { return fact == "" || strings.HasSuffix(subject, " "+fact) })
+	text := fmt.Sprintf("%s of %s: %s", subject, o.Cluster, what)
+	if o.Event.Rehearsal {
+		text = "Rehearsal: " + text
+	}
+	if len(facts) > 0 {
+		text += " (" + strings.Join(facts, ", ") + ")"
+	}
+	return strings.Join(strings.Fields(text), " ") // one line
+}
+
+func atClock(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " at " + t.UTC().Format("15:04:05 UTC")
+}
+
+// PodCounts returns the number of pods by status.
+func (o Outcome) PodCounts() map[PodStatus]int {
+	count := map[PodStatus]int{}
+	for _, p := range o.Pods {
+		count[p.Status]++
+	}
+	return count
+}
+
+// fewLines is how many pods or problems the text of a notification names.
+const fewLines = 3
+
+func (o Outcome) details() (lines []string) {
+	counts := o.PodCounts()
+	var pods, running []string
+	for _, status := range []PodStatus{PodStillRunning, PodLeftToKubelet, PodStuck, PodForceDeleted, PodEvicted, PodTerminated, PodDeleted, PodSkipped} {
+		if n := counts[status]; n > 0 {
+			pods = append(pods, fmt.Sprintf("%d %s", n, strings.ReplaceAll(string(status), "-", " ")))
+		}
+	}
+	if len(pods) > 0 {
+		lines = append(lines, "Pods: "+strings.Join(pods, ", "))
+	}
+	for _, p := range o.Pods {
+		if p.Status == PodStillRunning {
+			running = append(running, p.Namespace+"/"+p.Name)
+		}
+	}
+	if len(running) > 0 {
+		lines = append(lines, "Still running: "+few(running, ", "))
+	}
+	var times []string
+	for _, step := range []struct {
+		what string
+		at   *Seconds
+	}{{"cordoned", o.Timings.Cordoned}, {"last eviction", o.Timings.LastEviction}, {"empty", o.Timings.Empty}} {
+		if step.at != nil {
+			times = append(times, fmt.Sprintf("%s after %.1f s", step.what, *step.at))
+		}
+	}
+	if len(times) > 0 {
+		lines = append(lines, "Times: "+strings.Join(times, ", "))
+	}
+	if r := o.Replacement; r != nil {
+		lines = append(lines, "Replacement: "+r.String())
+	}
+	if f := o.FailedLaunch; f != nil {
+		lines = append(lines, fmt.Sprintf("Auto Scaling: %s (%d of %d instances)", f.Message, f.Present, f.Desired))
+	}
+	if len(o.Problems) > 0 {
+		lines = append(lines, "Problems: "+few(o.Problems, "; "))
+	}
+	for i, line := range lines {
+		lines[i] = strings.Join(strings.Fields(line), " ")
+	}
+	return lines
+}
+
+// String describes the request for a replacement, or why there was none.
+func (r ReplacementResult) String() string {
+	switch r.Action {
+	case ReplaceDetach:
+		return "requested from group " + r.Group
+	case ReplaceClaim:
+		return "requested from Karpenter: NodeClaim " + r.NodeClaim + " deleted"
+	case ReplaceNotify:
+		return "requested from CAST AI's autoscaler"
+	case ReplaceAlready:
+		return "already requested: " + r.Reason
+	}
+	return "not requested: " + r.Reason
+}
+
+// few joins the first few texts and counts the others.
+func few(texts []string, separator string) string {
+	if more := len(texts) - fewLines; more > 0 {
+		return strings.Join(texts[:fewLines], separator) + fmt.Sprintf("%sand %d more", separator, more)
+	}
+	return strings.Join(texts, separator)
+}

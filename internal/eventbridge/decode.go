@@ -107,8 +107,6 @@ type envelope struct {
 const (
 	SourceRehearsal = "kops-spot.rehearsal"
 	SourceSelfCheck = "kops-spot.self-check"
-
-	Source = "kops-spot" // of notifications, which the function sends and never handles
 )
 
 const (

@@ -59,26 +59,3 @@ func newEnvelope(id, source, detailType, account, region string, at time.Time) e
 	return envelope{Version: "0", ID: id, DetailType: detailType, Source: source, Account: account, Region: region,
 		Time: at.UTC().Format(time.RFC3339), Resources: []string{}, Detail: json.RawMessage("{}")}
 }
-
-// maxDetail limits the size of a notification in bytes. EventBridge accepts 256 KB for all of an event.
-const maxDetail = 200_000
-
-// EncodeNotification encodes the detail of a notification. If it is too large, the outcome lacks its pods, of which the
-// notification has the numbers.
-func EncodeNotification(n spot.Notification) ([]byte, error) {
-	detail, err := json.Marshal(n)
-	if err == nil && len(detail) > maxDetail && n.Outcome != nil {
-		out := *n.Outcome
-		out.Pods = nil
-		if out.Plan != nil {
-			plan := *out.Plan
-			plan.Pods, out.Plan = []spot.PlannedPod{}, &plan
-		}
-		n.Outcome = &out
-		detail, err = json.Marshal(n)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("encoding the event %q: %w", n.Name, err)
-	}
-	return detail, nil
-}

@@ -1,6 +1,7 @@
 package spot
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -61,6 +62,32 @@ func (o Outcome) Finished() Notification {
 
 // IsNotable reports whether people are notified of the result even if they were not notified of the start.
 func (r Result) IsNotable() bool { return r.Failed() || r == CleanedUp || r == Recovered }
+
+// NotificationSource is EventBridge's source of notifications.
+const NotificationSource = "kops-spot"
+
+// maxDetail limits the size of a notification's detail in bytes. EventBridge accepts 256 KB for all of an event.
+const maxDetail = 200_000
+
+// Detail returns the JSON of the notification. If it is too large, the outcome lacks its pods, of which the notification
+// has the numbers.
+func (n Notification) Detail() ([]byte, error) {
+	detail, err := json.Marshal(n)
+	if err == nil && len(detail) > maxDetail && n.Outcome != nil {
+		out := *n.Outcome
+		out.Pods = nil
+		if out.Plan != nil {
+			plan := *out.Plan
+			plan.Pods, out.Plan = []PlannedPod{}, &plan
+		}
+		n.Outcome = &out
+		detail, err = json.Marshal(n)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encoding the event %q: %w", n.Name, err)
+	}
+	return detail, nil
+}
 
 func (o Outcome) notification(name NotificationName) Notification {
 	return Notification{Name: name, EventID: o.Event.ID, Cluster: o.Cluster, Kind: o.Event.Kind, Node: o.Node,

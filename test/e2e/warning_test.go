@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/internal/spottest"
 	"github.com/castai/kops-spot/test/testenv"
@@ -87,7 +86,7 @@ func (r *fixture) published(began time.Time, node string) {
 		var n spot.Notification
 		must(r.T, json.Unmarshal(e.Detail, &n))
 		finished := i == 1
-		if e.Source != eventbridge.Source || n.Node != node || n.Cluster != cluster || n.Group != r.group || n.Lifecycle != "spot" ||
+		if e.Source != spot.NotificationSource || n.Node != node || n.Cluster != cluster || n.Group != r.group || n.Lifecycle != "spot" ||
 			n.Deadline.IsZero() || !strings.Contains(n.Summary, node) || (n.Outcome != nil) != finished || finished && n.Outcome.Result != spot.Drained {
 			r.Errorf("published %s", e.Detail)
 		}

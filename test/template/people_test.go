@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/castai/kops-spot/internal/app"
-	"github.com/castai/kops-spot/internal/eventbridge"
 	"github.com/castai/kops-spot/internal/spot"
 	"github.com/castai/kops-spot/test/fakes/events/pattern"
 )
@@ -43,9 +42,9 @@ func TestNotifyRules(t *testing.T) {
 		p, err := pattern.Parse(text)
 		must(t, err)
 		for name, n := range events {
-			detail, err := eventbridge.EncodeNotification(n)
+			detail, err := n.Detail()
 			must(t, err)
-			event, err := json.Marshal(map[string]any{"source": eventbridge.Source, "detail-type": n.Name, "detail": json.RawMessage(detail)})
+			event, err := json.Marshal(map[string]any{"source": spot.NotificationSource, "detail-type": n.Name, "detail": json.RawMessage(detail)})
 			must(t, err)
 			ok, err := p.Matches(event)
 			must(t, err)
@@ -88,7 +87,7 @@ func TestOwnEventsDoNotInvokeTheFunction(t *testing.T) {
 		}
 		sources := r.Properties["EventPattern"].(map[string]any)["source"].([]any)
 		for _, target := range r.Properties["Targets"].([]any) {
-			if strings.HasPrefix(target.(map[string]any)["Arn"].(string), arn("lambda", "")) && slices.Contains(sources, any(eventbridge.Source)) {
+			if strings.HasPrefix(target.(map[string]any)["Arn"].(string), arn("lambda", "")) && slices.Contains(sources, any(spot.NotificationSource)) {
 				t.Errorf("%s would send the function its own notifications", id)
 			}
 		}

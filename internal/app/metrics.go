@@ -125,7 +125,9 @@ func (m *measured) cleanup(out spot.Outcome) {
 		r = *out.Cleanup
 	}
 	m.count("CleanedUp", 1)
-	m.count("CleanUpIncomplete", boolToInt(r.PodsDeleted == nil || r.VolumesDetached == nil))
+	// Without either time, nothing was found under the name of a deleted node, or another node has it.
+	nothing := r.PodsDeleted == nil && r.VolumesDetached == nil && len(out.Pods)+len(out.Problems) == 0
+	m.count("CleanUpIncomplete", boolToInt(!nothing && (r.PodsDeleted == nil || r.VolumesDetached == nil)))
 	m.count("PodsDeleted", out.PodCounts()[spot.PodDeleted])
 	m.moment("TimeToPodsDeleted", r.PodsDeleted)
 	m.moment("TimeToVolumesDetached", r.VolumesDetached)

@@ -83,6 +83,8 @@ func TestMetrics(t *testing.T) {
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 0, "PodsDeleted": 2, "TimeToPodsDeleted": 2, "TimeToVolumesDetached": 4}},
 		"cleaned up partly": {out: spot.Outcome{Result: spot.CleanedUp, Pods: []spot.PodResult{{Status: spot.PodStillRunning}}, Cleanup: &spot.CleanupResult{VolumesDetached: at(4)}},
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToVolumesDetached": 4}},
+		"cleaned up, nothing found": {out: spot.Outcome{Result: spot.CleanedUp, Cleanup: &spot.CleanupResult{NodeDeletedBy: spot.DeletedByCloudController}},
+			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 0, "PodsDeleted": 0}},
 		"attached volumes": {out: spot.Outcome{Result: spot.CleanedUp, Cleanup: &spot.CleanupResult{PodsDeleted: at(1)}},
 			want: map[string]float64{"CleanedUp": 1, "CleanUpIncomplete": 1, "PodsDeleted": 0, "TimeToPodsDeleted": 1}},
 		"replacement failed":              {out: spot.Outcome{Result: spot.ReplacementFailed}, want: map[string]float64{"ReplacementFailed": 1}},

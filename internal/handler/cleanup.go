@@ -182,18 +182,24 @@ func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.Cle
 	return c.finishCleanup(out)
 }
 
-const deletedMeanwhile = "the cloud controller deleted the node during the clean-up"
+const deletedMeanwhile = "the node was deleted during the clean-up, probably by the cloud controller"
 
 // cleanUpDeletedNode deletes the pods of a node that the cloud controller has deleted first: the pod garbage collector
-// would take a minute. name is the node's, or the instance ID if it is not known. finding limits the time until the
-// first deletion. An earlier invocation for the same event may have deleted the node too.
+// would take a minute. name is the node's, or the instance ID if it is not known: if nothing is found under that name,
+// the node may have had another one. finding limits the time until the first deletion. An earlier invocation for the
+// same event may have deleted the node too.
 func (c *invocation) cleanUpDeletedNode(ctx, finding context.Context, name string) (spot.Outcome, error) {
 	out := c.newOutcome(spot.Plan{Result: spot.CleanedUp})
 	out.Cleanup = &spot.CleanupResult{}
 	var pods []spot.Pod
+	found := name != c.in.Instance
 	absent := func(ctx context.Context) error { return c.nodeIsDeleted(ctx, name) }
 	for _, step := range []func(context.Context) error{absent, func(ctx context.Context) (err error) {
-		pods, err = c.orphanedPods(ctx, name)
+		var all []spot.Pod
+		if all, err = c.podsOn(ctx, name); err == nil {
+			found = found || len(all) > 0
+			pods = c.createdBefore(slices.DeleteFunc(all, func(p spot.Pod) bool { return !mustBeDeleted(p) }))
+		}
 		return err
 	}, absent} {
 		err := toCluster.persist(finding, step)
@@ -207,13 +213,14 @@ func (c *invocation) cleanUpDeletedNode(ctx, finding context.Context, name strin
 	work, cancel := context.WithTimeout(ctx, c.in.Kind.Limit())
 	defer cancel()
 	c.deleteOrphans(work, &out, name, pods)
-	c.awaitVolumes(work, &out, name)
+	found = c.awaitVolumes(work, &out, name) || found
 	if len(out.AttachedVolumes) > 0 && errors.Is(c.nodeIsDeleted(ctx, name), spot.ErrChanged) {
 		return c.nodeReplaced(out, name), nil
 	}
-	reason := "the node was already deleted, by the cloud controller or an earlier invocation"
-	if name == c.in.Instance && len(pods) == 0 {
-		reason += ", and no pod is left on the name " + name + ": Kubernetes deletes the pods of nodes with other names"
+	reason := "the node was already deleted, probably by the cloud controller or an earlier invocation"
+	if !found {
+		out.Cleanup.PodsDeleted, out.Cleanup.VolumesDetached = nil, nil
+		reason += ", and nothing is left under the name " + name + ": if the node had another name, Kubernetes cleans up alone"
 	}
 	out.Cleanup.NodeDeletedBy, out.Reason = spot.DeletedByCloudController, reason
 	return c.finishCleanup(out), nil
@@ -268,9 +275,9 @@ func (c *invocation) leave(out *spot.Outcome, pods []spot.Pod, reason string) {
 	}
 }
 
-// awaitVolumes waits until no volume is attached to the node.
-func (c *invocation) awaitVolumes(ctx context.Context, out *spot.Outcome, node string) {
-	attached, err := c.waitForVolumes(ctx, node)
+// awaitVolumes waits until no volume is attached to the node, and reports whether one was.
+func (c *invocation) awaitVolumes(ctx context.Context, out *spot.Outcome, node string) (found bool) {
+	attached, found, err := c.waitForVolumes(ctx, node)
 	switch {
 	case err != nil:
 		out.Problems = append(out.Problems, fmt.Sprintf("listing the node's volumes: %v", err))
@@ -279,6 +286,7 @@ func (c *invocation) awaitVolumes(ctx context.Context, out *spot.Outcome, node s
 	default:
 		out.Cleanup.VolumesDetached = spot.SecondsSince(c.in.Time, time.Now())
 	}
+	return found
 }
 
 // nodeExists returns ErrNotFound if the node is deleted, and ErrChanged if another one has its name.
@@ -307,8 +315,8 @@ func (c *invocation) createdBefore(pods []spot.Pod) []spot.Pod {
 	return slices.DeleteFunc(pods, func(p spot.Pod) bool { return !p.Created.Before(c.in.Time) })
 }
 
-// orphanedPods lists the pods to delete after their node was deleted.
-func (c *invocation) orphanedPods(ctx context.Context, node string) (pods []spot.Pod, err error) {
+// podsOn lists the pods with the node's name.
+func (c *invocation) podsOn(ctx context.Context, node string) (pods []spot.Pod, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	listed := false
@@ -316,16 +324,11 @@ func (c *invocation) orphanedPods(ctx context.Context, node string) (pods []spot
 		if listed {
 			return
 		}
-		listed = true
-		for _, p := range ch.Pods {
-			if mustBeDeleted(p) {
-				pods = append(pods, p)
-			}
-		}
+		listed, pods = true, slices.Clone(ch.Pods)
 		cancel()
 	})
 	if listed {
-		return c.createdBefore(pods), nil
+		return pods, nil
 	}
 	return nil, err
 }
@@ -415,23 +418,25 @@ func (c *invocation) deletePods(ctx context.Context, pods []spot.Pod) []spot.Pod
 	return results
 }
 
-// waitForVolumes waits until no volume is attached to the node or ctx ends, and returns the attached volumes.
-func (c *invocation) waitForVolumes(ctx context.Context, node string) (attached []string, err error) {
+// waitForVolumes waits until no volume is attached to the node or ctx ends, and returns the attached volumes, and
+// whether any was attached.
+func (c *invocation) waitForVolumes(ctx context.Context, node string) (attached []string, found bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	listed := false
 	err = toCluster.persist(ctx, func(ctx context.Context) error {
 		err := c.Cluster.FollowVolumes(ctx, node, func(now []string) {
-			if attached, listed = now, true; len(now) == 0 {
+			attached, listed, found = now, true, found || len(now) > 0
+			if len(now) == 0 {
 				cancel()
 			}
 		})
 		return cmp.Or(err, errNotYet)
 	})
 	if listed {
-		return attached, nil
+		return attached, found, nil
 	}
-	return nil, cmp.Or(err, ctx.Err())
+	return nil, false, cmp.Or(err, ctx.Err())
 }
 
 // deleteNode deletes the node and reports whether it did: the cloud controller may have deleted it.

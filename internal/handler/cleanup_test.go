@@ -243,10 +243,16 @@ func TestCleanupOfDeletedNode(t *testing.T) {
 		"another name, deleted before the event": {func(w *world) {
 			w.renameNode("ip-10-0-1-2.ec2.internal")
 			w.cluster.RemoveNode("ip-10-0-1-2.ec2.internal")
-			for _, p := range []string{"default/web-1", "default/web-2"} { // they are on the other name
+			for _, p := range []string{"default/web-1", "default/web-2", "default/logs-1"} { // they are on the other name
 				w.cluster.RemovePod(p)
 			}
-		}, spot.CleanedUp, "no pod is left on the name " + instance},
+		}, spot.CleanedUp, "nothing is left under the name " + instance},
+		"only pods of DaemonSets left": {func(w *world) {
+			remove(w)
+			for _, p := range []string{"default/web-1", "default/web-2"} {
+				w.cluster.RemovePod(p)
+			}
+		}, spot.CleanedUp, "an earlier invocation"},
 		"only stopped": {func(w *world) { w.aws.SetState(instance, "stopped"); remove(w) }, spot.Ignored, "no node"},
 		"the name belongs to another node": {func(w *world) {
 			remove(w)
@@ -281,6 +287,10 @@ func TestCleanupOfDeletedNode(t *testing.T) {
 				w.wantRequests("delete", "pods", 0)
 				if !strings.Contains(out.Reason, c.reason) {
 					w.Errorf("got reason %q, want %q", out.Reason, c.reason)
+				}
+				if r, found := out.Cleanup, strings.HasPrefix(name, "only pods"); r != nil &&
+					(r.PodsDeleted != nil != found || r.VolumesDetached != nil != found) {
+					w.Errorf("got %s, want times only if something was found under the name", toJSON(out))
 				}
 				return
 			}

@@ -127,10 +127,7 @@ func (s *podState) result(event time.Time, plan spot.Plan) spot.PodResult {
 		r.Status, r.Reason = spot.PodStuck, "its containers have stopped, but "+s.keptBy()
 		r.Finalizers = s.pod.Finalizers
 	case plan.LeftToKubelet(s.pod):
-		r.Status, r.Reason = spot.PodLeftToKubelet, s.whyRunning()+"; its kubelet terminates it at the deadline"
-		if s.pod.Terminating {
-			r.Reason = s.whyRunning() + "; its grace period ends in the kubelet's shutdown window"
-		}
+		r.Status, r.Reason = spot.PodLeftToKubelet, s.whyRunning()+"; its kubelet ends it in the shutdown window"
 		r.Finalizers = s.pod.Finalizers
 	default:
 		r.Status, r.Reason = spot.PodStillRunning, s.whyRunning()

@@ -95,8 +95,8 @@ func TestWindowOutcome(t *testing.T) {
 		w.wantStatus(out, "web-1", spot.PodEvicted)
 		w.wantStatus(out, "mq-0", spot.PodStillRunning)
 		for name, want := range map[string]string{
-			"db-0":   "every eviction was refused; its kubelet terminates it at the deadline",
-			"slow-1": "evicted, and still terminating; its grace period ends in the kubelet's shutdown window",
+			"db-0":   "every eviction was refused; its kubelet ends it in the shutdown window",
+			"slow-1": "evicted, and still terminating; its kubelet ends it in the shutdown window",
 		} {
 			if p := w.wantStatus(out, name, spot.PodLeftToKubelet); p.Reason != want {
 				w.Errorf("pod %s: got reason %q, want %q", name, p.Reason, want)

@@ -247,8 +247,8 @@ type NodeDeletedBy string
 
 const (
 	DeletedByKopsSpot NodeDeletedBy = "kops-spot"
-	// DeletedByCloudController also stands for any other client, and for an earlier invocation. Without the time of the
-	// taint, the node was deleted before this invocation found it.
+	// deleted by the cloud controller, another client or an earlier invocation. If `tainted` is missing too, the node was
+	// deleted before this invocation found it.
 	DeletedByCloudController NodeDeletedBy = "cloud-controller"
 )
 

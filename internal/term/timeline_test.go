@@ -133,7 +133,7 @@ incomplete  i-0a1b2c3d4e5f60718: 2 pods still running at the deadline; not cordo
 			o.Node, o.Reason = instance, "1 pod left to the kubelet's shutdown window"
 			o.Timings.Cordoned = sec(0.7)
 			o.Pods = []spot.PodResult{pod("pay-0", "StatefulSet/pay", spot.PodLeftToKubelet,
-				"every eviction was refused; its kubelet terminates it at the deadline", refused(1))}
+				"every eviction was refused; its kubelet ends it in the shutdown window", refused(1))}
 		}), `
 drained  i-0a1b2c3d4e5f60718: 1 pod left to the kubelet's shutdown window; cordoned after 0.70 s
 
@@ -143,7 +143,7 @@ drained  i-0a1b2c3d4e5f60718: 1 pod left to the kubelet's shutdown window; cordo
    +120.00 s  deadline
 
   1 left to the kubelet's shutdown window
-    shop/pay-0  every eviction was refused; its kubelet terminates it at the deadline
+    shop/pay-0  every eviction was refused; its kubelet ends it in the shutdown window
                 1 refusal, last: 429: Cannot evict pod as it would violate the pod's disruption budget. The disruption budget pay needs 1 healthy pods and has 1 currently
 `},
 		{"another cluster's instance", outcome(spot.OtherCluster, func(o *spot.Outcome) {

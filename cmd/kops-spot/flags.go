@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -82,13 +83,15 @@ type lookback time.Duration
 
 func (l *lookback) Set(text string) error {
 	if days, is := strings.CutSuffix(text, "d"); is {
-		n, err := strconv.ParseUint(days, 10, 16)
-		*l = lookback(time.Duration(n) * 24 * time.Hour)
-		return err
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			*l = lookback(time.Duration(n) * 24 * time.Hour)
+			return nil
+		}
+	} else if d, err := time.ParseDuration(text); err == nil {
+		*l = lookback(d)
+		return nil
 	}
-	d, err := time.ParseDuration(text)
-	*l = lookback(d)
-	return err
+	return errors.New("use a duration such as 12h or 30d")
 }
 
 func (l *lookback) String() string {

@@ -101,7 +101,7 @@ A stack keeps its parameters until you change them with --set or --refresh.`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			err = conditions()
 			if o.takeOver && o.export != "" {
-				err = errors.New("--take-over-nth: omit --export, which changes nothing")
+				err = errors.New("--take-over-nth and --export cannot be used together")
 			}
 			if err != nil {
 				return err

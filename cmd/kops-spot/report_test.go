@@ -21,8 +21,8 @@ func TestLookback(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "d", "1.5d", "-1d", "70000d", "30", "1w"} {
-		if err := new(lookback).Set(text); err == nil {
-			t.Errorf("%q is accepted", text)
+		if err := new(lookback).Set(text); err == nil || err.Error() != "use a duration such as 12h or 30d" {
+			t.Errorf("%q: got %v", text, err)
 		}
 	}
 }

@@ -35,8 +35,8 @@ var drainSettings = []Setting{
 		"the longest grace period of a forced delete. Pods are force-deleted this long, plus the reserve, before the deadline",
 		"It divides the two minutes into halves: one to retry evictions while replacement pods become ready, one for pods to stop gracefully."),
 	duration(envShutdown, func(p *spot.Policy) *time.Duration { return &p.ShutdownGrace }, 0, 3*time.Minute,
-		"EC2 has been seen to wait three minutes for the operating system to shut down",
-		"how long the kubelets delay the shutdown of their instances for ordinary pods: `shutdownGracePeriod` less "+
+		"according to awslabs/amazon-eks-ami, EC2 waits three minutes for the operating system to shut down; not verified by us",
+		"how long the kubelets delay the shutdown of their instances for ordinary pods: `shutdownGracePeriod` minus "+
 			"`shutdownGracePeriodCriticalPods`. A pod whose grace period, up to "+envForceGrace+", fits into this time is never "+
 			"force-deleted; any other is force-deleted this much later",
 		"With 0s, the function never relies on a kubelet's shutdown window, which is 0 with amazonvpc. A value above the real window "+

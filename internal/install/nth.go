@@ -58,13 +58,10 @@ func groupsOf(ctx context.Context, account *awsadmin.Account, cluster string) ([
 	}), err
 }
 
-// isKopsHook reports whether kOps has created a hook for aws-node-termination-handler.
-func isKopsHook(hook string) bool { return strings.HasSuffix(hook, "-NTHLifecycleHook") }
-
 // ours returns the group's hook that the function handles, other than kOps'; empty if there is none.
 func (h Hooks) ours(g awsadmin.Group) string {
 	for _, hook := range g.Hooks {
-		if slices.Contains(h.Handled, hook) && !isKopsHook(hook) {
+		if slices.Contains(h.Handled, hook) && !spot.IsKopsHook(hook) {
 			return hook
 		}
 	}
@@ -102,18 +99,18 @@ func (h Hooks) Findings() (found change.Findings) {
 		for _, hook := range g.Hooks {
 			name, handled := hook+" of "+g.Name, slices.Contains(h.Handled, hook)
 			switch {
-			case handled && isKopsHook(hook) && reader != nil:
+			case handled && spot.IsKopsHook(hook) && reader != nil:
 				twice = append(twice, name)
 				drained = true
 			case handled && h.Live:
 				ours = append(ours, name)
 				drained = true
-			case isKopsHook(hook) && reader != nil:
+			case spot.IsKopsHook(hook) && reader != nil:
 				theirs = append(theirs, name)
 				drained = true
 			case handled:
 				stopped = append(stopped, name)
-			case isKopsHook(hook) || hook == OurHook:
+			case spot.IsKopsHook(hook) || hook == OurHook:
 				nobodys = append(nobodys, name)
 			default:
 				others = append(others, name)
@@ -128,17 +125,17 @@ func (h Hooks) Findings() (found change.Findings) {
 		}
 	}
 	if len(twice) == 0 && reader != nil { // groups that come later
-		twice = slices.DeleteFunc(slices.Clone(h.Handled), func(hook string) bool { return !isKopsHook(hook) })
+		twice = slices.DeleteFunc(slices.Clone(h.Handled), func(hook string) bool { return !spot.IsKopsHook(hook) })
 	}
 	if reader != nil {
-		rest := slices.DeleteFunc(slices.Clone(h.Handled), isKopsHook)
+		rest := slices.DeleteFunc(slices.Clone(h.Handled), spot.IsKopsHook)
 		add(change.Fail, "two handlers would complete %s: the function, and "+NTH+" ("+reader.String()+")", twice,
 			"remove it from the parameter: kops-spot install --set Hooks="+strings.Join(rest, ","))
 	}
 	add(change.Warn, "nobody completes %s: the function is missing, only observes, or does not receive the events", stopped,
 		"kops-spot install --set Mode=act, unless a link above has failed")
 	add(change.Warn, "nobody completes %s: each termination waits for the hook's timeout, and no pod is evicted", nobodys,
-		takeOver+", and removes kOps'")
+		"kops-spot install --take-over-nth replaces kOps' hooks with the hook "+OurHook+": see docs/migrating-from-nth.md")
 	add(change.Warn, "Capacity Rebalancing terminates instances of %s, and no hook delays that until their nodes are drained",
 		rebalanced, takeOver)
 	add(change.Warn, "%s: without the hook "+OurHook+", the nodes that Auto Scaling terminates are not drained", without,
@@ -168,7 +165,7 @@ func (r *Deployment) PlanTakeOver(ctx context.Context, h Hooks, cluster dynamic.
 		}
 	}
 	for _, g := range h.Groups {
-		for _, hook := range slices.DeleteFunc(slices.Clone(g.Hooks), func(hook string) bool { return !isKopsHook(hook) }) {
+		for _, hook := range slices.DeleteFunc(slices.Clone(g.Hooks), func(hook string) bool { return !spot.IsKopsHook(hook) }) {
 			t.Remove.deleteHook(g, hook, func(now awsadmin.Group) bool { return isBastion(now) || h.ours(now) != "" })
 		}
 	}

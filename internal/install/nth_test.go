@@ -40,7 +40,7 @@ func TestHooks(t *testing.T) {
 	}{
 		"no hook":                    {group(), "", nil, false, nil},
 		"kOps' with its handler":     {group(kops), "", deployment, false, []string{"ok " + kops + " of " + groupName + ": completed by " + NTH}},
-		"kOps' left behind":          {group(kops), "", nil, false, []string{"warn nobody completes " + kops + " of " + groupName + ": each termination waits|" + takeOver}},
+		"kOps' left behind":          {group(kops), "", nil, false, []string{"warn nobody completes " + kops + " of " + groupName + ": each termination waits| kops-spot install --take-over-nth replaces kOps' hooks with the hook kops-spot: see docs/"}},
 		"kOps' with a DaemonSet":     {group(kops), "", []Workload{{Kind: "DaemonSet"}}, false, []string{"warn nobody completes " + kops}},
 		"kOps' left to the function": {group(kops), kops, nil, false, []string{"ok " + kops + " of " + groupName + ": completed by the function"}},
 		"kOps' with two handlers": {group(kops), kops + ",drain", deployment, false, []string{"fail two handlers would complete " + kops + " of " + groupName +

@@ -63,7 +63,7 @@ func (p shutdownPeriods) ordinary() (window, total time.Duration, err error) {
 	return (total - critical).Truncate(time.Second), total, nil
 }
 
-// A window is how long the kubelets of an instance group hold the shutdown for ordinary pods.
+// A window is how long the kubelets of an instance group delay the shutdown for ordinary pods.
 type window struct {
 	group, from string
 	length      time.Duration
@@ -134,8 +134,8 @@ func CheckShutdown(ctx context.Context, s Site) (change.Findings, error) {
 	return shutdown(ctx, s, specified)
 }
 
-// shutdown finds out for how long the kubelets hold an instance's shutdown for ordinary pods. It reads at most one kubelet
-// of each instance group, of a Spot instance if there is one.
+// shutdown finds out for how long the kubelets delay an instance's shutdown for ordinary pods. It reads at most one
+// kubelet of each instance group, of a Spot instance if there is one.
 func shutdown(ctx context.Context, s Site, specified *spec) (change.Findings, error) {
 	byGroup := map[string]Worker{}
 	for _, w := range s.Workers {

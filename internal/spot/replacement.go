@@ -135,7 +135,7 @@ func (p Policy) replaceByGroup(t Target) Replacement {
 		return noReplacement("the process Launch of group %s is suspended: a detach would not launch an instance", g.Group)
 	}
 	hooks := slices.DeleteFunc(slices.Clone(g.TerminateHooks), func(h string) bool {
-		return slices.Contains(p.Hooks, h) || strings.HasSuffix(h, suffixNTHHook) // they only drain the node, as we do now
+		return slices.Contains(p.Hooks, h) || IsKopsHook(h) // they only drain the node, as we do now
 	})
 	r := Replacement{Action: ReplaceDetach, Group: g.Group, SkippedHooks: hooks}
 	if g.HooksErr != nil {
@@ -164,8 +164,8 @@ func (p Policy) OtherGroupNameReason(name string) string {
 	return ""
 }
 
-// suffixNTHHook ends the names of the lifecycle hooks that kOps creates for aws-node-termination-handler.
-const suffixNTHHook = "-NTHLifecycleHook"
+// IsKopsHook reports whether kOps has created a lifecycle hook, for aws-node-termination-handler.
+func IsKopsHook(name string) bool { return strings.HasSuffix(name, "-NTHLifecycleHook") }
 
 // hasRole reports whether kOps gave the instance or its node one of the roles.
 func hasRole(t Target, roles ...string) bool {

@@ -175,7 +175,8 @@ func (p *page) pod(e Explanation) {
 		p.line("  evicted with a grace period of %s: %s", short(pod.GracePeriod), pod.Reason)
 		switch {
 		case pod.KubeletAt != nil:
-			p.line("  if the eviction is refused, it is retried until the deadline, or %s", byKubelet(pod))
+			p.line("  if the eviction is refused, it is retried until the deadline; then its kubelet terminates it with %s",
+				short(pod.KubeletGrace))
 			return
 		case pod.ForceAt == nil:
 			p.line("  if the eviction is refused until the deadline, the pod stays on the node")

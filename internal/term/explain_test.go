@@ -72,7 +72,7 @@ shop/tool  would be evicted
 shop/web-a  would be evicted
 
   evicted with a grace period of 30 s: ` + web + `
-  if the eviction is refused, it is retried until the deadline, or its kubelet terminates it at +120 s with 20 s
+  if the eviction is refused, it is retried until the deadline; then its kubelet terminates it with 20 s
 ` + strings.Replace(essentials, "force-delete with a grace period of at most 60 s, ", "", 1)},
 		{"a pod that is skipped", func(e *Explanation) { e.Pod = "kube-system/logs-x" }, `
 kube-system/logs-x  would be skipped by rule

@@ -263,7 +263,7 @@ func takeOverInterrupted(t *testing.T, w *world) {
 	}{
 		{slices.Concat(takeOver, []string{"--set", "Mode=observe"}), "completes no lifecycle action: add --set Mode=act"},
 		{slices.Concat(takeOver, []string{"--state", "s3://none"}), "set --state to the kOps state store"},
-		{slices.Concat(takeOver, []string{"--export", t.TempDir()}), "--take-over-nth: omit --export"},
+		{slices.Concat(takeOver, []string{"--export", t.TempDir()}), "--take-over-nth and --export cannot be used together"},
 		{installed("--yes", "--set", "Hooks=nodes-NTHLifecycleHook"), "two handlers would complete nodes-NTHLifecycleHook of " + workers},
 	} {
 		if _, stderr, err := n.command(c.args...); err == nil || !strings.Contains(stderr, c.says) {

@@ -611,6 +611,7 @@ func (d *podDrain) handleResponse(r evictionResponse) {
 		d.checkEmpty(r.at)
 	case r.readOnly && r.err == nil: // it is terminating: the watch is late
 	case r.readOnly:
+		s.held = s.held && !r.at.Before(d.plan.Until) // unless the end of work cut it off
 		s.due = r.at.Add(effectLimit)
 	case r.err == nil:
 		d.accepted(s, r)
@@ -632,7 +633,7 @@ func (d *podDrain) handleResponse(r evictionResponse) {
 
 func (d *podDrain) accepted(s *podState, r evictionResponse) {
 	again := s.evicted && s.forced == r.request.Delete
-	s.evicted, s.forced = true, r.request.Delete
+	s.evicted, s.forced, s.held = true, r.request.Delete, !again
 	s.changed, s.due = "", time.Time{}
 	if !s.pod.Terminating && !d.plan.EvictOnce {
 		s.due = r.at.Add(effectLimit)
@@ -662,6 +663,8 @@ func (d *podDrain) accepted(s *podState, r evictionResponse) {
 }
 
 func (d *podDrain) refused(s *podState, r evictionResponse, retryAfter time.Duration) {
+	var refusal *spot.Refusal
+	s.held = errors.As(r.err, &refusal) && refusal.Budget
 	s.refusals++
 	s.refusal = r.err.Error()
 	next, ok := d.plan.NextAttempt(s.pod, r.request, r.at, s.refusals, retryAfter)
@@ -675,6 +678,7 @@ func (d *podDrain) refused(s *podState, r evictionResponse, retryAfter time.Dura
 // before it is force-deleted.
 func (d *podDrain) unanswered(s *podState, r evictionResponse) {
 	s.failures++
+	s.held = s.held && !r.at.Before(d.plan.Until)
 	if s.refusal == "" || !errors.Is(r.err, context.DeadlineExceeded) { // our own limit says less than the server
 		s.refusal = r.err.Error()
 	}

@@ -61,6 +61,7 @@ type podState struct {
 	refusals     int
 	failures     int    // requests without a response
 	refusal      string // the last of both
+	held         bool   // the last response was the refusal of a budget, or an acceptance that has yet to show
 	returned     bool   // its owner recreated it here
 	changed      string // the version that the API server refused as outdated
 }
@@ -126,7 +127,7 @@ func (s *podState) result(event time.Time, plan spot.Plan) spot.PodResult {
 	case s.pod.Finished:
 		r.Status, r.Reason = spot.PodStuck, "its containers have stopped, but "+s.keptBy()
 		r.Finalizers = s.pod.Finalizers
-	case plan.LeftToKubelet(s.pod):
+	case plan.LeftToKubelet(s.pod) && (s.pod.Terminating || s.held): // any other failure shows, though the kubelet helps
 		r.Status, r.Reason = spot.PodLeftToKubelet, s.whyRunning()+"; its kubelet ends it in the shutdown window"
 		r.Finalizers = s.pod.Finalizers
 	default:

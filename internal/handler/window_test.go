@@ -127,6 +127,56 @@ func TestWindowOutcome(t *testing.T) {
 	})
 }
 
+// TestFailedEvictionsWithWindow checks that a covered pod is left to its kubelet only if a budget keeps it: the outcome
+// shows any other failure.
+func TestFailedEvictionsWithWindow(t *testing.T) {
+	refuse := func(w *world, r spot.Refusal) { w.cluster.OnEviction(func(spot.Pod) *spot.Refusal { return &r }) }
+	down := func(w *world) func() { return w.cluster.Disturb(spottest.Disturbance{Err: errRefused}) }
+	for name, c := range map[string]struct {
+		inject func(w *world)
+		left   bool
+	}{
+		"a budget":           {func(w *world) { w.budget("db", 1) }, true},
+		"two budgets":        {func(w *world) { w.budget("db", 1); w.budget("db", 1) }, true},
+		"403":                {func(w *world) { refuse(w, spot.Refusal{Code: 403}) }, false},
+		"429 from a webhook": {func(w *world) { refuse(w, spot.Refusal{Code: 429}) }, false},
+		"500":                {func(w *world) { refuse(w, spot.Refusal{Code: 500}) }, false},
+		"dry runs":           {func(w *world) { w.handler.Cluster = dryRunWebhook{w.cluster} }, false},
+		"a budget, then 403": {func(w *world) {
+			w.budget("db", 1)
+			time.AfterFunc(30*time.Second, func() { refuse(w, spot.Refusal{Code: 403}) })
+		}, false},
+		"403, then a budget": {func(w *world) {
+			refuse(w, spot.Refusal{Code: 403})
+			time.AfterFunc(30*time.Second, func() { w.cluster.OnEviction(nil); w.budget("db", 1) })
+		}, true},
+		"no response": {func(w *world) { w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Err: errRefused}) }, false},
+		"a budget, then no response": {func(w *world) {
+			w.budget("db", 1)
+			time.AfterFunc(30*time.Second, func() { down(w) })
+		}, false},
+		"no response, then a budget": {func(w *world) {
+			w.budget("db", 1)
+			time.AfterFunc(30*time.Second, func() { time.AfterFunc(30*time.Second, down(w)) })
+		}, true},
+		"a budget, and no time for the last response": {func(w *world) {
+			w.budget("db", 1)
+			w.cluster.Disturb(spottest.Disturbance{Resource: "pods/eviction", Delay: 7 * time.Second})
+		}, true},
+	} {
+		subtest(t, name, func(w *world) {
+			w.handler.Policy.ShutdownGrace = 20 * time.Second
+			w.pod("db-0", grace(20*time.Second), notRecreated)
+			c.inject(w)
+			result, status := spot.Incomplete, spot.PodStillRunning
+			if c.left {
+				result, status = spot.Drained, spot.PodLeftToKubelet
+			}
+			w.wantStatus(w.handle(result), "db-0", status)
+		})
+	}
+}
+
 // TestNoRequestAfterTheEnd checks that no request for a pod is sent at or after the end of work, whatever fails and
 // whenever the invocation ends.
 func TestNoRequestAfterTheEnd(t *testing.T) {

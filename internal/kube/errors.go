@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -62,12 +63,22 @@ func refusal(err error, doing string) error {
 		return translate(err, doing)
 	}
 	s := status.Status()
-	r := &spot.Refusal{Code: int(s.Code), Message: s.Message}
+	r := &spot.Refusal{Code: int(s.Code), Budget: isBudget(s), Message: s.Message}
 	if s.Details != nil {
 		r.RetryAfter = time.Duration(s.Details.RetryAfterSeconds) * time.Second
 		r.Message = strings.Join(append([]string{s.Message}, causes(s.Details.Causes)...), " ")
 	}
 	return r
+}
+
+// isBudget reports whether a PodDisruptionBudget refused. Only some of these responses have the cause: those about two
+// budgets, or about conflicts when the budget is updated, name the resource.
+func isBudget(s metav1.Status) bool {
+	if strings.Contains(s.Message, webhookPrefix) {
+		return false
+	}
+	return apierrors.HasStatusCause(&apierrors.StatusError{ErrStatus: s}, policyv1.DisruptionBudgetCause) ||
+		strings.Contains(s.Message, "PodDisruptionBudget")
 }
 
 // causes returns details such as the budget's name and how many pods it needs.

@@ -26,6 +26,7 @@ func (e permanentError) Is(target error) bool { return target == ErrPermanent }
 // the pod) or by an admission webhook (any code).
 type Refusal struct {
 	Code       int
+	Budget     bool // a PodDisruptionBudget refused
 	Message    string
 	RetryAfter time.Duration // 0 if the server sent none
 }

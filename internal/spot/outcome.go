@@ -211,7 +211,7 @@ const (
 	PodStuck         PodStatus = "stuck"           // its containers have stopped, but a finalizer or the kubelet keeps it
 	PodDeleted       PodStatus = "deleted"         // deleted after its instance had stopped
 	PodStillRunning  PodStatus = "still-running"   // still running at the deadline
-	PodLeftToKubelet PodStatus = "left-to-kubelet" // still running at the deadline, and covered by the kubelet's shutdown window
+	PodLeftToKubelet PodStatus = "left-to-kubelet" // still there at the deadline because of its budget or grace period, and covered by the kubelet's shutdown window
 )
 
 // PodResult is what happened to a pod, and why.

@@ -217,7 +217,7 @@ func (p Plan) windowFor(pod Pod) time.Duration {
 // isCovered reports whether the kubelet gives the pod at least the grace period of a force deletion.
 func (p Plan) isCovered(pod Pod) bool { return p.forceGrace(pod) <= p.windowFor(pod) }
 
-// LeftToKubelet reports whether a pod that remains at the end of work is left to its kubelet: the kubelet is yet to
+// LeftToKubelet reports whether a pod that remains at the end of work can be left to its kubelet: the kubelet is yet to
 // terminate it with the grace period of a force deletion, or its grace period ends in the shutdown window. A grace
 // period that had to end before the reserve is over, and its kubelet is late.
 func (p Plan) LeftToKubelet(pod Pod) bool {

@@ -55,13 +55,13 @@ func (c *Cluster) blockedBy(p *clusterPod) *spot.Refusal {
 		return nil
 	case 1:
 	default:
-		return &spot.Refusal{Code: 500,
+		return &spot.Refusal{Code: 500, Budget: true,
 			Message: "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."}
 	}
 	b := guards[0]
 	healthy := c.healthy(b)
 	if healthy <= b.Available {
-		return &spot.Refusal{Code: 429, RetryAfter: b.RetryAfter, Message: fmt.Sprintf(
+		return &spot.Refusal{Code: 429, Budget: true, RetryAfter: b.RetryAfter, Message: fmt.Sprintf(
 			"Cannot evict pod as it would violate the pod's disruption budget. The disruption budget %s needs %d healthy pods and has %d currently.",
 			b.Name, b.Available, healthy)}
 	}

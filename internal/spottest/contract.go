@@ -357,7 +357,7 @@ func budgetRefuses(t *testing.T, w World) {
 
 	var refusal *spot.Refusal
 	err := w.Cluster().Evict(t.Context(), p, 5*time.Second, false)
-	if !errors.As(err, &refusal) || refusal.Code != 429 || !strings.Contains(refusal.Message, "disruption budget") {
+	if !errors.As(err, &refusal) || refusal.Code != 429 || !refusal.Budget || !strings.Contains(refusal.Message, "disruption budget") {
 		t.Fatalf("got %v; want a refusal with 429 that names the disruption budget", err)
 	}
 	if got := listed(t, w, n.Name, p, anyState); got.Terminating {
@@ -389,8 +389,8 @@ func twoBudgets(t *testing.T, w World) {
 
 	var refusal *spot.Refusal
 	if err := w.Cluster().Evict(t.Context(), p, 5*time.Second, false); !errors.As(err, &refusal) ||
-		refusal.Code != 500 {
-		t.Errorf("got %v; want a refusal with 500", err)
+		refusal.Code != 500 || !refusal.Budget {
+		t.Errorf("got %v; want a refusal with 500 by budgets", err)
 	}
 }
 

@@ -129,6 +129,9 @@ func translate(on string, err error) error {
 	if code == "" {
 		return fmt.Errorf("calling %s: %w", action, cause)
 	}
+	if strings.HasPrefix(action, "autoscaling:") && code == "ValidationError" && noneFound.MatchString(message) {
+		return fmt.Errorf("calling %s: %w: %s", action, ErrNotFound, message)
+	}
 	for is, codes := range errorCodes {
 		switch {
 		case !slices.Contains(codes, code):
@@ -145,6 +148,9 @@ func translate(on string, err error) error {
 	return fmt.Errorf("calling %s: %s: %s", action, code, message)
 }
 
+// noneFound matches what Auto Scaling says of a group or a lifecycle hook that does not exist: it has no code for that.
+var noneFound = regexp.MustCompile(`(?i)not found|no lifecycle hook found`)
+
 // apiError returns the code of an error response and the first line of its message.
 func apiError(err error) (code, message string) {
 	var api smithy.APIError
@@ -156,8 +162,9 @@ func apiError(err error) (code, message string) {
 
 // Names that IAM policies use where they differ from the SDK's.
 var (
-	services = map[string]string{"CloudFormation": "cloudformation", "CloudWatch Logs": "logs", "EC2": "ec2",
-		"EventBridge": "events", "IAM": "iam", "Lambda": "lambda", "S3": "s3", "Secrets Manager": "secretsmanager", "STS": "sts"}
+	services = map[string]string{"Auto Scaling": "autoscaling", "CloudFormation": "cloudformation",
+		"CloudWatch Logs": "logs", "EC2": "ec2", "EventBridge": "events", "IAM": "iam", "Lambda": "lambda", "S3": "s3", "Secrets Manager": "secretsmanager",
+		"SQS": "sqs", "STS": "sts"}
 	operations = map[string]string{"Invoke": "InvokeFunction", "HeadBucket": "ListBucket", "ListObjectsV2": "ListBucket",
 		"GetPublicAccessBlock": "GetBucketPublicAccessBlock", "PutPublicAccessBlock": "PutBucketPublicAccessBlock"}
 )

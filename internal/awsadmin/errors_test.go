@@ -68,6 +68,7 @@ func TestDenied(t *testing.T) {
 		{"s3:ListBucket on bucket b", func(ctx context.Context) error { _, err := a.Objects(ctx, "b", "1", ""); return err }},
 		{"s3:ListBucket on bucket b", func(ctx context.Context) error { _, err := a.Bucket(ctx, "b", "1", "", ""); return err }},
 		{"s3:PutBucketPublicAccessBlock on bucket b", do(BlockPublicAccess("b", "1"))},
+		{"autoscaling:DescribeAutoScalingGroups", func(ctx context.Context) error { _, _, err := a.Group(ctx, "g"); return err }},
 		{"sts:GetCallerIdentity", func(ctx context.Context) error { _, err := a.Caller(ctx); return err }},
 	} {
 		err := c.call(t.Context())

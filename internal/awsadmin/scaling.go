@@ -2,6 +2,7 @@ package awsadmin
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -31,13 +32,13 @@ func (a *Account) Groups(ctx context.Context, key, value string) ([]Group, error
 		Filters: []types.Filter{{Name: aws.String("tag:" + key), Values: []string{value}}}})
 }
 
-// Group returns a group; without hooks and instances if it does not exist.
-func (a *Account) Group(ctx context.Context, name string) (g Group, err error) {
+// Group returns a group, and whether it exists.
+func (a *Account) Group(ctx context.Context, name string) (g Group, exists bool, err error) {
 	all, err := a.groups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{AutoScalingGroupNames: []string{name}})
 	if len(all) > 0 {
-		g = all[0]
+		return all[0], true, err
 	}
-	return g, err
+	return g, false, err
 }
 
 func (a *Account) groups(ctx context.Context, in *autoscaling.DescribeAutoScalingGroupsInput) ([]Group, error) {
@@ -56,14 +57,21 @@ func (a *Account) groups(ctx context.Context, in *autoscaling.DescribeAutoScalin
 			}
 			return group
 		})
-	for i := range all {
-		if err != nil {
-			break
-		}
-		all[i].Hooks, err = a.terminationHooks(ctx, all[i].Name)
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(all, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
-	return all, err
+	existing := all[:0]
+	for _, g := range all {
+		switch g.Hooks, err = a.terminationHooks(ctx, g.Name); {
+		case errors.Is(err, ErrNotFound): // the group was deleted meanwhile
+		case err != nil:
+			return nil, err
+		default:
+			existing = append(existing, g)
+		}
+	}
+	slices.SortFunc(existing, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
+	return existing, nil
 }
 
 // instanceTypes returns how many types a policy names, 1 without one, and 0 if it has requirements instead.

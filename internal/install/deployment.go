@@ -25,7 +25,7 @@ type Deployment struct {
 	Template *Template
 	Spec     Spec
 
-	// Say reports each CloudFormation event.
+	// Say reports each CloudFormation event, and what else takes long as an event with the status RETRY.
 	Say func(awsadmin.StackEvent)
 
 	// ResolvePending sets in Spec what is known only after the steps before the stack; nil if nothing is pending.
@@ -40,8 +40,9 @@ type Plan struct {
 	Parameters     map[string]string // of the stack
 	KeptParameters []string          // names of parameters whose value in the stack differs from the discovered one
 
-	steps     []step
-	changeSet awsadmin.ChangeSet
+	steps        []step
+	changeSet    awsadmin.ChangeSet
+	terminations *terminations // that its deletions of hooks wait for
 }
 
 type step = change.Step[*Deployment]
@@ -440,7 +441,11 @@ func (r *Deployment) PlanRemoval(ctx context.Context) (p Removal, err error) {
 	if err != nil {
 		return p, err
 	}
-	if err := r.planHookRemoval(ctx, &p.Stack); err != nil {
+	var handled []string
+	if s != nil {
+		handled = awsadmin.List(s.Parameters["Hooks"])
+	}
+	if err := r.planHookRemoval(ctx, &p.Stack, handled); err != nil {
 		return p, err
 	}
 	if s != nil {

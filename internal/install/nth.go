@@ -220,40 +220,64 @@ func (r *Deployment) planQueueRemoval(ctx context.Context, p *Plan) error {
 // deleteHook adds the row that deletes a hook of a group. Deleting it ends the drains of the instances that it holds, so
 // the write waits for them first. replaced reports whether the group has another hook; nil if it needs none.
 func (p *Plan) deleteHook(g awsadmin.Group, hook string, replaced func(awsadmin.Group) bool) {
+	if p.terminations == nil {
+		p.terminations = &terminations{first: map[string][]string{}}
+	}
+	now := p.terminations
+	now.groups = append(now.groups, g.Name)
 	why := ""
 	if len(g.Waiting) > 0 {
 		why = "after the termination of " + strings.Join(g.Waiting, ", ")
 	}
 	p.add(change.Delete, kindHook, g.Name+"/"+hook, why, func(ctx context.Context, r *Deployment) error {
-		if err := r.awaitTerminations(ctx, g.Name, replaced); err != nil {
+		if err := now.await(ctx, r, g.Name, replaced); err != nil {
 			return err
 		}
 		return r.AWS.Do(ctx, awsadmin.DeleteLifecycleHook(g.Name, hook))
 	})
 }
 
-// awaitTerminations waits until no instance of a group is left that waits now. Those that come later are also held by
-// the hook that replaces this one. By the end of its timeout, only others hold an instance.
-func (r *Deployment) awaitTerminations(ctx context.Context, group string, replaced func(awsadmin.Group) bool) error {
-	var first []string
-	for began := time.Now(); ; {
-		now, err := r.AWS.Group(ctx, group)
-		if err != nil {
+// terminations are those that the hooks of a plan delay. All groups share one time limit.
+type terminations struct {
+	groups []string
+	began  time.Time
+	first  map[string][]string // instances that waited then, by group
+}
+
+// await waits until no instance of a group is left that the hook holds. If another hook replaces it, that one also holds
+// instances that come later, and by the end of the timeout, only others hold an instance.
+func (t *terminations) await(ctx context.Context, r *Deployment, group string, replaced func(awsadmin.Group) bool) error {
+	if t.began.IsZero() {
+		for _, name := range t.groups {
+			g, _, err := r.AWS.Group(ctx, name)
+			if err != nil {
+				return err
+			}
+			t.first[name] = g.Waiting
+		}
+		t.began = time.Now()
+	}
+	for said := ""; ; {
+		now, exists, err := r.AWS.Group(ctx, group)
+		if err != nil || !exists {
 			return err
 		}
-		if first == nil {
-			first = now.Waiting
+		waiting := now.Waiting
+		if replaced != nil {
+			waiting = slices.DeleteFunc(waiting, func(id string) bool { return !slices.Contains(t.first[group], id) })
 		}
-		first = slices.DeleteFunc(first, func(id string) bool { return !slices.Contains(now.Waiting, id) })
-		over := len(first) == 0 || time.Since(began) > hookTimeout+time.Minute
+		ids := strings.Join(waiting, ", ")
+		over := ids == "" || time.Since(t.began) > hookTimeout+time.Minute
 		switch {
 		case over && replaced != nil && !replaced(now):
 			return fmt.Errorf("group %s has lost the hook %s: run this again", group, OurHook)
-		case len(first) == 0, over && replaced != nil:
+		case ids == "", over && replaced != nil:
 			return nil
-		case over: // the function sends heartbeats
-			return fmt.Errorf("%s of group %s is still in Terminating:Wait: run this again when it is terminated",
-				strings.Join(first, ", "), group)
+		case over: // the function sends heartbeats, or another hook holds it
+			return fmt.Errorf("%s of group %s is still in Terminating:Wait: run this again when it is terminated", ids, group)
+		case ids != said:
+			r.Say(awsadmin.StackEvent{Status: "RETRY", LogicalID: group, Reason: "waiting for the termination of " + ids})
+			said = ids
 		}
 		if err := awsadmin.Pause(ctx, 5*time.Second); err != nil {
 			return err
@@ -261,12 +285,21 @@ func (r *Deployment) awaitTerminations(ctx context.Context, group string, replac
 	}
 }
 
-// planHookRemoval deletes the hooks of a take-over. Without the function, nobody would complete them.
-func (r *Deployment) planHookRemoval(ctx context.Context, p *Plan) error {
+// planHookRemoval deletes the hooks of a take-over. Without the function, nobody would complete them. Others that the
+// function handles stay.
+func (r *Deployment) planHookRemoval(ctx context.Context, p *Plan, handled []string) error {
 	groups, err := groupsOf(ctx, r.AWS, r.Spec.Cluster)
 	for _, g := range groups {
 		if slices.Contains(g.Hooks, OurHook) {
 			p.deleteHook(g, OurHook, nil)
+		}
+	}
+	for _, g := range groups {
+		for _, hook := range g.Hooks {
+			if hook != OurHook && slices.Contains(handled, hook) {
+				p.add(change.Leave, kindHook, g.Name+"/"+hook,
+					"nobody completes it after this: delete it, or give it another handler", nil)
+			}
 		}
 	}
 	return err

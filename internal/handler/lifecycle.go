@@ -24,7 +24,7 @@ const (
 // lifecycle drains the node of an instance that its Auto Scaling group terminates, while a lifecycle hook delays the
 // termination, and then completes the lifecycle action.
 func (c *invocation) lifecycle(ctx context.Context) (spot.Outcome, error) {
-	if plan := c.plan(spot.Target{}); plan.Result == spot.Skipped {
+	if plan := c.plan(spot.Target{}); plan.Result == spot.OtherCluster || plan.Result == spot.Skipped {
 		return c.newOutcome(plan), nil
 	}
 	if err := c.readHook(ctx); err != nil {

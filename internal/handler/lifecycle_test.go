@@ -94,15 +94,30 @@ func TestHeartbeatsDenied(t *testing.T) {
 	})
 }
 
-func TestUnconfiguredHook(t *testing.T) {
-	withHook(t, 5*time.Minute, func(w *world, in spot.Interruption) {
-		w.handler.Policy.Hooks = []string{"another"}
-		w.pod("web-1", onLeaving)
-		w.handleEvent(in, spot.Skipped)
-		if calls, requests := w.aws.Calls(), w.cluster.Requests(); len(calls) != 0 || len(requests) != 0 {
-			w.Errorf("got requests %v, %v; want none", calls, requests)
-		}
-	})
+// TestOthersLifecycleActions covers actions that are known not to be ours without a request.
+func TestOthersLifecycleActions(t *testing.T) {
+	const theirs = "nodes.other.example.com"
+	for name, c := range map[string]struct {
+		hooks []string
+		group string
+		want  spot.Result
+	}{
+		"another hook":                          {[]string{"another"}, "leaving." + cluster, spot.Skipped},
+		"another cluster's group":               {[]string{hookName}, theirs, spot.OtherCluster},
+		"another cluster's group, another hook": {[]string{"another"}, theirs, spot.OtherCluster},
+		"no hook":                               {nil, theirs, spot.OtherCluster},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withHook(t, 5*time.Minute, func(w *world, in spot.Interruption) {
+				w.handler.Policy.Hooks, in.Action.Group = c.hooks, c.group
+				w.pod("web-1", onLeaving)
+				w.handleEvent(in, c.want)
+				if calls, requests := w.aws.Calls(), w.cluster.Requests(); len(calls) != 0 || len(requests) != 0 {
+					w.Errorf("got requests %v, %v; want none", calls, requests)
+				}
+			})
+		})
+	}
 }
 
 // TestNTHTag checks that the tag of aws-node-termination-handler, which stays on instances after the program is gone,

@@ -125,7 +125,7 @@ func (p Policy) ExampleEvent(k Kind, instance, region string, now time.Time) Int
 	case ScheduledChange:
 		in.Start = now.Add(changeNotice)
 	case LifecycleTerminate:
-		in.Action = Action{Group: "<group>", Hook: "<hook>", Instance: instance}
+		in.Action = Action{Group: "<group>." + p.Cluster, Hook: "<hook>", Instance: instance}
 		if len(p.Hooks) > 0 {
 			in.Action.Hook = p.Hooks[0]
 		}

@@ -140,7 +140,7 @@ func TestResponse(t *testing.T) {
 		{name: "scheduled change: drain", kind: spot.ScheduledChange,
 			policy: func(p *spot.Policy) { p.ScheduledChange = spot.RespondDrain }, drain: true},
 		{name: "hook that is not configured", kind: spot.LifecycleTerminate, want: spot.Skipped, drain: true,
-			reason: "lifecycle hook drain of group g is not in KOPS_SPOT_HOOKS: it is left to whoever handles it"},
+			reason: "lifecycle hook drain of group nodes.prod.example.com is not in KOPS_SPOT_HOOKS: it is left to whoever handles it"},
 		{name: "configured hook", kind: spot.LifecycleTerminate,
 			policy: func(p *spot.Policy) { p.Hooks = []string{"drain"} }, drain: true},
 	} {
@@ -150,7 +150,7 @@ func TestResponse(t *testing.T) {
 				c.policy(&policy)
 			}
 			in := warning(c.kind)
-			in.Start, in.Action = eventTime.Add(time.Hour), spot.Action{Group: "g", Hook: "drain"}
+			in.Start, in.Action.Hook = eventTime.Add(time.Hour), "drain"
 			plan := policy.Plan(in, newTarget(), eventTime, time.Time{})
 			if plan.Result != c.want || plan.Drain != c.drain || !strings.Contains(plan.Reason, c.reason) {
 				t.Errorf("got %q, drain %v, %q; want %q, %v, %q",

@@ -116,6 +116,9 @@ func (p Policy) whyNot(in Interruption, t Target, deadline, now time.Time) (Resu
 		return Expired, "replayed from an event archive"
 	}
 	if hook := in.Action.Hook; in.Kind == LifecycleTerminate {
+		if why := p.OtherGroupNameReason(in.Action.Group); why != "" {
+			return OtherCluster, why // clusters share the names of hooks, and get each other's events
+		}
 		if !slices.Contains(p.Hooks, hook) {
 			return Skipped, fmt.Sprintf("lifecycle hook %s of group %s is not in KOPS_SPOT_HOOKS: it is left to whoever "+
 				"handles it", hook, in.Action.Group)

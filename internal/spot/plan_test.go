@@ -23,7 +23,11 @@ func after(seconds float64) time.Time {
 }
 
 func warning(kind spot.Kind) spot.Interruption {
-	return spot.Interruption{EventID: "e1", Kind: kind, Instance: instance, Region: "us-east-1", Time: eventTime}
+	in := spot.Interruption{EventID: "e1", Kind: kind, Instance: instance, Region: "us-east-1", Time: eventTime}
+	if kind == spot.LifecycleTerminate {
+		in.Action.Group = "nodes." + cluster
+	}
+	return in
 }
 
 func newNode() spot.Node {

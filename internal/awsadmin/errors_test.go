@@ -61,6 +61,7 @@ func TestDenied(t *testing.T) {
 			return err
 		}},
 		{"events:DescribeRule on rule r", func(ctx context.Context) error { _, err := a.Rule(ctx, "r"); return err }},
+		{"sqs:GetQueueUrl on queue q", func(ctx context.Context) error { _, _, err := a.Queue(ctx, "q"); return err }},
 		{"cloudformation:DescribeStacks on stack s", func(ctx context.Context) error {
 			_, err := a.Stack(ctx, "s")
 			return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	eventtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 )
@@ -121,11 +122,16 @@ func (a *Account) RulesFor(ctx context.Context, f Function) (all []Rule, err err
 	for _, match := range ruleARN.FindAllStringSubmatch(policy, -1) {
 		names = append(names, match[1])
 	}
-	in := &eventbridge.ListRuleNamesByTargetInput{TargetArn: &f.ARN, EventBusName: aws.String(defaultBus)}
+	return a.RulesTo(ctx, f.ARN, names...)
+}
+
+// RulesTo returns the rules that send events to a target, and those of certain names.
+func (a *Account) RulesTo(ctx context.Context, arn string, names ...string) (all []Rule, err error) {
+	in := &eventbridge.ListRuleNamesByTargetInput{TargetArn: &arn, EventBusName: aws.String(defaultBus)}
 	for more := true; more; more = in.NextToken != nil {
 		page, err := a.events.ListRuleNamesByTarget(ctx, in)
 		if err != nil {
-			return nil, translate(f.ARN, err)
+			return nil, translate(arn, err)
 		}
 		names, in.NextToken = append(names, page.RuleNames...), page.NextToken
 	}
@@ -152,6 +158,15 @@ func (a *Account) Rule(ctx context.Context, name string) (*Rule, error) {
 	targets, err := a.targets(ctx, name)
 	return &Rule{Name: name, ARN: aws.ToString(out.Arn), Enabled: out.State != "DISABLED",
 		Pattern: aws.ToString(out.EventPattern), Targets: targets}, err
+}
+
+// RuleTags reads the tags of a rule.
+func (a *Account) RuleTags(ctx context.Context, r Rule) (map[string]string, error) {
+	out, err := a.events.ListTagsForResource(ctx, &eventbridge.ListTagsForResourceInput{ResourceARN: &r.ARN})
+	if err != nil {
+		return nil, unlessNone(translate("rule "+r.Name, err))
+	}
+	return mapOf(out.Tags, func(t eventtypes.Tag) (key, value *string) { return t.Key, t.Value }), nil
 }
 
 func (a *Account) targets(ctx context.Context, rule string) (all []Target, err error) {

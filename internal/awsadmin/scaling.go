@@ -112,13 +112,17 @@ func DeleteLifecycleHook(group, hook string) Call {
 		&autoscaling.DeleteLifecycleHookInput{AutoScalingGroupName: &group, LifecycleHookName: &hook})
 }
 
-// Queue returns the URL of an SQS queue; empty if there is none.
-func (a *Account) Queue(ctx context.Context, name string) (url string, err error) {
+// Queue returns the URL of an SQS queue, and its tags; empty if there is none.
+func (a *Account) Queue(ctx context.Context, name string) (url string, tags map[string]string, err error) {
 	out, err := a.queues.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: &name})
 	if err != nil {
-		return "", unlessNone(translate("queue "+name, err))
+		return "", nil, unlessNone(translate("queue "+name, err))
 	}
-	return aws.ToString(out.QueueUrl), nil
+	list, err := a.queues.ListQueueTags(ctx, &sqs.ListQueueTagsInput{QueueUrl: out.QueueUrl})
+	if err != nil {
+		return "", nil, unlessNone(translate("queue "+name, err))
+	}
+	return aws.ToString(out.QueueUrl), list.Tags, nil
 }
 
 func DeleteQueue(url string) Call {

@@ -27,6 +27,7 @@ const (
 	NTH         = "aws-node-termination-handler" // its image, and kOps' name of its Deployment or DaemonSet
 	kindHook    = "lifecycle hook"
 	kindRule    = "EventBridge rule"
+	kindQueue   = "SQS queue"
 	hookTimeout = 5 * time.Minute // of a hook without heartbeats: ours and kOps'
 )
 
@@ -180,19 +181,26 @@ func (r *Deployment) PlanTakeOver(ctx context.Context, h Hooks, cluster dynamic.
 	return t, r.planQueueRemoval(ctx, &t.Remove)
 }
 
-// planQueueRemoval plans to delete kOps' queue, and the rules that send events to it.
+// planQueueRemoval plans to delete kOps' queue, and the rules that send events to it. Clusters may have the same name of
+// the queue, so kOps' tag says whose each of them is.
 func (r *Deployment) planQueueRemoval(ctx context.Context, p *Plan) error {
 	w := r.Spec
 	queue := kopsName(strings.ReplaceAll(w.Cluster, ".", "-"), 75) + "-nth"
 	arn := "arn:" + w.Partition + ":sqs:" + w.Region + ":" + w.Account + ":" + queue
+	var left []string // rules that an interrupted run may have left without a target
 	for _, event := range []string{"ASGLifecycle", "SpotInterruption", "InstanceStateChange", "InstanceScheduledChange",
 		"RebalanceRecommendation"} {
-		rule, err := r.AWS.Rule(ctx, kopsName(w.Cluster, 40)+"-"+event)
+		left = append(left, kopsName(w.Cluster, 40)+"-"+event)
+	}
+	rules, err := r.AWS.RulesTo(ctx, arn, left...)
+	if err != nil {
+		return err
+	}
+	var using []string
+	for _, rule := range rules {
+		tags, err := r.AWS.RuleTags(ctx, rule)
 		if err != nil {
 			return err
-		}
-		if rule == nil {
-			continue
 		}
 		var ids []string
 		for _, t := range rule.Targets {
@@ -200,8 +208,18 @@ func (r *Deployment) planQueueRemoval(ctx context.Context, p *Plan) error {
 				ids = append(ids, t.ID)
 			}
 		}
-		if len(ids) < len(rule.Targets) {
-			p.add(change.Leave, kindRule, rule.Name, "it has a target other than kOps' queue", nil)
+		why := ""
+		switch {
+		case tags[spot.TagCluster] != w.Cluster:
+			why = "its tag " + spot.TagCluster + " is not " + w.Cluster
+		case len(ids) < len(rule.Targets):
+			why = "it has a target other than kOps' queue"
+		}
+		if why != "" {
+			p.add(change.Leave, kindRule, rule.Name, why, nil)
+			if len(ids) > 0 {
+				using = append(using, rule.Name)
+			}
 			continue
 		}
 		if len(ids) > 0 {
@@ -210,11 +228,17 @@ func (r *Deployment) planQueueRemoval(ctx context.Context, p *Plan) error {
 		}
 		p.addCall(change.Delete, kindRule, rule.Name, "it sends events to kOps' queue", awsadmin.DeleteRule(rule.Name))
 	}
-	url, err := r.AWS.Queue(ctx, queue)
-	if url != "" {
-		p.addCall(change.Delete, "SQS queue", queue, "kOps' node termination handler reads it", awsadmin.DeleteQueue(url))
+	switch url, tags, err := r.AWS.Queue(ctx, queue); {
+	case err != nil || url == "":
+		return err
+	case tags[spot.TagCluster] != w.Cluster:
+		p.add(change.Leave, kindQueue, queue, "its tag "+spot.TagCluster+" is not "+w.Cluster, nil)
+	case len(using) > 0:
+		p.add(change.Leave, kindQueue, queue, "it still receives events of "+strings.Join(using, ", "), nil)
+	default:
+		p.addCall(change.Delete, kindQueue, queue, "kOps' node termination handler reads it", awsadmin.DeleteQueue(url))
 	}
-	return err
+	return nil
 }
 
 // deleteHook adds the row that deletes a hook of a group. Deleting it ends the drains of the instances that it holds, so

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -232,6 +233,91 @@ func TestDeleteHooks(t *testing.T) {
 			t.Errorf("%v; %q after %s", err, s.hooks, s.deleted)
 		}
 	})
+}
+
+// queueStub is a stub of EventBridge and SQS with a queue.
+type queueStub struct {
+	owner string // of the queue
+	rules map[string]queueRule
+}
+
+type queueRule struct {
+	owner   string
+	targets []string
+}
+
+func (q queueStub) Do(r *http.Request) (*http.Response, error) {
+	_, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	var in struct{ Name, Rule, TargetArn, ResourceARN string }
+	_ = json.NewDecoder(r.Body).Decode(&in)
+	name := in.Name + in.Rule + strings.TrimPrefix(in.ResourceARN, "arn:")
+	rule, found := q.rules[name]
+	status, out := http.StatusOK, map[string]any{}
+	type object = map[string]string
+	switch action {
+	case "ListRuleNamesByTarget":
+		var names []string
+		for name, rule := range q.rules {
+			if slices.Contains(rule.targets, in.TargetArn) {
+				names = append(names, name)
+			}
+		}
+		out["RuleNames"] = names
+	case "DescribeRule":
+		if out["Arn"] = "arn:" + name; !found {
+			status, out = http.StatusBadRequest, map[string]any{"__type": "ResourceNotFoundException", "message": "no"}
+		}
+	case "ListTargetsByRule":
+		var targets []object
+		for _, arn := range rule.targets {
+			targets = append(targets, object{"Id": "id", "Arn": arn})
+		}
+		out["Targets"] = targets
+	case "ListTagsForResource":
+		out["Tags"] = []object{{"Key": "KubernetesCluster", "Value": rule.owner}}
+	case "GetQueueUrl":
+		out["QueueUrl"] = "https://sqs/queue"
+	case "ListQueueTags":
+		out["Tags"] = object{"KubernetesCluster": q.owner}
+	}
+	body, _ := json.Marshal(out)
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/x-amz-json-1.1"}}, Request: r,
+		Body: io.NopCloser(strings.NewReader(string(body)))}, nil
+}
+
+// TestQueueRemoval: the queue and the rules are deleted only if they are this cluster's, and the queue only if no rule
+// sends events to it.
+func TestQueueRemoval(t *testing.T) {
+	const cluster, other, queue, arn = "prod.example.com", "prod-example.com", "prod-example-com-nth", "arn:aws:sqs:eu-west-1:1:prod-example-com-nth"
+	const rule, why = cluster + "-ASGLifecycle", "its tag KubernetesCluster is not " + cluster
+	deleted := "delete SQS queue " + queue + ": kOps' node termination handler reads it"
+	for name, c := range map[string]struct {
+		owner string
+		rules map[string]queueRule
+		want  []string
+	}{
+		"ours": {cluster, map[string]queueRule{rule: {cluster, []string{arn}}}, []string{"change EventBridge rule " + rule + ": kOps' queue is removed from its targets",
+			"delete EventBridge rule " + rule + ": it sends events to kOps' queue", deleted}},
+		"by another name":     {cluster, map[string]queueRule{"long-ASGLifecycle": {cluster, []string{arn}}}, []string{"change EventBridge rule long-", "delete EventBridge rule long-", deleted}},
+		"without a target":    {cluster, map[string]queueRule{rule: {owner: cluster}}, []string{"delete EventBridge rule " + rule, deleted}},
+		"another target":      {cluster, map[string]queueRule{rule: {cluster, []string{arn, "x"}}}, []string{"leave EventBridge rule " + rule + ": it has a target other than kOps' queue", "leave SQS queue " + queue + ": it still receives events of " + rule}},
+		"another target only": {cluster, map[string]queueRule{rule: {cluster, []string{"x"}}}, []string{"leave EventBridge rule " + rule, deleted}},
+		"another cluster's":   {other, map[string]queueRule{other + "-ASGLifecycle": {other, []string{arn}}}, []string{"leave EventBridge rule " + other + "-ASGLifecycle: " + why, "leave SQS queue " + queue + ": " + why}},
+		"shared":              {cluster, map[string]queueRule{other + "-ASGLifecycle": {other, []string{arn}}}, []string{"leave EventBridge rule " + other, "leave SQS queue " + queue + ": it still receives"}},
+		"without a tag":       {"", nil, []string{"leave SQS queue " + queue + ": " + why}},
+	} {
+		r := &Deployment{Spec: Spec{Values: iam.Values{Cluster: cluster, Partition: "aws", Region: "eu-west-1", Account: "1"}},
+			AWS: awsadmin.New(aws.Config{Region: "eu-west-1", HTTPClient: queueStub{c.owner, c.rules}, Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})}
+		var p Plan
+		err := r.planQueueRemoval(t.Context(), &p)
+		var got []string
+		for _, row := range p.Changes {
+			got = append(got, row.Row()+": "+row.Why)
+		}
+		if err != nil || !slices.EqualFunc(got, c.want, strings.HasPrefix) {
+			t.Errorf("%s: %v, %q, want %q", name, err, got, c.want)
+		}
+	}
 }
 
 // stateStore is a stub of a bucket with files of a cluster by name.

@@ -57,14 +57,16 @@ func nthOf(w *world, groups map[string]string) *nthWorld {
 		n.hook(group, strings.TrimSuffix(group, "."+cluster)+"-NTHLifecycleHook")
 	}
 	arn := "arn:aws:sqs:" + region + ":" + account + ":" + nthQueue
-	must(sqs.NewFromConfig(w.direct).CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(nthQueue)}))
+	must(sqs.NewFromConfig(w.direct).CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(nthQueue),
+		Tags: map[string]string{"KubernetesCluster": cluster}}))
 	for event, pattern := range map[string]string{"ASGLifecycle": `{"source":["aws.autoscaling"],"detail-type":["EC2 Instance-terminate Lifecycle Action"]}`,
 		"SpotInterruption":    `{"source": ["aws.ec2"],"detail-type": ["EC2 Spot Instance Interruption Warning"]}`,
 		"InstanceStateChange": `{"source": ["aws.ec2"],"detail-type": ["EC2 Instance State-change Notification"]}`,
 		"InstanceScheduledChange": `{"source": ["aws.health"],"detail-type": ["AWS Health Event"],"detail": {"service": ["EC2"],` +
 			`"eventTypeCategory": ["scheduledChange"]}}`} {
 		rule := aws.String(cluster + "-" + event)
-		must(n.events.PutRule(ctx, &eventbridge.PutRuleInput{Name: rule, EventPattern: &pattern}))
+		must(n.events.PutRule(ctx, &eventbridge.PutRuleInput{Name: rule, EventPattern: &pattern,
+			Tags: []ebtypes.Tag{{Key: aws.String("KubernetesCluster"), Value: aws.String(cluster)}}}))
 		must(n.events.PutTargets(ctx, &eventbridge.PutTargetsInput{Rule: rule, Targets: []ebtypes.Target{{Id: aws.String(*rule + "-Target"), Arn: &arn}}}))
 	}
 	labels := map[string]string{"k8s-app": nth}

@@ -49,7 +49,7 @@ func TestStatsOfOneDrain(t *testing.T) {
 	got := trials[0].stats
 	want := stats{firstCordon: 0.078, lastCordon: 0.078, firstEviction: 0.105, lastEviction: 0.71, empty: 2.01,
 		returned: 4,
-		requests: 6, events: 1, refused: 1, received: 2, nodesEmpty: 0, podsTerminated: 2, podsExited: 1,
+		requests: 6, events: 1, refused: 1, received: 2, nodesEmpty: 0, podsTerminated: 2, podsExited: 1, guardedSigTerm: 0.105,
 		tripsToCordon: 2, tripsToEviction: 3, roundsBefore: 2, roundsToCordon: 4.15, roundsToEviction: 5.45}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -67,7 +67,7 @@ func nthOf(w *world, groups map[string]string) *nthWorld {
 		rule := aws.String(cluster + "-" + event)
 		must(n.events.PutRule(ctx, &eventbridge.PutRuleInput{Name: rule, EventPattern: &pattern,
 			Tags: []ebtypes.Tag{{Key: aws.String("KubernetesCluster"), Value: aws.String(cluster)}}}))
-		must(n.events.PutTargets(ctx, &eventbridge.PutTargetsInput{Rule: rule, Targets: []ebtypes.Target{{Id: aws.String(*rule + "-Target"), Arn: &arn}}}))
+		must(n.events.PutTargets(ctx, &eventbridge.PutTargetsInput{Rule: rule, Targets: []ebtypes.Target{{Id: aws.String("1"), Arn: &arn}}}))
 	}
 	labels := map[string]string{"k8s-app": nth}
 	must(cp().Client().AppsV1().Deployments(kubeSystem).Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: nth},
@@ -134,7 +134,7 @@ func (n *nthWorld) remove() {
 }
 
 func (n *nthWorld) removeRule(name string) {
-	_, _ = n.events.RemoveTargets(context.Background(), &eventbridge.RemoveTargetsInput{Rule: &name, Ids: []string{name + "-Target"}})
+	_, _ = n.events.RemoveTargets(context.Background(), &eventbridge.RemoveTargetsInput{Rule: &name, Ids: []string{"1"}})
 	must(n.events.DeleteRule(context.Background(), &eventbridge.DeleteRuleInput{Name: &name}))
 }
 
@@ -196,10 +196,13 @@ func migrations(t *testing.T) {
 	disable := section("Disable NTH in kOps")
 	_, alpha2, _ := strings.Cut(disable, "kops.k8s.io/v1alpha2\nspec:\n")
 	alpha2, _, _ = strings.Cut(alpha2, "```")
-	// kops edits the specification as the page shows it. For SQS, version 1 of the AWS CLI ignores AWS_ENDPOINT_URL.
+	// kops edits the specification as the page shows it, and no pod runs here. For SQS, version 1 of the AWS CLI ignores AWS_ENDPOINT_URL.
 	prelude := `aws() {
 		if [ "$1" = sqs ]; then set -- --endpoint-url "$AWS_ENDPOINT_URL" "$@"; fi
 		command aws "$@"
+	}
+	kubectl() {
+		if [ "$3" != rollout ]; then command kubectl "$@"; fi
 	}
 	kops() {
 		local file=config
@@ -209,6 +212,7 @@ func migrations(t *testing.T) {
 	`
 	w := home(t)
 	before := w.snapshot()
+	var n *nthWorld
 	for _, c := range []struct {
 		text string
 		left []string // hooks of the workers' group
@@ -216,9 +220,12 @@ func migrations(t *testing.T) {
 		{section("Side by side"), []string{"nodes-NTHLifecycleHook"}},
 		{disable + section("Spot only"), nil},
 		{disable + section("Take over"), []string{install.OurHook}},
+		{section("Back to NTH"), nil}, // after the take-over
 	} {
-		n := nthOf(w, map[string]string{workers: cluster, foreign: otherCluster})
-		if commands, lines := n.runs(prelude, yaml.ReplaceAllString(c.text, "")); commands < 2 || lines < 1 {
+		if n == nil {
+			n = nthOf(w, map[string]string{workers: cluster, foreign: otherCluster})
+		}
+		if commands, lines := n.runs(prelude, yaml.ReplaceAllString(c.text, "")); commands < 2 || lines < 1 && c.text != section("Back to NTH") {
 			t.Errorf("the page shows %d commands and %d lines", commands, lines)
 		}
 		if got := n.hooks(workers); !slices.Equal(got, c.left) {
@@ -227,7 +234,11 @@ func migrations(t *testing.T) {
 		if got := n.hooks(foreign); !slices.Equal(got, []string{"x-NTHLifecycleHook"}) {
 			t.Errorf("the hooks of another cluster's group are %q", got)
 		}
+		if slices.Equal(c.left, []string{install.OurHook}) {
+			continue
+		}
 		n.remove()
+		n = nil
 	}
 	w.quiet()
 	w.mustRun("uninstall", "--yes")

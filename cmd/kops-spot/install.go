@@ -196,7 +196,7 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	if err != nil {
 		return nil, err
 	}
-	d.hooks = install.FindHooks(ctx, at.account, at.objects, at.env.Cluster, given["Hooks"])
+	d.hooks = install.FindHooks(ctx, at.account, at.objects, at.env.Cluster, given["Hooks"], given["Mode"] != "observe")
 	if o.takeOver && d.hooks.Err != nil {
 		return nil, d.hooks.Err
 	}

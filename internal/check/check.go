@@ -520,8 +520,8 @@ func (c *checker) hooks(ctx context.Context) error {
 	if c.Cluster == nil {
 		return nil
 	}
-	all := install.FindHooks(ctx, c.AWS, c.Cluster, c.Values.Cluster, c.parameters["Hooks"])
-	all.Live = c.lifecycle && c.function.Environment["KOPS_SPOT_MODE"] != "observe"
+	all := install.FindHooks(ctx, c.AWS, c.Cluster, c.Values.Cluster, c.parameters["Hooks"],
+		c.lifecycle && c.function.Environment["KOPS_SPOT_MODE"] != "observe")
 	c.findings = append(c.findings, all.Findings()...)
 	c.findings = append(c.findings, install.CapacityRisks(all.Groups, c.Instances)...)
 	return ctx.Err()

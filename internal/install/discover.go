@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -209,6 +210,7 @@ var components = []component{
 type Workload struct {
 	Kind, Namespace, Name string
 	UID                   types.UID
+	Ready                 int64 // replicas; of a Deployment only
 }
 
 func (w Workload) String() string { return w.Kind + " " + w.Namespace + "/" + w.Name }
@@ -222,18 +224,20 @@ var workloads = map[string]schema.GroupVersionResource{
 // findWorkloads finds the workloads of each component by their images.
 func findWorkloads(ctx context.Context, cluster dynamic.Interface) (map[string][]Workload, error) {
 	found := map[string][]Workload{}
-	for kind, resource := range workloads {
+	for _, kind := range slices.Sorted(maps.Keys(workloads)) {
+		resource := workloads[kind]
 		all, err := cluster.Resource(resource).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("listing %s: %w", resource.Resource, kube.Advise(err))
 		}
 		for _, o := range all.Items {
+			ready, _, _ := unstructured.NestedInt64(o.Object, "status", "readyReplicas")
 			containers, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
 			for _, c := range containers {
 				image, _, _ := unstructured.NestedString(c.(map[string]any), "image")
 				for _, k := range components {
 					if strings.Contains(image, k.image) {
-						found[k.name] = append(found[k.name], Workload{kind, o.GetNamespace(), o.GetName(), o.GetUID()})
+						found[k.name] = append(found[k.name], Workload{kind, o.GetNamespace(), o.GetName(), o.GetUID(), ready})
 					}
 				}
 			}

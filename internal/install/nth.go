@@ -40,9 +40,10 @@ type Hooks struct {
 	Err     error            // why they are unknown
 }
 
-// FindHooks returns the hooks of a cluster. handled is the stack's parameter Hooks.
-func FindHooks(ctx context.Context, account *awsadmin.Account, cluster dynamic.Interface, name, handled string) Hooks {
-	h := Hooks{Handled: awsadmin.List(handled), Live: true}
+// FindHooks returns the hooks of a cluster. handled is the stack's parameter Hooks; live is as in Hooks.
+func FindHooks(ctx context.Context, account *awsadmin.Account, cluster dynamic.Interface, name, handled string,
+	live bool) Hooks {
+	h := Hooks{Handled: awsadmin.List(handled), Live: live}
 	if h.Groups, h.Err = groupsOf(ctx, account, name); h.Err == nil {
 		var found map[string][]Workload
 		found, h.Err = findWorkloads(ctx, cluster)
@@ -72,13 +73,16 @@ func (h Hooks) ours(g awsadmin.Group) string {
 // isBastion reports whether the instances of a group are no nodes.
 func isBastion(g awsadmin.Group) bool { return g.Tags["k8s.io/role/bastion"] != "" }
 
-// queueReader returns the Deployment of aws-node-termination-handler, which completes kOps' hooks; nil if there is none.
-// A DaemonSet of it does not read the queue.
-func (h Hooks) queueReader() *Workload {
-	if i := slices.IndexFunc(h.NTH, func(w Workload) bool { return w.Kind == "Deployment" }); i >= 0 {
-		return &h.NTH[i]
+// queueReader returns the Deployment of aws-node-termination-handler, one with ready replicas if there is one; nil if
+// there is none. If it is ready, it completes the actions of all hooks: its queue receives them, whatever their names. A
+// DaemonSet does not read the queue.
+func (h Hooks) queueReader() (reader *Workload) {
+	for i, w := range h.NTH {
+		if w.Kind == "Deployment" && (reader == nil || w.Ready > reader.Ready) {
+			reader = &h.NTH[i]
+		}
 	}
-	return nil
+	return reader
 }
 
 // Findings returns what is wrong with the hooks, or who completes them.
@@ -93,55 +97,58 @@ func (h Hooks) Findings() (found change.Findings) {
 		return change.Findings{{Level: change.Warn, Name: "hooks", Detail: "could not check: " + h.Err.Error()}}
 	}
 	const takeOver = "kops-spot install --take-over-nth creates the hook " + OurHook + ": see docs/migrating-from-nth.md"
-	var ours, theirs, twice, stopped, nobodys, others, rebalanced, without []string
-	reader := h.queueReader()
+	var ours, theirs, both, stopped, nobodys, others, rebalanced, without []string
+	reader, idle, fix := h.queueReader(), "", ""
+	if reader != nil && reader.Ready == 0 {
+		idle, fix, reader = reader.String()+" has no ready replica, so ", "repair it, or ", nil
+	}
 	for _, g := range h.Groups {
 		drained := false
 		for _, hook := range g.Hooks {
 			name, handled := hook+" of "+g.Name, slices.Contains(h.Handled, hook)
+			known := handled || spot.IsKopsHook(hook) || hook == OurHook
+			drained = drained || handled && h.Live || reader != nil
 			switch {
-			case handled && spot.IsKopsHook(hook) && reader != nil:
-				twice = append(twice, name)
-				drained = true
+			case handled && h.Live && reader != nil:
+				both = append(both, name)
 			case handled && h.Live:
 				ours = append(ours, name)
-				drained = true
-			case spot.IsKopsHook(hook) && reader != nil:
+			case known && reader != nil:
 				theirs = append(theirs, name)
-				drained = true
 			case handled:
 				stopped = append(stopped, name)
-			case spot.IsKopsHook(hook) || hook == OurHook:
+			case known:
 				nobodys = append(nobodys, name)
 			default:
 				others = append(others, name)
 			}
 		}
 		switch {
-		case isBastion(g):
+		case drained, isBastion(g):
 		case slices.Contains(h.Handled, OurHook) && h.ours(g) == "":
 			without = append(without, g.Name)
-		case g.CapacityRebalance && !drained:
+		case g.CapacityRebalance:
 			rebalanced = append(rebalanced, g.Name)
 		}
 	}
-	if len(twice) == 0 && reader != nil { // groups that come later
-		twice = slices.DeleteFunc(slices.Clone(h.Handled), func(hook string) bool { return !spot.IsKopsHook(hook) })
-	}
+	byOthers := "others"
 	if reader != nil {
-		rest := slices.DeleteFunc(slices.Clone(h.Handled), spot.IsKopsHook)
-		add(change.Fail, "two handlers would complete %s: the function, and "+NTH+" ("+reader.String()+")", twice,
-			"remove it from the parameter: kops-spot install --set Hooks="+strings.Join(rest, ","))
+		if len(both) == 0 && h.Live { // groups that come later
+			both = h.Handled
+		}
+		byOthers = "whichever of " + NTH + " and others finishes first"
+		add(change.Warn, "%s: completed by whichever of the function and "+NTH+" ("+reader.String()+") finishes first", both,
+			"leave one handler: kops-spot install --set Hooks=, or --take-over-nth: see docs/migrating-from-nth.md")
 	}
 	add(change.Warn, "nobody completes %s: the function is missing, only observes, or does not receive the events", stopped,
 		"kops-spot install --set Mode=act, unless a link above has failed")
-	add(change.Warn, "nobody completes %s: each termination waits for the hook's timeout, and no pod is evicted", nobodys,
-		"kops-spot install --take-over-nth replaces kOps' hooks with the hook "+OurHook+": see docs/migrating-from-nth.md")
+	add(change.Warn, "nobody completes %s: "+idle+"each termination waits for the hook's timeout, and no pod is evicted", nobodys,
+		fix+"kops-spot install --take-over-nth replaces kOps' hooks with the hook "+OurHook+": see docs/migrating-from-nth.md")
 	add(change.Warn, "Capacity Rebalancing terminates instances of %s, and no hook delays that until their nodes are drained",
 		rebalanced, takeOver)
 	add(change.Warn, "%s: without the hook "+OurHook+", the nodes that Auto Scaling terminates are not drained", without,
 		"kops-spot install --take-over-nth creates it")
-	add(change.OK, "%s: completed by others", others, "")
+	add(change.OK, "%s: completed by "+byOthers, others, "")
 	add(change.OK, "%s: completed by "+NTH, theirs, "")
 	add(change.OK, "%s: completed by the function", ours, "")
 	return found

@@ -24,7 +24,9 @@ import (
 // TestHooks: for each hook, the findings name who completes it.
 func TestHooks(t *testing.T) {
 	const kops, groupName, takeOver = "nodes-NTHLifecycleHook", "nodes.prod.example.com", " kops-spot install --take-over-nth creates the hook kops-spot"
-	deployment := []Workload{{Kind: "Deployment", Namespace: "kube-system", Name: NTH}}
+	const either = ": completed by whichever of the function and aws-node-termination-handler (Deployment kube-system/" + NTH + ") finishes first"
+	idle := []Workload{{Kind: "Deployment", Namespace: "kube-system", Name: NTH}}
+	deployment := []Workload{{Kind: "DaemonSet"}, idle[0], {Kind: "Deployment", Namespace: "kube-system", Name: NTH, Ready: 1}}
 	group := func(hooks ...string) awsadmin.Group { return awsadmin.Group{Name: groupName, Hooks: hooks} }
 	rebalancing := func(hooks ...string) awsadmin.Group {
 		return awsadmin.Group{Name: groupName, Hooks: hooks, CapacityRebalance: true}
@@ -44,19 +46,24 @@ func TestHooks(t *testing.T) {
 		"kOps' left behind":          {group(kops), "", nil, false, []string{"warn nobody completes " + kops + " of " + groupName + ": each termination waits| kops-spot install --take-over-nth replaces kOps' hooks with the hook kops-spot: see docs/"}},
 		"kOps' with a DaemonSet":     {group(kops), "", []Workload{{Kind: "DaemonSet"}}, false, []string{"warn nobody completes " + kops}},
 		"kOps' left to the function": {group(kops), kops, nil, false, []string{"ok " + kops + " of " + groupName + ": completed by the function"}},
-		"kOps' with two handlers": {group(kops), kops + ",drain", deployment, false, []string{"fail two handlers would complete " + kops + " of " + groupName +
-			": the function, and aws-node-termination-handler (Deployment kube-system/" + NTH + ")| remove it from the parameter: kops-spot install --set Hooks=drain"}},
-		"of a group to come": {group(), kops, deployment, false, []string{"fail two handlers would complete " + kops + ":"}},
-		"somebody's":         {group("theirs"), "", nil, false, []string{"ok theirs of " + groupName + ": completed by others"}},
-		"the user's":         {group("drain"), "drain", nil, false, []string{"ok drain of " + groupName + ": completed by the function"}},
+		"kOps' with its handler not ready": {group(kops), "", idle, false, []string{"warn nobody completes " + kops + " of " + groupName + ": Deployment kube-system/" + NTH +
+			" has no ready replica, so each termination waits| repair it, or kops-spot install --take-over-nth"}},
+		"kOps' with two handlers": {group(kops), kops + ",drain", deployment, false, []string{"warn " + kops + " of " + groupName + either +
+			"| leave one handler: kops-spot install --set Hooks=, or --take-over-nth"}},
+		"the user's with two handlers":         {group("drain"), "drain", deployment, false, []string{"warn drain of " + groupName + either}},
+		"of a group to come":                   {group(), kops, deployment, false, []string{"warn " + kops + either}},
+		"the function only observes, with NTH": {group("drain"), "drain", deployment, true, []string{"ok drain of " + groupName + ": completed by " + NTH}},
+		"somebody's, with NTH":                 {group("theirs"), "", deployment, false, []string{"ok theirs of " + groupName + ": completed by whichever of " + NTH + " and others finishes first"}},
+		"somebody's":                           {group("theirs"), "", nil, false, []string{"ok theirs of " + groupName + ": completed by others"}},
+		"the user's":                           {group("drain"), "drain", nil, false, []string{"ok drain of " + groupName + ": completed by the function"}},
 		"the function only observes": {group("drain"), "drain", nil, true, []string{"warn nobody completes drain of " + groupName +
 			": the function is missing, only observes| kops-spot install --set Mode=act"}},
 		"ours, not in Hooks":      {group(OurHook), "", nil, false, []string{"warn nobody completes kops-spot"}},
 		"ours":                    {group(OurHook), OurHook, nil, false, []string{"ok kops-spot of " + groupName + ": completed by the function"}},
-		"during the take-over":    {group(OurHook, kops), OurHook, deployment, false, []string{"ok " + kops, "ok kops-spot of"}},
+		"during the take-over":    {group(OurHook, kops), OurHook, deployment, false, []string{"warn kops-spot of " + groupName + either, "ok " + kops}},
 		"a new group":             {group(), OurHook, nil, false, []string{"warn " + groupName + ": without the hook kops-spot| kops-spot install --take-over-nth creates it"}},
-		"kOps' in Hooks":          {group(kops), kops + ",kops-spot", nil, false, []string{"warn " + groupName + ": without", "ok " + kops}},
-		"a new group with kOps'":  {group(kops), OurHook, deployment, false, []string{"warn " + groupName + ": without", "ok " + kops}},
+		"kOps' in Hooks":          {group(kops), kops + ",kops-spot", nil, false, []string{"ok " + kops}},
+		"a new group with kOps'":  {group(kops), OurHook, deployment, false, []string{"warn kops-spot" + either, "ok " + kops}},
 		"rebalancing":             {rebalancing(), "", nil, false, []string{"warn Capacity Rebalancing terminates instances of " + groupName + "|" + takeOver}},
 		"rebalancing with theirs": {rebalancing("theirs"), "", nil, false, []string{"warn Capacity Rebalancing", "ok theirs"}},
 		"rebalancing with NTH":    {rebalancing(kops), "", deployment, false, []string{"ok " + kops}},
@@ -64,7 +71,7 @@ func TestHooks(t *testing.T) {
 		"rebalancing with ours":   {rebalancing(OurHook), OurHook, nil, false, []string{"ok kops-spot"}},
 		"rebalancing, new group":  {rebalancing(), OurHook, nil, false, []string{"warn " + groupName + ": without"}},
 		"a bastion":               {bastion(), OurHook, nil, false, nil},
-		"a bastion with kOps'":    {bastion(kops), OurHook, deployment, false, []string{"ok " + kops}},
+		"a bastion with kOps'":    {bastion(kops), OurHook, deployment, false, []string{"warn kops-spot" + either, "ok " + kops}},
 	} {
 		h := Hooks{Groups: []awsadmin.Group{c.group}, Handled: awsadmin.List(c.handled), Live: !c.stopped, NTH: c.nth}
 		found := h.Findings()

@@ -73,7 +73,7 @@ func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) 
 	case !plan.CleanUp:
 		return c.ignored(plan.Reason), nil
 	case plan.NodeDeleted:
-		return c.cleanUpDeletedNode(ctx, finding, c.in.Instance)
+		return c.cleanUpDeletedNode(ctx, finding, c.in.Instance, false)
 	}
 	n := *t.Node
 	err := toCluster.persist(finding, func(ctx context.Context) error {
@@ -85,11 +85,12 @@ func (c *invocation) cleanUpInstance(ctx context.Context) (spot.Outcome, error) 
 	})
 	switch {
 	case errors.Is(err, spot.ErrNotFound):
-		t.Node = nil
-		if plan = c.Policy.Cleanup(t); !plan.CleanUp {
-			return c.ignored("the node is already deleted"), nil
+		if plan.DeleteNode {
+			return c.cleanUpDeletedNode(ctx, finding, n.Name, true)
 		}
-		return c.cleanUpDeletedNode(ctx, finding, n.Name)
+		out := c.newOutcome(spot.Plan{Result: spot.CleanedUp, Reason: deletedMeanwhile + ": Kubernetes deletes its pods"})
+		out.Cleanup = &spot.CleanupResult{NodeDeletedBy: spot.DeletedByCloudController}
+		return out, nil
 	case err != nil:
 		return spot.Outcome{}, fmt.Errorf("applying the out-of-service taint to node %s: %w", n.Name, err)
 	}
@@ -141,7 +142,9 @@ func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.Cle
 	out := c.newOutcome(spot.Plan{Result: spot.CleanedUp})
 	out.Cleanup = &spot.CleanupResult{Tainted: spot.SecondsSince(c.in.Time, time.Now())}
 	pods, err := c.remainingPods(work, n.Name)
-	if err == nil && len(pods) > 0 {
+	if err != nil {
+		out.Problems = append(out.Problems, fmt.Sprintf("listing the remaining pods: %v", err))
+	} else if len(pods) > 0 {
 		// If the node still exists, the pods are its own, whatever happens to it afterwards.
 		err = toCluster.persist(work, func(ctx context.Context) error { return c.nodeExists(ctx, n) })
 	}
@@ -149,16 +152,15 @@ func (c *invocation) cleanUpNode(ctx context.Context, n spot.Node, plan spot.Cle
 	case errors.Is(err, spot.ErrChanged):
 		return c.nodeReplaced(out, n.Name)
 	case errors.Is(err, spot.ErrNotFound):
-		deleted := c.target()
-		deleted.Node = nil
-		if !c.Policy.Cleanup(deleted).CleanUp {
-			c.leave(&out, pods, "Kubernetes deletes it with its node")
+		if !plan.DeleteNode {
+			c.leave(&out, pods, spot.PodSkipped, "Kubernetes deletes it with its node")
 		} else {
 			c.deleteOrphans(work, &out, n.Name, c.createdBefore(pods))
 		}
-	case err != nil:
-		out.Problems = append(out.Problems, fmt.Sprintf("listing the remaining pods: %v", err))
-	default:
+	case err != nil && len(pods) > 0:
+		out.Problems = append(out.Problems, fmt.Sprintf("checking that the node exists before deleting its pods: %v", err))
+		c.leave(&out, pods, spot.PodStillRunning, "it was not deleted: another instance may have the name of its node")
+	case err == nil:
 		c.deleteRemaining(work, &out, pods)
 	}
 	c.awaitVolumes(work, &out, n.Name)
@@ -186,13 +188,13 @@ const deletedMeanwhile = "the node was deleted during the clean-up, probably by 
 
 // cleanUpDeletedNode deletes the pods of a node that the cloud controller has deleted first: the pod garbage collector
 // would take a minute. name is the node's, or the instance ID if it is not known: if nothing is found under that name,
-// the node may have had another one. finding limits the time until the first deletion. An earlier invocation for the
-// same event may have deleted the node too.
-func (c *invocation) cleanUpDeletedNode(ctx, finding context.Context, name string) (spot.Outcome, error) {
+// the node may have had another one. seen is whether this invocation has seen the node: otherwise an earlier one for the
+// same event may have deleted it, if nothing is left to clean up. finding limits the time until the first deletion.
+func (c *invocation) cleanUpDeletedNode(ctx, finding context.Context, name string, seen bool) (spot.Outcome, error) {
 	out := c.newOutcome(spot.Plan{Result: spot.CleanedUp})
 	out.Cleanup = &spot.CleanupResult{}
 	var pods []spot.Pod
-	found := name != c.in.Instance
+	found := seen
 	absent := func(ctx context.Context) error { return c.nodeIsDeleted(ctx, name) }
 	for _, step := range []func(context.Context) error{absent, func(ctx context.Context) (err error) {
 		var all []spot.Pod
@@ -213,16 +215,19 @@ func (c *invocation) cleanUpDeletedNode(ctx, finding context.Context, name strin
 	work, cancel := context.WithTimeout(ctx, c.in.Kind.Limit())
 	defer cancel()
 	c.deleteOrphans(work, &out, name, pods)
-	found = c.awaitVolumes(work, &out, name) || found
+	volumes := c.awaitVolumes(work, &out, name)
 	if len(out.AttachedVolumes) > 0 && errors.Is(c.nodeIsDeleted(ctx, name), spot.ErrChanged) {
 		return c.nodeReplaced(out, name), nil
 	}
-	reason := "the node was already deleted, probably by the cloud controller or an earlier invocation"
-	if !found {
-		out.Cleanup.PodsDeleted, out.Cleanup.VolumesDetached = nil, nil
-		reason += ", and nothing is left under the name " + name + ": if the node had another name, Kubernetes cleans up alone"
+	if seen || volumes || len(pods) > 0 { // kops-spot deletes these before the node
+		out.Cleanup.NodeDeletedBy, out.Reason = spot.DeletedByCloudController, "the node was already deleted, probably by the cloud controller"
+	} else {
+		out.Reason = "the node was already deleted, by the cloud controller or an earlier invocation"
 	}
-	out.Cleanup.NodeDeletedBy, out.Reason = spot.DeletedByCloudController, reason
+	if !found && !volumes {
+		out.Cleanup.PodsDeleted, out.Cleanup.VolumesDetached = nil, nil
+		out.Reason += ", and nothing is left under the name " + name + ": if the node had another name, Kubernetes cleans up alone"
+	}
 	return c.finishCleanup(out), nil
 }
 
@@ -263,14 +268,14 @@ func (c *invocation) deleteOrphans(ctx context.Context, out *spot.Outcome, node 
 		c.deleteRemaining(ctx, out, pods)
 		return
 	}
-	c.leave(out, pods, "Kubernetes deletes it: another instance may reuse the name of its deleted node")
+	c.leave(out, pods, spot.PodSkipped, "Kubernetes deletes it: another instance may reuse the name of its deleted node")
 }
 
-// leave reports pods that are left to the pod garbage collector.
-func (c *invocation) leave(out *spot.Outcome, pods []spot.Pod, reason string) {
+// leave reports pods that were not deleted. The pod garbage collector deletes them.
+func (c *invocation) leave(out *spot.Outcome, pods []spot.Pod, status spot.PodStatus, reason string) {
 	for _, p := range pods {
 		r := (&podState{pod: p}).result(c.in.Time, spot.Plan{})
-		r.Status, r.Reason = spot.PodSkipped, reason
+		r.Status, r.Reason = status, reason
 		out.Pods = append(out.Pods, r)
 	}
 }

@@ -196,6 +196,23 @@ func TestCleanupKeepsNode(t *testing.T) {
 	}
 }
 
+// TestCleanupOfUnreadableNode checks that no pod is deleted if its node cannot be read after the taint, and that all are
+// reported.
+func TestCleanupOfUnreadableNode(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.powerOffWithPods("terminated")
+		w.cluster.BeforeNodeWrite(func(string) {
+			w.cluster.Disturb(spottest.Disturbance{Verb: "get", Resource: "nodes", Err: errRefused})
+		})
+		out := w.handleEvent(w.stateChange("terminated"), spot.CleanedUp)
+		w.wantStatus(out, "db-0", spot.PodStillRunning)
+		w.wantRequests("delete", "pods", 0)
+		if got := strings.Join(out.Problems, "; "); !strings.Contains(got, "checking that the node exists") || strings.Contains(got, "listing the remaining") {
+			w.Errorf("got problems %q", out.Problems)
+		}
+	})
+}
+
 func TestCleanupErrors(t *testing.T) {
 	deny := func(w *world, verb string) {
 		w.cluster.Disturb(spottest.Disturbance{Verb: verb, Resource: "nodes", Err: spot.Permanent(errors.New("403"))})
@@ -231,6 +248,7 @@ func TestCleanupOtherCluster(t *testing.T) {
 func TestCleanupOfDeletedNode(t *testing.T) {
 	remove := func(w *world) { w.cluster.RemoveNode(instance) }
 	const replaced = "another node has the name"
+	const anybody = "by the cloud controller or an earlier invocation"
 	for name, c := range map[string]struct {
 		change func(w *world)
 		want   spot.Result
@@ -246,13 +264,13 @@ func TestCleanupOfDeletedNode(t *testing.T) {
 			for _, p := range []string{"default/web-1", "default/web-2", "default/logs-1"} { // they are on the other name
 				w.cluster.RemovePod(p)
 			}
-		}, spot.CleanedUp, "nothing is left under the name " + instance},
+		}, spot.CleanedUp, anybody + ", and nothing is left under the name " + instance},
 		"only pods of DaemonSets left": {func(w *world) {
 			remove(w)
 			for _, p := range []string{"default/web-1", "default/web-2"} {
 				w.cluster.RemovePod(p)
 			}
-		}, spot.CleanedUp, "an earlier invocation"},
+		}, spot.CleanedUp, anybody},
 		"only stopped": {func(w *world) { w.aws.SetState(instance, "stopped"); remove(w) }, spot.Ignored, "no node"},
 		"the name belongs to another node": {func(w *world) {
 			remove(w)
@@ -279,9 +297,12 @@ func TestCleanupOfDeletedNode(t *testing.T) {
 			w.pod("web-2") // of another instance
 			c.change(w)
 			out := w.handleEvent(in, c.want)
-			if r := out.Cleanup; c.want == spot.CleanedUp &&
-				(r.NodeDeletedBy != spot.DeletedByCloudController || r.Tainted != nil) {
-				w.Errorf("got %s, want the node deleted by the cloud controller", toJSON(out))
+			deletedBy, published := spot.DeletedByCloudController, "Finished"
+			if strings.HasPrefix(c.reason, anybody) {
+				deletedBy, published = "", ""
+			}
+			if r := out.Cleanup; c.want == spot.CleanedUp && (r.NodeDeletedBy != deletedBy || r.Tainted != nil || w.bus.names() != published) {
+				w.Errorf("got %s, published %q; want the node deleted by %q, published %q", toJSON(out), w.bus.names(), deletedBy, published)
 			}
 			if c.reason != "" {
 				w.wantRequests("delete", "pods", 0)
@@ -297,6 +318,61 @@ func TestCleanupOfDeletedNode(t *testing.T) {
 			w.wantStatus(out, "web-1", spot.PodDeleted)
 			if r := out.Cleanup; len(out.Pods) != 1 || r.PodsDeleted == nil || *r.PodsDeleted > 5 || r.VolumesDetached == nil {
 				w.Errorf("got %s, want one pod deleted at once", toJSON(out))
+			}
+		})
+	}
+}
+
+// TestRepeatedEvent cleans up again after an earlier invocation: people are notified once, and the cloud controller is
+// not said to have deleted the node.
+func TestRepeatedEvent(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.powerOffWithPods("terminated")
+		in := w.stateChange("terminated")
+		for _, want := range []spot.NodeDeletedBy{spot.DeletedByKopsSpot, "", ""} {
+			out := w.handleEvent(in, spot.CleanedUp)
+			if out.Cleanup.NodeDeletedBy != want || w.bus.names() != "Finished" {
+				w.Errorf("got %s, published %q; want the node deleted by %q, published once", toJSON(out), w.bus.names(), want)
+			}
+		}
+	})
+}
+
+// TestNodeDeletedBeforeTaint covers nodes that are cleaned up because of their annotations, and that the cloud controller
+// deletes just before the taint.
+func TestNodeDeletedBeforeTaint(t *testing.T) {
+	const id = leaving
+	for name, c := range map[string]struct {
+		instance *spottest.Instance // as EC2 has it
+		deleted  bool               // the pods of an instance that does not come back
+	}{
+		"on demand":      {&spottest.Instance{State: "terminated"}, true},
+		"unknown to EC2": {nil, true},
+		"stopped":        {&spottest.Instance{State: "stopped", Spot: true}, false},
+	} {
+		subtest(t, name, func(w *world) {
+			n := newNode(id, id)
+			n.Annotations = map[string]string{"kops-spot.cast.ai/applied": "cordon", "kops-spot.cast.ai/kind": string(spot.SpotStop)}
+			w.cluster.AddNode(n)
+			w.pod("web-1", onLeaving)
+			w.cluster.PowerOff(id)
+			in := w.stateChange("terminated")
+			in.Instance = id
+			if i := c.instance; i != nil {
+				i.ID, i.Tags, in.State = id, map[string]string{spot.TagCluster: cluster}, i.State
+				w.aws.AddInstance(*i)
+			}
+			time.Sleep(time.Second)
+			in.Time = time.Now().UTC()
+			w.cluster.BeforeNodeWrite(func(string) { w.cluster.BeforeNodeWrite(nil); w.cluster.RemoveNode(id) })
+			out := w.handleEvent(in, spot.CleanedUp)
+			if r := out.Cleanup; r.NodeDeletedBy != spot.DeletedByCloudController || out.Node != id || w.bus.names() != "Finished" {
+				w.Errorf("got %s, want the node deleted by the cloud controller", toJSON(out))
+			}
+			if c.deleted {
+				w.wantStatus(out, "web-1", spot.PodDeleted)
+			} else if w.wantRequests("delete", "pods", 0); len(out.Pods) > 0 {
+				w.Errorf("got %s, want the pods left alone", toJSON(out))
 			}
 		})
 	}

@@ -38,10 +38,10 @@ func (h *Handler) Preview(ctx context.Context, in spot.Interruption) (spot.Outco
 		out.Result, out.Reason = spot.Planned, "would uncordon the node"
 	case spot.CleanedUp:
 		out.Result, out.Reason = spot.Planned, "would delete the node's pods and release their volumes"
-		switch cleanup.NodeDeletedBy {
-		case spot.DeletedByKopsSpot:
+		switch {
+		case cleanup.NodeDeletedBy == spot.DeletedByKopsSpot:
 			out.Reason = "would delete the node and its pods, and release their volumes"
-		case spot.DeletedByCloudController:
+		case cleanup.NodeDeletedBy != "", cleanup.Tainted == nil:
 			out.Reason = "the node is already deleted: would delete the pods that are left"
 		}
 	}

@@ -61,7 +61,7 @@ func (c *invocation) publishFinished(ctx context.Context, out *spot.Outcome) {
 		out.Unpublished = len(c.unpublished)
 	}
 	report()
-	if !c.started && !out.Result.IsNotable() {
+	if !c.started && !out.IsNotable() {
 		return
 	}
 	ctx = context.WithoutCancel(ctx) // a caller that gives up should still be notified

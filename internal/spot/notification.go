@@ -60,8 +60,14 @@ func (o Outcome) Finished() Notification {
 	return n
 }
 
-// IsNotable reports whether people are notified of the result even if they were not notified of the start.
-func (r Result) IsNotable() bool { return r.Failed() || r == CleanedUp || r == Recovered }
+// IsNotable reports whether people are notified of the result even if they were not notified of the start. A clean-up
+// is notable unless the node was deleted before and nothing was left: a repeated event must not say so again.
+func (o Outcome) IsNotable() bool {
+	if c := o.Cleanup; o.Result == CleanedUp && c != nil {
+		return c.Tainted != nil || c.NodeDeletedBy != ""
+	}
+	return o.Result.Failed() || o.Result == Recovered
+}
 
 // NotificationSource is EventBridge's source of notifications.
 const NotificationSource = "kops-spot"

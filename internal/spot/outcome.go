@@ -239,7 +239,7 @@ type CleanupResult struct {
 	VolumesDetached *Seconds `json:"volumes_detached,omitempty"` // the last volume was detached
 	NodeDeleted     *Seconds `json:"node_deleted,omitempty"`     // kops-spot deleted the node
 
-	NodeDeletedBy NodeDeletedBy `json:"node_deleted_by,omitempty"` // empty if it still exists
+	NodeDeletedBy NodeDeletedBy `json:"node_deleted_by,omitempty"` // empty if it still exists or nobody knows
 }
 
 // NodeDeletedBy is who deleted the node of a stopped instance.
@@ -247,8 +247,8 @@ type NodeDeletedBy string
 
 const (
 	DeletedByKopsSpot NodeDeletedBy = "kops-spot"
-	// deleted by the cloud controller, another client or an earlier invocation. If `tainted` is missing too, the node was
-	// deleted before this invocation found it.
+	// deleted by the cloud controller or another client. If `tainted` is missing too, the node was deleted before this
+	// invocation could taint it.
 	DeletedByCloudController NodeDeletedBy = "cloud-controller"
 )
 

@@ -264,8 +264,9 @@ func (d *Discovery) findComponents(ctx context.Context, cluster dynamic.Interfac
 // spec is the part of a cluster's specification in kOps' state store (https://kops.sigs.k8s.io/cluster_spec/) that says
 // who can reach the API server, and what its kubelets do when an instance shuts down.
 type spec struct {
-	Metadata struct{ Name string }
-	Spec     struct {
+	incomplete bool // without kOps' defaults
+	Metadata   struct{ Name string }
+	Spec       struct {
 		KubernetesAPIAccess []string `yaml:"kubernetesApiAccess"`
 		API                 struct {
 			Access       []string
@@ -316,13 +317,20 @@ func (s Store) parse(ctx context.Context, in Site, file string, into any) (name 
 	return name, err
 }
 
-// read reads a cluster's specification; nil if there is no known store, or with a finding if it cannot be read.
+// read reads a cluster's specification; nil if there is no known store, or with a finding if it cannot be read. Older
+// versions of kOps, and permissions for them, have only the file with what the user has specified.
 func (s Store) read(ctx context.Context, in Site, d *Discovery) (*spec, error) {
 	if s == "" {
 		return nil, nil
 	}
 	var read spec
 	name, err := s.parse(ctx, in, specification, &read)
+	if err != nil {
+		read = spec{incomplete: true}
+		if given, failed := s.parse(ctx, in, "config", &read); failed == nil {
+			name, err = given, nil
+		}
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, err

@@ -68,7 +68,19 @@ type window struct {
 	group, from string
 	length      time.Duration
 	inhibited   bool // by logind
+	updating    bool // the state store and the running kubelet differ
 	err         error
+}
+
+func (is *window) set(p shutdownPeriods, os string, err error) {
+	if is.err = err; err != nil {
+		return
+	}
+	var total time.Duration
+	is.length, total, is.err = p.ordinary()
+	if is.inhibited = total > inhibitDelay && strings.HasPrefix(os, "Ubuntu"); is.inhibited {
+		is.length = 0
+	}
 }
 
 // inhibitDelay is logind's InhibitDelayMaxSec on Ubuntu (https://kops.sigs.k8s.io/cluster_spec/). The kubelet cannot
@@ -78,30 +90,38 @@ const inhibitDelay = 30 * time.Second
 // maxGrace is the longest ShutdownGrace.
 const maxGrace = 3 * time.Minute
 
-// readWindow reads a window from the state store, else from a kubelet.
+// readWindow reads a window from the state store, else from a kubelet. If the function relies on it, it reads both: until
+// an update of the nodes is rolled out, the shorter one counts.
 func (s Site) readWindow(ctx context.Context, specified *spec, w Worker) window {
-	is := window{group: cmp.Or(w.Group, "nodes without an instance group"), from: "state store"}
-	var periods shutdownPeriods
-	if specified != nil && w.Group != "" {
-		group := struct {
+	group := cmp.Or(w.Group, "nodes without an instance group")
+	stored, running := window{group: group, from: "state store"}, window{group: group, from: "kubelet of " + w.Node}
+	known := false
+	if specified != nil && !specified.incomplete && w.Group != "" {
+		var group struct {
 			Spec struct{ Kubelet shutdownPeriods }
-		}{}
-		group.Spec.Kubelet = specified.Spec.Kubelet
-		_, is.err = s.Store.parse(ctx, s, "instancegroup/"+w.Group, &group) // over the cluster's
-		periods = group.Spec.Kubelet
-	}
-	if specified == nil || w.Group == "" || is.err != nil {
-		is.from = "kubelet of " + w.Node
-		periods, is.err = readKubelet(ctx, s.Login, w)
-	}
-	if is.err == nil {
-		var total time.Duration
-		is.length, total, is.err = periods.ordinary()
-		if is.inhibited = total > inhibitDelay && strings.HasPrefix(w.OS, "Ubuntu"); is.inhibited {
-			is.length = 0
 		}
+		group.Spec.Kubelet = specified.Spec.Kubelet
+		_, err := s.Store.parse(ctx, s, "instancegroup/"+w.Group, &group) // over the cluster's
+		stored.set(group.Spec.Kubelet, w.OS, err)
+		known = err == nil
 	}
-	return is
+	if grace, _ := time.ParseDuration(s.Given["ShutdownGrace"]); known && grace <= 0 {
+		return stored
+	}
+	periods, err := readKubelet(ctx, s.Login, w)
+	running.set(periods, w.OS, err)
+	switch {
+	case !known:
+		return running
+	case stored.err != nil, running.err != nil:
+		return stored
+	}
+	updating := running.length != stored.length
+	if running.length < stored.length {
+		stored = running
+	}
+	stored.updating = updating
+	return stored
 }
 
 // readKubelet reads a kubelet's configz through the API server. Only the operator may do that: with nodes/proxy, the
@@ -163,7 +183,7 @@ func judgeShutdown(windows []window, setting string, amazonVPC bool) change.Find
 		return cmp.Or(cmp.Compare(a.length, b.length), strings.Compare(a.from, b.from))
 	})
 	var known []window
-	var unknown, short []string
+	var unknown, short, updating []string
 	var why error
 	inhibited := false
 	for _, w := range windows {
@@ -176,6 +196,9 @@ func judgeShutdown(windows []window, setting string, amazonVPC bool) change.Find
 			known[last].group += ", " + w.group
 		default:
 			known = append(known, w)
+		}
+		if w.updating {
+			updating = append(updating, w.group)
 		}
 		if inhibited = inhibited || w.inhibited; w.length < grace {
 			short = append(short, w.group)
@@ -193,6 +216,10 @@ func judgeShutdown(windows []window, setting string, amazonVPC bool) change.Find
 	if inhibited {
 		detail = append(detail, fmt.Sprintf("on Ubuntu, a kubelet cannot delay the shutdown for more than %s", inhibitDelay))
 	}
+	if len(updating) > 0 {
+		detail = append(detail, "the update of "+strings.Join(updating, ", ")+" is not yet rolled out: the state store and a "+
+			"running kubelet differ")
+	}
 	if why != nil {
 		detail = append(detail, fmt.Sprintf("the kubelets' shutdownGracePeriod is unknown for %s: %v",
 			strings.Join(unknown, ", "), why))
@@ -208,6 +235,8 @@ func judgeShutdown(windows []window, setting string, amazonVPC bool) change.Find
 		f.Level = change.Warn
 		f.Advice = fmt.Sprintf("set spec.kubelet.shutdownGracePeriod to at most %s: otherwise, pods get no SIGTERM then",
 			inhibitDelay)
+	case len(updating) > 0:
+		f.Level, f.Advice = change.Warn, "kops rolling-update cluster rolls it out"
 	case why != nil && grace > 0:
 		f.Level = change.Warn
 		f.Advice = "kubectl get --raw /api/v1/nodes/NODE/proxy/configz shows whether ShutdownGrace=" + setting + " is right"

@@ -370,8 +370,7 @@ func (d *deployment) check(ctx context.Context) (found change.Findings, err erro
 
 // checks returns the checks of the cluster. Their test event is about an instance with a node, a Spot instance if any.
 func (at session) checks(template *install.Template) check.Checks {
-	checks := check.Checks{AWS: at.account, Template: template, Values: at.env.Values, Cluster: at.objects,
-		Instances: at.tagged, Site: at.site(nil)}
+	checks := check.Checks{Site: at.site(nil), Template: template, Values: at.env.Values, Instances: at.tagged}
 	candidates := slices.DeleteFunc(slices.Clone(at.tagged), func(i awsadmin.Instance) bool {
 		return i.Ended || !slices.ContainsFunc(at.nodes, func(n onboard.NodeInstance) bool { return n.ID == i.ID })
 	})

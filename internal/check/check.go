@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/client-go/dynamic"
-
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/app"
 	"github.com/castai/kops-spot/internal/awsadmin"
@@ -27,15 +25,14 @@ import (
 
 // Checks are the checks of one cluster's installation.
 type Checks struct {
-	AWS      *awsadmin.Account
+	install.Site // Cluster is nil to skip what needs it; Given is not used
+
 	Template *install.Template
 	Values   iam.Values
 	Code     []byte // the zip that the function must run; empty for any
 
-	Cluster   dynamic.Interface   // nil to skip what needs it
 	Instances []awsadmin.Instance // the cluster's
 	Node      string              // the ID of an instance with a node, for the test event; empty if there is none
-	Site      install.Site        // its kubelets; Given is not used
 }
 
 // The links, in the order in which an event passes them.
@@ -53,7 +50,7 @@ const (
 	Preview        = "preview"
 	Failures       = "failures"
 	Concurrency    = "concurrency"
-	Hooks          = "hooks" // only if a group has some
+	Hooks          = install.HooksFinding // only if a group has some
 )
 
 const (

@@ -200,8 +200,8 @@ func TestConcurrency(t *testing.T) {
 				fmt.Fprint(w, cmp.Or(response, denial))
 			}))
 			defer server.Close()
-			now := &checker{Checks: Checks{Instances: own, AWS: awsadmin.New(aws.Config{Region: "eu-west-1",
-				BaseEndpoint: &server.URL, Credentials: aws.AnonymousCredentials{}})}}
+			now := &checker{Checks: Checks{Instances: own, Site: install.Site{AWS: awsadmin.New(aws.Config{Region: "eu-west-1",
+				BaseEndpoint: &server.URL, Credentials: aws.AnonymousCredentials{}})}}}
 			now.function = &awsadmin.Function{Reserved: c.reserved}
 			if err := now.concurrency(t.Context()); err != nil {
 				t.Fatal(err)

@@ -20,6 +20,9 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
+// HooksFinding is the name of findings about lifecycle hooks.
+const HooksFinding = "hooks"
+
 // OurHook is the name of the lifecycle hooks that a take-over creates.
 const OurHook = "kops-spot"
 
@@ -89,12 +92,12 @@ func (h Hooks) queueReader() (reader *Workload) {
 func (h Hooks) Findings() (found change.Findings) {
 	add := func(level change.Level, detail string, names []string, advice string) {
 		if len(names) > 0 {
-			found = append(found, change.Finding{Level: level, Name: "hooks",
+			found = append(found, change.Finding{Level: level, Name: HooksFinding,
 				Detail: fmt.Sprintf(detail, strings.Join(names, ", ")), Advice: advice})
 		}
 	}
 	if h.Err != nil {
-		return change.Findings{{Level: change.Warn, Name: "hooks", Detail: "could not check: " + h.Err.Error()}}
+		return change.Findings{{Level: change.Warn, Name: HooksFinding, Detail: "could not check: " + h.Err.Error()}}
 	}
 	const takeOver = "kops-spot install --take-over-nth creates the hook " + OurHook + ": see docs/migrating-from-nth.md"
 	var ours, theirs, both, stopped, nobodys, others, rebalanced, without []string

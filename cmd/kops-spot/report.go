@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,6 +46,13 @@ func (c *console) report(ctx context.Context, o reportOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.html != "" { // before the query, which AWS bills
+		f, err := os.OpenFile(o.html, os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("opening the file for the report: %w", err)
+		}
+		f.Close()
+	}
 	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return err
@@ -62,16 +70,17 @@ func (c *console) report(ctx context.Context, o reportOptions) error {
 	if err != nil {
 		return err
 	}
+	var writing error
 	if o.html != "" {
 		var page bytes.Buffer
-		if err := r.HTML(&page); err != nil {
-			return err
+		if writing = r.HTML(&page); writing == nil {
+			writing = os.WriteFile(o.html, page.Bytes(), 0o644)
 		}
-		if err := os.WriteFile(o.html, page.Bytes(), 0o644); err != nil {
-			return fmt.Errorf("writing the report: %w", err)
+		if writing != nil {
+			writing = fmt.Errorf("writing the report: %w", writing)
 		}
 	}
-	return c.printResult(r, func(w io.Writer, o term.Options) error {
+	return errors.Join(c.printResult(r, func(w io.Writer, o term.Options) error {
 		rows := [][]string{report.Columns}
 		for _, s := range r.Sections() {
 			if s.Heading != "" && len(s.Rows) > 0 {
@@ -82,5 +91,5 @@ func (c *console) report(ctx context.Context, o reportOptions) error {
 			}
 		}
 		return term.Report(w, r.Title(), rows, r.Footnotes(), r.Notices, o)
-	})
+	}), writing)
 }

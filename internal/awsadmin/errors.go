@@ -148,6 +148,9 @@ func translate(on string, err error) error {
 	return fmt.Errorf("calling %s: %s: %s", action, code, message)
 }
 
+// Translate adds what to do to an error of a client that another package has created.
+func Translate(err error) error { return translate("", err) }
+
 // noneFound matches what Auto Scaling says of a group or a lifecycle hook that does not exist: it has no code for that.
 var noneFound = regexp.MustCompile(`(?i)not found|no lifecycle hook found`)
 

@@ -69,7 +69,7 @@ func (r *Report) perDay() chart {
 	for _, d := range r.Days {
 		at, _ := time.Parse(day, d.Name)
 		c.names = append(c.names, at.Format("Jan 2"))
-		for i, n := range []int{d.Results[spot.Drained], d.Results[spot.Incomplete], d.Results[spot.Missed], d.others()} {
+		for i, n := range []int{d.Results[spot.Drained], d.incomplete(), d.Results[spot.Missed], d.others()} {
 			c.series[i].values = append(c.series[i].values, float64(n))
 		}
 	}

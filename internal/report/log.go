@@ -22,11 +22,15 @@ const (
 
 	firstPause, maxPause = 500 * time.Millisecond, 5 * time.Second // between requests for a query's results
 	stopLimit            = 5 * time.Second
+	unknownLimit         = time.Minute // without a known status of the query
 )
 
 // query only narrows the data: which outcomes are counted is decided in distinct.
-var query = fmt.Sprintf(`fields @message | filter %s = "outcome" and outcome.result not in ["%s", "%s", "%s"] `+
-	`| sort @timestamp asc | limit %d`, slog.MessageKey, uncounted[0], uncounted[1], uncounted[2], maxRows)
+var query = fmt.Sprintf(`fields @message | filter (%s = "outcome" and outcome.result not in ["%s", "%s", "%s"]) or %[1]s = "%[5]s" `+
+	`| sort @timestamp asc | limit %[6]d`, slog.MessageKey, uncounted[0], uncounted[1], uncounted[2], handlingFailed, maxRows)
+
+// handlingFailed is the message of the log line about an event that ended in an error.
+const handlingFailed = "handling failed"
 
 // client is the part of CloudWatch Logs for queries.
 type client interface {
@@ -41,7 +45,8 @@ type reader struct {
 	group      string
 	outcomes   []spot.Outcome
 	unreadable int
-	cut        []int64 // seconds with more rows than a query returns
+	failed     map[string]bool // IDs of the events that ended in an error
+	cut        []int64         // seconds with more rows than a query returns
 }
 
 // read reads the outcomes of a period, in seconds. It halves the period until each query is complete. Halves share a
@@ -63,11 +68,17 @@ func (r *reader) read(ctx context.Context, from, to int64) error {
 	for _, text := range lines {
 		var l struct {
 			Msg     string
+			Event   string
 			Outcome *spot.Outcome
 		}
 		switch err := json.Unmarshal([]byte(text), &l); {
 		case err == nil && l.Msg == "outcome" && l.Outcome != nil:
 			r.outcomes = append(r.outcomes, *l.Outcome)
+		case err == nil && l.Msg == handlingFailed:
+			if r.failed == nil {
+				r.failed = map[string]bool{}
+			}
+			r.failed[l.Event] = true
 		case err != nil && strings.Contains(text, `"msg":"outcome"`):
 			r.unreadable++
 		}
@@ -81,6 +92,12 @@ func (r *reader) notices() (all []string) {
 		all = append(all, fmt.Sprintf("more than %d outcomes were logged at %s: some are missing", maxRows,
 			time.Unix(second, 0).UTC().Format(time.RFC3339)))
 	}
+	for _, out := range r.outcomes { // of a retry
+		delete(r.failed, out.Event.ID)
+	}
+	if n := len(r.failed); n > 0 {
+		all = append(all, fmt.Sprintf("events that ended in an error, which are not counted: %d: search the log for %q", n, handlingFailed))
+	}
 	if r.unreadable > 0 {
 		all = append(all, fmt.Sprintf("%d outcomes in the log are incomplete and were not counted", r.unreadable))
 	}
@@ -93,9 +110,9 @@ func (r *reader) query(ctx context.Context, from, to int64) (messages []string, 
 	started, err := r.client.StartQuery(ctx, &logs.StartQueryInput{LogGroupName: &r.group, QueryString: &query,
 		StartTime: &from, EndTime: &to})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
+		return nil, fmt.Errorf("%s: %w", doing, awsadmin.Translate(err))
 	}
-	running := true
+	running, known := true, time.Now()
 	defer func() {
 		if running {
 			stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
@@ -107,7 +124,12 @@ func (r *reader) query(ctx context.Context, from, to int64) (messages []string, 
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		out, err := r.client.GetQueryResults(ctx, in)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", doing, err)
+			return nil, fmt.Errorf("%s: %w", doing, awsadmin.Translate(err))
+		}
+		if out.Status != types.QueryStatusUnknown {
+			known = time.Now()
+		} else if time.Since(known) > unknownLimit {
+			return nil, fmt.Errorf("%s: the status of the query stays unknown: run the command again", doing)
 		}
 		switch out.Status {
 		case types.QueryStatusComplete:

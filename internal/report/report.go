@@ -143,7 +143,9 @@ func distinct(outcomes []spot.Outcome) (all []spot.Outcome) {
 			each = []spot.Outcome{out}
 		}
 		for _, one := range each {
-			if slices.Contains(uncounted, one.Result) || one.Event.ID == eventbridge.SyntheticEventID {
+			// A skipped lifecycle action is another program's: no interruption.
+			if slices.Contains(uncounted, one.Result) || one.Event.ID == eventbridge.SyntheticEventID ||
+				one.Result == spot.Skipped && one.Event.Kind == spot.LifecycleTerminate {
 				continue
 			}
 			k := key{one.Event.ID, one.Event.Instance}
@@ -210,9 +212,12 @@ func percentile(sorted []spot.Seconds, p float64) *spot.Seconds {
 	return &sorted[int(math.Ceil(p/100*float64(len(sorted))))-1]
 }
 
-// others is the number of events with other results than the three that have a column.
+// incomplete is the number of events that were not handled completely: their failures must not look like other results.
+func (r Row) incomplete() int { return r.Results[spot.Incomplete] + r.Results[spot.NodeNotFound] }
+
+// others is the number of events with other results than those that have a column.
 func (r Row) others() int {
-	return r.Events - r.Results[spot.Drained] - r.Results[spot.Incomplete] - r.Results[spot.Missed]
+	return r.Events - r.Results[spot.Drained] - r.incomplete() - r.Results[spot.Missed]
 }
 
 // Title names the cluster and the period.
@@ -243,7 +248,7 @@ var Columns = []string{"", "events", "drained", "incomplete", "missed", "other",
 // Cells returns a row as text.
 func (s Section) Cells(r Row) []string {
 	cells := []string{r.Name}
-	for _, n := range []int{r.Events, r.Results[spot.Drained], r.Results[spot.Incomplete], r.Results[spot.Missed],
+	for _, n := range []int{r.Events, r.Results[spot.Drained], r.incomplete(), r.Results[spot.Missed],
 		r.others(), r.ForceDeletedPods} {
 		cells = append(cells, strconv.Itoa(n))
 	}
@@ -266,6 +271,8 @@ func (r *Report) Footnotes() (notes []string) {
 	for _, result := range slices.Sorted(maps.Keys(r.Total.Results)) {
 		switch n := r.Total.Results[result]; result {
 		case spot.Drained, spot.Incomplete, spot.Missed:
+		case spot.NodeNotFound:
+			notes = append(notes, fmt.Sprintf("incomplete: %d of them %s", n, result))
 		default:
 			notes = append(notes, fmt.Sprintf("other: %d %s", n, result))
 		}

@@ -85,14 +85,15 @@ func TestSummary(t *testing.T) {
 		"results": {[]spot.Outcome{changed(drained("e1", "i-1", 1), result(spot.Missed)), changed(drained("e2", "i-1", 1), result(spot.Cordoned)),
 			changed(drained("e3", "i-1", 1), result(spot.NodeNotFound)), changed(drained("e4", "i-1", 1), result(spot.Planned)),
 			changed(drained("e5", "i-1", 5), pods(spot.PodForceDeleted, spot.PodEvicted, spot.PodForceDeleted))},
-			[]string{"5 events: 1 drained, 0 incomplete, 1 missed, 3 other, 2 forced, p50 5, p99 5, 0 failed",
+			[]string{"5 events: 1 drained, 1 incomplete, 1 missed, 2 other, 2 forced, p50 5, p99 5, 0 failed",
 				"group nodes 5", "type m5.large 5", "zone eu-west-1a 5", "day 2026-11-01 5",
-				"other: 1 cordoned", "other: 1 node-not-found", "other: 1 planned"}},
+				"other: 1 cordoned", "incomplete: 1 of them node-not-found", "other: 1 planned"}},
 		"failed replacements": {[]spot.Outcome{failedLaunch("e1"), failedLaunch("e2"), failedLaunch("e2")},
 			[]string{"0 events: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 2 failed",
 				"group nodes 0, 2 failed", "day 2026-11-01 0, 2 failed"}},
 		"not counted": {[]spot.Outcome{changed(one, result(spot.OtherCluster)), changed(one, result(spot.Ignored)),
-			changed(one, result(spot.Expired)), changed(one, kind(spot.StateChange), result(spot.CleanedUp)), changed(one, synthetic)},
+			changed(one, result(spot.Expired)), changed(one, kind(spot.StateChange), result(spot.CleanedUp)), changed(one, synthetic),
+			changed(one, kind(spot.LifecycleTerminate), result(spot.Skipped))},
 			[]string{"0 events: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 0 failed"}},
 		"rehearsals": {[]spot.Outcome{changed(one, rehearsal), changed(drained("e2", "i-1", 1), rehearsal, result(spot.Planned))},
 			[]string{"0 events: 0 drained, 0 incomplete, 0 missed, 0 other, 0 forced, p50 -, p99 -, 0 failed",
@@ -123,7 +124,7 @@ func show(r *Report) []string {
 		return fmt.Sprint(*s)
 	}
 	all := []string{fmt.Sprintf("%d events: %d drained, %d incomplete, %d missed, %d other, %d forced, p50 %s, p99 %s, %d failed",
-		r.Total.Events, r.Total.Results[spot.Drained], r.Total.Results[spot.Incomplete], r.Total.Results[spot.Missed], r.Total.others(),
+		r.Total.Events, r.Total.Results[spot.Drained], r.Total.incomplete(), r.Total.Results[spot.Missed], r.Total.others(),
 		r.Total.ForceDeletedPods, number(r.Total.P50), number(r.Total.P99), r.Total.ReplacementFailures)}
 	for _, part := range []struct {
 		name string

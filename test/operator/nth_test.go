@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,6 +23,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apitypes "k8s.io/apimachinery/pkg/types"
 
 	names "github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/change"
@@ -70,13 +72,24 @@ func nthOf(w *world, groups map[string]string) *nthWorld {
 		must(n.events.PutTargets(ctx, &eventbridge.PutTargetsInput{Rule: rule, Targets: []ebtypes.Target{{Id: aws.String("1"), Arn: &arn}}}))
 	}
 	labels := map[string]string{"k8s-app": nth}
-	deployments := cp().Client().AppsV1().Deployments(kubeSystem)
-	is := must(deployments.Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: nth},
-		Spec: appsv1.DeploymentSpec{Replicas: new(int32(0)), Selector: &metav1.LabelSelector{MatchLabels: labels},
+	apps, pods := cp().Client().AppsV1().Deployments(kubeSystem), cp().Client().CoreV1().Pods(kubeSystem)
+	must(apps.Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: nth},
+		Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: nth,
 				Image: "public.ecr.aws/aws-ec2/aws-node-termination-handler:v1.25.5"}}}}}}, metav1.CreateOptions{}))
-	is.Status.Replicas, is.Status.ReadyReplicas = 1, 1
-	must(deployments.UpdateStatus(ctx, is, metav1.UpdateOptions{}))
+	eventually(w.T, "a ready replica of NTH", func() error { // without a kubelet
+		for _, pod := range must(pods.List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=" + nth})).Items {
+			_, err := pods.Patch(ctx, pod.Name, apitypes.StrategicMergePatchType, []byte(`{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}`),
+				metav1.PatchOptions{}, "status")
+			if err != nil {
+				return err
+			}
+		}
+		if is := must(apps.Get(ctx, nth, metav1.GetOptions{})); is.Status.ReadyReplicas != 1 {
+			return fmt.Errorf("%d are ready", is.Status.ReadyReplicas)
+		}
+		return nil
+	})
 	must(s3.NewFromConfig(w.direct).CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(nthStore),
 		CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: region}}))
 	try(annotate(ctx, "s3://"+nthStore+"/"+cluster+"/addons/bootstrap-channel.yaml"))

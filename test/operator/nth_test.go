@@ -75,9 +75,9 @@ func nthOf(w *world, groups map[string]string) *nthWorld {
 	apps, pods := cp().Client().AppsV1().Deployments(kubeSystem), cp().Client().CoreV1().Pods(kubeSystem)
 	must(apps.Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: nth},
 		Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: nth,
-				Image: "public.ecr.aws/aws-ec2/aws-node-termination-handler:v1.25.5"}}}}}}, metav1.CreateOptions{}))
-	eventually(w.T, "a ready replica of NTH", func() error { // without a kubelet
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{SchedulerName: "none",
+				Containers: []corev1.Container{{Name: nth, Image: "public.ecr.aws/aws-ec2/aws-node-termination-handler:v1.25.5"}}}}}}, metav1.CreateOptions{}))
+	eventually(w.T, "a ready replica of NTH", func() error { // without a scheduler and a kubelet
 		for _, pod := range must(pods.List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=" + nth})).Items {
 			_, err := pods.Patch(ctx, pod.Name, apitypes.StrategicMergePatchType, []byte(`{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}`),
 				metav1.PatchOptions{}, "status")

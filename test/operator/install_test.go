@@ -271,7 +271,9 @@ func reported(t *testing.T, w *world) {
 		Notices              []string
 	}
 	try(json.Unmarshal([]byte(stdout), &r))
-	if r.Total.Events != 1 || r.Total.Results[spot.Drained] != 1 || r.Total.P99 <= 0 || r.Rehearsals < 2 || len(r.Notices) > 0 {
+	// Earlier tests let an event fail.
+	notices := slices.DeleteFunc(r.Notices, func(n string) bool { return strings.HasPrefix(n, "events that ended in an error") })
+	if r.Total.Events != 1 || r.Total.Results[spot.Drained] != 1 || r.Total.P99 <= 0 || r.Rehearsals < 2 || len(notices) > 0 {
 		t.Errorf("got %s", stdout)
 	}
 	var found []string
@@ -280,8 +282,8 @@ func reported(t *testing.T, w *world) {
 			found = append(found, row.Name)
 		}
 	}
-	if want := []string{"none", "m1.small", region + "a"}; !slices.Equal(found, want) { // moto's default
-		t.Errorf("got %q, want %q", found, want)
+	if want := []string{"none", "m1.small", region}; len(found) != 3 || !slices.Equal(found[:2], want[:2]) || !strings.HasPrefix(found[2], region) {
+		t.Errorf("got %q, want %q and a zone", found, want) // moto chooses the zone
 	}
 	if text := string(must(os.ReadFile(page))); !strings.Contains(text, "<td>m1.small</td>") || !strings.Contains(text, "</svg>") {
 		t.Errorf("got the page\n%s", text)

@@ -96,7 +96,7 @@ func stateStore(t *testing.T) {
 	}
 	must(client.AuthorizeSecurityGroupIngress(t.Context(), &ec2.AuthorizeSecurityGroupIngressInput{GroupId: group, IpProtocol: aws.String("tcp"),
 		FromPort: aws.Int32(443), ToPort: aws.Int32(443), CidrIp: aws.String("10.0.0.0/16")}))
-	for _, service := range []string{"ec2", "autoscaling", "secretsmanager"} { // the last one for a token, without an authenticator
+	for _, service := range []string{"ec2", "autoscaling", "events", "secretsmanager"} { // the last one for a token, without an authenticator
 		endpoint := must(client.CreateVpcEndpoint(t.Context(), &ec2.CreateVpcEndpointInput{VpcId: node.VpcId, SubnetIds: []string{*node.SubnetId},
 			ServiceName: aws.String("com.amazonaws." + region + "." + service), VpcEndpointType: ec2types.VpcEndpointTypeInterface,
 			SecurityGroupIds: []string{*group}, PrivateDnsEnabled: aws.Bool(true)})).VpcEndpoint
@@ -105,7 +105,7 @@ func stateStore(t *testing.T) {
 	if is, stderr, err = before(inVPC...); err != nil {
 		t.Errorf("subnets with endpoints: %v\n%s", err, stderr)
 	}
-	says(is, "network", "the VPC has interface endpoints for ec2, autoscaling", "")
+	says(is, "network", "the VPC has interface endpoints for ec2, autoscaling, events", "")
 	put("metadata: {name: staging.example.com}\n")
 	if _, stderr, err := w.command(installed("--yes")...); err == nil || !strings.Contains(stderr, `belongs to the cluster "staging.example.com"`) {
 		t.Errorf("another cluster's specification: %v\n%s", err, stderr)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -404,6 +405,7 @@ func TestNodeDeletedDuringCleanup(t *testing.T) {
 			}
 		})
 		out := w.handleEvent(in, spot.CleanedUp)
+		synctest.Wait() // the race detector knows no other order
 		r := out.Cleanup
 		if first[want]++; r.NodeDeletedBy != want {
 			w.Errorf("got %s, want the node deleted by %s", toJSON(out), want)
@@ -455,6 +457,7 @@ func TestNodeReplacedDuringCleanup(t *testing.T) {
 			})
 			out := w.handleEvent(in, spot.CleanedUp)
 			time.Sleep(2 * time.Second)
+			synctest.Wait() // as above
 			if now, _ := w.cluster.Node(name); now.UID != added.UID || len(now.Taints) > 0 || now.Unschedulable {
 				w.Errorf("got %+v, want the new node untouched", now)
 			}

@@ -34,7 +34,7 @@ var drainSettings = []Setting{
 		"with 0s, the API server would remove the pod before the kubelet stops it; a warning gives at most two minutes",
 		"the longest grace period of a forced delete. Pods are force-deleted this long, plus the reserve, before the deadline",
 		"It divides the two minutes into halves: one to retry evictions while replacement pods become ready, one for pods to stop gracefully."),
-	duration(envShutdown, func(p *spot.Policy) *time.Duration { return &p.ShutdownGrace }, 0, 3*time.Minute,
+	duration(envShutdown, func(p *spot.Policy) *time.Duration { return &p.ShutdownGrace }, 0, spot.MaxShutdownGrace,
 		"according to awslabs/amazon-eks-ami, EC2 waits three minutes for the operating system to shut down; not verified by us",
 		"how long the kubelets delay the shutdown of their instances for ordinary pods: `shutdownGracePeriod` minus "+
 			"`shutdownGracePeriodCriticalPods`. A pod whose grace period, up to "+envForceGrace+", fits into this time is never "+

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/castai/kops-spot/internal/change"
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 // Worker is a worker node and its instance group.
@@ -36,9 +37,6 @@ type shutdownPeriods struct {
 	} `yaml:"shutdownGracePeriodByPodPriority"`
 }
 
-// systemCritical is the lowest priority of critical pods.
-const systemCritical = 2_000_000_000
-
 // ordinary returns the time for ordinary pods, rounded down to seconds as by the kubelet, and the time for all pods.
 // With periods by priority, the shortest one of ordinary pods counts.
 func (p shutdownPeriods) ordinary() (window, total time.Duration, err error) {
@@ -46,7 +44,7 @@ func (p shutdownPeriods) ordinary() (window, total time.Duration, err error) {
 		least, shortest, lowest := int64(math.MaxInt64), int64(math.MaxInt64), int64(0)
 		for _, c := range p.ByPriority {
 			total += time.Duration(c.Seconds) * time.Second
-			if c.Priority < systemCritical {
+			if c.Priority < spot.CriticalPriority {
 				shortest = min(shortest, c.Seconds)
 			}
 			if c.Priority < least { // also of the pods with a lower priority
@@ -86,9 +84,6 @@ func (is *window) set(p shutdownPeriods, os string, err error) {
 // inhibitDelay is logind's InhibitDelayMaxSec on Ubuntu (https://kops.sigs.k8s.io/cluster_spec/). The kubelet cannot
 // raise it there, and fails to inhibit the shutdown for longer.
 const inhibitDelay = 30 * time.Second
-
-// maxGrace is the longest ShutdownGrace.
-const maxGrace = 3 * time.Minute
 
 // readWindow reads a window from the state store, else from a kubelet. If the function relies on it, it reads both: until
 // an update of the nodes is rolled out, the shorter one counts.
@@ -210,7 +205,7 @@ func judgeShutdown(windows []window, setting string, amazonVPC bool) change.Find
 	}
 	shortest := time.Duration(0)
 	if len(known) > 0 {
-		shortest = min(known[0].length, maxGrace)
+		shortest = min(known[0].length, spot.MaxShutdownGrace)
 		detail = append(detail, "at an instance's shutdown, its kubelet gives ordinary pods "+strings.Join(times, ", "))
 	}
 	if inhibited {

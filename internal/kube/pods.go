@@ -26,9 +26,6 @@ const (
 
 	// watchLimit ends a watch over HTTP/1.1.
 	watchLimit = 20 * time.Second
-
-	// systemCritical is the priority of system-cluster-critical.
-	systemCritical = 2_000_000_000
 )
 
 // ofNode selects a node's pods. Version "0" allows the watch cache, which has an index of spec.nodeName. The watch
@@ -152,7 +149,7 @@ func podOf(p *corev1.Pod) spot.Pod {
 	out := spot.Pod{Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Version: p.ResourceVersion, GracePeriod: defaultGrace,
 		Created:         p.CreationTimestamp.Time,
 		Finished:        p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
-		Critical:        p.Spec.Priority != nil && *p.Spec.Priority >= systemCritical,
+		Critical:        p.Spec.Priority != nil && *p.Spec.Priority >= spot.CriticalPriority,
 		ToleratesCordon: toleratesCordon(p.Spec.Tolerations),
 		Finalizers:      slices.Clone(p.Finalizers), DisruptedBy: disruptedBy(p.Status.Conditions), Annotations: ours(p.Annotations)}
 	if s := p.Spec.TerminationGracePeriodSeconds; s != nil {

@@ -41,6 +41,9 @@ type Policy struct {
 	DrainRehearsals bool
 }
 
+// MaxShutdownGrace is the longest Policy.ShutdownGrace. docs/settings.md has the reason.
+const MaxShutdownGrace = 3 * time.Minute
+
 // DefaultPolicy suits the two-minute notice of Spot interruptions.
 func DefaultPolicy(cluster string) Policy {
 	return Policy{Cluster: cluster, Reserve: 5 * time.Second, ForceGrace: 60 * time.Second, Force: ForceAllow,

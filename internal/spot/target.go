@@ -158,6 +158,9 @@ type Group struct {
 	Present int // members that are InService or Pending
 }
 
+// CriticalPriority is the priority of system-cluster-critical, the lowest of pods that are critical to a kubelet.
+const CriticalPriority = 2_000_000_000
+
 // Pod is a pod on the interrupted node.
 type Pod struct {
 	Namespace, Name, UID string
@@ -172,7 +175,7 @@ type Pod struct {
 	ToleratesCordon      bool  // it can be scheduled on a cordoned node
 	Volumes              bool  // it has persistent volumes
 	EmptyDir             bool  // it has an emptyDir on the node's disk
-	Critical             bool  // priority system-cluster-critical (2,000,000,000) or higher, as the kubelet has it
+	Critical             bool  // CriticalPriority or higher
 	Finalizers           []string
 	DisruptedBy          string            // reason of its condition DisruptionTarget
 	Annotations          map[string]string // kops-spot's only

@@ -56,19 +56,12 @@ func resultColor(r spot.Result) color {
 func summary(out spot.Outcome) string {
 	t := out.Timings
 	var when, parts []string
-	add := func(what string, at *spot.Seconds) {
-		if at != nil {
-			when = append(when, what+" after "+span(*at))
-		}
-	}
 	if out.Cordon != nil && t.Cordoned == nil {
 		when = append(when, "not cordoned")
 	}
-	add("cordoned", t.Cordoned)
-	add("last eviction", t.LastEviction)
-	add("empty", t.Empty)
+	when = append(when, after(step{"cordoned", t.Cordoned}, step{"last eviction", t.LastEviction}, step{"empty", t.Empty})...)
 	if out.Cleanup != nil {
-		add("pods deleted", out.Cleanup.PodsDeleted)
+		when = append(when, after(step{"pods deleted", out.Cleanup.PodsDeleted})...)
 	}
 	if out.Reason != "" {
 		parts = append(parts, out.Reason)
@@ -149,16 +142,25 @@ func (p *page) moments(out spot.Outcome) {
 	p.notes(out)
 }
 
+// step is a step of an interruption, and when it was done; nil for not.
+type step struct {
+	what string
+	at   *spot.Seconds
+}
+
+// after returns when the steps were done.
+func after(steps ...step) (texts []string) {
+	for _, s := range steps {
+		if s.at != nil {
+			texts = append(texts, s.what+" after "+span(*s.at))
+		}
+	}
+	return texts
+}
+
 // took returns when the node was cordoned and empty.
 func took(out spot.Outcome) string {
-	var times []string
-	if at := out.Timings.Cordoned; at != nil {
-		times = append(times, "cordoned after "+span(*at))
-	}
-	if at := out.Timings.Empty; at != nil {
-		times = append(times, "empty after "+span(*at))
-	}
-	return strings.Join(times, ", ")
+	return strings.Join(after(step{"cordoned", out.Timings.Cordoned}, step{"empty", out.Timings.Empty}), ", ")
 }
 
 // unless returns before and value, unless value is empty or shown.

@@ -179,7 +179,7 @@ func (f *Function) handleAll(ctx context.Context, all []spot.Interruption) (spot
 	done := false
 	for i := range each {
 		if errs[i] == nil {
-			done = done || actedOn(each[i])
+			done = done || each[i].Result.ConcernsCluster()
 			continue
 		}
 		errs[i] = fmt.Errorf("instance %s: %w", all[i].Instance, errs[i])
@@ -193,15 +193,6 @@ func (f *Function) handleAll(ctx context.Context, all []spot.Interruption) (spot
 	})
 	out.Outcomes = each
 	return out, nil
-}
-
-// actedOn reports whether the outcome rules out a retry of the whole event.
-func actedOn(out spot.Outcome) bool {
-	switch out.Result {
-	case spot.OtherCluster, spot.Expired, spot.Ignored:
-		return false
-	}
-	return true
 }
 
 // untouched returns the outcome of an interruption that could not be handled.

@@ -146,8 +146,7 @@ func (s Summary) Last(n int) []spot.Outcome {
 	last := []spot.Outcome{}
 	for i := len(s.Outcomes) - 1; i >= 0 && len(last) < n; i-- {
 		out := s.Outcomes[i]
-		skip := out.Result == spot.OtherCluster || out.Result == spot.Ignored || out.Result == spot.Expired
-		if !skip && out.Event.ID != eventbridge.SyntheticEventID {
+		if out.Result.ConcernsCluster() && out.Event.ID != eventbridge.SyntheticEventID {
 			last = append(last, out)
 		}
 	}

@@ -27,7 +27,7 @@ const (
 
 // query only narrows the data: which outcomes are counted is decided in distinct.
 var query = fmt.Sprintf(`fields @message | filter (%s = "outcome" and outcome.result not in ["%s", "%s", "%s"]) or %[1]s = "%[5]s" `+
-	`| sort @timestamp asc | limit %[6]d`, slog.MessageKey, uncounted[0], uncounted[1], uncounted[2], handlingFailed, maxRows)
+	`| sort @timestamp asc | limit %[6]d`, slog.MessageKey, spot.Uneventful[0], spot.Uneventful[1], spot.Uneventful[2], handlingFailed, maxRows)
 
 // handlingFailed is the message of the log line about an event that ended in an error.
 const handlingFailed = "handling failed"

@@ -129,9 +129,6 @@ func summarize(cluster string, since, until time.Time, outcomes []spot.Outcome) 
 	return r
 }
 
-// uncounted are the results of events that interrupted none of our instances, or that another outcome reports.
-var uncounted = []spot.Result{spot.OtherCluster, spot.Ignored, spot.Expired}
-
 // distinct returns one outcome for each event and instance. If an event was handled more than once, it is the most
 // severe, so that no failure is hidden.
 func distinct(outcomes []spot.Outcome) (all []spot.Outcome) {
@@ -144,7 +141,7 @@ func distinct(outcomes []spot.Outcome) (all []spot.Outcome) {
 		}
 		for _, one := range each {
 			// A skipped lifecycle action is another program's: no interruption.
-			if slices.Contains(uncounted, one.Result) || one.Event.ID == eventbridge.SyntheticEventID ||
+			if !one.Result.ConcernsCluster() || one.Event.ID == eventbridge.SyntheticEventID ||
 				one.Result == spot.Skipped && one.Event.Kind == spot.LifecycleTerminate {
 				continue
 			}
@@ -189,11 +186,7 @@ func newRow(name string) *Row {
 func (r *Row) count(out spot.Outcome) {
 	r.Events++
 	r.Results[out.Result]++
-	for _, p := range out.Pods {
-		if p.Status == spot.PodForceDeleted {
-			r.ForceDeletedPods++
-		}
-	}
+	r.ForceDeletedPods += out.PodCounts()[spot.PodForceDeleted]
 	if out.Result == spot.Drained && out.Timings.Empty != nil {
 		r.empty = append(r.empty, *out.Timings.Empty)
 	}

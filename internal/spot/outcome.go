@@ -66,6 +66,12 @@ func (r Result) rule() (rule ResultRule, severity int) {
 // Failed reports whether the result is a failure.
 func (r Result) Failed() bool { rule, _ := r.rule(); return rule.Failed }
 
+// Uneventful are the results of events that needed nothing from this cluster.
+var Uneventful = []Result{OtherCluster, Ignored, Expired}
+
+// ConcernsCluster reports whether the event needed something from this cluster. Nobody needs to see the others.
+func (r Result) ConcernsCluster() bool { return !slices.Contains(Uneventful, r) }
+
 // Severity is the lower, the worse the result is.
 func (r Result) Severity() int { _, i := r.rule(); return i }
 

@@ -29,6 +29,7 @@ var layers = map[string]entry{
 	"internal/app":         {layer: 2},
 	"internal/rehearse":    {layer: 2},
 	"internal/report":      {layer: 2},
+	"internal/savings":     {layer: 2},
 	"internal/identitymap": {layer: 2},
 	"internal/install":     {layer: 2},
 

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +17,7 @@ import (
 type reportOptions struct {
 	awsFlags
 	since lookback
-	html  string
+	html  htmlFile
 }
 
 func reportCommand(c *console) *cobra.Command {
@@ -37,7 +35,7 @@ the log, which AWS bills by the amount of data.`,
 	f := cmd.Flags()
 	o.register(f)
 	o.since.register(f, 30*24*time.Hour)
-	f.StringVar(&o.html, "html", "", "Also write the report with charts to this `file`, as a page for a browser")
+	o.html.register(f)
 	return cmd
 }
 
@@ -46,13 +44,10 @@ func (c *console) report(ctx context.Context, o reportOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.html != "" { // before the query, which AWS bills
-		f, err := os.OpenFile(o.html, os.O_CREATE|os.O_WRONLY, 0o644)
-		if err != nil {
-			return fmt.Errorf("opening the file for the report: %w", err)
-		}
-		f.Close()
+	if err := o.html.prepare(); err != nil {
+		return err
 	}
+	defer o.html.discard()
 	at, err := c.openSession(ctx, o.awsFlags)
 	if err != nil {
 		return err
@@ -70,16 +65,7 @@ func (c *console) report(ctx context.Context, o reportOptions) error {
 	if err != nil {
 		return err
 	}
-	var writing error
-	if o.html != "" {
-		var page bytes.Buffer
-		if writing = r.HTML(&page); writing == nil {
-			writing = os.WriteFile(o.html, page.Bytes(), 0o644)
-		}
-		if writing != nil {
-			writing = fmt.Errorf("writing the report: %w", writing)
-		}
-	}
+	writing := o.html.write(r.HTML)
 	return errors.Join(c.printResult(r, func(w io.Writer, o term.Options) error {
 		rows := [][]string{report.Columns}
 		for _, s := range r.Sections() {

@@ -20,6 +20,7 @@ var layers = map[string]entry{
 	"internal/kube":        {layer: 1},
 	"internal/awsadmin":    {layer: 1},
 	"internal/castai":      {layer: 1},
+	"internal/page":        {layer: 1},
 	"internal/spottest":    {layer: 1, kind: testHelper},
 	"deploy":               {layer: 1, kind: document},
 	"deploy/agent":         {layer: 1, kind: document},
@@ -33,11 +34,12 @@ var layers = map[string]entry{
 	"internal/identitymap": {layer: 2},
 	"internal/install":     {layer: 2},
 
-	"internal/agent":   {layer: 3},
-	"internal/onboard": {layer: 3},
-	"internal/check":   {layer: 3},
-	"internal/term":    {layer: 3},
-	"lambda":           {layer: 3},
+	"internal/agent":     {layer: 3},
+	"internal/inventory": {layer: 3},
+	"internal/onboard":   {layer: 3},
+	"internal/check":     {layer: 3},
+	"internal/term":      {layer: 3},
+	"lambda":             {layer: 3},
 
 	"cmd/kops-spot": {layer: 4},
 

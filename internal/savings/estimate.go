@@ -2,22 +2,389 @@ package savings
 
 import (
 	"cmp"
-	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
 )
 
-// Compute computes the three estimates. The same input gives the same result. It returns an error if a price or a type
-// of a machine that the cluster runs is missing.
-func Compute(Cluster, Catalog) (Report, error) {
-	return Report{}, errors.New("computing the estimates: not implemented")
+const (
+	orders     = 8 // how many orders of creation the headroom must allow for
+	fewOrders  = 2 // the same, while types are compared
+	candidates = 6 // how many types that hold all pods are compared
+)
+
+var assumptions = []string{
+	"Prices are those of the instances, for 730 hours a month. Volumes, load balancers, data transfer, Savings Plans " +
+		"and reserved instances are not included. Neither is the cost of interruptions.",
+	"Pods use what they request. Pods that are pending, terminating or finished are left out.",
+	"Pods stay in their instance group. Preferences, such as preferred affinity, are ignored.",
+	"Each instance group becomes one for on-demand machines and one for Spot, with the same labels and taints, and of " +
+		"one instance type. Pods that stay on demand have a node affinity that keeps them off Spot nodes.",
+	"Each group keeps a machine in each of its zones. A group whose machines are not spread evenly needs an instance " +
+		"group for each zone.",
+	fmt.Sprintf("The scheduler places pods one at a time and spreads them. The headroom suffices for %d simulated orders of "+
+		"creation, but is no guarantee: in another order, a pod may need one more machine.", orders),
 }
 
-func compareRows(a, b Row) int {
-	lifecycle := func(r Row) int {
-		if r.Spot {
+// Compute computes the three estimates. The same input gives the same result. It returns an error if a selector is
+// invalid, or if the catalog does not have the price of a machine that the cluster runs.
+func Compute(c Cluster, catalog Catalog) (Report, error) {
+	p, err := newPlanner(c, catalog)
+	if err != nil {
+		return Report{}, err
+	}
+	var now, same []Machine
+	onDemand := map[string][]string{}
+	for _, n := range p.nodes {
+		now = append(now, machine(p.row(n), n.Name, n.pods))
+		row, why := p.stay(n, n.pods)
+		same = append(same, machine(row, n.Name, n.pods))
+		if why != "" {
+			onDemand[why] = append(onDemand[why], n.Name)
+		}
+	}
+	for _, pod := range p.pods {
+		if pod.onDemand != "" && !pod.node.ControlPlane {
+			onDemand[pod.onDemand] = append(onDemand[pod.onDemand], pod.name)
+		}
+	}
+	r := Report{Now: newFleet(now), Assumptions: assumptions}
+	r.Spot = Estimate{Fleet: newFleet(same), Reasons: reasonsOf(onDemand)}
+	r.Spot.Bound = r.Spot.Monthly
+	first := costs(r.Spot.List)
+	packed, kinds := p.pack((*group).present, first, nil)
+	resized, _ := p.pack(p.sizes, first, kinds)
+	r.Packed, r.Resized = packed, resized
+	if r.Resized.Monthly > r.Packed.Monthly {
+		r.Resized = r.Packed
+	}
+	return r, nil
+}
+
+// row returns what a node is now.
+func (p *planner) row(n *node) Row {
+	t, zone := n.kind()
+	r := Row{Group: n.Group, Type: t, Zone: zone, Count: 1, Hourly: p.catalog.OnDemand[t]}
+	if n.Spot {
+		r.Spot, r.Hourly = true, p.catalog.Spot[Offer{t, zone}]
+	}
+	return r
+}
+
+// stay returns what a node becomes if these of its pods stay on it, and why it is not Spot.
+func (p *planner) stay(n *node, pods []*pod) (r Row, why string) {
+	r = p.row(n)
+	switch {
+	case n.Spot:
+		return r, ""
+	case n.ControlPlane:
+		return r, "the control plane stays on demand"
+	case n.Group == "":
+		return r, "they belong to no instance group"
+	case slices.ContainsFunc(pods, func(p *pod) bool { return p.onDemand != "" }):
+		return r, "some of their pods stay on demand"
+	}
+	return r, p.spotRow(&r)
+}
+
+func machine(r Row, node string, pods []*pod) Machine {
+	m := Machine{Row: r, Node: node}
+	for _, p := range pods {
+		if p.resident {
+			continue
+		}
+		m.Pods = append(m.Pods, p.name)
+		if p.onDemand != "" && !r.Spot {
+			m.Reasons = append(m.Reasons, p.onDemand)
+		}
+		if p.fixed != "" && node != "" {
+			m.Reasons = append(m.Reasons, p.fixed)
+		}
+	}
+	m.Reasons = sorted(m.Reasons)
+	return m
+}
+
+// costs returns the hourly cost of each group.
+func costs(list []Machine) map[string]float64 {
+	out := map[string]float64{}
+	for _, m := range list {
+		out[m.Group] += m.Hourly
+	}
+	return out
+}
+
+func reasonsOf(subjects map[string][]string) (out []Reason) {
+	for _, text := range sortedKeys(subjects) {
+		out = append(out, Reason{Text: text, Subjects: sorted(subjects[text])})
+	}
+	return out
+}
+
+// packing is one estimate that is being computed.
+type packing struct {
+	*planner
+	kept     map[string]bool    // groups that stay as they are
+	bounds   map[string]float64 // per hour, by group
+	kinds    map[string][]*kind
+	headroom map[string]int
+}
+
+// pack packs the pods of each group on machines of the best of some types. A group whose cost would be above limits
+// gets the types that fallback has for it, or else stays as it is. It returns the types that it chose.
+func (p *planner) pack(types func(*group) []string, limits map[string]float64, fallback map[string][]*kind) (
+	Estimate, map[string][]*kind) {
+	fixed := map[*pod]string{}
+	for _, pod := range p.pods {
+		fixed[pod] = pod.fixed
+	}
+	defer func() {
+		for pod, why := range fixed {
+			pod.fixed = why
+		}
+	}()
+	k := &packing{planner: p, kept: map[string]bool{}, bounds: map[string]float64{}, kinds: map[string][]*kind{}}
+	dirty := p.groups
+	for {
+		for _, g := range dirty {
+			k.choose(g, types(g))
+		}
+		unplaced := k.fill(p.groups, k.kinds, orders)
+		dirty = nil
+		for _, pod := range unplaced {
+			if pod.fixed == "" {
+				p.fix(pod, reasonNoRoom)
+			}
+		}
+		if len(unplaced) > 0 {
+			dirty = p.groups
+			continue
+		}
+		estimate := k.estimate()
+		spent := costs(estimate.List)
+		again := false
+		for _, g := range p.groups {
+			if k.kept[g.Name] || spent[g.Name] <= limits[g.Name]*(1+1e-9) {
+				continue
+			}
+			again = true
+			if other, ok := fallback[g.Name]; ok && !slices.Equal(other, k.kinds[g.Name]) {
+				k.kinds[g.Name] = other
+				continue
+			}
+			k.kept[g.Name] = true
+			for _, n := range g.nodes {
+				for _, pod := range n.pods {
+					if pod.fixed == "" {
+						pod.fixed = reasonNode
+					}
+				}
+			}
+		}
+		if !again {
+			return estimate, k.kinds
+		}
+	}
+}
+
+// staying returns the machines of a group that stay, because some of their pods do.
+func (k *packing) staying(name string) (out []*box) {
+	for _, n := range k.nodes {
+		if n.Group != name {
+			continue
+		}
+		var pods []*pod
+		for _, pod := range n.pods {
+			if pod.fixed != "" && !pod.resident {
+				pods = append(pods, pod)
+			}
+		}
+		if len(pods) > 0 || n.ControlPlane || n.Group == "" || k.kept[n.Group] {
+			row, _ := k.stay(n, pods)
+			out = append(out, newBox(&kind{Row: row, shape: k.shapeFor(n.Labels, n.Spec.Taints, row.Spot),
+				allocatable: n.allocatable, daemons: n.daemons}, n))
+		}
+	}
+	return out
+}
+
+// choose finds the best type for a group, and the group's bound over all types.
+func (k *packing) choose(g *group, types []string) {
+	type candidate struct {
+		kinds []*kind
+		bound float64
+	}
+	stay := k.staying(g.Name)
+	k.reset(stay)
+	base := 0.0
+	for _, b := range stay {
+		base += b.Hourly
+	}
+	var list []candidate
+	for _, t := range types {
+		kinds := k.kindsOf(g, t)
+		list = append(list, candidate{kinds, base + k.bound(kinds, stay, k.order(g, kinds), g.zones())})
+	}
+	slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(a.bound, b.bound) })
+	if _, ok := k.bounds[g.Name]; !ok {
+		k.bounds[g.Name] = list[0].bound
+	}
+	best, missing, tried := math.Inf(1), math.MaxInt, 0
+	for _, c := range list {
+		if missing == 0 && (c.bound >= best || tried == candidates) {
+			break
+		}
+		unplaced := len(k.fill([]*group{g}, map[string][]*kind{g.Name: c.kinds}, fewOrders))
+		cost := 0.0
+		for _, b := range k.boxes {
+			cost += b.Hourly
+		}
+		if unplaced == 0 {
+			tried++
+		}
+		if unplaced < missing || unplaced == missing && cost < best {
+			best, missing, k.kinds[g.Name] = cost, unplaced, c.kinds
+		}
+	}
+}
+
+// order returns the pods of a group that move, in the order in which they are packed: on demand before Spot, and the
+// largest first. Pods with affinity come after those beside which they run.
+func (k *packing) order(g *group, kinds []*kind) (out []*pod) {
+	most := k.roomOn(kinds)
+	size := map[*class]float64{}
+	for _, n := range g.nodes {
+		for _, pod := range n.pods {
+			if pod.fixed != "" {
+				continue
+			}
+			out = append(out, pod)
+			for i, r := range pod.class.requests {
+				if r > 0 {
+					size[pod.class] = max(size[pod.class], float64(r)/float64(max(most[i], 1)))
+				}
+			}
+		}
+	}
+	rank := func(p *pod) int {
+		switch {
+		case p.class.onDemand || p.onDemand != "":
+			return 0
+		case len(p.class.affinity) == 0 || p.class.self:
 			return 1
 		}
-		return 0
+		return 2
 	}
-	return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(lifecycle(a), lifecycle(b)), cmp.Compare(a.Type, b.Type),
-		cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Hourly, b.Hourly))
+	slices.SortFunc(out, func(a, b *pod) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(size[b.class], size[a.class]), cmp.Compare(a.name, b.name))
+	})
+	return out
+}
+
+// fill packs the pods of groups, and adds machines until the scheduler can place them in some random orders, too. It
+// returns the pods that found no machine.
+func (k *packing) fill(groups []*group, kinds map[string][]*kind, orders int) (unplaced []*pod) {
+	var boxes []*box
+	var pods []*pod
+	for _, g := range groups {
+		boxes = append(boxes, k.staying(g.Name)...)
+		if !k.kept[g.Name] {
+			pods = append(pods, k.order(g, kinds[g.Name])...)
+		}
+	}
+	if len(groups) == len(k.groups) {
+		boxes = append(boxes, k.staying("")...)
+	}
+	// Machines that were opened late may break a topology spread: repeat until none is opened.
+	settle := func() {
+		for n := -1; n != len(boxes); {
+			n = len(boxes)
+			unplaced = k.run(boxes, pods, kinds, k.firstFit)
+			boxes = k.boxes
+		}
+	}
+	settle()
+	for _, g := range groups {
+		if !k.kept[g.Name] {
+			k.cover(g, kinds[g.Name])
+		}
+	}
+	boxes = k.boxes
+	k.headroom = map[string]int{}
+	for _, b := range boxes {
+		k.headroom[b.Group]--
+	}
+	shuffled := slices.Clone(pods)
+	for i := range orders {
+		random := rand.New(rand.NewPCG(uint64(i), 0))
+		random.Shuffle(len(shuffled), func(a, b int) { shuffled[a], shuffled[b] = shuffled[b], shuffled[a] })
+		choose := k.emptiest
+		if i%2 == 1 {
+			choose = k.anyFit(random)
+		}
+		k.run(boxes, shuffled, kinds, choose)
+		boxes = k.boxes
+	}
+	settle()
+	for _, b := range boxes {
+		k.headroom[b.Group]++
+	}
+	return unplaced
+}
+
+// cover adds a machine in each zone of a group's nodes that has none.
+func (k *packing) cover(g *group, kinds []*kind) {
+	for _, zone := range g.zones() {
+		if slices.ContainsFunc(k.byGroup[g.Name], func(b *box) bool { return b.Zone == zone }) {
+			continue
+		}
+		var best *kind
+		for _, kind := range kinds {
+			if kind.Zone == zone && (best == nil || kind.Hourly < best.Hourly) {
+				best = kind
+			}
+		}
+		k.put(newBox(best, nil))
+	}
+}
+
+// estimate returns the result of the last packing.
+func (k *packing) estimate() Estimate {
+	pods := map[*box][]*pod{}
+	subjects := map[string][]string{}
+	for _, pod := range k.pods {
+		pods[k.at[pod]] = append(pods[k.at[pod]], pod)
+		if pod.fixed != "" && !pod.resident && pod.fixed != reasonNode {
+			subjects[pod.fixed] = append(subjects[pod.fixed], pod.name)
+		}
+		if pod.onDemand != "" && !pod.node.ControlPlane {
+			subjects[pod.onDemand] = append(subjects[pod.onDemand], pod.name)
+		}
+	}
+	subjects["pending, terminating or finished pods are left out"] = k.left
+	var list []Machine
+	bound := 0.0
+	for _, b := range k.boxes {
+		name := ""
+		if b.node != nil {
+			name = b.node.Name
+		}
+		list = append(list, machine(b.Row, name, pods[b]))
+		if b.Group == "" || b.node != nil && b.node.ControlPlane {
+			bound += b.Hourly
+		}
+	}
+	headroom := 0
+	for _, g := range k.groups {
+		bound += k.bounds[g.Name]
+		headroom += k.headroom[g.Name]
+		if k.kept[g.Name] {
+			subjects["no packing that was found costs less than the group's present machines"] = append(
+				subjects["no packing that was found costs less than the group's present machines"], g.Name)
+		}
+	}
+	maps.DeleteFunc(subjects, func(_ string, s []string) bool { return len(s) == 0 })
+	return Estimate{Fleet: newFleet(list), Bound: bound * HoursPerMonth, Headroom: headroom, Reasons: reasonsOf(subjects)}
 }

@@ -3,6 +3,7 @@
 package savings
 
 import (
+	"cmp"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -144,4 +145,10 @@ func newFleet(list []Machine) Fleet {
 		}
 	}
 	return f
+}
+
+func compareRows(a, b Row) int {
+	lifecycle := map[bool]int{true: 1}
+	return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(lifecycle[a.Spot], lifecycle[b.Spot]),
+		cmp.Compare(a.Type, b.Type), cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Hourly, b.Hourly))
 }

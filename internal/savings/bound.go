@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// bound returns a cost per hour that no set of machines of these kinds, all of one type, can go below if it holds the
-// pods together with the free room on the machines that stay. It relaxes the packing: pods may be split across
-// machines, apart from those that cannot share one.
-func (p *packer) bound(kinds []*kind, stay []*box, pods []*pod, zones []string) float64 {
+// bound returns how many machines of these kinds, all of one type, the pods need at least, on demand and others, in
+// addition to the free room on the machines that stay. It also returns what these machines cost per hour, at least. It
+// relaxes the packing: pods may be split across machines, apart from those that cannot share one.
+func (p *packer) bound(kinds []*kind, stay []*box, pods []*pod, zones []string) (onDemand, others int, hourly float64) {
 	most := p.roomOn(kinds)
 	price, spot := kinds[0].Hourly, kinds[0].Hourly
 	for _, k := range kinds {
@@ -17,26 +17,34 @@ func (p *packer) bound(kinds []*kind, stay []*box, pods []*pod, zones []string) 
 		}
 		spot = min(spot, k.Hourly)
 	}
-	var need []*pod // on demand
+	var need, rest []*pod
+	shared := false // machines on demand are for all pods
 	for _, pod := range pods {
 		for i, n := range pod.class.requests {
 			if n > most[i] {
-				return math.Inf(1)
+				return 0, 0, math.Inf(1)
 			}
 		}
-		if !slices.ContainsFunc(kinds, func(k *kind) bool { return k.Spot && !pod.class.onDemand && pod.class.matches(k.shape) }) {
+		if slices.ContainsFunc(kinds, func(k *kind) bool { return k.Spot && pod.class.mayUse(k) }) {
+			rest = append(rest, pod)
+		} else {
 			need = append(need, pod)
 		}
+		shared = shared || slices.ContainsFunc(kinds, func(k *kind) bool { return !k.Spot && !k.reserved })
 	}
-	onDemand := p.atLeast(most, need, kinds, slices.DeleteFunc(slices.Clone(stay), func(b *box) bool { return b.Spot }))
-	all := p.atLeast(most, pods, kinds, stay)
+	onDemand = p.atLeast(most, need, kinds, slices.DeleteFunc(slices.Clone(stay), func(b *box) bool { return b.Spot }))
+	others = p.atLeast(most, rest, kinds, stay)
+	if shared {
+		others = p.atLeast(most, pods, kinds, stay) - onDemand
+	}
 	uncovered := 0
 	for _, zone := range zones {
 		if !slices.ContainsFunc(stay, func(b *box) bool { return b.Zone == zone }) {
 			uncovered++
 		}
 	}
-	return float64(onDemand)*price + float64(max(all, uncovered, onDemand)-onDemand)*spot
+	others = max(others, uncovered-onDemand, 0)
+	return onDemand, others, float64(onDemand)*price + float64(others)*spot
 }
 
 // roomOn returns the most that a machine of these kinds has for pods, by resource.
@@ -103,7 +111,7 @@ func (p *packer) atLeast(most []int64, pods []*pod, kinds []*kind, stay []*box) 
 // onlyZone returns the zone that a class cannot leave, or "".
 func onlyZone(c *class, kinds []*kind) (zone string) {
 	for _, k := range kinds {
-		if c.matches(k.shape) {
+		if c.mayUse(k) {
 			if zone != "" && zone != k.Zone {
 				return ""
 			}

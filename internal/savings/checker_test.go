@@ -210,6 +210,11 @@ func (w *world) violations(f savings.Fleet, onDemand func(*corev1.Pod) bool) (ou
 			hourly += w.catalog.OnDemand[want.Type]
 		}
 	}
+	for _, n := range w.Nodes {
+		if n.ControlPlane && !slices.ContainsFunc(f.List, func(m savings.Machine) bool { return m.Node == n.Name && !m.Spot }) {
+			say("the control-plane node %s is missing", n.Name)
+		}
+	}
 	for name := range byName {
 		if times[name] != 1 {
 			say("%s is on %d machines", name, times[name])

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
@@ -28,6 +29,9 @@ type node struct {
 	allocatable []int64
 	daemons     []*class
 }
+
+// packed reports whether the pods of a node may move.
+func (n *node) packed() bool { return n.Group != "" && !n.ControlPlane }
 
 // A group is an instance group, and what its next machine will be like.
 type group struct {
@@ -74,6 +78,13 @@ func newPlanner(c Cluster, catalog Catalog) (*planner, error) {
 		}
 	}
 	slices.SortFunc(p.pods, func(a, b *pod) int { return cmp.Compare(a.name, b.name) })
+	seen := map[types.UID]int{}
+	for _, pod := range p.pods {
+		if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+			pod.ordinal = seen[owner.UID]
+			seen[owner.UID]++
+		}
+	}
 	slices.Sort(p.left)
 	for i := range c.DaemonSets {
 		d := &c.DaemonSets[i]
@@ -151,7 +162,7 @@ func (p *planner) addPod(in *inspector, object *corev1.Pod, nodes map[string]*no
 	switch {
 	case mirror:
 		pod.resident, pod.fixed = true, reasonNode
-	case n.ControlPlane || n.Group == "":
+	case !n.packed():
 		pod.fixed = reasonNode
 	default:
 		pod.fixed = in.fixed(object)
@@ -212,7 +223,7 @@ func (p *planner) daemonsOn(s *shape) (out []*class) {
 func (p *planner) addGroups(known []Group) {
 	byName := map[string]*group{}
 	for _, n := range p.nodes {
-		if n.Group == "" || n.ControlPlane {
+		if !n.packed() {
 			continue
 		}
 		g := byName[n.Group]
@@ -329,7 +340,8 @@ func (p *planner) kindsOf(g *group, t string) []*kind {
 					labels[key] = zone
 				}
 			}
-			k := &kind{Row: row, shape: p.shapeFor(labels, g.taints, row.Spot), allocatable: allocatable}
+			k := &kind{Row: row, shape: p.shapeFor(labels, g.taints, row.Spot), allocatable: allocatable,
+				reserved: !row.Spot && len(rows) > 1}
 			k.daemons = p.daemonsOn(k.shape)
 			kinds = append(kinds, k)
 		}
@@ -417,16 +429,14 @@ func (p *planner) inspect(pod *pod) {
 	n := pod.node
 	if !n.Spot && !pod.resident && pod.onDemand == "" && pod.class.matches(p.shapeFor(n.Labels, n.Spec.Taints, false)) &&
 		!pod.class.matches(p.shapeFor(n.Labels, n.Spec.Taints, true)) {
-		pod.onDemand = reasonExclude
+		pod.onDemand, pod.class.onDemand = reasonExclude, true
 	}
 	i := slices.IndexFunc(p.groups, func(g *group) bool { return g.Name == n.Group })
 	if pod.fixed != "" || i < 0 {
 		return
 	}
 	t, _ := n.kind()
-	if !slices.ContainsFunc(p.kindsOf(p.groups[i], t), func(k *kind) bool {
-		return pod.class.matches(k.shape) && !(k.Spot && pod.class.onDemand)
-	}) {
+	if !slices.ContainsFunc(p.kindsOf(p.groups[i], t), pod.class.mayUse) {
 		pod.fixed = reasonSelector
 	}
 }

@@ -13,6 +13,7 @@ const (
 	orders     = 8 // how many orders of creation the headroom must allow for
 	fewOrders  = 2 // the same, while types are compared
 	candidates = 6 // how many types that hold all pods are compared
+	variants   = 3 // how many orders of packing are compared
 )
 
 var assumptions = []string{
@@ -20,8 +21,9 @@ var assumptions = []string{
 		"and reserved instances are not included. Neither is the cost of interruptions.",
 	"Pods use what they request. Pods that are pending, terminating or finished are left out.",
 	"Pods stay in their instance group. Preferences, such as preferred affinity, are ignored.",
-	"Each instance group becomes one for on-demand machines and one for Spot, with the same labels and taints, and of " +
-		"one instance type. Pods that stay on demand have a node affinity that keeps them off Spot nodes.",
+	"Each instance group becomes two with the same labels and taints, and with one instance type: one on Spot, and one " +
+		"on demand with an additional taint. Only the pods that stay on demand tolerate it, and a node affinity keeps them " +
+		"off Spot nodes.",
 	"Each group keeps a machine in each of its zones. A group whose machines are not spread evenly needs an instance " +
 		"group for each zone.",
 	fmt.Sprintf("The scheduler places pods one at a time and spreads them. The headroom suffices for %d simulated orders of "+
@@ -129,7 +131,9 @@ type packing struct {
 	kept     map[string]bool    // groups that stay as they are
 	bounds   map[string]float64 // per hour, by group
 	kinds    map[string][]*kind
+	variant  map[string]int // of the order
 	headroom map[string]int
+	cost     map[string]float64 // of the headroom, per hour
 }
 
 // pack packs the pods of each group on machines of the best of some types. A group whose cost would be above limits
@@ -145,7 +149,8 @@ func (p *planner) pack(types func(*group) []string, limits map[string]float64, f
 			pod.fixed = why
 		}
 	}()
-	k := &packing{planner: p, kept: map[string]bool{}, bounds: map[string]float64{}, kinds: map[string][]*kind{}}
+	k := &packing{planner: p, kept: map[string]bool{}, bounds: map[string]float64{}, kinds: map[string][]*kind{},
+		variant: map[string]int{}}
 	dirty := p.groups
 	for {
 		for _, g := range dirty {
@@ -189,19 +194,16 @@ func (p *planner) pack(types func(*group) []string, limits map[string]float64, f
 	}
 }
 
-// staying returns the machines of a group that stay, because some of their pods do.
-func (k *packing) staying(name string) (out []*box) {
-	for _, n := range k.nodes {
-		if n.Group != name {
-			continue
-		}
+// staying returns which of these machines stay, because some of their pods do.
+func (k *packing) staying(nodes []*node) (out []*box) {
+	for _, n := range nodes {
 		var pods []*pod
 		for _, pod := range n.pods {
 			if pod.fixed != "" && !pod.resident {
 				pods = append(pods, pod)
 			}
 		}
-		if len(pods) > 0 || n.ControlPlane || n.Group == "" || k.kept[n.Group] {
+		if len(pods) > 0 || !n.packed() || k.kept[n.Group] {
 			row, _ := k.stay(n, pods)
 			out = append(out, newBox(&kind{Row: row, shape: k.shapeFor(n.Labels, n.Spec.Taints, row.Spot),
 				allocatable: n.allocatable, daemons: n.daemons}, n))
@@ -216,7 +218,7 @@ func (k *packing) choose(g *group, types []string) {
 		kinds []*kind
 		bound float64
 	}
-	stay := k.staying(g.Name)
+	stay := k.staying(g.nodes)
 	k.reset(stay)
 	base := 0.0
 	for _, b := range stay {
@@ -225,60 +227,72 @@ func (k *packing) choose(g *group, types []string) {
 	var list []candidate
 	for _, t := range types {
 		kinds := k.kindsOf(g, t)
-		list = append(list, candidate{kinds, base + k.bound(kinds, stay, k.order(g, kinds), g.zones())})
+		_, _, hourly := k.bound(kinds, stay, k.order(g, kinds), g.zones())
+		list = append(list, candidate{kinds, base + hourly})
 	}
 	slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(a.bound, b.bound) })
 	if _, ok := k.bounds[g.Name]; !ok {
 		k.bounds[g.Name] = list[0].bound
 	}
 	best, missing, tried := math.Inf(1), math.MaxInt, 0
+	variant := 0
 	for _, c := range list {
 		if missing == 0 && (c.bound >= best || tried == candidates) {
 			break
 		}
-		unplaced := len(k.fill([]*group{g}, map[string][]*kind{g.Name: c.kinds}, fewOrders))
-		cost := 0.0
-		for _, b := range k.boxes {
-			cost += b.Hourly
+		whole := false
+		for k.variant[g.Name] = range variants {
+			unplaced := len(k.fill([]*group{g}, map[string][]*kind{g.Name: c.kinds}, fewOrders))
+			cost := 0.0
+			for _, b := range k.boxes {
+				cost += b.Hourly
+			}
+			whole = whole || unplaced == 0
+			if unplaced < missing || unplaced == missing && cost < best {
+				best, missing, variant, k.kinds[g.Name] = cost, unplaced, k.variant[g.Name], c.kinds
+			}
 		}
-		if unplaced == 0 {
+		if whole {
 			tried++
 		}
-		if unplaced < missing || unplaced == missing && cost < best {
-			best, missing, k.kinds[g.Name] = cost, unplaced, c.kinds
-		}
 	}
+	k.variant[g.Name] = variant
 }
 
-// order returns the pods of a group that move, in the order in which they are packed: on demand before Spot, and the
-// largest first. Pods with affinity come after those beside which they run.
+// order returns the pods of a group that move, in the order in which they are packed: the largest first, by the resource
+// of which they need most, or by the sum. Pods with affinity come after those beside which they run. The pods of a
+// controller take turns with others, because they often repel each other.
 func (k *packing) order(g *group, kinds []*kind) (out []*pod) {
 	most := k.roomOn(kinds)
-	size := map[*class]float64{}
+	size, sum := map[*class]float64{}, map[*class]float64{}
 	for _, n := range g.nodes {
 		for _, pod := range n.pods {
 			if pod.fixed != "" {
 				continue
 			}
 			out = append(out, pod)
+			if _, ok := size[pod.class]; ok {
+				continue
+			}
 			for i, r := range pod.class.requests {
-				if r > 0 {
-					size[pod.class] = max(size[pod.class], float64(r)/float64(max(most[i], 1)))
-				}
+				share := float64(r) / float64(max(most[i], 1))
+				sum[pod.class] += share
+				size[pod.class] = max(size[pod.class], share)
 			}
 		}
 	}
+	if k.variant[g.Name] > 0 {
+		size = sum
+	}
 	rank := func(p *pod) int {
-		switch {
-		case p.class.onDemand || p.onDemand != "":
-			return 0
-		case len(p.class.affinity) == 0 || p.class.self:
+		if len(p.class.affinity) > 0 && !p.class.self {
 			return 1
 		}
-		return 2
+		return 0
 	}
 	slices.SortFunc(out, func(a, b *pod) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(size[b.class], size[a.class]), cmp.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(size[b.class], size[a.class]),
+			cmp.Compare(a.ordinal, b.ordinal), cmp.Compare(a.name, b.name))
 	})
 	return out
 }
@@ -289,32 +303,41 @@ func (k *packing) fill(groups []*group, kinds map[string][]*kind, orders int) (u
 	var boxes []*box
 	var pods []*pod
 	for _, g := range groups {
-		boxes = append(boxes, k.staying(g.Name)...)
+		boxes = append(boxes, k.staying(g.nodes)...)
 		if !k.kept[g.Name] {
 			pods = append(pods, k.order(g, kinds[g.Name])...)
 		}
 	}
 	if len(groups) == len(k.groups) {
-		boxes = append(boxes, k.staying("")...)
+		boxes = append(boxes, k.staying(slices.DeleteFunc(slices.Clone(k.nodes), (*node).packed))...)
 	}
-	// Machines that were opened late may break a topology spread: repeat until none is opened.
-	settle := func() {
-		for n := -1; n != len(boxes); {
-			n = len(boxes)
-			unplaced = k.run(boxes, pods, kinds, k.firstFit)
-			boxes = k.boxes
-		}
-	}
-	settle()
+	// Begin with the machines that are needed in any case, and repeat until no more is opened: a machine that is opened
+	// late may break a topology spread.
+	k.reset(boxes)
 	for _, g := range groups {
 		if !k.kept[g.Name] {
 			k.cover(g, kinds[g.Name])
 		}
 	}
 	boxes = k.boxes
-	k.headroom = map[string]int{}
+	settle := func() {
+		for n := -1; n != len(boxes); {
+			n = len(boxes)
+			unplaced = k.run(boxes, pods, kinds, func(c *class) *box {
+				if k.variant[c.group] == 2 {
+					return k.evenest(c)
+				}
+				return k.firstFit(c)
+			})
+			boxes = k.boxes
+		}
+	}
+	settle()
+	boxes = k.trim()
+	k.headroom, k.cost = map[string]int{}, map[string]float64{}
 	for _, b := range boxes {
 		k.headroom[b.Group]--
+		k.cost[b.Group] -= b.Hourly
 	}
 	shuffled := slices.Clone(pods)
 	for i := range orders {
@@ -330,24 +353,52 @@ func (k *packing) fill(groups []*group, kinds map[string][]*kind, orders int) (u
 	settle()
 	for _, b := range boxes {
 		k.headroom[b.Group]++
+		k.cost[b.Group] += b.Hourly
 	}
 	return unplaced
 }
 
-// cover adds a machine in each zone of a group's nodes that has none.
+// cover adds the machines that a group needs at least, in each zone in turn.
 func (k *packing) cover(g *group, kinds []*kind) {
-	for _, zone := range g.zones() {
-		if slices.ContainsFunc(k.byGroup[g.Name], func(b *box) bool { return b.Zone == zone }) {
-			continue
-		}
-		var best *kind
-		for _, kind := range kinds {
-			if kind.Zone == zone && (best == nil || kind.Hourly < best.Hourly) {
-				best = kind
+	onDemand, others, _ := k.bound(kinds, k.byGroup[g.Name], k.order(g, kinds), g.zones())
+	add := func(n int, may func(*kind) bool) {
+		for range n {
+			var best *kind
+			least := math.MaxInt
+			for _, kind := range kinds {
+				if n := k.count(kind); may(kind) && n < least {
+					best, least = kind, n
+				}
+			}
+			if best != nil {
+				k.put(newBox(best, nil))
 			}
 		}
-		k.put(newBox(best, nil))
 	}
+	add(onDemand, func(k *kind) bool { return !k.Spot })
+	add(others, func(k *kind) bool { return !k.reserved })
+}
+
+// trim returns the machines without those that are empty, unless they are the last of their group in a zone.
+func (k *packing) trim() (boxes []*box) {
+	used := map[*box]bool{}
+	for _, b := range k.at {
+		used[b] = true
+	}
+	covered := map[[2]string]bool{}
+	for _, b := range k.boxes {
+		if used[b] || b.node != nil {
+			covered[[2]string{b.Group, b.Zone}] = true
+		}
+	}
+	for _, b := range k.boxes {
+		zone := [2]string{b.Group, b.Zone}
+		if used[b] || b.node != nil || !covered[zone] {
+			boxes = append(boxes, b)
+			covered[zone] = true
+		}
+	}
+	return boxes
 }
 
 // estimate returns the result of the last packing.
@@ -370,21 +421,37 @@ func (k *packing) estimate() Estimate {
 		name := ""
 		if b.node != nil {
 			name = b.node.Name
+			if !b.node.packed() {
+				bound += b.Hourly
+			}
 		}
 		list = append(list, machine(b.Row, name, pods[b]))
-		if b.Group == "" || b.node != nil && b.node.ControlPlane {
-			bound += b.Hourly
-		}
 	}
-	headroom := 0
+	spent := costs(list)
+	headroom, cost := 0, 0.0
 	for _, g := range k.groups {
 		bound += k.bounds[g.Name]
-		headroom += k.headroom[g.Name]
-		if k.kept[g.Name] {
-			subjects["no packing that was found costs less than the group's present machines"] = append(
-				subjects["no packing that was found costs less than the group's present machines"], g.Name)
+		headroom, cost = headroom+k.headroom[g.Name], cost+k.cost[g.Name]
+		if why := k.gap(g.Name, spent[g.Name]); why != "" {
+			subjects[why] = append(subjects[why], g.Name)
 		}
 	}
 	maps.DeleteFunc(subjects, func(_ string, s []string) bool { return len(s) == 0 })
-	return Estimate{Fleet: newFleet(list), Bound: bound * HoursPerMonth, Headroom: headroom, Reasons: reasonsOf(subjects)}
+	return Estimate{Fleet: newFleet(list), Bound: bound * HoursPerMonth, Headroom: headroom,
+		HeadroomMonthly: cost * HoursPerMonth, Reasons: reasonsOf(subjects)}
+}
+
+// gap returns why a group costs more than 10 % above its bound, or "".
+func (k *packing) gap(group string, cost float64) string {
+	const more = 1.1
+	switch {
+	case cost <= k.bounds[group]*more:
+		return ""
+	case k.kept[group]:
+		return "the group stays as it is: no packing that was found costs less"
+	case cost-k.cost[group] <= k.bounds[group]*more:
+		return "the group costs over 10 % more than its lower bound, because of the headroom for the scheduler"
+	}
+	return "the group costs over 10 % more than its lower bound: its pods are large compared with the machines, or their " +
+		"constraints leave machines partly empty"
 }

@@ -113,16 +113,17 @@ type Estimate struct {
 	// pods' requests and ignores all other constraints, so the best fleet may well cost more.
 	Bound float64 `json:"bound"`
 	// Headroom is how many of the machines only allow for the scheduler, which does not pack tightly.
-	Headroom int      `json:"headroom"`
-	Reasons  []Reason `json:"reasons"`
+	Headroom        int      `json:"headroom"`
+	HeadroomMonthly float64  `json:"headroom_monthly"` // US dollars, part of Monthly
+	Reasons         []Reason `json:"reasons"`
 }
 
-// Gap returns how far the estimate is above its bound: 0.1 is 10 %.
+// Gap returns how far the packing, without its headroom, is above the bound: 0.1 is 10 %.
 func (e Estimate) Gap() float64 {
 	if e.Bound == 0 {
 		return 0
 	}
-	return e.Monthly/e.Bound - 1
+	return (e.Monthly-e.HeadroomMonthly)/e.Bound - 1
 }
 
 // Reason is why some pods or machines do not cost less. Subjects are namespace/name of pods, names of nodes or names of

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -20,8 +21,8 @@ import (
 type class struct {
 	pod       *corev1.Pod // one of them
 	group     string      // in which they run
-	onDemand  bool
-	requests  []int64 // by packer.resources
+	onDemand  bool        // they stay on demand
+	requests  []int64     // by packer.resources
 	ports     []hostPort
 	required  nodeaffinity.RequiredNodeAffinity
 	selectors []*nodeaffinity.NodeSelector // of their volumes
@@ -33,8 +34,8 @@ type class struct {
 	counted        []*term // terms that select them
 	avoids         []*term // anti-affinity terms of any pod that select them
 
-	fits map[*shape]bool
-	next int // machines of the group before this one have no room
+	fits []int8 // by shape; 0 is unknown
+	next int    // machines of the group before this one have no room
 }
 
 type hostPort struct {
@@ -83,6 +84,7 @@ func (t *term) matches(p *corev1.Pod) bool {
 // A shape is what node selectors and taints see of a machine. All machines have their own hostname.
 type shape struct {
 	*corev1.Node
+	id      int
 	domains []int32 // by packer.keys; noDomain without the label
 }
 
@@ -92,6 +94,7 @@ type kind struct {
 	shape       *shape
 	allocatable []int64  // by packer.resources; for new machines, without the share of static pods
 	daemons     []*class // that run there
+	reserved    bool     // only for pods that stay on demand
 }
 
 // room returns what the DaemonSets leave of a machine.
@@ -136,7 +139,7 @@ type packer struct {
 }
 
 func newPacker(namespaces []corev1.Namespace) *packer {
-	return &packer{termsByKey: map[string]*term{}, classes: map[string]*class{}, shapes: map[string]*shape{},
+	return &packer{resources: []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}, termsByKey: map[string]*term{}, classes: map[string]*class{}, shapes: map[string]*shape{},
 		namespaces: namespaces}
 }
 
@@ -181,7 +184,7 @@ func (p *packer) classify(pod *corev1.Pod, group string, onDemand bool, volumes 
 		return c, nil
 	}
 	c := &class{pod: pod, group: group, onDemand: onDemand, requests: p.vector(requested), ports: ports,
-		required: nodeaffinity.GetRequiredNodeAffinity(pod), fits: map[*shape]bool{}}
+		required: nodeaffinity.GetRequiredNodeAffinity(pod)}
 	for _, v := range volumes {
 		c.zones = append(c.zones, volumeZones(v))
 		if a := v.Spec.NodeAffinity; a != nil && a.Required != nil {
@@ -352,7 +355,7 @@ func (p *packer) shapeOf(labels map[string]string, taints []corev1.Taint) *shape
 	if s := p.shapes[string(id)]; s != nil {
 		return s
 	}
-	s := &shape{Node: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.NodeSpec{Taints: taints}}}
+	s := &shape{id: len(p.shapes), Node: &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.NodeSpec{Taints: taints}}}
 	for i, key := range p.keys {
 		value, ok := labels[key]
 		switch {
@@ -374,12 +377,21 @@ func (p *packer) shapeOf(labels map[string]string, taints []corev1.Taint) *shape
 
 // matches reports whether a class may run on a shape: taints, node selector, node affinity and volumes.
 func (c *class) matches(s *shape) bool {
-	ok, known := c.fits[s]
-	if !known {
-		ok = c.tolerates(s, "") && c.selects(s)
-		c.fits[s] = ok
+	for len(c.fits) <= s.id {
+		c.fits = append(c.fits, 0)
 	}
-	return ok
+	if c.fits[s.id] == 0 {
+		c.fits[s.id] = -1
+		if c.tolerates(s, "") && c.selects(s) {
+			c.fits[s.id] = 1
+		}
+	}
+	return c.fits[s.id] > 0
+}
+
+// mayUse reports whether a class may run on a kind of machine that is empty and large enough.
+func (c *class) mayUse(k *kind) bool {
+	return (c.onDemand && !k.Spot || !c.onDemand && !k.reserved) && c.matches(k.shape)
 }
 
 func (c *class) tolerates(s *shape, except string) bool {
@@ -447,7 +459,7 @@ func add(counts *[]int32, domain, n int32) {
 
 // hasRoom reports whether a class may use a machine and its resources suffice, whatever other pods are where.
 func (c *class) hasRoom(b *box) bool {
-	if c.onDemand && b.Spot || !c.matches(b.shape) {
+	if !c.mayUse(b.kind) {
 		return false
 	}
 	for i, n := range c.requests {
@@ -595,14 +607,6 @@ func (p *packer) run(boxes []*box, pods []*pod, kinds map[string][]*kind, choose
 
 // open adds a machine for a class: Spot if it may be, in the zone that has fewest.
 func (p *packer) open(c *class, kinds []*kind) *box {
-	count := func(k *kind) (n int) {
-		for _, b := range p.byGroup[c.group] {
-			if b.Spot == k.Spot && b.Zone == k.Zone {
-				n++
-			}
-		}
-		return n
-	}
 	var best *box
 	least := 0
 	for _, k := range kinds {
@@ -614,7 +618,7 @@ func (p *packer) open(c *class, kinds []*kind) *box {
 		if !c.hasRoom(b) || !c.accepts(b) {
 			continue
 		}
-		n := count(k)
+		n := p.count(k)
 		if best == nil || k.Spot && !best.Spot || k.Spot == best.Spot && (n < least || n == least && k.Hourly < best.Hourly) {
 			best, least = b, n
 		}
@@ -623,6 +627,16 @@ func (p *packer) open(c *class, kinds []*kind) *box {
 		p.put(best)
 	}
 	return best
+}
+
+// count returns how many machines of a kind's group are in its zone.
+func (p *packer) count(k *kind) (n int) {
+	for _, b := range p.byGroup[k.Group] {
+		if b.Spot == k.Spot && b.Zone == k.Zone {
+			n++
+		}
+	}
+	return n
 }
 
 // firstFit chooses the first machine of the class's own group.
@@ -640,21 +654,36 @@ func (p *packer) firstFit(c *class) *box {
 	return nil
 }
 
+// shares returns which parts of a machine's CPU and memory would be free with one more pod of a class.
+func (p *packer) shares(c *class, b *box) (cpu, memory float64) {
+	share := func(i int) float64 { return float64(b.free[i]-c.requests[i]) / float64(max(b.allocatable[i], 1)) }
+	return share(0), share(1)
+}
+
+// evenest chooses the machine of the class's own group of which CPU and memory would be used most evenly.
+func (p *packer) evenest(c *class) (best *box) {
+	least := math.Inf(1)
+	for _, b := range p.byGroup[c.group] {
+		if !c.hasRoom(b) {
+			continue
+		}
+		cpu, memory := p.shares(c, b)
+		if score := math.Abs(cpu - memory); score < least && c.accepts(b) {
+			best, least = b, score
+		}
+	}
+	return best
+}
+
 // emptiest chooses as the scheduler's default score NodeResourcesFit does, in any group.
 func (p *packer) emptiest(c *class) (best *box) {
-	cpu, memory := slices.Index(p.resources, corev1.ResourceCPU), slices.Index(p.resources, corev1.ResourceMemory)
-	most := -1.0
+	most := math.Inf(-1)
 	for _, b := range p.boxes {
 		if !c.hasRoom(b) {
 			continue
 		}
-		score := 0.0
-		for _, i := range []int{cpu, memory} {
-			if i >= 0 && b.allocatable[i] > 0 {
-				score += float64(b.free[i]-c.requests[i]) / float64(b.allocatable[i])
-			}
-		}
-		if score > most && c.accepts(b) {
+		cpu, memory := p.shares(c, b)
+		if score := cpu + memory; score > most && c.accepts(b) {
 			best, most = b, score
 		}
 	}

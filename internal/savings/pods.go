@@ -26,6 +26,7 @@ type pod struct {
 	// onDemand and fixed are why it must stay on an on-demand machine, and on its node. Empty: it may move.
 	onDemand, fixed string
 	resident        bool // a static pod: it is part of its node
+	ordinal         int  // among the pods of its controller
 }
 
 // Annotations, or labels, with which owners of pods ask not to disrupt them.

@@ -1,5 +1,6 @@
 // Package awsadmin reads and changes an AWS account for the installer: IAM, EC2, Auto Scaling, Secrets Manager, Lambda,
-// EventBridge, SQS, CloudFormation, S3 and CloudWatch Logs. The function does not use it; its own calls are in internal/aws.
+// EventBridge, SQS, CloudFormation, S3, CloudWatch Logs and prices. The function does not use it; its own calls are in
+// internal/aws.
 package awsadmin
 
 import (

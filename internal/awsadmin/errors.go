@@ -167,7 +167,7 @@ func apiError(err error) (code, message string) {
 var (
 	services = map[string]string{"Auto Scaling": "autoscaling", "CloudFormation": "cloudformation",
 		"CloudWatch Logs": "logs", "EC2": "ec2", "EventBridge": "events", "IAM": "iam",
-		"Lambda": "lambda", "S3": "s3", "Secrets Manager": "secretsmanager", "SQS": "sqs", "STS": "sts"}
+		"Lambda": "lambda", "Pricing": "pricing", "S3": "s3", "Secrets Manager": "secretsmanager", "SQS": "sqs", "STS": "sts"}
 	operations = map[string]string{"Invoke": "InvokeFunction", "HeadBucket": "ListBucket", "ListObjectsV2": "ListBucket",
 		"GetPublicAccessBlock": "GetBucketPublicAccessBlock", "PutPublicAccessBlock": "PutBucketPublicAccessBlock"}
 )

@@ -70,6 +70,12 @@ func TestDenied(t *testing.T) {
 		{"s3:ListBucket on bucket b", func(ctx context.Context) error { _, err := a.Bucket(ctx, "b", "1", "", ""); return err }},
 		{"s3:PutBucketPublicAccessBlock on bucket b", do(BlockPublicAccess("b", "1"))},
 		{"autoscaling:DescribeAutoScalingGroups", func(ctx context.Context) error { _, _, err := a.Group(ctx, "g"); return err }},
+		{"ec2:DescribeInstanceTypes", func(ctx context.Context) error { _, err := a.InstanceTypes(ctx, []string{"m5.*"}); return err }},
+		{"ec2:DescribeSpotPriceHistory", func(ctx context.Context) error {
+			_, err := a.SpotPrices(ctx, []string{"m5.large"}, []string{"eu-west-1a"})
+			return err
+		}},
+		{"pricing:GetProducts", func(ctx context.Context) error { _, err := a.OnDemandPrices(ctx, nil); return err }},
 		{"sts:GetCallerIdentity", func(ctx context.Context) error { _, err := a.Caller(ctx); return err }},
 	} {
 		err := c.call(t.Context())

@@ -17,8 +17,9 @@ type Group struct {
 	Name              string
 	Tags              map[string]string
 	CapacityRebalance bool
-	InstanceTypes     int // that it allows; 0 if they are chosen by requirements
-	Zones             int
+	InstanceTypes     []string // named by a mixed instances policy; without one, the launch template has one
+	ByRequirements    bool     // requirements choose the types instead
+	Zones             []string
 	Hooks             []string // names of the lifecycle hooks for terminations
 	Waiting           []string // instances whose termination a hook delays
 }
@@ -28,6 +29,15 @@ const onTermination = "autoscaling:EC2_INSTANCE_TERMINATING"
 
 // Groups returns the groups with a tag, ordered by name.
 func (a *Account) Groups(ctx context.Context, key, value string) ([]Group, error) {
+	all, err := a.GroupsWithoutHooks(ctx, key, value)
+	if err != nil {
+		return nil, err
+	}
+	return a.withHooks(ctx, all)
+}
+
+// GroupsWithoutHooks is Groups without reading the hooks.
+func (a *Account) GroupsWithoutHooks(ctx context.Context, key, value string) ([]Group, error) {
 	return a.groups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{MaxRecords: aws.Int32(100),
 		Filters: []types.Filter{{Name: aws.String("tag:" + key), Values: []string{value}}}})
 }
@@ -35,6 +45,9 @@ func (a *Account) Groups(ctx context.Context, key, value string) ([]Group, error
 // Group returns a group, and whether it exists.
 func (a *Account) Group(ctx context.Context, name string) (g Group, exists bool, err error) {
 	all, err := a.groups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{AutoScalingGroupNames: []string{name}})
+	if err == nil {
+		all, err = a.withHooks(ctx, all)
+	}
 	if len(all) > 0 {
 		return all[0], true, err
 	}
@@ -49,7 +62,8 @@ func (a *Account) groups(ctx context.Context, in *autoscaling.DescribeAutoScalin
 		func(g types.AutoScalingGroup) Group {
 			group := Group{Name: aws.ToString(g.AutoScalingGroupName), CapacityRebalance: aws.ToBool(g.CapacityRebalance),
 				Tags: mapOf(g.Tags, func(t types.TagDescription) (key, value *string) { return t.Key, t.Value })}
-			group.InstanceTypes, group.Zones = instanceTypes(g.MixedInstancesPolicy), len(g.AvailabilityZones)
+			group.Zones = g.AvailabilityZones
+			group.InstanceTypes, group.ByRequirements = instanceTypes(g.MixedInstancesPolicy)
 			for _, i := range g.Instances {
 				if strings.HasSuffix(string(i.LifecycleState), "Terminating:Wait") { // also of a warm pool
 					group.Waiting = append(group.Waiting, aws.ToString(i.InstanceId))
@@ -57,10 +71,12 @@ func (a *Account) groups(ctx context.Context, in *autoscaling.DescribeAutoScalin
 			}
 			return group
 		})
-	if err != nil {
-		return nil, err
-	}
-	existing := all[:0]
+	slices.SortFunc(all, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
+	return all, err
+}
+
+// withHooks reads the hooks of the groups that still exist.
+func (a *Account) withHooks(ctx context.Context, all []Group) (existing []Group, err error) {
 	for _, g := range all {
 		switch g.Hooks, err = a.terminationHooks(ctx, g.Name); {
 		case errors.Is(err, ErrNotFound): // the group was deleted meanwhile
@@ -70,19 +86,21 @@ func (a *Account) groups(ctx context.Context, in *autoscaling.DescribeAutoScalin
 			existing = append(existing, g)
 		}
 	}
-	slices.SortFunc(existing, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
 	return existing, nil
 }
 
-// instanceTypes returns how many types a policy names, 1 without one, and 0 if it has requirements instead.
-func instanceTypes(p *types.MixedInstancesPolicy) int {
-	if p == nil || p.LaunchTemplate == nil || len(p.LaunchTemplate.Overrides) == 0 {
-		return 1
+// instanceTypes returns the types that a policy names, or whether it has requirements instead.
+func instanceTypes(p *types.MixedInstancesPolicy) (names []string, byRequirements bool) {
+	if p == nil || p.LaunchTemplate == nil {
+		return nil, false
 	}
-	if slices.ContainsFunc(p.LaunchTemplate.Overrides, func(o types.LaunchTemplateOverrides) bool { return o.InstanceType == nil }) {
-		return 0
+	for _, o := range p.LaunchTemplate.Overrides {
+		if o.InstanceType == nil {
+			return nil, true
+		}
+		names = append(names, *o.InstanceType)
 	}
-	return len(p.LaunchTemplate.Overrides)
+	return names, false
 }
 
 func (a *Account) terminationHooks(ctx context.Context, group string) (names []string, err error) {

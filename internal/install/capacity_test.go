@@ -9,18 +9,19 @@ import (
 )
 
 func TestCapacityRisks(t *testing.T) {
+	five, two := []string{"m5.large", "m5a.large", "m6i.large", "m6a.large", "m7i.large"}, []string{"a", "b"}
 	for name, c := range map[string]struct {
 		group    awsadmin.Group
 		onDemand bool
 		want     []string // in the finding; empty for none
 	}{
-		"one of each": {group: awsadmin.Group{InstanceTypes: 1, Zones: 1},
+		"one of each": {group: awsadmin.Group{Zones: two[:1]},
 			want: []string{"allows only 1 instance type and only 1 zone", "name at least 6 types", "add subnets", "kops edit instancegroup nodes"}},
-		"five types":            {group: awsadmin.Group{InstanceTypes: 5, Zones: 2}, want: []string{"allows only 5 instance types:"}},
-		"six types":             {group: awsadmin.Group{InstanceTypes: 6, Zones: 2}},
-		"one zone":              {group: awsadmin.Group{InstanceTypes: 10, Zones: 1}, want: []string{"allows only 1 zone:"}},
-		"types by requirements": {group: awsadmin.Group{Zones: 3}},
-		"on demand":             {group: awsadmin.Group{InstanceTypes: 1, Zones: 1}, onDemand: true},
+		"five types":            {group: awsadmin.Group{InstanceTypes: five, Zones: two}, want: []string{"allows only 5 instance types:"}},
+		"six types":             {group: awsadmin.Group{InstanceTypes: append(five, "r5.large"), Zones: two}},
+		"one zone":              {group: awsadmin.Group{InstanceTypes: append(five, five...), Zones: two[:1]}, want: []string{"allows only 1 zone:"}},
+		"types by requirements": {group: awsadmin.Group{ByRequirements: true, Zones: two}},
+		"on demand":             {group: awsadmin.Group{Zones: two[:1]}, onDemand: true},
 	} {
 		c.group.Name = "nodes.prod.example.com"
 		found := CapacityRisks([]awsadmin.Group{c.group}, []awsadmin.Instance{

@@ -50,11 +50,15 @@ var (
 	// InstallerPolicy is what the operator needs to onboard and offboard a cluster. It amounts to administrator access:
 	// whoever can write the user's policies can write anything into them.
 	InstallerPolicy = Document{Name: "CASTKopsInstaller", file: "installer.json", limit: managedLimit}
+
+	// SavingsPolicy is what kops-spot savings calls. It is read-only, and the same for all clusters.
+	SavingsPolicy = Document{Name: "CASTKopsSavings", file: "savings.json", limit: managedLimit}
 )
 
 // Documents are all documents.
 var Documents = []Document{
 	ManagedPolicy, RestrictedPolicy, ClusterPolicy, Boundary, Trust, HandlerPolicy, RuntimePolicy, NetworkPolicy, InstallerPolicy,
+	SavingsPolicy,
 }
 
 // AWS managed policies that CAST AI's guide attaches.

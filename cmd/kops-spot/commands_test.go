@@ -45,7 +45,7 @@ func TestFlagsMeanTheSame(t *testing.T) {
 	offline := []string{"completion", "help", "version"}
 	flags := map[string]string{ // beyond the kubeconfig's
 		"check": "region state", "connect": "region state", "grant": "region state", "install": "region state",
-		"offboard": "region", "onboard": "region state", "report": "region", "status": "region", "uninstall": "region",
+		"offboard": "region", "onboard": "region state", "report": "region", "savings": "region", "status": "region", "uninstall": "region",
 	}
 	first := map[string]string{}
 	for _, cmd := range commands(newTestRoot()) {

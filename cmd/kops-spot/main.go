@@ -72,6 +72,7 @@ reclaims its Spot instance.`,
 		rehearseCommand(c),
 		reportCommand(c),
 		restoreCommand(c),
+		savingsCommand(c),
 		statusCommand(c),
 		uninstallCommand(c),
 		&cobra.Command{

@@ -121,7 +121,7 @@ func ourDocuments(t *testing.T, documents ...iam.Document) (map[string][]stateme
 
 var identityDocuments = []iam.Document{iam.ManagedPolicy, iam.RestrictedPolicy, iam.Boundary, iam.HandlerPolicy,
 	iam.RuntimePolicy,
-	iam.NetworkPolicy, iam.InstallerPolicy}
+	iam.NetworkPolicy, iam.InstallerPolicy, iam.SavingsPolicy}
 
 // TestConditionKeysExist: AWS accepts condition keys that an action does not support. Such a condition is never met or,
 // worse, always.
@@ -168,7 +168,7 @@ func TestTableCoversDocuments(t *testing.T) {
 		}
 	}
 	documents, actions := ourDocuments(t, identityDocuments...)
-	delete(documents, iam.Boundary.Name) // TestBoundaryIsReadOnly has its actions
+	delete(documents, iam.Boundary.Name) // TestReadOnlyDocuments has its actions
 	for name, statements := range documents {
 		for _, s := range statements {
 			if s.Effect != "Allow" {
@@ -248,13 +248,15 @@ func TestResourcesArePinned(t *testing.T) {
 	}
 }
 
-func TestBoundaryIsReadOnly(t *testing.T) {
+func TestReadOnlyDocuments(t *testing.T) {
 	t.Parallel()
-	documents, actions := ourDocuments(t, iam.Boundary)
-	for _, s := range documents[iam.Boundary.Name] {
-		for _, a := range s.Action {
-			if actions[a].Write {
-				t.Errorf("%s writes", a)
+	documents, actions := ourDocuments(t, iam.Boundary, iam.SavingsPolicy)
+	for name, statements := range documents {
+		for _, s := range statements {
+			for _, a := range s.Action {
+				if actions[a].Write {
+					t.Errorf("%s: %s writes", name, a)
+				}
 			}
 		}
 	}

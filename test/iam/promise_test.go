@@ -25,6 +25,7 @@ func subjects(v iam.Values) []subject {
 		{functionOf(v, false).withGuidePermissions(), functionRows},
 		{functionOf(v, true), lambdaRows},
 		{functionOf(v, true).withGuidePermissions(), lambdaRows},
+		{estimatorOf(v), savingsRows},
 		{installerOf(v), installerRows},
 	}
 }

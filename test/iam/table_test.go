@@ -126,6 +126,12 @@ var lambdaRows = []row{
 		on: kind{"any interface", anInterface.arn, nil, true}},
 }
 
+// savingsRows are the calls of kops-spot savings.
+var savingsRows = []row{
+	{actions: []string{"ec2:DescribeInstances", "ec2:DescribeInstanceTypes", "ec2:DescribeSpotPriceHistory",
+		"autoscaling:DescribeAutoScalingGroups", "pricing:GetProducts"}, on: everything},
+}
+
 // installerRows are the calls of the person who onboards a cluster.
 var installerRows = []row{
 	{actions: []string{"ec2:DescribeInstances", "ec2:DescribeVpcs", "ec2:DescribeSubnets", "ec2:DescribeSecurityGroups",

@@ -144,6 +144,13 @@ func installerOf(v iam.Values) actor {
 	return a
 }
 
+// estimatorOf is the person who runs kops-spot savings, with only its policy.
+func estimatorOf(v iam.Values) actor {
+	a := actor{name: "the estimator of " + v.Cluster, principal: v.UserARN() + "-estimator", cluster: v, facts: facts{}}
+	a.documents = a.ours(iam.SavingsPolicy)
+	return a
+}
+
 // ours adds documents of the actor's cluster.
 func (a actor) ours(documents ...iam.Document) []string {
 	var names []string

@@ -71,7 +71,7 @@ func (p *packer) atLeast(most []int64, pods []*pod, kinds []*kind, stay []*box) 
 		if room <= 0 {
 			continue
 		}
-		total, large, byZone := int64(0), 0, map[string]int64{}
+		total, large, byZone := int64(0), int64(0), map[string]int64{}
 		for _, pod := range pods {
 			n := pod.class.requests[i]
 			total += n
@@ -85,12 +85,13 @@ func (p *packer) atLeast(most []int64, pods []*pod, kinds []*kind, stay []*box) 
 		for _, b := range stay {
 			total -= max(b.free[i], 0)
 			byZone[b.Zone] -= max(b.free[i], 0)
+			large -= max(b.free[i], 0) / (room/2 + 1)
 		}
 		zonal := 0
 		for _, n := range byZone {
 			zonal += ceil(n, room)
 		}
-		machines = max(machines, ceil(total, room), zonal, large-len(stay))
+		machines = max(machines, ceil(total, room), zonal, int(large))
 	}
 	// Pods that repel each other from a machine need as many machines as there are of them.
 	repel := map[*class]int{}

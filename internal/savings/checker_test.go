@@ -22,6 +22,7 @@ type machine struct {
 	allocatable map[corev1.ResourceName]int64
 	used        map[corev1.ResourceName]int64
 	pods        []*corev1.Pod
+	volumes     int // how many fit; 0 is unlimited
 }
 
 func quantity(list corev1.ResourceList, name corev1.ResourceName) int64 {
@@ -56,8 +57,16 @@ func (m *machine) add(p *corev1.Pod) {
 
 // machineOf returns a node with the pods of its DaemonSets.
 func (w *world) machineOf(n *savings.Node) *machine {
-	m := &machine{name: n.Name, spot: n.Spot, labels: n.Labels, taints: n.Spec.Taints,
+	m := &machine{name: n.Name, spot: n.Spot, labels: maps.Clone(n.Labels), taints: n.Spec.Taints,
 		allocatable: map[corev1.ResourceName]int64{}, used: map[corev1.ResourceName]int64{}}
+	if delete(m.labels, labelSpot); n.Spot {
+		m.labels[labelSpot] = "true"
+	}
+	for _, c := range w.CSINodes {
+		for _, d := range c.Spec.Drivers {
+			m.volumes = int(*d.Allocatable.Count)
+		}
+	}
 	for name := range n.Status.Allocatable {
 		m.allocatable[name] = quantity(n.Status.Allocatable, name)
 	}
@@ -69,7 +78,7 @@ func (w *world) addDaemons(m *machine) {
 	for i := range w.DaemonSets {
 		p := &corev1.Pod{ObjectMeta: w.DaemonSets[i].Spec.Template.ObjectMeta, Spec: w.DaemonSets[i].Spec.Template.Spec}
 		p.Namespace = w.DaemonSets[i].Namespace
-		if w.selects(m, p) && tolerates(m, p) {
+		if matchesNode(m, p) && tolerates(m, p) {
 			m.pods = append(m.pods, p)
 			m.add(p)
 		}
@@ -81,9 +90,8 @@ func (w *world) launched(i int, want savings.Machine) *machine {
 	for j := range w.Nodes {
 		n := w.Nodes[j]
 		if want.Node == n.Name {
-			m := w.machineOf(&n)
-			m.spot = want.Spot
-			return m
+			n.Spot = want.Spot
+			return w.machineOf(&n)
 		}
 		if want.Node != "" || n.Group != want.Group || n.ControlPlane {
 			continue
@@ -116,39 +124,47 @@ func tolerates(m *machine, p *corev1.Pod) bool {
 	})
 }
 
-// selects checks node selector, node affinity and zones of volumes.
-func (w *world) selects(m *machine, p *corev1.Pod) bool {
+// matchesNode checks node selector and node affinity.
+func matchesNode(m *machine, p *corev1.Pod) bool {
 	for key, value := range p.Spec.NodeSelector {
 		if m.labels[key] != value {
 			return false
 		}
 	}
-	var all []*corev1.NodeSelector
-	if a := p.Spec.Affinity; a != nil && a.NodeAffinity != nil {
-		all = append(all, a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
-	}
+	a := p.Spec.Affinity
+	return a == nil || a.NodeAffinity == nil ||
+		selectsNode(m, a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution)
+}
+
+// selects checks node selector, node affinity and the zones of volumes.
+func (w *world) selects(m *machine, p *corev1.Pod) bool {
+	ok := matchesNode(m, p)
 	for _, v := range p.Spec.Volumes {
 		for i, claim := range w.Claims {
 			if c := v.PersistentVolumeClaim; c != nil && c.ClaimName == claim.Name && claim.Namespace == p.Namespace {
-				all = append(all, w.Volumes[i].Spec.NodeAffinity.Required)
-			}
-		}
-	}
-	for _, s := range all {
-		if !slices.ContainsFunc(s.NodeSelectorTerms, func(t corev1.NodeSelectorTerm) bool {
-			for _, e := range t.MatchExpressions {
-				value, ok := m.labels[e.Key]
-				in := slices.Contains(e.Values, value)
-				if !map[corev1.NodeSelectorOperator]bool{"In": ok && in, "NotIn": !in, "Exists": ok, "DoesNotExist": !ok}[e.Operator] {
-					return false
+				if a := w.Volumes[i].Spec.NodeAffinity; a != nil {
+					ok = ok && selectsNode(m, a.Required)
+				}
+				if zone, labeled := w.Volumes[i].Labels[labelZone]; labeled {
+					ok = ok && zone == m.labels[labelZone]
 				}
 			}
-			return true
-		}) {
-			return false
 		}
 	}
-	return true
+	return ok
+}
+
+func selectsNode(m *machine, s *corev1.NodeSelector) bool {
+	return slices.ContainsFunc(s.NodeSelectorTerms, func(t corev1.NodeSelectorTerm) bool {
+		for _, e := range t.MatchExpressions {
+			value, ok := m.labels[e.Key]
+			in := slices.Contains(e.Values, value)
+			if !map[corev1.NodeSelectorOperator]bool{"In": ok && in, "NotIn": !in, "Exists": ok, "DoesNotExist": !ok}[e.Operator] {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // admits returns why a machine, with the pods on it, has no place for a pod, or "".
@@ -203,6 +219,13 @@ func (w *world) violations(f savings.Fleet, onDemand func(*corev1.Pod) bool) (ou
 		}
 		if over := m.over(m.allocatable); over != "" {
 			say("%s (%s) has too little %s", m.name, want.Type, over)
+		}
+		attached := 0
+		for _, p := range m.pods {
+			attached += len(p.Spec.Volumes)
+		}
+		if m.volumes > 0 && attached > m.volumes {
+			say("%s has %d volumes", m.name, attached)
 		}
 		if price := w.catalog.Spot[savings.Offer{Type: want.Type, Zone: want.Zone}]; want.Spot {
 			hourly += price
@@ -276,7 +299,7 @@ func (w *world) checkNeighbors(p *corev1.Pod, m *machine, all []*machine, say fu
 		}
 		least := -1
 		for _, o := range all {
-			if _, ok := o.labels[c.TopologyKey]; !ok || !w.selects(o, p) {
+			if _, ok := o.labels[c.TopologyKey]; !ok || !matchesNode(o, p) {
 				continue
 			}
 			n := others(o, c.TopologyKey, c.LabelSelector)

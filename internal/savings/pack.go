@@ -629,12 +629,19 @@ func (p *packer) open(c *class, kinds []*kind) *box {
 	return best
 }
 
-// count returns how many machines of a kind's group are in its zone.
+// count returns how many machines of a kind's group are in its zone: -1 if there is none, not even of another kind.
 func (p *packer) count(k *kind) (n int) {
+	covered := false
 	for _, b := range p.byGroup[k.Group] {
-		if b.Spot == k.Spot && b.Zone == k.Zone {
-			n++
+		if b.Zone == k.Zone {
+			covered = true
+			if b.Spot == k.Spot {
+				n++
+			}
 		}
+	}
+	if !covered {
+		return -1
 	}
 	return n
 }

@@ -17,6 +17,7 @@ const (
 	labelType = "node.kubernetes.io/instance-type"
 	labelZone = "topology.kubernetes.io/zone"
 	labelHost = "kubernetes.io/hostname"
+	labelSpot = "node-role.kubernetes.io/spot-worker"
 )
 
 var zones = []string{"eu-west-1a", "eu-west-1b", "eu-west-1c"}
@@ -98,9 +99,7 @@ func (w *world) workload(group, name string, replicas int, cpu, memory string, c
 		for _, f := range change {
 			f(i, &p)
 		}
-		if p.Spec.NodeName == "" {
-			p.Spec.NodeName = w.nextNode(group, &p)
-		}
+		w.assign(group, &p)
 		w.Pods = append(w.Pods, p)
 	}
 }
@@ -124,27 +123,32 @@ func nodeSelector(key string, op corev1.NodeSelectorOperator, values ...string) 
 		{Key: key, Operator: op, Values: values}}}}}
 }
 
-func (w *world) nextNode(group string, p *corev1.Pod) string {
+// assign gives a pod its node: the one that it has, or the group's next one with room for it.
+func (w *world) assign(group string, p *corev1.Pod) {
 	if w.machines == nil {
 		w.machines, w.turn = map[string]*machine{}, map[string]int{}
 	}
 	var names []string
 	for i := range w.Nodes {
-		if n := &w.Nodes[i]; n.Group == group {
+		n := &w.Nodes[i]
+		if w.machines[n.Name] == nil {
+			w.machines[n.Name] = w.machineOf(n)
+		}
+		if n.Group == group {
 			names = append(names, n.Name)
-			if w.machines[n.Name] == nil {
-				w.machines[n.Name] = w.machineOf(n)
-			}
 		}
 	}
 	for range names {
-		m := w.machines[names[w.turn[group]%len(names)]]
-		w.turn[group]++
-		if w.admits(m, p) == "" {
-			m.pods = append(m.pods, p)
-			m.add(p)
-			return m.name
+		if p.Spec.NodeName != "" {
+			break
 		}
+		if m := w.machines[names[w.turn[group]%len(names)]]; w.admits(m, p) == "" {
+			p.Spec.NodeName = m.name
+		}
+		w.turn[group]++
 	}
-	panic(fmt.Sprintf("no node of %s has room for %s", group, p.Name))
+	if p.Spec.NodeName == "" {
+		panic(fmt.Sprintf("no node of %s has room for %s", group, p.Name))
+	}
+	w.machines[p.Spec.NodeName].add(p)
 }

@@ -1,7 +1,6 @@
 package template
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -143,86 +142,4 @@ func TestFailuresHaveAlarms(t *testing.T) {
 			t.Errorf("%s has no alarm on %s", r.Result, r.Metric)
 		}
 	}
-}
-
-// TestDashboardShowsEveryMetric of the function, and no others.
-func TestDashboardShowsEveryMetric(t *testing.T) {
-	var body struct {
-		Widgets []struct {
-			Type                string
-			X, Y, Width, Height int
-			Properties          struct {
-				Title, Region, Query, Stat string
-				Period                     int
-				Metrics                    [][]any
-			}
-		}
-	}
-	if err := json.Unmarshal([]byte(stack(t,
-		byDefault).Resources["SpotDashboard"].Properties["DashboardBody"].(string)), &body); err != nil {
-		t.Fatalf("the dashboard is not valid JSON: %v", err)
-	}
-	shown := map[string]bool{}
-	taken := map[[2]int]string{}
-	for _, w := range body.Widgets {
-		p := w.Properties
-		if p.Title == "" || p.Region != Region {
-			t.Errorf("a widget has the title %q and the region %q", p.Title, p.Region)
-		}
-		for x := w.X; x < w.X+w.Width; x++ {
-			for y := w.Y; y < w.Y+w.Height; y++ {
-				if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
-					t.Fatalf("%q overlaps %q or is outside the grid", p.Title, other)
-				}
-				taken[[2]int{x, y}] = p.Title
-			}
-		}
-		for _, metric := range whole(p.Metrics) {
-			switch metric[0] {
-			case "kops-spot":
-				shown[metric[1]] = true
-				if metric[2] != "Cluster" || metric[3] != cluster {
-					t.Errorf("%q shows %v", p.Title, metric)
-				}
-			case "AWS/Lambda":
-				if metric[2] != "FunctionName" || metric[3] != "cast-kops-prod-example-com-7405b0253a21" {
-					t.Errorf("%q shows %v", p.Title, metric)
-				}
-			case "AWS/SQS":
-				if metric[2] != "QueueName" || !strings.HasPrefix(metric[3], "cast_kops-prod-example-com-7405b0253a21-") {
-					t.Errorf("%q shows %v", p.Title, metric)
-				}
-			default:
-				t.Errorf("%q shows %v, which is in an unknown namespace", p.Title, metric)
-			}
-		}
-		if w.Type == "log" && !strings.HasPrefix(p.Query,
-			"SOURCE '/aws/lambda/cast-kops-prod-example-com-7405b0253a21' | ") {
-			t.Errorf("%q has the query %q", p.Title, p.Query)
-		}
-	}
-	if got, want := slices.Sorted(maps.Keys(shown)), measured(t); !slices.Equal(got, want) {
-		t.Errorf("the dashboard shows %q, the function writes %q", got, want)
-	}
-}
-
-// whole expands CloudWatch's abbreviation: a dot repeats the value above.
-func whole(metrics [][]any) (all [][]string) {
-	var above []string
-	for _, m := range metrics {
-		var one []string
-		for i, part := range m {
-			text, ok := part.(string)
-			if !ok { // display options
-				continue
-			}
-			if text == "." {
-				text = above[i]
-			}
-			one = append(one, text)
-		}
-		above = one
-		all = append(all, one)
-	}
-	return all
 }

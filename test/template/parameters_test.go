@@ -142,7 +142,7 @@ func TestEveryParameterIsInAGroup(t *testing.T) {
 	}
 }
 
-var update = flag.Bool("update", false, "write the parameters into docs/stack.md")
+var update = flag.Bool("update", false, "write what is generated from the template: docs/stack.md, docs/costs.md, deploy/grafana.json")
 
 // TestParametersAreDocumented: docs/stack.md lists the parameters in the order in which `sam deploy --guided` asks.
 func TestParametersAreDocumented(t *testing.T) {

@@ -102,6 +102,7 @@ lint: .venv/installed ## Run gofmt, go vet, staticcheck and cfn-lint
 	$(STATICCHECK) ./...
 	cd test && $(STATICCHECK) $(LIGHT)
 	cfn-lint --regions eu-west-1 cn-north-1 us-gov-west-1 --template template.yaml
+	if command -v terraform >/dev/null; then terraform fmt -check -diff deploy/terraform; fi
 
 demo: ## Interrupt a node on a real control plane, live. The first run shows an in-memory preview while it compiles
 	@cd test && $(COMPILE) go build -o bin/ ./demo/preview && $(COMPILE) bin/preview go run ./cmd/prepare

@@ -116,7 +116,7 @@ func (c *console) export(dir string, files map[string][]byte, pending bool, clus
 	}
 	if pending {
 		c.say(term.Mind, "the files refer to the secret %s, which does not exist yet; AWS chooses the end of its ARN "+
-			"(-AbCdEf in the files): create the secret and export again", onboard.TokenSecret(cluster))
+			"(-AbCdEf in the files): create the secret, as kops-spot grant does, and export again", onboard.TokenSecret(cluster))
 	}
 	return nil
 }

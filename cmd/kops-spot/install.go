@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/check"
+	"github.com/castai/kops-spot/internal/identitymap"
 	"github.com/castai/kops-spot/internal/install"
 	"github.com/castai/kops-spot/internal/onboard"
 	"github.com/castai/kops-spot/internal/term"
@@ -274,12 +276,7 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 		return err
 	}
 	if o.export != "" {
-		files, err := d.Export()
-		if err != nil {
-			return err
-		}
-		maps.Copy(files, d.access.Files)
-		return c.export(o.export, files, !d.access.Login.Settled, d.env.Cluster)
+		return c.exportInstall(o.export, d)
 	}
 	if !d.access.Login.Settled { // AWS chooses the end of the secret's ARN
 		d.ResolvePending = d.planAccess
@@ -314,6 +311,35 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 		return c.finishOnboarding(ctx, d.onboarding, o.printCredentials, result, result.Cluster+" is onboarded, and "+done)
 	}
 	return c.conclude(result, result.Findings, done, errUnfinished)
+}
+
+// exportInstall writes what another deployment tool needs, and prints how to deploy it.
+func (c *console) exportInstall(dir string, d *deployment) error {
+	e, err := d.Export(dir, d.before)
+	if err != nil {
+		return err
+	}
+	maps.Copy(e.Files, d.access.Files)
+	pending := !d.access.Login.Settled
+	if err := c.export(dir, e.Files, pending, d.env.Cluster); err != nil {
+		return err
+	}
+	for _, name := range e.Omitted {
+		c.say(term.Mind, "parameters.json omits %s, which is secret: set it when you deploy", name)
+	}
+	if e.Files[identitymap.FileEntries] != nil {
+		c.say(term.Mind, "add the entry of %s by hand, as its first line says, or run kops-spot grant",
+			filepath.Join(dir, identitymap.FileEntries))
+	}
+	if pending {
+		return nil
+	}
+	c.say(term.Mind, "to deploy them, see docs/install.md for Terraform, Argo CD and Flux, or run:")
+	fmt.Fprintln(c.stderr, "  "+change.Command("kubectl", "--context", d.ref.Context, "apply", "--kustomize", dir))
+	for _, command := range e.Commands {
+		fmt.Fprintln(c.stderr, "  "+command)
+	}
+	return nil
 }
 
 // printFound prints what the preparation has found. A failure ends the command before it changes anything.

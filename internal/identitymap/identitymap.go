@@ -113,8 +113,19 @@ func (id Identity) leave(format string, args ...any) change.Change {
 	return change.Change{Verb: change.Leave, Kind: "IAM " + string(id.Kind), Name: id.ARN, Why: why}
 }
 
-// export renders the objects that a plan writes, as files for --export. An entry for a list that others also edit goes
-// to identity-mapping.yaml.
+// The files of --export.
+const (
+	fileKustomization = "kustomization.yaml" // of the files with objects
+	fileRBAC          = "rbac.yaml"
+	fileToken         = "token.yaml"
+	fileMapping       = "identity-mapping.yaml"
+	fileKops          = "identity-mapping-kops.yaml" // what kOps' cluster spec has in place of fileMapping
+
+	// FileEntries has the entries for lists that others also edit.
+	FileEntries = "identity-mapping-entries.yaml"
+)
+
+// export renders the objects that a plan writes, as files for --export.
 func (m Mapping) export(p Plan) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	var failed error
@@ -131,24 +142,34 @@ func (m Mapping) export(p Plan) (map[string][]byte, error) {
 		add(name, "---\n", o.Object)
 	}
 	for _, o := range m.manifests() {
-		add("rbac.yaml", "---\n", o.Object)
+		add(fileRBAC, "---\n", o.Object)
 	}
 	if p.NeedsToken {
-		addNew("token.yaml", mutateToken)
+		addNew(fileToken, mutateToken)
 	}
+	var inSpec []*yaml.Node
 	for _, id := range m.Identities {
-		const name = "identity-mapping.yaml"
 		switch b := p.Backends[id.ARN]; b {
 		case CRD:
-			addNew(name, mutateCRD(crdRef(p.state, id), id, false))
+			addNew(fileMapping, mutateCRD(crdRef(p.state, id), id, false))
+			inSpec = append(inSpec, entryNode("arn", id))
 		case EKSConfigMap, MountedFile:
 			list := awsAuthBackend()
 			if b == MountedFile {
 				list = p.state.file(m.Cluster)
 			}
 			at := list.location(id.Kind)
-			add(name, "# An entry for "+at.name(list.ref)+"\n", []*yaml.Node{entryNode(at.arnKey, id)})
+			add(FileEntries, "# An entry for "+at.name(list.ref)+"\n", []*yaml.Node{entryNode(at.arnKey, id)})
 		}
+	}
+	objects := slices.DeleteFunc([]string{fileRBAC, fileToken, fileMapping},
+		func(name string) bool { return files[name] == nil })
+	type fields = map[string]any
+	add(fileKustomization, "", fields{"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+		"resources": objects})
+	if inSpec != nil {
+		add(fileKops, "# For kops edit cluster, in place of "+fileMapping+"\n",
+			fields{"spec": fields{"authentication": fields{"aws": fields{"identityMappings": inSpec}}}})
 	}
 	return files, failed
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/castai/kops-spot/internal/change"
 )
 
@@ -338,5 +340,50 @@ func TestDiff(t *testing.T) {
 	}
 	if p, err = testMapping.decide(after(t, s, p)); err != nil || strings.Contains(fmt.Sprint(p.Changes), "blank lines") {
 		t.Errorf("%v: nothing changes, but the plan says %v", err, p.Changes)
+	}
+}
+
+// TestExport: every file with objects is in the kustomization, and no other.
+func TestExport(t *testing.T) {
+	const (
+		mapRoles = "# An entry for mapRoles of ConfigMap kube-system/aws-auth\n- rolearn: "
+		inFile   = "# An entry for config.yaml.server.mapRoles of ConfigMap kube-system/aws-iam-authenticator\n- roleARN: "
+		inSpec   = "spec:\n  authentication:\n    aws:\n      identityMappings:\n        - arn: arn:aws:iam::111122223333:role/Ours\n" +
+			"          username: kops-spot\n          groups:\n            - cast:spot-handler\n        - arn: " // the user's
+	)
+	for name, c := range map[string]struct {
+		testCluster
+		files   map[string]string // beside rbac.yaml, and the kustomization; with a part of their text
+		objects string            // in the kustomization
+	}{
+		"without an authenticator": {testCluster{}, map[string]string{fileToken: "kubernetes.io/service-account-token"}, "[rbac.yaml token.yaml]"},
+		"objects": {testCluster{daemonSet: daemonSet("--backend-mode=CRD")},
+			map[string]string{fileMapping: "kind: IAMIdentityMapping", fileKops: inSpec}, "[rbac.yaml identity-mapping.yaml]"},
+		"aws-auth": {testCluster{daemonSet: daemonSet("--backend-mode=EKSConfigMap")}, map[string]string{FileEntries: mapRoles}, "[rbac.yaml]"},
+		"file":     {testCluster{daemonSet: daemonSet(configFlag), file: "clusterID: c\n"}, map[string]string{FileEntries: inFile}, "[rbac.yaml]"},
+		"two backends": {testCluster{daemonSet: daemonSet(configFlag, "--backend-mode=MountedFile,CRD"),
+			file: "clusterID: c\nserver: {mapRoles: [{roleARN: 'arn:aws:iam::111122223333:role/Ours', username: x}]}\n"},
+			map[string]string{FileEntries: inFile, fileMapping: "user/a/path/cast-kops-prod", fileKops: "user/a/path/cast-kops-prod"}, "[rbac.yaml identity-mapping.yaml]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := testMapping.decide(c.state())
+			if err != nil {
+				t.Fatal(err)
+			}
+			files, err := testMapping.export(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, want := range c.files {
+				if !strings.Contains(string(files[name]), want) {
+					t.Errorf("%s does not contain %q:\n%s", name, want, files[name])
+				}
+			}
+			var kustomization struct{ Resources []string }
+			if err := yaml.Unmarshal(files[fileKustomization], &kustomization); err != nil || fmt.Sprint(kustomization.Resources) != c.objects ||
+				len(files) != len(c.files)+2 {
+				t.Errorf("%v: the kustomization of %d files has %q, want %s", err, len(files), kustomization.Resources, c.objects)
+			}
+		})
 	}
 }

@@ -5,7 +5,6 @@ package install
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -413,22 +412,6 @@ func parameterDiff(before, after map[string]string, t *Template) (lines []string
 		}
 	}
 	return lines
-}
-
-// Export returns the stack's template, and its parameters in the form of the AWS CLI.
-func (r *Deployment) Export() (map[string][]byte, error) {
-	w := r.Spec
-	parameters := w.StackParameters(r.Template, nil)
-	t, err := r.packagedTemplate()
-	if err != nil {
-		return nil, err
-	}
-	var list []map[string]string
-	for _, name := range slices.Sorted(maps.Keys(parameters)) {
-		list = append(list, map[string]string{"ParameterKey": name, "ParameterValue": parameters[name]})
-	}
-	text, err := json.MarshalIndent(list, "", "  ")
-	return map[string][]byte{"template.yaml": []byte(t.text), "parameters.json": append(text, '\n')}, err
 }
 
 // Removal is what to delete: our lifecycle hooks and the stack, then the code if nothing else needs it.

@@ -16,6 +16,7 @@ import (
 type Template struct {
 	Defaults map[string]*string  // of all parameters; nil for a required one
 	Allowed  map[string][]string // of the parameters that allow only some values
+	NoEcho   []string            // parameters whose values CloudFormation does not show, sorted
 	Events   []Event             // ordered by name
 
 	conditions map[string]yaml.Node
@@ -55,6 +56,7 @@ func ParseTemplate(text []byte) (*Template, error) {
 		Parameters map[string]struct {
 			Default       *string  `yaml:"Default"`
 			AllowedValues []string `yaml:"AllowedValues"`
+			NoEcho        bool     `yaml:"NoEcho"`
 		} `yaml:"Parameters"`
 		Conditions map[string]yaml.Node `yaml:"Conditions"`
 		Resources  map[string]struct {
@@ -71,7 +73,11 @@ func ParseTemplate(text []byte) (*Template, error) {
 		if p.AllowedValues != nil {
 			t.Allowed[name] = p.AllowedValues
 		}
+		if p.NoEcho {
+			t.NoEcho = append(t.NoEcho, name)
+		}
 	}
+	slices.Sort(t.NoEcho)
 	for resource, r := range document.Resources {
 		if r.Type != "AWS::Serverless::Function" {
 			continue

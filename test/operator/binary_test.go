@@ -81,7 +81,7 @@ func onboardAndOffboard(t *testing.T) {
 	for name, want := range map[string]string{"CASTKopsPolicyV2.json": "CreateWithTheTag", "CASTKopsCluster.json": "function:cast-kops-", "CASTKopsBoundary.json": "Allow", "trust.json": "lambda.amazonaws.com",
 		"CASTKopsRestrictedaccess.json": cluster, "CASTKopsHandler.json": "secret:cast-kops/" + cluster + "/token-AbCdEf", "CASTKopsRuntime.json": "logs:",
 		"user-tags.json": `"Value": "` + cluster + `"`, "rbac.yaml": "kind: ClusterRoleBinding",
-		"token.yaml": "kubernetes.io/service-account-token"} {
+		"token.yaml": "kubernetes.io/service-account-token", "kustomization.yaml": "- token.yaml"} {
 		if !strings.Contains(files[name], want) {
 			t.Errorf("%s does not contain %q:\n%s", name, want, files[name])
 		}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +27,7 @@ import (
 	names "github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/spot"
+	"github.com/castai/kops-spot/test/template"
 )
 
 // installed returns the arguments of an install for the architecture of this computer.
@@ -54,9 +59,10 @@ func (w *world) grants(before []string) {
 		name, value, _ := strings.Cut(argument, "=")
 		parameters[name] = value
 	}
-	files, _ := w.exported("--set", "Mode=observe")
+	dir := w.TempDir()
+	_, stderr = w.mustRun(installed("--set", "Mode=observe", "--export", dir)...)
 	var want []struct{ ParameterKey, ParameterValue string }
-	try(json.Unmarshal([]byte(files["parameters.json"]), &want))
+	try(json.Unmarshal([]byte(w.files(dir)["parameters.json"]), &want))
 	for _, p := range want {
 		if p.ParameterKey != "Architecture" && parameters[p.ParameterKey] != p.ParameterValue {
 			w.Errorf("grant prints %s=%q, install deploys %q", p.ParameterKey, parameters[p.ParameterKey], p.ParameterValue)
@@ -65,8 +71,58 @@ func (w *world) grants(before []string) {
 	if len(parameters) != len(want)-1 || parameters["ShortName"] == "" {
 		w.Errorf("grant prints the parameters %v, install deploys %v", parameters, want)
 	}
-	w.mustRun("uninstall", "--yes")
+	w.unchanged("after --export", granted)
+	w.deploysExport(dir, stderr)
 	w.unchanged("after grant and uninstall", before)
+}
+
+// deploysExport deploys exported files by the commands that the export has printed, and with a bucket of somebody else.
+// Then install has nothing to change. At the end, it uninstalls.
+func (w *world) deploysExport(dir, stderr string) {
+	w.Helper()
+	storage, bucket := s3.NewFromConfig(w.direct), aws.String("cast-kops-code-"+account+"-"+region)
+	must(storage.CreateBucket(w.Context(), &s3.CreateBucketInput{Bucket: bucket,
+		CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: region}}))
+	must(storage.PutBucketTagging(w.Context(), &s3.PutBucketTaggingInput{Bucket: bucket,
+		Tagging: &s3types.Tagging{TagSet: []s3types.Tag{{Key: aws.String("owner"), Value: aws.String("somebody")}}}}))
+	_, commands, found := strings.Cut(stderr, "or run:\n")
+	if !found || strings.Count(commands, "\n") != 5 {
+		w.Fatalf("the export prints\n%s", stderr)
+	}
+	w.moduleReads(dir)
+	w.shell(w.TempDir(), cluster, commands)
+	if is := w.succeed(installed("--set", "Mode=observe")...); !is.Plan.Empty() || is.Findings.Failed() {
+		w.Errorf("after deploying the export, install changes %+v and finds %s", is.Plan, show(is.Findings))
+	}
+	w.mustRun("uninstall", "--yes")
+	must(storage.DeleteBucketTagging(w.Context(), &s3.DeleteBucketTaggingInput{Bucket: bucket})) // moto would keep them
+	must(storage.DeleteBucket(w.Context(), &s3.DeleteBucketInput{Bucket: bucket}))
+}
+
+// moduleReads evaluates what the Terraform module reads from exported files, if Terraform is installed. The module's
+// resources need a provider, which is not.
+func (w *world) moduleReads(dir string) {
+	w.Helper()
+	terraform, err := exec.LookPath("terraform")
+	if err != nil {
+		return
+	}
+	module, folder := string(must(os.ReadFile(filepath.Join(template.Root(), "deploy", "terraform", "main.tf")))), w.TempDir()
+	blocks := regexp.MustCompile(`(?ms)^(variable|locals) .*?^}\n`).FindAllString(module, -1)
+	try(os.WriteFile(filepath.Join(folder, "main.tf"), []byte(strings.Join(blocks, "")), 0o600))
+	console := exec.CommandContext(w.Context(), terraform, "-chdir="+folder, "console", "-var", "export="+dir, "-var", "bucket=mine")
+	console.Stdin = strings.NewReader("jsonencode({key = local.key, template = local.template, parameters = local.parameters})\n")
+	var got struct {
+		Key, Template string
+		Parameters    map[string]string
+	}
+	try(json.Unmarshal([]byte(must(strconv.Unquote(strings.TrimSpace(string(must(console.Output())))))), &got))
+	files := w.files(dir)
+	if _, err := os.Stat(filepath.Join(dir, filepath.Base(got.Key))); err != nil ||
+		got.Template != strings.Replace(files["template.yaml"], "s3://cast-kops-code-"+account+"-"+region+"/", "s3://mine/", 1) ||
+		got.Template == files["template.yaml"] || got.Parameters["Mode"] != "observe" || "cast-kops-"+got.Parameters["ShortName"] != names.FunctionName(cluster) {
+		w.Errorf("%v: the Terraform module reads the key %s, the parameters %v and the template\n%.3000s", err, got.Key, got.Parameters, got.Template)
+	}
 }
 
 // quiet waits until all events of the account are delivered.
@@ -135,14 +191,15 @@ func installAndUninstall(t *testing.T) {
 			t.Errorf("%s does not contain %q:\n%.3000s", name, want, files[name])
 		}
 	}
-	if len(files) != 4 || !strings.Contains(files["parameters.json"], `"ParameterValue": "https://127.0.0.1:`) || !strings.Contains(stderr, "create the secret and export again") {
+	if len(files) != 5 || !strings.Contains(files["parameters.json"], `"ParameterValue": "https://127.0.0.1:`) ||
+		!strings.Contains(stderr, "create the secret, as kops-spot grant does, and export again") || strings.Contains(stderr, "create-stack") {
 		t.Errorf("--export: %q\n%s", files, stderr)
 	}
 	const castai = "arn:aws:secretsmanager:" + region + ":" + account + ":secret:castai-AbCdEf"
 	if files, _ := w.exported("--set", "SecretArns="+castai); !strings.Contains(files["parameters.json"], castai+",arn:aws") || !strings.Contains(files["parameters.json"], late) {
 		t.Errorf("the token's secret is missing next to another secret: %s", files["parameters.json"])
 	}
-	if files, _ := w.exported("--set", "Login=ssm:/my/login"); len(files) != 3 || files["token.yaml"] != "" || !strings.Contains(files["rbac.yaml"], "kind: ClusterRole") ||
+	if files, _ := w.exported("--set", "Login=ssm:/my/login"); len(files) != 4 || files["token.yaml"] != "" || !strings.Contains(files["rbac.yaml"], "kind: ClusterRole") ||
 		!strings.Contains(files["parameters.json"], `"ParameterValue": "ssm:/my/login"`) {
 		t.Errorf("with Login set by the user: %q", files)
 	}

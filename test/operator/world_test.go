@@ -215,11 +215,15 @@ func (w *world) succeed(args ...string) commandResult {
 	return is
 }
 
-// files returns the exported files of a directory by name, and records them for the search for secrets.
+// files returns the exported files of a directory by name, without the code, and records them for the search for
+// secrets.
 func (w *world) files(dir string) map[string]string {
 	w.Helper()
 	files := map[string]string{}
 	for _, entry := range must(os.ReadDir(dir)) {
+		if strings.HasSuffix(entry.Name(), ".zip") {
+			continue
+		}
 		files[entry.Name()] = string(must(os.ReadFile(filepath.Join(dir, entry.Name()))))
 		outputs.add(files[entry.Name()])
 	}

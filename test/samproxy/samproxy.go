@@ -3,7 +3,7 @@
 // settings and permissions that moto ignores or writes in another form.
 //
 //	caller --AWS_ENDPOINT_URL--> Proxy --all else--> moto
-//	                               | CreateChangeSet: the template, transformed
+//	                               | CreateChangeSet, CreateStack: the template, transformed
 //	                               | ExecuteChangeSet: moto, and then what it leaves out
 //	                               | DescribeStacks: the values of lists as they were given
 //	                               | bucket policies: kept here, because moto applies them without their conditions (no TLS)
@@ -99,7 +99,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	switch form.Get("Action") {
-	case "CreateChangeSet":
+	case "CreateChangeSet", "CreateStack":
 		p.create(w, r, form)
 	case "ExecuteChangeSet":
 		p.execute(w, r, form)
@@ -204,6 +204,9 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 	}
 	answer := httptest.NewRecorder()
 	p.pass(answer, r, form)
+	if form.Get("Action") == "CreateStack" && answer.Code == http.StatusOK {
+		p.complete(r, leftOut(t.Resolve(given)))
+	}
 	if id := regexp.MustCompile(`<Id>([^<]+)</Id>`).FindStringSubmatch(answer.Body.String()); id != nil {
 		p.mu.Lock()
 		p.async[id[1]] = leftOut(t.Resolve(given))
@@ -298,15 +301,18 @@ func leftOut(s *template.Stack) (a async) {
 }
 
 func (p *Proxy) execute(w http.ResponseWriter, r *http.Request, form url.Values) {
-	region := regionOf(r)
 	p.pass(w, r, form)
 	p.mu.Lock()
 	a := p.async[form.Get("ChangeSetName")]
 	p.mu.Unlock()
-	if a.function == "" {
-		return
+	if a.function != "" {
+		p.complete(r, a)
 	}
-	client := lambda.NewFromConfig(p.config(region))
+}
+
+// complete adds to a stack what moto leaves out.
+func (p *Proxy) complete(r *http.Request, a async) {
+	client := lambda.NewFromConfig(p.config(regionOf(r)))
 	if err := errors.Join(a.settle(context.WithoutCancel(r.Context()), client),
 		permit(context.WithoutCancel(r.Context()), client, a.function)); err != nil {
 		panic(fmt.Sprintf("what moto leaves out: %v", err))

@@ -1,0 +1,60 @@
+# Deploys the stack that `kops-spot install --export` has written; docs/install.md explains how. It deploys no manifests.
+# This module was never validated or applied: Terraform is not among the test tools.
+
+terraform {
+  required_version = ">= 1.3"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.0"
+    }
+  }
+}
+
+variable "export" {
+  description = "The directory that kops-spot install --export has written."
+  type        = string
+}
+
+variable "bucket" {
+  description = "An existing private bucket in the cluster's region, for the code and the template."
+  type        = string
+}
+
+variable "secrets" {
+  description = "Values of the stack parameters that the export omits because they are secret, by name."
+  type        = map(string)
+  default     = {}
+  sensitive   = true
+}
+
+data "aws_s3_bucket" "code" {
+  bucket = var.bucket
+}
+
+locals {
+  exported   = file("${var.export}/template.yaml")
+  key        = regex("CodeUri: s3://[^/]+/(.+)", local.exported)[0] # with a hash of the code
+  template   = replace(local.exported, "/CodeUri: s3:.+/", "CodeUri: s3://${var.bucket}/${local.key}")
+  parameters = { for p in jsondecode(file("${var.export}/parameters.json")) : p.ParameterKey => p.ParameterValue }
+}
+
+resource "aws_s3_object" "code" {
+  bucket = var.bucket
+  key    = local.key
+  source = "${var.export}/${basename(local.key)}"
+}
+
+resource "aws_s3_object" "template" {
+  bucket  = var.bucket
+  key     = "${dirname(local.key)}/template-${substr(sha256(local.template), 0, 16)}.yaml"
+  content = local.template
+}
+
+resource "aws_cloudformation_stack" "function" {
+  name         = "cast-kops-${local.parameters.ShortName}" # kops-spot finds it by this name
+  template_url = "https://${data.aws_s3_bucket.code.bucket_regional_domain_name}/${aws_s3_object.template.key}"
+  parameters   = merge(local.parameters, var.secrets)
+  capabilities = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
+  depends_on   = [aws_s3_object.code]
+}

@@ -15,7 +15,7 @@ import (
 type Export struct {
 	Files    map[string][]byte // by name
 	Commands []string          // of the AWS CLI, which deploy the files
-	Omitted  []string          // names of parameters that have a value, but NoEcho
+	Omitted  []string          // names of secret parameters that have a value
 }
 
 // Export returns the code, the packaged template, and its parameters in the form of the AWS CLI. It changes nothing.
@@ -26,7 +26,7 @@ func (r *Deployment) Export(dir string, before map[string]string) (e Export, err
 	if err != nil {
 		return e, err
 	}
-	for _, name := range r.Template.NoEcho {
+	for _, name := range slices.Sorted(maps.Keys(r.Template.Secret)) {
 		if parameters[name] != "" {
 			e.Omitted = append(e.Omitted, name)
 		}

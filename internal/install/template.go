@@ -16,7 +16,7 @@ import (
 type Template struct {
 	Defaults map[string]*string  // of all parameters; nil for a required one
 	Allowed  map[string][]string // of the parameters that allow only some values
-	NoEcho   []string            // parameters whose values CloudFormation does not show, sorted
+	Secret   map[string]bool     // the parameters that CloudFormation does not show
 	Events   []Event             // ordered by name
 
 	conditions map[string]yaml.Node
@@ -67,17 +67,17 @@ func ParseTemplate(text []byte) (*Template, error) {
 	if err := yaml.Unmarshal(text, &document); err != nil {
 		return nil, fmt.Errorf("reading the template: %w", err)
 	}
-	t := &Template{Defaults: map[string]*string{}, Allowed: map[string][]string{}, conditions: document.Conditions, text: text}
+	t := &Template{Defaults: map[string]*string{}, Allowed: map[string][]string{}, Secret: map[string]bool{},
+		conditions: document.Conditions, text: text}
 	for name, p := range document.Parameters {
 		t.Defaults[name] = p.Default
+		if p.NoEcho {
+			t.Secret[name] = true
+		}
 		if p.AllowedValues != nil {
 			t.Allowed[name] = p.AllowedValues
 		}
-		if p.NoEcho {
-			t.NoEcho = append(t.NoEcho, name)
-		}
 	}
-	slices.Sort(t.NoEcho)
 	for resource, r := range document.Resources {
 		if r.Type != "AWS::Serverless::Function" {
 			continue

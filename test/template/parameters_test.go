@@ -161,17 +161,23 @@ func TestParametersAreDocumented(t *testing.T) {
 		}
 		fmt.Fprintf(&rows, "| `%s` | %s | %s |\n", name[1], byDefault, strings.ReplaceAll(p.Description, "<", `\<`))
 	}
-	const begin, end = "<!-- parameters -->\n\n", "\n<!-- end of parameters -->"
-	path := filepath.Join(Root(), "docs", "stack.md")
+	generated(t, "docs/stack.md", "parameters", rows.String())
+}
+
+// generated compares a part of a document with its source, or updates it.
+func generated(t *testing.T, file, part, want string) {
+	t.Helper()
+	begin, end := fmt.Sprintf("<!-- %s -->\n\n", part), fmt.Sprintf("\n<!-- end of %s -->", part)
+	path := filepath.Join(Root(), file)
 	doc, err := os.ReadFile(path)
 	must(t, err)
 	before, rest, _ := strings.Cut(string(doc), begin)
 	listed, after, _ := strings.Cut(rest, end)
 	switch {
 	case *update:
-		must(t, os.WriteFile(path, []byte(before+begin+rows.String()+end+after), 0o644))
-	case listed != rows.String():
-		t.Errorf("docs/stack.md differs: run go test ./template -run %s -update in test/. It should list\n%s", t.Name(), &rows)
+		must(t, os.WriteFile(path, []byte(before+begin+want+end+after), 0o644))
+	case listed != want:
+		t.Errorf("%s differs: run go test ./template -run %s -update in test/. It should list\n%s", file, t.Name(), want)
 	}
 }
 

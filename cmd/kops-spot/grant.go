@@ -65,7 +65,9 @@ func (c *console) grant(ctx context.Context, o installOptions) error {
 	if result.Findings.Failed() {
 		return c.conclude(result, result.Findings, "", errUnfinished)
 	}
-	result.Parameters = d.Spec.StackParameters(d.Template, d.before)
+	if result.Parameters, err = d.Spec.PublicParameters(d.Template, d.before); err != nil {
+		return err
+	}
 	return c.printResult(result, func(w io.Writer, _ term.Options) error {
 		format := "%s=%s\n"
 		if c.output != asSAM {

@@ -95,7 +95,8 @@ unchanged. Safe to run again after an interruption. At the end, every link is ch
 
 With --onboard, the plan includes everything that kops-spot onboard does, with the same role.
 
-A stack keeps its parameters until you change them with --set or --refresh.`,
+A stack keeps its parameters until you change them with --set or --refresh. A secret one, NotifyUrl, is read
+from a file: --set NotifyUrl=file:PATH.`,
 		Example: "  kops-spot install --set Mode=observe\n" +
 			"  kops-spot install --onboard\n" +
 			"  kops-spot install --set NotifyEmail=people@example.com --yes",

@@ -197,10 +197,13 @@ func (a *Account) newEvents(ctx context.Context, s Stack, seen map[string]bool) 
 // StackSpec is the wanted state of a stack.
 type StackSpec struct {
 	Name          string
-	Template, URL string // either the text, of at most MaxTemplate bytes, or its location in S3
-	Parameters    map[string]string
+	Template, URL string            // either the text, of at most MaxTemplate bytes, or its location in S3
+	Parameters    map[string]string // HiddenValue keeps the stack's value
 	Tags          map[string]string // more than the stack has
 }
+
+// HiddenValue is what CloudFormation shows of a parameter with NoEcho, whatever its value.
+const HiddenValue = "****"
 
 // MaxTemplate is CloudFormation's limit for a template that is not in S3.
 const MaxTemplate = 51200
@@ -252,8 +255,14 @@ func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) 
 		Capabilities:  []types.Capability{types.CapabilityCapabilityNamedIam, types.CapabilityCapabilityAutoExpand},
 		Tags:          listOf(tags, func(key, value *string) types.Tag { return types.Tag{Key: key, Value: value} }),
 		Parameters: listOf(w.Parameters, func(name, value *string) types.Parameter {
+			if *value == HiddenValue {
+				return types.Parameter{ParameterKey: name, UsePreviousValue: aws.Bool(true)}
+			}
 			return types.Parameter{ParameterKey: name, ParameterValue: value}
 		})}
+	if now == nil { // no stack has the value
+		in.Parameters = slices.DeleteFunc(in.Parameters, func(p types.Parameter) bool { return aws.ToBool(p.UsePreviousValue) })
+	}
 	var out *cloudformation.CreateChangeSetOutput
 	if err := a.Do(ctx, Call{"stack " + w.Name, func(ctx context.Context, a *Account) (err error) {
 		out, err = a.stacks.CreateChangeSet(ctx, in)

@@ -118,7 +118,13 @@ func (r *Deployment) Plan(ctx context.Context) (p Plan, err error) {
 	stack := change.Change{Verb: change.Create, Kind: kindStack, Name: StackName(r.Spec.Cluster),
 		Why: "the function and its resources"}
 	if dead != nil {
-		p.add(change.Delete, kindStack, dead.Name, "creating it has failed ("+dead.Status+"), so it must be deleted first",
+		why := "creating it has failed (" + dead.Status + "), so it must be deleted first"
+		for name := range r.Template.Secret {
+			if _, given := r.Spec.Overrides[name]; before[name] != "" && !given {
+				why += "; set " + name + " again, if you had set it"
+			}
+		}
+		p.add(change.Delete, kindStack, dead.Name, why,
 			func(ctx context.Context, r *Deployment) error { return r.deleteStack(ctx, *dead) })
 	}
 	taken.deleteLog(&p)
@@ -403,6 +409,9 @@ func parameterDiff(before, after map[string]string, t *Template) (lines []string
 		v, ok := of[name]
 		if d := t.Defaults[name]; !ok && d != nil {
 			v = *d
+		}
+		if t.Secret[name] && v != "" && v != awsadmin.HiddenValue {
+			v = "(new)"
 		}
 		return name + "=" + v
 	}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +40,7 @@ type cloudFormation struct {
 	keys      []string        // in the bucket
 	templates []string        // of CreateChangeSet: their URLs, or "inline"
 	tags      []string        // of CreateChangeSet
+	notify    []string        // of CreateChangeSet: the values of NotifyUrl, or "previous"
 	adds      string          // the logical ID that the change set adds; SpotHandlerFunction if empty
 	refuses   string          // why CreateChangeSet fails
 	fails     string          // why the change set fails
@@ -84,7 +87,7 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 			break
 		}
 		answer = `<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackName>cast-kops-prod-example-com-7405b0253a21</StackName><StackId>` + stackID +
-			`</StackId><StackStatus>` + now + `</StackStatus><StackStatusReason>the reason</StackStatusReason><Parameters><member><ParameterKey>Mode</ParameterKey><ParameterValue>observe</ParameterValue></member></Parameters>` +
+			`</StackId><StackStatus>` + now + `</StackStatus><StackStatusReason>the reason</StackStatusReason><Parameters><member><ParameterKey>Mode</ParameterKey><ParameterValue>observe</ParameterValue></member><member><ParameterKey>NotifyUrl</ParameterKey><ParameterValue>****</ParameterValue></member></Parameters>` +
 			`<Tags><member><Key>aws:x</Key><Value>1</Value></member><member><Key>team</Key><Value>a</Value></member></Tags><CreationTime>2026-01-01T00:00:00Z</CreationTime></member></Stacks></DescribeStacksResult></DescribeStacksResponse>`
 	case action == s.denied && action != "":
 		status = http.StatusForbidden
@@ -109,6 +112,13 @@ func (s *cloudFormation) Do(r *http.Request) (*http.Response, error) {
 	case action == "CreateChangeSet":
 		for i := 1; form.Has(fmt.Sprintf("Tags.member.%d.Key", i)); i++ {
 			s.tags = append(s.tags, form.Get(fmt.Sprintf("Tags.member.%d.Key", i))+"="+form.Get(fmt.Sprintf("Tags.member.%d.Value", i)))
+		}
+		for i := 1; form.Has(fmt.Sprintf("Parameters.member.%d.ParameterKey", i)); i++ {
+			if at := fmt.Sprintf("Parameters.member.%d.", i); form.Get(at+"ParameterKey") == "NotifyUrl" && form.Get(at+"UsePreviousValue") == "true" {
+				s.notify = append(s.notify, "previous")
+			} else if form.Get(at+"ParameterKey") == "NotifyUrl" {
+				s.notify = append(s.notify, form.Get(at+"ParameterValue"))
+			}
 		}
 		if s.templates = append(s.templates, cmp.Or(form.Get("TemplateURL"), "inline")); form.Get("TemplateURL") != "" && form.Has("TemplateBody") {
 			s.templates = append(s.templates, "both")
@@ -468,10 +478,72 @@ func TestParseSet(t *testing.T) {
 	if err != nil || got["Mode"] != "observe" || got["CA"] != "abc=" {
 		t.Errorf("%v, %v", got, err)
 	}
+	const secret = "slack+https://hooks.slack.com/x"
+	file, empty := filepath.Join(t.TempDir(), "url"), filepath.Join(t.TempDir(), "empty")
+	if err := errors.Join(os.WriteFile(file, []byte(secret+"\n"), 0o600), os.WriteFile(empty, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for argument, want := range map[string]string{"NotifyUrl=file:" + file: secret, "NotifyUrl=": ""} {
+		if got, err := ParseSet(template, []string{argument}); err != nil || got["NotifyUrl"] != want {
+			t.Errorf("%s: %v", argument, err)
+		}
+	}
+	for argument, says := range map[string]string{"NotifyUrl=" + secret: "write it to a file", "NotifyURL=" + secret: "--set NotifyURL: unknown parameter",
+		secret: "--set: use NAME=VALUE", "NotifyUrl=file:/none": "choose another file", "NotifyUrl=file:" + empty: "is empty"} {
+		if _, err := ParseSet(template, []string{argument}); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: %v, want %q", argument, err, says)
+		}
+	}
 	if _, err := ParseSet(template, []string{"Mode", "Mood=act", "ShortName=other-01234567"}); err == nil ||
 		!strings.Contains(err.Error(), "--set ShortName: omit it") || !strings.Contains(err.Error(), "--set Mode: use NAME=VALUE") ||
 		!strings.Contains(err.Error(), "unknown parameter: use one of AlarmTopicArn, ") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestSecretParameter: a plan keeps or changes NotifyUrl, and shows neither the old value nor the new one.
+func TestSecretParameter(t *testing.T) {
+	const secret = "slack+https://hooks.slack.com/x"
+	for name, c := range map[string]struct {
+		status, sent string
+		overrides    map[string]string
+		shows        []string
+	}{
+		"kept":              {"CREATE_COMPLETE", "previous", map[string]string{}, nil},
+		"new":               {"CREATE_COMPLETE", secret, map[string]string{"NotifyUrl": secret}, []string{"- NotifyUrl=****", "+ NotifyUrl=(new)"}},
+		"removed":           {"CREATE_COMPLETE", "", map[string]string{"NotifyUrl": ""}, []string{"- NotifyUrl=****", "+ NotifyUrl="}},
+		"of a failed stack": {"ROLLBACK_COMPLETE", "none", map[string]string{}, []string{"set NotifyUrl again, if you had set it"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &cloudFormation{statuses: []string{c.status}, after: []string{"UPDATE_COMPLETE"}, events: ended("UPDATE_COMPLETE")}
+				r, _ := newRun(t, s)
+				r.Spec.Overrides = c.overrides
+				p, err := r.Plan(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				shown := fmt.Sprint(p.Changes)
+				for _, want := range c.shows {
+					if !strings.Contains(shown, want) {
+						t.Errorf("the plan lacks %q: %s", want, shown)
+					}
+				}
+				if strings.Contains(shown, secret) {
+					t.Errorf("the plan shows the secret: %s", shown)
+				}
+				if err := r.Apply(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+				if got := append(s.notify, "none"); got[0] != c.sent {
+					t.Errorf("sent %q, want %q", got, c.sent)
+				}
+				public, err := r.Spec.PublicParameters(r.Template, map[string]string{"NotifyUrl": awsadmin.HiddenValue})
+				if _, is := public["NotifyUrl"]; is || (err != nil) != (c.overrides["NotifyUrl"] != "") {
+					t.Errorf("the public parameters are %v, %v", public, err)
+				}
+			})
+		})
 	}
 }
 

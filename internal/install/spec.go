@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -76,6 +78,19 @@ func (w Spec) StackParameters(t *Template, before map[string]string) map[string]
 	return all
 }
 
+// PublicParameters returns the stack's parameters without the secret ones, which no output may show. It is an error if one
+// of them was given.
+func (w Spec) PublicParameters(t *Template, before map[string]string) (map[string]string, error) {
+	all := w.StackParameters(t, before)
+	for name := range t.Secret {
+		if w.Overrides[name] != "" {
+			return nil, fmt.Errorf("--set %s: the output would show this secret: omit it here, and set it when you deploy", name)
+		}
+		delete(all, name)
+	}
+	return all, nil
+}
+
 // keptParameters returns the names of discovered parameters for which the stack has another value.
 func (w Spec) keptParameters(before map[string]string) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(w.Discovered)) {
@@ -87,7 +102,8 @@ func (w Spec) keptParameters(before map[string]string) (names []string) {
 	return names
 }
 
-// ParseSet parses the values of --set: NAME=VALUE.
+// ParseSet parses the values of --set: NAME=VALUE, or NAME=file:PATH if the value is a secret. No error has a value: it
+// may be a secret with a misspelt name.
 func ParseSet(t *Template, set []string) (map[string]string, error) {
 	given := map[string]string{}
 	var errs []error
@@ -95,18 +111,43 @@ func ParseSet(t *Template, set []string) (map[string]string, error) {
 		name, value, ok := strings.Cut(one, "=")
 		_, known := t.Defaults[name]
 		switch {
+		case !parameterName.MatchString(name):
+			errs = append(errs, errors.New("--set: use NAME=VALUE"))
 		case !ok:
-			errs = append(errs, fmt.Errorf("--set %s: use NAME=VALUE", one))
+			errs = append(errs, fmt.Errorf("--set %s: use NAME=VALUE", name))
 		case name == "Cluster" || name == "ShortName":
 			errs = append(errs, fmt.Errorf("--set %s: omit it: it follows from --cluster", name))
 		case !known:
 			errs = append(errs, fmt.Errorf("--set %s: unknown parameter: use one of %s", name,
 				strings.Join(slices.Sorted(maps.Keys(t.Defaults)), ", ")))
+		case t.Secret[name] && value != "":
+			secret, err := readSecret(name, value)
+			given[name], errs = secret, append(errs, err)
 		default:
 			given[name] = value
 		}
 	}
 	return given, errors.Join(errs...)
+}
+
+var parameterName = regexp.MustCompile(`^[A-Za-z0-9]+$`)
+
+// readSecret reads the value of a secret parameter from file:PATH, because other users of the computer can read a command
+// line.
+func readSecret(name, value string) (string, error) {
+	path, is := strings.CutPrefix(value, "file:")
+	if !is {
+		return "", fmt.Errorf("--set %s: this is a secret: write it to a file, and use %s=file:PATH", name, name)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("reading %s: %w: choose another file", name, err)
+	}
+	text := strings.TrimSpace(string(content))
+	if text == "" {
+		return "", fmt.Errorf("reading %s: %s is empty: to remove the value, use --set %s=", name, path, name)
+	}
+	return text, nil
 }
 
 // CheckCode refuses a zip that Lambda would accept but could not run.

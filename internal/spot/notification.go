@@ -112,14 +112,26 @@ func (o Outcome) headline(what string) string {
 		subject = "Group " + o.Event.Group
 	}
 	facts = slices.DeleteFunc(facts, func(fact string) bool { return fact == "" || strings.HasSuffix(subject, " "+fact) })
-	text := fmt.Sprintf("%s of %s: %s", subject, o.Cluster, what)
+	text := fmt.Sprintf("%s of %s: %s", subject, o.Cluster, shorten(what, maxLine/2))
 	if o.Event.Rehearsal {
 		text = "Rehearsal: " + text
 	}
 	if len(facts) > 0 {
 		text += " (" + strings.Join(facts, ", ") + ")"
 	}
-	return strings.Join(strings.Fields(text), " ") // one line
+	return shorten(text, maxLine)
+}
+
+// maxLine limits a line of a notification, in characters. PagerDuty accepts 1,024 as a summary.
+const maxLine = 1000
+
+// shorten returns text as one line of at most so many characters.
+func shorten(text string, most int) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if all := []rune(text); len(all) > most {
+		return string(all[:most-1]) + "…"
+	}
+	return text
 }
 
 func atClock(t time.Time) string {
@@ -182,7 +194,7 @@ func (o Outcome) details() (lines []string) {
 		lines = append(lines, "Problems: "+few(o.Problems, "; "))
 	}
 	for i, line := range lines {
-		lines[i] = strings.Join(strings.Fields(line), " ")
+		lines[i] = shorten(line, maxLine)
 	}
 	return lines
 }

@@ -3,6 +3,7 @@ package spot_test
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/castai/kops-spot/internal/spot"
@@ -30,6 +31,22 @@ func TestNotificationSize(t *testing.T) {
 		}
 		if len(out.Pods) != pods || len(out.Plan.Pods) != pods {
 			t.Error("the outcome itself was changed")
+		}
+	}
+}
+
+// TestNotificationLines checks that no line is longer than PagerDuty accepts, and that a long reason does not hide the
+// instance.
+func TestNotificationLines(t *testing.T) {
+	long := strings.Repeat("why ", 500)
+	n := spot.Outcome{Result: spot.Incomplete, Node: "node", Reason: long, Problems: []string{long, long},
+		Event: spot.EventInfo{Instance: "i-0a1b2c3d4e5f60718"}}.Finished()
+	if !strings.HasSuffix(n.Summary, "why… (i-0a1b2c3d4e5f60718)") {
+		t.Errorf("got the summary %q", n.Summary)
+	}
+	for line := range strings.Lines(n.Text) {
+		if size := len([]rune(line)); size > 1001 {
+			t.Errorf("got a line of %d characters", size)
 		}
 	}
 }

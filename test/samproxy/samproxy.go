@@ -4,13 +4,14 @@
 //
 //	caller --AWS_ENDPOINT_URL--> Proxy --all else--> moto
 //	                               | CreateChangeSet, CreateStack: the template, transformed
-//	                               | ExecuteChangeSet: moto, and then what it leaves out
-//	                               | DescribeStacks: the values of lists as they were given
+//	                               | ExecuteChangeSet: moto, and what it leaves out: invocation settings, connections
+//	                               | DeleteStack: moto, and then the same
+//	                               | DescribeStacks: the values of lists as they were given, and no secrets
 //	                               | bucket policies: kept here, because moto applies them without their conditions (no TLS)
 //	                               | Lambda's account settings: those of an account with default quotas
 //
 // It does not include anything that takes time (a stack is complete when the call returns), rollback, drift, stack
-// policies, capabilities and the details of change sets.
+// policies, capabilities and the details of change sets. moto does not create again what a stack has had before.
 package samproxy
 
 import (
@@ -35,6 +36,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -52,6 +54,11 @@ type Proxy struct {
 	plain map[[32]byte]*template.Template // by hash of the input
 	async map[string]async                // by change set ID
 	rules map[string][]byte               // bucket policies, by bucket
+
+	planned  map[string]receiver            // by change set ID
+	receives map[string]receiver            // by stack
+	secrets  map[string]template.Parameters // the parameters with NoEcho, by stack
+	given    map[string]template.Parameters // the same, by change set ID
 }
 
 // async are the settings for asynchronous invocation, which moto ignores.
@@ -67,7 +74,8 @@ func Start(moto string) (*Proxy, error) {
 		return nil, fmt.Errorf("starting the proxy: %w", err)
 	}
 	p := &Proxy{moto: at, to: httputil.NewSingleHostReverseProxy(at), plain: map[[32]byte]*template.Template{},
-		async: map[string]async{}, rules: map[string][]byte{}}
+		async: map[string]async{}, rules: map[string][]byte{}, planned: map[string]receiver{}, receives: map[string]receiver{},
+		secrets: map[string]template.Parameters{}, given: map[string]template.Parameters{}}
 	p.Server = httptest.NewServer(p)
 	return p, nil
 }
@@ -103,6 +111,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.create(w, r, form)
 	case "ExecuteChangeSet":
 		p.execute(w, r, form)
+	case "DeleteStack":
+		p.delete(w, r, form)
 	case "DescribeStacks":
 		p.describe(w, r, form)
 	default:
@@ -202,14 +212,19 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 			form.Set(fmt.Sprintf("Parameters.member.%d.ParameterValue", n), value)
 		}
 	}
+	stack, secrets := t.Resolve(given), maps.Clone(given)
+	maps.DeleteFunc(secrets, func(name, _ string) bool { return t.Parameters[name].NoEcho == nil })
+	if form.Get("Action") == "CreateStack" {
+		p.receive(r, form, receiverOf(stack), secrets)
+	}
 	answer := httptest.NewRecorder()
 	p.pass(answer, r, form)
 	if form.Get("Action") == "CreateStack" && answer.Code == http.StatusOK {
-		p.complete(r, leftOut(t.Resolve(given)))
+		p.complete(r, leftOut(stack))
 	}
 	if id := regexp.MustCompile(`<Id>([^<]+)</Id>`).FindStringSubmatch(answer.Body.String()); id != nil {
 		p.mu.Lock()
-		p.async[id[1]] = leftOut(t.Resolve(given))
+		p.async[id[1]], p.planned[id[1]], p.given[id[1]] = leftOut(stack), receiverOf(stack), secrets
 		p.mu.Unlock()
 	}
 	maps.Copy(w.Header(), answer.Header())
@@ -220,7 +235,8 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 // listValue matches the value of a list parameter, which moto writes in Python's form.
 var listValue = regexp.MustCompile(`<ParameterValue>\[[^<]*\]</ParameterValue>`)
 
-// describe writes the values of list parameters as CloudFormation does: as they were given.
+// describe writes the values of parameters as CloudFormation does: of lists as they were given, and of those with NoEcho
+// as stars.
 func (p *Proxy) describe(w http.ResponseWriter, r *http.Request, form url.Values) {
 	answer := httptest.NewRecorder()
 	p.pass(answer, r, form)
@@ -228,7 +244,16 @@ func (p *Proxy) describe(w http.ResponseWriter, r *http.Request, form url.Values
 	w.Header().Del("Content-Length")
 	w.WriteHeader(answer.Code)
 	given := strings.NewReplacer("['", "", "']", "", "', '", ",", "[]", "")
-	io.WriteString(w, listValue.ReplaceAllStringFunc(answer.Body.String(), given.Replace))
+	text := listValue.ReplaceAllStringFunc(answer.Body.String(), given.Replace)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, secrets := range p.secrets {
+		for name := range secrets {
+			shown := regexp.MustCompile(`(<ParameterKey>` + name + `</ParameterKey>\s*)<ParameterValue>[^<]*</ParameterValue>`)
+			text = shown.ReplaceAllString(text, "$1<ParameterValue>"+awsadmin.HiddenValue+"</ParameterValue>")
+		}
+	}
+	io.WriteString(w, text)
 }
 
 // parameter returns a parameter of a stack, which moto does not look up for a change set.
@@ -240,9 +265,15 @@ func (p *Proxy) parameter(r *http.Request, stack, name string) (string, error) {
 		return "", err
 	}
 	for _, is := range out.Stacks[0].Parameters {
-		if *is.ParameterKey == name {
-			return *is.ParameterValue, nil
+		if *is.ParameterKey != name {
+			continue
 		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if value, is := p.secrets[nameOf(stack)][name]; is {
+			return value, nil
+		}
+		return *is.ParameterValue, nil
 	}
 	return "", fmt.Errorf("the stack has no parameter %s", name)
 }
@@ -301,13 +332,34 @@ func leftOut(s *template.Stack) (a async) {
 }
 
 func (p *Proxy) execute(w http.ResponseWriter, r *http.Request, form url.Values) {
-	p.pass(w, r, form)
 	p.mu.Lock()
-	a := p.async[form.Get("ChangeSetName")]
+	id := form.Get("ChangeSetName")
+	a, receiver, secrets := p.async[id], p.planned[id], p.given[id]
 	p.mu.Unlock()
+	before := p.receive(r, form, receiver, secrets)
+	p.pass(w, r, form)
+	if err := before.delete(context.WithoutCancel(r.Context()), p.events(r), receiver); err != nil {
+		panic(fmt.Sprintf("what moto leaves out: %v", err))
+	}
 	if a.function != "" {
 		p.complete(r, a)
 	}
+}
+
+// receive creates or updates the receiver of a stack, before the rules that name it, and returns the previous one.
+func (p *Proxy) receive(r *http.Request, form url.Values, after receiver, secrets template.Parameters) (before receiver) {
+	stack := nameOf(form.Get("StackName"))
+	p.mu.Lock()
+	before, p.receives[stack], p.secrets[stack] = p.receives[stack], after, secrets
+	p.mu.Unlock()
+	if err := after.put(context.WithoutCancel(r.Context()), p.events(r)); err != nil {
+		panic(fmt.Sprintf("what moto leaves out: %v", err))
+	}
+	return before
+}
+
+func (p *Proxy) events(r *http.Request) *eventbridge.Client {
+	return eventbridge.NewFromConfig(p.config(regionOf(r)))
 }
 
 // complete adds to a stack what moto leaves out.
@@ -317,6 +369,26 @@ func (p *Proxy) complete(r *http.Request, a async) {
 		permit(context.WithoutCancel(r.Context()), client, a.function)); err != nil {
 		panic(fmt.Sprintf("what moto leaves out: %v", err))
 	}
+}
+
+func (p *Proxy) delete(w http.ResponseWriter, r *http.Request, form url.Values) {
+	stack := nameOf(form.Get("StackName"))
+	p.pass(w, r, form)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.receives[stack].delete(context.WithoutCancel(r.Context()), p.events(r), receiver{}); err != nil {
+		panic(fmt.Sprintf("what moto leaves out: %v", err))
+	}
+	delete(p.receives, stack)
+	delete(p.secrets, stack)
+}
+
+// nameOf returns the name of a stack, which may be given by its ARN.
+func nameOf(stack string) string {
+	if parts := strings.Split(stack, "/"); len(parts) > 1 {
+		return parts[1]
+	}
+	return stack
 }
 
 // regionOf returns the region in the signature of a request to CloudFormation.

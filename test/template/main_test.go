@@ -37,6 +37,7 @@ const (
 	boundary      = "arn:aws:iam::" + Account + ":policy/limits/Developers"
 	existingRole  = "arn:aws:iam::" + Account + ":role/kops-spot"
 	pager         = "arn:aws:sns:" + Region + ":" + Account + ":pager"
+	pagerDutyKey  = "0123456789abcdef0123456789ABCDEF"
 	castaiCluster = "0b1c2d3e-0000-4000-8000-0123456789ab"
 )
 
@@ -55,7 +56,8 @@ var sets = map[string]Parameters{
 			"CASTAIURL":        "https://api.eu.cast.ai",
 			"SubnetIds":        "subnet-0123456789abcdef0,subnet-0123456789abcdef1,subnet-0123456789abcdef2",
 			"SecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1", "ReservedConcurrency": "5",
-			"NotifyEmail": "people@example.com", "NotifyStarted": "ENABLED", "AlarmTopicArn": pager}),
+			"NotifyEmail": "people@example.com", "NotifyStarted": "ENABLED", "AlarmTopicArn": pager,
+			"NotifyUrl": "pagerduty+https://" + pagerDutyKey + "@events.eu.pagerduty.com/v2/enqueue"}),
 	nothing: with(Parameters{"FunctionRole": existingRole, "Architecture": "x86_64", "Mode": "observe",
 		"LogRetentionDays": "7"}),
 	inVPC: with(Parameters{"FunctionRole": "CastLambdaRoleForSpot-4", "SubnetIds": "subnet-01234567",

@@ -18,14 +18,16 @@ var ruleNames = map[string]string{"SpotWarning": "spot-warning", "Rebalance": "r
 
 // nameProperties has the name property of each resource type and the names that AWS accepts.
 var nameProperties = map[string]struct{ property, form string }{
-	"AWS::Lambda::Function":      {"FunctionName", `[a-zA-Z0-9_-]{1,64}`},
-	"AWS::Events::Rule":          {"Name", `[.\-_A-Za-z0-9]{1,64}`},
-	"AWS::IAM::Role":             {"RoleName", `[\w+=,.@-]{1,64}`},
-	"AWS::SQS::Queue":            {"QueueName", `[a-zA-Z0-9_-]{1,80}`},
-	"AWS::SNS::Topic":            {"TopicName", `[a-zA-Z0-9_-]{1,256}`},
-	"AWS::Logs::LogGroup":        {"LogGroupName", `[.\-_/#A-Za-z0-9]{1,512}`},
-	"AWS::CloudWatch::Alarm":     {"AlarmName", `.{1,255}`},
-	"AWS::CloudWatch::Dashboard": {"DashboardName", `[A-Za-z0-9_-]{1,255}`},
+	"AWS::Lambda::Function":       {"FunctionName", `[a-zA-Z0-9_-]{1,64}`},
+	"AWS::Events::Rule":           {"Name", `[.\-_A-Za-z0-9]{1,64}`},
+	"AWS::IAM::Role":              {"RoleName", `[\w+=,.@-]{1,64}`},
+	"AWS::SQS::Queue":             {"QueueName", `[a-zA-Z0-9_-]{1,80}`},
+	"AWS::SNS::Topic":             {"TopicName", `[a-zA-Z0-9_-]{1,256}`},
+	"AWS::Logs::LogGroup":         {"LogGroupName", `[.\-_/#A-Za-z0-9]{1,512}`},
+	"AWS::Events::Connection":     {"Name", `[.\-_A-Za-z0-9]{1,64}`},
+	"AWS::Events::ApiDestination": {"Name", `[.\-_A-Za-z0-9]{1,64}`},
+	"AWS::CloudWatch::Alarm":      {"AlarmName", `.{1,255}`},
+	"AWS::CloudWatch::Dashboard":  {"DashboardName", `[A-Za-z0-9_-]{1,255}`},
 }
 
 // TestNames: the names agree with package iam, AWS accepts them, and `kops delete cluster` of any cluster deletes none

@@ -20,6 +20,7 @@ type Parameter struct {
 	AllowedValues         []Text
 	MinValue, MaxValue    *float64
 	MaxLength             *int
+	NoEcho                any // CloudFormation does not show it
 }
 
 // Text is a value as CloudFormation reads it: numbers are strings, too.

@@ -77,7 +77,14 @@ func TestMalformedParameters(t *testing.T) {
 		"LogRetentionDays":    {good: []string{"1", "30", "365"}, bad: []string{"0", "31"}},
 		"NotifyEmail":         {good: []string{"", "people@example.com"}, bad: []string{"people", "a@b@c", "a b@c.d", "@c.d"}},
 		"NotifyStarted":       {good: []string{"DISABLED", "ENABLED"}, bad: []string{"", "enabled"}},
-		"AlarmTopicArn":       {good: []string{"", pager}, bad: []string{"pager", pager + ".fifo,", existingRole}},
+		"NotifyUrl": {good: []string{"", "slack+https://hooks.slack.com/services/T0/B0/x", "json+https://example.com:8443/a?b=c&d=%2F;e~f",
+			"teams+https://prod-12.westeurope.logic.azure.com:443/workflows/0a/triggers/manual/paths/invoke?sp=%2Fmanual&sig=a-b_c",
+			"pagerduty+https://" + pagerDutyKey + "@events.pagerduty.com/v2/enqueue"},
+			bad: []string{"https://hooks.slack.com/x", "mail+https://example.com", "slack+http://example.com", "slack+https://", "json+https://user@example.com",
+				"json+https://example.com/a b", "json+https://example.com/\"", "json+https://example.com/a+b", pagerDutyKey,
+				"pagerduty+https://events.pagerduty.com/v2/enqueue", "pagerduty+https://" + pagerDutyKey + "@example.com/v2/enqueue",
+				"json+https://example.com/" + strings.Repeat("a", 2048)}},
+		"AlarmTopicArn": {good: []string{"", pager}, bad: []string{"pager", pager + ".fifo,", existingRole}},
 	} {
 		t.Run(parameter, func(t *testing.T) {
 			for _, value := range c.good {

@@ -31,12 +31,19 @@ func (t *Template) Resolve(given Parameters) *Stack {
 	return &Stack{Resources: resources, Outputs: outputs, resolver: r}
 }
 
-// Settled evaluates only conditions. moto takes the AWS::NoValue of a condition in a list for an element.
+// Settled evaluates only conditions, since moto takes the AWS::NoValue of a condition in a list for an element, and what
+// refers to connections and API destinations, which moto does not know.
 func (t *Template) Settled(given Parameters) ([]byte, error) {
 	r := t.resolver(given)
 	r.settle = true
 	settled := maps.Clone(t.raw)
 	resources, outputs := r.carryOut()
+	for id, one := range resources {
+		if IsReceiver(one.Type) {
+			one.Properties = map[string]any{} // moto fails to delete an unknown resource whose properties have changed
+			resources[id] = one
+		}
+	}
 	for section, value := range map[string]any{"Resources": resources, "Outputs": outputs} {
 		b, err := json.Marshal(value)
 		if err != nil {
@@ -50,7 +57,7 @@ func (t *Template) Settled(given Parameters) ([]byte, error) {
 type resolver struct {
 	*Template
 	values map[string]string // of parameters and pseudo parameters
-	settle bool              // evaluate only Fn::If
+	settle bool              // evaluate only what Settled says
 }
 
 func (t *Template) resolver(given Parameters) *resolver {
@@ -101,7 +108,7 @@ func (r *resolver) value(v any) any {
 		}
 		return list
 	case map[string]any:
-		if name, argument, ok := function(v); ok && (!r.settle || name == "Fn::If" || argument == "AWS::NoValue") {
+		if name, argument, ok := function(v); ok && (!r.settle || name == "Fn::If" || argument == "AWS::NoValue" || r.isReceiver(name, argument)) {
 			return r.call(name, argument)
 		}
 		members := map[string]any{}
@@ -113,6 +120,17 @@ func (r *resolver) value(v any) any {
 		return members
 	}
 	return v
+}
+
+// IsReceiver reports whether a resource is part of a receiver of notifications over HTTP.
+func IsReceiver(kind string) bool {
+	return kind == "AWS::Events::Connection" || kind == "AWS::Events::ApiDestination"
+}
+
+// isReceiver reports whether a function reads an attribute of such a resource.
+func (r *resolver) isReceiver(name string, argument any) bool {
+	list, _ := argument.([]any)
+	return name == "Fn::GetAtt" && len(list) == 2 && IsReceiver(r.Resources[fmt.Sprint(list[0])].Type)
 }
 
 // function returns the function of an object, if it is one.

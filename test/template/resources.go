@@ -33,6 +33,9 @@ func (r *resolver) ref(name string) any {
 	panic("the resolver does not support Ref for " + name)
 }
 
+// uniqueID stands for what EventBridge appends to the names of connections and API destinations.
+const uniqueID = "00000000-0000-4000-8000-000000000000"
+
 // attribute is the result of Fn::GetAtt.
 func (r *resolver) attribute(id, attribute string) string {
 	at := func(service, region, name string) string {
@@ -49,6 +52,10 @@ func (r *resolver) attribute(id, attribute string) string {
 		return at("lambda", Region, "function:"+r.named(id, "FunctionName"))
 	case "AWS::IAM::Role.Arn":
 		return at("iam", "", "role/"+r.named(id, "RoleName"))
+	case "AWS::Events::Connection.Arn":
+		return at("events", Region, "connection/"+r.named(id, "Name")+"/"+uniqueID)
+	case "AWS::Events::ApiDestination.Arn":
+		return at("events", Region, "api-destination/"+r.named(id, "Name")+"/"+uniqueID)
 	case "AWS::Events::Rule.Arn":
 		return at("events", Region, "rule/"+r.named(id, "Name"))
 	}

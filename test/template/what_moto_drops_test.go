@@ -11,7 +11,7 @@ import (
 
 // unknownToMoto are the resource types that moto silently ignores. The tests in this file cover them.
 var unknownToMoto = []string{"AWS::Lambda::EventInvokeConfig", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy",
-	"AWS::CloudWatch::Alarm"}
+	"AWS::CloudWatch::Alarm", "AWS::Events::Connection", "AWS::Events::ApiDestination"}
 
 // TestEveryResourceTypeIsCovered by this file or deployed_test.go.
 func TestEveryResourceTypeIsCovered(t *testing.T) {

@@ -4,15 +4,15 @@
 //	caller --AWS_ENDPOINT_URL--> Bridge --all else--> moto
 //	                               |  PutEvents: rules and targets as moto holds them
 //	                               |  Invoke           |
-//	                               |                   +--> SNS on moto (notifications)
+//	                               |                   +--> SNS on moto, and API destinations (notifications)
 //	                               +--> fakes/lambda: the function's bootstrap, with moto's settings of the function
 //	                                      |
 //	                                      +--> SQS on moto (destinations), CloudWatch Logs on moto (the log)
 //
 // It is not the real EventBridge. It follows the EventBridge User Guide and API reference and the Lambda Developer
 // Guide as far as these tests need: event patterns (package pattern), rule state, the function's policy, retries,
-// destinations and log group. It delivers an event once to a target and does not use dead-letter queues. Drain and
-// Close return an error for a pattern that the bridge cannot read.
+// destinations and log group. Only for API destinations does it retry and use the dead-letter queue; it knows no limit
+// of their rate. Drain and Close return an error for a pattern that the bridge cannot read.
 package events
 
 import (
@@ -44,6 +44,9 @@ type Options struct {
 	// Functions are the programs of the functions in moto, by name. moto has their settings and environment; these
 	// variables are added.
 	Functions []fakelambda.Function
+
+	Internet   *http.Client  // for API destinations; nil for none
+	RetryLimit time.Duration // of API destinations, instead of a target's
 }
 
 // Bridge is an endpoint in front of moto.

@@ -84,6 +84,32 @@ func sameForm(t *testing.T, a, b string) bool {
 	return string(encode(both[0])) == string(encode(both[1]))
 }
 
+// TestInputTransformer has the examples of the EventBridge API Reference (InputTransformer). moto replaces variables
+// without regard to JSON.
+func TestInputTransformer(t *testing.T) {
+	event := []byte(`{"detail": {"instance": "i-1", "status": "a \"b\"\n<c>", "in": {"n": [1, true]}}}`)
+	paths := map[string]string{"instance": "$.detail.instance", "status": "$.detail.status", "in": "$.detail.in"}
+	for template, want := range map[string]string{
+		`"<instance> is in state <status>"`:                                            `"i-1 is in state a \"b\"\n<c>"`,
+		`{"myInstance": <instance>,"myStatus": "<instance> is in state \"<status>\""}`: `{"myInstance": "i-1","myStatus": "i-1 is in state \"a \"b\"\n<c>\""}`,
+		`{"in": <in>, "s": <status>, "other": "<other>"}`:                              `{"in": {"n":[1,true]}, "s": "a \"b\"\n<c>", "other": "<other>"}`,
+	} {
+		got, err := inputOf(types.Target{InputTransformer: &types.InputTransformer{InputTemplate: &template, InputPathsMap: paths}}, event)
+		if err != nil || got != want {
+			t.Errorf("%s: %s, %v, want %s", template, got, err, want)
+		}
+	}
+	if got, err := inputOf(types.Target{InputPath: aws.String("$.detail.in")}, event); err != nil || got != `{"n":[1,true]}` {
+		t.Errorf("an input path: %s, %v", got, err)
+	}
+	for _, target := range []types.Target{{}, {InputPath: aws.String("$.detail.none")},
+		{InputTransformer: &types.InputTransformer{InputTemplate: aws.String(`"<in>"`), InputPathsMap: paths}}} {
+		if got, err := inputOf(target, event); err == nil {
+			t.Errorf("%+v: got %s", target, got)
+		}
+	}
+}
+
 func must[T any](t *testing.T) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()

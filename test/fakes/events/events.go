@@ -123,16 +123,28 @@ func (b *Bridge) route(ctx context.Context, bus string, e event) error {
 			return fmt.Errorf("listing the targets of %s: %w", *r.Arn, err)
 		}
 		for _, t := range targets.Targets {
-			d := Delivery{EventID: e.ID, Rule: *r.Arn, TargetARN: *t.Arn, Delivered: true}
-			if strings.HasPrefix(*t.Arn, "arn:aws:sns:") {
-				d.Input, err = b.notify(ctx, t, body)
+			send := func() error {
+				d := Delivery{EventID: e.ID, Rule: *r.Arn, TargetARN: *t.Arn, Delivered: true}
+				var err error
+				switch {
+				case strings.HasPrefix(*t.Arn, "arn:aws:sns:"):
+					d.Input, err = b.notify(ctx, t, body)
+				case strings.Contains(*t.Arn, ":api-destination/"):
+					d.Input, err = b.post(ctx, *r.Arn, t, body)
+				default:
+					err = b.deliver(ctx, *r.Arn, t, body)
+				}
+				if err != nil {
+					d.Delivered, d.Reason = false, err.Error()
+				}
+				b.record(d)
+				return nil
+			}
+			if strings.Contains(*t.Arn, ":api-destination/") {
+				b.start(send) // retries delay nothing else
 			} else {
-				err = b.deliver(ctx, *r.Arn, t, body)
+				send()
 			}
-			if err != nil {
-				d.Delivered, d.Reason = false, err.Error()
-			}
-			b.record(d)
 		}
 	}
 	return nil
@@ -156,7 +168,7 @@ func unwanted(r types.Rule, body []byte) (string, error) {
 
 // notify publishes an event, transformed, to a topic of moto.
 func (b *Bridge) notify(ctx context.Context, t types.Target, body []byte) (message string, err error) {
-	if message, err = transform(t.InputTransformer, body); err != nil {
+	if message, err = inputOf(t, body); err != nil {
 		return "", err
 	}
 	form := url.Values{"Action": {"Publish"}, "Version": {"2010-03-31"}, "TopicArn": {*t.Arn}, "Message": {message}}
@@ -165,7 +177,7 @@ func (b *Bridge) notify(ctx context.Context, t types.Target, body []byte) (messa
 		return "", err
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=testing/20260101/"+b.options.Region+"/sns/aws4_request, SignedHeaders=host, Signature=0")
+	r.Header.Set("Authorization", b.signature("sns"))
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return "", err
@@ -177,34 +189,65 @@ func (b *Bridge) notify(ctx context.Context, t types.Target, body []byte) (messa
 	return message, nil
 }
 
-// transform fills a template with strings of an event ("Amazon EventBridge input transformation", EventBridge User
-// Guide): a variable outside of quotes becomes a JSON string, and one within them its content.
-func transform(by *types.InputTransformer, body []byte) (string, error) {
-	if by == nil {
-		return "", errors.New("the bridge notifies only with an input transformer")
+// inputOf returns what a target gets of an event ("Amazon EventBridge input transformation", EventBridge User Guide): a
+// variable outside of quotes is replaced by its JSON, and one within them by the content of its string.
+func inputOf(t types.Target, body []byte) (string, error) {
+	if t.InputPath != nil {
+		value, err := valueAt(*t.InputPath, body)
+		return string(encode(value)), err
 	}
-	text := aws.ToString(by.InputTemplate)
-	for name, path := range by.InputPathsMap {
-		var at any
-		if err := json.Unmarshal(body, &at); err != nil {
+	if t.InputTransformer == nil {
+		return "", errors.New("the bridge notifies only with an input path or an input transformer")
+	}
+	values := map[string]any{}
+	for name, path := range t.InputTransformer.InputPathsMap {
+		value, err := valueAt(path, body)
+		if err != nil {
 			return "", err
 		}
-		for key := range strings.SplitSeq(strings.TrimPrefix(path, "$."), ".") {
-			object, ok := at.(map[string]any)
-			if at = object[key]; !ok || at == nil {
-				return "", fmt.Errorf("the event has no %s", path)
-			}
-		}
-		value, ok := at.(string)
-		if !ok {
-			return "", fmt.Errorf("%s of the event is no string", path)
-		}
-		quoted := string(encode(value))
-		text = strings.ReplaceAll(text, `"<`+name+`>"`, quoted)
-		text = strings.ReplaceAll(text, ": <"+name+">", ": "+quoted)
-		text = strings.ReplaceAll(text, "<"+name+">", quoted[1:len(quoted)-1])
+		values[name] = value
 	}
-	return text, nil
+	var out strings.Builder
+	quoted := false
+	for rest := aws.ToString(t.InputTransformer.InputTemplate); rest != ""; {
+		name, after, ok := strings.Cut(strings.TrimPrefix(rest, "<"), ">")
+		value, is := values[name]
+		text, isText := value.(string)
+		switch {
+		case rest[0] == '\\' && len(rest) > 1:
+			out.WriteString(rest[:2])
+			rest = rest[2:]
+			continue
+		case rest[0] != '<' || !ok || !is:
+			quoted = quoted != (rest[0] == '"')
+			out.WriteByte(rest[0])
+			rest = rest[1:]
+			continue
+		case quoted && isText:
+			inner := encode(text)
+			out.Write(inner[1 : len(inner)-1])
+		case quoted:
+			return "", fmt.Errorf("<%s> is in quotes, but no string", name)
+		default:
+			out.Write(encode(value))
+		}
+		rest = after
+	}
+	return out.String(), nil
+}
+
+// valueAt returns the value at a path such as $.detail.text.
+func valueAt(path string, body []byte) (at any, err error) {
+	if err := json.Unmarshal(body, &at); err != nil {
+		return nil, err
+	}
+	for key := range strings.SplitSeq(strings.TrimPrefix(path, "$."), ".") {
+		object, ok := at.(map[string]any)
+		if at = object[key]; !ok || at == nil {
+			return nil, fmt.Errorf("the event has no %s", path)
+		}
+	}
+	return at, nil
 }
 
 // deliver sends an event to a target: a function that exists and whose policy allows the rule.

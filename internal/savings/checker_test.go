@@ -104,6 +104,12 @@ func (w *world) launched(i int, want savings.Machine) *machine {
 		m := w.machineOf(&copied)
 		m.allocatable["cpu"] += (t.VCPU - was.VCPU) * 1000
 		m.allocatable["memory"] += (t.Memory - was.Memory) * 97 / 100
+		if t.GPUs > 0 {
+			m.allocatable["nvidia.com/gpu"] = t.GPUs
+		}
+		if m.allocatable["pods"] == was.Pods {
+			m.allocatable["pods"] = t.Pods
+		}
 		for k := range w.Pods { // its static pods are the same
 			if _, static := w.Pods[k].Annotations[corev1.MirrorPodAnnotationKey]; static && w.Pods[k].Spec.NodeName == n.Name {
 				m.add(&w.Pods[k])

@@ -231,7 +231,7 @@ func (k *packing) choose(g *group, types []string) {
 		list = append(list, candidate{kinds, base + hourly})
 	}
 	slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(a.bound, b.bound) })
-	if _, ok := k.bounds[g.Name]; !ok {
+	if bound, ok := k.bounds[g.Name]; !ok || math.IsInf(bound, 1) { // infinite: some pods have room nowhere, and will stay
 		k.bounds[g.Name] = list[0].bound
 	}
 	best, missing, tried := math.Inf(1), math.MaxInt, 0
@@ -441,14 +441,14 @@ func (k *packing) estimate() Estimate {
 		HeadroomMonthly: cost * HoursPerMonth, Reasons: reasonsOf(subjects)}
 }
 
-// gap returns why a group costs more than 10 % above its bound, or "".
+// gap returns why a group costs more than 10 % above its bound, or stays as it is, or "".
 func (k *packing) gap(group string, cost float64) string {
 	const more = 1.1
 	switch {
-	case cost <= k.bounds[group]*more:
-		return ""
 	case k.kept[group]:
 		return "the group stays as it is: no packing that was found costs less"
+	case cost <= k.bounds[group]*more:
+		return ""
 	case cost-k.cost[group] <= k.bounds[group]*more:
 		return "the group costs over 10 % more than its lower bound, because of the headroom for the scheduler"
 	}

@@ -3,6 +3,8 @@ package savings_test
 import (
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -255,5 +257,159 @@ func TestRandom(t *testing.T) {
 				t.Error("the second result differs")
 			}
 		})
+	}
+}
+
+// TestSizes has a row for each rule about what a machine of another type offers. Of the types, m5.8xlarge (32 cores,
+// 128 GiB) is almost free.
+func TestSizes(t *testing.T) {
+	type result struct {
+		name  string
+		count int // without headroom
+	}
+	big := func(n int) result { return result{"m5.8xlarge", n} }
+	for _, c := range []struct {
+		name string
+		set  func(*world)
+		want result
+	}{
+		{"one machine instead of many", func(w *world) { w.workload("nodes", "app", 50, "600m", "100Mi") }, big(1)},
+		{"the kubelet's reserve of CPU", func(w *world) { w.workload("nodes", "app", 53, "600m", "100Mi") }, big(1)},
+		{"a millicore too much", func(w *world) { w.workload("nodes", "app", 53, "601m", "100Mi") }, big(2)},
+		{"the kernel's and the kubelet's memory", func(w *world) { w.workload("nodes", "app", 61, "100m", "2Gi") }, big(1)},
+		{"two GiB too much", func(w *world) { w.workload("nodes", "app", 62, "100m", "2Gi") }, big(2)},
+		{"pods per node", func(w *world) { w.workload("nodes", "app", 111, "10m", "10Mi") }, big(2)},
+		{"pods per node, by addresses", func(w *world) {
+			for i := range w.Nodes {
+				offer("pods", "29")(&w.Nodes[i])
+			}
+			w.setType("m5.8xlarge", func(t *savings.InstanceType) { t.Pods = 234 })
+			w.workload("nodes", "app", 220, "10m", "10Mi")
+		}, big(1)},
+		{"ephemeral storage", func(w *world) { w.workload("nodes", "app", 5, "100m", "100Mi", request("ephemeral-storage", "30Gi")) }, big(2)},
+		{"GPUs", func(w *world) {
+			for i := range w.Nodes {
+				offer("nvidia.com/gpu", "1")(&w.Nodes[i])
+			}
+			w.setType("m5.8xlarge", func(t *savings.InstanceType) { t.GPUs = 4 })
+			w.workload("nodes", "app", 8, "100m", "100Mi", request("nvidia.com/gpu", "1"))
+		}, big(2)},
+		{"devices of which nobody knows how many it has", func(w *world) {
+			for i := range w.Nodes {
+				offer("example.com/nic", "4")(&w.Nodes[i])
+			}
+			w.workload("nodes", "app", 8, "100m", "100Mi", request("example.com/nic", "1"))
+		}, result{"m5.xlarge", 2}},
+		{"too small", func(w *world) {
+			w.cheap("m5.large")
+			w.workload("nodes", "app", 4, "100m", "7Gi")
+		}, result{"m5.xlarge", 2}},
+		{"not in the family", func(w *world) {
+			w.cheap("c5.8xlarge")
+			w.workload("nodes", "app", 4, "3700m", "100Mi")
+		}, result{"m5.xlarge", 4}},
+		{"in the group's list", func(w *world) {
+			w.cheap("c5.8xlarge")
+			w.Groups = []savings.Group{{Name: "nodes", Types: []string{"m5.xlarge", "c5.xlarge"}, Zones: zones[:1]}}
+			w.workload("nodes", "app", 4, "3700m", "100Mi")
+		}, result{"c5.8xlarge", 1}},
+		{"of another architecture", func(w *world) {
+			w.setType("m5.8xlarge", func(t *savings.InstanceType) { t.Architecture = "arm64" })
+			w.workload("nodes", "app", 4, "3700m", "100Mi")
+		}, result{"m5.xlarge", 4}},
+		{"bare metal", func(w *world) {
+			w.cheap("m5.metal")
+			w.catalog.Types["m5.metal"] = w.catalog.Types["m5.8xlarge"]
+			w.workload("nodes", "app", 4, "3700m", "100Mi")
+		}, result{"m5.xlarge", 4}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld()
+			w.nodes("nodes", "m5.xlarge", 15, zones[:1])
+			w.cheap("m5.8xlarge")
+			c.set(w)
+			r := w.compute(t)
+			if got := (result{r.Resized.List[0].Type, r.Resized.Machines - r.Resized.Headroom}); got != c.want {
+				t.Errorf("got %v; want %v: %v", got, c.want, r.Resized.Rows)
+			}
+			w.check(t, r)
+		})
+	}
+}
+
+// cheap makes one type cheap, and m5.8xlarge as dear as it is.
+func (w *world) cheap(name string) {
+	w.catalog = catalog()
+	delete(w.catalog.OnDemand, "m5.2xlarge")
+	delete(w.catalog.OnDemand, "m5.4xlarge")
+	w.catalog.OnDemand[name] = 0.02
+	for _, zone := range zones {
+		w.catalog.Spot[savings.Offer{Type: name, Zone: zone}] = 0.01
+	}
+}
+
+func (w *world) setType(name string, set func(*savings.InstanceType)) {
+	t := w.catalog.Types[name]
+	set(&t)
+	w.catalog.Types[name] = t
+}
+
+// TestKeptGroup has machines that are full. The scheduler could not fill as few again.
+func TestKeptGroup(t *testing.T) {
+	w := newWorld()
+	w.nodes("nodes", "m5.xlarge", 6, zones[:1])
+	w.workload("nodes", "large", 6, "2500m", "100Mi")
+	w.workload("nodes", "small", 6, "1300m", "100Mi")
+	r := w.compute(t)
+	if e := r.Packed; e.Machines != 6 || e.Headroom != 0 || e.List[0].Node == "" ||
+		!slices.ContainsFunc(e.Reasons, func(r savings.Reason) bool { return strings.Contains(r.Text, "stays as it is") }) {
+		t.Errorf("%+v; want the six machines", e)
+	}
+	w.check(t, r)
+}
+
+// TestNoRoom has pods that run on nodes that offer more than other nodes of their type.
+func TestNoRoom(t *testing.T) {
+	w := newWorld()
+	w.nodes("nodes", "m5.xlarge", 4, zones[:1])
+	delete(w.catalog.Types, "m5.2xlarge")
+	offer("cpu", "2500m")(&w.Nodes[0])
+	w.workload("nodes", "app", 3, "3", "100Mi")
+	r := w.compute(t)
+	if e := r.Packed; e.Machines != 3 || e.List[0].Node == "" ||
+		!slices.ContainsFunc(e.Reasons, func(r savings.Reason) bool { return strings.Contains(r.Text, "no machine") }) {
+		t.Errorf("%+v; want the three machines that have room", e)
+	}
+	w.check(t, r)
+}
+
+func TestErrors(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(*world)
+		want string
+	}{
+		"no price": {func(w *world) { delete(w.catalog.OnDemand, "m5.xlarge") },
+			"pricing node nodes-000: there is no on-demand price for m5.xlarge: add it to the prices"},
+		"no Spot price": {func(w *world) { w.Nodes[0].Spot = true; clear(w.catalog.Spot) },
+			"pricing node nodes-000: there is no Spot price for m5.xlarge in eu-west-1a: add it to the prices"},
+		"no zone": {func(w *world) { delete(w.Nodes[0].Labels, labelZone) }, "reading node nodes-000: it has no label " +
+			"node.kubernetes.io/instance-type or topology.kubernetes.io/zone: wait until the cloud controller has set them"},
+		"selector": {func(w *world) {
+			w.workload("nodes", "app", 1, "1", "1Gi", repel(labelHost), func(_ int, p *corev1.Pod) {
+				p.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0].LabelSelector.MatchLabels["a"] = "-"
+			})
+		}, "reading pod default/app-000: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.nodes("nodes", "m5.xlarge", 1, zones)
+			c.set(w)
+			if _, err := savings.Compute(w.Cluster, w.catalog); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+				t.Errorf("error %v; want %q", err, c.want)
+			}
+		})
+	}
+	if r, err := savings.Compute(savings.Cluster{}, savings.Catalog{}); err != nil || r.Packed.Machines != 0 || r.Packed.Gap() != 0 {
+		t.Errorf("without nodes: %+v, %v", r, err)
 	}
 }

@@ -143,8 +143,12 @@ func TestOnDemand(t *testing.T) {
 				return
 			}
 			w.Nodes[0].Spot = true // who runs on Spot already may do so
-			if !machineOf(t, w.compute(t).Spot, w.Nodes[0].Name).Spot {
+			r = w.compute(t)
+			if !machineOf(t, r.Spot, w.Nodes[0].Name).Spot {
 				t.Error("a Spot node became on demand")
+			}
+			if i := slices.IndexFunc(r.Packed.List, func(m savings.Machine) bool { return len(m.Pods) > 0 }); !r.Packed.List[i].Spot {
+				t.Error("a pod moved from Spot to on demand")
 			}
 		})
 	}
@@ -246,6 +250,11 @@ func TestFixed(t *testing.T) {
 					{TopologyKey: labelZone, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "far"}}}}}}
 			}
 		}, "another instance group"},
+		{"beside a pod that stays", func(w *world) change {
+			w.workload("nodes", "near", 1, "100m", "128Mi", hostPath("/data", corev1.HostPathUnset, false), beside(labelHost, "app"),
+				func(_ int, p *corev1.Pod) { p.Spec.NodeName = w.Nodes[0].Name })
+			return func(int, *corev1.Pod) {}
+		}, "beside"},
 		{"local data", func(*world) change { return hostPath("/data", corev1.HostPathUnset, false) }, "data is on the node"},
 		{"no group", func(w *world) change {
 			w.Nodes[0].Group = ""

@@ -57,7 +57,7 @@ type planner struct {
 }
 
 func newPlanner(c Cluster, catalog Catalog) (*planner, error) {
-	p := &planner{packer: newPacker(c.Namespaces), catalog: catalog}
+	p := &planner{packer: &packer{rules: newRules(c.Namespaces)}, catalog: catalog}
 	in, err := newInspector(c)
 	if err != nil {
 		return nil, err

@@ -27,7 +27,8 @@ var assumptions = []string{
 	"Each group keeps a machine in each of its zones. A group whose machines are not spread evenly needs an instance " +
 		"group for each zone.",
 	fmt.Sprintf("The scheduler places pods one at a time and spreads them. The headroom suffices for %d simulated orders of "+
-		"creation, but is no guarantee: in another order, a pod may need one more machine.", orders),
+		"creation, but is no guarantee: in another order, a pod may need one more machine. There is no room for growth or "+
+		"for rolling updates.", orders),
 }
 
 // Compute computes the three estimates. The same input gives the same result. It returns an error if a selector is
@@ -259,9 +260,9 @@ func (k *packing) choose(g *group, types []string) {
 	k.variant[g.Name] = variant
 }
 
-// order returns the pods of a group that move, in the order in which they are packed: the largest first, by the resource
-// of which they need most, or by the sum. Pods with affinity come after those beside which they run. The pods of a
-// controller take turns with others, because they often repel each other.
+// order returns the pods of a group that move, in the order in which they are packed: the largest first, by the
+// resource of which they need most, or by the sum. Pods with affinity come after those beside which they run. The pods
+// of a controller take turns with others, because they often repel each other.
 func (k *packing) order(g *group, kinds []*kind) (out []*pod) {
 	most := k.roomOn(kinds)
 	size, sum := map[*class]float64{}, map[*class]float64{}
@@ -412,6 +413,9 @@ func (k *packing) estimate() Estimate {
 		}
 		if pod.onDemand != "" && !pod.node.ControlPlane {
 			subjects[pod.onDemand] = append(subjects[pod.onDemand], pod.name)
+		}
+		if r := pod.class.requests; !pod.resident && pod.node.packed() && (r[0] == 0 || r[1] == 0) {
+			subjects[reasonNothing] = append(subjects[reasonNothing], pod.name)
 		}
 	}
 	subjects["pending, terminating or finished pods are left out"] = k.left

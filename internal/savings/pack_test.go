@@ -368,6 +368,21 @@ func TestKeptGroup(t *testing.T) {
 	w.check(t, r)
 }
 
+// TestNoRequests checks that the report names pods for which it leaves no room.
+func TestNoRequests(t *testing.T) {
+	w := newWorld()
+	w.nodes("nodes", "m5.xlarge", 4, zones[:1])
+	w.workload("nodes", "no-cpu", 1, "0", "100Mi")
+	w.workload("nodes", "no-memory", 1, "100m", "0")
+	w.workload("nodes", "both", 1, "100m", "100Mi")
+	for _, r := range w.compute(t).Packed.Reasons {
+		if strings.Contains(r.Text, "leaves none") && slices.Equal(r.Subjects, []string{"default/no-cpu-000", "default/no-memory-000"}) {
+			return
+		}
+	}
+	t.Error("the reasons do not name the two pods")
+}
+
 // TestNoRoom has pods that run on nodes that offer more than other nodes of their type.
 func TestNoRoom(t *testing.T) {
 	w := newWorld()

@@ -48,10 +48,11 @@ const (
 	reasonVolume      = "their volume is not bound, unknown, or shared by pods that must run on one node"
 	reasonUnsupported = "the estimate does not know one of their constraints: scheduler, resource claim, scheduling " +
 		"group, or node policy of a topology spread"
-	reasonAcross = "their pod affinity is to pods of another instance group"
-	reasonBeside = "other pods that stay must run beside them"
-	reasonNoRoom = "no machine of their instance group would take them"
-	reasonNode   = "their node stays as it is"
+	reasonAcross  = "their pod affinity is to pods of another instance group"
+	reasonBeside  = "other pods that stay must run beside them"
+	reasonNoRoom  = "no machine of their instance group would take them"
+	reasonNothing = "they request no CPU or no memory, so the estimate leaves none for them"
+	reasonNode    = "their node stays as it is"
 )
 
 // requests returns what the scheduler reserves for a pod. CPU is in millicores.

@@ -92,7 +92,7 @@ func (s Source) steps(into *Inventory) (all []step) {
 		if err == nil {
 			into.setGroups(groups, s.Name)
 		}
-		return fmt.Sprintf("%d groups of workers", len(into.Groups)), err
+		return fmt.Sprint(len(into.Groups)), err
 	}}, step{"ec2:DescribeInstanceTypes", func(ctx context.Context) (string, error) {
 		types, err := s.AWS.InstanceTypes(ctx, into.families())
 		into.Types = map[string]savings.InstanceType{}
@@ -100,7 +100,7 @@ func (s Source) steps(into *Inventory) (all []step) {
 			into.Types[t.Name] = savings.InstanceType{Architecture: t.Architecture, VCPU: int64(t.CPUs),
 				Memory: t.MemoryMiB << 20, GPUs: int64(t.GPUs), Pods: int64(t.Pods), Spot: t.Spot}
 		}
-		return fmt.Sprintf("%d types of %d families", len(types), len(into.families())), err
+		return fmt.Sprint(len(types)), err
 	}})
 	if s.Prices != nil {
 		into.OnDemand, into.Catalog.Spot = s.Prices.OnDemand, s.Prices.offers()
@@ -112,15 +112,16 @@ func (s Source) steps(into *Inventory) (all []step) {
 		for _, p := range prices {
 			into.Catalog.Spot[savings.Offer{Type: p.Type, Zone: p.Zone}] = p.Price
 		}
-		return fmt.Sprintf("%d prices in %d zones", len(prices), len(into.zones())), err
+		return fmt.Sprint(len(prices)), err
 	}}, step{"pricing:GetProducts", func(ctx context.Context) (detail string, err error) {
 		into.OnDemand, err = s.AWS.OnDemandPrices(ctx, slices.Sorted(maps.Keys(into.Types)))
-		return fmt.Sprintf("%d prices", len(into.OnDemand)), err
+		return fmt.Sprint(len(into.OnDemand)), err
 	}})
 }
 
 // setGroups sets the groups of workers, and which of them allow few types or one zone.
 func (i *Inventory) setGroups(groups []awsadmin.Group, cluster string) {
+	i.Risks = []savings.Risk{}
 	types := map[string][]string{} // of the nodes
 	for _, n := range i.Nodes {
 		if !n.ControlPlane {

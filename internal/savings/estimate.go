@@ -120,6 +120,7 @@ func costs(list []Machine) map[string]float64 {
 }
 
 func reasonsOf(subjects map[string][]string) (out []Reason) {
+	out = []Reason{} // not null in JSON
 	for _, text := range sortedKeys(subjects) {
 		out = append(out, Reason{Text: text, Subjects: sorted(subjects[text])})
 	}

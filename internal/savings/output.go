@@ -58,10 +58,10 @@ type Section struct {
 // Sections returns the table: the amounts of each estimate, in all and by group.
 func (o Output) Sections() []Section {
 	fleets := o.fleets()
-	bounds, gaps, headroom := []string{""}, []string{""}, []string{""}
+	bounds, gaps, headroom, ofIt := []string{""}, []string{""}, []string{""}, []string{""}
 	for _, e := range o.Estimates() {
 		bounds, gaps = append(bounds, Dollars(e.Bound)), append(gaps, percent(e.Gap()))
-		headroom = append(headroom, strconv.Itoa(e.Headroom))
+		headroom, ofIt = append(headroom, strconv.Itoa(e.Headroom)), append(ofIt, Dollars(e.HeadroomMonthly))
 	}
 	row := func(name string, cell func(Fleet) string) []string {
 		cells := []string{name}
@@ -72,6 +72,7 @@ func (o Output) Sections() []Section {
 	}
 	all := []Section{{"", [][]string{
 		row("per month", func(f Fleet) string { return Dollars(f.Monthly) }),
+		append([]string{"of it headroom"}, ofIt...),
 		row("saving", func(f Fleet) string { return Dollars(o.Now.Monthly - f.Monthly) }),
 		row("saving in percent", func(f Fleet) string { return percent(1 - f.Monthly/math.Max(o.Now.Monthly, 0.01)) }),
 		append([]string{"lower bound"}, bounds...),
@@ -179,4 +180,6 @@ func Dollars(amount float64) string {
 	return fmt.Sprintf("%s$%s.%02d", sign, text, cents%100)
 }
 
-func percent(part float64) string { return fmt.Sprintf("%.0f %%", 100*part) }
+func percent(part float64) string {
+	return fmt.Sprintf("%.0f %%", math.Round(100*part)+0) // not -0 %
+}

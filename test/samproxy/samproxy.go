@@ -188,7 +188,7 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 		refuse(w, "this is no SAM template with its code in a bucket")
 		return
 	}
-	t, err := p.transform(r.Context(), text, code[1], given)
+	t, err := p.transform(text, code[1], given)
 	if err != nil {
 		refuse(w, err.Error())
 		return
@@ -294,9 +294,8 @@ func (p *Proxy) object(ctx context.Context, at string) (string, error) {
 	return string(text), err
 }
 
-// transform caches its results, because the translator is slow and deterministic.
-func (p *Proxy) transform(ctx context.Context, text, code string, given template.Parameters) (*template.Template,
-	error) {
+// transform caches its results, because the translator is deterministic.
+func (p *Proxy) transform(text, code string, given template.Parameters) (*template.Template, error) {
 	key := text
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		key += "\x00" + name + "=" + given[name]
@@ -307,7 +306,7 @@ func (p *Proxy) transform(ctx context.Context, text, code string, given template
 	if t := p.plain[sum]; t != nil {
 		return t, nil
 	}
-	t, err := template.TransformText(ctx, []byte(text), code, given)
+	t, err := template.TransformText([]byte(text), code, given)
 	if err == nil {
 		p.plain[sum] = t
 	}

@@ -93,7 +93,7 @@ func TestMain(m *testing.M) {
 var start = testenv.Once(func(ctx context.Context) (_ struct{}, err error) {
 	var notTransformed error
 	var both sync.WaitGroup
-	both.Go(func() { shared.Transformed, notTransformed = Transform(ctx, true, sets) })
+	both.Go(func() { shared.Transformed, notTransformed = Transform(true, sets) })
 	shared.moto, err = testenv.StartMoto(ctx, "")
 	both.Wait()
 	return struct{}{}, errors.Join(err, notTransformed)

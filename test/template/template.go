@@ -7,15 +7,17 @@
 package template
 
 import (
+	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 )
 
 // Parameters are the values given at deployment. The template's defaults apply to the others.
@@ -66,13 +68,13 @@ type Transformed struct {
 
 // Transform transforms template.yaml for each of the sets and lints it if requested. If the Python packages are
 // missing, the error says how to install them.
-func Transform(ctx context.Context, lint bool, sets map[string]Parameters) (*Transformed, error) {
-	return transform(ctx, filepath.Join(Root(), "template.yaml"), Code, lint, sets)
+func Transform(lint bool, sets map[string]Parameters) (*Transformed, error) {
+	return transform(filepath.Join(Root(), "template.yaml"), Code, lint, sets)
 }
 
 // TransformText transforms the text of a template for one set of parameters. code is the location of the code in the
 // template.
-func TransformText(ctx context.Context, text []byte, code string, given Parameters) (*Template, error) {
+func TransformText(text []byte, code string, given Parameters) (*Template, error) {
 	dir, err := os.MkdirTemp("", "template")
 	if err != nil {
 		return nil, err
@@ -82,25 +84,26 @@ func TransformText(ctx context.Context, text []byte, code string, given Paramete
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return nil, err
 	}
-	t, err := transform(ctx, file, code, false, map[string]Parameters{"": given})
+	t, err := transform(file, code, false, map[string]Parameters{"": given})
 	if err != nil {
 		return nil, err
 	}
 	return t.Templates[""], nil
 }
 
-func transform(ctx context.Context, file, code string, lint bool, sets map[string]Parameters) (*Transformed, error) {
+func transform(file, code string, lint bool, sets map[string]Parameters) (*Transformed, error) {
 	request, err := json.Marshal(map[string]any{"template": file, "code": code, "region": Region, "lint": lint,
 		"sets": sets})
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "python3", filepath.Join(Root(), "tools", "python", "template.py"))
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(request), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("transforming the template (`make tools` installs what this needs): %w\n%s", err,
-			stderr.Bytes())
+	translator, err := startTranslator()
+	if err != nil {
+		return nil, err
+	}
+	answer, err := translator.ask(request)
+	if err != nil {
+		return nil, err
 	}
 	var result struct {
 		Lint []string
@@ -110,7 +113,7 @@ func transform(ctx context.Context, file, code string, lint bool, sets map[strin
 			Lint     []string
 		}
 	}
-	if err := json.Unmarshal(stdout.Bytes(), &result); err != nil {
+	if err := json.Unmarshal(answer, &result); err != nil {
 		return nil, fmt.Errorf("transforming the template: reading the result: %w", err)
 	}
 	t := &Transformed{Lint: result.Lint, Templates: map[string]*Template{}, LintOf: map[string][]string{}, Sets: sets}
@@ -124,6 +127,45 @@ func transform(ctx context.Context, file, code string, lint bool, sets map[strin
 		t.LintOf[name] = set.Lint
 	}
 	return t, nil
+}
+
+// translator is the running template.py, which answers each line with one line.
+type translator struct {
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	in     io.Writer
+	out    *bufio.Reader
+	stderr bytes.Buffer
+}
+
+// startTranslator starts the translator once, because that takes a second, and a transformation a tenth of it. It stops
+// when this process exits.
+var startTranslator = sync.OnceValues(func() (*translator, error) {
+	t := &translator{cmd: exec.Command("python3", filepath.Join(Root(), "tools", "python", "template.py"))}
+	t.cmd.Stderr = &t.stderr
+	in, inErr := t.cmd.StdinPipe()
+	out, outErr := t.cmd.StdoutPipe()
+	if err := errors.Join(inErr, outErr); err != nil {
+		return nil, fmt.Errorf("starting the translator: %w", err)
+	}
+	t.in, t.out = in, bufio.NewReader(out)
+	if err := t.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting the translator: %w", err)
+	}
+	return t, nil
+})
+
+func (t *translator) ask(request []byte) (answer []byte, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, err = t.in.Write(append(request, '\n')); err == nil {
+		answer, err = t.out.ReadBytes('\n')
+	}
+	if err != nil { // it has exited
+		return nil, fmt.Errorf("transforming the template (`make tools` installs what this needs): %w\n%s",
+			errors.Join(err, t.cmd.Wait()), t.stderr.Bytes())
+	}
+	return answer, nil
 }
 
 func parse(document []byte) (*Template, error) {

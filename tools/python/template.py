@@ -1,8 +1,8 @@
 """Transforms the SAM template as CloudFormation does, and lints it before and after. It needs no account and no network.
 
-It reads {"template": path, "code": s3://…, "region": …, "lint": bool, "sets": {name: {parameter: value}}} from
-standard input and writes {"lint": findings, "sets": {name: {"template": …, "lint": findings}}}. If the template cannot
-be transformed, the set has only "refused" with the reason.
+It reads lines {"template": path, "code": s3://…, "region": …, "lint": bool, "sets": {name: {parameter: value}}} from
+standard input. For each, it writes a line {"lint": findings, "sets": {name: {"template": …, "lint": findings}}}. If the
+template cannot be transformed, the set has only "refused" with the reason.
 """
 
 import copy
@@ -40,8 +40,8 @@ def transform(template, parameters, region):
     return translator.translate(copy.deepcopy(template), dict(parameters))
 
 
-def main():
-    request = json.load(sys.stdin)
+def answer(request):
+    """Returns the result for a request."""
     region, linted = request["region"], request.get("lint", False)
     with open(request["template"]) as f:
         text = f.read()
@@ -58,7 +58,8 @@ def main():
             "template": plain,
             "lint": findings(json.dumps(plain), region) if linted else [],
         }
-    json.dump(result, sys.stdout)
+    return result
 
 
-main()
+for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line))), flush=True)

@@ -23,13 +23,19 @@ type Moto struct {
 }
 
 // startMoto starts the server with the AWS managed policies given as arguments: loading all takes three seconds per
-// account.
+// account. For each request, moto lists its modules and a module's methods: not repeating that saves a quarter of the
+// time.
 const startMoto = `
-import json, os, sys, threading
+import functools, json, os, sys, threading
 import moto.iam.models as iam
+from moto import backends
+from moto.core import responses
 policies = json.loads(iam.aws_managed_policies_data)
 iam.aws_managed_policies_data = json.dumps({name: policies[name] for name in [arg.split("/")[-1] for arg in sys.argv[1:]]})
 iam.load_iam_aws_managed_policies = lambda: True
+modules = tuple(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: modules
+responses.method_names_from_class = functools.cache(responses.method_names_from_class)
 from moto.server import main
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 main(["-H", "127.0.0.1", "-p", "0"])

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -101,6 +102,9 @@ func (w *world) launched(i int, want savings.Machine) *machine {
 		copied.Name = fmt.Sprintf("new-%d", i)
 		copied.Labels = maps.Clone(n.Labels)
 		copied.Labels[labelType], copied.Labels[labelZone], copied.Labels[labelHost] = want.Type, want.Zone, copied.Name
+		copied.Spec.Taints = slices.DeleteFunc(copied.Spec.Taints, func(t corev1.Taint) bool {
+			return strings.HasPrefix(t.Key, "node.kubernetes.io/") // a condition of the other node
+		})
 		m := w.machineOf(&copied)
 		m.allocatable["cpu"] += (t.VCPU - was.VCPU) * 1000
 		m.allocatable["memory"] += (t.Memory - was.Memory) * 97 / 100
@@ -294,7 +298,8 @@ func (w *world) checkNeighbors(p *corev1.Pod, m *machine, all []*machine, say fu
 	if a := p.Spec.Affinity; a != nil && a.PodAffinity != nil {
 		for _, t := range a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
 			selector, _ := metav1.LabelSelectorAsSelector(t.LabelSelector)
-			if others(m, t.TopologyKey, t.LabelSelector) == 0 && !selector.Matches(labels.Set(p.Labels)) {
+			anywhere := slices.ContainsFunc(all, func(o *machine) bool { return others(o, t.TopologyKey, t.LabelSelector) > 0 })
+			if others(m, t.TopologyKey, t.LabelSelector) == 0 && (anywhere || !selector.Matches(labels.Set(p.Labels))) {
 				say("%s does not run beside those it needs", p.Name)
 			}
 		}

@@ -35,6 +35,14 @@ func beside(key, app string) change {
 	}
 }
 
+func away(app string) change {
+	return func(_ int, p *corev1.Pod) {
+		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: labelHost,
+				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}}}}}
+	}
+}
+
 // TestConstraints has a row for each constraint, with the number of machines that it needs. Without it, one machine
 // (3.8 cores, 15 GiB) or one in each zone is enough.
 func TestConstraints(t *testing.T) {
@@ -91,12 +99,12 @@ func TestConstraints(t *testing.T) {
 			})
 		}, 1},
 		{"anti-affinity", one, func(w *world) { w.workload("nodes", "app", 5, "100m", "100Mi", repel(labelHost)) }, 5},
+		{"anti-affinity to others", one, func(w *world) {
+			w.workload("nodes", "app", 2, "50m", "50Mi", away("web"))
+			w.workload("nodes", "web", 6, "100m", "100Mi")
+		}, 2},
 		{"anti-affinity of others", one, func(w *world) {
-			w.workload("nodes", "app", 2, "100m", "100Mi", func(_ int, p *corev1.Pod) {
-				p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
-					RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: labelHost,
-						LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}}}}}
-			})
+			w.workload("nodes", "app", 2, "100m", "100Mi", away("web"))
 			w.workload("nodes", "web", 6, "50m", "50Mi")
 		}, 2},
 		{"anti-affinity in another namespace", one, func(w *world) {
@@ -115,11 +123,29 @@ func TestConstraints(t *testing.T) {
 			w.workload("nodes", "app", 4, "200m", "100Mi", beside(labelHost, "db"), func(_ int, p *corev1.Pod) { p.Spec.NodeName = w.Nodes[0].Name })
 			w.workload("nodes", "big", 2, "3500m", "100Mi")
 		}, 3},
+		{"affinity to each other", one, func(w *world) {
+			for i, name := range []string{"app-a", "app-b"} {
+				w.workload("nodes", name, 2, "500m", "100Mi", beside(labelHost, name), func(_ int, p *corev1.Pod) {
+					p.Spec.NodeName = w.Nodes[i].Name
+				})
+			}
+		}, 1},
+		{"affinity to each other, and no machine has room for all", one, func(w *world) {
+			w.workload("nodes", "app", 6, "600m", "100Mi", beside(labelHost, "app"), func(_ int, p *corev1.Pod) {
+				p.Spec.NodeName = w.Nodes[0].Name
+			})
+			w.workload("nodes", "big", 3, "1900m", "100Mi")
+		}, 3},
+		{"a node that is cordoned", one, func(w *world) {
+			w.workload("nodes", "app", 1, "100m", "100Mi", hostPath("/data", corev1.HostPathUnset, false))
+			w.Nodes[0].Spec.Taints = []corev1.Taint{{Key: "node.kubernetes.io/unschedulable", Effect: corev1.TaintEffectNoSchedule}}
+			w.workload("nodes", "more", 3, "100m", "100Mi", func(_ int, p *corev1.Pod) { p.Spec.NodeName = w.Nodes[1].Name })
+		}, 2},
 		{"spread by machine", one, func(w *world) { w.workload("nodes", "app", 8, "900m", "100Mi", spreadBy(labelHost, 1)) }, 2},
 		{"spread by zone", zones, func(w *world) {
 			w.workload("nodes", "app", 9, "1200m", "100Mi", spreadBy(labelZone, 1))
 		}, 3},
-		{"more domains than there are", zones[:2], func(w *world) {
+		{"more domains than there are", one, func(w *world) {
 			w.workload("nodes", "app", 2, "100m", "100Mi", spreadBy(labelHost, 1), func(_ int, p *corev1.Pod) {
 				three := int32(3)
 				p.Spec.TopologySpreadConstraints[0].MinDomains = &three

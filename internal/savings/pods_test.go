@@ -120,7 +120,7 @@ func TestOnDemand(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld()
-			w.nodes("nodes", "m5.xlarge", 3, zones)
+			w.nodes("nodes", "m5.xlarge", 9, zones)
 			changes := append(c.set(w), func(_ int, p *corev1.Pod) { p.Spec.NodeName = w.Nodes[0].Name })
 			w.workload("nodes", "app", c.replicas, "100m", "128Mi", changes...)
 			r := w.compute(t)
@@ -232,9 +232,11 @@ func TestFixed(t *testing.T) {
 			}
 		}, "shared"},
 		{"volume for many pods", func(w *world) change {
-			return w.volume(func(v *corev1.PersistentVolume) {
-				v.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{"ReadWriteMany"}
-			})
+			return func(i int, p *corev1.Pod) {
+				w.zonal(0, p)
+				w.Volumes[len(w.Volumes)-1].Spec.AccessModes = []corev1.PersistentVolumeAccessMode{"ReadWriteMany"}
+				p.Spec.Volumes[0].PersistentVolumeClaim.ClaimName = "app-000"
+			}
 		}, ""},
 		{"volume in the pod", func(w *world) change {
 			return func(_ int, p *corev1.Pod) {

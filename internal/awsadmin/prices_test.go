@@ -81,10 +81,12 @@ func TestOnDemandPrices(t *testing.T) {
 		"the same price twice": {[]string{productDocument("m5.large", perHour("0.107")), productDocument("m5.large", perHour("0.1070"))}, map[string]float64{"m5.large": 0.107}, ""},
 		"two prices":           {[]string{productDocument("m5.large", perHour("0.107")), productDocument("m5.large", perHour("0.2"))}, nil, `price of "m5.large" in region eu-west-1: two prices`},
 		"no price":             {[]string{productDocument("m5.large", "")}, nil, "0 prices per hour"},
-		"free":                 {[]string{productDocument("m5.large", perHour("0.0000000000"))}, nil, `invalid price "0.0000000000"`},
-		"another currency":     {[]string{productDocument("m5.large", `"x":{"unit":"Hrs","pricePerUnit":{"CNY":"1"}}`)}, nil, `invalid price ""`},
-		"per second":           {[]string{productDocument("m5.large", `"x":{"unit":"Second","pricePerUnit":{"USD":"1"}}`)}, nil, "0 prices per hour"},
-		"not JSON":             {[]string{"<html>"}, nil, "invalid character"},
+		"a price for the first hours": {[]string{productDocument("m5.large", perHour("0.107")+`,"x":{"unit":"Hrs","pricePerUnit":{"USD":"0.2"}}`)}, nil,
+			"2 prices per hour"},
+		"free":             {[]string{productDocument("m5.large", perHour("0.0000000000"))}, nil, `invalid price "0.0000000000"`},
+		"another currency": {[]string{productDocument("m5.large", `"x":{"unit":"Hrs","pricePerUnit":{"CNY":"1"}}`)}, nil, `invalid price ""`},
+		"per second":       {[]string{productDocument("m5.large", `"x":{"unit":"Second","pricePerUnit":{"USD":"1"}}`)}, nil, "0 prices per hour"},
+		"not JSON":         {[]string{"<html>"}, nil, "invalid character"},
 	} {
 		s := &priceServer{pages: map[string][]string{"GetProducts": {products("2", c.documents[0]), products("", c.documents[1:]...)}}}
 		got, err := s.account(t, "eu-west-1").OnDemandPrices(t.Context(), wanted)

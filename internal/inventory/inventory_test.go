@@ -89,7 +89,7 @@ func source(t *testing.T, denied ...string) (s Source, asked *[]string) {
 		}
 		_, _ = io.WriteString(w, map[string]string{
 			"DescribeAutoScalingGroups": `<R><DescribeAutoScalingGroupsResult><AutoScalingGroups>` + group("nodes."+cluster, cluster, "") +
-				group("empty."+cluster, cluster, "") + group("nodes."+cluster, "x."+cluster, "") + `</AutoScalingGroups></DescribeAutoScalingGroupsResult></R>`,
+				group("empty."+cluster, cluster, "") + group("control-plane."+cluster, cluster, "") + group("nodes."+cluster, "x."+cluster, "") + `</AutoScalingGroups></DescribeAutoScalingGroupsResult></R>`,
 			"DescribeInstanceTypes": `<R><instanceTypeSet><item><instanceType>m5.large</instanceType><vCpuInfo><defaultVCpus>2</defaultVCpus></vCpuInfo>` +
 				`<memoryInfo><sizeInMiB>8192</sizeInMiB></memoryInfo></item></instanceTypeSet></R>`,
 		}[action])
@@ -99,7 +99,7 @@ func source(t *testing.T, denied ...string) (s Source, asked *[]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Source{Cluster: client, Name: cluster, Nodes: map[string]NodeFacts{"n1": {Group: "nodes", Spot: true}, "m1": {ControlPlane: true}},
+	return Source{Cluster: client, Name: cluster, Nodes: map[string]NodeFacts{"n1": {Group: "nodes", Spot: true}, "m1": {Group: "control-plane", ControlPlane: true}},
 		Prices: &Prices{OnDemand: map[string]float64{"m5.large": 0.1}, Spot: map[string]map[string]float64{"m5.large": {"eu-west-1a": 0.04}}},
 		AWS: awsadmin.New(aws.Config{Region: "eu-west-1", BaseEndpoint: &account.URL, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 			Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})}, asked

@@ -21,9 +21,9 @@ var assumptions = []string{
 		"and reserved instances are not included. Neither is the cost of interruptions.",
 	"Pods use what they request. Pods that are pending, terminating or finished are left out.",
 	"Pods stay in their instance group. Preferences, such as preferred affinity, are ignored.",
-	"Each instance group becomes two with the same labels and taints, and with one instance type: one on Spot, and one " +
-		"on demand with an additional taint. Only the pods that stay on demand tolerate it, and a node affinity keeps them " +
-		"off Spot nodes.",
+	"Each instance group becomes two with the same labels and taints, and with one instance type, or several of the same " +
+		"size: one on Spot, and one on demand with an additional taint. Only the pods that stay on demand tolerate it, and " +
+		"a node affinity keeps them off Spot nodes.",
 	"Each group keeps a machine in each of its zones. A group whose machines are not spread evenly needs an instance " +
 		"group for each zone.",
 	fmt.Sprintf("The scheduler places pods one at a time and spreads them. The headroom suffices for %d simulated orders of "+
@@ -89,24 +89,17 @@ func (p *planner) stay(n *node, pods []*pod) (r Row, why string) {
 	case slices.ContainsFunc(pods, func(p *pod) bool { return p.onDemand != "" }):
 		return r, "some of their pods stay on demand"
 	}
-	return r, p.spotRow(&r)
+	why = p.spotRow(&r)
+	return r, why
 }
 
 func machine(r Row, node string, pods []*pod) Machine {
 	m := Machine{Row: r, Node: node}
 	for _, p := range pods {
-		if p.resident {
-			continue
-		}
-		m.Pods = append(m.Pods, p.name)
-		if p.onDemand != "" && !r.Spot {
-			m.Reasons = append(m.Reasons, p.onDemand)
-		}
-		if p.fixed != "" && node != "" {
-			m.Reasons = append(m.Reasons, p.fixed)
+		if !p.resident {
+			m.Pods = append(m.Pods, p.name)
 		}
 	}
-	m.Reasons = sorted(m.Reasons)
 	return m
 }
 

@@ -100,10 +100,9 @@ type Row struct {
 
 // Machine is a node that stays, or one to be launched.
 type Machine struct {
-	Row              // Count is 1
-	Node    string   // the node that stays; empty for a new machine
-	Pods    []string // namespace/name, without those of DaemonSets and static pods
-	Reasons []string // what keeps it on demand, or where it is
+	Row           // Count is 1
+	Node string   // the node that stays; empty for a new machine
+	Pods []string // namespace/name, without those of DaemonSets and static pods
 }
 
 // Estimate is a fleet that would run the pods, and how good it is.

@@ -38,6 +38,8 @@ type group struct {
 	Group
 	nodes  []*node
 	labels map[string]string // that all nodes have
+	ofType map[string]string // labels that are the node's type on all nodes
+	ofZone map[string]string // labels that are the node's zone on all nodes
 	taints []corev1.Taint    // that all nodes have
 	static []int64           // what static pods request on a machine
 	kinds  map[string][]*kind
@@ -243,15 +245,15 @@ func (p *planner) addGroups(known []Group) {
 		g.Types = sorted(append(g.Types, g.present()...))
 		first := g.nodes[0]
 		g.labels, g.taints = maps.Clone(first.Labels), slices.Clone(first.Spec.Taints)
-		t, zone := first.kind()
-		ofType, ofZone := maps.Clone(g.labels), maps.Clone(g.labels) // labels that say the type or the zone
-		maps.DeleteFunc(ofType, func(_, value string) bool { return value != t })
-		maps.DeleteFunc(ofZone, func(_, value string) bool { return value != zone })
+		g.ofType, g.ofZone = maps.Clone(g.labels), maps.Clone(g.labels)
 		for _, n := range g.nodes {
 			t, zone := n.kind()
-			maps.DeleteFunc(g.labels, func(key, value string) bool { return n.Labels[key] != value })
-			maps.DeleteFunc(ofType, func(key, _ string) bool { return n.Labels[key] != t })
-			maps.DeleteFunc(ofZone, func(key, _ string) bool { return n.Labels[key] != zone })
+			maps.DeleteFunc(g.labels, func(key, value string) bool {
+				other, ok := n.Labels[key]
+				return !ok || other != value
+			})
+			maps.DeleteFunc(g.ofType, func(key, _ string) bool { return n.Labels[key] != t })
+			maps.DeleteFunc(g.ofZone, func(key, _ string) bool { return n.Labels[key] != zone })
 			g.taints = slices.DeleteFunc(g.taints, func(t corev1.Taint) bool {
 				return strings.HasPrefix(t.Key, "node.kubernetes.io/") || strings.HasPrefix(t.Key, "node.cloudprovider") ||
 					!slices.ContainsFunc(n.Spec.Taints, func(o corev1.Taint) bool { return o.MatchTaint(&t) && o.Value == t.Value })
@@ -265,12 +267,6 @@ func (p *planner) addGroups(known []Group) {
 					}
 				}
 			}
-		}
-		for key := range ofType {
-			g.labels[key] = "\x00type"
-		}
-		for key := range ofZone {
-			g.labels[key] = "\x00zone"
 		}
 	}
 }
@@ -332,13 +328,11 @@ func (p *planner) kindsOf(g *group, t string) []*kind {
 		}
 		for _, row := range rows {
 			labels := maps.Clone(g.labels)
-			for key, value := range labels {
-				switch value {
-				case "\x00type":
-					labels[key] = t
-				case "\x00zone":
-					labels[key] = zone
-				}
+			for key := range g.ofType {
+				labels[key] = t
+			}
+			for key := range g.ofZone {
+				labels[key] = zone
 			}
 			k := &kind{Row: row, shape: p.shapeFor(labels, g.taints, row.Spot), allocatable: allocatable,
 				reserved: !row.Spot && len(rows) > 1}

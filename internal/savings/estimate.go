@@ -10,10 +10,12 @@ import (
 )
 
 const (
-	orders     = 8 // how many orders of creation the headroom must allow for
-	fewOrders  = 2 // the same, while types are compared
-	candidates = 6 // how many types that hold all pods are compared
-	variants   = 3 // how many orders of packing are compared
+	orders     = 8   // of creation that the headroom must allow for, at least
+	mostOrders = 100 // the same for small clusters, where a pod that finds no room matters more
+	effort     = 4e6 // pods times machines times orders, apart from that
+	fewer      = 4   // divides the orders while types are compared
+	candidates = 6   // how many types that hold all pods are compared
+	variants   = 3   // how many orders of packing are compared
 )
 
 var assumptions = []string{
@@ -26,8 +28,8 @@ var assumptions = []string{
 		"a node affinity keeps them off Spot nodes.",
 	"Each group keeps a machine in each of its zones. A group whose machines are not spread evenly needs an instance " +
 		"group for each zone.",
-	fmt.Sprintf("The scheduler places pods one at a time and spreads them. The headroom suffices for %d simulated orders of "+
-		"creation, but is no guarantee: in another order, a pod may need one more machine. There is no room for growth or "+
+	fmt.Sprintf("The scheduler places pods one at a time and spreads them. The headroom suffices for %d or more simulated "+
+		"orders of creation, but is no guarantee: in another order, a pod may need one more machine. There is no room for growth or "+
 		"for rolling updates.", orders),
 }
 
@@ -60,8 +62,13 @@ func Compute(c Cluster, catalog Catalog) (Report, error) {
 	packed, kinds := p.pack((*group).present, first, nil)
 	resized, _ := p.pack(p.sizes, first, kinds)
 	r.Packed, r.Resized = packed, resized
-	if r.Resized.Monthly > r.Packed.Monthly {
+	if r.Resized.Monthly >= r.Packed.Monthly {
+		bound := r.Resized.Bound
 		r.Resized = r.Packed
+		if r.Resized.Bound = bound; r.Resized.Gap() > 0.1 {
+			r.Resized.Reasons = append(slices.Clone(r.Resized.Reasons), Reason{Text: "no other size that was tried costs less, " +
+				"although the lower bound of one does", Subjects: sortedKeys(first)})
+		}
 	}
 	return r, nil
 }
@@ -151,7 +158,7 @@ func (p *planner) pack(types func(*group) []string, limits map[string]float64, f
 		for _, g := range dirty {
 			k.choose(g, types(g))
 		}
-		unplaced := k.fill(p.groups, k.kinds, orders)
+		unplaced := k.fill(p.groups, k.kinds, 1)
 		dirty = nil
 		for _, pod := range unplaced {
 			if pod.fixed == "" {
@@ -237,7 +244,7 @@ func (k *packing) choose(g *group, types []string) {
 		}
 		whole := false
 		for k.variant[g.Name] = range variants {
-			unplaced := len(k.fill([]*group{g}, map[string][]*kind{g.Name: c.kinds}, fewOrders))
+			unplaced := len(k.fill([]*group{g}, map[string][]*kind{g.Name: c.kinds}, fewer))
 			cost := 0.0
 			for _, b := range k.boxes {
 				cost += b.Hourly
@@ -292,9 +299,9 @@ func (k *packing) order(g *group, kinds []*kind) (out []*pod) {
 	return out
 }
 
-// fill packs the pods of groups, and adds machines until the scheduler can place them in some random orders, too. It
-// returns the pods that found no machine.
-func (k *packing) fill(groups []*group, kinds map[string][]*kind, orders int) (unplaced []*pod) {
+// fill packs the pods of groups, and adds machines until the scheduler can place them in many random orders in a row,
+// too. It returns the pods that found no machine.
+func (k *packing) fill(groups []*group, kinds map[string][]*kind, fewer int) (unplaced []*pod) {
 	var boxes []*box
 	var pods []*pod
 	for _, g := range groups {
@@ -335,14 +342,18 @@ func (k *packing) fill(groups []*group, kinds map[string][]*kind, orders int) (u
 		k.cost[b.Group] -= b.Hourly
 	}
 	shuffled := slices.Clone(pods)
-	for i := range orders {
+	enough := min(max(int(effort)/(len(pods)*len(boxes)+1), orders), mostOrders) / fewer
+	for i, passed := 0, 0; passed < enough && i < 4*enough; i++ {
 		random := rand.New(rand.NewPCG(uint64(i), 0))
 		random.Shuffle(len(shuffled), func(a, b int) { shuffled[a], shuffled[b] = shuffled[b], shuffled[a] })
-		choose := k.emptiest
-		if i%2 == 1 {
+		choose := k.scheduler(random)
+		if i%4 == 3 {
 			choose = k.anyFit(random)
 		}
 		k.run(boxes, shuffled, kinds, choose)
+		if passed++; len(k.boxes) > len(boxes) {
+			passed = 0
+		}
 		boxes = k.boxes
 	}
 	settle()

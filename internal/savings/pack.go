@@ -271,6 +271,8 @@ func (p *packer) firstFit(c *class) *box {
 	return nil
 }
 
+var nothing = &class{requests: []int64{0, 0}}
+
 // shares returns which parts of a machine's CPU and memory would be free with one more pod of a class.
 func (p *packer) shares(c *class, b *box) (cpu, memory float64) {
 	share := func(i int) float64 { return float64(b.free[i]-c.requests[i]) / float64(max(b.allocatable[i], 1)) }
@@ -292,19 +294,30 @@ func (p *packer) evenest(c *class) (best *box) {
 	return best
 }
 
-// emptiest chooses as the scheduler's default score NodeResourcesFit does, in any group.
-func (p *packer) emptiest(c *class) (best *box) {
-	most := math.Inf(-1)
-	for _, b := range p.boxes {
-		if !c.hasRoom(b) {
-			continue
+// scheduler chooses in any group, as the default scores NodeResourcesFit and NodeResourcesBalancedAllocation do. Of
+// equal scores, it takes one at random.
+func (p *packer) scheduler(random *rand.Rand) func(*class) *box {
+	return func(c *class) (best *box) {
+		most, equal := -1, 0
+		for _, b := range p.boxes {
+			if !c.hasRoom(b) {
+				continue
+			}
+			cpu, memory := p.shares(c, b)
+			balance := func(cpu, memory float64) int { return int(100 * (1 - math.Abs(cpu-memory)/2)) }
+			score := (int(100*cpu)+int(100*memory))/2 + (100+balance(cpu, memory)-balance(p.shares(nothing, b)))/2
+			if score < most || !c.accepts(b) {
+				continue
+			}
+			if score > most {
+				most, equal = score, 0
+			}
+			if equal++; random.IntN(equal) == 0 {
+				best = b
+			}
 		}
-		cpu, memory := p.shares(c, b)
-		if score := cpu + memory; score > most && c.accepts(b) {
-			best, most = b, score
-		}
+		return best
 	}
-	return best
 }
 
 // anyFit chooses at random, for the scheduler's other scores.

@@ -63,7 +63,7 @@ func Compute(c Cluster, catalog Catalog) (Report, error) {
 	resized, _ := p.pack(p.sizes, first, kinds)
 	r.Packed, r.Resized = packed, resized
 	if r.Resized.Monthly >= r.Packed.Monthly {
-		bound := r.Resized.Bound
+		bound := min(r.Resized.Bound, r.Packed.Bound)
 		r.Resized = r.Packed
 		if r.Resized.Bound = bound; r.Resized.Gap() > 0.1 {
 			r.Resized.Reasons = append(slices.Clone(r.Resized.Reasons), Reason{Text: "no other size that was tried costs less, " +

@@ -228,7 +228,7 @@ func installAndUninstall(t *testing.T) {
 	}
 	w.mustRun(installed("--yes", "--set", "Force=allow")...)
 	w.unchanged("after a change and back", after)
-	w.mustRun(installed("--yes", "--set", "Mode=act")...)
+	w.mustRun(installed("--yes", "--set", "Mode=act", "--set", "NotifyStarted=ENABLED", "--set", w.notifyURL("slack+"+slackURL))...)
 	t.Run("event", func(t *testing.T) { handleEvent(t, w) })
 	t.Run("transcripts", func(t *testing.T) {
 		for _, name := range []string{"check", "status"} {
@@ -239,6 +239,8 @@ func installAndUninstall(t *testing.T) {
 	t.Run("rehearsals", func(t *testing.T) { rehearsals(t, w) })
 	t.Run("report", func(t *testing.T) { reported(t, w) })
 	t.Run("links", func(t *testing.T) { links(t, w) })
+	w.quiet()
+	t.Run("receivers", func(t *testing.T) { receivers(t, w) })
 
 	w.quiet()
 	stdout, stderr = w.mustRun("uninstall", "--yes")
@@ -276,6 +278,8 @@ func handleEvent(t *testing.T, w *world) {
 	node, client := w.newNode(cluster), cp().Client()
 	must(client.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.PodSpec{
 		NodeName: node, TerminationGracePeriodSeconds: new(int64(1)), Containers: []corev1.Container{{Name: "main", Image: "none"}}}}, metav1.CreateOptions{}))
+	internet().Posts()
+	warned := time.Now()
 	sent, err := eventbridge.NewFromConfig(w.direct).PutEvents(t.Context(), &eventbridge.PutEventsInput{Entries: []ebtypes.PutEventsRequestEntry{{
 		Source: aws.String("aws.ec2"), DetailType: aws.String("EC2 Spot Instance Interruption Warning"),
 		Resources: []string{"arn:aws:ec2:" + region + ":" + account + ":instance/" + node}, Detail: aws.String(`{"instance-id": "` + node + `", "instance-action": "terminate"}`)}}})
@@ -305,6 +309,7 @@ func handleEvent(t *testing.T, w *world) {
 		if out := line.Outcome; out.Result != spot.Drained || out.Node != node || out.Unpublished > 0 {
 			t.Errorf("outcome: %+v", out)
 		}
+		startedAtSlack(t, line.Outcome, warned)
 		return
 	}
 	t.Error("no outcome in the log")

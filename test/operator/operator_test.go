@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/castai/kops-spot/internal/identitymap"
 
@@ -127,6 +128,7 @@ var (
 				Environment: map[string]string{"AWS_ENDPOINT_URL": moto().URL, "AWS_ACCESS_KEY_ID": function.AccessKeyID,
 					"AWS_SECRET_ACCESS_KEY": function.SecretAccessKey, "AWS_SESSION_TOKEN": function.SessionToken}})
 		}
-		return fakeevents.Start(ctx, fakeevents.Options{Moto: sam().URL, Region: region, Functions: functions})
+		return fakeevents.Start(ctx, fakeevents.Options{Moto: sam().URL, Region: region, Functions: functions,
+			Internet: internet().Client, RetryLimit: time.Second})
 	}, (*fakeevents.Bridge).Close)
 )

@@ -114,6 +114,12 @@ func (w *world) installation() (all []string) {
 	for _, r := range must(eventbridge.NewFromConfig(w.direct).ListRules(ctx, &eventbridge.ListRulesInput{})).Rules {
 		add("rule %s %s %s", *r.Name, r.State, aws.ToString(r.EventPattern))
 	}
+	for _, c := range must(eventbridge.NewFromConfig(w.direct).ListConnections(ctx, &eventbridge.ListConnectionsInput{})).Connections {
+		add("connection %s", *c.Name)
+	}
+	for _, d := range must(eventbridge.NewFromConfig(w.direct).ListApiDestinations(ctx, &eventbridge.ListApiDestinationsInput{})).ApiDestinations {
+		add("destination %s", *d.Name)
+	}
 	for _, url := range must(sqs.NewFromConfig(w.direct).ListQueues(ctx, &sqs.ListQueuesInput{})).QueueUrls {
 		add("queue %s", url[strings.LastIndexByte(url, '/')+1:])
 	}

@@ -66,6 +66,7 @@ func TestInTheCluster(t *testing.T) {
 		{"binding to another role", otherRoleBinding},
 		{"connecting", connecting},
 		{"kube-router", routerFixed},
+		{"savings", estimates},
 	} {
 		t.Run(c.name, c.run)
 	}

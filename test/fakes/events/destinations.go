@@ -69,7 +69,7 @@ func (b *Bridge) request(ctx context.Context, t types.Target, input string) erro
 	if err := json.Unmarshal([]byte(input), &object); err != nil {
 		return fmt.Errorf("%w: the input is no JSON object: %w", errFinal, err)
 	}
-	for _, p := range auth.InvocationHttpParameters.BodyParameters {
+	for _, p := range auth.InvocationHTTPParameters.BodyParameters {
 		object[p.Key] = encode(p.Value)
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(responseLimit, b.options.RetryLimit))
@@ -79,7 +79,7 @@ func (b *Bridge) request(ctx context.Context, t types.Target, input string) erro
 		return fmt.Errorf("%w: %w", errFinal, err)
 	}
 	r.Header.Set("Content-Type", "application/json; charset=utf-8")
-	r.Header.Set(auth.ApiKeyAuthParameters.ApiKeyName, auth.ApiKeyAuthParameters.ApiKeyValue)
+	r.Header.Set(auth.APIKeyAuthParameters.APIKeyName, auth.APIKeyAuthParameters.APIKeyValue)
 	response, err := b.options.Internet.Do(r)
 	if err != nil {
 		return err
@@ -97,8 +97,8 @@ func (b *Bridge) request(ctx context.Context, t types.Target, input string) erro
 
 // authorization is a connection's, with its secrets.
 type authorization struct {
-	ApiKeyAuthParameters     struct{ ApiKeyName, ApiKeyValue string }
-	InvocationHttpParameters struct{ BodyParameters []struct{ Key, Value string } }
+	APIKeyAuthParameters     struct{ APIKeyName, APIKeyValue string }
+	InvocationHTTPParameters struct{ BodyParameters []struct{ Key, Value string } }
 }
 
 func (b *Bridge) authorization(ctx context.Context, connection string) (a authorization, err error) {
@@ -118,7 +118,7 @@ func (b *Bridge) authorization(ctx context.Context, connection string) (a author
 	if err := json.NewDecoder(response.Body).Decode(&out); err != nil {
 		return a, err
 	}
-	if out.AuthParameters.ApiKeyAuthParameters.ApiKeyName == "" {
+	if out.AuthParameters.APIKeyAuthParameters.APIKeyName == "" {
 		return a, fmt.Errorf("the connection %s has no header", connection)
 	}
 	return out.AuthParameters, nil

@@ -156,3 +156,14 @@ func TestShapes(t *testing.T) {
 		})
 	}
 }
+
+// TestHeadroom checks the headroom in orders of creation for which it was not computed. Without it, most of them fail
+// in the shape batch.
+func TestHeadroom(t *testing.T) {
+	for name, shape := range shapes {
+		w := shape()
+		if failed := savings.Failures(w.Cluster, w.catalog, 200); failed > 4 {
+			t.Errorf("%s: in %d of 200 orders, a pod finds no room", name, failed)
+		}
+	}
+}

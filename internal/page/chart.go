@@ -84,7 +84,7 @@ func (c *Chart) svg() (string, error) {
 	values.Tick.Marker = plot.TickerFunc(wholeTicks)
 	names.Min, names.Max = -0.5, float64(len(c.Names))-0.5
 	names.Tick.Marker = plot.ConstantTicks(c.nameTicks())
-	names.Tick.Length, names.Tick.LineStyle.Color = 4, color.Transparent // only the distance
+	names.Tick.Length, names.Tick.LineStyle.Color = 8, color.Transparent // only the distance
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
 		a.Padding, a.Tick.Label.Font, a.Label.TextStyle.Font = 0, sans, sans
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -14,8 +16,23 @@ import (
 	"github.com/castai/kops-spot/internal/term"
 )
 
-// version is set by the build.
-var version = "dev"
+// version is set by make. Otherwise, it is the module's, which go install sets.
+var version string
+
+func init() {
+	if version == "" {
+		info, _ := debug.ReadBuildInfo()
+		version = moduleVersion(info)
+	}
+}
+
+// moduleVersion returns the version of the main module, without its v, as in VERSION.
+func moduleVersion(info *debug.BuildInfo) string {
+	if info == nil || !strings.HasPrefix(info.Main.Version, "v") { // of a test: empty or (devel)
+		return "dev"
+	}
+	return info.Main.Version[1:]
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

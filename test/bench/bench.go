@@ -40,6 +40,7 @@ func cases() []benchCase {
 		{"guarded", false, false, (*bench).guarded},
 		{"cleanup", true, false, (*bench).cleanup},
 		{"latency", false, false, (*bench).latency},
+		{"notify", false, false, (*bench).notify},
 		{"growth", false, false, (*bench).growth},
 		{slotsCase, true, true, (*bench).slots},
 	}

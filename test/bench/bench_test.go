@@ -16,7 +16,7 @@ func TestQuick(t *testing.T) {
 	var mu sync.Mutex
 	t.Run("cases", func(t *testing.T) {
 		// Cases that share no control plane run in parallel: they mostly wait.
-		for _, names := range []string{"cold", "cleanup", slotsCase, "drain guarded latency growth"} {
+		for _, names := range []string{"cold", "cleanup", slotsCase, "drain guarded latency notify growth"} {
 			t.Run(names, func(t *testing.T) {
 				t.Parallel()
 				part, err := runCases(t.Context(), quick(), strings.Fields(names), t.Output())

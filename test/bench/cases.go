@@ -30,6 +30,7 @@ type sizes struct {
 	drains                []workload
 	storm                 workload // the largest; takes minutes with kubectl drain's default limit
 	single                workload // for cases where the number of nodes does not matter
+	receivers             workload // with receivers of notifications, where small differences matter
 	clusters              []int    // cluster sizes, in nodes
 	starts                int      // cold starts of each function
 	zips                  bool     // measure the zips too
@@ -45,6 +46,7 @@ func full() sizes {
 		storm:       workload{50, 4, 5 * time.Second, 3},
 		single:      workload{1, 10, 300 * time.Millisecond, 7},
 		clusters:    []int{100, 1000, 5000},
+		receivers:   workload{1, 10, time.Second, 11},
 		starts:      25,
 		zips:        true,
 		guardedStop: 5 * time.Second, timeLeft: 25 * time.Second,
@@ -59,6 +61,7 @@ func quick() sizes {
 	return sizes{
 		storm:       workload{2, 2, 100 * time.Millisecond, 1},
 		single:      workload{1, 2, 100 * time.Millisecond, 1},
+		receivers:   workload{1, 2, 100 * time.Millisecond, 1},
 		clusters:    []int{10},
 		starts:      1,
 		few:         true,

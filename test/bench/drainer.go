@@ -63,14 +63,15 @@ type target struct {
 }
 
 var (
-	kopsSpot       = newKopsSpot("kops-spot", false, 0)
-	kopsSpotWarm   = newKopsSpot("kops-spot, connected before", true, 0)
-	kopsSpotWindow = newKopsSpot("kops-spot with KOPS_SPOT_SHUTDOWN_GRACE=20s", false, ordinaryWindow)
+	kopsSpot       = newKopsSpot("kops-spot", false, 0, nil)
+	kopsSpotWarm   = newKopsSpot("kops-spot, connected before", true, 0, nil)
+	kopsSpotWindow = newKopsSpot("kops-spot with KOPS_SPOT_SHUTDOWN_GRACE=20s", false, ordinaryWindow, nil)
 )
 
 // newKopsSpot handles one event per node, each with a separate client, as separate execution environments do. If warm,
-// the clients are connected to the API server before the event. grace is Policy.ShutdownGrace.
-func newKopsSpot(name string, warm bool, grace time.Duration) drainer {
+// the clients are connected to the API server before the event. grace is Policy.ShutdownGrace; without a publisher,
+// nothing is published.
+func newKopsSpot(name string, warm bool, grace time.Duration, publisher spot.Publisher) drainer {
 	return drainer{name: name, prepare: func(ctx context.Context, t target) (drainFunc, error) {
 		cloud := autoScalingGroup(t.nodes).Cloud()
 		policy := spot.DefaultPolicy(clusterName)
@@ -87,7 +88,7 @@ func newKopsSpot(name string, warm bool, grace time.Duration) drainer {
 					return nil, err
 				}
 			}
-			handlers[i] = &handler.Handler{Cluster: c, Cloud: cloud, Policy: policy}
+			handlers[i] = &handler.Handler{Cluster: c, Cloud: cloud, Policy: policy, Publisher: publisher}
 		}
 		return func(ctx context.Context, at time.Time) []error {
 			return each(len(handlers), len(handlers), func(i int) error {

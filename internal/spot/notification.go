@@ -125,9 +125,13 @@ func (o Outcome) headline(what string) string {
 // maxLine limits a line of a notification, in characters. PagerDuty accepts 1,024 as a summary.
 const maxLine = 1000
 
-// shorten returns text as one line of at most so many characters.
+// plain replaces the characters that are special in JSON strings, which EventBridge's input transformer may leave
+// unescaped, and in Slack's links.
+var plain = strings.NewReplacer(`"`, "'", `\`, "/", "<", "(", ">", ")")
+
+// shorten returns text as one line of at most so many characters, without special ones.
 func shorten(text string, most int) string {
-	text = strings.Join(strings.Fields(text), " ")
+	text = plain.Replace(strings.Join(strings.Fields(text), " "))
 	if all := []rune(text); len(all) > most {
 		return string(all[:most-1]) + "…"
 	}

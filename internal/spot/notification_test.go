@@ -41,6 +41,10 @@ func TestNotificationLines(t *testing.T) {
 	long := strings.Repeat("why ", 500)
 	n := spot.Outcome{Result: spot.Incomplete, Node: "node", Reason: long, Problems: []string{long, long},
 		Event: spot.EventInfo{Instance: "i-0a1b2c3d4e5f60718"}}.Finished()
+	special := spot.Outcome{Result: spot.ReplacementFailed, Reason: `the "launch" of C:\x failed <a&b>`}.Finished()
+	if !strings.Contains(special.Summary, "the 'launch' of C:/x failed (a&b)") || strings.ContainsAny(special.Text, `"\<>`) {
+		t.Errorf("got the summary %q and the text %q", special.Summary, special.Text)
+	}
 	if !strings.HasSuffix(n.Summary, "why… (i-0a1b2c3d4e5f60718)") {
 		t.Errorf("got the summary %q", n.Summary)
 	}

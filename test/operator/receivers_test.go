@@ -193,12 +193,18 @@ func receivers(t *testing.T, w *world) {
 		t.Fatalf("PagerDuty got %+v", posts)
 	}
 	started, finished := readPagerDuty(t, posts[0]), readPagerDuty(t, posts[1])
-	if started.DedupKey != "started/e-1" || started.Payload.Severity != "info" || finished.DedupKey != "finished/e-1" || finished.Payload.Severity != "error" ||
+	if started.DedupKey != "started/e-1/"+bad.Event.Instance || started.Payload.Severity != "info" || finished.DedupKey != "finished/e-1/"+bad.Event.Instance || finished.Payload.Severity != "error" ||
 		finished.Payload.Summary != bad.Finished().Summary || finished.Payload.CustomDetails.Outcome.Result != spot.Incomplete {
 		t.Errorf("PagerDuty got %+v and %+v", started, finished)
 	}
 
 	w.failingReceivers()
+
+	w.mustRun(installed("--yes", "--set", w.notifyURL("json+"+slackURL))...)
+	var detail spot.Notification
+	if posts = w.put(bad.Finished()); len(posts) != 1 || json.Unmarshal([]byte(posts[0].Body), &detail) != nil || detail.Summary != bad.Finished().Summary {
+		t.Errorf("the receiver of JSON got %+v", posts)
+	}
 
 	_, stderr, err := w.command("grant", "--yes", "--set", w.notifyURL("json+"+slackURL))
 	if err == nil || !strings.Contains(stderr, "--set NotifyUrl: the output would show this secret") {
@@ -235,8 +241,7 @@ func (w *world) failingReceivers() {
 		all = append(all, o.Finished())
 	}
 	for _, p := range w.put(all...) {
-		_, kind, _ := strings.Cut(readPagerDuty(w.T, p).DedupKey, "/")
-		attempts[kind]++
+		attempts[strings.Split(readPagerDuty(w.T, p).DedupKey, "/")[1]]++
 	}
 	if attempts["failing"] < 2 || attempts["gone"] < 2 || attempts["slow"] < 1 || attempts["refusing"] != 1 {
 		w.Errorf("there were %v attempts", attempts)

@@ -81,7 +81,7 @@ func TestMalformedParameters(t *testing.T) {
 			"teams+https://prod-12.westeurope.logic.azure.com:443/workflows/0a/triggers/manual/paths/invoke?sp=%2Fmanual&sig=a-b_c",
 			"pagerduty+https://" + pagerDutyKey + "@events.pagerduty.com/v2/enqueue"},
 			bad: []string{"https://hooks.slack.com/x", "mail+https://example.com", "slack+http://example.com", "slack+https://", "json+https://user@example.com",
-				"json+https://example.com/a b", "json+https://example.com/\"", "json+https://example.com/a+b", pagerDutyKey,
+				"json+https://example.com/a b", "json+https://example.com/\"", "json+https://example.com/a+b", "json+https://example.com/*", "json+https://example.com/%zz", pagerDutyKey,
 				"pagerduty+https://events.pagerduty.com/v2/enqueue", "pagerduty+https://" + pagerDutyKey + "@example.com/v2/enqueue",
 				"json+https://example.com/" + strings.Repeat("a", 2048)}},
 		"AlarmTopicArn": {good: []string{"", pager}, bad: []string{"pager", pager + ".fifo,", existingRole}},

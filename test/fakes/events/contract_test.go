@@ -87,12 +87,13 @@ func sameForm(t *testing.T, a, b string) bool {
 // TestInputTransformer has the examples of the EventBridge API Reference (InputTransformer). moto replaces variables
 // without regard to JSON.
 func TestInputTransformer(t *testing.T) {
-	event := []byte(`{"detail": {"instance": "i-1", "status": "a \"b\"\n<c>", "in": {"n": [1, true]}}}`)
-	paths := map[string]string{"instance": "$.detail.instance", "status": "$.detail.status", "in": "$.detail.in"}
+	event := []byte(`{"detail": {"instance": "i-1", "status": "a b\n<c>", "in": {"n": [1, true]}}}`)
+	paths := map[string]string{"instance": "$.detail.instance", "status": "$.detail.status", "in": "$.detail.in", "none": "$.detail.none.at"}
 	for template, want := range map[string]string{
-		`"<instance> is in state <status>"`:                                            `"i-1 is in state a \"b\"\n<c>"`,
-		`{"myInstance": <instance>,"myStatus": "<instance> is in state \"<status>\""}`: `{"myInstance": "i-1","myStatus": "i-1 is in state \"a \"b\"\n<c>\""}`,
-		`{"in": <in>, "s": <status>, "other": "<other>"}`:                              `{"in": {"n":[1,true]}, "s": "a \"b\"\n<c>", "other": "<other>"}`,
+		`"<instance> is in state <status>"`:                                              "\"i-1 is in state a b\n<c>\"",
+		`{"myInstance": <instance>,"myStatus": "<instance> is in state \"<instance>\""}`: `{"myInstance": "i-1","myStatus": "i-1 is in state \"i-1\""}`,
+		`{"key": "<instance>/<none>"}`:                                                   `{"key": "i-1/"}`,
+		`{"in": <in>, "s": <status>, "other": "<other>"}`:                                `{"in": {"n":[1,true]}, "s": "a b\n<c>", "other": "<other>"}`,
 	} {
 		got, err := inputOf(types.Target{InputTransformer: &types.InputTransformer{InputTemplate: &template, InputPathsMap: paths}}, event)
 		if err != nil || got != want {
@@ -103,7 +104,8 @@ func TestInputTransformer(t *testing.T) {
 		t.Errorf("an input path: %s, %v", got, err)
 	}
 	for _, target := range []types.Target{{}, {InputPath: aws.String("$.detail.none")},
-		{InputTransformer: &types.InputTransformer{InputTemplate: aws.String(`"<in>"`), InputPathsMap: paths}}} {
+		{InputTransformer: &types.InputTransformer{InputTemplate: aws.String(`"<in>"`), InputPathsMap: paths}},
+		{InputTransformer: &types.InputTransformer{InputTemplate: aws.String(`<none>`), InputPathsMap: paths}}} {
 		if got, err := inputOf(target, event); err == nil {
 			t.Errorf("%+v: got %s", target, got)
 		}

@@ -190,10 +190,14 @@ func (b *Bridge) notify(ctx context.Context, t types.Target, body []byte) (messa
 }
 
 // inputOf returns what a target gets of an event ("Amazon EventBridge input transformation", EventBridge User Guide): a
-// variable outside of quotes is replaced by its JSON, and one within them by the content of its string.
+// variable outside of quotes is replaced by its JSON, and one within them by its string, which is not escaped. Within
+// them, a path that the event lacks is empty.
 func inputOf(t types.Target, body []byte) (string, error) {
 	if t.InputPath != nil {
 		value, err := valueAt(*t.InputPath, body)
+		if value == nil {
+			err = errors.Join(err, fmt.Errorf("the event has no %s", *t.InputPath))
+		}
 		return string(encode(value)), err
 	}
 	if t.InputTransformer == nil {
@@ -223,11 +227,12 @@ func inputOf(t types.Target, body []byte) (string, error) {
 			out.WriteByte(rest[0])
 			rest = rest[1:]
 			continue
-		case quoted && isText:
-			inner := encode(text)
-			out.Write(inner[1 : len(inner)-1])
+		case quoted && (isText || value == nil):
+			out.WriteString(text) // not escaped
 		case quoted:
 			return "", fmt.Errorf("<%s> is in quotes, but no string", name)
+		case value == nil:
+			return "", fmt.Errorf("the event has no %s", t.InputTransformer.InputPathsMap[name])
 		default:
 			out.Write(encode(value))
 		}
@@ -236,16 +241,14 @@ func inputOf(t types.Target, body []byte) (string, error) {
 	return out.String(), nil
 }
 
-// valueAt returns the value at a path such as $.detail.text.
+// valueAt returns the value at a path such as $.detail.text, or nil.
 func valueAt(path string, body []byte) (at any, err error) {
 	if err := json.Unmarshal(body, &at); err != nil {
 		return nil, err
 	}
 	for key := range strings.SplitSeq(strings.TrimPrefix(path, "$."), ".") {
-		object, ok := at.(map[string]any)
-		if at = object[key]; !ok || at == nil {
-			return nil, fmt.Errorf("the event has no %s", path)
-		}
+		object, _ := at.(map[string]any)
+		at = object[key]
 	}
 	return at, nil
 }

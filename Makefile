@@ -44,12 +44,13 @@ bootstrap: # Build the function for this machine, as sam build does
 
 test: tools unit controlplane end-to-end slowest ## Run all tests: unit tests, then tests on a real control plane
 
-# Prints one line per package, and the output of failed tests. `make slowest` reads the JSON file.
-GOTESTSUM := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --hide-summary skipped --jsonfile $(CURDIR)/test/bin
+# Prints one line per package, and the output of failed tests. `make slowest` reads the JSON files.
+GOTESTSUM := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --hide-summary skipped --jsonfile
+JSON := $(CURDIR)/test/bin
 
 unit: tools ## Run the unit tests
 	@echo "compiling the unit tests (3 minutes the first time)"
-	@$(GOTESTSUM)/unit.json -- -vet=off -timeout 5m ./...
+	@$(GOTESTSUM) $(JSON)/unit.json -- -vet=off -timeout 5m ./...
 
 # The AWS SDK is compiled without race detection: its EC2 package would take minutes and gigabytes.
 # crypto/tls shares parsed certificates between connections through weak pointers. The race detector reports that in
@@ -60,7 +61,7 @@ race: ## Run the unit tests with the race detector, which needs a C compiler
 
 slowest: # Print the ten slowest tests of the last run
 	@printf '\nten slowest tests\n'
-	@cat test/bin/unit.json test/bin/end-to-end.json | gotestsum tool slowest --num 10
+	@cd $(JSON) && cat unit.json cluster.json other.json timed.json | gotestsum tool slowest --num 10
 
 generate: ## Generate the role in template.yaml, docs/settings.md, docs/*.schema.json and docs/cli
 	go test ./iam ./internal/app ./cmd/kops-spot -run 'TestRoleInTemplate|TestSettingsPage|TestReference' -update
@@ -87,13 +88,23 @@ controlplane: ## Build the control plane for the tests and the demo
 	@echo "compiling the control plane (9 minutes the first time)"
 	@cd test && $(COMPILE) go run ./cmd/prepare -authenticator
 
-# -count=1: Go's test cache does not see the programs that these tests start, nor the root module. -p 1: the tests
-# measure time. Only packages with tests are listed: for the others, `go test ./...` would compile Kubernetes a second time.
+# -count=1: Go's test cache does not see the programs that these tests start, nor the root module.
 # -vet=off: `make lint` runs vet.
+END_TO_END := -count=1 -vet=off -timeout 20m
+
+# Only packages with tests are listed: for the others, `go test ./...` would compile Kubernetes a second time.
+OTHER = $$(go list -f '{{if and (or .TestGoFiles .XTestGoFiles) $(if $(NODE),,(ne .Name "iam"))}}{{.ImportPath}}{{end}}' ./... | \
+	grep -vE '/(operator|bench|local|demo|e2e|testenv)$$')
+
+# The tests of operator mostly wait, so they run in two processes, beside other packages. Then, one after another, the
+# packages that measure time and the one that runs `make local`.
 end-to-end: tools controlplane $(if $(NODE),simulator) ## Run the tests of the test module
 	@$(if $(NODE),,echo "skipping the tests of IAM policies (test/iam): install Node.js 20 or later, with npm, to run them")
-	@cd test && $(GOTESTSUM)/end-to-end.json -- -count=1 -p 1 -vet=off -timeout 20m \
-		$$(go list -f '{{if and (or .TestGoFiles .XTestGoFiles) $(if $(NODE),,(ne .Name "iam"))}}{{.ImportPath}}{{end}}' ./...)
+	@cd test && printf '%s\n' \
+		"$(JSON)/cluster.json -- $(END_TO_END) -run TestInTheCluster/first ./operator" \
+		"$(JSON)/other.json -- $(END_TO_END) -skip TestInTheCluster/first ./operator $$(echo $(OTHER))" | \
+		xargs -P 2 -L 1 $(GOTESTSUM)
+	@cd test && $(GOTESTSUM) $(JSON)/timed.json -- $(END_TO_END) -p 1 ./bench ./cmd/local ./demo ./e2e ./testenv
 
 lint: .venv/installed ## Run gofmt, go vet, staticcheck and cfn-lint
 	@echo gofmt; found=$$(gofmt -l .); [ -z "$$found" ] || { printf 'run gofmt -w on:\n%s\n' "$$found" >&2; exit 1; }

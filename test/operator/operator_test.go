@@ -36,39 +36,51 @@ const (
 func TestMain(m *testing.M) { testenv.Main(m, leaked) }
 
 // TestInTheCluster runs the tests that share the cluster, one after another, in parallel with the tests that need only
-// an account.
+// an account. They mostly wait, so `make test` runs each half in a process of its own, with its own cluster and AWS.
 func TestInTheCluster(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
+	type test struct {
 		name string
 		run  func(*testing.T)
+	}
+	for _, half := range []struct {
+		name  string
+		tests []test
 	}{
-		{"discovery", discovery},
-		{"scripts", scripts},
-		{"install and uninstall", installAndUninstall},
-		{"install interrupted", installInterrupted},
-		{"install with onboarding", installWithOnboarding},
-		{"recorded answers of AWS", recordedAnswers},
-		{"state store", stateStore},
-		{"components", componentsFound},
-		{"node termination handler", migrations},
-		{"shipped program", shippedProgram},
-		{"with SAM", withSAM},
-		{"guide", guide},
-		{"onboard", onboardAndOffboard},
-		{"onboard by hand", onboardByHand},
-		{"onboard with another cluster's credentials", otherClusterRefused},
-		{"mapping backends", backends},
-		{"mapping without an authenticator", noAuthenticator},
-		{"mapping interrupted", mappingInterrupted},
-		{"mapping conflict", conflict},
-		{"mapping keeps extra groups", extraGroups},
-		{"binding to another role", otherRoleBinding},
-		{"connecting", connecting},
-		{"kube-router", routerFixed},
-		{"savings", estimates},
+		{"first half", []test{
+			{"discovery", discovery},
+			{"scripts", scripts},
+			{"install and uninstall", installAndUninstall},
+			{"install interrupted", installInterrupted},
+			{"install with onboarding", installWithOnboarding},
+			{"recorded answers of AWS", recordedAnswers},
+			{"state store", stateStore},
+			{"components", componentsFound},
+		}},
+		{"second half", []test{
+			{"node termination handler", migrations},
+			{"shipped program", shippedProgram},
+			{"with SAM", withSAM},
+			{"guide", guide},
+			{"onboard", onboardAndOffboard},
+			{"onboard by hand", onboardByHand},
+			{"onboard with another cluster's credentials", otherClusterRefused},
+			{"mapping backends", backends},
+			{"mapping without an authenticator", noAuthenticator},
+			{"mapping interrupted", mappingInterrupted},
+			{"mapping conflict", conflict},
+			{"mapping keeps extra groups", extraGroups},
+			{"binding to another role", otherRoleBinding},
+			{"connecting", connecting},
+			{"kube-router", routerFixed},
+			{"savings", estimates},
+		}},
 	} {
-		t.Run(c.name, c.run)
+		t.Run(half.name, func(t *testing.T) {
+			for _, c := range half.tests {
+				t.Run(c.name, c.run)
+			}
+		})
 	}
 }
 
@@ -83,7 +95,7 @@ var code = testenv.Once(func(context.Context) (string, error) {
 	}
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
-	f, err := z.Create("bootstrap")
+	f, err := z.CreateHeader(&zip.FileHeader{Name: "bootstrap"}) // not compressed, because every install reads it
 	if err == nil {
 		_, err = f.Write(bootstrap)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -35,7 +36,14 @@ func makeInRoot(ctx context.Context, target string) (bin string, err error) {
 		return "", err
 	}
 	root := filepath.Dir(test)
-	if out, err := buildCommand(ctx, "make", "-C", root, target).CombinedOutput(); err != nil {
+	// From a directory in the same file system, go build replaces a program at once: another process may be starting it.
+	temp := filepath.Join(test, "bin")
+	if err := os.MkdirAll(temp, 0o755); err != nil {
+		return "", err
+	}
+	build := buildCommand(ctx, "make", "-C", root, target)
+	build.Env = append(os.Environ(), "GOTMPDIR="+temp)
+	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("running make %s: %w\n%s", target, err, out)
 	}
 	return filepath.Join(root, "bin"), nil

@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # One target keeps two cores busy. Parallel targets would only mix their output.
 .NOTPARALLEL:
-.PHONY: help build bootstrap test unit race tools generate simulator controlplane end-to-end slowest lint demo local bench dist cli build-SpotHandlerFunction reproducible clean
+.PHONY: help build bootstrap test unit race tools generate simulator controlplane end-to-end slowest lint demo local bench dist cli command release recording build-SpotHandlerFunction reproducible clean
 
 VERSION := $(shell cat VERSION)
 
@@ -24,8 +24,8 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/test/bin:$(PATH)
 # Lambda's custom runtime uses HTTP only. lambda.norpc omits the RPC server of the old runtime.
 LAMBDA := -tags lambda.norpc -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
 
-# Shipped binaries must not depend on the environment.
-SHIPPED := GOOS=linux GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off GOFLAGS= GOWORK=off
+# Shipped binaries must not depend on the environment. The linker strips debugging information, so it is not generated.
+SHIPPED := GOAMD64=v1 GOARM64=v8.0 GOFIPS140=off GOFLAGS=-gcflags=all=-dwarf=false GOWORK=off
 
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -134,16 +134,27 @@ bench: controlplane ## Run the benchmarks (20 minutes); BENCH='-only growth' or 
 dist: ## Build the function's zip files for Lambda, reproducibly: dist/
 	@rm -rf dist
 	@for arch in amd64 arm64; do \
-		$(SHIPPED) GOARCH=$$arch go build -trimpath -buildvcs=false $(LAMBDA) -o dist/$$arch/bootstrap ./lambda; \
-		go run ./tools/zip dist/kops-spot-$(VERSION)-$$arch.zip dist/$$arch/bootstrap LICENSE; \
+		$(SHIPPED) GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=false $(LAMBDA) -o dist/$$arch/bootstrap ./lambda; \
+		go run ./tools/zip dist/kops-spot-$(VERSION)-lambda-$$arch.zip dist/$$arch/bootstrap LICENSE; \
 	done
 
 # Lambda and Go use different names for the architectures.
 cli: dist ## Build the command with the function's zip files in it: dist/kops-spot
 	@mkdir -p deploy/code
-	@cp dist/kops-spot-$(VERSION)-arm64.zip deploy/code/arm64.zip
-	@cp dist/kops-spot-$(VERSION)-amd64.zip deploy/code/x86_64.zip
-	go build -trimpath -tags shipped -ldflags '-s -w -X main.version=$(VERSION)' -o dist/kops-spot ./cmd/kops-spot
+	@cp dist/kops-spot-$(VERSION)-lambda-arm64.zip deploy/code/arm64.zip
+	@cp dist/kops-spot-$(VERSION)-lambda-amd64.zip deploy/code/x86_64.zip
+	@$(MAKE) --no-print-directory command OUT=dist/kops-spot
+
+command: # Build the command for GOOS and GOARCH, with the zip files in deploy/code
+	$(SHIPPED) go build -trimpath -buildvcs=false -tags shipped -ldflags '-s -w -buildid= -X main.version=$(VERSION)' \
+		-o "$(OUT)" ./cmd/kops-spot
+
+TARGETS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+release: ## Build a release reproducibly: dist/release; set VERSION to check it, TARGETS to build fewer archives
+	@tools/release "$(VERSION)" $(TARGETS)
+
+recording: controlplane ## Record the demo for README.md: docs/demo.svg
+	@tools/recording
 
 # `sam build` runs this target in a copy of this directory. ARCH is arm64 or amd64 and must match the template's
 # Architecture parameter.
@@ -152,10 +163,10 @@ build-SpotHandlerFunction:
 	@[ -n "$(ARTIFACTS_DIR)" ] || { echo "ARTIFACTS_DIR is not set: run sam build, or set it to the output directory" >&2; exit 1; }
 	@case "$(ARCH)" in arm64|amd64) ;; *) echo "ARCH=$(ARCH) is not supported: use arm64 or amd64" >&2; exit 1;; esac
 	mkdir -p "$(ARTIFACTS_DIR)"
-	$(SHIPPED) GOARCH=$(ARCH) go build -trimpath -buildvcs=false $(LAMBDA) -o "$(ARTIFACTS_DIR)/bootstrap" ./lambda
+	$(SHIPPED) GOOS=linux GOARCH=$(ARCH) go build -trimpath -buildvcs=false $(LAMBDA) -o "$(ARTIFACTS_DIR)/bootstrap" ./lambda
 	cp LICENSE "$(ARTIFACTS_DIR)/"
 
-reproducible: ## Check that dist builds the same bytes in another environment
+reproducible: ## Check that release builds the same bytes in another environment
 	@tools/reproducible
 
 clean: ## Remove everything built in this directory (keeps Go's caches)

@@ -80,7 +80,7 @@ func (o *installOptions) registerAccess(f *pflag.FlagSet) {
 func (o *installOptions) register(f *pflag.FlagSet) {
 	o.registerAccess(f)
 	f.StringVar(&o.code, "code", "",
-		"The zip `file` with the function's code, as built by make dist (default: the embedded one)")
+		"The zip `file` with the function's code, of a release or make dist (default: the embedded one)")
 }
 
 func installCommand(c *console) *cobra.Command {
@@ -262,8 +262,8 @@ func functionZip(file, architecture string) (code []byte, err error) {
 		}
 	}
 	if len(code) == 0 {
-		return nil, fmt.Errorf("this binary does not contain the function's code for %s: build one that does with make cli, "+
-			"or set --code to a zip built by make dist", architecture)
+		return nil, fmt.Errorf("this binary does not contain the function's code for %s: use a released kops-spot, "+
+			"build one with make cli, or set --code to the function's zip of a release", architecture)
 	}
 	return code, install.CheckCode(code, architecture)
 }

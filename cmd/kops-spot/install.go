@@ -95,8 +95,8 @@ unchanged. Safe to run again after an interruption. At the end, every link is ch
 
 With --onboard, the plan includes everything that kops-spot onboard does, with the same role.
 
-A stack keeps its parameters until you change them with --set or --refresh. A secret one, NotifyUrl, is read
-from a file: --set NotifyUrl=file:PATH.`,
+A stack keeps its parameters until you change them with --set or --refresh. Secret parameters
+(NotifyUrl) are read from a file: --set NotifyUrl=file:PATH.`,
 		Example: "  kops-spot install --set Mode=observe\n" +
 			"  kops-spot install --onboard\n" +
 			"  kops-spot install --set NotifyEmail=people@example.com --yes",
@@ -138,7 +138,8 @@ type deployment struct {
 	onboard    bool                // the cluster
 
 	noCode error             // why there is no code; nil if there is
-	before map[string]string // the stack's parameters; nil if there is no stack
+	now    *awsadmin.Stack   // nil if there is none
+	before map[string]string // its parameters
 	found  change.Findings   // by the discovery
 
 	hooks install.Hooks
@@ -174,8 +175,11 @@ func (c *console) prepare(ctx context.Context, o installOptions) (*deployment, e
 	d := &deployment{session: at, onboard: o.onboard, onboarding: at.onboarding(spec),
 		Deployment: &install.Deployment{AWS: at.account, Template: template, Say: c.sayStep, Spec: install.Spec{Tags: o.tags,
 			Values: at.env.Values, Overrides: overrides, Refresh: o.refresh}}}
-	if d.before, err = d.Parameters(ctx); err != nil {
+	if d.now, err = d.Stack(ctx); err != nil {
 		return nil, err
+	}
+	if d.now != nil {
+		d.before = d.now.Parameters
 	}
 	given := map[string]string{}
 	maps.Copy(given, d.before)
@@ -316,7 +320,7 @@ func (c *console) install(ctx context.Context, o installOptions) error {
 
 // exportInstall writes what another deployment tool needs, and prints how to deploy it.
 func (c *console) exportInstall(dir string, d *deployment) error {
-	e, err := d.Export(dir, d.before)
+	e, err := d.Export(dir, d.now)
 	if err != nil {
 		return err
 	}
@@ -326,7 +330,11 @@ func (c *console) exportInstall(dir string, d *deployment) error {
 		return err
 	}
 	for _, name := range e.Omitted {
-		c.say(term.Mind, "parameters.json omits %s, which is secret: set it when you deploy", name)
+		condition := ""
+		if _, given := d.Spec.Overrides[name]; !given { // CloudFormation does not show whether it has a value
+			condition = ", if you had set it"
+		}
+		c.say(term.Mind, "parameters.json omits %s, which is secret: set it when you deploy%s", name, condition)
 	}
 	if e.Files[identitymap.FileEntries] != nil {
 		c.say(term.Mind, "add the entry of %s by hand, as its first line says, or run kops-spot grant",

@@ -1,4 +1,4 @@
-# Deploys the stack that `kops-spot install --export` has written; docs/install.md explains how. It deploys no manifests.
+# Deploys the stack that `kops-spot install --export` has written, but no manifests; docs/install.md explains how.
 # This module was never validated or applied: Terraform is not among the test tools.
 
 terraform {
@@ -22,7 +22,7 @@ variable "bucket" {
 }
 
 variable "secrets" {
-  description = "Values of the stack parameters that the export omits because they are secret, by name."
+  description = "Values of the stack parameters that the export omits because they are secret, by name: always set them."
   type        = map(string)
   default     = {}
   sensitive   = true
@@ -36,19 +36,24 @@ locals {
   exported   = file("${var.export}/template.yaml")
   key        = regex("CodeUri: s3://[^/]+/(.+)", local.exported)[0] # with a hash of the code
   template   = replace(local.exported, "/CodeUri: s3:.+/", "CodeUri: s3://${var.bucket}/${local.key}")
-  parameters = { for p in jsondecode(file("${var.export}/parameters.json")) : p.ParameterKey => p.ParameterValue }
+  list       = jsondecode(file("${var.export}/parameters.json")) # for secrets of the stack: without values
+  parameters = { for p in local.list : p.ParameterKey => p.ParameterValue if can(p.ParameterValue) }
 }
 
 resource "aws_s3_object" "code" {
   bucket = var.bucket
   key    = local.key
   source = "${var.export}/${basename(local.key)}"
+
+  lifecycle { create_before_destroy = true } # until the stack is updated, a rollback needs the old one
 }
 
 resource "aws_s3_object" "template" {
   bucket  = var.bucket
   key     = "${dirname(local.key)}/template-${substr(sha256(local.template), 0, 16)}.yaml"
   content = local.template
+
+  lifecycle { create_before_destroy = true }
 }
 
 resource "aws_cloudformation_stack" "function" {

@@ -43,6 +43,15 @@ func (s Stack) RollbackFailed() bool {
 	return s.Status == string(types.StackStatusUpdateRollbackFailed)
 }
 
+// TagsWith returns the stack's tags with more, since an update replaces all of them. AWS's own are not among them.
+func (s Stack) TagsWith(more map[string]string) map[string]string {
+	tags := map[string]string{}
+	maps.Copy(tags, s.Tags)
+	maps.DeleteFunc(tags, func(key, _ string) bool { return strings.HasPrefix(key, "aws:") })
+	maps.Copy(tags, more)
+	return tags
+}
+
 // Stack reads a stack by its name or ID; nil if there is none. A deleted stack is found only by its ID.
 func (a *Account) Stack(ctx context.Context, name string) (*Stack, error) {
 	out, err := a.stacks.DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &name})
@@ -235,11 +244,9 @@ const (
 // CreateChangeSet creates a change set, and discards our earlier ones. now is the current stack; nil if there is none.
 // The operator must know that the template has a transform and a named role: that is acknowledged here.
 func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) (ChangeSet, error) {
-	kind, tags := types.ChangeSetTypeCreate, map[string]string{}
+	kind, tags := types.ChangeSetTypeCreate, w.Tags
 	if now != nil {
-		kind = types.ChangeSetTypeUpdate
-		maps.Copy(tags, now.Tags)
-		maps.DeleteFunc(tags, func(key, _ string) bool { return strings.HasPrefix(key, "aws:") }) // AWS's own
+		kind, tags = types.ChangeSetTypeUpdate, now.TagsWith(w.Tags)
 		old, _, err := a.ChangeSets(ctx, *now)
 		for _, id := range old {
 			err = errors.Join(err, a.deleteChangeSet(ctx, *now, id))
@@ -248,7 +255,6 @@ func (a *Account) CreateChangeSet(ctx context.Context, w StackSpec, now *Stack) 
 			return ChangeSet{}, err
 		}
 	}
-	maps.Copy(tags, w.Tags)
 	in := &cloudformation.CreateChangeSetInput{
 		StackName: &w.Name, ChangeSetType: kind, TemplateBody: optional(w.Template), TemplateURL: optional(w.URL),
 		ChangeSetName: aws.String(changeSetPrefix + strconv.FormatInt(time.Now().UnixMilli(), 10)),

@@ -153,13 +153,13 @@ func (r *Deployment) Plan(ctx context.Context) (p Plan, err error) {
 	return p, nil
 }
 
-// Parameters returns the stack's parameters, also if creating it has failed; nil if there is no stack.
-func (r *Deployment) Parameters(ctx context.Context) (map[string]string, error) {
+// Stack returns the stack, also if creating it has failed; nil if there is none.
+func (r *Deployment) Stack(ctx context.Context) (*awsadmin.Stack, error) {
 	s, err := r.AWS.Stack(ctx, StackName(r.Spec.Cluster))
 	if err != nil || s == nil || s.InReview() {
 		return nil, err
 	}
-	return s.Parameters, nil
+	return s, nil
 }
 
 // waitForStack returns the stack once no operation is in progress; nil if there is none.

@@ -59,8 +59,8 @@ func (w Spec) bucketPolicy() string {
 		`"Condition": {"Bool": {"aws:SecureTransport": "false"}}}]}`
 }
 
-// StackParameters returns the stack's parameters. The overrides have precedence over the stack's current values, and those
-// over the discovered ones, so that a stack keeps a value until somebody changes it.
+// StackParameters returns the stack's parameters. The overrides have precedence over the stack's current values, and
+// those over the discovered ones, so that a stack keeps a value until somebody changes it.
 func (w Spec) StackParameters(t *Template, before map[string]string) map[string]string {
 	all, first, second := map[string]string{}, w.Discovered, before
 	if w.Refresh {
@@ -78,8 +78,8 @@ func (w Spec) StackParameters(t *Template, before map[string]string) map[string]
 	return all
 }
 
-// PublicParameters returns the stack's parameters without the secret ones, which no output may show. It is an error if one
-// of them was given.
+// PublicParameters returns the stack's parameters without the secret ones, which no output may show. It is an error if
+// one of them was given.
 func (w Spec) PublicParameters(t *Template, before map[string]string) (map[string]string, error) {
 	all := w.StackParameters(t, before)
 	for name := range t.Secret {
@@ -132,8 +132,8 @@ func ParseSet(t *Template, set []string) (map[string]string, error) {
 
 var parameterName = regexp.MustCompile(`^[A-Za-z0-9]+$`)
 
-// readSecret reads the value of a secret parameter from file:PATH, because other users of the computer can read a command
-// line.
+// readSecret reads the value of a secret parameter from file:PATH, because other users of the computer can read a
+// command line.
 func readSecret(name, value string) (string, error) {
 	path, is := strings.CutPrefix(value, "file:")
 	if !is {

@@ -3,6 +3,7 @@ package template
 import (
 	"debug/elf"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -154,6 +155,25 @@ func TestSAMConfiguration(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(Root(), file)); err != nil {
 				t.Errorf("sam %s: %v", command, err)
 			}
+		}
+	}
+}
+
+// TestServerlessRepository: the metadata for `sam publish` has the tree's version, and the form that AWS documents.
+func TestServerlessRepository(t *testing.T) {
+	got := shared.Templates[byDefault].Metadata["AWS::ServerlessRepo::Application"].(map[string]any)
+	version, err := os.ReadFile(filepath.Join(Root(), "VERSION"))
+	must(t, err)
+	for field, want := range map[string]string{"Name": `[a-zA-Z0-9-]{1,140}`, "Description": `.{1,256}`,
+		"Author": `[a-z0-9](-?[a-z0-9])*`, "SpdxLicenseId": `Apache-2\.0`, "LicenseUrl": "LICENSE", "ReadmeUrl": `README\.md`,
+		"Labels": `\[[a-zA-Z0-9+_:/@ -]+\]`, "SemanticVersion": regexp.QuoteMeta(strings.TrimSpace(string(version)))} {
+		if value := fmt.Sprint(got[field]); !regexp.MustCompile("^" + want + "$").MatchString(value) {
+			t.Errorf("%s is %q, want %s", field, value, want)
+		}
+	}
+	for file, text := range map[string]string{"LICENSE": "Apache License\n                           Version 2.0", "README.md": "# kops-spot"} {
+		if b, err := os.ReadFile(filepath.Join(Root(), file)); err != nil || !strings.Contains(string(b), text) {
+			t.Errorf("%s does not contain %q: %v", file, text, err)
 		}
 	}
 }

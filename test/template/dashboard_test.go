@@ -248,6 +248,12 @@ func insights(t *testing.T, query string, lines []string) []record {
 		case "filter":
 			keep := compile(t, rest)
 			records = slices.DeleteFunc(records, func(r record) bool { return keep(r) != true })
+		case "fields":
+			value, as, _ := strings.Cut(rest, " as ")
+			of := compile(t, value)
+			for _, r := range records {
+				r[as] = of(r)
+			}
 		case "parse":
 			pattern := regexp.MustCompile(strings.Trim(strings.TrimPrefix(rest, "@message "), "/"))
 			for _, r := range records {

@@ -16,6 +16,7 @@ package samproxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -278,14 +279,16 @@ func (p *Proxy) parameter(r *http.Request, stack, name string) (string, error) {
 	return "", fmt.Errorf("the stack has no parameter %s", name)
 }
 
-// object reads a template at its URL: https://<bucket>.s3.<region>.amazonaws.com/<key>.
+// object reads a template at its URL: https://<bucket>.s3.<region>.amazonaws.com/<key>, or <endpoint>/<bucket>/<key> as
+// the AWS CLI writes it for another endpoint.
 func (p *Proxy) object(ctx context.Context, at string) (string, error) {
-	parts := regexp.MustCompile(`^https://([^./]+)\.s3\.([a-z0-9-]+)\.amazonaws\.com/(.+)$`).FindStringSubmatch(at)
+	parts := regexp.MustCompile(`^(?:https://([^./]+)\.s3\.([a-z0-9-]+)\.amazonaws\.com|http://127\.0\.0\.1:\d+/([^/]+))/(.+)$`).FindStringSubmatch(at)
 	if parts == nil {
 		return "", fmt.Errorf("TemplateURL must be a URL of S3: %s", at)
 	}
-	out, err := s3.NewFromConfig(p.config(parts[2]), func(o *s3.Options) { o.UsePathStyle = true }).GetObject(ctx,
-		&s3.GetObjectInput{Bucket: &parts[1], Key: &parts[3]})
+	bucket, region := parts[1]+parts[3], cmp.Or(parts[2], template.Region)
+	out, err := s3.NewFromConfig(p.config(region), func(o *s3.Options) { o.UsePathStyle = true }).GetObject(ctx,
+		&s3.GetObjectInput{Bucket: &bucket, Key: &parts[4]})
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -72,7 +73,10 @@ func (k object) list(ctx context.Context, cluster dynamic.Interface) (n int, err
 		n++
 		return k.add(o.(*unstructured.Unstructured))
 	})
-	if err != nil {
+	switch {
+	case apierrors.IsForbidden(err): // Read says what to do
+		return n, fmt.Errorf("listing %s: %w", k.resource.Resource, err)
+	case err != nil:
 		return n, fmt.Errorf("listing %s: %w", k.resource.Resource, kube.Advise(err))
 	}
 	return n, nil

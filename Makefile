@@ -112,7 +112,7 @@ lint: .venv/installed ## Run gofmt, go vet, staticcheck and cfn-lint
 	cd test && go vet $(LIGHT)
 	$(STATICCHECK) ./...
 	cd test && $(STATICCHECK) $(LIGHT)
-	cfn-lint --regions eu-west-1 cn-north-1 us-gov-west-1 --template template.yaml
+	cfn-lint --regions eu-west-1 cn-north-1 --template template.yaml
 	if command -v terraform >/dev/null; then terraform fmt -check -diff deploy/terraform; fi
 
 demo: ## Interrupt a node on a real control plane, live. The first run shows an in-memory preview while it compiles

@@ -245,7 +245,11 @@ type packagedTemplate struct{ text, key, url string }
 
 func (r *Deployment) packagedTemplate() (t packagedTemplate, err error) {
 	w := r.Spec
-	t.text, err = r.Template.packaged(w.bucket(), w.key())
+	if w.Overrides["NotifyUrl"] != "" && slices.Contains(lackDestinations, w.Region) {
+		return t, fmt.Errorf("--set NotifyUrl: EventBridge has no API destinations in %s: omit it, and subscribe the receiver "+
+			"to the stack's topic instead", w.Region)
+	}
+	t.text, err = r.Template.packaged(w.bucket(), w.key(), w.Region)
 	t.key = w.folder() + "template-" + shortHash([]byte(t.text)) + ".yaml"
 	t.url = "https://" + w.bucket() + ".s3." + w.Region + ".amazonaws.com" + w.domainSuffix() + "/" + t.key
 	return t, err

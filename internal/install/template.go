@@ -141,10 +141,45 @@ func (t *Template) eval(n *yaml.Node, parameters map[string]string) string {
 // codeHere is the line of the template with the local path of the code.
 const codeHere = "      CodeUri: .\n"
 
-// packaged returns the template with the code's location in S3, like `sam package`.
-func (t *Template) packaged(bucket, key string) (string, error) {
+// lackDestinations are the regions without EventBridge API destinations, according to cfn-lint 1.51.0. CloudFormation
+// rejects a template with a type that its region lacks, whatever the resource's condition.
+var lackDestinations = []string{"ap-east-2", "ap-southeast-5", "ap-southeast-6", "ca-west-1", "il-central-1", "mx-central-1",
+	"us-gov-east-1", "us-gov-west-1"}
+
+// packaged returns the template with the code's location in S3, like `sam package`, and without what its region lacks.
+func (t *Template) packaged(bucket, key, region string) (string, error) {
 	if bytes.Count(t.text, []byte(codeHere)) != 1 {
 		return "", errors.New("the template must have CodeUri exactly once")
 	}
-	return strings.Replace(string(t.text), codeHere, "      CodeUri: s3://"+bucket+"/"+key+"\n", 1), nil
+	text := strings.Replace(string(t.text), codeHere, "      CodeUri: s3://"+bucket+"/"+key+"\n", 1)
+	if !slices.Contains(lackDestinations, region) {
+		return text, nil
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
+		return "", fmt.Errorf("reading the template: %w", err)
+	}
+	removeReceiver(&document)
+	short, err := yaml.Marshal(&document)
+	return string(short), err
+}
+
+// removeReceiver removes the resources and targets that exist only with NotifyUrl.
+func removeReceiver(n *yaml.Node) {
+	size, kept := 1, []*yaml.Node(nil)
+	if n.Kind == yaml.MappingNode {
+		size = 2
+	}
+	for item := range slices.Chunk(n.Content, size) {
+		value := item[size-1]
+		conditional := value.Tag == "!If" && value.Content[0].Value == "NotifiesUrl"
+		for i := 0; value.Kind == yaml.MappingNode && i < len(value.Content); i += 2 {
+			conditional = conditional || value.Content[i].Value == "Condition" && value.Content[i+1].Value == "NotifiesUrl"
+		}
+		if !conditional {
+			removeReceiver(value)
+			kept = append(kept, item...)
+		}
+	}
+	n.Content = kept
 }

@@ -59,12 +59,12 @@ func TestPackaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := tmpl.packaged("bucket", "folder/key.zip")
+	got, err := tmpl.packaged("bucket", "folder/key.zip", "eu-west-1")
 	if err != nil || got != strings.Replace(small, "CodeUri: .", "CodeUri: s3://bucket/folder/key.zip", 1) {
 		t.Errorf("%v\n%s", err, got)
 	}
 	twice := &Template{text: []byte("A:\n" + codeHere + codeHere)}
-	if _, err := twice.packaged("bucket", "key"); err == nil {
+	if _, err := twice.packaged("bucket", "key", "eu-west-1"); err == nil {
 		t.Error("a template with two functions is accepted")
 	}
 }

@@ -3,7 +3,7 @@
 // settings and permissions that moto ignores or writes in another form.
 //
 //	caller --AWS_ENDPOINT_URL--> Proxy --all else--> moto
-//	                               | CreateChangeSet, CreateStack: the template, transformed
+//	                               | CreateChangeSet, CreateStack, UpdateStack: the template, transformed
 //	                               | ExecuteChangeSet: moto, and what it leaves out: invocation settings, connections
 //	                               | DeleteStack: moto, and then the same
 //	                               | DescribeStacks: the values of lists as they were given, and no secrets
@@ -53,13 +53,21 @@ type Proxy struct {
 	to    *httputil.ReverseProxy
 	mu    sync.Mutex
 	plain map[[32]byte]*template.Template // by hash of the input
-	async map[string]async                // by change set ID
 	rules map[string][]byte               // bucket policies, by bucket
 
-	planned  map[string]receiver            // by change set ID
-	receives map[string]receiver            // by stack
-	secrets  map[string]template.Parameters // the parameters with NoEcho, by stack
-	given    map[string]template.Parameters // the same, by change set ID
+	planned map[string]extra // by change set ID
+	stacks  map[string]extra // by name
+}
+
+// extra is what moto does not keep of a stack or a change set.
+type extra struct {
+	async    async
+	receiver receiver
+	template string              // settled
+	given    template.Parameters // as moto gets them
+	changed  template.Parameters // those that are not the default
+	secrets  template.Parameters // those with NoEcho, whose default is empty
+	first    template.Parameters // given when the stack was created: moto compares with these
 }
 
 // async are the settings for asynchronous invocation, which moto ignores.
@@ -75,8 +83,7 @@ func Start(moto string) (*Proxy, error) {
 		return nil, fmt.Errorf("starting the proxy: %w", err)
 	}
 	p := &Proxy{moto: at, to: httputil.NewSingleHostReverseProxy(at), plain: map[[32]byte]*template.Template{},
-		async: map[string]async{}, rules: map[string][]byte{}, planned: map[string]receiver{}, receives: map[string]receiver{},
-		secrets: map[string]template.Parameters{}, given: map[string]template.Parameters{}}
+		rules: map[string][]byte{}, planned: map[string]extra{}, stacks: map[string]extra{}}
 	p.Server = httptest.NewServer(p)
 	return p, nil
 }
@@ -108,7 +115,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	switch form.Get("Action") {
-	case "CreateChangeSet", "CreateStack":
+	case "CreateChangeSet", "CreateStack", "UpdateStack":
 		p.create(w, r, form)
 	case "ExecuteChangeSet":
 		p.execute(w, r, form)
@@ -205,27 +212,45 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 	}
 	form.Set("TemplateBody", string(settled))
 	maps.DeleteFunc(form, func(name string, _ []string) bool { return strings.HasPrefix(name, "Parameters.member.") })
-	n := 0
-	for name, value := range given { // moto takes a number for another value than the same number by default
-		if is := t.Parameters[name]; is.Type != "Number" || string(*is.Default) != value {
-			n++
-			form.Set(fmt.Sprintf("Parameters.member.%d.ParameterKey", n), name)
-			form.Set(fmt.Sprintf("Parameters.member.%d.ParameterValue", n), value)
+	changed, secrets := maps.Clone(given), template.Parameters{}
+	for name, is := range t.Parameters {
+		value, was := given[name]
+		if is.NoEcho != nil {
+			secrets[name] = value
+		}
+		if !was || is.Default == nil || string(*is.Default) != value {
+			continue
+		}
+		delete(changed, name)
+		if is.Type == "Number" { // moto takes it for another value than the same number by default
+			delete(given, name)
 		}
 	}
-	stack, secrets := t.Resolve(given), maps.Clone(given)
-	maps.DeleteFunc(secrets, func(name, _ string) bool { return t.Parameters[name].NoEcho == nil })
-	if form.Get("Action") == "CreateStack" {
-		p.receive(r, form, receiverOf(stack), secrets)
+	stack := t.Resolve(given)
+	after := extra{async: leftOut(stack), receiver: receiverOf(stack), template: string(settled), given: given,
+		changed: changed, secrets: secrets}
+	n, sent := 0, given
+	if form.Get("Action") == "CreateChangeSet" {
+		sent = p.compared(nameOf(form.Get("StackName")), after)
+	}
+	for name, value := range sent {
+		n++
+		form.Set(fmt.Sprintf("Parameters.member.%d.ParameterKey", n), name)
+		form.Set(fmt.Sprintf("Parameters.member.%d.ParameterValue", n), value)
+	}
+	direct := form.Get("Action") != "CreateChangeSet"
+	var before extra
+	if direct {
+		before = p.receive(r, form, after)
 	}
 	answer := httptest.NewRecorder()
 	p.pass(answer, r, form)
-	if form.Get("Action") == "CreateStack" && answer.Code == http.StatusOK {
-		p.complete(r, leftOut(stack))
+	if direct && answer.Code == http.StatusOK {
+		p.settle(r, before, after)
 	}
 	if id := regexp.MustCompile(`<Id>([^<]+)</Id>`).FindStringSubmatch(answer.Body.String()); id != nil {
 		p.mu.Lock()
-		p.async[id[1]], p.planned[id[1]], p.given[id[1]] = leftOut(stack), receiverOf(stack), secrets
+		p.planned[id[1]] = after
 		p.mu.Unlock()
 	}
 	maps.Copy(w.Header(), answer.Header())
@@ -233,11 +258,27 @@ func (p *Proxy) create(w http.ResponseWriter, r *http.Request, form url.Values) 
 	w.Write(answer.Body.Bytes())
 }
 
+// compared returns the parameters that let moto find a change if there is one. moto compares a change set with the
+// template of the stack, but with the parameters of its creation, and ignores unknown ones.
+func (p *Proxy) compared(stack string, after extra) template.Parameters {
+	p.mu.Lock()
+	now, is := p.stacks[stack]
+	p.mu.Unlock()
+	if is && now.template == after.template && maps.Equal(now.changed, after.changed) {
+		return now.first
+	}
+	all := maps.Clone(after.given)
+	if is && maps.Equal(now.first, after.given) {
+		all["Changed"] = ""
+	}
+	return all
+}
+
 // listValue matches the value of a list parameter, which moto writes in Python's form.
 var listValue = regexp.MustCompile(`<ParameterValue>\[[^<]*\]</ParameterValue>`)
 
-// describe writes the values of parameters as CloudFormation does: of lists as they were given, and of those with NoEcho
-// as stars.
+// describe writes the values of parameters as CloudFormation does: of lists as they were given, and of those with
+// NoEcho as stars.
 func (p *Proxy) describe(w http.ResponseWriter, r *http.Request, form url.Values) {
 	answer := httptest.NewRecorder()
 	p.pass(answer, r, form)
@@ -248,9 +289,10 @@ func (p *Proxy) describe(w http.ResponseWriter, r *http.Request, form url.Values
 	text := listValue.ReplaceAllStringFunc(answer.Body.String(), given.Replace)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, secrets := range p.secrets {
-		for name := range secrets {
-			shown := regexp.MustCompile(`(<ParameterKey>` + name + `</ParameterKey>\s*)<ParameterValue>[^<]*</ParameterValue>`)
+	for _, stack := range p.stacks {
+		for name := range stack.secrets {
+			shown := regexp.MustCompile(`(<ParameterKey>` + name +
+				`</ParameterKey>\s*)<ParameterValue( ?/>|>[^<]*</ParameterValue>)`)
 			text = shown.ReplaceAllString(text, "$1<ParameterValue>"+awsadmin.HiddenValue+"</ParameterValue>")
 		}
 	}
@@ -271,7 +313,7 @@ func (p *Proxy) parameter(r *http.Request, stack, name string) (string, error) {
 		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if value, is := p.secrets[nameOf(stack)][name]; is {
+		if value, is := p.stacks[nameOf(stack)].secrets[name]; is {
 			return value, nil
 		}
 		return *is.ParameterValue, nil
@@ -335,26 +377,24 @@ func leftOut(s *template.Stack) (a async) {
 
 func (p *Proxy) execute(w http.ResponseWriter, r *http.Request, form url.Values) {
 	p.mu.Lock()
-	id := form.Get("ChangeSetName")
-	a, receiver, secrets := p.async[id], p.planned[id], p.given[id]
+	after := p.planned[form.Get("ChangeSetName")]
 	p.mu.Unlock()
-	before := p.receive(r, form, receiver, secrets)
+	before := p.receive(r, form, after)
 	p.pass(w, r, form)
-	if err := before.delete(context.WithoutCancel(r.Context()), p.events(r), receiver); err != nil {
-		panic(fmt.Sprintf("what moto leaves out: %v", err))
-	}
-	if a.function != "" {
-		p.complete(r, a)
-	}
+	p.settle(r, before, after)
 }
 
-// receive creates or updates the receiver of a stack, before the rules that name it, and returns the previous one.
-func (p *Proxy) receive(r *http.Request, form url.Values, after receiver, secrets template.Parameters) (before receiver) {
+// receive creates or updates the receiver of a stack, before the rules that name it, and returns what the stack had.
+func (p *Proxy) receive(r *http.Request, form url.Values, after extra) (before extra) {
 	stack := nameOf(form.Get("StackName"))
 	p.mu.Lock()
-	before, p.receives[stack], p.secrets[stack] = p.receives[stack], after, secrets
+	before = p.stacks[stack]
+	if after.first = before.first; after.first == nil || form.Get("Action") == "UpdateStack" {
+		after.first = after.given
+	}
+	p.stacks[stack] = after
 	p.mu.Unlock()
-	if err := after.put(context.WithoutCancel(r.Context()), p.events(r)); err != nil {
+	if err := after.receiver.put(context.WithoutCancel(r.Context()), p.events(r)); err != nil {
 		panic(fmt.Sprintf("what moto leaves out: %v", err))
 	}
 	return before
@@ -364,11 +404,14 @@ func (p *Proxy) events(r *http.Request) *eventbridge.Client {
 	return eventbridge.NewFromConfig(p.config(regionOf(r)))
 }
 
-// complete adds to a stack what moto leaves out.
-func (p *Proxy) complete(r *http.Request, a async) {
-	client := lambda.NewFromConfig(p.config(regionOf(r)))
-	if err := errors.Join(a.settle(context.WithoutCancel(r.Context()), client),
-		permit(context.WithoutCancel(r.Context()), client, a.function)); err != nil {
+// settle adds to a stack what moto leaves out, and deletes the receiver that it no longer has.
+func (p *Proxy) settle(r *http.Request, before, after extra) {
+	ctx, client := context.WithoutCancel(r.Context()), lambda.NewFromConfig(p.config(regionOf(r)))
+	err := before.receiver.delete(ctx, p.events(r), after.receiver)
+	if a := after.async; a.function != "" {
+		err = errors.Join(err, a.settle(ctx, client), permit(ctx, client, a.function))
+	}
+	if err != nil {
 		panic(fmt.Sprintf("what moto leaves out: %v", err))
 	}
 }
@@ -378,11 +421,10 @@ func (p *Proxy) delete(w http.ResponseWriter, r *http.Request, form url.Values) 
 	p.pass(w, r, form)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.receives[stack].delete(context.WithoutCancel(r.Context()), p.events(r), receiver{}); err != nil {
+	if err := p.stacks[stack].receiver.delete(context.WithoutCancel(r.Context()), p.events(r), receiver{}); err != nil {
 		panic(fmt.Sprintf("what moto leaves out: %v", err))
 	}
-	delete(p.receives, stack)
-	delete(p.secrets, stack)
+	delete(p.stacks, stack)
 }
 
 // nameOf returns the name of a stack, which may be given by its ARN.

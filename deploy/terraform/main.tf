@@ -22,7 +22,7 @@ variable "bucket" {
 }
 
 variable "secrets" {
-  description = "Values of the stack parameters that the export omits because they are secret, by name: always set them."
+  description = "Values of the secret stack parameters, which the export omits, by name: always set them."
   type        = map(string)
   default     = {}
   sensitive   = true

@@ -69,8 +69,8 @@ func TestExport(t *testing.T) {
 	}
 }
 
-// TestExportOfStack: the commands keep the stack's parameters, the secret ones too, and its tags. A stack that could not
-// be created is deleted first, with its secrets.
+// TestExportOfStack: the commands keep the stack's parameters, the secret ones too, and its tags. A stack that could
+// not be created is deleted first, with its secrets.
 func TestExportOfStack(t *testing.T) {
 	const create, update, remove = " create-stack ", " update-stack ", " delete-stack "
 	for name, c := range map[string]struct {

@@ -90,6 +90,7 @@ func (w *world) deploysExport(dir, stderr string) {
 		w.Fatalf("the export prints\n%s", stderr)
 	}
 	w.moduleReads(dir)
+	try(cp().Client().RbacV1().ClusterRoleBindings().Delete(w.Context(), "kops-spot", metav1.DeleteOptions{})) // of grant
 	w.shell(w.TempDir(), cluster, commands)
 	if is := w.succeed(installed("--set", "Mode=observe")...); !is.Plan.Empty() || is.Findings.Failed() {
 		w.Errorf("after deploying the export, install changes %+v and finds %s", is.Plan, show(is.Findings))

@@ -60,6 +60,7 @@ func TestInTheCluster(t *testing.T) {
 		{"second half", []test{
 			{"node termination handler", migrations},
 			{"shipped program", shippedProgram},
+			{"upgrade", upgrade},
 			{"with SAM", withSAM},
 			{"guide", guide},
 			{"onboard", onboardAndOffboard},
@@ -89,26 +90,31 @@ var programs = testenv.Once(testenv.BuildPrograms, nil)
 
 // code is a zip with the function's code, as built by make dist.
 var code = testenv.Once(func(context.Context) (string, error) {
-	bootstrap, err := os.ReadFile(filepath.Join(programs(), "bootstrap"))
-	if err != nil {
-		return "", err
-	}
-	var b bytes.Buffer
-	z := zip.NewWriter(&b)
-	f, err := z.CreateHeader(&zip.FileHeader{Name: "bootstrap"}) // not compressed, because every install reads it
-	if err == nil {
-		_, err = f.Write(bootstrap)
-	}
-	if err := errors.Join(err, z.Close()); err != nil {
-		return "", err
-	}
 	dir, err := os.MkdirTemp("", "operator-")
 	if err != nil {
 		return "", err
 	}
 	file := filepath.Join(dir, "kops-spot.zip")
-	return file, os.WriteFile(file, b.Bytes(), 0o600)
+	return file, zipped(filepath.Join(programs(), "bootstrap"), file)
 }, func(file string) error { return os.RemoveAll(filepath.Dir(file)) })
+
+// zipped writes a zip with the function's program.
+func zipped(bootstrap, file string) error {
+	program, err := os.ReadFile(bootstrap)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	f, err := z.Create("bootstrap")
+	if err == nil {
+		_, err = f.Write(program)
+	}
+	if err := errors.Join(err, z.Close()); err != nil {
+		return err
+	}
+	return os.WriteFile(file, b.Bytes(), 0o600)
+}
 
 type controlPlane struct {
 	*testenv.ControlPlane

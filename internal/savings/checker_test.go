@@ -206,6 +206,10 @@ func (w *world) violations(f savings.Fleet, onDemand func(*corev1.Pod) bool) (ou
 	byName, times := map[string]*corev1.Pod{}, map[string]int{}
 	for i := range w.Pods {
 		p := &w.Pods[i]
+		if len(p.OwnerReferences) > 0 && p.OwnerReferences[0].Kind == "DaemonSet" && p.OwnerReferences[0].APIVersion == "apps/v1" ||
+			p.Spec.Priority != nil && *p.Spec.Priority < 0 {
+			continue
+		}
 		if _, static := p.Annotations[corev1.MirrorPodAnnotationKey]; !static && p.Spec.NodeName != "" {
 			byName[p.Namespace+"/"+p.Name] = p
 		}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,7 +28,6 @@ type node struct {
 	*Node
 	pods        []*pod
 	allocatable []int64
-	daemons     []*class
 }
 
 // packed reports whether the pods of a node may move.
@@ -53,24 +53,33 @@ type planner struct {
 	pods    []*pod
 	daemons []*class
 	groups  []*group
-	left    []string // pods that are left out
+	left    map[string][]string // pods and nodes that are left out, by reason
+
+	daemonPods map[string][]*corev1.Pod // by namespace/name of the DaemonSet
 
 	selected map[*term][]*pod // pods that an affinity selects
 }
 
 func newPlanner(c Cluster, catalog Catalog) (*planner, error) {
-	p := &planner{packer: &packer{rules: newRules(c.Namespaces)}, catalog: catalog}
+	p := &planner{packer: &packer{rules: newRules(c.Namespaces)}, catalog: catalog, left: map[string][]string{},
+		daemonPods: map[string][]*corev1.Pod{}}
 	in, err := newInspector(c)
 	if err != nil {
 		return nil, err
 	}
-	byName := map[string]*node{}
+	byName := map[string]*node{} // nil if the node is left out
+	var unpriced error
 	for i := range c.Nodes {
 		n := &node{Node: &c.Nodes[i]}
-		p.nodes, byName[n.Name] = append(p.nodes, n), n
 		if err := p.priced(n); err != nil {
-			return nil, err
+			byName[n.Name], unpriced = nil, cmp.Or(unpriced, err)
+			p.left[reasonUnpriced] = append(p.left[reasonUnpriced], n.Name)
+			continue
 		}
+		p.nodes, byName[n.Name] = append(p.nodes, n), n
+	}
+	if len(p.nodes) == 0 && unpriced != nil {
+		return nil, unpriced
 	}
 	slices.SortFunc(p.nodes, func(a, b *node) int { return cmp.Compare(a.Name, b.Name) })
 
@@ -87,12 +96,12 @@ func newPlanner(c Cluster, catalog Catalog) (*planner, error) {
 			seen[owner.UID]++
 		}
 	}
-	slices.Sort(p.left)
 	for i := range c.DaemonSets {
 		d := &c.DaemonSets[i]
 		daemon := &corev1.Pod{ObjectMeta: d.Spec.Template.ObjectMeta, Spec: d.Spec.Template.Spec}
 		daemon.Name, daemon.Namespace = d.Name, d.Namespace
-		class, err := p.classify(daemon, "", false, nil)
+		// Only pods have defaults, overhead, sidecars and the ports of the host's network.
+		class, err := p.classify(daemon, "", false, nil, p.daemonPods[d.Namespace+"/"+d.Name]...)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +120,6 @@ func newPlanner(c Cluster, catalog Catalog) (*planner, error) {
 	}
 	for _, n := range p.nodes {
 		n.allocatable = p.allocatable(n.Status.Allocatable, limits[n.Name])
-		n.daemons = p.daemonsOn(p.shapeFor(n.Labels, n.Spec.Taints, n.Spot))
 	}
 	p.addGroups(c.Groups)
 	for _, pod := range p.pods {
@@ -138,20 +146,26 @@ func (p *planner) priced(n *node) error {
 }
 
 func (n Node) kind() (instanceType, zone string) {
-	return cmp.Or(n.Labels[corev1.LabelInstanceTypeStable], n.Labels[corev1.LabelInstanceType]),
-		cmp.Or(n.Labels[corev1.LabelTopologyZone], n.Labels[corev1.LabelFailureDomainBetaZone])
+	return n.Labels[corev1.LabelInstanceTypeStable], n.Labels[corev1.LabelTopologyZone]
 }
 
 func (p *planner) addPod(in *inspector, object *corev1.Pod, nodes map[string]*node) error {
 	name := object.Namespace + "/" + object.Name
-	n := nodes[object.Spec.NodeName]
+	n, known := nodes[object.Spec.NodeName]
 	owner := metav1.GetControllerOfNoCopy(object)
 	switch {
+	case known && n == nil:
+		return nil // left out with its node
 	case n == nil || !isRunning(object):
-		p.left = append(p.left, name)
+		p.left[reasonPending] = append(p.left[reasonPending], name)
 		return nil
 	case owner != nil && owner.Kind == "DaemonSet" && strings.HasPrefix(owner.APIVersion, "apps/"):
+		set := object.Namespace + "/" + owner.Name
+		p.daemonPods[set] = append(p.daemonPods[set], object)
 		return nil // each machine has its share
+	case object.Spec.Priority != nil && *object.Spec.Priority < 0:
+		p.left[reasonPlaceholder] = append(p.left[reasonPlaceholder], name)
+		return nil
 	}
 	var volumes []*corev1.PersistentVolume
 	for _, claim := range claimNames(object) {
@@ -169,7 +183,7 @@ func (p *planner) addPod(in *inspector, object *corev1.Pod, nodes map[string]*no
 	default:
 		pod.fixed = in.fixed(object)
 	}
-	if !n.Spot && !mirror { // who runs on Spot already may do so
+	if !n.Spot && !mirror { // pods that run on Spot now may stay there
 		pod.onDemand = in.onDemand(object)
 	}
 	var err error
@@ -200,15 +214,23 @@ func (p *planner) allocatable(list corev1.ResourceList, volumes map[string]int32
 }
 
 // shapeFor returns the shape of a machine that has the labels of another one, on Spot or not. The hostname is not among
-// them: pods that need a certain one do not move.
+// them: pods that need a certain one do not move. Neither are labels that say on demand, if it is Spot: that is Karpenter's
+// karpenter.sh/capacity-type, and users have their own.
 func (p *planner) shapeFor(labels map[string]string, taints []corev1.Taint, spot bool) *shape {
 	labels = maps.Clone(labels)
 	delete(labels, hostname)
 	delete(labels, labelSpotWorker)
 	if spot {
+		maps.DeleteFunc(labels, func(_, value string) bool {
+			return strings.EqualFold(strings.ReplaceAll(value, "-", ""), "ondemand")
+		})
 		labels[labelSpotWorker] = "true"
 	}
-	return p.shapeOf(labels, taints)
+	s := p.shapeOf(labels, taints)
+	if s.daemons == nil {
+		s.daemons = sync.OnceValue(func() []*class { return p.daemonsOn(s) })
+	}
+	return s
 }
 
 // daemonsOn returns the DaemonSets whose pods run on a shape. They tolerate the node's conditions.
@@ -336,7 +358,6 @@ func (p *planner) kindsOf(g *group, t string) []*kind {
 			}
 			k := &kind{Row: row, shape: p.shapeFor(labels, g.taints, row.Spot), allocatable: allocatable,
 				reserved: !row.Spot && len(rows) > 1}
-			k.daemons = p.daemonsOn(k.shape)
 			kinds = append(kinds, k)
 		}
 	}
@@ -349,7 +370,7 @@ func (p *planner) spotRow(r *Row) (why string) {
 	price := p.catalog.Spot[Offer{r.Type, r.Zone}]
 	switch {
 	case !p.catalog.Types[r.Type].Spot || price == 0:
-		return "their type is not offered as Spot in their zone"
+		return "their type has no Spot price in their zone"
 	case price >= r.Hourly:
 		return "Spot does not cost less than on demand there"
 	}
@@ -421,8 +442,8 @@ func (p *planner) allocatableOf(g *group, t string) []int64 {
 // inspect finds why a pod may not move or may not run on Spot, as far as the machines of its group say so.
 func (p *planner) inspect(pod *pod) {
 	n := pod.node
-	if !n.Spot && !pod.resident && pod.onDemand == "" && pod.class.matches(p.shapeFor(n.Labels, n.Spec.Taints, false)) &&
-		!pod.class.matches(p.shapeFor(n.Labels, n.Spec.Taints, true)) {
+	if !n.Spot && !pod.resident && pod.onDemand == "" && pod.class.selects(p.shapeFor(n.Labels, n.Spec.Taints, false)) &&
+		!pod.class.selects(p.shapeFor(n.Labels, n.Spec.Taints, true)) {
 		pod.onDemand, pod.class.onDemand = reasonExclude, true
 	}
 	i := slices.IndexFunc(p.groups, func(g *group) bool { return g.Name == n.Group })

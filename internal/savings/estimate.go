@@ -56,6 +56,7 @@ func Compute(c Cluster, catalog Catalog) (Report, error) {
 		}
 	}
 	r := Report{Now: newFleet(now), Assumptions: assumptions}
+	maps.Copy(onDemand, p.left)
 	r.Spot = Estimate{Fleet: newFleet(same), Reasons: reasonsOf(onDemand)}
 	r.Spot.Bound = r.Spot.Monthly
 	first := costs(r.Spot.List)
@@ -136,6 +137,7 @@ type packing struct {
 	variant  map[string]int // of the order
 	headroom map[string]int
 	cost     map[string]float64 // of the headroom, per hour
+	failing  []string           // pods and groups for which the headroom may not suffice
 }
 
 // pack packs the pods of each group on machines of the best of some types. A group whose cost would be above limits
@@ -159,6 +161,10 @@ func (p *planner) pack(types func(*group) []string, limits map[string]float64, f
 			k.choose(g, types(g))
 		}
 		unplaced := k.fill(p.groups, k.kinds, 1)
+		before := map[*group]int{}
+		for _, g := range p.groups {
+			before[g] = g.staying()
+		}
 		dirty = nil
 		for _, pod := range unplaced {
 			if pod.fixed == "" {
@@ -166,8 +172,16 @@ func (p *planner) pack(types func(*group) []string, limits map[string]float64, f
 			}
 		}
 		if len(unplaced) > 0 {
-			dirty = p.groups
+			dirty = slices.DeleteFunc(slices.Clone(p.groups), func(g *group) bool { return g.staying() == before[g] })
 			continue
+		}
+		for _, g := range p.groups {
+			if math.IsInf(k.bounds[g.Name], 1) { // some pods have room only on machines that stay
+				k.bounds[g.Name] = 0
+				for _, b := range k.staying(g.nodes) {
+					k.bounds[g.Name] += b.Hourly
+				}
+			}
 		}
 		estimate := k.estimate()
 		spent := costs(estimate.List)
@@ -196,6 +210,18 @@ func (p *planner) pack(types func(*group) []string, limits map[string]float64, f
 	}
 }
 
+// staying returns how many pods of the group stay on their nodes.
+func (g *group) staying() (n int) {
+	for _, node := range g.nodes {
+		for _, pod := range node.pods {
+			if pod.fixed != "" {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // staying returns which of these machines stay, because some of their pods do.
 func (k *packing) staying(nodes []*node) (out []*box) {
 	for _, n := range nodes {
@@ -208,7 +234,7 @@ func (k *packing) staying(nodes []*node) (out []*box) {
 		if len(pods) > 0 || !n.packed() || k.kept[n.Group] {
 			row, _ := k.stay(n, pods)
 			out = append(out, newBox(&kind{Row: row, shape: k.shapeFor(n.Labels, n.Spec.Taints, row.Spot),
-				allocatable: n.allocatable, daemons: n.daemons}, n))
+				allocatable: n.allocatable}, n))
 		}
 	}
 	return out
@@ -334,7 +360,9 @@ func (k *packing) fill(groups []*group, kinds map[string][]*kind, fewer int) (un
 			boxes = k.boxes
 		}
 	}
-	settle()
+	if settle(); len(unplaced) > 0 {
+		return unplaced // they will stay on their nodes, and the packing begins again
+	}
 	boxes = k.trim()
 	k.headroom, k.cost = map[string]int{}, map[string]float64{}
 	for _, b := range boxes {
@@ -343,18 +371,28 @@ func (k *packing) fill(groups []*group, kinds map[string][]*kind, fewer int) (un
 	}
 	shuffled := slices.Clone(pods)
 	enough := min(max(int(effort)/(len(pods)*len(boxes)+1), orders), mostOrders) / fewer
-	for i, passed := 0, 0; passed < enough && i < 4*enough; i++ {
+	passed := 0
+	for i := 0; passed < enough && i < 4*enough; i++ {
 		random := rand.New(rand.NewPCG(uint64(i), 0))
 		random.Shuffle(len(shuffled), func(a, b int) { shuffled[a], shuffled[b] = shuffled[b], shuffled[a] })
 		choose := k.scheduler(random)
 		if i%4 == 3 {
 			choose = k.anyFit(random)
 		}
-		k.run(boxes, shuffled, kinds, choose)
-		if passed++; len(k.boxes) > len(boxes) {
-			passed = 0
+		missing := k.run(boxes, shuffled, kinds, choose)
+		if passed++; len(k.boxes) > len(boxes) || len(missing) > 0 {
+			passed, k.failing = 0, nil
+			for _, pod := range missing {
+				k.failing = append(k.failing, pod.name)
+			}
+			for _, b := range k.boxes[len(boxes):] {
+				k.failing = append(k.failing, b.Group)
+			}
 		}
 		boxes = k.boxes
+	}
+	if passed == enough {
+		k.failing = nil
 	}
 	settle()
 	for _, b := range boxes {
@@ -419,11 +457,9 @@ func (k *packing) estimate() Estimate {
 		if pod.onDemand != "" && !pod.node.ControlPlane {
 			subjects[pod.onDemand] = append(subjects[pod.onDemand], pod.name)
 		}
-		if r := pod.class.requests; !pod.resident && pod.node.packed() && (r[0] == 0 || r[1] == 0) {
-			subjects[reasonNothing] = append(subjects[reasonNothing], pod.name)
-		}
 	}
-	subjects["pending, terminating or finished pods are left out"] = k.left
+	maps.Copy(subjects, k.left)
+	subjects[reasonOrders] = k.failing
 	var list []Machine
 	bound := 0.0
 	for _, b := range k.boxes {

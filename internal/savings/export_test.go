@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 )
 
-// Failures returns in how many of n other orders the scheduler would need more machines than the packed estimate has.
+// Failures returns in how many of n other orders the scheduler finds no place for a pod on the machines of the packed estimate.
 func Failures(c Cluster, catalog Catalog, n int) (failed int) {
 	p, err := newPlanner(c, catalog)
 	if err != nil {
@@ -26,8 +26,7 @@ func Failures(c Cluster, catalog Catalog, n int) (failed int) {
 	for i := range n {
 		random := rand.New(rand.NewPCG(uint64(i), 99))
 		random.Shuffle(len(pods), func(a, b int) { pods[a], pods[b] = pods[b], pods[a] })
-		p.run(boxes, pods, kinds, p.scheduler(random))
-		if len(p.boxes) > len(boxes) {
+		if unplaced := p.run(boxes, pods, kinds, p.scheduler(random)); len(p.boxes) > len(boxes) || len(unplaced) > 0 {
 			failed++
 		}
 	}

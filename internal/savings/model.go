@@ -117,12 +117,12 @@ type Estimate struct {
 	Reasons         []Reason `json:"reasons"`
 }
 
-// Gap returns how far the packing, without its headroom, is above the bound: 0.1 is 10 %.
+// Gap returns how far the estimate, with its headroom, is above the bound: 0.1 is 10 %.
 func (e Estimate) Gap() float64 {
 	if e.Bound == 0 {
 		return 0
 	}
-	return (e.Monthly-e.HeadroomMonthly)/e.Bound - 1
+	return e.Monthly/e.Bound - 1
 }
 
 // Reason is why some pods or machines do not cost less. Subjects are namespace/name of pods, names of nodes or names of

@@ -10,15 +10,14 @@ import (
 type kind struct {
 	Row
 	shape       *shape
-	allocatable []int64  // by rules.resources; for new machines, without the share of static pods
-	daemons     []*class // that run there
-	reserved    bool     // only for pods that stay on demand
+	allocatable []int64 // by rules.resources; for new machines, without the share of static pods
+	reserved    bool    // only for pods that stay on demand
 }
 
 // room returns what the DaemonSets leave of a machine.
 func (k *kind) room() []int64 {
 	room := slices.Clone(k.allocatable)
-	for _, d := range k.daemons {
+	for _, d := range k.shape.daemons() {
 		for i, n := range d.requests {
 			room[i] -= n
 		}
@@ -137,7 +136,7 @@ func (p *packer) put(b *box) {
 			}
 		}
 	}
-	for _, c := range b.daemons {
+	for _, c := range b.shape.daemons() {
 		p.place(c, b)
 	}
 	if b.node != nil {
@@ -222,7 +221,7 @@ func (p *packer) open(c *class, kinds []*kind) *box {
 	for _, k := range kinds {
 		b := newBox(k, nil)
 		b.free = k.room()
-		for _, d := range k.daemons {
+		for _, d := range k.shape.daemons() {
 			b.ports = append(b.ports, d.ports...)
 		}
 		if !c.hasRoom(b) || !c.accepts(b) {

@@ -1,6 +1,7 @@
 package savings_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -153,8 +154,24 @@ func TestConstraints(t *testing.T) {
 		}, 2},
 		{"DaemonSets", one, func(w *world) {
 			w.daemon("log", "800m", "100Mi")
-			w.workload("nodes", "app", 6, "1", "100Mi")
-		}, 2},
+			w.workload("nodes", "app", 8, "950m", "100Mi")
+		}, 3},
+		{"DaemonSets whose pods request more than their template", one, func(w *world) {
+			w.daemon("log", "0", "0")
+			for i, cpu := range []string{"100m", "800m", "100m"} {
+				w.workload("nodes", fmt.Sprint("log-", i), 1, cpu, "100Mi", func(_ int, p *corev1.Pod) {
+					p.Namespace, p.OwnerReferences[0].Kind, p.OwnerReferences[0].Name = "kube-system", "DaemonSet", "log"
+				})
+			}
+			w.workload("nodes", "app", 8, "950m", "100Mi")
+		}, 3},
+		{"placeholders", one, func(w *world) {
+			w.workload("nodes", "app", 6, "100m", "100Mi")
+			w.workload("nodes", "hold", 6, "3", "100Mi", func(_ int, p *corev1.Pod) {
+				low := int32(-10)
+				p.Spec.Priority = &low
+			})
+		}, 1},
 		{"a DaemonSet of other nodes", one, func(w *world) {
 			w.daemon("log", "800m", "100Mi")
 			w.DaemonSets[0].Spec.Template.Spec.NodeSelector = map[string]string{"group": "other"}
@@ -177,8 +194,8 @@ func TestConstraints(t *testing.T) {
 					p.Spec.NodeName = n.Name
 				})
 			}
-			w.workload("nodes", "app", 6, "1", "100Mi")
-		}, 2},
+			w.workload("nodes", "app", 8, "950m", "100Mi")
+		}, 3},
 		{"volumes in zones", zones, func(w *world) {
 			w.workload("nodes", "app", 6, "2", "100Mi", w.zonal, func(i int, p *corev1.Pod) { p.Spec.NodeName = w.Nodes[i].Name })
 		}, 6},
@@ -200,7 +217,7 @@ func TestConstraints(t *testing.T) {
 			w.workload("nodes", "more", 30, "400m", "100Mi")
 		}, 6},
 		{"on demand and Spot", one, func(w *world) {
-			w.workload("nodes", "ledger", 4, "100m", "100Mi", annotate("kops-spot.cast.ai/drain", "never"))
+			w.workload("nodes", "ledger", 4, "100m", "100Mi", affinity(nodeSelector(labelSpot, corev1.NodeSelectorOpDoesNotExist)))
 			w.workload("nodes", "app", 4, "100m", "100Mi")
 		}, 2},
 	} {
@@ -394,15 +411,19 @@ func TestKeptGroup(t *testing.T) {
 	w.check(t, r)
 }
 
-// TestNoRequests checks that the report names pods for which it leaves no room.
+// TestNoRequests checks that pods which request nothing do not become one machine, and that the report names them.
 func TestNoRequests(t *testing.T) {
 	w := newWorld()
 	w.nodes("nodes", "m5.xlarge", 4, zones[:1])
 	w.workload("nodes", "no-cpu", 1, "0", "100Mi")
 	w.workload("nodes", "no-memory", 1, "100m", "0")
-	w.workload("nodes", "both", 1, "100m", "100Mi")
-	for _, r := range w.compute(t).Packed.Reasons {
-		if strings.Contains(r.Text, "leaves none") && slices.Equal(r.Subjects, []string{"default/no-cpu-000", "default/no-memory-000"}) {
+	w.workload("nodes", "both", 2, "100m", "100Mi")
+	r := w.compute(t)
+	if r.Packed.Machines != 2 {
+		t.Errorf("%d machines", r.Packed.Machines)
+	}
+	for _, r := range r.Packed.Reasons {
+		if strings.Contains(r.Text, "stay on their nodes") && slices.Equal(r.Subjects, []string{"default/no-cpu-000", "default/no-memory-000"}) {
 			return
 		}
 	}
@@ -422,6 +443,60 @@ func TestNoRoom(t *testing.T) {
 		t.Errorf("%+v; want the three machines that have room", e)
 	}
 	w.check(t, r)
+
+	// A machine that stays has room for one of them.
+	w.workload("nodes", "local", 1, "100m", "100Mi", hostPath("/data", corev1.HostPathUnset, false), func(_ int, p *corev1.Pod) {
+		p.Spec.NodeName = w.Nodes[1].Name
+	})
+	r = w.compute(t)
+	if _, err := json.Marshal(r); err != nil {
+		t.Error(err)
+	}
+	w.check(t, r)
+}
+
+// TestOrders has pods that belong together and that a machine has room for only if they come first.
+func TestOrders(t *testing.T) {
+	w := newWorld()
+	w.nodes("nodes", "m5.xlarge", 15, zones[:1])
+	w.workload("nodes", "app", 6, "600m", "100Mi", beside(labelHost, "app"), func(_ int, p *corev1.Pod) {
+		p.Spec.NodeName = w.Nodes[0].Name
+	})
+	w.workload("nodes", "small", 8, "500m", "100Mi")
+	if savings.Failures(w.Cluster, w.catalog, 20) == 0 {
+		t.Error("no order fails")
+	}
+	r := w.compute(t)
+	if !slices.ContainsFunc(r.Packed.Reasons, func(r savings.Reason) bool {
+		return strings.Contains(r.Text, "simulated orders") && strings.HasPrefix(r.Subjects[0], "default/app-")
+	}) {
+		t.Errorf("the reasons do not name the pods: %+v", r.Packed.Reasons)
+	}
+}
+
+// TestLeftOut has nodes that nobody can price.
+func TestLeftOut(t *testing.T) {
+	w := newWorld()
+	w.nodes("nodes", "m5.xlarge", 4, zones[:1])
+	w.nodes("nodes", "c5.large", 1, zones)
+	w.workload("nodes", "app", 5, "100m", "100Mi")
+	delete(w.Nodes[0].Labels, labelZone)
+	delete(w.Nodes[1].Labels, labelType)
+	w.Nodes[2].Spot = true
+	delete(w.catalog.Spot, savings.Offer{Type: "m5.xlarge", Zone: zones[0]})
+	delete(w.catalog.OnDemand, "c5.large")
+	r := w.compute(t)
+	if r.Now.Machines != 1 || len(r.Now.List[0].Pods) != 1 {
+		t.Errorf("now: %+v", r.Now.List)
+	}
+	for i, e := range r.Estimates() {
+		if !slices.ContainsFunc(e.Reasons, func(r savings.Reason) bool {
+			return strings.Contains(r.Text, "left out, with their pods") &&
+				slices.Equal(r.Subjects, []string{w.Nodes[0].Name, w.Nodes[1].Name, w.Nodes[2].Name, w.Nodes[4].Name})
+		}) || slices.ContainsFunc(e.Reasons, func(r savings.Reason) bool { return strings.Contains(r.Text, "pending") }) {
+			t.Errorf("estimate %d: %+v", i, e.Reasons)
+		}
+	}
 }
 
 func TestErrors(t *testing.T) {

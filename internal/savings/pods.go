@@ -51,8 +51,13 @@ const (
 	reasonAcross  = "their pod affinity is to pods of another instance group"
 	reasonBeside  = "other pods that stay must run beside them"
 	reasonNoRoom  = "no machine of their instance group would take them"
-	reasonNothing = "they request no CPU or no memory, so the estimate leaves none for them"
+	reasonNothing = "they request no CPU or no memory, so nobody knows how many fit on a machine: they stay on their nodes"
 	reasonNode    = "their node stays as it is"
+	reasonOrders  = "the headroom may not suffice: in some simulated orders of creation, they found no machine"
+
+	reasonPending     = "pending, terminating or finished pods are left out"
+	reasonPlaceholder = "pods with a negative priority are left out: they only hold room for others"
+	reasonUnpriced    = "nodes without a price, or without the label of their type or zone, are left out, with their pods"
 )
 
 // requests returns what the scheduler reserves for a pod. CPU is in millicores.
@@ -203,13 +208,16 @@ func (in *inspector) volume(claim string) *corev1.PersistentVolume {
 	return nil
 }
 
-// fixed returns why a pod must stay on its node, as far as the pod alone says so. Constraints that the estimates do not
-// know keep it there.
+// fixed returns why a pod must stay on its node, as far as the pod alone says so. What must not be interrupted must not
+// move either. Constraints that the estimates do not know also keep a pod there.
 func (in *inspector) fixed(p *corev1.Pod) string {
-	s := p.Spec
-	if in.hasLocalData(p) {
-		return reasonLocal
+	if why := in.onDemand(p); why != "" {
+		return why
 	}
+	if r := requests(p); r[corev1.ResourceCPU] == 0 || r[corev1.ResourceMemory] == 0 {
+		return reasonNothing
+	}
+	s := p.Spec
 	if len(s.ResourceClaims) > 0 || s.SchedulingGroup != nil ||
 		s.SchedulerName != "" && s.SchedulerName != corev1.DefaultSchedulerName ||
 		slices.ContainsFunc(s.TopologySpreadConstraints, func(c corev1.TopologySpreadConstraint) bool {

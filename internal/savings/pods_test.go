@@ -102,17 +102,27 @@ func TestOnDemand(t *testing.T) {
 		}), ""},
 		{"bare pod", 1, pod(func(_ int, p *corev1.Pod) { p.OwnerReferences = nil }), "no controller"},
 		{"affinity against Spot", 2, pod(affinity(nodeSelector(labelSpot, corev1.NodeSelectorOpDoesNotExist))), "excludes Spot"},
+		{"affinity against Spot, on a cordoned node", 2, func(w *world) []change {
+			w.Nodes[0].Spec.Taints = []corev1.Taint{{Key: "node.kubernetes.io/unschedulable", Effect: corev1.TaintEffectNoSchedule}}
+			w.machines = nil
+			return []change{affinity(nodeSelector(labelSpot, corev1.NodeSelectorOpDoesNotExist))}
+		}, "excludes Spot"},
+		{"Karpenter's label", 2, func(w *world) []change {
+			return []change{w.labeled("karpenter.sh/capacity-type", "on-demand")}
+		}, "excludes Spot"},
+		{"a label of the user", 2, func(w *world) []change { return []change{w.labeled("lifecycle", "OnDemand")} }, "excludes Spot"},
+		{"another label of the user", 2, func(w *world) []change { return []change{w.labeled("lifecycle", "long")} }, ""},
 		{"toleration only", 2, pod(func(_ int, p *corev1.Pod) {
 			p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 		}), ""},
 
-		{"no Spot price", 2, all(func(w *world) { delete(w.catalog.Spot, savings.Offer{Type: "m5.xlarge", Zone: zones[0]}) }), "not offered"},
+		{"no Spot price", 2, all(func(w *world) { delete(w.catalog.Spot, savings.Offer{Type: "m5.xlarge", Zone: zones[0]}) }), "no Spot price"},
 		{"not offered as Spot", 2, all(func(w *world) {
 			offer := w.catalog.Types["m5.large"]
 			offer.Spot = false
 			w.catalog.Types["m5.large"] = offer
 			w.Nodes[0].Labels[labelType] = "m5.large"
-		}), "not offered"},
+		}), "no Spot price"},
 		{"Spot is dear", 2, all(func(w *world) { w.catalog.Spot[savings.Offer{Type: "m5.xlarge", Zone: zones[0]}] = 9 }),
 			"does not cost less"},
 		{"control plane", 2, all(func(w *world) { w.Nodes[0].ControlPlane = true }), "control plane"},
@@ -133,7 +143,7 @@ func TestOnDemand(t *testing.T) {
 			if c.reason != "" && !slices.ContainsFunc(r.Spot.Reasons, func(r savings.Reason) bool { return strings.Contains(r.Text, c.reason) }) {
 				t.Errorf("reasons %v; want %q", r.Spot.Reasons, c.reason)
 			}
-			price := strings.Contains(c.reason, "offered") || strings.Contains(c.reason, "cost") // then the pods may move to Spot
+			price := strings.Contains(c.reason, "price") || strings.Contains(c.reason, "cost") // then the pods may move to Spot
 			for _, e := range r.Estimates() {
 				for _, v := range w.violations(e.Fleet, func(*corev1.Pod) bool { return c.reason != "" && !price }) {
 					t.Error(v)
@@ -142,7 +152,7 @@ func TestOnDemand(t *testing.T) {
 			if price {
 				return
 			}
-			w.Nodes[0].Spot = true // who runs on Spot already may do so
+			w.Nodes[0].Spot = true // pods that run on Spot now may stay there
 			r = w.compute(t)
 			if !machineOf(t, r.Spot, w.Nodes[0].Name).Spot {
 				t.Error("a Spot node became on demand")
@@ -152,6 +162,14 @@ func TestOnDemand(t *testing.T) {
 			}
 		})
 	}
+}
+
+// labeled gives all nodes a label, and the pod a selector for it.
+func (w *world) labeled(key, value string) change {
+	for i := range w.Nodes {
+		w.Nodes[i].Labels[key] = value
+	}
+	return func(_ int, p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{key: value} }
 }
 
 func machineOf(t *testing.T, e savings.Estimate, node string) savings.Machine {
@@ -257,6 +275,14 @@ func TestFixed(t *testing.T) {
 				func(_ int, p *corev1.Pod) { p.Spec.NodeName = w.Nodes[0].Name })
 			return func(int, *corev1.Pod) {}
 		}, "beside"},
+		{"no CPU request", func(*world) change { return request("cpu", "0") }, "request no CPU"},
+		{"no memory request", func(*world) change { return request("memory", "0") }, "request no CPU or no memory"},
+		{"bare pod", func(*world) change { return func(_ int, p *corev1.Pod) { p.OwnerReferences = nil } }, "no controller"},
+		{"not to disrupt", func(*world) change { return annotate("karpenter.sh/do-not-disrupt", "true") }, "not to disrupt"},
+		{"not to disrupt, on Spot", func(w *world) change {
+			w.Nodes[0].Spot = true
+			return annotate("karpenter.sh/do-not-disrupt", "true")
+		}, "not to disrupt"},
 		{"local data", func(*world) change { return hostPath("/data", corev1.HostPathUnset, false) }, "data is on the node"},
 		{"no group", func(w *world) change {
 			w.Nodes[0].Group = ""

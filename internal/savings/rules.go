@@ -83,7 +83,8 @@ func (t *term) matches(p *corev1.Pod) bool {
 type shape struct {
 	*corev1.Node
 	id      int
-	domains []int32 // by rules.keys; noDomain without the label
+	domains []int32         // by rules.keys; noDomain without the label
+	daemons func() []*class // that run there
 }
 
 const (
@@ -122,22 +123,30 @@ func (r *rules) vector(resources map[corev1.ResourceName]int64) []int64 {
 	return out
 }
 
-// classify returns the class of a pod. Call it for all pods before the first packing.
-func (r *rules) classify(pod *corev1.Pod, group string, onDemand bool, volumes []*corev1.PersistentVolume) (*class, error) {
-	requested := requests(pod)
+// classify returns the class of a pod: what it requests is the most that any of some pods like it requests, or else what
+// it requests itself. Call it for all pods before the first packing.
+func (r *rules) classify(pod *corev1.Pod, group string, onDemand bool, volumes []*corev1.PersistentVolume,
+	like ...*corev1.Pod) (*class, error) {
+	if len(like) == 0 {
+		like = []*corev1.Pod{pod}
+	}
+	requested := map[corev1.ResourceName]int64{}
+	var ports []hostPort
+	for _, p := range like {
+		for name, n := range requests(p) {
+			requested[name] = max(requested[name], n)
+		}
+		for _, port := range hostPorts(p) {
+			if !slices.Contains(ports, port) {
+				ports = append(ports, port)
+			}
+		}
+	}
 	var zonal []any
 	for _, v := range volumes {
 		zonal = append(zonal, v.Spec.NodeAffinity, volumeZones(v))
 		if v.Spec.CSI != nil {
 			requested[volumesOf(v.Spec.CSI.Driver)]++
-		}
-	}
-	var ports []hostPort
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		for _, port := range c.Ports {
-			if port.HostPort != 0 {
-				ports = append(ports, hostPort{cmp.Or(port.HostIP, "0.0.0.0"), cmp.Or(port.Protocol, "TCP"), port.HostPort})
-			}
 		}
 	}
 	key, err := json.Marshal([]any{pod.Namespace, pod.Labels, pod.Spec.NodeSelector, pod.Spec.Affinity,
@@ -165,6 +174,17 @@ func (r *rules) classify(pod *corev1.Pod, group string, onDemand bool, volumes [
 	}
 	r.classes[string(key)] = c
 	return c, nil
+}
+
+func hostPorts(pod *corev1.Pod) (ports []hostPort) {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		for _, port := range c.Ports {
+			if port.HostPort != 0 {
+				ports = append(ports, hostPort{cmp.Or(port.HostIP, "0.0.0.0"), cmp.Or(port.Protocol, "TCP"), port.HostPort})
+			}
+		}
+	}
+	return ports
 }
 
 // volumesOf names the number of volumes of a driver that are attached to a node, as a resource.

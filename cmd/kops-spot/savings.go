@@ -95,8 +95,8 @@ func (c *console) savings(ctx context.Context, o savingsOptions) error {
 	}), writing)
 }
 
-// nodeFacts returns what EC2 knows about the nodes, by their names. An instance without the cluster's tag, such as one of
-// CAST AI or Karpenter, is in no instance group.
+// nodeFacts returns what EC2 knows about the nodes, by their names. An instance without the cluster's tag is in no
+// instance group.
 func (at session) nodeFacts(ctx context.Context) (map[string]inventory.NodeFacts, error) {
 	instances := map[string]awsadmin.Instance{}
 	for _, i := range at.tagged {
@@ -117,7 +117,7 @@ func (at session) nodeFacts(ctx context.Context) (map[string]inventory.NodeFacts
 		i := instances[n.ID]
 		one := inventory.NodeFacts{Spot: i.Spot, ControlPlane: n.ControlPlane}
 		if i.Tags[spot.TagCluster] == at.env.Cluster {
-			one.Group = cmp.Or(i.Tags[onboard.TagInstanceGroup], n.Group)
+			one.Group = cmp.Or(i.Tags[spot.TagInstanceGroup], n.Group)
 		}
 		facts[n.Node] = one
 	}

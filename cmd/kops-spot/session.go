@@ -168,7 +168,7 @@ func (at session) site(given map[string]string) install.Site {
 		w := install.Worker{Node: n.Node, Group: n.Group, OS: n.OS, Ready: n.Ready}
 		for _, i := range at.tagged {
 			if i.ID == n.ID {
-				w.Group, w.Spot = cmp.Or(i.Tags[onboard.TagInstanceGroup], w.Group), i.Spot
+				w.Group, w.Spot = cmp.Or(i.Tags[spot.TagInstanceGroup], w.Group), i.Spot
 			}
 		}
 		if !n.ControlPlane {

@@ -71,7 +71,7 @@ func TestStateStore(t *testing.T) {
 func TestWorkers(t *testing.T) {
 	at := session{nodes: []onboard.NodeInstance{{Node: "a", ID: "i-a", OS: "Ubuntu", Ready: true}, {Node: "b", ID: "i-b", Group: "by-label"},
 		{Node: "c", ID: "i-c", ControlPlane: true}},
-		tagged: []awsadmin.Instance{{ID: "i-a", Spot: true, Tags: map[string]string{onboard.TagInstanceGroup: "by-tag"}}, {ID: "i-b"}, {ID: "i-c"}, {ID: "i-d"}}}
+		tagged: []awsadmin.Instance{{ID: "i-a", Spot: true, Tags: map[string]string{spot.TagInstanceGroup: "by-tag"}}, {ID: "i-b"}, {ID: "i-c"}, {ID: "i-d"}}}
 	want := []install.Worker{{Node: "a", Group: "by-tag", OS: "Ubuntu", Ready: true, Spot: true}, {Node: "b", Group: "by-label"}}
 	if got := at.site(nil).Workers; !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

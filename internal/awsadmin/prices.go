@@ -1,6 +1,7 @@
 package awsadmin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -133,7 +134,8 @@ func priceListRegion(region string) string {
 }
 
 // OnDemandPrices returns the on-demand price, in US dollars per hour, of those of the types that the region has, for
-// Linux on shared hardware. One query for all types of the region takes fewer requests than one for each type.
+// Linux on shared hardware. One query for all types of the region takes fewer requests than one for each type. A type
+// whose products look different than expected has no price. If no type has one, that is an error.
 func (a *Account) OnDemandPrices(ctx context.Context, names []string) (map[string]float64, error) {
 	region := a.Region()
 	from := priceListRegion(region)
@@ -154,6 +156,8 @@ func (a *Account) OnDemandPrices(ctx context.Context, names []string) (map[strin
 		return nil, err
 	}
 	prices := map[string]float64{}
+	var odd error
+	var unclear []string
 	for _, text := range products {
 		var p product
 		err := json.Unmarshal([]byte(text), &p)
@@ -168,9 +172,17 @@ func (a *Account) OnDemandPrices(ctx context.Context, names []string) (map[strin
 			err = fmt.Errorf("two prices, %g and %g", other, price)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("reading the on-demand price of %q in region %s: %w: use --prices", name, region, err)
+			odd, unclear = cmp.Or(odd, fmt.Errorf("reading the on-demand price of %q in region %s: %w: use --prices", name, region, err)),
+				append(unclear, name)
+			continue
 		}
 		prices[name] = price
+	}
+	for _, name := range unclear {
+		delete(prices, name)
+	}
+	if len(prices) == 0 {
+		return nil, odd
 	}
 	return prices, nil
 }

@@ -86,7 +86,11 @@ func TestOnDemandPrices(t *testing.T) {
 		"free":             {[]string{productDocument("m5.large", perHour("0.0000000000"))}, nil, `invalid price "0.0000000000"`},
 		"another currency": {[]string{productDocument("m5.large", `"x":{"unit":"Hrs","pricePerUnit":{"CNY":"1"}}`)}, nil, `invalid price ""`},
 		"per second":       {[]string{productDocument("m5.large", `"x":{"unit":"Second","pricePerUnit":{"USD":"1"}}`)}, nil, "0 prices per hour"},
-		"not JSON":         {[]string{"<html>"}, nil, "invalid character"},
+		"an odd one among others": {[]string{productDocument("m5.large", perHour("0")), productDocument("m5.xlarge", perHour("0.214")), "<html>"},
+			map[string]float64{"m5.xlarge": 0.214}, ""},
+		"two prices of one, among others": {[]string{productDocument("m5.large", perHour("0.1")), productDocument("m5.large", perHour("0.2")),
+			productDocument("m5.large", perHour("0.1")), productDocument("m5.xlarge", perHour("0.214"))}, map[string]float64{"m5.xlarge": 0.214}, ""},
+		"not JSON": {[]string{"<html>"}, nil, "invalid character"},
 	} {
 		s := &priceServer{pages: map[string][]string{"GetProducts": {products("2", c.documents[0]), products("", c.documents[1:]...)}}}
 		got, err := s.account(t, "eu-west-1").OnDemandPrices(t.Context(), wanted)

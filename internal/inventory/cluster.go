@@ -20,6 +20,7 @@ import (
 
 	"github.com/castai/kops-spot/internal/kube"
 	"github.com/castai/kops-spot/internal/savings"
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 // NodeFacts are what EC2 knows about a node.
@@ -33,7 +34,13 @@ type NodeFacts struct {
 func objects(into *savings.Cluster, nodes map[string]NodeFacts) []object {
 	return []object{
 		kind(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}, func(n corev1.Node) {
-			facts := nodes[n.Name]
+			facts, known := nodes[n.Name]
+			if !known {
+				n.Labels = nil // it joined after the instances were read: the estimates leave it out
+			}
+			if n.Labels[spot.KarpenterKey] != "" || n.Labels[spot.LabelAutoscalerID] != "" {
+				facts.Group = "" // an autoscaler launched it: kOps' Karpenter sets the tags of an instance group, too
+			}
 			into.Nodes = append(into.Nodes,
 				savings.Node{Node: n, Group: facts.Group, Spot: facts.Spot, ControlPlane: facts.ControlPlane})
 		}),

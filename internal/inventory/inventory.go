@@ -20,9 +20,6 @@ import (
 	"github.com/castai/kops-spot/internal/spot"
 )
 
-// tagInstanceGroup is kOps' tag with the name of an instance group.
-const tagInstanceGroup = "kops.k8s.io/instancegroup"
-
 // Source is where to read from.
 type Source struct {
 	Cluster dynamic.Interface
@@ -129,7 +126,7 @@ func (i *Inventory) setGroups(groups []awsadmin.Group, cluster string) {
 		}
 	}
 	for _, g := range groups {
-		name := cmp.Or(g.Tags[tagInstanceGroup], strings.TrimSuffix(g.Name, "."+cluster))
+		name := cmp.Or(g.Tags[spot.TagInstanceGroup], strings.TrimSuffix(g.Name, "."+cluster))
 		of, hasNodes := types[name]
 		if !hasNodes || spot.DefaultPolicy(cluster).OtherGroupReason(g.Name, g.Tags) != "" {
 			continue

@@ -48,7 +48,10 @@ func source(t *testing.T, denied ...string) (s Source, asked *[]string) {
 		switch {
 		case resource == "nodes":
 			list["items"] = []any{object("n1", map[string]string{corev1.LabelInstanceTypeStable: "m5.large", corev1.LabelTopologyZone: "eu-west-1a"}),
-				object("m1", map[string]string{corev1.LabelInstanceTypeStable: "t3.medium", corev1.LabelTopologyZone: "eu-west-1a"})}
+				object("m1", map[string]string{corev1.LabelInstanceTypeStable: "t3.medium", corev1.LabelTopologyZone: "eu-west-1a"}),
+				object("k1", map[string]string{corev1.LabelInstanceTypeStable: "m5.large", "karpenter.sh/nodepool": "default"}),
+				object("c1", map[string]string{corev1.LabelInstanceTypeStable: "m5.large", "provisioner.cast.ai/node-id": "1"}),
+				object("joined", map[string]string{corev1.LabelInstanceTypeStable: "c5.large", corev1.LabelTopologyZone: "eu-west-1a"})}
 		case resource == "pods" && q.Get("continue") == "":
 			items := make([]any, 500)
 			for i := range items {
@@ -99,7 +102,8 @@ func source(t *testing.T, denied ...string) (s Source, asked *[]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Source{Cluster: client, Name: cluster, Nodes: map[string]NodeFacts{"n1": {Group: "nodes", Spot: true}, "m1": {Group: "control-plane", ControlPlane: true}},
+	return Source{Cluster: client, Name: cluster, Nodes: map[string]NodeFacts{"n1": {Group: "nodes", Spot: true}, "m1": {Group: "control-plane", ControlPlane: true},
+		"k1": {Group: "nodes", Spot: true}, "c1": {Group: "nodes", Spot: true}},
 		Prices: &Prices{OnDemand: map[string]float64{"m5.large": 0.1}, Spot: map[string]map[string]float64{"m5.large": {"eu-west-1a": 0.04}}},
 		AWS: awsadmin.New(aws.Config{Region: "eu-west-1", BaseEndpoint: &account.URL, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 			Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})}, asked
@@ -121,7 +125,8 @@ func TestRead(t *testing.T) {
 		t.Errorf("got %d pods, %d budgets, %d CSINodes, %d claims, %d volumes, %d DaemonSets, %d namespaces", len(all.Pods), len(all.Budgets),
 			len(all.CSINodes), len(all.Claims), len(all.Volumes), len(all.DaemonSets), len(all.Namespaces))
 	}
-	if n := all.Nodes; len(n) != 2 || n[0].Group != "nodes" || !n[0].Spot || n[0].ControlPlane || !n[1].ControlPlane {
+	if n := all.Nodes; len(n) != 5 || n[0].Group != "nodes" || !n[0].Spot || n[0].ControlPlane || !n[1].ControlPlane ||
+		n[2].Group != "" || !n[2].Spot || n[3].Group != "" || len(n[4].Labels) > 0 {
 		t.Errorf("got the nodes %+v", n)
 	}
 	// A group of the cluster that has nodes, with the type of its nodes, since no policy names others.

@@ -18,13 +18,11 @@ import (
 	"github.com/castai/kops-spot/iam"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/kube"
+	"github.com/castai/kops-spot/internal/spot"
 )
 
 // tagKopsCluster is the tag with the cluster's name on all EC2 resources of kOps.
 const tagKopsCluster = "KubernetesCluster"
-
-// TagInstanceGroup is the tag, and often the label, with the name of an instance group.
-const TagInstanceGroup = "kops.k8s.io/instancegroup"
 
 // ClusterRef is a cluster's name and its context in the kubeconfig.
 type ClusterRef struct{ Cluster, Context string }
@@ -81,7 +79,7 @@ func NodeInstances(ctx context.Context, cluster dynamic.Interface) (all []NodeIn
 	for _, n := range nodes.Items {
 		providerID, _, _ := unstructured.NestedString(n.Object, "spec", "providerID")
 		if id, region, ok := InstanceOf(providerID); ok {
-			one := NodeInstance{Node: n.GetName(), ID: id, Region: region, Group: n.GetLabels()[TagInstanceGroup]}
+			one := NodeInstance{Node: n.GetName(), ID: id, Region: region, Group: n.GetLabels()[spot.TagInstanceGroup]}
 			one.OS, _, _ = unstructured.NestedString(n.Object, "status", "nodeInfo", "osImage")
 			conditions, _, _ := unstructured.NestedSlice(n.Object, "status", "conditions")
 			for _, c := range conditions {

@@ -20,7 +20,9 @@ const (
 
 var assumptions = []string{
 	"Prices are those of the instances, for 730 hours a month. Volumes, load balancers, data transfer, Savings Plans " +
-		"and reserved instances are not included. Neither is the cost of interruptions.",
+		"and reserved instances are not included.",
+	"The cost of interruptions is not included. Larger machines mean more pods per interruption, and Spot prices are those " +
+		"of the moment.",
 	"Pods use what they request. Pods that are pending, terminating or finished are left out.",
 	"Pods stay in their instance group. Preferences, such as preferred affinity, are ignored.",
 	"Each instance group becomes two with the same labels and taints, and with one instance type, or several of the same " +

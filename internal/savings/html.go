@@ -25,11 +25,7 @@ func (o Output) HTML(w io.Writer) error {
 			return err
 		}
 	}
-	var sections []page.Section
-	for _, s := range o.Sections() {
-		sections = append(sections, page.Section{Heading: s.Heading, Rows: s.Rows})
-	}
-	p.Table(Columns, sections...)
+	p.Table(Columns, o.Sections()...)
 	p.Heading("Why, and what is assumed")
 	p.Text(o.Footnotes(mostSubjects)...)
 	p.Heading("Machines")

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/castai/kops-spot/internal/page"
 )
 
 // Output is the report with where its numbers come from.
@@ -49,14 +51,8 @@ func (o Output) Notices() []string {
 // Columns are the headings of Sections: the fleets.
 var Columns = []string{"", "now", "Spot", "packed", "resized"}
 
-// Section is a part of the table.
-type Section struct {
-	Heading string
-	Rows    [][]string
-}
-
 // Sections returns the table: the amounts of each estimate, in all and by group.
-func (o Output) Sections() []Section {
+func (o Output) Sections() []page.Section {
 	fleets := o.fleets()
 	bounds, gaps, headroom, ofIt := []string{""}, []string{""}, []string{""}, []string{""}
 	for _, e := range o.Estimates() {
@@ -70,16 +66,16 @@ func (o Output) Sections() []Section {
 		}
 		return cells
 	}
-	all := []Section{{"", [][]string{
+	all := []page.Section{{Rows: [][]string{
 		row("per month", func(f Fleet) string { return Dollars(f.Monthly) }),
-		append([]string{"of it headroom"}, ofIt...),
+		append([]string{"including headroom"}, ofIt...),
 		row("saving", func(f Fleet) string { return Dollars(o.Now.Monthly - f.Monthly) }),
-		row("saving in percent", func(f Fleet) string { return percent(1 - f.Monthly/math.Max(o.Now.Monthly, 0.01)) }),
+		row("saving, %", func(f Fleet) string { return percent(1 - f.Monthly/math.Max(o.Now.Monthly, 0.01)) }),
 		append([]string{"lower bound"}, bounds...),
 		append([]string{"above the bound"}, gaps...),
 		row("machines", func(f Fleet) string { return strconv.Itoa(f.Machines) }),
-		row("of them Spot", func(f Fleet) string { return strconv.Itoa(f.count(func(r Row) bool { return r.Spot })) }),
-		append([]string{"of them headroom"}, headroom...),
+		row("Spot machines", func(f Fleet) string { return strconv.Itoa(f.count(func(r Row) bool { return r.Spot })) }),
+		append([]string{"headroom machines"}, headroom...),
 	}}, {Heading: "per month, by instance group"}, {Heading: "machines, by instance group"}}
 	for _, group := range o.groups() {
 		in := func(r Row) bool { return r.Group == group }
@@ -149,6 +145,12 @@ func (o Output) Footnotes(subjects int) (notes []string) {
 	for _, r := range o.Risks {
 		notes = append(notes, "Interruptions: group "+r.Group+" allows "+r.Allows+": "+r.Advice)
 	}
+	for i, e := range o.Estimates() {
+		if groups := concentrated(o.Now, e.Fleet); len(groups) > 0 {
+			notes = append(notes, fmt.Sprintf("Interruptions: %s: one instance type instead of several, or fewer than %d Spot machines, in "+
+				"(%d): %s", Columns[i+2], fewMachines, len(groups), few(groups, subjects)))
+		}
+	}
 	if !o.Prices.Sample {
 		notes = append(notes, "Prices: "+o.Prices.Source)
 	}
@@ -156,6 +158,39 @@ func (o Output) Footnotes(subjects int) (notes []string) {
 		notes = append(notes, "Assumption: "+a)
 	}
 	return notes
+}
+
+// fewMachines are so few that the interruption of one takes a large part of a group's pods.
+const fewMachines = 3
+
+// concentrated returns the groups with Spot machines of only one type, or only few of them, if there are more now.
+func concentrated(now, then Fleet) (groups []string) {
+	type size struct {
+		types    map[string]bool
+		machines int
+	}
+	of := func(f Fleet, spotOnly bool) map[string]size {
+		all := map[string]size{}
+		for _, r := range f.Rows {
+			if s := all[r.Group]; r.Group != "" && (r.Spot || !spotOnly) {
+				if s.types == nil {
+					s.types = map[string]bool{}
+				}
+				s.types[r.Type] = true
+				s.machines += r.Count
+				all[r.Group] = s
+			}
+		}
+		return all
+	}
+	before := of(now, false)
+	for name, s := range of(then, true) {
+		if len(s.types) == 1 && len(before[name].types) > 1 || s.machines < min(fewMachines, before[name].machines) {
+			groups = append(groups, name)
+		}
+	}
+	slices.Sort(groups)
+	return groups
 }
 
 // few joins at most n names, and says how many more there are.

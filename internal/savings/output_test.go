@@ -89,7 +89,7 @@ func TestOutputs(t *testing.T) {
 		// 24 machines of 8 cores at 5 cents an hour
 		"per month, by instance group/nodes": {"$7,008.00"},
 		"machines, by instance group/batch":  {"9", "9"},
-		"/of them Spot":                      {"12"},
+		"/Spot machines":                     {"12"},
 	} {
 		if got := cells[name]; len(got) != 4 || strings.Join(got[:len(want)], " ") != strings.Join(want, " ") {
 			t.Errorf("%s: got %q, want %q", name, got, want)
@@ -107,6 +107,24 @@ func TestOutputs(t *testing.T) {
 	o.Prices = savings.Prices{Source: "EC2 and the Price List API"}
 	if notes := strings.Join(o.Footnotes(1), "\n"); len(o.Notices()) > 0 || !strings.Contains(notes, "\nPrices: EC2 and the Price List API\n") {
 		t.Errorf("real prices: %q\n%s", o.Notices(), notes)
+	}
+}
+
+// TestConcentrated has groups that an estimate reduces to one type or to few Spot machines.
+func TestConcentrated(t *testing.T) {
+	row := func(group, kind string, spot bool, count int) savings.Row {
+		return savings.Row{Group: group, Type: kind, Spot: spot, Count: count}
+	}
+	o := savings.Output{}
+	o.Now.Rows = []savings.Row{row("types", "a", false, 9), row("types", "b", false, 9), row("one type", "a", false, 9), row("few", "a", true, 3),
+		row("were few", "a", false, 2), row("on demand", "a", false, 9), row("", "a", false, 9), row("", "b", false, 9)}
+	o.Packed.Rows = []savings.Row{row("types", "a", true, 9), row("one type", "a", true, 9), row("few", "a", false, 3), row("few", "a", true, 2),
+		row("were few", "b", true, 2), row("on demand", "a", false, 1), row("", "a", true, 1)}
+	o.Resized.Rows = o.Now.Rows
+	notes := strings.Join(o.Footnotes(9), "\n")
+	if strings.Count(notes, "instead of several") != 1 || !strings.Contains(notes, "\nInterruptions: packed: one instance type instead of several, "+
+		"or fewer than 3 Spot machines, in (2): few, types\n") {
+		t.Error(notes)
 	}
 }
 

@@ -71,7 +71,7 @@ func replacerOf(t Target) Replacer {
 	switch {
 	case t.Node != nil && has(t.Node.Labels, LabelAutoscalerID):
 		return ReplacerAutoscaler
-	case t.Instance != nil && has(t.Instance.Tags, karpenterKey), t.Node != nil && has(t.Node.Labels, karpenterKey):
+	case t.Instance != nil && has(t.Instance.Tags, KarpenterKey), t.Node != nil && has(t.Node.Labels, KarpenterKey):
 		return ReplacerKarpenter
 	}
 	return ReplacerGroup

@@ -13,10 +13,11 @@ const (
 	TagCluster       = "KubernetesCluster"              // kOps: on the instances and groups of a cluster
 	TagGroup         = "aws:autoscaling:groupName"      // AWS: the Auto Scaling group of a member
 	TagDetached      = "kops.k8s.io/detached-from-asg"  // kOps: marks a detached instance
+	TagInstanceGroup = "kops.k8s.io/instancegroup"      // kOps: on instances and groups, often a label of nodes
 	TagInterruptedAt = "cast:interrupted-at"            // kops-spot: set before a detach
 	tagRolePrefix    = "k8s.io/role/"                   // kOps: on instances
 	labelRolePrefix  = "node-role.kubernetes.io/"       // kOps: on nodes
-	karpenterKey     = "karpenter.sh/nodepool"          // Karpenter: label of its nodes, tag of its instances
+	KarpenterKey     = "karpenter.sh/nodepool"          // Karpenter: label of its nodes, tag of its instances
 	taintCADeleting  = "ToBeDeletedByClusterAutoscaler" // cluster-autoscaler is removing the node
 	taintKarpenter   = "karpenter.sh/disrupted"         // Karpenter is removing the node
 

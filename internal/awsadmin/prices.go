@@ -83,8 +83,8 @@ type SpotPrice struct {
 // linux is the product whose prices count: the node's image does not change them, unless it is sold by somebody.
 const linux = "Linux/UNIX"
 
-// SpotPrices returns the present price of each of the types in each zone that has it, in US dollars, ordered by type and
-// zone.
+// SpotPrices returns the present price of each of the types in each zone that has it, in US dollars, ordered by type
+// and zone.
 func (a *Account) SpotPrices(ctx context.Context, names []string, zones []string) (all []SpotPrice, err error) {
 	if len(names) == 0 || len(zones) == 0 {
 		return nil, nil

@@ -15,8 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 )
 
-// productDocument returns the document of a product, in the form of the example of "aws pricing get-products" in the AWS CLI
-// Command Reference. It was never compared with a response of the API.
+// productDocument returns the document of a product, in the form of the example of "aws pricing get-products" in the
+// AWS CLI Command Reference. It was never compared with a response of the API.
 func productDocument(name, dimensions string) string {
 	return `{"product":{"productFamily":"Compute Instance","attributes":{"instanceType":"` + name + `","memory":"8 GiB","vcpu":"2",` +
 		`"capacitystatus":"Used","regionCode":"eu-west-1","servicecode":"AmazonEC2","operatingSystem":"Linux","tenancy":"Shared",` +

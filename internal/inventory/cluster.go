@@ -1,5 +1,5 @@
-// Package inventory reads what the savings estimates are based on: the cluster's objects, EC2's instance types, the Auto
-// Scaling groups and the prices. It only gets and lists.
+// Package inventory reads what the savings estimates are based on: the cluster's objects, EC2's instance types, the
+// Auto Scaling groups and the prices. It only gets and lists.
 package inventory
 
 import (

@@ -1,6 +1,6 @@
-// Package page makes pages with charts and tables for a browser: one file that needs no other, no script and no network,
-// in the browser's light or dark mode. The function must not link it: it
-// comes with a library that draws charts.
+// Package page makes pages with charts and tables for a browser: one file that needs no other, no script and no
+// network, in the browser's light or dark mode. The function must not link it: it comes with a library that draws
+// charts.
 package page
 
 import (
@@ -98,8 +98,8 @@ func (p *Page) WriteTo(w io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// head has the style. The colors of text and background are the browser's, for its light or dark mode. The charts' black
-// is replaced.
+// head has the style. The colors of text and background are the browser's, for its light or dark mode. The charts'
+// black is replaced.
 const head = `<meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <style>

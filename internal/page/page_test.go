@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestPage: names come from tags of the account, and must not become markup. The page loads nothing and runs nothing, and
-// its colors are those of the browser's light or dark mode.
+// TestPage: names come from tags of the account, and must not become markup. The page loads nothing and runs nothing,
+// and its colors are those of the browser's light or dark mode.
 func TestPage(t *testing.T) {
 	const evil = `<script>alert("a")</script>"><img onerror=x src=//e.example>`
 	p := New(evil, []string{evil, "a < b"})

@@ -8,8 +8,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// large has 1,000 nodes and 10,000 pods of 500 controllers.
-func large() *world {
+// large has 1,000 nodes and 10,000 pods of 500 controllers. A controller's pods are the same to the scheduler, or each
+// has a label of its own.
+func large(unique bool) *world {
 	w := newWorld()
 	w.daemon("log", "100m", "200Mi")
 	w.daemon("net", "50m", "100Mi")
@@ -24,9 +25,12 @@ func large() *world {
 		case 1:
 			change = append(change, spreadBy(labelZone, 1))
 		case 2:
-			change = append(change, annotate("kops-spot.cast.ai/drain", "never"))
+			change = append(change, affinity(nodeSelector(labelSpot, corev1.NodeSelectorOpDoesNotExist)))
 		case 3:
 			change = append(change, spreadBy(labelHost, 1))
+		}
+		if unique {
+			change = append(change, func(_ int, p *corev1.Pod) { p.Labels["pod"] = p.Name })
 		}
 		w.workload(fmt.Sprintf("nodes-%d", i%4), fmt.Sprintf("app-%03d", i), 20, fmt.Sprintf("%dm", 50+w.random.IntN(450)),
 			fmt.Sprintf("%dMi", 100+w.random.IntN(1300)), change...)
@@ -36,14 +40,18 @@ func large() *world {
 
 // BenchmarkCompute reports the peak of the heap that the garbage collector sees, with the input.
 func BenchmarkCompute(b *testing.B) {
-	w := large()
-	for b.Loop() {
-		r := w.compute(b)
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		b.ReportMetric(float64(m.Sys)/1e6, "MB")
-		b.ReportMetric(100*r.Packed.Gap(), "%gap-packed")
-		b.ReportMetric(100*r.Resized.Gap(), "%gap-resized")
-		b.ReportMetric(float64(r.Packed.Headroom), "headroom")
+	for _, unique := range []bool{false, true} {
+		b.Run(fmt.Sprintf("unique=%t", unique), func(b *testing.B) {
+			w := large(unique)
+			for b.Loop() {
+				r := w.compute(b)
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				b.ReportMetric(float64(m.Sys)/1e6, "MB")
+				b.ReportMetric(100*r.Packed.Gap(), "%gap-packed")
+				b.ReportMetric(100*r.Resized.Gap(), "%gap-resized")
+				b.ReportMetric(float64(r.Packed.Headroom), "headroom")
+			}
+		})
 	}
 }

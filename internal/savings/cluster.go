@@ -214,8 +214,8 @@ func (p *planner) allocatable(list corev1.ResourceList, volumes map[string]int32
 }
 
 // shapeFor returns the shape of a machine that has the labels of another one, on Spot or not. The hostname is not among
-// them: pods that need a certain one do not move. Neither are labels that say on demand, if it is Spot: that is Karpenter's
-// karpenter.sh/capacity-type, and users have their own.
+// them: pods that need a certain one do not move. On Spot, neither are labels that say on demand: Karpenter's
+// karpenter.sh/capacity-type, and those of users.
 func (p *planner) shapeFor(labels map[string]string, taints []corev1.Taint, spot bool) *shape {
 	labels = maps.Clone(labels)
 	delete(labels, hostname)

@@ -5,7 +5,8 @@ import (
 	"math/rand/v2"
 )
 
-// Failures returns in how many of n other orders the scheduler finds no place for a pod on the machines of the packed estimate.
+// Failures returns in how many of n other orders the scheduler finds no place for a pod on the machines of the packed
+// estimate.
 func Failures(c Cluster, catalog Catalog, n int) (failed int) {
 	p, err := newPlanner(c, catalog)
 	if err != nil {

@@ -172,6 +172,12 @@ func TestConstraints(t *testing.T) {
 				p.Spec.Priority = &low
 			})
 		}, 1},
+		{"a DaemonSet of Spot nodes, on a node that becomes one", one, func(w *world) {
+			w.daemon("log", "2", "100Mi")
+			w.DaemonSets[0].Spec.Template.Spec.NodeSelector = map[string]string{labelSpot: "true"}
+			w.workload("nodes", "fixed", 1, "100m", "100Mi", func(_ int, p *corev1.Pod) { p.Spec.SchedulerName = "mine" })
+			w.workload("nodes", "app", 4, "800m", "100Mi")
+		}, 2},
 		{"a DaemonSet of other nodes", one, func(w *world) {
 			w.daemon("log", "800m", "100Mi")
 			w.DaemonSets[0].Spec.Template.Spec.NodeSelector = map[string]string{"group": "other"}

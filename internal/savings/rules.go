@@ -123,8 +123,8 @@ func (r *rules) vector(resources map[corev1.ResourceName]int64) []int64 {
 	return out
 }
 
-// classify returns the class of a pod: what it requests is the most that any of some pods like it requests, or else what
-// it requests itself. Call it for all pods before the first packing.
+// classify returns the class of a pod. It requests the most that any of the pods like it requests, if there are any.
+// Call it for all pods before the first packing.
 func (r *rules) classify(pod *corev1.Pod, group string, onDemand bool, volumes []*corev1.PersistentVolume,
 	like ...*corev1.Pod) (*class, error) {
 	if len(like) == 0 {

@@ -374,7 +374,7 @@ func (k *packing) fill(groups []*group, kinds map[string][]*kind, fewer int) (un
 	shuffled := slices.Clone(pods)
 	enough := min(max(int(effort)/(len(pods)*len(boxes)+1), orders), mostOrders) / fewer
 	passed := 0
-	for i := 0; passed < enough && i < 4*enough; i++ {
+	for i, limit := 0, 4*enough; passed < enough && i < limit; i++ {
 		random := rand.New(rand.NewPCG(uint64(i), 0))
 		random.Shuffle(len(shuffled), func(a, b int) { shuffled[a], shuffled[b] = shuffled[b], shuffled[a] })
 		choose := k.scheduler(random)
@@ -384,6 +384,9 @@ func (k *packing) fill(groups []*group, kinds map[string][]*kind, fewer int) (un
 		missing := k.run(boxes, shuffled, kinds, choose)
 		if passed++; len(k.boxes) > len(boxes) || len(missing) > 0 {
 			passed, k.failing = 0, nil
+			if len(missing) > 0 {
+				limit -= 3 // more machines do not help
+			}
 			for _, pod := range missing {
 				k.failing = append(k.failing, pod.name)
 			}

@@ -99,7 +99,9 @@ var shapes = map[string]func(*shape){
 				Template: s.template(app{name: "log", tolerate: true})}}}
 		s.DaemonSets[0].Spec.Template.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("200m")}
 		s.add("ledger", 6, "600m", "1Gi", func(_ int, p *corev1.Pod) {
-			p.Annotations = map[string]string{"kops-spot.cast.ai/drain": "never"}
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: labelSpotWorker,
+					Operator: corev1.NodeSelectorOpNotIn, Values: []string{"true"}}}}}}}}
 		})
 		s.add("web", 15, "500m", "1Gi", func(_ int, p *corev1.Pod) {
 			for _, key := range []string{corev1.LabelTopologyZone, corev1.LabelHostname} {
@@ -185,11 +187,8 @@ func (s *shape) schedule(random *rand.Rand) {
 	for _, i := range random.Perm(len(s.Pods)) {
 		p := s.Pods[i].DeepCopy()
 		p.OwnerReferences, p.Spec.NodeName = nil, "" // there is no such controller: this test creates the pods
-		if p.Annotations["kops-spot.cast.ai/drain"] == "never" {
+		if p.Labels["app"] == "ledger" {
 			p.Spec.Tolerations = []corev1.Toleration{{Key: onDemandTaint.Key, Operator: corev1.TolerationOpExists}}
-			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
-				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: labelSpotWorker,
-					Operator: corev1.NodeSelectorOpNotIn, Values: []string{"true"}}}}}}}}
 		}
 		_, err := pods.Create(s.Context(), p, metav1.CreateOptions{})
 		must(s, err)

@@ -136,3 +136,11 @@ func TestDollars(t *testing.T) {
 		}
 	}
 }
+
+// TestGap: the headroom is part of what an estimate costs above its bound.
+func TestGap(t *testing.T) {
+	e := savings.Estimate{Fleet: savings.Fleet{Monthly: 150}, Bound: 100, HeadroomMonthly: 25}
+	if got := e.Gap(); got != 0.5 {
+		t.Errorf("got %g", got)
+	}
+}

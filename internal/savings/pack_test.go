@@ -165,6 +165,21 @@ func TestConstraints(t *testing.T) {
 			}
 			w.workload("nodes", "app", 8, "950m", "100Mi")
 		}, 3},
+		{"DaemonSets whose pods use ports of the host", one, func(w *world) {
+			w.daemon("log", "100m", "100Mi")
+			ports := func(ports ...int32) change {
+				return func(_ int, p *corev1.Pod) {
+					for _, port := range ports {
+						p.Spec.Containers[0].Ports = append(p.Spec.Containers[0].Ports, corev1.ContainerPort{HostPort: port})
+					}
+				}
+			}
+			w.workload("nodes", "log", 1, "100m", "100Mi", ports(80, 81), func(_ int, p *corev1.Pod) {
+				p.Namespace, p.OwnerReferences[0].Kind = "kube-system", "DaemonSet"
+			})
+			w.workload("nodes", "app", 1, "100m", "100Mi", ports(80))
+			w.workload("nodes", "more", 1, "100m", "100Mi", ports(81))
+		}, 2},
 		{"placeholders", one, func(w *world) {
 			w.workload("nodes", "app", 6, "100m", "100Mi")
 			w.workload("nodes", "hold", 6, "3", "100Mi", func(_ int, p *corev1.Pod) {

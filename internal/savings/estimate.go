@@ -30,9 +30,9 @@ var assumptions = []string{
 		"a node affinity keeps them off Spot nodes.",
 	"Each group keeps a machine in each of its zones. A group whose machines are not spread evenly needs an instance " +
 		"group for each zone.",
-	fmt.Sprintf("The scheduler places pods one at a time and spreads them. The headroom suffices for %d or more simulated "+
-		"orders of creation, but is no guarantee: in another order, a pod may need one more machine. There is no room for growth or "+
-		"for rolling updates.", orders),
+	fmt.Sprintf("The scheduler places pods one at a time and spreads them. Unless a reason says otherwise, the headroom "+
+		"suffices for %d or more simulated orders of creation, but is no guarantee: in another order, a pod may need one more "+
+		"machine. There is no room for growth or for rolling updates.", orders),
 }
 
 // Compute computes the three estimates. The same input gives the same result. It returns an error if a selector is

@@ -36,7 +36,7 @@ var assumptions = []string{
 }
 
 // Compute computes the three estimates. The same input gives the same result. It returns an error if a selector is
-// invalid, or if the catalog does not have the price of a machine that the cluster runs.
+// invalid, or if no node has a type, a zone and a price. A reason names single nodes without them.
 func Compute(c Cluster, catalog Catalog) (Report, error) {
 	p, err := newPlanner(c, catalog)
 	if err != nil {

@@ -47,7 +47,7 @@ type Group struct {
 }
 
 // Catalog contains instance types and prices of the cluster's region, in US dollars per hour, for Linux and shared
-// tenancy. Prices of types that the cluster does not use are optional: a type without a price is not proposed.
+// tenancy. A node of a type without a price is left out, and such a type is not proposed.
 type Catalog struct {
 	Types    map[string]InstanceType
 	OnDemand map[string]float64 // by type

@@ -21,6 +21,7 @@ import (
 	_ "k8s.io/client-go/plugin/pkg/client/auth/oidc" // kubeconfigs may use it, as with kubectl
 	"k8s.io/client-go/rest"
 
+	kopsaws "github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/identitymap"
 	"github.com/castai/kops-spot/internal/install"
@@ -225,7 +226,7 @@ func (c *console) awsConfig(ctx context.Context, region string) (aws.Config, err
 		}
 		return cfg, fmt.Errorf("%w%s: %s", errNoCredentials, detail, advice)
 	}
-	return cfg, nil
+	return kopsaws.PlainBodies(cfg), nil
 }
 
 // mfaToken asks for an MFA token.

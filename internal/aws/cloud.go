@@ -50,10 +50,7 @@ var (
 // New returns a Cloud with the region, credentials and endpoints of cfg. It ignores the retry settings.
 func New(cfg aws.Config) *Cloud {
 	cfg.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
-	if cfg.HTTPClient == nil {
-		cfg.HTTPClient = awshttp.NewBuildableClient()
-	}
-	cfg.HTTPClient = plainBody{cfg.HTTPClient}
+	cfg = PlainBodies(cfg)
 	return &Cloud{
 		ec2: ec2.NewFromConfig(cfg), scale: autoscaling.NewFromConfig(cfg), sts: sts.NewFromConfig(cfg),
 		secrets: secretsmanager.NewFromConfig(cfg), parameters: ssm.NewFromConfig(cfg), events: events.NewFromConfig(cfg), limit: attemptLimit,
@@ -107,6 +104,15 @@ func attempt[In, Out, Opt any](ctx context.Context, c *Cloud, op, doing, on stri
 		return none, fmt.Errorf("%s: %w within %s", doing, ErrNoResponse, c.limit)
 	}
 	return none, translate(op, doing, on, err)
+}
+
+// PlainBodies returns cfg with an HTTP client that reads every response completely: see plainBody.
+func PlainBodies(cfg aws.Config) aws.Config {
+	if cfg.HTTPClient == nil {
+		cfg.HTTPClient = awshttp.NewBuildableClient()
+	}
+	cfg.HTTPClient = plainBody{cfg.HTTPClient}
+	return cfg
 }
 
 // plainBody hides the WriteTo method of a request's body. The SDK (smithy-go 1.28.8) closes the body when it has the

@@ -13,6 +13,7 @@ import (
 	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"k8s.io/client-go/util/cert"
 
+	kopsaws "github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/spot"
 	fakests "github.com/castai/kops-spot/test/fakes/sts"
 	"github.com/castai/kops-spot/test/testenv"
@@ -218,8 +219,8 @@ func TestSecretIsReloaded(t *testing.T) {
 }
 
 func motoConfig(url string) aws.Config {
-	return aws.Config{Region: region, BaseEndpoint: aws.String(url),
-		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}
+	return kopsaws.PlainBodies(aws.Config{Region: region, BaseEndpoint: aws.String(url),
+		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})
 }
 
 func both(t *testing.T, token, ca string) *string {

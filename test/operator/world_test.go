@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	awssts "github.com/aws/aws-sdk-go-v2/service/sts"
 
+	kopsaws "github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/internal/change"
 	"github.com/castai/kops-spot/internal/onboard"
@@ -53,7 +54,7 @@ func newWorld(t *testing.T) *world {
 func openWorld(t *testing.T, account, url string, login aws.CredentialsProvider) *world {
 	p := must(testenv.StartFaultProxy(url, recordStored, recordSecrets))
 	t.Cleanup(p.Close)
-	w := &world{T: t, FaultProxy: p, account: account, direct: aws.Config{Region: region, BaseEndpoint: &url, Credentials: login}}
+	w := &world{T: t, FaultProxy: p, account: account, direct: kopsaws.PlainBodies(aws.Config{Region: region, BaseEndpoint: &url, Credentials: login})}
 	w.cfg = w.direct.Copy()
 	w.cfg.BaseEndpoint = &p.URL
 	w.cfg.RetryMaxAttempts = 1 // an interrupted run does not retry

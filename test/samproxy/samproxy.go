@@ -42,6 +42,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	kopsaws "github.com/castai/kops-spot/internal/aws"
 	"github.com/castai/kops-spot/internal/awsadmin"
 	"github.com/castai/kops-spot/test/template"
 )
@@ -130,7 +131,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (p *Proxy) config(region string) aws.Config {
 	moto := p.moto.String()
-	return aws.Config{Region: region, BaseEndpoint: &moto, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
+	return kopsaws.PlainBodies(aws.Config{Region: region, BaseEndpoint: &moto, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")})
 }
 
 // bucketPolicy stores the policies that moto would apply without their conditions.

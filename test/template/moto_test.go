@@ -15,12 +15,14 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	kopsaws "github.com/castai/kops-spot/internal/aws"
 )
 
 // settingsFor configures the SDK's clients for moto in a region.
 func settingsFor(region string) aws.Config {
-	return aws.Config{Region: region, BaseEndpoint: &shared.moto.URL,
-		Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")}
+	return kopsaws.PlainBodies(aws.Config{Region: region, BaseEndpoint: &shared.moto.URL,
+		Credentials: credentials.NewStaticCredentialsProvider("id", "key", "")})
 }
 
 // query sends a request with AWS's Query protocol to moto and reads the response into out, if not nil. moto reads the

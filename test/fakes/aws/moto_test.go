@@ -24,8 +24,8 @@ func TestContractOnMoto(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer moto.Stop()
-	cfg := aws.Config{Region: region, BaseEndpoint: &moto.URL,
-		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")}
+	cfg := kopsaws.PlainBodies(aws.Config{Region: region, BaseEndpoint: &moto.URL,
+		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", "")})
 	w := motoWorld(t, cfg)
 	w.deviates = map[string]bool{
 		"tag on an unknown instance": true,

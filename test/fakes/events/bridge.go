@@ -30,6 +30,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	kopsaws "github.com/castai/kops-spot/internal/aws"
 	fakelambda "github.com/castai/kops-spot/test/fakes/lambda"
 )
 
@@ -96,8 +97,8 @@ func Start(ctx context.Context, options Options) (*Bridge, error) {
 
 // at configures clients of moto without retries: an error on loopback is permanent.
 func at(o Options) aws.Config {
-	return aws.Config{Region: o.Region, BaseEndpoint: &o.Moto, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
-		Credentials: credentials.NewStaticCredentialsProvider("testing", "testing", "")}
+	return kopsaws.PlainBodies(aws.Config{Region: o.Region, BaseEndpoint: &o.Moto, Retryer: func() aws.Retryer { return aws.NopRetryer{} },
+		Credentials: credentials.NewStaticCredentialsProvider("testing", "testing", "")})
 }
 
 // handler handles the bridge's own requests and forwards all others to moto.

@@ -1,4 +1,4 @@
-# Deploys the stack that `kops-spot install --export` has written, but no manifests; docs/install.md explains how.
+# Deploys the stack and the manifests that `kops-spot install --export` has written; docs/install.md explains how.
 # This module was never validated or applied: Terraform is not among the test tools.
 
 terraform {
@@ -7,6 +7,10 @@ terraform {
     aws = {
       source  = "hashicorp/aws"
       version = ">= 5.0"
+    }
+    kubernetes = {
+      source  = "hashicorp/kubernetes"
+      version = ">= 2.20"
     }
   }
 }
@@ -28,6 +32,12 @@ variable "secrets" {
   sensitive   = true
 }
 
+variable "manifests" {
+  description = "Whether to apply the objects, too. Every plan then needs access to the cluster."
+  type        = bool
+  default     = false
+}
+
 data "aws_s3_bucket" "code" {
   bucket = var.bucket
 }
@@ -38,6 +48,13 @@ locals {
   template   = replace(local.exported, "/CodeUri: s3:.+/", "CodeUri: s3://${var.bucket}/${local.key}")
   list       = jsondecode(file("${var.export}/parameters.json")) # for secrets of the stack: without values
   parameters = { for p in local.list : p.ParameterKey => p.ParameterValue if can(p.ParameterValue) }
+  files      = yamldecode(file("${var.export}/kustomization.yaml")).resources
+  objects    = [for o in split("\n---\n", join("\n---\n", [for f in local.files : file("${var.export}/${f}")])) : yamldecode(o)]
+}
+
+resource "kubernetes_manifest" "access" {
+  for_each = { for o in local.objects : "${o.kind}/${o.metadata.name}" => o if var.manifests }
+  manifest = each.value
 }
 
 resource "aws_s3_object" "code" {
@@ -61,5 +78,5 @@ resource "aws_cloudformation_stack" "function" {
   template_url = "https://${data.aws_s3_bucket.code.bucket_regional_domain_name}/${aws_s3_object.template.key}"
   parameters   = merge(local.parameters, var.secrets)
   capabilities = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
-  depends_on   = [aws_s3_object.code]
+  depends_on   = [aws_s3_object.code, kubernetes_manifest.access] # the function needs its access from the first event
 }

@@ -100,6 +100,16 @@ func (w *world) deploysExport(dir, stderr string) {
 	must(storage.DeleteBucket(w.Context(), &s3.DeleteBucketInput{Bucket: bucket}))
 }
 
+// kinds returns the kinds of all exported objects.
+func kinds(files map[string]string) (all []string) {
+	for _, name := range []string{"rbac.yaml", "identity-mapping.yaml", "token.yaml"} {
+		for _, m := range regexp.MustCompile(`(?m)^kind: (.+)$`).FindAllStringSubmatch(files[name], -1) {
+			all = append(all, m[1])
+		}
+	}
+	return all
+}
+
 // moduleReads evaluates what the Terraform module reads from exported files, if Terraform is installed. The module's
 // resources need a provider, which is not.
 func (w *world) moduleReads(dir string) {
@@ -112,13 +122,18 @@ func (w *world) moduleReads(dir string) {
 	blocks := regexp.MustCompile(`(?ms)^(variable|locals) .*?^}\n`).FindAllString(module, -1)
 	try(os.WriteFile(filepath.Join(folder, "main.tf"), []byte(strings.Join(blocks, "")), 0o600))
 	console := exec.CommandContext(w.Context(), terraform, "-chdir="+folder, "console", "-var", "export="+dir, "-var", "bucket=mine")
-	console.Stdin = strings.NewReader("jsonencode({key = local.key, template = local.template, parameters = local.parameters})\n")
+	console.Stdin = strings.NewReader("jsonencode({key = local.key, template = local.template, parameters = local.parameters, " +
+		"objects = [for o in local.objects : o.kind]})\n")
 	var got struct {
 		Key, Template string
 		Parameters    map[string]string
+		Objects       []string
 	}
 	try(json.Unmarshal([]byte(must(strconv.Unquote(strings.TrimSpace(string(must(console.Output())))))), &got))
 	files := w.files(dir)
+	if slices.Sort(got.Objects); !slices.Equal(got.Objects, slices.Sorted(slices.Values(kinds(files)))) || len(got.Objects) < 2 {
+		w.Errorf("the Terraform module applies %q", got.Objects)
+	}
 	if _, err := os.Stat(filepath.Join(dir, filepath.Base(got.Key))); err != nil ||
 		got.Template != strings.Replace(files["template.yaml"], "s3://cast-kops-code-"+account+"-"+region+"/", "s3://mine/", 1) ||
 		got.Template == files["template.yaml"] || got.Parameters["Mode"] != "observe" || "cast-kops-"+got.Parameters["ShortName"] != names.FunctionName(cluster) {

@@ -37,7 +37,7 @@ func (b *bench) notify(ctx context.Context) (tables []table, err error) {
 	}
 	defer func() { err = errors.Join(err, bridge.Close()) }()
 	cfg := awssdk.Config{Region: region, BaseEndpoint: &bridge.URL, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
-	client, rule := eventbridge.NewFromConfig(cfg), awssdk.String("notifications")
+	client, rule := eventbridge.NewFromConfig(aws.PlainBodies(cfg)), awssdk.String("notifications")
 	connection, err := client.CreateConnection(ctx, &eventbridge.CreateConnectionInput{Name: rule, AuthorizationType: types.ConnectionAuthorizationTypeApiKey,
 		AuthParameters: &types.CreateConnectionAuthRequestParameters{ApiKeyAuthParameters: &types.CreateConnectionApiKeyAuthRequestParameters{
 			ApiKeyName: awssdk.String("X-Kops-Spot"), ApiKeyValue: awssdk.String(clusterName)}}})

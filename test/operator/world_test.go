@@ -45,7 +45,7 @@ var accounts atomic.Int64
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	number, on := fmt.Sprint(200000000000+accounts.Add(1)), moto().URL
-	root := aws.Config{Region: region, BaseEndpoint: &on, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")}
+	root := kopsaws.PlainBodies(aws.Config{Region: region, BaseEndpoint: &on, Credentials: credentials.NewStaticCredentialsProvider("test", "test", "")})
 	c := must(awssts.NewFromConfig(root).AssumeRole(t.Context(), &awssts.AssumeRoleInput{
 		RoleArn: aws.String("arn:aws:iam::" + number + ":role/administrator"), RoleSessionName: aws.String("test")})).Credentials
 	return openWorld(t, number, on, credentials.NewStaticCredentialsProvider(*c.AccessKeyId, *c.SecretAccessKey, *c.SessionToken))
